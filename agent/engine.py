@@ -46,7 +46,12 @@ from agent.planning.proposals import Proposer
 from agent.planning.requests import proposer
 from agent.policy import failures
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.exits import RETRY_REMEDY, add_submission_refusal, exclude_blocked_exits
+from agent.policy.exits import (
+    RETRY_REMEDY,
+    add_submission_refusal,
+    exclude_blocked_exits,
+    may_go_directly,
+)
 from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4
@@ -84,6 +89,11 @@ def evaluate_input(
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     over_budget: StepOutcome | None = None
     while (blocked := exits.own_refusal(outcome)) is not None:
+        if may_go_directly(outcome.step_input, outcome.plan, blocked.token):
+            direct = (*outcome.step_input.direct, blocked.token)
+            step_input = replace(outcome.step_input, direct=direct)
+            outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
+            continue
         if over_budget is None and exits.concerns_budget(outcome.verdicts):
             over_budget = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked])
@@ -138,7 +148,8 @@ class StepRun:
     exits before simulation or signer refused them in this step. `interrupted` are exits that could
     not be sent because an endpoint failed, with the error; `held` are exits that the owner
     declined, or whose gas was refused. After an interrupted, held or failed exit only plans that
-    reduce risk are sent.
+    reduce risk are sent. `direct` are tokens whose exits failed on a route through another token
+    and are planned again without it.
     """
 
     readers: StepReaders
@@ -157,6 +168,7 @@ class StepRun:
     doubtful: dict[str, SubmissionRefusal | None] = field(default_factory=dict)
     interrupted: list[tuple[str, Retryable]] = field(default_factory=list)
     held: list[StepOutcome] = field(default_factory=list)
+    direct: tuple[str, ...] = ()
 
     @property
     def propose(self) -> Proposer:
@@ -184,7 +196,10 @@ class StepRun:
         """
         gas_wei = gas_spent_wei(self.sent[self.first_of_plan :])
         step_input = replace(
-            step_input, spend_caps=tuple(self.spend_caps.items()), spent_gas_wei=gas_wei
+            step_input,
+            spend_caps=tuple(self.spend_caps.items()),
+            spent_gas_wei=gas_wei,
+            direct=self.direct,
         )
         if (before := self.history_before) is None:
             return step_input
@@ -198,6 +213,11 @@ class StepRun:
     def begin_plan(self) -> None:
         """Reset the counters for the next plan of this step."""
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
+
+    def go_directly(self, token: str) -> None:
+        """Begin a new plan of this exit, through no other token."""
+        self.direct += (token,)
+        self.leave_exit()
 
     def leave_exit(self, blocked: BlockedExit | None = None) -> None:
         """Begin the next plan after an exit. The rest of the step ignores a `blocked` exit."""
@@ -243,7 +263,7 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
         try:
             evaluated = record_evaluation(run)
         except ExitInterrupted as error:
-            if not _skip_interrupted_exit(run, actors, error.token, error):
+            if not _skip_interrupted_exit(run, actors, error.token, error, error.may_go_directly):
                 raise
             continue
         try:
@@ -258,7 +278,9 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
                 _plan_json(evaluated.plan),
                 "error",
             )
-            if not _skip_interrupted_exit(run, actors, evaluated.decided.exit_token, error):
+            token = evaluated.decided.exit_token
+            directly = may_go_directly(evaluated.step_input, evaluated.plan, token)
+            if not _skip_interrupted_exit(run, actors, token, error, directly):
                 raise
             ended = None
         if ended is not None:
@@ -558,8 +580,17 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
         verdicts=refusal.verdicts,
     )
     _close(run.store, stopped)
+    own = exits.concerns_trade(refusal) or exits.gas_refusal(refusal)
+    token = outcome.decided.exit_token
+    if (
+        own
+        and not isinstance(refusal, exits.ExitRefused)
+        and may_go_directly(outcome.step_input, outcome.plan, token)
+    ):
+        run.go_directly(token)
+        return None
     if not exits.concerns_trade(refusal):
-        if exits.gas_refusal(refusal) and outcome.decided.exit_token:
+        if own and token:
             _hold_exit(run, stopped, f"refused at submission: {refusal.message}")
             return None
         return _after_exits(run, stopped)
@@ -587,10 +618,11 @@ def _hold_exit(run: StepRun, outcome: StepOutcome, why: str) -> None:
 
 
 def _skip_interrupted_exit(
-    run: StepRun, actors: StepActors, token: str, error: TrimtabError
+    run: StepRun, actors: StepActors, token: str, error: TrimtabError, directly: bool
 ) -> bool:
-    """Skip an exit that was not sent because an endpoint failed. Return False for other errors, and
-    if the next nonce is unknown: the swap was sent or a transaction is open.
+    """Skip an exit that was not sent because an endpoint failed, or plan it again through no other
+    token. Return False for other errors, and if the next nonce is unknown: the swap was sent or a
+    transaction is open.
     """
     if not isinstance(error, Retryable) or not token or token in run.tried:
         return False
@@ -599,6 +631,9 @@ def _skip_interrupted_exit(
     ]
     if sent or not actors.executor.ready():
         return False
+    if directly:
+        run.go_directly(token)
+        return True
     run.interrupted.append((token, error))
     why = f"it could not be sent: {error.message}"
     run.leave_exit(BlockedExit(token, why, error.remedy or exits.NOTHING_TO_DO))

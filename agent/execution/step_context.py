@@ -22,7 +22,7 @@ from agent.model import (
 )
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import conditional_orders, quarantine
+from agent.policy import conditional_orders, exits, quarantine
 from agent.policy.decide import DecisionResult, decide
 from agent.policy.triggers import rules
 from agent.ports import (
@@ -178,6 +178,7 @@ def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> St
         spend_caps=step.spend_caps,
         spent_gas_wei=step.spent_gas_wei,
         acted=step.acted,
+        direct=step.direct,
     )
 
 
@@ -246,11 +247,13 @@ ExtendTicks = Callable[[StepInput], StepInput | None]
 
 
 class ExitInterrupted(Retryable):
-    """An endpoint failed while evidence for the exit of `token` was gathered."""
+    """An endpoint failed while evidence for the exit of `token` was gathered. `may_go_directly` is
+    True if the exit may be planned again through no other token.
+    """
 
-    def __init__(self, token: str, error: Retryable) -> None:
+    def __init__(self, token: str, error: Retryable, may_go_directly: bool = False) -> None:
         super().__init__(error.message, error.remedy, code=error.code)
-        self.token = token
+        self.token, self.may_go_directly = token, may_go_directly
 
 
 def propose_screened(
@@ -286,7 +289,8 @@ def propose_screened(
             gathered = evidence.gather(step, proposal.plan)
         except Retryable as error:
             if token := proposal.decided.exit_token:
-                raise ExitInterrupted(token, error) from error
+                directly = exits.may_go_directly(step, proposal.plan, token)
+                raise ExitInterrupted(token, error, directly) from error
             raise
         remaining = quarantine.quarantine_tokens(step, gathered.screens or ())
         if remaining is step:

@@ -174,6 +174,8 @@ class StepInput:
     """Missing prices of the assets left out of this portfolio: only exits may be decided. Empty: no
     asset is left out.
     """
+    direct: tuple[str, ...] = ()
+    """Tokens whose exits were refused in this step on a route through another token."""
     futures: FuturesPolicy | None = None
     """Targets and limits of the futures layer; None: no futures."""
 

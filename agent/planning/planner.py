@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -230,17 +230,21 @@ def plan(
     references: ReferencePrices | None = None,
     *,
     most: tuple[Value, str] | None = None,
+    between: Collection[str] = (),
 ) -> Plan:
     """Return the swaps towards the decision's goal within all bounds; `skipped` has every part that
     does not fit.
 
     A zone's plan has its saving and cost; the caller decides if it is worth it. `references`
     replace the prices of the step's own pools, for a simulated step. `most` bounds the plan's
-    turnover, with the name of that limit. Raises Refused with verdicts if no sensible plan exists:
+    turnover, with the name of that limit. `between` restricts the pools to those of these tokens.
+    Raises Refused with verdicts if no sensible plan exists:
     a price or balance is missing, the day's turnover is used up, or every move is dust, above
     plan_cost, or without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
+    if between:
+        problem = problem.with_pools_between(between)
     if problem.total <= 0:
         raise Refused(
             "there is nothing to invest: every balance is zero or reserved",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -140,6 +140,15 @@ class Problem:
     def total(self) -> Value:
         """The total counted value."""
         return sum((node.value for node in self.nodes), Fraction(0))
+
+    def with_pools_between(self, tokens: Collection[str]) -> Problem:
+        """Return the problem with the pools whose tokens are both among these."""
+        pools = {
+            address: pool
+            for address, pool in self.pools.items()
+            if {pool.token0, pool.token1} <= {*tokens}
+        }
+        return replace(self, pools=pools)
 
     def price(self, address: str) -> Price:
         """Return the reference price of a token."""

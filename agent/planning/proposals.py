@@ -4,7 +4,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from agent.amm.pools import KnownTicksExceeded
@@ -150,9 +150,23 @@ def _without_unpriced(step: StepInput, decided: DecisionResult) -> StepInput:
 
 
 def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
-    """Return the plan that sells the token out, or why nothing of it can be sold now."""
+    """Return the plan that sells the token out, or why nothing of it can be sold now.
+
+    After a failure it is sold through no other token, if the market allows: that token may be at
+    fault.
+    """
+    if exits.avoids_other_tokens(step, token):
+        between = (token, step.portfolio.numeraire.address)
+        if isinstance(found := _planned_exit(step, decision, token, between), Plan):
+            return found
+    return _planned_exit(step, decision, token)
+
+
+def _planned_exit(
+    step: StepInput, decision: Rebalance, token: str, between: Collection[str] = ()
+) -> Plan | BlockedExit:
     try:
-        plan = planner.plan(step, decision)
+        plan = planner.plan(step, decision, between=between)
     except planner.NothingPlanned as nothing:
         return BlockedExit(token, nothing.message, exits.REMEDY)
     if token in _sold(step, plan):

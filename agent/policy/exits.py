@@ -20,6 +20,7 @@ from agent.model import (
     GoalWeight,
     OrderKind,
     OrderStage,
+    Plan,
     Portfolio,
     Rebalance,
     StepInput,
@@ -47,7 +48,7 @@ from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.liquidity import decide
 from agent.policy.liquidity.book import WithdrawMove
 from agent.reference import ReferencePrices, price_fault, reference_prices
-from agent.units import BPS, Price, Value, format_time, largest_remainder
+from agent.units import BPS, NATIVE, Price, Value, format_time, largest_remainder
 
 WIDER = Fraction(10, 9)
 """Factor by which the shares of unsold assets may change in an exit, since its cost shrinks the
@@ -471,6 +472,24 @@ def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[Submi
     times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
     known[refused.token] = SubmissionRefusal(refused.token, now_s, times, refused.why)
     return tuple(known.values())
+
+
+def avoids_other_tokens(step: StepInput, token: str) -> bool:
+    """True if the exit of a token failed, so that it is sold through no other token if it can be."""
+    failed = failures.exit_failures(step.history, token).reverts
+    return bool(
+        token in step.direct or failed or any(one.token == token for one in step.history.late)
+    )
+
+
+def may_go_directly(step: StepInput, plan: Plan | None, token: str) -> bool:
+    """True if the plan sells the token through another one and a plan without it was not tried in
+    this step.
+    """
+    if plan is None or not token or token in step.direct:
+        return False
+    traded = {one for leg in plan.legs for one in (leg.token_in, leg.token_out)} - {NATIVE}
+    return not traded <= {token, step.portfolio.numeraire.address}
 
 
 def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefusal, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
+from agent.planning import proposals
 from agent.policy.decide import decide
 from agent.policy.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
@@ -41,7 +43,7 @@ from tests.support.refusal_worlds import World
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, tx
-from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, Sees, fired, judged, unpriced
+from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, Sees, fired, judged, moved, unpriced
 
 ALL = (*MARKET, SOUND)
 HEAVIER = {"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}
@@ -475,3 +477,66 @@ def test_an_exit_follows_a_reverted_one_while_another_asset_has_no_price(worlds:
     done = world.rounds()
     assert world.sold == [{WETH.address}, {WBTC.address}] and done.kind is OutcomeKind.FAILED
     assert mentions(done.reason, "LINK", "no reference price")
+
+
+THROUGH = v2_pool(LINK, WBTC, Fraction(1, 5_950), 800)
+"""Pays more for LINK, in WBTC, than SOUND pays in USDC."""
+
+
+def through() -> StepInput:
+    """The stop of LINK has fired, and is sold through WBTC at first."""
+    step = fired("LINK", pools=(*MARKET, THROUGH, SOUND))
+    assert moved(judged(step).plan) == {LINK.address, WBTC.address, USDC.address}
+    return step
+
+
+def test_a_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> None:
+    """It refuses the router, reverts where endpoints look, or burns gas; LINK is sold past it in the same step."""
+    refused = worlds(through(), lambda sold: WBTC.address in sold)
+    others = [refused]
+    for why in (Retryable("no answer"), Refused("too much gas", (Verdict("native_floor", "9", "1", False),))):
+        others.append(worlds(through(), lambda _: False))
+        failing_with(others[-1], WBTC.address, why)
+    for world in others:
+        done = world.rounds()
+        assert done.kind is OutcomeKind.DONE and world.sold == [{LINK.address}] and world.late == ()
+        assert [one.decided.exit_token for one in world.asked] == [LINK.address] * 2, "what replaces it is confirmed"
+    own = worlds(through(), lambda _: True)
+    assert own.rounds().kind is OutcomeKind.HOLD and len(own.asked) == 2, "LINK refuses as well"
+    assert [(one.token, one.times) for one in own.late] == [(LINK.address, 1)], "counted once for both tries"
+
+
+def test_an_exit_that_reverted_goes_past_the_token_on_its_route(worlds: Worlds) -> None:
+    world = worlds(through(), lambda _: False)
+    world.fails = {WBTC.address}
+    assert [world.rounds().kind for _ in range(2)] == [OutcomeKind.FAILED, OutcomeKind.DONE]
+    assert world.sold == [{LINK.address, WBTC.address}, {LINK.address}]
+
+
+def test_guards_that_refuse_a_route_of_an_exit_leave_it_the_direct_one() -> None:
+    pushed = v2_pool(WBTC, USDC, 66_000, 50_000_000)
+    step = fired("LINK", pools=(MARKET[0], pushed, THROUGH, SOUND))
+    first = engine.evaluate_input_once(step, proposals.rebalance, Sees(), "abc")
+    assert first.kind is OutcomeKind.REFUSED and WBTC.address in moved(first.plan)
+    found = judged(step)
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {LINK.address, USDC.address}
+    again = codec.loads(StepInput, codec.dumps(found.step_input))
+    assert engine.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+
+
+def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> None:
+    """Endpoints answer differently already when its transfers are tried out."""
+
+    class Disputed(Sees):
+        """Evidence that no two endpoints agree on for WBTC."""
+
+        def gather(self, step: StepInput, plan: Plan) -> Evidence:
+            """Evidence, unless WBTC is touched."""
+            if WBTC.address in moved(plan):
+                raise Retryable("no quorum on WBTC")
+            return super().gather(step, plan)
+
+    world = worlds(through(), lambda _: False)
+    readers = replace(world.readers(), evidence=Disputed())
+    done = engine._run_until_done(engine.StepRun(readers, AgentCycle(), world.store), world.actors())
+    assert done.kind is OutcomeKind.DONE and world.sold == [{LINK.address}]
