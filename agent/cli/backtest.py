@@ -28,8 +28,6 @@ from agent.errors import ConfigError
 if TYPE_CHECKING:
     from rich.status import Status
 
-    pass
-
 
 FREE = "0 wei"
 FIGURES = (
