@@ -327,8 +327,8 @@ class LocalChain:
         price_usd: Fraction | int,
         kind: TokenKind = TokenKind.STANDARD,
     ) -> Token:
-        """Deploy a token with a feed at that price; the whale gets plenty and approves the
-        protocol.
+        """Deploy a token with a feed at that price. The whale receives WHALE_USD worth of it and
+        approves the protocol.
         """
         if symbol in self.tokens:
             raise ValueError(f"{symbol} is already on this chain")

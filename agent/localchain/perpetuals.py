@@ -23,7 +23,7 @@ _V3 = "@uniswap/v3-core/artifacts/contracts/{0}.sol/{0}.json"
 _AGGREGATOR = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
 WAD = 10**18
 FEE_PIPS, FEE_PPM = 3_000, 1_000
-"""Fee tier of the virtual pools, and what a trade pays: 0.1 %."""
+"""Fee tier of the virtual pools, and fee of a trade: 0.1 %."""
 INDEX_DECIMALS = 8
 FEED_TIMEOUT_S, FEED_TWAP_S = 2_400, 900
 OBSERVATIONS = 250
@@ -33,7 +33,7 @@ MARK_HISTORY_S = 1_860
 TICKS_IN_A_BLOCK = 1_000
 """Ticks that a market may cross in a block; zero pauses it."""
 RANGE = LiquidityRange(-6_000, 15_000, 10_000)
-"""Where makers provide liquidity: from 40 % of the price to 250 % of it."""
+"""Range of the makers' liquidity: 40 % to 250 % of the price."""
 COLLATERAL_RULES = (5, 750_000, 500_000, 2_000, 30_000)
 """CollateralManager: most collaterals, debt ratio, liquidation ratio, margin buffer, insurance
 fee."""
@@ -105,22 +105,22 @@ class LocalPerps:
 
     @property
     def clearing_house(self) -> Contract:
-        """The contract that trades."""
+        """ClearingHouse, which executes trades."""
         return self.contract(self.addresses.clearing_house, "ClearingHouse")
 
     @property
     def account_balance(self) -> Contract:
-        """The contract that keeps positions."""
+        """AccountBalance, which stores positions."""
         return self.contract(self.addresses.account_balance, "AccountBalance")
 
     @property
     def vault(self) -> Contract:
-        """The contract that keeps collateral."""
+        """Vault, which holds collateral."""
         return self.contract(self.addresses.vault, "Vault")
 
     @property
     def exchange(self) -> Contract:
-        """The contract that counts funding."""
+        """Exchange, which computes funding."""
         return self.contract(self.addresses.exchange, "Exchange")
 
     def _send(self, address: str, name: str, function: str, *arguments: Any) -> None:
@@ -182,8 +182,8 @@ class LocalPerps:
         )
 
     def _deploy_quote(self) -> str:
-        """Deploy the virtual quote at the highest address that an account can give it: every
-        virtual base has to sort below (MR_IB).
+        """Deploy the virtual quote token at the highest address that an available account would
+        create: every virtual base token must sort below it (MR_IB).
         """
 
         def next_address(account: str) -> int:
@@ -252,7 +252,7 @@ class LocalPerps:
         self._send(at.exchange, "Exchange", "setMaxTickCrossedWithinBlock", base, TICKS_IN_A_BLOCK)
 
     def _provide(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
-        """Deposit as much as the liquidity is worth, and provide it."""
+        """Deposit collateral worth the liquidity, and provide the liquidity."""
         whale = self.chain.whale.address
         self.deposit(whale, value_usd * self.collateral.unit)
         lower, upper = range_ticks(price, RANGE, TICK_SPACING)
@@ -302,5 +302,7 @@ class LocalPerps:
 
 
 def wad_of_price_x96(sqrt_x96: int) -> int:
-    """Price with 18 decimals of a square root price (PerpMath.formatSqrtPriceX96ToPriceX96)."""
+    """Return the price, with 18 decimals, of a square root price
+    (PerpMath.formatSqrtPriceX96ToPriceX96).
+    """
     return mul_div_down(mul_div_down(sqrt_x96, sqrt_x96, 2**96), WAD, 2**96)
