@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.paper import always_confirm as always_confirm
     from agent.app.paper import on_paper as on_paper
     from agent.app.paper import open_paper as open_paper
+    from agent.app.positions.futures import futures_layer as futures_layer
     from agent.app.positions.liquidity import LiquidityReport as LiquidityReport
     from agent.app.positions.liquidity import forget_position as forget_position
     from agent.app.positions.liquidity import liquidity as liquidity

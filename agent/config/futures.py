@@ -202,6 +202,7 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
             index_age_s=limits.index_age,
         ),
         tokens[table.collateral].address,
+        table.account or config.wallet.address,
     )
 
 

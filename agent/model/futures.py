@@ -213,7 +213,8 @@ class FuturesPolicy:
     """Targets of the futures layer. `leverage_bps` is the target of gross notional per account
     value; a market's notional is its weight of that. `band_bps` is the drift of a weight that
     triggers, in points of the gross notional (zero: none does). `collateral` is the address of the
-    portfolio's token that margin is deposited in (empty: none, nothing is deposited).
+    portfolio's token that margin is deposited in (empty: none, nothing is deposited), `account` that
+    of the trader whose margin account is read.
     """
 
     targets: tuple[FuturesTarget, ...]
@@ -221,6 +222,7 @@ class FuturesPolicy:
     band_bps: int
     limits: FuturesLimits
     collateral: str = ""
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
