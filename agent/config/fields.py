@@ -54,7 +54,7 @@ def parse_address(value: object, field: str = "address") -> str:
 
 
 def parse_duration_s(value: object, field: str = "duration") -> int:
-    """Parse whole seconds of "90s", "30m", "1h", "7d", "4w"."""
+    """Parse a duration such as "90s", "30m", "1h", "7d" or "4w" to whole seconds."""
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ConfigError(f"{field}: {value!r} is not a duration", "write 90s, 30m, 1h or 7d")
@@ -68,7 +68,7 @@ def parse_duration_s(value: object, field: str = "duration") -> int:
 
 
 def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
-    """Parse wei of "60 gwei"."""
+    """Parse a gas price such as "60 gwei" to wei."""
     match = _GAS_PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ConfigError(f"{field}: {value!r} is not a gas price", "write for example 60 gwei")

@@ -19,8 +19,8 @@ from agent.units import safe_label
 
 @dataclass(frozen=True, slots=True)
 class PresetToken:
-    """A token and its Chainlink USD feed. A wrapped coin has the feed of its coin, which does not
-    show a broken wrap.
+    """A token and its Chainlink USD feed. A wrapped coin has the feed of the underlying coin, which
+    does not show a depeg of the wrapped one.
     """
 
     symbol: str
@@ -144,9 +144,10 @@ class TokenList:
 
 
 def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> TokenList:
-    """The chain's tokens of a list, without deceptive names (T16, T17).
+    """Return the chain's tokens of a list, without those with deceptive names (T16, T17).
 
-    Raises ConfigError when the file is not a token list, has no token of the chain, or its SHA-256 is not `pinned` (None: any).
+    Raises ConfigError if the file is not a token list, has no token of the chain, or has another
+    SHA-256 than `pinned` (None: any).
     """
     if pinned is not None and not _SHA256.fullmatch(pinned):
         raise ConfigError(

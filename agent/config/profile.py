@@ -63,7 +63,9 @@ class ProfileAssetTable(ConfigTable):
 
 
 class ProfilePolicyTable(ConfigTable):
-    """Keys of [policy] for trigger and destination; price confirmation and jitter are not part of a profile."""
+    """Keys of [policy] for trigger and destination; price confirmation and jitter are not part of a
+    profile.
+    """
 
     trigger: TriggerTable
     destination: Literal["target", "band", "halfway", "zone"]
@@ -333,7 +335,8 @@ def merge_profile(
 
     `tokens` are the resolved tokens of its assets, in order; `limits` are written to the config.
     Assets missing from the profile are removed, and their holdings kept; with `sell_others` they
-    stay with a target of 0, as the numeraire always does. Raises ConfigError if the wrapped native coin would be lost.
+    stay with a target of 0, as the numeraire always does. Raises ConfigError if nothing would price
+    gas.
     """
     document: Any = tomlkit.parse(text)
     portfolio, wrapped = document["portfolio"], config.chain.wrapped_native

@@ -1,4 +1,4 @@
-"""[service], [alerts] and [record]: how a run is monitored, who is alerted, which steps are saved."""
+"""[service], [alerts] and [record]: monitoring of a run, alerts, and recording of steps."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class AlertsTable(ConfigTable):
 
     The same event is not repeated within `cooldown`, or its entry in `cooldowns`; a lasting
     condition is sent once, and again after `repeat`. Gas is low below `low_gas` of native coin, by
-    default limits.native_floor. A delivery takes up to `timeout` and `attempts`. `label`
-    distinguishes agents of one owner.
+    default limits.native_floor. A delivery is tried up to `attempts` times, for up to `timeout`
+    each. `label` distinguishes agents of one owner.
     """
 
     events: list[Event] = Field(default_factory=lambda: list(EVENTS))
@@ -147,8 +147,7 @@ class AlertsTable(ConfigTable):
 
 
 SHORTEST_HANG_S = 30
-"""A request to an endpoint may take a minute with its retries; a lower bound would end healthy
-runs."""
+"""Minimum of hang_after: less would end healthy runs while an endpoint is slow."""
 LONGEST_WAIT_S = 3_600
 """Longest wait for the wallet: a cycle that waits logs nothing."""
 

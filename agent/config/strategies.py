@@ -44,8 +44,8 @@ Ratio = Annotated[int, BeforeValidator(_milli)]
 
 
 class HealthTable(ConfigTable):
-    """Health rule. A Sharpe ratio over `window` that is below `sharpe` for `period` cuts a strategy to
-    its floor; one at `recover` for `recover_period` restores it.
+    """Health rule. A Sharpe ratio over `window` that is below `sharpe` for `period` cuts a strategy
+    to its floor; one of at least `recover` for `recover_period` restores it.
     """
 
     sharpe: Ratio
