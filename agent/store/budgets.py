@@ -169,8 +169,8 @@ def _intents(db: Connection, ids: set[str], resumed: int) -> list[IntentRow]:
 
 
 def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
-    """Record it if the failure limit was reached: exits continue, and an exit that succeeds does not
-    release rebalances.
+    """Record the stop of rebalances if the failure limit was reached. Exits continue, and their
+    success does not lift the stop.
     """
     streak = _since_success(db, database.read_facts(db, RESUMED_AFTER), refusals)
     if failures.too_many(*_count(streak)):
@@ -281,9 +281,9 @@ class BudgetStore:
         """Return the history: sums of the last 24 h of chain time, and the state that decisions
         need.
 
-        Budgets with a time in the future count too, so no wrong clock resets one (T6). Gains do not
-        offset losses. Unexplained falls count as losses unless the owner has classified them as
-        withdrawals. External transactions count with their losses and payouts.
+        Budgets with a time in the future count too, so that a wrong clock cannot reset them (T6).
+        Gains do not offset losses. Unexplained falls count as losses unless the owner has
+        classified them as withdrawals. External transactions count with their losses and payouts.
         """
         return self.db.query_until(
             "read the budgets", _history, chain_now_s, self.db.wallet, self.db.coin

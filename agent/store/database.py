@@ -1,6 +1,6 @@
 """Database access: transactions, cached statements, and remedies for database errors.
 
-Building a statement costs five times what SQLite needs to run it, so each is built once, by a
+Building a statement takes five times as long as running it in SQLite, so each is built once, by a
 cached function. Selects of a model return read-only rows with its attributes; writes reach the
 connection at once.
 """
@@ -138,14 +138,14 @@ class Database:
 
     @contextmanager
     def write(self, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
-        """Yield a connection in a write transaction, durable at its end. With `keeps_answers` the
-        cache of `query` stays valid.
+        """Yield a connection in a write transaction, durable at its end. `keeps_answers` keeps the
+        cached answers of a MemoryDatabase.
         """
         with database_errors(what), write_transaction(self.engine) as db:
             yield db
 
     def query(self, what: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
-        """Return `ask(connection, *args)`; cached until a write without `keeps_answers`."""
+        """Return `ask(connection, *args)`; a MemoryDatabase caches it until a write."""
         with self.read(what) as db:
             return ask(db, *args)
 
@@ -156,8 +156,8 @@ class Database:
         at: int,
         *args: *Args,
     ) -> T:
-        """Return the answer of `ask` at a time or block; cached until a write, or the expiry that `ask`
-        returns.
+        """Return the answer of `ask` at a time or block; a MemoryDatabase caches it until a write,
+        or the expiry that `ask` returns.
         """
         with self.read(what) as db:
             return ask(db, at, *args)[0]

@@ -41,7 +41,7 @@ ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
 PROPOSAL = "proposal:"
 MOST_AT_ONCE = 500
-"""Most steps that one call deletes, so that a large store does not delay a cycle."""
+"""Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
 _OPEN = tuple(state.value for state in OPEN)
 _CONSUMED = tuple(state.value for state in CONSUMED)
 _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)

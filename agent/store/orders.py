@@ -1,9 +1,9 @@
 """Stored orders: conditional orders with NAV per share, gradual executions, and limit orders.
 
-An order is written before anything is done about it. The start of an execution is written once, and
-its progress follows from the receipts. A slice is recorded before anything of it is sent, with the
-draw for the slice after it. It is done once a swap of its step is in a block; a reorg that removes
-the block undoes it, and a restart finds both as they were.
+An order is stored before the agent acts on it. The start of an execution is stored once; its
+progress is derived from receipts. A slice is stored before any of its transactions is sent, with
+the draw for the next slice. It counts as done while a swap of its step is in a block; a reorg that
+removes the block undoes it. A restart derives the same progress.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 
 @dataclass(frozen=True, slots=True)
 class PastGradualExecution:
-    """A gradual execution; `state` is "open" or "ended", with the reason in `why`."""
+    """A gradual execution; `state` is "open", "ended" or "cancelled", with the reason in `why`."""
 
     underway: ExecutionProgress
     state: str
@@ -297,8 +297,8 @@ def with_gradual_execution(
 def _shared_budget_spent(
     db: Connection, wallet: str, coin: str, chain_now_s: int
 ) -> BudgetCarryover | None:
-    """Return the budget that the newest ended execution used and shares with the next; None once its
-    time is over.
+    """Return the budget that the newest ended execution used and shares with the next; None once it
+    has expired.
     """
     row = first_row(db, _ended(), GradualExecutionRow)
     if row is None:

@@ -1,5 +1,5 @@
-"""Files of steps and proposals, each written whole or not at all. Beyond the limits the oldest
-recorded steps are deleted.
+"""Files of steps and proposals, each written atomically. Beyond the limits the oldest recorded
+steps are deleted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT = "trimtab step"
 _NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")
 _DRAFT = re.compile(r"\.step-[0-9]{8,15}-[0-9a-f]{12}\.json\.[0-9a-f]{12}\.draft")
 _STALE_S = 3_600
-"""Age from which a draft was left by a process that died while writing."""
+"""Age from which a draft counts as left over by a process that died while writing it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def active_stop(db: Connection) -> OwnerRequest | None:
 
 
 def stop_reason(db: Connection) -> str:
-    """Return why the bot no longer trades; empty while it is not stopped."""
+    """Return the reason why trading is stopped; empty if it is not."""
     stop = active_stop(db)
     if stop is None:
         return ""

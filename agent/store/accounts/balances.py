@@ -105,7 +105,7 @@ BALANCES_VERSION = "books_turn"
 ACCEPTED = "accepted_flows"
 """Key of the deposits accepted last, each as number:chain time."""
 RISE_SINCE = "rose_s"
-"""Key of the chain time since which an unexplained deposit has blocked trades without a pause."""
+"""Key of the chain time since which unexplained deposits have blocked trades continuously."""
 LEFT_ALONE = "left_alone"
 """Key of the newest transfer when deposits were last excluded above portfolio.max_live_value; those
 up to it stay excluded."""
@@ -130,7 +130,7 @@ FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 
 
 def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
-    """Return the data that balances are compared with."""
+    """Return openings, own changes and transfers, which give the expected balances."""
     facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
     rows = _intents_after(db, database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO)))
     unsettled = (row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED)
@@ -477,8 +477,8 @@ class BalanceStore:
     def classify(
         self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int
     ) -> tuple[ExternalTransfer, ...]:
-        """Record the owner's classification of an open or accepted transfer; without an id of all open
-        transfers.
+        """Record the owner's classification of an open or accepted transfer; without an id, of all
+        open transfers.
 
         Without a kind each gets the default of its direction. Raises ConfigError if the transfer is
         unknown or already classified, or if the kind does not fit its direction.

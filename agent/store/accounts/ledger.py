@@ -85,8 +85,8 @@ def _add(sums: dict[str, int], moved: Mapping[str, int], sign: int) -> None:
 def _unentered_moves(
     db: Connection, book: LedgerBook, wallet: str, coin: str
 ) -> Iterator[tuple[int, dict[str, int]]]:
-    """Yield blocks and wallet moves of transactions in a block without an entry: the agent's, and those
-    of other stores.
+    """Yield block and wallet moves of each mined transaction without an entry: the agent's, and
+    external ones.
     """
     opened = {row.token: row for row in openings(db, book) if row.place == ""}
     begun = max(

@@ -2,8 +2,8 @@
 the rows they sum.
 
 The sums are the balances of a book, the total loss and the last settled intent. With them a cycle
-reads no more rows in an old book than in a new one. `trimtab books check` proves the balances from
-the entries.
+reads no more rows in an old book than in a new one. `trimtab books check` compares them with the
+rows they sum.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ def wallet_moves(entry: Entry) -> dict[str, int]:
 
 
 def entries_version(db: Connection) -> int:
-    """Return a counter that grows whenever an entry is added, removed or rewritten."""
+    """Return a counter that grows with every change of entries or transfers."""
     return database.fact_number(db, ENTRIES_VERSION)
 
 

@@ -1,4 +1,4 @@
-"""What the agent's own transactions did to liquidity positions."""
+"""Changes of liquidity positions by the agent's transactions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,6 +16,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

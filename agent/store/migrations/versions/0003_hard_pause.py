@@ -1,4 +1,4 @@
-"""How hard the pause switch stands: hard also takes back what waits and what may still be taken."""
+"""Level of the pause switch: hard also cancels pending transactions and revokes allowances."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +14,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

@@ -1,4 +1,4 @@
-"""What balances should be, changes that nobody made, transactions from before the store, and
+"""Openings for expected balances, unexplained changes, transactions from before the store, and
 positions found in the wallet."""
 
 import sqlalchemy as sa
@@ -53,6 +53,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

@@ -1,4 +1,4 @@
-"""Which implementation each trusted token had that is a proxy."""
+"""Implementations of trusted proxy tokens."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,6 +18,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

@@ -1,4 +1,4 @@
-"""Prices of the past, at most one per token and hour."""
+"""Price history, at most one price per token and hour."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,6 +21,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

@@ -1,5 +1,5 @@
-"""What owners ask of a running bot: withdrawals and its end; confirmed payout addresses; what was
-paid; texts of configs."""
+"""Requests of the owner (withdrawals, stop), confirmed payout addresses, values paid out, and texts
+of configs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,6 +31,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

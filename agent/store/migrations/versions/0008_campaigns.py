@@ -1,5 +1,4 @@
-"""Corrections that are carried out over time, orders that wait for their price, and the rounds of
-both."""
+"""Gradual executions, limit orders, and the slices of both."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -36,6 +35,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

@@ -1,4 +1,4 @@
-"""What was told to the owner, what is on its way to him, and how each target of alerts did."""
+"""State of alerts, messages in delivery, and the delivery record of each target."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -41,6 +41,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

@@ -1,5 +1,4 @@
-"""The double-entry ledger: books, what they opened with, entries of final transactions, and what
-all was worth over time."""
+"""The double-entry ledger: books, their openings, entries of final transactions, and valuations."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -53,6 +52,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

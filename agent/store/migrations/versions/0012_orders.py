@@ -1,4 +1,4 @@
-"""Orders that keep an asset out of the market."""
+"""Conditional orders."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,6 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

@@ -1,4 +1,4 @@
-"""Strategies over one wallet: what moved their books, their states, what their units were worth."""
+"""Strategies over one wallet: bookings, states, and NAV per share."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,6 +30,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

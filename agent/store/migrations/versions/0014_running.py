@@ -1,4 +1,4 @@
-"""Stored sums: balances by book, all losses, settled height; indexes for checks of old books."""
+"""Running sums: balances by book and total loss; indexes that keep old books fast."""
 
 import json
 from fractions import Fraction
@@ -34,7 +34,7 @@ def upgrade() -> None:
 
 
 def _balances(connection: sa.Connection) -> None:
-    """Return opening balances, all entries of the book, and all flows since, by token."""
+    """Write the sum of opening balance, entries and later transfers of each token and book."""
     sums: dict[tuple[int, str], int] = {}
     after: dict[tuple[int, str], int] = {}
     for book, token, raw, flow in connection.execute(
@@ -55,7 +55,7 @@ def _balances(connection: sa.Connection) -> None:
 
 
 def _losses(connection: sa.Connection) -> None:
-    """Return losses, each rounded up to the grid of the books."""
+    """Write the sum of all losses, each rounded up to 10^-12 base units."""
     total = 0
     for (loss,) in connection.execute(sa.text("SELECT loss FROM budgets WHERE loss <> '0'")):
         total += max(0, -(-(Fraction(loss) * GRAIN) // 1))
@@ -67,6 +67,4 @@ def _losses(connection: sa.Connection) -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

@@ -1,5 +1,5 @@
-"""Payments by transactions from before a store; they count in limits.payout_per_day. Unknown for
-recorded ones: the chain is queried once more (store/earlier.py).
+"""Payouts by transactions from before a store, which count in limits.payout_per_day. They are
+unknown for stored rows, so the chain is read again (BalanceStore.prior_day_known).
 """
 
 import sqlalchemy as sa
@@ -14,6 +14,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")

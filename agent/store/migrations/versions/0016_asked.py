@@ -1,5 +1,5 @@
-"""What asked for a step, as JSON, so that it can be proposed again by the same. Of steps already
-written down it is not known."""
+"""The request of a step as JSON, so that a replay proposes the step again. Unknown for earlier
+steps."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "a store is never taken back to an earlier version: restore the backup of that version"
-    )
+    raise NotImplementedError("a store cannot be downgraded: restore the backup of that version")
