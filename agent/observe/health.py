@@ -78,8 +78,8 @@ class RunHealth:
             self._state = replace(self._state, stopping=True)
 
     def unhealthy_reason(self) -> list[str]:
-        """Return the reasons why the run is unhealthy; empty if it is healthy. A pause is no
-        reason.
+        """Return the reasons why the run is unhealthy; empty if it is healthy. A paused run may be
+        healthy.
         """
         state, reasons = self.state, list[str]()
         if state.hung:
@@ -233,7 +233,7 @@ class Watchdog:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Allow any silence inside the context, for a question to the user."""
+        """Allow any silence inside the context, for a prompt to the user."""
         self._asking = True
         try:
             yield
@@ -242,7 +242,7 @@ class Watchdog:
             self.beat("answered")
 
     def hangs(self) -> str | None:
-        """Return the description of a hang; None without a hang, during a question, and while bytes
+        """Return the description of a hang; None without a hang, during a prompt, and while bytes
         are sent to a node.
         """
         stage, silent_s = self._stage, self._now() - self._at

@@ -17,7 +17,7 @@ Format = Literal["text", "json"]
 ROOT = "trimtab"
 HIDDEN = "[hidden]"
 SHORTEST_SECRET = 6
-"""Shorter pieces of a URL are no secrets, and redacting them would hide words."""
+"""Minimum length of a redacted part: shorter ones are not secrets but ordinary words."""
 _FIELDS = "fields"
 
 
@@ -39,7 +39,7 @@ class Redactor:
         return f"Redactor({len(self._secrets)} secrets)"
 
     def clean(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text with secrets replaced by HIDDEN."""
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return text
@@ -121,8 +121,8 @@ class Log:
 def configure(
     style: Format | None, secrets: Iterable[str] = (), stream: TextIO | None = None
 ) -> Log:
-    """Send all log lines of this process to `stream` (default stderr) in one format; None writes
-    none.
+    """Send all log lines of this process to `stream` (default stderr) in one format; with the style
+    None nothing is logged.
 
     Lines of libraries pass the same formatter from WARNING on. A further call replaces the
     configuration.

@@ -40,16 +40,16 @@ OUTCOMES = (
     "retryable",
     "error",
 )
-"""Outcomes of a cycle: outcomes of a step, and `retryable` for a network error before a step."""
+"""Outcomes of a cycle: those of a step; `retryable` or `error` if an error ended the cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class CycleFigures:
-    """Figures of one cycle. `value` and `loss` are whole coins of the numeraire, `drifts_bps` by
-    symbol.
+    """Figures of one cycle, None if unknown. `value` is in whole coins of the numeraire,
+    `drifts_bps` by symbol.
 
     `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None if that limit is
-    off; `endpoints` are (operator, score from 0 to 1). None marks unknown figures.
+    off; `endpoints` are (operator, score from 0 to 1).
     """
 
     outcome: str
@@ -174,7 +174,7 @@ class Metrics:
 
 
 _AT_ONCE = 32
-"""Most concurrent clients, so that no client can fill the process with threads."""
+"""Maximum number of concurrent clients, so that they cannot fill the process with threads."""
 _PATIENCE_S = 2.0
 _POLL_S = 0.05
 Answer = tuple[int, str, bytes]

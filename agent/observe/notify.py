@@ -32,10 +32,11 @@ from agent.store.alerts import AlertStore
 
 LONGEST_TEXT = 600
 _FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
-_APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
 """Characters that a message does not need, and that may be markup, escapes, formulas or links
 (T17).
 """
+_APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
+"""Apostrophe of a genitive."""
 
 
 def sanitize_text(text: str) -> str:
@@ -278,8 +279,8 @@ def _last_word(state: RetryCallState) -> str:
 
 
 def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
-    """Build a sender by apprise. Raises ConfigError, without the address, if apprise does not
-    support it.
+    """Build a sender that uses apprise. Raises ConfigError, without the address, if apprise does
+    not support it.
     """
     import apprise
 
@@ -304,7 +305,7 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
         started_s = time.monotonic()
         if bundle.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
             return ""
-        return UNANSWERED if time.monotonic() - started_s >= timeout_s else "not taken"
+        return UNANSWERED if time.monotonic() - started_s >= timeout_s else "rejected"
 
     return send
 

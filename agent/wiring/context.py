@@ -227,7 +227,7 @@ def paper_chain(
 
 
 UNBOUNDED_IMPACT_BPS = 1_000
-"""Range of ticks read when the impact limit is off."""
+"""Price impact up to which ticks are read if the impact limit is off."""
 
 
 class SystemClock:
@@ -395,7 +395,7 @@ def second_quote_venues(config: Config) -> list[V2Contracts | V3Contracts]:
 
 
 def store_file(loaded: LoadedConfig) -> Path:
-    """Path of the store's SQLite file; the pause file and local locks lie beside it."""
+    """Path of the store's SQLite file; the pause file and local locks are beside it."""
     url = loaded.store_url
     if not url.startswith("sqlite:///"):
         raise ConfigError(
