@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from agent.app.documents.plans import EndpointDocument, RealisedDocument
     from agent.app.documents.status import LeastTotalDocument
 
-# --- Scheduling of a long run; clock and chance are parameters, so that a test runs a year at once.
+# --- Scheduling of a long run; clock and random source are parameters: tests run a year fast.
 
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ JITTER = 0.1
 """Share of the interval by which each cycle is delayed at random, so that a schedule does not
 announce trades (T15)."""
 SLEEP_SLICE_S = 5.0
-"""Longest single sleep of a pause, and so the longest delay before it ends early."""
+"""Longest single sleep of a pause, and therefore the longest delay of its early end."""
 
 
 def run_periodically(
@@ -219,8 +219,8 @@ class PortfolioStatus:
 
     @property
     def least(self) -> LeastTotalDocument | None:
-        """Minimum total at which these settings work, its yearly cost, and which settings to change
-        below it.
+        """Minimum total at which these settings work, its yearly cost, and the settings to change
+        if the total is below it.
         """
         drifts = self.decided.drifts
         return least_total_now(self.step_input, investable_total(drifts)) if drifts else None

@@ -718,9 +718,9 @@ def run_tune(
     """Run the search, or resume the one in `folder`.
 
     It uses `cores` cores (0: all), and for runs of the full step the Dask scheduler at the address
-    `scheduler`. `confirm` decides on more than five minutes of work; without it the search starts.
-    Raises Refused if declined, Retryable if the scheduler or a process is lost, ConfigError for the
-    folder of another search.
+    `scheduler`. `confirm` is asked if the search would take more than five minutes; without it the
+    search starts at once. Raises Refused if declined, Retryable if the scheduler or a process is
+    lost, ConfigError for the folder of another search.
     """
     many = cores or available_cores()
     if scheduler:

@@ -377,7 +377,7 @@ class TriggerView:
 
 
 def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
-    """View of the trigger and policy that a step was decided by."""
+    """Return the trigger and policy of a step's decision, with their texts."""
     policy = step.policy
     return TriggerView(
         words=rules.format_trigger(policy.trigger, step.portfolio),

@@ -70,7 +70,7 @@ class NewTokens:
 
     @property
     def new(self) -> tuple[ContractDocument, ...]:
-        """Contracts that the confirmation pins; one whose code has changed needs `trimtab trust`."""
+        """Contracts that the confirmation pins; changed code needs `trimtab trust` instead."""
         return tuple(row for row in self.rows if row["state"] == "new")
 
 
@@ -285,7 +285,7 @@ class EditReport:
     state: str
     backup: str | None = None
     by_hand: tuple[str, ...] = ()
-    """Earlier changes by hand, which this confirmation covers too."""
+    """Earlier manual changes; the confirmation covers them too."""
     new_tokens: NewTokens = NO_NEW_TOKENS
     """Tokens new to the portfolio, with the contracts that the confirmation pins."""
 
@@ -368,7 +368,7 @@ def edit(  # noqa: PLR0913
 def _record_versions(
     configs: ConfigVersionStore, before: LoadedConfig | None, after: LoadedConfig, same: bool
 ) -> None:
-    """Record the confirmed version, and before it the one that it replaces."""
+    """Record the confirmed version, preceded by the version that it replaces."""
     if same:
         config_versions.record_version(after, configs, config_versions.CONFIRMED)
         return
@@ -428,7 +428,7 @@ def _numeraire(config: Config) -> Token:
 
 
 def _require_converted(before: Config, after: Config) -> None:
-    """Raise ConfigError if the numeraire changes and a cap counted in it does not."""
+    """Raise ConfigError if the numeraire changes but a cap counted in it does not."""
     old_unit, new_unit = _numeraire(before), _numeraire(after)
     if old_unit.address == new_unit.address or (is_dollar(old_unit) and is_dollar(new_unit)):
         return
@@ -461,8 +461,8 @@ def _value(loaded: LoadedConfig, key: str) -> object:
 def _planned_edit(
     agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, pinned: Collection[str]
 ) -> EditReport:
-    """Plan the edit's changes and transition; the confirmation pins the `pinned` addresses. Raises
-    Refused if the transition is not allowed.
+    """Return the edit's changes, planned transition and warnings; the confirmation pins the
+    `pinned` addresses. Raises Refused if the transition is not allowed.
     """
     loaded, context = agent.context.loaded, agent.context
     changes: tuple[str, ...] = ()
@@ -529,7 +529,7 @@ def _unlimited_readers(readers: StepReaders) -> StepReaders:
 
 
 def _rounds(transition: StepOutcome, limit_bps: int | None) -> int:
-    """Return how many rebalances within limits.turnover the transition takes."""
+    """Return the number of rebalances within limits.turnover that the transition takes."""
     if transition.plan is None:
         return 0
     if limit_bps is None:

@@ -54,12 +54,12 @@ EMERGENCY_DISTANCE_BPS = 500
 MAX_BASIS_BPS = 500
 """Distance of mark and index above which nothing is opened."""
 VENUE = {"fee": "10bps", "slippage": "10bps", "penalty": "2.5%", "bound": "5%"}
-"""Figures of `--venue` that are not given."""
+"""Defaults of `--venue`."""
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesBookOptions:
-    """Options of the simulated futures book, as entered. Empty: the default of the command."""
+    """Options of the simulated futures book, as entered; an empty one has its default."""
 
     target: str
     leverage: str = "2x"
@@ -165,7 +165,9 @@ class BookFiguresDocument(TypedDict):
 
 
 class BookProfitDocument(TypedDict):
-    """What changed the value: total = price - slippage - funding - fees - penalties + insured."""
+    """Components of the change in value: total = price - slippage - funding - fees - penalties +
+    insured.
+    """
 
     total: str
     price: str
@@ -197,8 +199,8 @@ class LiquidationDocument(TypedDict):
 
 
 class BookDocument(TypedDict):
-    """One book. `max_leverage` is null when positions outlived the account's value. Bars count as
-    above the limit by the leverage after their fills.
+    """One book. `max_leverage` is null if the account had no value while positions were open. A
+    bar counts as above the limit by the leverage after its fills.
     """
 
     final_value: str
@@ -215,7 +217,7 @@ class BookDocument(TypedDict):
     refused: dict[str, int]
 
 
-# "from" is no name of an attribute, so that the declaration is a call.
+# "from" is a keyword, so the declaration is a call.
 FuturesBacktestDocument = TypedDict(
     "FuturesBacktestDocument",
     {
@@ -258,8 +260,8 @@ def backtest_futures(
 ) -> FuturesBacktest:
     """Simulate a futures book on the file's prices, beside the same book without the agent.
 
-    `spot` is the spot portfolio beside it, which `--spot-multiple` counts on. Raises ConfigError
-    naming the option.
+    `spot` is the spot portfolio that `--spot-multiple` refers to. Raises ConfigError naming the
+    option.
     """
     table, rates = load_futures_market(prices, options, portfolio, funding)
     settings = options.settings(table.interval_s, market)
@@ -354,7 +356,7 @@ def _book(result: FuturesResult, book: BookResult) -> BookDocument:
 
 
 def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
-    """Return the figures of a book; of one that lost everything the drawdown alone."""
+    """Return the figures of a book; only the drawdown for a book that lost everything."""
     if book.equity.min() <= 0:
         return {"cagr": None, "volatility": None, "sharpe": None, "max_drawdown": "-1.000000"}
     index = book.equity / book.equity[0]
@@ -372,8 +374,8 @@ def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
 
 
 def _spot_values(spot: SimulationResult, table: PriceTable) -> tuple[Fraction, ...]:
-    """Return the spot portfolio's value at each bar of the table, quote base units: that of its
-    newest bar, before the first that of its start.
+    """Return the spot portfolio's value at each bar of the table, quote base units: the newest
+    bar's, or the initial value before the first bar.
     """
     if spot.numeraire in table.symbols:
         raise ConfigError(

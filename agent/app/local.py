@@ -127,7 +127,7 @@ def _require_ours(config: Path) -> None:
 
 
 def unbalance(chain: LocalChain) -> None:
-    """Let the wallet's portfolio drift, so that the first rebalance has something to do."""
+    """Let the wallet's portfolio drift, so that the first rebalance has trades to make."""
     for symbol, factor in DRIFT.items():
         chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
 

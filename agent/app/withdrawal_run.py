@@ -332,7 +332,7 @@ def _record_part(
     store: Store, request: OwnerRequest, sale: StepOutcome, step: StepInput, token: str
 ) -> str:
     """Record the part that a sale raised, and describe the next one; return an empty text if the
-    sale was planned to raise all. `step` is the one after the sale, with the withdrawal set aside.
+    sale was planned to raise all. `step` is the input after the sale, with the withdrawal reserved.
     """
     every_s, plan = step.limits.first_purchase_s, sale.plan
     if every_s is None or plan is None:

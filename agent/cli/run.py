@@ -252,7 +252,7 @@ def paper(
 
 
 LONGEST = 120
-"""Characters of a value that are printed; the document has all of it."""
+"""Maximum number of characters printed of a value; the JSON document has all of it."""
 STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadable": "yellow"}
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 MOST_LEVERAGE_BPS = 10 * BPS
 """The initial margin of Perpetual Protocol v2 is 10 %."""
 MOST_MARKETS = 10
-"""Markets that one snapshot reads."""
+"""Maximum number of markets, as one snapshot reads all of them."""
 MOST_SLIPPAGE_BPS = 500
-"""5 % between index and bound; a market further away is not traded in a hurry."""
+"""5 % between the index and an order's bound; emergency orders have MOST_EMERGENCY_BPS."""
 MOST_EMERGENCY_BPS = 2_000
 LONGEST_INDEX_AGE_S = 86_400
 
@@ -53,8 +53,8 @@ class FuturesMarketTable(ConfigTable):
 
 
 class FuturesLimitsTable(ConfigTable):
-    """Limits of the futures layer, by the definitions of docs/futures.md. Orders of an emergency
-    are bound at `emergency_slippage` from the index, others at `slippage`.
+    """Limits of the futures layer, by the definitions of docs/futures.md. The bounds of
+    emergency orders lie `emergency_slippage` from the index, those of other orders `slippage`.
     """
 
     max_leverage: Share

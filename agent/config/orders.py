@@ -138,7 +138,7 @@ def require_orders(portfolio: PortfolioTable) -> None:
 
 
 def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
-    """Return notes on levels written as coins, by symbol and kind, in case a share was intended."""
+    """Return notes on levels written as amounts, by symbol and kind, in case a share was meant."""
     notes = {}
     for asset in portfolio.assets:
         for kind, level in _levels(asset):
@@ -306,7 +306,7 @@ def _hourly(value: object) -> Fraction | str:
 
 
 def _signed_bps(value: object) -> int:
-    """Parse bps of "0.2%", "20bps" or "-0.5%"."""
+    """Parse a signed share such as "0.2%", "20bps" or "-0.5%" to bps."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     bps = _parse_bps(plain)
     if bps is None or bps.denominator != 1:

@@ -154,8 +154,8 @@ LONGEST_WAIT_S = 3_600
 
 class ServiceTable(ConfigTable):
     """`listen` serves metrics and health on loopback; another address must be repeated in
-    `listen_beyond_loopback`. `heartbeat_url` is a secret and is requested after each good cycle. A
-    cycle without progress for `hang_after` ends the process. The newest `keep_steps` cycles
+    `listen_beyond_loopback`. `heartbeat_url` is a secret and is requested after each healthy cycle.
+    A cycle without progress for `hang_after` ends the process. The newest `keep_steps` cycles
     without a transaction are kept. Commands wait up to `wallet_wait` for another process that holds
     the wallet.
     """

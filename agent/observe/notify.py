@@ -305,7 +305,7 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
         started_s = time.monotonic()
         if bundle.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
             return ""
-        return UNANSWERED if time.monotonic() - started_s >= timeout_s else "rejected"
+        return UNANSWERED if time.monotonic() - started_s >= timeout_s else "not taken"
 
     return send
 

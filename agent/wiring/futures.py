@@ -1,4 +1,4 @@
-"""Build what reads and addresses the futures venue from a config."""
+"""Scope and contracts of the futures venue, built from a config."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
 
 
 def perp_contracts(config: Config) -> PerpContracts | None:
-    """Return where transactions of the futures layer go; None without [futures]."""
+    """Return the contracts that the futures layer calls; None without [futures]."""
     table = config.futures
     if table is None:
         return None

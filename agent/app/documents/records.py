@@ -122,7 +122,7 @@ class PendingDocument(JournalStateDocument):
 
 
 class SettledDocument(PendingDocument):
-    """Settled transactions; `booked` counts those taken into the budgets."""
+    """Settled transactions; `booked` counts those booked into the budgets."""
 
     booked: int
 

@@ -338,7 +338,7 @@ def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
 
 
 def _sale_refusal(first: StepOutcome) -> str:
-    """Return why no asset can be sold now; empty if one can, or if there is none to sell."""
+    """Return the reason if no asset can be sold now; empty if one can or none is to be sold."""
     if first.kind is OutcomeKind.REFUSED:
         return first.reason
     return _unsold(first) if first.plan is None else ""
@@ -522,7 +522,7 @@ def _exceeds_gas(step: StepInput, payment: Payment) -> bool:
 
 
 def _sold(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
-    """Return the step after these sales, as their plans predict it."""
+    """Return the step input after these sales, as predicted by their plans."""
     plans = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     after = {

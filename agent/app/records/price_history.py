@@ -446,7 +446,7 @@ def _max_age_s(step: StepInput, token: Token) -> int:
 
 
 def _price_at(usd: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:
-    """Return the feed's price at a time; None before its first round, and if the round was stale."""
+    """Return the feed's price at a time; None before the first round or if the round was stale."""
     count = bisect_right(usd, end_s, key=lambda point: point[0])
     if count == 0 or end_s - usd[count - 1][0] > max_age_s:
         return None

@@ -179,7 +179,7 @@ maximum of an integer type."""
 
 
 def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
-    """Yield a row for each feed, for TWAPs, for the sequencer, and for predictable triggers."""
+    """Yield a row for each feed, for TWAPs, for the sequencer and for unprotected triggers."""
     yield from _feeds(context, step)
     yield from _twap_checks(step)
     yield from _sequencer(step)

@@ -14,7 +14,7 @@ PROFIT = (
     ("penalties", "-"),
     ("insured", ""),
 )
-"""Parts of a profit, and whether they count against it."""
+"""Components of a profit, with "-" for those that reduce it."""
 NAMES = {"penalties": "liquidation penalties", "insured": "borne by the venue's insurance"}
 BOOKS = ("agent", "held")
 
