@@ -149,7 +149,8 @@ class StepRun:
     not be sent because an endpoint failed, with the error; `held` are exits that the owner
     declined, or whose gas was refused. After an interrupted, held or failed exit only plans that
     reduce risk are sent. `direct` are tokens whose exits failed on a route through another token
-    and are planned again without it.
+    and are planned again without it. `left_pools` are pools whose withdrawal was refused or failed,
+    `unwithdrawn` its outcomes: other pools follow.
     """
 
     readers: StepReaders
@@ -169,6 +170,8 @@ class StepRun:
     interrupted: list[tuple[str, Retryable]] = field(default_factory=list)
     held: list[StepOutcome] = field(default_factory=list)
     direct: tuple[str, ...] = ()
+    left_pools: tuple[str, ...] = ()
+    unwithdrawn: list[StepOutcome] = field(default_factory=list)
 
     @property
     def propose(self) -> Proposer:
@@ -188,7 +191,8 @@ class StepRun:
     @property
     def is_risk_reducing_only(self) -> bool:
         """True after an exit that was not sold: purchases wait for the next cycle."""
-        return bool(self.exits_with(OutcomeKind.FAILED) or self.interrupted or self.held)
+        failed = self.exits_with(OutcomeKind.FAILED) or self.unwithdrawn
+        return bool(failed or self.interrupted or self.held)
 
     def with_progress(self, step_input: StepInput) -> StepInput:
         """Return the step input with caps and gas of the current plan. Liquidity actions of this
@@ -200,6 +204,7 @@ class StepRun:
             spend_caps=tuple(self.spend_caps.items()),
             spent_gas_wei=gas_wei,
             direct=self.direct,
+            left_pools=self.left_pools,
         )
         if (before := self.history_before) is None:
             return step_input
@@ -213,6 +218,22 @@ class StepRun:
     def begin_plan(self) -> None:
         """Reset the counters for the next plan of this step."""
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
+
+    def pool_to_leave(self, plan: Plan | None) -> str:
+        """Return the pool of a plan that only withdraws; empty for other plans and after a swap."""
+        if plan is None or not plan.actions or self.swapped is not None:
+            return ""
+        pool = failures.exit_name(plan)
+        return "" if pool in self.left_pools else pool
+
+    def leave_pool(self, pool: str, outcome: StepOutcome | None = None) -> None:
+        """Begin the next plan after a withdrawal that did not succeed. The rest of the step leaves
+        the pool alone.
+        """
+        self.left_pools += (pool,)
+        if outcome is not None:
+            self.unwithdrawn.append(outcome)
+        self.leave_exit()
 
     def go_directly(self, token: str) -> None:
         """Begin a new plan of this exit, through no other token."""
@@ -424,18 +445,20 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     succeeded. Raise the error of an endpoint if nothing was sent and no exit was held.
     """
     quiet = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
-    if quiet and run.held:
-        outcome = replace(run.held[-1], transactions=tuple(run.sent))
+    held = [*run.unwithdrawn, *run.held]
+    if quiet and held:
+        outcome = replace(held[-1], transactions=tuple(run.sent))
     elif quiet and run.interrupted and not run.sent:
         raise run.interrupted[0][1]
-    failed, token_at = run.exits_with(OutcomeKind.FAILED), outcome.step_input.portfolio.token
+    failed = [*run.exits_with(OutcomeKind.FAILED), *run.unwithdrawn]
+    token_at = outcome.step_input.portfolio.token
     unsold = [exit_.reason for exit_ in failed if exit_.reason not in outcome.reason]
     unsold += [
         f"{token_at(token).label} was not sold: {error}"
         for token, error in run.interrupted
         if error.message not in outcome.reason
     ]
-    hidden = outcome.kind is OutcomeKind.DONE or (quiet and not run.held)
+    hidden = outcome.kind is OutcomeKind.DONE or (quiet and not held)
     if (failed or run.interrupted) and hidden:
         outcome = replace(outcome, kind=OutcomeKind.FAILED)
     return replace(outcome, reason="; ".join([outcome.reason, *unsold]))
@@ -507,6 +530,9 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
         prepared = actors.composer.liquidity(outcome.step_input, plan)
         name, otherwise = f"«{prepared.note}»", "no liquidity was moved"
         outcome = _close(run.store, _execute(run, actors, outcome, prepared, name, otherwise))
+        if outcome.kind is OutcomeKind.FAILED and (pool := run.pool_to_leave(plan)):
+            run.leave_pool(pool, outcome)
+            return None
         run.actions += 1
     else:
         prepared = actors.composer.swap(outcome.step_input, plan)
@@ -588,6 +614,9 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
         and may_go_directly(outcome.step_input, outcome.plan, token)
     ):
         run.go_directly(token)
+        return None
+    if own and (pool := run.pool_to_leave(outcome.plan)):
+        run.leave_pool(pool, stopped)
         return None
     if not exits.concerns_trade(refusal):
         if own and token:

@@ -179,6 +179,7 @@ def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> St
         spent_gas_wei=step.spent_gas_wei,
         acted=step.acted,
         direct=step.direct,
+        left_pools=step.left_pools,
     )
 
 

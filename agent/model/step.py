@@ -176,6 +176,8 @@ class StepInput:
     """
     direct: tuple[str, ...] = ()
     """Tokens whose exits were refused in this step on a route through another token."""
+    left_pools: tuple[str, ...] = ()
+    """Pools whose withdrawal was refused or reverted in this step; their liquidity stays."""
     futures: FuturesPolicy | None = None
     """Targets and limits of the futures layer; None: no futures."""
 

@@ -176,6 +176,7 @@ def sell_everything(step: StepInput) -> Proposal:
 def _everything_sold(given: StepInput) -> Proposal:
     """Sell as `sell_everything` does; an asset without a price stays and blocks no other."""
     halted: Halt | None = None
+    kept: Refused | None = None
     step = quarantine.exclude_unpriced(given)
     if step.portfolio.positions:
         none_wanted = replace(
@@ -193,9 +194,11 @@ def _everything_sold(given: StepInput) -> Proposal:
                 return _by_owner(step, out, None)
             halted = out
         if isinstance(out, AdjustLiquidity):
-            plan = plan_liquidity(none_wanted, out)
-            if plan is not None and plan.actions:
+            try:
+                plan = plan_liquidity(none_wanted, out)
                 return _by_owner(step, plan.decision, plan)
+            except Refused as why:  # the wallet's assets need not wait for a pushed pool
+                kept = why
     drifts = compute_drifts(step, reference_prices(step).by_token)
     if investable_total(drifts) == 0 and step is given:
         return _by_owner(
@@ -211,6 +214,8 @@ def _everything_sold(given: StepInput) -> Proposal:
         blocked.append(found)
     if step is not given:
         compute_drifts(given, reference_prices(given).by_token)  # raises if a price is missing
+    if kept is not None:
+        raise kept
     if halted is not None:
         return _by_owner(step, halted, None)
     stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]

@@ -183,6 +183,7 @@ def triggered_exit(
             one.pool
             for one in step.portfolio.lp_targets
             if {one.token0, one.token1} & in_pools
+            and one.pool not in step.left_pools
             and not exit_price_fault(step, one.token0, one.token1)
         ),
     )

@@ -29,17 +29,17 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.planning import proposals
+from agent.planning import proposals, requests
 from agent.policy.decide import decide
 from agent.policy.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
-from tests.support.lp_worlds import quiet, ranged
+from tests.support.lp_worlds import paired, quiet, ranged, v2_at, v3_at
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.lp_worlds import world as world_with
 from tests.support.plans import evidence
-from tests.support.refusal_worlds import World
+from tests.support.refusal_worlds import NO, World
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, tx
@@ -374,6 +374,49 @@ def test_liquidity_above_its_limits_refuses_no_exit(worlds: Worlds, limits: dict
     alone = replace(found.plan, decision=replace(found.plan.decision, exit=False))  # type: ignore[type-var]  # a rebalance
     verdicts = guards.judge(found.step_input, alone, evidence(found.step_input, alone))
     assert not next(one for one in verdicts if one.guard == name).passed, "a rebalance waits for it"
+
+
+@pytest.mark.parametrize("reverts", [False, True])
+def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: Worlds, reverts: bool) -> None:
+    first, second = v3_at(), v2_at()
+    aims = [wanted_liquidity(2_000), wanted_liquidity(1_000, second)]
+    step = world_with([ranged(2_000, 1_600, 2_500), paired(1_000)], aims, values={"WETH": 0, "USDC": 7_000}, trigger=quiet())
+    stop = terms("WETH", STOP, 2_100)
+    gone = ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    step = replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=replace(step.history, orders=(gone,)))
+    world, tried = worlds(apply_orders(step), lambda _: False), []
+    sold = judged(fired("LINK", pools=ALL)).plan
+
+    def withdraws(step: StepInput, plan: Plan) -> PreparedTransaction:
+        tried.append(plan.actions[0].pool)
+        if tried[-1] == second.address:
+            raise Refused("no price", (Verdict("signer.min_out", "1", "2", False),))
+        return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(IntentKind.LIQUIDITY), plan=plan), "withdrawal")
+
+    def sends(step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+        if not reverts:
+            raise NO
+        return world.mined(step_id, kind, made, replace(granted, plan=sold), note)
+
+    world.liquidity, world.run, world.fails = withdraws, sends, {LINK.address}  # type: ignore[attr-defined, method-assign]
+    done = world.rounds()
+    assert tried == [first.address, second.address]
+    assert done.kind is OutcomeKind.REFUSED and mentions(done.reason, "no price", "ended reverted" if reverts else "simulated: no")
+
+
+def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() -> None:
+    """A stranger pushes its pool; `stop --to-stable` sells the rest and then says so."""
+    step = in_pool_and_wallet()
+    pushed = v3_at(Fraction(11, 10))
+    pools = tuple(pushed if one.address == pushed.address else one for one in step.snapshot.pools)
+    position = ranged(2_000, 1_600, 2_500, pool=pushed)
+    step = replace(step, snapshot=replace(step.snapshot, pools=pools, positions=(position,)), history=replace(step.history, orders=()))
+    found = engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")
+    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == LINK.address
+    held = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
+    step = replace(step, snapshot=replace(step.snapshot, holdings=held))
+    left = engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")
+    assert left.kind is OutcomeKind.REFUSED and mentions(left.reason, "not taken out", "off the reference")
 
 
 def test_an_endpoint_s_failure_with_one_exit_does_not_end_the_step(worlds: Worlds) -> None:

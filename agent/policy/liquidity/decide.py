@@ -34,6 +34,7 @@ from agent.policy.liquidity.book import (
 )
 from agent.policy.liquidity.targets import (
     EXIT_TARGET_SHARE,
+    WITHDRAWAL_FAILED,
     AdjustmentBuilder,
     adjust_to_target,
     book_after_withdrawal,
@@ -215,6 +216,10 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     ):
         if book.load().within(exit_limits):
             break
+        pool = getattr(position, "pair", None) or getattr(position, "pool", None)
+        if pool in book.step.left_pools:
+            skipped.append(SkippedItem(one.name, f"not taken out: {WITHDRAWAL_FAILED}"))
+            continue
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
                 book.value(one, positions.uncollected_fees(position))

@@ -367,9 +367,15 @@ justify gas.
 HeldPositions = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 
+WITHDRAWAL_FAILED = "its withdrawal did not succeed in this step"
+
+
 def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     """Add the moves of one target."""
     book = builder.book
+    if target.pool in book.step.left_pools:
+        builder.skip(target, WITHDRAWAL_FAILED)
+        return
     pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
     if pool is None:
         why = next(
