@@ -164,7 +164,7 @@ class SolidlyPool:
             raise ContractRevert(
                 "BaseV1Pair.swap",
                 "K",
-                "trade a different amount: the rounding of the curve refuses this one",
+                "trade a different amount: rounding would lower the invariant",
             )
         return SwapResult(amount_in_raw, amount_out_raw, fee_raw, after, 0)
 

@@ -68,7 +68,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     if not actions:
         why = (
             "; ".join(f"{item.what}: {item.why}" for item in wanted.skipped)
-            or "liquidity is where it should be"
+            or "liquidity is on target"
         )
         verdicts: tuple[Verdict, ...] = ()
         if wanted.over:
@@ -155,7 +155,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     after = book_after_provision(book, target, pool, one, move.ticks, move.desired)
     if after is None:
         raise Refused(
-            f"liquidity in {target.pool}: what could be provided comes to nothing",
+            f"liquidity in {target.pool}: nothing can be provided",
             code=ErrorCode.AMOUNT,
         )
     action = Provide(

@@ -109,7 +109,7 @@ def skipped_items(
     skipped += [SkippedItem(f"pool {pool}", why) for pool, why in settled.dropped.items()]
     skipped += [
         SkippedItem(
-            f"pool {pool}", f"pays over {FAR:g} times the reference price: one of both is wrong"
+            f"pool {pool}", f"pays over {FAR:g} times the reference price: one of the two is wrong"
         )
         for pool in market.far
     ]
@@ -117,7 +117,7 @@ def skipped_items(
         free is None or free[1].draft.turnover(problem) > draft.turnover(problem)
     ):
         moved = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
-        why = f"{turnover_limit} lets this plan move {moved}; what is cheapest to move goes first"
+        why = f"{turnover_limit} allows this plan {moved}; the cheapest trades go first"
         skipped.append(SkippedItem("part of the drift", why))
     total, below, above = _off(problem, objective, draft)
     free_rest = None
@@ -166,7 +166,7 @@ def _reason(
         if i in unmoved or objective.locked[i] > objective.high[i] * total
     }
     if rest.others and fixed.issuperset(rest.others):
-        why = f"{' and '.join(nodes[i].label for i in rest.others)} would be the other side"
+        why = f"{' and '.join(nodes[i].label for i in rest.others)} cannot be traded against it"
         dust = all(unmoved.get(i) == DUST for i in rest.others)
         return why, MIN_TRADE if dust and not rest.is_bounded else ""
     return _market_reason(rest, zone=objective.risk is not None)
@@ -181,11 +181,11 @@ def _unmoved_reason(step: StepInput, rest: _Remainder) -> tuple[str, str]:
     if min_trade is None or not rest.value >= min_trade:
         return why, MIN_TRADE if is_dust else ""
     if rest.is_bounded:
-        return f"what {rest.turnover_limit} lets it move is {DUST}", ""
+        return f"the amount that {rest.turnover_limit} allows is {DUST}", ""
     if DEAR in rest.settled.dropped.values():
-        why = f"what gas and the pools' bounds let it move is {DUST}"
+        why = f"the amount that gas and the pools' bounds allow is {DUST}"
         return why, PLAN_COST if is_dust else ""
-    return f"what the pools' bounds let it move is {DUST}", ""
+    return f"the amount that the pools' bounds allow is {DUST}", ""
 
 
 def _market_reason(rest: _Remainder, zone: bool) -> tuple[str, str]:
@@ -198,15 +198,15 @@ def _market_reason(rest: _Remainder, zone: bool) -> tuple[str, str]:
         poor = [pool for pool, *ends in market.below_floor if rest.is_end(*ends)]
         if poor:
             pools = ", ".join(poor)
-            return f"{pools} pays less than the floor, for which the reference price asks", ""
+            return f"{pools} pays less than the floor set by the reference price", ""
         return "no usable pool trades it", ""
     if not _connected(market, rest.token, rest.sells, frozenset(rest.others)):
-        return "no route of usable pools joins it with a token that needs the other side", ""
+        return "no route of usable pools connects it to a token off target on the other side", ""
     dropped = {settled.dropped.get(edge.pool, "") for edge in edges}
     if "" not in dropped:
         return _dropped_reason(rest, dropped)
     if rest.turnover_limit:
-        return f"{rest.turnover_limit} is used up by what is cheaper to move", ""
+        return f"{rest.turnover_limit} is used up by cheaper trades", ""
     if settled.held_back:
         coin = market.problem.coin
         if coin is not None and coin.counts and coin.approved_raw is None:

@@ -398,12 +398,9 @@ def _nothing(
         )
     if problem.plan_cost_bps is not None:
         verdicts.append(
-            Verdict("plan_cost", "no route that is cheaper", f"{problem.plan_cost_bps} bps", False)
+            Verdict("plan_cost", "no cheaper route", f"{problem.plan_cost_bps} bps", False)
         )
-    reasons = (
-        "; ".join(f"{item.what}: {item.why}" for item in skipped)
-        or "holdings are where they should be"
-    )
+    reasons = "; ".join(f"{item.what}: {item.why}" for item in skipped) or "holdings are on target"
     if bound is not None:
         left = f"{value_text(bound[1], numeraire.decimals, 2)} {numeraire.label}"
         return NothingPlanned(
@@ -559,6 +556,5 @@ def _why(step: StepInput, tax: TaxState) -> str:
         value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
     )
     return (
-        f"tax.year_limit of {limit} {unit} leaves what would gain more: {done} {unit} are realised"
-        " this year"
+        f"tax.year_limit of {limit} {unit} leaves too little: {done} {unit} are realised this year"
     )

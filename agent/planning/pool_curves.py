@@ -206,7 +206,7 @@ class CurveStack:
     first: NDArray[np.intp]
     flat: FloatArray
     known: dict[Hashable, Any] = field(default_factory=dict, compare=False)
-    """Cache of results for subsets of the rows, which recur within a plan."""
+    """Cache of dual solutions by problem; the same problems recur within a plan."""
 
     def __len__(self) -> int:
         return len(self.keep)

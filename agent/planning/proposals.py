@@ -381,7 +381,7 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
     if by is None:
         return ""
     return (
-        f"waits: {portfolio.token(order.token_out).label} is out by"
+        f"waits: {portfolio.token(order.token_out).label} is kept out by"
         f" {conditional_orders.order_name(portfolio, by)}"
     )
 

@@ -226,7 +226,7 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
         )
 
     barred = {
-        pool: "pays less than the floor, for which the reference price asks"
+        pool: "pays less than the floor set by the reference price"
         for pool, start_, end in market.below_floor
         if start_ == source or end == target
     }
@@ -285,8 +285,8 @@ def _require_whole(
         )
     if not draft.full:
         raise Refused(
-            f"no route of one or two usable pools sells {asked} {token.label} for this, or it is"
-            " less than one unit buys",
+            f"no route of one or two usable pools sells {asked} {token.label} for this, or the"
+            " amount buys less than one unit",
             (Verdict("route", "none", "one or two pools", False),),
             "sell more, add a hub that both tokens trade with, or lower limits.pool_min_value",
         )

@@ -183,8 +183,8 @@ def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return a message for each asset above limits.max_weight."""
     return tuple(
         f"{drift.symbol} is {format_percent(drift.share)} of the portfolio, above"
-        f" limits.max_weight of {drift.max_bps / 100:g} %: no more of it is bought, and it is"
-        " reduced where that pays its cost"
+        f" limits.max_weight of {drift.max_bps / 100:g} %: it is not bought, and"
+        " it is reduced where that is worth its cost"
         for drift in drifts
         if drift.max_bps is not None and drift.share * BPS > drift.max_bps
     )
@@ -216,17 +216,17 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
 def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
     """Return why there is no alert price below, and above; empty if there is one."""
     if drift.investable_raw + drift.lp_raw == 0:
-        return ("none of it is held, so that no price changes its share",) * 2
+        return ("none of it is held, so no price changes its share",) * 2
     if investable_total(drifts) == drift.value:
-        return ("nothing else has any value, so that its share is 100 % at every price",) * 2
+        return ("nothing else has any value, so its share is 100 % at every price",) * 2
     if drift.band_low_bps <= 0:
-        low = "its band reaches down to 0 %, below which no price takes it"
+        low = "its band reaches down to 0 %, and its share cannot fall below that"
     else:
         low = ""
     return (
         low,
         (
-            "its band reaches up to 100 %, above which no price takes it"
+            "its band reaches up to 100 %, and its share cannot rise above that"
             if drift.band_high_bps >= BPS
             else ""
         ),

@@ -386,8 +386,8 @@ def _out_words(step: StepInput, token: str) -> str:
         f" {order_name(portfolio, order)}"
     )
     return (
-        f"{kept} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; back in by"
-        f" trimtab orders arm {again}"
+        f"{kept} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; trimtab orders"
+        f" arm {again} readmits it"
     )
 
 
@@ -400,8 +400,8 @@ def _wait_words(step: StepInput, token: str) -> str:
 
 
 def _unconfirmed_words(step: StepInput) -> list[str]:
-    """Return notes on orders that present prices alone would change, and on entries that hold
-    nothing back.
+    """Return notes on orders that present prices alone would change, and on entries that
+    delayed no purchase.
     """
     portfolio, now = step.portfolio, orders_by_key(step.history.orders)
     waiting = [
@@ -420,7 +420,7 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
             at = format_order_price(portfolio, order.token, trigger_price(order))
             notes.append(
                 f"{order_name(portfolio, order)} at {at} was not below the price when it was armed:"
-                " it held nothing back"
+                " it delayed no purchase"
             )
     return notes
 
@@ -459,7 +459,7 @@ def backing_off(step: StepInput, token: str) -> BlockedExit | None:
     now_s = step.snapshot.head.timestamp_s
     for one in step.history.late:
         if one.token == token and one.at_s <= now_s < retry_at_s(one):
-            why = f"{one.why}; {_often(one)}, so it rests until {format_time(retry_at_s(one))}"
+            why = f"{one.why}; {_often(one)}, so it backs off until {format_time(retry_at_s(one))}"
             return BlockedExit(token, why, RETRY_REMEDY)
     return None
 
@@ -612,9 +612,9 @@ def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
 
 
 def disarm_command(step: StepInput, one: BlockedExit) -> str:
-    """Return the command that calls an exit off."""
+    """Return the command that cancels an exit order."""
     whole = fired_exit_order(step.history.orders, PORTFOLIO) is not None
     return (
-        "call it off: trimtab orders disarm"
+        "cancel the order: trimtab orders disarm"
         f" {PORTFOLIO if whole else order_subject(step.portfolio, one.token)}"
     )

@@ -341,7 +341,7 @@ def _over(
     if begun.pace.style is ExecutionStyle.LIMIT and under.done:
         return "done at its price"
     if turned := _turned(drifts, begun, max(least, mean_slice_value(begun) / REVERSAL_DIVISOR)):
-        return f"prices turned after {rounds}: {turned}"
+        return f"prices reversed after {rounds}: {turned}"
     if left == 0 or left < least:
         if under.done:
             return f"done in {rounds}"

@@ -195,7 +195,7 @@ def _implementation_change(
         return f"{', '.join(now) or 'unknown'} instead of {address}"
     if code.get(address) == code_hash:
         return ""
-    return f"the code at {address} is another"
+    return f"the code at {address} differs"
 
 
 def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> str:
@@ -282,7 +282,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         if times > 1
     ]
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
-        message = "the destination is a band, but the trigger has none"
+        message = "the destination is a band, but the trigger has no band"
         faults.append(Fault(HaltCode.DESTINATION, message))
     faults += [
         Fault(code, message)

@@ -83,7 +83,7 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
         history = replace(step.history, allocation=last.get(one.name), unchosen="")
         found = apply_allocation(replace(step, portfolio=portfolio, history=history))
         if found.history.unchosen:
-            lacking.append(f"strategy {one.name} has no weights to go by: {found.history.unchosen}")
+            lacking.append(f"strategy {one.name} has no weights: {found.history.unchosen}")
         if found.history.allocation is not None:
             last[one.name] = found.history.allocation
         strategies.append(

@@ -99,7 +99,7 @@ def trusted_time_s(snapshot: Snapshot) -> int:
 def missing_weights_reason(step: StepInput) -> str:
     """Return why missing weights block trading; empty if there are weights."""
     if step.history.unchosen:
-        return f"no weights to go by: {step.history.unchosen}"
+        return f"no target weights: {step.history.unchosen}"
     return ""
 
 

@@ -150,18 +150,18 @@ def test_a_trigger_that_cannot_work_is_named_with_its_remedy(written: str, named
 @pytest.mark.parametrize(
     ("written", "changes", "named"),
     [
-        ('{ kind = "time", every = "1d" }', [(BAND, 'band = "5%abs" ')], "portfolio.assets.WETH.band: the trigger knows no bands"),
-        ('{ kind = "drawdown", fall = "9%", within = "1d" }', [(BAND, 'band = "5%abs" ')], "the trigger knows no bands"),
+        ('{ kind = "time", every = "1d" }', [(BAND, 'band = "5%abs" ')], "portfolio.assets.WETH.band: the trigger has no bands"),
+        ('{ kind = "drawdown", fall = "9%", within = "1d" }', [(BAND, 'band = "5%abs" ')], "the trigger has no bands"),
         (TEMPLATE[10:], [(BAND, 'band = "5%" ')], "portfolio.assets.WETH.band: '5%' is not a band; write 10%rel"),
         (TEMPLATE[10:], [(BAND, 'band = "0%abs" ')], "portfolio.assets.WETH.band.absolute: 0 bps"),
         (TEMPLATE[10:], [(BAND, 'band = "101%rel" ')], "portfolio.assets.WETH.band.relative: 10100 bps"),
         (TEMPLATE[10:], [(BAND, "band = 5 ")], "portfolio.assets.WETH.band: 5 is not a band"),
         (TEMPLATE[10:], [(ONLY, 'only = "some" ')], "policy.only"),
-        ('{ kind = "time", every = "1d" }', [(ONLY, 'only = "winners" ')], "policy.only: winners, which bands tell from the others"),
+        ('{ kind = "time", every = "1d" }', [(ONLY, 'only = "winners" ')], "policy.only: winners needs bands, but the trigger has none"),
         (
             '{ kind = "drawdown", fall = "9%", within = "1d" }',
             [('destination = "target"', 'destination = "band"')],
-            "policy.destination: band, but the trigger has none",
+            "policy.destination: band, but the trigger has no band",
         ),
     ],
 )
@@ -177,8 +177,8 @@ def test_a_zone_goes_with_no_list_no_side_and_no_band() -> None:
     there = ('destination = "target"', 'destination = "zone"')
     parse_config(text(zone, risk, there))
     for trigger, change, named in (
-        (zone, (ONLY, 'only = "sell" '), "policy.only: sell, but a zone weighs both sides"),
-        (zone, (BAND, 'band = "5%abs" '), "the trigger knows no bands"),
+        (zone, (ONLY, 'only = "sell" '), "policy.only: sell, but a zone trades both sides"),
+        (zone, (BAND, 'band = "5%abs" '), "the trigger has no bands"),
         (f'[{zone}, {{ kind = "time", every = "1d" }}]', (ONLY, ONLY), "a list cannot contain a zone"),
     ):
         with pytest.raises(ConfigError) as caught:

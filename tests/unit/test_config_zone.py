@@ -141,7 +141,7 @@ def test_correlations_that_contradict_each_other_are_refused(correlations: str, 
 def test_a_zone_needs_a_cost_limit_and_its_own_destination_and_nothing_else_has_it() -> None:
     assert mentions(mistake(changes=(('plan_cost = "0.5%"', 'plan_cost = "off"'),)), "limits.plan_cost", "off", "zone")
     for destination in ("target", "band", "halfway"):
-        expected = f'policy.destination: {destination}, but a zone goes as far as its last unit pays (write destination = "zone")'
+        expected = f'policy.destination: {destination}, but the trigger is a zone (write destination = "zone")'
         assert expected in mistake(destination=destination)
     with raises_field("policy.destination", "zone", "trigger"):
         parse_config(text(('destination = "target" ', 'destination = "zone" ')))

@@ -151,7 +151,7 @@ def test_prices_of_one_block_fire_no_round() -> None:
     step = replace(step, policy=replace(step.policy, confirm_blocks=2))
     head = step.snapshot.head
     unknown = decide(step)
-    assert mentions(unknown.decision.reason, "2 previous", "not known")
+    assert mentions(unknown.decision.reason, "2 preceding", "missing")
     same = tuple(PastPrices(replace(head, number=head.number - back), step.snapshot.feeds, step.snapshot.pools) for back in (1, 2))
     assert decide(with_snapshot(step, past=same)).round is not None
     turned = replace(same[1], feeds=moved_to(step, 600).snapshot.feeds)
@@ -166,7 +166,7 @@ def test_a_drift_that_is_gone_ends_it() -> None:
 
 
 def test_prices_that_turned_end_it() -> None:
-    assert mentions(ended(moved_to(begun(drifted()), 600)), "turned", "WETH")
+    assert mentions(ended(moved_to(begun(drifted()), 600)), "reversed", "WETH")
 
 
 def test_its_time_ends_it_however_long_it_was_paused() -> None:

@@ -119,7 +119,7 @@ def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit
     pool, pushed = v3_at(Fraction(102, 100)), Fraction(102, 100)
     dust = ranged(1, 1_800, 2_200, 7, pool, liquidity=0, owed=(1, 1), core_owed=(1, 1))
     step = world([ranged(2_000, 1_800, 2_200, 42, pool), dust], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
-    with raises_code(Refused, "impermanent_loss", "not taken"):
+    with raises_code(Refused, "impermanent_loss", "not withdrawn"):
         planned(step)
 
 
@@ -178,7 +178,7 @@ def test_nothing_is_taken_out_while_the_pool_is_off_the_reference(pushed: Fracti
     step = world([paired(2_000, v2_at(pushed))], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    with raises_code(Refused, "impermanent_loss", "not taken", "limits.oracle_deviation", "150 bps"):
+    with raises_code(Refused, "impermanent_loss", "not withdrawn", "limits.oracle_deviation", "150 bps"):
         plan_liquidity(step, decision)
 
 

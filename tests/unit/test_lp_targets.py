@@ -152,7 +152,7 @@ def test_what_comes_to_no_liquidity_is_left() -> None:
     step = world(
         targets=[wanted(2_000)], values={"WETH": 8_000, "USDC": 0}, bounds=roomy(min_trade=None, plan_cost_bps=None), trigger=quiet()
     )
-    held(step, "the wallet has no more USDC to spend", "comes to no liquidity")
+    held(step, "the wallet has no more USDC to spend", "give no liquidity")
 
 
 def test_a_shallow_pool_gets_nothing() -> None:

@@ -205,9 +205,9 @@ def test_it_equals_an_independent_calculation_from_logarithms(seed: int, wild: f
 @pytest.mark.parametrize(
     ("prices", "words"),
     [
-        (zigzag(1, 30), "too few of its prices are known of the long 7 d"),
-        (zigzag(1, 5), "too few of its prices are known of the last 1 d"),
-        ([], "too few of its prices are known of the last 1 d"),
+        (zigzag(1, 30), "too few recorded prices in the long 7 d"),
+        (zigzag(1, 5), "too few recorded prices in the last 1 d"),
+        ([], "too few recorded prices in the last 1 d"),
     ],
 )
 def test_with_too_little_history_a_jump_fires_nothing_and_says_so(prices: Sequence[str], words: str) -> None:

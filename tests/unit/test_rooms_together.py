@@ -152,7 +152,7 @@ def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
         return found.decided.decision.reason
 
     assert mentions(why("WETH"), "WETH", "stop_loss")
-    assert "is out" not in why("WBTC") and "is out" not in why("USDC", "WBTC", Fraction(1, 100))
+    assert "kept out" not in why("WBTC") and "kept out" not in why("USDC", "WBTC", Fraction(1, 100))
 
 
 # the portfolio's own orders

@@ -192,7 +192,7 @@ def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     found = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
     assert not found.is_netting_only and not any(one.acts for one in view_of(found).wishes)
-    assert mentions(found.decision.reason, "3 previous", "not known")
+    assert mentions(found.decision.reason, "3 preceding", "missing")
 
 
 def test_a_step_that_was_written_down_decides_the_same_again() -> None:

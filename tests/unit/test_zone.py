@@ -236,7 +236,7 @@ def test_what_a_zone_cannot_be_judged_without_halts() -> None:
             replace(step, policy=replace(step.policy, destination=Destination.TARGET)),
             "the trigger is a zone, but the destination is target",
         ),
-        (replace(step, policy=replace(step.policy, trigger=Threshold(100, None))), "the destination is a zone, but the trigger is none"),
+        (replace(step, policy=replace(step.policy, trigger=Threshold(100, None))), "the destination is a zone, but the trigger is not"),
         (without_feed(with_snapshot(step, pools=()), "WETH"), "WETH has no reference price"),
     ):
         decision = decide(broken).decision

@@ -155,7 +155,9 @@ def open_withdrawal_reason(step: StepInput) -> str:
         label = step.portfolio.token(claim.payment.token).label
         if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
             if short:
-                lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack"
+                lacks = (
+                    f"{format_payment(step, Payment(claim.payment.token, short))} {label} missing"
+                )
             else:
                 lacks = "fully raised, ready to pay"
             number = counted(step, parts, claim.payment.token).done + 1
@@ -169,7 +171,7 @@ def open_withdrawal_reason(step: StepInput) -> str:
             )
         if short > 0:
             return (
-                f"withdrawal {claim.request} lacks"
+                f"withdrawal {claim.request} is short of"
                 f" {format_payment(step, Payment(claim.payment.token, short))} {label}: trimtab"
                 f" withdraw --resume {claim.request} continues it, --release {claim.request}"
                 " cancels it"

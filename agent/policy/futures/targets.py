@@ -24,8 +24,8 @@ class FuturesTrigger(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NotionalDrift:
-    """A market's signed notional against its target, in quote base units, and as shares of the
-    target gross notional.
+    """A market's signed notional and its target, in quote base units, with the share of the gross
+    notional held (of the target gross where nothing is held) and the target weight.
     """
 
     market: str

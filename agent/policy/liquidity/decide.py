@@ -225,7 +225,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
                 book.value(one, positions.uncollected_fees(position))
                 > minting.V3_COLLECT_UNITS * gas_unit_value
             ):  # dust cannot keep a limit exceeded
-                moves.append(CollectMove(one, position, f"{why}: what it is still owed"))
+                moves.append(CollectMove(one, position, f"{why}: its uncollected amounts"))
                 book = book.collected(one)
             continue
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
@@ -234,12 +234,12 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             book.step.limits, positions.pool_price(position), book.ratio(one)
         )
         if off:
-            skipped.append(SkippedItem(one.name, f"not taken out: {off}"))
+            skipped.append(SkippedItem(one.name, f"not withdrawn: {off}"))
             continue
         liquidity = _needed(book, one, position, exit_limits)
         if liquidity == 0:
             skipped.append(
-                SkippedItem(one.name, "not taken out: this step has approved none of it")
+                SkippedItem(one.name, "not withdrawn: this step has approved none of it")
             )
             continue
         if liquidity == position.liquidity:
@@ -248,8 +248,8 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             part = format_percent(Fraction(liquidity, position.liquidity))
         moves.append(WithdrawMove(one, position, liquidity, f"{why}: {part} of it"))
         book = book_after_withdrawal(book, one, position, liquidity)
-    taken = ", ".join(move.one.name for move in moves) or "nothing can be taken out now"
-    return LiquidityAdjustment(tuple(moves), f"{why}: take out {taken}", tuple(skipped), over=True)
+    taken = ", ".join(move.one.name for move in moves) or "nothing now: every position is skipped"
+    return LiquidityAdjustment(tuple(moves), f"{why}: withdraw {taken}", tuple(skipped), over=True)
 
 
 def format_exceeded_limits(load: LiquidityExposure, limits: LiquidityLimits) -> str:

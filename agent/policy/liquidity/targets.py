@@ -137,15 +137,13 @@ def add_liquidity(
         moved, units, APPROVALS, skew
     )
     if not why_not and after is None:
-        why_not = "what could be provided comes to no liquidity, or to more than a pool can hold"
+        why_not = "the amounts give no liquidity, or more than a pool can hold"
     elif (
         not why_not
         and after is not None
         and not after.load().within(liquidity_limits(book.step.limits))
     ):
-        why_not = (
-            "what could be provided would exceed limits.impermanent_loss or limits.lp_max_weight"
-        )
+        why_not = "it would exceed limits.impermanent_loss or limits.lp_max_weight"
     for why in (bound, short, why_not):
         if why:
             builder.skip(target, why)
@@ -516,7 +514,7 @@ def _reduce(
             liquidity = min(
                 liquidity, dict(builder.book.step.spend_caps).get(one.contract, liquidity)
             )
-        message = f"{reason}: {builder.money(part)} taken out"
+        message = f"{reason}: {builder.money(part)} withdrawn"
         builder.moves.append(WithdrawMove(one, position, liquidity, message))
         builder.reasons.append(message)
         builder.book = book_after_withdrawal(builder.book, one, position, liquidity)

@@ -100,8 +100,8 @@ def undecided_positions_reason(step: StepInput) -> str:
         return ""
     named = ", ".join(step.history.undecided)
     return (
-        f"the wallet holds liquidity that this store does not know ({named}); take it over or leave"
-        " it: trimtab lp take, trimtab lp forget"
+        f"the wallet holds liquidity that this store does not know ({named}); adopt it"
+        " or ignore it: trimtab lp take, trimtab lp forget"
     )
 
 

@@ -174,7 +174,7 @@ def strategy_adjustment(
             rested_s = book.last_rebalance_s + strategy.cooldown_s
         if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
             acts = False
-            reason = f"{reason}; but it rests until {format_time(rested_s)}"
+            reason = f"{reason}; but its cooldown lasts until {format_time(rested_s)}"
             next_s = rested_s
         elif not answer.by_time and (
             not_yet := rules.unconfirmed_reason(
@@ -492,7 +492,7 @@ def _strategies_result(
     acting = [one for one in found if one.acts]
     notes = [f"{one.name} acts ({one.reason})" for one in acting]
     if moved:
-        notes.append(f"{asked}: the split is restored inside ({_moves(step, moved)})")
+        notes.append(f"{asked}: the split is restored internally ({_moves(step, moved)})")
     elif asked:
         notes.append(asked)
     if not acting:

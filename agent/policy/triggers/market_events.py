@@ -89,7 +89,7 @@ def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> Trigg
         max(known, key=lambda one: one.reach).words for _ in known[:1]
     ]
     texts += [f"{one.symbol} is not judged: {one.unknown}" for one in progress if one.unknown]
-    texts = texts or ["none of those that count is in the portfolio"]
+    texts = texts or ["none of the watched assets is in the portfolio"]
     if over:
         reason = f"{limit}: {'; '.join(texts)}"
     else:
@@ -157,7 +157,7 @@ def _jump(
     if rebalanced_s is not None and rebalanced_s > border_s:
         return _unknown(
             drift,
-            f"the last rebalance answered for it until {format_time(rebalanced_s + event.short_s)}",
+            f"paused after the last rebalance until {format_time(rebalanced_s + event.short_s)}",
         )
     series = [
         (point.at_s, point.price)
@@ -175,7 +175,7 @@ def _jump(
         window_s = event.short_s if short is None else event.long_s
         return _unknown(
             drift,
-            f"too few of its prices are known of the {'last' if short is None else 'long'}"
+            f"too few recorded prices in the {'last' if short is None else 'long'}"
             f" {format_duration(window_s)}",
         )
     calm = max(long, Fraction(CALM_BPS**2, BPS**2 * YEAR_S))

@@ -154,7 +154,7 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     trigger, zone = step.policy.trigger, step.policy.destination is Destination.ZONE
     if not isinstance(trigger, NoTradeZone):
         if zone:
-            return ["the destination is a zone, but the trigger is none"]
+            return ["the destination is a zone, but the trigger is not"]
         return []
     if trigger.risk.unmeasured:
         found = []
@@ -185,7 +185,7 @@ def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     if pair is None:
         return TriggerResult(
             False,
-            "nothing to move: no usable pool joins what is too much with what is missing",
+            "nothing to move: no usable pool connects an overweight token to an underweight one",
             None,
         )
     if pair.saves <= 0:
@@ -216,7 +216,7 @@ def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
         " volatilities in [policy.risk]"
     )
     return TriggerResult(
-        False, f"the zone cannot weigh anything yet: {risk.unmeasured}; {remedy}", None
+        False, f"the zone has no risk estimate yet: {risk.unmeasured}; {remedy}", None
     )
 
 

@@ -166,18 +166,17 @@ def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None
         and not isinstance(policy.trigger, NoTradeZone)
     ):
         raise ConfigError(
-            "policy.destination: band, but the trigger has none",
+            "policy.destination: band, but the trigger has no band",
             'use a threshold or hybrid trigger, or "target"',
         )
     if policy.only in (TradeSide.WINNERS, TradeSide.LOSERS) and not banded:
         raise ConfigError(
-            f"policy.only: {policy.only.value}, which bands tell from the others, but the trigger"
-            " has none",
+            f"policy.only: {policy.only.value} needs bands, but the trigger has none",
             'use a threshold or hybrid trigger, or only = "sell"',
         )
     if policy.only is not None and isinstance(policy.trigger, NoTradeZone):
         raise ConfigError(
-            f"policy.only: {policy.only.value}, but a zone weighs both sides of an exchange",
+            f"policy.only: {policy.only.value}, but a zone trades both sides",
             "remove it, or use a threshold",
         )
     for symbol, own in (bands or {}).items():
@@ -185,7 +184,7 @@ def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None
         validate_band(own, where)
         if not banded:
             raise ConfigError(
-                f"{where}: the trigger knows no bands",
+                f"{where}: the trigger has no bands",
                 "remove it, or use a threshold or hybrid trigger",
             )
     _zone_goes_with_zone(policy)
@@ -196,12 +195,12 @@ def _zone_goes_with_zone(policy: Policy) -> None:
     if zone and policy.destination is not Destination.ZONE:
         shown = policy.destination.value
         raise ConfigError(
-            f"policy.destination: {shown}, but a zone goes as far as its last unit pays",
+            f"policy.destination: {shown}, but the trigger is a zone",
             'write destination = "zone"',
         )
     if policy.destination is Destination.ZONE and not zone:
         raise ConfigError(
-            "policy.destination: zone, but the trigger is none",
+            "policy.destination: zone, but the trigger is not a zone",
             'use trigger = { kind = "zone", … }, or "target"',
         )
 
@@ -211,9 +210,9 @@ def _zone_goes_with_zone(policy: Policy) -> None:
 
 ONLY = {
     TradeSide.SELL: "sells assets above their targets and keeps the proceeds in the numeraire",
-    TradeSide.BUY: "buys what is below its goal, with what the numeraire has above its target",
-    TradeSide.WINNERS: "sells only what is above its band",
-    TradeSide.LOSERS: "buys only what is below its band",
+    TradeSide.BUY: "buys assets below their goals with the numeraire above its target",
+    TradeSide.WINNERS: "sells only assets above their bands",
+    TradeSide.LOSERS: "buys only assets below their bands",
 }
 
 
@@ -289,8 +288,8 @@ def unconfirmed_reason(
     head = step.snapshot.head.number
     if [past.head.number for past in before] != list(range(head - 1, head - 1 - wanted, -1)):
         return (
-            f"the prices of the {wanted} previous blocks are not known, which policy.confirm_blocks"
-            " requires"
+            f"prices of the {wanted} preceding blocks are missing, and policy.confirm_blocks requires"
+            " them"
         )
     kept = now = signals(step, prices)
     for past in before:
