@@ -18,8 +18,11 @@ from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.model import (
     Decision,
+    History,
     LpPosition,
+    Plan,
     Pool,
+    Receipt,
     Schedule,
     Snapshot,
     StepInput,
@@ -58,6 +61,9 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     Snapshot: ("futures", "futures_unknown"),
     StepInput: ("futures",),
     Grant: ("futures",),
+    Plan: ("futures",),
+    Receipt: ("fills",),
+    History: ("reduced_24h",),
 }
 """Fields that are not written at their default, so that records without them keep their bytes."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")

@@ -9,7 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent import codec, guards
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import (
+    OperatorNeeded,
+    Refused,
+    Retryable,
+    TrimtabError,
+    UnsendableTransaction,
+)
 from agent.execution import approvals, exits
 from agent.execution import step_memory as step_records
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
@@ -42,6 +48,7 @@ from agent.model import (
     StepInput,
     SubmissionRefusal,
 )
+from agent.model.futures import FuturesPlan
 from agent.planning.proposals import Proposer
 from agent.planning.requests import proposer
 from agent.policy import failures
@@ -61,6 +68,8 @@ REPLAN_REMEDY = "run it again and confirm the new plan"
 MAX_ACTIONS = 8
 """Maximum liquidity actions of a step, each by a separate plan; the rest waits for the next step.
 """
+MAX_ORDERS = 12
+"""Maximum futures orders of a step, each by a separate plan."""
 
 # --- Evaluation: read, decide, plan and judge; nothing is written or sent.
 
@@ -144,7 +153,10 @@ class StepRun:
     `sent` are all transactions of the step; those of the current plan begin at `first_of_plan`.
     `spend_caps` are the approved base units by token, an upper bound for legs. `history_before` is
     the history before the first liquidity action. `exits` are the outcomes of sent exits, `skipped`
-    the exits that the rest of the step ignores. `doubtful` are, by token, the stored refusals of
+    the exits that the rest of the step ignores. `orders` counts sent futures orders, `reduced` is true
+    after a reduction, whose margin the rest of the step does not use, and `refused_markets` are, by
+    chain time, futures markets whose reduction was refused before it was sent, `refused_orders` the
+    outcomes. `doubtful` are, by token, the stored refusals of
     exits before simulation or signer refused them in this step. `interrupted` are exits that could
     not be sent because an endpoint failed, with the error; `held` are exits that the owner
     declined, or whose gas was refused. After an interrupted, held or failed exit only plans that
@@ -161,6 +173,10 @@ class StepRun:
     spend_caps: dict[str, int] = field(default_factory=dict)
     approval_rounds: int = 0
     actions: int = 0
+    orders: int = 0
+    reduced: bool = False
+    refused_markets: dict[str, int] = field(default_factory=dict)
+    refused_orders: list[StepOutcome] = field(default_factory=list)
     history_before: History | None = None
     confirmed: StepOutcome | None = None
     swapped: StepOutcome | None = None
@@ -199,6 +215,7 @@ class StepRun:
         step do not start cooldowns.
         """
         gas_wei = gas_spent_wei(self.sent[self.first_of_plan :])
+        step_input = failures.with_refused_markets(step_input, self.refused_markets)
         step_input = replace(
             step_input,
             spend_caps=tuple(self.spend_caps.items()),
@@ -305,7 +322,7 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
                 raise
             ended = None
         if ended is not None:
-            return _with_unsold_exits(run, ended)
+            return _with_unsold_exits(run, _with_refused_orders(run, ended))
     raise OperatorNeeded(
         f"an approval is still missing after {MAX_APPROVAL_ROUNDS} attempts",
         "check the token's approve function; it may ignore approvals",
@@ -360,6 +377,8 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
     if _is_another_exit(run, outcome):
         _close(run.store, outcome)
         return None
+    if run.confirmed is not None and _orders_futures(run.confirmed) != _orders_futures(outcome):
+        run.confirmed = None
     if (confirmed := run.confirmed or _confirm(run, actors, outcome, plan)) is None:
         reason = f"not confirmed; {_sent_so_far(run.sent)} sent"
         declined = _close(run.store, replace(outcome, kind=OutcomeKind.DECLINED, reason=reason))
@@ -368,7 +387,7 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         _hold_exit(run, declined, exits.DECLINED)
         return None
     _require_as_confirmed(confirmed, outcome, plan)
-    if not plan.actions:
+    if not plan.actions and plan.futures is None:
         step_records.begin_slice(run.readers, run.store.executions, outcome)
     last = run.approval_rounds + 1 == MAX_APPROVAL_ROUNDS
     if needed := exits.missing_approvals(actors.composer, outcome, plan, run.sent, last):
@@ -390,12 +409,20 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
     return True
 
 
+def _orders_futures(outcome: StepOutcome) -> bool:
+    """True if the plan of an outcome sends futures orders, which are confirmed apart from swaps."""
+    return outcome.plan is not None and outcome.plan.futures is not None
+
+
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
     """Return the plan to send, if any. Only liquidity actions may follow a swap; only plans that
-    reduce risk may follow an exit that was not sold.
+    reduce risk may follow an exit that was not sold; futures are opened in a later step than they
+    are reduced, so that freed margin is not used again at once.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
+        return None
+    if run.reduced and plan.futures is not None and not plan.futures.is_reducing:
         return None
     return None if run.is_risk_reducing_only and not _reduces_risk(outcome) else plan
 
@@ -407,13 +434,27 @@ def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     if run.swapped is not None:
         _close(run.store, outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
-    if run.exits or run.actions == 0 or outcome.kind is not OutcomeKind.HOLD:
+    acted = _actions_done(run)
+    is_opening = run.reduced and _orders_futures(outcome)  # waits for the next step
+    if run.exits or not acted or not (outcome.kind is OutcomeKind.HOLD or is_opening):
         return _after_exits(run, _close(run.store, outcome))
-    count = "1 action" if run.actions == 1 else f"{run.actions} actions"
-    reason = f"{count} with liquidity done; {outcome.reason}"
+    reason = "; ".join([*acted, outcome.reason])
     return _close(
         run.store, replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input)
     )
+
+
+def _actions_done(run: StepRun) -> list[str]:
+    """Return notes on the liquidity actions and futures orders of the step."""
+    notes = []
+    if run.orders:
+        notes.append(
+            "1 futures order done" if run.orders == 1 else f"{run.orders} futures orders done"
+        )
+    if run.actions:
+        count = "1 action" if run.actions == 1 else f"{run.actions} actions"
+        notes.append(f"{count} with liquidity done")
+    return notes
 
 
 def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
@@ -462,6 +503,19 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     if (failed or run.interrupted) and hidden:
         outcome = replace(outcome, kind=OutcomeKind.FAILED)
     return replace(outcome, reason="; ".join([outcome.reason, *unsold]))
+
+
+def _with_refused_orders(run: StepRun, outcome: StepOutcome) -> StepOutcome:
+    """Return the outcome with the futures reductions that the simulation refused; a step that did
+    nothing else is refused.
+    """
+    if not run.refused_orders:
+        return outcome
+    reason = "; ".join([outcome.reason, *(one.reason for one in run.refused_orders)])
+    if outcome.kind is OutcomeKind.HOLD:
+        verdicts = run.refused_orders[-1].verdicts
+        return replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, verdicts=verdicts)
+    return replace(outcome, reason=reason)
 
 
 def _sold_exits(run: StepRun) -> list[str]:
@@ -525,6 +579,8 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     """Send the plan's transaction. None requests a new plan, after an exit or between liquidity
     actions.
     """
+    if plan.futures is not None:
+        return _send_order(run, actors, outcome, plan.futures)
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
@@ -550,6 +606,36 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
             outcome, reason="; ".join([outcome.reason, *_sold_exits(run)])
         )
     if outcome.kind is OutcomeKind.FAILED or run.actions in (0, MAX_ACTIONS):
+        return outcome
+    run.begin_plan()
+    return None
+
+
+def _send_order(
+    run: StepRun, actors: StepActors, outcome: StepOutcome, futures: FuturesPlan
+) -> StepOutcome | None:
+    """Send the first futures order. None requests a new plan, also after a reduction that the
+    simulation refuses: the others must not wait for it.
+    """
+    order, plan = futures.orders[0], outcome.plan
+    try:
+        prepared = actors.composer.futures(outcome.step_input, plan) if plan is not None else None
+    except UnsendableTransaction as refusal:
+        if not futures.is_reducing or order.market in run.refused_markets:
+            raise
+        refused = replace(
+            outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
+        )
+        run.refused_orders.append(_close(run.store, refused))
+        run.refused_markets[order.market] = outcome.step_input.snapshot.head.timestamp_s
+        return None
+    if prepared is None:
+        raise ValueError("an outcome without a plan sends nothing")
+    name, otherwise = f"«{prepared.note}»", "no position was changed"
+    outcome = _close(run.store, _execute(run, actors, outcome, prepared, name, otherwise))
+    run.orders += 1
+    run.reduced = run.reduced or order.is_reduce_only
+    if outcome.kind is OutcomeKind.FAILED or run.orders == MAX_ORDERS:
         return outcome
     run.begin_plan()
     return None

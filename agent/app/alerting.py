@@ -236,7 +236,13 @@ KILL_SWITCH = "kill_switch"
 """Guard whose refusal, if it is the only one, is reported as a pause and not as a refusal."""
 FAILURES = "reverts_in_row"
 """Guard after whose refusal exits continue; the alert says so."""
-MOVING_KINDS = (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.PAYOUT, IntentKind.UNWRAP)
+MOVING_KINDS = (
+    IntentKind.SWAP,
+    IntentKind.LIQUIDITY,
+    IntentKind.PAYOUT,
+    IntentKind.UNWRAP,
+    IntentKind.FUTURES,
+)
 _FIGURE = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
 _GUARD = re.compile(r"[a-z_]{1,40}")
 MAX_KEY_LENGTH = 200

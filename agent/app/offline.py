@@ -29,6 +29,7 @@ from agent.errors import (
 )
 from agent.execution.step_context import StepOutcome
 from agent.model import (
+    AdjustFutures,
     AdjustLiquidity,
     Asset,
     AssetDrift,
@@ -143,7 +144,9 @@ MOST_BYTES = 64 * 1024 * 1024
 MOST_SHOWN = 20
 """Differences shown per step; further ones are counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
-DECIDED = tuple(kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp))
+DECIDED = tuple(
+    kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures)
+)
 """Decisions of the agent; all others, such as payouts, are the owner's."""
 
 

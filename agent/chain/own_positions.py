@@ -1,4 +1,4 @@
-"""Liquidity positions opened by the agent, and unsolicited positions, which are never counted."""
+"""Liquidity positions that the agent opened, and unsolicited positions, which never count."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ from agent.signing.calldata import address_from_word
 
 
 class PositionReader:
-    """ports.Reader over a ChainReader that adds the agent's current positions to each snapshot.
-    `found` are the positions known at the start, `moves` returns recorded position changes, `known`
-    the positions that count after them. The range of a minted position comes from its transaction;
-    the snapshot verifies it like any other.
+    """ports.Reader over a ChainReader, with the current positions: those of `found`, and those
+    opened by `moves`. `known` returns the counted positions for the moves. The range of a minted
+    position comes from its transaction, and the snapshot verifies it like that of any other.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ def _range(mint: LpPositionChange) -> PositionRange:
 
 
 MOST = 100
-"""Maximum number of the manager's tokens that are checked: anyone can send thousands."""
+"""Tokens of the position manager that are inspected at most: anyone can send thousands."""
 _ADDRESS = (1 << 160) - 1
 
 
@@ -104,7 +103,7 @@ class UnsolicitedPosition:
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPositions:
-    """Unsolicited positions. `more` is the number of manager tokens beyond MOST, left unchecked."""
+    """Unsolicited positions; `more` is the number of the manager's tokens that were not checked."""
 
     found: tuple[UnsolicitedPosition, ...]
     more: int

@@ -22,7 +22,7 @@ from agent.chain.rpc import (
     scrub,
 )
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.model import LiquidityAdded, Receipt, Transfer
+from agent.model import LiquidityAdded, PerpFill, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 
@@ -30,6 +30,9 @@ from agent.units import NATIVE
 
 
 TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
+POSITION_CHANGED = hex_data(
+    keccak(text="PositionChanged(address,address,int256,int256,uint256,int256,int256,uint256)")
+)
 INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
 DEPOSIT = hex_data(keccak(text="Deposit(address,uint256)"))
 WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
@@ -60,6 +63,7 @@ def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added(logs),
         wrapped=tuple(wrap for log in logs if (wrap := _wrapped(log)) is not None),
+        fills=tuple(fill for log in logs if (fill := _fill(log)) is not None),
     )
 
 
@@ -93,6 +97,19 @@ def _wrapped(log: Log) -> Transfer | None:
                 return Transfer(_emitter(log), NATIVE, holder, raw)
             return Transfer(_emitter(log), holder, NATIVE, raw)
     return None
+
+
+def _fill(log: Log) -> PerpFill | None:
+    """Return the PositionChanged event of a log entry: a trade of a futures account."""
+    topics = _topics(log, POSITION_CHANGED, 3)
+    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 192:
+        return None
+    size_raw, quote_raw, fee_raw = (
+        int.from_bytes(data[at : at + 32], "big", signed=True) for at in (0, 32, 64)
+    )
+    return PerpFill(
+        _emitter(log), _address(topics[1]), _address(topics[2]), size_raw, quote_raw, fee_raw
+    )
 
 
 def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:

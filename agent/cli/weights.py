@@ -276,7 +276,7 @@ def _utc(seconds: int | None) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-# --- oracle: price observations of a V3 pool.
+# --- The command about pool observations: oracle.
 
 
 @command(Heading.DATA, 60)

@@ -68,6 +68,7 @@ class FuturesLimitsTable(ConfigTable):
     emergency_slippage: Share
     max_basis: Share
     index_age: Duration
+    max_reduction_per_day: ShareOrOff = 2 * BPS
 
     @model_validator(mode="after")
     def _sane(self) -> FuturesLimitsTable:
@@ -200,9 +201,9 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
             emergency_slippage_bps=limits.emergency_slippage,
             max_basis_bps=limits.max_basis,
             index_age_s=limits.index_age,
+            reduction_per_day_bps=limits.max_reduction_per_day or 0,
         ),
         tokens[table.collateral].address,
-        table.account or config.wallet.address,
     )
 
 

@@ -193,7 +193,7 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # [split]
 # relative = "20%"                 # of a share: drift at which the split of capital is restored
 
-# Perpetual futures beside the tokens (docs/futures.md): read and planned; their orders are not sent yet
+# Perpetual futures beside the tokens (docs/futures.md): their orders go through the same step
 # [futures]
 # venue = "perpetual_protocol_v2"
 # clearing_house = "0x…"           # likewise vault, account_balance, exchange, market_registry, config, delegate_approval
@@ -216,6 +216,7 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # hysteresis = "5%"                # distance below its limit at which a reduction ends
 # emergency_distance = "5%"        # distance to liquidation below which half of a position is closed
 # max_basis = "2%"                 # distance of mark and index above which nothing is opened
+# max_reduction_per_day = "2x"     # notional that reductions close in 24 h per account value, emergencies apart
 # index_age = "1h"                 # age of the index above which nothing is traded
 
 [store]

@@ -10,6 +10,7 @@ from functools import lru_cache
 from agent import codec
 from agent.amm.lp import positions
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.margin import account as margin
 from agent.model import (
     Collect,
     ExternalTransfer,
@@ -22,6 +23,7 @@ from agent.model import (
     LpV2Position,
     LpV3Position,
     Payout,
+    PerpFill,
     Plan,
     Provide,
     Rebalance,
@@ -31,11 +33,12 @@ from agent.model import (
     Transfer,
     Withdraw,
 )
+from agent.model.futures import PerpOrder
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.cash_flows import balance_changes
 from agent.ports import BalanceJournal, BudgetJournal, Journal, StepJournal, StepStorage
 from agent.reference import reference_prices
-from agent.units import NATIVE, Price, Value
+from agent.units import NATIVE, Price, Value, ceil_int
 
 # --- Result of a mined transaction: amounts by leg, turnover, and loss at the prices before (T6).
 
@@ -200,6 +203,51 @@ def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
     if payout is None or receipt.status != 1:
         return {}
     return {coin if payout.token == NATIVE else payout.token: payout.raw}
+
+
+# --- Cost of a futures order: its fill by the receipt against the index of the snapshot.
+
+
+def book_futures_order(
+    store: StepStorage, intent: Intent, basis: StepInput, native_price: Price, chain_s: int
+) -> Value:
+    """Book a mined futures transaction, including a reverted one, and return its loss in numeraire
+    base units: gas, fee, and what the fill was worse than the index.
+
+    The turnover of a reduction outside of emergencies is its notional at the index, for its budget.
+    An order without a fill of exactly its size counts as filled at its bound: an endpoint that
+    hides an event hides no loss.
+    """
+    receipt, granted = intent.receipt, store.journal.grant(intent.id).futures
+    if receipt is None:
+        raise ValueError(f"intent {intent.id} has no receipt to book")
+    lost, turnover = receipt.gas_cost_wei * native_price, Fraction(0)
+    order = None if granted is None or receipt.status != 1 else granted.action
+    if granted is not None and isinstance(order, PerpOrder):
+        market = granted.account.market(order.market)
+        fair = abs(order.size_raw) * market.index
+        paid, fee_raw = (
+            order.bound_raw,
+            ceil_int(order.bound_raw * Fraction(market.fee_ppm, margin.PPM)),
+        )
+        if (fill := order_fill(order, receipt)) is not None:
+            paid, fee_raw = abs(fill.quote_raw), fill.fee_raw
+        worse = paid - fair if order.size_raw > 0 else fair - paid
+        unit = Fraction(granted.account.quote.unit, basis.portfolio.numeraire.unit)
+        lost += (max(Fraction(0), worse) + fee_raw) / unit
+        turnover = fair / unit if order.is_reduce_only and not granted.is_emergency else turnover
+    store.budgets.book(intent, turnover, lost, receipt.gas_cost_wei, chain_s)
+    return lost
+
+
+def order_fill(order: PerpOrder, receipt: Receipt) -> PerpFill | None:
+    """Return the one fill of an order by its receipt; None if no event has its market and size."""
+    fills = [
+        fill
+        for fill in receipt.fills
+        if (fill.market, fill.size_raw) == (order.market, order.size_raw)
+    ]
+    return fills[0] if len(fills) == 1 else None
 
 
 # --- Cost of a liquidity action: wallet and positions together, before and after, at equal prices.
@@ -393,6 +441,9 @@ def settle_mined(
             continue
         coin, at_s = basis.portfolio.wrapped_native, _chain_s(snapshot, own)
         native = prices.get(coin, Fraction(0))
+        if intent.kind is IntentKind.FUTURES:
+            book_futures_order(store, intent, basis, native, at_s)
+            continue
         if intent.kind is IntentKind.LIQUIDITY:
             after = None if before is None else snapshot
             book_liquidity_action(store, intent, own, after, prices, native, at_s)

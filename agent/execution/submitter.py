@@ -469,9 +469,7 @@ REORG_WATCH_BLOCKS = 64
 """Largest depth, its own block counted, at which a transaction is resent or cancelled after a
 reorg. An operator decides about deeper ones."""
 _MAX_CHECKED = 256
-"""Maximum number of ended transactions checked: more than one wallet sends within
-REORG_WATCH_BLOCKS.
-"""
+"""Ended transactions that are checked: more than one wallet sends in that many blocks."""
 
 
 class ReorgHandler:

@@ -20,6 +20,7 @@ from agent.guards.replay import (
     replay_legs,
     worst_overpayment_share,
 )
+from agent.margin.state import is_reduction
 from agent.model import (
     LIMITS,
     Asset,
@@ -155,11 +156,25 @@ class GuardCase:
         """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
         MissingData.
 
-        Such a plan is an exit, a withdrawal of liquidity, or gas money for either.
+        Such a plan is an exit, a withdrawal of liquidity, a reduction of futures, or gas money for
+        either.
         """
+        if self.plan.futures is not None:
+            return self.reduces_futures()
         if isinstance(self.plan.decision, TopUp):
             return not self.plan.actions and self.turnover() == 0
         return self.is_sell_only() or self._only_withdraws()
+
+    def reduces_futures(self) -> bool:
+        """True if the plan only sends futures orders, each of which makes a position smaller."""
+        plan, account = self.plan, self.step.snapshot.futures
+        if plan.futures is None or account is None or plan.legs or plan.actions:
+            return False
+        orders = plan.futures.orders
+        markets = {order.market for order in orders}
+        return len(markets) == len(orders) > 0 and all(
+            order.is_reduce_only and is_reduction(account, order) for order in orders
+        )
 
     def is_sell_only(self) -> bool:
         """True if decision and legs of the plan are an exit. Raises MissingData.

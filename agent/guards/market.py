@@ -289,6 +289,8 @@ def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     """
     ignored = {blocked.token for blocked in case.step.stuck}  # not traded, often without a pool
 
+    if case.reduces_futures():
+        return
     if case.is_sell_only():
         traded = {
             case.step.portfolio.wrapped_native if token == NATIVE else token

@@ -21,6 +21,7 @@ from agent.guards.case import (
     format_ratio,
     limited,
 )
+from agent.guards.futures import futures_cost
 from agent.model import Provide, Rebalance, StepInput, TopUp
 from agent.policy import failures
 from agent.policy.cash_flows import purchase
@@ -39,6 +40,8 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """
     if case.plan.actions:
         return _action_cost(case, limit_bps)
+    if case.plan.futures is not None:
+        return _futures_cost(case, limit_bps)
     turnover, cost = case.turnover(), case.cost()
     if isinstance(case.plan.decision, TopUp):
         return GuardMeasurement(
@@ -71,6 +74,8 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits:
         return _with_exempt(case, GuardMeasurement("an exit into the numeraire", True), limit_bps)
+    if case.reduces_futures():
+        return NOT_A_REDUCTION
     case.require_known_day()
     total = case.step.history.turnover_24h + moved
     return _with_exempt(case, _share(case, total, limit_bps), limit_bps)
@@ -104,10 +109,14 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     exchanged nothing (limits.gas_per_day bounds it). A predicted gain does not offset losses.
     Raises MissingData if the last 24 h are unknown.
     """
+    if case.reduces_futures():
+        return NOT_A_REDUCTION
     case.require_known_day()
     history, is_exit = case.step.history, case.is_sell_only() or case.is_exit()
     lost = _counted_loss(case, history.loss_24h, history.fell_24h, history.wasted_24h_wei)
     cost = case.cost() if is_exit else case.worst_cost()
+    if case.plan.futures is not None:
+        cost += futures_cost(case, at_bound=True)[0]
     return _loss_share(case, lost + max(cost, Fraction(0)), limit_bps)
 
 
@@ -115,6 +124,8 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the loss since the store was created plus the cost of this plan, over the investable
     total. Exits count as in daily_loss.
     """
+    if case.reduces_futures():
+        return NOT_A_REDUCTION
     history = case.step.history
     lost = _counted_loss(case, history.loss_total, history.fell_total, history.wasted_wei)
     return _loss_share(case, lost + max(case.cost(), Fraction(0)), limit_bps)
@@ -183,6 +194,21 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     if case.is_risk_reducing():
         return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
     return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
+
+
+NOT_A_REDUCTION = GuardMeasurement("not applied to a reduction of futures", True)
+
+
+def _futures_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
+    """Return fees, basis and gas of futures orders per notional. A reduction passes."""
+    if case.reduces_futures():
+        return NOT_A_REDUCTION
+    cost, notional = futures_cost(case, at_bound=False)
+    cost += case.cost()
+    return GuardMeasurement(
+        f"{format_ratio(cost / notional)} ({format_money(cost, case.numeraire)})",
+        cost * BPS <= limit_bps * notional,
+    )
 
 
 def _action_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -318,7 +344,7 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.plan.actions:
         before, after = case.loads()
         return _after(case, limit_bps, before, after, (before.loss, after.loss), "expected")
-    if not case.step.portfolio.positions:
+    if not case.step.portfolio.positions or case.reduces_futures():
         return NONE
     try:
         lost = valuation.expected_loss(case.step, case.prices)
@@ -332,7 +358,7 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.plan.actions:
         before, after = case.loads()
         return _after(case, limit_bps, before, after, (before.weight, after.weight), "in positions")
-    if not case.step.portfolio.positions:
+    if not case.step.portfolio.positions or case.reduces_futures():
         return NONE
     return _liquidity_share(case, case.lp_value(), limit_bps, "in positions")
 

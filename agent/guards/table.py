@@ -12,6 +12,7 @@ from typing import Any
 from agent.errors import ErrorCode, Refused
 from agent.guards import market, portfolio, safety
 from agent.guards.case import OFF, Guard, build_guard_case, format_money
+from agent.guards.futures import FUTURES_GUARDS
 from agent.model import Evidence, Payout, Plan, StepInput, Verdict
 from agent.policy import native_coin
 from agent.policy.cash_flows import withdrawals
@@ -25,14 +26,19 @@ GUARDS: tuple[Guard[Any], ...] = (
     *portfolio.GAS_GUARDS,
 )
 """Every guard, in the order of their verdicts."""
-REMEDIES = {guard.name: guard.remedy for guard in GUARDS}
+REMEDIES = {guard.name: guard.remedy for guard in (*GUARDS, *FUTURES_GUARDS)}
 MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
 
 def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
     """Return the verdict of every guard. No plan and no chain data raise an error."""
     case = build_guard_case(step, plan, evidence)
-    return tuple(guard.judge(case) for guard in GUARDS)
+    return tuple(guard.judge(case) for guard in guards_of(plan))
+
+
+def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:
+    """Return the guards that judge a plan: those of futures only if it has their orders."""
+    return GUARDS if plan.futures is None else (*GUARDS, *FUTURES_GUARDS)
 
 
 def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
@@ -41,7 +47,9 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
     Raises Refused, with all verdicts, unless every guard passed.
     """
     missing = [
-        guard.name for guard in GUARDS if guard.name not in {verdict.guard for verdict in verdicts}
+        guard.name
+        for guard in guards_of(plan)
+        if guard.name not in {verdict.guard for verdict in verdicts}
     ]
     if missing:
         raise Refused(

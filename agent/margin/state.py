@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.model.futures import FuturesLimits, MarginAccount, PerpOrder
+from agent.margin.sizes import index_bound_raw
+from agent.model.futures import FuturesLimits, MarginAccount, PerpOrder, PerpOrderKind
 from agent.units import BPS
 
 
@@ -62,76 +63,36 @@ def margin_state(account: MarginAccount, limits: FuturesLimits) -> MarginState:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class LimitCheck:
-    """A limit by its name in the config, both figures as text, and whether the state breaks it."""
-
-    limit: str
-    measured: str
-    allowed: str
-    is_broken: bool
-
-
-def limit_checks(
-    state: MarginState, limits: FuturesLimits, spot_value: Fraction
-) -> list[LimitCheck]:
-    """Return every limit that is not off, with what the state measures. `spot_value` is in quote
-    base units.
-    """
-    leverage, utilisation = state.leverage, state.utilisation
-    most = Fraction(limits.max_utilisation_bps, BPS)
-    share = Fraction(limits.max_position_bps, BPS)
-    found = [
-        LimitCheck(
-            "max_leverage",
-            _multiple(leverage),
-            _multiple_bps(limits.max_leverage_bps),
-            leverage is None or leverage > Fraction(limits.max_leverage_bps, BPS),
-        ),
-        LimitCheck(
-            "max_utilisation",
-            _percent(utilisation),
-            _percent(most),
-            utilisation is None or utilisation > most,
-        ),
-        LimitCheck(
-            "max_position",
-            _percent(state.largest_share),
-            _percent(share),
-            state.largest_share > share,
-        ),
-    ]
-    if limits.spot_multiple_bps:
-        measured = Fraction(state.gross_raw) / spot_value if spot_value > 0 else None
-        if not state.gross_raw:
-            measured = Fraction(0)
-        found.append(
-            LimitCheck(
-                "spot_multiple",
-                _multiple(measured),
-                _multiple_bps(limits.spot_multiple_bps),
-                state.gross_raw > spot_value * limits.spot_multiple_bps / BPS,
-            )
-        )
-    move = _percent(Fraction(limits.stress_move_bps, BPS))
-    found.append(
-        LimitCheck(
-            "stress_move",
-            "survives" if state.survives else "liquidated",
-            f"survives {move} against every position",
-            not state.survives,
-        )
-    )
-    return found
-
-
 def breaches(state: MarginState, limits: FuturesLimits, spot_value: Fraction) -> list[Breach]:
     """Return every limit that the state breaks. `spot_value` is in quote base units."""
-    return [
-        Breach(check.limit, check.measured, check.allowed)
-        for check in limit_checks(state, limits, spot_value)
-        if check.is_broken
-    ]
+    found = []
+    if state.leverage is None or state.leverage > Fraction(limits.max_leverage_bps, BPS):
+        found.append(
+            Breach(
+                "max_leverage", _multiple(state.leverage), _multiple_bps(limits.max_leverage_bps)
+            )
+        )
+    most = Fraction(limits.max_utilisation_bps, BPS)
+    if state.utilisation is None or state.utilisation > most:
+        found.append(Breach("max_utilisation", _percent(state.utilisation), _percent(most)))
+    share = Fraction(limits.max_position_bps, BPS)
+    if state.largest_share > share:
+        found.append(Breach("max_position", _percent(state.largest_share), _percent(share)))
+    notional = spot_value * limits.spot_multiple_bps / BPS
+    if limits.spot_multiple_bps and state.gross_raw > notional:
+        measured = Fraction(state.gross_raw) / spot_value if spot_value > 0 else None
+        found.append(
+            Breach("spot_multiple", _multiple(measured), _multiple_bps(limits.spot_multiple_bps))
+        )
+    if not state.survives:
+        found.append(
+            Breach(
+                "stress_move",
+                "liquidated",
+                f"survives {_percent(Fraction(limits.stress_move_bps, BPS))} against every position",
+            )
+        )
+    return found
 
 
 def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:
@@ -149,8 +110,9 @@ def largest_allowed_raw(
 ) -> int:
     """Return the largest part of an order, in whole lots, that breaks no limit; zero if none does.
 
-    The fill is taken at the mark with the taker fee. Leverage and exposure grow with the size
-    beyond the point where the position flips, so that the largest part is found by bisection.
+    The fill is taken at its bound with the taker fee, as guards and signer do. Leverage and
+    exposure grow with the size beyond the point where the position flips, so that the largest part
+    is found by bisection.
     """
     lot = account.market(market).lot_raw
     sign = 1 if size_raw > 0 else -1
@@ -174,6 +136,20 @@ def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> Ma
     return margin.with_trade(account, market, size_raw, -value - fee)
 
 
+def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccount:
+    """Return the account after the worst fill that an order allows: at its bound, or at the mark if
+    that is worse; it paid the taker fee, rounded against us.
+    """
+    market = account.market(order.market)
+    value = abs(margin.position_value_raw(market, order.size_raw))
+    buys = order.size_raw > 0
+    quote = max(value, order.bound_raw) if buys else min(value, order.bound_raw)
+    fee = -(-max(value, order.bound_raw) * market.fee_ppm // margin.PPM)
+    return margin.with_trade(
+        account, order.market, order.size_raw, (-quote if buys else quote) - fee
+    )
+
+
 def _allowed(
     account: MarginAccount,
     market: str,
@@ -181,7 +157,11 @@ def _allowed(
     limits: FuturesLimits,
     spot_value: Fraction,
 ) -> bool:
-    after = after_fill_at_mark(account, market, size_raw) if size_raw else account
+    after = account
+    if size_raw:
+        bound = index_bound_raw(account.market(market), size_raw, limits.slippage_bps)
+        order = PerpOrder(market, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
+        after = after_fill_at_bound(account, order)
     return not breaches(margin_state(after, limits), limits, spot_value)
 
 

@@ -79,6 +79,7 @@ from agent.model.market import (
     TokenFinding,
 )
 from agent.model.plan import (
+    AdjustFutures,
     AdjustLiquidity,
     AssetDrift,
     Decision,
@@ -150,6 +151,7 @@ from agent.model.transactions import (
     Payment,
     Payout,
     PendingPayment,
+    PerpFill,
     Receipt,
     RequestKind,
     RequestState,
@@ -194,6 +196,7 @@ __all__ = [
     "LIMITS_AS_WRITTEN",
     "PORTFOLIO",
     "PRICED_METHODS",
+    "AdjustFutures",
     "AdjustLiquidity",
     "AgentCycle",
     "Alert",
@@ -286,6 +289,7 @@ __all__ = [
     "Payment",
     "Payout",
     "PendingPayment",
+    "PerpFill",
     "Plan",
     "PlanCost",
     "PlanRequest",

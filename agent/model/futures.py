@@ -93,9 +93,7 @@ class MarginAccount:
 
     `collateral_raw` is the deposited balance, `realised_raw` the profit realised and not settled
     into it yet, both in quote base units. `settlement_raw` is one base unit of the collateral token
-    in quote base units: 10^12 where a quote of 18 decimals is settled in USDC. With
-    `initial_on_debt` one rate of initial margin counts the quote owed and the shorts (Perpetual
-    Protocol v2), else the notional (Hyperliquid).
+    in quote base units: 10^12 where a quote of 18 decimals is settled in USDC.
     """
 
     quote: Token
@@ -104,7 +102,6 @@ class MarginAccount:
     realised_raw: int
     positions: tuple[Position, ...]
     markets: tuple[PerpMarket, ...]
-    initial_on_debt: bool = True
 
     def market(self, name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""
@@ -196,6 +193,9 @@ class FuturesLimits:
     """Distance of mark and index above which nothing is opened."""
     index_age_s: int
     """Age of the index above which nothing is traded."""
+    reduction_per_day_bps: int = 0
+    """Notional that reductions may close in 24 h, emergencies apart, per account value (zero:
+    unlimited)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +213,7 @@ class FuturesPolicy:
     """Targets of the futures layer. `leverage_bps` is the target of gross notional per account
     value; a market's notional is its weight of that. `band_bps` is the drift of a weight that
     triggers, in points of the gross notional (zero: none does). `collateral` is the address of the
-    portfolio's token that margin is deposited in (empty: none, nothing is deposited), `account` that
-    of the trader whose margin account is read.
+    portfolio's token that margin is deposited in (empty: none, nothing is deposited).
     """
 
     targets: tuple[FuturesTarget, ...]
@@ -222,7 +221,6 @@ class FuturesPolicy:
     band_bps: int
     limits: FuturesLimits
     collateral: str = ""
-    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from fractions import Fraction
 
+from agent.model.futures import FuturesPlan
 from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
 from agent.model.portfolio import SlicingComparison
@@ -166,7 +167,18 @@ class TopUp:
     raw: int
 
 
-Decision = Hold | Halt | Rebalance | AdjustLiquidity | TopUp
+@dataclass(frozen=True, slots=True)
+class AdjustFutures:
+    """Send orders of the futures layer: reductions that a limit demands, or the way to the targets.
+
+    A reduction is not held back by cost, turnover, cooldown or open withdrawals.
+    """
+
+    reason: str
+    is_reducing: bool
+
+
+Decision = Hold | Halt | Rebalance | AdjustLiquidity | TopUp | AdjustFutures
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +270,12 @@ class Plan:
     positions are one transaction each, in order; a plan has either actions or legs, since swaps are
     planned again after the actions. `holdings_after` are token balances; `native_after_wei` is the
     native balance before gas (None: unchanged). `saving` is the trade-off of a no-trade zone,
-    `pacing` the comparison of numbers of slices.
+    `pacing` the comparison of numbers of slices. The orders of `futures` are one transaction each,
+    planned again after each; a plan with them has neither legs nor actions.
     """
 
     block: int
-    decision: Rebalance | AdjustLiquidity | TopUp
+    decision: Rebalance | AdjustLiquidity | TopUp | AdjustFutures
     legs: tuple[Leg, ...]
     holdings_after: tuple[tuple[str, int], ...]
     weights_after_bps: tuple[tuple[str, int], ...]
@@ -278,6 +291,7 @@ class Plan:
     native_after_wei: int | None = None
     saving: RiskCostTradeoff | None = None
     pacing: SlicingComparison | None = None
+    futures: FuturesPlan | None = None
 
     @property
     def exits(self) -> bool:

@@ -131,6 +131,8 @@ class History:
     """Failures of each exit, newest first."""
     unpriced_falls: str = ""
     """Part of `unknown` from balance decreases without a price; they count for no exit."""
+    reduced_24h: Fraction = Fraction(0)
+    """Notional that futures reductions closed, emergencies apart."""
 
 
 @dataclass(frozen=True, slots=True)

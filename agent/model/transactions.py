@@ -103,11 +103,25 @@ class LiquidityAdded:
 
 
 @dataclass(frozen=True, slots=True)
+class PerpFill:
+    """A PositionChanged event of a clearing house. `size_raw` is negative for a sale; `quote_raw` is
+    what the trade added to the quote balance, without the fee: negative for a purchase.
+    """
+
+    clearing_house: str
+    trader: str
+    market: str
+    size_raw: int
+    quote_raw: int
+    fee_raw: int
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
     `wrapped` are Deposit and Withdrawal events, as of WETH9, written as transfers from and to the
-    zero address.
+    zero address. `fills` are changes of futures positions.
     """
 
     tx_hash: str
@@ -119,6 +133,7 @@ class Receipt:
     transfers: tuple[Transfer, ...]
     added: tuple[LiquidityAdded, ...] = ()
     wrapped: tuple[Transfer, ...] = ()
+    fills: tuple[PerpFill, ...] = ()
 
     @property
     def gas_cost_wei(self) -> int:

@@ -4,12 +4,13 @@ The price bound of an order counts from the index; after an opening every limit 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.margin import account as margin
 from agent.margin.sizes import index_bound_raw
 from agent.margin.state import (
-    after_fill_at_mark,
+    after_fill_at_bound,
     breaches,
     is_reduction,
     largest_allowed_raw,
@@ -24,15 +25,19 @@ from agent.model.futures import (
     PerpOrderKind,
 )
 from agent.policy.futures.targets import (
+    REDUCING,
     FuturesTrigger,
+    emergency_orders,
     orders_to_target,
     reduction_orders,
+    target_gross,
     triggered,
+    unknown_prices,
 )
 from agent.units import BPS, ceil_int
 
-REDUCING = (FuturesTrigger.LEVERAGE, FuturesTrigger.UTILISATION, FuturesTrigger.SPOT_MULTIPLE)
-"""Triggers that only reduce."""
+DUST_PARTS = 10
+"""Part of the band, of the target notional, below which a change is not worth an order."""
 
 
 def plan_futures(
@@ -58,38 +63,6 @@ def plan_futures(
     if fired[0] in REDUCING:
         return _within_limits(account, policy, spot_value, fired[0], collateral_raw)
     return _to_targets(account, policy, spot_value)
-
-
-def unknown_prices(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> str:
-    """Return why prices of held or targeted markets are not known; empty if they are."""
-    wanted = {target.market for target in policy.targets if target.weight_bps}
-    wanted |= {position.market for position in account.positions}
-    for market in account.markets:
-        age_s = now_s - market.index_s
-        if market.market in wanted and not 0 <= age_s <= policy.limits.index_age_s:
-            return f"the index of {market.symbol} is {age_s} s old"
-    return ""
-
-
-def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
-    """Return the orders that close positions whose liquidation is nearer than
-    `emergency_distance_bps`, or all of an account that is liquidatable; none otherwise.
-
-    Half of a position is closed at a time, as liquidators do, so that a spike that reverts costs
-    only half; then the distance is judged again.
-    """
-    near = Fraction(policy.limits.emergency_distance_bps, BPS)
-    orders = {}
-    for position in account.positions:
-        distance = margin.liquidation_distance(account, position.market)
-        if not margin.is_liquidatable(account) and (distance is None or abs(distance) >= near):
-            continue
-        lot = account.market(position.market).lot_raw
-        size = min(
-            abs(position.size_raw), ceil_int(Fraction(abs(position.size_raw), 2 * lot)) * lot
-        )
-        orders[position.market] = -size if position.is_long else size
-    return orders
 
 
 def top_up_raw(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> int:
@@ -180,10 +153,17 @@ def _reducing_plan(
 def _to_targets(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> FuturesPlan:
     """Return the orders to the targets: reductions first, openings cut to what every limit allows.
 
-    Openings use only the margin that was free before the reductions of the same step.
+    Openings use only the margin that was free before the reductions of the same step. The largest
+    share is judged after all orders: the first of several positions is all of the notional.
     """
     limits, orders, refused = policy.limits, [], []
-    sizes = orders_to_target(account, policy)
+    each = replace(limits, max_position_bps=BPS)
+    dust = target_gross(account, policy) * policy.band_bps / BPS / DUST_PARTS
+    sizes = {
+        name: size
+        for name, size in orders_to_target(account, policy).items()
+        if abs(size) * account.market(name).mark > dust
+    }
     reductions = {
         name: size
         for name, size in sizes.items()
@@ -203,12 +183,19 @@ def _to_targets(account: MarginAccount, policy: FuturesPolicy, spot_value: Fract
         if why := _no_opening(market, policy):
             refused.append(why)
             continue
-        allowed = largest_allowed_raw(opened, name, size, limits, spot_value)
+        allowed = largest_allowed_raw(opened, name, size, each, spot_value)
         if allowed != size:
             refused.append(f"{market.symbol} is cut to what the limits allow")
         if allowed:
-            opened = after_fill_at_mark(opened, name, allowed)
-            orders.append(_order(market, allowed, limits.slippage_bps, is_reduce_only=False))
+            order = _order(market, allowed, limits.slippage_bps, is_reduce_only=False)
+            opened = after_fill_at_bound(opened, order)
+            orders.append(order)
+    final = account
+    for order in orders:
+        final = after_fill_at_bound(final, order)
+    if (share := margin.largest_share(final)) > Fraction(limits.max_position_bps, BPS):
+        orders = [order for order in orders if order.is_reduce_only]
+        refused.append(f"nothing is opened: a position would be {float(share) * 100:.2f} % of all")
     reason = "a weight of the notional has left its band"
     return FuturesPlan(
         tuple(orders),

@@ -11,6 +11,7 @@ from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.model import (
     PORTFOLIO,
+    AdjustFutures,
     AdjustLiquidity,
     BlockedExit,
     Halt,
@@ -24,6 +25,7 @@ from agent.model import (
     TopUp,
 )
 from agent.planning import partial_plans, planner, swaps
+from agent.planning.futures_step import plan_adjustment
 from agent.planning.gradual_execution import limit_swap, schedule_plan
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_purchase
@@ -102,10 +104,28 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
             return _planned(step, decided, decision)
         case AdjustLiquidity() as decision:
             return Proposal(decided, plan_liquidity(step, decision))
+        case AdjustFutures() as decision:
+            return _adjust_futures(step, decided, decision)
         case TopUp() as decision:
             return Proposal(decided, swaps.plan_top_up(step, decision))
         case Hold() | Halt():
             return Proposal(decided, None)
+
+
+def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFutures) -> Proposal:
+    """Return the plan of the futures layer; if no order is possible, the proposal of the spot
+    portfolio with the reason.
+    """
+    plan = plan_adjustment(step, decision, decided.drifts)
+    if isinstance(plan, Plan):
+        return Proposal(replace(decided, decision=plan.decision), plan)
+    spot = replace(step, futures=None)
+    found = _carried_out(spot, decide(spot))
+    reason = f"{found.decided.decision.reason}; {decision.reason}, but {plan}"
+    return replace(
+        found,
+        decided=replace(found.decided, decision=replace(found.decided.decision, reason=reason)),
+    )
 
 
 def _exits_first(step_input: StepInput) -> Proposal:

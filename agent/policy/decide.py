@@ -40,6 +40,7 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
+from agent.policy.futures.decide import futures_need, futures_note
 from agent.policy.liquidity import decide as liquidity_moves
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
@@ -125,6 +126,7 @@ def decide(step: StepInput) -> DecisionResult:
         exits.format_blocked_exits(step),
         step.aside,
         balance_changes.format_accepted_deposits(step),
+        futures_note(step),
     )
     message = "; ".join(part for part in (result.decision.reason, *notes) if part)
     return replace(result, decision=replace(result.decision, reason=message))
@@ -195,7 +197,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     halted = _halt(faults)
     sold = None
     if spares_exits(halted):
-        sold = _sell_triggered_exits(context)
+        sold = _sell_triggered_exits(context) or _reduce_futures(context)
     if sold is None:
         return DecisionResult(halted, (), context.references)
     reason = f"{sold.decision.reason}; nothing else is traded: {halted.reason}"
@@ -213,6 +215,33 @@ def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     if first is None and isinstance(leaving, Rebalance):
         return replace(context.result(leaving), exit_token=exits.exit_tokens(step, drifts)[0])
     return context.result(first or leaving)
+
+
+def _reduce_futures(context: DecisionContext) -> DecisionResult | None:
+    """Reduce futures positions that break a limit; only faults and stops block it."""
+    if context.stop or context.step.futures is None:
+        return None
+    need = futures_need(context.step, context.drifts)
+    if need is None or not need.is_reducing:
+        return None
+    return context.result(native_coin.top_up(context.step, need) or need)
+
+
+def _open_futures(context: DecisionContext, result: DecisionResult) -> DecisionResult:
+    """Return the way to the futures targets in place of a hold of the spot portfolio, unless
+    failures, withdrawals or unexplained changes hold it back.
+    """
+    step = context.step
+    if step.futures is None or not isinstance(result.decision, Hold):
+        return result
+    if context.held_back or failures.is_stopped(step.history) or step.exits_only:
+        return result
+    need = futures_need(step, context.drifts)
+    if need is None or need.is_reducing:
+        return result
+    decision = native_coin.top_up(step, need) or need
+    reason = f"{decision.reason}; spot: {result.decision.reason}"
+    return replace(result, decision=replace(decision, reason=reason))
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
@@ -378,6 +407,7 @@ DECIDERS: tuple[Decider, ...] = (
     _halt_on_faults,
     _sell_only_exits,
     _sell_triggered_exits,
+    _reduce_futures,
     _halt_when_stopped,
     _stop_below_minimum,
     _withdraw_liquidity_over_limit,
@@ -386,7 +416,8 @@ DECIDERS: tuple[Decider, ...] = (
     _rebalance_strategies,
     _rebalance_on_trigger,
 )
-"""The deciders in order; the first result is the decision. Only faults and stops block an exit.
+"""The deciders in order; the first result is the decision. Only faults and stops block an exit,
+or a reduction of futures, which follows the exits.
 Liquidity above its limits is withdrawn before any rebalance, even while an open withdrawal blocks
 rebalances.
 """
@@ -394,7 +425,8 @@ rebalances.
 
 def _first_result(step: StepInput) -> DecisionResult:
     context = DecisionContext(step, reference_prices(step))
-    return next(result for decider in DECIDERS if (result := decider(context)) is not None)
+    result = next(result for decider in DECIDERS if (result := decider(context)) is not None)
+    return _open_futures(context, result)
 
 
 def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:

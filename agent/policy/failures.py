@@ -4,7 +4,10 @@ who makes it revert (T6, T20).
 
 from __future__ import annotations
 
-from agent.model import ExitFailures, History, LegFunding, Plan, Provide, TopUp
+from collections.abc import Mapping
+from dataclasses import replace
+
+from agent.model import ExitFailures, History, LegFunding, Plan, Provide, StepInput, TopUp
 from agent.units import NATIVE
 
 MAX_REVERTS_IN_ROW = 3
@@ -33,9 +36,11 @@ def exit_name(plan: Plan) -> str:
     """Return the name that failures of a risk-reducing plan are counted under; empty for every
     other plan.
 
-    It is the token sold (several are separated by spaces), the pool of the first withdrawal, or
-    NATIVE for gas money.
+    It is the token sold (several are separated by spaces), the pool of the first withdrawal, the
+    market of the first futures reduction, or NATIVE for gas money.
     """
+    if plan.futures is not None:
+        return plan.futures.orders[0].market if plan.futures.is_reducing else ""
     if plan.actions:
         provides = any(isinstance(action, Provide) for action in plan.actions)
         return "" if provides else plan.actions[0].pool
@@ -70,3 +75,16 @@ def retry_wait_s(failed: ExitFailures) -> int:
 def retry_at_s(failed: ExitFailures) -> int:
     """Chain time from which an exit may be tried again."""
     return failed.at_s + retry_wait_s(failed)
+
+
+def with_refused_markets(step: StepInput, refused: Mapping[str, int]) -> StepInput:
+    """Return the step in which reductions that were refused before they were sent, by futures market
+    and chain time, wait as after too many reverts.
+    """
+    if not refused:
+        return step
+    waiting = tuple(
+        ExitFailures(name, MAX_REVERTS_IN_ROW, 0, at_s) for name, at_s in refused.items()
+    )
+    others = tuple(one for one in step.history.failed_exits if one.exit not in refused)
+    return replace(step, history=replace(step.history, failed_exits=(*waiting, *others)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.model import (
+    AdjustFutures,
     AdjustLiquidity,
     Asset,
     Decision,
@@ -192,7 +193,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     match decision:
         case Hold():
             needed_wei, what = floor_wei(step), "limits.native_floor"
-        case Rebalance() | AdjustLiquidity():
+        case Rebalance() | AdjustLiquidity() | AdjustFutures():
             needed_wei, what = margin_wei(step), "what this step's gas may take"
         case Halt() | TopUp():
             return None

@@ -91,6 +91,9 @@ class Composer(Protocol):
     def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the plan's first liquidity action as a transaction."""
 
+    def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        """Return the plan's first futures order as a transaction."""
+
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the whole plan as one transaction."""
 

@@ -27,6 +27,7 @@ from agent.model import (
     SubmissionRefusal,
     UnsignedTx,
 )
+from agent.model.futures import PerpOrder
 from agent.policy import failures
 from agent.ports import Grant
 from agent.store import database, orders, requests
@@ -61,7 +62,7 @@ RESUMED_AFTER = "resumed_after"
 STOP = "failures_stop"
 """Key that is set while consecutive failures stop rebalances."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
-_TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
+_TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value, IntentKind.FUTURES.value)
 """Kinds of intents that trade."""
 
 
@@ -249,9 +250,18 @@ SUBMISSION_REFUSALS = "late"
 """Key of the exits refused at submission, as JSON."""
 UNTRIGGERED_SWAP = "swap_besides"
 """Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a swap by hand."""
-_EXIT_KINDS = (UNTRIGGERED_SWAP, IntentKind.LIQUIDITY.value, IntentKind.UNWRAP.value)
+FUTURES_REDUCTION = "futures_reduction"
+"""Budget kind of a futures reduction outside of emergencies; its turnover is the notional, which
+limits of turnover do not count."""
+_EXIT_KINDS = (
+    UNTRIGGERED_SWAP,
+    IntentKind.LIQUIDITY.value,
+    IntentKind.UNWRAP.value,
+    IntentKind.FUTURES.value,
+    FUTURES_REDUCTION,
+)
 """Budget kinds that exits may have."""
-_KINDS = (*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP)
+_KINDS = (*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP, FUTURES_REDUCTION)
 """Every kind of a budget: with a condition on all kinds SQLite uses their index."""
 META_KEYS = (
     *(
@@ -377,14 +387,27 @@ class BudgetStore:
 
 def _kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of the
-    policy. A swap without a plan counts as a rebalance.
+    policy, FUTURES_REDUCTION for a reduction outside of emergencies. A swap without a plan counts
+    as a rebalance.
     """
+    if intent.kind is IntentKind.FUTURES:
+        granted = _grant(db, intent.id).futures
+        order = None if granted is None else granted.action
+        if granted is None or granted.is_emergency:
+            return IntentKind.FUTURES.value
+        is_reduction = isinstance(order, PerpOrder) and order.is_reduce_only
+        return FUTURES_REDUCTION if is_reduction else IntentKind.FUTURES.value
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
     plan = _plan(db, intent.id)
     if plan is None or not isinstance(plan.decision, Rebalance) or plan.decision.by_trigger:
         return IntentKind.SWAP.value
     return UNTRIGGERED_SWAP
+
+
+def _grant(db: Connection, intent_id: str) -> Grant:
+    row = db.execute(_plans(), {"of": intent_id}).one()
+    return decode_json(Grant, decompress_text(row.grant_z))
 
 
 def _plan(db: Connection, intent_id: str) -> Plan | None:
@@ -422,12 +445,16 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         *own,
         *(row for row in external if row.chain_s > chain_now_s - DAY_S),
     ]
+    reductions = [row for row in own if row.kind == FUTURES_REDUCTION]
     fell = balances.lost_value(db, chain_now_s)
     external_loss = sum((max(Fraction(0), _fraction(row.loss)) for row in external), Fraction(0))
     history = History(
         last_rebalance_s=_newest(db, IntentKind.SWAP),
         last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
-        turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
+        turnover_24h=sum(
+            (_fraction(row.turnover) for row in rows if row not in reductions), Fraction(0)
+        ),
+        reduced_24h=sum((_fraction(row.turnover) for row in reductions), Fraction(0)),
         loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         reverts_in_row=streak.reverts,

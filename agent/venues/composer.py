@@ -9,6 +9,7 @@ from fractions import Fraction
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
 from agent.model import (
+    AdjustFutures,
     Collect,
     ExecutionConfig,
     Head,
@@ -25,6 +26,8 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
+from agent.model.futures import FuturesGrant, PerpOrder
+from agent.planning.futures_step import ORDER_GAS
 from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
 from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
@@ -37,6 +40,7 @@ from agent.signing.base import encode_payout as encode_transfer
 from agent.signing.calldata import WITHDRAW
 from agent.units import BPS, NATIVE, decimal_text, floor_int, safe_label
 from agent.venues import liquidity, rebalancer, swap_router_02
+from agent.venues.perpetual_protocol import PerpContracts, encode_order
 from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
 # --- Gas fees: from the agreed header, under the owner's ceiling, with a bounded tip.
@@ -180,6 +184,23 @@ def action_note(step: StepInput, action: LpAction) -> str:
             return f"provide {_pair(step, action, action.amounts_raw)} to {action.name}"
 
 
+def order_note(step: StepInput, order: PerpOrder) -> str:
+    """Describe a futures order, with its bound in quote coins."""
+    account = step.snapshot.futures
+    verb = "sell" if order.size_raw < 0 else "buy"
+    limit = "at least" if order.size_raw < 0 else "at most"
+    purpose = "reduce" if order.is_reduce_only else "open"
+    if account is None:
+        return f"{purpose} futures: {verb} {abs(order.size_raw)} base units of {order.market}"
+    market, quote = account.market(order.market), account.quote
+    size = decimal_text(abs(order.size_raw), market.size_decimals)
+    bound = decimal_text(order.bound_raw, quote.decimals)
+    return (
+        f"{purpose} futures: {verb} {size} {safe_label(market.symbol, market.market)} for {limit}"
+        f" {bound} {quote.label}"
+    )
+
+
 def _pair(step: StepInput, action: LpAction, raw: tuple[int, int]) -> str:
     parts = []
     for token, amount in zip((action.token0, action.token1), raw, strict=True):
@@ -270,21 +291,27 @@ class _TxDraft:
     floors_raw: tuple[int, ...] = ()
     oracle: tuple[str, int] | None = None
     payout: Payout | None = None
+    futures: FuturesGrant | None = None
 
 
 class RouterComposer:
-    """Implements ports.Composer for the router of the config: SwapRouter02, or our Rebalancer."""
+    """Implements ports.Composer for the router of the config: SwapRouter02, or our Rebalancer;
+    futures orders go to the clearing house of `perps` (None: no futures).
+    """
 
-    def __init__(self, sender: Sender, wallet: str, clock: Clock) -> None:
+    def __init__(
+        self, sender: Sender, wallet: str, clock: Clock, perps: PerpContracts | None = None
+    ) -> None:
         self._sender = sender
         self._wallet = wallet
         self._clock = clock
+        self._perps = perps
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the exact approvals that the plan lacks, of the router of its swaps, or of the
         contract of its first action.
         """
-        if isinstance(plan.decision, TopUp):
+        if isinstance(plan.decision, TopUp | AdjustFutures):
             return ()
         if not plan.actions:
             lacking = tokens.needed_approvals(plan, step.snapshot, step.execution.router)
@@ -355,6 +382,26 @@ class RouterComposer:
         draft = _TxDraft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 
+    def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        """Compose the plan's first futures order. Raises Refused if the plan has expired, or the
+        simulation fails.
+        """
+        head, account = self._require_fresh(step, plan), step.snapshot.futures
+        if plan.futures is None or account is None or self._perps is None:
+            raise Refused("no futures venue is configured", remedy="see [futures]")
+        order = plan.futures.orders[0]
+        deadline_s = head.timestamp_s + step.execution.deadline_s
+        data = encode_order(order, self._perps, self._wallet, deadline_s)
+        granted = FuturesGrant(order, account, plan.futures.is_emergency)
+        draft = _TxDraft(
+            self._perps.clearing_house,
+            data,
+            IntentKind.FUTURES,
+            order_note(step, order),
+            deadline_s=deadline_s,
+        )
+        return self._prepare(step, replace(draft, futures=granted))
+
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the whole plan as one transaction. Raises Refused if the plan has expired, or the
         simulation fails.
@@ -420,6 +467,7 @@ class RouterComposer:
             IntentKind.LIQUIDITY,
             IntentKind.ORACLE,
             IntentKind.PAYOUT,
+            IntentKind.FUTURES,
         )
         latest, pending = self._sender.nonces(self._wallet)
         if latest != pending:
@@ -494,6 +542,7 @@ class RouterComposer:
             action=draft.action,
             oracle=draft.oracle,
             payout=draft.payout,
+            futures=draft.futures,
         )
         return PreparedTransaction(tx, grant, note)
 
@@ -530,7 +579,7 @@ def _expected_gas(draft: _TxDraft) -> int:
         return draft.plan.gas_units
     if draft.kind is IntentKind.LIQUIDITY and draft.action is not None:
         return draft.action.gas_units
-    return 0
+    return ORDER_GAS if draft.futures is not None else 0
 
 
 def _native_change_wei(draft: _TxDraft) -> int:

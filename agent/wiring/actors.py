@@ -33,6 +33,7 @@ from agent.store.files.locks import lock_path, service_lock, store_lock_path, wa
 from agent.store.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
 from agent.wiring.context import AgentContext, store_file
+from agent.wiring.futures import futures_rules, perp_contracts
 
 
 def signing_rules(
@@ -120,6 +121,7 @@ class WalletSession:
             context.pools,
             context.payouts,
         )
+        rules = replace(rules, futures=futures_rules(config, context.portfolio))
         nonces = partial(signable_nonces, context.store.journal)
         context.endpoints.tell = self.progress
         if context.paper is not None:
@@ -162,9 +164,10 @@ class WalletSession:
             executor = ProposingExecutor(
                 submitter, context.store.proposals, owner, FileOutbox(context.loaded.proposals_path)
             )
-        return StepActors(
-            executor, RouterComposer(sender, config.wallet.address, context.clock), self.confirm
+        composer = RouterComposer(
+            sender, config.wallet.address, context.clock, perp_contracts(config)
         )
+        return StepActors(executor, composer, self.confirm)
 
 
 def paper_actors(

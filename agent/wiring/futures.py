@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from agent.chain.perpetuals import PerpMarketRef, PerpScope
+from agent.config.futures import build_futures
 from agent.config.schema import Config
 from agent.model import Portfolio
+from agent.signing.base import FuturesRules
+from agent.units import Token
 from agent.venues.perpetual_protocol import PerpContracts
 
 
@@ -13,7 +16,7 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
     table = config.futures
     if table is None:
         return None
-    tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
+    tokens = _tokens(portfolio)
     return PerpScope(
         trader=table.account or config.wallet.address,
         collateral=tokens[table.collateral],
@@ -46,3 +49,30 @@ def perp_contracts(config: Config) -> PerpContracts | None:
         table.delegate_approval,
         table.account or config.wallet.address,
     )
+
+
+def futures_rules(config: Config, portfolio: Portfolio) -> FuturesRules | None:
+    """Return the signer's terms of the futures layer; None without [futures]. No delegate is
+    configured, so none may be allowed.
+    """
+    table, policy = config.futures, build_futures(config, _tokens(portfolio))
+    if table is None or policy is None:
+        return None
+    limits = policy.limits
+    return FuturesRules(
+        table.clearing_house,
+        table.vault,
+        table.delegate_approval,
+        policy.collateral,
+        table.account or config.wallet.address,
+        None,
+        tuple(market.base for market in table.markets),
+        limits.max_leverage_bps,
+        limits.slippage_bps,
+        limits.emergency_slippage_bps,
+        limits.index_age_s,
+    )
+
+
+def _tokens(portfolio: Portfolio) -> dict[str, Token]:
+    return {asset.token.symbol: asset.token for asset in portfolio.assets}

@@ -198,7 +198,7 @@ def test_only_true_and_false_are_booleans() -> None:
         ("{", "not readable as JSON"),
         ('{"reason":"a","reason":"b","type":"Hold"}', "key 'reason' appears twice"),
         ("[" * 100_000, "nested more than 32 deep"),
-        ('{"reason":"' + "[" * 50 + '"}', "none of AdjustLiquidity, Halt, Hold, Rebalance"),
+        ('{"reason":"' + "[" * 50 + '"}', "none of AdjustFutures, AdjustLiquidity, Halt, Hold, Rebalance"),
     ],
 )
 def test_broken_text_is_a_config_error(text: str, said: str) -> None:

@@ -136,7 +136,8 @@ def test_the_largest_allowed_order_breaks_no_limit_and_one_lot_more_does(size_ra
 
     def broken(order_raw: int) -> bool:
         value = margin.position_value_raw(held.markets[0], order_raw)
-        after = margin.with_trade(held, "ETH", order_raw, -value - -(-value // 1_000)) if order_raw else held
+        paid = max(value, value * (10_000 + LIMITS.slippage_bps) // 10_000)
+        after = margin.with_trade(held, "ETH", order_raw, -paid - -(-paid // 1_000)) if order_raw else held
         return bool(breaches(margin_state(after, LIMITS), LIMITS, spot))
 
     assert allowed % lot == 0

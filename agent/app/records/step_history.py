@@ -27,7 +27,9 @@ from agent.app.documents.steps import netting_document, tax_document
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.model import (
+    AdjustFutures,
     AdjustLiquidity,
+    Decision,
     Halt,
     Hold,
     Intent,
@@ -36,6 +38,7 @@ from agent.model import (
     Rebalance,
     RequestState,
     StepInput,
+    TopUp,
 )
 from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
@@ -302,14 +305,8 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             words.append("By the owner: a payment of a withdrawal or a stop.")
         case _ if by_hand and plan is not None:
             words.append(f"By hand: {plan.decision.reason}.")
-        case Hold(reason):
-            words.append(f"It held: {reason}")
-        case Halt(reason):
-            words.append(f"It halted: {reason}")
-        case Rebalance(reason):
-            words.append(f"It decided to rebalance: {reason}")
-        case AdjustLiquidity(reason):
-            words.append(f"It decided to move liquidity: {reason}")
+        case decision:
+            words += _decision_words(decision)
     if plan is not None:
         words += _plan_words(plan, step_input) + _tax_sentences(step_input, plan)
     words += [
@@ -325,6 +322,22 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         "words": words,
         "transactions": _transactions(intents),
     }
+
+
+def _decision_words(decision: Decision) -> list[str]:
+    match decision:
+        case Hold(reason):
+            return [f"It held: {reason}"]
+        case Halt(reason):
+            return [f"It halted: {reason}"]
+        case Rebalance(reason):
+            return [f"It decided to rebalance: {reason}"]
+        case AdjustLiquidity(reason):
+            return [f"It decided to move liquidity: {reason}"]
+        case AdjustFutures(reason):
+            return [f"It decided to send futures orders: {reason}"]
+        case TopUp():
+            return []
 
 
 def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
@@ -428,6 +441,14 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
         words += [
             f"  {n}. {composer.action_note(step_input, action)}: {action.reason}."
             for n, action in enumerate(plan.actions, 1)
+        ]
+        return words + _skipped_lines(plan, names)
+    if plan.futures is not None:
+        count = "1 order" if len(plan.futures.orders) == 1 else f"{len(plan.futures.orders)} orders"
+        words = [f"The plan: {count} of futures, expected cost {cost} {numeraire.label}."]
+        words += [
+            f"  {n}. {composer.order_note(step_input, order)}."
+            for n, order in enumerate(plan.futures.orders, 1)
         ]
         return words + _skipped_lines(plan, names)
     swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)

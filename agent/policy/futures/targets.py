@@ -10,7 +10,7 @@ from agent.margin import account as margin
 from agent.margin.sizes import size_for_notional_raw
 from agent.margin.state import breaches, margin_state
 from agent.model.futures import FuturesPolicy, MarginAccount
-from agent.units import BPS
+from agent.units import BPS, ceil_int
 
 
 class FuturesTrigger(Enum):
@@ -20,6 +20,10 @@ class FuturesTrigger(Enum):
     UTILISATION = "utilisation"
     SPOT_MULTIPLE = "spot_multiple"
     DRIFT = "drift"
+
+
+REDUCING = (FuturesTrigger.LEVERAGE, FuturesTrigger.UTILISATION, FuturesTrigger.SPOT_MULTIPLE)
+"""Triggers that only reduce."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,5 +175,37 @@ def reduction_orders(
         wanted = abs(position.size_raw) * (1 - allowed / gross)
         lots = -(-wanted.numerator // (wanted.denominator * lot))
         size = min(abs(position.size_raw), lots * lot)
+        orders[position.market] = -size if position.is_long else size
+    return orders
+
+
+def unknown_prices(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> str:
+    """Return why prices of held or targeted markets are not known; empty if they are."""
+    wanted = {target.market for target in policy.targets if target.weight_bps}
+    wanted |= {position.market for position in account.positions}
+    for market in account.markets:
+        age_s = now_s - market.index_s
+        if market.market in wanted and not 0 <= age_s <= policy.limits.index_age_s:
+            return f"the index of {market.symbol} is {age_s} s old"
+    return ""
+
+
+def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
+    """Return the orders that close positions whose liquidation is nearer than
+    `emergency_distance_bps`, or all of an account that is liquidatable; none otherwise.
+
+    Half of a position is closed at a time, as liquidators do, so that a spike that reverts costs
+    only half; then the distance is judged again.
+    """
+    near = Fraction(policy.limits.emergency_distance_bps, BPS)
+    orders = {}
+    for position in account.positions:
+        distance = margin.liquidation_distance(account, position.market)
+        if not margin.is_liquidatable(account) and (distance is None or abs(distance) >= near):
+            continue
+        lot = account.market(position.market).lot_raw
+        size = min(
+            abs(position.size_raw), ceil_int(Fraction(abs(position.size_raw), 2 * lot)) * lot
+        )
         orders[position.market] = -size if position.is_long else size
     return orders

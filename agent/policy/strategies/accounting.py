@@ -195,8 +195,8 @@ IntentStep = Callable[[Intent], StepInput | None]
 """Source of the step of a trade; None if the trade was not the strategies', or its step is
 unknown.
 """
-_OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY)
-"""Transactions that trade nothing: they change only reserves."""
+_OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY, IntentKind.FUTURES)
+"""Transactions that trade no token of a strategy: they change only reserves."""
 _CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 
 

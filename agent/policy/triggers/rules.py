@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.errors import ConfigError, Refused
 from agent.model import (
+    AdjustFutures,
     AdjustLiquidity,
     AnyOf,
     AssetDrift,
@@ -308,7 +309,7 @@ def needs_past_blocks(step: StepInput, decided: Callable[[StepInput], object]) -
     if step.policy.confirm_blocks == 0 or step.snapshot.past:
         return False
     alone = decided(replace(step, policy=replace(step.policy, confirm_blocks=0)))
-    return isinstance(alone, Rebalance | AdjustLiquidity)
+    return isinstance(alone, Rebalance | AdjustLiquidity | AdjustFutures)
 
 
 def _then(

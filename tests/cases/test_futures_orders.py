@@ -1,0 +1,137 @@
+"""Whole steps that open, reduce and hold futures, with the deployed contracts and the real signer."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps, wad_of_price_x96
+from agent.margin import account as margin
+from agent.model import AdjustFutures, IntentKind, IntentState
+from tests.support import agents
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import WAD, later, perps_on, read_now
+
+TWO = {"WETH": "60%", "WBTC": "-40%"}
+
+
+@pytest.fixture
+def perps(anvil_chain: LocalChain) -> LocalPerps:
+    """A wallet on its spot targets, with 10,000 of margin."""
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    found = perps_on(anvil_chain)
+    found.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
+    return found
+
+
+def kinds(outcome: StepOutcome) -> list[IntentKind]:
+    return [intent.kind for intent in outcome.transactions]
+
+
+def orders_of(outcome: StepOutcome) -> list[IntentKind]:
+    return [kind for kind in kinds(outcome) if kind is IntentKind.FUTURES]
+
+
+def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp_path: Path) -> None:
+    chain = perps.chain
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert orders_of(outcome) == [IntentKind.FUTURES] * 2, outcome.reason
+        held = read_now(perps, chain.wallet.address)
+        gross, value = margin.gross_notional_raw(held), margin.account_value_raw(held)
+        assert Fraction(19, 10) < Fraction(gross, value) < Fraction(21, 10)
+        sizes = {market.symbol: held.size_raw(market.market) for market in held.markets}
+        assert sizes["WETH"] > 0 > sizes["WBTC"]
+        for intent in outcome.transactions:
+            assert intent.state in (IntentState.MINED, IntentState.FINAL)
+            granted = agent.context.store.journal.grant(intent.id).futures
+            assert granted is not None and intent.receipt is not None
+            [fill] = intent.receipt.fills
+            assert (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
+        history = agent.context.store.budgets.history(chain.now_s())
+        assert history.turnover_24h == 0 == history.reduced_24h
+        assert 0 < history.loss_24h < 200 * agents.USD, "fees, slippage and gas are booked"
+        assert agent.context.store.journal.unbooked() == ()
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
+
+
+def test_a_dry_run_shows_the_orders_and_sends_nothing(perps: LocalPerps, tmp_path: Path) -> None:
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:
+        before = agents.purse(perps.chain)
+        outcome = agent.rebalance(send=False)
+        assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+        assert isinstance(outcome.decision, AdjustFutures)
+        assert outcome.plan is not None and outcome.plan.futures is not None
+        assert len(outcome.plan.futures.orders) == 2
+        assert {verdict.guard for verdict in outcome.plan.verdicts} >= {"futures_state", "index_age", "basis", "reduction_per_day"}
+        assert agents.purse(perps.chain) == before
+        assert read_now(perps, perps.chain.wallet.address).positions == ()
+
+
+def opened(perps: LocalPerps, sizes: dict[str, int]) -> None:
+    """The wallet trades by hand."""
+    for symbol, size in sizes.items():
+        perps.trade(perps.chain.wallet.address, symbol, size)
+
+
+def pool_price(perps: LocalPerps, symbol: str) -> Fraction:
+    """Price of the market's pool now."""
+    base = perps.markets[symbol].base
+    return Fraction(wad_of_price_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 0).call()), WAD)
+
+
+def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:
+    """The index falls, the whale sells until the pool follows, and half an hour passes."""
+    chain, whale = perps.chain, perps.chain.whale.address
+    price = chain.books.prices_usd[symbol] * (1 - share)
+    perps.deposit(whale, 5_000_000 * 10**6)
+    for _ in range(60):
+        if pool_price(perps, symbol) <= price * Fraction(1_005, 1_000):
+            break
+        chain.node.mine_at(chain.now_s() + 30)
+        perps.trade(whale, symbol, -10 * WAD)
+    chain.node.mine_at(chain.now_s() + 2_000)
+    perps.set_index(symbol, price)
+
+
+def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, wallet = perps.chain, perps.chain.wallet.address
+    price = chain.books.prices_usd["WETH"]
+    opened(perps, {"WETH": int(Fraction(27_000, 1) / price * WAD)})
+    crash(perps, "WETH", Fraction(12, 100))
+    before = read_now(perps, wallet)
+    was = margin.leverage(before)
+    assert was is not None and was > 3
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, {"WETH": "100%"}), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert orders_of(outcome), outcome.reason
+        held = read_now(perps, wallet)
+        now = margin.leverage(held)
+        assert now is not None and now <= 3, outcome.reason
+        assert 0 < held.size_raw(perps.markets["WETH"].base) < before.size_raw(perps.markets["WETH"].base)
+        history = agent.context.store.budgets.history(chain.now_s())
+        assert history.reduced_24h > 0 == history.turnover_24h
+
+
+def test_a_stale_index_trades_nothing_and_says_why(perps: LocalPerps, tmp_path: Path) -> None:
+    chain = perps.chain
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, TWO, index_age="1m"), EVEN) as agent:
+        chain.node.mine_at(chain.now_s() + 120)
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert (outcome.kind, outcome.transactions) == (OutcomeKind.HOLD, ()), outcome.reason
+        assert "futures: no order, the index of WETH is" in outcome.reason
+    later(perps, 60)
+
+
+def test_a_declined_plan_changes_no_position(perps: LocalPerps, tmp_path: Path) -> None:
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=lambda _: False)
+        assert (outcome.kind, outcome.transactions) == (OutcomeKind.DECLINED, ())
+        assert read_now(perps, perps.chain.wallet.address).positions == ()

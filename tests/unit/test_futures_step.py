@@ -1,0 +1,143 @@
+"""The futures layer in decide, guards and failures: what reduces goes first, what opens waits, no limit is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent import codec, guards
+from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder
+from agent.planning.proposals import rebalance
+from agent.policy import failures
+from agent.policy.decide import decide
+from tests.support.builders import NOW_S, step_input, with_snapshot
+from tests.support.plans import evidence
+from tests.unit.test_margin_account import E18, account, market
+
+LIMITS = FuturesLimits(30_000, 9_000, 10_000, 0, 500, 100, 500, 200, 300, 500, 600, 20_000)
+POLICY = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, LIMITS)
+EVEN = {"WETH": 5_000, "USDC": 5_000}
+
+
+def book(collateral: int, eth: int = 0, **changes: object) -> MarginAccount:
+    """ETH at 2,000, of `eth` base units held."""
+    held = account(collateral, {"ETH": eth} if eth else {}, market("ETH"))
+    fields = {"index_s": NOW_S - 60} | changes
+    return replace(held, markets=tuple(replace(one, **fields) for one in held.markets))  # type: ignore[arg-type]
+
+
+def step_of(held: MarginAccount | None, policy: FuturesPolicy | None = POLICY, **history: object) -> StepInput:
+    step = replace(with_snapshot(step_input(values=EVEN), futures=held), futures=policy)
+    return replace(step, history=replace(step.history, **history))  # type: ignore[arg-type]  # keywords are field names
+
+
+OVER = book(10_000, 20 * E18)
+"""4x where 3x is allowed."""
+EMPTY = book(10_000)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [{}, {"failures_stop": True}, {"reverts_in_row": 5}, {"last_rebalance_s": NOW_S - 1}, {"turnover_24h": Fraction(10**12)}],
+    ids=["plain", "failures stop", "reverts", "cooldown", "turnover"],
+)
+def test_nothing_but_a_stop_or_a_fault_holds_a_reduction_back(history: dict[str, object]) -> None:
+    step = step_of(OVER, **history)
+    found = rebalance(step)
+    assert isinstance(found.decided.decision, AdjustFutures) and found.decided.decision.is_reducing
+    assert found.plan is not None and found.plan.futures is not None
+    assert all(order.is_reduce_only and order.size_raw < 0 for order in found.plan.futures.orders)
+    refusing = [one for one in guards.judge(step, found.plan, evidence(step, found.plan)) if not one.passed]
+    assert [one.guard for one in refusing] == []
+
+
+def test_a_stopped_agent_reduces_nothing() -> None:
+    assert not isinstance(decide(step_of(OVER, stopped="by the owner")).decision, AdjustFutures)
+
+
+def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
+    skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
+    for held, first in ((OVER, AdjustFutures), (EMPTY, Rebalance)):
+        step = replace(with_snapshot(skewed, futures=held), futures=POLICY)
+        assert isinstance(decide(step).decision, first)
+    assert isinstance(decide(step_of(EMPTY)).decision, AdjustFutures)
+
+
+@pytest.mark.parametrize("history", [{"failures_stop": True}, {"reverts_in_row": 3}])
+def test_an_opening_waits_while_failures_stop_rebalances(history: dict[str, object]) -> None:
+    assert isinstance(decide(step_of(EMPTY, **history)).decision, Hold)
+
+
+def test_an_account_or_an_index_that_is_not_known_orders_nothing_and_says_why() -> None:
+    stale = decide(step_of(book(10_000, 20 * E18, index_s=NOW_S - 10_000))).decision
+    assert isinstance(stale, Hold) and "futures: no order, the index of ETH is" in stale.reason
+    unknown = with_snapshot(step_of(None), futures_unknown="free margin could not be read")
+    assert "futures: no order, free margin could not be read" in decide(unknown).decision.reason
+
+
+def test_without_futures_nothing_changes_and_nothing_is_written() -> None:
+    step = step_of(None, None)
+    assert decide(step) == decide(step_input(values=EVEN))
+    plan = rebalance(step_input(values={"WETH": 8_000, "USDC": 2_000})).plan
+    assert plan is not None
+    assert "futures" not in codec.to_jsonable(plan)
+    assert "reduced_24h" not in codec.to_jsonable(step)["history"]
+    assert len(guards.judge(step, plan, evidence(step, plan))) == len(guards.table.GUARDS)
+
+
+def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
+    failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
+    found = rebalance(step_of(OVER, failed_exits=failed))
+    assert isinstance(found.decided.decision, Hold)
+    assert "ETH: its orders failed or were refused; tried again at" in found.decided.decision.reason
+    refused = failures.with_refused_markets(step_of(OVER), {"ETH": NOW_S})
+    assert isinstance(rebalance(refused).decided.decision, Hold)
+
+
+def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:
+    """The step's plan with its first order changed."""
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None
+    orders = (change(plan.futures.orders[0]), *plan.futures.orders[1:])
+    return replace(plan, futures=replace(plan.futures, orders=orders))
+
+
+@pytest.mark.parametrize(
+    ("step", "change", "guard"),
+    [
+        (step_of(EMPTY), lambda one: replace(one, size_raw=one.size_raw * 2, bound_raw=one.bound_raw * 2), "futures_state"),
+        (step_of(EMPTY), lambda one: replace(one, bound_raw=one.bound_raw + 1), "order_bound"),
+        (step_of(OVER), lambda one: replace(one, bound_raw=one.bound_raw - 1), "order_bound"),
+        (step_of(OVER), lambda one: replace(one, bound_raw=0), "order_bound"),
+        (step_of(OVER), lambda one: replace(one, size_raw=-25 * E18, bound_raw=50_000 * E18), "futures_state"),
+        (step_of(OVER, reduced_24h=Fraction(20_000 * 10**6)), lambda one: one, "reduction_per_day"),
+    ],
+    ids=["leverage", "buy bound", "sale bound", "no bound", "turned position", "budget"],
+)  # fmt: skip
+def test_each_limit_of_futures_orders_refuses_by_its_guard(step: StepInput, change: Callable[[PerpOrder], PerpOrder], guard: str) -> None:
+    plan = planned(step, change)
+    refusing = {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+    assert guard in refusing
+
+
+@pytest.mark.parametrize(
+    ("held", "guard"), [(book(10_000, index_s=NOW_S - 601), "index_age"), (book(10_000, mark=Fraction(2_200)), "basis")]
+)
+def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(held: MarginAccount, guard: str) -> None:
+    plan = rebalance(step_of(EMPTY)).plan
+    assert plan is not None
+    step = step_of(held)
+    refusing = {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+    assert guard in refusing
+
+
+def test_an_emergency_that_the_account_does_not_show_is_refused() -> None:
+    step = step_of(OVER)
+    plan = planned(step, lambda one: one)
+    assert plan.futures is not None
+    plan = replace(plan, futures=replace(plan.futures, is_emergency=True))
+    assert "order_bound" in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
