@@ -47,7 +47,7 @@ class PriceTable:
 
     @property
     def interval_s(self) -> int:
-        """Median distance of two bars, seconds."""
+        """Median interval between bars, seconds."""
         return int(np.median(np.diff(self.times_s)))
 
     @property
@@ -177,8 +177,8 @@ PARQUET = b"PAR1"
 
 
 def why_unreadable(path: Path) -> str:
-    """Return why a file cannot be read as a table: its encoding, its quotes, or the first row that
-    does not fit.
+    """Return why a file cannot be read as a table: encoding, quotes, or the first row with too many
+    cells.
     """
     try:
         data = path.read_bytes()

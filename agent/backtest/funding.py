@@ -31,7 +31,8 @@ HIGH_YEARLY_RATE = 1.0
 
 
 GAP = 1.5
-"""Tolerance of the usual distance: the times of venues deviate by moments."""
+"""Factor by which an interval may differ from the usual one; the times of venues deviate slightly.
+"""
 
 
 Times = NDArray[np.int64]
@@ -49,7 +50,7 @@ class FundingRateSeries:
 
     @property
     def usual_s(self) -> int:
-        """Median distance of two times, seconds; 0 for a single time."""
+        """Median interval between times, seconds; 0 for a single time."""
         return int(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0
 
 

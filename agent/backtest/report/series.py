@@ -26,7 +26,7 @@ MOST_POINTS = 2_400
 """Points of a chart about 800 pixels wide; each column keeps its ends and extremes."""
 WINDOW_S = 90 * DAY_S
 FEWEST_SAMPLES = 20
-"""Days of a rolling window."""
+"""Minimum number of samples of a rolling window, and of days for annualised growth."""
 
 
 def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:

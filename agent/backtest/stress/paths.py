@@ -37,8 +37,8 @@ class PathMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReturnHistory:
-    """Source of paths: log returns by bar and asset, the prices that paths start at, and the
-    distance of bars in seconds.
+    """Source of paths: log returns by bar and asset, the prices at which paths start, and the
+    interval of bars in seconds.
 
     `left_out` counts the bars without a return, because an asset had no price at or before them.
     """

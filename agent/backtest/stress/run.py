@@ -59,8 +59,8 @@ policy of bands alone.
 
 @dataclass(frozen=True, slots=True)
 class StressSpec:
-    """Size of the test: `paths` of each method by the kernel, `step_paths` by the live step for
-    each scenario, `bars` long.
+    """Size of the test: `paths` of each method by the kernel and `step_paths` for each scenario by
+    the live step, each `bars` long.
 
     `block` is the mean block length, None by the rule of Politis & White. Without `drift` prices
     have no mean growth. With `named` every scenario was requested by name; otherwise inapplicable

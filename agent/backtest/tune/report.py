@@ -268,7 +268,9 @@ def _last(tuned: TuneResult) -> ReportSection:
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
     }
     return ReportSection(
-        "The last quarter", ("The search never used it. All claims are about it.",), (figure,)
+        "The last quarter",
+        ("The search did not use this quarter; all claims refer to it.",),
+        (figure,),
     )
 
 

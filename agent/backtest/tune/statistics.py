@@ -45,8 +45,8 @@ class DeflatedSharpe:
 
 @dataclass(frozen=True, slots=True)
 class OverfittingEstimate:
-    """Frequency with which the best of one half of the data was below the median in the other, over
-    `ways` to halve `blocks` equal pieces.
+    """Share of the `ways` to halve `blocks` equal pieces of the data in which the best setting of
+    one half was below the median in the other.
     """
 
     probability: float
@@ -384,7 +384,7 @@ def compare_neighbours(
     choices: Sequence[PolicyChoice], objective: Floats, best: int
 ) -> NeighbourComparison | None:
     """Compare the best setting with its neighbours: the next width of the same kind, the next
-    interval, any other destination or allocator.
+    interval, and every other destination and allocator.
 
     None without neighbours.
     """
