@@ -215,7 +215,9 @@ def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Netti
 
 
 class DecisionDocument(TypedDict):
-    kind: Annotated[str, one_of("hold", "rebalance", "halt", "adjustliquidity", "topup")]
+    kind: Annotated[
+        str, one_of("hold", "rebalance", "halt", "adjustliquidity", "topup", "adjustfutures")
+    ]
     reason: str
     codes: NotRequired[list[str]]
     outcome: NotRequired[str]
