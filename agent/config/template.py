@@ -561,9 +561,9 @@ def _futures(template: PortfolioTemplate) -> str:
     if template.futures is None:
         return ""
     return (
-        f"# Its bound on futures is {template.futures} times spot value in notional. trimtab trades no"
-        " futures yet:\n"
-        "# nothing reads this, and nothing but spot is traded.   futures_notional ="
+        f"# Its bound on futures is {template.futures} times spot value in notional. Templates configure"
+        " no futures:\n"
+        "# nothing reads this; see [futures].   futures_notional ="
         f' "{template.futures}x"\n'
     )
 

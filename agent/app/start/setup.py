@@ -434,7 +434,7 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
 
 
 NO_FUTURES = (
-    "trimtab trades no futures yet: this bound is written as a comment and nothing reads it"
+    "templates configure no futures: this bound is written as a comment and nothing reads it"
 )
 
 
