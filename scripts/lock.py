@@ -17,9 +17,10 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 PLAIN = ("--generate-hashes", "--no-emit-index-url", "--no-header", "--python-version", "3.11")
-# uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py). A lock
-# can say so, a package cannot.
-OVERRIDE = "web3>=7,<8"
+# uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py);
+# hyperliquid-python-sdk 0.24.0 asks for eth-utils below 6 and runs on it
+# (agent/venues/hyperliquid/signing.py). A lock can say so, a package cannot.
+OVERRIDES = ("web3>=7,<8", "eth-utils>=6,<7")
 WEB3_6 = (
     "web3==6.20.4",
     "eth-account==0.11.3",
@@ -59,10 +60,12 @@ def write_all(upgrade: list[str]) -> None:
         for word in (["--upgrade"] if name == "all" else ["--upgrade-package", name])
     ]
     same = ("--universal", "--no-annotate", "--constraint", "requirements.lock")
-    every = extras("uniswap-python", "local", "analysis", "cluster", "build", "test", "dev")
+    every = extras(
+        "uniswap-python", "hyperliquid", "local", "analysis", "cluster", "build", "test", "dev"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         override = Path(scratch) / "override.txt"
-        override.write_text(OVERRIDE + "\n")
+        override.write_text("\n".join(OVERRIDES) + "\n")
         overridden = ("--override", str(override))
         compiled("requirements.lock", "pyproject.toml", *every, *overridden, "--universal", *newer)
         lock = REPO / "requirements.lock"

@@ -47,6 +47,9 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.futures_backtests import FuturesBookOptions as FuturesBookOptions
     from agent.app.futures_backtests import backtest_futures as backtest_futures
     from agent.app.futures_backtests import futures_backtest_document as futures_backtest_document
+    from agent.app.futures_backtests import futures_stress_seconds as futures_stress_seconds
+    from agent.app.futures_backtests import prepare_futures_stress as prepare_futures_stress
+    from agent.app.futures_backtests import stress_futures as stress_futures
     from agent.app.local import demo_world as demo_world
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain
@@ -70,6 +73,7 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.paper import always_confirm as always_confirm
     from agent.app.paper import on_paper as on_paper
     from agent.app.paper import open_paper as open_paper
+    from agent.app.positions.futures import futures_layer as futures_layer
     from agent.app.positions.liquidity import LiquidityReport as LiquidityReport
     from agent.app.positions.liquidity import forget_position as forget_position
     from agent.app.positions.liquidity import liquidity as liquidity

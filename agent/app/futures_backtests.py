@@ -1,4 +1,4 @@
-"""Backtests of a futures book, from a price file and command-line options."""
+"""Backtests and margin-call stress of a futures book, from a price file and command-line options."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,16 @@ from agent.backtest.futures.simulate import (
     FuturesResult,
     FuturesSettings,
     Progress,
+    settings_digest,
     simulate_futures,
 )
+from agent.backtest.futures.stress import (
+    FuturesSeverity,
+    FuturesStressSpec,
+    StressedBook,
+    run_futures_stress,
+)
+from agent.backtest.futures.stress import Progress as StressProgress
 from agent.backtest.report.series import growth_of_indices, performance
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import MAX_AGE_BARS
@@ -376,6 +385,109 @@ def _spot_values(spot: SimulationResult, table: PriceTable) -> tuple[Fraction, .
     newest = np.searchsorted(spot.times_s, table.times_s, side="right") - 1
     values = spot.equity[np.maximum(newest, 0)].tolist()
     return tuple(Fraction(str(value)) * UNIT for value in values)
+
+
+# --- Stress.
+
+
+USUAL_BARS = 240
+SECONDS_PER_BAR = 0.001
+"""Of both books, measured; at most."""
+
+
+class StressedBookDocument(TypedDict):
+    """One book over the paths of a case. Losses are shares of the start value; a gain is
+    negative.
+    """
+
+    mean_loss: str
+    worst_loss: str
+    liquidated_paths: int
+    longest_above_limit: int
+
+
+class FuturesCaseDocument(TypedDict):
+    """A scenario over its paths."""
+
+    name: str
+    paths: int
+    agent: StressedBookDocument
+    held: StressedBookDocument
+
+
+class FuturesStressDocument(TypedDict):
+    """The futures part of `stress`: what each scenario takes from the agent's book, and from the
+    same first orders held.
+    """
+
+    bars: int
+    start_value: str
+    max_leverage: str
+    cases: list[FuturesCaseDocument]
+    config_hash: str
+    data_hash: str
+    seed: int
+    versions: dict[str, str]
+
+
+def prepare_futures_stress(
+    prices: Path,
+    options: FuturesBookOptions,
+    market: MarketOptions,
+    portfolio: PortfolioOptions,
+    *,
+    bars: int,
+    paths: int,
+    seeds: int,
+) -> FuturesStressSpec:
+    """Return the stress test of a book; without `bars` 240, or all of a shorter file. Raises
+    ConfigError naming the option.
+    """
+    table, _ = load_futures_market(prices, options, portfolio, None)
+    settings = options.settings(table.interval_s, market)
+    bars = bars or min(USUAL_BARS, table.bars)
+    return FuturesStressSpec(table, settings, FuturesSeverity(), bars, paths, seeds)
+
+
+def futures_stress_seconds(spec: FuturesStressSpec) -> float:
+    """Return the estimated duration on one core."""
+    return SECONDS_PER_BAR * spec.simulated_bars
+
+
+def stress_futures(
+    spec: FuturesStressSpec, progress: StressProgress | None = None
+) -> FuturesStressDocument:
+    """Run the stress test, and return its document. Raises ConfigError."""
+    cases = run_futures_stress(spec, progress)
+    settings = spec.settings
+    parts = (settings_digest(settings), repr(spec.severity), spec.bars, spec.paths, spec.seeds)
+    return {
+        "bars": spec.bars,
+        "start_value": _coins(settings.collateral_raw + settings.reserve_raw),
+        "max_leverage": _multiple(settings.policy.limits.max_leverage_bps / BPS),
+        "cases": [
+            {
+                "name": one.scenario.value,
+                "paths": one.paths,
+                "agent": _stressed_book(one.agent),
+                "held": _stressed_book(one.held),
+            }
+            for one in cases
+        ],
+        "config_hash": sha256(repr(parts).encode()).hexdigest(),
+        "data_hash": spec.table.digest,
+        "seed": settings.seed,
+        "versions": dict(library_versions()),
+    }
+
+
+def _stressed_book(book: StressedBook) -> StressedBookDocument:
+    return {
+        "mean_loss": f"{book.mean_loss:.6f}",
+        "worst_loss": f"{book.worst_loss:.6f}",
+        "liquidated_paths": book.liquidated,
+        "longest_above_limit": book.longest_above,
+    }
 
 
 def _positive(text: str, option: str) -> int:

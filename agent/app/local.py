@@ -18,6 +18,7 @@ from agent.errors import ConfigError
 from agent.files import replace_file
 from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_eth_tester
 from agent.localchain.market import serve
+from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_text
 from agent.localchain.world import CONFIG_MARKER, LiquidityRange, V2Spec, V3Spec
 from agent.units import floor_int
 
@@ -31,9 +32,13 @@ COOLDOWN = "10s"
 
 
 def serve_localchain(
-    port: int, write_config: Path | None, tell: Callable[[LocalChainDocument], None]
+    port: int,
+    write_config: Path | None,
+    tell: Callable[[LocalChainDocument], None],
+    *,
+    futures: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2.
 
     `tell` is called once everything is ready and the config's contracts are pinned in its store.
     Raises ConfigError if the port is in use, or if a config or store exists that no served chain
@@ -58,7 +63,24 @@ def serve_localchain(
             }
         )
 
-    serve(port, None, ready)
+    serve(port, None, ready, open_futures if futures else None)
+
+
+FUTURES_MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
+FUTURES_WEIGHTS = {"WETH": "60%", "WBTC": "-40%"}
+FUTURES_COLLATERAL, FUTURES_DEPOSIT = "USDC", 2_000
+FUTURES_POSITIONS = {"WETH": Fraction(2, 5), "WBTC": Fraction(-1, 100)}
+"""Sizes of the wallet's first positions: off their targets, so that there is something to plan."""
+
+
+def open_futures(chain: LocalChain) -> None:
+    """Deploy Perpetual Protocol v2, deposit for the wallet and open its first positions."""
+    perps = LocalPerps(chain, FUTURES_COLLATERAL, FUTURES_MARKETS)
+    wallet = chain.wallet.address
+    perps.deposit(wallet, FUTURES_DEPOSIT * perps.collateral.unit)
+    for symbol, size in FUTURES_POSITIONS.items():
+        perps.trade(wallet, symbol, int(size * WAD))
+    chain.perps = perps
 
 
 def move_market(port: int, moves: list[str]) -> dict[str, Any]:
@@ -124,6 +146,8 @@ def publish(chain: LocalChain, path: Path) -> None:
     text = chain.config_text(f"sqlite:///{store.name}").replace(
         'cooldown = "1h"', f'cooldown = "{COOLDOWN}"'
     )
+    if chain.perps is not None:
+        text += futures_text(chain.perps, FUTURES_WEIGHTS)
     replace_file(draft, text.encode())
     try:
         pin_all(load_config(draft))

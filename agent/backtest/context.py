@@ -191,8 +191,8 @@ def code_hash(address: str) -> str:
 
 
 class SimulatedComposer(RouterComposer):
-    """RouterComposer whose router swaps in every pool that is paid first by the call for a Uniswap
-    V2 pair, so that a pool kind can be back-tested before the live agent trades it.
+    """RouterComposer that encodes swaps in pools paid first like those of a Uniswap V2 pair, so
+    that a pool kind can be back-tested before the live agent supports it.
     """
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:

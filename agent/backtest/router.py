@@ -64,11 +64,11 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
 
 
 APPROVE_UNITS = 46_000
-"""An approval of a plain ERC-20 token, as measured on the embedded chain."""
+"""Gas of an approval of a plain ERC-20 token, as measured on the embedded chain."""
 UNWRAP_UNITS = 30_000
 """Gas of WETH9.withdraw by the wallet."""
 CANCEL_UNITS = 21_000
-"""A transfer of zero value."""
+"""Gas of a transfer of zero value."""
 FAILED_UNITS = 60_000
 """Gas of a swap that reverts, about what SwapRouter02 uses until a minimum is missed."""
 

@@ -57,8 +57,8 @@ class DueBarFinder:
     """Finds the next bar at which a trade may be due, for policies of bands or of one schedule
     alone; for other policies every bar is due.
 
-    Under bands a bar is quiet while every weight is inside its band by more than BAND_MARGIN, under
-    a schedule while no review is due: there `decide` holds, and its stored state does not change.
+    With bands, a bar is quiet if every weight is inside its band by more than BAND_MARGIN; with a
+    schedule, if no review is due. At quiet bars `decide` would hold and change no stored state.
     While a price is stale `decide` halts; the first of those bars is evaluated, or all of them if
     the simulation continues without the asset. Prices of a bar are compared with the current
     holdings, so no later bar counts.

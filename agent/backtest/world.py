@@ -36,7 +36,8 @@ from agent.model.strategies import Strategy
 from agent.units import BPS, PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
 
-# --- Pools of stated depth around a recorded price, after arbitrage over a whole bar.
+# --- Pools at a bar: synthetic ones of a given depth at the recorded price, and recorded V3 pools
+# arbitraged to it.
 
 
 UINT112_MAX = 2**112 - 1
@@ -46,15 +47,15 @@ def make_pool(
     form: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int
 ) -> Pool:
     """Return a pool in which one base unit of `token` costs `price` base units of `money`, with
-    `depth_raw` of `money`. `form` is a key of FORMS. Raises ConfigError if the amounts do not fit
-    the contract.
+    `depth_raw` of `money`. `form` is a key of FORMS. Raises ConfigError if a reserve is zero or
+    exceeds uint112.
     """
     other_raw = floor_int(depth_raw / price)
     if not 0 < other_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
         raise ConfigError(
-            f"--depth: {depth_raw} base units of {money.label} beside {other_raw} of {token.label}"
-            " do not fit a contract",
-            "choose another depth: both sides are 1 base unit or more, and below 2^112",
+            f"--depth: reserves of {depth_raw} base units of {money.label} and {other_raw} of"
+            f" {token.label} are out of range",
+            "choose a depth with reserves of at least 1 base unit and less than 2^112",
         )
     first = int(token.address, 16) < int(money.address, 16)
     tokens, reserves, price0 = (token, money), (other_raw, depth_raw), price
@@ -71,8 +72,8 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     """Read a JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and
     `tick_data` by tick: [gross, net, …].
 
-    It must list every initialised tick. Raises ConfigError for another format, and for ticks that
-    do not sum to the stated liquidity and to zero in all.
+    `tick_data` must have every initialised tick. Raises ConfigError for another format, and unless
+    net liquidity sums to `liquidity` up to the current tick and to zero over all ticks.
     """
     try:
         made = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
@@ -135,8 +136,8 @@ def arbitrage_pool(pool: V3Pool, price: Ratio) -> V3Pool:
     """Return the pool after a swap to `price` (token1 per base unit of token0), over every tick in
     between.
 
-    Real arbitrage stops a fee short of it on either side. Raises ConfigError for a price outside
-    the pool's range.
+    Real arbitrage stops one fee short of the price. Raises ConfigError for a price outside the
+    pool's range.
     """
     wanted_x96 = isqrt(floor_int(price * 2**192))
     if not MIN_SQRT_RATIO < wanted_x96 < MAX_SQRT_RATIO:
@@ -290,8 +291,9 @@ class SimulatedWorld:
         return Head(CHAIN_ID, self.block, block_hash(self.block), self.now_s(), self.gas_wei)
 
     def advance_to(self, bar: int) -> None:
-        """Advance to a bar: set its prices, trade pools to them, which ends the impact of the
-        wallet's own trades, and apply its transfers. Raises EndOfPrices after the last bar.
+        """Advance to a bar: set its prices, reset the pools to them, and apply the transfers due.
+        The impact of the wallet's trades ends with their bar. Raises EndOfPrices after the last
+        bar.
         """
         if bar >= self.table.bars:
             raise EndOfPrices
@@ -321,7 +323,9 @@ class SimulatedWorld:
         self.block += 1
 
     def quoted(self, token: str, bar: int) -> Fraction:
-        """Return the close of a token in the table's unit; 1 for a numeraire that is this unit."""
+        """Return the close of a token in the table's unit; 1 for a token without a column, which is
+        that unit.
+        """
         column = self.columns.get(token)
         return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
 
@@ -422,8 +426,8 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     reserves.
 
     The share of an asset with a pending entry order starts as numeraire, if that is an asset.
-    Weights of strategies replace the targets. Raises ConfigError if the value buys none of an
-    asset.
+    Weights of strategies replace the targets. Raises ConfigError if an asset's share is less than
+    one base unit.
     """
     portfolio, settings, money = world.wanted.portfolio, world.settings, world.money.address
     whole = settings.start_value * 10**portfolio.numeraire.decimals
@@ -442,8 +446,8 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
         bought = floor_int(whole * targets[asset.token.address] / BPS / world.prices[token])
         if targets[asset.token.address] and not bought:
             raise ConfigError(
-                f"--value: {float(settings.start_value):g} buys no {asset.token.label} of"
-                f" {asset.token.decimals} decimals",
+                f"--value: {float(settings.start_value):g} is too little for one base unit of"
+                f" {asset.token.label} ({asset.token.decimals} decimals)",
                 "raise --value, or check --decimals",
             )
         found[token] += bought
@@ -452,5 +456,5 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
 
 
 def _strategy_target_bps(one: Strategy, token: str) -> Fraction:
-    """Return the weight of a token across strategies, bps of the whole."""
+    """Return the part of the portfolio that one strategy targets in a token, bps."""
     return Fraction(one.share_bps * dict(one.weights_bps).get(token, 0), BPS)

@@ -1,4 +1,4 @@
-"""Endpoint pool: parallel requests, health and backoff, an early end once enough have answered."""
+"""Endpoint pool: parallel requests, health scores, backoff, and a grace period after a quorum."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOW_S = 1.0
 
 
 class Circuit(Enum):
-    """Circuit-breaker state of an endpoint; it decides if the endpoint is queried."""
+    """Circuit-breaker state of an endpoint: whether it is queried."""
 
     CLOSED = "in service"
     TRIAL = "on trial"
@@ -62,7 +62,9 @@ class EndpointHealth:
         self.lagging = False
 
     def success(self, took_s: float) -> None:
-        """Record an answer; a refusal of a single call is one. The quorum judges its content."""
+        """Record an answered request, even if it refuses single calls. Contents are compared by
+        quorum.
+        """
         self._decay()
         self._good += 1
         self._took += took_s
@@ -84,20 +86,20 @@ class EndpointHealth:
             self._in_a_row = 0
 
     def blame(self, why: str) -> None:
-        """Record that other endpoints outvoted it. It is still queried, after the others: it may be
-        the honest one.
+        """Record an answer that differs from the others. Only the score falls; the endpoint stays
+        in service, since it may be the honest one.
         """
         self._decay()
         self._bad += 1
         self._why = why
 
     def lags(self, why: str) -> None:
-        """Record a lag: until it has caught up, its answers about blocks do not count."""
+        """Record a lag: the endpoint's answers about blocks do not count until it has caught up."""
         self.blame(why)
         self.lagging = True
 
     def caught_up(self) -> None:
-        """Record that its newest block is as new as the others'."""
+        """Record that the endpoint no longer lags."""
         self.lagging = False
 
     @property
@@ -148,7 +150,7 @@ class EndpointHealth:
         self._at = now
 
 
-# --- The pool: one question to all endpoints at once.
+# --- The pool: parallel queries of all endpoints.
 
 
 T = TypeVar("T")
@@ -197,7 +199,7 @@ class Endpoint:
             state = self.health.state
             if state.circuit is Circuit.WAIT:
                 raise EndpointResting(
-                    f"{self.name} is rate limiting, {state.rest_s:.0f} s more: {state.why}",
+                    f"{self.name} is rate limited for {state.rest_s:.0f} s more: {state.why}",
                     code=ErrorCode.RATE_LIMIT,
                 )
             started = self._now()
@@ -241,7 +243,7 @@ class EndpointPool:
         max_lag_blocks: int = MAX_LAG_BLOCKS,
         grace_s: float = GRACE_S,
     ) -> None:
-        """Raise ConfigError if the endpoints are of too few operators."""
+        """Raise ConfigError if the endpoints belong to fewer than `min_operators` operators."""
         self.endpoints = tuple(
             line if isinstance(line, Endpoint) else Endpoint(line) for line in lines
         )
@@ -252,7 +254,7 @@ class EndpointPool:
         known = sorted(operators_of(self.endpoints))
         if len(known) < max(1, min_operators):
             raise ConfigError(
-                f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}),"
+                f"chain.rpc has endpoints of {len(known)} operator(s) ({', '.join(known)}), but"
                 f" {min_operators} must agree",
                 "add an endpoint of another operator, or name the only one in"
                 " chain.single_operator",
@@ -285,7 +287,7 @@ class EndpointPool:
         answers: dict[Endpoint, T] = {}
         results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
         for endpoint in queried[1:]:
-            # daemon threads: a hanging thread blocks neither the step nor the exit of the process
+            # daemon threads: a hanging request does not keep the process alive
             threading.Thread(target=_run, args=(question, endpoint, results), daemon=True).start()
         if len(queried) == 1:
             _run(question, queried[0], results)
@@ -317,8 +319,8 @@ class EndpointPool:
         return PollResult(in_order, lost)
 
     def require(self, poll: PollResult[T]) -> None:
-        """Raise unless enough operators answered: OperatorNeeded if every failure needs a person,
-        else Retryable.
+        """Raise unless enough operators answered: OperatorNeeded if every failure is one, else
+        Retryable.
         """
         if len(poll.operators) >= self.min_operators:
             return
@@ -357,8 +359,8 @@ class EndpointPool:
         return [(endpoint.operator, endpoint.health.state) for endpoint in self.endpoints]
 
     def _in_service(self, candidates: Sequence[Endpoint]) -> list[Endpoint]:
-        """Return endpoints neither resting nor busy; those too if too few operators would remain.
-        An endpoint that requested a pause is never queried.
+        """Return the candidates that are neither resting nor busy; if they have too few operators,
+        the resting and busy ones too. An endpoint that is rate limiting is never returned.
         """
         allowed = [
             endpoint for endpoint in candidates if endpoint.health.circuit is not Circuit.WAIT

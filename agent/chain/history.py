@@ -216,9 +216,11 @@ def _twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
 
 DAY_S = 86_400
 MOST_SENT = 128
-"""Transactions of a day that are read at most; beyond them the day is unknown."""
+"""Maximum number of a day's transactions that are read; with more, the day is unknown."""
 SCANNED = 256
-"""Blocks that are read whole at most, if a node keeps no old states to locate transactions by."""
+"""Maximum number of whole blocks read from a node without old states, by which transactions would
+be located.
+"""
 BATCH = 32
 PROBES = 15
 
@@ -300,7 +302,7 @@ def recent_transactions_from(
     complete = nonces == list(range(nonce - len(nonces), nonce))
     if not complete or (since == 0 and len(nonces) != nonce):
         raise HistoryUnavailable(
-            f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h",
+            f"some of the wallet's transactions up to nonce {nonce} were not found in the last 24 h",
             code=ErrorCode.TRANSACTIONS_MISSING,
         )
     return RecentTransactions(since, _priced(line, owner, sent, feeds))

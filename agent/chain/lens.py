@@ -16,7 +16,8 @@ PAGE_BYTES = 24_576
 REQUEST_BYTES = 40_000
 """Request bytes per page: with the lens itself they stay below the 49,152 bytes of EIP-3860."""
 PAGE_GAS = 12_000_000
-"""Target gas per page, in addition to returned bytes; nodes allow a call 25 million and more."""
+"""Target gas of a page, besides that of returned bytes; nodes allow at least 25 million per call.
+"""
 TOKEN_GAS = 200_000
 """Gas cap of one call to a token or feed: proxies and rebasing tokens need up to half of it."""
 FORMAT = 1
@@ -50,7 +51,7 @@ _WHY = {
     CallStatus.NO_CODE: "there is no contract at this address",
     CallStatus.UNREAD: "the endpoint gives too little gas to read it",
     CallStatus.NOT_INITIALISED: "the pool has no price yet",
-    CallStatus.MALFORMED: "the answer is not what this kind of contract gives",
+    CallStatus.MALFORMED: "the answer does not have the format of this kind of contract",
 }
 
 

@@ -1,4 +1,4 @@
-"""Liquidity positions that the agent opened, and unsolicited positions, which never count."""
+"""Liquidity positions opened by the agent, and unsolicited positions, which are never counted."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ from agent.signing.calldata import address_from_word
 
 
 class PositionReader:
-    """ports.Reader over a ChainReader, with the current positions: those of `found`, and those
-    opened by `moves`. `known` returns the counted positions for the moves. The range of a minted
-    position comes from its transaction, and the snapshot verifies it like that of any other.
+    """ports.Reader over a ChainReader that adds the agent's current positions to each snapshot.
+    `found` are the positions known at the start, `moves` returns recorded position changes, `known`
+    the positions that count after them. The range of a minted position comes from its transaction;
+    the snapshot verifies it like any other.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ def _range(mint: LpPositionChange) -> PositionRange:
 
 
 MOST = 100
-"""Tokens of the position manager that are inspected at most: anyone can send thousands."""
+"""Maximum number of the manager's tokens that are checked: anyone can send thousands."""
 _ADDRESS = (1 << 160) - 1
 
 
@@ -103,7 +104,7 @@ class UnsolicitedPosition:
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPositions:
-    """Unsolicited positions; `more` is the number of the manager's tokens that were not checked."""
+    """Unsolicited positions. `more` is the number of manager tokens beyond MOST, left unchecked."""
 
     found: tuple[UnsolicitedPosition, ...]
     more: int

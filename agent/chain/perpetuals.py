@@ -27,9 +27,11 @@ from agent.units import Token, mul_div_down
 
 WAD = 10**18
 FUNDING_WINDOW_S = 900
-"""Window of the averages that Exchange counts funding from (ClearingHouseConfig.getTwapInterval)."""
+"""Window of the averages from which Exchange computes funding
+(ClearingHouseConfig.getTwapInterval).
+"""
 MOST_MARKETS = 10
-"""Markets per account that its list of base tokens is read for."""
+"""Maximum number of markets read from an account's list of base tokens."""
 _HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
 """Gas cap and likely gas of a view that averages prices."""
 
@@ -160,9 +162,9 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
 def read_account(scope: PerpScope, answers: Sequence[LensAnswer]) -> MarginAccount | str:
     """Return the margin account, or the reason why it is not known for certain.
 
-    Its value, maintenance and free margin are computed from the positions, and must be what the
-    contracts answer: an account with positions elsewhere, or with liquidity of its own, has other
-    figures than its known parts.
+    Value, maintenance margin and free margin are computed from the positions and must equal the
+    contracts' answers: they differ if the account has positions in other markets, or provides
+    liquidity.
     """
     questions = perp_questions(scope)
     try:

@@ -149,7 +149,7 @@ def _v2_ref(
 def _v3_shape(
     one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
 ) -> tuple[PositionRef, tuple[int, int, int] | None]:
-    """The reference, and (fee, lower, upper tick) where the token exists."""
+    """Return the reference, and (fee, lower tick, upper tick) if the token exists."""
     known, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
     # Routers have a factory too; only a position manager also has a token supply.
     if (

@@ -1,5 +1,5 @@
-"""Quorum of operators on snapshots, values and blocks, and a transport that returns agreed
-answers.
+"""Quorum of operators for snapshots, single values and blocks, and a transport that returns answers
+with a quorum.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ NO_MAJORITY_REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """One endpoint's answers about one block; `items` are those of the lens, code hashes
-    included.
-    """
+    """One endpoint's answers at one block; `items` are the lens answers, code hashes included."""
 
     operator: str
     head: Head
@@ -138,7 +136,7 @@ H = TypeVar("H", bound=Hashable)
 
 
 class NoQuorum(Retryable):
-    """Too few operators agree, so nothing is done."""
+    """Too few operators agree."""
 
 
 def quorum_size(operators: int, min_operators: int) -> int:
@@ -198,8 +196,8 @@ def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
     return sorted(values.values())[enough - 1]
 
 
-# --- Quorum on the height: a block far from one of two operators is old or false, and nothing is
-# traded on it (T19).
+# --- Quorum on the height: if too few newest blocks are close to a block, that block may be old or
+# forged, and nothing is traded on it (T19).
 
 
 def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
@@ -214,8 +212,8 @@ def height_disagreement(
     endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int
 ) -> str:
     """Return a message with each operator's height if too few newest blocks are within
-    chain.max_lag_blocks of `height`; else "". One operator then lags, or reports a block from the
-    future; the endpoints' records show which.
+    chain.max_lag_blocks of `height`; else "". An operator then lags, or reports a block from the
+    future. Records lagging and leading endpoints.
     """
     max_lag, heights = endpoint_pool.max_lag_blocks, _heights(newest)
     near = sum(abs(number - height) <= max_lag for number in heights.values())
@@ -244,7 +242,9 @@ def height_disagreement(
 
 
 def _heights(newest: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[str, int]:
-    """Return the newest block of each operator: the highest of its endpoints', or the `lowest`."""
+    """Return the newest block by operator: the highest of its endpoints, or with `lowest` the
+    lowest.
+    """
     choose = min if lowest else max
     heights: dict[str, int] = {}
     for endpoint, number in newest.items():
@@ -252,8 +252,7 @@ def _heights(newest: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[st
     return heights
 
 
-# --- Questions to all endpoints about one block: the newest one that enough operators have with an
-# equal header.
+# --- Queries of all endpoints at one block: the newest whose header enough operators agree on.
 
 
 T = TypeVar("T")
@@ -261,8 +260,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BlockAnswers(Generic[T]):
-    """Answers about one block, by endpoint. `height_disagreement` is the reason why that block may
-    be old or false, or "".
+    """Answers at one block, by endpoint. `height_disagreement` says why that block may be old or
+    forged; "" if it is neither.
     """
 
     answers: list[tuple[Endpoint, T]]
@@ -274,12 +273,12 @@ def ask_at_one_block(
     question: Callable[[Endpoint, int | None], T],
     head_of: Callable[[T], Head],
 ) -> BlockAnswers[T]:
-    """Return the answers of a quorum with an equal header. `question` takes a height, None for the
-    newest block.
+    """Return answers with equal headers from a quorum of operators. `question` is called with an
+    endpoint and a height (None: newest block).
 
-    One round suffices if enough endpoints are at the same block; else a second one is about the
-    highest block that enough of them have. Dissenters are recorded. Raises NoQuorum if they
-    disagree on its header, and as EndpointPool.require.
+    One round suffices if enough operators are at the same block. Otherwise a second round asks at
+    the highest block that enough operators have. Dissenting endpoints are recorded. Raises NoQuorum
+    if no header has a quorum, and the errors of EndpointPool.require.
     """
 
     def agreeing(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
@@ -355,7 +354,7 @@ class QuorumTransport:
         return require_result(self.name, method, self.batch([(method, params)])[0])
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """Send the batch as Transport. Raises NoQuorum if too few operators agree on a call."""
+        """See Transport. Raises NoQuorum if a call has no answer that enough operators give."""
         if not calls or len(self._endpoint_pool.endpoints) == 1:
             return self._endpoint_pool.endpoints[0].batch(calls)
         if any("latest" in params for _, params in calls):
@@ -426,7 +425,9 @@ def _key(answer: object) -> str:
 
 
 def _without_extra_fields(answer: object) -> object:
-    """Return events without fields that only some nodes add, such as the time of their block."""
+    """Reduce a list of events to address, block, data and topics, since nodes differ in the other
+    fields; return any other answer unchanged.
+    """
     if isinstance(answer, list) and all(
         isinstance(event, dict) and "topics" in event for event in answer
     ):

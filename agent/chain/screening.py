@@ -104,7 +104,7 @@ def decode_record(page: bytes) -> TrialRecord:
 
 
 def judge_trial(record: TrialRecord) -> ScreenResult:
-    """Return the finding of one trial; UNKNOWN if the pool did not lend, which more calls resolve."""
+    """Return the finding of one trial; UNKNOWN if the pool did not lend: further calls then decide."""
     if record.status in _NO_TRIAL:
         return _NO_TRIAL[record.status]
     balances = (
@@ -198,7 +198,7 @@ def _reverted(fault: RpcFault) -> bool:
 
 
 NOBODY = "0x000000000000000000000000000000007472696D"
-"""Address that no blocklist has reason to contain."""
+"""Address that no blocklist is expected to contain."""
 _PAUSED = bytes.fromhex("5c975abb")
 _LISTS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
 """isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
@@ -436,8 +436,8 @@ _SUCCESS = (TransferOutcome.TRUE, TransferOutcome.SILENT)
 
 
 def _trial_call(move: TokenMove, at: object) -> RpcCall:
-    """Return a call of TokenScreen's creation code for one token: a call keeps state between
-    tokens, and a token can prevent rollback.
+    """Return a call of TokenScreen's creation code for one token. Tokens do not share a call, since
+    state persists within it and a token can prevent rollback.
     """
     addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.address[2:])
     packed = addresses + bytes([move.kind]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")

@@ -345,9 +345,9 @@ class QuorumSender:
     Enough operators are a majority of those that answer, and at least the config's minimum.
     Receipts, headers and block hashes must be equal from enough operators. A used nonce or a height
     must have been reached by enough. Gas and pending nonces are the lowest values that enough call
-    sufficient. A simulation runs at one block and is decided by majority. One dishonest operator
-    can neither stop the agent nor make it send. A wrong simulation can only cost gas, since the
-    transaction carries its minimums and its deadline.
+    sufficient. A simulation runs at one block and is decided by majority. With three or more
+    operators, a single dishonest one can neither stop the agent nor make it send. A wrong
+    simulation can only cost gas, since the transaction carries its minimums and its deadline.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def status(
     """Shows holdings, weights, bands and the agent's next decision."""
     from agent import app as api
     from agent.app.documents.status import status as status_document
-    from agent.cli.display import plan_tables, tables
+    from agent.cli.display import futures_tables, plan_tables, tables
 
     with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
         portfolio_status = agent.status()
@@ -62,6 +62,8 @@ def status(
 
     def show() -> None:
         tables.show_status(out, document)
+        if "futures" in document:
+            futures_tables.show_summary(out, document)
         _show_target_reasons(document)
         plan_tables.show_execution(out, document)
 

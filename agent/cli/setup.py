@@ -404,6 +404,9 @@ def localchain(
         list[str] | None,
         typer.Option("--move", help="Move a price on the chain at --port: WBTC=+30%; repeatable."),
     ] = None,
+    futures: Annotated[
+        bool, typer.Option("--futures", help="Also deploy perpetual futures, with positions.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs a local chain (anvil) with Uniswap V2 and V3, tokens, price feeds and a funded wallet
@@ -446,7 +449,7 @@ def localchain(
         emit(document, as_json, show)
 
     note(f"Starting the chain on port {port} and deploying the contracts")
-    api.serve_localchain(port, write_config, ready)
+    api.serve_localchain(port, write_config, ready, futures=futures)
 
 
 @command(Heading.TRY, 10)

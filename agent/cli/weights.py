@@ -276,7 +276,7 @@ def _utc(seconds: int | None) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-# --- The command about pool observations: oracle.
+# --- oracle: price observations of a V3 pool.
 
 
 @command(Heading.DATA, 60)

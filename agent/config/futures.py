@@ -204,6 +204,7 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
             reduction_per_day_bps=limits.max_reduction_per_day or 0,
         ),
         tokens[table.collateral].address,
+        table.account or config.wallet.address,
     )
 
 

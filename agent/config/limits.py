@@ -1,5 +1,5 @@
-"""[limits]: keys derived from agent/model/limits.py, ceilings that the owner may exceed by name, and
-the comparison of two values.
+"""The config's [limits] table: fields derived from agent/model/limits.py, ceilings and their
+acceptance in limits.i_accept, and comparison of two values.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ CEILINGS = {
     for spec in sorted(LIMITS.values(), key=lambda spec: spec.key != "slippage")
     if spec.ceiling_bps is not None
 }
-"""Highest bps of a limit without its name in limits.i_accept (T21). A swap rarely needs 1 % of
-slippage or cost; the ceilings catch a wrong unit.
+"""Ceilings in bps; limits.i_accept must name a limit above its ceiling (T21). A swap rarely needs
+1 % of slippage or cost, so a value above the ceiling is probably a wrong unit.
 """
 
 

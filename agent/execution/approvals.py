@@ -27,8 +27,8 @@ from agent.store.journal import family
 from agent.venues import composer
 
 MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
-"""Maximum consecutive revocations of an allowance that the token still reports, and number of
-newest nonces searched.
+"""Maximum number of consecutive revocations of an allowance that the token still reports, and
+number of newest nonces searched for them.
 """
 
 

@@ -398,12 +398,12 @@ def with_prior_day(
 ) -> StepInput:
     """Return the step with a history of the last 24 h, read from the chain once.
 
-    If the chain cannot be read, daily limits refuse until the store itself covers a whole day or
-    the owner confirms the day: no budget starts empty. An exchange is valued at the reference
-    prices just before it if feeds and the node still have them, else at present ones. Its gain
-    counts as zero, and its loss as at least its gas. A transfer out, except to the router, is the
-    owner's: it costs its gas and counts as paid out (limits.payout_per_day), as does the loss of an
-    exchange elsewhere. With `contract`, the wallet is a contract, whose nonce does not count
+    If the chain cannot be read, daily limits refuse until the store covers a whole day or the owner
+    confirms that day, so that no budget wrongly starts empty. An exchange is valued at the
+    reference prices just before it if feeds and the node still have them, else at present ones. Its
+    gain counts as zero, and its loss as at least its gas. A transfer out, except to the router, is
+    the owner's: it costs its gas and counts as paid out (limits.payout_per_day), as does the loss
+    of an exchange elsewhere. With `contract`, the wallet is a contract, whose nonce does not count
     transactions that its owners sent.
     """
     snapshot = step.snapshot

@@ -48,7 +48,7 @@ BUDGET_GUARDS = frozenset(
         "signer.gas_cost",
     )
 )
-"""Guards that one exit may fail where another passes: by its cost, gas, prices, or own failures."""
+"""Guards that may refuse one exit and pass another, by its cost, gas, prices or failures."""
 NOTHING_TO_DO = "nothing has to be done"
 SOLD_IN_PART = "it was sold as far as the limits allow, and the rest is sold in the next cycle"
 REVERTED = "its transaction did not succeed, and it is tried again in the next cycle"
@@ -63,7 +63,7 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
     """Return the exit whose plan is refused only by guards of its market, and by limits that
     another exit may fit; None in every other case.
 
-    An exit that was skipped already and is refused all the same stays refused.
+    An exit that is refused although it was skipped already is not returned.
     """
     token, failing = outcome.decided.exit_token, [one for one in outcome.verdicts if not one.passed]
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:

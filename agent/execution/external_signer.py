@@ -28,7 +28,7 @@ class AwaitingExternalSignature(Retryable):
 
 
 class RefusingSigner:
-    """ports.Signer of a wallet whose key is elsewhere: signs nothing."""
+    """ports.Signer of a wallet with an external signer: refuses every transaction."""
 
     def __init__(self, owner: ExternalSigner) -> None:
         self.address = owner.address
@@ -36,10 +36,10 @@ class RefusingSigner:
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
         """Always raises."""
         raise OperatorNeeded(
-            f"nothing is signed here for {self.address}: wallet.mode is propose, and a transaction"
-            " of another mode is open",
-            "run the former mode or signer to resend it; or use its nonce for another transaction,"
-            " then run trimtab adopt",
+            f"trimtab cannot sign for {self.address}: wallet.mode is propose, but a transaction"
+            " signed in another mode is pending",
+            "resend it with the former wallet.mode; or replace it by another transaction with its"
+            " nonce, then run trimtab adopt",
             code=ErrorCode.OPEN_TRANSACTION,
         )
 
@@ -81,8 +81,9 @@ class ProposingExecutor(JournaledExecutor):
     ) -> Intent:
         """Record the transaction and propose it.
 
-        Always raises: AwaitingExternalSignature once it is proposed, Refused before by the kill
-        switch, the simulation, the nonce, or the signing rules.
+        Always raises: AwaitingExternalSignature once it is proposed. Before that, Refused by the
+        kill switch, the simulation, the nonce or the signing rules, Retryable if endpoints fail or
+        disagree, and OperatorNeeded as simulation and external signer do.
         """
         submitter = self._submitter
         submitter.require_running(grant)
@@ -95,7 +96,8 @@ class ProposingExecutor(JournaledExecutor):
         raise self._awaiting(intent)
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Withdraw every proposal; a signer who has seen one can still send it until its deadline.
+        """Withdraw every proposal. A signer who has seen one can still send it: a swap until its
+        deadline, an approval or payment at any time.
 
         A proposal that the chain already has is settled. Raises OperatorNeeded if another
         transaction took its nonce.
@@ -117,7 +119,8 @@ class ProposingExecutor(JournaledExecutor):
 
     def _settle(self, intent: Intent, since_block: int) -> None:
         """Settle one proposal that is mined or expired; raise AwaitingExternalSignature otherwise."""
-        # The head before the nonce: a nonce still free after a late head was not used in time.
+        # Read the head before the nonce: if the nonce is then still free and the deadline has
+        # passed, the proposal was not sent in time.
         head = self._sender.head()
         if self._is_mined(intent, since_block):
             return
@@ -128,8 +131,8 @@ class ProposingExecutor(JournaledExecutor):
         raise self._awaiting(intent)
 
     def _is_mined(self, intent: Intent, since_block: int) -> bool:
-        """True if the chain has it, which is then recorded as SIGNED. Raises OperatorNeeded if
-        another transaction took its nonce.
+        """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises
+        OperatorNeeded if another transaction took its nonce.
         """
         latest, _ = self._sender.nonces(self._owner.address)
         if latest <= intent.tx.nonce:
@@ -195,7 +198,7 @@ class ProposingExecutor(JournaledExecutor):
             return
         at_nonce = self._journal.intents_at(expected)
         if any(intent.tx_hash is not None for intent in at_nonce):
-            return  # reconciliation follows these by their hashes
+            return  # reconciliation follows these transactions by hash
         for intent in at_nonce:
             if intent.state is not IntentState.CANCELLED or intent.id not in proposed:
                 continue

@@ -15,12 +15,12 @@ from agent.store.journal import family
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 from agent.venues.composer import GasFees, bump_fees
 
-# --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). A bump
-# passes the same checks as a first send.
+# --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). Bumps
+# pass the checks of a first send.
 
 
 MAX_GAS_MULTIPLE = 4
-"""Most that a transaction may cost after all bumps and cancels, as a multiple of its initial gas
+"""Maximum gas cost of a transaction after all bumps and cancels, as a multiple of its initial gas
 cost.
 """
 RESERVED_BUMPS = 2

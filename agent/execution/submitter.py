@@ -469,7 +469,9 @@ REORG_WATCH_BLOCKS = 64
 """Largest depth, its own block counted, at which a transaction is resent or cancelled after a
 reorg. An operator decides about deeper ones."""
 _MAX_CHECKED = 256
-"""Ended transactions that are checked: more than one wallet sends in that many blocks."""
+"""Maximum number of ended transactions checked: more than one wallet sends within
+REORG_WATCH_BLOCKS.
+"""
 
 
 class ReorgHandler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agent.localchain.chain import LocalChain, LocalPool
@@ -36,11 +36,14 @@ def open_eth_tester(world: LocalWorld = DEFAULT_WORLD) -> Iterator[LocalChain]:
 
 @contextmanager
 def open_anvil(
-    port: int | None = None, world: LocalWorld = DEFAULT_WORLD, **options: str | int | bool
+    port: int | None = None,
+    world: LocalWorld = DEFAULT_WORLD,
+    history: Callable[[LocalChain], None] | None = None,
+    **options: str | int | bool,
 ) -> Iterator[LocalChain]:
     """Open the world on an anvil process, chain id 31337, which ends with the context.
 
-    `options` are anvil's flags with underscores: block_time=2, hardfork="cancun", no_cors=True.
+    `history` deploys more in the chain's past. `options` are anvil's flags with underscores: block_time=2, hardfork="cancun", no_cors=True.
     Raises ConfigError.
     """
     now_s = int(time.time())
@@ -54,4 +57,4 @@ def open_anvil(
     with run_anvil(port, flags, genesis_s=now_s - world.history_s) as url:
         node = AnvilNode(url)
         node.set_native(dev_accounts()[WHALE_INDEX].address, WHALE_WEI)
-        yield deploy_world(node, world)
+        yield deploy_world(node, world, history)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from web3 import Web3
 
     from agent.chain.rpc import Transport
+    from agent.localchain.perpetuals import LocalPerps
 
 
 TX_GAS = 30_000_000
@@ -141,6 +142,8 @@ class LocalChain:
         self.books = ChainContents({}, {}, {}, {}, {}, {})
         self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
         self.addresses: ProtocolAddresses  # set by deploy before the chain is returned
+        self.perps: LocalPerps | None = None
+        """Perpetual futures beside the tokens, if they are deployed."""
 
     # contents
 
@@ -302,6 +305,8 @@ class LocalChain:
     def refresh_feeds(self, symbols: Iterable[str] | None = None) -> None:
         """Write a complete round at the current price and time to these feeds (default: all)."""
         for symbol in self.feeds if symbols is None else symbols:
+            if self.perps is not None and symbol in self.perps.markets:
+                self.perps.set_index(symbol, self.books.prices_usd[symbol])
             answer = round(self.books.prices_usd[symbol] * 10**FEED_DECIMALS)
             self.send(self.feed_contract(symbol).functions.push(answer))
 
@@ -327,8 +332,8 @@ class LocalChain:
         price_usd: Fraction | int,
         kind: TokenKind = TokenKind.STANDARD,
     ) -> Token:
-        """Deploy a token with a feed at that price; the whale gets plenty and approves the
-        protocol.
+        """Deploy a token with a feed at that price. The whale receives WHALE_USD worth of it and
+        approves the protocol.
         """
         if symbol in self.tokens:
             raise ValueError(f"{symbol} is already on this chain")

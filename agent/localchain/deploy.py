@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from eth_utils.crypto import keccak
 
@@ -29,9 +30,12 @@ _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
 """Address of the contract that renders position NFTs; unused here."""
 
 
-def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
+def deploy_world(
+    node: LocalNode, world: LocalWorld, history: Callable[[LocalChain], None] | None = None
+) -> LocalChain:
     """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
-    Feeds are then fresh, and the newest block is current.
+    Feeds are then fresh, and the newest block is current. `history` runs in the past, before the
+    wallet has its balances.
     """
     chain = LocalChain(node, world)
     with node.past():
@@ -47,6 +51,8 @@ def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
                     pool.value_usd,
                     pool.ranges,
                 )
+        if history is not None:
+            history(chain)
         weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
         # set_balance can then reduce the balance without using the wallet's nonce.
         chain.send(

@@ -21,7 +21,7 @@ from platformdirs import user_state_path
 from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Retryable
 from agent.files import replace_file
-from agent.localchain.chain import FEED_DECIMALS, V3_POOL, LocalChain, LocalPool
+from agent.localchain.chain import FEED_DECIMALS, V3_POOL, LocalChain
 
 ANSWER_TIMEOUT_S = 120.0
 LEAST, MOST = Fraction(1, 20), Fraction(10)
@@ -138,7 +138,12 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
     chain.move_market(moved, twap_follows=False)
     for pool in chain.books.pool_info.values():
         if pool.version == 3:
-            _rewrite_observations(chain, pool)
+            _rewrite_observations(chain, pool.address)
+    if chain.perps is not None:
+        markets = {symbol: moved[symbol] for symbol in chain.perps.markets if symbol in moved}
+        chain.perps.move_pools(markets)
+        for symbol in markets:
+            _rewrite_observations(chain, chain.perps.markets[symbol].pool)
     chain.mine()
     # Each trade is a block, and blocks are at least a second apart.
     while (ahead_s := chain.now_s() - time.time()) > 0:
@@ -146,13 +151,13 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
     return moved
 
 
-def _rewrite_observations(chain: LocalChain, pool: LocalPool) -> None:
+def _rewrite_observations(chain: LocalChain, pool: str) -> None:
     """Rewrite the pool's observations so that its mean tick over any window is the present one."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
-    slot0 = chain.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()
+    slot0 = chain.contract(pool, npm_artifact(V3_POOL)).functions.slot0().call()
     tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
     words = [
-        int(rpc("eth_getStorageAt", pool.address, hex(FIRST_OBSERVATION + at), "latest"), 16)
+        int(rpc("eth_getStorageAt", pool, hex(FIRST_OBSERVATION + at), "latest"), 16)
         for at in range(count)
     ]
     last_s, last = words[newest] & 0xFFFFFFFF, words[newest] >> 32 & (1 << 56) - 1
@@ -161,7 +166,7 @@ def _rewrite_observations(chain: LocalChain, pool: LocalPool) -> None:
             continue
         cumulative = last - tick * (last_s - (word & 0xFFFFFFFF)) & (1 << 56) - 1
         changed = word & ~(((1 << 56) - 1) << 32) | cumulative << 32
-        rpc("anvil_setStorageAt", pool.address, hex(FIRST_OBSERVATION + at), f"0x{changed:064x}")
+        rpc("anvil_setStorageAt", pool, hex(FIRST_OBSERVATION + at), f"0x{changed:064x}")
 
 
 # --- `trimtab localchain`: serve the embedded chain on anvil until stopped.
@@ -177,9 +182,10 @@ def serve(
     port: int,
     write_config: Path | None = None,
     on_ready: Callable[[LocalChain], None] | None = None,
+    history: Callable[[LocalChain], None] | None = None,
 ) -> None:
     """Start anvil on `port`, deploy the world, write its trimtab.toml, and run until SIGINT or
-    SIGTERM.
+    SIGTERM. `history` deploys more in the chain's past.
 
     The file is written atomically once the chain is ready. Raises ConfigError if the port is taken.
     Call from the main thread.
@@ -195,7 +201,7 @@ def serve(
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with open_anvil(port) as chain, MarketMoveServer(port) as moves:
+        with open_anvil(port, history=history) as chain, MarketMoveServer(port) as moves:
             if write_config is not None:
                 replace_file(write_config, chain.config_text().encode())  # it may hold secrets
             if on_ready is not None:

@@ -106,7 +106,7 @@ made."""
 
 
 class LocalNode(Protocol):
-    """Node of the embedded chain, as far as web3 lacks it."""
+    """Functions of a local node that web3 lacks."""
 
     @property
     def w3(self) -> Web3:
@@ -299,8 +299,8 @@ def _least_gas(state: Any, transaction: Any) -> int:
 
     enough = int(state.gas_limit)
     too_little = enough - (left(enough) or 0) - 1
-    # Its consumption suffices unless an inner call gets a share of the rest (EIP-150); then a
-    # little more does.
+    # The consumed gas suffices, unless an inner call receives only a share of the remaining gas
+    # (EIP-150); then slightly more does.
     tries = [too_little + 1, too_little * 64 // 63 + 2_300]
     while (enough - too_little - 1) * 1_000 > 15 * enough:
         limit = min(tries.pop(0) if tries else (enough + too_little) // 2, enough - 1)

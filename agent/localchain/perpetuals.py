@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -23,17 +24,21 @@ _V3 = "@uniswap/v3-core/artifacts/contracts/{0}.sol/{0}.json"
 _AGGREGATOR = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
 WAD = 10**18
 FEE_PIPS, FEE_PPM = 3_000, 1_000
-"""Fee tier of the virtual pools, and what a trade pays: 0.1 %."""
+"""Fee tier of the virtual pools, and fee of a trade: 0.1 %."""
 INDEX_DECIMALS = 8
 FEED_TIMEOUT_S, FEED_TWAP_S = 2_400, 900
 OBSERVATIONS = 250
 """Price observations of a virtual pool: enough for the half hour that the mark price averages."""
 MARK_HISTORY_S = 1_860
 """Age of a virtual pool before its mark price can be read: it averages half an hour."""
-TICKS_IN_A_BLOCK = 1_000
-"""Ticks that a market may cross in a block; zero pauses it."""
+MOVER_INDEX, MOVER_USD = 2, 20_000_000
+"""Account that moves virtual pools, and its margin for each move."""
+TICKS_IN_A_BLOCK, PRICE_LIMIT_S = 1_000, 15
+"""Ticks that a market may cross in so many seconds; zero pauses it."""
+NO_CODE = b"\0" * 32
+"""No referral."""
 RANGE = LiquidityRange(-6_000, 15_000, 10_000)
-"""Where makers provide liquidity: from 40 % of the price to 250 % of it."""
+"""Range of the makers' liquidity: 40 % to 250 % of the price."""
 COLLATERAL_RULES = (5, 750_000, 500_000, 2_000, 30_000)
 """CollateralManager: most collaterals, debt ratio, liquidation ratio, margin buffer, insurance
 fee."""
@@ -105,22 +110,22 @@ class LocalPerps:
 
     @property
     def clearing_house(self) -> Contract:
-        """The contract that trades."""
+        """ClearingHouse, which executes trades."""
         return self.contract(self.addresses.clearing_house, "ClearingHouse")
 
     @property
     def account_balance(self) -> Contract:
-        """The contract that keeps positions."""
+        """AccountBalance, which stores positions."""
         return self.contract(self.addresses.account_balance, "AccountBalance")
 
     @property
     def vault(self) -> Contract:
-        """The contract that keeps collateral."""
+        """Vault, which holds collateral."""
         return self.contract(self.addresses.vault, "Vault")
 
     @property
     def exchange(self) -> Contract:
-        """The contract that counts funding."""
+        """Exchange, which computes funding."""
         return self.contract(self.addresses.exchange, "Exchange")
 
     def _send(self, address: str, name: str, function: str, *arguments: Any) -> None:
@@ -182,8 +187,8 @@ class LocalPerps:
         )
 
     def _deploy_quote(self) -> str:
-        """Deploy the virtual quote at the highest address that an account can give it: every
-        virtual base has to sort below (MR_IB).
+        """Deploy the virtual quote token at the highest address that an available account would
+        create: every virtual base token must sort below it (MR_IB).
         """
 
         def next_address(account: str) -> int:
@@ -252,7 +257,7 @@ class LocalPerps:
         self._send(at.exchange, "Exchange", "setMaxTickCrossedWithinBlock", base, TICKS_IN_A_BLOCK)
 
     def _provide(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
-        """Deposit as much as the liquidity is worth, and provide it."""
+        """Deposit collateral worth the liquidity, and provide the liquidity."""
         whale = self.chain.whale.address
         self.deposit(whale, value_usd * self.collateral.unit)
         lower, upper = range_ticks(price, RANGE, TICK_SPACING)
@@ -294,7 +299,41 @@ class LocalPerps:
         """
         sells = size_raw < 0
         base = self.markets[symbol].base
-        return base, sells, sells, abs(size_raw), bound_raw, FAR_FUTURE_S, 0, b"\0" * 32
+        return base, sells, sells, abs(size_raw), bound_raw, FAR_FUTURE_S, 0, NO_CODE
+
+    def move_pools(
+        self, prices: Mapping[str, Fraction], wait: Callable[[float], object] = time.sleep
+    ) -> None:
+        """Trade the markets' virtual pools to these prices, by an account of its own.
+
+        A market crosses at most TICKS_IN_A_BLOCK ticks in PRICE_LIMIT_S, so that a large move takes
+        several rounds; `wait` passes the time between them. The indexes have to be there already:
+        trades away from them revert.
+        """
+        who = self.chain.accounts[MOVER_INDEX].address
+        self.deposit(who, MOVER_USD * self.collateral.unit)
+        while left := [symbol for symbol in prices if not self._at_price(symbol, prices[symbol])]:
+            wait(PRICE_LIMIT_S)
+            for symbol in left:
+                self._step_towards(symbol, sqrt_price_x96(prices[symbol]), who)
+
+    def _at_price(self, symbol: str, price: Fraction) -> bool:
+        return self._sqrt_price(symbol) == sqrt_price_x96(price)
+
+    def _sqrt_price(self, symbol: str) -> int:
+        artifact = npm_artifact(_V3.format("UniswapV3Pool"), PERPS)
+        pool = self.chain.contract(self.markets[symbol].pool, artifact)
+        return int(pool.functions.slot0().call()[0])
+
+    def _step_towards(self, symbol: str, wanted: int, who: str) -> None:
+        present = self._sqrt_price(symbol)
+        sells = wanted < present
+        step = present * 956 // 1_000 if sells else present * 1_046 // 1_000
+        limit = max(wanted, step) if sells else min(wanted, step)
+        # Exact quote in or out, as far as the price limit.
+        amount, base = MOVER_USD * WAD, self.markets[symbol].base
+        order = (base, sells, not sells, amount, 0, FAR_FUTURE_S, limit, NO_CODE)
+        self.chain.send(self.clearing_house.functions.openPosition(order), who)
 
     def quote_token(self) -> Token:
         """The unit of the protocol's accounts."""
@@ -302,5 +341,57 @@ class LocalPerps:
 
 
 def wad_of_price_x96(sqrt_x96: int) -> int:
-    """Price with 18 decimals of a square root price (PerpMath.formatSqrtPriceX96ToPriceX96)."""
+    """Return the price, with 18 decimals, of a square root price
+    (PerpMath.formatSqrtPriceX96ToPriceX96).
+    """
     return mul_div_down(mul_div_down(sqrt_x96, sqrt_x96, 2**96), WAD, 2**96)
+
+
+_CONFIG = """
+[futures]
+venue = "perpetual_protocol_v2"
+clearing_house = "{at.clearing_house}"
+vault = "{at.vault}"
+account_balance = "{at.account_balance}"
+exchange = "{at.exchange}"
+market_registry = "{at.market_registry}"
+config = "{at.config}"
+delegate_approval = "{at.delegate_approval}"
+collateral = "{collateral}"
+leverage = "2x"
+band = "5%"
+{markets}
+[futures.limits]
+max_leverage = "4x"
+max_utilisation = "60%"
+max_position = "85%"
+spot_multiple = "2.5x"
+stress_move = "20%"
+slippage = "0.5%"
+hysteresis = "5%"
+emergency_distance = "5%"
+emergency_slippage = "3%"
+max_basis = "2%"
+index_age = "1d"
+"""
+_MARKET = """[[futures.markets]]
+symbol = "{symbol}"
+base = "{base}"
+asset = "{symbol}"
+aggregator = "{aggregator}"
+weight = "{weight}"
+"""
+
+
+def futures_text(perps: LocalPerps, weights: Mapping[str, str]) -> str:
+    """Return the [futures] of a trimtab.toml for these contracts; `weights` by symbol."""
+    markets = "".join(
+        _MARKET.format(
+            symbol=symbol,
+            base=perps.markets[symbol].base,
+            aggregator=perps.markets[symbol].aggregator,
+            weight=weight,
+        )
+        for symbol, weight in weights.items()
+    )
+    return _CONFIG.format(at=perps.addresses, collateral=perps.collateral.symbol, markets=markets)

@@ -142,10 +142,11 @@ def maintenance_raw(account: MarginAccount) -> int:
 def initial_raw(account: MarginAccount) -> int:
     """Initial margin of the positions.
 
-    One rate for all markets: the rate on the debt, as Vault._getTotalMarginRequirement. Else by
-    market and tier on the notional, rounded up.
+    One rate for all markets on the debt, as Vault._getTotalMarginRequirement. Else, and where the
+    venue counts the notional, by market and tier on the notional, rounded up.
     """
-    if (rate := _single_rate(account, is_initial=True)) is not None:
+    rate = _single_rate(account, is_initial=True) if account.initial_on_debt else None
+    if rate is not None:
         return mul_div_down(debt_value_raw(account), rate, PPM)
     return ceil_int(
         sum(

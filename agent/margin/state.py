@@ -63,36 +63,76 @@ def margin_state(account: MarginAccount, limits: FuturesLimits) -> MarginState:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LimitCheck:
+    """A limit by its name in the config, both figures as text, and whether the state breaks it."""
+
+    limit: str
+    measured: str
+    allowed: str
+    is_broken: bool
+
+
+def limit_checks(
+    state: MarginState, limits: FuturesLimits, spot_value: Fraction
+) -> list[LimitCheck]:
+    """Return every limit that is not off, with what the state measures. `spot_value` is in quote
+    base units.
+    """
+    leverage, utilisation = state.leverage, state.utilisation
+    most = Fraction(limits.max_utilisation_bps, BPS)
+    share = Fraction(limits.max_position_bps, BPS)
+    found = [
+        LimitCheck(
+            "max_leverage",
+            _multiple(leverage),
+            _multiple_bps(limits.max_leverage_bps),
+            leverage is None or leverage > Fraction(limits.max_leverage_bps, BPS),
+        ),
+        LimitCheck(
+            "max_utilisation",
+            _percent(utilisation),
+            _percent(most),
+            utilisation is None or utilisation > most,
+        ),
+        LimitCheck(
+            "max_position",
+            _percent(state.largest_share),
+            _percent(share),
+            state.largest_share > share,
+        ),
+    ]
+    if limits.spot_multiple_bps:
+        measured = Fraction(state.gross_raw) / spot_value if spot_value > 0 else None
+        if not state.gross_raw:
+            measured = Fraction(0)
+        found.append(
+            LimitCheck(
+                "spot_multiple",
+                _multiple(measured),
+                _multiple_bps(limits.spot_multiple_bps),
+                state.gross_raw > spot_value * limits.spot_multiple_bps / BPS,
+            )
+        )
+    move = _percent(Fraction(limits.stress_move_bps, BPS))
+    found.append(
+        LimitCheck(
+            "stress_move",
+            "survives" if state.survives else "liquidated",
+            f"survives {move} against every position",
+            not state.survives,
+        )
+    )
+    return found
+
+
 def breaches(state: MarginState, limits: FuturesLimits, spot_value: Fraction) -> list[Breach]:
     """Return every limit that the state breaks. `spot_value` is in quote base units."""
-    found = []
-    if state.leverage is None or state.leverage > Fraction(limits.max_leverage_bps, BPS):
-        found.append(
-            Breach(
-                "max_leverage", _multiple(state.leverage), _multiple_bps(limits.max_leverage_bps)
-            )
-        )
-    most = Fraction(limits.max_utilisation_bps, BPS)
-    if state.utilisation is None or state.utilisation > most:
-        found.append(Breach("max_utilisation", _percent(state.utilisation), _percent(most)))
-    share = Fraction(limits.max_position_bps, BPS)
-    if state.largest_share > share:
-        found.append(Breach("max_position", _percent(state.largest_share), _percent(share)))
-    notional = spot_value * limits.spot_multiple_bps / BPS
-    if limits.spot_multiple_bps and state.gross_raw > notional:
-        measured = Fraction(state.gross_raw) / spot_value if spot_value > 0 else None
-        found.append(
-            Breach("spot_multiple", _multiple(measured), _multiple_bps(limits.spot_multiple_bps))
-        )
-    if not state.survives:
-        found.append(
-            Breach(
-                "stress_move",
-                "liquidated",
-                f"survives {_percent(Fraction(limits.stress_move_bps, BPS))} against every position",
-            )
-        )
-    return found
+    return [
+        Breach(check.limit, check.measured, check.allowed)
+        for check in limit_checks(state, limits, spot_value)
+        if check.is_broken
+    ]
 
 
 def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:

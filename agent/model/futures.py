@@ -93,7 +93,9 @@ class MarginAccount:
 
     `collateral_raw` is the deposited balance, `realised_raw` the profit realised and not settled
     into it yet, both in quote base units. `settlement_raw` is one base unit of the collateral token
-    in quote base units: 10^12 where a quote of 18 decimals is settled in USDC.
+    in quote base units: 10^12 where a quote of 18 decimals is settled in USDC. With
+    `initial_on_debt` one rate of initial margin counts the quote owed and the shorts (Perpetual
+    Protocol v2), else the notional (Hyperliquid).
     """
 
     quote: Token
@@ -102,6 +104,7 @@ class MarginAccount:
     realised_raw: int
     positions: tuple[Position, ...]
     markets: tuple[PerpMarket, ...]
+    initial_on_debt: bool = True
 
     def market(self, name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""
@@ -213,7 +216,8 @@ class FuturesPolicy:
     """Targets of the futures layer. `leverage_bps` is the target of gross notional per account
     value; a market's notional is its weight of that. `band_bps` is the drift of a weight that
     triggers, in points of the gross notional (zero: none does). `collateral` is the address of the
-    portfolio's token that margin is deposited in (empty: none, nothing is deposited).
+    portfolio's token that margin is deposited in (empty: none, nothing is deposited), `account` that
+    of the trader whose margin account is read.
     """
 
     targets: tuple[FuturesTarget, ...]
@@ -221,6 +225,7 @@ class FuturesPolicy:
     band_bps: int
     limits: FuturesLimits
     collateral: str = ""
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""Token order of a plan: pools off the reference are used without cycles or arbitrage.
+"""Token order of a plan, so that pools off the reference are used without cycles or arbitrage.
 
-A pool that pays more than the reference may carry a necessary exchange, but is no reason to trade
-(T9). Flows are first found with pools counted at most at the reference: then no cycle pays, and no
-token passes its goal. Each token is then bounded by its present value and those flows or its goal,
-and real prices choose the best acyclic flows. These flows fix the token order of the plan.
+A pool that pays more than the reference may be used for a swap that the goal needs, but is never a
+reason to trade (T9). The first solve caps pool prices at the reference: then no cycle is
+profitable, and no token overshoots its goal. Each token is then bounded by its present value and
+either the result of these flows or its goal, and a solve at real prices selects the best acyclic
+flows. They fix the token order of the plan.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from agent.planning.utility import UNMOVED, FlowOptimizer
 
 
 NODES = 20
-"""Maximum number of subproblems; one to nine are usual."""
+"""Maximum number of subproblems; most searches need one to nine."""
 ENOUGH = 1e-7
 """Utility per unit of scale within which two plans count as equal."""
 
@@ -52,9 +53,9 @@ class AcyclicFlows:
 
 @dataclass(frozen=True, slots=True)
 class _BranchNode:
-    """Flows without some exchanges.
+    """Best flows without the token pairs in `without`.
 
-    `bound` is an upper bound of the utility of all flows without them.
+    `bound` is an upper bound of the utility of all flows without these pairs.
     """
 
     without: frozenset[TokenEdge]
@@ -244,8 +245,9 @@ def _ranks(
 
 
 def _bounded(search: FlowOptimizer, ends: FloatArray) -> TokenOrder:
-    """Return bounds for any order. Point goals are not passed; other tokens go no further than the
-    first flows, unless the goal allows a token the whole portfolio.
+    """Return bounds that hold for any token order. If all goals are points, no token overshoots its
+    goal; otherwise no token moves further than in the first flows, except a bought one whose goal
+    allows the whole portfolio.
     """
     worth, held = search.worth, search.held
     rank = np.arange(len(held), dtype=np.intp)

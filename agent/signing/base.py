@@ -198,7 +198,7 @@ def _to(to: str, payout: Payout, rules: SigningRules) -> None:
 
 def _amount(raw: int, payout: Payout) -> None:
     if raw != payout.raw or raw <= 0:
-        refuse("payout_amount", raw, f"exactly {payout.raw}, and more than nothing")
+        refuse("payout_amount", raw, f"exactly {payout.raw}, above zero")
     if raw > payout.most_raw:
         refuse(
             "payout_per_day", raw, f"at most {payout.most_raw}, which limits.payout_per_day leaves"

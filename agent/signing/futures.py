@@ -170,13 +170,15 @@ def _contract(to: str, pinned: str, role: str) -> None:
 
 
 def _own_account(wallet: str, terms: FuturesRules) -> None:
-    """Margin and delegates are the trader's own: a delegate touches neither."""
+    """Require the wallet to be the trader: a delegate changes neither margin nor delegates."""
     if terms.trader != wallet:
         refuse("trader", f"the delegate {wallet}", f"the account {terms.trader} itself")
 
 
 def _judge_trader(call: OpenPosition, wallet: str, terms: FuturesRules) -> None:
-    """The call must trade for the configured account: openPosition for the wallet's own."""
+    """Require the call to trade for the configured account; openPosition trades for the wallet
+    itself.
+    """
     traded_for = wallet if call.trader is None else call.trader
     if traded_for != terms.trader:
         refuse("trader", traded_for, terms.trader)
@@ -188,7 +190,7 @@ def _judge_margin(to: str, call: MoveMargin, raw: int, wallet: str, terms: Futur
     if call.token != terms.collateral:
         refuse("tokens", call.token, f"the collateral {terms.collateral}")
     if call.raw != raw or call.raw <= 0:
-        refuse("amount", call.raw, f"exactly {raw}, and more than nothing")
+        refuse("amount", call.raw, f"exactly {raw}, above zero")
 
 
 def _judge_delegate(
@@ -206,7 +208,7 @@ def _delegate_text(call: ChangeDelegate) -> str:
 
 
 def _judge_size(call: OpenPosition, order: PerpOrder, terms: FuturesRules) -> None:
-    """Market, size and bound must be the granted ones, of a market order."""
+    """Require a market order with the granted market, size and bound."""
     if order.kind is not PerpOrderKind.MARKET:
         refuse("order", order.kind.value, "a market order")
     if call.market not in terms.markets:
@@ -214,13 +216,13 @@ def _judge_size(call: OpenPosition, order: PerpOrder, terms: FuturesRules) -> No
     if call.market != order.market:
         refuse("market", call.market, f"the granted market {order.market}")
     if call.size_raw != order.size_raw or call.size_raw == 0:
-        refuse("size", call.size_raw, f"exactly {order.size_raw}, and more than nothing")
+        refuse("size", call.size_raw, f"exactly {order.size_raw}, above zero")
     if call.bound_raw != order.bound_raw or call.bound_raw <= 0:
-        refuse("bound", call.bound_raw, f"exactly {order.bound_raw}, and more than nothing")
+        refuse("bound", call.bound_raw, f"exactly {order.bound_raw}, above zero")
 
 
 def _judge_order(order: PerpOrder, granted: FuturesGrant, now_s: int, terms: FuturesRules) -> None:
-    """The bound must be near the snapshot's index; an order that does not reduce must end within the
+    """Require a bound near the snapshot's index; an order that does not reduce must end within the
     leverage limit.
     """
     account = granted.account

@@ -327,7 +327,7 @@ def _judge_collect(call: CollectOwed, token_id: int | None, rules: SigningRules)
 
 def _taken(liquidity: int, min_raw: tuple[int, int], action: Withdraw, grant: Grant) -> None:
     if liquidity != action.liquidity or liquidity <= 0:
-        refuse("liquidity", liquidity, f"exactly {action.liquidity}, and more than nothing")
+        refuse("liquidity", liquidity, f"exactly {action.liquidity}, above zero")
     _minimums(min_raw, action.min_raw, grant)
 
 
@@ -338,16 +338,14 @@ def _provided(
     rules: SigningRules,
 ) -> None:
     if call.desired_raw != action.desired_raw or max(call.desired_raw) <= 0:
-        refuse(
-            "amount_in", call.desired_raw, f"exactly {action.desired_raw}, and more than nothing"
-        )
+        refuse("amount_in", call.desired_raw, f"exactly {action.desired_raw}, above zero")
     _minimums(call.min_raw, action.min_raw, grant)
     require_deadline(call.deadline_s, grant, rules)
 
 
 def _minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], grant: Grant) -> None:
-    """A minimum of nothing on both sides would accept any price: the range may then end inside the
-    floors, never the plan's minimums.
+    """Require the plan's minimums: at or above the floors, and not both zero, since two minimums of
+    zero would accept any price.
     """
     if len(grant.floors_raw) != 2:
         refuse("floor", f"{len(grant.floors_raw)} floors", "one for each of the two tokens")

@@ -213,7 +213,7 @@ def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) ->
     if ends != [("wrapped_native", tx.to, NATIVE, LegFunding.WALLET, LegFunding.WALLET)]:
         refuse("plan", f"{len(legs)} legs", "one that unwraps from and to the wallet")
     if call.raw != legs[0].amount_in_raw or call.raw <= 0:
-        refuse("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, and more than nothing")
+        refuse("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, above zero")
 
 
 @dataclass(frozen=True, slots=True)

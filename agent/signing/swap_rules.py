@@ -332,7 +332,7 @@ def _leg(where: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningR
         refuse(
             "amount_in",
             f"{where}{swap.amount_raw}",
-            f"exactly {amount_in}, and more than nothing in the plan",
+            f"exactly {amount_in}, above zero in the plan",
         )
     if leg.min_out_raw < max(1, floor_raw):
         refuse(

@@ -1,5 +1,5 @@
-"""Calldata of Perpetual Protocol v2: orders, margin, delegates; quotes by eth_call of the very
-transaction; revert codes in words.
+"""Calldata of Perpetual Protocol v2 (orders, margin, delegates), quotes by eth_call of the
+transaction itself, and descriptions of revert codes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REVERTS = {
     "V_GTSTBC": "the deposit exceeds the vault's cap",
     "V_NEFC": "more is withdrawn than is free",
 }
-"""Revert codes that an operator meets, by ClearingHouse, Exchange and Vault."""
+"""Descriptions of revert codes of ClearingHouse, Exchange and Vault that an operator may see."""
 
 
 def _selector(signature: str) -> bytes:
@@ -66,7 +66,7 @@ class PerpContracts:
 
 @dataclass(frozen=True, slots=True)
 class PerpQuote:
-    """What an order exchanges, in base units: size, and quote without the fee."""
+    """Amounts that an order exchanges, in base units: size, and quote without the fee."""
 
     size_raw: int
     quote_raw: int
@@ -125,10 +125,9 @@ def quote_order(
     deadline_s: int,
     block: object = "latest",
 ) -> PerpQuote:
-    """Return what the very transaction exchanges at a block, by eth_call.
+    """Return the amounts that exactly this transaction would exchange at a block, by eth_call.
 
-    Raises Refused with the contract's reason in words if it would revert, Retryable for another
-    failure.
+    Raises Refused with a description of the revert, Retryable for any other failure.
     """
     data = encode_order(order, contracts, sender, deadline_s)
     call = {"from": sender, "to": contracts.clearing_house, "data": data}

@@ -50,7 +50,7 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         told = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
         assert mentions(told, "rebalance", "outside", "zone")
         assert "A plan saved" in told
-        assert mentions(told, "WETH", "brought to")
+        assert mentions(told, "WETH", "traded to")
 
 
 def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from agent.app.documents import owner, plans, positions, records, setup
+from agent.app.documents import futures, owner, plans, positions, records, setup
 from agent.app.documents.status import StatusDocument
 
 ANY = "ANY"
@@ -21,6 +21,9 @@ UNDECLARED = {
 """Commands whose documents are not declared: reports of figures, and files of this machine."""
 DOCUMENTS: dict[str, Any] = {
     "status": StatusDocument,
+    "positions": futures.FuturesPositionsDocument,
+    "margin": futures.MarginDocument,
+    "funding": futures.FundingDocument,
     "quote": plans.QuoteDocument,
     "plan": plans.LivePlanDocument,
     "plan --input": plans.PlanDocument,

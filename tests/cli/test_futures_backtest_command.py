@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.futures_backtests import FuturesBacktestDocument
+from agent.app.futures_backtests import FuturesBacktestDocument, FuturesStressDocument
 from tests.cli.documents import misfits
 from tests.cli.tools import Said
 from tests.unit.test_backtest_shared_data import DATA, HOURLY, needs_data
@@ -100,3 +100,19 @@ def test_two_hourly_years_liquidate_the_held_book_alone(bare: Bare, target: str)
     assert profit["total"] == profit["price"] - costs + profit["insured"]
     assert Fraction(found["agent"]["final_value"]) == 10_000 + profit["total"]
     assert profit["funding"] != 0
+
+
+def test_stress_shows_what_margin_calls_take_from_both_books(bare: Bare) -> None:
+    made = ("stress", "--sample", "--futures-target", "BTC=100", "--leverage", "3x", "--bars", "30", "--step-paths", "1", "--seeds", "2")
+    said = bare(*made, "--json")
+    assert said.code == 0, said.why
+    assert set(said.json) == {"futures"}
+    found = said.json["futures"]
+    assert not misfits(FuturesStressDocument, found)
+    cases = {one["name"]: one for one in found["cases"]}
+    assert list(cases) == ["calm", "gap-10", "gap-20", "gap-30", "funding-spike", "mark-off-index", "paused", "crash-rally"]
+    assert cases["crash-rally"]["agent"]["liquidated_paths"] == 0
+    assert Fraction(cases["gap-30"]["held"]["worst_loss"]) > Fraction(cases["gap-10"]["held"]["worst_loss"])
+    shown = bare(*made)
+    for word in ("Futures, 30 bars", "crash-rally", "bars in a row at most"):
+        assert word in shown.out

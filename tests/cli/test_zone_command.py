@@ -40,7 +40,7 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
     dry = run("rebalance")
     assert dry.code == 0, dry.out
     told = run("explain", run("history", "--json").json["steps"][0]["step"]).out
-    assert "off the" in told
+    assert "Being off target cost" in told
     assert "A plan saved" in told
 
 

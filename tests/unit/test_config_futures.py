@@ -61,6 +61,7 @@ def test_futures_become_a_policy_and_a_scope() -> None:
         500,
         FuturesLimits(40_000, 6_000, 7_000, 25_000, 2_000, 50, 500, 500, 300, 200, 3_600, 20_000),
         USDC.address,
+        WALLET,
     )
     scope, contracts = perp_scope(config, portfolio), perp_contracts(config)
     assert scope is not None and contracts is not None

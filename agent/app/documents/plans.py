@@ -22,6 +22,7 @@ from agent.app.documents import (
     money,
     one_of,
 )
+from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
 from agent.app.documents.steps import (
     Block,
     BlockedExits,
@@ -209,6 +210,7 @@ class PlanDocument(StepDocument):
     native_after_wei: NotRequired[Raw | None]
     worst_case: Money | None
     reason: str
+    futures: NotRequired[FuturesSummaryDocument]
 
 
 class RebalanceDocument(PlanDocument):
@@ -254,7 +256,8 @@ def plan(outcome: StepOutcome) -> PlanDocument:
     step, found = outcome.step_input, outcome.plan
     portfolio = step.portfolio
     decided: DecisionDocument = {**decision(outcome.decided), "outcome": outcome.kind.value}
-    head = fill(StepDocument, outcome, portfolio, decision=decided)
+    futures = optional_summary(step, outcome.decided.drifts)
+    head = {**fill(StepDocument, outcome, portfolio, decision=decided), **futures}
     if found is None:
         held = {
             "legs": [],

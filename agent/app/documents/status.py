@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 from typing_extensions import TypedDict
 
 from agent.app.documents import ConvertedBy, Decimal, Hash, Money, Of, Raw, Symbol, fill, money
+from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
 from agent.app.documents.plans import EndpointDocument
 from agent.app.documents.steps import (
     Block,
@@ -109,6 +110,7 @@ class StatusDocument(TypedDict):
     strategies: Netting
     endpoints: list[EndpointDocument]
     books: NotRequired[str]
+    futures: NotRequired[FuturesSummaryDocument]
 
 
 def status(found: PortfolioStatus) -> StatusDocument:
@@ -121,6 +123,7 @@ def status(found: PortfolioStatus) -> StatusDocument:
         portfolio,
         total_value=total,
         holdings=[_holding(drift, found) for drift in drifts],
+        **optional_summary(found.step_input, drifts),
     )
 
 

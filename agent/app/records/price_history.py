@@ -438,7 +438,7 @@ def _feed_prices(
     )
     if complete:
         return usd, ""
-    return usd, f"the feed of {token.label} returns no earlier rounds, or more than requested"
+    return usd, f"the feed of {token.label} has no earlier rounds, or too many for one fetch"
 
 
 def _max_age_s(step: StepInput, token: Token) -> int:
@@ -477,7 +477,7 @@ def _by_pool_twaps(
         for address, found in reference_prices(then).prices.items():
             if address in points:
                 points[address].append(PricePoint(address, end_s, round_price(found.price)))
-    fault = why or "no pool with the numeraire or a hub has observations of an hour"
+    fault = why or "no pool with the numeraire or a hub has an hour of observations"
     return [
         _FetchedPrices(
             token, POOLS, tuple(points[token.address]), "" if points[token.address] else fault

@@ -11,8 +11,9 @@ from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder
 from agent.units import BPS, ceil_int, floor_int, mul_div_up
 
 MOST_LIQUIDATIONS = 100
-"""Liquidations of one bar. Each halves the notional or closes a position, so that this is never
-reached."""
+"""Maximum number of liquidations in one bar; never reached, since each halves the notional or
+closes a position.
+"""
 
 
 @dataclass(frozen=True, slots=True)

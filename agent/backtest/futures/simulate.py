@@ -97,8 +97,8 @@ class FuturesResult:
 
 
 class _Trader:
-    """A book with the orders that are on their way to it. Without `is_agent` it stops trading once
-    it has opened its first positions.
+    """A book and its pending orders. Without `is_agent` it stops trading once its first positions
+    are open.
     """
 
     def __init__(self, book: FuturesBook, settings: FuturesSettings, *, is_agent: bool) -> None:
@@ -118,7 +118,7 @@ class _Trader:
             self.book.fill(order, bar, time_s, plan.trigger)
 
     def plan(self, bar: int, time_s: int, spot_value: Fraction) -> None:
-        """Plan as the live step does, unless orders are on their way."""
+        """Plan like the live step, unless orders are pending."""
         if self._plan is not None or not (self._is_agent or not self.book.fills):
             return
         account = self.book.account

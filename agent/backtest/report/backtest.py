@@ -72,7 +72,7 @@ def costs_section(found: BacktestAnalysis) -> ReportSection:
                 "Fees go to the pools, impact is the remaining loss against the reference price,"
                 " gas includes approvals."
             ),
-            f"Costs count at the prices of their block.{gas}",
+            f"Costs are valued at the prices of their block.{gas}",
         ),
         (chart,),
         (_cost_table(found),),
@@ -158,7 +158,9 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
 
 
 def _periods(result: SimulationResult) -> tuple[list[int], str]:
-    """Starts of hours, days, months or years of UTC that cover the run, and their name."""
+    """Return the starts of the UTC hours, days, months or years that cover the run, and the name of
+    the period.
+    """
     first, last = int(result.times_s[0]), int(result.times_s[-1])
     name = next((name for longest, name in PERIODS if last - first <= longest), "year")
     if name in ("hour", "day"):
@@ -253,7 +255,7 @@ def _outside_part(result: SimulationResult, rest: float) -> tuple[str, float, st
     """Return the part outside the premium: gas, and transfers, which change the weights of buy and
     hold.
     """
-    gas = "gas is paid from outside the portfolio and does not share its gains and losses"
+    gas = "gas money is held outside the portfolio and earns none of its returns"
     flows = "deposits and withdrawals changed the weights of buy and hold"
     if not result.flows:
         return "gas money", rest, gas
@@ -288,8 +290,8 @@ def run_log_section(found: BacktestAnalysis) -> ReportSection:
     """Number of bars evaluated, and reasons why the agent did not act."""
     result = found.result
     words = [
-        f"{pluralize(result.bars, 'bar')}; {result.evaluated:,} of them ran a full step, at the"
-        " others no trigger could fire."
+        f"{pluralize(result.bars, 'bar')}, {result.evaluated:,} of them evaluated by a full step;"
+        " no trigger could fire at the others."
     ]
     if result.halted:
         words.append(
@@ -425,7 +427,7 @@ def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
             f" {format_percent(-_max_drawdown(found, held=True))}."
         )
     if result.flows:
-        lines.append("Deposits and withdrawals enter both; the excess return is time-weighted.")
+        lines.append("Both include deposits and withdrawals; the excess return is time-weighted.")
     if done:
         lines.append(_chance(found))
     return tuple(lines)
@@ -513,7 +515,8 @@ def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
 
 def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
     given = {name: value for name, value in result.parameters if value not in OMITTED_VALUES}
-    flows = result.flows if len(result.flows) <= MOST_FLOWS else ()  # longer parameters have a hash
+    # A longer list is shown by its hash.
+    flows = result.flows if len(result.flows) <= MOST_FLOWS else ()
     if flows:
         given.pop("flows", None)
     first = result.targets[0] if len(result.targets) else result.weights[0]

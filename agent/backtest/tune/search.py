@@ -87,13 +87,15 @@ class TuneSpec:
 class TuneResult:
     """Result of a search.
 
-    - `score` is the yearly objective of each choice, `excess` its yearly log growth over buy and
-      hold, both over the first three quarters; `period_s` is the distance of two returns.
-    - `walk` has each fold with its choice and its excess log returns over buy and hold and over the
-      calendar rule; `walk_claims` are the claims of all folds together.
-    - `claims` are the claims of the last quarter. `last` are the results of the best setting and
-      the calendar rule there, `last_hold` the value of buy and hold at the same times, `hold_final`
-      at the last bar, `looks` the number of settings of this folder evaluated there.
+    - `score` is each choice's annualised objective, `excess` its annualised log growth above buy
+      and hold, both over the first three quarters of the data; `period_s` is the length of one
+      return's period.
+    - `walk` has per fold the choice and its excess log returns over buy and hold and over the
+      calendar rule; `walk_claims` are the claims from all folds pooled.
+    - `claims` are the claims from the last quarter. For that quarter, `last` are the results of the
+      best setting and of the calendar rule, `last_hold` the values of buy and hold at the same
+      times, `hold_final` its value at the last bar, and `looks` the number of this folder's
+      settings evaluated on it.
     - `engines` counts runs by engine, `resumed` the runs loaded from the folder; `stamp` identifies
       the search.
     """
@@ -131,19 +133,19 @@ def tune(
     allow: Callable[[TuneJob, Sequence[TuneChunk]], None],
     progress: Progress,
 ) -> TuneResult:
-    """Run the whole search. `work` runs chunks, `allow` raises if the remaining work is too much,
-    `folder` stores the results.
+    """Run the search. `work` runs chunks, `allow` raises if the remaining work is not permitted,
+    `folder` stores results.
 
-    Raises ConfigError for data too short, for more results than fit in memory, and for a folder of
-    another search.
+    Raises ConfigError if the data are too short, the results do not fit in memory, or the folder
+    belongs to another search.
     """
     choices, table = search.grid.choices(), search.table
     split = last_quarter_start(table.bars)
     marks = tuple(range(0, split, _period_bars(table)))
     if len(marks) <= FEWEST_PERIODS:
         raise ConfigError(
-            f"--prices: {table.bars} bars have {len(marks)} periods to choose in",
-            f"at least {FEWEST_PERIODS + 1} are needed",
+            f"--prices: the first three quarters of {table.bars} bars are {len(marks)} periods",
+            f"a search needs at least {FEWEST_PERIODS + 1}; use more prices",
         )
     if len(choices) * len(marks) > MOST_CELLS:
         raise ConfigError(
@@ -284,8 +286,8 @@ def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | 
 
 
 def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: PolicyChoice) -> _Last:
-    """Run the chosen setting and the calendar rule over the last quarter, both from the targets; an
-    allocator also gets its window before.
+    """Run the chosen setting and the calendar rule over the last quarter, each starting at its
+    targets. An allocator also gets the prices of its window before the quarter.
     """
     table = search.table
     split = last_quarter_start(table.bars)

@@ -1,4 +1,4 @@
-"""Tables of a simulated futures book."""
+"""Tables of a simulated futures book, and of its stress scenarios."""
 
 from __future__ import annotations
 
@@ -46,6 +46,38 @@ def show_book(made: Document) -> None:
         _show_events(name, book)
     for note in made["notes"]:
         say(note)
+    say(
+        f"futures config {made['config_hash'][:16]}, data {made['data_hash'][:16]},"
+        f" seed {made['seed']}"
+    )
+
+
+def show_futures_stress(made: Document) -> None:
+    """Print losses and liquidations of both books by scenario."""
+    from agent.cli.display.tables import table
+
+    shown = table(
+        f"Futures, {made['bars']} bars; losses of {', '.join(BOOKS)} as shares of the start value",
+        ("case",),
+        (
+            "paths",
+            *(f"{kind} {name}" for kind in ("mean", "worst", "liquidated") for name in BOOKS),
+        ),
+    )
+    for case in made["cases"]:
+        books = [case[name] for name in BOOKS]
+        shown.add_row(
+            case["name"],
+            str(case["paths"]),
+            *(f"{float(book[key]):.2%}" for key in ("mean_loss", "worst_loss") for book in books),
+            *(str(book["liquidated_paths"]) for book in books),
+        )
+    out.print(shown)
+    longest = max(made["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
+    say(
+        f"The agent's book was above {_multiple(made['max_leverage'])} for"
+        f" {longest['agent']['longest_above_limit']} bars in a row at most ({longest['name']})."
+    )
     say(
         f"futures config {made['config_hash'][:16]}, data {made['data_hash'][:16]},"
         f" seed {made['seed']}"

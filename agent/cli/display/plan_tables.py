@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from agent.cli.display.futures_tables import show_summary
 from agent.cli.display.output import Document, cell, say
 from agent.cli.display.tables import (
     FigureTable,
@@ -62,6 +63,8 @@ def show_plan(
         _summary(console, document, more)
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
+    if "futures" in document:
+        show_summary(console, document)
     if refused:
         reason = document["reason"]
         if not verbose:

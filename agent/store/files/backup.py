@@ -1,5 +1,5 @@
-"""Backup and restore of a store: consistent copies and integrity checks. A copy sends nothing before
-its owner adopts it (T8).
+"""Backup and restore of a store: consistent copies and integrity checks. Nothing is sent from a
+copy until `trimtab db adopt` (T8).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _SIDES = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True, slots=True)
 class StoreFileInfo:
-    """Contents of a store's file. `copy` has source and time of a copy that is not adopted; `books` is
-    "live" or "paper".
+    """Metadata of a store's file. `copy` is source and time of a copy that is not adopted yet (else
+    None); `books` is "live" or "paper".
     """
 
     version: str
@@ -72,9 +72,9 @@ def restore(
     """Replace the store at `target` by the backup at `source`; return the new path of the previous
     store, None if there was none.
 
-    With `force` a previous store is renamed, not overwritten. The restored store is a copy and
-    sends nothing before it is adopted. The caller holds the wallet's lock. Raises ConfigError or
-    OperatorNeeded without having changed anything.
+    With `force` the previous store is renamed, never overwritten. The restored store is marked as a
+    copy until it is adopted. The caller holds the wallet's lock. Changes nothing if it raises
+    ConfigError or OperatorNeeded.
     """
     if not source.is_file():
         raise ConfigError(
@@ -117,10 +117,10 @@ def restore(
 
 
 def inspect_store_file(path: Path) -> StoreFileInfo:
-    """Check a store's file without writing, and return its contents.
+    """Check a store's file without writing, and return its metadata.
 
-    Checked are pages, foreign keys, and that the state of each transaction is that of its last
-    transition. Raises OperatorNeeded naming the damage.
+    Checks pages, foreign keys, and that each transaction has the state of its last transition.
+    Raises OperatorNeeded that names the damage.
     """
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
@@ -180,8 +180,8 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def _write_copy(source: Path, part: Path) -> None:
-    """Copy all committed data by SQLite's backup, also during writes, into one file without a log.
-    Mark the file as a copy and check it.
+    """Copy all committed data to a single file without a write-ahead log, mark it as a copy, and
+    check it. SQLite's online backup works while the source is being written.
     """
     with (
         closing(open_read_only(source)) as store,

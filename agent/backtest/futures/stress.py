@@ -1,0 +1,255 @@
+"""Margin-call stress of a futures book: what gaps, funding, a mark off its index and a paused venue
+take from it, with the agent and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from fractions import Fraction
+
+import numpy as np
+
+from agent.backtest.data import PriceTable, forward_fill
+from agent.backtest.futures.market import DAY_S, FundingPayment, FuturesPath, futures_path
+from agent.backtest.futures.simulate import BookResult, FuturesSettings, simulate_futures
+from agent.backtest.stress.paths import bootstrap_path, mean_block_length, return_history
+from agent.errors import ConfigError
+from agent.units import BPS
+
+FEWEST_BARS = 12
+"""Bars of a path, so that a scenario has a before, a during and an after."""
+PRICE_PLACES = 12
+CRASH, CRASH_BARS = 0.4, 48
+RALLY, RALLY_BARS = 0.6, 72
+NOISE = 0.012
+"""Standard deviation of a bar's move around a crash and a rally: about 110 % a year by the hour."""
+QUIET_BARS = 2
+"""Bars at the first price, in which a book is opened."""
+
+
+Progress = Callable[[str, int, int], None]
+
+
+class FuturesScenario(Enum):
+    """Stress scenario of a futures book."""
+
+    CALM = "calm"
+    GAP_10 = "gap-10"
+    GAP_20 = "gap-20"
+    GAP_30 = "gap-30"
+    FUNDING = "funding-spike"
+    BASIS = "mark-off-index"
+    PAUSE = "paused"
+    CRASH_RALLY = "crash-rally"
+
+
+GAPS_BPS = {
+    FuturesScenario.GAP_10: 1_000,
+    FuturesScenario.GAP_20: 2_000,
+    FuturesScenario.GAP_30: 3_000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesSeverity:
+    """Severity of scenarios. Moves and funding are against each target: a long's price falls.
+
+    A funding spike takes `funding_daily_bps` of the notional a day. Marks are `basis_bps` off their
+    index. A paused venue fills and liquidates nothing for `pause_bars`, while prices move by
+    `pause_bps`.
+    """
+
+    funding_daily_bps: int = 300
+    basis_bps: int = 1_000
+    pause_bars: int = 24
+    pause_bps: int = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class StressedBook:
+    """One book over the paths of a scenario. Losses are shares of the start value (negative: a
+    gain). `liquidated` counts the paths with a liquidation, `longest_above` is the largest number
+    of consecutive bars above the leverage limit.
+    """
+
+    mean_loss: float
+    worst_loss: float
+    liquidated: int
+    longest_above: int
+
+
+@dataclass(frozen=True, slots=True)
+class StressedScenario:
+    """Both books over the paths of a scenario."""
+
+    scenario: FuturesScenario
+    paths: int
+    agent: StressedBook
+    held: StressedBook
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesStressSpec:
+    """A stress test: `paths` of the table's last `bars` (the first as recorded, the others
+    resampled) for each scenario, and `seeds` of a crash with a rally.
+    """
+
+    table: PriceTable
+    settings: FuturesSettings
+    severity: FuturesSeverity
+    bars: int
+    paths: int
+    seeds: int
+
+    @property
+    def simulated_bars(self) -> int:
+        """Bars of all paths."""
+        calm = (len(FuturesScenario) - 1) * self.paths * self.bars
+        return calm + self.seeds * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
+
+
+def run_futures_stress(
+    spec: FuturesStressSpec, progress: Progress | None = None
+) -> tuple[StressedScenario, ...]:
+    """Run every scenario. Raises ConfigError for too few bars or paths."""
+    if spec.bars < FEWEST_BARS or spec.bars > spec.table.bars:
+        raise ConfigError(
+            f"--bars: {spec.bars} of {spec.table.bars}",
+            f"write {FEWEST_BARS} or more, at most those of the file",
+        )
+    if spec.paths < 1:
+        raise ConfigError("--step-paths: no path", "write 1 or more")
+    calm = _calm_paths(spec)
+    found = []
+    for scenario in FuturesScenario:
+        if scenario is FuturesScenario.CRASH_RALLY:
+            paths = [
+                crash_and_rally(spec.table, spec.settings.seed + seed) for seed in range(spec.seeds)
+            ]
+        else:
+            paths = [stressed_path(path, spec.settings, scenario, spec.severity) for path in calm]
+        results = []
+        for number, path in enumerate(paths, 1):
+            results.append(simulate_futures(path, spec.settings))
+            if progress is not None:
+                progress(scenario.value, number, len(paths))
+        books = [
+            _stressed([(one.start_raw, book) for one, book in zip(results, of, strict=True)], spec)
+            for of in ([one.agent for one in results], [one.held for one in results])
+        ]
+        found.append(StressedScenario(scenario, len(paths), *books))
+    return tuple(found)
+
+
+def stressed_path(
+    path: FuturesPath,
+    settings: FuturesSettings,
+    scenario: FuturesScenario,
+    severity: FuturesSeverity,
+) -> FuturesPath:
+    """Apply a scenario from the first third of the path on; gaps stay, funding and basis end with
+    the second third.
+    """
+    weights = {target.market: target.weight_bps for target in settings.policy.targets}
+    signs = [1 if weights.get(symbol, 0) >= 0 else -1 for symbol in path.symbols]
+    first, end = path.bars // 3, 2 * path.bars // 3
+    match scenario:
+        case FuturesScenario.FUNDING:
+            return _with_funding(path, signs, severity.funding_daily_bps, range(first, end))
+        case FuturesScenario.BASIS:
+            moves = [-sign * Fraction(severity.basis_bps, BPS) for sign in signs]
+            parts = dict.fromkeys(range(first, end), Fraction(1))
+            return replace(path, marks=_moved(path.marks, moves, parts))
+        case FuturesScenario.PAUSE:
+            bars = range(first, min(path.bars, first + severity.pause_bars))
+            moves = [-sign * Fraction(severity.pause_bps, BPS) for sign in signs]
+            parts = {bar: Fraction(bar - first + 1, len(bars)) for bar in bars}
+            parts |= {bar: Fraction(1) for bar in range(bars.stop, path.bars)}
+            return replace(_gap(path, moves, parts), paused=frozenset(bars))
+        case _ if scenario in GAPS_BPS:
+            moves = [-sign * Fraction(GAPS_BPS[scenario], BPS) for sign in signs]
+            return _gap(path, moves, {bar: Fraction(1) for bar in range(first, path.bars)})
+        case _:
+            return path
+
+
+def crash_and_rally(table: PriceTable, seed: int) -> FuturesPath:
+    """Return a path from the table's newest prices: a crash of 40 % over 48 bars, then a rally of
+    60 % over 72, with noise common to all markets.
+    """
+    chance = np.random.default_rng(seed)
+    steps = [0.0] * QUIET_BARS
+    for move, bars in ((-CRASH, CRASH_BARS), (RALLY, RALLY_BARS)):
+        steps += (np.log1p(move) / bars + chance.normal(0, NOISE, bars)).tolist()
+    factors = np.exp(np.cumsum([0.0, *steps]))
+    closes = forward_fill(table.closes)[-1] * factors[:, None]
+    start_s, interval_s = int(table.times_s[-1]), table.interval_s
+    times_s = start_s + interval_s * np.arange(len(factors), dtype=np.int64)
+    return futures_path(PriceTable(table.symbols, times_s, np.round(closes, PRICE_PLACES)))
+
+
+def _calm_paths(spec: FuturesStressSpec) -> list[FuturesPath]:
+    """Return the recorded last bars, then resampled ones; without funding."""
+    table = spec.table
+    recorded = replace(
+        table,
+        times_s=table.times_s[-spec.bars :],
+        closes=forward_fill(table.closes)[-spec.bars :],
+    )
+    paths = [futures_path(recorded)]
+    if spec.paths > 1:
+        past = return_history(table)
+        block = mean_block_length(past)
+        for number in range(1, spec.paths):
+            chance = np.random.default_rng((spec.settings.seed, number))
+            path = bootstrap_path(past, spec.bars, block, chance)
+            paths.append(futures_path(replace(path, closes=np.round(path.closes, PRICE_PLACES))))
+    return paths
+
+
+Rows = tuple[tuple[Fraction, ...], ...]
+
+
+def _moved(rows: Rows, moves: Sequence[Fraction], parts: dict[int, Fraction]) -> Rows:
+    """Return prices moved by a part of each column's move at the given bars."""
+    return tuple(
+        tuple(
+            price * (1 + move * parts.get(bar, Fraction(0)))
+            for price, move in zip(row, moves, strict=True)
+        )
+        for bar, row in enumerate(rows)
+    )
+
+
+def _gap(path: FuturesPath, moves: Sequence[Fraction], parts: dict[int, Fraction]) -> FuturesPath:
+    return replace(
+        path, index=_moved(path.index, moves, parts), marks=_moved(path.marks, moves, parts)
+    )
+
+
+def _with_funding(
+    path: FuturesPath, signs: Sequence[int], daily_bps: int, bars: range
+) -> FuturesPath:
+    """Return the path with a payment at each of these bars, against each target."""
+    payments, daily = list(path.payments), list(path.daily)
+    rate = Fraction(daily_bps, BPS)
+    for bar in bars:
+        share = rate * (path.times_s[bar] - path.times_s[bar - 1]) / DAY_S
+        payments[bar] = tuple(
+            FundingPayment(column, sign * share, bar) for column, sign in enumerate(signs)
+        )
+        daily[bar] = tuple(sign * rate for sign in signs)
+    return replace(path, payments=tuple(payments), daily=tuple(daily))
+
+
+def _stressed(books: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec) -> StressedBook:
+    limit_bps = spec.settings.policy.limits.max_leverage_bps
+    losses = [1 - book.final_raw / start_raw for start_raw, book in books]
+    return StressedBook(
+        mean_loss=sum(losses) / len(losses),
+        worst_loss=max(losses),
+        liquidated=sum(bool(book.liquidations) for _, book in books),
+        longest_above=max(book.longest_above(limit_bps) for _, book in books),
+    )

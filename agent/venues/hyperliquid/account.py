@@ -1,0 +1,315 @@
+"""The account and the markets of Hyperliquid as the model has them, proven against each other.
+
+Sizes are counted in the venue's smallest size, amounts in USDC of 6 decimals, so that every figure
+of the venue is a whole number. Sources: "Margin tiers", "Margining", "Funding" of the venue's
+documentation and its Info endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
+from agent.margin import account as margin
+from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+from agent.units import BPS, Token, ceil_int, safe_label
+from agent.venues.hyperliquid.orders import (
+    QUOTE_DECIMALS,
+    parse_decimal,
+    parse_raw,
+    parse_whole,
+    price_of,
+    tick_at,
+)
+
+USDC = Token("", "USDC", QUOTE_DECIMALS)
+"""Collateral at the venue; it has no address there."""
+SINGLE_TIER_IDS = 50
+"""A margin table of a smaller id has one tier, whose maximum leverage is the id."""
+HOURS_PER_DAY = 24
+MAX_MARK_MOVE_BPS = 100
+"""Most that a mark may differ between the account and the markets, which are read one after the
+other.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMarket:
+    """A market of the universe: its number in orders, and what margin it takes."""
+
+    coin: str
+    asset: int
+    size_decimals: int
+    leverages: tuple[tuple[int, int], ...]
+    """Maximum leverage of each part of the notional above so many base units."""
+    is_paused: bool
+    mark: Fraction
+    index: Fraction
+    funding_hourly: Fraction
+
+
+def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMarket]:
+    """Parse the markets of `coins` in a `metaAndAssetCtxs` answer; others may have any form.
+
+    Delisted markets, those without a price, and those that trade on isolated margin only are
+    paused: the account is cross-margined. Raises Retryable for another form.
+    """
+    if not isinstance(answer, list) or len(answer) != 2:
+        raise _malformed("the markets")
+    meta, contexts = answer
+    universe = _list(meta, "universe")
+    if not isinstance(contexts, list) or len(contexts) != len(universe):
+        raise _malformed("the markets")
+    tables: dict[int, tuple[tuple[int, int], ...]] = {}
+    for row in _list(meta, "marginTables"):
+        if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], int):
+            raise _malformed("the margin tables")
+        tables[row[0]] = _leverages(_list(row[1], "marginTiers"))
+    listed = {}
+    for asset, (entry, context) in enumerate(zip(universe, contexts, strict=True)):
+        if not isinstance(entry, Mapping) or not isinstance(context, Mapping):
+            raise _malformed("the markets")
+        coin, decimals = entry.get("name"), entry.get("szDecimals")
+        if coin not in coins:
+            continue
+        if not isinstance(coin, str) or not isinstance(decimals, int):
+            raise _malformed("the markets")
+        if not 0 <= decimals <= QUOTE_DECIMALS:
+            raise _malformed(f"the size decimals of {safe_label(coin, 'a market')}")
+        quoted = context.get("markPx")
+        listed[coin] = ListedMarket(
+            coin=coin,
+            asset=asset,
+            size_decimals=decimals,
+            leverages=_table(entry, tables),
+            is_paused=bool(entry.get("isDelisted") or entry.get("onlyIsolated") or quoted is None),
+            mark=Fraction(0) if quoted is None else parse_decimal(quoted, f"the mark of {coin}"),
+            index=parse_decimal(context.get("oraclePx"), f"the index of {coin}"),
+            funding_hourly=parse_decimal(context.get("funding"), f"the funding of {coin}"),
+        )
+    return listed
+
+
+def _table(
+    entry: Mapping[str, object], tables: Mapping[int, tuple[tuple[int, int], ...]]
+) -> tuple[tuple[int, int], ...]:
+    table = entry.get("marginTableId", entry.get("maxLeverage"))
+    if not isinstance(table, int) or table < 1:
+        raise _malformed("a margin table")
+    if table in tables:
+        return tables[table]
+    if table >= SINGLE_TIER_IDS:
+        raise _malformed("a margin table")
+    return ((0, table),)
+
+
+def _leverages(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
+    rows = []
+    for tier in tiers:
+        most = tier.get("maxLeverage") if isinstance(tier, Mapping) else None
+        if not isinstance(tier, Mapping) or not isinstance(most, int) or most < 1:
+            raise _malformed("a margin table")
+        rows.append((parse_raw(tier.get("lowerBound"), QUOTE_DECIMALS, "a margin tier"), most))
+    bounds = [above for above, _ in rows]
+    if not rows or bounds[0] != 0 or bounds != sorted(set(bounds)):
+        raise _malformed("a margin table")
+    return tuple(rows)
+
+
+def margin_tiers(market: ListedMarket, leverage: int) -> tuple[MarginTier, ...]:
+    """Return the margin rates of a market at the leverage that the account has set there.
+
+    Maintenance is half the initial margin at a tier's maximum leverage; initial margin is one over
+    the set leverage, or over the tier's maximum where that is less. Rates are rounded up to parts
+    per million.
+    """
+    return tuple(
+        MarginTier(
+            above, ceil_int(Fraction(margin.PPM, min(leverage, most))), -(-margin.PPM // (2 * most))
+        )
+        for above, most in market.leverages
+    )
+
+
+def parse_leverage(answer: object, coin: str) -> int:
+    """Return the cross leverage set for a coin: the `leverage` of a position or of an
+    `activeAssetData` answer. Raises OperatorNeeded if it is isolated.
+    """
+    found = answer.get("leverage") if isinstance(answer, Mapping) else None
+    value = found.get("value") if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping) or not isinstance(value, int) or value < 1:
+        raise _malformed(f"the leverage of {coin}")
+    if found.get("type") != "cross":
+        raise OperatorNeeded(
+            f"{coin} is set to isolated margin; trimtab counts one cross-margined account",
+            "close the position and set the market to cross margin",
+            code=ErrorCode.POSITION,
+        )
+    return value
+
+
+def build_market(
+    listed: ListedMarket, leverage: int, asset: str, fee_ppm: int, read_s: int
+) -> PerpMarket:
+    """Return a market of the model. `asset` is the portfolio's token with the same price, `read_s`
+    the venue's time of the account, which is read before the prices.
+    """
+    return PerpMarket(
+        market=listed.coin,
+        symbol=safe_label(listed.coin, f"asset {listed.asset}"),
+        asset=asset,
+        size_decimals=listed.size_decimals,
+        lot_raw=1,
+        tick=price_of(tick_at(listed.mark, listed.size_decimals), listed.size_decimals),
+        tiers=margin_tiers(listed, leverage),
+        fee_ppm=fee_ppm,
+        mark=price_of(listed.mark, listed.size_decimals),
+        index=price_of(listed.index, listed.size_decimals),
+        index_s=read_s,
+        funding_daily=listed.funding_hourly * HOURS_PER_DAY,
+        is_paused=listed.is_paused,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedAccount:
+    """A `clearinghouseState` answer in base units. `raw_usd_raw` is the balance with what positions
+    cost and brought; `values_raw` are signed values of the positions at the venue's mark.
+    """
+
+    time_ms: int
+    account_value_raw: int
+    raw_usd_raw: int
+    gross_raw: int
+    maintenance_raw: int
+    withdrawable_raw: int
+    positions: tuple[Position, ...]
+    values_raw: tuple[int, ...]
+    leverages: tuple[tuple[str, int], ...]
+
+
+def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> ReportedAccount:
+    """Parse a `clearinghouseState` answer. Raises Retryable for another form, and for figures that
+    contradict each other; OperatorNeeded for isolated positions.
+    """
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("time"), int):
+        raise _malformed("the account")
+    total, cross = answer.get("marginSummary"), answer.get("crossMarginSummary")
+    if not isinstance(total, Mapping) or not isinstance(cross, Mapping):
+        raise _malformed("the account")
+    positions, values, leverages = [], [], []
+    for row in _list(answer, "assetPositions"):
+        held = row.get("position") if isinstance(row, Mapping) else None
+        coin = str(held.get("coin")) if isinstance(held, Mapping) else ""
+        if not isinstance(held, Mapping) or coin not in listed:
+            raise _malformed("a position")
+        leverages.append((coin, parse_leverage(held, coin)))
+        size = parse_raw(held.get("szi"), listed[coin].size_decimals, f"the size of {coin}")
+        value = _usd(held, "positionValue") * (1 if size > 0 else -1)
+        # Cost of the position as the venue itself counts its profit; its entry price is rounded.
+        positions.append(Position(coin, size, _usd(held, "unrealizedPnl") - value))
+        values.append(value)
+    if total != cross:
+        raise OperatorNeeded(
+            "the account holds isolated margin; trimtab counts one cross-margined account",
+            "close isolated positions",
+            code=ErrorCode.POSITION,
+        )
+    account = ReportedAccount(
+        time_ms=answer["time"],
+        account_value_raw=_usd(total, "accountValue"),
+        raw_usd_raw=_usd(total, "totalRawUsd"),
+        gross_raw=_usd(total, "totalNtlPos"),
+        maintenance_raw=_usd(answer, "crossMaintenanceMarginUsed"),
+        withdrawable_raw=_usd(answer, "withdrawable"),
+        positions=tuple(positions),
+        values_raw=tuple(values),
+        leverages=tuple(leverages),
+    )
+    _prove_sums(account)
+    return account
+
+
+def _prove_sums(account: ReportedAccount) -> None:
+    """Raise Retryable unless value and notional are the sums of balance and positions."""
+    for what, measured, expected in (
+        (
+            "account value",
+            account.account_value_raw,
+            account.raw_usd_raw + sum(account.values_raw),
+        ),
+        ("notional", account.gross_raw, sum(abs(value) for value in account.values_raw)),
+    ):
+        if abs(measured - expected) > len(account.positions):
+            raise _contradiction(what, measured, expected)
+
+
+def build_account(account: ReportedAccount, markets: tuple[PerpMarket, ...]) -> MarginAccount:
+    """Return the account of the model. `markets` cover every position, with the marks that are
+    newest.
+
+    Raises Retryable if the venue's maintenance margin is not that of its own tiers, or if a mark has
+    moved by more than `MAX_MARK_MOVE_BPS` since the account was read. A venue that lies about all of
+    them at once cannot be told from its own answers.
+    """
+    by_name = {market.market: market for market in markets}
+    required, rounding = Fraction(0), 1
+    for position, value in zip(account.positions, account.values_raw, strict=True):
+        market = by_name[position.market]
+        required += margin.tiered_raw(market.tiers, abs(value), is_initial=False)
+        rounding += 1 + abs(value) // margin.PPM
+        at_mark = margin.position_value_raw(market, position.size_raw)
+        if abs(at_mark - value) * BPS > MAX_MARK_MOVE_BPS * abs(value) + BPS:
+            raise _contradiction(f"the value of {market.symbol}", value, at_mark)
+    if abs(account.maintenance_raw - required) > rounding:
+        raise _contradiction("maintenance margin", account.maintenance_raw, ceil_int(required))
+    opened = sum(position.open_notional_raw for position in account.positions)
+    return MarginAccount(
+        quote=USDC,
+        settlement_raw=1,
+        collateral_raw=account.raw_usd_raw - opened,
+        realised_raw=0,
+        positions=account.positions,
+        markets=markets,
+        initial_on_debt=False,
+    )
+
+
+def parse_fee_ppm(answer: object) -> int:
+    """Return the taker fee of a `userFees` answer, parts per million of the notional, rounded up."""
+    if not isinstance(answer, Mapping):
+        raise _malformed("the fees")
+    fee = parse_decimal(answer.get("userCrossRate"), "the taker fee")
+    return ceil_int(fee * margin.PPM)
+
+
+def require_market(listed: Mapping[str, ListedMarket], coin: str) -> ListedMarket:
+    """Return the market of a coin. Raises Refused if the venue has none."""
+    if coin not in listed:
+        raise Refused(f"Hyperliquid has no market {coin}", remedy="check the name of the market")
+    return listed[coin]
+
+
+def _usd(row: Mapping[str, object], name: str) -> int:
+    return parse_whole(parse_decimal(row.get(name), name) * 10**QUOTE_DECIMALS, name)
+
+
+def _list(row: object, name: str) -> list[object]:
+    found = row.get(name) if isinstance(row, Mapping) else None
+    if not isinstance(found, list):
+        raise _malformed(name)
+    return found
+
+
+def _malformed(what: str) -> Retryable:
+    return Retryable(f"the venue's answer for {what} has another form", code=ErrorCode.ANSWER)
+
+
+def _contradiction(what: str, measured_raw: int, expected_raw: int) -> Retryable:
+    return Retryable(
+        f"the venue contradicts itself on {what}: {measured_raw} base units, expected {expected_raw}",
+        "read again; if it stays, do not trade there",
+        code=ErrorCode.ANSWER,
+    )

@@ -1,0 +1,487 @@
+"""The venue Hyperliquid over HTTP: reads, orders that happen at most once, agent wallets.
+
+An agent wallet trades for an account and cannot withdraw. Its key signs orders and cancels here, and
+nothing else. Signatures are those of the venue's own library; requests are ours, because that
+library takes floats, chooses the network by the address, and waits without limit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+from urllib.parse import urlsplit
+
+import requests
+from eth_utils.address import to_checksum_address
+
+from agent.chain.rpc import Connection, scrub
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
+from agent.model.futures import MarginAccount
+from agent.venues.hyperliquid.account import (
+    ListedMarket,
+    build_account,
+    build_market,
+    parse_account,
+    parse_fee_ppm,
+    parse_leverage,
+    parse_universe,
+    require_market,
+)
+from agent.venues.hyperliquid.orders import (
+    OrderStage,
+    OrderState,
+    OrderTicket,
+    Refusal,
+    cancel_action,
+    order_action,
+    order_state,
+    parse_order_status,
+    parse_refusal,
+)
+
+HOSTS = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz": False}
+"""Published hosts: True for mainnet."""
+
+LONGEST_AGENT_NAME = 16
+LONGEST_APPROVAL_MS = 180 * 86_400_000
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+_AGENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_SIGNED_BY_AGENTS = frozenset({"order", "cancelByCloid"})
+
+
+class TypedDataSigner(Protocol):
+    """A key that signs EIP-712 messages, such as eth-account's LocalAccount."""
+
+    @property
+    def address(self) -> str:
+        """Address of the key."""
+        ...
+
+    def sign_message(self, signable_message: Any) -> Any:
+        """Return the signature of an encoded message."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An approved agent wallet; `valid_until_ms` is the venue's time at which it expires."""
+
+    name: str
+    address: str
+    valid_until_ms: int
+
+
+class _NoAnswer(Exception):
+    """No answer to a request that may have arrived."""
+
+
+class VenueConnection:
+    """Requests to /info and /exchange of one venue. A read may be repeated; what is sent never is."""
+
+    def __init__(self, url: str, *, is_mainnet: bool, timeout_s: float) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError("hyperliquid: the url is not an http or https address")
+        if HOSTS.get(parts.hostname, is_mainnet) is not is_mainnet:
+            raise ConfigError(
+                f"hyperliquid: {parts.hostname} is not the {_network(is_mainnet)}",
+                "change the url or the network",
+            )
+        base = url.rstrip("/")
+        self._info, self._exchange = Connection(f"{base}/info"), Connection(f"{base}/exchange")
+        self._timeout_s = timeout_s
+        self.is_mainnet = is_mainnet
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a connection cannot be pickled or copied: its URL is a secret")
+
+    def info(self, **fields: object) -> object:
+        """Return the answer to a read. Raises Retryable."""
+        try:
+            status, text = self._post(self._info, fields)
+        except _NoAnswer as failed:
+            problem = str(failed)
+        else:
+            if status == requests.codes.ok:
+                return _parse_json(text)
+            problem = f"HTTP {status}"
+        raise Retryable(
+            f"Hyperliquid did not answer {fields.get('type')}: {problem}",
+            "try again later",
+            code=ErrorCode.ENDPOINT,
+        )
+
+    def exchange(self, body: Mapping[str, object]) -> object:
+        """Return the answer to a signed action. Raises Retryable with the code `unknown_if_sent`
+        without one, whatever the HTTP status: a gateway may have its own.
+        """
+        try:
+            status, text = self._post(self._exchange, body)
+        except _NoAnswer as failed:
+            problem = str(failed)
+        else:
+            if status == requests.codes.ok:
+                return _parse_json(text)
+            problem = f"HTTP {status}"
+        raise Retryable(
+            f"Hyperliquid did not answer an action: {problem}",
+            "ask what became of it before anything is sent again",
+            code=ErrorCode.UNKNOWN_IF_SENT,
+        )
+
+    def _post(self, connection: Connection, body: Mapping[str, object]) -> tuple[int, bytes]:
+        """Return status and body. The libraries' errors are replaced outside their handlers, since
+        their tracebacks would show the URL.
+        """
+        data, deadline = json.dumps(body).encode(), time.monotonic() + self._timeout_s
+        try:
+            with connection.post(data, self._timeout_s) as response:
+                parts, size = [], 0
+                while part := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+                    parts.append(part)
+                    size += len(part)
+                    if size > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                        break
+                else:
+                    return response.status_code, b"".join(parts)
+                problem = "the answer is too long or too slow"
+        except Exception as error:
+            problem = type(error).__name__
+        raise _NoAnswer(problem)
+
+
+class AgentKey:
+    """The key of an agent wallet. It signs orders and cancels, and shows only its address."""
+
+    __slots__ = ("__key", "__mainnet", "address")
+
+    def __init__(self, key: TypedDataSigner, *, is_mainnet: bool) -> None:
+        self.__key, self.__mainnet = key, is_mainnet
+        self.address = str(to_checksum_address(key.address))
+
+    def sign(
+        self, action: dict[str, object], nonce_ms: int, expires_ms: int | None
+    ) -> dict[str, object]:
+        """Return the request body of an action. Raises Refused for any other kind of action."""
+        if action.get("type") not in _SIGNED_BY_AGENTS:
+            raise Refused(
+                f"an agent key signs orders and cancels, not {action.get('type')}",
+                code=ErrorCode.SIGNATURE,
+            )
+        signature = _signing().sign_l1_action(
+            self.__key, action, None, nonce_ms, expires_ms, self.__mainnet
+        )
+        body = {"action": action, "nonce": nonce_ms, "signature": signature, "vaultAddress": None}
+        return body if expires_ms is None else {**body, "expiresAfter": expires_ms}
+
+    def __repr__(self) -> str:
+        return f"AgentKey({self.address})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a key cannot be pickled or copied")
+
+
+class HyperliquidVenue:
+    """One account at the venue. `now_ms` is the wall clock, for nonces of cancels."""
+
+    def __init__(
+        self,
+        connection: VenueConnection,
+        account: str,
+        coins: Mapping[str, str],
+        now_ms: Callable[[], int],
+        key: AgentKey | None = None,
+    ) -> None:
+        """Take the account's own address, never the agent's, and the portfolio's token of each
+        market ("" for none). Without `key` nothing can be sent.
+        """
+        self._connection = connection
+        self._account = str(to_checksum_address(account))
+        self._coins = dict(coins)
+        self._now_ms = now_ms
+        self._key = key
+        self._listed: dict[str, ListedMarket] = {}
+        self._cancel_ms = 0
+
+    # --- Reads.
+
+    def read(self) -> MarginAccount:
+        """Return account and markets. Raises Retryable for answers that contradict each other,
+        OperatorNeeded for isolated margin, Refused for a market that the venue lacks.
+        """
+        state = self._info("clearinghouseState")
+        held = _held_coins(state)
+        coins = {*self._coins, *held}
+        self._listed = parse_universe(self._connection.info(type="metaAndAssetCtxs"), coins)
+        for coin in self._coins:
+            require_market(self._listed, coin)
+        reported = parse_account(state, self._listed)
+        fee_ppm = parse_fee_ppm(self._info("userFees"))
+        leverages = dict(reported.leverages)
+        for coin in self._coins:
+            if coin not in leverages:
+                data = self._info("activeAssetData", coin=coin)
+                leverages[coin] = parse_leverage(data, coin)
+        markets = tuple(
+            build_market(
+                listed,
+                leverages[coin],
+                self._coins.get(coin, ""),
+                fee_ppm,
+                reported.time_ms // 1000,
+            )
+            for coin, listed in self._listed.items()
+        )
+        return build_account(reported, markets)
+
+    def agents(self) -> tuple[Agent, ...]:
+        """Return the named agent wallets of the account that have not expired."""
+        answer = self._info("extraAgents")
+        if not isinstance(answer, list):
+            raise Retryable("the venue's answer for agents is no list", code=ErrorCode.ANSWER)
+        found = []
+        for row in answer:
+            until = row.get("validUntil") if isinstance(row, Mapping) else None
+            if not isinstance(row, Mapping) or not isinstance(until, int):
+                raise Retryable("the venue's answer for an agent has another form")
+            found.append(Agent(str(row.get("name")), str(row.get("address")), until))
+        return tuple(found)
+
+    def require_agent(self, until_ms: int) -> Agent:
+        """Return the agent of the key. Raises OperatorNeeded unless it is approved for the account
+        on this network until `until_ms`.
+        """
+        key = self._require_key()
+        for agent in self.agents():
+            if agent.address.lower() == key.address.lower() and agent.valid_until_ms > until_ms:
+                return agent
+        raise OperatorNeeded(
+            f"{key.address} is no agent of {self._account} on the"
+            f" {_network(self._connection.is_mainnet)}, or its approval ends too soon",
+            "approve a new key; a key that has been an agent is never approved again",
+            code=ErrorCode.KEY,
+        )
+
+    # --- Orders: at most once, without nonces that follow each other.
+
+    def submit(self, ticket: OrderTicket) -> OrderState:
+        """Send an order unless the venue already knows it, and return what became of it.
+
+        The ticket must be stored before. An order that the venue knows by its client order id is
+        never sent. Refused means that the order has not happened and never will. Any other error
+        leaves that open until `is_dead` says so: ask `state_of`, or submit the same ticket, which
+        cannot happen twice. Retryable with the code `unknown_if_sent`: no answer, and the order is
+        not known yet. OperatorNeeded: the key may not trade.
+        """
+        key = self._require_key()
+        known = self.state_of(ticket.cloid)
+        if known.stage is not OrderStage.UNKNOWN:
+            return _taken(known, None)
+        if self._now_ms() >= ticket.expires_ms:
+            if self.is_dead(ticket):
+                raise Refused(
+                    "the order's time is over", remedy="plan again", code=ErrorCode.DEADLINE
+                )
+            raise _unknown(ticket)
+        market = self._market(ticket.order.market)
+        body = key.sign(
+            order_action(ticket, build_market(market, 1, "", 0, 0), market.asset),
+            ticket.nonce_ms,
+            ticket.expires_ms,
+        )
+        refusal, is_lost = None, False
+        try:
+            refusal = parse_refusal(self._connection.exchange(body))
+        except Retryable:
+            is_lost = True
+        state = self.state_of(ticket.cloid)
+        if state.stage is OrderStage.UNKNOWN:
+            if refusal is not None and (refusal.is_judged or _is_signer_unknown(refusal)):
+                raise _refused(refusal)
+            if refusal is not None or is_lost:
+                raise _unknown(ticket)
+        return _taken(state, refusal)
+
+    def state_of(self, cloid: str) -> OrderState:
+        """Return what the venue knows of a client order id, with its fills."""
+        record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
+        if record is None:
+            return OrderState(cloid, OrderStage.UNKNOWN)
+        fills = self._info("userFillsByTime", startTime=record.taken_ms)
+        return order_state(record, fills, self._market(record.coin).size_decimals)
+
+    def is_dead(self, ticket: OrderTicket) -> bool:
+        """True if an order has not happened and never will: the venue's own time is past the
+        ticket's end, and it was asked afterwards. Only then may a new ticket take its place.
+        """
+        state = self._info("clearinghouseState")
+        time_ms = state.get("time") if isinstance(state, Mapping) else None
+        if not isinstance(time_ms, int) or time_ms <= ticket.expires_ms:
+            return False
+        return self.state_of(ticket.cloid).stage is OrderStage.UNKNOWN
+
+    def cancel(self, cloid: str) -> OrderState:
+        """Cancel an open order and return its state. An order that is not open is left alone.
+
+        Nonces of cancels are odd, those of tickets even, so that none takes another's.
+        """
+        record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
+        if record is not None and record.stage is OrderStage.OPEN:
+            action = cancel_action(cloid, self._market(record.coin).asset)
+            self._cancel_ms = max(self._now_ms() | 1, self._cancel_ms + 2)
+            body = self._require_key().sign(action, self._cancel_ms, None)
+            refusal = parse_refusal(self._connection.exchange(body))
+            after = self.state_of(cloid)
+            if refusal is not None and after.stage is OrderStage.OPEN:
+                raise _refused(refusal)
+            return after
+        return self.state_of(cloid)
+
+    # --- Parts.
+
+    def _info(self, kind: str, **fields: object) -> object:
+        return self._connection.info(type=kind, user=self._account.lower(), **fields)
+
+    def _market(self, coin: str) -> ListedMarket:
+        if coin not in self._listed:
+            answer = self._connection.info(type="metaAndAssetCtxs")
+            self._listed |= parse_universe(answer, {coin})
+        return require_market(self._listed, coin)
+
+    def _require_key(self) -> AgentKey:
+        if self._key is None:
+            raise Refused("no agent key: nothing can be sent", code=ErrorCode.KEY)
+        return self._key
+
+
+def _taken(state: OrderState, refusal: Refusal | None) -> OrderState:
+    """Return the state of an order that the venue took. Raises Refused for a rejected one."""
+    if state.stage is OrderStage.REJECTED:
+        raise _refused(refusal or Refusal(state.reason, is_judged=True))
+    return state
+
+
+def _unknown(ticket: OrderTicket) -> Retryable:
+    return Retryable(
+        "an order was sent, and the venue does not know it yet",
+        f"ask for {ticket.cloid} again; it is dead after {ticket.expires_ms} ms of the venue's time",
+        code=ErrorCode.UNKNOWN_IF_SENT,
+    )
+
+
+def _is_signer_unknown(refusal: Refusal) -> bool:
+    """True for the venue's answer to a signature of another network, of an expired agent or of a
+    stranger.
+    """
+    return "does not exist" in refusal.reason
+
+
+def _refused(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
+    if _is_signer_unknown(refusal):
+        return OperatorNeeded(
+            f"the venue does not know the signer: {refusal.reason}",
+            "check the network, the account, and whether the agent key has expired",
+            code=ErrorCode.KEY,
+        )
+    return Refused(
+        f"the venue refuses: {refusal.reason}", remedy="plan again", code=ErrorCode.VENUE
+    )
+
+
+# --- Agent wallets.
+
+
+def require_fresh_agent(connection: VenueConnection, address: str, former: Collection[str]) -> None:
+    """Raise Refused for a key that has been an agent, or anything else, at the venue.
+
+    `former` are the addresses of all agents so far, from the caller's own records: the venue may
+    forget an agent with its nonces, and whoever kept an action that it signed could send it again.
+    """
+    known = {one.lower() for one in former}
+    answer = connection.info(type="userRole", user=address.lower())
+    role = answer.get("role") if isinstance(answer, Mapping) else None
+    if address.lower() in known or role != "missing":
+        raise Refused(
+            f"{address} is known to the venue or was an agent before",
+            remedy="create a new key; agent keys are never used twice",
+            code=ErrorCode.KEY,
+        )
+
+
+def approve_agent(
+    connection: VenueConnection,
+    owner: TypedDataSigner,
+    agent: Agent,
+    now_ms: int,
+    former: Collection[str],
+) -> None:
+    """Approve an agent wallet for the owner's account, under its name and until its end.
+
+    The name replaces an earlier agent of that name. Raises Refused for a key that is not fresh,
+    ConfigError for a name or an end that the venue does not take. An agent without a name is never
+    approved: the venue's library signs an empty name there and posts none.
+    """
+    if not _AGENT_NAME.fullmatch(agent.name) or len(agent.name) > LONGEST_AGENT_NAME:
+        raise ConfigError(
+            f"hyperliquid agent: {agent.name!r} is not a name",
+            f"use 1 to {LONGEST_AGENT_NAME} letters, digits, dots and dashes",
+        )
+    if not now_ms < agent.valid_until_ms <= now_ms + LONGEST_APPROVAL_MS:
+        raise ConfigError(
+            f"hyperliquid agent: {agent.valid_until_ms} ms is not within 180 days from now",
+            "choose a nearer end",
+        )
+    if agent.address.lower() == owner.address.lower():
+        raise Refused("the owner's key is no agent", remedy="create a new key", code=ErrorCode.KEY)
+    require_fresh_agent(connection, agent.address, former)
+    action: dict[str, object] = {
+        "type": "approveAgent",
+        "agentAddress": agent.address.lower(),
+        "agentName": f"{agent.name} valid_until {agent.valid_until_ms}",
+        "nonce": now_ms,
+    }
+    signature = _signing().sign_agent(owner, action, connection.is_mainnet)
+    answer = connection.exchange({"action": action, "nonce": now_ms, "signature": signature})
+    if not isinstance(answer, Mapping) or answer.get("status") != "ok":
+        reason = scrub(str(answer.get("response"))) if isinstance(answer, Mapping) else ""
+        raise Refused(f"the venue refuses the agent: {reason}", remedy="check the owner's key")
+
+
+def _held_coins(state: object) -> Sequence[str]:
+    """Return the coins of the positions, where they can be read."""
+    rows = state.get("assetPositions") if isinstance(state, Mapping) else None
+    positions = [row.get("position") for row in rows or () if isinstance(row, Mapping)]
+    return [str(held.get("coin")) for held in positions if isinstance(held, Mapping)]
+
+
+def _network(is_mainnet: bool) -> str:
+    return "mainnet" if is_mainnet else "testnet"
+
+
+def _parse_json(text: bytes) -> object:
+    try:
+        parsed: object = json.loads(text)
+    except (ValueError, RecursionError):
+        parsed = None
+    if parsed is None:
+        raise Retryable("Hyperliquid's answer is not JSON", code=ErrorCode.NOT_JSON)
+    return parsed
+
+
+def _signing() -> Any:
+    """Return the library's signing functions. Raises ConfigError if it is not installed."""
+    try:
+        from hyperliquid.utils import signing
+    except ImportError:
+        signing = None
+    if signing is None:
+        raise ConfigError(
+            "Hyperliquid needs the package hyperliquid-python-sdk",
+            "pip install 'trimtab[hyperliquid]'",
+        )
+    return signing

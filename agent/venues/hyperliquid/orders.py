@@ -1,0 +1,355 @@
+"""Orders of Hyperliquid: prices in ticks, client order ids, actions, and what became of an order.
+
+Amounts are strings of decimals in the venue's JSON. They are written from integers and parsed
+strictly; no float is involved. Sources: "Tick and lot size", "Exchange endpoint" and "Info endpoint"
+of the venue's API documentation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+from eth_utils.crypto import keccak
+
+from agent.chain.rpc import scrub
+from agent.errors import ErrorCode, Refused, Retryable
+from agent.model.futures import PerpMarket, PerpOrder, PerpOrderKind
+from agent.units import Price, ceil_int, decimal_text, floor_int
+
+QUOTE_DECIMALS = 6
+"""Decimals of USDC. A price has at most 6 less the decimals of a size, so that price times size is
+a whole number of base units.
+"""
+SIGNIFICANT_FIGURES = 5
+"""Of a price that is not a whole number."""
+MIN_NOTIONAL_RAW = 10 * 10**QUOTE_DECIMALS
+"""Smallest order: 10 USD at its limit price."""
+LONGEST_VALIDITY_MS = 60 * 60 * 1000
+_DECIMAL = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,12})?")
+
+
+# --- Decimals, ticks and prices.
+
+
+def parse_decimal(value: object, what: str) -> Fraction:
+    """Return a decimal of the venue. Raises Retryable naming `what`."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return Fraction(value)
+    raise Retryable(f"the venue's answer for {what} is not a decimal", code=ErrorCode.ANSWER)
+
+
+def parse_raw(value: object, decimals: int, what: str) -> int:
+    """Return a decimal in base units. Raises Retryable naming `what` for more places."""
+    return parse_whole(parse_decimal(value, what) * 10**decimals, what)
+
+
+def parse_whole(value: Fraction, what: str) -> int:
+    """Return a number of base units. Raises Retryable if the venue's answer has a part of one."""
+    if value.denominator != 1:
+        raise Retryable(
+            f"the venue's answer for {what} has more places than it may", code=ErrorCode.ANSWER
+        )
+    return value.numerator
+
+
+def price_of(quoted: Fraction, size_decimals: int) -> Price:
+    """Return a quoted price, USDC per coin, in quote base units per base unit of size."""
+    return quoted * Fraction(10**QUOTE_DECIMALS, 10**size_decimals)
+
+
+def quoted_price(price: Price, size_decimals: int) -> Fraction:
+    """Return a price of the model as the venue quotes it, USDC per coin."""
+    return price * Fraction(10**size_decimals, 10**QUOTE_DECIMALS)
+
+
+def tick_at(quoted: Fraction, size_decimals: int) -> Fraction:
+    """Return the tick at a quoted price: five significant figures, at most 6 less `size_decimals`
+    places, and whole numbers always.
+    """
+    exponent = len(str(floor_int(quoted))) - 1 if quoted >= 1 else -1
+    while quoted < 1 and quoted < Fraction(10) ** exponent and exponent > -QUOTE_DECIMALS:
+        exponent -= 1
+    places = min(QUOTE_DECIMALS - size_decimals, SIGNIFICANT_FIGURES - 1 - exponent)
+    return Fraction(1, 10 ** max(0, places))
+
+
+def limit_price(market: PerpMarket, order: PerpOrder) -> Fraction:
+    """Return the quoted limit price of an order in whole ticks: rounded down for a buy, up for a
+    sale, so that the fill keeps the bound.
+    """
+    bound = quoted_price(Fraction(order.bound_raw, abs(order.size_raw)), market.size_decimals)
+    tick = tick_at(bound, market.size_decimals)
+    return tick * (floor_int(bound / tick) if order.size_raw > 0 else ceil_int(bound / tick))
+
+
+def price_text(quoted: Fraction) -> str:
+    """Return a quoted price as the venue's JSON has it, without trailing zeros."""
+    return decimal_text(_whole(quoted * 10**QUOTE_DECIMALS), QUOTE_DECIMALS)
+
+
+def size_text(market: PerpMarket, size_raw: int) -> str:
+    """Return the absolute size as the venue's JSON has it."""
+    return decimal_text(abs(size_raw), market.size_decimals)
+
+
+def _whole(value: Fraction) -> int:
+    if value.denominator != 1:
+        raise ValueError(f"{value} is not a whole number")
+    return value.numerator
+
+
+# --- Tickets: what is written down before an order is sent.
+
+
+@dataclass(frozen=True, slots=True)
+class OrderTicket:
+    """An order with what makes it happen at most once.
+
+    `cloid` is the client order id, 16 bytes as 0x-hex. The venue takes each nonce of a signer once,
+    and nothing after `expires_ms`. A ticket is stored before it is submitted; submitted again, it is
+    the same bytes, which the venue cannot accept twice.
+    """
+
+    order: PerpOrder
+    cloid: str
+    nonce_ms: int
+    expires_ms: int
+
+
+def cloid_of(step_id: str, index: int, order: PerpOrder) -> str:
+    """Return the client order id of order `index` of a step: the same after a restart."""
+    fields = [
+        "trimtab",
+        step_id,
+        index,
+        order.market,
+        order.size_raw,
+        order.kind.value,
+        order.bound_raw,
+        order.is_reduce_only,
+    ]
+    return "0x" + keccak(json.dumps(fields).encode())[:16].hex()
+
+
+def issue_tickets(
+    step_id: str, orders: Sequence[PerpOrder], now_ms: int, valid_ms: int
+) -> tuple[OrderTicket, ...]:
+    """Return the tickets of a step's orders, valid for `valid_ms` from now.
+
+    Nonces are even milliseconds from now on. Issue new tickets only later than the last
+    ones, and for an order whose ticket is dead (HyperliquidVenue.is_dead) or was never submitted.
+    """
+    if not 0 < valid_ms <= LONGEST_VALIDITY_MS:
+        raise ValueError(f"a validity of {valid_ms} ms is not within an hour")
+    return tuple(
+        OrderTicket(
+            order,
+            cloid_of(step_id, index, order),
+            now_ms + now_ms % 2 + 2 * index,
+            now_ms + valid_ms,
+        )
+        for index, order in enumerate(orders)
+    )
+
+
+# --- Actions: what is signed and posted. The order of the keys is part of the signature.
+
+
+def order_action(ticket: OrderTicket, market: PerpMarket, asset: int) -> dict[str, object]:
+    """Return the action of a ticket; `asset` is the market's number at the venue.
+
+    A market order is a limit order at its bound that fills at once or not at all (Ioc), a limit
+    order rests (Gtc). Raises Refused for an order that the venue would turn down whenever it
+    arrives; a market that is paused by now may have taken it before.
+    """
+    order = ticket.order
+    if order.market != market.market or not order.size_raw or order.bound_raw <= 0:
+        raise Refused("the order has no size, no bound or another market", remedy="plan again")
+    if order.size_raw % market.lot_raw:
+        raise Refused(
+            f"{market.symbol}: {order.size_raw} base units are not whole lots", remedy="plan again"
+        )
+    quoted = limit_price(market, order)
+    if quoted <= 0:
+        raise Refused(
+            f"{market.symbol}: the bound is below one tick", remedy="plan again with a wider bound"
+        )
+    notional_raw = floor_int(price_of(quoted, market.size_decimals) * abs(order.size_raw))
+    if notional_raw < MIN_NOTIONAL_RAW:
+        raise Refused(
+            f"{market.symbol}: an order of {decimal_text(notional_raw, QUOTE_DECIMALS)} USD is below"
+            f" the venue's minimum of {decimal_text(MIN_NOTIONAL_RAW, QUOTE_DECIMALS)} USD",
+            remedy="leave it until it is larger",
+            code=ErrorCode.AMOUNT,
+        )
+    wire = {
+        "a": asset,
+        "b": order.size_raw > 0,
+        "p": price_text(quoted),
+        "s": size_text(market, order.size_raw),
+        "r": order.is_reduce_only,
+        "t": {"limit": {"tif": "Ioc" if order.kind is PerpOrderKind.MARKET else "Gtc"}},
+        "c": ticket.cloid,
+    }
+    return {"type": "order", "orders": [wire], "grouping": "na"}
+
+
+def cancel_action(cloid: str, asset: int) -> dict[str, object]:
+    """Return the action that cancels an order by its client order id."""
+    return {"type": "cancelByCloid", "cancels": [{"asset": asset, "cloid": cloid}]}
+
+
+# --- Answers.
+
+
+class OrderStage(Enum):
+    """What became of an order."""
+
+    UNKNOWN = "unknown"
+    OPEN = "open"
+    FILLED = "filled"
+    CANCELED = "canceled"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderState:
+    """What the venue says of a client order id. `filled_raw` is signed as the order's size,
+    `quote_raw` what the fills added to the quote balance without the fee, `fee_raw` the fee
+    (negative: a rebate). `reason` is the venue's status in its own word.
+    """
+
+    cloid: str
+    stage: OrderStage
+    oid: int = 0
+    filled_raw: int = 0
+    quote_raw: int = 0
+    fee_raw: int = 0
+    reason: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """True if nothing more fills."""
+        return self.stage in {OrderStage.FILLED, OrderStage.CANCELED, OrderStage.REJECTED}
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """An order that the venue knows, without its fills. `size` is in coins, negative for a sale;
+    `taken_ms` is the time at which the venue took it.
+    """
+
+    cloid: str
+    stage: OrderStage
+    oid: int
+    coin: str
+    size: Fraction
+    taken_ms: int
+    reason: str
+
+
+def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
+    """Parse an `orderStatus` answer; None for an order that the venue does not know.
+
+    Raises Retryable for an answer about another order or in another form.
+    """
+    if isinstance(answer, Mapping) and answer.get("status") == "unknownOid":
+        return None
+    outer = answer.get("order") if isinstance(answer, Mapping) else None
+    order = outer.get("order") if isinstance(outer, Mapping) else None
+    if not isinstance(outer, Mapping) or not isinstance(order, Mapping):
+        raise Retryable("the venue's answer for an order has another form", code=ErrorCode.ANSWER)
+    if order.get("cloid") != cloid:
+        raise Retryable("the venue answered for another order", code=ErrorCode.ANSWER)
+    oid, taken_ms, side = order.get("oid"), order.get("timestamp"), order.get("side")
+    if not isinstance(oid, int) or not isinstance(taken_ms, int) or side not in ("A", "B"):
+        raise Retryable("the venue's answer for an order has another form", code=ErrorCode.ANSWER)
+    word = scrub(str(outer.get("status")))
+    size = parse_decimal(order.get("origSz"), "the size of an order")
+    return OrderRecord(
+        cloid,
+        _stage(word),
+        oid,
+        str(order.get("coin")),
+        size if side == "B" else -size,
+        taken_ms,
+        word,
+    )
+
+
+def order_state(record: OrderRecord, fills: object, size_decimals: int) -> OrderState:
+    """Return the state of an order with its fills, a `userFillsByTime` answer.
+
+    Raises Retryable if an order is called filled and its fills do not add up, or exceed its size:
+    the venue lists fills a moment later.
+    """
+    if not isinstance(fills, list) or not all(isinstance(fill, Mapping) for fill in fills):
+        raise Retryable("the venue's answer for fills has another form", code=ErrorCode.ANSWER)
+    size, quote, fee = Fraction(0), Fraction(0), Fraction(0)
+    sign = 1 if record.size > 0 else -1
+    for fill in fills:
+        if fill.get("oid") != record.oid:
+            continue
+        part = parse_decimal(fill.get("sz"), "the size of a fill")
+        size += sign * part
+        quote -= sign * part * parse_decimal(fill.get("px"), "the price of a fill")
+        fee += parse_decimal(fill.get("fee"), "the fee of a fill")
+    filled = record.stage is OrderStage.FILLED
+    if abs(size) > abs(record.size) or (filled and size != record.size):
+        raise Retryable("the fills of an order do not add up yet", code=ErrorCode.ANSWER)
+    return OrderState(
+        record.cloid,
+        record.stage,
+        record.oid,
+        parse_whole(size * 10**size_decimals, "the size of a fill"),
+        floor_int(quote * 10**QUOTE_DECIMALS),
+        ceil_int(fee * 10**QUOTE_DECIMALS),
+        record.reason,
+    )
+
+
+def _stage(word: str) -> OrderStage:
+    """Return the stage of a status word; those of other endings are `…Canceled` and `…Rejected`."""
+    if word in ("open", "triggered"):
+        return OrderStage.OPEN
+    if word == "filled":
+        return OrderStage.FILLED
+    if word.lower().endswith(("canceled", "cancel")):
+        return OrderStage.CANCELED
+    if word.lower().endswith("rejected"):
+        return OrderStage.REJECTED
+    raise Retryable(f"the venue has an unknown status of an order: {word}", code=ErrorCode.ANSWER)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The venue's reason for turning something down, scrubbed. `is_judged` is true if it judged the
+    order itself, so that the nonce is spent and no copy of the action can happen; an action that was
+    not judged may have happened before.
+    """
+
+    reason: str
+    is_judged: bool
+
+
+def parse_refusal(answer: object) -> Refusal | None:
+    """Parse the answer to an order or a cancel; None if the venue took it. Raises Retryable for an
+    answer in another form.
+    """
+    if isinstance(answer, Mapping) and answer.get("status") == "err":
+        return Refusal(scrub(str(answer.get("response"))), is_judged=False)
+    response = answer.get("response") if isinstance(answer, Mapping) else None
+    data = response.get("data") if isinstance(response, Mapping) else None
+    statuses = data.get("statuses") if isinstance(data, Mapping) else None
+    if isinstance(statuses, list) and len(statuses) == 1:
+        (status,) = statuses
+        if isinstance(status, Mapping) and "error" in status:
+            return Refusal(scrub(str(status["error"])), is_judged=True)
+        if status == "success" or isinstance(status, Mapping):
+            return None
+    raise Retryable("the venue's answer to an action has another form", code=ErrorCode.ANSWER)

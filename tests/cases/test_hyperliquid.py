@@ -1,0 +1,470 @@
+"""Hyperliquid against a local venue: accounts read, orders that happen once, agents, and answers that are lost, late or false."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import pytest
+from eth_account.signers.local import LocalAccount
+from hyperliquid.exchange import Exchange
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.margin import account as margin
+from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
+from agent.venues.hyperliquid.client import (
+    Agent,
+    AgentKey,
+    HyperliquidVenue,
+    VenueConnection,
+    approve_agent,
+    require_fresh_agent,
+)
+from agent.venues.hyperliquid.orders import OrderStage, OrderTicket, issue_tickets
+from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
+
+OWNER, AGENT = key_of(1), key_of(2)
+VALID_MS = 30_000
+ZERO = "0x" + "0" * 40
+LATEST = {"BTC": "WBTC", "ETH": "WETH"}
+
+
+@dataclass
+class World:
+    """A venue, an account on it, and a client of the account with an approved agent."""
+
+    server: HyperliquidServer
+    connection: VenueConnection
+    venue: HyperliquidVenue
+    steps: int = 0
+
+    def tickets(self, *orders: PerpOrder) -> tuple[OrderTicket, ...]:
+        self.steps += 1
+        self.server.now_ms += 100
+        return issue_tickets(f"step {self.steps}", orders, self.server.now_ms, VALID_MS)
+
+    def ticket(self, order: PerpOrder) -> OrderTicket:
+        return self.tickets(order)[0]
+
+    def posted(self) -> int:
+        """Orders posted so far."""
+        return sum(body["action"]["type"] == "order" for body in self.server.bodies)
+
+    def size(self, coin: str) -> Fraction:
+        return self.server.wallet(OWNER.address).held.get(coin, Held()).size
+
+    def client(self, key: LocalAccount = AGENT, is_mainnet: bool = False, account: str = OWNER.address) -> HyperliquidVenue:
+        agent = AgentKey(key, is_mainnet=is_mainnet)
+        return HyperliquidVenue(self.connection, account, LATEST, lambda: self.server.now_ms, agent)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with hyperliquid() as server:
+        yield opened(server)
+
+
+def opened(server: HyperliquidServer) -> World:
+    server.fund(OWNER.address, 10_000)
+    connection = VenueConnection(server.url, is_mainnet=server.is_mainnet, timeout_s=60)
+    approve_agent(connection, OWNER, Agent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS), server.now_ms, ())
+    key = AgentKey(AGENT, is_mainnet=server.is_mainnet)
+    return World(server, connection, HyperliquidVenue(connection, OWNER.address, LATEST, lambda: server.now_ms, key))
+
+
+def order(coin: str, lots: int, price: str, kind: PerpOrderKind = PerpOrderKind.MARKET, reduce: bool = False) -> PerpOrder:
+    """An order at a price in USD; BTC has 5 decimals of a size, ETH 4."""
+    decimals = 5 if coin == "BTC" else 4
+    return PerpOrder(coin, lots, kind, int(Fraction(price) * abs(lots) * 10**6 / 10**decimals), reduce)
+
+
+def lots(coin: str, size: str) -> int:
+    return int(Fraction(size) * 10 ** (5 if coin == "BTC" else 4))
+
+
+# --- Signatures.
+
+
+def test_the_venue_recovers_owner_and_agent_from_every_signature(world: World) -> None:
+    world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
+    (resting,) = world.tickets(order("ETH", 10_000, "2900", PerpOrderKind.LIMIT))
+    world.venue.submit(resting)
+    world.venue.cancel(resting.cloid)
+    assert world.server.signers == [key.address.lower() for key in (OWNER, AGENT, AGENT, AGENT)]
+
+
+def test_mainnet_and_testnet_sign_other_bytes(world: World) -> None:
+    foreign = world.client(is_mainnet=True)
+    with pytest.raises(OperatorNeeded, match="does not know the signer") as caught:
+        foreign.submit(world.ticket(order("ETH", 10_000, "3010")))
+    assert caught.value.code == ErrorCode.KEY and "network" in caught.value.remedy
+    assert not world.server.orders[-1].cloid and world.size("ETH") == 0
+    with hyperliquid(is_mainnet=True) as server:
+        main = opened(server)
+        assert main.venue.submit(main.ticket(order("ETH", 10_000, "3010"))).stage is OrderStage.FILLED
+
+
+@pytest.mark.parametrize(
+    ("url", "is_mainnet", "words"),
+    [
+        ("https://api.hyperliquid.xyz", False, "is not the testnet"),
+        ("https://api.hyperliquid-testnet.xyz", True, "is not the mainnet"),
+        ("ftp://api.hyperliquid.xyz", True, "not an http"),
+    ],
+)
+def test_a_published_host_of_the_other_network_is_refused(url: str, is_mainnet: bool, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        VenueConnection(url, is_mainnet=is_mainnet, timeout_s=1)
+
+
+def test_an_agent_key_signs_no_withdrawal_and_shows_no_key() -> None:
+    key = AgentKey(AGENT, is_mainnet=True)
+    for kind in ("withdraw3", "usdSend", "approveAgent", "updateLeverage", None):
+        with pytest.raises(Refused, match="orders and cancels"):
+            key.sign({"type": kind}, 1, None)
+    assert AGENT.key.hex() not in repr(key)
+
+
+# --- The account as the model has it.
+
+
+def assert_equal_to_the_venue(server: HyperliquidServer, account: MarginAccount) -> None:
+    """Every figure is the venue's own; margins above it by the rounding of a rate at most."""
+    state = server.state(OWNER.address.lower())
+    summary = {name: int(Fraction(value) * 10**6) for name, value in state["marginSummary"].items()}
+    gross = margin.gross_notional_raw(account)
+    assert margin.account_value_raw(account) == summary["accountValue"]
+    assert gross == summary["totalNtlPos"]
+    assert 0 <= margin.initial_raw(account) - summary["totalMarginUsed"] <= gross // margin.PPM + 1
+    assert 0 <= margin.maintenance_raw(account) - int(Fraction(state["crossMaintenanceMarginUsed"]) * 10**6) <= gross // margin.PPM + 1
+    unrealised = sum(int(Fraction(row["position"]["unrealizedPnl"]) * 10**6) for row in state["assetPositions"])
+    assert margin.unrealised_raw(account) == unrealised
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["BTC", "ETH"]), st.integers(-20_000, 20_000), st.integers(-9, 9)), min_size=1, max_size=4),
+       st.sampled_from([3, 5, 10, 20]))  # fmt: skip
+def test_every_figure_of_the_account_equals_the_venues(trades: list[tuple[str, int, int]], leverage: int) -> None:
+    with hyperliquid() as server:
+        server.fund(OWNER.address, 200_000)
+        world = opened(server)
+        server.wallet(OWNER.address).leverages = {"BTC": leverage, "ETH": leverage}
+        for coin, size, percent in trades:
+            price = server.coin(coin).mark * (Fraction(11, 10) if size > 0 else Fraction(9, 10))
+            with contextlib.suppress(Refused):  # too small, or too little margin
+                world.venue.submit(world.ticket(order(coin, size, str(price))))
+            server.move(coin, f"{percent}/100")
+            server.seed(coin)
+            assert_equal_to_the_venue(server, world.venue.read())
+
+
+def test_markets_have_ticks_tiers_fees_and_funding_of_the_venue(world: World) -> None:
+    world.server.coin("ETH").is_only_isolated = True
+    account = world.venue.read()
+    btc, eth = account.market("BTC"), account.market("ETH")
+    assert (btc.asset, btc.size_decimals, btc.lot_raw, btc.fee_ppm) == ("WBTC", 5, 1, 450)
+    assert btc.mark * btc.unit == 60_000 * 10**6 and btc.tick * btc.unit == 10**6
+    assert btc.funding_daily == 24 * Fraction(1, 80_000) and btc.index_s == START_MS // 1000
+    assert [(tier.above_raw, tier.initial_ppm, tier.maintenance_ppm) for tier in btc.tiers] == [
+        (0, 50_000, 12_500), (10_000 * 10**6, 50_000, 20_000), (50_000 * 10**6, 100_000, 50_000),
+    ]  # fmt: skip
+    assert eth.is_paused and not btc.is_paused
+
+
+def test_funding_is_in_the_balance_once_it_is_paid(world: World) -> None:
+    world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
+    before = margin.account_value_raw(world.venue.read())
+    world.server.pay_funding("ETH")
+    account = world.venue.read()
+    assert before - margin.account_value_raw(account) == 37_500  # an hour at 1/80,000 of 3,000 USD
+    assert margin.funding_pending_raw(account) == 0
+
+
+@pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "crossMaintenanceMarginUsed", "positionValue"])
+@pytest.mark.parametrize("factor", ["0.5", "1.0001", "10"])
+def test_a_venue_that_lies_about_one_figure_of_margin_is_not_believed(world: World, figure: str, factor: str) -> None:
+    world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
+    world.venue.read()
+    world.server.lie = {figure: Fraction(factor)}
+    with pytest.raises(Retryable, match="contradicts itself"):
+        world.venue.read()
+
+
+def test_a_mark_that_differs_between_two_answers_is_not_believed(world: World) -> None:
+    world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
+    context = world.server.context
+    world.server.context = lambda coin: {**context(coin), "markPx": "3100.0"}  # type: ignore[method-assign]
+    with pytest.raises(Retryable, match="contradicts itself on the value of ETH"):
+        world.venue.read()
+
+
+def test_isolated_margin_and_missing_markets_stop_the_read(world: World) -> None:
+    world.server.wallet(OWNER.address).is_isolated.add("ETH")
+    with pytest.raises(OperatorNeeded, match="ETH is set to isolated margin"):
+        world.venue.read()
+    absent = HyperliquidVenue(world.connection, OWNER.address, {"XYZ": ""}, lambda: 0)
+    with pytest.raises(Refused, match="no market XYZ"):
+        absent.read()
+
+
+# --- Orders.
+
+
+def test_market_orders_walk_the_book_up_to_their_bound(world: World) -> None:
+    state = world.venue.submit(world.ticket(order("ETH", lots("ETH", "12"), "3006")))
+    assert (state.stage, state.filled_raw) == (OrderStage.FILLED, lots("ETH", "12"))
+    assert state.quote_raw == -(10 * 3_003 + 2 * 3_006) * 10**6
+    assert state.fee_raw == 16_218_900  # 0.045 % of 36,042 USD
+
+
+def test_a_thin_book_fills_a_part_and_no_more(world: World) -> None:
+    state = world.venue.submit(world.ticket(order("ETH", lots("ETH", "12"), "3004")))
+    assert (state.stage, state.filled_raw) == (OrderStage.CANCELED, lots("ETH", "10"))
+    assert world.size("ETH") == 10
+    with pytest.raises(Refused, match="could not immediately match"):
+        world.venue.submit(world.ticket(order("ETH", lots("ETH", "1"), "3004")))
+
+
+def test_limit_orders_rest_fill_by_price_then_time_and_are_cancelled(world: World) -> None:
+    ticket = world.ticket(order("ETH", lots("ETH", "1"), "2998.25", PerpOrderKind.LIMIT))
+    assert world.venue.submit(ticket).stage is OrderStage.OPEN
+    assert world.server.orders[-1].price == Fraction("2998.2")  # a buy is rounded down to its tick
+    world.server.fund(key_of(9).address, 100_000)
+    later = world.server.place(key_of(9).address.lower(), "ETH", True, Fraction("2998.2"), Fraction(1), "Gtc")
+    world.server.place(key_of(8).address.lower(), "ETH", False, Fraction("2998.2"), Fraction("0.25"), "Ioc", False)
+    state = world.venue.state_of(ticket.cloid)
+    assert "resting" in later and state.stage is OrderStage.OPEN and state.filled_raw == 0
+    world.server.fund(key_of(8).address, 100_000)
+    world.server.place(key_of(8).address.lower(), "ETH", False, Fraction("2998.2"), Fraction("0.25"), "Ioc", False)
+    assert world.venue.state_of(ticket.cloid).filled_raw == 2_500
+    ended = world.venue.cancel(ticket.cloid)
+    assert (ended.stage, ended.filled_raw) == (OrderStage.CANCELED, 2_500)
+    assert world.venue.cancel(ticket.cloid) == ended
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(-3, 3).filter(bool), st.integers(-8, 8).filter(bool))
+def test_reduce_only_orders_never_turn_a_position(held: int, asked: int) -> None:
+    with hyperliquid() as server:
+        server.fund(OWNER.address, 50_000)
+        world = opened(server)
+        world.venue.submit(world.ticket(order("ETH", held * 10_000, "3100" if held > 0 else "2900")))
+        ticket = world.ticket(order("ETH", asked * 10_000, "3100" if asked > 0 else "2900", reduce=True))
+        if held * asked > 0:
+            with pytest.raises(Refused, match="would increase position"):
+                world.venue.submit(ticket)
+            assert world.size("ETH") == held
+            return
+        world.venue.submit(ticket)
+        assert world.size("ETH") * held >= 0
+        assert abs(world.size("ETH")) == max(0, abs(held) - abs(asked))
+
+
+def test_orders_below_ten_dollars_reach_no_venue(world: World) -> None:
+    before = world.posted()
+    with pytest.raises(Refused, match=r"9\.9 USD is below the venue's minimum of 10 USD") as caught:
+        world.venue.submit(world.ticket(order("ETH", 33, "3000")))
+    assert caught.value.code == ErrorCode.AMOUNT and world.posted() == before
+
+
+def test_too_little_margin_and_delisted_markets_are_refused_with_the_reason(world: World) -> None:
+    with pytest.raises(Refused, match="Insufficient margin"):
+        world.venue.submit(world.ticket(order("BTC", lots("BTC", "10"), "70000")))
+    world.server.coin("BTC").is_delisted = True
+    with pytest.raises(Refused, match="delisted"):
+        world.venue.submit(world.ticket(order("BTC", lots("BTC", "0.1"), "70000")))
+    assert world.venue.read().market("BTC").is_paused
+
+
+def test_a_client_without_a_key_reads_and_sends_nothing(world: World) -> None:
+    reader = HyperliquidVenue(world.connection, OWNER.address, LATEST, lambda: world.server.now_ms)
+    reader.read()
+    with pytest.raises(Refused, match="no agent key"):
+        reader.submit(world.ticket(order("ETH", 10_000, "3010")))
+
+
+# --- Exactly once.
+
+
+@pytest.mark.parametrize("fault", ["lost", "late", "garbled", "slow"])
+def test_an_accepted_order_whose_answer_is_lost_is_found_and_not_repeated(world: World, fault: str) -> None:
+    ticket = world.ticket(order("ETH", 10_000, "3010"))
+    world.server.faults = [fault]
+    world.connection._timeout_s = 4 if fault == "slow" else 60
+    state = world.venue.submit(ticket)
+    assert state.stage is OrderStage.FILLED and world.size("ETH") == 1
+    restarted = world.client()
+    assert restarted.submit(ticket) == state
+    assert world.size("ETH") == 1 and world.posted() == 1
+
+
+@pytest.mark.parametrize("fault", ["dropped", "down"])
+def test_an_order_that_never_arrived_is_unknown_until_it_is_dead(world: World, fault: str) -> None:
+    ticket = world.ticket(order("ETH", 10_000, "3010"))
+    world.server.faults = [fault]
+    with pytest.raises(Retryable) as caught:
+        world.venue.submit(ticket)
+    assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT and ticket.cloid in caught.value.remedy
+    assert not world.venue.is_dead(ticket)
+    world.server.now_ms = ticket.expires_ms + 1
+    assert world.venue.is_dead(ticket)
+    with pytest.raises(Refused, match="time is over"):
+        world.venue.submit(ticket)
+    assert world.size("ETH") == 0
+
+
+def test_the_same_ticket_posted_twice_happens_once(world: World) -> None:
+    ticket = world.ticket(order("ETH", 10_000, "3010"))
+    world.server.faults, world.server.hides_orders = ["lost"], 2  # neither the venue's answer nor its memory shows the order
+    with pytest.raises(Retryable):
+        world.venue.submit(ticket)
+    world.server.hides_orders = 2
+    with pytest.raises(Retryable) as caught:  # posted again: the nonce is spent, and that is no refusal of the order
+        world.venue.submit(ticket)
+    assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT
+    assert world.posted() == 2 and world.size("ETH") == 1
+    assert world.venue.submit(ticket).stage is OrderStage.FILLED
+    assert not world.venue.is_dead(ticket)
+
+
+def test_an_order_that_arrives_after_its_end_does_not_happen(world: World) -> None:
+    ticket = world.ticket(order("ETH", 10_000, "3010"))
+    world.venue.submit(ticket)
+    (late,) = world.tickets(order("ETH", 20_000, "3010"))
+    body = world.client()._key.sign(  # type: ignore[union-attr]
+        {"type": "order", "orders": [], "grouping": "na"}, late.nonce_ms, late.expires_ms
+    )
+    world.server.now_ms = late.expires_ms + 1
+    assert "expired" in world.server.replay(body)["response"]
+
+
+def test_clocks_that_differ_never_declare_an_order_dead_too_soon(world: World) -> None:
+    ticket = world.ticket(order("ETH", 10_000, "3010"))
+    ahead = HyperliquidVenue(
+        world.connection, OWNER.address, LATEST, lambda: world.server.now_ms + 10 * VALID_MS, AgentKey(AGENT, is_mainnet=False)
+    )
+    with pytest.raises(Retryable) as caught:
+        ahead.submit(ticket)
+    assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT and world.posted() == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(["", "lost", "late", "garbled", "dropped", "down"]), min_size=1, max_size=6), st.integers(0, 3))
+def test_orders_submitted_until_final_happen_exactly_once(faults: list[str], hidden: int) -> None:
+    with hyperliquid() as server:
+        world = opened(server)
+        server.bodies.clear()
+        ticket = world.ticket(order("ETH", 10_000, "3010"))
+        server.faults, server.hides_orders = list(faults), hidden
+        for _ in range(12):
+            try:
+                if world.client().submit(ticket).is_final:  # a new client each time, as after a kill
+                    break
+            except Retryable:
+                server.now_ms += 500
+        assert world.client().state_of(ticket.cloid).stage is OrderStage.FILLED
+        assert world.size("ETH") == 1
+        assert len({body["nonce"] for body in server.bodies}) == 1
+
+
+# --- Agents.
+
+
+def test_an_agent_that_has_expired_sends_nothing_and_is_named(world: World) -> None:
+    assert world.venue.require_agent(world.server.now_ms).name == "trimtab"
+    with pytest.raises(OperatorNeeded, match="ends too soon"):
+        world.venue.require_agent(world.server.now_ms + 31 * DAY_MS)
+    world.server.now_ms += 31 * DAY_MS
+    with pytest.raises(OperatorNeeded, match="does not know the signer") as caught:
+        world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
+    assert "expired" in caught.value.remedy and world.size("ETH") == 0
+    with pytest.raises(OperatorNeeded, match="no agent of"):
+        world.venue.require_agent(world.server.now_ms)
+
+
+def test_a_former_agent_is_never_approved_again(world: World) -> None:
+    server, now = world.server, world.server.now_ms + 1
+    with pytest.raises(Refused, match="was an agent before"):
+        approve_agent(world.connection, OWNER, Agent("second", AGENT.address, now + DAY_MS), now, ())
+    world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
+    body = server.bodies[-1]
+    assert "nonce" in server.replay(body)["response"]
+    server.prune(AGENT.address)  # the venue forgets the agent with its nonces: only our records know it
+    with pytest.raises(Refused, match="was an agent before"):
+        approve_agent(world.connection, OWNER, Agent("second", AGENT.address, now + DAY_MS), now, {AGENT.address})
+    approve_agent(world.connection, OWNER, Agent("second", AGENT.address, now + DAY_MS), now, ())
+    assert server.replay(body)["status"] == "ok" and world.size("ETH") == 2  # why the rule is there
+
+
+def test_a_known_account_and_the_owner_are_no_agents(world: World) -> None:
+    until = world.server.now_ms + DAY_MS
+    with pytest.raises(Refused, match="owner's key is no agent"):
+        approve_agent(world.connection, OWNER, Agent("x", OWNER.address, until), world.server.now_ms, ())
+    with pytest.raises(Refused, match="known to the venue"):
+        require_fresh_agent(world.connection, OWNER.address, ())
+
+
+@pytest.mark.parametrize("name", ["", " ", "a" * 17, "x valid_until 1", "täg"])
+def test_an_agent_always_has_a_name(world: World, name: str) -> None:
+    now = world.server.now_ms + 1
+    with pytest.raises(ConfigError, match="is not a name"):
+        approve_agent(world.connection, OWNER, Agent(name, key_of(3).address, now + DAY_MS), now, ())
+    for until in (now, now + 181 * DAY_MS):
+        with pytest.raises(ConfigError, match="180 days"):
+            approve_agent(world.connection, OWNER, Agent("ok", key_of(3).address, until), now, ())
+
+
+def test_the_name_that_is_signed_is_the_name_that_is_posted(world: World) -> None:
+    action = world.server.bodies[0]["action"]
+    assert action["agentName"] == f"trimtab valid_until {START_MS + 30 * DAY_MS}"
+    assert world.server.agents[0].until_ms == START_MS + 30 * DAY_MS
+
+
+def test_the_librarys_own_orders_are_taken_by_the_local_venue(world: World) -> None:
+    """The server is no mirror of our client: the venue's library trades on it too."""
+    meta, spot = world.server.meta(), {"universe": [], "tokens": []}
+    library = Exchange(OWNER, world.server.url, meta=meta, spot_meta=spot)  # type: ignore[arg-type]
+    world.server.now_ms = int(time.time() * 1000)
+    answer = library.order("ETH", True, 0.5, 3_010.0, {"limit": {"tif": "Ioc"}})
+    assert answer["response"]["data"]["statuses"][0]["filled"]["totalSz"] == "0.5"
+    assert library.order("ETH", True, 0.5, 3_010.0, {"limit": {"tif": "Alo"}})["response"]["data"]["statuses"][0]["error"].startswith(
+        "Post only"
+    )
+
+
+# --- The server keeps the venue's rules.
+
+
+def test_only_the_highest_nonces_are_kept_and_each_is_taken_once() -> None:
+    with hyperliquid(nonces_kept=3) as server:
+        for nonce in (5, 3, 9, 7):
+            server.use_nonce("x", START_MS + nonce)
+        assert server.nonces["x"] == [START_MS + nonce for nonce in (5, 7, 9)]
+        for wrong in (4, 5, 9, 2 * DAY_MS, -3 * DAY_MS):
+            with pytest.raises(Exception, match="Invalid nonce"):
+                server.use_nonce("x", START_MS + wrong)
+        server.use_nonce("x", START_MS + 6)
+
+
+def test_a_slow_or_absent_venue_is_a_retry_and_never_a_zero(world: World) -> None:
+    absent = VenueConnection("http://127.0.0.1:9", is_mainnet=False, timeout_s=1)
+    lonely = HyperliquidVenue(absent, OWNER.address, LATEST, lambda: 0)
+    for call in (lonely.read, lonely.agents, lambda: lonely.state_of("0x" + "0" * 32)):
+        with pytest.raises(Retryable, match="did not answer") as caught:
+            call()
+        assert "127.0.0.1" not in str(caught.value)
+    assert isinstance(caught.value, TrimtabError)
+
+
+def test_ticks_of_the_server_are_the_documented_ones() -> None:
+    coin = Coin("X", 1, Fraction(1), (("0.0", 10),), 10)
+    assert [coin.tick_ok(Fraction(price)) for price in ("1234.5", "1234.56", "0.001234", "0.0012345", "123456")] == [
+        True, False, False, False, True,
+    ]  # fmt: skip
+    assert Coin("Y", 0, Fraction(1), (("0.0", 10),), 10).tick_ok(Fraction("0.001234"))
+    assert replace(coin, size_decimals=0).tick_ok(Fraction("0.012345"))

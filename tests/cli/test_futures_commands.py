@@ -1,0 +1,133 @@
+"""The futures layer from the command line, on a served chain with Perpetual Protocol v2."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.artifacts import anvil_binary
+from agent.errors import ConfigError
+from agent.localchain.nodes import free_port
+from tests.cli.tools import Desk, Said, first_document, start
+from tests.support.text import mentions
+from tests.support.worlds import missing
+
+Ask = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def futures_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """`trimtab localchain --futures --write-config`."""
+    try:
+        anvil_binary()
+    except ConfigError as error:
+        missing(str(error))
+    config = tmp_path_factory.mktemp("futures") / "local.toml"
+    process = start("localchain", "--futures", "--port", str(free_port()), "--write-config", str(config), "--json")
+    try:
+        yield config, first_document(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.fixture
+def config(futures_chain: tuple[Path, dict[str, Any]]) -> Path:
+    return futures_chain[0]
+
+
+def asked(bare: Ask, config: Path, *args: str, want: int = 0) -> Any:
+    said = bare(*args, "--config", str(config), "--json")
+    assert said.code == want, said.why
+    return said.json
+
+
+def test_positions_name_size_prices_profit_funding_and_liquidation(bare: Ask, config: Path) -> None:
+    found = asked(bare, config, "positions")
+    rows = {row["symbol"]: row for row in found["positions"]}
+    assert (found["unknown"], found["unit"]) == ("", "USD")
+    assert {symbol: (row["side"], row["size"]) for symbol, row in rows.items()} == {"WETH": ("long", "0.4"), "WBTC": ("short", "-0.01")}
+    short = rows["WBTC"]
+    assert Decimal(short["notional"]) < 0 < Decimal(short["liquidation_distance"])
+    assert Decimal(short["liquidation_price"]) > Decimal(short["mark"])
+    assert rows["WETH"]["index"] == "3000" and abs(Decimal(rows["WETH"]["entry"]) / 3_000 - 1) < Decimal("0.01")
+    said = bare("positions", "--config", str(config))
+    assert said.code == 0 and mentions(said.out, "WETH", "long", "WBTC", "short", "liquidation")
+
+
+def test_margin_stands_beside_its_limits_with_the_plan(bare: Ask, config: Path) -> None:
+    found = asked(bare, config, "margin")
+    figures = found["margin"]
+    assert figures["collateral"] == "2000" and Decimal(figures["gross"]) > 1_700
+    assert Decimal(figures["leverage"]) == pytest.approx(Decimal(figures["gross"]) / Decimal(figures["value"]), abs=Decimal("0.00001"))
+    assert {one["limit"] for one in found["limits"]} == {"max_leverage", "max_utilisation", "max_position", "spot_multiple", "stress_move"}
+    assert not [one for one in found["limits"] if one["broken"]]
+    orders = {one["symbol"]: one for one in found["plan"]["orders"]}
+    assert (found["plan"]["trigger"], orders["WETH"]["side"], orders["WBTC"]["side"]) == ("drift", "buy", "sell")
+    assert (orders["WETH"]["bound_price"], orders["WBTC"]["bound_price"]) == ("3015", "59700"), "0.5 % from the index"
+    said = bare("margin", "--config", str(config))
+    assert said.code == 0 and mentions(said.out, "max_leverage", "none is sent", "bound price")
+
+
+def test_funding_is_expected_at_the_rate_of_today(bare: Ask, config: Path) -> None:
+    found = asked(bare, config, "funding")
+    assert [row["symbol"] for row in found["markets"]] == ["WETH", "WBTC"]
+    for row in found["markets"]:
+        assert Decimal(row["daily"]) == pytest.approx(Decimal(row["daily_rate"]) * Decimal(row["notional"]), abs=Decimal("1e-6"))
+        assert Decimal(row["expected"]) == pytest.approx(30 * Decimal(row["daily"]), abs=Decimal("1e-15"))
+    assert Decimal(found["daily"]) == sum(Decimal(row["daily"]) for row in found["markets"])
+    assert mentions(bare("funding", "--config", str(config)).out, "daily rate", "30 days")
+
+
+def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path) -> None:
+    for command in ("status", "plan"):
+        found = asked(bare, config, command)["futures"]
+        assert (found["max_leverage"], found["broken"], found["unknown"]) == ("4", [], "")
+        for one in found["exposures"]:
+            assert Decimal(one["net"]) == pytest.approx(Decimal(one["spot"]) + Decimal(one["futures"]), abs=Decimal("0.000002"))
+        assert Decimal({one["symbol"]: one for one in found["exposures"]}["WBTC"]["futures"]) < 0
+        said = bare(command, "--config", str(config))
+        assert mentions(said.out, "Futures: leverage 0.9", "Net exposure in USDC")
+
+
+def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path) -> None:
+    found = asked(bare, config, "doctor")
+    assert not [row for row in found["checks"] if row["state"] == "fail"]
+    assert "34 contracts pinned" in next(row["found"] for row in found["checks"] if row["check"] == "trust")
+
+
+def test_a_position_outside_the_config_makes_the_account_unknown(bare: Ask, config: Path, tmp_path: Path) -> None:
+    text = config.read_text()
+    start_at, end = text.index('[[futures.markets]]\nsymbol = "WBTC"'), text.index("[futures.limits]")
+    changed = (text[:start_at] + text[end:]).replace('weight = "60%"', 'weight = "100%"').replace('"85%"', '"100%"')
+    narrow = tmp_path / "trimtab.toml"
+    narrow.write_text(changed.replace("sqlite:///local.db", f"sqlite:///{config.with_name('local.db')}"))
+    for command, key in (("positions", "positions"), ("margin", "limits"), ("funding", "markets")):
+        found = asked(bare, narrow, command, want=10)
+        assert mentions(found["unknown"], "markets not configured") and found[key] == []
+    assert asked(bare, narrow, "margin", want=10)["plan"] is None
+    said = bare("positions", "--config", str(narrow))
+    assert said.code == 10 and mentions(said.err, "margin account is not known")
+    assert "margin account" in [one["item"] for one in asked(bare, narrow, "status")["quarantined"]]
+
+
+def test_a_config_without_futures_says_so_and_shows_none(desk: Desk) -> None:
+    for command in ("positions", "margin", "funding"):
+        said = desk.run(command, "--json")
+        assert (said.code, said.error["message"]) == (2, "futures: the config has no [futures]")
+    assert "futures" not in desk.ask("status")
+    assert "futures" not in desk.ask("plan")
+
+
+def test_a_moved_market_moves_index_and_virtual_pool(bare: Ask, futures_chain: tuple[Path, dict[str, Any]]) -> None:
+    config, about = futures_chain
+    said = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "WETH=+5%", "--json")
+    assert said.code == 0, said.why
+    row = next(row for row in asked(bare, config, "positions")["positions"] if row["symbol"] == "WETH")
+    assert row["index"] == "3150"
+    assert Decimal(row["unrealised"]) > 40

@@ -1,0 +1,28 @@
+"""Virtual pools that the local chain moves: as far as asked, within the venue's limit of ticks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps, wad_of_price_x96
+from tests.support.perps import WAD, perps_on
+
+
+@pytest.mark.parametrize(("weth", "wbtc"), [("0.8", "1.3"), ("1.3", "0.7"), ("1", "1.01")])
+def test_pools_move_as_far_as_asked(anvil_chain: LocalChain, weth: str, wbtc: str) -> None:
+    perps = perps_on(anvil_chain)
+    usd = anvil_chain.books.prices_usd
+    wanted = {"WETH": usd["WETH"] * Fraction(weth), "WBTC": usd["WBTC"] * Fraction(wbtc)}
+    for symbol, price in wanted.items():
+        perps.set_index(symbol, price)
+    perps.move_pools(wanted, anvil_chain.clock.sleep)
+    for symbol, price in wanted.items():
+        assert market_price(perps, symbol) == pytest.approx(float(price), rel=1e-9)
+
+
+def market_price(perps: LocalPerps, symbol: str) -> float:
+    """Price of a virtual pool at this moment."""
+    return wad_of_price_x96(perps.exchange.functions.getSqrtMarketTwapX96(perps.markets[symbol].base, 0).call()) / WAD

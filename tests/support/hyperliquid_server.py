@@ -1,0 +1,549 @@
+"""A local Hyperliquid: /info and /exchange in the documented shapes, over HTTP on loopback.
+
+Every signature is verified by the recovery functions of the venue's own library. Orders match by price, then time, against a seeded book;
+nonces, agents with names and ends, client order ids, ticks, margin tiers and the minimum of 10 USD follow the venue's documentation.
+Ours, because the documentation leaves them open: marks move only when a test says so, funding is paid when a test says so, initial margin
+beyond the first tier is taken part by part, nobody is liquidated.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from eth_account import Account
+from eth_utils.crypto import keccak
+from hyperliquid.utils import signing
+
+DAY_MS = 86_400_000
+START_MS = 1_790_000_000_000
+HOUSE = "0x" + "11" * 20
+"""Owner of the seeded book, with money without end."""
+AGENT_TYPES = [
+    {"name": "hyperliquidChain", "type": "string"},
+    {"name": "agentAddress", "type": "address"},
+    {"name": "agentName", "type": "string"},
+    {"name": "nonce", "type": "uint64"},
+]
+USER_SIGNED = {
+    "approveAgent": (AGENT_TYPES, "HyperliquidTransaction:ApproveAgent"),
+    "usdSend": (signing.USD_SEND_SIGN_TYPES, "HyperliquidTransaction:UsdSend"),
+    "withdraw3": (signing.WITHDRAW_SIGN_TYPES, "HyperliquidTransaction:Withdraw"),
+}
+TESTNET_ETH = (("0.0", 25), ("20000.0", 10), ("50000.0", 5), ("200000.0", 3))
+
+
+def text(value: Fraction, places: int = 6) -> str:
+    """A decimal as the venue writes it, rounded half to even."""
+    scaled = round(value * 10**places)
+    digits = str(abs(scaled)).rjust(places + 1, "0")
+    whole, part = digits[:-places], digits[-places:].rstrip("0") or "0"
+    return f"{'-' if scaled < 0 else ''}{whole}.{part}"
+
+
+@dataclass
+class Coin:
+    name: str
+    size_decimals: int
+    mark: Fraction
+    tiers: tuple[tuple[str, int], ...]
+    table_id: int
+    funding: Fraction = Fraction(1, 80_000)
+    is_delisted: bool = False
+    is_only_isolated: bool = False
+    index: Fraction | None = None
+
+    def tick_ok(self, price: Fraction) -> bool:
+        """Five significant figures, at most 6 less the decimals of a size, whole numbers always."""
+        if price.denominator == 1:
+            return True
+        shown = text(price, 12).rstrip("0")
+        whole, part = shown.split(".")
+        return len(part) <= 6 - self.size_decimals and len((whole + part).lstrip("0")) <= 5
+
+    def margin(self, notional: Fraction, leverage: int | None) -> Fraction:
+        """Maintenance margin by rate and deduction, as documented; with a leverage the initial margin, part by part."""
+        rate, deduction, before = Fraction(0), Fraction(0), Fraction(0)
+        for bound, most in self.tiers:
+            if notional < Fraction(bound):
+                break
+            rate = Fraction(1, 2 * most) if leverage is None else Fraction(1, min(most, leverage))
+            deduction += Fraction(bound) * (rate - before)
+            before = rate
+        return notional * rate - deduction
+
+
+@dataclass
+class Held:
+    size: Fraction = Fraction(0)
+    cost: Fraction = Fraction(0)
+    """What the position cost: size times average entry."""
+
+
+@dataclass
+class Wallet:
+    """`usd` is the balance as if every position were worth nothing."""
+
+    usd: Fraction = Fraction(0)
+    held: dict[str, Held] = field(default_factory=dict)
+    leverages: dict[str, int] = field(default_factory=dict)
+    is_isolated: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Order:
+    user: str
+    coin: str
+    is_buy: bool
+    price: Fraction
+    size: Fraction
+    left: Fraction
+    oid: int
+    cloid: str | None
+    is_reduce_only: bool
+    tif: str
+    taken_ms: int
+    status: str = "open"
+
+
+@dataclass
+class ApprovedAgent:
+    account: str
+    name: str
+    address: str
+    until_ms: int
+
+
+class Turned(Exception):
+    """An action that is not carried out."""
+
+
+class HyperliquidServer:
+    """State of the venue. Fields and methods are for tests; what a client may know comes over HTTP."""
+
+    def __init__(self, *, is_mainnet: bool = False, nonces_kept: int = 100) -> None:
+        self.is_mainnet, self.nonces_kept = is_mainnet, nonces_kept
+        self.now_ms = START_MS
+        self.coins = [
+            Coin("BTC", 5, Fraction(60_000), (("0.0", 40), ("10000.0", 25), ("50000.0", 10)), 51),
+            Coin("ETH", 4, Fraction(3_000), TESTNET_ETH, 52),
+            Coin("DOGE", 0, Fraction("0.12345"), (("0.0", 10),), 10),
+        ]
+        self.wallets: dict[str, Wallet] = {}
+        self.agents: list[ApprovedAgent] = []
+        self.nonces: dict[str, list[int]] = {}
+        self.orders: list[Order] = []
+        self.fills: list[dict[str, Any]] = []
+        self.faults: list[str] = []
+        """Done to the next posts of an action, one each: `lost` (carried out, no answer), `late` (carried out, HTTP 502), `slow` (carried
+        out, answered after 8 s), `garbled` (carried out, an answer that is no JSON), `dropped` (not carried out, no answer), `down`
+        (not carried out, HTTP 500)."""
+        self.lie: dict[str, Fraction] = {}
+        """Factors of figures of the account: `accountValue`, `totalRawUsd`, `crossMaintenanceMarginUsed`, `positionValue`."""
+        self.hides_orders = 0
+        """How many more order queries answer that the order is unknown, as an API server behind its chain does."""
+        self.signers: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        """Every action posted, in order."""
+        self.lock = threading.RLock()
+        self.url = ""
+
+    # --- What tests do.
+
+    def coin(self, name: str) -> Coin:
+        return next(coin for coin in self.coins if coin.name == name)
+
+    def wallet(self, address: str) -> Wallet:
+        return self.wallets.setdefault(address.lower(), Wallet())
+
+    def fund(self, address: str, usd: int) -> None:
+        self.wallet(address).usd += usd
+
+    def seed(self, name: str, sizes: tuple[str, ...] = ("10", "10", "10"), step: str = "0.001") -> None:
+        """Puts bids and asks of these sizes around the mark, each a step of it further away."""
+        coin = self.coin(name)
+        for number, size in enumerate(sizes, start=1):
+            for is_buy in (True, False):
+                away = coin.mark * Fraction(step) * number
+                price = coin.mark - away if is_buy else coin.mark + away
+                price = Fraction(f"{float(price):.5g}") if coin.mark < 100_000 else Fraction(round(price))
+                self.place(HOUSE, name, is_buy, price, Fraction(size), "Gtc")
+
+    def move(self, name: str, share: str) -> None:
+        """Moves mark and index, in whole ticks, and takes the old book away."""
+        coin = self.coin(name)
+        coin.mark = Fraction(f"{float(coin.mark * (1 + Fraction(share))):.5g}")
+        for order in self.orders:
+            if order.user == HOUSE and order.coin == name and order.status == "open":
+                order.status = "canceled"
+
+    def pay_funding(self, name: str) -> None:
+        """Pays an hour of funding on every position: longs pay when the rate is positive."""
+        coin = self.coin(name)
+        for wallet in self.wallets.values():
+            if name in wallet.held:
+                wallet.usd -= wallet.held[name].size * (coin.index or coin.mark) * coin.funding
+
+    def prune(self, address: str) -> None:
+        """Forgets an agent with its nonces, as the venue may once it has ended."""
+        self.agents = [agent for agent in self.agents if agent.address != address.lower()]
+        self.nonces.pop(address.lower(), None)
+
+    def replay(self, body: dict[str, Any]) -> Any:
+        """What a stranger gets who posts a body again."""
+        with self.lock:
+            return self.exchange(json.loads(json.dumps(body)))
+
+    # --- /exchange.
+
+    def exchange(self, body: dict[str, Any]) -> Any:
+        action, nonce = body["action"], body["nonce"]
+        try:
+            signer = self.signer_of(body)
+            self.signers.append(signer)
+            account = signer if action["type"] in USER_SIGNED else self.account_of(signer)
+            expires = body.get("expiresAfter")
+            if expires is not None and expires < self.now_ms:
+                raise Turned(f"Action expired: {expires} is before {self.now_ms}")
+            self.use_nonce(signer, nonce)
+            if action["type"] == "approveAgent":
+                self.approve(account, action)
+                return {"status": "ok", "response": {"type": "default"}}
+            if action["type"] == "order":
+                data = [self.order(account, wire) for wire in action["orders"]]
+            elif action["type"] == "cancelByCloid":
+                data = [self.cancel(account, one["cloid"]) for one in action["cancels"]]
+            else:
+                raise Turned(f"Unknown action {action['type']}")
+        except Turned as turned:
+            return {"status": "err", "response": str(turned)}
+        return {"status": "ok", "response": {"type": action["type"], "data": {"statuses": data}}}
+
+    def signer_of(self, body: dict[str, Any]) -> str:
+        action, signature = body["action"], body["signature"]
+        if action["type"] in USER_SIGNED:
+            types, primary = USER_SIGNED[action["type"]]
+            if action["nonce"] != body["nonce"] or action["hyperliquidChain"] != ("Mainnet" if self.is_mainnet else "Testnet"):
+                raise Turned("Invalid chain or nonce of a user signed action")
+            signed = {"agentName": "", **action}
+            found = signing.recover_user_from_user_signed_action(signed, signature, types, primary, self.is_mainnet)
+        else:
+            found = signing.recover_agent_or_user_from_l1_action(
+                action, signature, body.get("vaultAddress"), body["nonce"], body.get("expiresAfter"), self.is_mainnet
+            )
+        return str(found).lower()
+
+    def account_of(self, signer: str) -> str:
+        """The account that a signer trades for."""
+        if signer in self.wallets:
+            return signer
+        for agent in self.agents:
+            if agent.address == signer and agent.until_ms > self.now_ms:
+                return agent.account
+        raise Turned(f"User or API Wallet {signer} does not exist.")
+
+    def use_nonce(self, signer: str, nonce: int) -> None:
+        if not self.now_ms - 2 * DAY_MS < nonce < self.now_ms + DAY_MS:
+            raise Turned(f"Invalid nonce: {nonce} is too far from {self.now_ms}")
+        used = self.nonces.setdefault(signer, [])
+        if nonce in used or (len(used) >= self.nonces_kept and nonce <= min(used)):
+            raise Turned(f"Invalid nonce: duplicate nonce {nonce}")
+        used.append(nonce)
+        self.nonces[signer] = sorted(used)[-self.nonces_kept :]
+
+    def approve(self, account: str, action: dict[str, Any]) -> None:
+        if account not in self.wallets:
+            raise Turned("Must deposit before performing actions.")
+        name, _, until = action.get("agentName", "").partition(" valid_until ")
+        if len(name) > 16:
+            raise Turned("Invalid agent name")
+        until_ms = int(until) if until else self.now_ms + 90 * DAY_MS
+        if not self.now_ms < until_ms <= self.now_ms + 180 * DAY_MS:
+            raise Turned("Invalid agent expiry")
+        self.agents = [agent for agent in self.agents if (agent.account, agent.name) != (account, name)]
+        self.agents.append(ApprovedAgent(account, name, action["agentAddress"].lower(), until_ms))
+
+    def cancel(self, account: str, cloid: str) -> Any:
+        for order in self.orders:
+            if order.user == account and order.cloid == cloid and order.status == "open":
+                order.status = "canceled"
+                return "success"
+        return {"error": "Order was never placed, already canceled, or filled."}
+
+    def order(self, account: str, wire: dict[str, Any]) -> Any:
+        coin = self.coins[wire["a"]]
+        price, size = Fraction(wire["p"]), Fraction(wire["s"])
+        if (size * 10**coin.size_decimals).denominator != 1 or size <= 0:
+            return {"error": "Order has invalid size."}
+        return self.place(account, coin.name, wire["b"], price, size, wire["t"]["limit"]["tif"], wire["r"], wire.get("c"))
+
+    def place(
+        self, user: str, name: str, is_buy: bool, price: Fraction, size: Fraction, tif: str, reduce: bool = False, cloid: str | None = None
+    ) -> Any:
+        """Takes an order by the documented rules and says what the venue says of it."""
+        coin, wallet = self.coin(name), self.wallet(user)
+        order = Order(user, name, is_buy, price, size, size, len(self.orders) + 1, cloid, reduce, tif, self.now_ms)
+        held = wallet.held.get(name, Held()).size
+        sign = 1 if is_buy else -1
+        matches = self.matches(order)
+        why = ""
+        if coin.is_delisted:
+            why, order.status = "Asset is delisted.", "delistedRejected"
+        elif not coin.tick_ok(price):
+            why, order.status = "Price must be divisible by tick size.", "tickRejected"
+        elif price * size < 10:
+            why, order.status = "Order must have minimum value of $10.", "minTradeNtlRejected"
+        elif reduce and held * sign >= 0:
+            why, order.status = "Reduce only order would increase position.", "reduceOnlyRejected"
+        elif tif == "Alo" and matches:
+            why, order.status = f"Post only order would have immediately matched, bbo was {text(matches[0].price)}.", "badAloPxRejected"
+        elif tif == "Ioc" and not matches:
+            why, order.status = "Order could not immediately match against any resting orders.", "iocCancelRejected"
+        elif user != HOUSE and not reduce and not self.has_margin(wallet, coin, sign * size, price):
+            why, order.status = "Insufficient margin to place order.", "perpMarginRejected"
+        self.orders.append(order)
+        if why:
+            return {"error": why}
+        start = len(self.fills)
+        for other in matches:
+            part = min(order.left, other.left, *(self.reducible(one) for one in (order, other) if one.is_reduce_only))
+            if part > 0:
+                self.fill(order, other.price, part, is_taker=True)
+                self.fill(other, other.price, part, is_taker=False)
+        mine = [fill for fill in self.fills[start:] if fill["oid"] == order.oid]
+        traded = order.size - order.left
+        if order.left == 0:
+            order.status = "filled"
+        elif tif == "Ioc":
+            order.status = "canceled"
+        elif reduce and self.reducible(order) == 0:
+            order.status = "reduceOnlyCanceled"
+        if traded == 0:
+            return {"resting": {"oid": order.oid, **({"cloid": cloid} if cloid else {})}}
+        average = sum((Fraction(fill["px"]) * Fraction(fill["sz"]) for fill in mine), Fraction(0)) / traded
+        return {"filled": {"totalSz": text(traded), "avgPx": text(average), "oid": order.oid}}
+
+    def reducible(self, order: Order) -> Fraction:
+        """Most that an order can close of its owner's position."""
+        held = self.wallet(order.user).held.get(order.coin, Held()).size
+        return max(Fraction(0), -held if order.is_buy else held)
+
+    def matches(self, order: Order) -> list[Order]:
+        """Resting orders that this one crosses: best price first, then the oldest."""
+        sign = 1 if order.is_buy else -1
+        crossed = [
+            other
+            for other in self.orders
+            if other.coin == order.coin and other.status == "open" and other.is_buy is not order.is_buy and other.user != order.user
+            and sign * (order.price - other.price) >= 0
+        ]  # fmt: skip
+        return sorted(crossed, key=lambda other: (sign * other.price, other.oid))
+
+    def has_margin(self, wallet: Wallet, coin: Coin, change: Fraction, price: Fraction) -> bool:
+        """Whether the account value covers the initial margin of all positions after the order."""
+        value = wallet.usd + sum((held.size * self.coin(name).mark for name, held in wallet.held.items()), Fraction(0))
+        needed = Fraction(0)
+        for name in {*wallet.held, coin.name}:
+            size = wallet.held.get(name, Held()).size + (change if name == coin.name else 0)
+            at = self.coin(name).mark
+            needed += self.coin(name).margin(abs(size) * at, wallet.leverages.get(name, 20))
+        slip = abs(change) * max(Fraction(0), (price - coin.mark) if change > 0 else (coin.mark - price))
+        return value - slip >= needed
+
+    def fill(self, order: Order, price: Fraction, part: Fraction, *, is_taker: bool) -> None:
+        wallet, change = self.wallet(order.user), part if order.is_buy else -part
+        held = wallet.held.setdefault(order.coin, Held())
+        if held.size * change >= 0:
+            held.cost += change * price
+        elif abs(change) <= abs(held.size):
+            held.cost += held.cost / held.size * change
+        else:
+            held.cost = (held.size + change) * price
+        held.size += change
+        if held.size == 0:
+            del wallet.held[order.coin]
+        fee = round(part * price * Fraction(45 if is_taker else 15, 100_000) * 10**6) / Fraction(10**6)
+        wallet.usd -= change * price + fee
+        order.left -= part
+        if order.left == 0:
+            order.status = "filled"
+        self.fills.append(
+            {
+                "user": order.user, "coin": order.coin, "px": text(price), "sz": text(part), "side": "B" if order.is_buy else "A",
+                "time": self.now_ms, "oid": order.oid, "cloid": order.cloid, "fee": text(fee), "feeToken": "USDC", "crossed": is_taker,
+                "tid": len(self.fills) + 1, "hash": "0x" + keccak(text=str(len(self.fills))).hex(),
+            }
+        )  # fmt: skip
+
+    # --- /info.
+
+    def info(self, body: dict[str, Any]) -> Any:
+        user = str(body.get("user", "")).lower()
+        match body["type"]:
+            case "metaAndAssetCtxs":
+                return [self.meta(), [self.context(coin) for coin in self.coins]]
+            case "meta":
+                return self.meta()
+            case "clearinghouseState":
+                return self.state(user)
+            case "userFees":
+                return {"userCrossRate": "0.00045", "userAddRate": "0.00015"}
+            case "activeAssetData":
+                return {"user": user, "coin": body["coin"], "leverage": self.leverage(user, body["coin"])}
+            case "extraAgents":
+                live = [agent for agent in self.agents if agent.account == user and agent.name and agent.until_ms > self.now_ms]
+                return [{"name": agent.name, "address": agent.address, "validUntil": agent.until_ms} for agent in live]
+            case "userRole":
+                master = [agent.account for agent in self.agents if agent.address == user]
+                if master:
+                    return {"role": "agent", "data": {"user": master[0]}}
+                return {"role": "user" if user in self.wallets else "missing"}
+            case "orderStatus":
+                return self.order_status(user, body["oid"])
+            case "userFillsByTime":
+                return [fill for fill in self.fills if fill["user"] == user and fill["time"] >= body["startTime"]]
+        return None
+
+    def meta(self) -> dict[str, Any]:
+        universe = [
+            {"name": coin.name, "szDecimals": coin.size_decimals, "maxLeverage": coin.tiers[0][1], "marginTableId": coin.table_id}
+            | ({"isDelisted": True} if coin.is_delisted else {}) | ({"onlyIsolated": True} if coin.is_only_isolated else {})
+            for coin in self.coins
+        ]  # fmt: skip
+        tables = [
+            [coin.table_id, {"description": "", "marginTiers": [{"lowerBound": bound, "maxLeverage": most} for bound, most in coin.tiers]}]
+            for coin in self.coins
+            if coin.table_id >= 50
+        ]
+        return {"universe": universe, "marginTables": tables, "collateralToken": 0}
+
+    def context(self, coin: Coin) -> dict[str, Any]:
+        return {
+            "funding": text(coin.funding, 10),
+            "markPx": text(coin.mark),
+            "oraclePx": text(coin.index or coin.mark),
+            "midPx": text(coin.mark),
+        }
+
+    def leverage(self, user: str, coin: str) -> dict[str, Any]:
+        wallet = self.wallets.get(user, Wallet())
+        return {"type": "isolated" if coin in wallet.is_isolated else "cross", "value": wallet.leverages.get(coin, 20)}
+
+    def state(self, user: str) -> dict[str, Any]:
+        wallet = self.wallets.get(user, Wallet())
+        rows, gross, value, initial, maintenance = [], Fraction(0), wallet.usd, Fraction(0), Fraction(0)
+        for name, held in wallet.held.items():
+            coin = self.coin(name)
+            worth, lev = abs(held.size) * coin.mark, wallet.leverages.get(name, 20)
+            gross += worth
+            value += held.size * coin.mark
+            initial += coin.margin(worth, lev)
+            maintenance += coin.margin(worth, None)
+            position = {
+                "coin": name, "szi": text(held.size), "entryPx": text(held.cost / held.size, 3),
+                "positionValue": text(worth * self.lie.get("positionValue", 1)), "unrealizedPnl": text(held.size * coin.mark - held.cost),
+                "leverage": self.leverage(user, name), "marginUsed": text(coin.margin(worth, lev)), "maxLeverage": coin.tiers[0][1],
+            }  # fmt: skip
+            rows.append({"type": "oneWay", "position": position})
+        summary = {
+            "accountValue": text(value * self.lie.get("accountValue", 1)),
+            "totalNtlPos": text(gross),
+            "totalRawUsd": text(wallet.usd * self.lie.get("totalRawUsd", 1)),
+            "totalMarginUsed": text(initial),
+        }
+        return {
+            "marginSummary": summary,
+            "crossMarginSummary": summary,
+            "crossMaintenanceMarginUsed": text(maintenance * self.lie.get("crossMaintenanceMarginUsed", 1)),
+            "withdrawable": text(max(Fraction(0), value - max(initial, gross / 10))),
+            "assetPositions": rows,
+            "time": self.now_ms,
+        }
+
+    def order_status(self, user: str, wanted: object) -> dict[str, Any]:
+        if self.hides_orders:
+            self.hides_orders -= 1
+            return {"status": "unknownOid"}
+        for order in reversed(self.orders):
+            if order.user == user and wanted in (order.oid, order.cloid):
+                return {
+                    "status": "order",
+                    "order": {
+                        "order": {
+                            "coin": order.coin, "side": "B" if order.is_buy else "A", "limitPx": text(order.price), "sz": text(order.left),
+                            "oid": order.oid, "timestamp": order.taken_ms, "origSz": text(order.size), "reduceOnly": order.is_reduce_only,
+                            "orderType": "Limit", "tif": order.tif, "cloid": order.cloid, "triggerCondition": "N/A", "isTrigger": False,
+                            "triggerPx": "0.0", "children": [], "isPositionTpsl": False,
+                        },
+                        "status": order.status,
+                        "statusTimestamp": order.taken_ms,
+                    },
+                }  # fmt: skip
+        return {"status": "unknownOid"}
+
+
+@contextmanager
+def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator[HyperliquidServer]:
+    """Runs a venue with a seeded book."""
+    venue = HyperliquidServer(is_mainnet=is_mainnet, nonces_kept=nonces_kept)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = 65_536
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with venue.lock:
+                if self.path == "/info":
+                    return self.answer(200, json.dumps(venue.info(body)).encode())
+                venue.bodies.append(body)
+                fault = venue.faults.pop(0) if venue.faults else ""
+                if fault == "down":
+                    return self.answer(500, b"")
+                found = None if fault == "dropped" else venue.exchange(body)
+            if fault in ("lost", "dropped"):
+                self.close_connection = True
+                self.connection.close()
+                return None
+            if fault == "slow":
+                time.sleep(8)
+            if fault == "garbled":
+                return self.answer(200, b"<html>")
+            return self.answer(502 if fault == "late" else 200, json.dumps(found).encode())
+
+        def answer(self, status: int, data: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    venue.url = f"http://127.0.0.1:{server.server_port}"
+    for coin in venue.coins:
+        venue.seed(coin.name, ("100000",) * 3 if coin.name == "DOGE" else ("10",) * 3)
+    try:
+        yield venue
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def key_of(number: int) -> Any:
+    """A key of a test, by number."""
+    return Account.from_key(keccak(text=f"hyperliquid test key {number}"))

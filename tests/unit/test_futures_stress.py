@@ -1,0 +1,102 @@
+"""Margin-call stress: each scenario does to prices, funding and venue what it says, and the agent's book outlives the held one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.backtest.futures.market import DAY_S, futures_path
+from agent.backtest.futures.simulate import simulate_futures
+from agent.backtest.futures.stress import (
+    FuturesScenario,
+    FuturesSeverity,
+    FuturesStressSpec,
+    crash_and_rally,
+    run_futures_stress,
+    stressed_path,
+)
+from agent.errors import ConfigError
+from agent.model.futures import FuturesTarget
+from tests.support.backtests import HOUR_S, hourly, random_table
+from tests.unit.test_futures_backtest import SETTINGS, VENUE, long_btc
+
+FLAT = futures_path(hourly(BTC=[100] * 12, ETH=[50] * 12))
+SEVERITY = FuturesSeverity(funding_daily_bps=240, basis_bps=1_000, pause_bars=3, pause_bps=3_000)
+
+
+def stressed(scenario: FuturesScenario) -> list[tuple[Fraction, Fraction]]:
+    """Marks of a long BTC and a short ETH at each bar."""
+    path = stressed_path(FLAT, SETTINGS, scenario, SEVERITY)
+    return [(row[0], row[1]) for row in path.marks]
+
+
+def test_a_gap_moves_every_price_against_its_target_and_stays() -> None:
+    assert stressed(FuturesScenario.GAP_20) == [(100, 50)] * 4 + [(80, 60)] * 8
+
+
+def test_a_mark_off_its_index_leaves_the_index() -> None:
+    path = stressed_path(FLAT, SETTINGS, FuturesScenario.BASIS, SEVERITY)
+    assert stressed(FuturesScenario.BASIS) == [(100, 50)] * 4 + [(90, 55)] * 4 + [(100, 50)] * 4
+    assert path.index == FLAT.index
+
+
+def test_a_paused_venue_stands_still_while_prices_move() -> None:
+    path = stressed_path(FLAT, SETTINGS, FuturesScenario.PAUSE, SEVERITY)
+    assert path.paused == {4, 5, 6}
+    assert [row[0] for row in path.index] == [100] * 4 + [90, 80] + [70] * 6
+
+
+def test_a_funding_spike_is_paid_by_long_and_short() -> None:
+    path = stressed_path(FLAT, SETTINGS, FuturesScenario.FUNDING, SEVERITY)
+    paid = [(one.column, one.rate) for one in path.payments[4]]
+    assert paid == [(0, Fraction(24 * HOUR_S, 1_000 * DAY_S)), (1, Fraction(-24 * HOUR_S, 1_000 * DAY_S))]
+    assert not path.payments[3] and not path.payments[8]
+    found = simulate_futures(path, replace(SETTINGS, venue=replace(VENUE, fee_ppm=0, slippage_bps=0))).held
+    assert found.profit.funding_raw == pytest.approx(4 * 20_000 * 10**18 // 1_000, rel=0.01)
+
+
+def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents() -> None:
+    """Orders are filled an hour after their plan: the leverage limit is broken for a few hours of the crash, and never a margin call."""
+    table = random_table(1, 40, ("BTC",))
+    policy = replace(long_btc().policy, limits=replace(SETTINGS.policy.limits, stress_move_bps=1_000))
+    spec = FuturesStressSpec(table, replace(SETTINGS, policy=replace(policy, leverage_bps=30_000)), SEVERITY, 12, 1, 50)
+    cases = {one.scenario: one for one in run_futures_stress(spec)}
+    assert set(cases) == set(FuturesScenario)
+    ride = cases[FuturesScenario.CRASH_RALLY]
+    assert (ride.paths, ride.agent.liquidated, ride.agent.longest_above) == (50, 0, 6)
+    assert ride.held.liquidated > 25
+    assert ride.agent.mean_loss < ride.held.mean_loss
+
+
+def test_a_crash_falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
+    table = random_table(2, 40, ("BTC",))
+    falls, rises = [], []
+    for seed in range(200):
+        prices = [float(row[0]) for row in crash_and_rally(table, seed).index]
+        falls.append(prices[50] / prices[2])
+        rises.append(prices[-1] / prices[50])
+    assert sorted(falls)[100] == pytest.approx(0.6, rel=0.03)
+    assert sorted(rises)[100] == pytest.approx(1.6, rel=0.03)
+
+
+def test_the_same_seed_gives_the_same_cases_and_another_seed_others() -> None:
+    table = random_table(3, 40)
+    spec = FuturesStressSpec(table, replace(SETTINGS, seed=4), SEVERITY, 12, 2, 2)
+    first = run_futures_stress(spec)
+    assert run_futures_stress(spec) == first
+    assert run_futures_stress(replace(spec, settings=replace(SETTINGS, seed=5))) != first
+
+
+def test_a_gap_is_against_a_short_too() -> None:
+    short = replace(long_btc(), policy=replace(long_btc().policy, targets=(FuturesTarget("BTC", -10_000),)))
+    spec = FuturesStressSpec(random_table(1, 40, ("BTC",)), short, SEVERITY, 12, 1, 1)
+    gap = next(one for one in run_futures_stress(spec) if one.scenario is FuturesScenario.GAP_10)
+    assert gap.held.mean_loss > 0
+
+
+@pytest.mark.parametrize(("bars", "paths", "named"), [(11, 1, "--bars: 11 of 40"), (41, 1, "--bars: 41 of 40"), (12, 0, "--step-paths")])
+def test_too_few_bars_or_paths_are_refused(bars: int, paths: int, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        run_futures_stress(FuturesStressSpec(random_table(1, 40), SETTINGS, SEVERITY, bars, paths, 1))

@@ -1,0 +1,237 @@
+"""Orders of Hyperliquid: ticks, wire forms, client order ids, answers; peers are the venue's own library and a count of digits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hyperliquid.utils import signing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import Refused, Retryable
+from agent.margin import account as margin
+from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
+from agent.venues.hyperliquid.account import USDC, ListedMarket, margin_tiers, parse_universe
+from agent.venues.hyperliquid.orders import (
+    MIN_NOTIONAL_RAW,
+    OrderStage,
+    cloid_of,
+    issue_tickets,
+    limit_price,
+    order_action,
+    order_state,
+    parse_order_status,
+    parse_refusal,
+    price_of,
+    price_text,
+    quoted_price,
+    size_text,
+    tick_at,
+)
+from tests.support.hyperliquid_server import Coin, key_of
+
+decimals = st.integers(0, 5)
+quoted = st.integers(1, 10**13).map(lambda raw: Fraction(raw, 10**6))
+ETH = PerpMarket(
+    "ETH", "ETH", "", 4, 1, Fraction(10), (MarginTier(0, 50_000, 20_000),), 450, Fraction(300_000), Fraction(300_000), 0, Fraction(0)
+)
+
+
+def order(size_raw: int, bound_raw: int, kind: PerpOrderKind = PerpOrderKind.MARKET, reduce: bool = False) -> PerpOrder:
+    return PerpOrder("ETH", size_raw, kind, bound_raw, reduce)
+
+
+@given(quoted, decimals)
+def test_a_tick_has_five_figures_and_the_places_of_its_market(price: Fraction, size_decimals: int) -> None:
+    tick = tick_at(price, size_decimals)
+    allowed = Coin("X", size_decimals, price, (("0.0", 10),), 10)
+    rounded = tick * (price // tick)
+    assert rounded == 0 or allowed.tick_ok(rounded)
+    assert tick <= 1
+    if tick < 1 and rounded:  # a finer tick would break a rule
+        finer = rounded + tick / 10
+        assert not allowed.tick_ok(finer)
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**16), decimals, st.booleans())
+def test_a_limit_price_keeps_the_bound_within_one_tick(size: int, bound: int, size_decimals: int, is_buy: bool) -> None:
+    market = replace(ETH, size_decimals=size_decimals)
+    found = limit_price(market, order(size if is_buy else -size, bound))
+    exact = quoted_price(Fraction(bound, size), size_decimals)
+    tick = tick_at(exact, size_decimals)
+    assert (exact - tick < found <= exact) if is_buy else (exact <= found < exact + tick)
+    assert found == 0 or Coin("X", size_decimals, found, (("0.0", 10),), 10).tick_ok(found)
+
+
+@given(st.integers(1, 10**12), decimals, st.integers(1, 10**10))
+def test_prices_and_sizes_are_written_as_the_library_writes_them(price: int, size_decimals: int, size: int) -> None:
+    market = replace(ETH, size_decimals=size_decimals)
+    rounded = Fraction(price, 10**6) // tick_at(Fraction(price, 10**6), size_decimals) * tick_at(Fraction(price, 10**6), size_decimals)
+    assert price_text(rounded) == signing.float_to_wire(float(rounded))
+    assert Decimal(size_text(market, -size)) == Decimal(size) / 10**size_decimals
+    assert price_of(quoted_price(ETH.mark, size_decimals), size_decimals) == ETH.mark
+
+
+@given(st.integers(1, 10**8), st.integers(1, 10**6), st.sampled_from(PerpOrderKind), st.booleans())
+def test_an_action_is_that_of_the_library_for_the_same_order(lots: int, ticks: int, kind: PerpOrderKind, reduce: bool) -> None:
+    price = Fraction(ticks, 10)
+    price = price // tick_at(price, 4) * tick_at(price, 4)
+    bound = price_of(price, 4) * lots
+    if not price or bound < MIN_NOTIONAL_RAW:
+        return
+    (ticket,) = issue_tickets("step", [order(-lots, int(bound), kind, reduce)], 1_000, 5_000)
+    tif = "Ioc" if kind is PerpOrderKind.MARKET else "Gtc"
+    request = {"coin": "ETH", "is_buy": False, "sz": lots / 10**4, "limit_px": float(price), "reduce_only": reduce}
+    request["order_type"] = {"limit": {"tif": tif}}
+    wire = signing.order_request_to_order_wire(request, 1)  # type: ignore[arg-type]
+    expected = signing.order_wires_to_order_action([{**wire, "c": ticket.cloid}])
+    assert order_action(ticket, ETH, 1) == expected
+    assert signing.action_hash(order_action(ticket, ETH, 1), None, 1, 2) == signing.action_hash(expected, None, 1, 2)
+
+
+def test_a_client_order_id_is_the_same_after_a_restart_and_other_for_another_order() -> None:
+    base = order(10, 3_100_000)
+    assert cloid_of("step", 0, base) == cloid_of("step", 0, replace(base))
+    others = [replace(base, size_raw=11), replace(base, bound_raw=1), replace(base, is_reduce_only=True), replace(base, market="BTC")]
+    ids = {cloid_of("step", 0, base), cloid_of("step", 1, base), cloid_of("other", 0, base)} | {cloid_of("step", 0, one) for one in others}
+    assert len(ids) == 7 and all(len(one) == 34 and int(one, 16) for one in ids)
+
+
+def test_tickets_of_one_step_have_nonces_of_their_own_and_one_end() -> None:
+    tickets = issue_tickets("step", [order(10, 1), order(20, 1), order(20, 1)], 1_000, 5_000)
+    assert [ticket.nonce_ms for ticket in tickets] == [1_000, 1_002, 1_004]
+    assert {ticket.expires_ms for ticket in tickets} == {6_000}
+    assert len({ticket.cloid for ticket in tickets}) == 3
+    with pytest.raises(ValueError, match="hour"):
+        issue_tickets("step", [], 1_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (order(33, 9_999_999), "below the venue's minimum of 10 USD"),
+        (order(0, 10**9), "no size"),
+        (order(10_000, 0), "no size, no bound"),
+        (replace(order(10_000, 3 * 10**9), market="BTC"), "another market"),
+        (order(10**9, 10**3), "below one tick"),
+    ],
+)
+def test_orders_that_the_venue_would_turn_down_are_refused_before_it(wrong: PerpOrder, words: str) -> None:
+    (ticket,) = issue_tickets("step", [wrong], 1_000, 5_000)
+    with pytest.raises(Refused, match=words):
+        order_action(ticket, ETH, 1)
+
+
+def test_parts_of_a_lot_are_refused() -> None:
+    (ticket,) = issue_tickets("step", [order(10_001, 4 * 10**9)], 1_000, 5_000)
+    with pytest.raises(Refused, match="whole lots"):
+        order_action(ticket, replace(ETH, lot_raw=10), 1)
+
+
+RECORD = {
+    "coin": "ETH", "side": "A", "limitPx": "3000.0", "sz": "0.4", "origSz": "1.0", "oid": 7, "timestamp": 5, "cloid": "0x" + "ab" * 16,
+}  # fmt: skip
+FILL = {"oid": 7, "px": "3000.5", "sz": "0.6", "fee": "0.8102", "side": "A"}
+
+
+def status(word: str, **changes: object) -> dict[str, object]:
+    return {"status": "order", "order": {"order": {**RECORD, **changes}, "status": word}}
+
+
+def test_fills_of_an_order_add_up_signed_and_with_the_fee_rounded_up() -> None:
+    record = parse_order_status(status("canceled"), "0x" + "ab" * 16)
+    assert record is not None
+    state = order_state(record, [FILL, {**FILL, "oid": 8}], 4)
+    assert (state.stage, state.filled_raw, state.quote_raw, state.fee_raw) == (OrderStage.CANCELED, -6_000, 1_800_300_000, 810_200)
+    assert state.is_final
+
+
+def test_an_order_called_filled_whose_fills_are_missing_is_asked_again() -> None:
+    record = parse_order_status(status("filled"), "0x" + "ab" * 16)
+    assert record is not None
+    for fills in ([FILL], [], [FILL, FILL], [{**FILL, "sz": "x"}], "none"):
+        with pytest.raises(Retryable):
+            order_state(record, fills, 4)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, [], {}, {"status": "order"}, status("filled", cloid="0x" + "cd" * 16), status("filled", oid="7"), status("filled", side="C"),
+     status("teleported"), status("filled", origSz="1e3")],
+)  # fmt: skip
+def test_answers_about_an_order_in_another_form_are_no_state(answer: object) -> None:
+    with pytest.raises(Retryable):
+        parse_order_status(answer, "0x" + "ab" * 16)
+
+
+def test_every_documented_ending_of_an_order_has_a_stage() -> None:
+    stages = {word: parse_order_status(status(word), "0x" + "ab" * 16) for word in (
+        "open", "filled", "canceled", "triggered", "rejected", "marginCanceled", "vaultWithdrawalCanceled", "openInterestCapCanceled",
+        "selfTradeCanceled", "reduceOnlyCanceled", "siblingFilledCanceled", "delistedCanceled", "liquidatedCanceled", "scheduledCancel",
+        "tickRejected", "minTradeNtlRejected", "perpMarginRejected", "reduceOnlyRejected", "badAloPxRejected", "iocCancelRejected",
+    )}  # fmt: skip
+    assert all(record is not None and record.stage is not OrderStage.UNKNOWN for record in stages.values())
+
+
+def test_a_refused_order_is_judged_and_a_refused_action_is_not() -> None:
+    judged = parse_refusal({"status": "ok", "response": {"data": {"statuses": [{"error": "Insufficient margin \x1b[31m"}]}}})
+    action = parse_refusal({"status": "err", "response": "Invalid nonce"})
+    assert judged is not None and judged.is_judged and "\x1b" not in judged.reason
+    assert action is not None and not action.is_judged
+    assert parse_refusal({"status": "ok", "response": {"data": {"statuses": [{"resting": {"oid": 1}}]}}}) is None
+    for answer in (None, {}, {"status": "ok"}, {"status": "ok", "response": {"data": {"statuses": []}}}):
+        with pytest.raises(Retryable):
+            parse_refusal(answer)
+
+
+@given(st.integers(0, 10**13), st.integers(1, 50))
+def test_tiers_give_the_margin_of_rate_and_deduction(notional: int, leverage: int) -> None:
+    rows = (("0.0", 25), ("20000.0", 10), ("50000.0", 5), ("200000.0", 4))
+    coin = Coin("ETH", 4, Fraction(3_000), rows, 52)
+    listed = ListedMarket("ETH", 1, 4, tuple((int(Fraction(a) * 10**6), most) for a, most in rows), False, *[Fraction(1)] * 3)
+    tiers = margin_tiers(listed, leverage)
+    for is_initial, set_leverage in ((False, None), (True, leverage)):
+        documented = coin.margin(Fraction(notional, 10**6), set_leverage) * 10**6
+        ours = margin.tiered_raw(tiers, notional, is_initial)
+        assert documented <= ours <= documented + Fraction(notional, margin.PPM)
+
+
+def test_initial_margin_counts_the_notional_and_not_the_debt() -> None:
+    held = Position("ETH", 10_000, -2 * 10**9)
+    account = MarginAccount(USDC, 1, 10**9, 0, (held,), (ETH,), initial_on_debt=False)
+    assert margin.initial_raw(account) == 150 * 10**6
+    assert margin.initial_raw(replace(account, initial_on_debt=True)) == 100 * 10**6
+
+
+META = {
+    "universe": [{"name": "ETH", "szDecimals": 4, "marginTableId": 52}],
+    "marginTables": [[52, {"marginTiers": [{"lowerBound": "0.0", "maxLeverage": 25}]}]],
+}
+CONTEXT = {"funding": "0.0000125", "markPx": "3000.0", "oraclePx": "3001.0"}
+
+
+def test_a_market_that_nobody_asked_for_may_have_any_form() -> None:
+    strange = {**META, "universe": [META["universe"][0], {"name": "ODD", "szDecimals": "x"}]}
+    assert set(parse_universe([strange, [CONTEXT, {}]], {"ETH"})) == {"ETH"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, [META], [META, []], [{**META, "marginTables": [[52, {"marginTiers": []}]]}, [CONTEXT]],
+     [{**META, "marginTables": []}, [CONTEXT]], [META, [{**CONTEXT, "oraclePx": None}]],
+     [{**META, "universe": [{"name": "ETH", "szDecimals": 9, "marginTableId": 52}]}, [CONTEXT]]],
+)  # fmt: skip
+def test_markets_in_another_form_are_read_again(answer: object) -> None:
+    with pytest.raises(Retryable):
+        parse_universe(answer, {"ETH"})
+
+
+def test_the_library_is_loaded_with_the_first_signature_only() -> None:
+    code = "import agent.venues.hyperliquid.client, agent.wiring, sys; print([one for one in sys.modules if one.startswith('hyperliquid')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert signing.__name__ == "hyperliquid.utils.signing" and key_of(1).address
