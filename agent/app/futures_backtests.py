@@ -235,8 +235,8 @@ FuturesBacktestDocument = TypedDict(
         "versions": dict[str, str],
     },
 )
-"""The futures part of `backtest`: the agent's book, and the same first orders held. Values are
-decimals in the unit of the prices.
+"""The futures part of `backtest`: the agent's book, and a book that holds the same first orders.
+Values are decimals in the unit of the prices.
 """
 
 
@@ -392,7 +392,7 @@ def _spot_values(spot: SimulationResult, table: PriceTable) -> tuple[Fraction, .
 
 USUAL_BARS = 240
 SECONDS_PER_BAR = 0.001
-"""Of both books, measured; at most."""
+"""Measured upper bound for both books together."""
 
 
 class StressedBookDocument(TypedDict):
@@ -416,8 +416,8 @@ class FuturesCaseDocument(TypedDict):
 
 
 class FuturesStressDocument(TypedDict):
-    """The futures part of `stress`: what each scenario takes from the agent's book, and from the
-    same first orders held.
+    """The futures part of `stress`: losses in each scenario of the agent's book and of a book that
+    holds the same first orders.
     """
 
     bars: int
@@ -440,7 +440,7 @@ def prepare_futures_stress(
     paths: int,
     seeds: int,
 ) -> FuturesStressSpec:
-    """Return the stress test of a book; without `bars` 240, or all of a shorter file. Raises
+    """Return the stress test of a book over `bars` (default: 240, or all of a shorter file). Raises
     ConfigError naming the option.
     """
     table, _ = load_futures_market(prices, options, portfolio, None)

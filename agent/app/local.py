@@ -70,7 +70,7 @@ FUTURES_MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
 FUTURES_WEIGHTS = {"WETH": "60%", "WBTC": "-40%"}
 FUTURES_COLLATERAL, FUTURES_DEPOSIT = "USDC", 2_000
 FUTURES_POSITIONS = {"WETH": Fraction(2, 5), "WBTC": Fraction(-1, 100)}
-"""Sizes of the wallet's first positions: off their targets, so that there is something to plan."""
+"""Sizes of the wallet's first positions: off their targets, so that a plan has orders."""
 
 
 def open_futures(chain: LocalChain) -> None:

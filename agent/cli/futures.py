@@ -57,7 +57,7 @@ def _read(config: Path) -> FuturesReport:
 
 
 def _known(document: Document, as_json: bool) -> int:
-    """Return the exit code, after the reason why the account is not known."""
+    """Return the exit code; if the account is unknown, print the reason first."""
     if not document["unknown"]:
         return EXIT_OK
     if not as_json:

@@ -44,7 +44,7 @@ from agent.cli.whatif import (
 from agent.errors import ConfigError
 
 ASKED_FROM_S = 120.0
-"""Seconds of work above which a confirmation is needed."""
+"""Estimated duration, seconds, above which a confirmation is needed."""
 STRESS_SHOWN = ("50%", "95%")
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FuturesReport:
-    """The futures layer of a step. `account` is None if it is not known, `spot_value` (quote base
-    units) if the collateral has no reference price; nothing is planned then.
+    """The futures layer of a step. `account` is None if unknown; `spot_value` (quote base units) is
+    None if the collateral has no reference price. In both cases there is no plan.
     """
 
     step: StepInput
@@ -53,9 +53,7 @@ def futures_report(step: StepInput, drifts: Sequence[AssetDrift]) -> FuturesRepo
 def report_of(
     step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
 ) -> FuturesReport:
-    """Return the futures layer. Its plan may deposit what the wallet holds of the collateral above
-    its reserve.
-    """
+    """Return the futures layer. Its plan may deposit the wallet's investable collateral."""
     account = step.snapshot.futures
     if account is None:
         return FuturesReport(step, policy, None, None, (), (), None)
@@ -95,14 +93,14 @@ FuturesPositionDocument = TypedDict("FuturesPositionDocument", {
     "unrealised": Decimal, "funding_pending": Decimal, "liquidation_price": Decimal | None,
     "liquidation_distance": Decimal | None,
 })  # fmt: skip
-"""An open position. `unrealised` is the profit at the mark, `funding_pending` what the account owes
-(negative: is owed), `liquidation_distance` the move of the mark to `liquidation_price` as a
-share."""
+"""An open position. `unrealised` is the profit at the mark, `funding_pending` the amount that the
+account owes (negative: receives), `liquidation_distance` the move of the mark to
+`liquidation_price` as a share."""
 FuturesPositionsDocument = TypedDict("FuturesPositionsDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str,
     "positions": list[FuturesPositionDocument],
 })  # fmt: skip
-"""Open positions. `unknown` says why the account is not known; `positions` is then empty."""
+"""Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
 LimitDocument = TypedDict(
     "LimitDocument", {"limit": str, "measured": str, "allowed": str, "broken": bool}
 )
@@ -110,7 +108,7 @@ FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
     "market": Address, "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw,
     "bound": Decimal, "bound_raw": Raw, "bound_price": Decimal, "reduce_only": bool,
 })  # fmt: skip
-"""An order. `bound` is the most quote that a purchase pays, or the least that a sale brings."""
+"""An order. `bound` is the maximum quote paid by a purchase or the minimum received by a sale."""
 FuturesPlanDocument = TypedDict("FuturesPlanDocument", {
     "trigger": str, "reason": str, "top_up": Decimal, "top_up_raw": Raw, "reducing": bool,
     "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str],
@@ -121,27 +119,27 @@ MarginFiguresDocument = TypedDict("MarginFiguresDocument", {
     "initial": Decimal, "maintenance": Decimal, "gross": Decimal, "net": Decimal,
     "spot_value": Decimal | None,
 })  # fmt: skip
-"""Figures of the account by the definitions of docs/futures.md; ratios are None for an account that
-is worth nothing."""
+"""Figures of the account by the definitions of docs/futures.md; ratios are None for an account
+without value."""
 MarginDocument = TypedDict("MarginDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str,
     "margin": MarginFiguresDocument | None, "limits": list[LimitDocument],
     "plan": FuturesPlanDocument | None, "no_plan": str,
 })  # fmt: skip
-"""The margin account, its limits, and the orders that the agent would plan now; `no_plan` says why
-there is no plan."""
+"""The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
+reason if there is no plan."""
 MarketFundingDocument = TypedDict("MarketFundingDocument", {
     "market": Address, "symbol": str, "daily_rate": Decimal, "notional": Decimal,
     "pending": Decimal, "daily": Decimal, "expected": Decimal,
 })  # fmt: skip
-"""Funding of one market: longs pay shorts `daily_rate` of the notional a day (negative: shorts pay).
-`pending`, `daily` and `expected` are what the account pays (negative: receives)."""
+"""Funding of one market: longs pay shorts `daily_rate` of the notional per day (negative: shorts
+pay). `pending`, `daily` and `expected` are amounts that the account pays (negative: receives)."""
 FundingDocument = TypedDict("FundingDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str, "days": int,
     "markets": list[MarketFundingDocument], "pending": Decimal, "daily": Decimal,
     "expected": Decimal,
 })  # fmt: skip
-"""Funding of all markets; `expected` is over `days` at the present rates."""
+"""Funding of all markets; `expected` covers `days` at the current rates."""
 ExposureDocument = TypedDict(
     "ExposureDocument", {"symbol": str, "spot": Money, "futures": Money, "net": Money}
 )
@@ -150,7 +148,7 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "max_leverage": Decimal, "value": Decimal, "gross": Decimal, "utilisation": Decimal | None,
     "broken": list[str], "exposures": list[ExposureDocument],
 })  # fmt: skip
-"""The futures layer in status and plan: leverage, and the value that follows each price. `value` and
+"""The futures layer in status and plan: leverage, and the exposure to each price. `value` and
 `gross` are in `unit`, exposures in the numeraire."""
 
 
@@ -348,7 +346,7 @@ def _notional_raw(account: MarginAccount, market: PerpMarket) -> int:
 
 
 def _daily(account: MarginAccount, market: PerpMarket) -> Fraction:
-    """Funding of a day at the present rate; negative if the account receives it."""
+    """Return the funding per day at the current rate; negative if the account receives it."""
     return _notional_raw(account, market) * market.funding_daily
 
 
