@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from agent.app.offline import PLACES, parse_pairs
+from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.margin import account as margin
 from agent.margin.state import breaches, margin_state
@@ -20,18 +21,21 @@ from agent.model.futures import (
     PerpMarket,
     Position,
 )
+from agent.policy.futures.hedge import compare_costs, plan_hedge
 from agent.policy.futures.targets import (
     notional_drifts,
     orders_to_target,
     reduction_orders,
     triggered,
 )
-from agent.units import BPS, Token, parse_raw, parse_share_bps, value_text
+from agent.units import BPS, Price, Token, parse_raw, parse_share_bps, value_text
 
 UNIT = 10**PLACES
 QUOTE = Token("", "", PLACES)
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
 """Margin rates of Perpetual Protocol v2, used for every market."""
+HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
+"""Fee of a short's opening, and of its closing, and cost of a spot sale, where costs are compared."""
 OFF_BPS = 10**9
 """Limit that is never reached, in place of a missing one."""
 SHOWN_PLACES = 9
@@ -54,6 +58,9 @@ class FuturesOptions:
     price: str = ""
     lot: str = ""
     hedge: str = ""
+    tax: str = ""
+    funding: str = ""
+    horizon: str = ""
 
 
 class FuturesMarketDocument(TypedDict):
@@ -73,13 +80,18 @@ class FuturesMarketDocument(TypedDict):
 
 
 class HedgeDocument(TypedDict):
-    """An overweight spot asset: the values sold, shorted instead, and still exposed."""
+    """An overweight spot asset: what is sold, what is shorted instead, and what stays exposed. With
+    --horizon also what each way costs for the share that may be shorted, and the choice.
+    """
 
     symbol: str
     excess: str
     sell: str
     short: str
     net_exposure: str
+    cost_of_sale: NotRequired[str]
+    cost_of_hedge: NotRequired[str]
+    reason: NotRequired[str]
 
 
 class FuturesWhatIfDocument(TypedDict):
@@ -167,20 +179,8 @@ def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
         raise ConfigError("--margin: is zero", "give the account value, such as --margin 5000")
     markets, positions = [], []
     for symbol, notional in notionals.items():
-        market = PerpMarket(
-            market=symbol,
-            symbol=symbol,
-            asset=symbol,
-            size_decimals=PLACES,
-            lot_raw=int(lots.get(symbol, Fraction(1, UNIT)) * UNIT),
-            tick=Fraction(1),
-            tiers=(MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
-            fee_ppm=0,
-            mark=prices.get(symbol, Fraction(1)),
-            index=prices.get(symbol, Fraction(1)),
-            index_s=0,
-            funding_daily=Fraction(0),
-        )
+        lot_raw = int(lots.get(symbol, Fraction(1, UNIT)) * UNIT)
+        market = _market(symbol, prices.get(symbol, Fraction(1)), lot_raw)
         markets.append(market)
         size_raw = int(notional * UNIT / market.mark)
         if size_raw:
@@ -298,8 +298,12 @@ def _hedges(
     share = _share(options.hedge, "--hedge", 0)
     if share > BPS:
         raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
+    compare = _comparison(options, spot, spot_excess)
     found: list[HedgeDocument] = []
     for symbol, excess in spot_excess.items() if share else ():
+        if compare is not None:
+            found.append(compare(symbol, spot[symbol], share))
+            continue
         short = excess * share / BPS
         found.append(
             {
@@ -311,6 +315,79 @@ def _hedges(
             }
         )
     return found
+
+
+def _comparison(
+    options: FuturesOptions, spot: Mapping[str, Fraction], spot_excess: Mapping[str, Fraction]
+) -> Callable[[str, Fraction, int], HedgeDocument] | None:
+    """Return what chooses between sale and short by cost; None without --horizon. Raises
+    ConfigError.
+    """
+    if not options.horizon:
+        if options.tax or options.funding:
+            raise ConfigError(
+                "--tax, --funding: --horizon is missing",
+                "give the time of the hedge: --horizon 30d",
+            )
+        return None
+    horizon_s = parse_duration_s(options.horizon, "--horizon")
+    taxes = parse_pairs(options.tax, "--tax") if options.tax else {}
+    rates = parse_pairs(options.funding, "--funding") if options.funding else {}
+    for option, given in (("--tax", taxes), ("--funding", rates)):
+        if unknown := [symbol for symbol in given if symbol not in spot]:
+            raise ConfigError(
+                f"{option}: {unknown[0]!r} has no value", f"add {unknown[0]} to --value"
+            )
+
+    def compare(symbol: str, value: Fraction, share_bps: int) -> HedgeDocument:
+        rate = rates.get(symbol, "0%")
+        funding = Fraction(
+            parse_raw(rate.removeprefix("-").removesuffix("%"), PLACES, f"--funding {symbol}"),
+            100 * UNIT,
+        )
+        market = replace(
+            _market(symbol, Fraction(1), 1),
+            fee_ppm=HEDGE_FEE_PPM,
+            funding_daily=-funding if rate.startswith("-") else funding,
+        )
+        plan = plan_hedge(
+            value,
+            value - spot_excess[symbol],
+            share_bps,
+            market,
+            horizon_s=horizon_s,
+            sale_cost_bps=SALE_COST_BPS,
+            tax=Fraction(parse_raw(taxes.get(symbol, "0"), PLACES, f"--tax {symbol}"), UNIT),
+        )
+        return {
+            "symbol": symbol,
+            "excess": _whole(plan.excess),
+            "sell": _whole(plan.sold),
+            "short": _whole(plan.hedged),
+            "net_exposure": _whole(plan.net_exposure),
+            "cost_of_sale": _whole(plan.cost_of_sale),
+            "cost_of_hedge": _whole(plan.cost_of_hedge),
+            "reason": compare_costs(plan, symbol, horizon_s, 0),
+        }
+
+    return compare
+
+
+def _market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
+    return PerpMarket(
+        market=symbol,
+        symbol=symbol,
+        asset=symbol,
+        size_decimals=PLACES,
+        lot_raw=lot_raw,
+        tick=Fraction(1),
+        tiers=(MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
+        fee_ppm=0,
+        mark=price,
+        index=price,
+        index_s=0,
+        funding_daily=Fraction(0),
+    )
 
 
 def _net_exposure(

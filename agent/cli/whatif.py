@@ -101,6 +101,30 @@ Hedge = Annotated[
         rich_help_panel=FUTURES,
     ),
 ]
+Tax = Annotated[
+    str,
+    typer.Option(
+        "--tax",
+        help="With --horizon: tax of selling the share that may be shorted: ETH=120.",
+        rich_help_panel=FUTURES,
+    ),
+]
+FundingRate = Annotated[
+    str,
+    typer.Option(
+        "--funding",
+        help="With --horizon: funding a day, paid by longs: ETH=0.03%; negative if shorts pay.",
+        rich_help_panel=FUTURES,
+    ),
+]
+Horizon = Annotated[
+    str,
+    typer.Option(
+        "--horizon",
+        help="Compare sale and short over this time, such as 30d, and take the cheaper.",
+        rich_help_panel=FUTURES,
+    ),
+]
 Lot = Annotated[
     str,
     typer.Option(
@@ -149,6 +173,9 @@ def whatif(
     spot_multiple: SpotMultiple = "",
     stress: Stress = "",
     hedge: Hedge = "",
+    tax: Tax = "",
+    funding: FundingRate = "",
+    horizon: Horizon = "",
     lot: Lot = "",
     as_json: AsJson = False,
 ) -> None:
@@ -185,6 +212,9 @@ def whatif(
             price=price,
             lot=lot,
             hedge=hedge,
+            tax=tax,
+            funding=funding,
+            horizon=horizon,
         )
         made = {**made, "futures": api.what_if_futures(options, found.values, found.excess)}
     emit(made, as_json, lambda: _show(made))
@@ -317,6 +347,8 @@ def _show_futures(made: Document) -> None:
             f"{hedge['symbol']}: sell {money(hedge['sell'])}, short {money(hedge['short'])};"
             f" net exposure {money(hedge['net_exposure'])}"
         )
+        if "reason" in hedge:
+            say(hedge["reason"])
     exposure = ", ".join(f"{symbol} {money(text)}" for symbol, text in made["net_exposure"].items())
     say(f"Net exposure, spot and futures: {exposure}")
 

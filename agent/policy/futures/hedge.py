@@ -11,7 +11,7 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.futures import PerpMarket
-from agent.units import BPS
+from agent.units import BPS, value_text
 
 DAY_S = 86_400
 
@@ -66,6 +66,19 @@ def plan_hedge(
     if choice is ReductionChoice.SELL:
         hedged = Fraction(0)
     return HedgePlan(excess, excess - hedged, hedged, value - excess, sale, hedge, choice)
+
+
+def compare_costs(plan: HedgePlan, symbol: str, horizon_s: int, decimals: int) -> str:
+    """Return the sentence with both costs and the choice; values have `decimals`."""
+    days = f"{horizon_s / DAY_S:g} days"
+    sale, hedge = (
+        value_text(cost, decimals, 2) for cost in (plan.cost_of_sale, plan.cost_of_hedge)
+    )
+    chosen = "shorted" if plan.choice is ReductionChoice.HEDGE else "sold"
+    return (
+        f"{symbol}: a sale costs {sale} in trade and tax, a short {hedge} in fees and funding over"
+        f" {days}: it is {chosen}"
+    )
 
 
 def unwind_reason(
