@@ -48,6 +48,7 @@ _GET_ACCOUNT_VALUE = _selector("getAccountValue(address)")
 _GET_MAINTENANCE = _selector("getMarginRequirementForLiquidation(address)")
 _GET_FREE = _selector("getFreeCollateral(address)")
 _GET_INITIAL_RATIO, _GET_MAINTENANCE_RATIO = _selector("getImRatio()"), _selector("getMmRatio()")
+_GET_MAX_FUNDING = _selector("getMaxFundingRate()")
 _GET_SIZE = _selector("getTakerPositionSize(address,address)")
 _GET_OPEN_NOTIONAL = _selector("getTakerOpenNotional(address,address)")
 _GET_FUNDING = _selector("getPendingFundingPayment(address,address)")
@@ -127,6 +128,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
         _ask("free margin", scope.vault, address_call(_GET_FREE, who), heavy=True),
         _ask("initial ratio", scope.config, _GET_INITIAL_RATIO),
         _ask("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
+        _ask("most funding", scope.config, _GET_MAX_FUNDING),
     ]
     for market in scope.markets:
         base, name = market.base, market.symbol
@@ -183,6 +185,7 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
     (orders,) = _words(left, 1)
     (value,), (maintenance,), (free,) = _words(left, 1), _words(left, 1), _words(left, 1)
     (initial_ppm,), (maintenance_ppm,) = _words(left, 1), _words(left, 1)
+    (most_funding_ppm,) = _words(left, 1)
     if unknown:
         raise _Unreadable(f"the account has positions in markets not configured: {unknown}")
     if orders or pending_fee:
@@ -191,7 +194,7 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
     tiers = (MarginTier(0, initial_ppm, maintenance_ppm),)
     markets, positions = [], []
     for ref in scope.markets:
-        market, position = _market(ref, tiers, left)
+        market, position = _market(ref, tiers, Fraction(most_funding_ppm, margin.PPM), left)
         markets.append(market)
         positions += [position] if position.size_raw else []
     account = MarginAccount(
@@ -229,7 +232,7 @@ def _markets_elsewhere(scope: PerpScope, question: PerpQuestion, answer: LensAns
 
 
 def _market(
-    ref: PerpMarketRef, tiers: tuple[MarginTier, ...], left: Asked
+    ref: PerpMarketRef, tiers: tuple[MarginTier, ...], most_funding: Fraction, left: Asked
 ) -> tuple[PerpMarket, Position]:
     (size,), (notional,), (funding,) = _words(left, 1), _words(left, 1), _words(left, 1)
     (mark,), (index,), (mean_index,) = _words(left, 1), _words(left, 1), _words(left, 1)
@@ -239,6 +242,7 @@ def _market(
     if not mark or not index or not mean_index:
         raise _Unreadable(f"{ref.symbol} has no price")
     mean_market = mul_div_down(mul_div_down(mean_root, mean_root, 2**96), WAD, 2**96)
+    premium = Fraction(mean_market - mean_index, mean_index)
     market = PerpMarket(
         market=ref.base,
         symbol=ref.symbol,
@@ -251,7 +255,8 @@ def _market(
         mark=Fraction(mark, WAD),
         index=Fraction(index, WAD),
         index_s=updated_s,
-        funding_daily=Fraction(mean_market - mean_index, mean_index),
+        # Exchange._getDeltaTwapX96 caps it.
+        funding_daily=max(-most_funding, min(most_funding, premium)),
         is_paused=not is_open or not most_ticks,
     )
     position = Position(ref.base, to_signed(size), to_signed(notional), to_signed(funding))

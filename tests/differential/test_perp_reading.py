@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
@@ -44,6 +45,19 @@ def test_the_lens_reads_what_the_views_answer(perps: LocalPerps) -> None:
         assert 0 <= perps.chain.now_s() - ours.index_s < 60
 
 
+def test_funding_beyond_the_cap_of_the_venue_counts_at_the_cap(perps: LocalPerps) -> None:
+    who, scope = with_positions(perps), scope_of(perps, perps.chain.accounts[3].address)
+    answers = answers_of(perps, who)
+    at = next(number for number, one in enumerate(perp_questions(scope)) if one.name == "mean index of WETH")
+    answer = answers[at]
+    assert isinstance(answer, bytes)
+    for factor, cap in ((2, Fraction(-1, 10)), (Fraction(1, 2), Fraction(1, 10))):
+        moved = uint_word(int(int.from_bytes(answer, "big") * factor))
+        read = read_account(scope, [*answers[:at], moved, *answers[at + 1 :]])
+        assert isinstance(read, MarginAccount)
+        assert read.markets[0].funding_daily == cap
+
+
 def test_an_empty_account_is_read_as_empty(perps: LocalPerps) -> None:
     who = perps.chain.accounts[5].address
     read = read_account(scope_of(perps, who), answers_of(perps, who))
@@ -75,7 +89,7 @@ def test_no_single_answer_can_be_falsified_or_missing_unnoticed(perps: LocalPerp
     who = with_positions(perps)
     scope, answers = scope_of(perps, who), answers_of(perps, who)
     questions = perp_questions(scope)
-    prices = ("index", "mean", "fee of", "ticks", "state")
+    prices = ("index", "mean", "fee of", "ticks", "state", "most funding")
     for number, question in enumerate(questions):
         missing = [*answers[:number], CallStatus.FAILED, *answers[number + 1 :]]
         assert read_account(scope, missing) == f"{question.name} could not be read: {CallStatus.FAILED.why}"
