@@ -36,7 +36,7 @@ check: $(READY)
 # The whole suite: 85 % of everything, 95 % of the pure part are covered, branches too, by the unit and command tests alone. The others
 # run the same lines again and again: unmeasured.
 # The architecture is part of check.
-PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/policy/*,agent/planning/*,agent/guards/*
+PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*
 COVERAGE := build/coverage.json
 UNMEASURED := tests/cases tests/faults tests/browser tests/differential tests/fuzz
 # Stores of tests lie in memory where it has 4 GB for files and may run programs: else each of their commits waits for the disk.

@@ -416,7 +416,7 @@ def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() 
     held = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
     step = replace(step, snapshot=replace(step.snapshot, holdings=held))
     left = engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")
-    assert left.kind is OutcomeKind.REFUSED and mentions(left.reason, "not taken out", "off the reference")
+    assert left.kind is OutcomeKind.REFUSED and mentions(left.reason, "not withdrawn: its pool", "off the reference")
 
 
 def test_an_endpoint_s_failure_with_one_exit_does_not_end_the_step(worlds: Worlds) -> None:

@@ -207,7 +207,7 @@ def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     fired = stuck.fired("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
     claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)
     step = withdrawals.reserve_withdrawals(replace(fired, history=replace(fired.history, claims=claims)))
-    assert "withdrawal 4 lacks" in withdrawals.open_withdrawal_reason(step)
+    assert "withdrawal 4 is short of 500 USDC" in withdrawals.open_withdrawal_reason(step)
     found = stuck.judged(step)
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address, found.reason
     assert found.plan is not None and found.plan.exits

@@ -67,7 +67,7 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
         ("--cost: '0.3' has no unit", {"cost": "0.3"}, {}),
         ("--value: 0", {"value": "0"}, {}),
         ("--depth: 0", {"depth": "0"}, {}),
-        ("--depth: 1 base units of USD", {"depth": "0.000000000000000001"}, {}),
+        ("--depth: reserves of 1 base units of USD and 0 of BTC are out of range", {"depth": "0.000000000000000001"}, {}),
         ("--seed: -1", {"seed": -1}, {}),
         ("--latency: -1", {"latency": -1}, {}),
         ("--gas: '5'", {"gas": "5"}, {}),

@@ -273,7 +273,7 @@ def test_final_values_of_the_last_quarter_are_of_the_same_bar() -> None:
 
 
 def test_too_little_data_is_refused() -> None:
-    with raises_field("--prices", "to choose"):
+    with raises_field("--prices", "the first three quarters of 10 bars are 8 periods"):
         tuned(search(walks(8, 10)))
 
 

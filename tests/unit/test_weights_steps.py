@@ -214,7 +214,7 @@ def test_too_little_too_old_or_still_prices_halt_by_name(
     method: AllocationMethod, prices: Callable[[], tuple[PricePoint, ...]], said: str
 ) -> None:
     why = reason(weighed(allocator(method), prices()))
-    assert mentions(why, "no weights", f"{method.value}")
+    assert mentions(why, "no target weights", f"{method.value}")
     assert said in why
 
 
@@ -303,5 +303,5 @@ def test_a_stop_that_fired_sells_though_no_weights_can_be_chosen_and_the_rest_wa
     found = apply_effective_targets(replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=history))
     decision = decide(found).decision
     assert isinstance(decision, Rebalance) and decision.exit
-    assert "no weights" in reason(step)
+    assert "no target weights" in reason(step)
     assert decide(apply_effective_targets(step)).drifts, "what is held is shown all the same"
