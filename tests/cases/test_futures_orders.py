@@ -91,6 +91,8 @@ def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     chain, whale = perps.chain, perps.chain.whale.address
     price = chain.books.prices_usd[symbol] * (1 - share)
     perps.deposit(whale, 5_000_000 * 10**6)
+    chain.node.mine_at(chain.now_s() + 30)
+    perps.set_index(symbol, price)
     for _ in range(60):
         if pool_price(perps, symbol) <= price * Fraction(1_005, 1_000):
             break
