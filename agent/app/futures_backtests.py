@@ -16,7 +16,7 @@ from agent.app.backtests import MarketOptions, PortfolioOptions
 from agent.app.offline import parse_pairs
 from agent.backtest.data import PriceTable
 from agent.backtest.funding import FundingRateSeries, funding_notes, require_prices
-from agent.backtest.futures.book import VenueSettings
+from agent.backtest.futures.book import PerpVenueSettings
 from agent.backtest.futures.market import futures_path
 from agent.backtest.futures.simulate import (
     DECIMALS,
@@ -123,7 +123,7 @@ class FuturesBookOptions:
         )
         return FuturesSettings(
             policy,
-            VenueSettings(
+            PerpVenueSettings(
                 (MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
                 venue["fee"] * PPM_PER_BPS,
                 venue["slippage"],

@@ -18,14 +18,14 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retrya
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.venues.hyperliquid.client import (
-    Agent,
     AgentKey,
     HyperliquidVenue,
+    NamedAgent,
     VenueConnection,
     approve_agent,
     require_fresh_agent,
 )
-from agent.venues.hyperliquid.orders import OrderStage, OrderTicket, issue_tickets
+from agent.venues.hyperliquid.orders import OrderTicket, TicketStage, issue_tickets
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
 
 OWNER, AGENT = key_of(1), key_of(2)
@@ -72,7 +72,7 @@ def world() -> Iterator[World]:
 def opened(server: HyperliquidServer) -> World:
     server.fund(OWNER.address, 10_000)
     connection = VenueConnection(server.url, is_mainnet=server.is_mainnet, timeout_s=60)
-    approve_agent(connection, OWNER, Agent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS), server.now_ms, ())
+    approve_agent(connection, OWNER, NamedAgent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS), server.now_ms, ())
     key = AgentKey(AGENT, is_mainnet=server.is_mainnet)
     return World(server, connection, HyperliquidVenue(connection, OWNER.address, LATEST, lambda: server.now_ms, key))
 
@@ -106,7 +106,7 @@ def test_mainnet_and_testnet_sign_other_bytes(world: World) -> None:
     assert not world.server.orders[-1].cloid and world.size("ETH") == 0
     with hyperliquid(is_mainnet=True) as server:
         main = opened(server)
-        assert main.venue.submit(main.ticket(order("ETH", 10_000, "3010"))).stage is OrderStage.FILLED
+        assert main.venue.submit(main.ticket(order("ETH", 10_000, "3010"))).stage is TicketStage.FILLED
 
 
 @pytest.mark.parametrize(
@@ -217,14 +217,14 @@ def test_isolated_margin_and_missing_markets_stop_the_read(world: World) -> None
 
 def test_market_orders_walk_the_book_up_to_their_bound(world: World) -> None:
     state = world.venue.submit(world.ticket(order("ETH", lots("ETH", "12"), "3006")))
-    assert (state.stage, state.filled_raw) == (OrderStage.FILLED, lots("ETH", "12"))
+    assert (state.stage, state.filled_raw) == (TicketStage.FILLED, lots("ETH", "12"))
     assert state.quote_raw == -(10 * 3_003 + 2 * 3_006) * 10**6
     assert state.fee_raw == 16_218_900  # 0.045 % of 36,042 USD
 
 
 def test_a_thin_book_fills_a_part_and_no_more(world: World) -> None:
     state = world.venue.submit(world.ticket(order("ETH", lots("ETH", "12"), "3004")))
-    assert (state.stage, state.filled_raw) == (OrderStage.CANCELED, lots("ETH", "10"))
+    assert (state.stage, state.filled_raw) == (TicketStage.CANCELED, lots("ETH", "10"))
     assert world.size("ETH") == 10
     with pytest.raises(Refused, match="could not immediately match"):
         world.venue.submit(world.ticket(order("ETH", lots("ETH", "1"), "3004")))
@@ -232,18 +232,18 @@ def test_a_thin_book_fills_a_part_and_no_more(world: World) -> None:
 
 def test_limit_orders_rest_fill_by_price_then_time_and_are_cancelled(world: World) -> None:
     ticket = world.ticket(order("ETH", lots("ETH", "1"), "2998.25", PerpOrderKind.LIMIT))
-    assert world.venue.submit(ticket).stage is OrderStage.OPEN
+    assert world.venue.submit(ticket).stage is TicketStage.OPEN
     assert world.server.orders[-1].price == Fraction("2998.2")  # a buy is rounded down to its tick
     world.server.fund(key_of(9).address, 100_000)
     later = world.server.place(key_of(9).address.lower(), "ETH", True, Fraction("2998.2"), Fraction(1), "Gtc")
     world.server.place(key_of(8).address.lower(), "ETH", False, Fraction("2998.2"), Fraction("0.25"), "Ioc", False)
     state = world.venue.state_of(ticket.cloid)
-    assert "resting" in later and state.stage is OrderStage.OPEN and state.filled_raw == 0
+    assert "resting" in later and state.stage is TicketStage.OPEN and state.filled_raw == 0
     world.server.fund(key_of(8).address, 100_000)
     world.server.place(key_of(8).address.lower(), "ETH", False, Fraction("2998.2"), Fraction("0.25"), "Ioc", False)
     assert world.venue.state_of(ticket.cloid).filled_raw == 2_500
     ended = world.venue.cancel(ticket.cloid)
-    assert (ended.stage, ended.filled_raw) == (OrderStage.CANCELED, 2_500)
+    assert (ended.stage, ended.filled_raw) == (TicketStage.CANCELED, 2_500)
     assert world.venue.cancel(ticket.cloid) == ended
 
 
@@ -297,7 +297,7 @@ def test_an_accepted_order_whose_answer_is_lost_is_found_and_not_repeated(world:
     world.server.faults = [fault]
     world.connection._timeout_s = 4 if fault == "slow" else 60
     state = world.venue.submit(ticket)
-    assert state.stage is OrderStage.FILLED and world.size("ETH") == 1
+    assert state.stage is TicketStage.FILLED and world.size("ETH") == 1
     restarted = world.client()
     assert restarted.submit(ticket) == state
     assert world.size("ETH") == 1 and world.posted() == 1
@@ -328,7 +328,7 @@ def test_the_same_ticket_posted_twice_happens_once(world: World) -> None:
         world.venue.submit(ticket)
     assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT
     assert world.posted() == 2 and world.size("ETH") == 1
-    assert world.venue.submit(ticket).stage is OrderStage.FILLED
+    assert world.venue.submit(ticket).stage is TicketStage.FILLED
     assert not world.venue.is_dead(ticket)
 
 
@@ -367,7 +367,7 @@ def test_orders_submitted_until_final_happen_exactly_once(faults: list[str], hid
                     break
             except Retryable:
                 server.now_ms += 500
-        assert world.client().state_of(ticket.cloid).stage is OrderStage.FILLED
+        assert world.client().state_of(ticket.cloid).stage is TicketStage.FILLED
         assert world.size("ETH") == 1
         assert len({body["nonce"] for body in server.bodies}) == 1
 
@@ -390,21 +390,21 @@ def test_an_agent_that_has_expired_sends_nothing_and_is_named(world: World) -> N
 def test_a_former_agent_is_never_approved_again(world: World) -> None:
     server, now = world.server, world.server.now_ms + 1
     with pytest.raises(Refused, match="was an agent before"):
-        approve_agent(world.connection, OWNER, Agent("second", AGENT.address, now + DAY_MS), now, ())
+        approve_agent(world.connection, OWNER, NamedAgent("second", AGENT.address, now + DAY_MS), now, ())
     world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
     body = server.bodies[-1]
     assert "nonce" in server.replay(body)["response"]
     server.prune(AGENT.address)  # the venue forgets the agent with its nonces: only our records know it
     with pytest.raises(Refused, match="was an agent before"):
-        approve_agent(world.connection, OWNER, Agent("second", AGENT.address, now + DAY_MS), now, {AGENT.address})
-    approve_agent(world.connection, OWNER, Agent("second", AGENT.address, now + DAY_MS), now, ())
+        approve_agent(world.connection, OWNER, NamedAgent("second", AGENT.address, now + DAY_MS), now, {AGENT.address})
+    approve_agent(world.connection, OWNER, NamedAgent("second", AGENT.address, now + DAY_MS), now, ())
     assert server.replay(body)["status"] == "ok" and world.size("ETH") == 2  # why the rule is there
 
 
 def test_a_known_account_and_the_owner_are_no_agents(world: World) -> None:
     until = world.server.now_ms + DAY_MS
     with pytest.raises(Refused, match="owner's key is no agent"):
-        approve_agent(world.connection, OWNER, Agent("x", OWNER.address, until), world.server.now_ms, ())
+        approve_agent(world.connection, OWNER, NamedAgent("x", OWNER.address, until), world.server.now_ms, ())
     with pytest.raises(Refused, match="known to the venue"):
         require_fresh_agent(world.connection, OWNER.address, ())
 
@@ -413,10 +413,10 @@ def test_a_known_account_and_the_owner_are_no_agents(world: World) -> None:
 def test_an_agent_always_has_a_name(world: World, name: str) -> None:
     now = world.server.now_ms + 1
     with pytest.raises(ConfigError, match="is not a name"):
-        approve_agent(world.connection, OWNER, Agent(name, key_of(3).address, now + DAY_MS), now, ())
+        approve_agent(world.connection, OWNER, NamedAgent(name, key_of(3).address, now + DAY_MS), now, ())
     for until in (now, now + 181 * DAY_MS):
         with pytest.raises(ConfigError, match="180 days"):
-            approve_agent(world.connection, OWNER, Agent("ok", key_of(3).address, until), now, ())
+            approve_agent(world.connection, OWNER, NamedAgent("ok", key_of(3).address, until), now, ())
 
 
 def test_the_name_that_is_signed_is_the_name_that_is_posted(world: World) -> None:

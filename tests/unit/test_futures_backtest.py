@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.backtest.funding import FundingRateSeries
-from agent.backtest.futures.book import VenueSettings
+from agent.backtest.futures.book import PerpVenueSettings
 from agent.backtest.futures.market import FuturesPath, futures_path
 from agent.backtest.futures.simulate import FuturesResult, FuturesSettings, simulate_futures
 from agent.margin import account as margin
@@ -23,7 +23,7 @@ from tests.unit.test_margin_account import ONE_TIER, account, market
 E18 = 10**18
 LOTS = (("BTC", 10**15), ("ETH", 10**15))
 LIMITS = FuturesLimits(40_000, 8_000, 10_000, 0, 1_000, 500, 500, 500, 1_000, 500, 3 * HOUR_S)
-VENUE = VenueSettings(ONE_TIER, fee_ppm=1_000, slippage_bps=10, penalty_ppm=25_000, lots=LOTS)
+VENUE = PerpVenueSettings(ONE_TIER, fee_ppm=1_000, slippage_bps=10, penalty_ppm=25_000, lots=LOTS)
 FREE = replace(VENUE, fee_ppm=0, slippage_bps=0)
 SETTINGS = FuturesSettings(
     FuturesPolicy((FuturesTarget("BTC", 5_000), FuturesTarget("ETH", -5_000)), 20_000, 500, LIMITS),

@@ -19,7 +19,7 @@ from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder
 from agent.venues.hyperliquid.account import USDC, ListedMarket, margin_tiers, parse_universe
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
-    OrderStage,
+    TicketStage,
     cloid_of,
     issue_tickets,
     limit_price,
@@ -147,7 +147,7 @@ def test_fills_of_an_order_add_up_signed_and_with_the_fee_rounded_up() -> None:
     record = parse_order_status(status("canceled"), "0x" + "ab" * 16)
     assert record is not None
     state = order_state(record, [FILL, {**FILL, "oid": 8}], 4)
-    assert (state.stage, state.filled_raw, state.quote_raw, state.fee_raw) == (OrderStage.CANCELED, -6_000, 1_800_300_000, 810_200)
+    assert (state.stage, state.filled_raw, state.quote_raw, state.fee_raw) == (TicketStage.CANCELED, -6_000, 1_800_300_000, 810_200)
     assert state.is_final
 
 
@@ -175,7 +175,7 @@ def test_every_documented_ending_of_an_order_has_a_stage() -> None:
         "selfTradeCanceled", "reduceOnlyCanceled", "siblingFilledCanceled", "delistedCanceled", "liquidatedCanceled", "scheduledCancel",
         "tickRejected", "minTradeNtlRejected", "perpMarginRejected", "reduceOnlyRejected", "badAloPxRejected", "iocCancelRejected",
     )}  # fmt: skip
-    assert all(record is not None and record.stage is not OrderStage.UNKNOWN for record in stages.values())
+    assert all(record is not None and record.stage is not TicketStage.UNKNOWN for record in stages.values())
 
 
 def test_a_refused_order_is_judged_and_a_refused_action_is_not() -> None:

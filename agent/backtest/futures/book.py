@@ -17,7 +17,7 @@ closes a position.
 
 
 @dataclass(frozen=True, slots=True)
-class VenueSettings:
+class PerpVenueSettings:
     """The simulated venue. `fee_ppm` and `penalty_ppm` are shares of the notional that is traded or
     liquidated; a fill is `slippage_bps` worse than the mark. `lots` are the smallest size steps by
     symbol, in base units.
@@ -82,7 +82,7 @@ class FuturesBook:
     is collateral in the wallet, which the agent may deposit.
     """
 
-    def __init__(self, account: MarginAccount, reserve_raw: int, venue: VenueSettings) -> None:
+    def __init__(self, account: MarginAccount, reserve_raw: int, venue: PerpVenueSettings) -> None:
         self.account, self.reserve_raw, self._venue = account, reserve_raw, venue
         self.profit = BookProfit()
         self.deposited_raw = 0

@@ -23,7 +23,7 @@ from agent.backtest.futures.book import (
     FuturesBook,
     FuturesFill,
     Liquidation,
-    VenueSettings,
+    PerpVenueSettings,
 )
 from agent.backtest.futures.market import FuturesPath
 from agent.margin import account as margin
@@ -44,7 +44,7 @@ class FuturesSettings:
     """
 
     policy: FuturesPolicy
-    venue: VenueSettings
+    venue: PerpVenueSettings
     collateral_raw: int
     reserve_raw: int
     latency_bars: int

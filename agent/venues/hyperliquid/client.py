@@ -32,10 +32,10 @@ from agent.venues.hyperliquid.account import (
     require_market,
 )
 from agent.venues.hyperliquid.orders import (
-    OrderStage,
     OrderState,
     OrderTicket,
     Refusal,
+    TicketStage,
     cancel_action,
     order_action,
     order_state,
@@ -68,7 +68,7 @@ class TypedDataSigner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class NamedAgent:
     """An approved agent wallet; `valid_until_ms` is the venue's time at which it expires."""
 
     name: str
@@ -239,7 +239,7 @@ class HyperliquidVenue:
         )
         return build_account(reported, markets)
 
-    def agents(self) -> tuple[Agent, ...]:
+    def agents(self) -> tuple[NamedAgent, ...]:
         """Return the named agent wallets of the account that have not expired."""
         answer = self._info("extraAgents")
         if not isinstance(answer, list):
@@ -249,10 +249,10 @@ class HyperliquidVenue:
             until = row.get("validUntil") if isinstance(row, Mapping) else None
             if not isinstance(row, Mapping) or not isinstance(until, int):
                 raise Retryable("the venue's answer for an agent has another form")
-            found.append(Agent(str(row.get("name")), str(row.get("address")), until))
+            found.append(NamedAgent(str(row.get("name")), str(row.get("address")), until))
         return tuple(found)
 
-    def require_agent(self, until_ms: int) -> Agent:
+    def require_agent(self, until_ms: int) -> NamedAgent:
         """Return the agent of the key. Raises OperatorNeeded unless it is approved for the account
         on this network until `until_ms`.
         """
@@ -280,7 +280,7 @@ class HyperliquidVenue:
         """
         key = self._require_key()
         known = self.state_of(ticket.cloid)
-        if known.stage is not OrderStage.UNKNOWN:
+        if known.stage is not TicketStage.UNKNOWN:
             return _taken(known, None)
         if self._now_ms() >= ticket.expires_ms:
             if self.is_dead(ticket):
@@ -300,7 +300,7 @@ class HyperliquidVenue:
         except Retryable:
             is_lost = True
         state = self.state_of(ticket.cloid)
-        if state.stage is OrderStage.UNKNOWN:
+        if state.stage is TicketStage.UNKNOWN:
             if refusal is not None and (refusal.is_judged or _is_signer_unknown(refusal)):
                 raise _refused(refusal)
             if refusal is not None or is_lost:
@@ -311,7 +311,7 @@ class HyperliquidVenue:
         """Return what the venue knows of a client order id, with its fills."""
         record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if record is None:
-            return OrderState(cloid, OrderStage.UNKNOWN)
+            return OrderState(cloid, TicketStage.UNKNOWN)
         fills = self._info("userFillsByTime", startTime=record.taken_ms)
         return order_state(record, fills, self._market(record.coin).size_decimals)
 
@@ -323,7 +323,7 @@ class HyperliquidVenue:
         time_ms = state.get("time") if isinstance(state, Mapping) else None
         if not isinstance(time_ms, int) or time_ms <= ticket.expires_ms:
             return False
-        return self.state_of(ticket.cloid).stage is OrderStage.UNKNOWN
+        return self.state_of(ticket.cloid).stage is TicketStage.UNKNOWN
 
     def cancel(self, cloid: str) -> OrderState:
         """Cancel an open order and return its state. An order that is not open is left alone.
@@ -331,13 +331,13 @@ class HyperliquidVenue:
         Nonces of cancels are odd, those of tickets even, so that none takes another's.
         """
         record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
-        if record is not None and record.stage is OrderStage.OPEN:
+        if record is not None and record.stage is TicketStage.OPEN:
             action = cancel_action(cloid, self._market(record.coin).asset)
             self._cancel_ms = max(self._now_ms() | 1, self._cancel_ms + 2)
             body = self._require_key().sign(action, self._cancel_ms, None)
             refusal = parse_refusal(self._connection.exchange(body))
             after = self.state_of(cloid)
-            if refusal is not None and after.stage is OrderStage.OPEN:
+            if refusal is not None and after.stage is TicketStage.OPEN:
                 raise _refused(refusal)
             return after
         return self.state_of(cloid)
@@ -361,7 +361,7 @@ class HyperliquidVenue:
 
 def _taken(state: OrderState, refusal: Refusal | None) -> OrderState:
     """Return the state of an order that the venue took. Raises Refused for a rejected one."""
-    if state.stage is OrderStage.REJECTED:
+    if state.stage is TicketStage.REJECTED:
         raise _refused(refusal or Refusal(state.reason, is_judged=True))
     return state
 
@@ -416,7 +416,7 @@ def require_fresh_agent(connection: VenueConnection, address: str, former: Colle
 def approve_agent(
     connection: VenueConnection,
     owner: TypedDataSigner,
-    agent: Agent,
+    agent: NamedAgent,
     now_ms: int,
     former: Collection[str],
 ) -> None:

@@ -207,7 +207,7 @@ def cancel_action(cloid: str, asset: int) -> dict[str, object]:
 # --- Answers.
 
 
-class OrderStage(Enum):
+class TicketStage(Enum):
     """What became of an order."""
 
     UNKNOWN = "unknown"
@@ -225,7 +225,7 @@ class OrderState:
     """
 
     cloid: str
-    stage: OrderStage
+    stage: TicketStage
     oid: int = 0
     filled_raw: int = 0
     quote_raw: int = 0
@@ -235,7 +235,7 @@ class OrderState:
     @property
     def is_final(self) -> bool:
         """True if nothing more fills."""
-        return self.stage in {OrderStage.FILLED, OrderStage.CANCELED, OrderStage.REJECTED}
+        return self.stage in {TicketStage.FILLED, TicketStage.CANCELED, TicketStage.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class OrderRecord:
     """
 
     cloid: str
-    stage: OrderStage
+    stage: TicketStage
     oid: int
     coin: str
     size: Fraction
@@ -299,7 +299,7 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         size += sign * part
         quote -= sign * part * parse_decimal(fill.get("px"), "the price of a fill")
         fee += parse_decimal(fill.get("fee"), "the fee of a fill")
-    filled = record.stage is OrderStage.FILLED
+    filled = record.stage is TicketStage.FILLED
     if abs(size) > abs(record.size) or (filled and size != record.size):
         raise Retryable("the fills of an order do not add up yet", code=ErrorCode.ANSWER)
     return OrderState(
@@ -313,16 +313,16 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
     )
 
 
-def _stage(word: str) -> OrderStage:
+def _stage(word: str) -> TicketStage:
     """Return the stage of a status word; those of other endings are `…Canceled` and `…Rejected`."""
     if word in ("open", "triggered"):
-        return OrderStage.OPEN
+        return TicketStage.OPEN
     if word == "filled":
-        return OrderStage.FILLED
+        return TicketStage.FILLED
     if word.lower().endswith(("canceled", "cancel")):
-        return OrderStage.CANCELED
+        return TicketStage.CANCELED
     if word.lower().endswith("rejected"):
-        return OrderStage.REJECTED
+        return TicketStage.REJECTED
     raise Retryable(f"the venue has an unknown status of an order: {word}", code=ErrorCode.ANSWER)
 
 
