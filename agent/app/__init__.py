@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.editing import edit as edit
     from agent.app.futures import FuturesOptions as FuturesOptions
     from agent.app.futures import FuturesWhatIfDocument as FuturesWhatIfDocument
+    from agent.app.futures import futures_layer as futures_layer
     from agent.app.futures import what_if_futures as what_if_futures
     from agent.app.futures_backtests import FuturesBookOptions as FuturesBookOptions
     from agent.app.futures_backtests import backtest_futures as backtest_futures
@@ -73,7 +74,6 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.paper import always_confirm as always_confirm
     from agent.app.paper import on_paper as on_paper
     from agent.app.paper import open_paper as open_paper
-    from agent.app.positions.futures import futures_layer as futures_layer
     from agent.app.positions.liquidity import LiquidityReport as LiquidityReport
     from agent.app.positions.liquidity import forget_position as forget_position
     from agent.app.positions.liquidity import liquidity as liquidity

@@ -83,8 +83,8 @@ def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
 
 
 def confirm_changes(agent: Agent, ask: Ask) -> bool:
-    """Ask the user to confirm an action; the question shows unconfirmed config changes, and a yes
-    confirms them too.
+    """Ask the user to confirm an action; the question shows unconfirmed config changes, and
+    confirming accepts them too.
 
     Raises ConfigChanged if another version was confirmed in the meantime.
     """

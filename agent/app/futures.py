@@ -1,12 +1,13 @@
-"""Effects of futures on a portfolio, computed without a venue: leverage, margin, orders, hedges."""
+"""Futures: the layer as it stands on the chain, and its effects computed without a venue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
+from agent.app.documents.futures import FuturesReport, report_of
 from agent.app.offline import PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError
@@ -21,6 +22,7 @@ from agent.model.futures import (
     PerpMarket,
     Position,
 )
+from agent.policy.decide import current_drifts
 from agent.policy.futures.hedge import compare_costs, plan_hedge
 from agent.policy.futures.targets import (
     notional_drifts,
@@ -29,6 +31,9 @@ from agent.policy.futures.targets import (
     triggered,
 )
 from agent.units import BPS, Price, Token, parse_raw, parse_share_bps, value_text
+
+if TYPE_CHECKING:
+    from agent.app.agent import Agent
 
 UNIT = 10**PLACES
 QUOTE = Token("", "", PLACES)
@@ -417,3 +422,16 @@ def _whole(value: Fraction) -> str:
 
 def _ratio(value: Fraction | None) -> str | None:
     return None if value is None else value_text(value, 0, 6)
+
+
+# --- The layer on the chain.
+
+
+def futures_layer(agent: Agent) -> FuturesReport:
+    """Read the futures layer. Raises ConfigError without [futures]."""
+    if agent.context.futures is None:
+        raise ConfigError(
+            "futures: the config has no [futures]", "add it as docs/futures.md describes"
+        )
+    step = agent.step_input()
+    return report_of(step, agent.context.futures, current_drifts(step))

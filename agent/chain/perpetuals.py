@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from eth_utils.crypto import keccak
-
 from agent.chain.lens import (
     LATEST_ROUND_DATA,
     CallItem,
@@ -23,7 +21,8 @@ from agent.chain.lens import (
 )
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
-from agent.units import Token, mul_div_down
+from agent.signing.calldata import selector
+from agent.units import Token
 
 WAD = 10**18
 FUNDING_WINDOW_S = 900
@@ -36,28 +35,24 @@ _HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
 """Gas cap and likely gas of a view that averages prices."""
 
 
-def _selector(signature: str) -> bytes:
-    return bytes(keccak(text=signature)[:4])
-
-
-_GET_BALANCE = _selector("getBalance(address)")
-_GET_PNL = _selector("getPnlAndPendingFee(address)")
-_GET_BASE_TOKENS = _selector("getBaseTokens(address)")
-_HAS_ORDER = _selector("hasOrder(address)")
-_GET_ACCOUNT_VALUE = _selector("getAccountValue(address)")
-_GET_MAINTENANCE = _selector("getMarginRequirementForLiquidation(address)")
-_GET_FREE = _selector("getFreeCollateral(address)")
-_GET_INITIAL_RATIO, _GET_MAINTENANCE_RATIO = _selector("getImRatio()"), _selector("getMmRatio()")
-_GET_MAX_FUNDING = _selector("getMaxFundingRate()")
-_GET_SIZE = _selector("getTakerPositionSize(address,address)")
-_GET_OPEN_NOTIONAL = _selector("getTakerOpenNotional(address,address)")
-_GET_FUNDING = _selector("getPendingFundingPayment(address,address)")
-_GET_MARK = _selector("getMarkPrice(address)")
-_GET_INDEX = _selector("getIndexPrice(uint256)")
-_GET_MARKET_TWAP = _selector("getSqrtMarketTwapX96(address,uint32)")
-_GET_FEE = _selector("getFeeRatio(address)")
-_GET_MOST_TICKS = _selector("getMaxTickCrossedWithinBlock(address)")
-_IS_OPEN = _selector("isOpen()")
+_GET_BALANCE = selector("getBalance(address)")
+_GET_PNL = selector("getPnlAndPendingFee(address)")
+_GET_BASE_TOKENS = selector("getBaseTokens(address)")
+_HAS_ORDER = selector("hasOrder(address)")
+_GET_ACCOUNT_VALUE = selector("getAccountValue(address)")
+_GET_MAINTENANCE = selector("getMarginRequirementForLiquidation(address)")
+_GET_FREE = selector("getFreeCollateral(address)")
+_GET_INITIAL_RATIO, _GET_MAINTENANCE_RATIO = selector("getImRatio()"), selector("getMmRatio()")
+_GET_MAX_FUNDING = selector("getMaxFundingRate()")
+_GET_SIZE = selector("getTakerPositionSize(address,address)")
+_GET_OPEN_NOTIONAL = selector("getTakerOpenNotional(address,address)")
+_GET_FUNDING = selector("getPendingFundingPayment(address,address)")
+_GET_MARK = selector("getMarkPrice(address)")
+_GET_INDEX = selector("getIndexPrice(uint256)")
+_GET_MARKET_TWAP = selector("getSqrtMarketTwapX96(address,uint32)")
+_GET_FEE = selector("getFeeRatio(address)")
+_GET_MOST_TICKS = selector("getMaxTickCrossedWithinBlock(address)")
+_IS_OPEN = selector("isOpen()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +236,7 @@ def _market(
     _, _, _, updated_s, _ = _words(left, 5)
     if not mark or not index or not mean_index:
         raise _Unreadable(f"{ref.symbol} has no price")
-    mean_market = mul_div_down(mul_div_down(mean_root, mean_root, 2**96), WAD, 2**96)
+    mean_market = margin.wad_of_sqrt_x96(mean_root)
     premium = Fraction(mean_market - mean_index, mean_index)
     market = PerpMarket(
         market=ref.base,

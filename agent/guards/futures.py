@@ -16,7 +16,7 @@ from agent.guards.case import (
     format_seconds,
 )
 from agent.margin import account as margin
-from agent.margin.sizes import index_bound_raw
+from agent.margin.account import index_bound_raw
 from agent.margin.state import after_fill_at_bound, breaches, is_reduction, margin_state
 from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount
 from agent.policy.futures.decide import quote_per_numeraire

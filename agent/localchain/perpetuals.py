@@ -16,7 +16,7 @@ from web3.utils.address import get_create_address
 from agent.artifacts import PERPS, Artifact, npm_artifact
 from agent.localchain.chain import FAR_FUTURE_S, LocalChain
 from agent.localchain.world import LiquidityRange, range_ticks, sqrt_price_x96
-from agent.units import NATIVE, UINT256_MAX, Token, mul_div_down
+from agent.units import NATIVE, UINT256_MAX, Token
 
 _CURIE = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
 _ORACLE = "@perp/perp-oracle-contract/artifacts/contracts/{0}.sol/{0}.json"
@@ -338,13 +338,6 @@ class LocalPerps:
     def quote_token(self) -> Token:
         """The unit of the protocol's accounts."""
         return Token(self.addresses.quote, "vUSD", 18)
-
-
-def wad_of_price_x96(sqrt_x96: int) -> int:
-    """Return the price, with 18 decimals, of a square root price
-    (PerpMath.formatSqrtPriceX96ToPriceX96).
-    """
-    return mul_div_down(mul_div_down(sqrt_x96, sqrt_x96, 2**96), WAD, 2**96)
 
 
 _CONFIG = """

@@ -11,14 +11,23 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
-from agent.units import Price, ceil_int, mul_div_down
+from agent.units import BPS, Price, ceil_int, floor_int, mul_div_down
 
+Q96 = 2**96
+"""One whole of a square root price (FixedPoint96)."""
 PPM = 1_000_000
 """Parts per million in one whole."""
 WAD = 10**18
 """One whole of the venue's fixed-point shares."""
 LEAST_PARTIAL_LIQUIDATION = 100
 """Value of a position, in whole quote coins, up to which it is liquidated as a whole."""
+
+
+def wad_of_sqrt_x96(sqrt_price_x96: int) -> int:
+    """Price with 18 decimals of a square root price, rounded down twice
+    (PerpMath.formatSqrtPriceX96ToPriceX96, formatX96ToX10_18).
+    """
+    return mul_div_down(mul_div_down(sqrt_price_x96, sqrt_price_x96, Q96), WAD, Q96)
 
 
 def truncate(value: Fraction) -> int:
@@ -307,3 +316,25 @@ def _single_rate(account: MarginAccount, is_initial: bool) -> int | None:
             return None
         rates.add(tiers[0].initial_ppm if is_initial else tiers[0].maintenance_ppm)
     return rates.pop() if len(rates) == 1 else None
+
+
+# --- Contract sizes and price bounds of orders.
+
+
+def size_for_notional_raw(market: PerpMarket, notional: Fraction) -> int:
+    """Return the signed size of a notional at the mark, rounded toward zero to whole lots: a
+    position is never larger than its target.
+    """
+    lots = floor_int(abs(notional) / market.mark / market.lot_raw)
+    return -lots * market.lot_raw if notional < 0 else lots * market.lot_raw
+
+
+def index_bound_raw(market: PerpMarket, size_raw: int, slippage_bps: int) -> int:
+    """Return the most quote that a buy pays, or the least that a sale brings, `slippage_bps` beyond
+    the index. The mark is not used, since trades can move it (threat T12).
+
+    A buy's bound is rounded down, a sale's up, both against the fill.
+    """
+    if size_raw > 0:
+        return floor_int(size_raw * market.index * Fraction(BPS + slippage_bps, BPS))
+    return ceil_int(-size_raw * market.index * Fraction(BPS - slippage_bps, BPS))

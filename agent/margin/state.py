@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.margin.sizes import index_bound_raw
+from agent.margin.account import index_bound_raw
 from agent.model.futures import FuturesLimits, MarginAccount, PerpOrder, PerpOrderKind
 from agent.units import BPS
 

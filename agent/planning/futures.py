@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.margin.sizes import index_bound_raw
+from agent.margin.account import index_bound_raw
 from agent.margin.state import (
     after_fill_at_bound,
     breaches,

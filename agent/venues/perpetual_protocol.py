@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eth_utils.crypto import keccak
-
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.rpc import CallFailed, Transport, parse_bytes
 from agent.errors import Refused, Retryable
 from agent.model.futures import PerpOrder, PerpOrderKind
+from agent.signing.calldata import selector
 
 OPEN_POSITION_DELEGATE = 1
 """DelegateApproval: the delegate may trade and can withdraw nothing."""
@@ -40,16 +39,12 @@ REVERTS = {
 """Descriptions of revert codes of ClearingHouse, Exchange and Vault that an operator may see."""
 
 
-def _selector(signature: str) -> bytes:
-    return bytes(keccak(text=signature)[:4])
-
-
-OPEN_POSITION = _selector(f"openPosition({_ORDER})")
-OPEN_POSITION_FOR = _selector(f"openPositionFor(address,{_ORDER})")
-DEPOSIT = _selector("deposit(address,uint256)")
-WITHDRAW = _selector("withdraw(address,uint256)")
-APPROVE_DELEGATE = _selector("approve(address,uint8)")
-REVOKE_DELEGATE = _selector("revoke(address,uint8)")
+OPEN_POSITION = selector(f"openPosition({_ORDER})")
+OPEN_POSITION_FOR = selector(f"openPositionFor(address,{_ORDER})")
+DEPOSIT = selector("deposit(address,uint256)")
+WITHDRAW = selector("withdraw(address,uint256)")
+APPROVE_DELEGATE = selector("approve(address,uint8)")
+REVOKE_DELEGATE = selector("revoke(address,uint8)")
 
 
 @dataclass(frozen=True, slots=True)

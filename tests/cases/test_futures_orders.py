@@ -9,8 +9,9 @@ import pytest
 
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.localchain.perpetuals import LocalPerps, wad_of_price_x96
+from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
+from agent.margin.account import wad_of_sqrt_x96
 from agent.model import AdjustFutures, IntentKind, IntentState
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
@@ -83,7 +84,7 @@ def opened(perps: LocalPerps, sizes: dict[str, int]) -> None:
 def pool_price(perps: LocalPerps, symbol: str) -> Fraction:
     """Price of the market's pool now."""
     base = perps.markets[symbol].base
-    return Fraction(wad_of_price_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 0).call()), WAD)
+    return Fraction(wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 0).call()), WAD)
 
 
 def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:

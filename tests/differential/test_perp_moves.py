@@ -7,7 +7,8 @@ from fractions import Fraction
 import pytest
 
 from agent.localchain import LocalChain
-from agent.localchain.perpetuals import LocalPerps, wad_of_price_x96
+from agent.localchain.perpetuals import LocalPerps
+from agent.margin.account import wad_of_sqrt_x96
 from tests.support.perps import WAD, perps_on
 
 
@@ -25,4 +26,4 @@ def test_pools_move_as_far_as_asked(anvil_chain: LocalChain, weth: str, wbtc: st
 
 def market_price(perps: LocalPerps, symbol: str) -> float:
     """Price of a virtual pool at this moment."""
-    return wad_of_price_x96(perps.exchange.functions.getSqrtMarketTwapX96(perps.markets[symbol].base, 0).call()) / WAD
+    return wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(perps.markets[symbol].base, 0).call()) / WAD

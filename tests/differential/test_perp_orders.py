@@ -12,7 +12,7 @@ from agent.errors import Refused
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.margin.sizes import index_bound_raw
+from agent.margin.account import index_bound_raw
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.futures import plan_futures
 from agent.units import UINT256_MAX
@@ -180,7 +180,7 @@ def test_a_fall_and_a_rise_never_liquidate_the_book_of_the_agent(perps: LocalPer
     liquidated, longest = ride(perps, seed, agent=True)
     assert (liquidated, longest <= 1) == (False, True)
     perps.chain.revert(mark)
-    assert ride(perps, seed, agent=False)[0] or seed > 2
+    assert ride(perps, seed, agent=False)[0]
 
 
 def test_amounts_of_the_venue_are_within_its_words() -> None:

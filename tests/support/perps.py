@@ -10,7 +10,8 @@ from eth_utils.address import to_checksum_address
 from agent.chain.lens import query_lens
 from agent.chain.perpetuals import PerpMarketRef, PerpScope, perp_questions, read_account
 from agent.localchain import LocalChain
-from agent.localchain.perpetuals import LocalPerps, PerpSpec, wad_of_price_x96
+from agent.localchain.perpetuals import LocalPerps, PerpSpec
+from agent.margin.account import wad_of_sqrt_x96
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
 from agent.venues.perpetual_protocol import PerpContracts
 
@@ -74,7 +75,7 @@ def account_of(perps: LocalPerps, who: str) -> MarginAccount:
 def funding_daily(perps: LocalPerps, symbol: str) -> Fraction:
     """(market TWAP − index TWAP) / index over 15 minutes, as Exchange counts funding."""
     base = perps.markets[symbol].base
-    market = wad_of_price_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 900).call())
+    market = wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 900).call())
     index = perps.contract(base, "BaseToken").functions.getIndexPrice(900).call()
     return Fraction(market - index, index)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.margin import account as margin
-from agent.margin.sizes import index_bound_raw, size_for_notional_raw, tick_price
+from agent.margin.account import index_bound_raw, size_for_notional_raw
 from agent.margin.state import breaches, largest_allowed_raw, margin_state
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, MarginTier, PerpMarket
 from agent.policy.futures.hedge import ReductionChoice, plan_hedge, unwind_reason
@@ -121,10 +121,6 @@ def test_sizes_round_toward_zero_and_bounds_count_from_the_index() -> None:
     pushed = replace(held, mark=Fraction(4_000))
     assert index_bound_raw(pushed, E18, 50) == 2_010 * E18
     assert index_bound_raw(pushed, -E18, 50) == 1_990 * E18
-    assert (tick_price(held, Fraction(2_000_005, 1_000), True), tick_price(held, Fraction(2_000_005, 1_000), False)) == (
-        2_000,
-        Fraction(200_001, 100),
-    )
 
 
 @given(st.integers(1, 10**20), st.integers(100, 10_000))

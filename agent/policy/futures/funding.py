@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.margin.sizes import size_for_notional_raw
+from agent.margin.account import size_for_notional_raw
 from agent.model.futures import FuturesPolicy, MarginAccount, PerpMarket
 from agent.policy.futures.targets import NotionalDrift, notional_drifts
 from agent.units import BPS

@@ -7,7 +7,7 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.margin.sizes import size_for_notional_raw
+from agent.margin.account import size_for_notional_raw
 from agent.margin.state import breaches, margin_state
 from agent.model.futures import FuturesPolicy, MarginAccount
 from agent.units import BPS, ceil_int

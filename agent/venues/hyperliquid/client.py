@@ -400,7 +400,7 @@ def require_fresh_agent(connection: VenueConnection, address: str, former: Colle
     """Raise Refused for a key that has been an agent, or anything else, at the venue.
 
     `former` are the addresses of all agents so far, from the caller's own records: the venue may
-    forget an agent with its nonces, and whoever kept an action that it signed could send it again.
+    forget an agent with its nonces, and anyone who kept an action that it signed could send it again.
     """
     known = {one.lower() for one in former}
     answer = connection.info(type="userRole", user=address.lower())
