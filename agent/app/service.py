@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import version
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -182,12 +182,16 @@ class StoppableClock:
 
     The agent sleeps only between cycles and while a journaled transaction is pending, so the next
     run can resume. A second signal interrupts at once, and so does a signal during a prompt.
+
+    A handler runs between any two bytecodes of the main thread, so it must take no lock that the
+    sleep holds: an Event would deadlock, `SimpleQueue.put` is reentrant.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
         """Wrap `clock`, by default the machine's."""
         self._clock = clock or wiring.SystemClock()
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._signals: SimpleQueue[None] = SimpleQueue()
         self._asking = False
         self._watch: Watchdog | None = None
 
@@ -199,7 +203,10 @@ class StoppableClock:
         """Sleep; raise StopRequested once a stop was requested."""
         if self._watch is not None:
             self._watch.beat("waiting")
-        if self._stopping.wait(seconds):
+        if not self._stopping:
+            with suppress(Empty):
+                self._signals.get(timeout=max(0.0, seconds))
+        if self._stopping:
             raise StopRequested
 
     def check(self) -> None:
@@ -231,8 +238,8 @@ class StoppableClock:
             self._asking = False
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        second = self._stopping.is_set()
-        self._stopping.set()
+        second, self._stopping = self._stopping, True
+        self._signals.put(None)
         if second or self._asking:
             raise StopRequested
 
