@@ -15,7 +15,7 @@ SERVICE := .venv/.service
 READY := .venv/.ready
 OLD := .venv-web3-6
 
-.PHONY: demo test check setup service cover slow plans faults kills fuzz mutants golden fmt web3-6 installs lock clean
+.PHONY: demo test check setup service cover slow plans faults faults-futures kills fuzz mutants golden fmt web3-6 installs lock clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -71,6 +71,11 @@ plans: $(READY)
 faults: $(READY)
 	mkdir -p build
 	$(BIN)/python scripts/faults.py --jobs $(FAULT_JOBS) --minutes 22 --least 2000 --out build/faults.json
+
+# The same over futures orders, on the contracts of Perpetual Protocol v2.
+faults-futures: $(READY)
+	mkdir -p build
+	$(BIN)/python scripts/faults.py --futures --jobs $(FAULT_JOBS) --minutes 22 --least 500 --out build/faults-futures.json
 
 # 500 SIGKILLs at random moments of live rebalances on anvil: each rebalance is done exactly once.
 kills: $(READY)

@@ -17,10 +17,17 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.model import (
+    AdjustFutures,
+    Allocation,
+    AllocatorConfig,
     Decision,
+    Entry,
     History,
     LpPosition,
+    NavPerShare,
+    PaperWallet,
     Plan,
+    PlanCost,
     Pool,
     Receipt,
     Schedule,
@@ -28,8 +35,18 @@ from agent.model import (
     StepInput,
     StepRequest,
     Trigger,
+    ValuedHolding,
 )
-from agent.model.futures import FuturesAction
+from agent.model.futures import (
+    AccountAction,
+    FuturesAction,
+    FuturesGrant,
+    FuturesPlan,
+    FuturesPolicy,
+    MarginAccount,
+    PerpMarket,
+)
+from agent.model.strategies import Strategy
 from agent.ports import Grant
 
 T = TypeVar("T")
@@ -45,6 +62,7 @@ _UNIONS: tuple[Any, ...] = (
     Schedule,
     StepRequest,
     FuturesAction,
+    AccountAction,
 )
 _TAGS = {
     "LpMissingPosition": "LpGone",
@@ -59,11 +77,30 @@ _TAGS = {
 """Stored "type" of classes that were renamed. Stores and recorded inputs keep the original tags."""
 _OMITTED: dict[Any, tuple[str, ...]] = {
     Snapshot: ("futures", "futures_unknown"),
-    StepInput: ("futures",),
+    StepInput: (
+        *("futures", "reduced_markets", "futures_held", "spot_held", "unhedged_bps"),
+        *("after_hedge", "reduction_goals", "order_parts"),
+    ),
     Grant: ("futures",),
-    Plan: ("futures",),
-    Receipt: ("fills",),
-    History: ("reduced_24h",),
+    Plan: ("futures", "comparisons"),
+    AdjustFutures: ("by_owner", "closes"),
+    Receipt: ("fills", "funding"),
+    PaperWallet: ("margin",),
+    Entry: ("futures",),
+    ValuedHolding: ("margin",),
+    NavPerShare: ("margin",),
+    FuturesPolicy: (
+        *("leverage_band_bps", "ask", "full_leverage_bps", "funding_horizon_s", "hedge", "hedges"),
+    ),
+    History: ("reduced_24h", "topped_up_24h", "emergency_gas_24h_wei", "signals", "hedges"),
+    PlanCost: ("funding",),
+    FuturesPlan: ("hedges",),
+    FuturesGrant: ("hedges",),
+    PerpMarket: ("min_notional_raw",),
+    MarginAccount: ("is_on_chain",),
+    AllocatorConfig: ("signal",),
+    Strategy: ("futures_bps",),
+    Allocation: ("futures_bps",),
 }
 """Fields that are not written at their default, so that records without them keep their bytes."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
@@ -265,12 +302,13 @@ def _tag(cls: Any) -> str:
 
 
 def _tagging(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
-    fields = make_dict_unstructure_fn(cls, converter)
+    fields = _omitting(cls, converter)
     return lambda value: {TAG: _tag(cls), **fields(value)}
 
 
 def _omitting(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
-    omitted: dict[str, Any] = {name: override(omit_if_default=True) for name in _OMITTED[cls]}
+    names = _OMITTED.get(cls, ())
+    omitted: dict[str, Any] = {name: override(omit_if_default=True) for name in names}
     write: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter, **omitted)
     return write
 

@@ -37,18 +37,23 @@ from agent.execution.step_context import (
 from agent.execution.step_memory import book_internal_netting, record_strategies
 from agent.execution.submitter import gas_spent_wei
 from agent.model import (
+    AdjustFutures,
     BlockedExit,
     Decision,
     Halt,
     History,
     Intent,
     IntentKind,
+    MoveMargin,
     Plan,
     PlanRequest,
+    Rebalance,
     StepInput,
     SubmissionRefusal,
 )
-from agent.model.futures import FuturesPlan
+from agent.model.futures import FuturesPlan, HedgeComparison, PerpOrder
+from agent.planning.futures_step import CLOSE_HEDGE
+from agent.planning.hedge import HEDGE, HEDGE_MARGIN
 from agent.planning.proposals import Proposer
 from agent.planning.requests import proposer
 from agent.policy import failures
@@ -59,6 +64,7 @@ from agent.policy.exits import (
     exclude_blocked_exits,
     may_go_directly,
 )
+from agent.policy.futures.decide import reduction_goals
 from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4
@@ -69,7 +75,9 @@ MAX_ACTIONS = 8
 """Maximum liquidity actions of a step, each by a separate plan; the rest waits for the next step.
 """
 MAX_ORDERS = 12
-"""Maximum futures orders of a step, each by a separate plan."""
+"""Maximum futures actions of a step, each by a separate plan."""
+FEWER, MOST_PARTS = 4, 64
+"""Divisor of a reduction after each refused simulation, and the largest that is tried in a step."""
 
 # --- Evaluation: read, decide, plan and judge; nothing is written or sent.
 
@@ -93,7 +101,8 @@ def evaluate_input(
     more ticks.
 
     If guards of its market refuse an exit, the next exit or the remaining work is planned and
-    judged. If a limit of the wallet refuses it, only a plan that reduces risk may follow.
+    judged. If a limit of the wallet refuses it, only a plan that reduces risk may follow. If guards
+    refuse a reduction of futures, a hedge, or a rebalance beside futures, the other part is planned.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     over_budget: StepOutcome | None = None
@@ -107,7 +116,39 @@ def evaluate_input(
             over_budget = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked])
         outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
-    return outcome if over_budget is None or _reduces_risk(outcome) else over_budget
+    if over_budget is not None and not _reduces_risk(outcome):
+        return over_budget
+    if (held := _without_refused_part(outcome)) is None:
+        return outcome
+    other = evaluate_input_once(held, propose, evidence, step_id, further)
+    return other if other.kind is OutcomeKind.PLANNED else outcome
+
+
+def _without_refused_part(refused: StepOutcome) -> StepInput | None:
+    """Return the step without the part, futures or spot, whose plan is refused; None if nothing is
+    refused, or nothing of the other part could follow.
+
+    The guards judge the other part by itself: a limit of the whole wallet refuses it too. The
+    owner's requests have one part, and openings of futures follow the spot portfolio anyway.
+    """
+    step, decision = refused.step_input, refused.decision
+    if refused.kind is not OutcomeKind.REFUSED or step.futures is None:
+        return None
+    match decision:
+        case AdjustFutures(by_owner=False) if not step.futures_held and (
+            decision.is_reducing or decision.closes or _opens_hedge(refused.plan)
+        ):
+            return replace(step, futures_held=f"futures: {refused.reason}")
+        case Rebalance() if decision.by_trigger and not step.spot_held:
+            return replace(step, spot_held=f"spot: {refused.reason}")
+        case _:
+            return None
+
+
+def _opens_hedge(plan: Plan | None) -> bool:
+    """True if a plan opens a hedge, or deposits its margin; without it the asset is sold."""
+    triggers = (HEDGE, HEDGE_MARGIN)
+    return plan is not None and plan.futures is not None and plan.futures.trigger in triggers
 
 
 def _reduces_risk(outcome: StepOutcome) -> bool:
@@ -153,10 +194,14 @@ class StepRun:
     `sent` are all transactions of the step; those of the current plan begin at `first_of_plan`.
     `spend_caps` are the approved base units by token, an upper bound for legs. `history_before` is
     the history before the first liquidity action. `exits` are the outcomes of sent exits, `skipped`
-    the exits that the rest of the step ignores. `orders` counts sent futures orders, `reduced` is true
-    after a reduction, whose margin the rest of the step does not use, and `refused_markets` are, by
-    chain time, futures markets whose reduction was refused before it was sent, `refused_orders` the
-    outcomes. `doubtful` are, by token, the stored refusals of
+    the exits that the rest of the step ignores. `orders` counts sent futures actions, `reduced` is
+    true after a deposit or a reduction, whose margin the rest of the step does not use,
+    `reduced_markets` are the markets of sent reductions, `reduction_goals` the sizes that a limit's
+    reduction ends at, `order_parts` the divisors of reductions that the venue refused.
+    `hedged` are the comparisons of opened hedges, beside which the rebalance goes
+    on. `refused_markets` are, by chain time, futures markets whose reduction or hedge was refused
+    before it was sent (failures.MARGIN: a deposit), or whose reduction reverted,
+    `refused_orders` the outcomes. `doubtful` are, by token, the stored refusals of
     exits before simulation or signer refused them in this step. `interrupted` are exits that could
     not be sent because an endpoint failed, with the error; `held` are exits that the owner
     declined, or whose gas was refused. After an interrupted, held or failed exit only plans that
@@ -175,6 +220,10 @@ class StepRun:
     actions: int = 0
     orders: int = 0
     reduced: bool = False
+    reduced_markets: tuple[str, ...] = ()
+    hedged: list[HedgeComparison] = field(default_factory=list)
+    reduction_goals: tuple[tuple[str, int], ...] = ()
+    order_parts: dict[str, int] = field(default_factory=dict)
     refused_markets: dict[str, int] = field(default_factory=dict)
     refused_orders: list[StepOutcome] = field(default_factory=list)
     history_before: History | None = None
@@ -222,6 +271,10 @@ class StepRun:
             spent_gas_wei=gas_wei,
             direct=self.direct,
             left_pools=self.left_pools,
+            reduced_markets=self.reduced_markets,
+            after_hedge=bool(self.hedged),
+            reduction_goals=self.reduction_goals,
+            order_parts=tuple(self.order_parts.items()),
         )
         if (before := self.history_before) is None:
             return step_input
@@ -307,7 +360,9 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
         try:
             ended = _carry_out(run, actors, evaluated)
         except Refused as refusal:
-            ended = _skip_refused_exit(run, evaluated, refusal)
+            ended = None
+            if not _skip_refused_futures(run, evaluated, refusal):
+                ended = _skip_refused_exit(run, evaluated, refusal)
         except TrimtabError as error:
             run.store.steps.end(
                 evaluated.step_id,
@@ -322,6 +377,7 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
                 raise
             ended = None
         if ended is not None:
+            ended = replace(ended, hedged=tuple(run.hedged))
             return _with_unsold_exits(run, _with_refused_orders(run, ended))
     raise OperatorNeeded(
         f"an approval is still missing after {MAX_APPROVAL_ROUNDS} attempts",
@@ -410,14 +466,14 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
 
 
 def _orders_futures(outcome: StepOutcome) -> bool:
-    """True if the plan of an outcome sends futures orders, which are confirmed apart from swaps."""
+    """True if the plan of an outcome sends futures actions, which are confirmed apart from swaps."""
     return outcome.plan is not None and outcome.plan.futures is not None
 
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
     """Return the plan to send, if any. Only liquidity actions may follow a swap; only plans that
     reduce risk may follow an exit that was not sold; futures are opened in a later step than they
-    are reduced, so that freed margin is not used again at once.
+    are reduced or topped up, so that freed margin is neither used nor withdrawn at once.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
@@ -445,11 +501,11 @@ def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def _actions_done(run: StepRun) -> list[str]:
-    """Return notes on the liquidity actions and futures orders of the step."""
+    """Return notes on the liquidity and futures actions of the step."""
     notes = []
     if run.orders:
         notes.append(
-            "1 futures order done" if run.orders == 1 else f"{run.orders} futures orders done"
+            "1 futures action done" if run.orders == 1 else f"{run.orders} futures actions done"
         )
     if run.actions:
         count = "1 action" if run.actions == 1 else f"{run.actions} actions"
@@ -506,12 +562,15 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def _with_refused_orders(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome with the futures reductions that the simulation refused; a step that did
-    nothing else is refused.
+    """Return the outcome with the deposits and reductions that were refused before they were sent, or
+    reverted; a step that did nothing else is refused, one with a reverted order has failed.
     """
     if not run.refused_orders:
         return outcome
     reason = "; ".join([outcome.reason, *(one.reason for one in run.refused_orders)])
+    failed = any(one.kind is OutcomeKind.FAILED for one in run.refused_orders)
+    if failed and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
+        return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)
     if outcome.kind is OutcomeKind.HOLD:
         verdicts = run.refused_orders[-1].verdicts
         return replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, verdicts=verdicts)
@@ -580,7 +639,7 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     actions.
     """
     if plan.futures is not None:
-        return _send_order(run, actors, outcome, plan.futures)
+        return _send_futures(run, actors, outcome, plan.futures)
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
@@ -611,34 +670,51 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     return None
 
 
-def _send_order(
+def _send_futures(
     run: StepRun, actors: StepActors, outcome: StepOutcome, futures: FuturesPlan
 ) -> StepOutcome | None:
-    """Send the first futures order. None requests a new plan, also after a reduction that the
-    simulation refuses: the others must not wait for it.
-    """
-    order, plan = futures.orders[0], outcome.plan
-    try:
-        prepared = actors.composer.futures(outcome.step_input, plan) if plan is not None else None
-    except UnsendableTransaction as refusal:
-        if not futures.is_reducing or order.market in run.refused_markets:
-            raise
-        refused = replace(
-            outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
-        )
-        run.refused_orders.append(_close(run.store, refused))
-        run.refused_markets[order.market] = outcome.step_input.snapshot.head.timestamp_s
-        return None
-    if prepared is None:
+    """Send the first futures action. None requests a new plan."""
+    action, plan = futures.actions[0], outcome.plan
+    frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
+    if plan is None:
         raise ValueError("an outcome without a plan sends nothing")
-    name, otherwise = f"«{prepared.note}»", "no position was changed"
+    prepared = actors.composer.futures(outcome.step_input, plan)
+    otherwise = "no position was changed" if futures.orders else "no margin was moved"
+    name = f"«{prepared.note}»"
     outcome = _close(run.store, _execute(run, actors, outcome, prepared, name, otherwise))
     run.orders += 1
-    run.reduced = run.reduced or order.is_reduce_only
+    run.reduced = run.reduced or frees
+    if isinstance(action, PerpOrder) and frees:
+        run.reduced_markets += (action.market,)
+        run.reduction_goals = reduction_goals(outcome.step_input, futures)
+    if outcome.kind is OutcomeKind.FAILED and _leave_failed_market(run, outcome, plan):
+        return None
+    if futures.trigger == HEDGE:
+        run.hedged += [one for one in plan.comparisons if one.is_hedged]
     if outcome.kind is OutcomeKind.FAILED or run.orders == MAX_ORDERS:
+        return outcome
+    if isinstance(run.asked, MoveMargin):
         return outcome
     run.begin_plan()
     return None
+
+
+def _leave_failed_market(run: StepRun, outcome: StepOutcome, plan: Plan) -> bool:
+    """Let the market of a reduction that reverted wait for the rest of the step: whoever makes one
+    order revert must not hold back the others. False for any other order, for the owner's requests,
+    and while the order is not settled.
+    """
+    decision, newest = outcome.decision, run.sent[-1]
+    by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
+    name = failures.exit_name(plan)
+    if newest.receipt is None or by_owner or name in ("", failures.MARGIN):
+        return False
+    if run.orders >= MAX_ORDERS or name in run.refused_markets:
+        return False
+    run.refused_orders.append(outcome)
+    run.refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
+    run.begin_plan()
+    return True
 
 
 def _execute(
@@ -674,6 +750,54 @@ def _execute(
     update_ledger(run.store, after)
     record_strategies(run.store.strategies, run.store.allocations, after)
     return replace(outcome, after=after)
+
+
+def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) -> bool:
+    """Let a deposit, a reduction or a hedge that simulation, token or signer refused wait for the
+    rest of the step: other markets and spot go on. False for any other refusal, and for the owner's
+    requests.
+    """
+    plan, decision = outcome.plan, outcome.decision
+    if plan is None or (futures := plan.futures) is None:
+        return False
+    name = failures.exit_name(plan)
+    if futures.trigger in (HEDGE, CLOSE_HEDGE):
+        name = futures.orders[0].market
+    elif futures.trigger == HEDGE_MARGIN:
+        name = failures.MARGIN
+    by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
+    if by_owner or not name or name in run.refused_markets or not exits.concerns_futures(refusal):
+        return False
+    if (parts := _next_parts(run, outcome, refusal)) > 1:
+        run.order_parts[name] = parts
+        _close(run.store, replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal)))
+        run.begin_plan()
+        return True
+    refused = replace(
+        outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
+    )
+    run.refused_orders.append(_close(run.store, refused))
+    run.refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
+    run.begin_plan()
+    return True
+
+
+def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
+    """Return the divisor that a reduction is planned with after its simulation reverted, as a thin
+    pool fills a small order where it refuses a large one; zero for any other refusal, and after the
+    largest.
+
+    A venue beside the chain fills what its book has by itself.
+    """
+    futures = None if outcome.plan is None else outcome.plan.futures
+    account = outcome.step_input.snapshot.futures
+    if futures is None or account is None or not account.is_on_chain:
+        return 0
+    first = futures.actions[0]
+    if not isinstance(refusal, UnsendableTransaction) or not isinstance(first, PerpOrder):
+        return 0
+    parts = run.order_parts.get(first.market, 1) * FEWER
+    return parts if first.is_reduce_only and parts <= MOST_PARTS else 0
 
 
 def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:

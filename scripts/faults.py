@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.localchain import LocalChain, open_anvil
 from tests.faults.suite import Case, Only, Result, every, parsed
-from tests.faults.suites import SUITES, sample
+from tests.faults.suites import FUTURES, SPOT, SUITES, sample
 
 FORK = multiprocessing.get_context("fork")
 
@@ -130,6 +130,9 @@ def main() -> None:
         help="only this suite; may be given several times",
     )
     parser.add_argument(
+        "--futures", action="store_true", help="the suites over futures orders instead of swaps"
+    )
+    parser.add_argument(
         "--seeds", type=int, help="so many seeds of each suite, instead of its own number"
     )
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -161,7 +164,8 @@ def main() -> None:
         for result in found:
             print(result)
     else:
-        wanted = order(options.suite or list(SUITES), options.seeds, options.first)
+        suites = options.suite or list(FUTURES if options.futures else SPOT)
+        wanted = order(suites, options.seeds, options.first)
         found = []
         for result in spread(wanted, options.jobs, options.one_of, options.minutes):
             found.append(result)

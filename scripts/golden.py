@@ -132,21 +132,20 @@ def settle_base_fee(port: int) -> None:
     """Set the base fee that empty blocks end at. It falls by an eighth a block, so that the last
     digit of a cost depends on how many blocks were mined before.
     """
-    call = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "anvil_setNextBlockBaseFeePerGas",
-        "params": [hex(LEAST_BASE_FEE_WEI)],
-    }
+    steps = (("anvil_setNextBlockBaseFeePerGas", [hex(LEAST_BASE_FEE_WEI)]), ("evm_mine", []))
+    calls = [
+        {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        for number, (method, params) in enumerate(steps)
+    ]
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}",
-        json.dumps(call).encode(),
+        json.dumps(calls).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-        document = json.load(answer)
-    if "error" in document:
-        raise RuntimeError(f"the base fee was not set: {document['error']}")
+        answers = json.load(answer)
+    if any("error" in one for one in answers):
+        raise RuntimeError(f"the base fee was not set: {answers}")
 
 
 def scene(wait_s: int = 0) -> dict[str, Any]:

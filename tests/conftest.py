@@ -6,13 +6,16 @@ import atexit
 import contextlib
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
+from agent.localchain.perpetuals import LocalPerps
+from tests.support.perps import perps_on
 from tests.support.transactions import STORES
 from tests.support.worlds import Origin, checked_once, compiled_once, derived_once, missing, one_case, tester_world
 
@@ -87,50 +90,67 @@ def tester_chain(tester_session: LocalChain) -> Iterator[LocalChain]:
     yield from _one_test(tester_session)
 
 
+T = TypeVar("T")
 FRESH_AFTER = 300
 """Blocks after which a new fork begins: anvil keeps the states of 512, those undone among them, and tests look back to the first."""
 
 
-class _Worlds:
-    """Forks of one world on anvil, one after another: each lives for so many blocks."""
+class _Worlds(Generic[T]):
+    """Forks of one world on anvil, one after another: each lives for so many blocks. `furnished` adds to a fork what tests take."""
 
-    def __init__(self, world: Origin) -> None:
-        self._world = world
+    def __init__(self, world: Origin, furnished: Callable[[LocalChain], T]) -> None:
+        self._world, self._furnished = world, furnished
         self._left = contextlib.ExitStack()
-        self._chain: LocalChain | None = None
+        self._open: tuple[LocalChain, T] | None = None
         self._mined = 0
 
     @contextlib.contextmanager
-    def one_test(self) -> Iterator[LocalChain]:
-        """A world as deployed, under a block of the test's own."""
-        if self._chain is None or self._mined > FRESH_AFTER:
+    def one_test(self) -> Iterator[T]:
+        """What was added to a world, under a block of the test's own."""
+        if self._open is None or self._mined > FRESH_AFTER:
             self.close()
-            self._chain = self._left.enter_context(self._world.forked())
-        chain = self._chain
+            chain = self._left.enter_context(self._world.forked())
+            self._open = chain, self._furnished(chain)
+        chain, found = self._open
         begin = chain.w3.eth.block_number
         with one_case(chain):
-            yield chain
+            yield found
             self._mined += chain.w3.eth.block_number - begin
 
     def close(self) -> None:
         """Ends the world, if there is one."""
-        self._chain, self._mined = None, 0
+        self._open, self._mined = None, 0
         self._left.close()
 
 
 @pytest.fixture(scope="session")
-def anvil_worlds(anvil_world: Origin) -> Iterator[_Worlds]:
+def anvil_worlds(anvil_world: Origin) -> Iterator[_Worlds[LocalChain]]:
     """One fork per process at a time; tests take `anvil_chain`."""
-    worlds = _Worlds(anvil_world)
+    worlds = _Worlds(anvil_world, lambda chain: chain)
     yield worlds
     worlds.close()
 
 
 @pytest.fixture
-def anvil_chain(anvil_worlds: _Worlds) -> Iterator[LocalChain]:
+def anvil_chain(anvil_worlds: _Worlds[LocalChain]) -> Iterator[LocalChain]:
     """The world on anvil, as deployed; what the test changes is undone after it."""
     with anvil_worlds.one_test() as chain:
         yield chain
+
+
+@pytest.fixture(scope="session")
+def perps_worlds(anvil_world: Origin) -> Iterator[_Worlds[LocalPerps]]:
+    """Perpetual Protocol on one fork per process at a time; tests take `perps_chain`."""
+    worlds = _Worlds(anvil_world, perps_on)
+    yield worlds
+    worlds.close()
+
+
+@pytest.fixture
+def perps_chain(perps_worlds: _Worlds[LocalPerps]) -> Iterator[LocalPerps]:
+    """Perpetual Protocol on anvil, as deployed with two markets; what the test changes is undone after it."""
+    with perps_worlds.one_test() as perps:
+        yield perps
 
 
 @pytest.fixture(params=["eth-tester", "anvil"])

@@ -132,6 +132,14 @@ def exists(file: str, name: str) -> bool:
     return (ROOT / file).is_file() and name in functions_of(ROOT / file)
 
 
+def test_every_test_that_the_page_on_futures_names_exists() -> None:
+    """By its path, or by its name alone in the files of the two tables."""
+    text = (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
+    here = functions_of(ROOT / "tests/differential/test_perp_signs.py") | functions_of(ROOT / "tests/cases/test_futures_faults.py")
+    assert not [named for named in NAMED_TEST.findall(text) if not exists(*named.split("::", 1))]
+    assert {span for span in SPAN.findall(text) if span.startswith("test_")} == set(here)
+
+
 def test_methods_and_parametrised_tests_are_found_by_name(tmp_path: Path) -> None:
     file = tmp_path / "test_sample.py"
     file.write_text("@mark.parametrize('x', [1])\ndef test_a(x): ...\nclass TestB:\n    def test_c(self): ...\n    def helper(self): ...\n")

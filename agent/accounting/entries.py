@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model import (
@@ -11,6 +11,7 @@ from agent.model import (
     EntryKind,
     ExternalTransfer,
     ExternalTransferKind,
+    FuturesEntry,
     LedgerOpening,
     Posting,
 )
@@ -75,7 +76,7 @@ def split_quanta(number: int, weights: list[int]) -> list[int]:
     return parts
 
 
-WALLET, LP, TRADING = "assets:wallet", "assets:lp", "trading"
+WALLET, LP, TRADING, MARGIN = "assets:wallet", "assets:lp", "trading", "assets:margin"
 OPENING, DEPOSITS, WITHDRAWALS, UNEXPLAINED = (
     "equity:opening",
     "equity:deposits",
@@ -157,6 +158,32 @@ def payout_entry(
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, WITHDRAWALS, token, raw)
     return book.entry(change, EntryKind.PAYOUT, counted)
+
+
+def margin_entry(
+    change: SettledTransaction,
+    prices: EntryPrices,
+    counted: Collection[str],
+    futures: FuturesEntry | None,
+) -> Entry:
+    """Return the entry of collateral moved into the margin account or out of it: a move inside the
+    portfolio.
+    """
+    book = _EntryBuilder(prices)
+    for token, raw in _counted(change.moved, counted).items():
+        book.move(WALLET, MARGIN, token, raw)
+    return replace(book.entry(change, EntryKind.MARGIN, counted), futures=futures)
+
+
+def futures_entry(
+    change: SettledTransaction,
+    prices: EntryPrices,
+    counted: Collection[str],
+    futures: FuturesEntry | None,
+) -> Entry:
+    """Return the entry of a futures order: gas in the wallet, and its effect on the margin account."""
+    made = _EntryBuilder(prices).entry(change, EntryKind.FUTURES, counted)
+    return replace(made, futures=futures)
 
 
 def provision_entry(

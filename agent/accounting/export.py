@@ -19,6 +19,7 @@ from fractions import Fraction
 from itertools import accumulate
 
 from agent.accounting import entries as book
+from agent.accounting.futures import FuturesUnits
 from agent.accounting.tax_lots import TaxLotRun
 from agent.errors import ConfigError
 from agent.model import Entry, Valuation
@@ -95,9 +96,10 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
 
 
 def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
-    """Yield transfers, income, dust of exchanges, and gas outside exchanges. Moves into liquidity
-    positions are no events, since the positions belong to the owner.
+    """Yield transfers, income, dust of exchanges, futures results, and gas outside exchanges. Moves
+    into liquidity positions and margin are no events, since both belong to the owner.
     """
+    owed = FuturesUnits()
     for entry in entries:
         pairs, dust = _pairs(entry)
         fee_raw = 0 if pairs else _gas(entry)
@@ -107,6 +109,11 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
             if posting.account in _EVENTS and posting.raw
         ]
         moved += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust]
+        moved += [
+            ("Income" if raw > 0 else "Loss", *one)
+            for one in owed.results(entry)
+            if (raw := one[1])
+        ]
         for event, token, raw in moved:
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
             yield (
@@ -389,7 +396,9 @@ def _lots(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     return ExportTable("lots", columns, tuple(rows))
 
 
-def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
+def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
+    """Return one row per valuation and token; with a margin account also the column `in_margin`."""
+    has_margin = any(found.collateral is not None for found in valuations)
     columns = (
         "time",
         "block",
@@ -398,6 +407,7 @@ def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
         "address",
         "in_wallet",
         "in_positions",
+        *(("in_margin",) if has_margin else ()),
         "reserved",
         "value",
         "currency",
@@ -417,8 +427,9 @@ def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
                     held.token,
                     decimal_text(held.wallet_raw, decimals),
                     decimal_text(held.lp_raw, decimals),
+                    *((decimal_text(held.margin_raw, decimals),) if has_margin else ()),
                     decimal_text(held.reserved_raw, decimals),
-                    value_text((held.wallet_raw + held.lp_raw) * held.price, places),
+                    value_text(held.total_raw * held.price, places),
                     names.numeraire.label,
                     str(weights.get(held.token, 0)),
                 )
@@ -463,7 +474,7 @@ class RateTable:
         return self.rates[number - 1]
 
     def age_s(self, at_s: int) -> int:
-        """Return the age of the rate at a chain time, in seconds. Raises ConfigError as `at`."""
+        """Return the age of the rate at a chain time, in seconds. Raises ConfigError like `at`."""
         self.at(at_s)
         return at_s - self.times[bisect_right(self.times, at_s) - 1]
 

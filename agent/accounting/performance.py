@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from agent.accounting import entries as book
 from agent.accounting.entries import GAS, exact_sum, quantize
+from agent.accounting.futures import FuturesChange, FuturesResult, futures_changes, summed
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, YEAR_S, Value
@@ -283,8 +284,9 @@ class Performance:
     With unchanged reserves: `start.managed + came - went + by_hand + from_gas_money + profit =
     end.managed`. `came` and `went` are deposits and withdrawals. `by_hand` is the effect of manual
     swaps, which `profit` excludes. `from_gas_money` is gas paid by gas money less its refills.
-    `effect` is profit less the profit of buy and hold: the rebalancing premium after costs.
-    `benchmark` is the return of one token.
+    `effect` is profit without futures less the profit of buy and hold: the rebalancing premium after
+    costs. `benchmark` is the return of one token. `futures` is the part of the profit that the margin
+    account made; None without one.
     """
 
     start: Valuation
@@ -305,6 +307,7 @@ class Performance:
     turnover: Value
     costs: PerformanceCosts
     parts: tuple[ReturnPeriod, ...]
+    futures: FuturesResult | None = None
 
     @property
     def hint(self) -> str:
@@ -355,7 +358,9 @@ def performance(
             entries, end.block, key=_block
         )
     ]
-    cash_flows = external_cash_flows(within)
+    changes = futures_changes(within, chosen)
+    cash_flows = (*external_cash_flows(within), *_margin_transfers(changes))
+    futures = summed(changes) if changes else None
     parts = return_periods(chosen, cash_flows)
     profit = end.managed - start.managed - sum((part.crossed for part in parts), Fraction(0))
     hold_profit, hold_return = buy_and_hold(chosen, cash_flows)
@@ -384,12 +389,24 @@ def performance(
         hold_profit=hold_profit,
         hold_return=hold_return,
         benchmark=_change(start, end, benchmark),
-        effect=profit - hold_profit,
+        effect=profit - hold_profit - (futures.profit if futures else 0),
         rebalances=sum(map(_is_trade, own)),
         by_hand_swaps=sum(_is_trade(entry) for entry in within if entry.by_hand),
         turnover=exact_sum(map(turnover, own)),
         costs=performance_costs(own),
         parts=parts,
+        futures=futures,
+    )
+
+
+def _margin_transfers(changes: Sequence[FuturesChange]) -> tuple[ExternalCashFlow, ...]:
+    """Return the transfers into the margin account that the agent did not make, at the valuation
+    that found them.
+    """
+    return tuple(
+        ExternalCashFlow(one.end.block, one.end.chain_s, one.transferred, False)
+        for one in changes
+        if one.transferred
     )
 
 

@@ -40,18 +40,20 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.backtests import write_stress_report as write_stress_report
     from agent.app.backtests import write_tune_report as write_tune_report
     from agent.app.describe import limit_prices as limit_prices
-    from agent.app.editing import edit as edit
+    from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.futures import FuturesOptions as FuturesOptions
-    from agent.app.futures import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.futures import futures_layer as futures_layer
     from agent.app.futures import what_if_futures as what_if_futures
     from agent.app.futures_backtests import FuturesBookOptions as FuturesBookOptions
     from agent.app.futures_backtests import backtest_futures as backtest_futures
     from agent.app.futures_backtests import futures_backtest_document as futures_backtest_document
     from agent.app.futures_backtests import futures_stress_seconds as futures_stress_seconds
+    from agent.app.futures_backtests import has_futures as has_futures
     from agent.app.futures_backtests import prepare_futures_stress as prepare_futures_stress
     from agent.app.futures_backtests import stress_futures as stress_futures
+    from agent.app.local import DEMO_CRASHES as DEMO_CRASHES
     from agent.app.local import demo_world as demo_world
+    from agent.app.local import futures_demo_world as futures_demo_world
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain
     from agent.app.money.deposits import confirm_transfers as confirm_transfers
@@ -63,11 +65,9 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.money.shutdown import revoke as revoke
     from agent.app.money.shutdown import stop as stop
     from agent.app.money.withdrawals import withdraw as withdraw
-    from agent.app.offline import WhatIf as WhatIf
     from agent.app.offline import input_text as input_text
     from agent.app.offline import plan_from_input as plan_from_input
     from agent.app.offline import replay as replay
-    from agent.app.offline import what_if as what_if
     from agent.app.oracle import observations as observations
     from agent.app.oracle import raise_observations as raise_observations
     from agent.app.paper import PaperStart as PaperStart
@@ -87,8 +87,7 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.positions.strategies import route_transfers as route_transfers
     from agent.app.positions.strategies import strategies as strategies
     from agent.app.positions.strategies import take_over_strategies as take_over_strategies
-    from agent.app.profiles import export_profile as export_profile
-    from agent.app.profiles import import_profile as import_profile
+    from agent.app.records.funding import futures_funding as futures_funding
     from agent.app.records.ledger import check_books as check_books
     from agent.app.records.ledger import compare_with_chain as compare_with_chain
     from agent.app.records.ledger import export as export
@@ -121,7 +120,11 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.service import StoppableClock as StoppableClock
     from agent.app.service import StopRequested as StopRequested
     from agent.app.service import serve as serve
+    from agent.app.settings.editing import edit as edit
+    from agent.app.settings.profiles import export_profile as export_profile
+    from agent.app.settings.profiles import import_profile as import_profile
     from agent.app.start.checks import doctor as doctor
+    from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import initialise as initialise
     from agent.app.start.setup import templates as templates
     from agent.app.start.setup import trust as trust
@@ -130,6 +133,8 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.start.wallet import create_wallet as create_wallet
     from agent.app.start.wallet import import_wallet as import_wallet
     from agent.app.start.wallet import wallet_address as wallet_address
+    from agent.app.whatif import WhatIf as WhatIf
+    from agent.app.whatif import what_if as what_if
     from agent.config.load import load_config as load_config
     from agent.execution.approvals import OpenExposure as OpenExposure
     from agent.execution.step_context import OutcomeKind as OutcomeKind

@@ -32,16 +32,21 @@ from agent.execution.step_context import (
 )
 from agent.model import (
     AgentCycle,
+    CloseHedge,
+    Deleverage,
     ExecutionProgress,
     ExecutionStyle,
     Intent,
     IntentKind,
+    MoveMargin,
+    OpenHedge,
     PlanRequest,
     Portfolio,
     StepInput,
     Swap,
     Verdict,
 )
+from agent.model.futures import FuturesPolicy
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum, native_coin
@@ -296,7 +301,7 @@ class Agent:
 
     def plan(self) -> StepOutcome:
         """Plan a rebalance now and run every guard; writes nothing."""
-        return engine.evaluate(self.context.readers, proposals.rebalance)
+        return engine.evaluate(self.context.attended.readers, proposals.rebalance)
 
     def rebalance(
         self,
@@ -305,12 +310,15 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Run one step; with `send` also the remaining slices of a gradual execution."""
+        """Run one step; with `send` also the remaining slices of a gradual execution. A person
+        started it: futures triggers that wait for one act.
+        """
+        context = self.context.attended
         if not send:
-            return engine.run_step(self.context.readers, AgentCycle(), self.context.store, None)
-        wallet = wiring.open_wallet_session(self.context, confirm_once(confirm), progress)
+            return engine.run_step(context.readers, AgentCycle(), context.store, None)
+        wallet = wiring.open_wallet_session(context, confirm_once(confirm), progress)
         with wallet.held() as actors:
-            first = engine.run_step(self.context.readers, AgentCycle(), self.context.store, actors)
+            first = engine.run_step(context.readers, AgentCycle(), context.store, actors)
         return continue_execution(wallet, first)
 
     def swap(
@@ -328,6 +336,28 @@ class Agent:
         return self._step(
             Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress
         )
+
+    def adjust_futures(
+        self,
+        asked: MoveMargin | Deleverage | OpenHedge | CloseHedge,
+        *,
+        send: bool = False,
+        confirm: Confirm = never_confirm,
+        progress: Progress = ignore_progress,
+    ) -> StepOutcome:
+        """Move margin, change the delegate, reduce positions, or open or close a hedge, under the same
+        guards as a step. Raises ConfigError without [futures].
+        """
+        self.futures_policy()
+        return self._step(asked, send, confirm, progress)
+
+    def futures_policy(self) -> FuturesPolicy:
+        """The futures layer of the config. Raises ConfigError without one."""
+        if self.context.futures is None:
+            raise ConfigError(
+                "futures: the config has no [futures]", "add it as docs/futures.md describes"
+            )
+        return self.context.futures
 
     def run(
         self,

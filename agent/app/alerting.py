@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from agent.app.documents import fill
 from agent.app.documents.setup import AlertDocument, AlertTargetDocument
+from agent.app.positions.futures_alerts import futures_alerts, net_shares, planned_actions
 from agent.config.load import LoadedConfig, load_config
 from agent.config.service import AlertsTable, AlertTargetTable
 from agent.errors import EXIT_OPERATOR, ConfigError, Refused, Retryable, TrimtabError
@@ -50,6 +51,7 @@ from agent.policy import conditional_orders
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
 from agent.policy.exits import disarm_command
+from agent.policy.futures.hedge import compare_text
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import format_band
 from agent.store.alerts import AlertStore
@@ -135,11 +137,11 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         return
     portfolio = outcome.step_input.portfolio
     causes = drift_causes(asset_bands(outcome.decided.drifts), portfolio.numeraire.address)
-    trades = format_trades(outcome.plan, portfolio)
+    trades = _planned_trades(outcome)
     planned = f" It would {trades}; run: trimtab rebalance --send" if trades else ""
     if causes:
-        yield _band_alert(causes, portfolio, planned)
-    elif outcome.kind is OutcomeKind.PLANNED:
+        yield _band_alert(causes, outcome.step_input, outcome.decided.drifts, planned)
+    elif outcome.kind is OutcomeKind.PLANNED and not _reduces_futures(outcome):
         yield Alert(
             AlertKind.REVIEW, "planned", f"A rebalance is due: {outcome.reason}.{planned}", True
         )
@@ -164,10 +166,14 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         )
 
 
-def _band_alert(causes: Sequence[AssetBand], portfolio: Portfolio, planned: str) -> Alert:
-    """Return the alert for assets outside their bands; further ones are counted."""
-    named = causes[:MAX_NAMED]
-    text = "; ".join(_format_band(asset, portfolio) for asset in named)
+def _band_alert(
+    causes: Sequence[AssetBand], step: StepInput, drifts: Sequence[AssetDrift], planned: str
+) -> Alert:
+    """Return the alert for assets outside their bands, with their net exposure where they have
+    futures; further ones are counted.
+    """
+    named, nets = causes[:MAX_NAMED], net_shares(step, drifts)
+    text = "; ".join(_format_band(asset, step.portfolio, nets) for asset in named)
     if len(causes) > MAX_NAMED:
         text += f"; and {len(causes) - MAX_NAMED} more"
     key = ",".join(sorted(f"{asset.drift.token}:{asset.side}" for asset in named))
@@ -202,11 +208,35 @@ def format_trades(
     )
 
 
+def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
+    """Format the swaps, or the futures actions, of an outcome's plan, with the comparisons of sale and
+    hedge; empty without any.
+    """
+    step, plan = outcome.step_input, outcome.plan
+    if plan is not None and plan.futures is not None:
+        trades = planned_actions(step, plan.futures, is_done=is_done)
+    else:
+        tense = ("sold", "bought") if is_done else ("sell", "buy")
+        trades = format_trades(plan, step.portfolio, tense)
+    portfolio = step.portfolio
+    compared = [
+        compare_text(one, portfolio.token(one.token).label, portfolio.numeraire.decimals)
+        for one in outcome.comparisons
+    ]
+    return "; ".join(part for part in (trades, *compared) if part)
+
+
+def _reduces_futures(outcome: StepOutcome) -> bool:
+    """True if the plan reduces futures, which has an alert of its own."""
+    plan = outcome.plan
+    return plan is not None and plan.futures is not None and plan.futures.is_reducing
+
+
 def _ratio(asset: AssetBand) -> Fraction:
     return asset.drift.share * BPS / asset.drift.target_bps
 
 
-def _format_band(asset: AssetBand, portfolio: Portfolio) -> str:
+def _format_band(asset: AssetBand, portfolio: Portfolio, nets: Mapping[str, Fraction]) -> str:
     drift, numeraire = asset.drift, portfolio.numeraire
     token = portfolio.token(drift.token)
     text = (
@@ -214,6 +244,8 @@ def _format_band(asset: AssetBand, portfolio: Portfolio) -> str:
         f" band {format_band(drift)}, price"
         f" {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
     )
+    if token.label in nets:
+        text += f", net exposure {format_percent(nets[token.label])}"
     edge, limit = ("low", asset.low) if asset.side == "below" else ("high", asset.high)
     if limit is not None:
         text += f", alert-{edge} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
@@ -291,6 +323,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         for blocked in result.decided.stuck:
             yield _blocked_exit_alert(result.step_input, blocked)
         yield from _strategy_alerts(latest)
+        yield from futures_alerts(result)
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
         yield from _gas_alerts(latest, facts.low_gas_wei)
@@ -351,10 +384,13 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
 def _strategy_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert for each strategy that the health rule paused, active until it resumes."""
     books = step.history.sleeves
+    configured = () if step.split is None else step.split.strategies
+    levered = {one.name for one in configured if one.futures_bps}
     for strategy in () if books is None else books.sleeves:
         if strategy.state.health is StrategyHealth.PAUSED:
             text = (
-                f"Strategy {strategy.name} is paused and held in {step.portfolio.numeraire.label}:"
+                f"Strategy {strategy.name} is paused and held in {step.portfolio.numeraire.label}"
+                f"{', without futures' if strategy.name in levered else ''}:"
                 f" {strategy.state.reason}. trimtab strategies"
             )
             yield Alert(AlertKind.ORDER, f"strategy:{strategy.name}", text, True)
@@ -378,7 +414,7 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
                 f" after it. {command}",
             )
         case OutcomeKind.REFUSED if not only_paused:
-            trades = format_trades(outcome.plan, outcome.step_input.portfolio)
+            trades = _planned_trades(outcome)
             yield _refusal_alert(failing, f"{f'It would {trades}. ' if trades else ''}{command}")
         case OutcomeKind.HALT if not paused:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {outcome.reason}", True)
@@ -395,7 +431,7 @@ def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
     blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
     at = f", last at block {max(blocks)}" if blocks else ""
     sent = len(outcome.transactions)
-    trades = format_trades(outcome.plan, outcome.step_input.portfolio, ("sold", "bought"))
+    trades = _planned_trades(outcome, is_done=True)
     text = (
         f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}."
         f" {f'Planned: {trades}. ' if trades else ''}{command}"

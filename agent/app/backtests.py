@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.app.offline import parse_bands, parse_pairs, parse_targets
+from agent.app.whatif import parse_bands, parse_pairs, parse_targets
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
@@ -18,6 +18,8 @@ from agent.backtest.data import (
     select_spec_symbols,
 )
 from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
+from agent.backtest.futures.report import futures_page, futures_section
+from agent.backtest.futures.simulate import FuturesResult
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.report.series import backtest_document
@@ -73,6 +75,7 @@ from agent.config.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.load import LoadedConfig, load_config
 from agent.config.orders import build_pace
 from agent.config.schema import year_limit
+from agent.config.signals import build_signals
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, Refused
 from agent.model import (
@@ -334,7 +337,10 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
         tokens[listed.address] = Token(listed.address, listed.symbol, decimals)
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(
-        portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent)
+        portfolio,
+        weights=build_weights(
+            config.portfolio, portfolio, loaded.path.parent, build_signals(config)
+        ),
     )
     split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
     execution = ExecutionConfig(
@@ -477,10 +483,21 @@ def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
     return path, data
 
 
-def write_report(result: SimulationResult, path: Path) -> tuple[Path, Path]:
-    """Write the report of a backtest; see write_pages. Raises Refused without empyrical."""
+def write_report(
+    result: SimulationResult | None, path: Path, futures: FuturesResult | None = None
+) -> tuple[Path, Path]:
+    """Write the report of a backtest, of its futures book, or of both; see write_pages. Raises
+    Refused without empyrical.
+    """
     check_report_path(path)
-    return write_pages(backtest_page(result), path)
+    if futures is None or result is None:
+        if result is not None:
+            return write_pages(backtest_page(result), path)
+        if futures is None:
+            raise ValueError("a report needs a backtest")
+        return write_pages(futures_page(futures), path)
+    page = backtest_page(result)
+    return write_pages(replace(page, sections=(*page.sections, futures_section(futures))), path)
 
 
 def write_stress_report(result: StressResult, path: Path) -> tuple[Path, Path]:

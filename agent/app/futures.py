@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING
 
 from agent.app.documents.futures import FuturesReport, report_of
-from agent.app.offline import PLACES, parse_pairs
+from agent.app.whatif import PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.margin import account as margin
@@ -17,13 +17,14 @@ from agent.model.futures import (
     FuturesLimits,
     FuturesPolicy,
     FuturesTarget,
+    HedgeComparison,
     MarginAccount,
     MarginTier,
     PerpMarket,
     Position,
 )
 from agent.policy.decide import current_drifts
-from agent.policy.futures.hedge import compare_costs, plan_hedge
+from agent.policy.futures.hedge import choose, compare_text, short_costs
 from agent.policy.futures.targets import (
     notional_drifts,
     orders_to_target,
@@ -34,6 +35,11 @@ from agent.units import BPS, Price, Token, parse_raw, parse_share_bps, value_tex
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
+    from agent.app.documents.research import (
+        FuturesMarketDocument,
+        FuturesWhatIfDocument,
+        HedgeDocument,
+    )
 
 UNIT = 10**PLACES
 QUOTE = Token("", "", PLACES)
@@ -66,59 +72,6 @@ class FuturesOptions:
     tax: str = ""
     funding: str = ""
     horizon: str = ""
-
-
-class FuturesMarketDocument(TypedDict):
-    """One market: notional, weight, order. Amounts are in the unit of the values, sizes in
-    contracts at the given price, by default 1.
-    """
-
-    symbol: str
-    notional: str
-    weight_bps: int
-    target_bps: int
-    drift_bps: int
-    order_notional: str
-    order_size: str
-    size_after: str
-    liquidation_price: str | None
-
-
-class HedgeDocument(TypedDict):
-    """An overweight spot asset: what is sold, what is shorted instead, and what stays exposed. With
-    --horizon also what each way costs for the share that may be shorted, and the choice.
-    """
-
-    symbol: str
-    excess: str
-    sell: str
-    short: str
-    net_exposure: str
-    cost_of_sale: NotRequired[str]
-    cost_of_hedge: NotRequired[str]
-    reason: NotRequired[str]
-
-
-class FuturesWhatIfDocument(TypedDict):
-    """The futures layer of `whatif`. Multiples and shares are decimals, None if the account or the
-    spot portfolio has no value.
-    """
-
-    gross: str
-    long: str
-    short: str
-    net: str
-    margin: str
-    leverage: str | None
-    utilisation: str | None
-    maintenance: str
-    spot_multiple: str | None
-    triggers: list[str]
-    breaches: list[dict[str, str]]
-    allowed_gross: str
-    markets: list[FuturesMarketDocument]
-    hedges: list[HedgeDocument]
-    net_exposure: dict[str, str]
 
 
 def what_if_futures(
@@ -355,24 +308,34 @@ def _comparison(
             fee_ppm=HEDGE_FEE_PPM,
             funding_daily=-funding if rate.startswith("-") else funding,
         )
-        plan = plan_hedge(
-            value,
-            value - spot_excess[symbol],
-            share_bps,
-            market,
+        excess = spot_excess[symbol]
+        short = excess * share_bps / BPS
+        initial = Fraction(INITIAL_PPM, margin.PPM)
+        fees, paid, tied, _ = short_costs(market, short, horizon_s, initial, 0)
+        found = HedgeComparison(
+            token=symbol,
+            excess=excess,
+            hedged=short,
+            sale_fees=short * SALE_COST_BPS / BPS,
+            sale_impact=Fraction(0),
+            sale_tax=Fraction(parse_raw(taxes.get(symbol, "0"), PLACES, f"--tax {symbol}"), UNIT),
+            hedge_fees=fees,
+            hedge_funding=paid,
+            hedge_capital=Fraction(0),
+            margin=tied,
             horizon_s=horizon_s,
-            sale_cost_bps=SALE_COST_BPS,
-            tax=Fraction(parse_raw(taxes.get(symbol, "0"), PLACES, f"--tax {symbol}"), UNIT),
         )
+        found = choose(found, Fraction(0), counts_income=True)
+        short = short if found.is_hedged else Fraction(0)
         return {
             "symbol": symbol,
-            "excess": _whole(plan.excess),
-            "sell": _whole(plan.sold),
-            "short": _whole(plan.hedged),
-            "net_exposure": _whole(plan.net_exposure),
-            "cost_of_sale": _whole(plan.cost_of_sale),
-            "cost_of_hedge": _whole(plan.cost_of_hedge),
-            "reason": compare_costs(plan, symbol, horizon_s, 0),
+            "excess": _whole(excess),
+            "sell": _whole(excess - short),
+            "short": _whole(short),
+            "net_exposure": _whole(value - excess),
+            "cost_of_sale": _whole(found.sale_cost),
+            "cost_of_hedge": _whole(found.hedge_cost),
+            "reason": compare_text(found, symbol, 0),
         }
 
     return compare
@@ -429,9 +392,5 @@ def _ratio(value: Fraction | None) -> str | None:
 
 def futures_layer(agent: Agent) -> FuturesReport:
     """Read the futures layer. Raises ConfigError without [futures]."""
-    if agent.context.futures is None:
-        raise ConfigError(
-            "futures: the config has no [futures]", "add it as docs/futures.md describes"
-        )
     step = agent.step_input()
-    return report_of(step, agent.context.futures, current_drifts(step))
+    return report_of(step, agent.futures_policy(), current_drifts(step))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from typing_extensions import TypedDict
 
 from agent.app.backtests import MarketOptions, PortfolioOptions
-from agent.app.offline import parse_pairs
+from agent.app.whatif import parse_pairs
 from agent.backtest.data import PriceTable
 from agent.backtest.funding import FundingRateSeries, funding_notes, require_prices
 from agent.backtest.futures.book import PerpVenueSettings
@@ -39,9 +39,21 @@ from agent.backtest.report.series import growth_of_indices, performance
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import MAX_AGE_BARS
 from agent.backtest.simulate import library_versions
+from agent.config.futures import MarketTable, build_futures
+from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
-from agent.units import BPS, decimal_text, parse_raw, parse_share_bps
+from agent.policy.futures_targets import combined_policy
+from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_bps
+
+if TYPE_CHECKING:
+    from agent.app.documents.research import (
+        BookFiguresDocument,
+        FuturesBacktestDocument,
+        FuturesBookDocument,
+        FuturesStressDocument,
+        StressedBookDocument,
+    )
 
 UNIT = 10**DECIMALS
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
@@ -59,7 +71,9 @@ VENUE = {"fee": "10bps", "slippage": "10bps", "penalty": "2.5%", "bound": "5%"}
 
 @dataclass(frozen=True, slots=True)
 class FuturesBookOptions:
-    """Options of the simulated futures book, as entered; an empty one has its default."""
+    """Options of the simulated futures book, as entered; an empty one has its default. With a
+    `config` its [futures] gives targets, leverage, bands and limits.
+    """
 
     target: str
     leverage: str = "2x"
@@ -72,11 +86,14 @@ class FuturesBookOptions:
     stress: str = "10%"
     lot: str = ""
     venue: str = ""
+    config: Path | None = None
 
     def targets(self) -> dict[str, int]:
         """Return signed weights in basis points by symbol. Raises ConfigError unless their absolute
         values sum to one.
         """
+        if self.config is not None:
+            return {market.asset or "": market.weight for market in _markets(self.config)}
         targets = {}
         for symbol, text in parse_pairs(self.target, "--futures-target").items():
             share = text.removeprefix("-").removesuffix("%")
@@ -100,27 +117,7 @@ class FuturesBookOptions:
             raise ConfigError(
                 f"--lot: {unknown[0]!r} has no target", f"choose from {', '.join(targets)}"
             )
-        limits = FuturesLimits(
-            max_leverage_bps=parse_share_bps(self.max_leverage, "--max-leverage"),
-            max_utilisation_bps=parse_share_bps(self.max_utilisation, "--max-utilisation"),
-            max_position_bps=BPS,
-            spot_multiple_bps=(
-                parse_share_bps(self.spot_multiple, "--spot-multiple") if self.spot_multiple else 0
-            ),
-            stress_move_bps=parse_share_bps(self.stress, "--stress"),
-            slippage_bps=venue["bound"],
-            hysteresis_bps=HYSTERESIS_BPS,
-            emergency_distance_bps=EMERGENCY_DISTANCE_BPS,
-            emergency_slippage_bps=2 * venue["bound"],
-            max_basis_bps=MAX_BASIS_BPS,
-            index_age_s=(MAX_AGE_BARS + 1) * interval_s - 1,
-        )
-        policy = FuturesPolicy(
-            tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
-            parse_share_bps(self.leverage, "--leverage"),
-            parse_share_bps(self.band, "--futures-band"),
-            limits,
-        )
+        policy = self._policy(targets, venue["bound"], (MAX_AGE_BARS + 1) * interval_s - 1)
         return FuturesSettings(
             policy,
             PerpVenueSettings(
@@ -139,6 +136,32 @@ class FuturesBookOptions:
             market.seed,
         )
 
+    def _policy(self, targets: dict[str, int], bound_bps: int, age_s: int) -> FuturesPolicy:
+        """Return targets and limits by symbol; an index is valid for `age_s`."""
+        if self.config is not None:
+            return _config_policy(self.config, bound_bps, age_s)
+        limits = FuturesLimits(
+            max_leverage_bps=parse_share_bps(self.max_leverage, "--max-leverage"),
+            max_utilisation_bps=parse_share_bps(self.max_utilisation, "--max-utilisation"),
+            max_position_bps=BPS,
+            spot_multiple_bps=(
+                parse_share_bps(self.spot_multiple, "--spot-multiple") if self.spot_multiple else 0
+            ),
+            stress_move_bps=parse_share_bps(self.stress, "--stress"),
+            slippage_bps=bound_bps,
+            hysteresis_bps=HYSTERESIS_BPS,
+            emergency_distance_bps=EMERGENCY_DISTANCE_BPS,
+            emergency_slippage_bps=2 * bound_bps,
+            max_basis_bps=MAX_BASIS_BPS,
+            index_age_s=age_s,
+        )
+        return FuturesPolicy(
+            tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
+            parse_share_bps(self.leverage, "--leverage"),
+            parse_share_bps(self.band, "--futures-band"),
+            limits,
+        )
+
     def _venue(self) -> dict[str, int]:
         """Return the figures of `--venue` in basis points."""
         given = parse_pairs(self.venue, "--venue") if self.venue else {}
@@ -155,89 +178,71 @@ class FuturesBookOptions:
         return found
 
 
-class BookFiguresDocument(TypedDict):
-    """Growth a year, volatility, Sharpe ratio and maximum drawdown; null if unknown."""
-
-    cagr: str | None
-    volatility: str | None
-    sharpe: str | None
-    max_drawdown: str | None
+def has_futures(config: Path | None) -> bool:
+    """True if the config has [futures]."""
+    return config is not None and load_config(config).config.futures is not None
 
 
-class BookProfitDocument(TypedDict):
-    """Components of the change in value: total = price - slippage - funding - fees - penalties +
-    insured.
+def _markets(config: Path) -> list[MarketTable]:
+    """Return the futures markets of a config, each with the asset whose prices it follows. Raises
+    ConfigError for a market without one.
     """
-
-    total: str
-    price: str
-    slippage: str
-    funding: str
-    fees: str
-    penalties: str
-    insured: str
-
-
-class FuturesFillDocument(TypedDict):
-    """A filled order; a negative size is a sale."""
-
-    time: int
-    symbol: str
-    size: str
-    notional: str
-    fee: str
-    trigger: str
+    table = load_config(config).config.futures
+    markets: list[MarketTable] = [] if table is None else [*table.markets]
+    for market in markets:
+        if market.asset is None:
+            raise ConfigError(
+                f"futures.markets.{market.symbol}: has no asset, so its prices are not known",
+                "name its asset, or back-test a copy of the config without it",
+            )
+    return markets
 
 
-class LiquidationDocument(TypedDict):
-    """A liquidation by the venue: size closed and penalty."""
-
-    time: int
-    symbol: str
-    size: str
-    penalty: str
-
-
-class BookDocument(TypedDict):
-    """One book. `max_leverage` is null if the account had no value while positions were open. A
-    bar counts as above the limit by the leverage after its fills.
+def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
+    """Return the policy of a config's [futures], with markets by the symbols of their assets. Orders
+    have the bounds of `--venue`, since a bar is longer than a block. Every trigger acts: nobody is
+    there to ask.
     """
+    loaded, names = load_config(config), {one.name: one.asset or "" for one in _markets(config)}
+    tokens = {
+        one.symbol: Token(one.address, one.symbol, DECIMALS)
+        for one in loaded.config.portfolio.assets
+    }
+    policy = build_futures(loaded.config, tokens)
+    if policy is None:
+        raise ConfigError("futures: missing", "add [futures], or use --futures-target")
+    return replace(
+        policy,
+        targets=tuple(replace(one, market=names[one.market]) for one in policy.targets),
+        limits=replace(
+            policy.limits,
+            slippage_bps=bound_bps,
+            emergency_slippage_bps=2 * bound_bps,
+            index_age_s=age_s,
+        ),
+        ask=(),
+    )
 
-    final_value: str
-    profit: BookProfitDocument
-    figures: BookFiguresDocument
-    max_leverage: str | None
-    bars_above_limit: int
-    longest_above_limit: int
-    deposited: str
-    sizes: dict[str, str]
-    fills: list[FuturesFillDocument]
-    liquidations: list[LiquidationDocument]
-    unfilled: dict[str, int]
-    refused: dict[str, int]
 
-
-# "from" is a keyword, so the declaration is a call.
-FuturesBacktestDocument = TypedDict(
-    "FuturesBacktestDocument",
-    {
-        "from": int,
-        "until": int,
-        "bars": int,
-        "start_value": str,
-        "max_leverage": str,
-        "agent": BookDocument,
-        "held": BookDocument,
-        "notes": list[str],
-        "config_hash": str,
-        "data_hash": str,
-        "seed": int,
-        "versions": dict[str, str],
-    },
-)
-"""The futures part of `backtest`: the agent's book, and a book that holds the same first orders.
-Values are decimals in the unit of the prices.
-"""
+def _policies(
+    policy: FuturesPolicy, config: Path | None, spot: SimulationResult | None, table: PriceTable
+) -> tuple[FuturesPolicy, ...]:
+    """Return the policy in effect at each bar of the table, by the weights that signals or strategies
+    asked for in the spot simulation until then; empty if they asked for none. Before their first
+    weights nothing is held.
+    """
+    if config is None or spot is None or not spot.futures_weights:
+        return ()
+    names = {one.name: one.asset or "" for one in _markets(config)}
+    newest = np.searchsorted(spot.times_s, table.times_s, side="right") - 1
+    flat = combined_policy(policy, {one.market: Fraction(0) for one in policy.targets})
+    found, left = [], list(spot.futures_weights)
+    for bar in newest.tolist():
+        while left and left[0][0] <= bar:
+            weights = {names[market]: weight for market, weight in left.pop(0)[1]}
+            flat = combined_policy(policy, weights)
+        found.append(flat)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +278,9 @@ def backtest_futures(
     notes = [*table.notes, *(note for one in rates for note in funding_notes(one, table.times_s))]
     if without := [name for name in table.symbols if name not in {one.symbol for one in rates}]:
         notes.append(f"funding: no rates of {', '.join(without)}, so their funding counts as zero")
-    result = simulate_futures(futures_path(table, rates), settings, values, progress)
+    policies = _policies(settings.policy, options.config, spot, table)
+    path = futures_path(table, rates)
+    result = simulate_futures(path, settings, values, progress, policies)
     return FuturesBacktest(result, tuple(notes))
 
 
@@ -310,7 +317,7 @@ def futures_backtest_document(found: FuturesBacktest) -> FuturesBacktestDocument
     }
 
 
-def _book(result: FuturesResult, book: BookResult) -> BookDocument:
+def _book(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
     limit_bps, profit = result.settings.policy.limits.max_leverage_bps, book.profit
     most = float(book.leverage.max())
     return {
@@ -393,41 +400,6 @@ def _spot_values(spot: SimulationResult, table: PriceTable) -> tuple[Fraction, .
 USUAL_BARS = 240
 SECONDS_PER_BAR = 0.001
 """Measured upper bound for both books together."""
-
-
-class StressedBookDocument(TypedDict):
-    """One book over the paths of a case. Losses are shares of the start value; a gain is
-    negative.
-    """
-
-    mean_loss: str
-    worst_loss: str
-    liquidated_paths: int
-    longest_above_limit: int
-
-
-class FuturesCaseDocument(TypedDict):
-    """A scenario over its paths."""
-
-    name: str
-    paths: int
-    agent: StressedBookDocument
-    held: StressedBookDocument
-
-
-class FuturesStressDocument(TypedDict):
-    """The futures part of `stress`: losses in each scenario of the agent's book and of a book that
-    holds the same first orders.
-    """
-
-    bars: int
-    start_value: str
-    max_leverage: str
-    cases: list[FuturesCaseDocument]
-    config_hash: str
-    data_hash: str
-    seed: int
-    versions: dict[str, str]
 
 
 def prepare_futures_stress(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from agent.app.agent import Agent, open_agent
 from agent.app.start.setup import pin_all
+from agent.artifacts import PERPS, npm_root
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.files import replace_file
-from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_eth_tester
+from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_anvil, open_eth_tester
 from agent.localchain.market import serve
-from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_text
+from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
 from agent.localchain.world import CONFIG_MARKER, LiquidityRange, V2Spec, V3Spec
-from agent.units import floor_int
+from agent.margin import account as margin
+from agent.units import floor_int, value_text
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import LocalChainDocument
+    from agent.app.documents.setup import LocalChainDocument, UntouchedDocument
+    from agent.model.futures import MarginAccount
 
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
 """Initial holdings of the served chain's wallet relative to its targets."""
@@ -147,7 +150,8 @@ def publish(chain: LocalChain, path: Path) -> None:
         'cooldown = "1h"', f'cooldown = "{COOLDOWN}"'
     )
     if chain.perps is not None:
-        text += futures_text(chain.perps, FUTURES_WEIGHTS)
+        # An idle chain writes no rounds of its own.
+        text += futures_config(chain.perps, FUTURES_WEIGHTS, index_age="1d")
     replace_file(draft, text.encode())
     try:
         pin_all(load_config(draft))
@@ -202,18 +206,113 @@ class DemoWorld:
 @contextmanager
 def demo_world() -> Iterator[DemoWorld]:
     """Start all parts of the demo, and remove them afterwards."""
-    with (
-        open_eth_tester(SMALL_WORLD) as chain,
-        tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder,
-    ):
-        for symbol, usd in START_USD.items():
+    with open_eth_tester(SMALL_WORLD) as chain, _demo_agent(chain, TARGETS, START_USD) as agent:
+        yield DemoWorld(agent, chain)
+
+
+@contextmanager
+def _demo_agent(
+    chain: LocalChain, targets: dict[str, str], start_usd: dict[str, int], more: str = ""
+) -> Iterator[Agent]:
+    """Open an agent on a portfolio worth `start_usd` by symbol, with `more` text in its config."""
+    with tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder:
+        for symbol, usd in start_usd.items():
             token = chain.tokens[symbol]
             chain.set_balance(
                 symbol, floor_int(usd / chain.books.prices_usd[symbol] * 10**token.decimals)
             )
         path = Path(folder) / "trimtab.toml"
-        replace_file(path, chain.config_text(targets=TARGETS).encode())
+        replace_file(path, (chain.config_text(targets=targets) + more).encode())
         loaded = load_config(path)
         pin_all(loaded, [chain.transport])
         with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
-            yield DemoWorld(agent, chain)
+            yield agent
+
+
+# --- The world of `trimtab demo --futures`: the same portfolio with a margin account, on anvil.
+
+
+DEMO_WEIGHTS = {"WETH": "60%", "WBTC": "40%"}
+FUTURES_TARGETS = {"WBTC": "40%", "WETH": "25%", "USDC": "35%"}
+FUTURES_START_USD = {"WBTC": 8_000, "WETH": 5_000, "USDC": 2_000}
+DEMO_MARGIN_USD = 5_000
+"""Margin counts as USDC: with the wallet's 2,000 it is 35 % of the portfolio."""
+DEMO_LEVERAGE = "3x"
+DEMO_CRASHES = (
+    {"WETH": Fraction(85, 100), "WBTC": Fraction(85, 100)},
+    {"WETH": Fraction(82, 100), "WBTC": Fraction(84, 100)},
+)
+"""Factors of each crash: at 3x, the first breaks the limit of 4x, both together the maintenance
+margin."""
+PREMIUM = Fraction(101, 100)
+"""Perpetual against index in the day that pays funding."""
+DAY_S, TWAP_S = 86_400, 1_860
+MARKET_USD = 4_000_000
+
+
+class FuturesDemoWorld:
+    """A connected agent with a futures layer, its chain, and its first positions to compare with."""
+
+    def __init__(self, agent: Agent, chain: LocalChain, perps: LocalPerps) -> None:
+        self.agent = agent
+        self._chain, self._perps = chain, perps
+        self._first: MarginAccount | None = None
+
+    def remember(self) -> None:
+        """Keep the positions as they are, for `untouched`."""
+        self._first = self.agent.step_input().snapshot.futures
+
+    def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
+        """Move tokens, indexes and perpetuals; return the moves as text by symbol."""
+        usd = self._chain.books.prices_usd
+        prices = {symbol: usd[symbol] * factor for symbol, factor in factors.items()}
+        self._chain.move_market(prices)
+        self._perps.move_pools(prices, self._pass)
+        # The mark averages half an hour.
+        self._chain.warp(TWAP_S)
+        return {symbol: f"{float(factor - 1) * 100:+.1f} %" for symbol, factor in factors.items()}
+
+    def pass_a_day_at_a_premium(self) -> None:
+        """Let the perpetuals trade above their index for a day."""
+        usd = self._chain.books.prices_usd
+        wanted = {symbol: usd[symbol] * PREMIUM for symbol in self._perps.markets}
+        self._perps.move_pools(wanted, self._pass)
+        self._chain.warp(DAY_S)
+
+    def untouched(self) -> UntouchedDocument:
+        """Return the first positions at the present prices, without funding."""
+        account = self.agent.step_input().snapshot.futures
+        if self._first is None or account is None:
+            raise RuntimeError("the margin account is not known")
+        held = replace(self._first, markets=account.markets)
+        leverage = margin.leverage(held)
+        return {
+            "leverage": None if leverage is None else value_text(leverage, 0, 6),
+            "is_liquidated": margin.is_liquidatable(held),
+        }
+
+    def _pass(self, seconds: float) -> None:
+        self._chain.clock.sleep(seconds)
+
+
+@contextmanager
+def futures_demo_world() -> Iterator[FuturesDemoWorld]:
+    """Start all parts of the demo with futures, and remove them afterwards. Raises ConfigError if
+    the contracts of Perpetual Protocol are missing and cannot be installed.
+    """
+    try:
+        npm_root(PERPS)
+    except ConfigError as error:
+        raise ConfigError(
+            f"--futures: the contracts of Perpetual Protocol v2 are not installed: {error.message}",
+            "in the checkout: .venv/bin/python scripts/npm_install.py --dev",
+        ) from None
+    specs = [PerpSpec(symbol, MARKET_USD) for symbol in DEMO_WEIGHTS]
+    with open_anvil(world=SMALL_WORLD) as chain:
+        with chain.node.past():
+            perps = LocalPerps(chain, FUTURES_COLLATERAL, specs)
+        chain.perps = perps
+        perps.deposit(chain.wallet.address, DEMO_MARGIN_USD * perps.collateral.unit)
+        text = futures_config(perps, DEMO_WEIGHTS, leverage=DEMO_LEVERAGE, index_age="1d")
+        with _demo_agent(chain, FUTURES_TARGETS, FUTURES_START_USD, text) as agent:
+            yield FuturesDemoWorld(agent, chain, perps)

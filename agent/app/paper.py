@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent import paper as chain
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
-from agent.app.offline import parse_pairs
+from agent.app.whatif import parse_pairs
 from agent.chain.rpc import Transport
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import StepOutcome
-from agent.model import PaperWallet
+from agent.model import PaperWallet, Snapshot
+from agent.paper import chain
 from agent.ports import Clock
 from agent.units import parse_raw
 from agent.wiring.context import live_store_file
@@ -29,17 +29,19 @@ NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
 class PaperStart:
     """Initial paper wallet, as entered: `value` in whole coins of the numeraire, spread over the
     targets; or `amounts` as SYMBOL=NUMBER; or neither, for a copy of the real wallet. `native` are
-    coins for gas in addition to `value` or `amounts`.
+    coins for gas in addition to `value` or `amounts`, `margin` whole coins of collateral in the
+    margin account.
     """
 
     value: str = ""
     amounts: str = ""
     native: str = "1"
+    margin: str = ""
 
     @property
     def given(self) -> bool:
         """True if an option was given."""
-        return bool(self.value or self.amounts)
+        return bool(self.value or self.amounts or self.margin)
 
 
 DEFAULT_START = PaperStart()
@@ -98,9 +100,24 @@ def always_confirm(_: StepOutcome) -> bool:
 
 
 def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
+    """Return the first wallet, with its margin account."""
+    snapshot = agent.context.reader.snapshot()
+    wallet = _first_wallet(agent, begin, snapshot)
+    context, futures = agent.context, agent.context.futures
+    if context.paper is None or futures is None:
+        if begin.margin:
+            raise ConfigError("--margin: the config has no [futures]", "omit it")
+        return wallet
+    deposit_raw = 0 if begin.value or begin.amounts else None
+    if begin.margin:
+        decimals = agent.portfolio.token(futures.collateral).decimals
+        deposit_raw = parse_raw(begin.margin, decimals, "--margin")
+    return replace(wallet, margin=context.paper.begin_margin(snapshot, deposit_raw))
+
+
+def _first_wallet(agent: Agent, begin: PaperStart, snapshot: Snapshot) -> PaperWallet:
     context = agent.context
-    snapshot = context.reader.snapshot()
-    if not begin.given:
+    if not begin.value and not begin.amounts:
         return chain.paper_from_wallet(snapshot, context.tokens)
     native_wei = parse_raw(begin.native, NATIVE_DECIMALS, "--native")
     if begin.amounts:

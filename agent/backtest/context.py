@@ -61,7 +61,8 @@ from agent.model import (
 )
 from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import required_history_s
-from agent.ports import PreparedTransaction, Simulation, TransactionStatus
+from agent.ports import PreparedTransaction, SignalSource, Simulation, TransactionStatus
+from agent.signals.host import SignalHost
 from agent.signing.rules import SigningRules
 from agent.store import Store, open_memory_store
 from agent.store.accounts.balances import BalanceStore
@@ -405,10 +406,12 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     store = simulation_store(
         world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted)
     )
+    signals = SignalHost()
     try:
         store.balances.record_prior_day((), 0)  # an unused wallet
-        yield _build_context(world, store)
+        yield _build_context(world, store, signals)
     finally:
+        signals.close()
         store.close()
 
 
@@ -421,7 +424,7 @@ def _needs_price_history(wanted: BacktestSpec) -> bool:
     return required_history_s(wanted.policy, wanted.split) > 0
 
 
-def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
+def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -> SimulationContext:
     wanted = world.wanted
     execution = wanted.execution
     if world.settings.latency_bars:
@@ -449,9 +452,8 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
             ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more")
             for token in sorted(world.gone)
         ]
-        return assemble_input(
-            bare, read_memory(bare, store, taxes.state(snapshot.head.timestamp_s), delisted)
-        )
+        tax = taxes.state(snapshot.head.timestamp_s)
+        return assemble_input(bare, read_memory(bare, store, tax, delisted, signals))
 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random

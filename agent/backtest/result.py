@@ -235,6 +235,8 @@ class SimulationResult:
     - `twr` and `hold_twr` are time-weighted returns of the whole period, not annualised.
     - `taxes` are by lot rule `lots`. `premium` is None if gas consumed everything.
     - `policy` is canonical JSON of the spec's policy.
+    - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies asked
+      for other futures: signed shares of the target notional.
     - `funding` is the funding that shorts of the holdings would have received, part of no other
       figure; None without rates.
     """
@@ -278,6 +280,7 @@ class SimulationResult:
     premium: RebalancingPremium | None = None
     ended: tuple[DelistedHolding, ...] = ()
     funding: FundingSummary | None = None
+    futures_weights: tuple[tuple[int, tuple[tuple[str, Fraction], ...]], ...] = ()
 
     @property
     def gas_counted(self) -> bool:

@@ -40,6 +40,7 @@ from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
+from agent.policy.futures_targets import chosen_futures
 from agent.policy.triggers.rules import is_plain
 from agent.reference.checks import is_dollar
 from agent.units import BPS
@@ -227,6 +228,7 @@ class SimulationRun:
         self.outcome: StepOutcome | None = None
         self._context = open_simulation(self.world)
         self._goals: list[TargetBands] = []
+        self._futures: list[tuple[int, tuple[tuple[str, Fraction], ...]]] = []
         self._evaluated = self._halted = 0
         self._refused: dict[str, int] = {}
         self._kept: dict[str, int] = {}
@@ -274,6 +276,11 @@ class SimulationRun:
             _count(self._refused, error.message)
             return
         self._quiet.evaluated(outcome)
+        asked = chosen_futures(outcome.step_input)
+        if asked is not None and (
+            not self._futures or self._futures[-1][1] != tuple(asked.items())
+        ):
+            self._futures.append((self.world.bar, tuple(asked.items())))
         drifts, wanted = outcome.decided.drifts, self.world.wanted
         banded = has_band(wanted.policy.trigger) and wanted.split is None
         if drifts:
@@ -343,6 +350,7 @@ class SimulationRun:
             seed=world.settings.seed,
             versions=library_versions(),
             kept=tuple(sorted(self._kept.items())),
+            futures_weights=tuple(self._futures),
             flows=flows,
             twr=twr,
             hold_twr=hold_twr,

@@ -218,7 +218,7 @@ DAY_S = 86_400
 MOST_SENT = 128
 """Maximum number of a day's transactions that are read; with more, the day is unknown."""
 SCANNED = 256
-"""Maximum number of whole blocks read from a node without old states, by which transactions would
+"""Maximum number of whole blocks read from a node without archive state, by which transactions would
 be located.
 """
 BATCH = 32
@@ -226,7 +226,7 @@ PROBES = 15
 
 
 class HistoryUnavailable(Retryable):
-    """The chain cannot provide the history: old states or blocks are missing, or there are too many
+    """The chain cannot provide the history: archive state or blocks are missing, or there are too many
     transactions.
     """
 
@@ -345,7 +345,7 @@ def _blocks(
 
 
 def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) -> list[int]:
-    """Return the blocks that change the wallet's nonce, by bisection over old states."""
+    """Return the blocks that change the wallet's nonce, by bisection over archive state."""
     before = 0 if since == 0 else _nonces(line, owner, [since - 1])[0]
     if nonce - before > MOST_SENT:
         raise HistoryUnavailable(

@@ -307,7 +307,7 @@ def _read_v3(
         to_signed(own[6]),
     )
     if found != (one.token0, one.token1, place.fee_pips, place.tick_lower, place.tick_upper):
-        raise _PositionUnreadable("it is not what it was when the agent started")
+        raise _PositionUnreadable("its pool or ticks differ from those at the start of the agent")
     if address_from_word(_bits(pool[0], 160)) != place.pool:
         raise _PositionUnreadable(f"the factory {ref.factory} does not know its pool {place.pool}")
     if _bits(slot0[0], 160) == 0:

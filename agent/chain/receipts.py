@@ -22,7 +22,7 @@ from agent.chain.rpc import (
     scrub,
 )
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.model import LiquidityAdded, PerpFill, Receipt, Transfer
+from agent.model import LiquidityAdded, PerpFill, PerpFunding, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 
@@ -33,6 +33,7 @@ TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
 POSITION_CHANGED = hex_data(
     keccak(text="PositionChanged(address,address,int256,int256,uint256,int256,int256,uint256)")
 )
+FUNDING_SETTLED = hex_data(keccak(text="FundingPaymentSettled(address,address,int256)"))
 INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
 DEPOSIT = hex_data(keccak(text="Deposit(address,uint256)"))
 WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
@@ -64,6 +65,7 @@ def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
         added=_added(logs),
         wrapped=tuple(wrap for log in logs if (wrap := _wrapped(log)) is not None),
         fills=tuple(fill for log in logs if (fill := _fill(log)) is not None),
+        funding=tuple(paid for log in logs if (paid := _funding(log)) is not None),
     )
 
 
@@ -104,11 +106,30 @@ def _fill(log: Log) -> PerpFill | None:
     topics = _topics(log, POSITION_CHANGED, 3)
     if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 192:
         return None
-    size_raw, quote_raw, fee_raw = (
-        int.from_bytes(data[at : at + 32], "big", signed=True) for at in (0, 32, 64)
+    size_raw, quote_raw, fee_raw, realised_raw = (
+        int.from_bytes(data[at : at + 32], "big", signed=True) for at in (0, 32, 64, 128)
     )
     return PerpFill(
-        _emitter(log), _address(topics[1]), _address(topics[2]), size_raw, quote_raw, fee_raw
+        _emitter(log),
+        _address(topics[1]),
+        _address(topics[2]),
+        size_raw,
+        quote_raw,
+        fee_raw,
+        realised_raw,
+    )
+
+
+def _funding(log: Log) -> PerpFunding | None:
+    """Return the FundingPaymentSettled event of a log entry."""
+    topics = _topics(log, FUNDING_SETTLED, 3)
+    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 32:
+        return None
+    return PerpFunding(
+        _emitter(log),
+        _address(topics[1]),
+        _address(topics[2]),
+        int.from_bytes(data, "big", signed=True),
     )
 
 
@@ -243,7 +264,7 @@ def _used(
     if count(high) <= nonce:
         return None
     if low < high - RECENT_BLOCKS and count(high - RECENT_BLOCKS) <= nonce:
-        low = high - RECENT_BLOCKS  # a node without old states can answer from here on
+        low = high - RECENT_BLOCKS  # a node without archive state can answer from here on
     elif low < high and count(low) > nonce:
         return None
     while high - low > 1:

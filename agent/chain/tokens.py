@@ -91,7 +91,7 @@ UNREADABLE = "0x" + "0" * 40
 
 @dataclass(frozen=True, slots=True)
 class ProxyRef:
-    """A proxy token: storage slot of its implementation, or the contract that answers
+    """A proxy, `token`: storage slot of its implementation, or the contract that answers
     implementation(), a beacon or the proxy. `first` is the implementation when the proxy was found.
     """
 

@@ -52,7 +52,7 @@ from agent.model import (
     QuarantinedItem,
     TokenSupply,
 )
-from agent.model.futures import MarginAccount
+from agent.model.futures import MARGIN_ACCOUNT, MarginAccount
 from agent.units import BPS, Token
 
 # --- Price feeds: decimals, latest round, bounds of the aggregator.
@@ -145,10 +145,6 @@ DEEP_WORDS = 1_000
 MAX_TICK = 887_272
 _POOL_GAS = 100_000
 _UINT160_MAX = 2**160 - 1
-
-
-FUTURES = "margin account"
-"""Name of the margin account among the quarantined items."""
 
 
 class PoolKind(Enum):
@@ -272,11 +268,11 @@ def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
         ]
     asked += [
         LensQuestion(
-            f"allowance of LP tokens to {spender}",
-            pair,
-            CallItem(pair, allowance_call(watch.owner, spender)),
+            f"allowance of {what} to {spender}",
+            token,
+            CallItem(token, allowance_call(watch.owner, spender)),
         )
-        for pair, spender in _lp_allowances(watch)
+        for what, token, spender in _single_allowances(watch)
     ]
     asked += [
         LensQuestion("storage of a pool", pool.address, item)
@@ -294,15 +290,19 @@ def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
     return asked
 
 
-def _lp_allowances(watch: SnapshotScope) -> list[tuple[str, str]]:
-    """(pair, spender) of every V2 position."""
-    if watch.lp_spender is None:
-        return []
-    return [
-        (ref.confirmed.contract, watch.lp_spender)
+def _single_allowances(watch: SnapshotScope) -> list[tuple[str, str, str]]:
+    """Return (description, token, spender) of every V2 position's LP tokens, and of the collateral
+    of futures.
+    """
+    found = [
+        ("LP tokens", ref.confirmed.contract, watch.lp_spender)
         for ref in watch.positions
-        if ref.confirmed.token_id is None
+        if ref.confirmed.token_id is None and watch.lp_spender is not None
     ]
+    if watch.perps is not None:
+        collateral = watch.perps.collateral
+        found.append((collateral.label, collateral.address, watch.perps.vault))
+    return found
 
 
 def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> LensItem:
@@ -438,10 +438,10 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             )
         else:
             lp.append(position)
-    for pair, spender in _lp_allowances(watch):
+    for _, token_address, spender in _single_allowances(watch):
         raw = value()
         if raw is not None:
-            allowances.append(Allowance(pair, spender, raw))
+            allowances.append(Allowance(token_address, spender, raw))
     fresh = {
         pool.address: _unwritten(pool, [next(left)[1] for _ in _written(pool)])
         for pool in watch.pools
@@ -456,7 +456,7 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         account = read_account(watch.perps, [answer for _, answer in left])
     futures_unknown = account if isinstance(account, str) else ""
     if watch.perps is not None and futures_unknown:
-        bad.append(QuarantinedItem(FUTURES, watch.perps.trader, futures_unknown))
+        bad.append(QuarantinedItem(MARGIN_ACCOUNT, watch.perps.trader, futures_unknown))
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),

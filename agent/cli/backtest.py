@@ -23,7 +23,6 @@ from agent.cli.whatif import (
     SpotMultiple,
     Stress,
 )
-from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -208,17 +207,13 @@ def backtest(
 ) -> None:
     """Back-tests the agent on recorded prices and simulated pools. Sends nothing.
 
-    With --futures-target also a futures book with funding and liquidations, beside the same book
-    held; without --target the book alone.
+    With --futures-target, or [futures] in the config, also a futures book with funding and
+    liquidations, beside the same book held; without --target the book alone.
     """
     from agent import app as api
 
     has_spot = bool(target) or config is not None or not futures_target
     if html is not None:
-        if not has_spot:
-            raise ConfigError(
-                "--html: a futures book alone has no page", "use --json, or add --target"
-            )
         api.check_report_path(html)
     file = api.prices_file(prices, sample)
     if sample and native and gas_prices is None and gas == FREE:
@@ -247,14 +242,14 @@ def backtest(
         portfolio = api.PortfolioOptions(
             config, target, band, every, destination, numeraire, native, names, decimals
         )
-        result = None
+        result = book_result = None
         document: dict[str, Any] = {}
         if has_spot:
             result = api.backtest(
                 file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
             )
             document = api.backtest_document(result)
-        if futures_target:
+        if futures_target or api.has_futures(config):
             book = api.FuturesBookOptions(
                 target=futures_target,
                 leverage=leverage,
@@ -267,13 +262,15 @@ def backtest(
                 stress=stress,
                 lot=lot,
                 venue=venue,
+                config=None if futures_target else config,
             )
             found = api.backtest_futures(
                 file, book, market, portfolio, funding=funding, spot=result, progress=progress
             )
             document["futures"] = api.futures_backtest_document(found)
-    if html is not None and result is not None:
-        document["report"] = [str(path) for path in api.write_report(result, html)]
+            book_result = found.result
+    if html is not None:
+        document["report"] = [str(path) for path in api.write_report(result, html, book_result)]
     emit(document, as_json, lambda: _show(document))
 
 
@@ -311,6 +308,8 @@ def _show(document: Document) -> None:
         _show_spot(document)
     if "futures" in document:
         show_book(document["futures"])
+        if "final_value" not in document:
+            show_report(document)
 
 
 def _show_spot(document: Document) -> None:
@@ -327,10 +326,15 @@ def _show_spot(document: Document) -> None:
     show_provenance(document)
 
 
-def show_provenance(document: Document) -> None:
-    """Print the files of the report, and the hashes and seed of the run."""
+def show_report(document: Document) -> None:
+    """Print the files of the report, if there is one."""
     if "report" in document:
         say(f"report: {document['report'][0]}, as data: {document['report'][1]}")
+
+
+def show_provenance(document: Document) -> None:
+    """Print the files of the report, and the hashes and seed of the run."""
+    show_report(document)
     say(
         f"config {document['config_hash'][:16]}, data {document['data_hash'][:16]},"
         f" seed {document['seed']}"

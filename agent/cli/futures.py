@@ -1,19 +1,35 @@
-"""Futures commands: positions, margin, funding. They read only."""
+"""Futures commands: positions, margin, funding; hedge, delegate and deleverage by the owner."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli.display.output import READING, cell, emit, err, out, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command
-from agent.errors import EXIT_OK, EXIT_REFUSED
+from agent.cli.money import open_for_command
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    PrintStyle,
+    Send,
+    Verbose,
+    Yes,
+    command,
+)
+from agent.cli.portfolio import confirmer, show_outcome
+from agent.errors import EXIT_OK, EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
+    from agent.app import Agent
+    from agent.app.agent import Confirm, Progress
     from agent.app.documents.futures import FuturesReport
     from agent.cli.display.output import Document
+    from agent.execution.step_context import StepOutcome
 
 
 @command(Heading.LOOK, 70)
@@ -28,25 +44,157 @@ def positions(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> N
 
 
 @command(Heading.LOOK, 80)
-def margin(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Shows the margin account beside its limits, and the orders that it asks for. Sends nothing."""
+def margin(
+    deposit: Annotated[
+        str | None, typer.Option("--deposit", help="Deposit this much collateral, in whole coins.")
+    ] = None,
+    withdraw: Annotated[
+        str | None, typer.Option("--withdraw", help="Withdraw this much free margin to the wallet.")
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the margin account beside its limits, and the orders that it asks for. Deposits or
+    withdraws margin.
+    """
+    from agent.app import futures_requests
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    document: Document = documents.margin_account(_read(config))
-    emit(document, as_json, lambda: futures_tables.show_margin(out, document))
-    raise typer.Exit(_known(document, as_json))
+    if deposit is not None and withdraw is not None:
+        raise ConfigError("--deposit and --withdraw cannot be combined", "use one of them")
+    amount = withdraw if deposit is None else deposit
+    if amount is None:
+        if send:
+            raise ConfigError("--send needs --deposit or --withdraw", "for example --deposit 100")
+        document: Document = documents.margin_account(_read(config))
+        emit(document, as_json, lambda: futures_tables.show_margin(out, document))
+        raise typer.Exit(_known(document, as_json))
+
+    def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
+        return futures_requests.move_margin(
+            agent,
+            amount,
+            deposits=deposit is not None,
+            send=send,
+            confirm=confirm,
+            progress=progress,
+        )
+
+    raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
+
+
+@command(Heading.TRADE, 60)
+def deleverage(
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="Leverage to reduce to, such as 2x; 0x closes every position."),
+    ] = None,
+    market: Annotated[
+        str | None,
+        typer.Option("--market", help="Reduce in this market only; without --to it is closed."),
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Reduces futures positions, all by the same share or in one market, under the same guards."""
+    from agent.app import futures_requests
+
+    def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
+        return futures_requests.deleverage(
+            agent, to, market, send=send, confirm=confirm, progress=progress
+        )
+
+    raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
+
+
+@command(Heading.TRADE, 70)
+def delegate(
+    end: Annotated[bool, typer.Option("--end", help="End the delegate's right to trade.")] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Lets the key of futures.delegate trade for the margin account. It can withdraw nothing."""
+    from agent.app import futures_requests
+
+    def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
+        return futures_requests.change_delegate(
+            agent, ends=end, send=send, confirm=confirm, progress=progress
+        )
+
+    raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
 
 
 @command(Heading.LOOK, 90)
-def funding(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Shows the funding of each market: daily rate, pending, and expected over 30 days."""
+def funding(
+    days: Annotated[
+        int, typer.Option("--days", min=1, max=3_660, help="Number of recorded days.")
+    ] = 7,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the funding of each market: daily rate, pending, and expected over 30 days.
+
+    Also what was paid or received today, and by day and market.
+    """
+    from agent import app as api
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    document: Document = documents.funding(_read(config))
+    with spinner(READING), api.open_agent(config) as agent:
+        document: Document = documents.funding(*api.futures_funding(agent, days))
     emit(document, as_json, lambda: futures_tables.show_funding(out, document))
     raise typer.Exit(_known(document, as_json))
+
+
+@command(Heading.TRADE, 35)
+def hedge(
+    asset: Annotated[str, typer.Argument(help="Asset that is above its target.")],
+    ratio: Annotated[
+        str, typer.Option("--ratio", help="Share of the excess to short; default: the config's.")
+    ] = "",
+    close: Annotated[bool, typer.Option("--close", help="Close the asset's hedge.")] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shorts part of an overweight asset instead of selling it, and compares the costs of both;
+    with --close buys the short back.
+    """
+    from agent.app import futures_requests
+
+    def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
+        return futures_requests.hedge(
+            agent, asset, ratio, close=close, send=send, confirm=confirm, progress=progress
+        )
+
+    raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
+
+
+def _carry_out(
+    config: Path,
+    act: Callable[[Agent, Confirm, Progress], StepOutcome],
+    style: PrintStyle,
+    send: bool,
+    yes: bool,
+) -> int:
+    """Carry out a request of the owner, print its outcome, and return the exit code."""
+    with open_for_command(config, send=send, yes=yes) as (agent, wait):
+        confirm = confirmer(agent, yes, wait, verbose=style.verbose)
+        outcome = act(agent, confirm, wait.update)
+        with wait.aside():
+            return show_outcome(outcome, agent, style, sent=send)
 
 
 def _read(config: Path) -> FuturesReport:

@@ -197,20 +197,7 @@ def show_pnl(console: Console, document: Document) -> None:
         f" {money(document['unrealised'])} {unit}."
     )
     for one in document["periods"]:
-        if one["by_hand"]["swaps"]:
-            by_hand = one["by_hand"]
-            say(
-                f"{one['from'][:10]}: {by_hand['swaps']} manual swaps changed"
-                f" {money(by_hand['effect'])}, not included above."
-            )
-        if one["hint"]:
-            console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
-        if (statistics := one["statistics"]) is not None:
-            message = statistics.get("missing") or ", ".join(
-                f"{name.replace('_', ' ')} {statistics[name]}"
-                for name in ("volatility", "sharpe", "max_drawdown")
-            )
-            say(f"{one['from'][:10]}: over {statistics['days']} days {message}.")
+        _show_period_notes(console, one, unit)
     if (tax := document["tax"]) is not None and tax["years"]:
         years = ", ".join(f"{year} {money(gain)}" for year, gain in tax["years"].items())
         limit = ""
@@ -228,6 +215,43 @@ def show_pnl(console: Console, document: Document) -> None:
         )
 
 
+def _show_period_notes(console: Console, one: Document, unit: str) -> None:
+    """Print manual swaps, futures, hint and statistics of a period."""
+    if one["by_hand"]["swaps"]:
+        by_hand = one["by_hand"]
+        say(
+            f"{one['from'][:10]}: {by_hand['swaps']} manual swaps changed"
+            f" {money(by_hand['effect'])}, not included above."
+        )
+    if (futures := one.get("futures")) is not None:
+        say(format_futures(one["from"][:10], futures, unit))
+    if one["hint"]:
+        console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
+    if (statistics := one["statistics"]) is not None:
+        message = statistics.get("missing") or ", ".join(
+            f"{name.replace('_', ' ')} {statistics[name]}"
+            for name in ("volatility", "sharpe", "max_drawdown")
+        )
+        say(f"{one['from'][:10]}: over {statistics['days']} days {message}.")
+
+
+def format_futures(day: str, found: Document, unit: str) -> str:
+    """Return the futures lines of a period, which sum to their profit."""
+    parts = f"price {money(found['price'])}, trading fees {_received(found['fees'])}"
+    text = (
+        f"{day}: futures made {money(found['profit'])} {unit} of the profit: {parts}, funding"
+        f" {_received(found['funding'])}; realised {money(found['realised'])}."
+    )
+    if found["transferred"] != "0":
+        text += f" {money(found['transferred'])} came into the margin account from outside."
+    return text
+
+
+def _received(paid: str) -> str:
+    """Return what was paid as a result: negative if paid."""
+    return money(paid.removeprefix("-") if paid.startswith("-") or paid == "0" else f"-{paid}")
+
+
 def show_values(console: Console, document: Document) -> None:
     """Print the costs of past steps, and weights over time; nothing while the ledger is empty."""
     spent = [(row["step"], row["cost"]) for row in document["steps"] if row["cost"] is not None]
@@ -235,6 +259,12 @@ def show_values(console: Console, document: Document) -> None:
         made = table("Costs", ("step",), ("fees", "impact", "gas", "total"))
         for step, cost in spent:
             made.add_row(step, *(brief(cost[name]) for name in ("fees", "impact", "gas", "total")))
+        console.print(made)
+    traded = [(row["step"], row["futures"]) for row in document["steps"] if "futures" in row]
+    if traded:
+        made = table("Futures, settled", ("step",), ("fees", "funding paid", "realised"))
+        for step, lines in traded:
+            made.add_row(step, *(brief(lines[name]) for name in ("fees", "funding", "realised")))
         console.print(made)
     if document["values"]:
         symbols = list(
@@ -268,6 +298,14 @@ def show_journal(console: Console, document: Document) -> None:
                 cell(f"{one['account']}:{one['token']}"),
                 amount(decimal_text(int(one["raw"]), one["decimals"]), 8),
                 "" if one["value"] is None else money(one["value"]),
+            )
+        for one in entry.get("futures", ()):
+            value = money(one["value"]) if one["value"] else ""
+            made.add_row(
+                "",
+                cell(f"futures:{one['symbol']}, {one['event']}"),
+                amount(one["amount"], 8),
+                value,
             )
     console.print(made)
 

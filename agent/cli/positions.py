@@ -512,6 +512,10 @@ def show_strategies(console: Console, document: Document) -> None:
     console.print(performance)
     for one in document["strategies"]:
         console.print(holdings(one, unit))
+        if weights := one.get("futures"):
+            named = ", ".join(f"{symbol} {_share(bps)}" for symbol, bps in weights.items())
+            state = "no futures while paused" if one["state"] == "paused" else "futures"
+            console.print(cell(f"{one['name']}: {state}, targets {named} of its target notional"))
         if one["why"]:
             console.print(cell(f"{one['name']} is {one['state']}: {one['why']}", "yellow"))
     if document["fault"]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app import Agent
-    from agent.app.editing import EditReport
+    from agent.app.settings.editing import EditReport
     from agent.execution.step_context import StepOutcome
 
 
@@ -134,8 +134,8 @@ def import_profile(
     sends nothing.
     """
     from agent import app as api
-    from agent.app import editing
     from agent.app.documents import owner, plans
+    from agent.app.settings import editing
 
     answerable = yes or interactive()  # before the spinner uses the terminal
     with spinner("Reading the chain") as wait:
@@ -254,8 +254,8 @@ def edit(
     Nothing is sent without --send; a run uses the new config at its next cycle. Without a terminal
     it only shows the change, unless --yes.
     """
-    from agent.app import editing
     from agent.app.documents import owner, plans
+    from agent.app.settings import editing
     from agent.cli.portfolio import confirmer
     from agent.config.edits import apply_changes, parse_changes
 

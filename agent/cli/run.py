@@ -220,6 +220,9 @@ def paper(
     native: Annotated[
         str, typer.Option("--native", help="Native coins for gas, with --value or --start.")
     ] = "1",
+    margin: Annotated[
+        str, typer.Option("--margin", help="Start with this collateral in the margin account.")
+    ] = "",
     as_json: AsJson = False,
     log_format: LogLines = None,
     record: Record = None,
@@ -227,7 +230,8 @@ def paper(
     """Paper-trades like run --send: on exact pools of the next block, with a wallet and ledger of
     its own.
 
-    It starts with the real wallet's balances, or with --value or --start. Its ledger is in paper.db
+    It starts with the real wallet's balances and margin account, or with --value, --start and
+    --margin. Its ledger is in paper.db
     beside the live store; status, history, explain, pnl and export show it with --paper. Without
     --once it runs until stopped. Sends no alerts.
     """
@@ -235,7 +239,7 @@ def paper(
 
     clock = api.StoppableClock()
     opened = api.open_paper(
-        config, api.PaperStart(value, start, native), clock=clock, record=record
+        config, api.PaperStart(value, start, native, margin), clock=clock, record=record
     )
     note(BANNER)
 

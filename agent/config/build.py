@@ -14,6 +14,7 @@ from agent.config.liquidity import build_positions
 from agent.config.orders import build_orders, build_pace
 from agent.config.presets import ETHEREUM
 from agent.config.schema import AssetTable, Config, HubTable
+from agent.config.signals import build_signals
 from agent.config.strategies import StrategyTable, strategy_as_portfolio
 from agent.config.template import render
 from agent.config.triggers import build_policy_trigger, build_trigger, is_zone
@@ -259,6 +260,8 @@ def build_split(config: Config) -> CapitalSplit | None:
         return None
     policy, assets = build_policy(config), config.portfolio.assets
     address = {asset.symbol: asset.address for asset in assets}
+    markets = () if config.futures is None else config.futures.markets
+    base = {market.symbol: market.name for market in markets}
     found = []
     for table in config.strategies:
         strategy_policy = _strategy_policy(config, policy, table)
@@ -283,6 +286,7 @@ def build_split(config: Config) -> CapitalSplit | None:
                 strategy_policy.cooldown_s,
                 table.floor,
                 health,
+                futures_bps=tuple((base[symbol], bps) for symbol, bps in table.futures.items()),
             )
         )
     return CapitalSplit(tuple(found), Threshold(config.split.absolute, config.split.relative))
@@ -300,7 +304,7 @@ def with_allocators(
     strategies = []
     for strategy in split.strategies:
         table = strategy_as_portfolio(config.portfolio, tables[strategy.name])
-        weights = build_weights(table, portfolio, folder)
+        weights = build_weights(table, portfolio, folder, build_signals(config))
         if weights is not None and weights.method is AllocationMethod.FIXED:
             weights = None
         strategies.append(replace(strategy, allocator=weights))

@@ -179,6 +179,7 @@ ShareOrOff = Annotated[
 DurationOrOff = Annotated[
     int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))
 ]
+GasPrice = Annotated[int, BeforeValidator(_relay(lambda v: parse_gas_price_wei(v, "value")))]
 GasPriceOrOff = Annotated[
     int | None, BeforeValidator(_or_off(_relay(lambda v: parse_gas_price_wei(v, "value"))))
 ]

@@ -1,16 +1,33 @@
-"""[futures]: contracts of the venue, markets with target weights, and limits of the futures layer."""
+"""[futures]: the venue with its contracts or its agent, markets with target weights, and limits of the
+futures layer.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from agent.config.fields import Address, ConfigTable, Duration, Share, ShareOrOff, to_value_error
+from agent.config.fields import (
+    Address,
+    ConfigTable,
+    Duration,
+    DurationOrOff,
+    GasPrice,
+    KeyringName,
+    PlainDecimal,
+    Share,
+    ShareOrOff,
+    Variable,
+    to_value_error,
+)
 from agent.errors import ConfigError
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget
-from agent.units import BPS, Token, parse_share_bps
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy
+from agent.policy.futures.targets import FuturesTrigger
+from agent.units import BPS, Token, parse_raw, parse_share_bps
 
 if TYPE_CHECKING:
     from agent.config.schema import Config
@@ -23,6 +40,8 @@ MOST_SLIPPAGE_BPS = 500
 """5 % between the index and an order's bound; emergency orders have MOST_EMERGENCY_BPS."""
 MOST_EMERGENCY_BPS = 2_000
 LONGEST_INDEX_AGE_S = 86_400
+LONGEST_HORIZON_S = 365 * 86_400
+"""Longest time over which expected funding and hedges count."""
 
 
 def _signed_share(value: object) -> int:
@@ -40,16 +59,37 @@ SignedShare = Annotated[int, BeforeValidator(_signed_share)]
 """A share with its unit, negative for a short."""
 
 
-class FuturesMarketTable(ConfigTable):
-    """One market: its virtual base token, its index feed's aggregator, and its share of the futures
-    notional. `asset` is the portfolio's token with the same price.
+if TYPE_CHECKING:
+    TriggerName = str
+else:
+    TriggerName = Literal[tuple(trigger.value for trigger in FuturesTrigger)]
+
+
+class MarketTable(ConfigTable):
+    """One market of a venue that knows it by its symbol, and its share of the futures notional.
+    `asset` is the portfolio's token with the same price.
     """
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
-    base: Address
     asset: str | None = None
-    aggregator: Address
     weight: SignedShare
+
+    @property
+    def name(self) -> str:
+        """Name of the market at the venue."""
+        return self.symbol
+
+
+class FuturesMarketTable(MarketTable):
+    """A market of Perpetual Protocol v2: its virtual base token, and its index feed's aggregator."""
+
+    base: Address
+    aggregator: Address
+
+    @property
+    def name(self) -> str:
+        """Address of the base token."""
+        return self.base
 
 
 class FuturesLimitsTable(ConfigTable):
@@ -69,6 +109,9 @@ class FuturesLimitsTable(ConfigTable):
     max_basis: Share
     index_age: Duration
     max_reduction_per_day: ShareOrOff = 2 * BPS
+    max_top_up_per_day: ShareOrOff = BPS // 10
+    emergency_gas_price: GasPrice | None = None
+    emergency_gas_per_day: PlainDecimal | None = None
 
     @model_validator(mode="after")
     def _sane(self) -> FuturesLimitsTable:
@@ -99,10 +142,50 @@ class FuturesLimitsTable(ConfigTable):
         return self
 
 
-class FuturesTable(ConfigTable):
-    """The futures layer. `account` is the trader whose margin account is read (missing: the
-    wallet), `collateral` the symbol of the asset that margin is deposited in.
+class HedgeTable(ConfigTable):
+    """Hedges in place of sales: `ratio` of an overweight is shorted if that is cheaper than its sale by
+    `min_saving` of the value hedged over `horizon`, after which a hedge is closed. `tax_rate` is the
+    tax on realised gains, `capital_cost` the yearly cost of the margin tied up.
     """
+
+    ratio: Share = BPS // 2
+    horizon: Duration
+    min_saving: Share
+    tax_rate: Share
+    capital_cost: Share
+
+    @model_validator(mode="after")
+    def _sane(self) -> HedgeTable:
+        if not 0 < self.ratio <= BPS:
+            raise ValueError(f"ratio: {self.ratio / 100:g}%; write above 0% and at most 100%")
+        if not 0 < self.horizon <= LONGEST_HORIZON_S:
+            raise ValueError(f"horizon: {self.horizon}s; write above 0s and at most 365d")
+        for key in ("min_saving", "tax_rate", "capital_cost"):
+            if getattr(self, key) > BPS:
+                raise ValueError(f"{key}: {getattr(self, key) / 100:g}%; write at most 100%")
+        return self
+
+
+class FuturesLayerTable(ConfigTable):
+    """What [futures] has at every venue. `account` is the trader whose margin account is read
+    (missing: the wallet), `collateral` the symbol of the asset that margin is counted in,
+    `funding_horizon` the time over which expected funding counts (missing: off). The
+    triggers in `ask` act only in a step that a person started.
+    """
+
+    account: Address | None = None
+    collateral: str
+    leverage: Share
+    band: ShareOrOff
+    leverage_band: ShareOrOff = None
+    ask: list[TriggerName] = Field(default_factory=list)
+    funding_horizon: DurationOrOff = None
+    limits: FuturesLimitsTable
+    hedge: HedgeTable | None = None
+
+
+class FuturesTable(FuturesLayerTable):
+    """The futures layer on Perpetual Protocol v2."""
 
     venue: Literal["perpetual_protocol_v2"]
     clearing_house: Address
@@ -112,12 +195,8 @@ class FuturesTable(ConfigTable):
     market_registry: Address
     config: Address
     delegate_approval: Address
-    account: Address | None = None
-    collateral: str
-    leverage: Share
-    band: ShareOrOff
+    delegate: Address | None = None
     markets: list[FuturesMarketTable] = Field(min_length=1, max_length=MOST_MARKETS)
-    limits: FuturesLimitsTable
 
     @property
     def contracts(self) -> dict[str, str]:
@@ -140,11 +219,71 @@ class FuturesTable(ConfigTable):
         return named
 
 
+class HyperliquidTable(FuturesLayerTable):
+    """The futures layer on Hyperliquid. The agent key trades for the account and cannot withdraw; its
+    sources are those of the wallet's key, and without one nothing is sent.
+    """
+
+    venue: Literal["hyperliquid"]
+    url: SecretStr | None = None
+    url_env: Variable | None = None
+    network: Literal["mainnet", "testnet"]
+    agent_name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    agent_keystore: str | None = None
+    agent_key_env: Variable | None = None
+    agent_keyring: KeyringName | None = None
+    markets: list[MarketTable] = Field(min_length=1, max_length=MOST_MARKETS)
+
+    @model_validator(mode="after")
+    def _usable(self) -> HyperliquidTable:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give exactly one of url and url_env")
+        names = ("agent_keystore", "agent_key_env", "agent_keyring")
+        if len(given := [name for name in names if getattr(self, name)]) > 1:
+            raise ValueError(
+                f"more than one source of the agent key ({', '.join(given)}); keep one"
+            )
+        if find_spec("hyperliquid") is None:
+            raise ValueError(
+                "venue hyperliquid needs the package hyperliquid-python-sdk; pip install"
+                " 'trimtab[hyperliquid]'"
+            )
+        return self
+
+    @property
+    def address(self) -> str:
+        """URL of the venue. Raises ConfigError if the variable is not set."""
+        if self.url is not None:
+            return self.url.get_secret_value()
+        if value := os.environ.get(self.url_env or ""):
+            return value
+        raise ConfigError(
+            f"futures.url_env: environment variable {self.url_env} is not set",
+            f"export {self.url_env} before starting",
+        )
+
+    @property
+    def key_name(self) -> str | None:
+        """Name of the source of the agent key; None without one."""
+        names = ("agent_keystore", "agent_key_env", "agent_keyring")
+        return next((name for name in names if getattr(self, name)), None)
+
+    @property
+    def contracts(self) -> dict[str, str]:
+        """Names of the contracts by address: none."""
+        return {}
+
+
+AnyFuturesTable = Annotated[FuturesTable | HyperliquidTable, Field(discriminator="venue")]
+"""[futures] of one of the venues."""
+
+
 def require_futures(config: Config) -> None:
     """Raise ValueError naming the field if [futures] contradicts itself or the portfolio."""
     table = config.futures
     if table is None:
         return
+    _require_keys(table, config)
     symbols = [asset.symbol for asset in config.portfolio.assets]
     choices = f"choose from {', '.join(symbols)}, or add it with a target of 0%"
     if table.collateral not in symbols:
@@ -154,7 +293,7 @@ def require_futures(config: Config) -> None:
         earlier = table.markets[:number]
         if market.symbol in [one.symbol for one in earlier]:
             raise ValueError(f"{key}: given twice; each market once")
-        if market.base in [one.base for one in earlier]:
+        if isinstance(market, FuturesMarketTable) and market.name in [one.name for one in earlier]:
             raise ValueError(f"{key}.base: {market.base} is given twice; each market once")
         if market.asset is not None and market.asset not in symbols:
             raise ValueError(f"{key}.asset: {market.asset!r} is not an asset; {choices}")
@@ -163,17 +302,74 @@ def require_futures(config: Config) -> None:
                 f"{key}.weight: {market.weight / 100:g}% is beyond futures.limits.max_position of"
                 f" {table.limits.max_position / 100:g}%; lower it, or raise the limit"
             )
+    for field, bps in (
+        ("futures.limits.spot_multiple", table.limits.spot_multiple),
+        ("limits.futures_notional", config.limits.futures_notional),
+    ):
+        if bps == 0:
+            raise ValueError(f'{field}: 0x allows no futures; write above 0x, or "off"')
     total = sum(abs(market.weight) for market in table.markets)
-    if total != BPS:
+    if total != BPS and (total or table.leverage):
         raise ValueError(
             f"futures.markets: absolute weights sum to {total / 100:g}%, not 100%;"
             f" {'add' if total < BPS else 'take away'} {abs(BPS - total) / 100:g}%"
         )
+    _require_horizon_and_hedges(table)
     if table.leverage > table.limits.max_leverage:
         raise ValueError(
             f"futures.leverage: {_share_text(table.leverage, 'x')} is above"
             f" futures.limits.max_leverage of {_share_text(table.limits.max_leverage, 'x')}; lower"
             " it, or raise the limit"
+        )
+
+
+def _require_keys(table: FuturesTable | HyperliquidTable, config: Config) -> None:
+    """Raise ValueError if the account would be its own delegate, or no agent key could sign."""
+    if isinstance(table, HyperliquidTable):
+        if config.wallet.mode == "propose":
+            raise ValueError(
+                'futures.venue: "hyperliquid" needs a key that signs here; write wallet.mode ='
+                ' "sign"'
+            )
+    elif table.delegate is not None and table.delegate == (table.account or config.wallet.address):
+        raise ValueError(
+            f"futures.delegate: {table.delegate} is the account itself; give the key that may trade"
+            " for it, or omit it"
+        )
+
+
+def _require_horizon_and_hedges(table: FuturesTable | HyperliquidTable) -> None:
+    """Raise ValueError for a funding horizon out of range, and for hedges without a market of their
+    own for an asset.
+    """
+    if table.funding_horizon is not None and not 0 < table.funding_horizon <= LONGEST_HORIZON_S:
+        raise ValueError(
+            f"futures.funding_horizon: {table.funding_horizon}s; write above 0s and at most 365d,"
+            ' or "off"'
+        )
+    if table.hedge is None:
+        return
+    named = [market.asset for market in table.markets if market.asset is not None]
+    if not named:
+        raise ValueError(
+            "futures.hedge: no market has an asset; add asset to one of [[futures.markets]], or remove"
+            " [futures.hedge]"
+        )
+    if twice := [asset for asset in named if named.count(asset) > 1]:
+        raise ValueError(
+            f"futures.markets: two markets have the asset {twice[0]!r}; keep it in the one that hedges"
+        )
+
+
+def require_hedge_market(config: Config, symbol: str) -> None:
+    """Raise ConfigError unless a market has the asset of this symbol."""
+    markets = [] if config.futures is None else config.futures.markets
+    named = [market.asset for market in markets if market.asset is not None]
+    if symbol not in named:
+        choices = f"choose from {', '.join(named)}" if named else "none has an asset yet"
+        raise ConfigError(
+            f"hedge: {symbol} has no futures market",
+            f'{choices}, or add asset = "{symbol}" to its market in [[futures.markets]]',
         )
 
 
@@ -186,14 +382,14 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
         return None
     limits = table.limits
     return FuturesPolicy(
-        tuple(FuturesTarget(market.base, market.weight) for market in table.markets),
+        tuple(FuturesTarget(market.name, market.weight) for market in table.markets),
         table.leverage,
         table.band or 0,
         FuturesLimits(
             max_leverage_bps=limits.max_leverage,
             max_utilisation_bps=limits.max_utilisation,
             max_position_bps=limits.max_position,
-            spot_multiple_bps=limits.spot_multiple or 0,
+            spot_multiple_bps=_spot_multiple_bps(config),
             stress_move_bps=limits.stress_move or 0,
             slippage_bps=limits.slippage,
             hysteresis_bps=limits.hysteresis,
@@ -202,10 +398,40 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
             max_basis_bps=limits.max_basis,
             index_age_s=limits.index_age,
             reduction_per_day_bps=limits.max_reduction_per_day or 0,
+            emergency_gas_price_wei=limits.emergency_gas_price or 0,
+            emergency_gas_per_day_wei=parse_raw(
+                limits.emergency_gas_per_day or "0", 18, "futures.limits.emergency_gas_per_day"
+            ),
+            top_up_per_day_bps=limits.max_top_up_per_day,
         ),
         tokens[table.collateral].address,
         table.account or config.wallet.address,
+        leverage_band_bps=table.leverage_band or 0,
+        ask=tuple(dict.fromkeys(table.ask)),
+        vault=table.vault if isinstance(table, FuturesTable) else "",
+        delegate=(table.delegate if isinstance(table, FuturesTable) else None) or "",
+        funding_horizon_s=table.funding_horizon or 0,
+        hedge=_hedge_policy(table.hedge),
     )
+
+
+def _hedge_policy(table: HedgeTable | None) -> HedgePolicy | None:
+    if table is None:
+        return None
+    return HedgePolicy(
+        table.ratio, table.horizon, table.min_saving, table.tax_rate, table.capital_cost
+    )
+
+
+def _spot_multiple_bps(config: Config) -> int:
+    """Return the tighter one of futures.limits.spot_multiple and limits.futures_notional; zero if
+    both are off.
+    """
+    given = (
+        None if config.futures is None else config.futures.limits.spot_multiple,
+        config.limits.futures_notional,
+    )
+    return min((bps for bps in given if bps), default=0)
 
 
 def _share_text(bps: int, unit: str) -> str:

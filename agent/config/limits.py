@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         native_top_up: str | None
         min_trade: str | None
         lp_max_weight: int | None
+        futures_notional: int | None
         balance_jump_wait: int | None
         max_weight: dict[str, int] | None
         i_accept: list[str]
@@ -89,6 +90,7 @@ else:
         ),
         **_ROWS,
         max_weight=(MaxWeight | None, None),
+        futures_notional=(ShareOrOff, None),
         i_accept=(list[str], Field(default_factory=list)),
     )
 

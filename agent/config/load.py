@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from agent.config.build import build_policy, build_split
+from agent.config.futures import HyperliquidTable
 from agent.config.schema import Config
 from agent.errors import ConfigError
 from agent.policy.triggers import rules
@@ -327,6 +328,24 @@ def key_source(loaded: LoadedConfig) -> keys.KeySource:
     )
 
 
+def agent_key_source(loaded: LoadedConfig) -> keys.KeySource:
+    """Return the source of the futures venue's agent key. Raises ConfigError if none is configured."""
+    table = loaded.config.futures
+    if isinstance(table, HyperliquidTable):
+        if table.agent_keystore is not None:
+            return keys.KeystoreFile(
+                loaded.path.parent / table.agent_keystore, "TRIMTAB_AGENT_PASSWORD"
+            )
+        if table.agent_key_env is not None:
+            return keys.KeyEnv(table.agent_key_env)
+        if table.agent_keyring is not None:
+            return keys.KeyringEntry(*table.agent_keyring.split("/"))
+    raise ConfigError(
+        "futures: no agent key, so no order can be signed",
+        "set agent_keystore, agent_keyring or agent_key_env",
+    )
+
+
 # --- Messages of validation errors, in place of pydantic's: field with the name of its asset, value,
 # and remedy.
 
@@ -471,7 +490,9 @@ def _name(entry: object) -> str:
 
 
 def _kinds_of(table: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(table.model_fields["kind"].annotation) if "kind" in table.model_fields else ()
+    """Return the kinds, or the venue, that a table of a union is chosen by."""
+    names = [name for name in ("kind", "venue") if name in table.model_fields]
+    return tuple(kind for name in names for kind in get_args(table.model_fields[name].annotation))
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

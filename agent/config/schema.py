@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -26,7 +26,7 @@ from agent.config.fields import (
     Variable,
     Weight,
 )
-from agent.config.futures import FuturesTable, require_futures
+from agent.config.futures import AnyFuturesTable, require_futures
 from agent.config.limits import LimitsTable, require_accepted, require_max_weight
 from agent.config.liquidity import LpPositionTable, LpTable, require_usable
 from agent.config.orders import (
@@ -39,6 +39,7 @@ from agent.config.orders import (
 )
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
 from agent.config.service import AlertsTable, RecordTable, ServiceTable
+from agent.config.signals import SignalTable, require_signals
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
 from agent.config.weights import WeightsTable, require_weights
@@ -436,7 +437,7 @@ class AssetTable(HubTable, OrderKeys):
 
     `reserve` is an amount in whole coins that is not managed. `rebasing` is the largest daily
     change of the balance without a transfer, of rebasing and interest-bearing tokens. `band`
-    replaces the trigger's. Orders are in agent/config/orders.py. `native` is no key of the file: it
+    replaces the trigger's. Orders are in agent/config/orders.py. `native` is not a key of the file: it
     is set where the file has address = "native", and `address` is then the wrapped token's.
     """
 
@@ -554,6 +555,9 @@ class StoreTable(ConfigTable):
     url: str
 
 
+SignalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
+
+
 class Config(ConfigTable):
     """The whole file."""
 
@@ -569,7 +573,8 @@ class Config(ConfigTable):
     store: StoreTable
     strategies: list[StrategyTable] = Field(default_factory=list)
     split: SplitTable | None = None
-    futures: FuturesTable | None = None
+    futures: AnyFuturesTable | None = None
+    signals: dict[SignalName, SignalTable] = Field(default_factory=dict)
     service: ServiceTable = Field(default_factory=ServiceTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)
     tax: TaxTable | None = None
@@ -589,6 +594,7 @@ class Config(ConfigTable):
             require_strategy_orders,
             require_native_top_up,
             require_futures,
+            require_signals,
             require_accepted,
         ):
             check(self)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from agent.config.fields import ConfigTable, Duration, Share, Weight
+from agent.config.futures import SignedShare
 from agent.config.triggers import TriggerTable, is_zone
 from agent.config.weights import WeightsTable, require_weights
 from agent.units import BPS
@@ -75,6 +76,7 @@ class StrategyTable(ConfigTable):
     share: Share
     floor: Share
     weights: dict[str, Weight] | None = None
+    futures: dict[str, SignedShare] = Field(default_factory=dict)
     allocator: Literal["equal"] | WeightsTable | None = None
     trigger: TriggerTable | None = None
     destination: Literal["target", "band", "halfway"] | None = None
@@ -94,6 +96,10 @@ class StrategyTable(ConfigTable):
             )
         if self.weights is not None and (total := sum(self.weights.values())) != BPS:
             raise ValueError(f"{self.name}: weights sum to {total / 100:g}%, not 100%")
+        if (total := sum(map(abs, self.futures.values()))) > BPS:
+            raise ValueError(
+                f"{self.name}: absolute futures weights sum to {total / 100:g}%; write at most 100%"
+            )
         if not 0 < self.share <= BPS:
             raise ValueError(f"{self.name}: share is above 0% and at most 100%")
         if self.floor > self.share:
@@ -159,7 +165,29 @@ def require_strategies(config: Config) -> None:
                 raise ValueError(
                     f"strategies.{strategy.name}: {str(error).replace('weights.', 'allocator.', 1)}"
                 ) from None
+    _require_markets(config)
     _require_no_wallet_settings(config)
+
+
+def _require_markets(config: Config) -> None:
+    """Raise ValueError if futures weights of a strategy have no market, or their total no band."""
+    table = config.futures
+    for strategy in config.strategies:
+        field = f"strategies.{strategy.name}.futures"
+        if not strategy.futures:
+            continue
+        if table is None:
+            raise ValueError(f"{field}: the config has no [futures]; add it, or remove the weights")
+        markets = [market.symbol for market in table.markets]
+        if unknown := [symbol for symbol in strategy.futures if symbol not in markets]:
+            raise ValueError(
+                f"{field}: {unknown[0]} is not a futures market; choose from {', '.join(markets)}"
+            )
+        if "leverage_band" not in table.model_fields_set:
+            raise ValueError(
+                "futures.leverage_band: missing; strategies change the total notional: write for"
+                ' example "20%", or "off"'
+            )
 
 
 def strategy_as_portfolio(table: PortfolioTable, strategy: StrategyTable) -> PortfolioTable:

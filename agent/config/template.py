@@ -189,6 +189,7 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # share = "60%"                    # of the capital; all sum to 100%
 # floor = "10%"                    # of the capital: its minimum under the health rule
 # weights = {{ WETH = "70%", USDC = "30%" }}   # of its own capital; or allocator = "equal"
+# futures = {{ WETH = "-50%" }}      # signed shares of its target notional, with [futures]
 # health = {{ sharpe = 0.5, recover = 0.8, window = "30d", period = "30d", recover_period = "30d" }}   # or "off"
 # [split]
 # relative = "20%"                 # of a share: drift at which the split of capital is restored
@@ -199,8 +200,12 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # clearing_house = "0x…"           # likewise vault, account_balance, exchange, market_registry, config, delegate_approval
 # account = "0x…"                  # whose margin account; without it the wallet's
 # collateral = "{numeraire}"              # asset that margin is deposited in
+# On Hyperliquid instead: venue = "hyperliquid", url, network, agent_name and agent_keystore, markets by symbol alone
 # leverage = "2x"                  # gross notional per account value
 # band = "5%"                      # drift of a market's weight, in points, that triggers; "off": none does
+# leverage_band = "20%"            # drift of the gross notional, as a share of its target, that triggers
+# ask = ["leverage"]               # triggers that only alert, and act in trimtab rebalance --send
+# funding_horizon = "7d"           # expected funding over it is a cost, and a position that pays it counts as overweight; "off"
 # [[futures.markets]]
 # symbol = "WETH"
 # base = "0x…"                     # the market's virtual base token; aggregator = "0x…" is its index feed's
@@ -217,7 +222,13 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # emergency_distance = "5%"        # distance to liquidation below which half of a position is closed
 # max_basis = "2%"                 # distance of mark and index above which nothing is opened
 # max_reduction_per_day = "2x"     # notional that reductions close in 24 h per account value, emergencies apart
+# max_top_up_per_day = "10%"       # collateral deposited in 24 h before anything is reduced, of spot; "0%": none
 # index_age = "1h"                 # age of the index above which nothing is traded
+# [futures.hedge]                  # shorts part of an overweight instead of selling it, where that is cheaper
+# ratio = "50%"                    # of the overweight; its market needs asset
+# horizon = "30d"                  # expected holding time, after which a hedge is closed
+# min_saving = "0.5%"              # of the hedged value, by which the short has to be cheaper
+# tax_rate = "25%"                 # on gains by the lots of [tax]; capital_cost = "4%" is a year's, on margin tied up
 
 [store]
 url = "sqlite:///trimtab.db"
@@ -240,6 +251,7 @@ cooldown = "6h"                    # minimum time between two alerts of one caus
 
 
 MOST_COLUMNS = 140
+FUTURES_NOTIONAL = "gross notional of [futures] per spot value, beside futures.limits.spot_multiple"
 MAX_WEIGHT_LINE = (
     '# max_weight = { any = "60%" }     # of the portfolio, for any asset but the numeraire, or by'
     ' name: { any = "60%", WETH = "50%" }'
@@ -267,7 +279,7 @@ def _triggers() -> str:
 
 
 def _allocators() -> str:
-    shown = (AllocationMethod.FIXED, AllocationMethod.RISK_PARITY)
+    shown = (AllocationMethod.FIXED, AllocationMethod.RISK_PARITY, AllocationMethod.SIGNAL)
     return ", ".join(method.value for method in AllocationMethod if method not in shown)
 
 
@@ -544,10 +556,14 @@ def apply_template(text: str, template: PortfolioTemplate) -> str:
         policy[key] = value if isinstance(value, str) else _inline(value)
     for key, value in template.limits.items():
         limits[key] = value
+    if template.futures is not None:
+        bound = tomlkit.item(f"{template.futures}x")
+        limits.add("futures_notional", bound.comment(FUTURES_NOTIONAL))
+        bound.trivia.comment_ws = " " * 10
     config = tomlkit.dumps(document)
     if template.weights:
         config = config.replace(ALLOCATOR_ANCHOR, f"{_allocator(template)}\n{ALLOCATOR_ANCHOR}", 1)
-    return f"# Template: {template.name}, {template.about}.\n{_futures(template)}{config}"
+    return f"# Template: {template.name}, {template.about}.\n{config}"
 
 
 def _allocator(template: PortfolioTemplate) -> str:
@@ -555,17 +571,6 @@ def _allocator(template: PortfolioTemplate) -> str:
     todo = f"# Before anything is traded: {template.todo}.\n" if template.todo else ""
     about = "# Targets are chosen from data; those above are the starting values (docs/weights.md)."
     return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
-
-
-def _futures(template: PortfolioTemplate) -> str:
-    if template.futures is None:
-        return ""
-    return (
-        f"# Its bound on futures is {template.futures} times spot value in notional. Templates configure"
-        " no futures:\n"
-        "# nothing reads this; see [futures].   futures_notional ="
-        f' "{template.futures}x"\n'
-    )
 
 
 def _table(document: TOMLDocument, name: str) -> Table:

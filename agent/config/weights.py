@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -21,6 +23,7 @@ from agent.model import (
     TokenSupply,
     WeightLimit,
 )
+from agent.model.signals import SignalSettings
 from agent.units import BPS, floor_int, format_duration, safe_label
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ _OF_DATA = {
     AllocationNeeds.SUPPLIES: ("max_age", "supplies"),
     AllocationNeeds.VOLATILITIES: _OF_RETURNS,
     AllocationNeeds.CORRELATIONS: _OF_RETURNS,
+    AllocationNeeds.PRICES: (*_OF_RETURNS, "signal"),
 }
 if TYPE_CHECKING:
     MethodName = str
@@ -70,6 +74,7 @@ class WeightsTable(ConfigTable):
     cap: Share | None = None
     limits: dict[str, WeightLimitTable] = Field(default_factory=dict)
     supplies: str | None = None
+    signal: str | None = None
 
     @property
     def method(self) -> AllocationMethod:
@@ -86,7 +91,9 @@ class WeightsTable(ConfigTable):
         if unknown:
             raise ValueError(f"{unknown[0]}: belongs to other kinds than {self.kind}; remove it")
         missing = [
-            key for key in (*_ALWAYS, *_OF_RETURNS) if key in keys and getattr(self, key) is None
+            key
+            for key in (*_ALWAYS, *_OF_RETURNS, "signal")
+            if key in keys and getattr(self, key) is None
         ]
         if missing:
             raise ValueError(
@@ -181,10 +188,13 @@ def require_weights(table: PortfolioTable) -> None:
 
 
 def build_weights(
-    table: PortfolioTable, portfolio: Portfolio, folder: Path
+    table: PortfolioTable,
+    portfolio: Portfolio,
+    folder: Path,
+    signals: Mapping[str, SignalSettings] = MappingProxyType({}),
 ) -> AllocatorConfig | None:
-    """Build the allocator by token address. Raises ConfigError, also for the file of supplies, whose
-    path is relative to `folder`.
+    """Build the allocator by token address; `signals` are those of the config. Raises ConfigError,
+    also for the file of supplies, whose path is relative to `folder`.
     """
     weights = table.weights
     if weights is None:
@@ -210,6 +220,7 @@ def build_weights(
             WeightLimit(tokens[symbol], *weight_bounds(weights, symbol)) for symbol in free
         ),
         supplies=tuple(supplies),
+        signal=None if weights.signal is None else signals[weights.signal],
     )
 
 
@@ -230,9 +241,11 @@ def weights_text(table: PortfolioTable) -> str:
     if weights is None or weights.method is AllocationMethod.FIXED:
         return "the targets, fixed"
     free = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
-    choice = f"{weights.kind}, chosen every {format_duration(weights.every or 0)}"
+    name = weights.kind if weights.signal is None else f"{weights.kind} {weights.signal}"
+    choice = f"{name}, chosen every {format_duration(weights.every or 0)}"
     if weights.step and weights.window:
-        choice += f" from returns of {format_duration(weights.step)}"
+        what = "returns" if weights.signal is None else "prices"
+        choice += f" from {what} of {format_duration(weights.step)}"
         choice += f" over {format_duration(weights.window)}"
     parts = [choice]
     if weights.min_history:

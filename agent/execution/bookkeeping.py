@@ -23,29 +23,38 @@ from agent.execution.settlement import (
     trade_turnover,
 )
 from agent.execution.step_context import StepReaders
+from agent.margin import account as margin
 from agent.model import (
     Collect,
     Entry,
     EntryKind,
     ExternalTransaction,
+    FuturesEntry,
+    FuturesFill,
     Intent,
     IntentKind,
     IntentState,
     LpAction,
     LpV2Position,
     LpV3Position,
+    MarginReading,
+    MarketReading,
     Plan,
     Provide,
     Rebalance,
+    Receipt,
+    SettledFunding,
     StepInput,
     UnsignedTx,
     Valuation,
     ValuedHolding,
     Withdraw,
 )
+from agent.model.futures import MarginDeposit, MarginWithdrawal, PerpOrder
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.cash_flows.balance_changes import token_label
+from agent.policy.futures.exposure import margin_fault, margin_holdings
 from agent.policy.liquidity import valuation as liquidity
 from agent.ports import (
     AllocationJournal,
@@ -171,14 +180,81 @@ def derive_entry(
         return _liquidity(change, grant.action, intent, owner, prices, counted, principal)
     if intent.kind is IntentKind.PAYOUT:
         return entries.payout_entry(change, prices, counted)
+    if intent.kind is IntentKind.FUTURES and receipt.status == 1:
+        made = _futures_effect(basis, receipt, prices)
+        match None if grant.futures is None else grant.futures.action:
+            case PerpOrder():
+                return entries.futures_entry(change, prices, counted, made)
+            case MarginDeposit() | MarginWithdrawal():
+                return entries.margin_entry(change, prices, counted, made)
+            case _:  # a delegate: gas alone
+                return entries.trade_entry(change, prices, counted, {})
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
     return entries.trade_entry(change, prices, counted, _fees(grant, intent, counted), kind)
 
 
+def _futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> FuturesEntry | None:
+    """Return what a receipt's events say about the account of the step; None without an account."""
+    account, policy = basis.snapshot.futures, basis.futures
+    if account is None or policy is None:
+        return None
+    symbols = {market.market: market.symbol for market in account.markets}
+    own = (account.quote.address, policy.account)
+    return FuturesEntry(
+        policy.collateral,
+        account.settlement_raw,
+        prices.of(policy.collateral),
+        tuple(
+            FuturesFill(
+                fill.market,
+                symbols.get(fill.market, fill.market),
+                fill.size_raw,
+                abs(fill.quote_raw),
+                fill.fee_raw,
+                fill.realised_raw,
+            )
+            for fill in receipt.fills
+            if (fill.clearing_house, fill.trader) == own
+        ),
+        tuple(
+            SettledFunding(paid.market, symbols.get(paid.market, paid.market), paid.paid_raw)
+            for paid in receipt.funding
+            if (paid.clearing_house, paid.trader) == own
+        ),
+    )
+
+
+def margin_reading(step: StepInput) -> MarginReading | None:
+    """Return the reading of the margin account at the step's block; None without a known account."""
+    account = step.snapshot.futures
+    if account is None:
+        return None
+    pending = {one.market: one.funding_pending_raw for one in account.positions}
+    return MarginReading(
+        account.settlement_raw,
+        account.collateral_raw,
+        account.realised_raw,
+        margin.unrealised_raw(account),
+        tuple(
+            MarketReading(
+                market.market,
+                market.symbol,
+                account.size_raw(market.market),
+                margin.position_value_raw(market, account.size_raw(market.market)),
+                pending.get(market.market, 0),
+                market.funding_daily,
+            )
+            for market in account.markets
+        ),
+    )
+
+
 def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     """Return the value of all holdings of the ledger at the step's block; None while a balance, a
-    price or a position is unknown.
+    price, a position or the margin account is unknown.
     """
+    if margin_fault(step):
+        return None
     balances = balance_changes.balances_of(step.snapshot)
     targets = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
     if any(token not in balances or prices.of(token) is None for token in targets):
@@ -190,7 +266,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     except Refused:
         return None
     reserved = _reserved(step, balances)
-    held = []
+    held, in_margin = [], margin_holdings(step)
     for token in (*targets, NATIVE):
         price = prices.of(token) or Fraction(0)
         held.append(
@@ -201,11 +277,10 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
                 price,
                 targets.get(token, 0),
                 reserved.get(token, 0),
+                margin_reading(step) if token in in_margin else None,
             )
         )
-    value = sum(
-        ((holding.wallet_raw + holding.lp_raw) * holding.price for holding in held), Fraction(0)
-    )
+    value = sum((holding.total_raw * holding.price for holding in held), Fraction(0))
     return Valuation(
         step.snapshot.head.number, step.snapshot.head.timestamp_s, quantize(value), tuple(held)
     )

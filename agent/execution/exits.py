@@ -36,6 +36,26 @@ TRADE_SIGNER_RULES = frozenset(
 """Signer rules about the traded assets; not about nonce, fees, chain, time, kind, recipient or
 spender.
 """
+FUTURES_SIGNER_RULES = frozenset(
+    f"signer.{rule}"
+    for rule in (
+        "action",
+        "amount",
+        "approval",
+        "approval_amount",
+        "bound",
+        "contract",
+        "emergency",
+        "index_age",
+        "market",
+        "reduce_only",
+        "size",
+        "spender",
+        "tokens",
+        "trader",
+    )
+)
+"""Signer rules about one futures action; not about nonce, fees, chain, time or kind."""
 BUDGET_GUARDS = frozenset(
     (
         "daily_loss",
@@ -160,6 +180,14 @@ def concerns_trade(why: Refused) -> bool:
     guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
     return isinstance(why, UnsendableTransaction | ExitRefused) or (
         bool(guards) and guards <= TRADE_SIGNER_RULES
+    )
+
+
+def concerns_futures(why: Refused) -> bool:
+    """True if the simulation, the token or a signer rule refused the futures action itself."""
+    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
+    return isinstance(why, UnsendableTransaction | ExitRefused) or (
+        bool(guards) and guards <= FUTURES_SIGNER_RULES
     )
 
 

@@ -7,7 +7,13 @@ from dataclasses import replace
 
 from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution.submitter import ReorgHandler, SubmissionEvent, Submitter, guard_refusal
+from agent.execution.submitter import (
+    ReorgHandler,
+    SubmissionEvent,
+    Submitter,
+    guard_refusal,
+    open_transactions,
+)
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
@@ -93,9 +99,10 @@ class TxReplacer:
 
         Raises Refused above the ceiling or the gas caps, OperatorNeeded if its simulation fails.
         """
-        submitter, settings = self._submitter, self._submitter.settings
+        submitter, granted = self._submitter, self._journal.grant(pending.id)
+        ceiling_wei, _ = submitter.settings.ceilings_of(granted)
         tx = cancel_transaction(
-            pending.tx, submitter.signer.address, submitter.sender.head(), settings.max_fee_wei
+            pending.tx, submitter.signer.address, submitter.sender.head(), ceiling_wei
         )
         simulation = submitter.sender.simulate(tx, submitter.signer.address)
         if not simulation.ok:
@@ -108,13 +115,13 @@ class TxReplacer:
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
         now_s = simulation.head.timestamp_s
         most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending)
-        if settings.max_fee_wei is not None:
+        if ceiling_wei is not None:
             # A cancel that the initial gas budget cannot pay may cost up to the owner's ceiling.
-            most_wei = max(most_wei, tx.gas * settings.max_fee_wei)
+            most_wei = max(most_wei, tx.gas * ceiling_wei)
         self._require_gas_caps(tx, pending, most_wei, now_s)
-        grant = _cancel_grant(
-            now_s, max(self._journal.grant(pending.id).deadline_s, now_s), most_wei
-        )
+        grant = _cancel_grant(now_s, max(granted.deadline_s, now_s), most_wei)
+        if granted.is_emergency:  # its cancel must outbid it
+            grant = replace(grant, futures=granted.futures)
         note = pending.note
         if pending.kind is not IntentKind.CANCEL:
             note = f"cancel of {pending.note}: {why}"
@@ -129,7 +136,7 @@ class TxReplacer:
         tx = with_bumped_fees(
             pending.tx,
             head,
-            _bump_ceiling_wei(self._submitter.settings.max_fee_wei),
+            _bump_ceiling_wei(self._submitter.settings.ceilings_of(granted)[0]),
             most_wei // pending.tx.gas,
         )
         simulation = self._submitter.simulate(tx, pending.deadline_s, granted)
@@ -184,7 +191,9 @@ class TxReplacer:
         """Enforce the gas caps, per transaction and per day of chain time. One transaction per
         nonce is mined, so only the most expensive one counts.
         """
-        worst_wei, day_wei = _max_cost_wei(tx), self._submitter.settings.gas_per_day_wei
+        granted = self._journal.grant(pending.id)
+        worst_wei = _max_cost_wei(tx)
+        _, day_wei = self._submitter.settings.ceilings_of(granted)
         if worst_wei > most_wei:
             raise guard_refusal(
                 "gas_cost",
@@ -202,7 +211,9 @@ class TxReplacer:
             for intent in self._journal.unbooked()
             if intent.receipt is not None
         )
-        total_wei = self._submitter.budgets.history(now_s).gas_24h_wei + unbooked_wei + worst_wei
+        history = self._submitter.budgets.history(now_s)
+        spent_wei = history.emergency_gas_24h_wei if granted.is_emergency else history.gas_24h_wei
+        total_wei = spent_wei + unbooked_wei + worst_wei
         if total_wei > day_wei:
             raise guard_refusal(
                 "gas_per_day",
@@ -297,7 +308,7 @@ class Reconciler:
         state.
         """
         self._rewinder.run()
-        open_before = self._journal.open_intents()
+        open_before = open_transactions(self._journal)
         for intent in open_before:
             if intent.state is IntentState.PLANNED:
                 self._submitter.drop(intent, "the process ended before signing")
@@ -311,7 +322,7 @@ class Reconciler:
         """Drop unsent intents and cancel pending ones; return them in their new state. For a kill
         switch at hard, which is read again before each cancel is sent.
         """
-        open_before = self._journal.open_intents()
+        open_before = open_transactions(self._journal)
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
             self._cancel_at(nonce, why)
         self.run(may_send=True)
@@ -378,7 +389,7 @@ class Reconciler:
             )
         unfinished = [
             intent
-            for intent in self._journal.open_intents()
+            for intent in open_transactions(self._journal)
             if intent.state is not IntentState.MINED
         ]
         for intent in unfinished:

@@ -33,7 +33,8 @@ from agent.model import (
     Transfer,
     Withdraw,
 )
-from agent.model.futures import PerpOrder
+from agent.model.futures import FuturesGrant, PerpOrder
+from agent.planning.futures_step import moved_raw
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.cash_flows import balance_changes
 from agent.ports import BalanceJournal, BudgetJournal, Journal, StepJournal, StepStorage
@@ -205,47 +206,79 @@ def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
     return {coin if payout.token == NATIVE else payout.token: payout.raw}
 
 
-# --- Cost of a futures order: its fill by the receipt against the index of the snapshot.
+# --- Cost of a futures action: a fill by the receipt against the index of the snapshot, and moved
+# collateral against the granted amount.
 
 
-def book_futures_order(
+def book_futures_action(
     store: StepStorage, intent: Intent, basis: StepInput, native_price: Price, chain_s: int
 ) -> Value:
     """Book a mined futures transaction, including a reverted one, and return its loss in numeraire
-    base units: gas, fee, and what the fill was worse than the index.
+    base units: gas, fee, what the fill was worse than the index, and collateral that the wallet
+    paid above a deposit or did not receive of a withdrawal.
 
-    The turnover of a reduction outside of emergencies is its notional at the index, for its budget.
-    An order without a fill of exactly its size counts as filled at its bound: an endpoint that
-    hides an event hides no loss.
+    The turnover of a reduction outside of emergencies is its notional at the index, for its budget,
+    that of a deposit the deposited collateral. An order without a fill of exactly its size counts
+    as filled at its bound: an endpoint that hides an event hides no loss. A venue beside the chain
+    may fill a part, which alone counts.
     """
     receipt, granted = intent.receipt, store.journal.grant(intent.id).futures
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     lost, turnover = receipt.gas_cost_wei * native_price, Fraction(0)
-    order = None if granted is None or receipt.status != 1 else granted.action
-    if granted is not None and isinstance(order, PerpOrder):
-        market = granted.account.market(order.market)
-        fair = abs(order.size_raw) * market.index
-        paid, fee_raw = (
-            order.bound_raw,
-            ceil_int(order.bound_raw * Fraction(market.fee_ppm, margin.PPM)),
-        )
-        if (fill := order_fill(order, receipt)) is not None:
-            paid, fee_raw = abs(fill.quote_raw), fill.fee_raw
-        worse = paid - fair if order.size_raw > 0 else fair - paid
+    if granted is not None and receipt.status == 1:
         unit = Fraction(granted.account.quote.unit, basis.portfolio.numeraire.unit)
-        lost += (max(Fraction(0), worse) + fee_raw) / unit
-        turnover = fair / unit if order.is_reduce_only and not granted.is_emergency else turnover
+        if isinstance(granted.action, PerpOrder):
+            is_partly = intent.tx.is_venue_order
+            cost, moved = _order_cost(granted.action, granted, receipt, is_partly=is_partly)
+        else:
+            cost, moved = _collateral_cost(granted, receipt, basis)
+        lost, turnover = lost + cost / unit, moved / unit
     store.budgets.book(intent, turnover, lost, receipt.gas_cost_wei, chain_s)
     return lost
 
 
-def order_fill(order: PerpOrder, receipt: Receipt) -> PerpFill | None:
-    """Return the one fill of an order by its receipt; None if no event has its market and size."""
+def _order_cost(
+    order: PerpOrder, granted: FuturesGrant, receipt: Receipt, *, is_partly: bool
+) -> tuple[Value, Value]:
+    """Return the cost of an order and the notional that its budget counts, quote base units."""
+    market, size_raw = granted.account.market(order.market), order.size_raw
+    paid, fee_raw = (
+        order.bound_raw,
+        ceil_int(order.bound_raw * Fraction(market.fee_ppm, margin.PPM)),
+    )
+    if (fill := order_fill(order, receipt, is_partly=is_partly)) is not None:
+        size_raw, paid, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
+    fair = abs(size_raw) * market.index
+    worse = paid - fair if order.size_raw > 0 else fair - paid
+    counts = order.is_reduce_only and not granted.is_emergency
+    return max(Fraction(0), worse) + fee_raw, fair if counts else Fraction(0)
+
+
+def _collateral_cost(
+    granted: FuturesGrant, receipt: Receipt, basis: StepInput
+) -> tuple[Value, Value]:
+    """Return what the wallet has less than the granted amount, and the deposit that its budget
+    counts, quote base units.
+    """
+    expected_raw, unit = moved_raw(granted.action), granted.account.settlement_raw
+    collateral = "" if basis.futures is None else basis.futures.collateral
+    lacks_raw = expected_raw - receipt.net(basis.snapshot.owner).get(collateral, 0)
+    return Fraction(max(0, lacks_raw) * unit), Fraction(max(0, -expected_raw) * unit)
+
+
+def order_fill(order: PerpOrder, receipt: Receipt, *, is_partly: bool) -> PerpFill | None:
+    """Return the one fill of an order by its receipt; None if no event has its market and size, or
+    a part of its size with `is_partly`.
+    """
     fills = [
         fill
         for fill in receipt.fills
-        if (fill.market, fill.size_raw) == (order.market, order.size_raw)
+        if fill.market == order.market
+        and (
+            fill.size_raw == order.size_raw
+            or (is_partly and 0 < Fraction(fill.size_raw, order.size_raw) < 1)
+        )
     ]
     return fills[0] if len(fills) == 1 else None
 
@@ -442,7 +475,7 @@ def settle_mined(
         coin, at_s = basis.portfolio.wrapped_native, _chain_s(snapshot, own)
         native = prices.get(coin, Fraction(0))
         if intent.kind is IntentKind.FUTURES:
-            book_futures_order(store, intent, basis, native, at_s)
+            book_futures_action(store, intent, basis, native, at_s)
             continue
         if intent.kind is IntentKind.LIQUIDITY:
             after = None if before is None else snapshot

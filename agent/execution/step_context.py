@@ -20,6 +20,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
+from agent.model.futures import HedgeComparison
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import conditional_orders, exits, quarantine
@@ -209,7 +210,8 @@ class StepOutcome:
 
     `after` is the snapshot read after the swap. `verdicts` are those of a refusal outside a plan's
     guards; the guards' own are in the plan. `exits_tried` are tokens of exits already sold or
-    skipped: what follows them is confirmed separately.
+    skipped: what follows them is confirmed separately. `hedged` are the comparisons of hedges that
+    the step has opened.
     """
 
     step_id: str
@@ -222,6 +224,14 @@ class StepOutcome:
     after: StepInput | None = None
     verdicts: tuple[Verdict, ...] = ()
     exits_tried: tuple[str, ...] = ()
+    hedged: tuple[HedgeComparison, ...] = ()
+
+    @property
+    def comparisons(self) -> tuple[HedgeComparison, ...]:
+        """Comparisons of sale and hedge: of opened hedges, then those of the plan for other assets."""
+        opened = {one.token for one in self.hedged}
+        planned = () if self.plan is None else self.plan.comparisons
+        return (*self.hedged, *(one for one in planned if one.token not in opened))
 
     @property
     def decision(self) -> Decision:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 
 from agent import codec
 from agent.chain.own_positions import find_unsolicited_positions
@@ -23,9 +24,12 @@ from agent.model import (
     StepInput,
     TaxState,
 )
+from agent.model.signals import SignalAnswer
 from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
 from agent.policy import risk, step_input, targets
+from agent.policy.futures_targets import margin_growth
 from agent.policy.gradual_execution import MILLION
+from agent.policy.signals import signal_requests
 from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import accounting, capital, netting
 from agent.policy.triggers import rules
@@ -35,6 +39,7 @@ from agent.ports import (
     GradualExecutionJournal,
     PositionJournal,
     PriceJournal,
+    SignalSource,
     StepStorage,
     StrategyJournal,
 )
@@ -85,13 +90,17 @@ def _record_strategy_states(
     configured = () if step.split is None else step.split.strategies
     strategies = {strategy.name: strategy for strategy in configured}
     states, points = [], {}
+    held = [capital.holdings_value(dict(book.holdings), prices) for book in books.sleeves]
+    futures = margin_growth(step, sum(held, Fraction(0)))
     for book in books.sleeves:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
         unit = accounting.unit_value(
             capital.holdings_value(dict(book.holdings), prices), book.units
         )
-        noted = capital.update_unit_index(book.state, strategies[book.name], unit, prices, now_s)
+        noted = capital.update_unit_index(
+            book.state, strategies[book.name], unit, prices, now_s, futures
+        )
         point = NavPoint(now_s, noted.unit, noted.index)
         states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
         points[book.name] = point
@@ -185,14 +194,39 @@ def read_memory(
     store: StepStorage,
     tax: TaxState | None = None,
     untradable: Iterable[ScreenedToken] = (),
+    signals: SignalSource | None = None,
 ) -> StepMemory:
-    """Return the store's memory at the block of `bare`, which has snapshot, config and budgets."""
+    """Return the store's memory at the block of `bare`, which has snapshot, config and budgets, and
+    the answers of the `signals` that are due.
+    """
     chosen, balances = store.allocations.newest(), store.balances.expected()
     ledger = store.ledger.balances(bare.snapshot.head.number)
     strategies = read_strategies(bare, store)
     choices = {} if strategies is None else dict(strategies.choices)
     prices = _recorded_prices(bare, store.prices, chosen, choices)
-    return StepMemory(prices, chosen, balances, ledger, strategies, tax, tuple(untradable))
+    return StepMemory(
+        prices,
+        chosen,
+        balances,
+        ledger,
+        strategies,
+        tax,
+        tuple(untradable),
+        _answers(bare, prices, chosen, choices, signals),
+    )
+
+
+def _answers(
+    bare: StepInput,
+    prices: tuple[PricePoint, ...],
+    chosen: Allocation | None,
+    choices: Mapping[str, Allocation],
+    signals: SignalSource | None,
+) -> tuple[SignalAnswer, ...]:
+    if signals is None:
+        return ()
+    step = replace(bare, history=replace(bare.history, prices=prices, allocation=chosen))
+    return signals.answers(signal_requests(step, choices))
 
 
 def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | None:

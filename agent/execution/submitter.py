@@ -34,7 +34,8 @@ from agent.ports import Approval, BudgetJournal, Clock, Grant, Journal, Sender, 
 class SubmissionSettings:
     """Settings of submission and waiting. `confirmations` counts the transaction's own block.
 
-    `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off). A
+    `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off), those
+    of `emergency` are the ceilings of positions closed ahead of their liquidation. A
     transaction pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None:
     never). The chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts
     as late; after `final_timeout_s` a mined one is left to the next reconciliation.
@@ -47,6 +48,13 @@ class SubmissionSettings:
     max_fee_wei: int | None
     bump_after_s: float | None = None
     gas_per_day_wei: int | None = None
+    emergency: tuple[int | None, int | None] = (None, None)
+
+    def ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
+        """Return the most per unit of gas and in 24 h, wei, for a granted transaction."""
+        if grant.is_emergency:
+            return self.emergency
+        return self.max_fee_wei, self.gas_per_day_wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +324,7 @@ class Submitter:
 
     def unfinished(self) -> list[Intent]:
         """Return open transactions whose nonce has no mined transaction of ours."""
-        intents = self.journal.open_intents()
+        intents = open_transactions(self.journal)
         mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
         return [intent for intent in intents if intent.tx.nonce not in mined]
 
@@ -405,6 +413,11 @@ class Submitter:
         return winner
 
 
+def open_transactions(journal: Journal) -> list[Intent]:
+    """Return the open intents that go to the chain, oldest first."""
+    return [intent for intent in journal.open_intents() if not intent.tx.is_venue_order]
+
+
 def only_undoes(grant: Grant) -> bool:
     """True if the grant only permits a cancel, or setting an allowance to zero."""
     return grant.kind is IntentKind.CANCEL or (
@@ -455,7 +468,7 @@ def signable_nonces(journal: Journal) -> dict[int, int | None]:
     """
     expected = journal.expected_nonce()
     tips: dict[int, int | None] = {} if expected is None else {expected: None}
-    for intent in journal.open_intents():
+    for intent in open_transactions(journal):
         if intent.state in _SIGNED_STATES:
             nonce = intent.tx.nonce
             tips[nonce] = max(tips.get(nonce) or 0, intent.tx.max_priority_fee_wei or 0)

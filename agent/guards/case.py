@@ -37,9 +37,13 @@ from agent.model import (
     TopUp,
     Verdict,
 )
+from agent.model.futures import AccountAction, DelegateChange, MarginDeposit
 from agent.planning.gas import approval_gas_units
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchase, withdrawals
+from agent.policy.futures.emergency import step_fee_ceiling_wei
+from agent.policy.futures.exposure import margin_value
+from agent.policy.futures.targets import FuturesTrigger
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import (
     LiquidityExposure,
@@ -156,8 +160,8 @@ class GuardCase:
         """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
         MissingData.
 
-        Such a plan is an exit, a withdrawal of liquidity, a reduction of futures, or gas money for
-        either.
+        Such a plan is an exit, a withdrawal of liquidity, a deposit of margin or a reduction of
+        futures, or gas money for either.
         """
         if self.plan.futures is not None:
             return self.reduces_futures()
@@ -165,15 +169,46 @@ class GuardCase:
             return not self.plan.actions and self.turnover() == 0
         return self.is_sell_only() or self._only_withdraws()
 
-    def reduces_futures(self) -> bool:
-        """True if the plan only sends futures orders, each of which makes a position smaller."""
-        plan, account = self.plan, self.step.snapshot.futures
-        if plan.futures is None or account is None or plan.legs or plan.actions:
+    def needs_no_gas(self) -> bool:
+        """True if the plan only sends orders to a futures venue beside the chain."""
+        account = self.step.snapshot.futures
+        return self.plan.futures is not None and account is not None and not account.is_on_chain
+
+    def ends_hedges(self) -> bool:
+        """True if the plan only buys back open hedges; the costs of their end were counted at their
+        opening.
+        """
+        plan, policy = self.plan.futures, self.step.futures
+        if plan is None or policy is None or plan.account_actions or not plan.orders:
             return False
-        orders = plan.futures.orders
+        open_raw = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
+        return all(0 < one.size_raw <= open_raw.get(one.market, 0) for one in plan.orders)
+
+    def ends_delegate(self) -> bool:
+        """True if the plan does nothing but end the right of a delegate."""
+        futures = self.plan.futures
+        return futures is not None and all(
+            isinstance(action, DelegateChange) and not action.is_allowed
+            for action in futures.actions or (None,)
+        )
+
+    def reduces_futures(self) -> bool:
+        """True if the plan only deposits margin, ends a delegate, or sends futures orders of which
+        each makes a position smaller.
+        """
+        plan, account = self.plan, self.step.snapshot.futures
+        if plan.futures is None or plan.legs or plan.actions:
+            return False
+        if self.ends_delegate():
+            return True
+        orders, others = plan.futures.orders, plan.futures.account_actions
+        if account is None or not all(map(_lowers_risk, others)):
+            return False
         markets = {order.market for order in orders}
-        return len(markets) == len(orders) > 0 and all(
-            order.is_reduce_only and is_reduction(account, order) for order in orders
+        return (
+            bool(orders or others)
+            and len(markets) == len(orders)
+            and all(order.is_reduce_only and is_reduction(account, order) for order in orders)
         )
 
     def is_sell_only(self) -> bool:
@@ -210,10 +245,14 @@ class GuardCase:
         """Return the tokens whose price sources may refuse the plan; None: all of them. Raises
         MissingData.
 
-        An exit depends on the tokens that it trades, the numeraire, and the native coin for gas.
+        An exit depends on the tokens that it trades, the numeraire, and the native coin for gas;
+        orders that only reduce futures on none, as the venue's own index bounds them. A crash that
+        the pools' averages follow late must not hold back the escape from a liquidation.
         """
         if not self.is_risk_reducing():
             return None
+        if self._needs_no_spot_price():
+            return set()
         portfolio = self.step.portfolio
         legs, actions = self.plan.legs, self.plan.actions
         return {
@@ -222,6 +261,16 @@ class GuardCase:
             *(token for leg in legs for token in (leg.token_in, leg.token_out)),
             *(token for action in actions for token in (action.token0, action.token1)),
         }
+
+    def _needs_no_spot_price(self) -> bool:
+        """True for reductions of futures; not for a deposit, nor for what the spot value demands."""
+        futures = self.plan.futures
+        return (
+            futures is not None
+            and (not futures.account_actions or self.ends_delegate())
+            and futures.trigger != FuturesTrigger.SPOT_MULTIPLE.value
+            and self.reduces_futures()
+        )
 
     def counted_turnover(self) -> Fraction:
         """Return the turnover that limits count. Raises MissingData.
@@ -329,8 +378,8 @@ class GuardCase:
             raise MissingData(history.unknown)
 
     def total(self) -> Fraction:
-        """Return the value of investable balances and confirmed liquidity positions, at reference
-        prices. Raises MissingData.
+        """Return the value of investable balances, confirmed liquidity positions and margin, at
+        reference prices. Raises MissingData.
         """
         free = sum(
             (
@@ -339,11 +388,11 @@ class GuardCase:
             ),
             Fraction(0),
         )
-        return free + self.lp_value()
+        return free + self.lp_value() + margin_value(self.step, self.prices)
 
     def blocked_value(self) -> Fraction:
         """Return the value of assets with blocked exits, which `total` excludes. An asset without a
-        price counts as nothing.
+        price counts as zero.
         """
         return sum(
             (
@@ -436,9 +485,18 @@ class GuardCase:
 
     def worst_gas_wei(self) -> int:
         """Return the largest gas cost of the transactions: gas limits (GAS_MARGIN times the
-        estimate) at the fee cap, which is never above limits.gas_price.
+        estimate) at the fee cap, which is never above limits.gas_price, or in an emergency of
+        futures its own ceiling.
         """
-        return ceil_int(self.gas_units() * GAS_MARGIN) * native_coin.worst_price_wei(self.step)
+        ceiling_wei = step_fee_ceiling_wei(self.step, self.plan)
+        price_wei = native_coin.price_below_wei(self.step, ceiling_wei)
+        return ceil_int(self.gas_units() * GAS_MARGIN) * price_wei
+
+
+def _lowers_risk(action: AccountAction) -> bool:
+    return isinstance(action, MarginDeposit) or (
+        isinstance(action, DelegateChange) and not action.is_allowed
+    )
 
 
 def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:

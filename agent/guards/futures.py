@@ -1,9 +1,10 @@
-"""Guards of futures orders: bounds and age of the index, basis, the whole state after the orders, and
-the daily budget of reductions.
+"""Guards of futures actions: bounds and age of the index, basis, the whole state after them, moves of
+margin, and the daily budgets of deposits and reductions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -17,10 +18,21 @@ from agent.guards.case import (
 )
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
-from agent.margin.state import after_fill_at_bound, breaches, is_reduction, margin_state
-from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount
-from agent.policy.futures.decide import quote_per_numeraire
-from agent.policy.futures.targets import emergency_orders
+from agent.margin.state import after_action, breaches, is_reduction, margin_state
+from agent.model import AdjustFutures
+from agent.model.futures import (
+    DelegateChange,
+    FuturesAction,
+    FuturesPlan,
+    FuturesPolicy,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+)
+from agent.policy.futures.decide import quote_per_numeraire, trades_for_another
+from agent.policy.futures.exposure import margin_value
+from agent.policy.futures.targets import REDUCING, emergency_orders, triggered
 from agent.units import BPS, Value, decimal_text
 
 
@@ -48,6 +60,8 @@ def index_age(case: GuardCase) -> GuardMeasurement:
     ]
     if any(age_s < 0 for age_s, _ in ages):
         return GuardMeasurement("an index from the future", False)
+    if not ages:
+        return GuardMeasurement("no market is ordered or held", True)
     age_s, symbol = max(ages)
     most_s = policy.limits.index_age_s
     return GuardMeasurement(
@@ -92,39 +106,105 @@ def basis(case: GuardCase) -> GuardMeasurement:
 
 
 def futures_state(case: GuardCase) -> GuardMeasurement:
-    """Require that the account after all orders, each filled at its bound, keeps every limit, or
-    that every order reduces a position.
+    """Require that the account after all actions, each order filled at its bound, keeps every limit,
+    or that every action deposits or reduces a position.
     """
     plan, policy, account = _layer(case)
-    if not plan.orders:
-        return GuardMeasurement("no order", False)
+    if not plan.actions:
+        return GuardMeasurement("no action", False)
     if case.reduces_futures():
-        return GuardMeasurement("every order reduces", True)
+        return GuardMeasurement("every action reduces or deposits", True)
+    if all(isinstance(action, DelegateChange) for action in plan.actions):
+        return GuardMeasurement("no position and no margin changes", True)
     after = account
-    for order in plan.orders:
-        if order.is_reduce_only and not is_reduction(after, order):
+    for action in plan.actions:
+        if _opens_by_reduction(after, action):
             return GuardMeasurement("a reduction that opens", False)
-        after = after_fill_at_bound(after, order)
-    spot_value = case.total() * quote_per_numeraire(case.step)
+        after = after_action(after, action)
+    spot_value = _spot_value(case)
     broken = breaches(margin_state(after, policy.limits), policy.limits, spot_value)
     if broken:
         text = "; ".join(f"{one.limit} {one.measured} of {one.allowed}" for one in broken)
         return GuardMeasurement(text, False)
     leverage = margin.leverage(after)
     return GuardMeasurement(
-        f"{'unknown' if leverage is None else f'{float(leverage):.2f}x'} after the orders", True
+        f"{'unknown' if leverage is None else f'{float(leverage):.2f}x'} after the plan", True
     )
+
+
+def _opens_by_reduction(account: MarginAccount, action: FuturesAction) -> bool:
+    """True for an order that claims to reduce and would not."""
+    return (
+        isinstance(action, PerpOrder)
+        and action.is_reduce_only
+        and not is_reduction(account, action)
+    )
+
+
+def margin_move(case: GuardCase) -> GuardMeasurement:
+    """Require the account's own key for deposits, withdrawals and delegates, no deposit above what
+    the wallet can spend, no withdrawal above the free margin, and the configured delegate.
+    """
+    if case.ends_delegate() and not trades_for_another(case.step):
+        return GuardMeasurement("the end of a delegate", True)
+    plan, policy, account = _layer(case)
+    if not plan.account_actions:
+        return GuardMeasurement("no margin is moved", True)
+    if not account.is_on_chain:
+        return GuardMeasurement("a venue beside the chain", False)
+    if trades_for_another(case.step):
+        return GuardMeasurement(f"a delegate of {policy.account}", False)
+    portfolio, unit = case.step.portfolio, account.settlement_raw
+    token = portfolio.token(policy.collateral)
+    for action in plan.account_actions:
+        match action:
+            case DelegateChange(delegate, is_allowed):
+                if is_allowed and delegate != policy.delegate:
+                    return GuardMeasurement(f"the delegate {delegate}", False)
+                continue
+            case MarginDeposit(raw):
+                asset = next(one for one in portfolio.assets if one.token == token)
+                most_raw, source = case.investable(asset), "in the wallet"
+            case MarginWithdrawal(raw):
+                most_raw, source = margin.free_raw(account) // unit, "of free margin"
+        if not 0 < raw <= most_raw:
+            amount, most = (decimal_text(max(0, one), token.decimals) for one in (raw, most_raw))
+            return GuardMeasurement(f"{amount} of {most} {token.label} {source}", False)
+    return GuardMeasurement("within wallet, free margin and delegate", True)
+
+
+def top_up_budget(case: GuardCase) -> GuardMeasurement:
+    """Return the collateral deposited in 24 h, with this plan, per value of the spot portfolio: a
+    manipulated mark must not drain the wallet into the account (T12). Owner deposits pass.
+    """
+    plan, policy, account = _layer(case)
+    most = policy.limits.top_up_per_day_bps
+    if most is None:
+        return GuardMeasurement("not measured", True, "off")
+    limit = f"{most / 100:g} % of the spot portfolio"
+    if _by_owner(case) or not plan.top_up_raw:
+        return GuardMeasurement("no top-up", True, limit)
+    case.require_known_day()
+    unit = quote_per_numeraire(case.step)
+    deposited = case.step.history.topped_up_24h * unit + plan.top_up_raw * account.settlement_raw
+    total = _spot_value(case)
+    text = "all of it" if total <= 0 else _percent(deposited / total)
+    return GuardMeasurement(text, deposited * BPS <= most * total, limit)
 
 
 def reduction_budget(case: GuardCase) -> GuardMeasurement:
     """Return the notional that reductions close in 24 h, with this plan, per account value: a mark
-    that is pushed again and again must not bleed the account (T12). Emergencies are apart.
+    that is pushed again and again must not bleed the account (T12). Apart are emergencies, the
+    owner's reductions, and what the index alone demands: in a crash a broken limit must not wait for
+    the next day.
     """
     plan, policy, account = _layer(case)
     most = Fraction(policy.limits.reduction_per_day_bps, BPS)
     closes = [order for order in plan.orders if order.is_reduce_only]
-    if plan.is_emergency or not closes or not most:
+    if plan.is_emergency or not closes or not most or _by_owner(case):
         return GuardMeasurement("not measured", True, "off" if not most else _times(most))
+    if set(triggered(margin.at_index(account), policy, _spot_value(case))) & set(REDUCING):
+        return GuardMeasurement("demanded by the index", True, _times(most))
     case.require_known_day()
     value = margin.account_value_raw(account)
     closed = case.step.history.reduced_24h * quote_per_numeraire(case.step)
@@ -134,6 +214,28 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     if value <= 0:
         return GuardMeasurement("an account worth nothing", True, _times(most))
     return GuardMeasurement(_times(closed / value), closed <= most * value, _times(most))
+
+
+def hedge_size(case: GuardCase) -> GuardMeasurement:
+    """Require that no hedge is worth more than the wallet's holding of its asset: it stands in for a
+    sale, and more would be a bet against the asset.
+    """
+    plan, _, account = _layer(case)
+    if case.reduces_futures():
+        return GuardMeasurement("every order reduces", True)
+    unit, found = quote_per_numeraire(case.step), [(Fraction(0), "no hedge")]
+    assets = {asset.token.address: asset for asset in case.step.portfolio.assets}
+    for hedge in plan.hedges:
+        if not hedge.size_raw:
+            continue
+        if (asset := assets.get(hedge.token)) is None:
+            raise MissingData("the asset of a hedge is not in the portfolio")
+        held = case.investable(asset) * case.price(hedge.token)
+        short = -hedge.size_raw * account.market(hedge.market).index / unit
+        share = short / held if held > 0 else Fraction(2)
+        found.append((share, f"{_percent(share)} of {asset.token.label}"))
+    worst, text = max(found)
+    return GuardMeasurement(text, worst <= 1, _percent(Fraction(1)))
 
 
 def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
@@ -153,6 +255,32 @@ def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
     return cost / unit, notional / unit
 
 
+def _unless_ending(
+    measure: Callable[[GuardCase], GuardMeasurement],
+) -> Callable[[GuardCase], GuardMeasurement]:
+    """Return the measurement, which passes for the end of a delegate: that needs no account and no
+    price, and a stolen key that makes the account unknown must not outlive it.
+    """
+
+    def measured(case: GuardCase) -> GuardMeasurement:
+        if case.ends_delegate():
+            return GuardMeasurement("the end of a delegate", True)
+        return measure(case)
+
+    return measured
+
+
+def _by_owner(case: GuardCase) -> bool:
+    decision = case.plan.decision
+    return isinstance(decision, AdjustFutures) and decision.by_owner
+
+
+def _spot_value(case: GuardCase) -> Value:
+    """Return the value of the spot portfolio in quote base units. Raises MissingData."""
+    value = case.total() - margin_value(case.step, case.prices)
+    return value * quote_per_numeraire(case.step)
+
+
 def _percent(share: Fraction) -> str:
     return f"{float(share) * 100:.2f} %"
 
@@ -165,33 +293,51 @@ FUTURES_GUARDS: tuple[Guard[Any], ...] = (
     always(
         "index_age",
         "futures.limits.index_age",
-        index_age,
+        _unless_ending(index_age),
         "wait for a fresh round of the index, or raise futures.limits.index_age",
     ),
     always(
         "order_bound",
         "the slippage from the index",
-        order_bound,
+        _unless_ending(order_bound),
         "plan again at a new block",
     ),
     always(
         "basis",
         "futures.limits.max_basis",
-        basis,
+        _unless_ending(basis),
         "wait until the mark is back at its index, or raise futures.limits.max_basis",
     ),
     always(
         "futures_state",
         "every futures limit kept, or only reductions",
-        futures_state,
+        _unless_ending(futures_state),
         "lower the leverage, deposit margin, or raise the limit named",
+    ),
+    always(
+        "margin_move",
+        "wallet, free margin and configured delegate",
+        margin_move,
+        "use the account's own key; move less, or configure futures.delegate",
+    ),
+    always(
+        "top_up_per_day",
+        "futures.limits.max_top_up_per_day",
+        _unless_ending(top_up_budget),
+        "deposit by hand with trimtab margin --deposit, or raise futures.limits.max_top_up_per_day",
     ),
     always(
         "reduction_per_day",
         "futures.limits.max_reduction_per_day",
-        reduction_budget,
+        _unless_ending(reduction_budget),
         "find who moves the mark; deposit margin, reduce by hand, or raise"
         " futures.limits.max_reduction_per_day",
     ),
+    always(
+        "hedge",
+        "the value of the asset held",
+        _unless_ending(hedge_size),
+        "close the hedge with trimtab hedge --close, or lower futures.hedge.ratio",
+    ),
 )
-"""Guards of plans with futures orders, after all others."""
+"""Guards of plans with futures actions, after all others."""

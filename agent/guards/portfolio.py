@@ -26,6 +26,8 @@ from agent.model import Provide, Rebalance, StepInput, TopUp
 from agent.policy import failures
 from agent.policy.cash_flows import purchase
 from agent.policy.cash_flows.balance_changes import DAY_S
+from agent.policy.futures.emergency import gas_per_day_wei, is_emergency, step_fee_ceiling_wei
+from agent.policy.futures.exposure import margin_fault, margin_holdings
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import LiquidityExposure
 from agent.units import BPS, NATIVE, Value, value_text
@@ -59,6 +61,8 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value moved by this plan over the investable total. Sales of an exit for the
     numeraire do not count.
     """
+    if _escapes(case):
+        return NOT_A_REDUCTION
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits and not case.apart():
         return GuardMeasurement("an exit into the numeraire", True)
@@ -190,21 +194,37 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the managed value. An exit passes: it lowers the value at risk, and no gift may block
     it.
     """
+    if _escapes(case):
+        return NOT_A_REDUCTION
     total = case.total()
     if case.is_risk_reducing():
         return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
+    if fault := margin_fault(case.step):
+        raise MissingData(f"the margin account is not known: {fault}")
     return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
 
 
 NOT_A_REDUCTION = GuardMeasurement("not applied to a reduction of futures", True)
+NO_HEDGES_END = GuardMeasurement("not applied to the end of a hedge", True)
+
+
+def _escapes(case: GuardCase) -> bool:
+    """True for an emergency of futures, which no price of a spot asset may hold back."""
+    return is_emergency(case.plan) and case.reduces_futures()
 
 
 def _futures_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return fees, basis and gas of futures orders per notional. A reduction passes."""
+    """Return fees, basis and gas of futures orders per notional. A reduction and the end of a hedge
+    pass.
+    """
     if case.reduces_futures():
         return NOT_A_REDUCTION
+    if case.ends_hedges():
+        return NO_HEDGES_END
     cost, notional = futures_cost(case, at_bound=False)
     cost += case.cost()
+    if notional == 0:
+        return GuardMeasurement(f"{format_money(cost, case.numeraire)} of gas, no trade", True)
     return GuardMeasurement(
         f"{format_ratio(cost / notional)} ({format_money(cost, case.numeraire)})",
         cost * BPS <= limit_bps * notional,
@@ -256,9 +276,19 @@ def _share(
 # --- Guards of gas: price, gas per day, native coin left.
 
 
+NO_GAS = GuardMeasurement("no gas", True)
+"""Of orders at a futures venue beside the chain."""
+
+
 def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """Return the current gas price. The same limit bounds the fee cap of the transaction."""
+    if case.needs_no_gas():
+        return NO_GAS
     price = case.gas_price_wei()
+    if is_emergency(case.plan):
+        most = step_fee_ceiling_wei(case.step, case.plan)
+        limit = "off" if most is None else f"{format_gwei(most)} in an emergency"
+        return GuardMeasurement(format_gwei(price), most is None or price <= most, limit)
     return GuardMeasurement(format_gwei(price), price <= limit_wei)
 
 
@@ -268,6 +298,14 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     Half of the limit applies to an exit that is retried after failures, so that others keep the
     rest.
     """
+    if case.needs_no_gas():
+        return NO_GAS
+    futures = case.step.futures
+    if futures is not None and is_emergency(case.plan):
+        most = gas_per_day_wei(futures.limits, case.step.limits) or limit_wei
+        spent = case.step.history.emergency_gas_24h_wei + case.worst_gas_wei()
+        text = f"{format_native(most)} of emergencies"
+        return GuardMeasurement(format_native(spent), spent <= most, text)
     case.require_known_day()
     total = case.step.history.gas_24h_wei + case.worst_gas_wei()
     own = failures.exit_failures(case.step.history, failures.exit_name(case.plan))
@@ -284,6 +322,8 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
     A refill of gas money passes if the wallet can pay its gas and it unwraps more than that.
     """
+    if case.needs_no_gas():
+        return NO_GAS
     balance_wei, gas_wei = case.step.snapshot.native_wei, case.worst_gas_wei()
     unwrapped_wei = case.replay.moved.get(NATIVE, 0)
     left_wei = balance_wei + unwrapped_wei - gas_wei
@@ -292,6 +332,8 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
             f"{format_native(left_wei)} after unwrapping {format_native(unwrapped_wei)}",
             gas_wei <= balance_wei and gas_wei < unwrapped_wei,
         )
+    if is_emergency(case.plan):
+        return GuardMeasurement(format_native(left_wei), left_wei >= 0, "0 in an emergency")
     return GuardMeasurement(format_native(left_wei), left_wei >= limit_wei)
 
 
@@ -436,17 +478,18 @@ def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
 
 
 def _weight_after(case: GuardCase) -> dict[str, Fraction]:
-    """Return the value of each asset after the plan by token, liquidity positions included. Raises
-    MissingData.
+    """Return the value of each asset after the plan by token, liquidity positions and margin
+    included. Raises MissingData.
     """
     try:
         in_positions = valuation.holdings(case.step, case.prices)
     except Refused as why:
         raise MissingData(why.message) from None
-    values = {}
+    in_margin, values = margin_holdings(case.step), {}
     for asset in case.step.portfolio.assets:
         token = asset.token.address
-        raw = case.investable(asset) + case.replay.delta(token) + in_positions.get(token, 0)
+        raw = case.investable(asset) + case.replay.delta(token)
+        raw += in_positions.get(token, 0) + in_margin.get(token, 0)
         values[token] = raw * case.price(token)
     return values
 

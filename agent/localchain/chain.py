@@ -14,7 +14,7 @@ from web3.contract.contract import Contract
 
 from agent.amm.v2 import get_amount_out
 from agent.artifacts import Artifact, npm_artifact, own_artifact
-from agent.localchain.nodes import LocalNode, TesterNode
+from agent.localchain.nodes import LocalNode, TesterNode, read_view
 from agent.localchain.world import (
     TICK_SPACINGS,
     WALLET_INDEX,
@@ -534,9 +534,8 @@ class LocalChain:
             self._arbitrage_v3(pool, target)
 
     def _arbitrage_v2(self, pool: LocalPool, target: Fraction) -> None:
-        reserve0, reserve1, _ = (
-            self.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves().call()
-        )
+        pair = self.contract(pool.address, npm_artifact(V2_PAIR))
+        reserve0, reserve1, _ = read_view(self.node, pair.functions.getReserves())
         sell0 = v2_input_to_reach(reserve0, reserve1, target)
         sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
         # A pair refuses a trade whose output is zero.
@@ -546,9 +545,8 @@ class LocalChain:
             self._swap_v2(pool.token1, pool.token0, sell1)
 
     def _arbitrage_v3(self, pool: LocalPool, target: Fraction) -> None:
-        now_x96 = int(
-            self.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()[0]
-        )
+        contract = self.contract(pool.address, npm_artifact(V3_POOL))
+        now_x96 = read_view(self.node, contract.functions.slot0())[0]
         limit_x96 = sqrt_price_x96(target)
         if now_x96 == limit_x96:
             return

@@ -7,7 +7,6 @@ import re
 import select
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -192,10 +191,11 @@ def serve(
     """
     from agent.localchain import open_anvil
 
-    stopped = threading.Event()
+    stopped = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        stopped.set()
+        nonlocal stopped
+        stopped = True
         # During deployment too, exit through the contexts, which end anvil.
         raise KeyboardInterrupt
 
@@ -206,11 +206,11 @@ def serve(
                 replace_file(write_config, chain.config_text().encode())  # it may hold secrets
             if on_ready is not None:
                 on_ready(chain)
-            while not stopped.is_set():
+            while not stopped:
                 moves.wait(HEARTBEAT_S, chain)
                 _mine_if_idle(chain)
     except KeyboardInterrupt:
-        if not stopped.is_set():
+        if not stopped:
             raise
     finally:
         for number, handler in before.items():

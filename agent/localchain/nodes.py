@@ -20,8 +20,12 @@ from importlib.util import find_spec
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import EncodingError
 from eth_typing import HexStr
+from eth_utils.abi import collapse_if_tuple
 from web3 import Web3
+from web3.contract.contract import ContractFunction
 from web3.providers.base import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
@@ -49,7 +53,7 @@ class LocalProvider(JSONBaseProvider):
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """See web3's BaseProvider."""
-        return self.decode_rpc_response(self._post(self.encode_rpc_request(method, params)))
+        return self.decode_rpc_response(self.post(self.encode_rpc_request(method, params)))
 
     def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[dict[str, Any]]:
         """Return JSON-RPC answers in the order of `calls`, with one request."""
@@ -58,11 +62,12 @@ class LocalProvider(JSONBaseProvider):
             for i, (method, params) in enumerate(calls)
         ]
         return sorted(
-            json.loads(self._post(json.dumps(requests).encode())),
+            json.loads(self.post(json.dumps(requests).encode())),
             key=lambda answer: int(answer["id"]),
         )
 
-    def _post(self, body: bytes) -> bytes:
+    def post(self, body: bytes) -> bytes:
+        """Return the body of the node's answer to a request's body."""
         line = self._line()
         try:
             line.request("POST", "/", body, _HEADERS)
@@ -174,6 +179,24 @@ def _plain_web3(provider: Any) -> Web3:
     return w3
 
 
+def call_data(call: ContractFunction) -> str:
+    """Return the calldata of a bound function. web3 takes twenty times as long; it encodes the
+    arguments that need its conversions.
+    """
+    types = [collapse_if_tuple(one) for one in call.abi["inputs"]]
+    try:
+        return call.selector + encode(types, call.arguments).hex()
+    except EncodingError:
+        return str(call._encode_transaction_data())
+
+
+def read_view(node: LocalNode, call: ContractFunction) -> tuple[Any, ...]:
+    """Return the values that a bound view answers at the newest block."""
+    types = [collapse_if_tuple(one) for one in call.abi["outputs"]]
+    (answer,) = node.ask([("eth_call", [{"to": call.address, "data": call_data(call)}, "latest"])])
+    return decode(types, bytes.fromhex(answer[2:]))
+
+
 class AnvilNode:
     """An anvil process, reached at its HTTP address."""
 
@@ -203,9 +226,12 @@ class AnvilNode:
         """See LocalNode. The request is sent directly, since web3's own path costs twice the
         call.
         """
-        built = call.build_transaction({**fields, "chainId": self._chain_id})
-        if not built.get("to"):
-            built.pop("to", None)
+        if isinstance(call, ContractFunction):
+            data = call_data(call)
+            built = {**fields, "chainId": self._chain_id, "to": call.address, "data": data}
+        else:
+            built = call.build_transaction({**fields, "chainId": self._chain_id})
+            built.pop("to", None)  # a deployment has no recipient
         tx_hash = self.rpc(
             "eth_sendTransaction",
             {

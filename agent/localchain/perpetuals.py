@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +14,12 @@ from web3.contract.contract import Contract
 from web3.utils.address import get_create_address
 
 from agent.artifacts import PERPS, Artifact, npm_artifact
+from agent.config.futures_template import (
+    FUTURES_PROFILES,
+    VenueFileTable,
+    VenueMarketTable,
+    futures_text,
+)
 from agent.localchain.chain import FAR_FUTURE_S, LocalChain
 from agent.localchain.world import LiquidityRange, range_ticks, sqrt_price_x96
 from agent.units import NATIVE, UINT256_MAX, Token
@@ -340,51 +346,36 @@ class LocalPerps:
         return Token(self.addresses.quote, "vUSD", 18)
 
 
-_CONFIG = """
-[futures]
-venue = "perpetual_protocol_v2"
-clearing_house = "{at.clearing_house}"
-vault = "{at.vault}"
-account_balance = "{at.account_balance}"
-exchange = "{at.exchange}"
-market_registry = "{at.market_registry}"
-config = "{at.config}"
-delegate_approval = "{at.delegate_approval}"
-collateral = "{collateral}"
-leverage = "2x"
-band = "5%"
-{markets}
-[futures.limits]
-max_leverage = "4x"
-max_utilisation = "60%"
-max_position = "85%"
-spot_multiple = "2.5x"
-stress_move = "20%"
-slippage = "0.5%"
-hysteresis = "5%"
-emergency_distance = "5%"
-emergency_slippage = "3%"
-max_basis = "2%"
-index_age = "1d"
-"""
-_MARKET = """[[futures.markets]]
-symbol = "{symbol}"
-base = "{base}"
-asset = "{symbol}"
-aggregator = "{aggregator}"
-weight = "{weight}"
-"""
-
-
-def futures_text(perps: LocalPerps, weights: Mapping[str, str]) -> str:
-    """Return the [futures] of a trimtab.toml for these contracts; `weights` by symbol."""
-    markets = "".join(
-        _MARKET.format(
-            symbol=symbol,
-            base=perps.markets[symbol].base,
-            aggregator=perps.markets[symbol].aggregator,
-            weight=weight,
-        )
-        for symbol, weight in weights.items()
+def futures_config(
+    perps: LocalPerps, weights: Mapping[str, str], leverage: str = "", **limits: str
+) -> str:
+    """Return the [futures] of a trimtab.toml for these contracts, by the profile moderate; `weights`
+    by symbol, `leverage` and `limits` in place of the profile's.
+    """
+    profile = FUTURES_PROFILES["moderate"]
+    profile = replace(
+        profile,
+        leverage=leverage or profile.leverage,
+        limits={**profile.limits, **limits},
     )
-    return _CONFIG.format(at=perps.addresses, collateral=perps.collateral.symbol, markets=markets)
+    assets = {symbol: symbol for symbol in weights}
+    return futures_text(profile, venue_of(perps), perps.collateral.symbol, weights, assets)
+
+
+def venue_of(perps: LocalPerps) -> VenueFileTable:
+    """Return the contracts as a venue file has them."""
+    at = perps.addresses
+    return VenueFileTable(
+        venue="perpetual_protocol_v2",
+        clearing_house=at.clearing_house,
+        vault=at.vault,
+        account_balance=at.account_balance,
+        exchange=at.exchange,
+        market_registry=at.market_registry,
+        config=at.config,
+        delegate_approval=at.delegate_approval,
+        markets={
+            symbol: VenueMarketTable(base=market.base, aggregator=market.aggregator)
+            for symbol, market in perps.markets.items()
+        },
+    )

@@ -37,8 +37,10 @@ def truncate(value: Fraction) -> int:
 
 
 def position_value_raw(market: PerpMarket, size_raw: int) -> int:
-    """Signed value of a size at the mark (AccountBalance._getPositionValue)."""
-    return truncate(size_raw * market.mark)
+    """Signed value of a size at the mark (AccountBalance._getPositionValue), as `truncate` rounds."""
+    product = size_raw * market.mark.numerator
+    whole = abs(product) // market.mark.denominator
+    return -whole if product < 0 else whole
 
 
 def value_at_mark_raw(account: MarginAccount, position: Position) -> int:
@@ -77,6 +79,13 @@ def settled_value_raw(account: MarginAccount) -> int:
     """
     unit = account.settlement_raw
     return account_value_raw(account) // unit * unit
+
+
+def settled_units(account: MarginAccount) -> int:
+    """Account value in base units of the collateral token, rounded down. An account in debt counts
+    as zero, since the wallet owes the venue nothing.
+    """
+    return max(0, account_value_raw(account) // account.settlement_raw)
 
 
 def gross_notional_raw(account: MarginAccount) -> int:
@@ -180,6 +189,18 @@ def free_raw(account: MarginAccount) -> int:
     return min(collateral_value_raw(account), account_value_raw(account)) - initial_raw(account)
 
 
+def may_reduce(account: MarginAccount) -> bool:
+    """True if the venue accepts a reduction that leaves this account: the smaller of collateral and
+    account value covers the maintenance margin of the debt (ClearingHouse, CH_NEFCM), or of the
+    notional where the venue counts that.
+    """
+    rate = _single_rate(account, is_initial=False) if account.initial_on_debt else None
+    required = maintenance_raw(account)
+    if rate is not None:
+        required = mul_div_down(debt_value_raw(account), rate, PPM)
+    return min(collateral_value_raw(account), account_value_raw(account)) >= required
+
+
 def utilisation(account: MarginAccount) -> Fraction | None:
     """Share of the account value that is not free; None when the account is worth nothing but
     holds positions.
@@ -254,6 +275,21 @@ def liquidation_distance(account: MarginAccount, market: str) -> Fraction | None
     return None if price is None else price / account.market(market).mark - 1
 
 
+def nearest_liquidation(account: MarginAccount) -> tuple[PerpMarket, Fraction] | None:
+    """Return the market with the smallest move to a liquidation, and that move as a share of its
+    mark; None if no position can be liquidated by its own mark.
+    """
+    found = [
+        (abs(distance), position.market, distance)
+        for position in account.positions
+        if (distance := liquidation_distance(account, position.market)) is not None
+    ]
+    if not found:
+        return None
+    _, market, distance = min(found)
+    return account.market(market), distance
+
+
 def with_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAccount:
     """Return the account after the marks moved by these shares, by market (stress)."""
     markets = tuple(
@@ -261,6 +297,19 @@ def with_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAcco
         for market in account.markets
     )
     return replace(account, markets=markets)
+
+
+def at_index(account: MarginAccount) -> MarginAccount:
+    """The account with every mark at its index, which trades cannot move."""
+    return replace(account, markets=tuple(replace(one, mark=one.index) for one in account.markets))
+
+
+def with_adverse_move(account: MarginAccount, share: Fraction) -> MarginAccount:
+    """Return the account after every mark moved by this share against its position."""
+    return with_marks(
+        account,
+        {position.market: -share if position.is_long else share for position in account.positions},
+    )
 
 
 def with_trade(account: MarginAccount, market: str, size_raw: int, quote_raw: int) -> MarginAccount:

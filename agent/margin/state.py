@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
-from agent.model.futures import FuturesLimits, MarginAccount, PerpOrder, PerpOrderKind
+from agent.model.futures import (
+    DelegateChange,
+    FuturesAction,
+    FuturesLimits,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+    PerpOrderKind,
+)
 from agent.units import BPS
 
 
@@ -42,11 +52,7 @@ class Breach:
 
 def margin_state(account: MarginAccount, limits: FuturesLimits) -> MarginState:
     """Return the figures of an account."""
-    against = Fraction(limits.stress_move_bps, BPS)
-    moves = {
-        position.market: -against if position.is_long else against for position in account.positions
-    }
-    stressed = margin.with_marks(account, moves)
+    stressed = margin.with_adverse_move(account, Fraction(limits.stress_move_bps, BPS))
     distances = []
     for position in account.positions:
         distance = margin.liquidation_distance(account, position.market)
@@ -157,15 +163,74 @@ def largest_allowed_raw(
     lot = account.market(market).lot_raw
     sign = 1 if size_raw > 0 else -1
     low, high = 0, abs(size_raw) // lot
-    if _allowed(account, market, sign * high * lot, limits, spot_value):
+    if _all_allowed(account, {market: sign * high * lot}, limits, spot_value):
         return sign * high * lot
     while high - low > 1:
         middle = (low + high) // 2
-        if _allowed(account, market, sign * middle * lot, limits, spot_value):
+        if _all_allowed(account, {market: sign * middle * lot}, limits, spot_value):
             low = middle
         else:
             high = middle
     return sign * low * lot
+
+
+PARTS = 10_000
+"""Steps in which a limit cuts orders together."""
+
+
+def largest_allowed_sizes(
+    account: MarginAccount,
+    sizes: Mapping[str, int],
+    limits: FuturesLimits,
+    spot_value: Fraction,
+) -> dict[str, int]:
+    """Return the orders by market, all cut by the same share so that together they break no limit,
+    in whole lots rounded toward zero. Fills are taken as in `largest_allowed_raw`.
+
+    The share is found in steps of 1 / PARTS by bisection.
+    """
+    if len(sizes) <= 1:
+        return {
+            market: largest_allowed_raw(account, market, size, limits, spot_value)
+            for market, size in sizes.items()
+        }
+    low, high = 0, PARTS
+    if _all_allowed(account, _parts(account, sizes, high), limits, spot_value):
+        low = high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _all_allowed(account, _parts(account, sizes, middle), limits, spot_value):
+            low = middle
+        else:
+            high = middle
+    return _parts(account, sizes, low)
+
+
+def _parts(account: MarginAccount, sizes: Mapping[str, int], part: int) -> dict[str, int]:
+    """Return `part` / PARTS of each order, in whole lots rounded toward zero; all of them at PARTS."""
+    if part == PARTS:
+        return dict(sizes)
+    found = {}
+    for market, size in sizes.items():
+        lot = account.market(market).lot_raw
+        whole = abs(size) * part // (PARTS * lot) * lot
+        found[market] = whole if size > 0 else -whole
+    return found
+
+
+def _all_allowed(
+    account: MarginAccount,
+    sizes: Mapping[str, int],
+    limits: FuturesLimits,
+    spot_value: Fraction,
+) -> bool:
+    after = account
+    for market, size_raw in sizes.items():
+        if size_raw:
+            bound = index_bound_raw(after.market(market), size_raw, limits.slippage_bps)
+            order = PerpOrder(market, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
+            after = after_fill_at_bound(after, order)
+    return not breaches(margin_state(after, limits), limits, spot_value)
 
 
 def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:
@@ -190,19 +255,19 @@ def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccou
     )
 
 
-def _allowed(
-    account: MarginAccount,
-    market: str,
-    size_raw: int,
-    limits: FuturesLimits,
-    spot_value: Fraction,
-) -> bool:
-    after = account
-    if size_raw:
-        bound = index_bound_raw(account.market(market), size_raw, limits.slippage_bps)
-        order = PerpOrder(market, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
-        after = after_fill_at_bound(account, order)
-    return not breaches(margin_state(after, limits), limits, spot_value)
+def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount:
+    """Return the account after an action; an order is filled at its bound."""
+    match action:
+        case PerpOrder():
+            return after_fill_at_bound(account, action)
+        case MarginDeposit(raw):
+            moved_raw = raw
+        case MarginWithdrawal(raw):
+            moved_raw = -raw
+        case DelegateChange():
+            moved_raw = 0
+    collateral_raw = account.collateral_raw + moved_raw * account.settlement_raw
+    return replace(account, collateral_raw=collateral_raw)
 
 
 def _multiple(value: Fraction | None) -> str:

@@ -15,6 +15,9 @@ from fractions import Fraction
 
 from agent.units import Price, Token
 
+MARGIN_ACCOUNT = "margin account"
+"""Name of the margin account among the items that could not be read."""
+
 
 class PerpOrderKind(Enum):
     """Kind of a futures order."""
@@ -40,9 +43,10 @@ class PerpMarket:
 
     `market` is its name at the venue: the base token's address, or the coin. `asset` is the
     portfolio's token with the same price (empty: none). `lot_raw` is the smallest step of a size in
-    base units, `tick` that of a price. `mark` and `index` are quote base units per base unit of
-    size; `index_s` is the chain time of the index. `funding_daily` is the share of notional that
-    longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
+    base units, `tick` that of a price, `min_notional_raw` the smallest order at its bound. `mark` and
+    `index` are quote base units per base unit of size; `index_s` is the chain time of the index.
+    `funding_daily` is the share of notional that longs pay to shorts a day (negative: shorts pay).
+    `fee_ppm` is a share of notional.
     """
 
     market: str
@@ -58,6 +62,7 @@ class PerpMarket:
     index_s: int
     funding_daily: Fraction
     is_paused: bool = False
+    min_notional_raw: int = 0
 
     @property
     def unit(self) -> int:
@@ -95,7 +100,8 @@ class MarginAccount:
     into it yet, both in quote base units. `settlement_raw` is one base unit of the collateral token
     in quote base units: 10^12 where a quote of 18 decimals is settled in USDC. With
     `initial_on_debt` one rate of initial margin counts the quote owed and the shorts (Perpetual
-    Protocol v2), else the notional (Hyperliquid).
+    Protocol v2), else the notional (Hyperliquid). A venue that is not `is_on_chain` takes orders as
+    signed messages without gas, and no deposit is sent to it.
     """
 
     quote: Token
@@ -105,6 +111,7 @@ class MarginAccount:
     positions: tuple[Position, ...]
     markets: tuple[PerpMarket, ...]
     initial_on_debt: bool = True
+    is_on_chain: bool = True
 
     def market(self, name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""
@@ -118,6 +125,30 @@ class MarginAccount:
         return sum(position.size_raw for position in self.positions if position.market == name)
 
 
+UNREAD_ACCOUNT = MarginAccount(Token("", "", 18), 1, 0, 0, (), ())
+"""Account of a grant that needs none: the end of a delegate while the account is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarginMark:
+    """A margin account at one block, quote base units: `open_raw` is unrealised profit less pending
+    funding. A difference of two marks without a change of collateral is the account's result.
+    """
+
+    collateral_raw: int
+    realised_raw: int
+    open_raw: int
+
+    def result_raw(self, then: MarginMark) -> int:
+        """Return the result since an earlier mark. After a deposit or a withdrawal only that of
+        open positions is known.
+        """
+        result = self.open_raw - then.open_raw
+        if self.collateral_raw == then.collateral_raw:
+            result += self.realised_raw - then.realised_raw
+        return result
+
+
 @dataclass(frozen=True, slots=True)
 class PerpOrder:
     """An order of `size_raw` (negative: sell). `bound_raw` is the most quote that a buy may pay,
@@ -129,6 +160,14 @@ class PerpOrder:
     kind: PerpOrderKind
     bound_raw: int
     is_reduce_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PerpQuote:
+    """Amounts that an order would exchange, in base units: size, and quote without the fee."""
+
+    size_raw: int
+    quote_raw: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +194,38 @@ class DelegateChange:
     is_allowed: bool
 
 
-FuturesAction = PerpOrder | MarginDeposit | MarginWithdrawal | DelegateChange
+AccountAction = MarginDeposit | MarginWithdrawal | DelegateChange
+"""A transaction on the margin account that trades nothing."""
+FuturesAction = PerpOrder | AccountAction
 """One transaction of the futures layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """A short of `size_raw` (negative) in place of a sale of `token`; zero once it is closed.
+
+    `at_s` is the chain time of its opening, of its closing once closed. `sale_cost` is what the sale
+    would have cost, numeraire base units.
+    """
+
+    market: str
+    token: str
+    size_raw: int
+    at_s: int
+    sale_cost: Fraction
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesGrant:
     """The one transaction that may be signed, with the account of the snapshot that it was judged
-    on. `is_emergency` allows a reduction the wider bound of emergencies.
+    on. `is_emergency` allows a reduction the wider bound of emergencies. `hedges` are those after
+    this transaction.
     """
 
     action: FuturesAction
     account: MarginAccount
     is_emergency: bool = False
+    hedges: tuple[Hedge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +257,13 @@ class FuturesLimits:
     reduction_per_day_bps: int = 0
     """Notional that reductions may close in 24 h, emergencies apart, per account value (zero:
     unlimited)."""
+    top_up_per_day_bps: int | None = 0
+    """Collateral that the agent may deposit in 24 h, per value of the spot portfolio (zero: nothing;
+    None: unlimited)."""
+    emergency_gas_price_wei: int = 0
+    """Most that a unit of gas may cost in an emergency (zero: a multiple of limits.gas_price)."""
+    emergency_gas_per_day_wei: int = 0
+    """Gas that emergencies may cost in 24 h (zero: as much as limits.gas_per_day)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +277,69 @@ class FuturesTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class HedgePolicy:
+    """Terms of hedges in place of sales; shares in basis points of one."""
+
+    ratio_bps: int
+    """Share of an overweight that is shorted instead of sold."""
+    horizon_s: int
+    """Expected holding time, after which a hedge is closed."""
+    min_saving_bps: int
+    """How much cheaper than the sale a hedge has to be, per value hedged."""
+    tax_rate_bps: int
+    """Tax on realised gains."""
+    capital_cost_bps: int
+    """Yearly cost of the margin that a hedge ties up."""
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeComparison:
+    """A sale and a short of a part of an overweight, in numeraire base units. `is_hedged` says which
+    is planned, `reason` why.
+
+    The sale costs fees and gas, impact, and tax; the short fees and gas of opening and closing,
+    expected funding over the horizon (negative: received), and the cost of `margin` tied up.
+    `excess` is what would be sold.
+    """
+
+    token: str
+    excess: Fraction
+    hedged: Fraction
+    sale_fees: Fraction
+    sale_impact: Fraction
+    sale_tax: Fraction
+    hedge_fees: Fraction
+    hedge_funding: Fraction
+    hedge_capital: Fraction
+    margin: Fraction
+    horizon_s: int
+    is_hedged: bool = False
+    reason: str = ""
+
+    @property
+    def sale_cost(self) -> Fraction:
+        """Cost of the sale."""
+        return self.sale_fees + self.sale_impact + self.sale_tax
+
+    @property
+    def hedge_cost(self) -> Fraction:
+        """Cost of the short, with expected funding."""
+        return self.hedge_fees + self.hedge_funding + self.hedge_capital
+
+
+@dataclass(frozen=True, slots=True)
 class FuturesPolicy:
     """Targets of the futures layer. `leverage_bps` is the target of gross notional per account
     value; a market's notional is its weight of that. `band_bps` is the drift of a weight that
-    triggers, in points of the gross notional (zero: none does). `collateral` is the address of the
-    portfolio's token that margin is deposited in (empty: none, nothing is deposited), `account` that
-    of the trader whose margin account is read.
+    triggers, in points of the gross notional (zero: none does), `leverage_band_bps` the drift
+    of the gross notional that does, as a share of its target. `collateral` is the address of
+    the portfolio's token that margin is deposited in (empty: none, nothing is deposited),
+    `account` that of the trader whose margin account is read, `vault` that of the contract that
+    takes deposits, `delegate` that of the key which the account may allow to trade (empty:
+    none). The triggers in `ask` act only in a step that a person started; every other step
+    reports them. `funding_horizon_s` is the time over which expected funding counts as a cost
+    and as drift (zero: it does not count). `hedge` are the terms of hedges in place of sales
+    (None: none is opened), `hedges` those that are open, apart from the targets.
     """
 
     targets: tuple[FuturesTarget, ...]
@@ -226,22 +348,43 @@ class FuturesPolicy:
     limits: FuturesLimits
     collateral: str = ""
     account: str = ""
+    leverage_band_bps: int = 0
+    full_leverage_bps: int = 0
+    """Leverage of the config where signals or strategies lower `leverage_bps`; zero: they do not."""
+    ask: tuple[str, ...] = ()
+    vault: str = ""
+    delegate: str = ""
+    funding_horizon_s: int = 0
+    hedge: HedgePolicy | None = None
+    hedges: tuple[Hedge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesPlan:
-    """Orders of one step, in the order in which they are sent, with the reason.
+    """Actions of one step, in the order in which they are sent, with the reason: first those on the
+    account, then the orders.
 
-    `trigger` names their cause (empty: none). `top_up_raw` is collateral to deposit
-    before them, in its own base units. `is_reducing` is true if every order only makes a position
-    smaller; cost, turnover and cooldown do not block such a plan. `refused` are orders that
-    were cut or left out, with the reason.
+    `trigger` names their cause (empty: none, or the owner). `is_reducing` is true if every action
+    only deposits or makes a position smaller; cost, turnover and cooldown do not block such a plan.
+    `refused` are orders that were cut or left out, with the reason. `hedges` are
+    those after the first order.
     """
 
     orders: tuple[PerpOrder, ...]
     trigger: str
     reason: str
-    top_up_raw: int = 0
+    account_actions: tuple[AccountAction, ...] = ()
     is_reducing: bool = False
     is_emergency: bool = False
     refused: tuple[str, ...] = ()
+    hedges: tuple[Hedge, ...] = ()
+
+    @property
+    def actions(self) -> tuple[FuturesAction, ...]:
+        """All actions, in the order in which they are sent."""
+        return (*self.account_actions, *self.orders)
+
+    @property
+    def top_up_raw(self) -> int:
+        """Collateral that is deposited, in its own base units."""
+        return sum(one.raw for one in self.account_actions if isinstance(one, MarginDeposit))

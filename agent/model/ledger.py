@@ -31,6 +31,8 @@ class EntryKind(Enum):
     GAS_MONEY = "gas money"
     UNEXPLAINED = "unexplained"
     UNDONE = "undone"
+    FUTURES = "futures"
+    MARGIN = "margin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,48 @@ class Posting:
 
 
 @dataclass(frozen=True, slots=True)
+class FuturesFill:
+    """A trade in one futures market. `size_raw` is negative for a sale, `notional_raw` the quote that
+    it exchanged without the fee, `realised_raw` the profit that a reduction realised, net of the
+    fees of its share.
+    """
+
+    market: str
+    symbol: str
+    size_raw: int
+    notional_raw: int
+    fee_raw: int
+    realised_raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettledFunding:
+    """Funding of one market that a transaction settled; `paid_raw` is negative if received."""
+
+    market: str
+    symbol: str
+    paid_raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesEntry:
+    """Effect of one transaction on the margin account, in quote base units. `settlement_raw` is one
+    base unit of the token `collateral` in them, whose `price` is that of the entry's step.
+    """
+
+    collateral: str
+    settlement_raw: int
+    price: Price | None
+    fills: tuple[FuturesFill, ...]
+    funding: tuple[SettledFunding, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Ledger entry of a final transaction, flow or opening. The postings of each token sum to zero.
 
     `id` is the id of its intent, flow or opening. `by_hand` marks a manual trade, which is reported
-    apart from the strategy.
+    apart from the strategy. `futures` is the effect on the margin account, None without one.
     """
 
     id: str
@@ -64,6 +103,51 @@ class Entry:
     note: str
     postings: tuple[Posting, ...]
     by_hand: bool = False
+    futures: FuturesEntry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MarketReading:
+    """A futures market and the position in it in one cycle. `notional_raw` is signed and at the mark,
+    `pending_raw` the funding owed (negative: due), `funding_daily` the share of notional that longs
+    pay a day.
+    """
+
+    market: str
+    symbol: str
+    size_raw: int
+    notional_raw: int
+    pending_raw: int
+    funding_daily: Value
+
+
+@dataclass(frozen=True, slots=True)
+class MarginReading:
+    """The margin account in one cycle, quote base units; `settlement_raw` is one base unit of the
+    collateral in them. `realised_raw` is profit that is not settled into the collateral yet.
+    """
+
+    settlement_raw: int
+    collateral_raw: int
+    realised_raw: int
+    unrealised_raw: int
+    markets: tuple[MarketReading, ...]
+
+    @property
+    def cash_raw(self) -> int:
+        """Collateral and realised profit: what transfers, trades and settled funding change."""
+        return self.collateral_raw + self.realised_raw
+
+    @property
+    def value_raw(self) -> int:
+        """Account value."""
+        pending = sum(market.pending_raw for market in self.markets)
+        return self.cash_raw - pending + self.unrealised_raw
+
+    @property
+    def units(self) -> int:
+        """Account value in base units of the collateral, rounded down; zero for one in debt."""
+        return max(0, self.value_raw // self.settlement_raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +166,8 @@ class LedgerOpening:
 
 @dataclass(frozen=True, slots=True)
 class ValuedHolding:
-    """Holding of one token in one cycle, in base units: in the wallet and in liquidity positions.
-    units.NATIVE is the native coin.
+    """Holding of one token in one cycle, in base units: in the wallet, in liquidity positions, and in
+    the margin account whose collateral it is. units.NATIVE is the native coin.
 
     `reserved_raw` is the part of the wallet's balance outside the managed portfolio: gas money,
     reserves and limits.native_floor.
@@ -95,11 +179,22 @@ class ValuedHolding:
     price: Price
     target_bps: int
     reserved_raw: int = 0
+    margin: MarginReading | None = None
+
+    @property
+    def margin_raw(self) -> int:
+        """Base units that the margin account is worth."""
+        return 0 if self.margin is None else self.margin.units
+
+    @property
+    def total_raw(self) -> int:
+        """Base units everywhere, reserves included."""
+        return self.wallet_raw + self.lp_raw + self.margin_raw
 
     @property
     def managed_raw(self) -> int:
         """Base units of the managed portfolio, the basis of weights, returns and drawdowns."""
-        return self.wallet_raw + self.lp_raw - self.reserved_raw
+        return self.total_raw - self.reserved_raw
 
     @property
     def is_gas_money(self) -> bool:
@@ -115,6 +210,11 @@ class Valuation:
     chain_s: int
     value: Value
     held: tuple[ValuedHolding, ...]
+
+    @property
+    def collateral(self) -> ValuedHolding | None:
+        """The holding of the margin account's collateral, with its reading; None without one."""
+        return next((held for held in self.held if held.margin is not None), None)
 
     @property
     def gas_money(self) -> Value:

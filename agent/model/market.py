@@ -99,7 +99,9 @@ class ScreenedToken:
 
 @dataclass(frozen=True, slots=True)
 class ProxyImplementation:
-    """Implementation address of a proxy token at the snapshot's block."""
+    """Implementation address of a proxy at the snapshot's block: of a token, or of a contract of the
+    futures venue, whose address is `token` too.
+    """
 
     token: str
     address: str

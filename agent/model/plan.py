@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from fractions import Fraction
 
-from agent.model.futures import FuturesPlan
+from agent.model.futures import FuturesPlan, HedgeComparison
 from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
 from agent.model.portfolio import SlicingComparison
@@ -18,8 +18,9 @@ class AssetDrift:
     """Balance, weight and band of one asset.
 
     `raw` is the wallet's balance; `investable_raw` is that balance less the reserve, the most that
-    can be spent. `lp_raw` is the amount in confirmed liquidity positions. `value` and weights count
-    investable_raw and lp_raw. `share` is the exact weight, `weight_bps` its rounding by largest
+    can be spent. `lp_raw` is the amount in confirmed liquidity positions, `margin_raw` the margin
+    account's value in base units of its collateral. `value` and weights count investable_raw,
+    lp_raw and margin_raw. `share` is the exact weight, `weight_bps` its rounding by largest
     remainder. The asset is `outside` if its weight is strictly below `band_low_bps` or above
     `band_high_bps`; the bounds are fractions, since 10 % of 333 bps is not an integer. `own_band`
     replaces the trigger's band, `max_bps` is the maximum weight.
@@ -41,6 +42,12 @@ class AssetDrift:
     lp_raw: int = 0
     own_band: Threshold | None = None
     max_bps: int | None = None
+    margin_raw: int = 0
+
+    @property
+    def locked_raw(self) -> int:
+        """Base units that count and that no swap can spend."""
+        return self.lp_raw + self.margin_raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class HaltCode(StrEnum):
     DEPEG = "depeg"
     DESTINATION = "destination"
     EMPTY = "empty"
+    FUTURES = "futures"
     LEDGER = "ledger"
     MIN_TRADE = "min_trade"
     ORACLE_DEVIATION = "oracle_deviation"
@@ -169,13 +177,17 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True)
 class AdjustFutures:
-    """Send orders of the futures layer: reductions that a limit demands, or the way to the targets.
+    """Send actions of the futures layer: deposits or reductions that a limit demands, the way to the
+    targets, or what the owner requested.
 
-    A reduction is not held back by cost, turnover, cooldown or open withdrawals.
+    A reduction is not held back by cost, turnover, cooldown or open withdrawals. `closes` is the
+    market whose hedge is closed; empty for any other order.
     """
 
     reason: str
     is_reducing: bool
+    by_owner: bool = False
+    closes: str = ""
 
 
 Decision = Hold | Halt | Rebalance | AdjustLiquidity | TopUp | AdjustFutures
@@ -231,7 +243,8 @@ class PlanCost:
     """Predicted cost in numeraire base units.
 
     `skew` is the cost of pool prices that differ from the reference, `gas` that of the transaction,
-    `approvals` the gas of missing approvals.
+    `approvals` the gas of missing approvals. `funding` is what futures orders are expected to add to
+    the funding paid over `futures.funding_horizon` (negative: saved or received).
     """
 
     fees: Fraction
@@ -239,11 +252,12 @@ class PlanCost:
     skew: Fraction
     gas: Fraction
     approvals: Fraction = Fraction(0)
+    funding: Fraction = Fraction(0)
 
     @property
     def total(self) -> Fraction:
         """Sum of all parts."""
-        return self.fees + self.impact + self.skew + self.gas + self.approvals
+        return self.fees + self.impact + self.skew + self.gas + self.approvals + self.funding
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +285,8 @@ class Plan:
     planned again after the actions. `holdings_after` are token balances; `native_after_wei` is the
     native balance before gas (None: unchanged). `saving` is the trade-off of a no-trade zone,
     `pacing` the comparison of numbers of slices. The orders of `futures` are one transaction each,
-    planned again after each; a plan with them has neither legs nor actions.
+    planned again after each; a plan with them has neither legs nor actions. `comparisons` are those
+    of a sale and a hedge for its overweight assets.
     """
 
     block: int
@@ -292,6 +307,7 @@ class Plan:
     saving: RiskCostTradeoff | None = None
     pacing: SlicingComparison | None = None
     futures: FuturesPlan | None = None
+    comparisons: tuple[HedgeComparison, ...] = ()
 
     @property
     def exits(self) -> bool:

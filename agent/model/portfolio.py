@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
+from agent.model.futures import MarginMark
 from agent.model.liquidity import ConfirmedPosition, LpTarget
 from agent.model.market import CodeHash
 from agent.model.triggers import Threshold, Trigger
@@ -127,7 +128,8 @@ class NavPerShare:
 
     The current NAV follows from the price gains of these holdings, so deposits and withdrawals do
     not change it. `lost` is the later loss by the agent's transactions, gas included, in numeraire
-    base units.
+    base units. `margin` is the margin account of that cycle, whose result counts too; None without
+    one.
     """
 
     worth: Fraction
@@ -135,6 +137,7 @@ class NavPerShare:
     holdings: tuple[tuple[str, int], ...]
     prices: tuple[tuple[str, Price], ...]
     lost: Fraction = Fraction(0)
+    margin: MarginMark | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model.futures import FuturesPolicy
+from agent.model.futures import AccountAction, FuturesPolicy, Hedge
 from agent.model.gradual_execution import BudgetCarryover, ExecutionProgress, LimitOrder, SliceDraw
 from agent.model.ledger import ExternalTransfer, TaxState
 from agent.model.limits import Limits
@@ -23,6 +23,7 @@ from agent.model.portfolio import (
     ReferenceConfig,
     SubmissionRefusal,
 )
+from agent.model.signals import SignalAnswer
 from agent.model.strategies import CapitalSplit, StrategyBooks
 from agent.model.transactions import PendingPayment
 from agent.model.weights import Allocation
@@ -133,6 +134,14 @@ class History:
     """Part of `unknown` from balance decreases without a price; they count for no exit."""
     reduced_24h: Fraction = Fraction(0)
     """Notional that futures reductions closed, emergencies apart."""
+    topped_up_24h: Fraction = Fraction(0)
+    """Collateral that the agent deposited into the margin account."""
+    emergency_gas_24h_wei: int = 0
+    """Part of `gas_24h_wei` for positions closed ahead of their liquidation."""
+    signals: tuple[SignalAnswer, ...] = ()
+    """Answers of the signals that this step asked."""
+    hedges: tuple[Hedge, ...] = ()
+    """Hedges in place of sales after the newest futures order, with those closed lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +191,26 @@ class StepInput:
     """Pools whose withdrawal was refused or reverted in this step; their liquidity stays."""
     futures: FuturesPolicy | None = None
     """Targets and limits of the futures layer; None: no futures."""
+    reduced_markets: tuple[str, ...] = ()
+    """Futures markets that this step has ordered in; an owner's reduction takes each once."""
+    reduction_goals: tuple[tuple[str, int], ...] = ()
+    """Sizes, by futures market, that the reduction of this step ends at; empty: none is under way."""
+    order_parts: tuple[tuple[str, int], ...] = ()
+    """Divisors, by futures market, of reductions whose simulation reverted in this step."""
+    futures_held: str = ""
+    """Reason why the futures layer sends nothing in this proposal: no order is possible, or guards
+    refused its plan; empty: it may.
+    """
+    spot_held: str = ""
+    """Reason why the spot portfolio trades nothing in this proposal but exits, as guards refused its
+    plan; empty: it may.
+    """
+    unhedged_bps: tuple[tuple[str, int], ...] = ()
+    """Targets by token before open hedges changed them; empty without a hedge."""
+    after_hedge: bool = False
+    """True once this step has opened a hedge; the rest of its rebalance follows regardless of
+    bands.
+    """
 
 
 # --- Requests that start a step. StepInput and the request together repeat a plan.
@@ -248,6 +277,38 @@ class SellEntireBalance:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveMargin:
+    """Deposit or withdraw margin, or let a delegate trade, as the owner requests."""
+
+    action: AccountAction
+
+
+@dataclass(frozen=True, slots=True)
+class Deleverage:
+    """Reduce futures positions by the same share until the leverage is at most `leverage_bps`, or in
+    the market of a symbol alone (empty: all). Without a leverage the position is closed.
+    """
+
+    leverage_bps: int | None = None
+    symbol: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHedge:
+    """Short `ratio_bps` of what `token` is above its target, instead of selling it."""
+
+    token: str
+    ratio_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseHedge:
+    """Close the hedge of a `token`."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class ManualAction:
     """An action without a plan: a payout, or allowances revoked by the command named in `what`."""
 
@@ -263,6 +324,10 @@ PlanRequest = (
     | Unwrap
     | SellEverything
     | SellEntireBalance
+    | MoveMargin
+    | Deleverage
+    | OpenHedge
+    | CloseHedge
 )
 """Requests that lead to a plan."""
 StepRequest = PlanRequest | ManualAction

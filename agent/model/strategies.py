@@ -40,7 +40,9 @@ class Strategy:
     destination and cooldown.
 
     `floor_bps` is the capital share of the strategy while its `health` rule pauses it (None: no
-    rule). With an `allocator`, `weights_bps` apply until the first allocation.
+    rule). With an `allocator`, `weights_bps` apply until the first allocation. `futures_bps` are
+    signed weights by futures market: shares of the target notional of the strategy's part of the
+    margin account.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Strategy:
     floor_bps: int = 0
     health: StrategyHealthRule | None = None
     allocator: AllocatorConfig | None = None
+    futures_bps: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

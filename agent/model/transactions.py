@@ -54,10 +54,15 @@ class IntentEvent(Enum):
     REOPEN = "reopen"
 
 
+FIRST_VENUE_NONCE = 10**12
+"""Nonces from here on are milliseconds of a futures venue; no wallet sends so many transactions."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnsignedTx:
     """A transaction without signature: EIP-1559 if `max_fee_wei` is set, legacy if `gas_price_wei`
-    is. `data` is 0x-hex.
+    is. `data` is 0x-hex. An order for a venue beside the chain has no fee, the account there as
+    `to`, the action that is signed as `data`, and the venue's nonce.
     """
 
     chain_id: int
@@ -69,6 +74,11 @@ class UnsignedTx:
     max_fee_wei: int | None
     max_priority_fee_wei: int | None
     gas_price_wei: int | None
+
+    @property
+    def is_venue_order(self) -> bool:
+        """True for an order that goes to a futures venue and not to the chain."""
+        return self.nonce >= FIRST_VENUE_NONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,7 @@ class LiquidityAdded:
 class PerpFill:
     """A PositionChanged event of a clearing house. `size_raw` is negative for a sale; `quote_raw` is
     what the trade added to the quote balance, without the fee: negative for a purchase.
+    `realised_raw` is the profit that a reduction realised, net of the fees of its share.
     """
 
     clearing_house: str
@@ -114,14 +125,31 @@ class PerpFill:
     size_raw: int
     quote_raw: int
     fee_raw: int
+    realised_raw: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PerpFunding:
+    """A FundingPaymentSettled event of a clearing house: `paid_raw` quote base units of funding that
+    the account paid (negative: received).
+    """
+
+    clearing_house: str
+    trader: str
+    market: str
+    paid_raw: int
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
+    That of an order at a venue beside the chain is written once the venue is done with it: status 0
+    if nothing was filled, in the block that was the head then.
+
     `wrapped` are Deposit and Withdrawal events, as of WETH9, written as transfers from and to the
-    zero address. `fills` are changes of futures positions.
+    zero address. `fills` are changes of futures positions, `funding` their settled
+    funding payments.
     """
 
     tx_hash: str
@@ -134,6 +162,7 @@ class Receipt:
     added: tuple[LiquidityAdded, ...] = ()
     wrapped: tuple[Transfer, ...] = ()
     fills: tuple[PerpFill, ...] = ()
+    funding: tuple[PerpFunding, ...] = ()
 
     @property
     def gas_cost_wei(self) -> int:
@@ -327,11 +356,33 @@ class PaperTx:
 
 
 @dataclass(frozen=True, slots=True)
+class PaperPosition:
+    """A futures position on paper. `growth_x96` is the market's funding growth up to which its
+    funding is settled.
+    """
+
+    market: str
+    size_raw: int
+    open_notional_raw: int
+    growth_x96: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaperMargin:
+    """The margin account on paper: collateral and realised profit in quote base units."""
+
+    collateral_raw: int
+    realised_raw: int
+    positions: tuple[PaperPosition, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PaperWallet:
     """Balances, allowances and transactions of the paper wallet at `block`, in base units and wei.
 
     `waiting` are pending transactions, `receipts` the newest receipts, `blocks` (number, hash) of
-    the newest blocks with a transaction of this wallet.
+    the newest blocks with a transaction of this wallet. `margin` is its margin account (None: no
+    futures).
     """
 
     balances: tuple[Holding, ...]
@@ -342,3 +393,4 @@ class PaperWallet:
     waiting: tuple[PaperTx, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     blocks: tuple[tuple[int, str], ...] = ()
+    margin: PaperMargin | None = None

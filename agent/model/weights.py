@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from agent.model.signals import SignalSettings
+
 
 class AllocationNeeds(Enum):
     """Data that a method needs, besides the assets and their bounds."""
@@ -13,6 +15,7 @@ class AllocationNeeds(Enum):
     SUPPLIES = "supplies"
     VOLATILITIES = "volatilities"
     CORRELATIONS = "correlations"
+    PRICES = "prices"
 
 
 class AllocationMethod(Enum):
@@ -37,6 +40,7 @@ class AllocationMethod(Enum):
     INVERSE_VOLATILITY = "inverse_volatility", AllocationNeeds.VOLATILITIES
     MINIMUM_VARIANCE = "minimum_variance", AllocationNeeds.CORRELATIONS
     RISK_PARITY = "risk_parity", AllocationNeeds.CORRELATIONS
+    SIGNAL = "signal", AllocationNeeds.PRICES
     HRP = "hrp", AllocationNeeds.CORRELATIONS
 
     @property
@@ -44,11 +48,18 @@ class AllocationMethod(Enum):
         """True if the method uses returns."""
         return self.needs in (AllocationNeeds.VOLATILITIES, AllocationNeeds.CORRELATIONS)
 
+    @property
+    def needs_window(self) -> bool:
+        """True if the method uses the prices of a window."""
+        return self.needs_returns or self.needs is AllocationNeeds.PRICES
+
 
 PRICED_METHODS = tuple(
-    method for method in AllocationMethod if method.needs is not AllocationNeeds.SUPPLIES
+    method
+    for method in AllocationMethod
+    if method.needs not in (AllocationNeeds.SUPPLIES, AllocationNeeds.PRICES)
 )
-"""Methods that need no data except prices."""
+"""Methods of trimtab that need no data except prices."""
 
 
 class InitialWeights(Enum):
@@ -84,7 +95,7 @@ class AllocatorConfig:
     asset needs `min_returns` returns and a price not older than `max_age_s`. If no choice is
     possible, the last allocation stays valid for `keep_s` after it was due. An allocation that
     moves no weight by more than `churn_bps` changes nothing. `supplies` are the owner's values,
-    which override those of the chain.
+    which override those of the chain. `signal` is the signal of one's own that chooses.
     """
 
     method: AllocationMethod
@@ -99,6 +110,7 @@ class AllocatorConfig:
     fixed: tuple[str, ...]
     limits: tuple[WeightLimit, ...]
     supplies: tuple[TokenSupply, ...] = ()
+    signal: SignalSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,8 @@ class Allocation:
     """Chosen weights in bps by token, with sum 10,000. `basis` is the hash of the settings.
 
     `from_s` and `until_s` are the times of the first and last price used, `returns` the number of
-    returns per asset. `data` describes the sample, `why` the choice.
+    returns per asset. `data` describes the sample, `why` the choice. `futures_bps` are signed shares
+    of the target notional by market (empty: the config's targets).
     """
 
     at_s: int
@@ -118,6 +131,7 @@ class Allocation:
     from_s: int | None = None
     until_s: int | None = None
     returns: int = 0
+    futures_bps: tuple[tuple[str, int], ...] = ()
 
     def bps(self, token: str) -> int:
         """Return the weight of a token; 0 if it has none."""

@@ -1,9 +1,10 @@
-"""Orders of the futures layer: the reductions that a limit requires, else orders towards the targets.
-The price bound of an order counts from the index; after an opening every limit holds.
+"""Actions of the futures layer: the deposit or the reductions that a limit requires, else orders
+towards the targets. The price bound of an order counts from the index; after an opening every limit holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -13,77 +14,135 @@ from agent.margin.state import (
     after_fill_at_bound,
     breaches,
     is_reduction,
-    largest_allowed_raw,
+    largest_allowed_sizes,
     margin_state,
 )
 from agent.model.futures import (
+    FuturesLimits,
     FuturesPlan,
     FuturesPolicy,
     MarginAccount,
+    MarginDeposit,
     PerpMarket,
     PerpOrder,
     PerpOrderKind,
 )
 from agent.policy.futures.targets import (
+    DRIFT_REASONS,
     REDUCING,
     FuturesTrigger,
     emergency_orders,
+    funding_trims,
+    funding_waits,
     orders_to_target,
     reduction_orders,
+    stale_index_reason,
+    stress_need,
     target_gross,
     triggered,
+    unfinished_orders,
     unknown_prices,
 )
 from agent.units import BPS, ceil_int
 
 DUST_PARTS = 10
 """Part of the band, of the target notional, below which a change is not worth an order."""
+BELOW_MINIMUM = "the order is below the venue's minimum"
 
 
-def plan_futures(
+def plan_futures(  # noqa: PLR0913
     account: MarginAccount,
     policy: FuturesPolicy,
     spot_value: Fraction,
     now_s: int,
     collateral_raw: int = 0,
+    approved_raw: int = 0,
+    goals: tuple[tuple[str, int], ...] = (),
+    waiting: Collection[str] = (),
 ) -> FuturesPlan:
-    """Plan the orders of one step; equal inputs give equal plans.
+    """Plan the actions of one step; equal inputs give equal plans.
 
     `spot_value` is in quote base units, `collateral_raw` what the wallet can deposit, in base units
-    of the collateral token. Freed margin is not used again in the same plan: a step reduces or
-    opens.
+    of the collateral token, `approved_raw` the deposit approved in this step, `goals` the sizes
+    that its reduction ends at, `waiting` the markets whose orders failed. Freed margin is not used
+    again in the same plan: a step reduces or opens.
     """
     if unknown := unknown_prices(account, policy, now_s):
         return FuturesPlan((), "", f"no order: {unknown}")
     if closing := emergency_orders(account, policy):
-        return _reducing_plan(account, policy, closing, "liquidation", is_emergency=True)
+        return reducing_plan(account, policy, closing, "liquidation", is_emergency=True)
+    if rest := unfinished_orders(account, goals):
+        plan = reducing_plan(
+            account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False
+        )
+        return replace(plan, reason="every position is reduced by the same share")
     fired = triggered(account, policy, spot_value)
     if not fired:
         return FuturesPlan((), "", "every weight and limit of the futures layer is kept")
     if fired[0] in REDUCING:
-        return _within_limits(account, policy, spot_value, fired[0], collateral_raw)
-    return _to_targets(account, policy, spot_value)
+        deposit = _deposit_raw(account, policy, spot_value, collateral_raw, approved_raw)
+        if not deposit:
+            orders = reduction_orders(account, policy, spot_value, waiting)
+            return reducing_plan(account, policy, orders, fired[0].value, is_emergency=False)
+        return _deposit_plan(fired[0], deposit)
+    if fired[0] is FuturesTrigger.FUNDING:
+        trims = funding_trims(account, policy)
+        trimming = reducing_plan(account, policy, trims, fired[0].value, is_emergency=False)
+        return replace(trimming, reason=DRIFT_REASONS[fired[0]])
+    return _to_targets(account, policy, spot_value, fired[0], now_s)
 
 
-def top_up_raw(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> int:
+def top_up_raw(
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction, hysteresis_bps: int
+) -> int:
     """Return the collateral, in its own base units rounded up, whose deposit alone restores
-    leverage and utilisation to below their limits by the hysteresis; zero if no deposit does.
+    leverage, utilisation and the stress move to below their limits by the hysteresis; zero if no
+    deposit does.
     """
     limits = policy.limits
-    keep = 1 - Fraction(limits.hysteresis_bps, BPS)
+    keep = 1 - Fraction(hysteresis_bps, BPS)
     value = margin.account_value_raw(account)
     gross = margin.gross_notional_raw(account)
     wanted = [Fraction(0)]
     state = margin_state(account, limits)
     for breach in breaches(state, limits, spot_value):
         match breach.limit:
+            case "max_leverage" if not limits.max_leverage_bps:
+                return 0
             case "max_leverage":
                 wanted.append(gross * BPS / (keep * limits.max_leverage_bps) - value)
             case "max_utilisation":
                 wanted.append(_utilisation_gap(account, keep * limits.max_utilisation_bps / BPS))
-            case _:
+            case "stress_move":
+                wanted.append(gross / keep * stress_need(account, policy) - value)
+            case "spot_multiple":
                 return 0
+            case _:
+                pass
     return ceil_int(max(wanted) / account.settlement_raw)
+
+
+def _deposit_raw(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    spot_value: Fraction,
+    collateral_raw: int,
+    approved_raw: int,
+) -> int:
+    """Return the deposit that restores the limits; zero if the wallet has too little for one.
+
+    An approved amount is deposited unchanged while it still restores the limits: marks move with
+    each block, and any other amount needs a new approval. A venue beside the chain
+    takes no deposit.
+    """
+    if not account.is_on_chain:
+        return 0
+    if approved_raw and approved_raw <= collateral_raw:
+        least = top_up_raw(account, policy, spot_value, 0)
+        if 0 < least <= approved_raw:
+            return approved_raw
+    deposit = top_up_raw(account, policy, spot_value, policy.limits.hysteresis_bps)
+    return deposit if deposit <= collateral_raw else 0
 
 
 def _utilisation_gap(account: MarginAccount, most: Fraction) -> Fraction:
@@ -96,28 +155,18 @@ def _utilisation_gap(account: MarginAccount, most: Fraction) -> Fraction:
     return ((1 - most) * value - usable + initial) / most
 
 
-def _within_limits(
-    account: MarginAccount,
-    policy: FuturesPolicy,
-    spot_value: Fraction,
-    trigger: FuturesTrigger,
-    collateral_raw: int,
-) -> FuturesPlan:
-    """Deposit collateral if the wallet has enough of it, else reduce."""
-    deposit = top_up_raw(account, policy, spot_value)
-    if 0 < deposit <= collateral_raw:
-        return FuturesPlan(
-            (),
-            trigger.value,
-            f"{trigger.value} is above its limit: a deposit restores it without a trade",
-            top_up_raw=deposit,
-            is_reducing=True,
-        )
-    orders = reduction_orders(account, policy, spot_value)
-    return _reducing_plan(account, policy, orders, trigger.value, is_emergency=False)
+def _deposit_plan(trigger: FuturesTrigger, deposit_raw: int) -> FuturesPlan:
+    """Return the deposit that restores a broken limit."""
+    return FuturesPlan(
+        (),
+        trigger.value,
+        f"{trigger.value} is above its limit: a deposit restores it without a trade",
+        (MarginDeposit(deposit_raw),),
+        is_reducing=True,
+    )
 
 
-def _reducing_plan(
+def reducing_plan(
     account: MarginAccount,
     policy: FuturesPolicy,
     sizes: dict[str, int],
@@ -135,8 +184,10 @@ def _reducing_plan(
     ):
         if market.is_paused:
             refused.append(f"{market.symbol} is paused")
+        elif tradable := _at_least_minimum(account, market, size, slippage):
+            orders.append(market_order(market, tradable, slippage, is_reduce_only=True))
         else:
-            orders.append(_order(market, size, slippage, is_reduce_only=True))
+            refused.append(f"{market.symbol}: {BELOW_MINIMUM}")
     reason = f"{trigger} is above its limit: positions are reduced"
     if is_emergency:
         reason = "liquidation is near: positions are closed ahead of it"
@@ -150,13 +201,21 @@ def _reducing_plan(
     )
 
 
-def _to_targets(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> FuturesPlan:
+def _to_targets(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    spot_value: Fraction,
+    trigger: FuturesTrigger,
+    now_s: int,
+) -> FuturesPlan:
     """Return the orders to the targets: reductions first, openings cut to what every limit allows.
 
-    Openings use only the margin that was free before the reductions of the same step. The largest
-    share is judged after all orders: the first of several positions is all of the notional.
+    Openings use only the margin that was free before the reductions of the same step. A limit cuts
+    all of them by the same share. The largest share is judged after all orders: the first of
+    several positions is all of the notional.
     """
-    limits, orders, refused = policy.limits, [], []
+    limits, orders = policy.limits, []
+    refused = list(funding_waits(account, policy))
     each = replace(limits, max_position_bps=BPS)
     dust = target_gross(account, policy) * policy.band_bps / BPS / DUST_PARTS
     sizes = {
@@ -167,46 +226,48 @@ def _to_targets(account: MarginAccount, policy: FuturesPolicy, spot_value: Fract
     reductions = {
         name: size
         for name, size in sizes.items()
-        if is_reduction(account, _order(account.market(name), size, 0, is_reduce_only=True))
+        if is_reduction(account, market_order(account.market(name), size, 0, is_reduce_only=True))
     }
     for name, size in reductions.items():
         market = account.market(name)
-        if market.is_paused:
-            refused.append(f"{market.symbol} is paused")
+        if why := untradable_reason(market, size, limits.slippage_bps):
+            refused.append(why)
         else:
-            orders.append(_order(market, size, limits.slippage_bps, is_reduce_only=True))
-    opened = account
+            orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
+    openings = {}
     for name, size in sizes.items():
         if name in reductions:
             continue
         market = account.market(name)
-        if why := _no_opening(market, policy):
+        if why := stale_index_reason(market, policy, now_s) or no_opening_reason(market, policy):
             refused.append(why)
-            continue
-        allowed = largest_allowed_raw(opened, name, size, each, spot_value)
-        if allowed != size:
+        else:
+            openings[name] = size
+    for name, size in largest_allowed_sizes(account, openings, each, spot_value).items():
+        market = account.market(name)
+        if size != openings[name]:
             refused.append(f"{market.symbol} is cut to what the limits allow")
-        if allowed:
-            order = _order(market, allowed, limits.slippage_bps, is_reduce_only=False)
-            opened = after_fill_at_bound(opened, order)
-            orders.append(order)
+        if size and (why := untradable_reason(market, size, limits.slippage_bps)):
+            refused.append(why)
+        elif abs(size) * market.mark > dust:
+            orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=False))
     final = account
     for order in orders:
         final = after_fill_at_bound(final, order)
     if (share := margin.largest_share(final)) > Fraction(limits.max_position_bps, BPS):
         orders = [order for order in orders if order.is_reduce_only]
         refused.append(f"nothing is opened: a position would be {float(share) * 100:.2f} % of all")
-    reason = "a weight of the notional has left its band"
+    reason = DRIFT_REASONS[trigger]
     return FuturesPlan(
         tuple(orders),
-        FuturesTrigger.DRIFT.value,
+        trigger.value,
         reason if orders else f"{reason}, but no order is possible",
         is_reducing=bool(orders) and all(order.is_reduce_only for order in orders),
         refused=tuple(refused),
     )
 
 
-def _no_opening(market: PerpMarket, policy: FuturesPolicy) -> str:
+def no_opening_reason(market: PerpMarket, policy: FuturesPolicy) -> str:
     """Return why nothing is opened in a market; empty if it may be."""
     if market.is_paused:
         return f"{market.symbol} is paused"
@@ -216,8 +277,59 @@ def _no_opening(market: PerpMarket, policy: FuturesPolicy) -> str:
     return ""
 
 
-def _order(
+def untradable_reason(market: PerpMarket, size_raw: int, slippage_bps: int) -> str:
+    """Return why no order of this size is possible; empty if one is."""
+    if market.is_paused:
+        return f"{market.symbol} is paused"
+    if _is_below_minimum(market, size_raw, slippage_bps):
+        return f"{market.symbol}: {BELOW_MINIMUM}"
+    return ""
+
+
+def smaller_orders(
+    account: MarginAccount, plan: FuturesPlan, limits: FuturesLimits, parts: Mapping[str, int]
+) -> tuple[PerpOrder, ...]:
+    """Return the orders of a plan, each reduction divided by the parts of its market: a thin pool
+    fills a small order where it refuses a large one. Whole lots, one at least.
+    """
+    slippage = limits.emergency_slippage_bps if plan.is_emergency else limits.slippage_bps
+    orders = []
+    for order in plan.orders:
+        divisor = parts.get(order.market, 1)
+        if divisor == 1 or not order.is_reduce_only:
+            orders.append(order)
+            continue
+        market = account.market(order.market)
+        lots = max(1, abs(order.size_raw) // (market.lot_raw * divisor))
+        size = min(abs(order.size_raw), lots * market.lot_raw)
+        signed = size if order.size_raw > 0 else -size
+        orders.append(market_order(market, signed, slippage, is_reduce_only=True))
+    return tuple(orders)
+
+
+def _is_below_minimum(market: PerpMarket, size_raw: int, slippage_bps: int) -> bool:
+    return index_bound_raw(market, size_raw, slippage_bps) < market.min_notional_raw
+
+
+def _at_least_minimum(
+    account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
+) -> int:
+    """Return the size of a reduction, enlarged to the venue's smallest order; zero if the position
+    is smaller than that.
+    """
+    if not _is_below_minimum(market, size_raw, slippage_bps):
+        return size_raw
+    one_lot_raw = index_bound_raw(
+        market, market.lot_raw * (1 if size_raw > 0 else -1), slippage_bps
+    )
+    lots = ceil_int(Fraction(market.min_notional_raw, max(1, one_lot_raw - 1)))
+    enlarged = lots * market.lot_raw * (1 if size_raw > 0 else -1)
+    return enlarged if abs(enlarged) <= abs(account.size_raw(market.market)) else 0
+
+
+def market_order(
     market: PerpMarket, size_raw: int, slippage_bps: int, *, is_reduce_only: bool
 ) -> PerpOrder:
+    """Return the market order of a size, with its bound counted from the index."""
     bound = index_bound_raw(market, size_raw, slippage_bps)
     return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only)

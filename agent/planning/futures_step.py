@@ -1,88 +1,194 @@
-"""The futures layer's orders as a plan of the step, from its snapshot."""
+"""The futures layer's actions as a plan of the step, from its snapshot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.margin.state import is_reduction
 from agent.model import AdjustFutures, AssetDrift, Plan, PlanCost, SkippedItem, StepInput
-from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder
-from agent.planning.futures import plan_futures
+from agent.model.futures import (
+    DelegateChange,
+    FuturesAction,
+    FuturesPlan,
+    FuturesPolicy,
+    Hedge,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+)
+from agent.planning.futures import (
+    market_order,
+    plan_futures,
+    smaller_orders,
+    untradable_reason,
+)
+from agent.policy import failures
 from agent.policy.futures.decide import (
+    ORDER_GAS,
     backing_off,
+    depositable_raw,
     futures_fault,
     quote_per_numeraire,
     spot_value_in_quote,
 )
+from agent.policy.futures.funding import expected_funding
+from agent.policy.futures.targets import REDUCING
+from agent.policy.hedges import hedges_after
 from agent.reference import reference_prices
 from agent.units import ceil_int, largest_remainder
 
-ORDER_GAS = 1_100_000
-"""Gas of an order: up to 1.08 million were measured on the real contracts."""
+DEPOSIT_GAS, WITHDRAWAL_GAS, DELEGATE_GAS = 250_000, 1_500_000, 80_000
+"""Gas of a deposit, a withdrawal and a change of a delegate, measured likewise."""
 PPM = 1_000_000
+CLOSE_HEDGE = "close_hedge"
+"""Trigger of the order that ends a hedge."""
+LIQUIDATION = "liquidation"
+"""Trigger of emergency orders."""
+ENDING_HEDGES = (*(trigger.value for trigger in REDUCING), LIQUIDATION)
+"""Triggers whose purchases take a hedge first."""
 
 
 def plan_adjustment(
     step: StepInput, decision: AdjustFutures, drifts: Iterable[AssetDrift]
 ) -> Plan | str:
-    """Return the plan of the futures layer, or why no order is possible now.
+    """Return the plan of the futures layer, or why no action is possible now.
 
-    Orders in a market that waits after failures are left out. No collateral is deposited.
+    Orders in a market that waits after failures are left out.
     """
     account, policy, drifts = step.snapshot.futures, step.futures, tuple(drifts)
     if account is None or policy is None or (fault := futures_fault(step)):
         return fault or "the margin account is not known"
-    planned = plan_futures(
-        account, policy, spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
-    )
+    if decision.closes:
+        planned = closing_plan(step, decision.closes, decision.reason)
+    else:
+        planned = plan_futures(
+            account,
+            policy,
+            spot_value_in_quote(step, drifts),
+            step.snapshot.head.timestamp_s,
+            depositable_raw(step, drifts),
+            approved_raw(step, policy),
+            step.reduction_goals,
+            [one.market for one in account.positions if backing_off(step, one.market)],
+        )
+        planned = _hedges_first(step, planned)
+    parts = dict(step.order_parts)
+    planned = replace(planned, orders=smaller_orders(account, planned, policy.limits, parts))
     orders, refused = [], list(planned.refused)
+    longest_s = failures.FIRST_WAIT_S if planned.is_emergency else failures.LONGEST_WAIT_S
     for order in planned.orders:
-        if waits := backing_off(step, order.market):
+        if waits := backing_off(step, order.market, longest_s):
             refused.append(f"{account.market(order.market).symbol}: {waits}")
         else:
             orders.append(order)
-    if not orders:
+    if not orders and not planned.account_actions:
         return "; ".join([planned.reason, *refused])
     futures = replace(
         planned,
         orders=tuple(orders),
         refused=tuple(refused),
         is_reducing=all(order.is_reduce_only for order in orders),
+        hedges=_hedges_left(step, decision, planned, orders),
     )
     decision = replace(decision, is_reducing=futures.is_reducing)
-    return _plan(step, decision, futures, account, drifts)
+    return futures_plan(step, decision, futures, account, drifts)
 
 
-def _plan(
+def approved_raw(step: StepInput, policy: FuturesPolicy) -> int:
+    """Return the deposit that the vault was approved for in this step; zero without one."""
+    approved = dict(step.spend_caps).get(policy.collateral, 0)
+    allowed = {(one.token, one.spender): one.raw for one in step.snapshot.allowances}
+    return approved if allowed.get((policy.collateral, policy.vault)) == approved else 0
+
+
+def _hedges_left(
+    step: StepInput, decision: AdjustFutures, planned: FuturesPlan, orders: Sequence[PerpOrder]
+) -> tuple[Hedge, ...]:
+    """Return the hedges after the first order; those of now if a move of margin comes first."""
+    if planned.account_actions or not orders:
+        return step.history.hedges
+    first = orders[0]
+    ends = bool(decision.closes) or planned.trigger in ENDING_HEDGES
+    return hedges_after(step, first.market, first.size_raw, closes=ends and first.size_raw > 0)
+
+
+def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
+    """Return the order that buys back the hedge of a market, as far as limits allow where the market
+    also has a larger long.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        return FuturesPlan((), CLOSE_HEDGE, reason)
+    size = -sum(one.size_raw for one in policy.hedges if one.market == market)
+    held = account.market(market)
+    if why := untradable_reason(held, size, policy.limits.slippage_bps):
+        return FuturesPlan((), CLOSE_HEDGE, reason, refused=(why,))
+    order = market_order(held, size, policy.limits.slippage_bps, is_reduce_only=True)
+    reduces = is_reduction(account, order)
+    return FuturesPlan(
+        (replace(order, is_reduce_only=reduces),), CLOSE_HEDGE, reason, is_reducing=reduces
+    )
+
+
+def _hedges_first(step: StepInput, planned: FuturesPlan) -> FuturesPlan:
+    """Return the plan; if a limit demands a reduction, the end of the first hedge that is one."""
+    limits = {trigger.value for trigger in REDUCING}
+    if not planned.orders or planned.trigger not in limits or step.futures is None:
+        return planned
+    for hedge in step.futures.hedges:
+        closing = closing_plan(step, hedge.market, "")
+        if closing.is_reducing and not backing_off(step, hedge.market):
+            reason = f"{planned.trigger} is above its limit: a hedge is closed first"
+            return replace(closing, trigger=planned.trigger, reason=reason)
+    return planned
+
+
+def futures_plan(
     step: StepInput,
     decision: AdjustFutures,
     futures: FuturesPlan,
     account: MarginAccount,
     drifts: tuple[AssetDrift, ...],
 ) -> Plan:
-    """Return the plan: the wallet changes by gas alone, fees are paid by the margin account."""
+    """Return the plan: the wallet changes by gas and by moved collateral, fees are paid by the margin
+    account.
+    """
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    moved = {step.futures.collateral: sum(map(moved_raw, futures.actions))} if step.futures else {}
+    prices = reference_prices(step).by_token
     values = [drift.value for drift in drifts]
     weights = largest_remainder(values) if sum(values) > 0 else [0] * len(values)
-    gas_units = ORDER_GAS * len(futures.orders)
-    coin = reference_prices(step).by_token.get(step.portfolio.wrapped_native, Fraction(0))
+    gas_units = sum(map(action_gas, futures.actions)) if account.is_on_chain else 0
+    coin = prices.get(step.portfolio.wrapped_native, Fraction(0))
     base, snapshot = step.snapshot.head.base_fee_wei, step.snapshot
     price_wei = snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
     fees = sum((fee_raw(account, order) for order in futures.orders), 0)
     zero = Fraction(0)
+    horizon_s = 0 if step.futures is None else step.futures.funding_horizon_s
     return Plan(
         block=snapshot.head.number,
         decision=decision,
         legs=(),
         holdings_after=tuple(
-            (asset.token.address, held.get(asset.token.address, 0))
+            (
+                asset.token.address,
+                held.get(asset.token.address, 0) + moved.get(asset.token.address, 0),
+            )
             for asset in step.portfolio.assets
         ),
         weights_after_bps=tuple(
             (drift.token, bps) for drift, bps in zip(drifts, weights, strict=True)
         ),
-        cost=PlanCost(fees / quote_per_numeraire(step), zero, zero, gas_units * price_wei * coin),
+        cost=PlanCost(
+            fees / quote_per_numeraire(step),
+            zero,
+            zero,
+            gas_units * price_wei * coin,
+            funding=funding_raw(account, futures.orders, horizon_s) / quote_per_numeraire(step),
+        ),
         turnover=zero,
         gross_volume=zero,
         gas_units=gas_units,
@@ -91,6 +197,43 @@ def _plan(
         skipped=tuple(SkippedItem("futures", why) for why in futures.refused),
         expires_block=snapshot.head.number + step.execution.expire_blocks,
         futures=futures,
+    )
+
+
+def action_gas(action: FuturesAction) -> int:
+    """Return the expected gas of an action."""
+    match action:
+        case PerpOrder():
+            return ORDER_GAS
+        case MarginDeposit():
+            return DEPOSIT_GAS
+        case MarginWithdrawal():
+            return WITHDRAWAL_GAS
+        case DelegateChange():
+            return DELEGATE_GAS
+
+
+def moved_raw(action: FuturesAction) -> int:
+    """Return the collateral that an action brings into the wallet, base units; negative for a
+    deposit.
+    """
+    match action:
+        case MarginDeposit(raw):
+            return -raw
+        case MarginWithdrawal(raw):
+            return raw
+        case PerpOrder() | DelegateChange():
+            return 0
+
+
+def funding_raw(account: MarginAccount, orders: Iterable[PerpOrder], horizon_s: int) -> Fraction:
+    """Return what orders are expected to add to the funding paid over a horizon, quote base units
+    (negative: they save it, or are paid).
+    """
+    notionals = ((account.market(order.market), order.size_raw) for order in orders)
+    return sum(
+        (expected_funding(market, size * market.mark, horizon_s) for market, size in notionals),
+        Fraction(0),
     )
 
 

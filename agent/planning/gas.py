@@ -408,6 +408,9 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
         approval_count(action_spend(action), _allowed(step, contracts.get(action.venue, "")))
         for action in plan.actions
     )
+    if plan.futures is not None and step.futures is not None:
+        spend = {step.futures.collateral: plan.futures.top_up_raw}
+        needed += approval_count(spend, _allowed(step, step.futures.vault))
     return APPROVAL_GAS * needed
 
 

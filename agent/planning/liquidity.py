@@ -26,6 +26,7 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning.gas import approval_gas_units
+from agent.policy.futures.exposure import margin_holdings
 from agent.policy.liquidity.book import (
     Amounts,
     CollectMove,
@@ -191,10 +192,12 @@ def _plan(
     gas, and skew where liquidity is overpaid.
     """
     in_positions = positions.look_through([position for _, position in after.pairs], after.prices)
+    in_margin = margin_holdings(step)
 
     def value(asset: Asset) -> Value:
         address = asset.token.address
-        return (max(0, after.counted(asset)) + in_positions.get(address, 0)) * after.prices[address]
+        locked_raw = in_positions.get(address, 0) + in_margin.get(address, 0)
+        return (max(0, after.counted(asset)) + locked_raw) * after.prices[address]
 
     assets = step.portfolio.assets
     values = [value(asset) for asset in assets]

@@ -130,10 +130,10 @@ def skipped_items(
             continue
         sells = bool(above[token] > 0)
         if sells and objective.locked[token] > objective.high[token] * total:
-            why = (
-                f"{_money(step, value)} above its target are in liquidity positions, which swaps"
-                " do not spend"
+            where = (
+                "liquidity positions" if step.futures is None else "liquidity positions or margin"
             )
+            why = f"{_money(step, value)} above its target are in {where}, which swaps do not spend"
             skipped.append(SkippedItem(node.label, why))
             continue
         opposite = below if sells else above

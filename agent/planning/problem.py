@@ -23,6 +23,7 @@ from agent.planning.gas import (
 )
 from agent.planning.pool_curves import CurveStack, TradeCurves, build_trade_curves, stack_curves
 from agent.policy import native_coin
+from agent.policy.futures.exposure import margin_holdings
 from agent.policy.liquidity import valuation
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, floor_int
@@ -79,8 +80,8 @@ class TokenNode:
     """A token of the problem.
 
     A hub that is not an asset starts and must end empty. `cap_raw` bounds the amount that legs take
-    from the wallet: this step's approval, or native coin above the gas floor. `lp_raw` is in
-    liquidity positions: it counts, but cannot be spent.
+    from the wallet: this step's approval, or native coin above the gas floor. `locked_raw` is in
+    liquidity positions and in the margin account: it counts, but cannot be spent.
     """
 
     address: str
@@ -89,7 +90,7 @@ class TokenNode:
     investable_raw: int
     is_asset: bool
     cap_raw: int | None = None
-    lp_raw: int = 0
+    locked_raw: int = 0
 
     @property
     def spendable_raw(self) -> int:
@@ -101,12 +102,12 @@ class TokenNode:
     @property
     def value(self) -> Value:
         """Counted value, in the wallet and in positions, numeraire base units."""
-        return (self.investable_raw + self.lp_raw) * self.price
+        return (self.investable_raw + self.locked_raw) * self.price
 
     @property
     def locked(self) -> Value:
         """Value that cannot be spent, numeraire base units."""
-        return self.lp_raw * self.price
+        return self.locked_raw * self.price
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.spend_caps)
     in_positions = valuation.holdings(step, references.by_token)
+    in_margin = margin_holdings(step)
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -276,10 +278,16 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
         if coin is not None and token.address == coin.token:
             investable_raw -= 0 if coin.counts else coin.refill_raw
             cap_raw = coin.cap_raw
-        lp_raw = in_positions.get(token.address, 0)
+        locked_raw = in_positions.get(token.address, 0) + in_margin.get(token.address, 0)
         nodes.append(
             TokenNode(
-                token.address, token.label, price.price, investable_raw, True, cap_raw, lp_raw
+                token.address,
+                token.label,
+                price.price,
+                investable_raw,
+                True,
+                cap_raw,
+                locked_raw,
             )
         )
     return nodes

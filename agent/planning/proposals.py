@@ -14,6 +14,7 @@ from agent.model import (
     AdjustFutures,
     AdjustLiquidity,
     BlockedExit,
+    Decision,
     Halt,
     Hold,
     LegFunding,
@@ -27,6 +28,7 @@ from agent.model import (
 from agent.planning import partial_plans, planner, swaps
 from agent.planning.futures_step import plan_adjustment
 from agent.planning.gradual_execution import limit_swap, schedule_plan
+from agent.planning.hedge import hedge_instead
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
@@ -91,7 +93,8 @@ def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
         return first
     step = first.step or step_input
     try:
-        return replace(_carried_out(step, first.decided), step=first.step)
+        found = _carried_out(step, first.decided)
+        return replace(found, step=found.step or first.step)
     except Refused as why:
         if first.step is not None or step.aside:
             raise RefusedWithBlockedExits(step, why) from None
@@ -101,7 +104,7 @@ def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
 def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
-            return _planned(step, decided, decision)
+            return _or_futures(step, decision, _planned(step, decided, decision))
         case AdjustLiquidity() as decision:
             return Proposal(decided, plan_liquidity(step, decision))
         case AdjustFutures() as decision:
@@ -112,6 +115,21 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
             return Proposal(decided, None)
 
 
+def _or_futures(step: StepInput, decision: Rebalance, found: Proposal) -> Proposal:
+    """Return the proposal of the futures layer where a spot trade is not worth its cost: a drift
+    that stays does not keep futures from their targets.
+    """
+    hold = found.decided.decision
+    if step.futures is None or step.spot_held or not decision.by_trigger:
+        return found
+    if not isinstance(hold, Hold) or hold.kept_by not in NOT_WORTH_IT_LIMITS:
+        return found
+    why = hold.reason.removeprefix(f"{decision.reason}; ")
+    held = replace(step, spot_held=f"spot: {why}")
+    instead = _carried_out(held, decide(held))
+    return found if instead.plan is None else replace(instead, step=held)
+
+
 def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFutures) -> Proposal:
     """Return the plan of the futures layer; if no order is possible, the proposal of the spot
     portfolio with the reason.
@@ -119,13 +137,8 @@ def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFu
     plan = plan_adjustment(step, decision, decided.drifts)
     if isinstance(plan, Plan):
         return Proposal(replace(decided, decision=plan.decision), plan)
-    spot = replace(step, futures=None)
-    found = _carried_out(spot, decide(spot))
-    reason = f"{found.decided.decision.reason}; {decision.reason}, but {plan}"
-    return replace(
-        found,
-        decided=replace(found.decided, decision=replace(found.decided.decision, reason=reason)),
-    )
+    spot = replace(step, futures_held=f"{decision.reason}, but {plan}")
+    return _carried_out(spot, decide(spot))
 
 
 def _exits_first(step_input: StepInput) -> Proposal:
@@ -263,7 +276,10 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
         decision = plan.decision
         decided = replace(decided, decision=decision)
     if zone is None or plan.saving is None:
-        return _in_time(step_input, decided, decision, plan)
+        decided, plan = hedge_instead(step_input, decided, decision, plan)
+        if isinstance(plan.decision, Rebalance):
+            return _in_time(step_input, decided, plan.decision, plan)
+        return Proposal(decided, plan)
     weighed = replace(decided, zone=replace(zone, saving=plan.saving))
     if plan.saving.worth_it:
         return _in_time(step_input, weighed, decision, plan)
@@ -348,7 +364,9 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
     def propose(step_input: StepInput) -> Proposal:
         first = _exits_first(step_input)
         filled, ended = None, False
-        if not isinstance(first.decided.decision, Halt) and first.plan is None:
+        decision = first.decided.decision
+        waits = isinstance(decision, Halt) or _reduces_futures(decision)
+        if not waits and first.plan is None:
             filled, _, ended = _filled(step_input, first.decided, orders)
         if filled is not None:
             return filled
@@ -356,6 +374,11 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
         return replace(found, ticks_end=found.ticks_end or ended)
 
     return propose
+
+
+def _reduces_futures(decision: Decision) -> bool:
+    """True for a deposit or a reduction of futures, which limit orders do not delay."""
+    return isinstance(decision, AdjustFutures) and decision.is_reducing
 
 
 def _filled(

@@ -12,13 +12,17 @@ from agent.model import (
     AgentCycle,
     AssetDrift,
     BlockedExit,
+    CloseHedge,
     Decision,
+    Deleverage,
     Destination,
     Halt,
     HaltCode,
     Hold,
     Invest,
     ManualAction,
+    MoveMargin,
+    OpenHedge,
     Plan,
     PlanRequest,
     PurchaseKind,
@@ -35,6 +39,7 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import partial_plans, planner, swaps
+from agent.planning.futures_requests import futures_command, futures_request
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_proportional_part, plan_purchase
 from agent.planning.proposals import (
@@ -382,6 +387,8 @@ def proposer(asked: PlanRequest) -> Proposer:
             return sell_everything
         case SellEntireBalance():
             return sell_out(asked.token)
+        case MoveMargin() | Deleverage() | OpenHedge() | CloseHedge():
+            return futures_request(asked)
 
 
 def requester_name(asked: StepRequest) -> str:
@@ -403,3 +410,5 @@ def requester_name(asked: StepRequest) -> str:
             return "stop"
         case SellEntireBalance():
             return "edit --remove"
+        case MoveMargin() | Deleverage() | OpenHedge() | CloseHedge():
+            return futures_command(asked)

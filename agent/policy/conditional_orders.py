@@ -25,6 +25,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.futures.exposure import margin_fault, margin_mark, margin_result
 from agent.reference import (
     depeg_fault,
     price_fault,
@@ -250,9 +251,11 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
 # --- NAV per share, the true time-weighted return: price gains and own trades, without deposits and
 # withdrawals.
 # A change of holdings starts a new span. Within a span it follows the value of the holdings less
-# the loss by own transactions; fees and impermanent loss of positions are not counted.
+# the loss by own transactions and the result of the margin account; fees and impermanent loss of
+# positions are not counted.
 
 
+ZERO = Fraction(0)
 UNIT_VALUE_FIGURES = 10**12
 """Denominator of a stored unit value, rounded down: products of exact fractions would grow without
 bound.
@@ -263,9 +266,11 @@ nothing.
 """
 
 
-def unit_value_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> Fraction:
-    """Return the NAV per share at these prices; 1 before the first record. Tokens without a price
-    then or now are left out.
+def unit_value_at(
+    kept: NavPerShare | None, prices: Mapping[str, Price], in_margin: Value = ZERO
+) -> Fraction:
+    """Return the NAV per share at these prices, with the margin account's result since the record; 1
+    before the first record. Tokens without a price then or now are left out.
     """
     if kept is None:
         return Fraction(1)
@@ -276,7 +281,7 @@ def unit_value_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> Frac
         if token in then and token in prices
     ]
     before = sum((raw * price for raw, price, _ in both), Fraction(0))
-    after = sum((raw * price for raw, _, price in both), Fraction(0)) - kept.lost
+    after = sum((raw * price for raw, _, price in both), in_margin) - kept.lost
     if before <= 0:
         return kept.worth
     return max(Fraction(0), kept.worth * after / before)
@@ -293,22 +298,26 @@ def updated_unit_value(
     step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]
 ) -> NavPerShare:
     """Return the NAV record to store: the same while holdings are alike, else a new one that begins
-    at this block.
+    at this block. With a margin account each cycle begins a new one.
     """
     kept = step.history.unit_value
-    held = {drift.token: drift.investable_raw + drift.lp_raw for drift in drifts}
+    held = {drift.token: drift.investable_raw + drift.locked_raw for drift in drifts}
+    mark, result = margin_mark(step), margin_result(step, prices)
+    if kept is not None and kept.margin is not None and margin_fault(step):
+        return kept  # its result is counted once it is known again
     had = {} if kept is None else dict(kept.holdings)
-    if kept is not None and had.keys() == held.keys():
+    if kept is not None and mark is None and kept.margin is None and had.keys() == held.keys():
         moved = sum(
             (abs(raw - had[token]) * prices[token] for token, raw in held.items()), Fraction(0)
         )
         if moved <= MOVED * sum((drift.value for drift in drifts), Fraction(0)):
             return kept
     worth = Fraction(
-        floor_int(unit_value_at(kept, prices) * UNIT_VALUE_FIGURES), UNIT_VALUE_FIGURES
+        floor_int(unit_value_at(kept, prices, result) * UNIT_VALUE_FIGURES), UNIT_VALUE_FIGURES
     )
     kept_prices = tuple((token, prices[token]) for token in held)
-    return NavPerShare(worth, step.snapshot.head.timestamp_s, tuple(held.items()), kept_prices)
+    at_s = step.snapshot.head.timestamp_s
+    return NavPerShare(worth, at_s, tuple(held.items()), kept_prices, margin=mark)
 
 
 HIGHER = Fraction(1, 1_000)

@@ -40,7 +40,10 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
-from agent.policy.futures.decide import futures_need, futures_note
+from agent.policy.futures.decide import ORDER_GAS, futures_need, futures_note
+from agent.policy.futures.emergency import emergency_need
+from agent.policy.futures.exposure import margin_fault
+from agent.policy.hedges import hedge_need
 from agent.policy.liquidity import decide as liquidity_moves
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
@@ -55,6 +58,7 @@ from agent.policy.triggers.rules import evaluate_trigger
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import Price, Value, format_time
 
+AFTER_HEDGE = "the rest of the rebalance, beside its hedge"
 FAULTS_OF_SOME_ASSETS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION, HaltCode.ORDERS))
 """Faults of the prices or orders of some assets, which concern no exit of another one."""
 
@@ -126,7 +130,7 @@ def decide(step: StepInput) -> DecisionResult:
         exits.format_blocked_exits(step),
         step.aside,
         balance_changes.format_accepted_deposits(step),
-        futures_note(step),
+        futures_note(step, result.drifts),
     )
     message = "; ".join(part for part in (result.decision.reason, *notes) if part)
     return replace(result, decision=replace(result.decision, reason=message))
@@ -169,6 +173,7 @@ class DecisionContext:
         reasons = (
             (HaltCode.WITHDRAWAL, withdrawals.open_withdrawal_reason(self.step)),
             (HaltCode.BALANCE_CHANGE, balance_changes.halt_reason(self.step)),
+            (HaltCode.FUTURES, _unknown_margin(self.step)),
         )
         return tuple(Fault(code, reason) for code, reason in reasons if reason)
 
@@ -181,6 +186,10 @@ def _first_fault(*reasons: tuple[HaltCode, str]) -> Fault | None:
     return next((Fault(code, reason) for code, reason in reasons if reason), None)
 
 
+def _unknown_margin(step: StepInput) -> str:
+    return "the margin account's value is not known" if margin_fault(step) else ""
+
+
 Decider = Callable[[DecisionContext], DecisionResult | None]
 """Return the decision of a step, or None to leave it to the next decider."""
 
@@ -189,7 +198,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     """Halt while an input of the decision is unknown, stale or contradictory.
 
     If only the prices or orders of some assets are at fault, exits that do not depend on these
-    prices are sold.
+    prices are sold. Futures near their liquidation are closed beside any fault.
     """
     faults = decision_faults(context.step, context.references)
     if not faults:
@@ -197,11 +206,28 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     halted = _halt(faults)
     sold = None
     if spares_exits(halted):
-        sold = _sell_triggered_exits(context) or _reduce_futures(context)
+        sold = (
+            _escape_liquidation(context)
+            or _sell_triggered_exits(context)
+            or _reduce_futures(context)
+        )
+    elif not context.stop and (need := emergency_need(context.step)) is not None:
+        sold = DecisionResult(need, (), context.references)  # by the venue's own figures alone
     if sold is None:
         return DecisionResult(halted, (), context.references)
     reason = f"{sold.decision.reason}; nothing else is traded: {halted.reason}"
     return replace(sold, decision=replace(sold.decision, reason=reason))
+
+
+def _escape_liquidation(context: DecisionContext) -> DecisionResult | None:
+    """Close futures positions near their liquidation, ahead of the spot portfolio; only faults and
+    stops block it. Gas is topped up first only if it does not suffice for one order.
+    """
+    step = context.step
+    if context.stop or (need := emergency_need(step)) is None:
+        return None
+    short = step.snapshot.native_wei < native_coin.least_wei(step, ORDER_GAS)
+    return context.result((native_coin.top_up(step, need) if short else None) or need)
 
 
 def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
@@ -227,11 +253,22 @@ def _reduce_futures(context: DecisionContext) -> DecisionResult | None:
     return context.result(native_coin.top_up(context.step, need) or need)
 
 
+def _close_hedges(context: DecisionContext) -> DecisionResult | None:
+    """Close a hedge by its rule; only faults and stops block it."""
+    if context.stop or context.step.futures is None:
+        return None
+    need = hedge_need(context.step, context.drifts)
+    if need is None:
+        return None
+    return context.result(native_coin.top_up(context.step, need) or need)
+
+
 def _open_futures(context: DecisionContext, result: DecisionResult) -> DecisionResult:
     """Return the way to the futures targets in place of a hold of the spot portfolio, unless
     failures, withdrawals or unexplained changes hold it back.
     """
     step = context.step
+    result = _held_spot(step, result)
     if step.futures is None or not isinstance(result.decision, Hold):
         return result
     if context.held_back or failures.is_stopped(step.history) or step.exits_only:
@@ -242,6 +279,17 @@ def _open_futures(context: DecisionContext, result: DecisionResult) -> DecisionR
     decision = native_coin.top_up(step, need) or need
     reason = f"{decision.reason}; spot: {result.decision.reason}"
     return replace(result, decision=replace(decision, reason=reason))
+
+
+def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
+    """Return a hold in place of a rebalance whose plan guards have refused; exits go on."""
+    decision = result.decision
+    if not step.spot_held or not isinstance(decision, Rebalance) or decision.exit:
+        return result
+    held = Hold(f"{decision.reason}; {step.spot_held}", result.next_s)
+    return replace(
+        result, decision=held, reviewed=False, round=None, begins=None, is_netting_only=False
+    )
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
@@ -293,7 +341,7 @@ def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult |
 
 
 def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
-    """Wait while a withdrawal is open or a balance change is unexplained."""
+    """Wait while a withdrawal is open, a balance change unexplained, or the margin unknown."""
     if not context.held_back:
         return None
     halt, next_s = _halt(context.held_back), withdrawals.next_part_s(context.step)
@@ -357,6 +405,9 @@ def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     step, prices = context.step, context.prices
     trigger, zone, drifts = _evaluate_portfolio_trigger(context)
     trigger = bands.apply_max_weight(step, drifts, trigger)
+    if step.after_hedge and zone is None:
+        # The preceding blocks confirmed the rebalance before its hedge.
+        trigger = replace(trigger, fired=True, reason=AFTER_HEDGE, by_time=True)
     decision: Decision
     if trigger.fired:
         decision, reviewed = _act(step, drifts, context.references, trigger)
@@ -405,9 +456,11 @@ def _evaluate_portfolio_trigger(
 
 DECIDERS: tuple[Decider, ...] = (
     _halt_on_faults,
+    _escape_liquidation,
     _sell_only_exits,
     _sell_triggered_exits,
     _reduce_futures,
+    _close_hedges,
     _halt_when_stopped,
     _stop_below_minimum,
     _withdraw_liquidity_over_limit,
@@ -416,8 +469,9 @@ DECIDERS: tuple[Decider, ...] = (
     _rebalance_strategies,
     _rebalance_on_trigger,
 )
-"""The deciders in order; the first result is the decision. Only faults and stops block an exit,
-or a reduction of futures, which follows the exits.
+"""The deciders in order; the first result is the decision. Only faults and stops block the escape
+from a liquidation, an exit, or a reduction of futures or the end of a hedge, which follow the
+exits.
 Liquidity above its limits is withdrawn before any rebalance, even while an open withdrawal blocks
 rebalances.
 """

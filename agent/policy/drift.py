@@ -23,6 +23,7 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy import native_coin
+from agent.policy.futures.exposure import margin_holdings
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value, format_percent, largest_remainder
 
@@ -84,7 +85,8 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
     """Return the drift of every asset, in the portfolio's order. `prices` are numeraire base units
     per token base unit, by address.
 
-    Confirmed liquidity positions count by their token amounts at these prices (R1.2). Both balances
+    Confirmed liquidity positions count by their token amounts at these prices (R1.2), the margin
+    account by its value in the collateral. Both balances
     of the native asset count, without the gas floor. Raises Refused if a balance, position or price
     is missing: unknown is never zero.
     """
@@ -98,6 +100,7 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
         prices,
         step.policy.trigger,
         valuation.holdings(step, prices),
+        margin_holdings(step),
     )
 
 
@@ -107,14 +110,15 @@ def drifts_from_balances(
     prices: Mapping[str, Price],
     trigger: Trigger,
     in_positions: Mapping[str, int] | None = None,
+    in_margin: Mapping[str, int] | None = None,
 ) -> tuple[AssetDrift, ...]:
     """Return the drifts from balances in base units by token address; `in_positions` are the
-    amounts in liquidity.
+    amounts in liquidity, `in_margin` that in the margin account.
 
     Reserves do not count. With nothing to invest every share is zero and nothing is outside its
     band. Raises Refused if a balance or price is missing.
     """
-    lp = in_positions or {}
+    lp, margined = in_positions or {}, in_margin or {}
     for asset in assets:
         for code, what, known in (
             (ErrorCode.BALANCE, "balance", held),
@@ -128,8 +132,8 @@ def drifts_from_balances(
                 )
     investable = [max(0, held[asset.token.address] - asset.reserve_raw) for asset in assets]
     values = [
-        (raw + lp.get(asset.token.address, 0)) * prices[asset.token.address]
-        for raw, asset in zip(investable, assets, strict=True)
+        (raw + lp.get(token, 0) + margined.get(token, 0)) * prices[token]
+        for raw, token in zip(investable, (asset.token.address for asset in assets), strict=True)
     ]
     total = sum(values, Fraction(0))
     weights_bps = largest_remainder(values) if total > 0 else [0] * len(assets)
@@ -155,6 +159,7 @@ def drifts_from_balances(
                 lp_raw=lp.get(asset.token.address, 0),
                 own_band=asset.band,
                 max_bps=asset.max_bps,
+                margin_raw=margined.get(asset.token.address, 0),
             )
         )
     return tuple(result)
@@ -200,22 +205,24 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     no price does that.
 
     A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at
-    -18.2 % and +22.2 %. Amounts in liquidity positions are held constant, although they change with
-    the price.
+    -18.2 % and +22.2 %. Amounts in liquidity positions and in margin are held constant, although they
+    change with the price.
     """
     whole = investable_total(drifts)
     result = {}
     for drift in drifts:
         rest = whole - drift.value
         edges = (drift.band_low_bps / BPS, drift.band_high_bps / BPS)
-        low, high = (_price_at(share, rest, drift.investable_raw + drift.lp_raw) for share in edges)
+        low, high = (
+            _price_at(share, rest, drift.investable_raw + drift.locked_raw) for share in edges
+        )
         result[drift.token] = (low, high)
     return result
 
 
 def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
     """Return why there is no alert price below, and above; empty if there is one."""
-    if drift.investable_raw + drift.lp_raw == 0:
+    if drift.investable_raw + drift.locked_raw == 0:
         return ("none of it is held, so no price changes its share",) * 2
     if investable_total(drifts) == drift.value:
         return ("nothing else has any value, so its share is 100 % at every price",) * 2

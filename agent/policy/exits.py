@@ -262,7 +262,7 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
     """
     shares = {one.token: one.share for one in drifts}
     shares[token] = next(
-        one.lp_raw * one.price for one in drifts if one.token == token
+        one.locked_raw * one.price for one in drifts if one.token == token
     ) / investable_total(drifts)
     free = 1 - sum(
         (share for other, share in shares.items() if other != portfolio.numeraire.address),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.model import ExitFailures, History, LegFunding, Plan, Provide, StepInput, TopUp
+from agent.model.futures import FuturesPlan
 from agent.units import NATIVE
 
 MAX_REVERTS_IN_ROW = 3
@@ -20,6 +21,10 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
 """First wait of an exit after too many of its own failures, in chain seconds, doubled per failure,
 and the longest.
 """
+
+
+MARGIN = "margin"
+"""Name that failed deposits into the margin account are counted under."""
 
 
 def too_many(reverts: int, approvals: int) -> bool:
@@ -37,10 +42,10 @@ def exit_name(plan: Plan) -> str:
     other plan.
 
     It is the token sold (several are separated by spaces), the pool of the first withdrawal, the
-    market of the first futures reduction, or NATIVE for gas money.
+    market of the first futures reduction, MARGIN for a deposit of margin, or NATIVE for gas money.
     """
     if plan.futures is not None:
-        return plan.futures.orders[0].market if plan.futures.is_reducing else ""
+        return _futures_name(plan.futures)
     if plan.actions:
         provides = any(isinstance(action, Provide) for action in plan.actions)
         return "" if provides else plan.actions[0].pool
@@ -54,6 +59,12 @@ def exit_name(plan: Plan) -> str:
         if leg.source is LegFunding.WALLET and leg.token_out != NATIVE
     }
     return " ".join(sorted(sold))
+
+
+def _futures_name(futures: FuturesPlan) -> str:
+    if not futures.is_reducing:
+        return ""
+    return MARGIN if futures.account_actions else futures.orders[0].market
 
 
 def exit_failures(history: History, name: str) -> ExitFailures:

@@ -119,7 +119,12 @@ def worst_price_wei(step: StepInput) -> int:
     """Return the highest price of a unit of gas in this step: two base fees and the priority fee,
     at most limits.gas_price.
     """
-    snapshot, ceiling = step.snapshot, step.limits.gas_price_wei
+    return price_below_wei(step, step.limits.gas_price_wei)
+
+
+def price_below_wei(step: StepInput, ceiling: int | None) -> int:
+    """Return two base fees and the priority fee, at most the ceiling (None: off)."""
+    snapshot = step.snapshot
     base = snapshot.head.base_fee_wei
     if base is None:
         price = snapshot.gas_price_wei
@@ -133,6 +138,11 @@ def _price_wei(step: StepInput) -> int:
     if base is None:
         return step.snapshot.gas_price_wei
     return base + step.snapshot.priority_fee_wei
+
+
+def least_wei(step: StepInput, gas: int) -> int:
+    """Return the native coin that so much gas costs at the present price, with its margin, wei."""
+    return ceil_int(gas * GAS_MARGIN) * _price_wei(step)
 
 
 def margin_wei(step: StepInput) -> int:
@@ -187,8 +197,11 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
 
     The threshold of a hold is limits.native_floor; that of other decisions is the step's own gas,
     since a plan that can be sent includes its refill. Also None if gas is too expensive, or too
-    little can be unwrapped.
+    little can be unwrapped, and for orders at a futures venue beside the chain.
     """
+    account = step.snapshot.futures
+    if isinstance(decision, AdjustFutures) and account is not None and not account.is_on_chain:
+        return None
     native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step)
     match decision:
         case Hold():

@@ -17,11 +17,13 @@ from agent.model import (
     HaltCode,
     History,
     Portfolio,
+    QuarantinedItem,
     ScreenedToken,
     Snapshot,
     StepInput,
     TokenFinding,
 )
+from agent.model.futures import MARGIN_ACCOUNT
 from agent.policy import exits, minimum, native_coin
 from agent.policy.drift import has_band
 from agent.policy.liquidity import valuation
@@ -109,7 +111,7 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
 
 def exclude_unpriced(step: StepInput) -> StepInput:
     """Return the step without the assets that have no reference price or no known balance, for
-    exits alone: their value is unknown and counts as nothing where a loss is compared with the
+    exits alone: their value is unknown and counts as zero where a loss is compared with the
     portfolio.
     """
     portfolio = step.portfolio
@@ -182,6 +184,29 @@ def changed_tokens(
         ):
             changed.append(ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail))
     return changed
+
+
+def distrust_changed_venue(
+    snapshot: Snapshot,
+    trader: str,
+    contracts: Mapping[str, str],
+    pins: Mapping[str, str],
+    backing: Mapping[str, tuple[str, str]],
+) -> Snapshot:
+    """Return the snapshot without the margin account if a contract of the venue, or the
+    implementation behind it, differs from its pin: what it answers is not known any more.
+
+    `contracts` are names by address, `pins` and `backing` as in `changed_tokens`.
+    """
+    changed = changed_tokens(snapshot, tuple(contracts), pins, backing)
+    if not changed:
+        return snapshot
+    why = "; ".join(f"{contracts[one.token]} at {one.token}: {one.why}" for one in changed)
+    why = f"{why}; find out why, then: trimtab trust"
+    lost = QuarantinedItem(MARGIN_ACCOUNT, trader, why)
+    return replace(
+        snapshot, futures=None, futures_unknown=why, quarantined=(*snapshot.quarantined, lost)
+    )
 
 
 def _implementation_change(

@@ -19,10 +19,13 @@ from agent.model import (
     StepInput,
     TaxState,
 )
+from agent.model.signals import SignalAnswer
 from agent.model.strategies import CapitalSplit, StrategyLedger
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.policy.exits import apply_orders
+from agent.policy.futures_targets import apply_futures_targets
+from agent.policy.hedges import apply_hedges
 from agent.policy.risk import apply_measured_risk
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.capital import target_capital_shares
@@ -56,6 +59,7 @@ class StepMemory:
     strategies: StrategyMemory | None = None
     tax: TaxState | None = None
     untradable: tuple[ScreenedToken, ...] = ()
+    signals: tuple[SignalAnswer, ...] = ()
 
 
 # --- Weights of the strategies, each and combined: the portfolio's targets while several share the
@@ -80,7 +84,8 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
             for asset in step.portfolio.assets
         )
         portfolio = replace(step.portfolio, assets=assets, weights=one.allocator)
-        history = replace(step.history, allocation=last.get(one.name), unchosen="")
+        answers = tuple(found for found in step.history.signals if found.owner == one.name)
+        history = replace(step.history, allocation=last.get(one.name), unchosen="", signals=answers)
         found = apply_allocation(replace(step, portfolio=portfolio, history=history))
         if found.history.unchosen:
             lacking.append(f"strategy {one.name} has no weights: {found.history.unchosen}")
@@ -92,6 +97,7 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
                 weights_bps=tuple(
                     (asset.token.address, asset.target_bps) for asset in found.portfolio.assets
                 ),
+                futures_bps=_chosen_futures(found) or one.futures_bps,
             )
         )
     chosen_books = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
@@ -100,6 +106,11 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
         split=replace(split, strategies=tuple(strategies)),
         history=replace(step.history, sleeves=chosen_books),
     )
+
+
+def _chosen_futures(found: StepInput) -> tuple[tuple[str, int], ...]:
+    """Return the futures weights of an allocation; empty without any."""
+    return () if found.history.allocation is None else found.history.allocation.futures_bps
 
 
 def strategy_history_needed(
@@ -161,10 +172,12 @@ InputStep = Callable[[StepInput], StepInput]
 TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (
     apply_allocation,
     combine_strategy_targets,
+    apply_futures_targets,
     apply_orders,
+    apply_hedges,
     apply_measured_risk,
 )
-"""Adjustments of the targets, in order: allocator, strategies, orders; and the measured risk of a
+"""Adjustments of the targets, in order: allocator, strategies, orders, hedges; and the measured risk of a
 zone. Each reads `step.history` and returns the step with its targets, and the reason in `wishes`.
 """
 
@@ -210,7 +223,11 @@ def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
     return replace(
         step,
         history=replace(
-            step.history, prices=memory.prices, allocation=memory.allocation, tax=memory.tax
+            step.history,
+            prices=memory.prices,
+            allocation=memory.allocation,
+            tax=memory.tax,
+            signals=memory.signals,
         ),
     )
 

@@ -73,7 +73,12 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
         current |= reference_prices(step).by_token
     names = {asset.token.address: asset.token.label for asset in portfolio.assets}
     return AllocatorData(
-        trusted_time_s(step.snapshot), step.history.prices, names, step.snapshot.supplies, current
+        trusted_time_s(step.snapshot),
+        step.history.prices,
+        names,
+        step.snapshot.supplies,
+        current,
+        next(iter(step.history.signals), None),
     )
 
 
@@ -84,7 +89,7 @@ def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: i
     weights = portfolio.weights
     if weights is None or not choose.is_allocation_due(weights, portfolio.assets, last, now_s):
         return 0
-    if weights.method.needs_returns:
+    if weights.method.needs_window:
         return weights.window_s + weights.step_s
     return weights.max_age_s
 

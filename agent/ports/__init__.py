@@ -4,10 +4,11 @@ the store in `storage`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from agent.model import Evidence, Head, PastPrices, Plan, Snapshot, StepInput
+from agent.model.signals import SignalAnswer, SignalRequest
 from agent.ports.execution import (
     Approval,
     Composer,
@@ -51,6 +52,13 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Wait, or advance a simulated clock."""
+
+
+class SignalSource(Protocol):
+    """Runs signals of one's own."""
+
+    def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
+        """Return the answer to each request, in order; a signal that fails answers with the reason."""
 
 
 class Reader(Protocol):

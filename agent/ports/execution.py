@@ -34,7 +34,8 @@ class Grant:
     wallet's value in numeraire base units; the Rebalancer contract enforces it at these prices. For
     an intent of kind LIQUIDITY, `action` is set and `floors_raw` are its minimum amounts of
     (token0, token1). `oracle` is (pool, number of observations). `payout` belongs to an intent of
-    kind PAYOUT, `futures` to one of kind FUTURES and to the approval of its deposit.
+    kind PAYOUT, `futures` to one of kind FUTURES, to the approval of its deposit, and to the cancel
+    of an emergency.
     """
 
     kind: IntentKind
@@ -51,6 +52,11 @@ class Grant:
     payout: Payout | None = None
     futures: FuturesGrant | None = None
 
+    @property
+    def is_emergency(self) -> bool:
+        """True for a position closed ahead of its liquidation, and for its cancel."""
+        return self.futures is not None and self.futures.is_emergency
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedTransaction:
@@ -65,8 +71,8 @@ class PreparedTransaction:
 class Approval:
     """Approval of `raw` base units of `token` for `spender`.
 
-    `action` is the liquidity action that needs it (None: a swap). `label` and `holder` are the
-    display names of token and spender.
+    `action` is the liquidity action that needs it, `futures` the deposit of margin (both None: a
+    swap). `label` and `holder` are the display names of token and spender.
     """
 
     token: str
@@ -75,6 +81,7 @@ class Approval:
     label: str
     holder: str
     action: LpAction | None = None
+    futures: FuturesGrant | None = None
 
 
 class Composer(Protocol):
@@ -92,7 +99,7 @@ class Composer(Protocol):
         """Return the plan's first liquidity action as a transaction."""
 
     def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Return the plan's first futures order as a transaction."""
+        """Return the plan's first futures action as a transaction."""
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the whole plan as one transaction."""

@@ -122,6 +122,9 @@ class Journal(Protocol):
     def expected_nonce(self) -> int | None:
         """Return the expected next nonce of the chain; None before a nonce was adopted."""
 
+    def newest_venue_nonce(self) -> int:
+        """Return the highest nonce of an order at a venue beside the chain; 0 before the first."""
+
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
         """Store the expected next nonce, on first use or on the operator's command."""
 

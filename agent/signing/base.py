@@ -20,13 +20,15 @@ PRIORITY_CAP_WEI = 5 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class FuturesRules:
-    """The signer's fixed terms of Perpetual Protocol v2. Addresses are checksummed; the contracts
-    are pinned.
+    """The signer's fixed terms of the futures layer. Addresses are checksummed; the contracts of
+    Perpetual Protocol v2 are pinned, and empty for another venue.
 
     `trader` is the margin account: the wallet, or another one that made the wallet its delegate.
     `delegate` is the key that the trader may allow to trade (None: none). `markets` are base
-    tokens. Bounds are at most `slippage_bps` from the index, reductions in an emergency at most
-    `emergency_slippage_bps`. An index older than `index_age_s` is no base of a bound.
+    tokens, or the venue's names. Bounds are at most `slippage_bps` from the index, reductions in an
+    emergency at most `emergency_slippage_bps`, and their gas costs at most `emergency_fee_wei` a unit
+    (None: off). An index older than `index_age_s` cannot set a bound. Orders of a venue beside the
+    chain end within `max_validity_s`.
     """
 
     clearing_house: str
@@ -40,6 +42,8 @@ class FuturesRules:
     slippage_bps: int
     emergency_slippage_bps: int
     index_age_s: int
+    emergency_fee_wei: int | None = None
+    max_validity_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
             _contract(tx.to, terms.clearing_house, "clearing house")
             _judge_trader(call, rules.wallet, terms)
             _judge_size(call, granted.action, terms)
-            _judge_order(granted.action, granted, grant.now_s, terms)
+            judge_order(granted.action, granted, grant.now_s, terms)
             require_deadline(call.deadline_s, grant, rules)
         case [MoveMargin(is_deposit=True), MarginDeposit()]:
             _judge_margin(tx.to, call, granted.action.raw, rules.wallet, terms)
@@ -221,7 +221,7 @@ def _judge_size(call: OpenPosition, order: PerpOrder, terms: FuturesRules) -> No
         refuse("bound", call.bound_raw, f"exactly {order.bound_raw}, above zero")
 
 
-def _judge_order(order: PerpOrder, granted: FuturesGrant, now_s: int, terms: FuturesRules) -> None:
+def judge_order(order: PerpOrder, granted: FuturesGrant, now_s: int, terms: FuturesRules) -> None:
     """Require a bound near the snapshot's index; an order that does not reduce must end within the
     leverage limit.
     """

@@ -112,8 +112,11 @@ def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | N
             refuse("fees", "a mix of fee fields", "max fee and priority fee, or a gas price")
     if price <= 0:
         refuse("fees", f"{price} wei per gas", "a positive price")
-    if rules.max_fee_wei is not None and price > rules.max_fee_wei:
-        refuse("gas_price", f"{price} wei per gas", f"limits.gas_price of {rules.max_fee_wei} wei")
+    most_fee_wei, limit = rules.max_fee_wei, "limits.gas_price"
+    if rules.futures is not None and grant.is_emergency:
+        most_fee_wei, limit = rules.futures.emergency_fee_wei, "the ceiling of an emergency"
+    if most_fee_wei is not None and price > most_fee_wei:
+        refuse("gas_price", f"{price} wei per gas", f"{limit} of {most_fee_wei} wei")
     if tx.gas < MIN_GAS:
         refuse("gas", tx.gas, f"at least {MIN_GAS}")
     if tx.gas * price > grant.max_gas_wei:

@@ -84,6 +84,34 @@ class PrivateKey:
         raise TypeError("a key cannot be pickled or copied")
 
 
+class AgentPrivateKey:
+    """The key of a futures venue's agent, which signs EIP-712 messages; the wallet's key cannot."""
+
+    __slots__ = ("__account", "address")
+
+    def __init__(self, key: PrivateKey) -> None:
+        from eth_account import Account
+
+        self.__account: LocalAccount = Account.from_key(key.reveal())
+        self.address: str = key.address
+
+    def sign_message(self, signable_message: Any) -> Any:
+        """Return the signature of an encoded message. Raises OperatorNeeded if it cannot be signed."""
+        try:
+            signed: object = self.__account.sign_message(signable_message)
+        except Exception as error:  # no error must leave this frame
+            signed = type(error).__name__
+        if isinstance(signed, str):
+            raise OperatorNeeded(f"the message cannot be signed: {signed}")
+        return signed
+
+    def __repr__(self) -> str:
+        return f"AgentPrivateKey({self.address})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a key cannot be pickled or copied")
+
+
 def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | ConfigError:
     """Parse a key of 64 hex digits with or without 0x, or account `index` of an English BIP-39
     phrase.

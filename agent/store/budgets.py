@@ -27,7 +27,7 @@ from agent.model import (
     SubmissionRefusal,
     UnsignedTx,
 )
-from agent.model.futures import PerpOrder
+from agent.model.futures import Hedge, MarginDeposit, PerpOrder
 from agent.policy import failures
 from agent.ports import Grant
 from agent.store import database, orders, requests
@@ -40,7 +40,16 @@ from agent.store.database import (
     insert_rows,
     max_value,
 )
-from agent.store.records import Movement, decode_json, decompress_text, movements
+from agent.store.records import (
+    FUTURES_DEPOSIT,
+    FUTURES_EMERGENCY,
+    FUTURES_KINDS,
+    FUTURES_REDUCTION,
+    Movement,
+    decode_json,
+    decompress_text,
+    movements,
+)
 from agent.store.tables import (
     BudgetRow,
     EntryRow,
@@ -250,18 +259,18 @@ SUBMISSION_REFUSALS = "late"
 """Key of the exits refused at submission, as JSON."""
 UNTRIGGERED_SWAP = "swap_besides"
 """Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a swap by hand."""
-FUTURES_REDUCTION = "futures_reduction"
-"""Budget kind of a futures reduction outside of emergencies; its turnover is the notional, which
-limits of turnover do not count."""
 _EXIT_KINDS = (
     UNTRIGGERED_SWAP,
     IntentKind.LIQUIDITY.value,
     IntentKind.UNWRAP.value,
-    IntentKind.FUTURES.value,
-    FUTURES_REDUCTION,
+    *FUTURES_KINDS,
 )
 """Budget kinds that exits may have."""
-_KINDS = (*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP, FUTURES_REDUCTION)
+_KINDS = (
+    *(kind.value for kind in IntentKind),
+    UNTRIGGERED_SWAP,
+    *FUTURES_KINDS[1:],
+)
 """Every kind of a budget: with a condition on all kinds SQLite uses their index."""
 META_KEYS = (
     *(
@@ -387,14 +396,18 @@ class BudgetStore:
 
 def _kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of the
-    policy, FUTURES_REDUCTION for a reduction outside of emergencies. A swap without a plan counts
-    as a rebalance.
+    policy, FUTURES_REDUCTION for a reduction, FUTURES_EMERGENCY in an emergency, FUTURES_DEPOSIT for
+    a deposit of margin. A swap without a plan counts as a rebalance.
     """
     if intent.kind is IntentKind.FUTURES:
         granted = _grant(db, intent.id).futures
         order = None if granted is None else granted.action
-        if granted is None or granted.is_emergency:
+        if granted is None:
             return IntentKind.FUTURES.value
+        if granted.is_emergency:
+            return FUTURES_EMERGENCY
+        if isinstance(order, MarginDeposit):
+            return FUTURES_DEPOSIT
         is_reduction = isinstance(order, PerpOrder) and order.is_reduce_only
         return FUTURES_REDUCTION if is_reduction else IntentKind.FUTURES.value
     if intent.kind is not IntentKind.SWAP:
@@ -419,6 +432,20 @@ def _plan(db: Connection, intent_id: str) -> Plan | None:
     if plan is None and row.plan_z is not None:
         plan = decode_json(Plan, decompress_text(row.plan_z))
     return plan
+
+
+def _hedges(db: Connection) -> tuple[Hedge, ...]:
+    """Return the hedges after the newest successful futures action, from its grant."""
+    newest = [
+        row
+        for kind in FUTURES_KINDS
+        if (row := db.execute(_newest_order(), {"kind": kind}).one_or_none()) is not None
+    ]
+    if not newest:
+        return ()
+    row = max(newest, key=lambda found: int(found.seq))
+    granted = decode_json(Grant, decompress_text(row.grant_z)).futures
+    return () if granted is None else granted.hedges
 
 
 def unbook_intent(db: Connection, intent: Intent) -> None:
@@ -446,17 +473,22 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         *(row for row in external if row.chain_s > chain_now_s - DAY_S),
     ]
     reductions = [row for row in own if row.kind == FUTURES_REDUCTION]
+    deposits = [row for row in own if row.kind == FUTURES_DEPOSIT]
     fell = balances.lost_value(db, chain_now_s)
     external_loss = sum((max(Fraction(0), _fraction(row.loss)) for row in external), Fraction(0))
     history = History(
         last_rebalance_s=_newest(db, IntentKind.SWAP),
         last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
         turnover_24h=sum(
-            (_fraction(row.turnover) for row in rows if row not in reductions), Fraction(0)
+            (_fraction(row.turnover) for row in rows if row not in reductions + deposits),
+            Fraction(0),
         ),
-        reduced_24h=sum((_fraction(row.turnover) for row in reductions), Fraction(0)),
+        reduced_24h=_turnover(reductions),
+        topped_up_24h=_turnover(deposits),
+        hedges=_hedges(db),
         loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
+        emergency_gas_24h_wei=sum(int(row.gas_wei) for row in own if row.kind == FUTURES_EMERGENCY),
         reverts_in_row=streak.reverts,
         approvals_in_row=streak.approvals,
         failed_exits=exit_failures(db, facts, _seqs(refusals), own, chain_now_s),
@@ -508,6 +540,10 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
     if any(depends_on_time):
         return history, chain_now_s
     return history, min((row.chain_s + DAY_S for row in rows), default=math.inf)
+
+
+def _turnover(rows: Sequence[BudgetRow]) -> Fraction:
+    return sum((_fraction(row.turnover) for row in rows), Fraction(0))
 
 
 def _unreadable_balances(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -594,6 +630,18 @@ def _plans() -> Select[bytes, bytes | None]:
         select(IntentRow.grant_z, StepRow.plan_z)
         .join(StepRow, IntentRow.step_id == StepRow.id)
         .where(IntentRow.id == bindparam("of"))
+    )
+
+
+@cache
+def _newest_order() -> Select[int, bytes]:
+    """Select the newest successful intent of a budget kind: its number and its grant."""
+    return (
+        select(IntentRow.seq, IntentRow.grant_z)
+        .join(BudgetRow, BudgetRow.intent_id == IntentRow.id)
+        .where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
+        .order_by(BudgetRow.chain_s.desc(), IntentRow.seq.desc())
+        .limit(1)
     )
 
 

@@ -8,11 +8,22 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from agent import codec
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.model import (
+    FIRST_VENUE_NONCE,
     Intent,
     IntentEvent,
     IntentKind,
@@ -326,6 +337,11 @@ class IntentStore:
         """Return the next nonce by this store; None before a nonce was adopted."""
         return self.db.query("read the nonce", _expected_nonce)
 
+    def newest_venue_nonce(self) -> int:
+        """Return the highest nonce of an order at a venue beside the chain; 0 before the first."""
+        with self.db.read("read the nonce") as db:
+            return db.scalar(_venue_nonce()) or 0
+
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
         """Adopt `nonce` as the chain's next nonce, regardless of earlier intents."""
         with self.db.write("adopt the nonce") as db:
@@ -515,7 +531,9 @@ _of_nonce = cache(lambda: _in_order().where(IntentRow.nonce == bindparam("nonce"
 _of_step = cache(lambda: _in_order().where(IntentRow.step_id == bindparam("step_id")))
 _newest = cache(lambda: select(IntentRow).order_by(IntentRow.seq.desc()).limit(bindparam("limit")))
 _ended = cache(
-    lambda: _newest().where(IntentRow.state.in_(_ENDED), IntentRow.seq > bindparam("after"))
+    lambda: _newest().where(
+        IntentRow.state.in_(_ENDED), IntentRow.seq > bindparam("after"), _is_of_the_chain()
+    )
 )
 _moves = cache(
     lambda: (
@@ -543,7 +561,18 @@ def _used() -> Select[Any]:
     all rows.
     """
     fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > bindparam("after")
-    return select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1)
+    of_chain = select(IntentRow.nonce).where(*fits, _is_of_the_chain())
+    return of_chain.order_by(IntentRow.nonce.desc()).limit(1)
+
+
+def _is_of_the_chain() -> ColumnElement[bool]:
+    """Return the condition that an intent is not an order of a venue beside the chain."""
+    return IntentRow.nonce < FIRST_VENUE_NONCE
+
+
+_venue_nonce = cache(
+    lambda: select(func.max(IntentRow.nonce)).where(IntentRow.nonce >= FIRST_VENUE_NONCE)
+)
 
 
 @cache

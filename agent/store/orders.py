@@ -42,7 +42,7 @@ from agent.store.database import (
     insert_rows,
     upsert_rows,
 )
-from agent.store.records import decode_json
+from agent.store.records import FUTURES_KINDS, decode_json
 from agent.store.tables import (
     BudgetRow,
     ExecutionSliceRow,
@@ -140,7 +140,13 @@ def _same(db: Connection, orders: Sequence[ConditionalOrder], value: NavPerShare
 
 
 _orders = cache(lambda: select(OrderRow).order_by(OrderRow.token, OrderRow.kind))
-_losses = cache(lambda: select(BudgetRow.loss).where(BudgetRow.chain_s > bindparam("since")))
+_losses = cache(
+    lambda: select(BudgetRow.loss).where(
+        BudgetRow.chain_s > bindparam("since"),
+        BudgetRow.kind.not_in(FUTURES_KINDS),
+    )
+)
+"""Losses of futures orders are part of the margin account's result."""
 
 
 # --- Gradual executions and limit orders.

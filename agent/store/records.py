@@ -14,6 +14,22 @@ from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.store.tables import IntentRow, StepRow
 from agent.units import NATIVE
 
+FUTURES_REDUCTION = "futures_reduction"
+"""Budget kind of a futures reduction outside of emergencies; its turnover is the notional, which
+limits of turnover do not count."""
+FUTURES_EMERGENCY = "futures_emergency"
+"""Budget kind of a position closed ahead of its liquidation."""
+FUTURES_DEPOSIT = "futures_deposit"
+"""Budget kind of a deposit of margin; its turnover is the collateral, likewise."""
+
+FUTURES_KINDS = (
+    IntentKind.FUTURES.value,
+    FUTURES_REDUCTION,
+    FUTURES_EMERGENCY,
+    FUTURES_DEPOSIT,
+)
+"""Budget kinds of the futures layer."""
+
 T = TypeVar("T")
 
 

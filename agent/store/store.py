@@ -104,6 +104,11 @@ class Store:
             database.delete_facts(db, COPY_KEY)
 
 
+AGENT_KEY = "agent:"
+AGENT_DIGITS = 32
+"""Hex digits of an agent's address in its fact's key, which holds 40 characters."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrustStore:
     """Trusted contracts; each method is a transaction of its own."""
@@ -146,6 +151,16 @@ class TrustStore:
                 Pin(row.address, row.code_hash, row.pinned_s)
                 for row in all_rows(db, _pins(), PinRow)
             )
+
+    def remember_agent(self, address: str, until_ms: int) -> int:
+        """Record when the approval of a futures venue's agent key ends, unless it is known; return
+        the end on record.
+        """
+        key = AGENT_KEY + address.lower()[2 : 2 + AGENT_DIGITS]
+        with self.db.write("write the agent's approval") as db:
+            if (known := database.fact_number(db, key)) == 0:
+                database.write_facts(db, {key: until_ms})
+            return known or until_ms
 
     def implementations(self) -> dict[str, tuple[str, str]]:
         """Return (implementation, code hash) of trusted proxy tokens, by token."""

@@ -9,7 +9,6 @@ from fractions import Fraction
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
 from agent.model import (
-    AdjustFutures,
     Collect,
     ExecutionConfig,
     Head,
@@ -26,13 +25,25 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
-from agent.model.futures import FuturesGrant, PerpOrder
-from agent.planning.futures_step import ORDER_GAS
+from agent.model.futures import (
+    UNREAD_ACCOUNT,
+    DelegateChange,
+    FuturesAction,
+    FuturesGrant,
+    FuturesPlan,
+    FuturesPolicy,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+)
+from agent.planning.futures_step import action_gas
 from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
 from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import withdrawals
+from agent.policy.futures.emergency import fee_ceiling_wei, gas_per_day_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
+from agent.ports.futures import PerpOrderDraft, PerpVenue
 from agent.reference import reference_prices
 from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
 from agent.signing.base import encode_observations as encode_slots
@@ -40,7 +51,7 @@ from agent.signing.base import encode_payout as encode_transfer
 from agent.signing.calldata import WITHDRAW
 from agent.units import BPS, NATIVE, decimal_text, floor_int, safe_label
 from agent.venues import liquidity, rebalancer, swap_router_02
-from agent.venues.perpetual_protocol import PerpContracts, encode_order
+from agent.venues.perpetual_protocol import in_words
 from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
 # --- Gas fees: from the agreed header, under the owner's ceiling, with a bounded tip.
@@ -116,11 +127,16 @@ def _require_within(price_wei: int, limit_wei: int | None) -> None:
 ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
 
 
-def allowed_spenders(execution: ExecutionConfig) -> dict[str, str]:
+def allowed_spenders(
+    execution: ExecutionConfig, futures: FuturesPolicy | None = None
+) -> dict[str, str]:
     """Return every contract that may ever hold an allowance of the wallet, with its role."""
-    return {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity} | {
-        execution.router: "router"
-    }
+    vault = {futures.vault: "futures vault"} if futures is not None and futures.vault else {}
+    return (
+        {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity}
+        | {execution.router: "router"}
+        | vault
+    )
 
 
 def liquidity_contract(step: StepInput, action: LpAction) -> str:
@@ -145,14 +161,14 @@ def build_approval(
         spender,
         raw,
         token_label(step, token),
-        allowed_spenders(step.execution).get(spender, spender),
+        allowed_spenders(step.execution, step.futures).get(spender, spender),
         action,
     )
 
 
 def revocations(step: StepInput) -> list[Approval]:
     """Return approvals that set every open allowance of the config's spenders to zero."""
-    spenders = allowed_spenders(step.execution)
+    spenders = allowed_spenders(step.execution, step.futures)
     return [
         build_approval(step, token, spender, 0)
         for token, spender in tokens.open_allowances(step.snapshot)
@@ -182,6 +198,23 @@ def action_note(step: StepInput, action: LpAction) -> str:
             return f"collect {_pair(step, action, action.fees_raw)} from {action.name}"
         case Provide():
             return f"provide {_pair(step, action, action.amounts_raw)} to {action.name}"
+
+
+def futures_note(step: StepInput, futures: FuturesAction) -> str:
+    """Describe a futures action."""
+    collateral = "" if step.futures is None else step.futures.collateral
+    match futures:
+        case PerpOrder():
+            return order_note(step, futures)
+        case MarginDeposit(raw):
+            label, decimals = _label_and_decimals(step, collateral)
+            return f"deposit {decimal_text(raw, decimals)} {label} as margin"
+        case MarginWithdrawal(raw):
+            label, decimals = _label_and_decimals(step, collateral)
+            return f"withdraw {decimal_text(raw, decimals)} {label} of margin"
+        case DelegateChange(delegate, is_allowed):
+            verb = "let" if is_allowed else "no longer let"
+            return f"{verb} {delegate} trade futures for this account"
 
 
 def order_note(step: StepInput, order: PerpOrder) -> str:
@@ -296,11 +329,11 @@ class _TxDraft:
 
 class RouterComposer:
     """Implements ports.Composer for the router of the config: SwapRouter02, or our Rebalancer;
-    futures orders go to the clearing house of `perps` (None: no futures).
+    futures orders go to the venue `perps` (None: no futures).
     """
 
     def __init__(
-        self, sender: Sender, wallet: str, clock: Clock, perps: PerpContracts | None = None
+        self, sender: Sender, wallet: str, clock: Clock, perps: PerpVenue | None = None
     ) -> None:
         self._sender = sender
         self._wallet = wallet
@@ -311,8 +344,10 @@ class RouterComposer:
         """Return the exact approvals that the plan lacks, of the router of its swaps, or of the
         contract of its first action.
         """
-        if isinstance(plan.decision, TopUp | AdjustFutures):
+        if isinstance(plan.decision, TopUp):
             return ()
+        if plan.futures is not None:
+            return self._deposit_approvals(step, plan.futures)
         if not plan.actions:
             lacking = tokens.needed_approvals(plan, step.snapshot, step.execution.router)
             return [
@@ -322,6 +357,17 @@ class RouterComposer:
         spender = liquidity_contract(step, action)
         lacking = tokens.lacking_approvals(action_spend(action), step.snapshot, spender)
         return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
+
+    def _deposit_approvals(self, step: StepInput, futures: FuturesPlan) -> Sequence[Approval]:
+        account, policy, first = step.snapshot.futures, step.futures, futures.actions[0]
+        if account is None or policy is None or not isinstance(first, MarginDeposit):
+            return ()
+        spend = {policy.collateral: first.raw}
+        granted = FuturesGrant(first, account)
+        return [
+            replace(build_approval(step, token, policy.vault, raw), futures=granted)
+            for token, raw in tokens.lacking_approvals(spend, step.snapshot, policy.vault)
+        ]
 
     def open_approvals(self, step: StepInput) -> Sequence[Approval]:
         """Return approvals that set every open allowance to zero."""
@@ -337,7 +383,8 @@ class RouterComposer:
             approval_note(step, approval),
             approve=(token, spender, raw),
         )
-        prepared = self._prepare(step, replace(draft, action=approval.action))
+        draft = replace(draft, action=approval.action, futures=approval.futures)
+        prepared = self._prepare(step, draft)
         if prepared.tx.gas > APPROVAL_MOST_GAS:
             verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{APPROVAL_MOST_GAS} gas", False)
             raise UnsendableTransaction(
@@ -383,24 +430,52 @@ class RouterComposer:
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 
     def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Compose the plan's first futures order. Raises Refused if the plan has expired, or the
+        """Compose the plan's first futures action. Raises Refused if the plan has expired, or the
         simulation fails.
         """
         head, account = self._require_fresh(step, plan), step.snapshot.futures
-        if plan.futures is None or account is None or self._perps is None:
+        action = None if plan.futures is None else plan.futures.actions[0]
+        if isinstance(action, DelegateChange) and not action.is_allowed:
+            account = account or UNREAD_ACCOUNT
+        if plan.futures is None or action is None or account is None or self._perps is None:
             raise Refused("no futures venue is configured", remedy="see [futures]")
-        order = plan.futures.orders[0]
-        deadline_s = head.timestamp_s + step.execution.deadline_s
-        data = encode_order(order, self._perps, self._wallet, deadline_s)
-        granted = FuturesGrant(order, account, plan.futures.is_emergency)
+        drafted = self._perps.draft(account, action, head.timestamp_s)
+        hedges = plan.futures.hedges or step.history.hedges
+        granted = FuturesGrant(action, account, plan.futures.is_emergency, hedges)
+        if drafted.nonce is not None:
+            return self._venue_order(step, granted, drafted, drafted.nonce, head)
         draft = _TxDraft(
-            self._perps.clearing_house,
-            data,
+            drafted.to,
+            drafted.data,
             IntentKind.FUTURES,
-            order_note(step, order),
-            deadline_s=deadline_s,
+            futures_note(step, action),
+            deadline_s=drafted.deadline_s,
         )
         return self._prepare(step, replace(draft, futures=granted))
+
+    def _venue_order(
+        self,
+        step: StepInput,
+        granted: FuturesGrant,
+        drafted: PerpOrderDraft,
+        nonce: int,
+        head: Head,
+    ) -> PreparedTransaction:
+        """Return an order for a venue beside the chain, quoted first: no gas, and its own nonce."""
+        order = granted.action
+        if self._perps is None or not isinstance(order, PerpOrder):
+            raise ValueError("only a venue drafts an order")
+        self._perps.quote(granted.account, order)
+        chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
+        tx = UnsignedTx(chain_id, nonce, drafted.to, 0, drafted.data, 0, *fees)
+        grant = Grant(
+            IntentKind.FUTURES,
+            now_s=head.timestamp_s,
+            deadline_s=drafted.deadline_s,
+            max_gas_wei=0,
+            futures=granted,
+        )
+        return PreparedTransaction(tx, grant, order_note(step, order))
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the whole plan as one transaction. Raises Refused if the plan has expired, or the
@@ -490,7 +565,7 @@ class RouterComposer:
             step.snapshot.head,
             step.snapshot.priority_fee_wei,
             step.snapshot.gas_price_wei,
-            limit_wei=step.limits.gas_price_wei,
+            limit_wei=_fee_ceiling_wei(step, draft),
             priority_cap_wei=PRIORITY_CAP_WEI,
         )
         chain_id = step.snapshot.head.chain_id
@@ -498,10 +573,11 @@ class RouterComposer:
         tx = UnsignedTx(chain_id, latest, draft.to, draft.value_wei, draft.data, 0, *paid)
         simulated = self._sender.simulate(tx, self._wallet)
         if not simulated.ok:
-            verdict = Verdict("simulation", simulated.reason, "success", False)
+            reason = simulated.reason if draft.futures is None else in_words(simulated.reason)
+            verdict = Verdict("simulation", reason, "success", False)
             kind = UnsendableTransaction if simulated.reverted else Refused
             raise kind(
-                f"simulation of «{note}» fails: {simulated.reason}",
+                f"simulation of «{note}» fails: {reason}",
                 (verdict,),
                 "nothing was sent; plan again from a new snapshot",
             )
@@ -514,7 +590,8 @@ class RouterComposer:
             )
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
-        floor_wei = step.limits.native_floor_wei
+        escapes = _is_emergency(draft)
+        floor_wei = 0 if escapes else step.limits.native_floor_wei
         native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - most_wei
         tops_up = draft.kind is IntentKind.UNWRAP
         if planned and not tops_up and floor_wei is not None and native_left_wei < floor_wei:
@@ -526,9 +603,12 @@ class RouterComposer:
                 "send native coin to the wallet",
             )
         max_gas_wei = most_wei
-        if step.limits.gas_per_day_wei is not None:
-            left_wei = max(0, step.limits.gas_per_day_wei - step.history.gas_24h_wei)
-            max_gas_wei = min(most_wei, left_wei)
+        day_wei, spent_wei = step.limits.gas_per_day_wei, step.history.gas_24h_wei
+        if escapes and step.futures is not None:
+            day_wei = gas_per_day_wei(step.futures.limits, step.limits)
+            spent_wei = step.history.emergency_gas_24h_wei
+        if day_wei is not None:
+            max_gas_wei = min(most_wei, max(0, day_wei - spent_wei))
         grant = Grant(
             draft.kind,
             now_s=head.timestamp_s,
@@ -568,6 +648,17 @@ class RouterComposer:
         return head
 
 
+def _is_emergency(draft: _TxDraft) -> bool:
+    """True if the transaction closes a position ahead of its liquidation."""
+    return draft.futures is not None and draft.futures.is_emergency
+
+
+def _fee_ceiling_wei(step: StepInput, draft: _TxDraft) -> int | None:
+    if step.futures is None or not _is_emergency(draft):
+        return step.limits.gas_price_wei
+    return fee_ceiling_wei(step.futures.limits, step.limits)
+
+
 def _expected_gas(draft: _TxDraft) -> int:
     """Return the gas units of the plan, which its guards have judged; 0 without a plan.
 
@@ -579,7 +670,9 @@ def _expected_gas(draft: _TxDraft) -> int:
         return draft.plan.gas_units
     if draft.kind is IntentKind.LIQUIDITY and draft.action is not None:
         return draft.action.gas_units
-    return ORDER_GAS if draft.futures is not None else 0
+    if draft.kind is IntentKind.FUTURES and draft.futures is not None:
+        return action_gas(draft.futures.action)
+    return 0
 
 
 def _native_change_wei(draft: _TxDraft) -> int:

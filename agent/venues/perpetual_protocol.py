@@ -4,39 +4,57 @@ transaction itself, and descriptions of revert codes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.rpc import CallFailed, Transport, parse_bytes
 from agent.errors import Refused, Retryable
-from agent.model.futures import PerpOrder, PerpOrderKind
+from agent.model import Intent, Receipt, Snapshot
+from agent.model.futures import (
+    DelegateChange,
+    FuturesAction,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+    PerpOrderKind,
+    PerpQuote,
+)
+from agent.ports import TransactionStatus
+from agent.ports.futures import PerpOrderDraft
 from agent.signing.calldata import selector
 
+LONGEST_QUOTE_S = 365 * 86_400
+"""Deadline of a quoted order, counted from its index; far off, since a quote is never sent."""
 OPEN_POSITION_DELEGATE = 1
-"""DelegateApproval: the delegate may trade and can withdraw nothing."""
+"""DelegateApproval: the delegate may trade but not withdraw."""
 _ORDER = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
 _NO_REFERRAL = b"\0" * 32
 _ERROR_STRING = bytes.fromhex("08c379a0")
 
 REVERTS = {
-    "CH_EAV": "the account is worth enough: it cannot be liquidated",
+    "CH_EAV": "the account has enough margin and cannot be liquidated",
     "CH_MNO": "the market is not open",
     "CH_MP": "the market is paused",
     "CH_NEFCI": "not enough free margin for the initial margin",
     "CH_NEFCM": "not enough free margin for the maintenance margin",
-    "CH_OMPS": "the market is too far from its index",
+    "CH_OMPS": "the mark price is too far from the index",
     "CH_PSZ": "there is no position to close",
-    "CH_SHNAOPT": "the key is no delegate of the account",
+    "CH_SHNAOPT": "the key is not a delegate of the account",
     "CH_TE": "the deadline has passed",
-    "CH_TLRS": "the sale brings less than its bound",
-    "CH_TMRL": "the purchase costs more than its bound",
+    "CH_TLRS": "the proceeds of the sale are below its bound",
+    "CH_TMRL": "the cost of the purchase is above its bound",
     "EX_MIP": "the market is paused",
     "EX_OPB": "the price would leave the band around the index",
-    "EX_OPLAS": "the price would leave the band of one block",
+    "EX_OPLAS": "the price would move more than one block allows",
+    "UB_UOA": "the virtual pool lacks the liquidity for this size",
     "V_GTSTBC": "the deposit exceeds the vault's cap",
-    "V_NEFC": "more is withdrawn than is free",
+    "V_NEFC": "the withdrawal exceeds the free collateral",
 }
-"""Descriptions of revert codes of ClearingHouse, Exchange and Vault that an operator may see."""
+"""Descriptions of revert codes of ClearingHouse, Exchange, UniswapV3Broker and Vault that an operator
+may see.
+"""
 
 
 OPEN_POSITION = selector(f"openPosition({_ORDER})")
@@ -59,18 +77,55 @@ class PerpContracts:
     trader: str
 
 
-@dataclass(frozen=True, slots=True)
-class PerpQuote:
-    """Amounts that an order exchanges, in base units: size, and quote without the fee."""
+class PerpetualProtocol:
+    """Implements ports.futures.PerpVenue for the contracts of Perpetual Protocol v2. Orders go
+    through the executor of the chain.
+    """
 
-    size_raw: int
-    quote_raw: int
+    def __init__(
+        self,
+        contracts: PerpContracts,
+        wallet: str,
+        collateral: str,
+        valid_s: int,
+        transport: Transport,
+        status_of: Callable[[str], TransactionStatus],
+    ) -> None:
+        """Take the contracts, the wallet, the collateral token, and `status_of` of the sender of
+        transactions. An order is valid for `valid_s`.
+        """
+        self._contracts = contracts
+        self._wallet = wallet
+        self._collateral = collateral
+        self._valid_s = valid_s
+        self._transport = transport
+        self._status_of = status_of
+
+    def read(self, snapshot: Snapshot) -> Snapshot:
+        """See PerpVenue: the lens has read the account in the round trips of the snapshot."""
+        return snapshot
+
+    def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
+        """See PerpVenue: by `eth_call` of the transaction itself."""
+        market = account.market(order.market)
+        end_s = market.index_s + LONGEST_QUOTE_S
+        return quote_order(self._transport, order, self._contracts, self._wallet, end_s)
+
+    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
+        """See PerpVenue: a call of the clearing house, the vault or the delegate approval."""
+        end_s = now_s + self._valid_s
+        to, data = futures_call(action, self._contracts, self._wallet, self._collateral, end_s)
+        return PerpOrderDraft(to, data, end_s)
+
+    def outcome(self, intent: Intent) -> Receipt | None:
+        """See PerpVenue: the receipt of the transaction."""
+        return self._status_of(str(intent.tx_hash)).receipt
 
 
 def encode_order(order: PerpOrder, contracts: PerpContracts, sender: str, deadline_s: int) -> str:
     """Return 0x-hex calldata of an order for the clearing house.
 
-    A sale is exact base in with the least quote out, a purchase exact base out with the most quote
+    A sale is exact base in with a minimum quote out, a purchase exact base out with a maximum quote
     in (ClearingHouse.openPosition). Raises Refused for a limit order, which this venue does not
     have, and for one without a size or a bound.
     """
@@ -107,9 +162,26 @@ def encode_withdrawal(token: str, raw: int) -> str:
 
 
 def encode_delegate(delegate: str, *, is_allowed: bool) -> str:
-    """Return 0x-hex calldata that lets `delegate` trade for the sender, or ends that."""
+    """Return 0x-hex calldata that lets `delegate` trade for the sender, or revokes it."""
     selector = APPROVE_DELEGATE if is_allowed else REVOKE_DELEGATE
     return _hex(selector + abi_encode(["address", "uint8"], [delegate, OPEN_POSITION_DELEGATE]))
+
+
+def futures_call(
+    action: FuturesAction, contracts: PerpContracts, sender: str, collateral: str, deadline_s: int
+) -> tuple[str, str]:
+    """Return contract and 0x-hex calldata of an action. Raises Refused for an order that the venue
+    does not have.
+    """
+    match action:
+        case PerpOrder():
+            return contracts.clearing_house, encode_order(action, contracts, sender, deadline_s)
+        case MarginDeposit(raw):
+            return contracts.vault, encode_deposit(collateral, raw)
+        case MarginWithdrawal(raw):
+            return contracts.vault, encode_withdrawal(collateral, raw)
+        case DelegateChange(delegate, is_allowed):
+            return contracts.delegate_approval, encode_delegate(delegate, is_allowed=is_allowed)
 
 
 def quote_order(
@@ -153,9 +225,15 @@ def revert_code(data: str, message: str) -> str:
     if raw[:4] == _ERROR_STRING:
         try:
             return str(abi_decode(["string"], raw[4:])[0])
-        except Exception:  # eth-abi raises various errors; any is no reason
+        except Exception:  # eth-abi raises various errors; each means no readable reason
             return ""
     return next((code for code in REVERTS if code in message.split()), "")
+
+
+def in_words(reason: str) -> str:
+    """Return the reason of a failed simulation with the description of its revert code."""
+    code = revert_code("", reason)
+    return f"{REVERTS[code]} ({code})" if code else reason
 
 
 def _hex(data: bytes) -> str:

@@ -20,7 +20,8 @@ import numpy as np
 from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, TokenSupply
-from agent.units import BPS, Price, proportional_shares
+from agent.model.signals import SignalAnswer
+from agent.units import BPS, Price, largest_remainder, proportional_shares
 from agent.weights.returns import Floats, Returns, compute_returns, covariance, import_extra
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
@@ -253,7 +254,7 @@ class AllocatorData:
     labels.
 
     `current` are the prices of this block, which count if no recorded price is within `max_age_s`;
-    None if the config requires confirmed prices.
+    None if the config requires confirmed prices. `answer` is that of the signal that was asked.
     """
 
     now_s: int
@@ -261,6 +262,7 @@ class AllocatorData:
     names: Mapping[str, str]
     supplies: tuple[TokenSupply, ...] = ()
     current: Mapping[str, Price] | None = None
+    answer: SignalAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,8 @@ class WeightBounds:
 @dataclass(frozen=True, slots=True)
 class UnroundedWeights:
     """Shares of the free assets in bps, within their bounds up to rounding; `why` explains them,
-    `data` describes the sample.
+    `data` describes the sample. Without `shares` the targets stay; `futures_bps` are those of
+    `Allocation`.
     """
 
     shares: tuple[Fraction, ...]
@@ -287,6 +290,7 @@ class UnroundedWeights:
     seen: Returns | None = None
     from_s: int | None = None
     until_s: int | None = None
+    futures_bps: tuple[tuple[str, int], ...] = ()
 
 
 Allocator = Callable[[AllocatorConfig, WeightBounds, AllocatorData], UnroundedWeights]
@@ -410,6 +414,53 @@ def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) ->
     return _from_returns(_bps(shares, bounds), why, seen)
 
 
+def signal(
+    _weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+) -> UnroundedWeights:
+    """Return the weights that a signal of one's own answered. Raises Refused with the reason if it
+    gave none, or one beyond its bounds.
+    """
+    answer = facts.answer
+    if answer is None:
+        raise Refused("the signal was not asked", remedy="see docs/signals.md")
+    if answer.why:
+        raise Refused(f"signal {answer.name}: {answer.why}", remedy="see docs/signals.md")
+    parts, shares = dict(answer.spot_ppm or ()), []
+    whole = sum(parts.values(), Fraction(0))
+    for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
+        share = Fraction(parts.get(token, 0) * bounds.total) / (whole or 1)
+        if parts and not low <= share <= high:
+            raise Refused(
+                f"signal {answer.name}: {facts.names[token]} {float(share) / 100:.2f} % is not"
+                f" within {low / 100:g} to {high / 100:g} %",
+                remedy="change the signal, or limits and cap of the allocator",
+            )
+        shares.append(share)
+    what = [
+        kind
+        for kind, found in (("spot", answer.spot_ppm), ("futures", answer.futures_ppm))
+        if found is not None
+    ]
+    return UnroundedWeights(
+        tuple(shares) if parts else (),
+        f"{' and '.join(what)} weights of the signal {answer.name}",
+        answer.source,
+        futures_bps=_futures_bps(answer),
+    )
+
+
+def _futures_bps(answer: SignalAnswer) -> tuple[tuple[str, int], ...]:
+    """Return the futures weights in bps by largest remainder, of a total of at most one."""
+    parts = answer.futures_ppm or ()
+    sizes = [Fraction(abs(ppm)) for _, ppm in parts]
+    total = min(BPS, round(sum(sizes, Fraction(0)) * BPS / GRID))
+    rounded = largest_remainder(sizes, total) if total else [0] * len(parts)
+    return tuple(
+        (market, bps if ppm > 0 else -bps)
+        for (market, ppm), bps in zip(parts, rounded, strict=True)
+    )
+
+
 ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
     AllocationMethod.EQUAL: equal,
     AllocationMethod.MARKET_CAP: market_cap,
@@ -417,6 +468,7 @@ ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
     AllocationMethod.MINIMUM_VARIANCE: minimum_variance,
     AllocationMethod.RISK_PARITY: risk_parity,
     AllocationMethod.HRP: hrp,
+    AllocationMethod.SIGNAL: signal,
 }
 
 

@@ -39,7 +39,7 @@ def valid_allocation(
 def is_allocation_due(
     weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None, now_s: int
 ) -> bool:
-    """True if weights have to be chosen at chain time `now_s`."""
+    """True if a new allocation is due at chain time `now_s`."""
     if weights.method is AllocationMethod.FIXED:
         return False
     last = valid_allocation(weights, assets, last)
@@ -63,25 +63,31 @@ def choose_allocation(
     """Return an allocation with the weights of all assets in bps, sum 10,000.
 
     The weights are those of `last` if none would move by more than `churn_bps`. The result does not
-    depend on the order of assets. Raises Refused as `unrounded_weights`.
+    depend on the order of assets. Raises Refused like `unrounded_weights`.
     """
     bounds, result = unrounded_weights(weights, assets, facts)
+    chosen: list[int] = []
     try:
-        chosen = bounded_bps(result.shares, bounds.low, bounds.high, bounds.total)
+        if result.shares:
+            chosen = bounded_bps(result.shares, bounds.low, bounds.high, bounds.total)
     except ValueError as error:
         raise Refused(
             f"{weights.method.value}: {error}", remedy="check portfolio.weights.limits"
         ) from None
-    free = dict(zip(bounds.tokens, chosen, strict=True))
+    free = dict(zip(bounds.tokens if chosen else (), chosen, strict=True))
     weights_bps = {
         asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets
     }
     why, last = result.why, valid_allocation(weights, assets, last)
+    futures_bps = result.futures_bps
     if last is not None:
         before = {token: last.bps(token) for token in weights_bps}
-        most = max(abs(weights_bps[token] - before[token]) for token in weights_bps)
+        moved = [abs(weights_bps[token] - before[token]) for token in weights_bps]
+        earlier = dict(last.futures_bps)
+        moved += [abs(bps - earlier.get(market, 0)) for market, bps in futures_bps]
+        most = BPS if bool(earlier) is not bool(futures_bps) else max(moved)
         if 0 < most <= weights.churn_bps:
-            weights_bps = before
+            weights_bps, futures_bps = before, last.futures_bps
             why += f"; no weight would move by more than {most / 100:g} %, so the weights stay"
     return Allocation(
         at_s=facts.now_s,
@@ -93,6 +99,7 @@ def choose_allocation(
         from_s=result.from_s,
         until_s=result.until_s,
         returns=0 if result.seen is None else len(result.seen.moves),
+        futures_bps=futures_bps,
     )
 
 
@@ -124,8 +131,8 @@ def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds
     high = tuple(min(limit.high_bps, total) for limit in bounds)
     if not free or total <= 0 or not sum(low) <= total <= sum(high):
         raise Refused(
-            f"limits of {sum(low) / 100:g} to {sum(high) / 100:g} % allow no weights with the sum"
-            f" {total / 100:g} %",
+            f"weight limits sum to {sum(low) / 100:g} to {sum(high) / 100:g} %, but the free weights"
+            f" must sum to {total / 100:g} %",
             remedy="widen portfolio.weights.limits",
         )
     return WeightBounds(free, total, low, high)

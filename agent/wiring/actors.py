@@ -18,22 +18,27 @@ from agent.chain.rpc import HttpTransport
 from agent.chain.safe import foreign_signer
 from agent.chain.sender import QuorumSender
 from agent.chain.watch import PoolKind, PoolRef
-from agent.config.load import LoadedConfig, key_source
+from agent.config.futures import HyperliquidTable
+from agent.config.load import LoadedConfig, agent_key_source, key_source
 from agent.config.schema import Config
-from agent.errors import OperatorNeeded
+from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.executor import JournaledExecutor, ReadOnlySigner
 from agent.execution.external_signer import ProposingExecutor, require_no_open_proposals
 from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
+from agent.execution.venue_orders import VenueExecutor
 from agent.model import ExecutionConfig, Limits
-from agent.ports import Sender, Signer, SigningKey
+from agent.model.futures import FuturesPolicy
+from agent.policy.futures.emergency import fee_ceiling_wei, gas_per_day_wei
+from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
 from agent.store.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
+from agent.venues.hyperliquid.venue import AgentSigner
 from agent.wiring.context import AgentContext, store_file
-from agent.wiring.futures import futures_rules, perp_contracts
+from agent.wiring.futures import agent_key, chain_venue, futures_rules
 
 
 def signing_rules(
@@ -80,6 +85,7 @@ class WalletSession:
     progress: Callable[[str], None]
     key: SigningKey | None
     submit: Endpoint | None
+    agent_key: SigningKey | None = None
 
     @contextmanager
     def held(self, *, cancels_only: bool = False) -> Iterator[StepActors]:
@@ -121,14 +127,14 @@ class WalletSession:
             context.pools,
             context.payouts,
         )
-        rules = replace(rules, futures=futures_rules(config, context.portfolio))
+        rules = replace(rules, futures=futures_rules(config, context.portfolio, context.limits))
         nonces = partial(signable_nonces, context.store.journal)
         context.endpoints.tell = self.progress
         if context.paper is not None:
             return paper_actors(
                 context,
                 rules,
-                submission_settings(config, context.limits),
+                submission_settings(config, context.limits, context.futures),
                 self.confirm,
                 self.progress,
             )
@@ -154,20 +160,32 @@ class WalletSession:
             signer=signer,
             sender=sender,
             clock=context.clock,
-            settings=submission_settings(config, context.limits),
+            settings=submission_settings(config, context.limits, context.futures),
             is_paused=context.switch.is_paused,
             is_hard=context.switch.is_hard,
             tell=lambda event: self.progress(event.text or event.name),
         )
-        executor = JournaledExecutor(submitter)
+        chain = JournaledExecutor(submitter)
+        executor: Executor = chain
+        venue = context.order_venue(self.agent_key)
+        if venue is not None:
+            executor = VenueExecutor(
+                chain, submitter, self._agent_signer(rules, context.clock), venue
+            )
         if proposes:
             executor = ProposingExecutor(
                 submitter, context.store.proposals, owner, FileOutbox(context.loaded.proposals_path)
             )
-        composer = RouterComposer(
-            sender, config.wallet.address, context.clock, perp_contracts(config)
-        )
+        perps = venue or chain_venue(config, context.portfolio, context.line, sender.status_of)
+        composer = RouterComposer(sender, config.wallet.address, context.clock, perps)
         return StepActors(executor, composer, self.confirm)
+
+    def _agent_signer(self, rules: SigningRules, clock: Clock) -> Signer:
+        """Return the signer of the venue's orders; without an agent key it signs nothing."""
+        config, terms = self.context.config, rules.futures
+        if self.agent_key is None or terms is None:
+            return ReadOnlySigner(config.wallet.address)
+        return AgentSigner(agent_key(config, self.agent_key), terms, clock)
 
 
 def paper_actors(
@@ -197,7 +215,12 @@ def paper_actors(
     )
     return StepActors(
         JournaledExecutor(submitter),
-        RouterComposer(context.paper, context.config.wallet.address, context.clock),
+        RouterComposer(
+            context.paper,
+            context.config.wallet.address,
+            context.clock,
+            chain_venue(context.config, context.portfolio, context.line, context.paper.status_of),
+        ),
         confirm,
     )
 
@@ -251,7 +274,23 @@ def open_wallet_session(
             ask=ask,
             fork=config.chain.fork,
         )
-    return WalletSession(context, confirm, progress, key, submit)
+    agent = _agent_key(context) if key is not None else None
+    return WalletSession(context, confirm, progress, key, submit, agent)
+
+
+def _agent_key(context: AgentContext) -> SigningKey | None:
+    """Load the agent key of the futures venue; None if none is configured: the rest works without.
+    Raises ConfigError.
+    """
+    config = context.config
+    if not isinstance(config.futures, HyperliquidTable) or config.futures.key_name is None:
+        return None
+    ask = getpass.getpass if sys.stdin.isatty() else None
+    try:
+        return keys.load_key(agent_key_source(context.loaded), config.chain.chain_id, ask=ask)
+    except ConfigError as error:
+        message = error.message.replace("wallet.", "futures.agent_", 1)
+        raise ConfigError(message, error.remedy) from None
 
 
 def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
@@ -267,7 +306,9 @@ def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
     )
 
 
-def submission_settings(config: Config, limits: Limits) -> SubmissionSettings:
+def submission_settings(
+    config: Config, limits: Limits, futures: FuturesPolicy | None = None
+) -> SubmissionSettings:
     """Timing and caps of submissions: live chains make a block every 2 to 12 s, local ones at
     once.
     """
@@ -280,4 +321,9 @@ def submission_settings(config: Config, limits: Limits) -> SubmissionSettings:
         max_fee_wei=limits.gas_price_wei,
         bump_after_s=20.0 if local else 30.0,
         gas_per_day_wei=limits.gas_per_day_wei,
+        emergency=(
+            (None, None)
+            if futures is None
+            else (fee_ceiling_wei(futures.limits, limits), gas_per_day_wei(futures.limits, limits))
+        ),
     )

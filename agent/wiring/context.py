@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -50,11 +50,12 @@ from agent.config.build import (
     liquidity_contracts,
     with_allocators,
 )
-from agent.config.futures import build_futures
+from agent.config.futures import FuturesTable, build_futures
 from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config, RpcTable, read_rates, year_limit
 from agent.config.service import FILES, MEGABYTES
+from agent.config.signals import build_signals
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import pending_entries, with_prior_day
@@ -74,18 +75,21 @@ from agent.model import (
 )
 from agent.model.futures import FuturesPolicy
 from agent.model.strategies import CapitalSplit
-from agent.paper import PaperChain, PaperEvidence, PaperReader
+from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
+from agent.paper.venue import PaperVenue
 from agent.policy import quarantine
 from agent.policy.step_input import assemble_input
-from agent.ports import Clock, Reader
+from agent.ports import Clock, Reader, SigningKey
+from agent.signals.host import SignalHost
 from agent.signing import keys
 from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import open_store
 from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
 from agent.venues.discovery import discover_pools
+from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.rebalancer import require_own_rebalancer
-from agent.wiring.futures import perp_scope
+from agent.wiring.futures import VenueReader, order_venue, paper_venue, perp_scope
 
 # --- Recorder that writes steps as files.
 
@@ -190,9 +194,10 @@ def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
             "paper: liquidity positions are not simulated",
             "remove positions and lp.targets from a copy of the config",
         )
-    if config.futures is not None:
+    if config.futures is not None and not isinstance(config.futures, FuturesTable):
         raise ConfigError(
-            "paper: futures are not simulated", "remove [futures] from a copy of the config"
+            f"paper: {config.futures.venue} is not simulated",
+            "remove [futures] from a copy of the config",
         )
     if config.execution.router != "swap_router_02":
         raise ConfigError(
@@ -213,6 +218,7 @@ def paper_chain(
     endpoint_pool: EndpointPool,
     store: Store,
     reader: Reader,
+    venue: PaperVenue | None,
 ) -> PaperChain:
     """Simulated chain of paper trading over the live chain's snapshots and newest header; sends
     nothing.
@@ -223,6 +229,7 @@ def paper_chain(
         reader,
         sender.head,
         RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native),
+        venue,
     )
 
 
@@ -268,6 +275,7 @@ class AgentContext:
     split: CapitalSplit | None = None
     futures: FuturesPolicy | None = None
     tax: TaxRunCache | None = None
+    signals: SignalHost = field(default_factory=SignalHost)
     paper: PaperChain | None = None
     """Simulated chain of paper trading; None for a live agent."""
     recorder: StepRecorder | None = None
@@ -278,6 +286,13 @@ class AgentContext:
     def config(self) -> Config:
         """Tables of the config."""
         return self.loaded.config
+
+    @property
+    def attended(self) -> AgentContext:
+        """The context of a step that a person started: no futures trigger waits for one."""
+        if self.futures is None or not self.futures.ask:
+            return self
+        return replace(self, futures=replace(self.futures, ask=()))
 
     @property
     def counted(self) -> Portfolio:
@@ -307,6 +322,12 @@ class AgentContext:
         """Assemble the step input from a snapshot, the config and the store. A new store's missing
         history is read from the chain.
         """
+        pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
+        backing = self.store.trust.implementations()
+        if self.futures is not None and self.config.futures is not None:
+            snapshot = quarantine.distrust_changed_venue(
+                snapshot, self.futures.account, self.config.futures.contracts, pins, backing
+            )
         bare = with_prior_day(
             self.bare_input(snapshot, history),
             self.store.balances,
@@ -322,11 +343,8 @@ class AgentContext:
         tax = None
         if self.tax is not None:
             tax = self.tax.state(self.store, bare, snapshot.head.timestamp_s)
-        pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
-        changed = quarantine.changed_tokens(
-            snapshot, self.tokens, pins, self.store.trust.implementations()
-        )
-        return assemble_input(bare, read_memory(bare, self.store, tax, changed))
+        changed = quarantine.changed_tokens(snapshot, self.tokens, pins, backing)
+        return assemble_input(bare, read_memory(bare, self.store, tax, changed, self.signals))
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -377,7 +395,13 @@ class AgentContext:
         if self.config.wallet.safe:
             safe = SafeContract(self.line, self.config.wallet.address)
             return replace(live, reader=SafeReader(self.reader, safe))
+        if (venue := self.order_venue()) is not None:
+            return replace(live, reader=VenueReader(self.reader, venue))
         return live
+
+    def order_venue(self, key: SigningKey | None = None) -> HyperliquidPerps | None:
+        """Return the futures venue beside the chain; None without it. Without `key` it reads only."""
+        return order_venue(self.config, self.portfolio, self.store, self.clock, key)
 
     def _paused(self) -> tuple[bool, str]:
         switch = self.switch.read()
@@ -510,7 +534,10 @@ def _target_portfolio(
     tokens = {token.address: token for token in listed}
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(
-        portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent)
+        portfolio,
+        weights=build_weights(
+            config.portfolio, portfolio, loaded.path.parent, build_signals(config)
+        ),
     )
     return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)
 
@@ -548,7 +575,8 @@ def _build_context(  # noqa: PLR0913
         require_own_rebalancer(
             line, execution.router, config.chain.wrapped_native, factories(config)
         )
-    proxies = find_proxies(line, addresses)
+    venue = () if config.futures is None else tuple(config.futures.contracts)
+    proxies = find_proxies(line, (*addresses, *venue))
     scope = SnapshotScope(
         owner=config.wallet.address,
         tokens=tokens,
@@ -596,6 +624,15 @@ def _build_context(  # noqa: PLR0913
         ),
         tax=TaxRunCache(loaded, portfolio),
         paper=(
-            paper_chain(config, execution, endpoint_pool, store, reader) if loaded.paper else None
+            paper_chain(
+                config,
+                execution,
+                endpoint_pool,
+                store,
+                reader,
+                paper_venue(config, portfolio, line),
+            )
+            if loaded.paper
+            else None
         ),
     )

@@ -1,20 +1,38 @@
-"""Scope and contracts of the futures venue, built from a config."""
+"""Scope, venue and signing terms of the futures layer, built from a config."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+
 from agent.chain.perpetuals import PerpMarketRef, PerpScope
-from agent.config.futures import build_futures
+from agent.chain.rpc import Transport
+from agent.config.futures import FuturesTable, HyperliquidTable, build_futures
 from agent.config.schema import Config
-from agent.model import Portfolio
+from agent.errors import ConfigError
+from agent.model import Head, Limits, PastPrices, Portfolio, Snapshot
+from agent.paper.venue import PaperVenue
+from agent.policy.futures.emergency import fee_ceiling_wei
+from agent.ports import Clock, Reader, SigningKey, TransactionStatus
+from agent.ports.futures import PerpVenue
 from agent.signing.base import FuturesRules
+from agent.signing.keys import is_published
+from agent.signing.secret import AgentPrivateKey, PrivateKey
+from agent.store.store import Store
 from agent.units import Token
-from agent.venues.perpetual_protocol import PerpContracts
+from agent.venues.hyperliquid.account import USDC
+from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, VenueConnection
+from agent.venues.hyperliquid.venue import HyperliquidPerps
+from agent.venues.perpetual_protocol import PerpContracts, PerpetualProtocol
+
+VENUE_TIMEOUT_S = 10.0
 
 
 def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
-    """Return the margin account and the markets to read; None without [futures]."""
+    """Return the margin account and the markets that the lens reads; None without [futures] on the
+    chain.
+    """
     table = config.futures
-    if table is None:
+    if not isinstance(table, FuturesTable):
         return None
     tokens = _tokens(portfolio)
     return PerpScope(
@@ -39,9 +57,9 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
 
 
 def perp_contracts(config: Config) -> PerpContracts | None:
-    """Return the contracts that the futures layer calls; None without [futures]."""
+    """Return the contracts that the futures layer calls; None without [futures] on the chain."""
     table = config.futures
-    if table is None:
+    if not isinstance(table, FuturesTable):
         return None
     return PerpContracts(
         table.clearing_house,
@@ -51,28 +69,141 @@ def perp_contracts(config: Config) -> PerpContracts | None:
     )
 
 
-def futures_rules(config: Config, portfolio: Portfolio) -> FuturesRules | None:
-    """Return the signer's terms of the futures layer; None without [futures]. No delegate is
-    configured, so none may be allowed.
-    """
+def futures_rules(config: Config, portfolio: Portfolio, spot: Limits) -> FuturesRules | None:
+    """Return the signer's terms of the futures layer; None without [futures]."""
     table, policy = config.futures, build_futures(config, _tokens(portfolio))
     if table is None or policy is None:
         return None
-    limits = policy.limits
+    contracts, limits = perp_contracts(config), policy.limits
     return FuturesRules(
-        table.clearing_house,
-        table.vault,
-        table.delegate_approval,
+        "" if contracts is None else contracts.clearing_house,
+        "" if contracts is None else contracts.vault,
+        "" if contracts is None else contracts.delegate_approval,
         policy.collateral,
         table.account or config.wallet.address,
-        None,
-        tuple(market.base for market in table.markets),
+        table.delegate if isinstance(table, FuturesTable) else None,
+        tuple(market.name for market in table.markets),
         limits.max_leverage_bps,
         limits.slippage_bps,
         limits.emergency_slippage_bps,
         limits.index_age_s,
+        fee_ceiling_wei(limits, spot),
+        config.execution.deadline,
     )
 
 
-def _tokens(portfolio: Portfolio) -> dict[str, Token]:
+# --- The venue, and the signer of its orders.
+
+
+def chain_venue(
+    config: Config,
+    portfolio: Portfolio,
+    transport: Transport,
+    status_of: Callable[[str], TransactionStatus],
+) -> PerpetualProtocol | None:
+    """Return the venue of [futures] on the chain; None without it."""
+    contracts, policy = perp_contracts(config), build_futures(config, _tokens(portfolio))
+    if contracts is None or policy is None:
+        return None
+    return PerpetualProtocol(
+        contracts,
+        config.wallet.address,
+        policy.collateral,
+        config.execution.deadline,
+        transport,
+        status_of,
+    )
+
+
+def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> PaperVenue | None:
+    """Return the simulated venue of paper trading; None without [futures] on the chain."""
+    contracts, table = perp_contracts(config), config.futures
+    if contracts is None or not isinstance(table, FuturesTable):
+        return None
+    collateral = _tokens(portfolio)[table.collateral].address
+    return PaperVenue(contracts, table.exchange, collateral, transport)
+
+
+def order_venue(
+    config: Config, portfolio: Portfolio, store: Store, clock: Clock, key: SigningKey | None = None
+) -> HyperliquidPerps | None:
+    """Return the venue of [futures] beside the chain; None without it. Without `key` it reads only.
+    Raises ConfigError.
+    """
+    table = config.futures
+    if not isinstance(table, HyperliquidTable):
+        return None
+    tokens = _tokens(portfolio)
+    if (places := tokens[table.collateral].decimals) != USDC.decimals:
+        raise ConfigError(
+            f"futures.collateral: {table.collateral} has {places} decimals, the venue's USDC has"
+            f" {USDC.decimals}",
+            "name the portfolio's USDC",
+        )
+    is_mainnet = table.network == "mainnet"
+    client = HyperliquidVenue(
+        VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S),
+        table.account or config.wallet.address,
+        {
+            market.symbol: "" if market.asset is None else tokens[market.asset].address
+            for market in table.markets
+        },
+        lambda: clock.now_s() * 1000,
+        None if key is None else agent_key(config, key),
+    )
+    return HyperliquidPerps(
+        client,
+        clock,
+        config.execution.deadline,
+        store.journal.newest_venue_nonce,
+        table.agent_name,
+        store.trust.remember_agent,
+    )
+
+
+def agent_key(config: Config, key: SigningKey) -> AgentKey:
+    """Return the key of the agent. Raises ConfigError for a key that has another purpose, is
+    published, or does not sign messages here.
+    """
+    table = config.futures
+    if not isinstance(table, HyperliquidTable):
+        raise ConfigError("futures: the venue takes no agent key", "remove it")
+    if key.address in (config.wallet.address, table.account):
+        raise ConfigError(
+            f"futures: the agent key {key.address} is the wallet's or the account's own",
+            "create a key for the agent: trimtab wallet create",
+        )
+    if not isinstance(key, PrivateKey):
+        raise ConfigError(
+            "futures: an agent key is held here, not in a key service",
+            "set agent_keystore, agent_keyring or agent_key_env",
+        )
+    if is_published(key.address) and not config.chain.local:
+        raise ConfigError(
+            f"futures: the agent key {key.address} is published", "create a key of your own"
+        )
+    return AgentKey(AgentPrivateKey(key), is_mainnet=table.network == "mainnet")
+
+
+class VenueReader:
+    """ports.Reader whose snapshots have the margin account of a venue beside the chain."""
+
+    def __init__(self, reader: Reader, venue: PerpVenue) -> None:
+        self._reader = reader
+        self._venue = venue
+
+    def snapshot(self) -> Snapshot:
+        """See ports.Reader; the account is read after the chain."""
+        return self._venue.read(self._reader.snapshot())
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """See ports.Reader."""
+        return self._reader.past(head, blocks)
+
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader."""
+        return self._reader.with_more_ticks(snapshot, pools)
+
+
+def _tokens(portfolio: Portfolio) -> Mapping[str, Token]:
     return {asset.token.symbol: asset.token for asset in portfolio.assets}

@@ -6,18 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("empyrical")
 
 from agent.app.backtests import write_report
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection, ReportTable, write_page
 from tests.browser.chromium import PATIENCE_MS, PHONE, WIDE
 from tests.browser.conftest import Opened
 from tests.support.backtests import HOSTILE, LINK, result_of
+
+pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for back-tests")
 
 Open = Callable[..., Opened]
 THREE_YEARS = 3 * 8_760

@@ -9,9 +9,10 @@ from stat import S_IMODE
 import pytest
 
 from agent import wiring
-from agent.app import config_versions, editing
+from agent.app import config_versions
 from agent.app.agent import Agent
-from agent.app.editing import Confirm, EditReport
+from agent.app.settings import editing
+from agent.app.settings.editing import Confirm, EditReport
 from agent.app.start import setup
 from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.fields import parse_address

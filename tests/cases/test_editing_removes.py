@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from agent.app import editing
-from agent.app.editing import EditReport
+from agent.app.settings import editing
+from agent.app.settings.editing import EditReport
 from agent.config.edits import ConfigChanges, apply_changes, sell_removed_assets
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind

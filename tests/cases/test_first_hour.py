@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import tomlkit
 
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.cli.tools import in_process
 from tests.support.agents import fund, purse
-from tests.support.endpoints import Reply, serve
+from tests.support.endpoints import Reply, passing_on, serve
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 GWEI = 10**9
@@ -32,9 +31,10 @@ Ask = Any
 @contextmanager
 def without_tips(chain: LocalChain) -> Iterator[str]:
     """The chain behind an endpoint that suggests no tip, so that gas costs the base fee; anvil suggests a gwei."""
+    forward = passing_on(str(chain.url))
 
     def answer(asked: Any) -> Reply:
-        said = requests.post(str(chain.url), json=asked, timeout=30).json()
+        said = json.loads(forward(asked).body)
         for one, found in zip(*((both if isinstance(both, list) else [both]) for both in (asked, said)), strict=True):
             if one["method"] == "eth_maxPriorityFeePerGas":
                 found["result"] = "0x0"

@@ -8,25 +8,23 @@ from pathlib import Path
 import pytest
 
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.account import wad_of_sqrt_x96
 from agent.model import AdjustFutures, IntentKind, IntentState
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
-from tests.support.perps import WAD, later, perps_on, read_now
+from tests.support.perps import WAD, later, read_now
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
+def perps(perps_chain: LocalPerps) -> LocalPerps:
     """A wallet on its spot targets, with 10,000 of margin."""
-    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    found = perps_on(anvil_chain)
-    found.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
-    return found
+    agents.fund(perps_chain.chain, {"WETH": 50_000, "USDC": 50_000})
+    perps_chain.deposit(perps_chain.chain.wallet.address, 10_000 * 10**6)
+    return perps_chain
 
 
 def kinds(outcome: StepOutcome) -> list[IntentKind]:
@@ -138,3 +136,21 @@ def test_a_declined_plan_changes_no_position(perps: LocalPerps, tmp_path: Path) 
         outcome = agent.rebalance(send=True, confirm=lambda _: False)
         assert (outcome.kind, outcome.transactions) == (OutcomeKind.DECLINED, ())
         assert read_now(perps, perps.chain.wallet.address).positions == ()
+
+
+def test_a_reduction_cuts_every_position_by_the_same_share(perps: LocalPerps, tmp_path: Path) -> None:
+    """Orders go one by one: once the first is filled the limit may hold again, and the others are cut all the same."""
+    chain, wallet = perps.chain, perps.chain.wallet.address
+    prices = chain.books.prices_usd
+    opened(perps, {"WETH": int(Fraction(19_000) / prices["WETH"] * WAD), "WBTC": -int(Fraction(12_500) / prices["WBTC"] * WAD)})
+    before = read_now(perps, wallet)
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert orders_of(outcome) == [IntentKind.FUTURES] * 2, outcome.reason
+        after = read_now(perps, wallet)
+        kept = [Fraction(after.size_raw(one.market), before.size_raw(one.market)) for one in before.markets]
+        assert abs(kept[0] - kept[1]) < Fraction(1, 1_000)
+        leverage = margin.leverage(after)
+        assert leverage is not None and leverage <= Fraction(29, 10), "the hysteresis is reached"
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason

@@ -8,12 +8,12 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from agent.app import editing
 from agent.app.agent import Agent
 from agent.app.documents import plans
 from agent.app.documents.status import status
 from agent.app.money import deposits, shutdown, withdrawals
 from agent.app.money.deposits import InvestmentReport
+from agent.app.settings import editing
 from agent.config.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind

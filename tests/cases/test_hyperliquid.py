@@ -383,7 +383,7 @@ def test_an_agent_that_has_expired_sends_nothing_and_is_named(world: World) -> N
     with pytest.raises(OperatorNeeded, match="does not know the signer") as caught:
         world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
     assert "expired" in caught.value.remedy and world.size("ETH") == 0
-    with pytest.raises(OperatorNeeded, match="no agent of"):
+    with pytest.raises(OperatorNeeded, match="not an agent of"):
         world.venue.require_agent(world.server.now_ms)
 
 
@@ -403,7 +403,7 @@ def test_a_former_agent_is_never_approved_again(world: World) -> None:
 
 def test_a_known_account_and_the_owner_are_no_agents(world: World) -> None:
     until = world.server.now_ms + DAY_MS
-    with pytest.raises(Refused, match="owner's key is no agent"):
+    with pytest.raises(Refused, match="owner's key cannot be an agent"):
         approve_agent(world.connection, OWNER, NamedAgent("x", OWNER.address, until), world.server.now_ms, ())
     with pytest.raises(Refused, match="known to the venue"):
         require_fresh_agent(world.connection, OWNER.address, ())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import editing
-from agent.app.editing import RemovalReport
+from agent.app.settings import editing
+from agent.app.settings.editing import RemovalReport
 from agent.config.edits import ConfigChanges
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind

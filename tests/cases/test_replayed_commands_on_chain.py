@@ -9,9 +9,9 @@ from typing import Any
 import tomlkit
 
 from agent import app as api
-from agent.app import editing
 from agent.app.money import deposits, shutdown, withdrawals
 from agent.app.positions.orders import LimitOrderRequest, swap_at_limit
+from agent.app.settings import editing
 from agent.config import edits
 from agent.config.load import LoadedConfig, load_config
 from agent.execution.step_context import OutcomeKind

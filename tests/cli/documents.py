@@ -8,27 +8,24 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from agent.app.documents import futures, owner, plans, positions, records, setup
+from agent.app.documents import futures, owner, plans, positions, records, research, setup
 from agent.app.documents.status import StatusDocument
 
 ANY = "ANY"
 """Stands in golden documents for what differs between runs."""
-UNDECLARED = {
-    "backtest", "export-profile", "import-profile",
-    "lp forget", "lp take", "orders set", "prices", "prices fetch", "prices import", "replay", "stress",
-    "strategies deposits-to", "templates", "tune", "wallet address", "wallet change-password", "wallet create", "wallet import", "whatif",
-}  # fmt: skip
-"""Commands whose documents are not declared: reports of figures, and files of this machine."""
 DOCUMENTS: dict[str, Any] = {
     "status": StatusDocument,
     "positions": futures.FuturesPositionsDocument,
-    "margin": futures.MarginDocument,
+    "margin": futures.MarginDocument | plans.LivePlanDocument,
+    "deleverage": plans.LivePlanDocument,
+    "delegate": plans.LivePlanDocument,
     "funding": futures.FundingDocument,
     "quote": plans.QuoteDocument,
     "plan": plans.LivePlanDocument,
     "plan --input": plans.PlanDocument,
     "rebalance": plans.LivePlanDocument,
     "swap": plans.LivePlanDocument,
+    "hedge": plans.LivePlanDocument,
     "run": plans.LivePlanDocument,
     "paper": plans.LivePlanDocument,
     "limit": records.WaitingDocument | records.CancelledDocument,
@@ -73,7 +70,26 @@ DOCUMENTS: dict[str, Any] = {
     "doctor": setup.DoctorDocument,
     "trust": setup.TrustDocument,
     "localchain": setup.LocalChainDocument,
-    "demo": setup.DemoDocument,
+    "demo": setup.DemoDocument | setup.FuturesDemoDocument,
+    "templates": setup.TemplatesDocument,
+    "export-profile": setup.ExportedProfileDocument,
+    "import-profile": setup.ImportedProfileDocument,
+    "wallet create": setup.NewKeyDocument,
+    "wallet import": setup.NewKeyDocument,
+    "wallet address": setup.KeyAddressDocument,
+    "wallet change-password": setup.NewPasswordDocument,
+    "lp take": positions.AdoptedPositionDocument,
+    "lp forget": positions.AdoptedPositionDocument,
+    "orders set": positions.ChangedLevelsDocument,
+    "strategies deposits-to": positions.RoutedTransfersDocument,
+    "whatif": research.WhatIfDocument,
+    "backtest": research.BacktestDocument | research.OnlyFuturesBacktestDocument,
+    "stress": research.StressDocument | research.OnlyFuturesStressDocument,
+    "tune": research.TuneDocument,
+    "replay": research.ReplayDocument,
+    "prices": research.PricesDocument,
+    "prices import": research.ImportedPricesDocument,
+    "prices fetch": research.FetchedPricesDocument,
 }
 
 
@@ -94,10 +110,10 @@ def misfits(kind: Any, document: Any) -> list[str]:
 
 
 def command_of(args: tuple[str, ...]) -> str:
-    """The command that these arguments call, as a key of `DOCUMENTS` or of `UNDECLARED`."""
+    """The command that these arguments call, as a key of `DOCUMENTS`."""
     if args[0] == "plan" and "--input" in args:
         return "plan --input"
-    return next((name for name in (" ".join(args[:2]), args[0]) if name in DOCUMENTS.keys() | UNDECLARED), args[0])
+    return next((name for name in (" ".join(args[:2]), args[0]) if name in DOCUMENTS), args[0])
 
 
 def require_declared(args: tuple[str, ...], document: Any) -> None:
@@ -105,10 +121,10 @@ def require_declared(args: tuple[str, ...], document: Any) -> None:
     command = command_of(args)
     if "error" in document:
         kind = setup.ErrorDocument
-    elif command in UNDECLARED or {"--move", "--configs", "--config-version"} & {*args}:
+    elif {"--move", "--configs", "--config-version"} & {*args}:
         return
     else:
         kind = DOCUMENTS[command]
-        if command in ("rebalance", "swap", "run") and "--send" in args:
+        if command in ("rebalance", "swap", "hedge", "run") and "--send" in args:
             assert "transactions" in document and "realised" in document
     assert not (found := misfits(kind, document)), (args, found[:5])

@@ -81,7 +81,13 @@ def test_funding_is_expected_at_the_rate_of_today(bare: Ask, config: Path) -> No
         assert Decimal(row["daily"]) == pytest.approx(Decimal(row["daily_rate"]) * Decimal(row["notional"]), abs=Decimal("1e-6"))
         assert Decimal(row["expected"]) == pytest.approx(30 * Decimal(row["daily"]), abs=Decimal("1e-15"))
     assert Decimal(found["daily"]) == sum(Decimal(row["daily"]) for row in found["markets"])
-    assert mentions(bare("funding", "--config", str(config)).out, "daily rate", "30 days")
+    assert {row["symbol"] for row in found["recorded"]} == {"WETH", "WBTC"}, "the present block counts today"
+    assert (
+        sum(Decimal(row["paid"]) for row in found["recorded"])
+        == Decimal(found["today"])
+        == sum(Decimal(row["today"]) for row in found["markets"])
+    )
+    assert mentions(bare("funding", "--config", str(config)).out, "daily rate", "30 days", "Recorded by day", "mean daily rate")
 
 
 def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path) -> None:
@@ -91,8 +97,14 @@ def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path)
         for one in found["exposures"]:
             assert Decimal(one["net"]) == pytest.approx(Decimal(one["spot"]) + Decimal(one["futures"]), abs=Decimal("0.000002"))
         assert Decimal({one["symbol"]: one for one in found["exposures"]}["WBTC"]["futures"]) < 0
+        assert Decimal(found["utilisation"]) < Decimal(found["max_utilisation"]) and found["actions"] == []
+        assert found["liquidation"]["symbol"] in ("WETH", "WBTC")
         said = bare(command, "--config", str(config))
-        assert mentions(said.out, "Futures: leverage 0.9", "Net exposure in USDC")
+        assert mentions(said.out, "Futures: leverage 0.9", "Net exposure in USDC", "utilisation", "nearest liquidation")
+    status = asked(bare, config, "status")
+    margined = {row["symbol"]: row["margin_raw"] for row in status["holdings"] if "margin_raw" in row}
+    assert list(margined) == ["USDC"] and 1_900 * 10**6 < int(margined["USDC"]) < 2_000 * 10**6
+    assert mentions(bare("status", "--config", str(config)).out, "net exposure", "Values and weights include margin")
 
 
 def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path) -> None:

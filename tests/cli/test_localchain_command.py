@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.console import Console
 from agent.app.local import CONFIG_MARKER, publish
 from agent.cli import history, ledger
 from agent.cli.display import tables
+from agent.errors import ConfigError
 from agent.localchain.nodes import free_port
 from tests.cli.documents import require_declared
 from tests.cli.tools import Desk, Said, attach, first_document, start
@@ -218,3 +219,30 @@ def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, 
     assert (len(lines) < 14) is terminal
     assert sum("…" in line for line in lines) == terminal
     assert max(len(line) for line in lines) <= 80
+
+
+def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[..., Said]) -> None:
+    """W3's book on the real contracts: what the agent keeps is below its limit, what is left alone is liquidated."""
+    said = bare("demo", "--futures", "--json")
+    assert said.code == 0, said.why
+    told = said.json
+    assert [sent["kind"] for sent in told["opened"]["transactions"]].count("futures") == 2
+    assert {row["symbol"]: row["side"] for row in told["positions"]["positions"]} == {"WETH": "long", "WBTC": "long"}
+    assert len(told["crashes"]) == 2
+    for crash in told["crashes"]:
+        assert "max_leverage" in {one["limit"] for one in crash["margin"]["limits"] if one["broken"]}
+        assert crash["rebalance"]["outcome"] == "done", crash["rebalance"]["reason"]
+        assert not [one for one in crash["after"]["limits"] if one["broken"]]
+    assert [crash["untouched"]["is_liquidated"] for crash in told["crashes"]] == [False, True]
+    assert float(told["funding"]["pending"]) > 0
+    assert told["final"]["futures"]["broken"] == []
+    assert {row["symbol"] for row in told["left"]["positions"]} == {"WETH", "WBTC"}
+
+
+def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: object) -> NoReturn:
+        raise ConfigError("npm ci failed")
+
+    monkeypatch.setattr("agent.app.local.npm_root", missing)
+    said = bare("demo", "--futures", "--json")
+    assert (said.code, said.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/npm_install.py --dev")

@@ -45,10 +45,16 @@ def test_a_reader_that_had_enough_ends_it_quietly() -> None:
     assert done.stdout.strip() in ("0", "1") and done.stderr == ""
 
 
+# Either setting makes Python write ASCII.
+ASCII = {"PYTHONIOENCODING": "ascii"}
+PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
 @pytest.mark.parametrize(
-    "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=str
+    ("args", "environment"),
+    [(WHATIF, PLAIN), (WHATIF, ASCII), (("templates",), PLAIN), (("--help",), PLAIN), (("whatif", "--target", "BTC=½"), PLAIN)],
+    ids=str,
 )
-@pytest.mark.parametrize("args", [WHATIF, ("templates",), ("--help",), ("whatif", "--target", "BTC=½")], ids=lambda args: args[0])
 def test_an_ascii_terminal_gets_plain_signs(args: tuple[str, ...], environment: dict[str, str]) -> None:
     done = spoken(*args, **environment)
     assert done.returncode in (0, 2), done

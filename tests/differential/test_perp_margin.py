@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,16 +9,15 @@ import pytest
 from eth_typing import HexStr
 from web3.logs import DISCARD
 
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount
-from tests.support.perps import WAD, account_of, later, perps_on
+from tests.support.perps import WAD, account_of, later
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> Iterator[LocalPerps]:
-    yield perps_on(anvil_chain)
+def perps(perps_chain: LocalPerps) -> LocalPerps:
+    return perps_chain
 
 
 def assert_equal(perps: LocalPerps, who: str) -> MarginAccount:

@@ -6,20 +6,19 @@ from fractions import Fraction
 
 import pytest
 
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin.account import wad_of_sqrt_x96
-from tests.support.perps import WAD, perps_on
+from tests.support.perps import WAD
 
 
 @pytest.mark.parametrize(("weth", "wbtc"), [("0.8", "1.3"), ("1.3", "0.7"), ("1", "1.01")])
-def test_pools_move_as_far_as_asked(anvil_chain: LocalChain, weth: str, wbtc: str) -> None:
-    perps = perps_on(anvil_chain)
-    usd = anvil_chain.books.prices_usd
+def test_pools_move_as_far_as_asked(perps_chain: LocalPerps, weth: str, wbtc: str) -> None:
+    perps = perps_chain
+    usd = perps.chain.books.prices_usd
     wanted = {"WETH": usd["WETH"] * Fraction(weth), "WBTC": usd["WBTC"] * Fraction(wbtc)}
     for symbol, price in wanted.items():
         perps.set_index(symbol, price)
-    perps.move_pools(wanted, anvil_chain.clock.sleep)
+    perps.move_pools(wanted, perps.chain.clock.sleep)
     for symbol, price in wanted.items():
         assert market_price(perps, symbol) == pytest.approx(float(price), rel=1e-9)
 

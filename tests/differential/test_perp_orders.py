@@ -9,7 +9,6 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
@@ -17,14 +16,14 @@ from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, Mar
 from agent.planning.futures import plan_futures
 from agent.units import UINT256_MAX
 from agent.venues import perpetual_protocol as venue
-from tests.support.perps import WAD, contracts_of, later, perps_on, read_now, send_data
+from tests.support.perps import WAD, contracts_of, later, read_now, send_data
 
 LONG_AFTER_S = 3_600
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
-    return perps_on(anvil_chain)
+def perps(perps_chain: LocalPerps) -> LocalPerps:
+    return perps_chain
 
 
 def funded(perps: LocalPerps, usd: int = 10_000) -> str:
@@ -91,7 +90,7 @@ def test_too_much_leverage_a_pause_and_a_passed_deadline_are_refused_in_words(pe
 def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
     who, key = funded(perps), perps.chain.accounts[4].address
     contracts, order = contracts_of(perps, who), order_of(perps, who, WAD)
-    with pytest.raises(Refused, match="no delegate"):
+    with pytest.raises(Refused, match="not a delegate of the account"):
         quoted(perps, order, who, key)
     send_data(perps, contracts.delegate_approval, venue.encode_delegate(key, is_allowed=True), who)
     sent(perps, order, who, key)
@@ -101,7 +100,7 @@ def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
         send_data(perps, contracts.vault, withdrawal, key)
     assert perps.chain.balance("USDC", key) == 0
     send_data(perps, contracts.delegate_approval, venue.encode_delegate(key, is_allowed=False), who)
-    with pytest.raises(Refused, match="no delegate"):
+    with pytest.raises(Refused, match="not a delegate of the account"):
         quoted(perps, order, who, key)
 
 

@@ -9,15 +9,14 @@ import pytest
 
 from agent.chain.lens import CallStatus, LensAnswer, query_lens, uint_word
 from agent.chain.perpetuals import perp_questions, read_account
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import FAR_FUTURE_S, LocalPerps
 from agent.model.futures import MarginAccount
-from tests.support.perps import WAD, account_of, later, perps_on, scope_of
+from tests.support.perps import WAD, account_of, later, scope_of
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
-    return perps_on(anvil_chain)
+def perps(perps_chain: LocalPerps) -> LocalPerps:
+    return perps_chain
 
 
 def answers_of(perps: LocalPerps, who: str) -> list[LensAnswer]:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.chain.perpetuals import perp_questions
 from agent.chain.rpc import HttpTransport
-from agent.chain.watch import FUTURES
 from agent.errors import Refused
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import QuarantinedItem
-from tests.support.endpoints import Through, pools, reader
-from tests.support.perps import WAD, account_of, perps_on, scope_of
+from agent.model.futures import MARGIN_ACCOUNT
+from tests.support import agents
+from tests.support.endpoints import Through, passing_on, pools, reader, serve
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import WAD, account_of, scope_of
 from tests.support.text import raises_code
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
-    perps = perps_on(anvil_chain)
-    perps.deposit(anvil_chain.wallet.address, 12_345_678_901)
-    perps.trade(anvil_chain.wallet.address, "WETH", 3 * WAD)
-    perps.trade(anvil_chain.wallet.address, "WBTC", -WAD // 10)
-    return perps
+def perps(perps_chain: LocalPerps) -> LocalPerps:
+    wallet = perps_chain.chain.wallet.address
+    perps_chain.deposit(wallet, 12_345_678_901)
+    perps_chain.trade(wallet, "WETH", 3 * WAD)
+    perps_chain.trade(wallet, "WBTC", -WAD // 10)
+    return perps_chain
 
 
 def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPerps) -> None:
@@ -40,6 +44,25 @@ def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPe
     assert [market.mark for market in seen.futures.markets] == [market.mark for market in views.markets]
 
 
+@pytest.mark.parametrize(("weth_usd", "kind"), [(30_000, OutcomeKind.HOLD), (45_000, OutcomeKind.PLANNED)])
+def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
+    perps: LocalPerps, tmp_path: Path, weth_usd: int, kind: OutcomeKind
+) -> None:
+    """From the config to the decision, counted by a server in between; only the guards of a plan ask more."""
+    chain = perps.chain
+    agents.fund(chain, {"WETH": weth_usd, "USDC": 17_500})  # with 12,345 of margin on its targets, or off them
+    changes = futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"}) | {"venues.uniswap_v2": None}
+    loaded = agents.trusted(chain, tmp_path, changes, EVEN)
+    with serve(passing_on(chain.url or "")) as server, agents.again(chain, loaded, [HttpTransport(server.url, "counted", 10)]) as agent:
+        before = len(server.seen)
+        outcome = agent.rebalance(send=False)
+        seen = outcome.step_input.snapshot
+        assert seen.futures is not None and outcome.kind is kind, outcome.reason
+        assert (len(seen.pools), len(seen.futures.markets), len(seen.futures.positions)) == (2, 2, 2)
+        assert seen.requests == 2
+        assert (len(server.seen) - before == 2) is (kind is OutcomeKind.HOLD)
+
+
 def test_a_snapshot_without_a_margin_account_has_no_futures(perps: LocalPerps) -> None:
     seen = reader(perps.chain).snapshot()
     assert (seen.futures, seen.futures_unknown) == (None, "")
@@ -51,7 +74,7 @@ def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPe
     seen = reader(chain, perps=replace(scope, markets=scope.markets[:1])).snapshot()
     why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
     assert (seen.futures, seen.futures_unknown) == (None, why)
-    assert QuarantinedItem(FUTURES, scope.trader, why) in seen.quarantined
+    assert QuarantinedItem(MARGIN_ACCOUNT, scope.trader, why) in seen.quarantined
 
 
 def honest(chain: LocalChain, operator: str) -> HttpTransport:

@@ -124,7 +124,7 @@ def _named(item: LensItem, takes: list[tuple[int, int]]) -> Iterator[tuple[str, 
                     yield from ((f"{name} word {word}", at + 32 * word, 32) for word in range(size // 32))
 
 
-def kind(method: str, params: list[Any], pages: Pages, router: str) -> str:
+def kind(method: str, params: list[Any], pages: Pages, called: Sequence[str]) -> str:
     """The method, with what distinguishes its uses."""
     if method == "eth_getBlockByNumber":
         return f"{method} {params[0] if params[0] in ('latest', 'pending') else 'by height'}"
@@ -134,15 +134,15 @@ def kind(method: str, params: list[Any], pages: Pages, router: str) -> str:
         call = params[0]
         if "to" not in call:
             return "lens" if pages.knows(call["data"]) else "eth_call of creation code"
-        if call["to"] == router:
+        if call["to"] in called:
             return "eth_call simulation"
         return "eth_call simulation of an approval" if "gas" in call else "eth_call of a view"
     return method
 
 
-def fields(method: str, params: list[Any], answer: Any, pages: Pages, router: str) -> Iterator[str]:
+def fields(method: str, params: list[Any], answer: Any, pages: Pages, called: Sequence[str]) -> Iterator[str]:
     """Names of all fields of one answer."""
-    name = kind(method, params, pages, router)
+    name = kind(method, params, pages, called)
     yield f"{name}: an error"
     if name == "lens":
         yield from sorted({f"lens: {field}" for field, _, _ in pages.fields(params[0]["data"], bytes.fromhex(answer[2:]))})
@@ -157,11 +157,11 @@ def fields(method: str, params: list[Any], answer: Any, pages: Pages, router: st
         yield f"{name}: result"
 
 
-def altered(field: str, draw: random.Random, pages: Pages, router: str) -> Callable[[str, list[Any], Any], Any]:
+def altered(field: str, draw: random.Random, pages: Pages, called: Sequence[str]) -> Callable[[str, list[Any], Any], Any]:
     """What gives another value in that field, whatever answer has it."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
-        name = kind(method, params, pages, router)
+        name = kind(method, params, pages, called)
         prefix, _, part = field.partition(": ")
         if name != prefix:
             return answer

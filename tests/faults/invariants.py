@@ -10,6 +10,7 @@ from agent.model import Intent, IntentKind, IntentState
 from agent.signing.calldata import Approve, Multicall, RebalanceCall, decode
 from agent.store import Store, open_store
 from agent.units import BPS, NATIVE
+from tests.faults import futures_invariants as futures
 from tests.faults.scene import Scene
 from tests.support.agents import off_target, purse
 
@@ -24,8 +25,10 @@ LONGEST_S = 90 + 30
 ENDS = {IntentState.FINAL, IntentState.CANCELLED, IntentState.REPLACED, IntentState.REVERTED}
 
 
-def violations(scene: Scene, swaps: int = 1) -> list[str]:
-    """Everything that is not as it must be once healthy steps have run; `swaps` is how many trades the rebalance takes."""
+def violations(scene: Scene, swaps: int | None = None) -> list[str]:
+    """Everything that is not as it must be once healthy steps have run; `swaps` is how many trades the rebalance takes, of the scene if
+    None.
+    """
     store = open_store(scene.loaded.store_url, scene.chain.chain_id, scene.chain.wallet.address)
     try:
         sent = transactions(scene)
@@ -35,8 +38,9 @@ def violations(scene: Scene, swaps: int = 1) -> list[str]:
             *policy(scene, sent),
             *value(scene),
             *ledger(scene, store, sent),
-            *finished(scene, store, swaps),
+            *finished(scene, store, scene.swaps if swaps is None else swaps),
             *secrets(scene, sent),
+            *(futures.violations(scene.futures, store.journal.intents(limit=1_000), sent) if scene.futures else []),
         ]
     finally:
         store.close()
@@ -90,11 +94,14 @@ def policy(scene: Scene, sent: list[Any]) -> list[str]:
             told.append(f"{one['hash']} pays more than limits.gas_price")
         if to == wallet and data == "0x" and int(one["value"], 16) == 0:
             continue
-        call = decode(data)
         block: Any = scene.rpc("eth_getBlockByNumber", one["blockNumber"], False)
+        if scene.futures is not None and to in (scene.futures.perps.addresses.clearing_house, scene.futures.spender):
+            told += futures.beyond_policy(scene.futures, one, wallet, int(block["timestamp"], 16) + LONGEST_S)
+            continue
+        call = decode(data)
         match call:
             case Approve(spender, _):
-                good = to in tokens and spender == scene.router
+                good = to in tokens and spender in spenders(scene)
             case Multicall(deadline_s, inner):
                 late = deadline_s > int(block["timestamp"], 16) + LONGEST_S
                 others = [part for part in inner if getattr(part, "recipient", wallet) not in (wallet, at.swap_router_02, _SELF, _CALLER)]
@@ -108,6 +115,11 @@ def policy(scene: Scene, sent: list[Any]) -> list[str]:
     return told
 
 
+def spenders(scene: Scene) -> tuple[str, ...]:
+    """Contracts that may ever take tokens of the wallet."""
+    return (scene.router,) if scene.futures is None else (scene.router, scene.futures.spender)
+
+
 _CALLER, _SELF = "0x0000000000000000000000000000000000000001", "0x0000000000000000000000000000000000000002"
 """SwapRouter02's words for whoever calls it, and for itself."""
 
@@ -115,7 +127,10 @@ _CALLER, _SELF = "0x0000000000000000000000000000000000000001", "0x00000000000000
 def value(scene: Scene) -> list[str]:
     """The wallet lost no more than its limits allow for what it moved, and no more gas money than for a day."""
     now, usd, tokens = purse(scene.chain), scene.prices_usd, scene.chain.tokens
-    changes = [(now.raw[s] - raw) * usd[s] / 10 ** tokens[s].decimals for s, raw in scene.before.raw.items()]
+    raws = dict(now.raw)
+    if scene.futures is not None:  # what went into margin is not lost
+        raws["USDC"] += futures.deposited_raw(scene.futures)
+    changes = [(raws[s] - raw) * usd[s] / 10 ** tokens[s].decimals for s, raw in scene.before.raw.items()]
     moved, lost = sum((abs(one) for one in changes), Fraction(0)) / 2, -sum(changes, Fraction(0))
     gas_wei = scene.before.native_wei - now.native_wei
     told = []
@@ -159,15 +174,20 @@ def finished(scene: Scene, store: Store, swaps: int) -> list[str]:
     told += [f"{intent.kind.value} is still {intent.state.value}" for intent in intents if intent.state not in ENDS]
     told += near(scene)
     for symbol in scene.drawn.targets:
-        left = scene.chain.token_contract(symbol).functions.allowance(scene.chain.wallet.address, scene.router).call()
-        if left:
-            told.append(f"the router may still take {left} of {symbol}")
+        for spender in spenders(scene):
+            left = scene.chain.token_contract(symbol).functions.allowance(scene.chain.wallet.address, spender).call()
+            if left:
+                told.append(f"{spender} may still take {left} of {symbol}")
     return told
 
 
 def near(scene: Scene) -> list[str]:
-    """Every token is at its target."""
-    far = {s: float(bps) for s, bps in off_target(scene.chain, scene.drawn.targets).items() if bps > NEAR_BPS}
+    """Every token is at its target, where there was anything to swap."""
+    if not scene.swaps:
+        return []
+    margin_usd = futures.margin_usd(scene.futures) if scene.futures else Fraction(0)
+    away = off_target(scene.chain, scene.drawn.targets, {"USDC": margin_usd})
+    far = {s: float(bps) for s, bps in away.items() if bps > NEAR_BPS}
     return [f"off target: {far}"] if far else []
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from agent import wiring
 from agent.app.start.setup import pin_all
 from agent.chain.rpc import HttpTransport, Transport
 from agent.config.load import LoadedConfig
 from agent.errors import TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
+from agent.model.futures import MarginAccount
 from tests.support.agents import ROOMY, Changes, Purse, again, fund, purse, yes
 from tests.support.agents import agent_config as config
 
@@ -63,9 +66,32 @@ def scenario(seed: int) -> Scenario:
     return Scenario(seed, targets, {symbol: total * share // 100 for symbol, share in shares.items()}, changes, draw.random() < 0.6)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """The futures of a scene: the venue, whose account it is, how it was found, and what may become of it.
+
+    `most_bps` is the leverage limit. Orders are bound to an index that nobody moves. `deposits` is how often margin is deposited.
+    """
+
+    perps: LocalPerps
+    trader: str
+    before: MarginAccount
+    weights: Mapping[str, str]
+    most_bps: int
+    deposits: int = 0
+
+    @property
+    def spender(self) -> str:
+        """The contract that takes margin."""
+        return self.perps.addresses.vault
+
+
 @dataclass
 class Scene:
-    """One drawn wallet before anything was sent. `foreign` are hashes that somebody else sent from it."""
+    """One drawn wallet before anything was sent. `foreign` are hashes that somebody else sent from it.
+
+    `swaps` is how many swaps its rebalance takes; `futures` is None where it has none.
+    """
 
     chain: LocalChain
     folder: Path
@@ -76,6 +102,8 @@ class Scene:
     first_block: int
     operators: tuple[str, ...] = ("local",)
     foreign: set[str] = field(default_factory=set)
+    swaps: int = 1
+    futures: Layer | None = None
 
     @property
     def store_file(self) -> Path:
@@ -92,6 +120,11 @@ class Scene:
         """The contract that may take the wallet's tokens."""
         at = self.chain.addresses
         return at.rebalancer if self.drawn.changes["execution.router"] == "rebalancer" else at.swap_router_02
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Contracts that a simulated swap or order calls."""
+        return (self.router,) if self.futures is None else (self.router, self.futures.perps.addresses.clearing_house)
 
     def rpc(self, method: str, *params: object) -> object:
         """A word with the node behind the agent's back."""
@@ -160,6 +193,14 @@ def line(url: str, operator: str, timeout_s: float = 10.0, attempts: int = 2) ->
     return HttpTransport(url, operator, timeout_s, attempts=attempts, sleep=lambda _seconds: None)
 
 
+class Staged(Protocol):
+    """What makes the wallet that a seed stands for: `scene`, or `futures_scene`."""
+
+    def __call__(
+        self, chain: LocalChain, folder: Path, seed: int, changes: Changes | None = None, operators: Sequence[str] = ("local",)
+    ) -> AbstractContextManager[Scene]: ...
+
+
 @contextmanager
 def scene(
     chain: LocalChain, folder: Path, seed: int, changes: Changes | None = None, operators: Sequence[str] = ("local",)
@@ -168,24 +209,48 @@ def scene(
 
     Of several `operators` two must agree; honest lines are those of the last two.
     """
+    with undone(chain), staged(chain, folder, scenario(seed), changes, operators) as made:
+        yield made
+
+
+@contextmanager
+def undone(chain: LocalChain) -> Iterator[None]:
+    """What is done to the chain meanwhile is undone."""
     mark = chain.snapshot()
     # a block of its own and at a second of its own: anvil forgets alike blocks together
     chain.node.mine_at(chain.now_s() + 1 + next(_TURNS) % 45)
-    drawn = scenario(seed)
     try:
-        fund(chain, drawn.held_usd)
-        several: dict[str, object] = {
-            "chain.rpc": [{"url": "http://127.0.0.1:1", "operator": operator} for operator in operators],
-            "chain.quorum": 2,
-        }
-        more = {**drawn.changes, **(several if len(operators) > 1 else {}), **(changes or {})}
-        loaded = config(chain, folder, more, drawn.targets)
-        block = int(chain.w3.eth.block_number)
-        made = Scene(chain, folder, loaded, drawn, purse(chain), dict(chain.books.prices_usd), block, tuple(operators))
-        pin_all(loaded, made.honest())
-        made.rpc("evm_setAutomine", drawn.automine)
-        yield made
+        yield
     finally:
         chain.node.rpc("anvil_dropAllTransactions")  # type: ignore[attr-defined]  # always anvil here
         chain.node.rpc("evm_setAutomine", True)  # type: ignore[attr-defined]  # see above
         chain.revert(mark)
+
+
+@contextmanager
+def staged(
+    chain: LocalChain,
+    folder: Path,
+    drawn: Scenario,
+    changes: Changes | None,
+    operators: Sequence[str],
+    swaps: int = 1,
+    layer: Layer | None = None,
+) -> Iterator[Scene]:
+    """A drawn wallet, funded and pinned."""
+    fund(chain, drawn.held_usd)
+    several: dict[str, object] = {
+        "chain.rpc": [{"url": "http://127.0.0.1:1", "operator": operator} for operator in operators],
+        "chain.quorum": 2,
+    }
+    more = {**drawn.changes, **(several if len(operators) > 1 else {}), **(changes or {})}
+    loaded = config(chain, folder, more, drawn.targets)
+    block = int(chain.w3.eth.block_number)
+    prices_usd = dict(chain.books.prices_usd)
+    made = Scene(chain, folder, loaded, drawn, purse(chain), prices_usd, block, tuple(operators), swaps=swaps, futures=layer)
+    pin_all(loaded, made.honest())
+    if layer is not None:  # what the wallet did to set the venue up is no loss of it
+        with wiring.open_store_offline(loaded) as (store, _):
+            store.balances.record_prior_day((), made.before.nonce)
+    made.rpc("evm_setAutomine", drawn.automine)
+    yield made

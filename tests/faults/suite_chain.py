@@ -14,12 +14,14 @@ from agent.localchain.nodes import LocalNode
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
 from tests.faults.rig import FORK
-from tests.faults.scene import STRANGERS_WEI, Scene, line, scene
+from tests.faults.scene import STRANGERS_WEI, Scene, Staged, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "chain"
 GWEI = 10**9
 DEEPEST = 64
+PATIENCE_S = 60
+"""How long a node may take over dozens of blocks on a busy machine."""
 
 
 class FrozenClock:
@@ -69,7 +71,7 @@ def once(at: int, happens: Callable[[], object]) -> Hear:
 
 def told(made: Scene, method: str, *params: object) -> Any:
     """A word with the node on a connection of this process's own."""
-    return line(made.chain.url or "", "outside").call(method, list(params))
+    return line(made.chain.url or "", "outside", PATIENCE_S).call(method, list(params))
 
 
 def reorganised(made: Scene, depth: int) -> bool:
@@ -183,14 +185,14 @@ MOMENTS = 56
 """About as many moments as a step has."""
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
     """Every fault at a few moments of this seed's step."""
     for fault, strike in FAULTS.items():
         draw = random.Random(f"chain {seed} {fault}")
         for at in sorted(draw.sample(range(MOMENTS), 1 if fault == "stuck mempool" else 3)):
             if not wanted(fault, str(at)):
                 continue
-            with scene(chain, folders(), seed) as made:
+            with staged(chain, folders(), seed) as made:
                 STRIKES.value = 0
                 end = strike(made, at, random.Random(f"chain {seed} {fault} {at}"))
                 found = [] if end else ["the step ended without a word"]

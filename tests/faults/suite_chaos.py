@@ -12,7 +12,7 @@ from tests.faults.chaos import Proxy, Where, chaos
 from tests.faults.chaos_faults import FAULTS, LATE_S
 from tests.faults.invariants import violations
 from tests.faults.probe import process
-from tests.faults.scene import Scene, line, scene
+from tests.faults.scene import Scene, Staged, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "chaos"
@@ -50,7 +50,7 @@ def seated(made: Scene, seat: str, fault: str, where: Where, draw: random.Random
         yield proxy, lines
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
     """Every fault in one seat of this seed's choice, at four places."""
     for fault in FAULTS:
         draw = random.Random(f"chaos {seed} {fault}")
@@ -58,15 +58,15 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterato
         for where in places(draw, fault):
             place = f"{seat} {where}"
             if wanted(fault, place):
-                yield one(chain, folders, Case(NAME, seed, fault, place))
+                yield one(chain, folders, Case(NAME, seed, fault, place), staged)
 
 
-def one(chain: LocalChain, folders: Folders, case: Case) -> Result:
+def one(chain: LocalChain, folders: Folders, case: Case, staged: Staged = scene) -> Result:
     """One step through the sick endpoint, then healthy ones."""
     seat, _, place = case.where.rpartition(" ")
     draw = random.Random(str(case))
     with ExitStack() as stack:
-        made = stack.enter_context(scene(chain, folders(), case.seed, operators=OPERATORS[: SEATS.index(seat) + 1]))
+        made = stack.enter_context(staged(chain, folders(), case.seed, operators=OPERATORS[: SEATS.index(seat) + 1]))
         with seated(made, seat, case.fault, Where.parsed(place), draw) as (proxy, lines):
             step = process(made, lines=lines)
         told = step.wrong + made.recovered()

@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.store import opening
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
-from tests.faults.scene import Scene, scene
+from tests.faults.scene import Scene, Staged, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.faults.suite_power import size, wal
 
@@ -96,9 +96,9 @@ FAULTS: dict[str, Callable[[Scene, str, random.Random], tuple[Hear, Callable[[],
 }
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
     """Each durable write of this seed's step in turn meets one of the faults."""
-    with scene(chain, folders(), seed) as made:
+    with staged(chain, folders(), seed) as made:
         writes = [moment for moment in process(made).moments if moment.startswith("before:") and not moment.startswith("before:send")]
     names = sorted(FAULTS)
     for number, at in enumerate(writes):
@@ -106,7 +106,7 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterato
         if not wanted(fault, at):
             continue
         draw = random.Random(f"disk {seed} {at}")
-        with scene(chain, folders(), seed) as made:
+        with staged(chain, folders(), seed) as made:
             hear, prepare = FAULTS[fault](made, at, draw)
             step = process(made, hear, prepare=prepare)
             told = step.wrong + made.recovered() + violations(made)

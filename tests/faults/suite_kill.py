@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from agent.localchain import LocalChain
 from tests.faults.invariants import violations
 from tests.faults.probe import dying, dying_after, process
-from tests.faults.scene import Scene, scene
+from tests.faults.scene import Scene, Staged, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "kill"
@@ -49,15 +49,15 @@ MEANWHILE: tuple[Callable[[Scene, random.Random], dict[str, int]], ...] = (nothi
 """What may happen between a death and the next start."""
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
     """Kills the step of this seed at each of its moments in turn."""
-    with scene(chain, folders(), seed) as made:
+    with staged(chain, folders(), seed) as made:
         hour, moments = made.hour, process(made).moments
     for moment in moments:
         if not wanted("SIGKILL", moment):
             continue
         draw = random.Random(f"kill {seed} {moment}")
-        with scene(chain, folders(), seed) as made:
+        with staged(chain, folders(), seed) as made:
             died = process(made, dying(moment))
             if not died.killed and made.hour != hour:
                 continue

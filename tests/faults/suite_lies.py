@@ -19,7 +19,7 @@ from agent.localchain import LocalChain
 from agent.store import open_store
 from tests.faults import invariants
 from tests.faults.answers import SEND, Pages, altered, fields
-from tests.faults.scene import Scene, scene
+from tests.faults.scene import Scene, Staged, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.support.agents import again, yes
 from tests.support.endpoints import Liar
@@ -60,7 +60,7 @@ class Told:
 def steps(made: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[Told, str]:
     """One step of which the first operator's endpoints lie in that field; how it ended."""
     told, pages = Told(), Pages()
-    lie = altered(field, draw, pages, made.router)
+    lie = altered(field, draw, pages, made.called)
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method == SEND:
@@ -90,7 +90,7 @@ def all_fields(made: Scene) -> list[str]:
 
     def note(method: str, params: list[Any], answer: Any) -> Any:
         if not isinstance(answer, RpcFault):  # a refused call has none
-            found.update(dict.fromkeys(fields(method, params, answer, pages, made.router)))
+            found.update(dict.fromkeys(fields(method, params, answer, pages, made.called)))
         return answer
 
     with pages.remembered(), again(made.chain, made.loaded, [Liar(made.direct(), note, "local")]) as agent:
@@ -104,15 +104,15 @@ def harmless(field: str, seat: str = "") -> str | None:
     return next((why for pattern, why in known.items() if re.fullmatch(pattern, field)), None)
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
     """Every field in every seat. A wallet from which nothing was signed serves the next lie too."""
-    with scene(chain, folders(), seed) as made:
+    with staged(chain, folders(), seed) as made:
         found = all_fields(made)
     for seat, operators in SEATS.items():
         left = [field for field in found if wanted(field, seat)]
         while left:
             with ExitStack() as stack:
-                made = stack.enter_context(scene(chain, folders(), seed, operators=tuple(dict.fromkeys(operators))))
+                made = stack.enter_context(staged(chain, folders(), seed, operators=tuple(dict.fromkeys(operators))))
                 clean = True
                 while left and clean:
                     result, clean = one(made, Case(NAME, seed, left.pop(0), seat), operators)

@@ -18,7 +18,7 @@ from pathlib import Path
 from agent.localchain import LocalChain
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
-from tests.faults.scene import Scene, scene
+from tests.faults.scene import Scene, Staged, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "power"
@@ -36,9 +36,9 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
     """Power fails during each commit of this seed's step in turn, each time in another way."""
-    with scene(chain, folders(), seed) as made:
+    with staged(chain, folders(), seed) as made:
         hour = made.hour
         writes = [
             moment.removeprefix("after:")
@@ -50,7 +50,7 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterato
         fault = LOSSES[(seed + number) % len(LOSSES)]
         if not wanted(fault, write):
             continue
-        with scene(chain, folders(), seed) as made:
+        with staged(chain, folders(), seed) as made:
             sizes = made.folder / "sizes.json"
             died = process(made, _dying_after_commit(write, wal(made), sizes))
             if not died.killed and made.hour != hour:

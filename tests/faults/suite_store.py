@@ -23,12 +23,13 @@ from agent.app.records.maintenance import backup_store, restore_store
 from agent.config.load import load_config
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
+from agent.model import Intent
 from agent.store import open_store
 from agent.store.opening import REVISIONS
-from tests.faults import invariants
+from tests.faults import futures_invariants, invariants
 from tests.faults.probe import dying_after, finished, process, started
 from tests.faults.rig import in_child
-from tests.faults.scene import Scene, scene
+from tests.faults.scene import Scene, Staged, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.faults.suite_chain import once
 from tests.support.agents import again
@@ -157,20 +158,24 @@ def of_both(made: Scene) -> list[str]:
     """What holds over two journals together: one swap on the chain, every transaction known to one of them, policy and value."""
     sent = invariants.transactions(made)
     other = second(made)
-    journals: set[str | None] = set()
+    journal: dict[str | None, Intent] = {}
     told = []
     for one in (made, other):
         store = open_store(one.loaded.store_url, one.chain.chain_id, one.chain.wallet.address)
         try:
-            journals |= {intent.tx_hash for intent in store.journal.intents(limit=1_000)}
+            for intent in store.journal.intents(limit=1_000):
+                if intent.tx_hash not in journal or intent.receipt is not None:
+                    journal[intent.tx_hash] = intent
             told += invariants.nonces(store)
         finally:
             store.close()
         told += invariants.secrets(one, sent)
-    told += [f"{one['hash']} is in no journal" for one in sent if one["hash"] not in journals]
+    told += [f"{one['hash']} is in no journal" for one in sent if one["hash"] not in journal]
     swaps = [one for one in sent if made.chain.w3.to_checksum_address(one["to"]) == made.router and _succeeded(made, one["hash"])]
-    if len(swaps) != 1:
+    if len(swaps) != made.swaps:
         told.append(f"{len(swaps)} swaps on the chain")
+    if made.futures is not None:
+        told += futures_invariants.violations(made.futures, tuple(journal.values()), sent)
     return told + invariants.policy(made, sent) + invariants.value(made) + invariants.near(made)
 
 
@@ -186,14 +191,14 @@ FAULTS: dict[str, Callable[[Scene, int, random.Random], tuple[dict[str, int], li
 }
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
     """Every fault at a few moments of this seed's step."""
     for fault, strike in FAULTS.items():
         draw = random.Random(f"store {seed} {fault}")
         for at in sorted(draw.sample(range(MOMENTS), 3)):
             if not wanted(fault, str(at)):
                 continue
-            with scene(chain, folders(), seed) as made:
+            with staged(chain, folders(), seed) as made:
                 injected, told = strike(made, at, random.Random(f"store {seed} {fault} {at}"))
                 if fault == "interrupted upgrade":
                     told += made.recovered() + invariants.violations(made)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+from agent.localchain import LocalChain
 from tests.faults import suite_chain, suite_chaos, suite_disk, suite_kill, suite_lies, suite_power, suite_store
-from tests.faults.suite import Only, Suite
+from tests.faults.futures_scene import futures_scene
+from tests.faults.suite import Folders, Only, Result, Suite
 
-SUITES: dict[str, tuple[Suite, int]] = {
+SPOT: dict[str, tuple[Suite, int]] = {
     suite_kill.NAME: (suite_kill.run, 25),
     suite_power.NAME: (suite_power.run, 10),
     suite_disk.NAME: (suite_disk.run, 8),
@@ -17,6 +21,22 @@ SUITES: dict[str, tuple[Suite, int]] = {
     suite_lies.NAME: (suite_lies.run, 1),
 }
 """The suite and its seeds in `make faults`."""
+
+
+def over_futures(run: Callable[..., Iterator[Result]]) -> Suite:
+    """The same suite over wallets with futures; its cases have names of their own."""
+
+    def cases(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+        for result in run(chain, folders, seed, wanted, futures_scene):
+            yield replace(result, case=replace(result.case, suite=f"futures-{result.case.suite}"))
+
+    return cases
+
+
+SEEDS = {"kill": 11, "power": 11, "disk": 11, "store": 11, "chain": 11, "chaos": 4, "lies": 2}
+FUTURES: dict[str, tuple[Suite, int]] = {f"futures-{name}": (over_futures(run), SEEDS[name]) for name, (run, _) in SPOT.items()}
+"""The same over futures: `make faults-futures`."""
+SUITES = SPOT | FUTURES
 
 
 def sample(seed: int, one_of: int) -> Only:

@@ -10,16 +10,26 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
+from tests.faults.futures_scene import futures_scene, known
 from tests.faults.invariants import violations
 from tests.faults.probe import dying, process
 from tests.faults.scene import Scene, scene
 from tests.faults.suite import Folders, Only, Result, every, parsed
 from tests.faults.suite_power import wal
 from tests.faults.suites import SUITES
+from tests.support.perps import WAD
 from tests.support.text import mentions
 
 ONE_OF = {"kill": 27, "power": 9, "disk": 9, "store": 4, "chain": 8, "chaos": 24}
 """Of so many cases of one seed the sample takes one."""
+
+
+FUTURES_CASES = {
+    "futures-kill": (5, 40), "futures-power": (1, 12), "futures-disk": (4, 9), "futures-store": (2, 4), "futures-chain": (3, 9),
+    "futures-chaos": (10, 30), "futures-lies": (0, 2),
+}  # fmt: skip
+"""Seed, and number of the case, of the one that the sample takes of each suite over futures: a kind of scene each."""
 
 
 @pytest.fixture
@@ -54,6 +64,34 @@ def test_after_every_fault_of_the_sample_the_rebalance_is_done_exactly_once(
     record_property("injected", dict(injected))
     assert sum(injected.values()) >= 1
     assert all(parsed(str(result.case)) == result.case for result in found)
+
+
+@pytest.fixture
+def venue(perps_chain: LocalPerps) -> LocalChain:
+    """The chain with the futures venue."""
+    known(perps_chain)
+    return perps_chain.chain
+
+
+@pytest.mark.parametrize("name", FUTURES_CASES)
+def test_after_a_fault_every_futures_order_is_filled_once_or_not_at_all(venue: LocalChain, folders: Folders, name: str) -> None:
+    (seed, number), numbers = FUTURES_CASES[name], itertools.count()
+    run, _ = SUITES[name]
+    [found] = run(venue, folders, seed, lambda _fault, _where: next(numbers) == number)
+    assert not found.violations, f"{found.case}: {found.violations} after {found.ends}"
+    assert (found.case.suite, parsed(str(found.case))) == (name, found.case)
+
+
+def test_an_order_beside_the_agents_own_is_a_violation(venue: LocalChain, tmp_path: Path) -> None:
+    with futures_scene(venue, tmp_path, 0) as made:
+        assert process(made).end.startswith("done")
+        assert [*made.recovered(), *violations(made)] == []
+        layer = made.futures
+        assert layer is not None
+        made.rpc("evm_setAutomine", True)
+        layer.perps.trade(venue.wallet.address, "WETH", 3 * WAD)
+        told = "; ".join(violations(made))
+    assert all(words in told for words in ("in no journal", "the journal filled", "took the leverage to", "in the end", "ends at")), told
 
 
 def test_a_case_can_be_run_again_by_its_name(anvil_session: LocalChain, folders: Folders) -> None:

@@ -240,16 +240,17 @@ def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], g
     return worth(chain, before, prices_usd) - worth(chain, now, prices_usd)
 
 
-def weights(chain: LocalChain, targets: Mapping[str, str]) -> dict[str, Fraction]:
-    """Weights of the target tokens in bps, from balances and world prices."""
+def weights(chain: LocalChain, targets: Mapping[str, str], more_usd: Mapping[str, Fraction] | None = None) -> dict[str, Fraction]:
+    """Weights of the target tokens in bps, from balances and world prices, and what is held elsewhere."""
     values = {s: chain.balance(s) * chain.books.prices_usd[s] / 10 ** chain.tokens[s].decimals for s in targets}
+    values |= {s: values[s] + usd for s, usd in (more_usd or {}).items()}
     total = sum(values.values(), Fraction(0))
     return {symbol: value / total * BPS for symbol, value in values.items()}
 
 
-def off_target(chain: LocalChain, targets: Mapping[str, str]) -> dict[str, Fraction]:
+def off_target(chain: LocalChain, targets: Mapping[str, str], more_usd: Mapping[str, Fraction] | None = None) -> dict[str, Fraction]:
     """Distance of each weight from its target in bps."""
-    return {s: abs(bps - Fraction(targets[s].rstrip("%")) * 100) for s, bps in weights(chain, targets).items()}
+    return {s: abs(bps - Fraction(targets[s].rstrip("%")) * 100) for s, bps in weights(chain, targets, more_usd).items()}
 
 
 def swap_of(outcome: StepOutcome) -> tuple[Plan, Intent, Receipt]:

@@ -15,7 +15,6 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import requests
 from eth_utils.crypto import keccak
 
 from agent.chain.rpc import CallFailed, RpcCall, RpcFault, Transport, require_result
@@ -24,6 +23,7 @@ from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolRef, SnapshotScope
 from agent.errors import Retryable
 from agent.localchain import LocalChain
+from agent.localchain.nodes import LocalProvider
 from agent.units import Token
 from agent.venues.discovery import discover_pools
 
@@ -76,6 +76,16 @@ def serve(answer: Answerer) -> Iterator[Served]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # else each body waits 40 ms for the other side to acknowledge its headers
+
+        def parse_request(self) -> bool:
+            """What Python's parser of mails finds in plain headers, in a fifth of its time."""
+            self.requestline = str(self.raw_requestline, "latin-1").strip()
+            self.command, self.path, self.request_version = self.requestline.split()
+            self.headers, self.close_connection = Message(), False
+            while line := str(self.rfile.readline(), "latin-1").strip():
+                name, _, value = line.partition(":")
+                self.headers[name] = value.strip()
+            return True
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -130,8 +140,8 @@ def serve(answer: Answerer) -> Iterator[Served]:
 
 def passing_on(url: str) -> Answerer:
     """A server that hands every request to the node at `url`, so that requests can be counted."""
-    session = requests.Session()
-    return lambda asked: Reply(session.post(url, json=asked, timeout=30).content)
+    node = LocalProvider(url)
+    return lambda asked: Reply(node.post(json.dumps(asked).encode()))
 
 
 BLOCK = "0x" + "cd" * 32

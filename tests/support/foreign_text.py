@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rich.console import Console
 from rich.traceback import Traceback
 
 # --- Text that strangers choose: what of it steers terminals, spreadsheets, browsers, chats, logs or readers, and names drawn alike.
@@ -140,15 +139,15 @@ def all_logs() -> Iterator[io.StringIO]:
 
 
 def shown_of(error: BaseException) -> str:
-    """The error as plain text, as logged, and as rich prints it with every local variable of every frame."""
+    """The error as plain text, as logged, and every local variable of every frame that rich would draw a box with."""
     stream = io.StringIO()
     handler, logger = logging.StreamHandler(stream), logging.getLogger("canary")
     logger.addHandler(handler)
     logger.error("failed: %r %s", error, error, exc_info=error)
     logger.removeHandler(handler)
-    Console(file=stream, width=300).print(
-        Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, locals_max_string=None, locals_max_length=10)
-    )
+    drawn = Traceback.extract(type(error), error, error.__traceback__, show_locals=True, locals_max_string=None, locals_max_length=10)
+    for stack in drawn.stacks:
+        stream.writelines(f"{name} = {value}\n" for frame in stack.frames for name, value in (frame.locals or {}).items())
     seen: BaseException | None = error
     while seen is not None:
         frames = traceback.TracebackException.from_exception(seen, capture_locals=True)

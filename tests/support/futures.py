@@ -21,6 +21,7 @@ LIMITS: dict[str, str] = {
     "emergency_slippage": "5%",
     "max_basis": "5%",
     "index_age": "1h",
+    "max_top_up_per_day": "0%",
 }
 
 
@@ -53,5 +54,5 @@ def futures_table(perps: LocalPerps, weights: Mapping[str, str], leverage: str =
 
 
 def futures_changes(perps: LocalPerps, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, object]:
-    """Changes of the chain's config that add the futures layer."""
-    return {**ROOMY, "futures": futures_table(perps, weights, leverage, **limits)}
+    """Changes of the chain's config that add the futures layer; its margin counts in the managed value."""
+    return {**ROOMY, "portfolio.max_live_value": "200000", "futures": futures_table(perps, weights, leverage, **limits)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -130,7 +130,9 @@ class HyperliquidServer:
 
     def __init__(self, *, is_mainnet: bool = False, nonces_kept: int = 100) -> None:
         self.is_mainnet, self.nonces_kept = is_mainnet, nonces_kept
-        self.now_ms = START_MS
+        self.clock: Callable[[], int] | None = None
+        """Milliseconds of the venue's time where it goes with another clock; else it stands still until a test moves it."""
+        self._now_ms, self.skew_ms = START_MS, 0
         self.coins = [
             Coin("BTC", 5, Fraction(60_000), (("0.0", 40), ("10000.0", 25), ("50000.0", 10)), 51),
             Coin("ETH", 4, Fraction(3_000), TESTNET_ETH, 52),
@@ -145,15 +147,26 @@ class HyperliquidServer:
         """Done to the next posts of an action, one each: `lost` (carried out, no answer), `late` (carried out, HTTP 502), `slow` (carried
         out, answered after 8 s), `garbled` (carried out, an answer that is no JSON), `dropped` (not carried out, no answer), `down`
         (not carried out, HTTP 500)."""
+        self.read_faults: dict[str, int] = {}
+        """Status of the answer to reads of a type, as a server that is down (503) or limits requests (429); `*` for all types."""
         self.lie: dict[str, Fraction] = {}
         """Factors of figures of the account: `accountValue`, `totalRawUsd`, `crossMaintenanceMarginUsed`, `positionValue`."""
         self.hides_orders = 0
         """How many more order queries answer that the order is unknown, as an API server behind its chain does."""
+        self.transfers: list[dict[str, Any]] = []
         self.signers: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         """Every action posted, in order."""
         self.lock = threading.RLock()
         self.url = ""
+
+    @property
+    def now_ms(self) -> int:
+        return (self._now_ms if self.clock is None else self.clock()) + self.skew_ms
+
+    @now_ms.setter
+    def now_ms(self, value: int) -> None:
+        self._now_ms = value
 
     # --- What tests do.
 
@@ -165,6 +178,7 @@ class HyperliquidServer:
 
     def fund(self, address: str, usd: int) -> None:
         self.wallet(address).usd += usd
+        self.transfers.append({"user": address.lower(), "time": self.now_ms, "delta": {"type": "deposit", "usdc": text(Fraction(usd))}})
 
     def seed(self, name: str, sizes: tuple[str, ...] = ("10", "10", "10"), step: str = "0.001") -> None:
         """Puts bids and asks of these sizes around the mark, each a step of it further away."""
@@ -360,6 +374,10 @@ class HyperliquidServer:
     def fill(self, order: Order, price: Fraction, part: Fraction, *, is_taker: bool) -> None:
         wallet, change = self.wallet(order.user), part if order.is_buy else -part
         held = wallet.held.setdefault(order.coin, Held())
+        closed = Fraction(0)
+        if held.size * change < 0:
+            part_closed = min(abs(change), abs(held.size)) * (1 if change > 0 else -1)
+            closed = (held.cost / held.size - price) * part_closed
         if held.size * change >= 0:
             held.cost += change * price
         elif abs(change) <= abs(held.size):
@@ -377,8 +395,8 @@ class HyperliquidServer:
         self.fills.append(
             {
                 "user": order.user, "coin": order.coin, "px": text(price), "sz": text(part), "side": "B" if order.is_buy else "A",
-                "time": self.now_ms, "oid": order.oid, "cloid": order.cloid, "fee": text(fee), "feeToken": "USDC", "crossed": is_taker,
-                "tid": len(self.fills) + 1, "hash": "0x" + keccak(text=str(len(self.fills))).hex(),
+                "time": self.now_ms, "oid": order.oid, "cloid": order.cloid, "fee": text(fee), "closedPnl": text(closed),
+                "feeToken": "USDC", "crossed": is_taker, "tid": len(self.fills) + 1, "hash": "0x" + keccak(text=str(len(self.fills))).hex(),
             }
         )  # fmt: skip
 
@@ -393,6 +411,12 @@ class HyperliquidServer:
                 return self.meta()
             case "clearinghouseState":
                 return self.state(user)
+            case "l2Book":
+                return {
+                    "coin": body["coin"],
+                    "time": self.now_ms,
+                    "levels": [self.levels(body["coin"], is_buy) for is_buy in (True, False)],
+                }
             case "userFees":
                 return {"userCrossRate": "0.00045", "userAddRate": "0.00015"}
             case "activeAssetData":
@@ -407,9 +431,21 @@ class HyperliquidServer:
                 return {"role": "user" if user in self.wallets else "missing"}
             case "orderStatus":
                 return self.order_status(user, body["oid"])
+            case "userNonFundingLedgerUpdates":
+                mine = [row for row in self.transfers if row["user"] == user and row["time"] >= body["startTime"]]
+                return [{key: value for key, value in row.items() if key != "user"} for row in mine[:500]]
             case "userFillsByTime":
                 return [fill for fill in self.fills if fill["user"] == user and fill["time"] >= body["startTime"]]
         return None
+
+    def levels(self, name: str, is_buy: bool) -> list[dict[str, Any]]:
+        """Resting orders of one side by price, best first, at most 20 prices."""
+        sizes: dict[Fraction, list[Fraction]] = {}
+        for order in self.orders:
+            if (order.coin, order.is_buy, order.status) == (name, is_buy, "open"):
+                sizes.setdefault(order.price, []).append(order.left)
+        best = sorted(sizes.items(), reverse=is_buy)[:20]
+        return [{"px": text(price), "sz": text(sum(found, Fraction(0))), "n": len(found)} for price, found in best]
 
     def meta(self) -> dict[str, Any]:
         universe = [
@@ -506,6 +542,8 @@ def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with venue.lock:
                 if self.path == "/info":
+                    if status := venue.read_faults.get(body["type"], venue.read_faults.get("*", 0)):
+                        return self.answer(status, b"")
                     return self.answer(200, json.dumps(venue.info(body)).encode())
                 venue.bodies.append(body)
                 fault = venue.faults.pop(0) if venue.faults else ""

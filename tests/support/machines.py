@@ -62,6 +62,12 @@ def lacking(machine: str) -> str:
     return "" if fits else f"NumPy's OpenBLAS has no kernel {kernel}"
 
 
+@cache
+def suite_runs(machine: str) -> bool:
+    """Whether this process already has that machine's BLAS kernel: then the suite itself runs the orders' tests under it."""
+    return asked(machine, "-c", KERNEL) == subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True, check=True).stdout
+
+
 def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """A Python on that machine, under way; sets are in another order on each."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
@@ -135,7 +141,7 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
         "plans": [fingerprint(planned(step)) for step in pickle.loads(plans.read_bytes())],
         "steps": [fingerprint(whole(step)) for step in here],
     }
-    if failed := pytest.main(["-x", "-n0", *orders]):
+    if orders and (failed := pytest.main(["-x", "-n0", *orders])):
         return int(failed)
     if role == "replay":
         sys.stdin.readline()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from eth_typing import HexStr
@@ -19,10 +20,10 @@ WAD = 10**18
 MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
 
 
-def perps_on(chain: LocalChain) -> LocalPerps:
-    """Deploys the protocol with two markets."""
+def perps_on(chain: LocalChain, markets: Sequence[PerpSpec] = MARKETS) -> LocalPerps:
+    """Deploys the protocol, with two markets where no others are given."""
     with chain.node.past():
-        return LocalPerps(chain, "USDC", MARKETS)
+        return LocalPerps(chain, "USDC", markets)
 
 
 def later(perps: LocalPerps, seconds: int) -> None:

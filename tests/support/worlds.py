@@ -31,7 +31,7 @@ from agent.chain.rpc import Transport
 from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
 from agent.localchain.chain import V2_PAIR, V3_POOL
-from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode
+from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode, read_view
 from agent.localchain.world import MAX_TICK, dev_accounts
 from agent.model import Pool
 from agent.store import opening
@@ -63,15 +63,15 @@ def read_pool(chain: LocalChain, name: str) -> Pool:
 
 def read_v2(chain: LocalChain, pool: LocalPool) -> V2Pool:
     """Reserves of a pair."""
-    reserve0, reserve1, _ = pool_contract(chain, pool).functions.getReserves().call()
+    reserve0, reserve1, _ = read_view(chain.node, pool_contract(chain, pool).functions.getReserves())
     return V2Pool(pool.address, "uniswap_v2", pool.token0.address, pool.token1.address, reserve0, reserve1)
 
 
 def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
     """Slot 0, liquidity and all ticks of a pool. Where positions end is in the chain's books, the rest says the contract."""
     functions = pool_contract(chain, pool).functions
-    answers = [(index, functions.ticks(index).call()) for index in sorted(chain.books.ticks.get(pool.name, ()))]
-    slot0 = functions.slot0().call()
+    answers = [(index, read_view(chain.node, functions.ticks(index))) for index in sorted(chain.books.ticks.get(pool.name, ()))]
+    slot0 = read_view(chain.node, functions.slot0())
     ticks = tuple(TickLiquidity(index, int(tick[1])) for index, tick in answers if tick[7])
     state = V3Pool(
         address=pool.address,
@@ -79,10 +79,10 @@ def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
         token0=pool.token0.address,
         token1=pool.token1.address,
         fee_pips=pool.fee_pips,
-        tick_spacing=functions.tickSpacing().call(),
+        tick_spacing=read_view(chain.node, functions.tickSpacing())[0],
         sqrt_price_x96=slot0[0],
         tick=slot0[1],
-        liquidity=functions.liquidity().call(),
+        liquidity=read_view(chain.node, functions.liquidity())[0],
         ticks=ticks,
         known_from_tick=-MAX_TICK,
         known_to_tick=MAX_TICK,
@@ -96,9 +96,9 @@ def price_now(chain: LocalChain, name: str) -> Fraction:
     pool = chain.books.pool_info[name]
     functions = pool_contract(chain, pool).functions
     if pool.version == 2:
-        reserve0, reserve1, _ = functions.getReserves().call()
+        reserve0, reserve1, _ = read_view(chain.node, functions.getReserves())
         return Fraction(reserve1, reserve0)
-    return Fraction(functions.slot0().call()[0] ** 2, 2**192)
+    return Fraction(read_view(chain.node, functions.slot0())[0] ** 2, 2**192)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class Origin:
 @contextmanager
 def one_case(chain: LocalChain) -> Iterator[None]:
     """What it does to a chain on anvil is undone at its end; it begins with a block of its own."""
-    mark = chain.snapshot()
+    mark, perps = chain.snapshot(), chain.perps
     _rpc(chain, "anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # alike blocks would be forgotten together
     chain.node.mine_at(chain.now_s() + 1)
     try:
@@ -220,6 +220,7 @@ def one_case(chain: LocalChain) -> Iterator[None]:
         _rpc(chain, "anvil_dropAllTransactions")  # what waits outlives a snapshot
         _rpc(chain, "evm_setAutomine", True)
         chain.revert(mark)
+        chain.perps = perps
 
 
 def _rpc(chain: LocalChain, method: str, *params: object) -> Any:

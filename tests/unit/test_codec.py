@@ -51,31 +51,31 @@ st.register_type_strategy(Pool, st.one_of([st.from_type(kind) for kind in POOL_K
 
 
 @ANY_SIZE
-@given(st.from_type(StepInput))
+@given(st.deferred(lambda: st.from_type(StepInput)))
 def test_every_step_input_survives_the_round_trip(value: StepInput) -> None:
     _written_and_read(StepInput, value)
 
 
 @ANY_SIZE
-@given(st.from_type(Plan))
+@given(st.deferred(lambda: st.from_type(Plan)))
 def test_every_plan_survives_the_round_trip(value: Plan) -> None:
     _written_and_read(Plan, value)
 
 
 @ANY_SIZE
-@given(st.from_type(DecisionResult))
+@given(st.deferred(lambda: st.from_type(DecisionResult)))
 def test_every_decision_with_its_evidence_survives_the_round_trip(value: DecisionResult) -> None:
     _written_and_read(DecisionResult, value)
 
 
 @ANY_SIZE
-@given(st.from_type(Intent))
+@given(st.deferred(lambda: st.from_type(Intent)))
 def test_every_intent_survives_the_round_trip(value: Intent) -> None:
     _written_and_read(Intent, value)
 
 
 @ANY_SIZE
-@given(st.from_type(Evidence))
+@given(st.deferred(lambda: st.from_type(Evidence)))
 def test_all_evidence_survives_the_round_trip(value: Evidence) -> None:
     _written_and_read(Evidence, value)
 

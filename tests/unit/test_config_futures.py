@@ -6,10 +6,10 @@ import pytest
 
 from agent.config import build_portfolio
 from agent.config.build import fixed_contracts
-from agent.config.futures import build_futures
+from agent.config.futures import build_futures, require_hedge_market
 from agent.config.load import parse_config
 from agent.errors import ConfigError
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy
 from agent.wiring.futures import perp_contracts, perp_scope
 from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
 
@@ -59,9 +59,10 @@ def test_futures_become_a_policy_and_a_scope() -> None:
         (FuturesTarget(address(20), 6_000), FuturesTarget(address(22), -4_000)),
         20_000,
         500,
-        FuturesLimits(40_000, 6_000, 7_000, 25_000, 2_000, 50, 500, 500, 300, 200, 3_600, 20_000),
+        FuturesLimits(40_000, 6_000, 7_000, 25_000, 2_000, 50, 500, 500, 300, 200, 3_600, 20_000, 1_000),
         USDC.address,
         WALLET,
+        vault=address(2),
     )
     scope, contracts = perp_scope(config, portfolio), perp_contracts(config)
     assert scope is not None and contracts is not None
@@ -113,6 +114,36 @@ def test_limits_that_may_be_off_are_zero() -> None:
     assert (policy.band_bps, limits.spot_multiple_bps, limits.stress_move_bps, limits.emergency_distance_bps) == (0, 0, 0, 0)
 
 
+HEDGE = 'index_age = "1h"\n[futures.hedge]\nratio = "50%"\nhorizon = "30d"\nmin_saving = "0.5%"\ntax_rate = "25%"\ncapital_cost = "400bps"'
+
+
+def test_terms_of_hedges_are_read_and_need_a_market() -> None:
+    config = parse_config(with_futures(('index_age = "1h"', HEDGE)))
+    policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
+    assert policy is not None and policy.hedge == HedgePolicy(5_000, 30 * 86_400, 50, 2_500, 400)
+    assert "futures.hedge: no market has an asset; add asset" in error(('index_age = "1h"', HEDGE), ('asset = "WETH"\n', ""))
+    require_hedge_market(config, "WETH")
+    with pytest.raises(ConfigError, match="hedge: USDC has no futures market"):
+        require_hedge_market(config, "USDC")
+
+
+def test_an_account_that_only_hedges_has_no_weights() -> None:
+    changes = (('leverage = "2x"', 'leverage = "0x"'), ('weight = "60%"', 'weight = "0%"'), ('weight = "-4000bps"', 'weight = "0%"'))
+    assert parse_config(with_futures(*changes)).futures is not None
+    assert "absolute weights sum to 0%" in error(*changes[1:])
+
+
+def test_a_funding_horizon_counts_only_where_it_is_given() -> None:
+    for line, seconds in (
+        ('band = "5%"', 0),
+        ('band = "5%"\nfunding_horizon = "7d"', 604_800),
+        ('band = "5%"\nfunding_horizon = "off"', 0),
+    ):
+        config = parse_config(with_futures(('band = "5%"', line)))
+        policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
+        assert policy is not None and policy.funding_horizon_s == seconds
+
+
 DECIDING = (
     *('leverage = "2x"', 'band = "5%"', 'weight = "60%"', 'max_leverage = "4x"', 'max_utilisation = "60%"', 'max_position = "70%"'),
     *('spot_multiple = "2.5x"', 'stress_move = "20%"', '\nslippage = "0.5%"', 'hysteresis = "5%"', 'emergency_distance = "5%"'),
@@ -138,7 +169,10 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (('venue = "perpetual_protocol_v2"', 'venue = "moon"'), "futures.venue: choose from 'perpetual_protocol_v2' (got 'moon')"),
+        (
+            ('venue = "perpetual_protocol_v2"', 'venue = "moon"'),
+            "futures: 'moon' is not a kind; choose from 'perpetual_protocol_v2', 'hyperliquid'",
+        ),
         (('collateral = "USDC"', 'collateral = "DAI"'), "futures.collateral: 'DAI' is not an asset; choose from WETH, USDC"),
         (('asset = "WETH"', 'asset = "WBTC"'), "futures.markets.WETH.asset: 'WBTC' is not an asset; choose from WETH, USDC"),
         (('weight = "-4000bps"', 'weight = "-30%"'), "futures.markets: absolute weights sum to 90%, not 100%; add 10%"),
@@ -153,9 +187,58 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
         (('\nslippage = "0.5%"', '\nslippage = "50%"'), "slippage: 50%; write above 0% and at most 5%"),
         (('emergency_slippage = "3%"', 'emergency_slippage = "0.1%"'), "emergency_slippage: 0.1% is below slippage of 0.5%"),
         (('hysteresis = "5%"', 'hysteresis = "100%"'), "hysteresis: is not below 100%; write for example 20%"),
+        (('band = "5%"', 'band = "5%"\nfunding_horizon = "400d"'), "futures.funding_horizon: 34560000s; write above 0s and at most 365d"),
+        (('index_age = "1h"', HEDGE.replace("50%", "120%")), "ratio: 120%; write above 0% and at most 100%"),
+        (('index_age = "1h"', HEDGE.replace("50%", "0%")), "ratio: 0%; write above 0% and at most 100%"),
+        (('index_age = "1h"', HEDGE.replace("30d", "400d")), "horizon: 34560000s; write above 0s and at most 365d"),
+        (('index_age = "1h"', HEDGE.replace("25%", "101%")), "tax_rate: 101%; write at most 100%"),
+        (('index_age = "1h"', HEDGE.replace('min_saving = "0.5%"\n', "")), "futures.hedge.min_saving: missing"),
         (('index_age = "1h"', 'index_age = "2d"'), "index_age: 172800s; write above 0s and at most 1d"),
         (('index_age = "1h"', 'indexage = "1h"'), "futures.limits.indexage: unknown key; did you mean index_age?"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(change: tuple[str, str], said: str) -> None:
     assert said in error(change)
+
+
+HYPERLIQUID = (
+    '\n[futures]\nvenue = "hyperliquid"\nurl = "http://127.0.0.1:1"\nnetwork = "testnet"\nagent_name = "trimtab"\n'
+    'agent_keystore = "agent.json"\ncollateral = "USDC"\nleverage = "2x"\nband = "5%"\n'
+    '[[futures.markets]]\nsymbol = "ETH"\nasset = "WETH"\nweight = "60%"\n[[futures.markets]]\nsymbol = "BTC"\nweight = "-40%"\n'
+) + FUTURES[FUTURES.index("[futures.limits]") :]
+
+
+def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
+    config = parse_config(text() + HYPERLIQUID)
+    portfolio = build_portfolio(config, tokens())
+    policy = build_futures(config, {asset.token.symbol: asset.token for asset in portfolio.assets})
+    assert policy is not None
+    assert policy.targets == (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000))
+    assert (policy.account, policy.collateral) == (WALLET, USDC.address)
+    assert perp_scope(config, portfolio) is None and perp_contracts(config) is None
+    assert fixed_contracts(config) == fixed_contracts(parse_config(text()))
+
+
+def test_hyperliquid_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.config.futures.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'trimtab\[hyperliquid\]'"):
+        parse_config(text() + HYPERLIQUID)
+    assert parse_config(with_futures()).futures is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('url = "http://127.0.0.1:1"\n', "", "futures: give exactly one of url and url_env"),
+        ('agent_keystore = "agent.json"', 'agent_keystore = "a"\nagent_key_env = "B"', "more than one source of the agent key"),
+        ('network = "testnet"', 'network = "both"', "futures.network: choose from 'mainnet' or 'testnet'"),
+        ('agent_name = "trimtab"\n', "", "futures.agent_name: missing"),
+        ('symbol = "BTC"', 'symbol = "ETH"', "futures.markets.ETH: given twice"),
+        ('network = "testnet"\n', 'network = "testnet"\nvault = "0x00"\n', "futures.vault: unknown key"),
+    ],
+)
+def test_each_mistake_in_hyperliquid_is_named(old: str, new: str, said: str) -> None:
+    assert old in HYPERLIQUID
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text() + HYPERLIQUID.replace(old, new, 1))
+    assert said in str(caught.value)

@@ -43,7 +43,7 @@ def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps:
         whole = planner.plan_after_tax(step, goal(step))
     except Refused:
         assume(False)
-    found = partial_plans.plan_within_daily_loss(step, goal(step))
+    found = partial_plans.plan_within_daily_loss(step, goal(step), whole)
     if worst(step, whole) <= room(step, whole) and partial_plans.worst_case_loss(step, whole) <= room(step, whole):
         assert found == whole
     elif found != whole:

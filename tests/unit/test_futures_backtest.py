@@ -110,6 +110,13 @@ def test_the_venue_liquidates_below_maintenance_with_its_penalty() -> None:
     assert gone.profit.insured_raw == (5_000 + 375) * E18
 
 
+def test_after_an_emergency_the_book_is_judged_again_in_the_same_bar() -> None:
+    """A gap of 20 % takes 3.6x to 9.5x: half is closed, and then what the limit still asks."""
+    found = simulate_futures(moves(100, 100, 92, 74.5, 74.5), long_btc(30_000)).agent
+    assert [fill.trigger for fill in found.fills if fill.bar == 4] == ["liquidation", "leverage"]
+    assert found.longest_above(40_000) == 1 and not found.liquidations
+
+
 def test_a_liquidator_may_close_what_the_contract_allows() -> None:
     held = account(2_000, {"ETH": 10 * E18, "BTC": E18 // 100}, market("ETH"), market("BTC", 5_000))
     assert margin.liquidatable_size_raw(held, "ETH") == 0

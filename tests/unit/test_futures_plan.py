@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.margin import account as margin
-from agent.margin.state import breaches, margin_state
-from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount
+from agent.margin.state import after_fill_at_bound, breaches, margin_state
+from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.futures import plan_futures
 from tests.unit.test_margin_account import E18, LIMITS, account, market
 
@@ -59,6 +59,25 @@ def test_an_empty_account_goes_to_its_targets_in_one_step() -> None:
     assert plan_futures(after, POLICY, RICH, NOW_S).orders == ()
 
 
+def test_beside_a_paused_market_the_others_are_cut_by_as_much_more() -> None:
+    held = book(10_000, eth=9 * E18, btc=E18)
+    closed = replace(held, markets=(held.markets[0], replace(held.markets[1], is_paused=True)))
+    plans = [plan_futures(one, POLICY, RICH, NOW_S) for one in (closed, held)]
+    alone, both = (filled(one, plan) for one, plan in zip((closed, held), plans, strict=True))
+    assert [order.market for order in plans[0].orders] == ["ETH"]
+    assert not breaches(margin_state(alone, ROUGH), ROUGH, RICH)
+    assert abs(margin.gross_notional_raw(alone) - margin.gross_notional_raw(both)) < 100 * E18
+
+
+def test_a_stale_index_of_a_market_not_held_holds_no_reduction_back() -> None:
+    held = book(1_000, eth=5 * E18)
+    stale = replace(held, markets=(held.markets[0], replace(held.markets[1], index_s=0)))
+    plan = plan_futures(stale, POLICY, RICH, NOW_S)
+    assert plan.is_emergency and [order.market for order in plan.orders] == ["ETH"]
+    calm = plan_futures(replace(stale, collateral_raw=10_000 * E18), POLICY, RICH, NOW_S)
+    assert all(order.market != "BTC" for order in calm.orders)
+
+
 @pytest.mark.parametrize(("age_s", "acts"), [(0, True), (600, True), (601, False), (-1, False)])
 def test_a_stale_index_or_one_from_the_future_orders_nothing(age_s: int, acts: bool) -> None:
     held = book(1_000, eth=5 * E18)
@@ -99,6 +118,83 @@ def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> 
     plan = plan_futures(held, POLICY, RICH, NOW_S, collateral_raw=10**30)
     assert (plan.is_emergency, plan.top_up_raw, [order.size_raw for order in plan.orders]) == (True, 0, [-5 * E18])
     assert plan.orders[0].bound_raw == 5 * 2_000 * 97 * E18 // 100
+
+
+@pytest.mark.parametrize("collateral", [900, 1_900])
+def test_a_target_below_one_lot_opens_nothing(collateral: int) -> None:
+    """Half of 2x is less than one ETH of 2,000, and the position is never rounded up to its target."""
+    lots = replace(book(collateral), markets=tuple(replace(one, lot_raw=E18) for one in book(collateral).markets))
+    plan = plan_futures(lots, POLICY, RICH, NOW_S)
+    assert plan.orders == ()
+
+
+def test_a_reduction_below_one_lot_closes_one_whole_lot() -> None:
+    held = book(4_900, eth=10 * E18)
+    held = replace(held, markets=tuple(replace(one, lot_raw=E18) for one in held.markets))
+    [order] = plan_futures(held, POLICY, RICH, NOW_S).orders
+    assert (order.size_raw, order.is_reduce_only) == (-E18, True)
+
+
+def test_a_leverage_limit_of_zero_opens_nothing_and_closes_everything() -> None:
+    """The config refuses it; the planner does not count on that."""
+    none = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=0))
+    assert plan_futures(book(10_000), none, RICH, NOW_S).orders == ()
+    [order] = plan_futures(book(10_000, eth=5 * E18), none, RICH, NOW_S).orders
+    assert (order.size_raw, order.is_reduce_only) == (-5 * E18, True)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_an_emergency_order_is_one_that_the_venue_accepts(side: int) -> None:
+    """ClearingHouse refuses a reduction that leaves the account below maintenance margin (CH_NEFCM): then half is too little."""
+    held = moved(book(1_700, eth=side * 10 * E18), Fraction(-side * 4, 100))
+    assert margin.is_liquidatable(held)
+    assert not margin.may_reduce(after_fill_at_bound(held, order_for(held, -side * 5 * E18)))
+    [order] = plan_futures(held, POLICY, RICH, NOW_S).orders
+    assert 5 * E18 < abs(order.size_raw) <= 10 * E18 and order.size_raw * side < 0
+    assert margin.may_reduce(after_fill_at_bound(held, order))
+
+
+def test_an_account_that_no_order_saves_is_closed_whole() -> None:
+    held = moved(book(1_700, eth=10 * E18), Fraction(-8, 100))
+    [order] = plan_futures(held, POLICY, RICH, NOW_S).orders
+    assert order.size_raw == -10 * E18
+
+
+def moved(held: MarginAccount, share: Fraction) -> MarginAccount:
+    """The account after index and mark of ETH have moved."""
+    held = margin.with_marks(held, {"ETH": share})
+    return replace(held, markets=(replace(held.markets[0], index=held.markets[0].mark), *held.markets[1:]))
+
+
+def order_for(held: MarginAccount, size_raw: int) -> PerpOrder:
+    market = held.markets[0]
+    bound = margin.index_bound_raw(market, size_raw, ROUGH.emergency_slippage_bps)
+    return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, bound, True)
+
+
+def test_two_positions_that_fall_together_are_near_liquidation_together() -> None:
+    """Neither position alone is 5 % from its liquidation; both together are."""
+    held = fresh(account(3_800, {"ETH": 10 * E18, "BTC": 666 * 10**15}, market("ETH"), market("BTC", 30_000)))
+    assert all(abs(margin.liquidation_distance(held, name) or 1) > Fraction(5, 100) for name in ("ETH", "BTC"))
+    plan = plan_futures(held, POLICY, RICH, NOW_S)
+    assert plan.is_emergency
+    assert {order.market: order.size_raw for order in plan.orders} == {"ETH": -5 * E18, "BTC": -333 * 10**15}
+
+
+@pytest.mark.parametrize("slippage_bps", [0, 50, 500])
+@pytest.mark.parametrize("share", [3, -3])
+def test_a_reduction_filled_at_its_bound_still_ends_within_the_limit(slippage_bps: int, share: int) -> None:
+    limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000, slippage_bps=slippage_bps)
+    held = book(4_000, eth=share * 3 * E18, btc=share * 10**17)
+    plan = plan_futures(held, replace(POLICY, limits=limits), RICH, NOW_S)
+    assert plan.is_reducing and plan.trigger == "leverage"
+    at_bound = margin.with_adverse_move(held, Fraction(slippage_bps, 10_000))
+    for order in plan.orders:
+        quote = -order.bound_raw if order.size_raw > 0 else order.bound_raw
+        at_bound = margin.with_trade(at_bound, order.market, order.size_raw, quote)
+    leverage = margin.leverage(at_bound)
+    assert leverage is not None and leverage <= 4
+    assert margin.gross_notional_raw(at_bound) > 0
 
 
 def test_a_paused_market_is_named_and_the_other_is_traded() -> None:
@@ -167,3 +263,33 @@ def ride(seed: int, agent: bool) -> tuple[bool, int]:
 def test_a_crash_and_a_rally_liquidate_the_book_without_the_agent_and_never_with_it() -> None:
     assert [ride(seed, True) for seed in range(50)] == [(False, 0)] * 50
     assert sum(ride(seed, False)[0] for seed in range(50)) > 25
+
+
+# --- A venue beside the chain, with a smallest order.
+
+
+def with_minimum(held: MarginAccount, least: int) -> MarginAccount:
+    """The account at a venue that takes no smaller order than so many dollars, and no deposit."""
+    markets = tuple(replace(one, min_notional_raw=least * E18) for one in held.markets)
+    return replace(held, markets=markets, is_on_chain=False)
+
+
+def test_a_venue_beside_the_chain_gets_no_deposit() -> None:
+    limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
+    plan = plan_futures(with_minimum(book(4_000, eth=10 * E18), 0), replace(POLICY, limits=limits), RICH, NOW_S, collateral_raw=2_000 * E18)
+    assert plan.top_up_raw == 0 and [order.is_reduce_only for order in plan.orders] == [True]
+
+
+def test_an_opening_below_the_venues_minimum_is_left_out_and_named() -> None:
+    plan = plan_futures(with_minimum(book(10_000), 10_001), POLICY, RICH, NOW_S)
+    assert [order.market for order in plan.orders] == ["ETH"], "its bound is 1 % above the notional of 10,000"
+    assert plan.refused == ("BTC: the order is below the venue's minimum",)
+
+
+def test_a_reduction_below_the_venues_minimum_is_enlarged_to_it() -> None:
+    held = book(4_000, eth=10 * E18)
+    small = plan_futures(held, POLICY, RICH, NOW_S).orders[0]
+    enlarged = plan_futures(with_minimum(held, 15_000), POLICY, RICH, NOW_S).orders[0]
+    assert abs(small.size_raw) < abs(enlarged.size_raw) <= 10 * E18 and enlarged.bound_raw >= 15_000 * E18
+    nothing = plan_futures(with_minimum(held, 30_000), POLICY, RICH, NOW_S)
+    assert nothing.orders == () and nothing.refused == ("ETH: the order is below the venue's minimum",)

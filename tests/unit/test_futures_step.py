@@ -9,12 +9,14 @@ from fractions import Fraction
 import pytest
 
 from agent import codec, guards
+from agent.app.documents.futures import report_of
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder
 from agent.planning.proposals import rebalance
 from agent.policy import failures
-from agent.policy.decide import decide
-from tests.support.builders import NOW_S, step_input, with_snapshot
+from agent.policy.decide import current_drifts, decide
+from agent.policy.futures.decide import reduction_goals
+from tests.support.builders import NOW_S, step_input, token, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_margin_account import E18, account, market
 
@@ -38,6 +40,8 @@ def step_of(held: MarginAccount | None, policy: FuturesPolicy | None = POLICY, *
 OVER = book(10_000, 20 * E18)
 """4x where 3x is allowed."""
 EMPTY = book(10_000)
+PUSHED = book(10_000, 15 * E18, mark=Fraction(1_900))
+"""3.4x at a mark 5 % below its index; 3x at the index."""
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,19 @@ def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
     assert isinstance(decide(step_of(EMPTY)).decision, AdjustFutures)
 
 
+def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -> None:
+    drifted = step_input(values={"WETH": 5_600, "USDC": 4_400})
+    drifted = replace(drifted, limits=replace(drifted.limits, plan_cost_bps=1))
+    alone = rebalance(drifted)
+    assert alone.plan is None and isinstance(alone.decided.decision, Hold)
+    found = rebalance(replace(with_snapshot(drifted, futures=EMPTY), futures=POLICY))
+    assert found.plan is not None and found.plan.futures is not None and found.step is not None
+    assert isinstance(found.decided.decision, AdjustFutures) and "not worth its cost" in found.step.spot_held
+    assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
+    kept = replace(with_snapshot(drifted, futures=book(10_000, 10 * E18)), futures=POLICY)
+    assert rebalance(kept).decided.decision == alone.decided.decision
+
+
 @pytest.mark.parametrize("history", [{"failures_stop": True}, {"reverts_in_row": 3}])
 def test_an_opening_waits_while_failures_stop_rebalances(history: dict[str, object]) -> None:
     assert isinstance(decide(step_of(EMPTY, **history)).decision, Hold)
@@ -87,6 +104,18 @@ def test_without_futures_nothing_changes_and_nothing_is_written() -> None:
     assert "futures" not in codec.to_jsonable(plan)
     assert "reduced_24h" not in codec.to_jsonable(step)["history"]
     assert len(guards.judge(step, plan, evidence(step, plan))) == len(guards.table.GUARDS)
+
+
+@pytest.mark.parametrize(("top_up_bps", "deposits"), [(None, True), (100, False)])
+def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | None, deposits: bool) -> None:
+    """5,000 USDC are at hand for the 4,035 that restore 3x; 1 % of the spot portfolio is not enough."""
+    policy = replace(POLICY, collateral=token("USDC").address, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps))
+    step = step_of(replace(OVER, settlement_raw=10**12), policy)
+    found = report_of(step, policy, current_drifts(step))
+    proposed = rebalance(step).plan
+    assert found.plan is not None and proposed is not None and proposed.futures is not None
+    assert bool(found.plan.top_up_raw) is deposits
+    assert (found.plan.top_up_raw, bool(found.plan.orders)) == (proposed.futures.top_up_raw, bool(proposed.futures.orders))
 
 
 def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
@@ -114,7 +143,7 @@ def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:
         (step_of(OVER), lambda one: replace(one, bound_raw=one.bound_raw - 1), "order_bound"),
         (step_of(OVER), lambda one: replace(one, bound_raw=0), "order_bound"),
         (step_of(OVER), lambda one: replace(one, size_raw=-25 * E18, bound_raw=50_000 * E18), "futures_state"),
-        (step_of(OVER, reduced_24h=Fraction(20_000 * 10**6)), lambda one: one, "reduction_per_day"),
+        (step_of(PUSHED, reduced_24h=Fraction(20_000 * 10**6)), lambda one: one, "reduction_per_day"),
     ],
     ids=["leverage", "buy bound", "sale bound", "no bound", "turned position", "budget"],
 )  # fmt: skip
@@ -122,6 +151,14 @@ def test_each_limit_of_futures_orders_refuses_by_its_guard(step: StepInput, chan
     plan = planned(step, change)
     refusing = {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
     assert guard in refusing
+
+
+def test_the_daily_budget_never_holds_back_what_the_index_demands() -> None:
+    """A crash of the index takes more reductions in a day than a pushed mark may (T12)."""
+    step = step_of(OVER, reduced_24h=Fraction(90_000 * 10**6))
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None and plan.futures.is_reducing
+    assert "reduction_per_day" not in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
 
 
 @pytest.mark.parametrize(
@@ -141,3 +178,27 @@ def test_an_emergency_that_the_account_does_not_show_is_refused() -> None:
     assert plan.futures is not None
     plan = replace(plan, futures=replace(plan.futures, is_emergency=True))
     assert "order_bound" in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+
+
+def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
+    """Also once its first order has restored the limit; then limits are judged again."""
+    step = step_of(OVER)
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None
+    [order] = plan.futures.orders
+    assert reduction_goals(step, plan.futures) == (("ETH", 20 * E18 + order.size_raw),)
+    under_way = replace(step_of(book(10_000, 12 * E18)), reduction_goals=(("ETH", 10 * E18),))
+    found = decide(under_way).decision
+    assert isinstance(found, AdjustFutures) and found.is_reducing
+    rest = rebalance(under_way).plan
+    assert rest is not None and rest.futures is not None
+    assert [(one.size_raw, one.is_reduce_only) for one in rest.futures.orders] == [(-2 * E18, True)]
+    done = replace(step_of(book(10_000, 10 * E18)), reduction_goals=(("ETH", 10 * E18),))
+    assert not isinstance(decide(done).decision, AdjustFutures)
+
+
+def test_orders_to_targets_leave_no_goals() -> None:
+    step = step_of(EMPTY)
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None and not plan.futures.is_reducing
+    assert reduction_goals(step, plan.futures) == ()

@@ -58,7 +58,8 @@ def test_a_funding_spike_is_paid_by_long_and_short() -> None:
 
 
 def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents() -> None:
-    """Orders are filled an hour after their plan: the leverage limit is broken for a few hours of the crash, and never a margin call."""
+    """Orders are filled an hour after their plan. Each reduction leaves room for a fall to its bound, so that the leverage limit is broken
+    for the hour of the plan alone."""
     table = random_table(1, 40, ("BTC",))
     policy = replace(long_btc().policy, limits=replace(SETTINGS.policy.limits, stress_move_bps=1_000))
     spec = FuturesStressSpec(table, replace(SETTINGS, policy=replace(policy, leverage_bps=30_000)), SEVERITY, 12, 1, 50)
@@ -66,7 +67,7 @@ def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents() -> Non
     assert set(cases) == set(FuturesScenario)
     ride = cases[FuturesScenario.CRASH_RALLY]
     assert (ride.paths, ride.agent.liquidated) == (50, 0)
-    assert ride.agent.longest_above <= 6
+    assert ride.agent.longest_above == 1
     assert ride.held.liquidated > 25
     assert ride.agent.mean_loss < ride.held.mean_loss
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 
 import pytest
 
@@ -20,6 +21,12 @@ def planned(step: StepInput) -> Plan | Refused:
         return refused
 
 
+@cache
+def unbounded(seed: int, min_trade: Fraction | None = None) -> Plan | Refused:
+    """The plan without a limit of turnover."""
+    return planned(bounded(seed, None, min_trade))
+
+
 def bounded(seed: int, turnover_bps: int | None, min_trade: Fraction | None = None) -> StepInput:
     return with_limits(any_problem_with_gas(seed), turnover_bps=turnover_bps, daily_turnover_bps=None, min_trade=min_trade)
 
@@ -30,7 +37,7 @@ def test_where_turnover_leaves_too_little_for_a_trade_it_is_named(turnover_bps: 
     told = 0
     for seed in range(8):
         nothing = planned(bounded(seed, turnover_bps, min_trade))
-        if isinstance(nothing, NothingPlanned) and isinstance(planned(bounded(seed, None, min_trade)), Plan):
+        if isinstance(nothing, NothingPlanned) and isinstance(unbounded(seed, min_trade), Plan):
             told += 1
             assert nothing.kept_by == "", "it is worth its cost: the limit of turnover keeps it back"
             assert ": limits.turnover leaves " in nothing.message and nothing.remedy.startswith("raise limits.turnover")
@@ -41,7 +48,7 @@ def test_where_turnover_leaves_too_little_for_a_trade_it_is_named(turnover_bps: 
 def test_a_token_is_said_to_wait_for_turnover_only_where_that_would_move_it() -> None:
     said = 0
     for seed in range(20):
-        step, free = bounded(seed, 500), planned(bounded(seed, None))
+        step, free = bounded(seed, 500), unbounded(seed)
         found = planned(step)
         if not isinstance(found, Plan) or not isinstance(free, Plan):
             continue

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw, size_for_notional_raw
 from agent.margin.state import breaches, largest_allowed_raw, margin_state
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, MarginTier, PerpMarket
-from agent.policy.futures.hedge import ReductionChoice, plan_hedge, unwind_reason
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgeComparison, MarginAccount, MarginTier, PerpMarket
+from agent.policy.futures.hedge import choose, short_costs
 from agent.policy.futures.targets import FuturesTrigger, orders_to_target, reduction_orders, triggered
 from agent.units import Token
 
@@ -165,23 +165,19 @@ def test_targets_are_reached_from_below() -> None:
 
 
 @pytest.mark.parametrize(
-    ("funding_daily", "tax", "choice"),
+    ("funding_daily", "tax", "is_hedged"),
     [
-        (Fraction(0), 0, ReductionChoice.SELL),
-        (Fraction(0), 50, ReductionChoice.HEDGE),
-        (Fraction(-1, 100), 50, ReductionChoice.SELL),
-        (Fraction(1, 100), 0, ReductionChoice.HEDGE),
+        (Fraction(0), 0, False),
+        (Fraction(0), 50, True),
+        (Fraction(-1, 100), 50, False),
+        (Fraction(1, 100), 0, True),
     ],
 )
-def test_a_hedge_is_chosen_where_tax_outweighs_fees_and_funding(funding_daily: Fraction, tax: int, choice: ReductionChoice) -> None:
-    held = replace(market("ETH"), funding_daily=funding_daily)
-    plan = plan_hedge(Fraction(8_000), Fraction(5_600), 5_000, held, horizon_s=30 * 86_400, sale_cost_bps=15, tax=Fraction(tax))
-    assert plan.choice is choice
-    assert (plan.sold, plan.hedged) == ((1_200, 1_200) if choice is ReductionChoice.HEDGE else (2_400, 0))
-    assert plan.net_exposure == 5_600
-
-
-def test_a_hedge_is_closed_when_the_weight_is_back_or_funding_is_dearer() -> None:
-    assert unwind_reason(Fraction(1), Fraction(1), Fraction(0), Fraction(1)) == ""
-    assert "weight" in unwind_reason(Fraction(0), Fraction(1), Fraction(0), Fraction(1))
-    assert "funding" in unwind_reason(Fraction(1), Fraction(1), Fraction(2), Fraction(1))
+def test_a_hedge_is_chosen_where_tax_outweighs_fees_and_funding(funding_daily: Fraction, tax: int, is_hedged: bool) -> None:
+    """Of 2,400 above target half may be shorted: 1,200 cost 1.80 to sell, and 2.40 to short."""
+    held, hedged = replace(market("ETH"), funding_daily=funding_daily), Fraction(1_200)
+    fees, funding, tied, _ = short_costs(held, hedged, 30 * 86_400, Fraction(1, 10), 0)
+    none = Fraction(0)
+    found = HedgeComparison("", 2 * hedged, hedged, hedged * 15 / 10_000, none, Fraction(tax), fees, funding, none, tied, 30 * 86_400)
+    assert (fees, tied) == (Fraction(24, 10), 120)
+    assert choose(found, Fraction(0), counts_income=True).is_hedged is is_hedged

@@ -30,7 +30,7 @@ from agent.model import (
     StepInput,
     UnsignedTx,
 )
-from agent.paper import PaperChain, PaperEvidence, PaperReader
+from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.ports import Grant
 from agent.signing.rules import SigningRules
 from agent.store import open_store

@@ -7,12 +7,11 @@ import math
 import re
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("empyrical")
 
 from agent import artifacts
 from agent.app.backtests import write_report
@@ -30,6 +29,8 @@ from agent.backtest.report.series import (
 )
 from agent.errors import ConfigError
 from tests.support.backtests import DECIMALS, HOSTILE, START, exact, result_of
+
+pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for back-tests")
 
 PAGE = ReportPage("One", (ReportFact("value", "1.00"),), (), ("It ended.",))
 

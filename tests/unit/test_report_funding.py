@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
-
-pytest.importorskip("empyrical")
 
 from agent.backtest.funding import FundingCarry, FundingSummary
 from agent.backtest.report.backtest import backtest_page
@@ -17,6 +16,8 @@ from agent.backtest.report.series import MOST_POINTS
 from agent.backtest.result import SimulationResult
 from tests.support.backtests import HOUR_S, SCALE, result_of
 from tests.support.backtests import REPORT_START_S as START_S
+
+pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for back-tests")
 
 TITLE = "Funding of a full hedge"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Refused
-from agent.execution.submitter import signable_nonces
-from agent.model import IntentState
+from agent.execution.submitter import open_transactions, signable_nonces
+from agent.model import FIRST_VENUE_NONCE, IntentState, Receipt
 from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
 from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
 from tests.support.text import raises_code
@@ -74,3 +74,21 @@ def test_a_first_tip_ends_at_its_cap_and_a_price_at_the_limit() -> None:
     assert signer.sign(most, CANCEL_GRANT).hash
     refused(replace(most, max_priority_fee_wei=PRIORITY_CAP_WEI + 1), CANCEL_GRANT, "tip")
     refused(replace(most, max_fee_wei=15 * GWEI + 1), CANCEL_GRANT, "gas_price")
+
+
+def test_an_order_of_a_venue_is_no_transaction_of_the_chain(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.run()
+    journal = made.store.journal
+    assert journal.newest_venue_nonce() == 0
+    intend(made, nonce=FIRST_VENUE_NONCE + 7)
+    [order] = journal.open_intents()
+    journal.advance(order.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 16)
+    assert signable_nonces(journal) == {1: None} and open_transactions(journal) == []
+    journal.advance(order.id, IntentState.BROADCAST, 2)
+    journal.advance(order.id, IntentState.MINED, 3, receipt=Receipt("0x" + "ab" * 16, 0, 1, "", 0, 0, ()))
+    journal.advance(order.id, IntentState.REVERTED, 4)
+    assert (journal.expected_nonce(), journal.newest_venue_nonce()) == (1, FIRST_VENUE_NONCE + 7)
+    assert order.id not in {intent.id for intent in journal.ended_in_block(9)}
+    made.run(nonce=1)
+    assert signable_nonces(journal) == {2: None}

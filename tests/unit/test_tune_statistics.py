@@ -8,8 +8,6 @@ from math import log, sqrt
 import numpy as np
 import pytest
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
-from scipy.stats import norm, rankdata
-from scipy.stats import t as student
 
 from agent.backtest.tune import statistics
 from agent.backtest.tune.statistics import (
@@ -60,6 +58,8 @@ def test_luck_is_deflated_away_and_skill_is_not() -> None:
 
 
 def test_the_moments_of_a_deflated_ratio_are_those_of_its_own_returns() -> None:
+    from scipy.stats import norm  # slow to import
+
     returns = np.random.default_rng(10).exponential(0.01, (60, 4)) - 0.0095
     each, own = objective_scores(returns, Objective.SHARPE), (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
     found = deflated_sharpe(returns, 2)
@@ -71,6 +71,8 @@ def test_the_moments_of_a_deflated_ratio_are_those_of_its_own_returns() -> None:
 
 def plain_overfitting(returns: np.ndarray, blocks: int, sharpe: bool) -> float:
     """Straight from the paper's five steps, with SciPy's ranks."""
+    from scipy.stats import rankdata  # slow to import
+
     pieces = np.split(returns, blocks)
     below = []
     for half in combinations(range(blocks), blocks // 2):
@@ -207,6 +209,9 @@ def test_a_lower_end_over_hold_is_above_the_truth_as_often_as_the_documentation_
 
 
 def test_an_interval_is_that_of_the_resampled_means_and_wider() -> None:
+    from scipy.stats import norm  # slow to import
+    from scipy.stats import t as student
+
     values = chained(np.random.default_rng(9), 120, 0.4)
     found = bootstrap_interval(values, 3)
     assert found is not None

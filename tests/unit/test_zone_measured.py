@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]  # scikit-learn has no types
 
 from agent import codec
 from agent.config import build_policy, parse_config
@@ -59,6 +58,8 @@ def risk_of(found: StepInput) -> TrackingRisk:
 
 
 def test_it_is_the_covariance_of_an_independent_calculation_to_the_basis_point() -> None:
+    from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]  # scikit-learn has no types; slow to import
+
     returns = moves(THREE, 90)
     found = risk_of(step(returns))
     spread = returns.std(axis=0, ddof=1) * np.sqrt(365)

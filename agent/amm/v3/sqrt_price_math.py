@@ -70,7 +70,7 @@ def get_next_sqrt_price_from_amount1_rounding_down(
 def get_next_sqrt_price_from_input(
     sqrt_price_x96: int, liquidity: int, amount_in: int, zero_for_one: bool
 ) -> int:
-    """Return the price after amount_in (less fee), never past what it pays for
+    """Return the price after amount_in (less fee), rounded against the trader
     (SqrtPriceMath.getNextSqrtPriceFromInput).
     """
     if sqrt_price_x96 <= 0 or liquidity <= 0:
@@ -87,7 +87,7 @@ def get_next_sqrt_price_from_input(
 def get_next_sqrt_price_from_output(
     sqrt_price_x96: int, liquidity: int, amount_out: int, zero_for_one: bool
 ) -> int:
-    """Return the price after amount_out, far enough to pay for it
+    """Return the price after amount_out, rounded against the trader
     (SqrtPriceMath.getNextSqrtPriceFromOutput).
     """
     if sqrt_price_x96 <= 0 or liquidity <= 0:

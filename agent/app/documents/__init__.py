@@ -134,5 +134,5 @@ Amount = Annotated[
 ]
 """Whole coins, from base units and token."""
 Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
-TxHash = Annotated[str, Field(pattern=r"^(0x[0-9a-f]{64})?$")]
+TxHash = Annotated[str, Field(pattern=r"^(0x([0-9a-f]{32}|[0-9a-f]{64}))?$")]
 """Hash of a transaction; empty while it is not signed."""

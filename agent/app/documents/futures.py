@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import TypedDict
 
+from agent.accounting.export import format_utc
+from agent.accounting.futures import DAY_S, FundingDay
 from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
 from agent.margin import account as margin
+from agent.margin.account import nearest_liquidation
 from agent.margin.state import LimitCheck, limit_checks, margin_state
+from agent.model.futures import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder
 from agent.planning.futures import plan_futures
+from agent.policy.futures.decide import depositable_raw
 from agent.policy.futures.exposure import Exposure, exposures, spot_value_raw
 from agent.units import Price, decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
-    from agent.model import AssetDrift, StepInput
+    from agent.execution.step_context import StepOutcome
+    from agent.model import AssetDrift, Portfolio, StepInput
     from agent.model.futures import (
+        FuturesAction,
         FuturesPlan,
         FuturesPolicy,
+        HedgeComparison,
         MarginAccount,
         PerpMarket,
-        PerpOrder,
         Position,
     )
+    from agent.units import Token
 
 # --- The futures layer of a step: account, limits, exposure beside the spot portfolio, and plan.
 
@@ -53,14 +61,16 @@ def futures_report(step: StepInput, drifts: Sequence[AssetDrift]) -> FuturesRepo
 def report_of(
     step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
 ) -> FuturesReport:
-    """Return the futures layer. Its plan may deposit the wallet's investable collateral."""
+    """Return the futures layer. Its plan deposits what the step may deposit, and shows the orders
+    that wait for a person.
+    """
     account = step.snapshot.futures
     if account is None:
         return FuturesReport(step, policy, None, None, (), (), None)
     spot = spot_value_raw(account, policy, drifts)
     if spot is None:
         return FuturesReport(step, policy, account, None, (), (), None)
-    at_hand = next(one.investable_raw for one in drifts if one.token == policy.collateral)
+    at_hand = depositable_raw(step, drifts)
     now_s = step.snapshot.head.timestamp_s
     return FuturesReport(
         step,
@@ -69,7 +79,7 @@ def report_of(
         spot,
         tuple(limit_checks(margin_state(account, policy.limits), policy.limits, spot)),
         exposures(account, policy, drifts),
-        plan_futures(account, policy, spot, now_s, at_hand),
+        plan_futures(account, replace(policy, ask=()), spot, now_s, at_hand),
     )
 
 
@@ -88,7 +98,7 @@ Side = Annotated[str, one_of("long", "short")]
 OrderSide = Annotated[str, one_of("buy", "sell")]
 
 FuturesPositionDocument = TypedDict("FuturesPositionDocument", {
-    "market": Address, "symbol": str, "side": Side, "size": Decimal, "size_raw": Raw,
+    "market": str, "symbol": str, "side": Side, "size": Decimal, "size_raw": Raw,
     "notional": Decimal, "entry": Decimal, "mark": Decimal, "index": Decimal, "index_age_s": int,
     "unrealised": Decimal, "funding_pending": Decimal, "liquidation_price": Decimal | None,
     "liquidation_distance": Decimal | None,
@@ -105,7 +115,7 @@ LimitDocument = TypedDict(
     "LimitDocument", {"limit": str, "measured": str, "allowed": str, "broken": bool}
 )
 FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
-    "market": Address, "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw,
+    "market": str, "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw,
     "bound": Decimal, "bound_raw": Raw, "bound_price": Decimal, "reduce_only": bool,
 })  # fmt: skip
 """An order. `bound` is the maximum quote paid by a purchase or the minimum received by a sale."""
@@ -129,27 +139,48 @@ MarginDocument = TypedDict("MarginDocument", {
 """The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
 reason if there is no plan."""
 MarketFundingDocument = TypedDict("MarketFundingDocument", {
-    "market": Address, "symbol": str, "daily_rate": Decimal, "notional": Decimal,
-    "pending": Decimal, "daily": Decimal, "expected": Decimal,
+    "market": str, "symbol": str, "daily_rate": Decimal, "notional": Decimal,
+    "pending": Decimal, "today": Money, "daily": Decimal, "expected": Decimal,
 })  # fmt: skip
 """Funding of one market: longs pay shorts `daily_rate` of the notional per day (negative: shorts
-pay). `pending`, `daily` and `expected` are amounts that the account pays (negative: receives)."""
-FundingDocument = TypedDict("FundingDocument", {
-    "block": int, "account": Address, "unknown": str, "unit": str, "days": int,
-    "markets": list[MarketFundingDocument], "pending": Decimal, "daily": Decimal,
-    "expected": Decimal,
+pay). `pending`, `today`, `daily` and `expected` are amounts that the account pays (negative:
+receives); `today` is in the numeraire, since midnight UTC by the ledger and this block."""
+FundingDayDocument = TypedDict("FundingDayDocument", {
+    "day": str, "market": str, "symbol": str, "paid": Money, "daily_rate": Decimal, "readings": int,
 })  # fmt: skip
-"""Funding of all markets; `expected` covers `days` at the current rates."""
+"""Recorded funding of one market on one day (UTC): `paid` in the numeraire (negative: received),
+`daily_rate` the mean of the rates read."""
+FundingDocument = TypedDict("FundingDocument", {
+    "block": int, "account": Address, "unknown": str, "unit": str, "numeraire": str, "days": int,
+    "markets": list[MarketFundingDocument], "pending": Decimal, "today": Money, "daily": Decimal,
+    "expected": Decimal, "recorded": list[FundingDayDocument],
+})  # fmt: skip
+"""Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
+market, oldest first."""
+HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
+    "symbol": str, "excess": Money, "hedged": Money, "sale_fees": Money, "sale_impact": Money,
+    "sale_tax": Money, "sale_cost": Money, "hedge_fees": Money, "hedge_funding": Money,
+    "hedge_capital": Money, "hedge_cost": Money, "margin": Money, "days": Decimal,
+    "choice": Annotated[str, one_of("sell", "hedge")], "reason": str,
+})  # fmt: skip
+"""A sale and a short of `hedged` out of `excess`, both in the numeraire; fees include gas. `margin` is
+tied up by the short, `hedge_funding` expected over `days` (negative: received)."""
 ExposureDocument = TypedDict(
     "ExposureDocument", {"symbol": str, "spot": Money, "futures": Money, "net": Money}
 )
+NearestLiquidationDocument = TypedDict("NearestLiquidationDocument", {
+    "symbol": str, "price": Decimal, "distance": Decimal,
+})  # fmt: skip
+"""The position whose mark is nearest to its liquidation price: `distance` is the move as a share."""
 FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "account": Address, "unknown": str, "unit": str, "leverage": Decimal | None,
     "max_leverage": Decimal, "value": Decimal, "gross": Decimal, "utilisation": Decimal | None,
-    "broken": list[str], "exposures": list[ExposureDocument],
+    "max_utilisation": Decimal, "liquidation": NearestLiquidationDocument | None,
+    "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str],
 })  # fmt: skip
-"""The futures layer in status and plan: leverage, and the exposure to each price. `value` and
-`gross` are in `unit`, exposures in the numeraire."""
+"""The futures layer in status and plan: leverage, utilisation, the nearest liquidation, and the
+exposure to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are
+the top-ups and reductions that the agent would plan now, as text."""
 
 
 def positions(found: FuturesReport) -> FuturesPositionsDocument:
@@ -185,10 +216,19 @@ def margin_account(found: FuturesReport) -> MarginDocument:
     }
 
 
-def funding(found: FuturesReport) -> FundingDocument:
-    """Document of funding: rates, what is pending, and what is expected."""
-    account = found.account
-    markets = [] if account is None else [_market_funding(account, one) for one in account.markets]
+def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> FundingDocument:
+    """Document of funding: rates, what was paid by day, what is pending, and what is expected."""
+    account, portfolio = found.account, found.step.portfolio
+    today_s = found.step.snapshot.head.timestamp_s // DAY_S * DAY_S
+    today = {one.market: one.paid for one in recorded if one.day_s == today_s}
+    markets: list[MarketFundingDocument] = [
+        {
+            **_market_funding(account, one),
+            "today": money(today.get(one.market, Fraction(0)), portfolio),
+        }
+        for one in (() if account is None else account.markets)
+        if account is not None
+    ]
     pending, daily = Fraction(0), Fraction(0)
     if account is not None:
         pending = Fraction(margin.funding_pending_raw(account))
@@ -198,11 +238,24 @@ def funding(found: FuturesReport) -> FundingDocument:
         "account": found.policy.account,
         "unknown": found.step.snapshot.futures_unknown,
         "unit": _unit(found),
+        "numeraire": portfolio.numeraire.label,
         "days": DAYS,
         "markets": markets,
         "pending": _quote(account, pending),
+        "today": money(sum(today.values(), Fraction(0)), portfolio),
         "daily": _quote(account, daily),
         "expected": _quote(account, DAYS * daily),
+        "recorded": [
+            {
+                "day": format_utc(one.day_s)[:10],
+                "market": one.market,
+                "symbol": one.symbol,
+                "paid": money(one.paid, portfolio),
+                "daily_rate": value_text(one.daily_rate, 0, RATE_PLACES),
+                "readings": one.readings,
+            }
+            for one in recorded
+        ],
     }
 
 
@@ -222,7 +275,10 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
             account, Fraction(0 if account is None else margin.gross_notional_raw(account))
         ),
         "utilisation": None if account is None else _ratio(margin.utilisation(account)),
+        "max_utilisation": decimal_text(found.policy.limits.max_utilisation_bps, 4),
+        "liquidation": None if account is None else _nearest(account),
         "broken": [one.limit for one in found.checks if one.is_broken],
+        "actions": _reducing_actions(found),
         "exposures": [
             {
                 "symbol": portfolio.token(one.token).label if one.token else one.symbol,
@@ -235,12 +291,108 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
     }
 
 
+def _reducing_actions(found: FuturesReport) -> list[str]:
+    """Return the actions of the plan as text if they only reduce risk."""
+    account, plan, portfolio = found.account, found.plan, found.step.portfolio
+    if account is None or plan is None or not plan.is_reducing:
+        return []
+    assets = (asset.token for asset in portfolio.assets)
+    collateral = next((one for one in assets if one.address == found.policy.collateral), None)
+    return [action_text(account, action, collateral) for action in plan.actions]
+
+
+def _nearest(account: MarginAccount) -> NearestLiquidationDocument | None:
+    """Return the position nearest to its liquidation; None if none can be liquidated."""
+    found = nearest_liquidation(account)
+    if found is None:
+        return None
+    market, distance = found
+    price = market.mark * (1 + distance)
+    return {
+        "symbol": market.symbol,
+        "price": _price(account, market, price),
+        "distance": value_text(distance, 0, RATIO_PLACES),
+    }
+
+
+DONE = {"deposit": "deposited", "withdraw": "withdrew", "close": "closed"}
+"""Verbs of actions that are done; of orders that open, "bought" and "sold"."""
+
+
+def action_text(
+    account: MarginAccount,
+    action: FuturesAction,
+    collateral: Token | None,
+    *,
+    is_done: bool = False,
+) -> str:
+    """Return "close 0.4 of 1.2 WETH (long)" for a reduction, "buy 0.2 WETH" for another order,
+    "deposit 500 USDC" for a move of collateral; in the past tense if it is done.
+    """
+    match action:
+        case PerpOrder():
+            market = account.market(action.market)
+            size, held = (
+                _size_text(raw, market.size_decimals)
+                for raw in (abs(action.size_raw), abs(account.size_raw(action.market)))
+            )
+            if action.is_reduce_only:
+                side = "short" if action.size_raw > 0 else "long"
+                verb = DONE["close"] if is_done else "close"
+                return f"{verb} {size} of {held} {market.symbol} ({side})"
+            verbs = ("sold", "bought") if is_done else ("sell", "buy")
+            return f"{verbs[action.size_raw > 0]} {size} {market.symbol}"
+        case MarginDeposit(raw) | MarginWithdrawal(raw):
+            verb = "deposit" if isinstance(action, MarginDeposit) else "withdraw"
+            amount = str(raw) if collateral is None else decimal_text(raw, collateral.decimals)
+            name = "base units" if collateral is None else collateral.label
+            return f"{DONE[verb] if is_done else verb} {amount} {name}"
+        case DelegateChange(delegate, is_allowed):
+            return f"{'allow' if is_allowed else 'remove'} the delegate {delegate}"
+
+
+def _size_text(raw: int, decimals: int) -> str:
+    """Format a size, rounded down to six places."""
+    cut = max(0, decimals - 6)
+    return decimal_text(raw // 10**cut, decimals - cut)
+
+
 def optional_summary(
     step: StepInput, drifts: Sequence[AssetDrift]
 ) -> dict[str, FuturesSummaryDocument]:
     """Return the key `futures` with the summary of a step; nothing without futures."""
     found = futures_report(step, drifts)
     return {} if found is None else {"futures": summary(found)}
+
+
+def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
+    """Return the key `comparisons` with those of sales and hedges; nothing without one."""
+    portfolio = outcome.step_input.portfolio
+    compared = [_compared(one, portfolio) for one in outcome.comparisons]
+    return {"comparisons": compared} if compared else {}
+
+
+def _compared(found: HedgeComparison, portfolio: Portfolio) -> HedgeComparisonDocument:
+    def amount(value: Fraction) -> str:
+        return money(value, portfolio)
+
+    return {
+        "symbol": portfolio.token(found.token).label,
+        "excess": amount(found.excess),
+        "hedged": amount(found.hedged),
+        "sale_fees": amount(found.sale_fees),
+        "sale_impact": amount(found.sale_impact),
+        "sale_tax": amount(found.sale_tax),
+        "sale_cost": amount(found.sale_cost),
+        "hedge_fees": amount(found.hedge_fees),
+        "hedge_funding": amount(found.hedge_funding),
+        "hedge_capital": amount(found.hedge_capital),
+        "hedge_cost": amount(found.hedge_cost),
+        "margin": amount(found.margin),
+        "days": value_text(Fraction(found.horizon_s, DAY_S), 0, RATIO_PLACES),
+        "choice": "hedge" if found.is_hedged else "sell",
+        "reason": found.reason,
+    }
 
 
 def _position(account: MarginAccount, position: Position, now_s: int) -> FuturesPositionDocument:
@@ -336,6 +488,7 @@ def _market_funding(account: MarginAccount, market: PerpMarket) -> MarketFunding
         "daily_rate": value_text(market.funding_daily, 0, RATE_PLACES),
         "notional": _quote(account, Fraction(_notional_raw(account, market))),
         "pending": _quote(account, Fraction(owed)),
+        "today": "0",
         "daily": _quote(account, daily),
         "expected": _quote(account, DAYS * daily),
     }

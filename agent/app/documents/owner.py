@@ -35,9 +35,9 @@ from agent.app.withdrawal_run import format_parts
 
 if TYPE_CHECKING:
     from agent.app import Agent, HardPauseReport
-    from agent.app.editing import EditReport, RemovalReport
     from agent.app.money.deposits import InvestmentReport
     from agent.app.money.rehearsal import Rehearsal
+    from agent.app.settings.editing import EditReport, RemovalReport
 
 HANDED_OVER = (
     "a running trimtab run cancels and revokes them next; without a run, repeat this once the"

@@ -22,7 +22,12 @@ from agent.app.documents import (
     money,
     one_of,
 )
-from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
+from agent.app.documents.futures import (
+    FuturesSummaryDocument,
+    HedgeComparisonDocument,
+    optional_comparisons,
+    optional_summary,
+)
 from agent.app.documents.steps import (
     Block,
     BlockedExits,
@@ -43,7 +48,7 @@ from agent.app.documents.steps import (
 if TYPE_CHECKING:
     from agent.app import Agent
     from agent.execution.step_context import StepOutcome
-    from agent.model import Intent, LpAction, Portfolio, StepInput
+    from agent.model import Intent, LpAction, PlanCost, Portfolio, StepInput
     from agent.planning.planner import Quote
 
 End = Annotated[str, one_of("wallet", "router")]
@@ -89,7 +94,9 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
 
 CostDocument = TypedDict("CostDocument", {
     "fees": Money, "impact": Money, "skew": Money, "gas": Money, "approvals": Money, "total": Money,
+    "funding": NotRequired[Money],
 })  # fmt: skip
+"""Cost of a plan. `funding` is given for futures orders with a funding horizon."""
 NO_COST = CostDocument(fees="0", impact="0", skew="0", gas="0", approvals="0", total="0")
 
 SliceDocument = TypedDict("SliceDocument", {
@@ -193,7 +200,9 @@ class StepDocument(TypedDict):
 
 
 class PlanDocument(StepDocument):
-    """A plan; for a hold its legs are empty and the weights unchanged."""
+    """A plan; for a hold its legs are empty and the weights unchanged. `futures_actions` describe
+    the actions of the futures layer, in the order in which they are sent.
+    """
 
     legs: list[LegDocument]
     actions: list[Annotated[ActionDocument, ConvertedBy(action_document)]]
@@ -211,6 +220,8 @@ class PlanDocument(StepDocument):
     worst_case: Money | None
     reason: str
     futures: NotRequired[FuturesSummaryDocument]
+    futures_actions: NotRequired[list[str]]
+    comparisons: NotRequired[list[HedgeComparisonDocument]]
 
 
 class RebalanceDocument(PlanDocument):
@@ -257,7 +268,12 @@ def plan(outcome: StepOutcome) -> PlanDocument:
     portfolio = step.portfolio
     decided: DecisionDocument = {**decision(outcome.decided), "outcome": outcome.kind.value}
     futures = optional_summary(step, outcome.decided.drifts)
-    head = {**fill(StepDocument, outcome, portfolio, decision=decided), **futures}
+    parts = optional_comparisons(outcome)
+    head = {**fill(StepDocument, outcome, portfolio, decision=decided), **futures, **parts}
+    if found is not None and found.futures is not None:
+        from agent.venues.composer import futures_note
+
+        head["futures_actions"] = [futures_note(step, one) for one in found.futures.actions]
     if found is None:
         held = {
             "legs": [],
@@ -283,6 +299,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
         found,
         portfolio,
         **head,
+        cost=_cost(found.cost, portfolio),
         weights_after_bps={
             portfolio.token(token).label: bps for token, bps in found.weights_after_bps
         },
@@ -294,6 +311,14 @@ def plan(outcome: StepOutcome) -> PlanDocument:
         worst_case=None if short is None else money(found.cost.total + short, portfolio),
         reason=outcome.reason,
     )
+
+
+def _cost(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
+    """Document of a cost; `funding` only where it counts."""
+    document = fill(CostDocument, cost, portfolio)
+    if cost.funding:
+        document["funding"] = money(cost.funding, portfolio)
+    return document
 
 
 def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> RebalanceDocument:

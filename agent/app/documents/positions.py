@@ -129,6 +129,12 @@ class LiquidityDocument(TypedDict):
     ignored_more: Annotated[int, Of("ignored.more")]
 
 
+AdoptedPositionDocument = TypedDict(
+    "AdoptedPositionDocument",
+    {"position": str, "taken": bool, "amounts_raw": NotRequired[list[Raw]]},
+)
+
+
 def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
     """Document of liquidity positions and targets."""
     portfolio = found.step_input.portfolio
@@ -171,6 +177,10 @@ class OpenLimitOrderDocument(LimitOrderDocument, LimitPricesDocument):
     """An open limit order with its price and the market's."""
 
 
+ChangedLevelsDocument = TypedDict("ChangedLevelsDocument", {
+    "config": str, "subject": str, "changes": dict[str, tuple[str | None, str | None]],
+})  # fmt: skip
+"""Levels before and after, by kind of order."""
 OrdersDocument = TypedDict("OrdersDocument", {
     "block": int, "numeraire": str, "absent": Annotated[str, one_of("cash", "redistribute")],
     "hysteresis_bps": int, "confirm_blocks": int, "unit_worth": Decimal | None,
@@ -188,8 +198,9 @@ StrategyDocument = TypedDict("StrategyDocument", {
     "units": Raw, "unit_value": Decimal | None, "return_bps": int | None, "sharpe": Decimal | None,
     "sharpe_window_s": int | None, "turning_since_s": Annotated[int | None, Of("state.turning_s")],
     "costs": Money, "last_rebalance_s": int | None, "acts": bool, "reason": str,
-    "holdings": list[StrategyHoldingDocument],
+    "holdings": list[StrategyHoldingDocument], "futures": NotRequired[dict[str, int]],
 })  # fmt: skip
+"""`futures` are signed weights in bps by market, of strategies that have any."""
 
 
 def strategy_document(
@@ -217,7 +228,7 @@ def strategy_document(
         }
         for token, raw in one.holdings
     ]
-    return fill(
+    document = fill(
         StrategyDocument,
         one,
         portfolio,
@@ -233,6 +244,14 @@ def strategy_document(
         reason="" if adjustment is None else adjustment.reason,
         holdings=holdings,
     )
+    if strategy.futures_bps:
+        account = step.snapshot.futures
+        markets = () if account is None else account.markets
+        names = {one.market: one.symbol for one in markets}
+        document["futures"] = {
+            names.get(market, market): bps for market, bps in strategy.futures_bps
+        }
+    return document
 
 
 StrategiesDocument = TypedDict("StrategiesDocument", {
@@ -242,6 +261,8 @@ StrategiesDocument = TypedDict("StrategiesDocument", {
     "applied": NotRequired[bool],
 })  # fmt: skip
 """Strategies over one wallet; `why` and `applied` are set when their books are reconciled."""
+RoutedTransfersDocument = TypedDict("RoutedTransfersDocument", {"flows_to": str | None})
+"""Name of the strategy that gets deposits; None if they are shared by capital."""
 ObservationsDocument = TypedDict("ObservationsDocument", {
     "pool": Address, "tokens": list[str], "fee_pips": int, "observations": int,
     "observations_next": int, "counts": bool, "why": str,

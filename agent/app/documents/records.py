@@ -21,6 +21,16 @@ CostsDocument = TypedDict(
     "CostsDocument", {"fees": Money, "impact": Money, "gas": Money, "total": Money}
 )
 """Realised costs in the numeraire."""
+FuturesLinesDocument = TypedDict("FuturesLinesDocument", {
+    "fees": Money, "funding": Money, "realised": Money,
+})  # fmt: skip
+"""Trading fees, settled funding (positive: paid) and realised profit of a step's futures orders."""
+FuturesResultDocument = TypedDict("FuturesResultDocument", {
+    "profit": Money, "price": Money, "fees": Money, "funding": Money, "realised": Money,
+    "transferred": Money,
+})  # fmt: skip
+"""Result of the margin account in a period, part of its profit: price less fees less funding.
+`realised` is part of `price` and net of fees; `transferred` came from outside and is no profit."""
 CancelledDocument = TypedDict("CancelledDocument", {"cancelled": str})
 AdoptedDocument = TypedDict("AdoptedDocument", {"nonce": int | None})
 ConfirmedTransferDocument = TypedDict("ConfirmedTransferDocument", {"id": int, "as": str | None})
@@ -36,7 +46,7 @@ PastTransactionDocument = TypedDict("PastTransactionDocument", {
 PastStepDocument = TypedDict("PastStepDocument", {
     "step": Annotated[str, Of("id")], "time": Annotated[Time, Of("now_s")], "decision": str,
     "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],
-    "cost": CostsDocument | None,
+    "cost": CostsDocument | None, "futures": NotRequired[FuturesLinesDocument],
 })  # fmt: skip
 
 
@@ -162,6 +172,7 @@ class PeriodDocument(PeriodDates):
     weights_bps: dict[str, int]
     hint: str
     statistics: StatisticsDocument | None
+    futures: NotRequired[FuturesResultDocument]
 
 
 TaxYearsDocument = TypedDict("TaxYearsDocument", {
@@ -202,10 +213,15 @@ class PostingDocument(TypedDict):
     value: Money | None
 
 
+FuturesEventDocument = TypedDict("FuturesEventDocument", {
+    "event": str, "symbol": str, "amount": Decimal, "value": str,
+})  # fmt: skip
+"""A trading fee, realised profit or funding payment of the margin account: `amount` in the venue's
+quote, `value` in the numeraire (empty: no price); negative for a cost."""
 EntryDocument = TypedDict("EntryDocument", {
     "id": str, "time": Annotated[UtcTime, Of("chain_s")], "block": int, "kind": str,
     "by_hand": bool, "transaction": Annotated[str | None, Of("tx_hash")], "note": str,
-    "postings": list[PostingDocument],
+    "postings": list[PostingDocument], "futures": NotRequired[list[FuturesEventDocument]],
 })  # fmt: skip
 EntriesDocument = TypedDict("EntriesDocument", {"numeraire": str, "entries": list[EntryDocument]})
 ExportedFileDocument = TypedDict("ExportedFileDocument", {"name": str, "rows": int})

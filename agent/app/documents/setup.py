@@ -1,16 +1,22 @@
-"""Documents of set-up and monitoring (init, doctor, trust, alerts, localchain, demo) and of
-errors.
+"""Documents of set-up and monitoring (init, templates, profiles, wallet keys, doctor, trust, alerts,
+localchain, demo) and of errors.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from agent.accounting.export import format_utc
 from agent.app.documents import Address, ConvertedBy, Decimal, Of, one_of
-from agent.app.documents.owner import ContractDocument
+from agent.app.documents.futures import (
+    FundingDocument,
+    FuturesPositionsDocument,
+    MarginDocument,
+)
+from agent.app.documents.owner import ContractDocument, EditDocument
 from agent.app.documents.plans import (
     EndpointDocument,
     PlanDocument,
@@ -20,6 +26,8 @@ from agent.app.documents.plans import (
 from agent.app.documents.status import LeastTotalDocument, StatusDocument
 
 Moment = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
+TokenPlace = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$")]
+"""Address of a token, or "native"."""
 TrustDocument = TypedDict(
     "TrustDocument", {"block": int, "pinned": bool, "contracts": list[ContractDocument]}
 )
@@ -41,6 +49,60 @@ InitDocument = TypedDict("InitDocument", {
     "numeraire": str, "numeraire_usd": Decimal, "least_total": list[LeastTotalDocument],
     "assets": list[NewAssetDocument], "warnings": list[str], "next": list[str],
 })  # fmt: skip
+TemplateTokenDocument = TypedDict(
+    "TemplateTokenDocument", {"symbol": str, "address": TokenPlace, "target": str}
+)
+TemplateDocument = TypedDict("TemplateDocument", {
+    "name": str, "about": str, "shares_bps": dict[str, int],
+    "tokens": list[TemplateTokenDocument], "policy": dict[str, Any], "limits": dict[str, Any],
+    "weights": dict[str, Any] | None, "todo": str, "futures_notional": str | None,
+})  # fmt: skip
+"""A portfolio template; policy, limits and weights are config tables."""
+TemplatesDocument = TypedDict("TemplatesDocument", {
+    "network": str, "chain_id": int, "templates": list[TemplateDocument], "futures": str,
+})  # fmt: skip
+ExportedProfileDocument = TypedDict("ExportedProfileDocument", {
+    "profile": str, "sha256": str, "chain_id": int, "left_out": list[str],
+})  # fmt: skip
+ProfileAssetDocument = TypedDict("ProfileAssetDocument", {
+    "symbol": str, "address": TokenPlace, "source": str, "profile_address": TokenPlace | None,
+    "differs": bool, "feed": Address | None, "before_bps": int | None, "after_bps": int | None,
+})  # fmt: skip
+DroppedAssetDocument = TypedDict("DroppedAssetDocument", {
+    "symbol": str, "address": TokenPlace, "before_bps": int | None,
+})  # fmt: skip
+PolicyChangeDocument = TypedDict("PolicyChangeDocument", {"key": str, "before": str, "after": str})
+ProfileLimitDocument = TypedDict("ProfileLimitDocument", {
+    "key": str, "yours": str, "profile": str, "taken": bool, "why": str,
+})  # fmt: skip
+
+
+class ImportedProfileDocument(EditDocument):
+    """Changes of an imported profile, with the transition of `edit`."""
+
+    profile: str
+    sha256: str
+    config: str
+    chain_id: int
+    assets: list[ProfileAssetDocument]
+    left_alone: list[DroppedAssetDocument]
+    policy: list[PolicyChangeDocument]
+    limits: list[ProfileLimitDocument]
+    notes: list[str]
+
+
+NewKeyDocument = TypedDict("NewKeyDocument", {
+    "address": Address, "keystore": str | None, "keyring": str | None, "warnings": list[str],
+    "config": list[str],
+})  # fmt: skip
+"""A new key's places, and the lines of the config that name it."""
+KeyAddressDocument = TypedDict("KeyAddressDocument", {
+    "address": Address, "verified": bool, "keystore": NotRequired[str],
+    "keyring": NotRequired[str], "config": NotRequired[str],
+})  # fmt: skip
+NewPasswordDocument = TypedDict(
+    "NewPasswordDocument", {"address": Address, "keystore": str, "warnings": list[str]}
+)
 
 
 class ProbedEndpointDocument(EndpointDocument):
@@ -49,9 +111,11 @@ class ProbedEndpointDocument(EndpointDocument):
     head: int | None
 
 
+OK, NOTE, FAIL = "ok", "warn", "fail"
+CheckLine = tuple[str, str, str, str]
+"""(check, state, finding, remedy)."""
 CheckDocument = TypedDict("CheckDocument", {
-    "check": str, "state": Annotated[str, one_of("ok", "warn", "fail")], "found": str,
-    "remedy": str,
+    "check": str, "state": Annotated[str, one_of(OK, NOTE, FAIL)], "found": str, "remedy": str,
 })  # fmt: skip
 DoctorDocument = TypedDict("DoctorDocument", {
     "endpoints": list[ProbedEndpointDocument], "checks": list[CheckDocument], "exit": int,
@@ -98,5 +162,18 @@ DemoDocument = TypedDict("DemoDocument", {
     "before": StatusDocument, "moves": dict[str, str], "drifted": StatusDocument,
     "plan": PlanDocument, "rebalance": RebalanceDocument, "after": StatusDocument,
     "next": PlanDocument,
+})  # fmt: skip
+UntouchedDocument = TypedDict("UntouchedDocument", {
+    "leverage": Decimal | None, "is_liquidated": bool,
+})  # fmt: skip
+"""The first positions, had nobody reduced them: their leverage, and whether liquidators close them."""
+CrashDocument = TypedDict("CrashDocument", {
+    "moves": dict[str, str], "margin": MarginDocument, "rebalance": RebalanceDocument,
+    "after": MarginDocument, "untouched": UntouchedDocument,
+})  # fmt: skip
+FuturesDemoDocument = TypedDict("FuturesDemoDocument", {
+    "before": StatusDocument, "opened": RebalanceDocument, "positions": FuturesPositionsDocument,
+    "crashes": list[CrashDocument], "funding": FundingDocument, "final": StatusDocument,
+    "left": FuturesPositionsDocument,
 })  # fmt: skip
 ErrorDocument = TypedDict("ErrorDocument", {"error": FailureDocument})

@@ -59,7 +59,7 @@ class SetAsideDocument(TypedDict):
 HoldingDocument = TypedDict("HoldingDocument", {
     "symbol": str, "address": str, "decimals": int, "raw": Raw, "lp_raw": Raw, "amount": Decimal,
     "price": Decimal, "value": Money, "weight_bps": int, "target_bps": int, "drift_bps": int,
-    "band_bps": list[int], "price_source": str | None,
+    "band_bps": list[int], "price_source": str | None, "margin_raw": NotRequired[Raw],
 })  # fmt: skip
 NativeDocument = TypedDict("NativeDocument", {
     "symbol": str | None, "counts": bool, "native_wei": Raw, "wrapped_raw": Raw | None,
@@ -144,6 +144,7 @@ def _holding(drift: AssetDrift, found: PortfolioStatus) -> HoldingDocument:
         price=price_text(drift.price, token.decimals, portfolio.numeraire.decimals),
         band_bps=[round(drift.band_low_bps), round(drift.band_high_bps)],
         price_source=None if reference is None else reference.source.value,
+        **({"margin_raw": str(drift.margin_raw)} if drift.margin_raw else {}),
     )
 
 

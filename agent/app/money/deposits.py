@@ -175,8 +175,8 @@ def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
 def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
     """Return readers that treat these transfers as deposits before the owner has classified them.
 
-    Other deposits are ignored at any value, so that they are neither invested nor block the
-    investment; losses are unaffected.
+    Other deposits of any value are ignored: they are not invested and do not block the investment.
+    Losses are unaffected.
     """
     known, came = {flow.id for flow in (*found.came, *found.left)}, Counter[str]()
     for flow in found.came:
@@ -215,8 +215,8 @@ NAMES = tuple(
 
 
 def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> TransfersDocument:
-    """Compare the balances now, record unexplained changes, and list the open transfers, with
-    `everything` also the classified ones.
+    """Compare the balances now, record unexplained changes, and list the open transfers;
+    `everything` includes the classified ones.
     """
     readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()

@@ -21,7 +21,7 @@ DOUBLINGS = 14
 """Maximum number of sizes tried, each twice the last, while the trade is too small for its gas."""
 SIZE_GUARDS = frozenset({"plan_cost", "min_trade"})
 ROOM = Fraction(104, 100)
-"""Multiple of min_trade to start from, so that the way back is not below it."""
+"""Multiple of min_trade to start from, so that the return swap is not below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Rehearsal:
     """Result of the test trade.
 
     `state` is planned, declined, refused, done or failed. `cost` and `predicted` are totals of both
-    directions in numeraire base units, with the gas of approvals. The ledger counts the swaps as
-    made by hand, apart from the strategy's performance.
+    directions in numeraire base units, with the gas of approvals. The ledger books both as
+    swaps by hand, apart from the strategy's performance.
     """
 
     outcomes: tuple[StepOutcome, ...]
@@ -107,11 +107,11 @@ def rehearse_trade(
             actors,
         )
         if again.kind is not OutcomeKind.DONE:
-            return _ended((there, again), (one,), "failed", f"the way back: {again.reason}")
+            return _ended((there, again), (one,), "failed", f"return swap: {again.reason}")
         ways = (one, _completed_leg(agent, again, other, home, one.got_raw))
     limit = step.limits.slippage_bps
     if any(limit is not None and way.slippage_bps > limit for way in ways):
-        return _ended((there, again), ways, "failed", "worse than limits.slippage allows")
+        return _ended((there, again), ways, "failed", "slippage exceeds limits.slippage")
     exact = all(way.slippage_bps <= 0 for way in ways)
     verdict = "as predicted" if exact else "within the limits"
     return _ended((there, again), ways, "done", verdict)
@@ -132,7 +132,7 @@ def _first(
 
 
 def _shown(first: StepOutcome) -> Rehearsal:
-    """Return the planned test trade; the way back is assumed to cost as much as the first swap."""
+    """Return the planned test trade; the return swap is assumed to cost as much as the first."""
     state = "planned" if first.kind is OutcomeKind.PLANNED else "refused"
     predicted = Fraction(0) if first.plan is None else 2 * first.plan.cost.total
     return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
@@ -161,7 +161,7 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
         return token
     found = [asset for asset in step.portfolio.assets if asset.token.address not in shut]
     if not found:
-        raise Refused("no asset but the numeraire can be traded", remedy="see trimtab status")
+        raise Refused("no tradable asset besides the numeraire", remedy="see trimtab status")
     return max(found, key=lambda asset: asset.target_bps).token
 
 

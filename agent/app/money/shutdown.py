@@ -208,7 +208,7 @@ def _holders(agent: Agent) -> dict[str, str]:
         roles[v2.router] = "V2 router"
     if config.execution.rebalancer is not None:
         roles[config.execution.rebalancer] = "rebalancer"
-    return roles | composer.allowed_spenders(agent.context.execution)
+    return roles | composer.allowed_spenders(agent.context.execution, agent.context.futures)
 
 
 # --- Shutdown: cancel, sell, revoke and pay out, in this order; each action can be resumed.

@@ -77,8 +77,8 @@ def withdraw(  # noqa: PLR0913
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
-    """Pay `amount` whole coins of one token (default the numeraire), or with `pro_rata` that value
-    of every asset. A shortfall is raised by selling the most overweight assets first. Without `to`
+    """Pay `amount` whole coins of one token (default the numeraire), or with `pro_rata` the same
+    share of every asset, together worth `amount`. A shortfall is raised by selling the most overweight assets first. Without `to`
     the amount stays in the wallet as a reserve until paid or released. Raises Refused if the
     balance is smaller, ConfigError for invalid input.
     """
@@ -146,7 +146,7 @@ def resume(
 
 def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> OwnerRequest:
     """Release a withdrawal: its unpaid part returns to the portfolio. Raises Retryable while a
-    payment is pending, LockHeld while another process, possibly paying, holds the wallet.
+    payment is pending, LockHeld while another process, which may be paying, locks the wallet.
     """
     _open_request(agent, number)
     store = agent.context.store
@@ -157,7 +157,7 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
         ]
         if under_way:
             raise Retryable(
-                f"«{under_way[0].note}» is on its way",
+                f"«{under_way[0].note}» is pending",
                 "trimtab reconcile, then release what was not paid",
             )
         store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())

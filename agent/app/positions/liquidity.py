@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.amm.lp import positions
@@ -25,6 +25,9 @@ from agent.policy.liquidity.decide import TargetReport, target_reports
 from agent.policy.liquidity.valuation import PositionReport
 from agent.reference import reference_prices
 from agent.units import BPS, Value
+
+if TYPE_CHECKING:
+    from agent.app.documents.positions import AdoptedPositionDocument
 
 # --- Report of liquidity positions: holdings, cost, income, exposure, and positions that do not
 # count.
@@ -106,10 +109,7 @@ def _bounded(value: Value | None, whole: Value | None, limit_bps: int | None) ->
     return LimitedSum(value, share, limit_bps)
 
 
-Document = dict[str, Any]
-
-
-def take_position(agent: Agent, number: str) -> Document:
+def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
     """Adopt a V3 position by number: it then counts like one opened by the agent. Raises
     ConfigError if it is not the wallet's, is empty, or counts already.
     """
@@ -183,7 +183,7 @@ def _holds(agent: Agent, name: str) -> tuple[int, int]:
     return (0, 0) if position is None else positions.principal(position)
 
 
-def forget_position(config: Path | str, which: str) -> Document:
+def forget_position(config: Path | str, which: str) -> AdoptedPositionDocument:
     """Stop counting a position: `which` is the number of a V3 position, or a pair's address. Raises
     ConfigError if the store does not know it.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import engine, wiring
 from agent.app import config_versions
@@ -34,6 +34,7 @@ from agent.planning import proposals
 from agent.planning.proposals import decision_at
 from agent.policy import conditional_orders, exits
 from agent.policy.conditional_orders import EXITED_STAGES, unconfirmed_orders
+from agent.policy.futures.exposure import margin_result
 from agent.reference import reference_prices
 from agent.units import BPS, Price, decimal_text, format_time, parse_raw, price_text
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
     from agent.app.documents.positions import (
         ArmedDocument,
+        ChangedLevelsDocument,
         ConditionalOrderDocument,
         DisarmedDocument,
         NamedOrderDocument,
@@ -129,7 +131,7 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     return {"disarmed": [_named(step, order) for order in off], "back_in": _reenabled(step, known)}
 
 
-def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> dict[str, Any]:
+def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> ChangedLevelsDocument:
     """Write levels into the config; "off" removes a level. If the previous version was confirmed,
     the new one is too, so that a run adopts it. Raises ConfigError for an invalid level.
     """
@@ -295,7 +297,9 @@ def _price(step: StepInput, token: str) -> Price | None:
 
 def _unit(step: StepInput) -> Fraction:
     prices = reference_prices(step).by_token
-    return conditional_orders.unit_value_at(step.history.unit_value, prices)
+    return conditional_orders.unit_value_at(
+        step.history.unit_value, prices, margin_result(step, prices)
+    )
 
 
 # --- Limit orders: sell at a price or better before a deadline.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.app import describe
@@ -26,7 +26,7 @@ from agent.reference import reference_prices
 from agent.units import BPS, value_text
 
 if TYPE_CHECKING:
-    from agent.app.documents.positions import StrategiesDocument
+    from agent.app.documents.positions import RoutedTransfersDocument, StrategiesDocument
 
 NO_STRATEGIES = "there are no [[strategies]] in the config"
 
@@ -92,7 +92,7 @@ def take_over_strategies(
     return document
 
 
-def route_transfers(config: Path | str, name: str) -> dict[str, Any]:
+def route_transfers(config: Path | str, name: str) -> RoutedTransfersDocument:
     """Assign later deposits and withdrawals to a strategy; "all" shares them by capital.
 
     Raises ConfigError for an unknown name.

@@ -25,6 +25,7 @@ from agent.accounting.export import (
     format_utc,
     weights_bps,
 )
+from agent.accounting.futures_export import futures_events, futures_table
 from agent.accounting.performance import (
     Performance,
     ReturnPeriod,
@@ -35,7 +36,13 @@ from agent.accounting.performance import (
 from agent.accounting.tax_lots import Disposal, TaxLotRun, identity_rate, net_gain, run_tax_lots
 from agent.app.agent import Agent
 from agent.app.documents import fill
-from agent.app.documents.records import BookDocument, EntryDocument, PeriodDocument
+from agent.app.documents.records import (
+    BookDocument,
+    EntryDocument,
+    FuturesEventDocument,
+    FuturesResultDocument,
+    PeriodDocument,
+)
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.schema import read_rates
 from agent.errors import ConfigError
@@ -229,7 +236,7 @@ def pnl(
             "gas_money": _money(ledger, final.gas_money),
             "reserved": _money(ledger, final.reserved - final.gas_money),
             "periods": rows,
-            "unrealised": _money(ledger, _unrealised(taxed, final)),
+            "unrealised": _money(ledger, _unrealised(taxed, final, ledger.entries)),
             "method": taxed.lots.method.value,
             "unpriced": sorted(set(taxed.unpriced)),
             "tax": _tax(ledger),
@@ -302,9 +309,20 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
         return {
             "numeraire": found.numeraire.label,
             "entries": [
-                fill(EntryDocument, entry, found) for entry in reversed(found.entries[-limit:])
+                fill(EntryDocument, entry, found, **_futures_events(entry, found.names))
+                for entry in reversed(found.entries[-limit:])
             ],
         }
+
+
+def _futures_events(entry: Entry, names: TokenNames) -> dict[str, list[FuturesEventDocument]]:
+    """Return the key `futures` with the events of an entry; nothing without futures."""
+    found: list[FuturesEventDocument] = [
+        {"event": event, "symbol": symbol, "amount": amount, "value": value}
+        for event, market, symbol, _, _, amount, value in futures_events(entry, names)
+        if market  # moves of collateral are postings
+    ]
+    return {"futures": found} if found else {}
 
 
 def _period(
@@ -337,6 +355,8 @@ def _period(
         "weights_bps": weights,
         "statistics": statistics(result.parts),
     }
+    if result.futures is not None:
+        given["futures"] = fill(FuturesResultDocument, result.futures.in_base_units(), ledger)
     return fill(PeriodDocument, result, ledger, **given)
 
 
@@ -394,12 +414,20 @@ def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str
     }
 
 
-def _unrealised(taxed: TaxLotRun, at: Valuation) -> Value:
-    """Value of the holdings less the cost of their lots; positions count with their present
-    amounts.
+def _unrealised(taxed: TaxLotRun, at: Valuation, entries: Sequence[Entry]) -> Value:
+    """Value of the holdings less the cost of their lots; positions count with their present amounts,
+    the margin account with what was deposited: its profit has lines of its own.
     """
-    cost = sum((lot.cost for lot in taxed.open()), Fraction(0))
-    return at.value - cost
+    cost, value = sum((lot.cost for lot in taxed.open()), Fraction(0)), at.value
+    if (held := at.collateral) is not None:
+        deposited = sum(
+            posting.raw
+            for entry in entries
+            for posting in entry.postings
+            if (posting.account, posting.token) == (book.MARGIN, held.token)
+        )
+        value += (deposited - held.margin_raw) * held.price
+    return value - cost
 
 
 def _token(found: LedgerData, name: str) -> str:
@@ -480,7 +508,9 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _plain(found: LedgerData) -> tuple[ExportTable, ...]:
     tax = found.loaded.config.tax
     currency = found.numeraire.label if tax is None or tax.currency is None else tax.currency
-    return export_tables(found.entries, found.taxed(), found.valuations, found.names, currency)
+    names, futures = found.names, futures_table(found.entries, found.names)
+    tables = export_tables(found.entries, found.taxed(), found.valuations, names, currency)
+    return (*tables, futures) if futures.rows else tables
 
 
 def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:

@@ -156,7 +156,7 @@ def _figures(intent: Intent) -> dict[str, object]:
     return {
         "open": intent.state in OPEN,
         "hash": intent.tx_hash or "",
-        "max_fee_wei": str(tx.max_fee_wei if tx.max_fee_wei is not None else tx.gas_price_wei),
+        "max_fee_wei": str(tx.max_fee_wei or tx.gas_price_wei or 0),
         "block": None if receipt is None else receipt.block_number,
         "succeeded": None if receipt is None else receipt.status == 1,
         "gas_used": None if receipt is None else receipt.gas_used,

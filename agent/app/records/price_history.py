@@ -14,7 +14,7 @@ from fractions import Fraction
 from importlib import import_module
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.app.agent import Agent
 from agent.app.documents import fill
@@ -36,6 +36,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import targets
+from agent.policy.signals import signal_requests
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices
@@ -45,6 +46,14 @@ from agent.units import Token
 from agent.weights import choose
 from agent.weights.allocators import WeightBounds
 from agent.weights.returns import Returns
+
+if TYPE_CHECKING:
+    from agent.app.documents.research import (
+        FetchedPricesDocument,
+        FetchedSeriesDocument,
+        ImportedPricesDocument,
+        PricesDocument,
+    )
 
 # --- Closing prices from a CSV or Parquet file; an error names its row.
 
@@ -231,7 +240,6 @@ def _close(value: object, path: Path, number: int) -> Fraction:
 # --- Commands: list, import, fetch and delete recorded prices.
 
 
-Document = dict[str, Any]
 FILE, FEED, POOLS = "import", "feed", "pools"
 SOURCES = (FEED, POOLS)
 _KINDS = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
@@ -247,7 +255,7 @@ class _FetchedPrices:
     why: str = ""
 
 
-def prices(agent: Agent) -> Document:
+def prices(agent: Agent) -> PricesDocument:
     """Recorded prices of each token, by source."""
     numeraire = agent.portfolio.numeraire
     spans = agent.context.store.prices.spans(numeraire.address)
@@ -273,7 +281,7 @@ def prices(agent: Agent) -> Document:
 
 def import_prices(
     agent: Agent, path: Path, names: Sequence[str] = (), bar: str = "0s", check: bool = False
-) -> Document:
+) -> ImportedPricesDocument:
     """Record a file's closes for hours without a price; with `check` only report them. Raises
     ConfigError.
     """
@@ -288,7 +296,7 @@ def import_prices(
         renamed[in_file] = in_config
     now_s, numeraire = agent.context.clock.now_s(), agent.portfolio.numeraire.address
     file = read_prices(path, agent.portfolio, renamed, parse_duration_s(bar, "--bar"), now_s)
-    document: Document = {
+    document: ImportedPricesDocument = {
         "file": str(path),
         "unit": file.unit,
         "checked_only": check,
@@ -297,13 +305,15 @@ def import_prices(
     }
     for series in file.series:
         new = 0 if check else agent.context.store.prices.record(numeraire, series.points, FILE)
+        since_s, until_s = _span(series.points)
         document["prices"].append(
             {
                 "symbol": series.symbol,
                 "rows": series.rows,
                 "hours": len(series.points),
                 "new": new,
-                **_span(series.points),
+                "from_s": since_s,
+                "until_s": until_s,
                 "interval_s": series.interval_s,
                 "gaps": series.gaps,
                 "longest_gap_s": series.longest_gap_s,
@@ -312,7 +322,9 @@ def import_prices(
     return document
 
 
-def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> Document:
+def fetch_prices(
+    agent: Agent, source: str | None = None, back: str = "90d"
+) -> FetchedPricesDocument:
     """Read the prices of the last `back` at each full hour from the chain, and record those for
     hours without a price. Each token's feed or the TWAP of its pinned pools is read, in the order
     of reference.kind, or `source` alone; a quorum of operators must agree. Raises ConfigError for
@@ -346,25 +358,25 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
     return {"back_s": back_s, "prices": [_recorded(agent, one) for one in series]}
 
 
-def _recorded(agent: Agent, series: _FetchedPrices) -> Document:
+def _recorded(agent: Agent, series: _FetchedPrices) -> FetchedSeriesDocument:
     """Record fetched prices and return their document."""
     store, numeraire = agent.context.store, agent.portfolio.numeraire.address
     new = store.prices.record(numeraire, series.points, series.source) if series.points else 0
+    since_s, until_s = _span(series.points)
     return {
         "symbol": series.token.label,
         "source": series.source,
         "hours": len(series.points),
         "new": new,
-        **_span(series.points),
+        "from_s": since_s,
+        "until_s": until_s,
         "why": series.why,
     }
 
 
-def _span(points: Sequence[PricePoint]) -> dict[str, int | None]:
-    """First and last time of prices, for a document."""
-    if not points:
-        return {"from_s": None, "until_s": None}
-    return {"from_s": points[0].at_s, "until_s": points[-1].at_s}
+def _span(points: Sequence[PricePoint]) -> tuple[int | None, int | None]:
+    """Return the first and last time of prices."""
+    return (points[0].at_s, points[-1].at_s) if points else (None, None)
 
 
 def forget_prices(agent: Agent, source: str) -> ForgottenPricesDocument:
@@ -506,7 +518,11 @@ def weights(agent: Agent) -> WeightsDocument:
     recorded = store.prices.between(
         agent.portfolio.numeraire.address, since_s, now_s, settings.step_s
     )
-    facts = targets.allocator_inputs(replace(step, history=replace(step.history, prices=recorded)))
+    asked = replace(step, history=replace(step.history, prices=recorded, allocation=None))
+    answers = agent.context.signals.answers(signal_requests(asked, {}))
+    facts = targets.allocator_inputs(
+        replace(asked, history=replace(asked.history, signals=answers))
+    )
     last = store.allocations.newest()
     current = choose.valid_allocation(settings, assets, last)
     seen: Returns | None = None

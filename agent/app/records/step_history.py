@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agent import codec, wiring
 from agent.accounting.export import TokenNames, weights_bps
 from agent.accounting.export import format_utc as utc_of_sheets
+from agent.accounting.futures import futures_lines
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill, utc
@@ -20,6 +21,7 @@ from agent.app.documents.plans import LimitOrderDocument
 from agent.app.documents.records import (
     CorrectionDocument,
     CostsDocument,
+    FuturesLinesDocument,
     PastStepDocument,
     PastTransactionDocument,
 )
@@ -90,6 +92,15 @@ class StepCosts:
         if not found or self._names is None:
             return None
         return fill(CostsDocument, performance_costs(found), self._names)
+
+    def futures(self, intents: Iterable[Intent]) -> dict[str, FuturesLinesDocument]:
+        """Return the key `futures` with fees, funding and realised profit of final transactions;
+        nothing without futures.
+        """
+        found = futures_lines(self._store.ledger.entries_of(intent.id for intent in intents))
+        if found is None or self._names is None:
+            return {}
+        return {"futures": fill(FuturesLinesDocument, found, self._names)}
 
     def values(self, limit: int) -> list[ValuationDocument]:
         """Return the newest valuations, newest first: managed value, and weight of each token."""
@@ -256,6 +267,7 @@ def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
                     reason=line.reason or "",
                     transactions=_transactions(store.journal.intents(line.id)),
                     cost=costs.cost(store.journal.intents(line.id)),
+                    **costs.futures(store.journal.intents(line.id)),
                 )
                 for line in store.steps.newest(limit)
             ],
@@ -444,11 +456,12 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
         ]
         return words + _skipped_lines(plan, names)
     if plan.futures is not None:
-        count = "1 order" if len(plan.futures.orders) == 1 else f"{len(plan.futures.orders)} orders"
+        actions, what = plan.futures.actions, "order" if plan.futures.orders else "action"
+        count = f"1 {what}" if len(actions) == 1 else f"{len(actions)} {what}s"
         words = [f"The plan: {count} of futures, expected cost {cost} {numeraire.label}."]
         words += [
-            f"  {n}. {composer.order_note(step_input, order)}."
-            for n, order in enumerate(plan.futures.orders, 1)
+            f"  {n}. {composer.futures_note(step_input, action)}."
+            for n, action in enumerate(actions, 1)
         ]
         return words + _skipped_lines(plan, names)
     swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)

@@ -12,9 +12,10 @@ from agent import codec, wiring
 from agent.app.describe import PRIVATE, submission, submission_text
 from agent.app.documents import fill
 from agent.app.documents.plans import EndpointDocument
-from agent.app.documents.setup import CheckDocument
+from agent.app.documents.setup import FAIL, NOTE, OK, CheckDocument, CheckLine
 from agent.app.documents.status import least_total_now
 from agent.app.start.setup import EMPTY_CODE, NO_CODE
+from agent.app.start.venue_checks import venue_checks
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.quorum import common_height, height_disagreement, quorum_size
@@ -167,9 +168,6 @@ def _marked_if_lagging(probe: EndpointProbe) -> EndpointProbe:
 # --- Prices: pair and bounds of each feed, validity of TWAPs, the rollup's sequencer.
 
 
-CheckLine = tuple[str, str, str, str]
-"""(check, state, finding, remedy)."""
-OK, NOTE, FAIL = "ok", "warn", "fail"
 _DESCRIPTION_BYTES = 160
 _DOLLAR = "USD"
 _UNKNOWN = "?"
@@ -407,6 +405,8 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
             screened.finding.remedy,
         )
     for check in price_checks(context, step):
+        yield CheckResult(*check)
+    for check in venue_checks(context, step):
         yield CheckResult(*check)
     yield from _money(context, snapshot)
     for warning in minimum.warnings(context.portfolio):

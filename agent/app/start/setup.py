@@ -7,11 +7,11 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.app import config_versions
@@ -25,6 +25,12 @@ from agent.config import load
 from agent.config import template as starters
 from agent.config.build import fixed_contracts
 from agent.config.fields import parse_address, parse_variable
+from agent.config.futures_template import (
+    find_futures_profile,
+    futures_text,
+    futures_weights,
+    read_venue,
+)
 from agent.config.load import LoadedConfig, load_config, parse_config
 from agent.config.presets import PRESETS, Preset, TemplateAsset, read_token_list, refuse_look_alike
 from agent.config.schema import NATIVE, RpcTable
@@ -37,7 +43,12 @@ from agent.units import Token, parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import ContractDocument
-    from agent.app.documents.setup import InitDocument, TrustDocument
+    from agent.app.documents.setup import (
+        InitDocument,
+        TemplateDocument,
+        TemplatesDocument,
+        TrustDocument,
+    )
 
 # --- Dollar price of the numeraire: a new config's caps have the same value in any numeraire.
 
@@ -103,6 +114,31 @@ EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470
 """keccak256 of no code: EXTCODEHASH of an account that exists without code."""
 
 
+@dataclass(frozen=True, slots=True)
+class FuturesStart:
+    """Futures layer of a new config: a risk profile, the venue file, and target weights by symbol
+    (none: the proportions of the spot targets).
+    """
+
+    profile: str
+    venue: Path | None
+    targets: Sequence[tuple[str, str]] = ()
+
+    def text(self, numeraire: str, assets: Sequence[TemplateAsset]) -> str:
+        """Return the [futures] of the config. Raises ConfigError."""
+        profile = find_futures_profile(self.profile)
+        if self.venue is None:
+            raise ConfigError(
+                "--futures: the contracts of the venue are not known",
+                "give them by --futures-venue FILE; docs/futures.md shows its form",
+            )
+        venue = read_venue(self.venue)
+        spot = {asset.symbol: asset.target for asset in assets}
+        weights = futures_weights(venue, spot, dict(self.targets))
+        same = {symbol: symbol for symbol in weights if symbol in spot}
+        return futures_text(profile, venue, numeraire, weights, same)
+
+
 def initialise(  # noqa: PLR0913
     path: Path,
     network: str,
@@ -115,13 +151,15 @@ def initialise(  # noqa: PLR0913
     template: str | None = None,
     stable: str | None = None,
     price: str | None = None,
+    futures: FuturesStart | None = None,
 ) -> InitDocument:
     """Write a commented config.
 
     `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs. `price` is the
     dollar price of the numeraire, by default from its feed. A `template` replaces the targets;
-    `stable` is its share of stable tokens. Raises ConfigError if the file exists, a symbol is
-    unknown or ambiguous, or the shares do not sum to 100 %.
+    `stable` is its share of stable tokens. `futures` adds a futures layer, its margin in the
+    numeraire. Raises ConfigError if the file exists, a symbol is unknown or ambiguous, or the shares
+    do not sum to 100 %.
     """
     if network not in PRESETS:
         raise ConfigError(
@@ -148,13 +186,7 @@ def initialise(  # noqa: PLR0913
             f"--numeraire: {numeraire!r} is not a target",
             f"choose from {', '.join(symbols)}, or add it as a target",
         )
-    for variable, operator in rpc:
-        parse_variable(variable, "--rpc VARIABLE=OPERATOR")
-        if safe_label(operator, "") == "":
-            raise ConfigError(
-                "--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -",
-                "for example RPC_URL_1=alchemy",
-            )
+    _require_endpoint_names(rpc)
     load.load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
     dollars = usd_price(assets[symbols.index(numeraire)], price, rpc)
     text = render(
@@ -168,6 +200,8 @@ def initialise(  # noqa: PLR0913
     )
     if ready is not None:
         text = starters.apply_template(text, ready)
+    if futures is not None:
+        text += futures.text(numeraire, assets)
     parsed = parse_config(text, "the new config")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -204,6 +238,17 @@ def initialise(  # noqa: PLR0913
         ],
         "next": steps,
     }
+
+
+def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
+    """Raise ConfigError for a name that is no variable or no operator."""
+    for variable, operator in rpc:
+        parse_variable(variable, "--rpc VARIABLE=OPERATOR")
+        if safe_label(operator, "") == "":
+            raise ConfigError(
+                "--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -",
+                "for example RPC_URL_1=alchemy",
+            )
 
 
 def _ready(
@@ -286,7 +331,7 @@ def list_contracts(
     trusted, backing = context.store.trust.implementations(), []
     for proxy in snapshot.implementations:
         code_hash = hashes.get(proxy.address, NO_CODE)
-        what = f"implementation of {context.portfolio.token(proxy.token).label}"
+        what = f"implementation of {names[proxy.token].removeprefix('token ')}"
         if code_hash in (NO_CODE, EMPTY_CODE):
             measured = f"{what} at {proxy.address}: no code, or it cannot be read"
             empty.append(Verdict("code", measured, "a contract", False))
@@ -433,12 +478,10 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
 # --- Templates of `init --template` as documents.
 
 
-NO_FUTURES = (
-    "templates configure no futures: this bound is written as a comment and nothing reads it"
-)
+FUTURES_BOUND = "limits.futures_notional: largest notional of [futures] per spot value"
 
 
-def templates(network: str = "ethereum") -> dict[str, Any]:
+def templates(network: str = "ethereum") -> TemplatesDocument:
     """Every portfolio template with its tokens on that network. Raises ConfigError for a network
     without a preset.
     """
@@ -448,7 +491,7 @@ def templates(network: str = "ethereum") -> dict[str, Any]:
         )
     preset = PRESETS[network]
     addresses = {token.symbol: token.address for token in preset.tokens}
-    found: list[dict[str, Any]] = []
+    found: list[TemplateDocument] = []
     for one in starters.PORTFOLIO_TEMPLATES.values():
         tokens = starters.template_targets(one, preset)
         found.append(
@@ -474,5 +517,5 @@ def templates(network: str = "ethereum") -> dict[str, Any]:
         "network": network,
         "chain_id": preset.chain_id,
         "templates": found,
-        "futures": NO_FUTURES,
+        "futures": FUTURES_BOUND,
     }

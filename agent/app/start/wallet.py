@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eth_account import Account
 
@@ -18,7 +18,9 @@ from agent.errors import ConfigError, ErrorCode
 from agent.signing import keys, keystore
 from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from agent.app.documents.setup import KeyAddressDocument, NewKeyDocument, NewPasswordDocument
+
 Ask = Callable[[str], str]
 """Prompt that returns the hidden input."""
 LONGEST_INPUT = 4096
@@ -45,7 +47,7 @@ class Password:
 
 def create_wallet(
     file: Path | None, keyring: str | None, password: Password, ask: Ask | None
-) -> Document:
+) -> NewKeyDocument:
     """Create a random key in an encrypted keystore file, in the keyring, or both; the key itself is
     never shown. Raises ConfigError.
     """
@@ -57,7 +59,7 @@ def create_wallet(
 
 def import_wallet(
     file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0
-) -> Document:
+) -> NewKeyDocument:
     """Import a private key (64 hex digits), or account `index` of a recovery phrase: typed without
     echo, or read from standard input if there is no terminal. Stored as by `create_wallet`.
     """
@@ -76,7 +78,9 @@ def import_wallet(
     return _keep(found, file, entry, secret)
 
 
-def change_password(file: Path, old: Password, new: Password, ask: Ask | None) -> Document:
+def change_password(
+    file: Path, old: Password, new: Password, ask: Ask | None
+) -> NewPasswordDocument:
     """Encrypt a keystore file with another password. Raises ConfigError; the file is then
     unchanged.
     """
@@ -96,7 +100,7 @@ def wallet_address(
     password: Password,
     ask: Ask | None,
     verify: bool,
-) -> Document:
+) -> KeyAddressDocument:
     """Return the key's address, as stated by the file or the config; with `verify`, or from a
     keyring, computed from the key itself.
     """
@@ -124,7 +128,7 @@ def wallet_address(
     return {"address": found.address, "keystore": str(path), "verified": True}
 
 
-def _of_config(config: Path, ask: Ask | None, verify: bool) -> Document:
+def _of_config(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
     loaded = load_config(config)
     wanted, chain = loaded.config.wallet.address, loaded.config.chain
     if verify:
@@ -186,7 +190,7 @@ def _places(file: Path | None, keyring: str | None, password: Password) -> tuple
 
 def _keep(
     key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, password: Secret | None
-) -> Document:
+) -> NewKeyDocument:
     warnings = []
     if file is not None and password is not None:
         keystore.write_keystore(file, key, password)

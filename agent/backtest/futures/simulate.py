@@ -54,14 +54,17 @@ class FuturesSettings:
 @dataclass(frozen=True, slots=True)
 class BookResult:
     """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
-    its gross notional by account value (infinite for positions without value), both after the fills
-    of each bar.
+    its gross notional by account value, `utilisation` the share of the account value that is not
+    free (both infinite for positions without value), `funding` what was paid so far, in whole coins;
+    all after the fills of each bar.
     """
 
     final_raw: int
     profit: BookProfit
     equity: Floats
     leverage: Floats
+    utilisation: Floats
+    funding: Floats
     deposited_raw: int
     sizes: tuple[tuple[str, int], ...]
     fills: tuple[FuturesFill, ...]
@@ -103,30 +106,46 @@ class _Trader:
 
     def __init__(self, book: FuturesBook, settings: FuturesSettings, *, is_agent: bool) -> None:
         self.book, self._settings, self._is_agent = book, settings, is_agent
+        self._policy = settings.policy
         self._plan: FuturesPlan | None = None
         self._due_bar = 0
         self.refused: Counter[str] = Counter()
 
-    def fill_due(self, bar: int, time_s: int) -> None:
-        """Fill the orders of the plan that is due."""
+    def fill_due(self, bar: int, time_s: int, spot_value: Fraction) -> None:
+        """Fill the orders of the plan that is due. An emergency closes half; as the live step does
+        after each order, the account is then judged again.
+        """
         if self._plan is None or bar < self._due_bar:
             return
         plan, self._plan = self._plan, None
-        if plan.top_up_raw:
-            self.book.deposit(plan.top_up_raw)
-        for order in plan.orders:
-            self.book.fill(order, bar, time_s, plan.trigger)
+        while plan.orders or plan.top_up_raw:
+            done = len(self.book.fills)
+            if plan.top_up_raw:
+                self.book.deposit(plan.top_up_raw)
+            for order in plan.orders:
+                self.book.fill(order, bar, time_s, plan.trigger)
+            if not plan.is_emergency or self._settings.latency_bars:
+                return
+            if len(self.book.fills) == done:
+                return
+            plan = self._planned(time_s, spot_value)
+            if not plan.is_reducing:
+                return
 
-    def plan(self, bar: int, time_s: int, spot_value: Fraction) -> None:
-        """Plan like the live step, unless orders are pending."""
+    def plan(self, bar: int, time_s: int, spot_value: Fraction, policy: FuturesPolicy) -> None:
+        """Plan towards the targets of `policy` like the live step, unless orders are pending."""
+        self._policy = policy
         if self._plan is not None or not (self._is_agent or not self.book.fills):
             return
-        account = self.book.account
-        available = self.book.reserve_raw // account.settlement_raw if self._is_agent else 0
-        plan = plan_futures(account, self._settings.policy, spot_value, time_s, available)
+        plan = self._planned(time_s, spot_value)
         self.refused.update(plan.refused)
         if plan.orders or plan.top_up_raw:
             self._plan, self._due_bar = plan, bar + 1 + self._settings.latency_bars
+
+    def _planned(self, time_s: int, spot_value: Fraction) -> FuturesPlan:
+        account = self.book.account
+        available = self.book.reserve_raw // account.settlement_raw if self._is_agent else 0
+        return plan_futures(account, self._policy, spot_value, time_s, available)
 
 
 def simulate_futures(
@@ -134,18 +153,19 @@ def simulate_futures(
     settings: FuturesSettings,
     spot_values: Sequence[Fraction] = (),
     progress: Progress | None = None,
+    policies: Sequence[FuturesPolicy] = (),
 ) -> FuturesResult:
     """Simulate both books. `spot_values` are those of the spot portfolio by bar, in quote base
-    units; none: zero.
+    units; none: zero. `policies` are the targets in effect by bar; none: those of the settings.
     """
     traders = [
         _Trader(_opened(path, settings), settings, is_agent=is_agent) for is_agent in (True, False)
     ]
-    paths = [(np.empty(path.bars), np.empty(path.bars)) for _ in traders]
+    paths = [np.empty((4, path.bars)) for _ in traders]
     for bar, time_s in enumerate(path.times_s):
         markets = markets_at(path, settings, bar)
         spot_value = spot_values[bar] if spot_values else Fraction(0)
-        for trader, (equity, leverage) in zip(traders, paths, strict=True):
+        for trader, figures in zip(traders, paths, strict=True):
             book = trader.book
             book.mark(markets)
             for payment in path.payments[bar]:
@@ -153,16 +173,12 @@ def simulate_futures(
                 book.pay_funding(path.symbols[payment.column], payment.rate, price)
             if bar not in path.paused:
                 book.liquidate(bar, time_s)
-            trader.fill_due(bar, time_s)
-            equity[bar] = book.value_raw / QUOTE.unit
-            leverage[bar] = _leverage(book.account)
-            trader.plan(bar, time_s, spot_value)
+            trader.fill_due(bar, time_s, spot_value)
+            figures[:, bar] = _figures(book)
+            trader.plan(bar, time_s, spot_value, policies[bar] if policies else settings.policy)
         if progress is not None:
             progress(bar + 1, path.bars)
-    agent, held = (
-        _result(trader, equity, leverage)
-        for trader, (equity, leverage) in zip(traders, paths, strict=True)
-    )
+    agent, held = (_result(trader, figures) for trader, figures in zip(traders, paths, strict=True))
     return FuturesResult(
         path.symbols,
         path.times_s,
@@ -170,7 +186,7 @@ def simulate_futures(
         agent,
         held,
         settings,
-        settings_digest(settings),
+        settings_digest(settings, policies),
         path_digest(path),
     )
 
@@ -198,12 +214,13 @@ def markets_at(path: FuturesPath, settings: FuturesSettings, bar: int) -> tuple[
     )
 
 
-def settings_digest(settings: FuturesSettings) -> str:
-    """SHA-256 of the settings, without the seed."""
+def settings_digest(settings: FuturesSettings, policies: Sequence[FuturesPolicy] = ()) -> str:
+    """SHA-256 of the settings and of the targets by bar, without the seed."""
     parts = (
         codec.dumps(settings.policy),
         codec.dumps(settings.venue),
         f"{settings.collateral_raw} {settings.reserve_raw} {settings.latency_bars}",
+        *map(codec.dumps, policies),
     )
     return sha256("\n".join(parts).encode()).hexdigest()
 
@@ -225,18 +242,28 @@ def _opened(path: FuturesPath, settings: FuturesSettings) -> FuturesBook:
     return FuturesBook(account, settings.reserve_raw, settings.venue)
 
 
-def _leverage(account: MarginAccount) -> float:
-    found = margin.leverage(account)
-    return float("inf") if found is None else float(found)
+def _figures(book: FuturesBook) -> tuple[float, float, float, float]:
+    """Return equity, leverage, utilisation and funding paid, as in BookResult."""
+    ratios = [margin.leverage(book.account), margin.utilisation(book.account)]
+    leverage, used = (float("inf") if one is None else float(one) for one in ratios)
+    return (
+        book.value_raw / QUOTE.unit,
+        leverage,
+        used,
+        book.profit.funding_raw / QUOTE.unit,
+    )
 
 
-def _result(trader: _Trader, equity: Floats, leverage: Floats) -> BookResult:
+def _result(trader: _Trader, figures: Floats) -> BookResult:
     book = trader.book
+    equity, leverage, utilisation, funding = figures
     return BookResult(
         book.value_raw,
         book.profit,
         equity,
         leverage,
+        utilisation,
+        funding,
         book.deposited_raw,
         tuple((held.market, held.size_raw) for held in book.account.positions),
         tuple(book.fills),

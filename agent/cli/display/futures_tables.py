@@ -99,24 +99,66 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
     if plan["top_up_raw"] != "0":
         console.print(cell(f"Deposit of collateral: {money(plan['top_up'])} {unit}"))
     if plan["orders"]:
-        made = table(
-            "Orders that the agent would plan now; none is sent",
-            ("market", "side", "kind"),
-            ("size", "bound", "bound price"),
-            order=("market", "side", "size", "bound", "bound price", "kind"),
-        )
-        for item in plan["orders"]:
-            made.add_row(
-                cell(item["symbol"]),
-                item["side"],
-                amount(item["size"]),
-                money(item["bound"]),
-                brief(item["bound_price"]),
-                "reduce only" if item["reduce_only"] else "",
-            )
-        console.print(made)
+        console.print(orders(plan, "Orders that the agent would plan now; none is sent"))
     for why in plan["refused"]:
         console.print(cell(f"Not ordered: {why}", "yellow"))
+
+
+def orders(plan: Document, title: str) -> FigureTable:
+    """Table of the orders of a plan."""
+    made = table(
+        title,
+        ("market", "side", "kind"),
+        ("size", "bound", "bound price"),
+        order=("market", "side", "size", "bound", "bound price", "kind"),
+    )
+    for item in plan["orders"]:
+        made.add_row(
+            cell(item["symbol"]),
+            item["side"],
+            amount(item["size"]),
+            money(item["bound"]),
+            brief(item["bound_price"]),
+            "reduce only" if item["reduce_only"] else "",
+        )
+    return made
+
+
+SALE_OR_HEDGE = (
+    ("fees and gas", "sale_fees", "hedge_fees"),
+    ("impact", "sale_impact", ""),
+    ("tax", "sale_tax", ""),
+    ("expected funding", "", "hedge_funding"),
+    ("capital for margin", "", "hedge_capital"),
+    ("total", "sale_cost", "hedge_cost"),
+)
+
+
+def comparison(item: Document, unit: str) -> FigureTable:
+    """Table of the costs of a sale and a short of the same value."""
+    made = table(
+        f"{item['symbol']}: sale or short of {money(item['hedged'])} {unit} over {item['days']} days",
+        ("cost",),
+        ("sale", "short"),
+    )
+    for name, sale, short in SALE_OR_HEDGE:
+        made.add_row(
+            name,
+            amount(item[sale], 2) if sale else "",
+            amount(item[short], 2) if short else "",
+            style="bold" if name == "total" else "",
+        )
+    made.note = f"{money(item['margin'])} {unit} of margin tied up; choice: {item['choice']}"
+    if item["reason"]:
+        made.note += f", {item['reason']}"
+    return made
+
+
+def show_comparisons(console: Console, document: Document) -> None:
+    """Print the comparisons of sales and hedges of a plan."""
+    for item in document.get("comparisons", ()):
+        if item["hedged"] != "0":
+            console.print(comparison(item, document["numeraire"]))
 
 
 def show_funding(console: Console, document: Document) -> None:
@@ -125,7 +167,7 @@ def show_funding(console: Console, document: Document) -> None:
     made = table(
         f"Funding at block {document['block']}, in {unit}; positive: the account pays",
         ("market",),
-        ("daily rate", "notional", "pending", "a day", f"{days} days"),
+        ("daily rate", "notional", "pending", "today", "a day", f"{days} days"),
     )
     for item in document["markets"]:
         made.add_row(
@@ -133,13 +175,32 @@ def show_funding(console: Console, document: Document) -> None:
             percent(item["daily_rate"], "+", 4),
             money(item["notional"]),
             money(item["pending"]),
+            money(item["today"]),
             money(item["daily"]),
             money(item["expected"]),
         )
     made.add_row(
-        "total", "", "", *(money(document[key]) for key in ("pending", "daily", "expected"))
+        "total",
+        "",
+        "",
+        *(money(document[key]) for key in ("pending", "today", "daily", "expected")),
     )
     console.print(made)
+    if document["recorded"]:
+        past = table(
+            f"Recorded by day (UTC), in {document['numeraire']}; positive: the account paid",
+            ("day", "market"),
+            ("paid", "mean daily rate", "readings"),
+        )
+        for item in document["recorded"]:
+            past.add_row(
+                item["day"],
+                cell(item["symbol"]),
+                money(item["paid"]),
+                percent(item["daily_rate"], "+", 4),
+                str(item["readings"]),
+            )
+        console.print(past)
 
 
 def show_summary(console: Console, document: Document) -> None:
@@ -151,11 +212,19 @@ def show_summary(console: Console, document: Document) -> None:
     text = (
         f"Futures: leverage {multiple(found['leverage'])} of at most"
         f" {multiple(found['max_leverage'])}, gross notional {money(found['gross'])}"
-        f" {found['unit']}, account value {money(found['value'])} {found['unit']}"
+        f" {found['unit']}, account value {money(found['value'])} {found['unit']}, utilisation"
+        f" {share(found['utilisation'])} of at most {share(found['max_utilisation'])}"
     )
+    if (near := found["liquidation"]) is not None:
+        text += (
+            f"; nearest liquidation: {near['symbol']} at {brief(near['price'])},"
+            f" {percent(near['distance'], '+')} away"
+        )
     if found["broken"]:
         text += f"; broken: {', '.join(found['broken'])} (trimtab margin)"
     console.print(cell(text, "bold red" if found["broken"] else ""))
+    if found["actions"]:
+        console.print(cell(f"It would {', '.join(found['actions'])} (trimtab margin)", "yellow"))
     shown = [
         f"{one['symbol']} {money(one['net'])} (spot {money(one['spot'])}, futures"
         f" {money(one['futures'])})"
@@ -163,6 +232,11 @@ def show_summary(console: Console, document: Document) -> None:
     ]
     if shown:
         console.print(cell(f"Net exposure in {document['numeraire']}: {'; '.join(shown)}"))
+
+
+def share(text: str | None) -> str:
+    """0.05 -> 5.00 %; none without a value."""
+    return NONE if text is None else percent(text)
 
 
 def multiple(text: str | None) -> str:

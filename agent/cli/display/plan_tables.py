@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from agent.cli.display.futures_tables import show_summary
+from agent.cli.display.futures_tables import show_comparisons, show_summary
 from agent.cli.display.output import Document, cell, say
 from agent.cli.display.tables import (
     FigureTable,
@@ -57,12 +57,15 @@ def show_plan(
                 "The agent plans again after each action and sends the next, within the same limits."
             )
         )
+    show_comparisons(console, document)
     if verbose:
         _details(console, document)
     else:
         _summary(console, document, more)
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
+    for action in document.get("futures_actions", ()):
+        console.print(cell(f"To send: {action}"))
     if "futures" in document:
         show_summary(console, document)
     if refused:
@@ -189,7 +192,9 @@ def costs(document: Document) -> FigureTable:
     """Table of the plan's cost, in the numeraire."""
     made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
     made.show_header = False
-    for name in ("fees", "impact", "skew", "gas", "approvals", "total"):
+    for name in ("fees", "impact", "skew", "gas", "approvals", "funding", "total"):
+        if name not in document["cost"]:
+            continue
         made.add_row(
             name, amount(document["cost"][name], 4), style="bold" if name == "total" else ""
         )

@@ -232,7 +232,11 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
     full_bps = max(
         (max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0
     )
-    figures = ("amount", "price", "value", "weight", "target", "band")
+    figures = ["amount", "price", "value", "weight", "target", "band"]
+    exposures = document.get("futures", {}).get("exposures", ())
+    nets = {one["symbol"]: money(one["net"]) for one in exposures}
+    if nets:
+        figures.insert(4, "net exposure")
     made = table(
         f"{title} at block {document['block']}: {total}",
         ("token", ""),
@@ -240,6 +244,7 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
         order=("token", *figures, ""),
     )
     for item in document["holdings"]:
+        net = (nets.get(item["symbol"], ""),) if nets else ()
         low, high = item["band_bps"]
         outside = not low <= item["weight_bps"] <= high
         made.add_row(
@@ -248,6 +253,7 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
             amount(item["price"], 4),
             money(item["value"]),
             cell(bps(item["weight_bps"]), "bold red" if outside else ""),
+            *net,
             bps(item["target_bps"]),
             "none" if (low, high) == (0, 10_000) else f"{low / 100:g}-{high / 100:g}",
             Bar(item["weight_bps"], item["target_bps"], full_bps, outside),
@@ -271,6 +277,15 @@ def show_status(console: Console, document: Document) -> None:
                     " (trimtab lp)"
                 )
             )
+    in_margin = [
+        f"{coins(item['margin_raw'], item['decimals'])} {item['symbol']}"
+        for item in document["holdings"]
+        if "margin_raw" in item
+    ]
+    if in_margin:
+        console.print(
+            cell(f"Values and weights include margin: {', '.join(in_margin)} (trimtab margin)")
+        )
     console.print(cell(native(document["native"])))
     console.print(cell(format_trigger(document["trigger"])))
     if (least := document["least_total"]) is not None:

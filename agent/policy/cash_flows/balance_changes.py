@@ -20,6 +20,7 @@ from agent.model import (
 )
 from agent.policy import conditional_orders, exits, native_coin
 from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.futures.exposure import margin_value
 from agent.policy.liquidity import valuation
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, format_time, value_text
@@ -298,7 +299,7 @@ def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
     )
     free = sum((held[token] * prices[token] for token in known), Fraction(0))
     try:
-        return free + valuation.total_value(step, prices)
+        return free + margin_value(step, prices) + valuation.total_value(step, prices)
     except Refused:
         return free
 

@@ -23,6 +23,7 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.futures.exposure import margin_fault
 from agent.reference import reference_prices
 from agent.units import (
     BPS,
@@ -290,8 +291,14 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     else is sold.
 
     Only the part of a deposited asset above its own target is sold, and only that part bears the
-    cost of the swaps. If the shortfalls are smaller, the remainder stays.
+    cost of the swaps. If the shortfalls are smaller, the remainder stays. Raises Refused while the
+    margin account, and so the total, is unknown.
     """
+    if fault := margin_fault(step):
+        raise Refused(
+            f"the margin account's value is not known: {fault}",
+            remedy="see trimtab margin; invest once it is known",
+        )
     drifts = _drifts(step)
     whole = investable_total(drifts)
     missing = {one.token: Fraction(one.target_bps, BPS) * whole - one.value for one in drifts}

@@ -8,9 +8,26 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from agent.model import AdjustFutures, AssetDrift, StepInput
+from agent.model.futures import FuturesPlan
 from agent.policy import failures
-from agent.policy.futures.targets import REDUCING, emergency_orders, triggered, unknown_prices
-from agent.units import Value, format_time
+from agent.policy.futures.exposure import margin_fault, spot_value
+from agent.policy.futures.targets import (
+    DRIFT_REASONS,
+    REDUCING,
+    FuturesTrigger,
+    emergency_orders,
+    fired_triggers,
+    funding_waits,
+    triggered,
+    unfinished_orders,
+    unknown_prices,
+)
+from agent.units import BPS, Value, floor_int, format_time
+
+DEMAND = "futures.ask demands a confirmation: trimtab rebalance --send"
+"""Remedy of a trigger in futures.ask."""
+ORDER_GAS = 1_100_000
+"""Gas of an order: up to 1.08 million were measured on the real contracts."""
 
 
 def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
@@ -18,39 +35,108 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     and limit is kept, and while account or prices are unknown (`futures_note` says so).
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or futures_fault(step):
+    if account is None or policy is None or step.futures_held or futures_fault(step):
         return None
     if emergency_orders(account, policy):
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
+    if unfinished_orders(account, step.reduction_goals):
+        return AdjustFutures("futures: a reduction is under way", is_reducing=True)
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
     if not fired:
         return None
     if fired[0] in REDUCING:
         return AdjustFutures(f"futures: {fired[0].value} is above its limit", is_reducing=True)
-    return AdjustFutures("futures: a weight of the notional has left its band", is_reducing=False)
+    return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
+
+
+def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int], ...]:
+    """Return the size at which each position of a limit's reduction ends; empty for other plans.
+
+    Orders are sent one by one, each planned anew: after the first the limit may hold again, and the
+    others must be cut by the same share all the same.
+    """
+    account = step.snapshot.futures
+    if account is None or plan.trigger not in {trigger.value for trigger in REDUCING}:
+        return ()
+    return tuple(
+        (order.market, account.size_raw(order.market) + order.size_raw) for order in plan.orders
+    )
 
 
 def futures_fault(step: StepInput) -> str:
     """Return why no order of the futures layer is possible at this block; empty if one is."""
-    if step.futures is None:
-        return ""
-    if step.snapshot.futures is None:
-        return step.snapshot.futures_unknown or "the margin account was not read"
+    if step.futures is None or step.snapshot.futures is None:
+        return margin_fault(step)
     return unknown_prices(step.snapshot.futures, step.futures, step.snapshot.head.timestamp_s)
 
 
-def futures_note(step: StepInput) -> str:
-    """Return the note on a futures layer that cannot act; empty if it can, or without one."""
-    fault = futures_fault(step)
-    return fault and f"futures: no order, {fault}"
+def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
+    """Return the notes on a futures layer that cannot act or waits for a person, on positions that
+    funding keeps small, and on a delegate's key; empty without any, or without futures.
+    """
+    notes = []
+    reasons = [
+        DRIFT_REASONS.get(trigger, f"{trigger.value} is above its limit")
+        for trigger in waiting_triggers(step, drifts)
+    ]
+    if fault := futures_fault(step):
+        notes.append(f"futures: no order, {fault}")
+    else:
+        if reasons:
+            notes.append(f"futures: {', '.join(reasons)}; {DEMAND}")
+        if step.futures_held:
+            notes.append(step.futures_held)
+        if step.futures is not None and step.snapshot.futures is not None:
+            waits = funding_waits(step.snapshot.futures, step.futures)
+            notes += [f"futures: {why}" for why in waits]
+    if step.futures is not None and trades_for_another(step):
+        notes.append(
+            f"futures: this key is a delegate of {step.futures.account}; it trades and neither"
+            " deposits nor withdraws margin"
+        )
+    return "; ".join(notes)
+
+
+def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
+    """Return the triggers that fire and wait for a person; none while prices are unknown."""
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or not policy.ask or not drifts or futures_fault(step):
+        return ()
+    fired = fired_triggers(account, policy, spot_value_in_quote(step, drifts))
+    return tuple(trigger for trigger in fired if trigger.value in policy.ask)
 
 
 def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
     """Return the spot portfolio's value in base units of the futures quote. The numeraire counts as
     one quote coin, as both are dollars.
     """
-    value = sum((drift.value for drift in drifts), Fraction(0))
-    return value * quote_per_numeraire(step)
+    return spot_value(drifts) * quote_per_numeraire(step)
+
+
+def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
+    """Return the collateral that this step may deposit, in its own base units: what the wallet can
+    spend of it, within futures.limits.max_top_up_per_day. Zero for a delegate's key, after failed
+    deposits, and while the last 24 h are unknown.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or trades_for_another(step) or step.history.unknown:
+        return 0
+    held = sum(drift.investable_raw for drift in drifts if drift.token == policy.collateral)
+    if backing_off(step, failures.MARGIN):
+        return 0
+    if (most_bps := policy.limits.top_up_per_day_bps) is None:
+        return held
+    most = spot_value_in_quote(step, drifts) * most_bps / BPS
+    left = most - step.history.topped_up_24h * quote_per_numeraire(step)
+    return max(0, min(held, floor_int(left / account.settlement_raw)))
+
+
+def trades_for_another(step: StepInput) -> bool:
+    """True if the wallet is a delegate: it trades for another account, and can neither deposit nor
+    withdraw its margin.
+    """
+    policy = step.futures
+    return policy is not None and policy.account not in ("", step.snapshot.owner)
 
 
 def quote_per_numeraire(step: StepInput) -> Fraction:
@@ -60,10 +146,13 @@ def quote_per_numeraire(step: StepInput) -> Fraction:
     return Fraction(10**decimals, 10**step.portfolio.numeraire.decimals)
 
 
-def backing_off(step: StepInput, market: str) -> str:
-    """Return why a market waits after failed reductions; empty if it does not."""
+def backing_off(step: StepInput, market: str, longest_s: int = failures.LONGEST_WAIT_S) -> str:
+    """Return why a market waits after failed reductions, for `longest_s` at most; empty if it does
+    not.
+    """
     failed = failures.exit_failures(step.history, market)
-    again_s = failures.retry_at_s(failed)
-    if failures.retry_wait_s(failed) == 0 or step.snapshot.head.timestamp_s >= again_s:
+    wait_s = min(failures.retry_wait_s(failed), longest_s)
+    again_s = failed.at_s + wait_s
+    if wait_s == 0 or step.snapshot.head.timestamp_s >= again_s:
         return ""
     return f"its orders failed or were refused; tried again at {format_time(again_s)}"

@@ -1,22 +1,79 @@
-"""Spot and futures on one scale: the spot portfolio's value in the quote, and the value that follows
-each asset's price.
+"""Spot and futures on one scale: the margin account as a holding, the spot portfolio's value in the
+quote, and the exposure to each asset's price.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.model import AssetDrift
-from agent.model.futures import FuturesPolicy, MarginAccount
-from agent.units import Value
+from agent.model import AssetDrift, StepInput
+from agent.model.futures import FuturesPolicy, MarginAccount, MarginMark
+from agent.units import Price, Value
+
+
+def margin_holdings(step: StepInput) -> dict[str, int]:
+    """Return the margin account's value in base units of its collateral, by token. It counts in the
+    total and in the collateral's weight, and no swap can spend it.
+
+    Empty without futures, while the account is unknown, and if the collateral is not an asset or in
+    quarantine, as its wallet balance is then not counted either.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        return {}
+    assets = {asset.token.address for asset in step.portfolio.assets}
+    if policy.collateral not in assets - {one.token for one in step.quarantine}:
+        return {}
+    return {policy.collateral: margin.settled_units(account)}
+
+
+def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
+    """Return the margin account's value in numeraire base units; zero without a price."""
+    return sum(
+        (raw * prices.get(token, Fraction(0)) for token, raw in margin_holdings(step).items()),
+        Fraction(0),
+    )
+
+
+def margin_fault(step: StepInput) -> str:
+    """Return why the margin account's value is not known; empty if it is, or without futures."""
+    if step.futures is None or step.snapshot.futures is not None:
+        return ""
+    return step.snapshot.futures_unknown or "the margin account was not read"
+
+
+def margin_mark(step: StepInput) -> MarginMark | None:
+    """Return the margin account's mark for the NAV per share; None if it is not counted."""
+    account = step.snapshot.futures
+    if account is None or not margin_holdings(step):
+        return None
+    open_raw = margin.unrealised_raw(account) - margin.funding_pending_raw(account)
+    return MarginMark(account.collateral_raw, account.realised_raw, open_raw)
+
+
+def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
+    """Return the margin account's result since the NAV record, numeraire base units; zero if either
+    has no margin mark.
+    """
+    kept, mark = step.history.unit_value, margin_mark(step)
+    account, policy = step.snapshot.futures, step.futures
+    if kept is None or kept.margin is None or mark is None or account is None or policy is None:
+        return Fraction(0)
+    price = prices.get(policy.collateral, Fraction(0))
+    return mark.result_raw(kept.margin) * price / account.settlement_raw
+
+
+def spot_value(drifts: Sequence[AssetDrift]) -> Value:
+    """Return the value of the spot portfolio: the total without the margin account."""
+    return sum((drift.value - drift.margin_raw * drift.price for drift in drifts), Fraction(0))
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Value that follows one price, in numeraire base units: `spot` held, `futures` negative for a
+    """Exposure to one price, in numeraire base units: `spot` held, `futures` negative for a
     short. `token` is empty for a market without a spot asset, which `symbol` then names.
     """
 
@@ -46,14 +103,14 @@ def spot_value_raw(
 ) -> Fraction | None:
     """Return the spot portfolio's value in quote base units; None if the collateral has no price."""
     rate = quote_rate(account, policy, drifts)
-    return None if rate is None else rate * sum((drift.value for drift in drifts), Fraction(0))
+    return None if rate is None else rate * spot_value(drifts)
 
 
 def exposures(
     account: MarginAccount, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
 ) -> tuple[Exposure, ...]:
     """Return the exposure of each asset, then of each held market without one; empty if the
-    collateral has no price. Collateral in the margin account is not part of it.
+    collateral has no price. The margin account's value is part of the collateral's.
     """
     rate = quote_rate(account, policy, drifts)
     if rate is None:

@@ -1,94 +1,79 @@
-"""A hedge instead of a sale: part of an overweight asset's excess is shorted.
+"""Costs of a hedge in place of a sale: part of an overweight is shorted.
 
 A hedge keeps the holding and its tax lots and removes the price risk. It costs the taker fee twice,
-and funding while it is open.
+funding while it is open, and the margin that it ties up.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import replace
 from fractions import Fraction
 
-from agent.model.futures import PerpMarket
-from agent.units import BPS, value_text
+from agent.margin import account as margin
+from agent.model.futures import FuturesPolicy, HedgeComparison, PerpMarket
+from agent.policy.futures.funding import DAY_S, expected_funding
+from agent.units import BPS, Value, value_text
 
-DAY_S = 86_400
-
-
-class ReductionChoice(Enum):
-    """How an overweight is reduced."""
-
-    SELL = "sell"
-    HEDGE = "hedge"
+YEAR_S = 365 * DAY_S
 
 
-@dataclass(frozen=True, slots=True)
-class HedgePlan:
-    """An excess split into a sale and a short, and what each way costs; values in numeraire base
-    units.
+def choose(
+    comparison: HedgeComparison, min_saving: Value, *, counts_income: bool
+) -> HedgeComparison:
+    """Return the comparison with its choice: the short, if it is cheaper by more than `min_saving`.
 
-    `net_exposure` is the part of the asset's value that still follows its price. Costs are of the hedged
-    part alone: selling it (trade cost and tax now), or shorting it (fees now and at the end, and
-    expected funding over the horizon; negative: shorts are paid).
+    Without `counts_income` funding that the short would receive does not count: a mark that is
+    pushed above its index for a moment must not open a hedge (T12).
     """
-
-    excess: Fraction
-    sold: Fraction
-    hedged: Fraction
-    net_exposure: Fraction
-    cost_of_sale: Fraction
-    cost_of_hedge: Fraction
-    choice: ReductionChoice
+    if not comparison.hedged:
+        return comparison
+    counted = comparison
+    if not counts_income:
+        counted = replace(comparison, hedge_funding=max(Fraction(0), comparison.hedge_funding))
+    return replace(comparison, is_hedged=counted.hedge_cost + min_saving < comparison.sale_cost)
 
 
-def plan_hedge(
-    value: Fraction,
-    target: Fraction,
-    share_bps: int,
-    market: PerpMarket,
-    *,
-    horizon_s: int,
-    sale_cost_bps: int,
-    tax: Fraction,
-) -> HedgePlan:
-    """Split an excess and choose the cheaper way for the share that may be hedged.
-
-    `tax` is what selling that share now would owe. Equal costs sell: a sale ends the risk.
+def short_costs(
+    market: PerpMarket, hedged: Value, horizon_s: int, initial_share: Fraction, yearly_bps: int
+) -> tuple[Value, Value, Value, Value]:
+    """Return fees of opening and closing, expected funding, margin tied up, and its cost of capital
+    over the horizon, of a short of this value.
     """
-    excess = max(Fraction(0), value - target)
-    hedged = excess * share_bps / BPS
-    sale = hedged * sale_cost_bps / BPS + tax
-    fees = 2 * hedged * market.fee_ppm / 1_000_000
-    funding = -hedged * market.funding_daily * horizon_s / DAY_S
-    hedge = fees + funding
-    choice = ReductionChoice.HEDGE if hedged and hedge < sale else ReductionChoice.SELL
-    if choice is ReductionChoice.SELL:
-        hedged = Fraction(0)
-    return HedgePlan(excess, excess - hedged, hedged, value - excess, sale, hedge, choice)
-
-
-def compare_costs(plan: HedgePlan, symbol: str, horizon_s: int, decimals: int) -> str:
-    """Return the sentence with both costs and the choice; values have `decimals`."""
-    days = f"{horizon_s / DAY_S:g} days"
-    sale, hedge = (
-        value_text(cost, decimals, 2) for cost in (plan.cost_of_sale, plan.cost_of_hedge)
-    )
-    chosen = "shorted" if plan.choice is ReductionChoice.HEDGE else "sold"
+    tied = hedged * initial_share
     return (
-        f"{symbol}: a sale costs {sale} in trade and tax, a short {hedge} in fees and funding over"
-        f" {days}: it is {chosen}"
+        2 * hedged * market.fee_ppm / margin.PPM,
+        expected_funding(market, -hedged, horizon_s),
+        tied,
+        tied * yearly_bps / BPS * horizon_s / YEAR_S,
     )
 
 
-def unwind_reason(
-    excess: Fraction, hedged: Fraction, funding_paid: Fraction, cost_of_sale: Fraction
-) -> str:
-    """Return why an open hedge is closed: the excess is gone, or funding has cost more than a sale
-    would have; empty while it stays open.
+def margin_share(market: PerpMarket, policy: FuturesPolicy) -> Fraction:
+    """Return the margin per notional that a short ties up: the larger of the initial
+    margin and the inverse of `max_leverage`.
     """
-    if hedged and excess <= 0:
-        return "the weight is back at its target"
-    if funding_paid > cost_of_sale:
-        return "funding has cost more than a sale would have"
-    return ""
+    initial = Fraction(max((tier.initial_ppm for tier in market.tiers), default=0), margin.PPM)
+    return max(initial, Fraction(BPS, policy.limits.max_leverage_bps))
+
+
+def compare_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str:
+    """Return the sentence with all costs and the choice; values have `decimals`."""
+
+    def amount(value: Value) -> str:
+        return value_text(value, decimals, 2)
+
+    if not comparison.hedged:
+        return f"{symbol} is sold: {comparison.reason}"
+    funding = comparison.hedge_funding
+    paid = f"receives {amount(-funding)}" if funding < 0 else f"costs {amount(funding)}"
+    chosen = "shorted" if comparison.is_hedged else "sold"
+    why = f" ({comparison.reason})" if comparison.reason else ""
+    return (
+        f"{symbol}: {amount(comparison.excess)} above target, of which"
+        f" {amount(comparison.hedged)} may be shorted; a sale costs {amount(comparison.sale_cost)}"
+        f" (fees {amount(comparison.sale_fees)}, impact {amount(comparison.sale_impact)}, tax"
+        f" {amount(comparison.sale_tax)}), a short {amount(comparison.hedge_cost)} over"
+        f" {comparison.horizon_s / DAY_S:g} days (fees {amount(comparison.hedge_fees)}, funding"
+        f" {paid}, capital {amount(comparison.hedge_capital)} on {amount(comparison.margin)} of"
+        f" margin): it is {chosen}{why}"
+    )

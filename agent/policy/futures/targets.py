@@ -1,15 +1,29 @@
-"""Target notional of each market, drift from it, and what triggers an order."""
+"""Target notional of each market, drift from it, and what triggers an order.
+
+A position that pays funding counts with what it is expected to pay over the funding horizon, so
+that it is overweight and is trimmed; one that is paid counts by its notional alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.margin.account import size_for_notional_raw
-from agent.margin.state import breaches, margin_state
-from agent.model.futures import FuturesPolicy, MarginAccount
+from agent.margin.account import index_bound_raw, size_for_notional_raw
+from agent.margin.state import after_fill_at_bound, after_fill_at_mark, breaches, margin_state
+from agent.model.futures import (
+    FuturesLimits,
+    FuturesPolicy,
+    MarginAccount,
+    PerpMarket,
+    PerpOrder,
+    PerpOrderKind,
+    Position,
+)
+from agent.policy.futures.funding import DAY_S, bleeding
 from agent.units import BPS, ceil_int
 
 
@@ -19,17 +33,26 @@ class FuturesTrigger(Enum):
     LEVERAGE = "leverage"
     UTILISATION = "utilisation"
     SPOT_MULTIPLE = "spot_multiple"
+    FUNDING = "funding"
     DRIFT = "drift"
+    LEVERAGE_DRIFT = "leverage_drift"
 
 
 REDUCING = (FuturesTrigger.LEVERAGE, FuturesTrigger.UTILISATION, FuturesTrigger.SPOT_MULTIPLE)
-"""Triggers that only reduce."""
+"""Triggers of reductions that a limit demands."""
+DRIFT_REASONS = {
+    FuturesTrigger.FUNDING: "expected funding puts a position above its band",
+    FuturesTrigger.DRIFT: "a weight of the notional has left its band",
+    FuturesTrigger.LEVERAGE_DRIFT: "the leverage has left the band of its target",
+}
+"""Reasons of orders that no limit demands."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotionalDrift:
     """A market's signed notional and its target, in quote base units, with the share of the gross
-    notional held (of the target gross where nothing is held) and the target weight.
+    notional held (of the target gross where nothing is held) and the target weight. `funding` is
+    the share of the notional that it, or a position at its target, pays over the funding horizon.
     """
 
     market: str
@@ -38,11 +61,33 @@ class NotionalDrift:
     target: Fraction
     share: Fraction
     target_share: Fraction
+    funding: Fraction
 
     @property
     def drift(self) -> Fraction:
         """Share above target; negative below."""
         return self.share - self.target_share
+
+    @property
+    def funded_drift(self) -> Fraction:
+        """Share above target, with expected funding counted in the share held."""
+        return self.share * (1 + self.funding) - self.target_share
+
+    @property
+    def funded_target(self) -> Fraction:
+        """Notional that is at its target with its expected funding."""
+        return self.target / (1 + self.funding)
+
+
+def targeted(account: MarginAccount, policy: FuturesPolicy) -> MarginAccount:
+    """Return the account with its open hedges taken out of the positions: targets are for the rest."""
+    for hedge in policy.hedges:
+        held = account.size_raw(hedge.market)
+        others = tuple(one for one in account.positions if one.market != hedge.market)
+        if rest := held - hedge.size_raw:
+            others = (*others, Position(hedge.market, rest, 0))
+        account = replace(account, positions=others)
+    return account
 
 
 def target_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
@@ -57,9 +102,11 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
 
     Shares are of the gross notional held, and of the target where nothing is held.
     """
-    targets = {target.market: target.weight_bps for target in policy.targets}
-    gross = Fraction(margin.gross_notional_raw(account)) or target_gross(account, policy)
+    weights = {target.market: target.weight_bps for target in policy.targets}
+    targets = weights if policy.leverage_bps else {}
     wanted = target_gross(account, policy)
+    account = targeted(account, policy)
+    gross = Fraction(margin.gross_notional_raw(account)) or wanted
     drifts = []
     for market in account.markets:
         weight = Fraction(targets.get(market.market, 0), BPS)
@@ -67,8 +114,10 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
         if not weight and not notional:
             continue
         share = notional / gross if gross else Fraction(0)
+        target = wanted * weight
+        pays = bleeding(market, notional or target, policy.funding_horizon_s)
         drifts.append(
-            NotionalDrift(market.market, market.symbol, notional, wanted * weight, share, weight)
+            NotionalDrift(market.market, market.symbol, notional, target, share, weight, pays)
         )
     return tuple(drifts)
 
@@ -76,7 +125,17 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
 def triggered(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction
 ) -> tuple[FuturesTrigger, ...]:
-    """Return the triggers that require an order, by priority; empty if there are none."""
+    """Return the triggers that require an order, by priority; empty if there are none. Those that
+    wait for a person (`policy.ask`) are left out.
+    """
+    fired = fired_triggers(account, policy, spot_value)
+    return tuple(trigger for trigger in fired if trigger.value not in policy.ask)
+
+
+def fired_triggers(
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction
+) -> tuple[FuturesTrigger, ...]:
+    """Return all triggers that fire, by priority, also those that wait for a person."""
     state = margin_state(account, policy.limits)
     broken = {breach.limit for breach in breaches(state, policy.limits, spot_value)}
     found = [
@@ -89,50 +148,145 @@ def triggered(
         if broken & limits
     ]
     band = Fraction(policy.band_bps, BPS)
-    if band and any(abs(drift.drift) > band for drift in notional_drifts(account, policy)):
+    if funding_trims(account, policy):
+        found.append(FuturesTrigger.FUNDING)
+    # With a funding horizon a position may stay off its target: funding forbids the order to it.
+    may_order = not policy.funding_horizon_s or bool(orders_to_target(account, policy))
+    drifts = notional_drifts(account, policy)
+    if band and may_order and any(abs(drift.drift) > band for drift in drifts):
         found.append(FuturesTrigger.DRIFT)
+    if may_order and _leverage_drifted(account, policy, spot_value):
+        found.append(FuturesTrigger.LEVERAGE_DRIFT)
     return tuple(found)
+
+
+def _leverage_drifted(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> bool:
+    """True if the gross notional is outside the band of its target. A target above what
+    `spot_multiple` allows counts as that much, so that this limit causes no drift.
+    """
+    if not policy.leverage_band_bps:
+        return False
+    gross = Fraction(margin.gross_notional_raw(targeted(account, policy)))
+    wanted = target_gross(account, policy)
+    if policy.funding_horizon_s:
+        targets = (abs(drift.funded_target) for drift in notional_drifts(account, policy))
+        wanted = sum(targets, Fraction(0))
+    if multiple_bps := policy.limits.spot_multiple_bps:
+        wanted = min(wanted, spot_value * multiple_bps / BPS)
+    return abs(gross - wanted) > wanted * policy.leverage_band_bps / BPS
 
 
 def orders_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the size of the order that brings each market to its target notional, in whole lots;
     markets without a change are left out. Sizes end at or below their target.
+
+    Expected funding is taken out of a target, and a position that pays too much of it is not
+    enlarged (`funding_waits`).
     """
     changes = {}
     for drift in notional_drifts(account, policy):
-        market = account.market(drift.market)
-        change = size_for_notional_raw(market, drift.target) - account.size_raw(drift.market)
-        if change:
+        change = _change_raw(account, policy, drift)
+        if change and not _funding_forbids(account, policy, drift, change):
             changes[drift.market] = change
     return changes
 
 
-def allowed_gross(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> Fraction:
-    """Return the gross notional that a reduction goes down to: the tightest of the broken limits,
-    less the hysteresis so that the next tick does not trigger again.
+def funding_waits(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
+    """Return a note on each position outside its band that funding keeps from being enlarged."""
+    band = Fraction(policy.band_bps, BPS)
+    return tuple(
+        f"{drift.symbol} is not enlarged: it would pay {float(drift.funding) * 100:.2f} % of its"
+        f" notional in funding over {policy.funding_horizon_s / DAY_S:g} days"
+        for drift in notional_drifts(account, policy)
+        if band
+        and abs(drift.drift) > band
+        and _funding_forbids(account, policy, drift, _change_raw(account, policy, drift))
+    )
 
-    Margin and the loss of a stress move are proportional to the notional, so that one factor meets
-    utilisation and the stress move too.
+
+def _change_raw(account: MarginAccount, policy: FuturesPolicy, drift: NotionalDrift) -> int:
+    wanted = size_for_notional_raw(account.market(drift.market), drift.funded_target)
+    return wanted - targeted(account, policy).size_raw(drift.market)
+
+
+def _funding_forbids(
+    account: MarginAccount, policy: FuturesPolicy, drift: NotionalDrift, change_raw: int
+) -> bool:
+    """True if an order enlarges a position whose funding alone is above half of the band. Above the
+    whole band it is trimmed; the half between is the hysteresis.
+    """
+    held = targeted(account, policy).size_raw(drift.market)
+    after = held + change_raw
+    enlarges = after * drift.target > 0 and abs(after) > abs(held)
+    half_band = Fraction(policy.band_bps, 2 * BPS)
+    return enlarges and drift.funding * abs(drift.target_share) > half_band
+
+
+def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
+    """Return the orders, in whole lots, that trim positions which funding puts beyond the band to
+    their funded targets; none turns or enlarges a position.
+
+    The band is the hysteresis: with its funding a trimmed position is at its target, so that the
+    rate has to rise by as much as the band before it is trimmed again.
+    """
+    orders = {}
+    band = Fraction(policy.band_bps, BPS)
+    room = band * target_gross(account, policy)
+    for drift in notional_drifts(account, policy):
+        market = account.market(drift.market)
+        held = targeted(account, policy).size_raw(drift.market)
+        sign = 1 if held > 0 else -1
+        if not band or not held or not drift.funding or sign * drift.funded_drift <= band:
+            continue
+        if sign * (drift.notional * (1 + drift.funding) - drift.target) <= room:
+            continue
+        wanted = size_for_notional_raw(market, drift.funded_target)
+        kept = wanted if wanted * held > 0 else 0
+        if abs(kept) < abs(held):
+            orders[drift.market] = kept - held
+    return orders
+
+
+def allowed_gross(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> Fraction:
+    """Return the gross notional that a reduction goes down to: below each broken limit by the
+    hysteresis, so that the next tick does not trigger again, and within every limit if all prices
+    move against the positions by `slippage` before the fill.
     """
     limits = policy.limits
+    gross = Fraction(margin.gross_notional_raw(account))
+    broken = _kept_shares(account, policy, spot_value)
+    if not broken:
+        return gross
     keep = 1 - Fraction(limits.hysteresis_bps, BPS)
+    moved = margin.with_adverse_move(account, Fraction(limits.slippage_bps, BPS))
+    kept = [keep * share for share in broken] + _kept_shares(moved, policy, spot_value)
+    return gross * max(Fraction(0), min(Fraction(1), *kept))
+
+
+def _kept_shares(
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction
+) -> list[Fraction]:
+    """Return for each broken limit the share of all positions that meets it. Margin and the loss of
+    a stress move are proportional to the notional, so that one factor meets utilisation and the
+    stress move too.
+    """
+    limits = policy.limits
     gross = Fraction(margin.gross_notional_raw(account))
     value = Fraction(max(0, margin.account_value_raw(account)))
-    state = margin_state(account, limits)
-    allowed = [gross]
-    for breach in breaches(state, limits, spot_value):
+    shares = []
+    for breach in breaches(margin_state(account, limits), limits, spot_value):
         match breach.limit:
             case "max_leverage":
-                allowed.append(keep * value * limits.max_leverage_bps / BPS)
+                shares.append(value * limits.max_leverage_bps / BPS / gross)
             case "spot_multiple":
-                allowed.append(keep * spot_value * limits.spot_multiple_bps / BPS)
+                shares.append(spot_value * limits.spot_multiple_bps / BPS / gross)
             case "max_utilisation":
-                allowed.append(keep * gross * _kept_by_utilisation(account, policy))
+                shares.append(_kept_by_utilisation(account, policy))
             case "stress_move":
-                allowed.append(keep * _stress_gross(account, policy))
+                shares.append(_stress_gross(account, policy) / gross)
             case _:
                 pass
-    return max(Fraction(0), min(allowed))
+    return shares
 
 
 def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
@@ -147,65 +301,129 @@ def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fract
 
 
 def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
-    """Gross notional whose loss by the stress move leaves the maintenance margin:
-    value - g·move = rate·g·(1 + move) at most.
+    """Gross notional whose loss by the stress move leaves the maintenance margin."""
+    need = stress_need(account, policy)
+    return Fraction(max(0, margin.account_value_raw(account))) / need if need else Fraction(0)
+
+
+def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
+    """Return the account value per gross notional that the stress move leaves at the maintenance
+    margin: value - g·move = rate·g·(1 + move); zero without positions.
     """
     gross = margin.gross_notional_raw(account)
     if not gross:
         return Fraction(0)
     move = Fraction(policy.limits.stress_move_bps, BPS)
     rate = Fraction(margin.maintenance_raw(account), gross)
-    value = Fraction(max(0, margin.account_value_raw(account)))
-    return value / (move + rate * (1 + move))
+    return move + rate * (1 + move)
 
 
 def reduction_orders(
-    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    spot_value: Fraction,
+    waiting: Collection[str] = (),
 ) -> dict[str, int]:
     """Return the orders that bring every position down by the same share to the allowed gross
-    notional, in whole lots rounded up; none while no limit is broken.
+    notional, in whole lots rounded up; none while no limit is broken. Beside paused and `waiting`
+    markets, whose orders are not sent, the others are cut by as much more.
     """
     gross = Fraction(margin.gross_notional_raw(account))
     allowed = allowed_gross(account, policy, spot_value)
     if not gross or allowed >= gross:
         return {}
+    free = Fraction(0)
+    for position in account.positions:
+        market = account.market(position.market)
+        if not market.is_paused and position.market not in waiting:
+            free += abs(margin.position_value_raw(market, position.size_raw))
+    share = min(Fraction(1), (gross - allowed) / (free or gross))
     orders = {}
     for position in account.positions:
         lot = account.market(position.market).lot_raw
-        wanted = abs(position.size_raw) * (1 - allowed / gross)
+        wanted = abs(position.size_raw) * share
         lots = -(-wanted.numerator // (wanted.denominator * lot))
         size = min(abs(position.size_raw), lots * lot)
         orders[position.market] = -size if position.is_long else size
     return orders
 
 
+def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the orders that bring larger positions down to their goals."""
+    orders = {}
+    for market, goal in goals:
+        held = account.size_raw(market)
+        if held and abs(goal) < abs(held) and goal * held >= 0:
+            orders[market] = goal - held
+    return orders
+
+
 def unknown_prices(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> str:
-    """Return why prices of held or targeted markets are not known; empty if they are."""
-    wanted = {target.market for target in policy.targets if target.weight_bps}
-    wanted |= {position.market for position in account.positions}
-    for market in account.markets:
-        age_s = now_s - market.index_s
-        if market.market in wanted and not 0 <= age_s <= policy.limits.index_age_s:
-            return f"the index of {market.symbol} is {age_s} s old"
-    return ""
+    """Return why prices of held markets are not known, or of targeted ones while none is held; empty
+    if they are. A market that is only targeted holds back no reduction of another.
+    """
+    wanted = {position.market for position in account.positions}
+    wanted = wanted or {target.market for target in policy.targets if target.weight_bps}
+    found = (
+        stale_index_reason(market, policy, now_s)
+        for market in account.markets
+        if market.market in wanted
+    )
+    return next((reason for reason in found if reason), "")
+
+
+def stale_index_reason(market: PerpMarket, policy: FuturesPolicy, now_s: int) -> str:
+    """Return that a market's index is too old, or from the future; empty if it is neither."""
+    age_s = now_s - market.index_s
+    if 0 <= age_s <= policy.limits.index_age_s:
+        return ""
+    return f"the index of {market.symbol} is {age_s} s old"
 
 
 def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the orders that close positions whose liquidation is nearer than
-    `emergency_distance_bps`, or all of an account that is liquidatable; none otherwise.
+    `emergency_distance_bps`, or all of an account that is liquidatable, or would be if every price
+    moved against its position by that much; none otherwise.
 
     Half of a position is closed at a time, as liquidators do, so that a spike that reverts costs
-    only half; then the distance is judged again.
+    only half. More is closed where the venue accepts no half, or where half leaves the distance
+    below its limit with the hysteresis, so that the next tick does not trigger again.
     """
     near = Fraction(policy.limits.emergency_distance_bps, BPS)
+    every = margin.is_liquidatable(margin.with_adverse_move(account, near))
     orders = {}
     for position in account.positions:
         distance = margin.liquidation_distance(account, position.market)
-        if not margin.is_liquidatable(account) and (distance is None or abs(distance) >= near):
+        if not every and (distance is None or abs(distance) >= near):
             continue
-        lot = account.market(position.market).lot_raw
-        size = min(
-            abs(position.size_raw), ceil_int(Fraction(abs(position.size_raw), 2 * lot)) * lot
-        )
+        size = emergency_size_raw(account, position, policy.limits)
         orders[position.market] = -size if position.is_long else size
     return orders
+
+
+def emergency_size_raw(account: MarginAccount, position: Position, limits: FuturesLimits) -> int:
+    """Return half of a position in whole lots, or the least more that is enough: filled at the bound
+    it leaves the margin that the venue demands of a reduction, filled at the mark the distance to
+    liquidation with its hysteresis; all of it if nothing less does.
+    """
+    market = account.market(position.market)
+    lot, high = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)
+    low = ceil_int(Fraction(high, 2))
+    far = Fraction(limits.emergency_distance_bps * (BPS + limits.hysteresis_bps), BPS**2)
+
+    def is_enough(lots: int) -> bool:
+        size = min(abs(position.size_raw), lots * lot)
+        signed = -size if position.is_long else size
+        bound = index_bound_raw(market, signed, limits.emergency_slippage_bps)
+        order = PerpOrder(position.market, signed, PerpOrderKind.MARKET, bound, True)
+        after = after_fill_at_mark(account, position.market, signed)
+        distance = margin.liquidation_distance(after, position.market)
+        is_far = not margin.is_liquidatable(after) and (distance is None or abs(distance) >= far)
+        return is_far and margin.may_reduce(after_fill_at_bound(account, order))
+
+    if is_enough(low):
+        high = low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return min(abs(position.size_raw), high * lot)

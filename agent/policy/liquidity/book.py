@@ -24,6 +24,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import native_coin
+from agent.policy.futures.exposure import margin_value
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value
 
@@ -148,7 +149,8 @@ class PositionBook:
             Fraction(0),
         )
         loss = valuation.expected_loss_of(self.pairs, self.prices)
-        return LiquidityExposure(loss, in_positions, free + in_positions)
+        total = free + in_positions + margin_value(self.step, self.prices)
+        return LiquidityExposure(loss, in_positions, total)
 
     def counted(self, asset: Asset) -> int:
         """Return the base units of an asset outside of positions above its reserve; negative below

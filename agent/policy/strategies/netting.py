@@ -32,6 +32,7 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
+from agent.policy.futures.exposure import margin_holdings
 from agent.policy.strategies import capital
 from agent.policy.strategies.capital import (
     NettedToken,
@@ -350,8 +351,8 @@ class NettingResult:
 
     `moved` is the capital transferred between strategies in kind: (payer, receiver, value).
     `netted` has the value of each token that is netted internally and that is left for the market;
-    `goal` the combined target shares. `saved` is the fee that the netted value would have paid in
-    the cheapest pool of each token.
+    `goal` the combined target shares of the whole portfolio, with the margin that no strategy owns.
+    `saved` is the fee that the netted value would have paid in the cheapest pool of each token.
     """
 
     wishes: tuple[StrategyAdjustment, ...]
@@ -408,10 +409,14 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
     netted = capital.net_adjustments({one.name: one.wishes for one in found}, tokens)
-    total = sum((one.capital for one in found), Fraction(0))
+    margin = {token: raw * prices[token] for token, raw in margin_holdings(step).items()}
+    total = sum((one.capital for one in found), sum(margin.values(), Fraction(0)))
     shares = [Fraction(0)] * len(tokens)
     if total:
-        wanted = [sum((dict(one.wanted)[token] for one in found), Fraction(0)) for token in tokens]
+        wanted = [
+            sum((dict(one.wanted)[token] for one in found), margin.get(token, Fraction(0)))
+            for token in tokens
+        ]
         shares = [value / total for value in wanted]
     goal = Goal(
         tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True))

@@ -21,7 +21,15 @@ from sqlalchemy import Connection, Select, bindparam, delete, exists, func, or_,
 
 from agent import codec
 from agent.accounting.entries import QUANTA_PER_UNIT, WALLET
-from agent.model import Entry, EntryKind, Posting, Valuation, ValuedHolding
+from agent.model import (
+    Entry,
+    EntryKind,
+    MarginReading,
+    MarketReading,
+    Posting,
+    Valuation,
+    ValuedHolding,
+)
 from agent.store import database, records
 from agent.store.database import (
     Database,
@@ -54,7 +62,11 @@ _ENTRY = {"id", "kind", "block", "chain_s", "tx_hash", "note", "postings", "by_h
 _POSTING = {"account", "token", "raw", "value"}
 _HELD = {"token", "wallet_raw", "lp_raw", "price", "target_bps"}
 _RESERVED = _HELD | {"reserved_raw"}
-"""Keys of a holding; older valuations lack `reserved_raw`, and their whole balance counts as managed."""
+_MARGINED = _RESERVED | {"margin"}
+"""Keys of a holding; older valuations lack `reserved_raw`, and their whole balance counts as managed.
+Only collateral has `margin`."""
+_MARGIN = {"settlement_raw", "collateral_raw", "realised_raw", "unrealised_raw", "markets"}
+_MARKET = {"market", "symbol", "size_raw", "notional_raw", "pending_raw", "funding_daily"}
 
 
 @contextmanager
@@ -123,7 +135,7 @@ def _posting(data: dict[str, Any]) -> Posting:
 
 
 def _held(data: dict[str, Any]) -> ValuedHolding:
-    if data.keys() not in (_RESERVED, _HELD):
+    if data.keys() not in (_RESERVED, _HELD, _MARGINED):
         raise _UnexpectedFormat
     return ValuedHolding(
         _text(data["token"]),
@@ -132,6 +144,32 @@ def _held(data: dict[str, Any]) -> ValuedHolding:
         _fraction(data["price"]),
         _integer(data["target_bps"]),
         _integer(data.get("reserved_raw", 0)),
+        _margin(data["margin"]) if "margin" in data else None,
+    )
+
+
+def _margin(data: dict[str, Any]) -> MarginReading:
+    if data.keys() != _MARGIN or type(data["markets"]) is not list:
+        raise _UnexpectedFormat
+    return MarginReading(
+        _integer(data["settlement_raw"]),
+        _integer(data["collateral_raw"]),
+        _integer(data["realised_raw"]),
+        _integer(data["unrealised_raw"]),
+        tuple(map(_market, data["markets"])),
+    )
+
+
+def _market(data: dict[str, Any]) -> MarketReading:
+    if data.keys() != _MARKET:
+        raise _UnexpectedFormat
+    return MarketReading(
+        _text(data["market"]),
+        _text(data["symbol"]),
+        _integer(data["size_raw"]),
+        _integer(data["notional_raw"]),
+        _integer(data["pending_raw"]),
+        _fraction(data["funding_daily"]),
     )
 
 

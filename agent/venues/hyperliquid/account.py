@@ -16,6 +16,7 @@ from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
 from agent.units import BPS, Token, ceil_int, safe_label
 from agent.venues.hyperliquid.orders import (
+    MIN_NOTIONAL_RAW,
     QUOTE_DECIMALS,
     parse_decimal,
     parse_raw,
@@ -29,6 +30,8 @@ USDC = Token("", "USDC", QUOTE_DECIMALS)
 SINGLE_TIER_IDS = 50
 """A margin table of a smaller id has one tier, whose maximum leverage is the id."""
 HOURS_PER_DAY = 24
+LEAST_PLANNED_RAW = MIN_NOTIONAL_RAW * 1_001 // 1_000
+"""Smallest order of a plan: a bound rounded to a tick keeps the venue's minimum."""
 MAX_MARK_MOVE_BPS = 100
 """Most that a mark may differ between the account and the markets, which are read one after the
 other.
@@ -170,6 +173,7 @@ def build_market(
         index_s=read_s,
         funding_daily=listed.funding_hourly * HOURS_PER_DAY,
         is_paused=listed.is_paused,
+        min_notional_raw=LEAST_PLANNED_RAW,
     )
 
 
@@ -246,9 +250,11 @@ def _prove_sums(account: ReportedAccount) -> None:
             raise _contradiction(what, measured, expected)
 
 
-def build_account(account: ReportedAccount, markets: tuple[PerpMarket, ...]) -> MarginAccount:
+def build_account(
+    account: ReportedAccount, markets: tuple[PerpMarket, ...], deposited_raw: int
+) -> MarginAccount:
     """Return the account of the model. `markets` cover every position, with the marks that are
-    newest.
+    newest; `deposited_raw` is the sum of deposits less withdrawals.
 
     Raises Retryable if the venue's maintenance margin is not that of its own tiers, or if a mark has
     moved by more than `MAX_MARK_MOVE_BPS` since the account was read. A venue that lies about all of
@@ -269,12 +275,47 @@ def build_account(account: ReportedAccount, markets: tuple[PerpMarket, ...]) -> 
     return MarginAccount(
         quote=USDC,
         settlement_raw=1,
-        collateral_raw=account.raw_usd_raw - opened,
-        realised_raw=0,
+        collateral_raw=deposited_raw,
+        realised_raw=account.raw_usd_raw - opened - deposited_raw,
         positions=account.positions,
         markets=markets,
         initial_on_debt=False,
+        is_on_chain=False,
     )
+
+
+def parse_transfers(answer: object, owner: str) -> tuple[int, int, int]:
+    """Return a page of `userNonFundingLedgerUpdates`: the sum of USDC moved into the margin account
+    (negative: out of it), the number of rows, and the time of the last.
+
+    Rows of other kinds move no margin. Raises Retryable for another form.
+    """
+    if not isinstance(answer, list):
+        raise _malformed("transfers")
+    total_raw, last_ms = 0, 0
+    for row in answer:
+        delta = row.get("delta") if isinstance(row, Mapping) else None
+        time_ms = row.get("time") if isinstance(row, Mapping) else None
+        if not isinstance(delta, Mapping) or not isinstance(time_ms, int):
+            raise _malformed("a transfer")
+        total_raw, last_ms = total_raw + _moved_raw(delta, owner.lower()), max(last_ms, time_ms)
+    return total_raw, len(answer), last_ms
+
+
+def _moved_raw(delta: Mapping[str, object], owner: str) -> int:
+    """Return the USDC that one row moved into the margin account of `owner`."""
+    kind = delta.get("type")
+    if kind == "deposit":
+        return _usd(delta, "usdc")
+    if kind == "withdraw":
+        return -_usd(delta, "usdc") - (_usd(delta, "fee") if "fee" in delta else 0)
+    if kind == "accountClassTransfer":
+        return _usd(delta, "usdc") if delta.get("toPerp") is True else -_usd(delta, "usdc")
+    if kind in ("internalTransfer", "subAccountTransfer"):
+        if str(delta.get("destination")).lower() == owner:
+            return _usd(delta, "usdc")
+        return -_usd(delta, "usdc") - (_usd(delta, "fee") if "fee" in delta else 0)
+    return 0
 
 
 def parse_fee_ppm(answer: object) -> int:

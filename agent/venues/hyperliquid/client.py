@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from agent.venues.hyperliquid.account import (
     parse_account,
     parse_fee_ppm,
     parse_leverage,
+    parse_transfers,
     parse_universe,
     require_market,
 )
@@ -39,6 +41,7 @@ from agent.venues.hyperliquid.orders import (
     cancel_action,
     order_action,
     order_state,
+    parse_decimal,
     parse_order_status,
     parse_refusal,
 )
@@ -48,6 +51,8 @@ HOSTS = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz": False}
 
 LONGEST_AGENT_NAME = 16
 LONGEST_APPROVAL_MS = 180 * 86_400_000
+TRANSFERS_PER_PAGE = 500
+"""Rows of an answer by time; one with as many may be continued."""
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _AGENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -207,6 +212,12 @@ class HyperliquidVenue:
         self._key = key
         self._listed: dict[str, ListedMarket] = {}
         self._cancel_ms = 0
+        self._transferred_raw, self._transfers_ms = 0, 0
+
+    @property
+    def account(self) -> str:
+        """Checksummed address of the account."""
+        return self._account
 
     # --- Reads.
 
@@ -237,7 +248,37 @@ class HyperliquidVenue:
             )
             for coin, listed in self._listed.items()
         )
-        return build_account(reported, markets)
+        return build_account(reported, markets, self._deposited_raw())
+
+    def _deposited_raw(self) -> int:
+        """Return deposits less withdrawals of all time, page by page; what was read is kept."""
+        while True:
+            answer = self._info("userNonFundingLedgerUpdates", startTime=self._transfers_ms)
+            moved_raw, rows, last_ms = parse_transfers(answer, self._account)
+            if rows < TRANSFERS_PER_PAGE:
+                return self._transferred_raw + moved_raw
+            self._transferred_raw += moved_raw
+            self._transfers_ms = last_ms + 1
+
+    def book(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
+        """Return price and size of the resting orders of one side, best first. Raises Retryable."""
+        answer = self._connection.info(type="l2Book", coin=coin)
+        levels = answer.get("levels") if isinstance(answer, Mapping) else None
+        if not isinstance(levels, list) or len(levels) != 2 or not isinstance(levels[asks], list):
+            raise Retryable("the venue's answer for the book has another form")
+        if not all(isinstance(level, Mapping) for level in levels[asks]):
+            raise Retryable("the venue's answer for the book has another form")
+        return [
+            (
+                parse_decimal(level.get("px"), "a price of the book"),
+                parse_decimal(level.get("sz"), "a size of the book"),
+            )
+            for level in levels[asks]
+        ]
+
+    def asset_of(self, coin: str) -> int:
+        """Return the number of a market in orders. Raises Refused if the venue has none."""
+        return self._market(coin).asset
 
     def agents(self) -> tuple[NamedAgent, ...]:
         """Return the named agent wallets of the account that have not expired."""
@@ -261,7 +302,7 @@ class HyperliquidVenue:
             if agent.address.lower() == key.address.lower() and agent.valid_until_ms > until_ms:
                 return agent
         raise OperatorNeeded(
-            f"{key.address} is no agent of {self._account} on the"
+            f"{key.address} is not an agent of {self._account} on the"
             f" {_network(self._connection.is_mainnet)}, or its approval ends too soon",
             "approve a new key; a key that has been an agent is never approved again",
             code=ErrorCode.KEY,
@@ -319,11 +360,31 @@ class HyperliquidVenue:
         """True if an order has not happened and never will: the venue's own time is past the
         ticket's end, and it was asked afterwards. Only then may a new ticket take its place.
         """
+        return self.never_happened(ticket.cloid, ticket.expires_ms)
+
+    def never_happened(self, cloid: str, expires_ms: int) -> bool:
+        """True if an order that ends at `expires_ms` is unknown at a later time of the venue."""
         state = self._info("clearinghouseState")
         time_ms = state.get("time") if isinstance(state, Mapping) else None
-        if not isinstance(time_ms, int) or time_ms <= ticket.expires_ms:
+        if not isinstance(time_ms, int) or time_ms <= expires_ms:
             return False
-        return self.state_of(ticket.cloid).stage is TicketStage.UNKNOWN
+        return self.state_of(cloid).stage is TicketStage.UNKNOWN
+
+    def post(self, body: Mapping[str, object]) -> str:
+        """Post a signed order once, without asking for it. Return the venue's reason if it judged
+        the order and turned it down, else an empty text.
+
+        Raises Retryable if the order may have happened, OperatorNeeded if the venue does not know
+        the signer.
+        """
+        refusal = parse_refusal(self._connection.exchange(body))
+        if refusal is None or refusal.is_judged:
+            return "" if refusal is None else refusal.reason
+        if _is_signer_unknown(refusal):
+            raise _refused(refusal)
+        raise Retryable(
+            f"the venue did not judge the order: {refusal.reason}", code=ErrorCode.UNKNOWN_IF_SENT
+        )
 
     def cancel(self, cloid: str) -> OrderState:
         """Cancel an open order and return its state. An order that is not open is left alone.
@@ -437,7 +498,9 @@ def approve_agent(
             "choose a nearer end",
         )
     if agent.address.lower() == owner.address.lower():
-        raise Refused("the owner's key is no agent", remedy="create a new key", code=ErrorCode.KEY)
+        raise Refused(
+            "the owner's key cannot be an agent", remedy="create a new key", code=ErrorCode.KEY
+        )
     require_fresh_agent(connection, agent.address, former)
     action: dict[str, object] = {
         "type": "approveAgent",

@@ -163,7 +163,7 @@ def issue_tickets(
 def order_action(ticket: OrderTicket, market: PerpMarket, asset: int) -> dict[str, object]:
     """Return the action of a ticket; `asset` is the market's number at the venue.
 
-    A market order is a limit order at its bound that fills at once or not at all (Ioc), a limit
+    A market order is an immediate-or-cancel limit order at its bound (Ioc), a limit
     order rests (Gtc). Raises Refused for an order that the venue would turn down whenever it
     arrives; a market that is paused by now may have taken it before.
     """
@@ -219,9 +219,10 @@ class TicketStage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
-    """What the venue says of a client order id. `filled_raw` is signed as the order's size,
+    """The venue's status of a client order id. `filled_raw` is signed as the order's size,
     `quote_raw` what the fills added to the quote balance without the fee, `fee_raw` the fee
-    (negative: a rebate). `reason` is the venue's status in its own word.
+    (negative: a rebate), `closed_raw` the profit that the fills realised, before the fee. `reason`
+    is the venue's status verbatim.
     """
 
     cloid: str
@@ -231,6 +232,8 @@ class OrderState:
     quote_raw: int = 0
     fee_raw: int = 0
     reason: str = ""
+    coin: str = ""
+    closed_raw: int = 0
 
     @property
     def is_final(self) -> bool:
@@ -290,7 +293,7 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
     """
     if not isinstance(fills, list) or not all(isinstance(fill, Mapping) for fill in fills):
         raise Retryable("the venue's answer for fills has another form", code=ErrorCode.ANSWER)
-    size, quote, fee = Fraction(0), Fraction(0), Fraction(0)
+    size, quote, fee, closed = Fraction(0), Fraction(0), Fraction(0), Fraction(0)
     sign = 1 if record.size > 0 else -1
     for fill in fills:
         if fill.get("oid") != record.oid:
@@ -299,6 +302,7 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         size += sign * part
         quote -= sign * part * parse_decimal(fill.get("px"), "the price of a fill")
         fee += parse_decimal(fill.get("fee"), "the fee of a fill")
+        closed += parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
     filled = record.stage is TicketStage.FILLED
     if abs(size) > abs(record.size) or (filled and size != record.size):
         raise Retryable("the fills of an order do not add up yet", code=ErrorCode.ANSWER)
@@ -310,6 +314,8 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         floor_int(quote * 10**QUOTE_DECIMALS),
         ceil_int(fee * 10**QUOTE_DECIMALS),
         record.reason,
+        record.coin,
+        floor_int(closed * 10**QUOTE_DECIMALS),
     )
 
 

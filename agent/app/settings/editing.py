@@ -13,8 +13,14 @@ from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, Progress, ignore_progress, open_agent
 from agent.app.describe import pool_names, replace_pool_addresses
+from agent.app.settings.changed_assets import (
+    NO_NEW_TOKENS,
+    NewTokens,
+    find_leftovers,
+    inspect_new_tokens,
+    leftover_lines,
+)
 from agent.app.start import setup
-from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport
 from agent.config import load
 from agent.config.edits import ConfigChanges, apply_changes, sell_removed_assets, write_config
@@ -25,237 +31,26 @@ from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import (
     LIMITS,
-    CodeHash,
     ExternalTransferKind,
     Halt,
     History,
     Intent,
     LimitUnit,
-    Pool,
-    PriceSource,
     SellEntireBalance,
     Snapshot,
     StepInput,
     Verdict,
 )
 from agent.planning import requests
-from agent.policy import minimum
 from agent.policy.drift import investable_total
 from agent.ports import Clock
-from agent.reference import ReferencePrices, reference_prices
-from agent.reference import prices as means
 from agent.reference.checks import is_dollar
 from agent.store.files.locks import require_private
 from agent.store.store import ConfigVersionStore
-from agent.units import BPS, Token, ceil_int, decimal_text, value_text
+from agent.units import BPS, Token, ceil_int
 
 if TYPE_CHECKING:
-    from agent.app.documents.owner import ContractDocument
-
-
-# --- Tokens that an edit adds: their pools with liquidity, price source, and screening.
-
-
-@dataclass(frozen=True, slots=True)
-class NewTokens:
-    """Tokens that an edit adds.
-
-    `told` are lines on price and screening of each token. `rows` are their contracts and pools as
-    in `trimtab trust`, with the pools' `liquidity`. `backing` pairs proxies and implementations.
-    """
-
-    told: tuple[str, ...] = ()
-    rows: tuple[ContractDocument, ...] = ()
-    backing: tuple[setup.Backing, ...] = ()
-
-    @property
-    def new(self) -> tuple[ContractDocument, ...]:
-        """Contracts that the confirmation pins; changed code needs `trimtab trust` instead."""
-        return tuple(row for row in self.rows if row["state"] == "new")
-
-
-NO_NEW_TOKENS = NewTokens()
-
-
-def inspect_new_tokens(
-    context: wiring.AgentContext, before: LoadedConfig | None
-) -> tuple[wiring.AgentContext, NewTokens]:
-    """Return the context that treats the pools of added tokens as pinned, and the tokens that the
-    edit adds to `before`. Raises Refused for a token without a price or with a failed screening,
-    and for an address without code.
-    """
-    if before is None:
-        return context, NO_NEW_TOKENS
-    known = {asset.address for asset in before.config.portfolio.listed}
-    tokens = [address for address in context.tokens if address not in known]
-    if not tokens:
-        return context, NO_NEW_TOKENS
-    snapshot = context.reader.snapshot()
-    pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(tokens)]
-    contracts, backing, without_code = setup.list_contracts(context, snapshot)
-    backing = [proxy for proxy in backing if proxy[0] in tokens]
-    added = {pool.address for pool in pools} | {address for _, address, _ in backing} | set(tokens)
-    setup.require_code(
-        [one for one in without_code if any(address in one.measured for address in added)]
-    )
-    rows = [row for row in contracts if row["address"] in added]
-    new = [CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"]
-    mean_pools = (*(context.reference.mean_pools or ()), *new)
-    context = replace(context, reference=replace(context.reference, mean_pools=mean_pools))
-    step = context.readers.step_input_at(snapshot)
-    references = reference_prices(step)
-    _require_prices(context, references, tokens)
-    notes = [_price_note(step, references, token, rows) for token in tokens]
-    labels = {context.portfolio.token(token).label for token in tokens}
-    for label, screened in screen_tokens(context, step):
-        if label not in labels:
-            continue
-        if not screened.finding.accepted:
-            measured = f"{label}: {screened.why}"
-            verdict = Verdict("token_screen", measured, "transfers the exact amount", False)
-            raise Refused(
-                f"{label} is not added: {screened.why}", (verdict,), screened.finding.remedy
-            )
-        notes.append(f"{label} was screened: {screened.why}")
-    states = {pool.address: pool for pool in step.snapshot.pools}
-    shown = tuple(
-        row | {"liquidity": _liquidity(context, references, states.get(row["address"]))}
-        for row in rows
-    )
-    return context, NewTokens(tuple(notes), shown, tuple(backing))
-
-
-def _require_prices(
-    context: wiring.AgentContext, references: ReferencePrices, tokens: list[str]
-) -> None:
-    unpriced = [one for one in references.unpriced if one.token in tokens]
-    if unpriced:
-        reasons = [f"{one.label}: {one.why}" for one in unpriced]
-        raise Refused(
-            f"there is no price for {'; '.join(reasons)}",
-            tuple(
-                Verdict("price", reason, "a source of reference.kind", False) for reason in reasons
-            ),
-            f"name its feed in dollars: --set portfolio.assets.{unpriced[0].label}.feed=0x…; "
-            'or let pools price it: reference.kind = ["feed", "twap"], see trimtab oracle',
-        )
-
-
-def _price_note(
-    step: StepInput, references: ReferencePrices, token: str, rows: Sequence[ContractDocument]
-) -> str:
-    quote, numeraire = references.prices[token], step.portfolio.numeraire
-    described = step.portfolio.token(token)
-    pools = ""
-    if quote.source is PriceSource.TWAP:
-        counted = {
-            pool.address
-            for pool in step.snapshot.pools
-            if token in (pool.token0, pool.token1)
-            and pool.keeps_observations
-            and not means.twap_rejection(step, pool)
-        }
-        names = ", ".join(row["what"] for row in rows if row["address"] in counted)
-        pools = f" (of the new pools: {names})"
-    price = value_text(quote.price * 10**described.decimals, numeraire.decimals, 6)
-    return (
-        f"{described.label} is priced by {quote.source.value}: {quote.detail}{pools}; now {price}"
-        f" {numeraire.label}"
-    )
-
-
-def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: Pool | None) -> str:
-    """Depth of both sides of the pool as text: in the numeraire, or in both tokens if a price is
-    missing; empty without a pool.
-    """
-    if pool is None:
-        return ""
-    numeraire, sides = context.portfolio.numeraire, (pool.token0, pool.token1)
-    if any(token not in references.prices for token in sides):
-        amounts = [(context.portfolio.token(token), pool.depth(token)) for token in sides]
-        return " and ".join(
-            f"{decimal_text(raw, token.decimals)} {token.label}" for token, raw in amounts
-        )
-    value = sum(
-        (pool.depth(token) * references.prices[token].price for token in sides), Fraction(0)
-    )
-    return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
-
-
-# --- Holdings of removed assets: sold first if worth the gas, otherwise reported and kept.
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `dust` costs more
-    gas to sell than it yields.
-    """
-
-    symbol: str
-    amount: str
-    dust: bool
-
-    @property
-    def named(self) -> str:
-        """Amount and symbol."""
-        return f"{self.amount} {self.symbol}"
-
-
-def find_leftovers(
-    before: LoadedConfig | None,
-    after: LoadedConfig,
-    transports: Sequence[Transport] | None,
-    clock: Clock | None,
-) -> list[Leftover]:
-    """Return the holdings of assets that `after` removes. A holding without a price is not dust.
-    Raises Retryable if the chain cannot be read.
-    """
-    if before is None:
-        return []
-    kept = {asset.address for asset in after.config.portfolio.assets}
-    if all(asset.address in kept for asset in before.config.portfolio.assets):
-        return []
-    with wiring.open_context(before, transports, clock, untrusted_pools=True) as context:
-        step = Agent(context).step_input()
-    holdings = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    prices = reference_prices(step).prices
-    native = prices.get(context.portfolio.wrapped_native)
-    leftovers = []
-    for asset in context.portfolio.assets:
-        token = asset.token
-        if token.address in kept:
-            continue
-        raw, price = holdings.get(token.address), prices.get(token.address)
-        if raw is None:
-            leftovers.append(Leftover(token.label, "?", False))
-        elif raw > 0:
-            dust = (
-                native is not None
-                and price is not None
-                and raw * price.price <= minimum.leg_gas_value(step.snapshot, native.price)
-            )
-            leftovers.append(Leftover(token.label, decimal_text(raw, token.decimals), dust))
-    return leftovers
-
-
-def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
-    """Return a line for each holding that stays in the wallet. Raises Refused if any is worth
-    selling, unless `keep_holdings`.
-    """
-    sellable = [leftover for leftover in leftovers if not leftover.dust]
-    if sellable and not keep_holdings:
-        named = ", ".join(leftover.named for leftover in sellable)
-        raise Refused(
-            f"the wallet holds {named}, which would be unmanaged",
-            tuple(Verdict("holdings", leftover.named, "none", False) for leftover in sellable),
-            f"first --target {sellable[0].symbol}=0% and a rebalance, then --remove; or"
-            " --keep-holdings leaves it in the wallet",
-        )
-    why = {True: ", less than the gas of its sale,", False: ""}
-    return tuple(
-        f"{leftover.named}{why[leftover.dust]} stay in the wallet and leave the portfolio"
-        for leftover in leftovers
-    )
+    pass
 
 
 # --- The edit: validate, plan the transition, confirm, write.

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
-from agent.app import editing
 from agent.app.agent import Agent
 from agent.app.describe import limit_text
-from agent.app.editing import EditReport
+from agent.app.settings import editing
+from agent.app.settings.editing import EditReport
 from agent.chain.rpc import Transport
 from agent.config.edits import write_config
 from agent.config.limits import Limit, is_tighter, read_limits
@@ -86,7 +86,7 @@ def import_profile(  # noqa: PLR0913
     nothing is written. A config without cycles is written without a transition if its chain cannot
     be read. Raises ConfigError for content not allowed in a profile, another chain, a token that is
     unknown, ambiguous or displayed like another, or an invalid new config; Refused for a transition
-    that is not allowed (agent/app/editing.py).
+    that is not allowed (agent/app/settings/editing.py).
     """
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id

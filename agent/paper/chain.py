@@ -22,6 +22,7 @@ from agent.model import (
     Evidence,
     Head,
     Holding,
+    PaperMargin,
     PaperTx,
     PaperWallet,
     PastPrices,
@@ -33,6 +34,7 @@ from agent.model import (
     StepInput,
     UnsignedTx,
 )
+from agent.paper.venue import PaperVenue, VenueEffects
 from agent.policy.cash_flows.balance_changes import balances_of
 from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
 from agent.reference import reference_prices
@@ -69,10 +71,12 @@ class PaperChain:
         reader: Reader,
         heads: Callable[[], Head],
         place: RouterAddresses,
+        venue: PaperVenue | None = None,
     ) -> None:
         """Set the sources: `reader` reads the real chain, `heads` its newest header; neither can
-        send.
+        send. `venue` fills futures orders.
         """
+        self._venue = venue
         self._book = book
         self._reader = reader
         self._heads = heads
@@ -98,6 +102,19 @@ class PaperChain:
             return self._seen
         return None
 
+    def margin(self, found: Snapshot) -> Snapshot:
+        """Return a snapshot with the paper margin account in place of the real one."""
+        held = self.state().margin
+        if self._venue is None or held is None or found.futures is None:
+            return found
+        return replace(found, futures=self._venue.account(found.futures, held, found.head))
+
+    def begin_margin(self, found: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
+        """Return the first margin account, as PaperVenue.begin; None without futures."""
+        if self._venue is None:
+            return None
+        return self._venue.begin(found.futures, found.head, deposit_raw)
+
     # ports.Sender
     def head(self) -> Head:
         """See ports.Sender."""
@@ -122,6 +139,7 @@ class PaperChain:
         seen = self._seen
         if seen is None or seen.head.number < head.number:
             seen = self.snapshot()
+        done: TransactionEffects | VenueEffects
         try:
             try:
                 done = self._run(tx, self.state(), _pools(seen), seen.head)
@@ -222,15 +240,17 @@ class PaperChain:
         further: bool,
     ) -> tuple[PaperWallet, dict[str, Pool]]:
         """Return the wallet and the pools after a transaction, which may have reverted."""
+        done: TransactionEffects | VenueEffects | None
         try:
-            done: TransactionEffects | None = self._run(one.tx, state, pools, head)
+            done = self._run(one.tx, state, pools, head)
         except TransactionReverted as error:
             if further and isinstance(error, TicksExhausted):
                 raise
             done = None
         units = min(one.tx.gas, FAILED_UNITS) if done is None else done.gas
-        if done is not None and (units > one.tx.gas or done.native_wei < units * price_wei):
-            done, units = None, one.tx.gas
+        native_wei = done.native_wei if isinstance(done, TransactionEffects) else state.native_wei
+        if done is not None and (units > one.tx.gas or native_wei < units * price_wei):
+            done, units, native_wei = None, one.tx.gas, state.native_wei
         receipt = Receipt(
             tx_hash=one.hash,
             status=0,
@@ -240,10 +260,12 @@ class PaperChain:
             effective_gas_price_wei=price_wei,
             transfers=(),
         )
-        native_wei = state.native_wei
         if done is not None:
-            native_wei, transfers = done.native_wei, tuple(done.transfers)
-            receipt = replace(receipt, status=1, transfers=transfers, wrapped=tuple(done.wrapped))
+            receipt = replace(receipt, status=1, transfers=tuple(done.transfers))
+        if isinstance(done, TransactionEffects):
+            receipt = replace(receipt, wrapped=tuple(done.wrapped))
+        elif done is not None:
+            receipt = replace(receipt, fills=done.fills, funding=done.funding)
         state = replace(
             state,
             nonce=state.nonce + 1,
@@ -252,20 +274,41 @@ class PaperChain:
         )
         if done is None:
             return state, pools
+        spender = self._place.router
+        if isinstance(done, VenueEffects) and self._venue is not None:
+            spender = self._venue.contracts.vault
+            state, after = replace(state, margin=done.margin), pools
+        elif isinstance(done, TransactionEffects):
+            after = done.pools
         balances = tuple(Holding(token, raw) for token, raw in sorted(done.balances.items()))
-        allowances = tuple(
-            Allowance(token, self._place.router, raw)
-            for token, raw in sorted(done.allowances.items())
+        allowances = (
+            *(one for one in state.allowances if one.spender != spender),
+            *(Allowance(token, spender, raw) for token, raw in sorted(done.allowances.items())),
         )
-        return replace(state, balances=balances, allowances=allowances), done.pools
+        return replace(state, balances=balances, allowances=allowances), after
 
     def _run(
         self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, Pool], head: Head
-    ) -> TransactionEffects:
+    ) -> TransactionEffects | VenueEffects:
+        balances = {held.token: held.raw for held in state.balances}
+        if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
+            seen = self._seen
+            if state.margin is None or seen is None or seen.futures is None:
+                raise TransactionReverted("the margin account is not known")
+            vault = self._venue.contracts.vault
+            return self._venue.execute(
+                tx,
+                call,
+                balances,
+                {one.token: one.raw for one in state.allowances if one.spender == vault},
+                self._venue.account(seen.futures, state.margin, head),
+                state.margin,
+                head,
+            )
         return router.execute(
             tx.to,
             tx.data,
-            {held.token: held.raw for held in state.balances},
+            balances,
             {one.token: one.raw for one in state.allowances if one.spender == self._place.router},
             pools,
             head.timestamp_s,
@@ -312,6 +355,7 @@ class PaperReader:
                 f" transaction in {state.block}",
                 code=ErrorCode.LAG,
             )
+        found = self._chain.margin(found)
         held = {holding.token: holding.raw for holding in state.balances}
         allowed = {(one.token, one.spender): one.raw for one in state.allowances}
         return replace(

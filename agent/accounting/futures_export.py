@@ -1,0 +1,78 @@
+"""Export of the margin account's events: fees, realised profit, funding, moves of collateral."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from agent.accounting import entries as book
+from agent.accounting.export import CsvRow, ExportTable, TokenNames, format_utc
+from agent.model import Entry
+from agent.units import decimal_text, value_text
+
+
+def futures_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
+    """Return one row per event of the margin account: fee and realised profit of each order, each
+    settled funding payment, each move of collateral. Results are negative for a cost.
+    """
+    columns = (
+        "time",
+        "block",
+        "entry",
+        "transaction",
+        "event",
+        "market",
+        "symbol",
+        "size",
+        "notional",
+        "amount",
+        "value",
+        "currency",
+    )
+    rows = [
+        (
+            format_utc(entry.chain_s),
+            str(entry.block),
+            entry.id,
+            entry.tx_hash,
+            *cells,
+            names.numeraire.label,
+        )
+        for entry in entries
+        for cells in futures_events(entry, names)
+    ]
+    return ExportTable("futures", columns, tuple(rows))
+
+
+QUOTE_DECIMALS = 18
+"""Decimals of sizes and of the venue's quote."""
+
+
+def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
+    """Yield event, market, symbol, size, notional, amount in the venue's quote, and value of each
+    event.
+    """
+    made, places = entry.futures, names.numeraire.decimals
+    for posting in entry.postings:
+        if posting.account == book.MARGIN:
+            event = "margin deposit" if posting.raw > 0 else "margin withdrawal"
+            amount = decimal_text(posting.raw, names.decimals(posting.token))
+            value = "" if posting.value is None else value_text(posting.value, places)
+            yield (event, "", names.label(posting.token), "", "", amount, value)
+    if made is None:
+        return
+    rate = None if made.price is None else made.price / made.settlement_raw
+
+    def result(raw: int) -> tuple[str, str]:
+        value = "" if rate is None else value_text(raw * rate, places)
+        return decimal_text(raw, QUOTE_DECIMALS), value
+
+    for fill in made.fills:
+        size, notional = (
+            decimal_text(raw, QUOTE_DECIMALS) for raw in (fill.size_raw, fill.notional_raw)
+        )
+        at = (fill.market, fill.symbol, size, notional)
+        yield ("trading fee", *at, *result(-fill.fee_raw))
+        if fill.realised_raw:
+            yield ("realised profit", *at, *result(fill.realised_raw))
+    for paid in made.funding:
+        yield ("funding", paid.market, paid.symbol, "", "", *result(-paid.paid_raw))

@@ -1,0 +1,411 @@
+"""Documents of commands that work on recorded data: whatif, backtest, stress, tune, replay, prices."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from agent.app.documents import Address, Decimal, one_of
+from agent.app.documents.status import LeastTotalDocument
+
+# --- What-if.
+
+ChosenActionDocument = TypedDict(
+    "ChosenActionDocument", {"kind": Annotated[str, one_of("hold", "rebalance")], "reason": str}
+)
+ValuedAssetDocument = TypedDict("ValuedAssetDocument", {
+    "symbol": str, "value": Decimal, "weight_bps": int, "target_bps": int, "drift_bps": int,
+    "band_bps": list[int] | None, "outside": bool,
+})  # fmt: skip
+AlertPriceDocument = TypedDict("AlertPriceDocument", {
+    "price": Decimal, "low": Decimal | None, "high": Decimal | None,
+    "low_change_percent": Decimal | None, "high_change_percent": Decimal | None,
+    "why_low": str, "why_high": str,
+})  # fmt: skip
+
+
+class FuturesMarketDocument(TypedDict):
+    """One market: notional, weight, order. Amounts are in the unit of the values, sizes in
+    contracts at the given price, by default 1.
+    """
+
+    symbol: str
+    notional: str
+    weight_bps: int
+    target_bps: int
+    drift_bps: int
+    order_notional: str
+    order_size: str
+    size_after: str
+    liquidation_price: str | None
+
+
+class HedgeDocument(TypedDict):
+    """An overweight spot asset: amounts sold, shorted instead, and left exposed. With --horizon also
+    the choice, and the cost of each for the share that may be shorted.
+    """
+
+    symbol: str
+    excess: str
+    sell: str
+    short: str
+    net_exposure: str
+    cost_of_sale: NotRequired[str]
+    cost_of_hedge: NotRequired[str]
+    reason: NotRequired[str]
+
+
+class FuturesWhatIfDocument(TypedDict):
+    """The futures layer of `whatif`. Multiples and shares are decimals, None if the account or the
+    spot portfolio has no value.
+    """
+
+    gross: str
+    long: str
+    short: str
+    net: str
+    margin: str
+    leverage: str | None
+    utilisation: str | None
+    maintenance: str
+    spot_multiple: str | None
+    triggers: list[str]
+    breaches: list[dict[str, str]]
+    allowed_gross: str
+    markets: list[FuturesMarketDocument]
+    hedges: list[HedgeDocument]
+    net_exposure: dict[str, str]
+
+
+class WhatIfDocument(TypedDict):
+    """Drift, trades and alert prices of values on the command line; trades and prices by symbol."""
+
+    total: Decimal
+    triggered: list[str]
+    decision: ChosenActionDocument
+    trades: dict[str, Decimal]
+    to_target: dict[str, Decimal]
+    weights_bps: dict[str, int]
+    assets: list[ValuedAssetDocument]
+    alert_prices: dict[str, AlertPriceDocument]
+    alert_note: str
+    least_total: list[LeastTotalDocument]
+    warnings: list[str]
+    futures: NotRequired[FuturesWhatIfDocument]
+
+
+# --- Backtest.
+
+CostsDocument = TypedDict(
+    "CostsDocument", {"fees": Decimal, "impact": Decimal, "gas": Decimal, "total": Decimal}
+)
+PathFiguresDocument = TypedDict("PathFiguresDocument", {
+    "cagr": Decimal | None, "volatility": Decimal | None, "sharpe": Decimal | None,
+    "max_drawdown": Decimal | None,
+})  # fmt: skip
+BothFiguresDocument = TypedDict(
+    "BothFiguresDocument", {"rebalanced": PathFiguresDocument, "held": PathFiguresDocument}
+)
+CarryDocument = TypedDict("CarryDocument", {
+    "carry": Decimal, "yearly": Decimal | None, "notional": Decimal, "intervals": int,
+    "from": int, "until": int,
+})  # fmt: skip
+CarriesDocument = TypedDict("CarriesDocument", {
+    "total": Decimal, "yearly": Decimal | None, "intervals": int,
+    "assets": dict[str, CarryDocument], "data_hash": str,
+})  # fmt: skip
+SimulatedTradeDocument = TypedDict("SimulatedTradeDocument", {
+    "time": int, "turnover": Decimal, "fees": Decimal, "impact": Decimal, "gas": Decimal,
+    "succeeded": bool,
+})  # fmt: skip
+SimulatedFlowDocument = TypedDict(
+    "SimulatedFlowDocument", {"time": int, "value": Decimal, "before": Decimal}
+)
+TaxesDocument = TypedDict("TaxesDocument", {"lots": str, "years": dict[str, Decimal]})
+EndedPriceDocument = TypedDict("EndedPriceDocument", {
+    "symbol": str, "amount": Decimal, "price": Decimal, "at": int, "value": Decimal,
+    "share": Decimal | None,
+})  # fmt: skip
+
+
+class BookFiguresDocument(TypedDict):
+    """Growth a year, volatility, Sharpe ratio and maximum drawdown; null if unknown."""
+
+    cagr: str | None
+    volatility: str | None
+    sharpe: str | None
+    max_drawdown: str | None
+
+
+class BookProfitDocument(TypedDict):
+    """Components of the change in value: total = price - slippage - funding - fees - penalties +
+    insured.
+    """
+
+    total: str
+    price: str
+    slippage: str
+    funding: str
+    fees: str
+    penalties: str
+    insured: str
+
+
+class FuturesFillDocument(TypedDict):
+    """A filled order; a negative size is a sale."""
+
+    time: int
+    symbol: str
+    size: str
+    notional: str
+    fee: str
+    trigger: str
+
+
+class LiquidationDocument(TypedDict):
+    """A liquidation by the venue: size closed and penalty."""
+
+    time: int
+    symbol: str
+    size: str
+    penalty: str
+
+
+class FuturesBookDocument(TypedDict):
+    """One book. `max_leverage` is null if the account had no value while positions were open. A
+    bar counts as above the limit by the leverage after its fills.
+    """
+
+    final_value: str
+    profit: BookProfitDocument
+    figures: BookFiguresDocument
+    max_leverage: str | None
+    bars_above_limit: int
+    longest_above_limit: int
+    deposited: str
+    sizes: dict[str, str]
+    fills: list[FuturesFillDocument]
+    liquidations: list[LiquidationDocument]
+    unfilled: dict[str, int]
+    refused: dict[str, int]
+
+
+# "from" is a keyword, so the declaration is a call.
+FuturesBacktestDocument = TypedDict(
+    "FuturesBacktestDocument",
+    {
+        "from": int,
+        "until": int,
+        "bars": int,
+        "start_value": str,
+        "max_leverage": str,
+        "agent": FuturesBookDocument,
+        "held": FuturesBookDocument,
+        "notes": list[str],
+        "config_hash": str,
+        "data_hash": str,
+        "seed": int,
+        "versions": dict[str, str],
+    },
+)
+"""The futures part of `backtest`: the agent's book, and a book that holds the same first orders.
+Values are decimals in the unit of the prices.
+"""
+BacktestDocument = TypedDict("BacktestDocument", {
+    "final_value": Decimal, "hold_value": Decimal, "start_value": Decimal, "twr": Decimal,
+    "hold_twr": Decimal, "numeraire": str, "rebalances": int, "turnover": Decimal,
+    "costs": CostsDocument, "gas_counted": bool, "figures": BothFiguresDocument,
+    "harvest": dict[str, Decimal] | None, "funding": CarriesDocument | None,
+    "from": int, "until": int, "bars": int, "looked": int, "halted": int,
+    "refused": dict[str, int], "kept": dict[str, int], "weights_bps": dict[str, int],
+    "trades": list[SimulatedTradeDocument], "flows": list[SimulatedFlowDocument],
+    "taxes": TaxesDocument, "ended": list[EndedPriceDocument], "notes": list[str],
+    "config_hash": str, "data_hash": str, "seed": int, "versions": dict[str, str],
+    "report": NotRequired[list[str]], "futures": NotRequired[FuturesBacktestDocument],
+})  # fmt: skip
+"""Values are in the numeraire, times in Unix seconds; `refused` and `kept` count evaluations by
+reason."""
+OnlyFuturesBacktestDocument = TypedDict(
+    "OnlyFuturesBacktestDocument",
+    {"futures": FuturesBacktestDocument, "report": NotRequired[list[str]]},
+)
+
+# --- Stress.
+
+DistributionDocument = TypedDict("DistributionDocument", {
+    "mean": Decimal, "worst": Decimal, "expected_shortfall": Decimal,
+    "quantiles": dict[str, Decimal],
+})  # fmt: skip
+StressCaseDocument = TypedDict("StressCaseDocument", {
+    "name": str, "by": str, "paths": int,
+    "loss": DistributionDocument | None, "drawdown": DistributionDocument | None,
+    "behind_hold": DistributionDocument | None, "turnover": DistributionDocument | None,
+    "outside_bands": DistributionDocument | None,
+    "rebalances": int, "halted": int, "refused": dict[str, int],
+})  # fmt: skip
+
+
+class StressedBookDocument(TypedDict):
+    """One book over the paths of a case. Losses are shares of the start value; a gain is
+    negative.
+    """
+
+    mean_loss: str
+    worst_loss: str
+    liquidated_paths: int
+    longest_above_limit: int
+
+
+class FuturesCaseDocument(TypedDict):
+    """A scenario over its paths."""
+
+    name: str
+    paths: int
+    agent: StressedBookDocument
+    held: StressedBookDocument
+
+
+class FuturesStressDocument(TypedDict):
+    """The futures part of `stress`: losses in each scenario of the agent's book and of a book that
+    holds the same first orders.
+    """
+
+    bars: int
+    start_value: str
+    max_leverage: str
+    cases: list[FuturesCaseDocument]
+    config_hash: str
+    data_hash: str
+    seed: int
+    versions: dict[str, str]
+
+
+StressDocument = TypedDict("StressDocument", {
+    "cases": list[StressCaseDocument], "left_out": dict[str, str], "bars": int, "interval_s": int,
+    "made_from_moves": int, "block": Decimal, "jumps_per_bar": Decimal, "kernel_off": str | None,
+    "notes": list[str], "parameters": dict[str, str], "seed": int, "config_hash": str,
+    "data_hash": str, "versions": dict[str, str],
+    "report": NotRequired[list[str]], "futures": NotRequired[FuturesStressDocument],
+})  # fmt: skip
+OnlyFuturesStressDocument = TypedDict(
+    "OnlyFuturesStressDocument",
+    {"futures": FuturesStressDocument, "report": NotRequired[list[str]]},
+)
+
+# --- Tune.
+
+ChoiceDocument = TypedDict("ChoiceDocument", {
+    "label": str, "options": str, "band_relative_bps": int | None, "band_absolute_bps": int | None,
+    "every_s": int | None, "destination": str, "allocator": str,
+})  # fmt: skip
+
+
+class RankedChoiceDocument(ChoiceDocument):
+    """A setting with its results on the first three quarters."""
+
+    objective: Decimal
+    over_hold: Decimal
+    final_value: Decimal
+    turnover: Decimal
+    costs: Decimal
+    rebalances: int
+
+
+ClaimDocument = TypedDict("ClaimDocument", {
+    "over": str, "mean": Decimal | None, "low": Decimal | None, "high": Decimal | None,
+    "level": Decimal, "periods": int | None, "block": Decimal | None,
+})  # fmt: skip
+LastQuarterDocument = TypedDict("LastQuarterDocument", {
+    "claims": list[ClaimDocument], "final_value": Decimal, "calendar_value": Decimal,
+    "hold_value": Decimal, "settings_judged": int, "costs": Decimal, "rebalances": int,
+})  # fmt: skip
+FoldDocument = TypedDict("FoldDocument", {
+    "chosen": str, "inside": Decimal, "outside": Decimal, "over_hold": Decimal,
+    "over_calendar": Decimal, "periods": int,
+})  # fmt: skip
+WalkForwardDocument = TypedDict(
+    "WalkForwardDocument",
+    {"walk": str, "folds": list[FoldDocument], "claims": list[ClaimDocument]},
+)
+DeflatedSharpeDocument = TypedDict("DeflatedSharpeDocument", {
+    "sharpe": Decimal, "threshold": Decimal, "trials": int, "probability": Decimal,
+})  # fmt: skip
+OverfittingDocument = TypedDict(
+    "OverfittingDocument", {"probability": Decimal, "ways": int, "blocks": int}
+)
+NeighboursDocument = TypedDict("NeighboursDocument", {
+    "count": int, "mean_fall": Decimal, "largest_fall": Decimal, "spread": Decimal,
+})  # fmt: skip
+StabilityDocument = TypedDict("StabilityDocument", {
+    "down": str, "across": str, "rows": list[str], "columns": list[str],
+    "values": list[list[Decimal | None]], "best": list[int],
+    "neighbours": NeighboursDocument | None,
+})  # fmt: skip
+TuneDocument = TypedDict("TuneDocument", {
+    "recommendation": ChoiceDocument | None, "verdict": list[str], "safe_default": str,
+    "best": RankedChoiceDocument, "settings": int, "engines": dict[str, int], "resumed": int,
+    "objective": str, "numeraire": str, "bars": int, "from": int, "last_quarter_from": int,
+    "until": int, "period_s": int, "calendar": ChoiceDocument,
+    "last_quarter": LastQuarterDocument, "walk_forward": WalkForwardDocument,
+    "deflated_sharpe": DeflatedSharpeDocument | None, "overfitting": OverfittingDocument | None,
+    "stability": StabilityDocument, "ranked": list[RankedChoiceDocument], "notes": list[str],
+    "grid_hash": str, "config_hash": str, "data_hash": str, "seed": int, "version": str,
+    "report": NotRequired[list[str]],
+})  # fmt: skip
+
+# --- Replay.
+
+DifferenceDocument = TypedDict("DifferenceDocument", {"what": str, "recorded": Any, "now": Any})
+"""A value of the plan, or the decision or reason, as recorded and as computed now."""
+
+
+class ReplayedStepDocument(TypedDict):
+    """A recorded step and the result of its replay; an unreadable file has only a reason."""
+
+    file: str
+    result: Annotated[str, one_of("same", "different", "by hand", "unreadable")]
+    why: NotRequired[str]
+    step: NotRequired[str]
+    time: NotRequired[str]
+    block: NotRequired[int]
+    chain_id: NotRequired[int]
+    version: NotRequired[str]
+    books: NotRequired[str]
+    config: NotRequired[str]
+    decision: NotRequired[str | None]
+    reason: NotRequired[str | None]
+    outcome: NotRequired[str]
+    asked: NotRequired[str | None]
+    differs: NotRequired[list[DifferenceDocument]]
+    more: NotRequired[int]
+
+
+ReplayDocument = TypedDict("ReplayDocument", {
+    "folder": str, "version": str, "steps": list[ReplayedStepDocument],
+    "same": int, "different": int, "by_hand": int, "unreadable": int, "exit": Literal[0, 2, 14],
+})  # fmt: skip
+
+# --- Recorded prices.
+
+PriceSpanDocument = TypedDict("PriceSpanDocument", {
+    "symbol": str, "address": Address, "source": str, "hours": int, "from_s": int, "until_s": int,
+})  # fmt: skip
+PricesDocument = TypedDict("PricesDocument", {
+    "numeraire": str, "kept_s": int, "prices": list[PriceSpanDocument], "missing": list[str],
+})  # fmt: skip
+ImportedSeriesDocument = TypedDict("ImportedSeriesDocument", {
+    "symbol": str, "rows": int, "hours": int, "new": int, "from_s": int | None,
+    "until_s": int | None, "interval_s": int, "gaps": int, "longest_gap_s": int,
+})  # fmt: skip
+ImportedPricesDocument = TypedDict("ImportedPricesDocument", {
+    "file": str, "unit": str, "checked_only": bool, "skipped": list[str],
+    "prices": list[ImportedSeriesDocument],
+})  # fmt: skip
+FetchedSeriesDocument = TypedDict("FetchedSeriesDocument", {
+    "symbol": str, "source": str, "hours": int, "new": int, "from_s": int | None,
+    "until_s": int | None, "why": str,
+})  # fmt: skip
+FetchedPricesDocument = TypedDict(
+    "FetchedPricesDocument", {"back_s": int, "prices": list[FetchedSeriesDocument]}
+)

@@ -1,0 +1,99 @@
+"""The owner's requests to the futures layer: margin, delegate, reductions by hand, and hedges."""
+
+from __future__ import annotations
+
+from agent.app.agent import Agent, Confirm, Progress
+from agent.config.futures import HyperliquidTable, require_hedge_market
+from agent.errors import ConfigError
+from agent.execution.step_context import StepOutcome
+from agent.model import CloseHedge, Deleverage, MoveMargin, OpenHedge
+from agent.model.futures import DelegateChange, MarginDeposit, MarginWithdrawal
+from agent.units import BPS, parse_raw, parse_share_bps
+
+
+def move_margin(
+    agent: Agent, amount: str, *, deposits: bool, send: bool, confirm: Confirm, progress: Progress
+) -> StepOutcome:
+    """Deposit or withdraw whole coins of the collateral. Raises ConfigError."""
+    token = agent.portfolio.token(agent.futures_policy().collateral)
+    option = "--deposit" if deposits else "--withdraw"
+    if isinstance(agent.context.config.futures, HyperliquidTable):
+        raise ConfigError(f"{option}: trimtab moves no margin at Hyperliquid", "move it there")
+    raw = parse_raw(amount, token.decimals, option)
+    if raw == 0:
+        raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")
+    asked = MoveMargin(MarginDeposit(raw) if deposits else MarginWithdrawal(raw))
+    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
+
+
+def change_delegate(
+    agent: Agent, *, ends: bool, send: bool, confirm: Confirm, progress: Progress
+) -> StepOutcome:
+    """Let the configured delegate trade for the account, or end that. Raises ConfigError."""
+    if isinstance(agent.context.config.futures, HyperliquidTable):
+        raise ConfigError(
+            "delegate: trimtab approves no agent at Hyperliquid", "approve its key there"
+        )
+    delegate = agent.futures_policy().delegate
+    if not delegate:
+        raise ConfigError(
+            "futures.delegate: is missing", "configure the key that may trade for the account"
+        )
+    asked = MoveMargin(DelegateChange(delegate, is_allowed=not ends))
+    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
+
+
+def hedge(
+    agent: Agent,
+    asset: str,
+    ratio: str,
+    *,
+    close: bool,
+    send: bool,
+    confirm: Confirm,
+    progress: Progress,
+) -> StepOutcome:
+    """Short `ratio` of an asset's excess over target (empty: the config's), or buy the short back.
+    Raises ConfigError.
+    """
+    if close and ratio:
+        raise ConfigError("--ratio: not with --close", "a hedge is closed as a whole")
+    token, terms = agent.token(asset, "hedge"), agent.futures_policy().hedge
+    require_hedge_market(agent.context.config, token.symbol)
+    asked: OpenHedge | CloseHedge = CloseHedge(token.address)
+    if not close:
+        if terms is None:
+            raise ConfigError(
+                "futures.hedge: missing",
+                "add [futures.hedge] with horizon, min_saving, tax_rate and capital_cost",
+            )
+        ratio_bps = parse_share_bps(ratio, "--ratio") if ratio else terms.ratio_bps
+        if not 0 < ratio_bps <= BPS:
+            raise ConfigError(f"--ratio: {ratio}", "write above 0% and at most 100%")
+        asked = OpenHedge(token.address, ratio_bps)
+    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
+
+
+def deleverage(
+    agent: Agent,
+    leverage: str | None,
+    symbol: str | None,
+    *,
+    send: bool,
+    confirm: Confirm,
+    progress: Progress,
+) -> StepOutcome:
+    """Reduce positions to a leverage, or in one market; without a leverage close that market.
+    Raises ConfigError.
+    """
+    if leverage is None and symbol is None:
+        raise ConfigError("--to, --market: one is missing", "for example --to 2x")
+    table = agent.context.config.futures
+    known = [] if table is None else [market.symbol for market in table.markets]
+    if symbol is not None and symbol not in known:
+        raise ConfigError(
+            f"--market: {symbol!r} is no futures market", f"choose from {', '.join(known)}"
+        )
+    bps = None if leverage is None else parse_share_bps(leverage, "--to")
+    asked = Deleverage(bps, symbol or "")
+    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)

@@ -1,0 +1,102 @@
+"""Alerts of the futures layer: a broken limit, a near liquidation, triggers that wait for a person, and
+what would be closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.app.documents.futures import action_text
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.margin import account as margin
+from agent.margin.account import nearest_liquidation
+from agent.model import Alert, AlertKind, AssetDrift, StepInput
+from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount
+from agent.planning.futures import plan_futures
+from agent.policy.drift import investable_total
+from agent.policy.futures.decide import futures_need, spot_value_in_quote, waiting_triggers
+from agent.policy.futures.exposure import exposures
+from agent.units import BPS, format_percent
+
+UNSENT = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
+"""Outcomes after which a reduction is still due."""
+
+
+def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
+    """Yield at most one alert: while a reduction is due and not sent, or while triggers wait for a
+    person. It names both layers' figures and what would be done.
+    """
+    step, drifts = outcome.step_input, outcome.decided.drifts
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or not drifts:
+        return
+    waiting = waiting_triggers(step, drifts)
+    need = futures_need(step, drifts)
+    is_due = need is not None and need.is_reducing and outcome.kind in UNSENT
+    if not waiting and not is_due:
+        return
+    plan = None if outcome.plan is None else outcome.plan.futures
+    if plan is None:
+        spot, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
+        plan = plan_futures(account, replace(policy, ask=()), spot, now_s)
+    would = f"It would {planned_actions(step, plan)}. " if plan.actions else ""
+    if waiting:
+        key = ", ".join(trigger.value for trigger in waiting)
+        head, command = f"Futures demand a confirmation ({key})", "Run: trimtab rebalance --send"
+    else:
+        key, head, command = plan.trigger, f"Futures: {plan.reason}", "See trimtab margin"
+    nets = net_exposure_text(step, drifts)
+    text = f"{head}; {figures(account, policy)}{f', {nets}' if nets else ''}. {would}{command}"
+    yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
+
+
+def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False) -> str:
+    """Return the actions of a plan as text, such as "close 0.4 of 1.2 WETH (long)"; empty without an
+    account.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        return ""
+    collateral = next(
+        (a.token for a in step.portfolio.assets if a.token.address == policy.collateral), None
+    )
+    return ", ".join(action_text(account, one, collateral, is_done=is_done) for one in plan.actions)
+
+
+def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fraction]:
+    """Return the net exposure, spot and futures, as a share of the portfolio of each name that has
+    futures; empty without futures.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    whole = investable_total(drifts)
+    if account is None or policy is None or whole <= 0:
+        return {}
+    return {
+        step.portfolio.token(one.token).label if one.token else one.symbol: one.net / whole
+        for one in exposures(account, policy, drifts)
+        if one.futures
+    }
+
+
+def net_exposure_text(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
+    """Return "net exposure WETH 54 %, WBTC -3 %"; empty without futures."""
+    shares = net_shares(step, drifts)
+    named = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
+    return f"net exposure {named}" if named else ""
+
+
+def figures(account: MarginAccount, policy: FuturesPolicy) -> str:
+    """Return leverage, utilisation and the nearest liquidation, each beside its limit."""
+    limits, leverage, used = policy.limits, margin.leverage(account), margin.utilisation(account)
+    parts = [
+        f"leverage {'unlimited' if leverage is None else f'{float(leverage):.2f}x'} of at most"
+        f" {limits.max_leverage_bps / BPS:g}x",
+        f"utilisation {'unlimited' if used is None else format_percent(used)} of at most"
+        f" {limits.max_utilisation_bps / 100:g} %",
+    ]
+    if (near := nearest_liquidation(account)) is not None:
+        market, distance = near
+        parts.append(f"liquidation of {market.symbol} {format_percent(abs(distance))} away")
+    return ", ".join(parts)

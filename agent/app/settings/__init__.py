@@ -1,0 +1,1 @@
+"""Edits of the config: changed assets, the edit itself, profiles."""

@@ -1,0 +1,166 @@
+"""A simulated futures book on a report page: value, leverage, margin in use and funding over time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from agent.backtest.futures.simulate import DECIMALS, QUOTE, BookResult, FuturesResult
+from agent.backtest.report.page import (
+    PERCENT,
+    STRONG,
+    ReportFact,
+    ReportPage,
+    ReportSection,
+    ReportTable,
+    Trace,
+    format_date_range,
+    format_money,
+    format_percent,
+    line_trace,
+    pluralize,
+    short_name,
+    time_chart,
+    to_milliseconds,
+    values_at,
+)
+from agent.backtest.report.series import Floats, Indices, downsample_indices
+from agent.backtest.simulate import library_versions
+from agent.units import BPS
+
+MULTIPLE, COINS = ".2f", ",.2f"
+CHART_PX = 280
+
+
+def futures_page(result: FuturesResult) -> ReportPage:
+    """Return the page of a futures book alone."""
+    agent, held = result.agent, result.held
+    names = " and ".join(short_name(symbol) for symbol in result.symbols)
+    return ReportPage(
+        title=f"Futures on {names}",
+        kind=f"Backtest, {format_date_range(result.times_s[0], result.times_s[-1])}",
+        facts=(
+            ReportFact("Final value", _money(agent.final_raw), f"held: {_money(held.final_raw)}"),
+            ReportFact("Funding paid", _money(agent.profit.funding_raw)),
+            ReportFact("Liquidations", str(len(agent.liquidations)), _liquidated(held)),
+        ),
+        sections=(futures_section(result),),
+        summary=(_summary(result),),
+        origin=(
+            ReportFact("config", result.config_hash),
+            ReportFact("data", result.data_hash),
+            ReportFact("seed", str(result.settings.seed)),
+            *(ReportFact(name, version) for name, version in library_versions()),
+        ),
+    )
+
+
+def futures_section(result: FuturesResult) -> ReportSection:
+    """Return the book's charts beside the held book, and the profit of both by source."""
+    limits = result.settings.policy.limits
+    agent, held = result.agent, result.held
+    columns = [
+        _finite(path)
+        for book in (agent, held)
+        for path in (book.equity, book.leverage, book.utilisation, book.funding)
+    ]
+    kept = downsample_indices(columns)
+    x = to_milliseconds(np.asarray(result.times_s, dtype=np.int64), kept)
+
+    def chart(
+        title: str, agent_path: Floats, held_path: Floats, form: str, limit: float = 0
+    ) -> Trace:
+        traces = [
+            line_trace(x, _points(held_path, kept), "held", "--c2", form=form),
+            line_trace(x, _points(agent_path, kept), "agent", "--c1", width=STRONG, form=form),
+        ]
+        if limit:
+            ends = [x[0], x[-1]]
+            traces.append(line_trace(ends, [limit] * 2, "limit", "--bad", dash="dash", form=form))
+        unit = "" if form == PERCENT else QUOTE.symbol if form == COINS else "×"
+        return time_chart(traces, unit, form) | {
+            "title": title,
+            "says": f"{title} of the agent's book and the held book over time",
+            "height": CHART_PX,
+        }
+
+    charts = (
+        chart("Value of the futures book", agent.equity, held.equity, COINS),
+        chart("Leverage", agent.leverage, held.leverage, MULTIPLE, limits.max_leverage_bps / BPS),
+        chart(
+            "Margin in use",
+            agent.utilisation,
+            held.utilisation,
+            PERCENT,
+            limits.max_utilisation_bps / BPS,
+        ),
+        chart("Funding paid so far", agent.funding, held.funding, COINS),
+    )
+    words = (
+        _summary(result),
+        "Held is the same book without the agent: its first orders, then no more. Leverage is gross"
+        " notional over account value, margin in use the share of that value that is not free; both"
+        " after the fills of a bar. Gaps are bars without account value. Negative funding was"
+        " received.",
+    )
+    return ReportSection("Futures", words, charts, (_profit_table(result),))
+
+
+def _profit_table(result: FuturesResult) -> ReportTable:
+    books = (result.agent, result.held)
+    rows: list[tuple[str, ...]] = [
+        ("start value", *(_money(result.start_raw) for _ in books)),
+        *(
+            (name, *(_money(sign * getattr(book.profit, f"{key}_raw")) for book in books))
+            for name, key, sign in (
+                ("from price", "price", 1),
+                ("from slippage", "slippage", -1),
+                ("from funding", "funding", -1),
+                ("from fees", "fees", -1),
+                ("from liquidation penalties", "penalties", -1),
+                ("borne by the venue's insurance", "insured", 1),
+            )
+        ),
+        ("final value", *(_money(book.final_raw) for book in books)),
+    ]
+    limit_bps = result.settings.policy.limits.max_leverage_bps
+    rows += [
+        ("bars above the leverage limit", *(str(book.bars_above(limit_bps)) for book in books)),
+        ("in a row", *(str(book.longest_above(limit_bps)) for book in books)),
+        ("orders filled", *(str(len(book.fills)) for book in books)),
+        ("liquidations", *(str(len(book.liquidations)) for book in books)),
+    ]
+    return ReportTable(("what", "agent", "held"), tuple(rows), f"in {QUOTE.symbol}")
+
+
+def _summary(result: FuturesResult) -> str:
+    agent, held = result.agent, result.held
+    limit = result.settings.policy.limits.max_leverage_bps / BPS
+    change = agent.final_raw / result.start_raw - 1
+    return (
+        f"The futures book ends {format_percent(change, signed=True)} at"
+        f" {_money(agent.final_raw)} {QUOTE.symbol}; held it ends at {_money(held.final_raw)}. It is"
+        f" above its limit of {limit:g}x for at most"
+        f" {pluralize(agent.longest_above(result.settings.policy.limits.max_leverage_bps), 'bar')}"
+        f" in a row, and liquidated {pluralize(len(agent.liquidations), 'time')};"
+        f" {_liquidated(held)}."
+    )
+
+
+def _liquidated(held: BookResult) -> str:
+    return f"the held book {pluralize(len(held.liquidations), 'time')}"
+
+
+def _money(raw: int) -> str:
+    return format_money(Fraction(raw), DECIMALS)
+
+
+def _finite(path: Floats) -> Floats:
+    """Return the path with infinite values as gaps."""
+    found: Floats = np.where(np.isfinite(path), path, np.nan)
+    return found
+
+
+def _points(path: Floats, kept: Indices) -> list[float]:
+    return values_at(_finite(path), kept)

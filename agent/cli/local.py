@@ -1,0 +1,316 @@
+"""Commands to try: localchain and demo, embedded chains without key, RPC or account."""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+from agent import app as api
+from agent.cli.display import futures_tables, plan_tables, tables
+from agent.cli.display.output import emit, note, say
+from agent.cli.options import AsJson, Heading, command
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.app.documents.futures import MarginDocument
+    from agent.app.documents.plans import RebalanceDocument
+    from agent.app.documents.setup import (
+        CrashDocument,
+        DemoDocument,
+        FuturesDemoDocument,
+        LocalChainDocument,
+        UntouchedDocument,
+    )
+    from agent.app.local import FuturesDemoWorld
+
+
+PICTURE_COLUMNS = 100
+
+
+@command(Heading.TRY, 20)
+def localchain(
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65535, help="Port of the local chain.")
+    ] = 8545,
+    write_config: Annotated[
+        Path | None, typer.Option("--write-config", help="Write a config for this chain.")
+    ] = None,
+    move: Annotated[
+        list[str] | None,
+        typer.Option("--move", help="Move a price on the chain at --port: WBTC=+30%; repeatable."),
+    ] = None,
+    futures: Annotated[
+        bool, typer.Option("--futures", help="Also deploy perpetual futures, with positions.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Runs a local chain (anvil) with Uniswap V2 and V3, tokens, price feeds and a funded wallet
+    until stopped.
+
+    With --move it moves prices on a running chain: pools, feeds and TWAPs follow at once.
+    """
+    from agent import app as api
+
+    if move:
+        if write_config is not None:
+            raise ConfigError(
+                "--write-config and --move cannot be combined: --move changes a running chain",
+                "use one of them",
+            )
+        found = api.move_market(port, move)
+
+        def report() -> None:
+            from agent.cli.display.tables import amount
+
+            for symbol, by in found["moved"].items():
+                say(f"{symbol} {by}: {amount(found['prices_usd'][symbol])} USD")
+
+        emit(found, as_json, report)
+        return
+
+    def ready(document: LocalChainDocument) -> None:
+        def show() -> None:
+            place = (
+                f"chain {document['chain_id']} with {len(document['pools'])} pools at"
+                f" {document['url']}"
+            )
+            note(f"Ready: {place}; wallet {document['wallet']}. Stop with Ctrl-C.")
+            if write_config is not None:
+                note(
+                    "Config written, its contracts pinned. Try: trimtab status --config"
+                    f" {write_config}"
+                )
+
+        emit(document, as_json, show)
+
+    note(f"Starting the chain on port {port} and deploying the contracts")
+    api.serve_localchain(port, write_config, ready, futures=futures)
+
+
+@command(Heading.TRY, 10)
+def demo(
+    futures: Annotated[
+        bool, typer.Option("--futures", help="With a futures layer beside the tokens (anvil).")
+    ] = False,
+    as_json: AsJson = False,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", help="Also save the output as a picture.", hidden=True)
+    ] = None,
+) -> None:
+    """Rebalances a wallet on an embedded chain, end to end. Needs no key, RPC or account.
+
+    With --futures also Perpetual Protocol v2: positions are opened, two crashes pass, and leverage
+    is reduced ahead of liquidation.
+    """
+    from agent.cli.display.output import Output
+
+    file = io.StringIO() if as_json else None
+    columns, drawn = (None, None) if svg is None else (PICTURE_COLUMNS, True)
+    console = Output(
+        file=file, record=svg is not None, highlight=False, width=columns, force_terminal=drawn
+    )
+    document = run_futures_demo(console) if futures else run_demo(console)
+    if svg is not None:
+        _save_picture(svg, console.export_svg(title="trimtab demo", unique_id="demo"))
+    emit(
+        document,
+        as_json,
+        lambda: say(
+            f"Try it yourself: trimtab localchain{' --futures' if futures else ''}"
+            " --write-config local.toml"
+        ),
+    )
+
+
+def _save_picture(path: Path, svg: str) -> None:
+    """Save the picture without the fonts that Rich would load from the network."""
+    try:
+        path.write_text(
+            re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8"
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"--svg {path}: {error.strerror}", "choose an existing writable folder"
+        ) from None
+
+
+# --- The scenes of `trimtab demo`: a balanced portfolio, a market move, a signed rebalance.
+
+
+def run_demo(console: Console) -> DemoDocument:
+    """Run the demo and print it to `console`; return everything as one document."""
+    from agent.app.documents import plans
+    from agent.app.documents.status import status
+
+    starting: AbstractContextManager[object] = nullcontext()
+    if not console.record:
+        starting = console.status("Starting an embedded chain with Uniswap V2 and V3")
+    with starting, api.demo_world() as world:
+        agent = world.agent
+        decimals = plans.decimals(agent.portfolio)
+        before = status(agent.status())
+        _chapter(console, 1, "A wallet with three tokens, each on target")
+        console.print(tables.holdings(before))
+
+        moves = world.move_market()
+        _chapter(
+            console,
+            2,
+            "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()),
+        )
+        drifted = status(agent.status())
+        console.print(tables.holdings(drifted), tables.decision(drifted), sep="\n")
+
+        _chapter(
+            console, 3, "The plan: swaps over V2 and V3 pools, their cost and every guard's verdict"
+        )
+        planned = plans.plan(agent.plan())
+        plan_tables.show_plan(console, planned, decimals, with_decision=False, verbose=True)
+
+        _chapter(
+            console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction"
+        )
+        outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
+        done = plans.rebalance(outcome, agent.realised(outcome))
+        if outcome.after is not None:
+            done["weights_after_bps"] = agent.weights(outcome.after)
+        console.print(tables.transactions(done), tables.realised(done, decimals), sep="\n")
+
+        _chapter(console, 5, "Balanced again; the next cycle holds and says why")
+        after = status(agent.status())
+        held = plans.plan(agent.plan())
+        console.print(tables.holdings(after), tables.decision(held), sep="\n")
+    console.print(
+        Text(
+            "All of this ran on real Uniswap contracts, on a chain inside this process.",
+            style="dim",
+        )
+    )
+    return {
+        "before": before,
+        "moves": moves,
+        "drifted": drifted,
+        "plan": planned,
+        "rebalance": done,
+        "after": after,
+        "next": held,
+    }
+
+
+def _chapter(console: Console, number: int, text: str) -> None:
+    title = Text(f"{number}  {text}", style="bold")
+    if console.is_terminal:
+        console.print(Rule(title, align="left", style="cyan", characters="─"))
+    else:
+        console.print(title)
+
+
+# --- The scenes of `trimtab demo --futures`: positions, two crashes, funding, both layers.
+
+
+def run_futures_demo(console: Console) -> FuturesDemoDocument:
+    """Run the demo with futures and print it to `console`; return everything as one document."""
+    from agent.app.documents import futures as documents
+    from agent.app.documents.status import status
+
+    starting: AbstractContextManager[object] = nullcontext()
+    if not console.record:
+        starting = console.status("Starting an embedded chain with Perpetual Protocol v2")
+    with starting, api.futures_demo_world() as world:
+        agent = world.agent
+        _chapter(
+            console, 1, "A wallet with three tokens, and 5,000 USDC of margin without positions"
+        )
+        before = status(agent.status())
+        console.print(tables.holdings(before))
+        futures_tables.show_summary(console, before)
+
+        _chapter(console, 2, "The first step opens a position in each market, at 3x leverage")
+        opened = _futures_step(console, world)
+        positions = documents.positions(api.futures_layer(agent))
+        console.print(futures_tables.positions(positions))
+        world.remember()
+
+        crashes: list[CrashDocument] = []
+        for number, factors in enumerate(api.DEMO_CRASHES, 3):
+            moves = world.crash(factors)
+            fallen = ", ".join(f"{symbol} {text}" for symbol, text in moves.items())
+            _chapter(console, number, f"The market falls: {fallen}. Leverage is above its limit")
+            margin = documents.margin_account(api.futures_layer(agent))
+            futures_tables.show_margin(console, margin)
+            reduced = _futures_step(console, world)
+            after = documents.margin_account(api.futures_layer(agent))
+            untouched = world.untouched()
+            _say_untouched(console, after, untouched)
+            crashes.append(
+                {
+                    "moves": moves,
+                    "margin": margin,
+                    "rebalance": reduced,
+                    "after": after,
+                    "untouched": untouched,
+                }
+            )
+
+        _chapter(
+            console, 5, "A day passes with the perpetuals above their index: longs pay funding"
+        )
+        world.pass_a_day_at_a_premium()
+        funding = documents.funding(api.futures_layer(agent))
+        futures_tables.show_funding(console, funding)
+
+        _chapter(console, 6, "Both layers at the end")
+        final = status(agent.status())
+        left = documents.positions(api.futures_layer(agent))
+        console.print(tables.holdings(final), futures_tables.positions(left), sep="\n")
+        futures_tables.show_summary(console, final)
+    console.print(
+        Text(
+            "All of this ran on the real contracts of Uniswap and Perpetual Protocol v2, on a chain"
+            " of this machine.",
+            style="dim",
+        )
+    )
+    return {
+        "before": before,
+        "opened": opened,
+        "positions": positions,
+        "crashes": crashes,
+        "funding": funding,
+        "final": final,
+        "left": left,
+    }
+
+
+def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocument:
+    """Run one step, print its transactions, and return its document."""
+    from agent.app.documents import plans
+
+    outcome = world.agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
+    done = plans.rebalance(outcome, world.agent.realised(outcome))
+    console.print(tables.transactions(done))
+    for sent in done["transactions"]:
+        console.print(Text(f"  {sent['note']}", style="dim"))
+    console.print(Text(done["reason"]))
+    return done
+
+
+def _say_untouched(console: Console, after: MarginDocument, untouched: UntouchedDocument) -> None:
+    """Compare the account with the first positions, had nobody reduced them."""
+    ours = futures_tables.multiple(None if after["margin"] is None else after["margin"]["leverage"])
+    fate = "liquidated" if untouched["is_liquidated"] else "not liquidated yet"
+    console.print(
+        Text(
+            f"Leverage is {ours} now. Without the agent: {futures_tables.multiple(untouched['leverage'])},"
+            f" {fate}.",
+            style="bold",
+        )
+    )

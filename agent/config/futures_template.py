@@ -1,0 +1,219 @@
+"""The [futures] of a new config: limits of a risk profile, contracts of a venue file."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from agent.config.fields import Address, ConfigTable
+from agent.config.futures import MOST_MARKETS
+from agent.config.load import describe_errors
+from agent.errors import ConfigError
+from agent.units import BPS, largest_remainder, parse_share_bps
+
+ROOM_BPS = 1_500
+"""Least distance of `max_position` from the largest target weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesProfile:
+    """Leverage and limits of a risk profile, in the config's notation."""
+
+    name: str
+    leverage: str
+    limits: Mapping[str, str]
+
+
+def _profile(name: str, leverage: str, **limits: str) -> FuturesProfile:
+    return FuturesProfile(name, leverage, limits)
+
+
+FUTURES_PROFILES = {
+    profile.name: profile
+    for profile in (
+        _profile(
+            "conservative",
+            "1x",
+            max_leverage="2x",
+            max_utilisation="40%",
+            max_position="70%",
+            spot_multiple="1.5x",
+            stress_move="30%",
+            slippage="0.3%",
+            hysteresis="5%",
+            emergency_distance="10%",
+            emergency_slippage="2%",
+            max_basis="1%",
+            index_age="1h",
+            max_reduction_per_day="2x",
+        ),
+        _profile(
+            "moderate",
+            "2x",
+            max_leverage="4x",
+            max_utilisation="60%",
+            max_position="85%",
+            spot_multiple="2.5x",
+            stress_move="20%",
+            slippage="0.5%",
+            hysteresis="5%",
+            emergency_distance="5%",
+            emergency_slippage="3%",
+            max_basis="2%",
+            index_age="1h",
+            max_reduction_per_day="2x",
+        ),
+        _profile(
+            "aggressive",
+            "3x",
+            max_leverage="6x",
+            max_utilisation="80%",
+            max_position="100%",
+            spot_multiple="4x",
+            stress_move="10%",
+            slippage="1%",
+            hysteresis="5%",
+            emergency_distance="4%",
+            emergency_slippage="5%",
+            max_basis="3%",
+            index_age="1h",
+            max_reduction_per_day="2x",
+        ),
+    )
+}
+"""Risk profiles of the futures layer by name."""
+BAND = "5%"
+
+
+def find_futures_profile(name: str) -> FuturesProfile:
+    """Return the profile of that name. Raises ConfigError listing all names."""
+    if name not in FUTURES_PROFILES:
+        raise ConfigError(
+            f"--futures: {name!r} is not a profile", f"choose from {', '.join(FUTURES_PROFILES)}"
+        )
+    return FUTURES_PROFILES[name]
+
+
+class VenueMarketTable(ConfigTable):
+    """A market of a venue file: its virtual base token and its index feed's aggregator."""
+
+    base: Address
+    aggregator: Address
+
+
+class VenueFileTable(ConfigTable):
+    """A venue file: contracts of a futures venue, and its markets by the asset's symbol."""
+
+    venue: Literal["perpetual_protocol_v2"]
+    clearing_house: Address
+    vault: Address
+    account_balance: Address
+    exchange: Address
+    market_registry: Address
+    config: Address
+    delegate_approval: Address
+    markets: dict[str, VenueMarketTable] = Field(min_length=1)
+
+
+def read_venue(path: Path) -> VenueFileTable:
+    """Read a venue file. Raises ConfigError with all mistakes."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"--futures-venue {path}: cannot be read: {error}", "docs/futures.md shows its form"
+        ) from None
+    try:
+        return VenueFileTable.model_validate(data)
+    except ValidationError as error:
+        mistakes = "; ".join(describe_errors(error, data, VenueFileTable))
+        raise ConfigError(
+            f"--futures-venue {path}: {mistakes}", "docs/futures.md shows its form"
+        ) from None
+
+
+def futures_weights(
+    venue: VenueFileTable, spot: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the target weights of the markets: `given`, or by default the proportions of the spot
+    targets among assets with a market, all long. Raises ConfigError for unknown markets, or if
+    absolute weights do not sum to 100 %.
+    """
+    if given:
+        total = 0
+        for symbol, text in given.items():
+            if symbol not in venue.markets:
+                raise ConfigError(
+                    f"--futures-target: {symbol!r} has no market at the venue",
+                    f"choose from {', '.join(venue.markets)}",
+                )
+            total += parse_share_bps(text.removeprefix("-"), f"--futures-target {symbol}")
+        if total != BPS:
+            raise ConfigError(
+                f"--futures-target: absolute weights sum to {total / 100:g}%, not 100%",
+                "write for example --futures-target WETH=60% --futures-target WBTC=-40%",
+            )
+        return dict(given)
+    shares = {
+        symbol: parse_share_bps(text, f"--target {symbol}")
+        for symbol, text in spot.items()
+        if symbol in venue.markets
+    }
+    shares = {symbol: bps for symbol, bps in shares.items() if bps}
+    if not shares or len(shares) > MOST_MARKETS:
+        raise ConfigError(
+            f"--futures: {len(shares)} assets have a market at the venue",
+            "choose markets by --futures-target SYMBOL=SHARE",
+        )
+    parts = largest_remainder([Fraction(bps) for bps in shares.values()], BPS)
+    return {symbol: f"{bps / 100:g}%" for symbol, bps in zip(shares, parts, strict=True)}
+
+
+def futures_text(
+    profile: FuturesProfile,
+    venue: VenueFileTable,
+    collateral: str,
+    weights: Mapping[str, str],
+    assets: Mapping[str, str],
+) -> str:
+    """Return the [futures] of a trimtab.toml. `weights` are those of `futures_weights`, `assets` the
+    symbols of the portfolio's assets by market; a market without one has no spot position.
+    """
+    contracts = {
+        key: getattr(venue, key) for key in VenueFileTable.model_fields if key != "markets"
+    }
+    head = {
+        **contracts,
+        "collateral": collateral,
+        "leverage": profile.leverage,
+        "band": BAND,
+    }
+    tables = [("[futures]", head)]
+    for symbol, weight in weights.items():
+        market = venue.markets[symbol]
+        asset = {"asset": assets[symbol]} if symbol in assets else {}
+        keys = {"symbol": symbol, "base": market.base, **asset, "aggregator": market.aggregator}
+        tables.append(("[[futures.markets]]", {**keys, "weight": weight}))
+    tables.append(("[futures.limits]", {**profile.limits, "max_position": _room(profile, weights)}))
+    about = (
+        f"\n# Perpetual futures by the profile {profile.name}: every limit stands here"
+        " (docs/futures.md).\n"
+    )
+    return about + "\n".join(
+        "\n".join([name, *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""])
+        for name, keys in tables
+    )
+
+
+def _room(profile: FuturesProfile, weights: Mapping[str, str]) -> str:
+    """Return the profile's largest position, or above the largest weight where that needs more."""
+    largest = max(parse_share_bps(text.removeprefix("-"), "weight") for text in weights.values())
+    allowed = parse_share_bps(profile.limits["max_position"], "max_position")
+    return f"{min(BPS, max(allowed, largest + ROOM_BPS)) / 100:g}%"

@@ -1,0 +1,272 @@
+"""Futures on paper: fills and funding that the contracts of Perpetual Protocol v2 compute by
+`eth_call` at a block, booked on a margin account of our own.
+
+Exchange.swap and Exchange.settleFunding are called as the clearing house calls them within
+openPosition. They check no margin, so that an account without collateral on the chain is quoted to
+the wei; the clearing house's own checks of bound, deadline and margin are made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.backtest.router import APPROVE_UNITS, TransactionReverted
+from agent.chain.lens import abi_decode, abi_encode
+from agent.chain.rpc import CallFailed, Transport, parse_bytes
+from agent.errors import ConfigError
+from agent.margin import account as margin
+from agent.margin.account import truncate
+from agent.model import Head, PaperMargin, PaperPosition, Transfer, UnsignedTx
+from agent.model.futures import MarginAccount, Position
+from agent.model.transactions import PerpFill, PerpFunding
+from agent.policy.futures.decide import ORDER_GAS
+from agent.signing import calldata
+from agent.signing.calldata import Approve, UndecodableCalldata, selector
+from agent.signing.futures import FuturesCall, MoveMargin, OpenPosition
+from agent.signing.futures import decode as decode_futures
+from agent.venues.perpetual_protocol import REVERTS, PerpContracts, revert_code
+
+SWAP = selector("swap((address,address,bool,bool,bool,uint256,uint160))")
+SETTLE_FUNDING = selector("settleFunding(address,address)")
+_SWAP_PARAMS = "(address,address,bool,bool,bool,uint256,uint160)"
+SWAP_WORDS, FUNDING_WORDS = 11, 3
+DAY_S = 86_400
+MARGIN_UNITS = 250_000
+"""Gas of a deposit or withdrawal of margin, about what the embedded chain uses."""
+WORD = 2**256
+
+
+@dataclass(frozen=True, slots=True)
+class VenueEffects:
+    """Effects of a transaction to the venue, not applied yet: wallet balances, the vault's
+    allowances by token, the margin account, and events.
+    """
+
+    balances: Mapping[str, int]
+    allowances: Mapping[str, int]
+    margin: PaperMargin
+    gas: int
+    transfers: tuple[Transfer, ...] = ()
+    fills: tuple[PerpFill, ...] = ()
+    funding: tuple[PerpFunding, ...] = ()
+
+
+class PaperVenue:
+    """The futures venue of paper trading. It reads by `eth_call` and sends nothing."""
+
+    def __init__(
+        self, contracts: PerpContracts, exchange: str, collateral: str, transport: Transport
+    ) -> None:
+        self.contracts = contracts
+        self._exchange = exchange
+        self._collateral = collateral
+        self._transport = transport
+
+    def account(self, read: MarginAccount, held: PaperMargin, head: Head) -> MarginAccount:
+        """Return the paper account with the markets of the real one, at its block."""
+        return replace(
+            read,
+            collateral_raw=held.collateral_raw,
+            realised_raw=held.realised_raw,
+            positions=tuple(
+                Position(
+                    one.market,
+                    one.size_raw,
+                    one.open_notional_raw,
+                    _funding_raw(one, self._growth(one.market, head)),
+                )
+                for one in held.positions
+            ),
+        )
+
+    def begin(self, read: MarginAccount | None, head: Head, deposit_raw: int | None) -> PaperMargin:
+        """Return the first margin account: `deposit_raw` of collateral without positions, or a copy
+        of the real account with its funding settled. Raises ConfigError if that is not known.
+        """
+        if read is None:
+            raise ConfigError("the margin account cannot be read now", "try again")
+        if deposit_raw is not None:
+            return PaperMargin(deposit_raw * read.settlement_raw, 0, ())
+        return PaperMargin(
+            read.collateral_raw,
+            read.realised_raw - margin.funding_pending_raw(read),
+            tuple(
+                PaperPosition(
+                    one.market, one.size_raw, one.open_notional_raw, self._growth(one.market, head)
+                )
+                for one in read.positions
+            ),
+        )
+
+    def call_of(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
+        """Return the decoded call of a transaction to the venue, or of an approval of its vault;
+        None for any other.
+        """
+        try:
+            if tx.to in (self.contracts.clearing_house, self.contracts.vault):
+                return decode_futures(calldata.data_bytes(tx.data))
+            call = calldata.decode(tx.data)
+        except UndecodableCalldata:
+            return None
+        if isinstance(call, Approve) and call.spender == self.contracts.vault:
+            return call
+        return None
+
+    def execute(
+        self,
+        tx: UnsignedTx,
+        call: FuturesCall | Approve,
+        balances: Mapping[str, int],
+        allowances: Mapping[str, int],
+        account: MarginAccount,
+        held: PaperMargin,
+        head: Head,
+    ) -> VenueEffects:
+        """Return the effects at a block. Raises TransactionReverted where the contracts would."""
+        match call:
+            case Approve(raw=raw):
+                return VenueEffects(balances, {**allowances, tx.to: raw}, held, APPROVE_UNITS)
+            case OpenPosition():
+                return self._filled(call, balances, allowances, account, held, head)
+            case MoveMargin():
+                return self._moved(call, balances, allowances, account, held)
+            case other:
+                raise TransactionReverted(f"{type(other).__name__} is not simulated")
+
+    def _filled(
+        self,
+        call: OpenPosition,
+        balances: Mapping[str, int],
+        allowances: Mapping[str, int],
+        account: MarginAccount,
+        held: PaperMargin,
+        head: Head,
+    ) -> VenueEffects:
+        """Fill an order as ClearingHouse.openPosition does: funding is settled first."""
+        market = account.market(call.market)
+        if head.timestamp_s > call.deadline_s:
+            raise TransactionReverted(f"{REVERTS['CH_TE']} (CH_TE)")
+        if market.is_paused:
+            raise TransactionReverted(f"{REVERTS['CH_MNO']} (CH_MNO)")
+        quote_raw, fee_raw = self._quoted(call, head)
+        total_raw = quote_raw - fee_raw
+        if call.size_raw < 0 and total_raw < call.bound_raw:
+            raise TransactionReverted(f"{REVERTS['CH_TLRS']} (CH_TLRS)")
+        if call.size_raw > 0 and -total_raw > call.bound_raw:
+            raise TransactionReverted(f"{REVERTS['CH_TMRL']} (CH_TMRL)")
+        size_raw = account.size_raw(call.market)
+        paid_raw = sum(
+            one.funding_pending_raw for one in account.positions if one.market == call.market
+        )
+        after = margin.with_trade(account, call.market, call.size_raw, total_raw)
+        reduces = size_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(size_raw)
+        if reduces and not margin.may_reduce(after):
+            raise TransactionReverted(f"{REVERTS['CH_NEFCM']} (CH_NEFCM)")
+        if not reduces and margin.free_raw(after) < 0:
+            raise TransactionReverted(f"{REVERTS['CH_NEFCI']} (CH_NEFCI)")
+        growths = {one.market: one.growth_x96 for one in held.positions}
+        growths[call.market] = self._growth(call.market, head)
+        place = self.contracts
+        fill = PerpFill(
+            place.clearing_house,
+            place.trader,
+            call.market,
+            call.size_raw,
+            quote_raw,
+            fee_raw,
+            after.realised_raw - account.realised_raw + paid_raw,
+        )
+        funding = PerpFunding(place.clearing_house, place.trader, call.market, paid_raw)
+        positions = tuple(
+            PaperPosition(one.market, one.size_raw, one.open_notional_raw, growths[one.market])
+            for one in after.positions
+        )
+        return VenueEffects(
+            balances,
+            allowances,
+            PaperMargin(held.collateral_raw, after.realised_raw, positions),
+            ORDER_GAS,
+            fills=(fill,),
+            funding=(funding,) if paid_raw else (),
+        )
+
+    def _moved(
+        self,
+        call: MoveMargin,
+        balances: Mapping[str, int],
+        allowances: Mapping[str, int],
+        account: MarginAccount,
+        held: PaperMargin,
+    ) -> VenueEffects:
+        """Deposit or withdraw collateral, as the vault does."""
+        balance, allowed = balances.get(call.token, 0), allowances.get(call.token, 0)
+        raw, vault = call.raw * account.settlement_raw, self.contracts.vault
+        if call.token != self._collateral:
+            raise TransactionReverted("the vault takes another token")
+        if call.is_deposit:
+            if min(balance, allowed) < call.raw:
+                raise TransactionReverted("STF")
+            return VenueEffects(
+                {**balances, call.token: balance - call.raw},
+                {**allowances, call.token: allowed - call.raw},
+                replace(held, collateral_raw=held.collateral_raw + raw),
+                MARGIN_UNITS,
+                (Transfer(call.token, self.contracts.trader, vault, call.raw),),
+            )
+        if margin.free_raw(account) < raw:
+            raise TransactionReverted(f"{REVERTS['V_NEFC']} (V_NEFC)")
+        return VenueEffects(
+            {**balances, call.token: balance + call.raw},
+            allowances,
+            replace(held, collateral_raw=held.collateral_raw - raw),
+            MARGIN_UNITS,
+            (Transfer(call.token, vault, self.contracts.trader, call.raw),),
+        )
+
+    def _quoted(self, call: OpenPosition, head: Head) -> tuple[int, int]:
+        """Return the signed quote without the fee, and the fee, of a fill at a block."""
+        sells = call.size_raw < 0
+        fields = (self.contracts.trader, call.market, sells, sells, False, abs(call.size_raw), 0)
+        words = self._ask(SWAP + abi_encode([_SWAP_PARAMS], [fields]), SWAP_WORDS, head)
+        size_raw, quote_raw, fee_raw = _signed(words[2]), _signed(words[3]), words[4]
+        if size_raw != call.size_raw:
+            raise TransactionReverted(f"the market fills {size_raw} of {call.size_raw} base units")
+        return quote_raw, fee_raw
+
+    def _growth(self, market: str, head: Head) -> int:
+        """Return the market's funding growth at a block (Funding.Growth.twPremiumX96)."""
+        data = SETTLE_FUNDING + abi_encode(["address", "address"], [self.contracts.trader, market])
+        return _signed(self._ask(data, FUNDING_WORDS, head)[1])
+
+    def _ask(self, data: bytes, count: int, head: Head) -> tuple[int, ...]:
+        """Return the words of a call of the exchange by the clearing house. Raises
+        TransactionReverted with the reason of a revert.
+        """
+        call = {
+            "from": self.contracts.clearing_house,
+            "to": self._exchange,
+            "data": "0x" + data.hex(),
+        }
+        try:
+            answer = self._transport.call("eth_call", [call, hex(head.number)])
+        except CallFailed as failed:
+            code = revert_code(failed.fault.data, failed.fault.message)
+            if code not in REVERTS:
+                raise
+            raise TransactionReverted(f"{REVERTS[code]} ({code})") from None
+        raw = parse_bytes(answer, "answer of the exchange", 32 * count)
+        return tuple(abi_decode(["uint256"] * count, raw))
+
+
+def _funding_raw(position: PaperPosition, growth_x96: int) -> int:
+    """Return the pending funding of a position
+    (Funding.calcPendingFundingPaymentWithLiquidityCoefficient, with PerpMath.mulDiv).
+    """
+    grown = position.size_raw * (growth_x96 - position.growth_x96)
+    return truncate(Fraction(truncate(Fraction(grown, margin.Q96)), DAY_S))
+
+
+def _signed(word: int) -> int:
+    return word - WORD if word >= WORD // 2 else word

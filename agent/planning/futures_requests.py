@@ -1,0 +1,219 @@
+"""Proposals of the owner's requests to the futures layer: moves of margin, delegates, reductions,
+hedges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.margin import account as margin
+from agent.model import (
+    AdjustFutures,
+    CloseHedge,
+    Decision,
+    Deleverage,
+    Halt,
+    Hold,
+    MoveMargin,
+    OpenHedge,
+    StepInput,
+)
+from agent.model.futures import (
+    UNREAD_ACCOUNT,
+    AccountAction,
+    DelegateChange,
+    FuturesPlan,
+    FuturesPolicy,
+    Hedge,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+)
+from agent.planning import hedge
+from agent.planning.futures import reducing_plan
+from agent.planning.futures_step import futures_plan
+from agent.planning.proposals import Proposal, Proposer
+from agent.policy import native_coin
+from agent.policy.decide import DecisionResult, decide, halt_for
+from agent.policy.futures.decide import futures_fault
+from agent.policy.futures.deleverage import closing_order, deleverage_orders
+from agent.policy.hedges import hedges_after
+from agent.units import BPS
+
+FuturesRequest = MoveMargin | Deleverage | OpenHedge | CloseHedge
+"""Requests of the owner to the futures layer."""
+
+
+def futures_request(asked: FuturesRequest) -> Proposer:
+    """Return the proposer of a request; equal inputs give equal proposals."""
+    match asked:
+        case MoveMargin():
+            return move_margin(asked.action)
+        case Deleverage():
+            return deleverage(asked.leverage_bps, asked.symbol)
+        case OpenHedge() | CloseHedge():
+            return hedge_by_owner(asked)
+
+
+def futures_command(asked: FuturesRequest) -> str:
+    """Return the owner's command."""
+    match asked:
+        case MoveMargin(DelegateChange()):
+            return "delegate"
+        case MoveMargin():
+            return "margin"
+        case Deleverage():
+            return "deleverage"
+        case OpenHedge() | CloseHedge():
+            return "hedge"
+
+
+def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
+    """Return the proposer that shorts part of a token's excess over target, or closes its hedge, and
+    then holds.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        decided = decide(step)
+        if isinstance(decided.decision, Halt):
+            return Proposal(decided, None)
+        label = step.portfolio.token(asked.token).label
+        policy = step.futures
+        if isinstance(asked, OpenHedge):
+            if step.after_hedge:
+                return Proposal(_decided(step, Hold(f"{label} is hedged")), None)
+            plan = hedge.open_by_owner(step, decided, asked.token, asked.ratio_bps)
+        elif policy is None or all(one.token != asked.token for one in policy.hedges):
+            return Proposal(_decided(step, Hold(f"{label} has no open hedge")), None)
+        else:
+            plan = hedge.close_by_owner(step, decided, asked.token)
+        return Proposal(_decided(step, plan.decision), plan)
+
+    return propose
+
+
+def move_margin(action: AccountAction) -> Proposer:
+    """Return the proposer of one move of margin or one change of a delegate, as requested."""
+
+    def propose(step: StepInput) -> Proposal:
+        ends = isinstance(action, DelegateChange) and not action.is_allowed
+        if ends and step.futures is not None and step.futures.vault:
+            account = step.snapshot.futures or UNREAD_ACCOUNT  # a stolen key makes it unknown
+        else:
+            account = require_account(step)
+        if not account.is_on_chain:
+            raise Refused(
+                "margin and keys of a venue beside the chain are moved at the venue itself",
+                remedy="use the venue's own site",
+            )
+        reason = _reason(action)
+        is_deposit = isinstance(action, MarginDeposit)
+        plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
+        return by_owner(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
+
+    return propose
+
+
+def deleverage(leverage_bps: int | None, symbol: str) -> Proposer:
+    """Return the proposer of the owner's reduction: one order a plan, each market once a step. It
+    holds once nothing is left to reduce.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        account = require_account(step)
+        if step.futures is None or (fault := futures_fault(step)):
+            raise Refused(f"nothing is reduced: {fault}", remedy="see trimtab margin")
+        sizes = _sizes(step, step.futures, account, leverage_bps, symbol)
+        reason = _goal(leverage_bps, symbol)
+        plan = reducing_plan(account, step.futures, sizes, "", is_emergency=False)
+        if not plan.orders:
+            state = "; ".join(plan.refused) or f"leverage is {_leverage_text(account)}"
+            return Proposal(
+                _decided(step, Hold(f"{reason}: {state}, nothing is left to reduce")), None
+            )
+        decision = AdjustFutures(reason, is_reducing=True, by_owner=True)
+        return by_owner(step, decision, replace(plan, reason=reason), account)
+
+    return propose
+
+
+def _sizes(
+    step: StepInput,
+    policy: FuturesPolicy,
+    account: MarginAccount,
+    leverage_bps: int | None,
+    symbol: str,
+) -> dict[str, int]:
+    """Return the orders that are left in this step. Raises Refused for an unknown market."""
+    markets = [one.market for one in account.markets if symbol in ("", one.symbol)]
+    if not markets:
+        known = ", ".join(one.symbol for one in account.markets)
+        raise Refused(f"{symbol!r} is no futures market", remedy=f"choose from {known}")
+    left = [one for one in markets if one not in step.reduced_markets]
+    if leverage_bps is None:
+        return {name: size for one in left for name, size in closing_order(account, one).items()}
+    goal = Fraction(leverage_bps, BPS)
+    return deleverage_orders(account, goal, left, policy.limits.slippage_bps)
+
+
+def _goal(leverage_bps: int | None, symbol: str) -> str:
+    what = symbol or "all positions"
+    if leverage_bps is None:
+        return f"the owner closes {what}"
+    return f"the owner reduces {what} to a leverage of {leverage_bps / BPS:g}x"
+
+
+def _leverage_text(account: MarginAccount) -> str:
+    leverage = margin.leverage(account)
+    return "unlimited" if leverage is None else f"{float(leverage):.2f}x"
+
+
+def require_account(step: StepInput) -> MarginAccount:
+    """Return the margin account. Raises Refused if it is not known, or without futures."""
+    account = step.snapshot.futures
+    if step.futures is None or account is None:
+        why = step.snapshot.futures_unknown or "the config has no [futures]"
+        raise Refused(f"the margin account is not known: {why}", remedy="see trimtab margin")
+    return account
+
+
+def by_owner(
+    step: StepInput, decision: AdjustFutures, futures: FuturesPlan, account: MarginAccount
+) -> Proposal:
+    """Return the proposal of an owner's futures plan, or of the gas money that it needs first."""
+    decided = _decided(step, decision)
+    if account.is_on_chain and (first := native_coin.top_up(step, decision)):
+        raise Refused(
+            f"too little native coin for gas: {first.reason}",
+            remedy="send native coin to the wallet, or run trimtab rebalance --send first",
+        )
+    futures = replace(futures, hedges=_hedges_left(step, futures.orders))
+    return Proposal(decided, futures_plan(step, decision, futures, account, decided.drifts))
+
+
+def _hedges_left(step: StepInput, orders: Sequence[PerpOrder]) -> tuple[Hedge, ...]:
+    """Return the hedges after the first order: a purchase takes that of its market."""
+    if not orders:
+        return step.history.hedges
+    first = orders[0]
+    return hedges_after(step, first.market, first.size_raw, closes=first.size_raw > 0)
+
+
+def _decided(step: StepInput, decision: Decision) -> DecisionResult:
+    found = halt_for(step, decision.reason)
+    return replace(found, decision=decision)
+
+
+def _reason(action: AccountAction) -> str:
+    match action:
+        case MarginDeposit():
+            return "the owner deposits margin"
+        case MarginWithdrawal():
+            return "the owner withdraws margin"
+        case DelegateChange(delegate, is_allowed):
+            verb = "lets" if is_allowed else "no longer lets"
+            return f"the owner {verb} {delegate} trade for the account"

@@ -1,0 +1,401 @@
+"""Hedges in place of sales: the comparison for each asset that a rebalance would sell, and the order of
+the one that is shorted instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.accounting.tax_lots import planned_gains, wallet_changes
+from agent.errors import Refused
+from agent.margin.account import size_for_notional_raw
+from agent.margin.state import largest_allowed_raw
+from agent.model import AdjustFutures, AssetDrift, Destination, Plan, Rebalance, StepInput
+from agent.model.futures import (
+    FuturesPlan,
+    FuturesPolicy,
+    Hedge,
+    HedgeComparison,
+    MarginDeposit,
+    PerpMarket,
+)
+from agent.planning import planner
+from agent.planning.futures import market_order, no_opening_reason, untradable_reason
+from agent.planning.futures_step import approved_raw, closing_plan, futures_plan
+from agent.policy.decide import DecisionResult
+from agent.policy.drift import investable_total, rebalance_goal
+from agent.policy.futures.decide import (
+    ORDER_GAS,
+    backing_off,
+    depositable_raw,
+    futures_fault,
+    quote_per_numeraire,
+    spot_value_in_quote,
+)
+from agent.policy.futures.hedge import choose, compare_text, margin_share, short_costs
+from agent.policy.futures.targets import stale_index_reason
+from agent.policy.hedges import closed_lately, hedges_after
+from agent.reference import reference_prices
+from agent.units import BPS, Value, ceil_int, decimal_text, floor_int
+
+HEDGE = "hedge"
+"""Trigger of the order that opens a hedge."""
+HEDGE_MARGIN = "hedge_margin"
+"""Trigger of the deposit that a hedge needs first."""
+DEPOSIT = Fraction(105, 100)
+"""Deposit per margin that a short ties up: marks move between the deposit and the order."""
+NONE = Fraction(0)
+
+
+def hedge_instead(
+    step: StepInput, decided: DecisionResult, decision: Rebalance, sale: Plan
+) -> tuple[DecisionResult, Plan]:
+    """Return decision and plan of the first hedge that is cheaper than its part of the sale; else the
+    sale. Either plan has the comparisons.
+
+    Only what the policy's trigger sells is hedged: no exit, no purchase and no trade of the owner, no
+    slice of a gradual execution, no strategy of several, no zone.
+    """
+    policy = step.futures
+    if policy is None or policy.hedge is None or step.futures_held or not decision.by_trigger:
+        return decided, sale
+    if (
+        futures_fault(step)
+        or decision.apart
+        or decided.zone
+        or decided.round
+        or step.split
+        or step.history.campaign
+    ):
+        return decided, sale
+    comparisons: list[HedgeComparison] = []
+    hedged = {one.token for one in policy.hedges}
+    changes, home = wallet_changes(sale), step.portfolio.numeraire.address
+    sold = [
+        (min(-changes[one.token] * one.price, one.value), one)
+        for one in decided.drifts
+        if changes.get(one.token, 0) < 0
+        and one.token not in (home, policy.collateral, *hedged)
+        and market_of(step, one.token) is not None
+    ]
+    for excess, drift in sorted(sold, key=lambda item: (-item[0], item[1].token)):
+        ratio = policy.hedge.ratio_bps
+        wanted = excess * ratio / BPS
+        found, short = compare(step, decided, decision, sale, drift, excess, wanted)
+        comparisons.append(found)
+        if found.is_hedged:
+            reason = f"{_text(step, found)}; {decision.reason}"
+            plan = _opening(step, decided.drifts, found, short, reason)
+            plan = replace(plan, comparisons=tuple(comparisons))
+            decided = replace(
+                decided, decision=plan.decision, reviewed=False, reviews=(), round=None
+            )
+            return decided, plan
+    if not comparisons:
+        return decided, sale
+    told = "; ".join(_text(step, one) for one in comparisons)
+    decision = replace(decision, reason=f"{decision.reason}; {told}")
+    plan = replace(sale, decision=decision, comparisons=tuple(comparisons))
+    return replace(decided, decision=decision), plan
+
+
+def compare(
+    step: StepInput,
+    decided: DecisionResult,
+    decision: Rebalance,
+    sale: Plan,
+    drift: AssetDrift,
+    excess: Value,
+    wanted: Value,
+) -> tuple[HedgeComparison, Short]:
+    """Return the comparison for one asset of which a value is `wanted` short, and the short.
+
+    The cost of the sale is that of the whole plan less that of the plan beside the hedge, both on the
+    step's pools.
+    """
+    policy, account = step.futures, step.snapshot.futures
+    if policy is None or policy.hedge is None or account is None:
+        raise ValueError("a hedge needs its terms and an account")
+    terms = policy.hedge
+    nothing = HedgeComparison(
+        drift.token, excess, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, terms.horizon_s
+    )
+    market = market_of(step, drift.token)
+    short = Short(0, "it has no futures market")
+    if market is not None:
+        short = _short(step, decided.drifts, drift, market, wanted)
+    if market is None or not short.size_raw:
+        return replace(nothing, reason=short.why), short
+    hedged = -short.size_raw * market.index / quote_per_numeraire(step)
+    fees, funding, tied, capital = short_costs(
+        market, hedged, terms.horizon_s, margin_share(market, policy), terms.capital_cost_bps
+    )
+    basis = max(NONE, 1 - market.mark / market.index) * hedged
+    beside = _plan_beside(step, decision, sale, drift, hedged)
+    saved, gas = _costs(sale), _order_gas(step)
+    if beside is not None:
+        saved = tuple(  # type: ignore[assignment]
+            whole - part for whole, part in zip(saved, _costs(beside), strict=True)
+        )
+    tax = _tax(step, sale) - (NONE if beside is None else _tax(step, beside))
+    found = replace(
+        nothing,
+        hedged=hedged,
+        sale_fees=saved[0],
+        sale_impact=saved[1],
+        sale_tax=tax,
+        hedge_fees=fees + basis + 2 * gas,
+        hedge_funding=funding,
+        hedge_capital=capital,
+        margin=tied,
+        reason=short.why,
+    )
+    most = step.limits.plan_cost_bps
+    if most is not None and (fees / 2 + basis + gas) * BPS > most * hedged:
+        return replace(found, reason="its order costs more than limits.plan_cost"), Short(0, "")
+    chosen = choose(found, hedged * terms.min_saving_bps / BPS, counts_income=False)
+    return chosen, short
+
+
+def market_of(step: StepInput, token: str) -> PerpMarket | None:
+    """Return the market with the same price as a token; None without one."""
+    markets = () if step.snapshot.futures is None else step.snapshot.futures.markets
+    return next((one for one in markets if one.asset == token), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """A possible short: its size (zero: none), why it is smaller than wanted, and the collateral to be
+    deposited first, base units.
+    """
+
+    size_raw: int
+    why: str
+    deposit_raw: int = 0
+
+
+def _short(
+    step: StepInput,
+    drifts: Sequence[AssetDrift],
+    drift: AssetDrift,
+    market: PerpMarket,
+    wanted: Value,
+) -> Short:
+    """Return the short of a value, in whole lots, within every limit. Margin that is missing may be
+    deposited from the wallet.
+    """
+    policy, account = step.futures, step.snapshot.futures
+    if policy is None or account is None:
+        return Short(0, "the margin account is not known")
+    if blocked := _no_short_reason(step, policy, drift, market):
+        return Short(0, blocked)
+    if drift.max_bps is not None:
+        own_bps = dict(step.unhedged_bps).get(drift.token, drift.target_bps)
+        room = investable_total(drifts) * (drift.max_bps - own_bps) / BPS
+        wanted = min(wanted, max(NONE, room))
+    if wanted < (step.limits.min_trade or 0):
+        return Short(0, "the part to be shorted is below limits.min_trade")
+    size_raw = size_for_notional_raw(market, -wanted * quote_per_numeraire(step))
+    if not size_raw:
+        lot = decimal_text(market.lot_raw, market.size_decimals)
+        return Short(0, f"the part to be shorted is below one lot of {lot}")
+    spot_value = spot_value_in_quote(step, drifts)
+
+    def allowed_raw(deposit_raw: int) -> int:
+        collateral_raw = account.collateral_raw + deposit_raw * account.settlement_raw
+        richer = replace(account, collateral_raw=collateral_raw)
+        return largest_allowed_raw(richer, market.market, size_raw, policy.limits, spot_value)
+
+    found_raw, deposit_raw = allowed_raw(0), 0
+    if found_raw != size_raw and (at_hand := _deposit_raw(step, drifts, market, wanted)):
+        with_it = allowed_raw(at_hand)
+        if abs(with_it) > abs(found_raw):
+            found_raw, deposit_raw = with_it, at_hand
+    if not found_raw:
+        return Short(0, "the margin account is too small for a short")
+    if why := untradable_reason(market, found_raw, policy.limits.slippage_bps):
+        return Short(0, why)
+    why = "" if found_raw == size_raw else "cut to what the margin account allows"
+    return Short(found_raw, why, deposit_raw)
+
+
+def _no_short_reason(
+    step: StepInput, policy: FuturesPolicy, drift: AssetDrift, market: PerpMarket
+) -> str:
+    """Return why an asset is not hedged in a market now, whatever the size; empty if it may be."""
+    if any(one.token == drift.token for one in policy.hedges):
+        return "it has a hedge already"
+    if closed_lately(step, drift.token):
+        return "its last hedge was closed within one horizon"
+    return (
+        backing_off(step, market.market)
+        or no_opening_reason(market, policy)
+        or stale_index_reason(market, policy, step.snapshot.head.timestamp_s)
+    )
+
+
+def _deposit_raw(
+    step: StepInput, drifts: Sequence[AssetDrift], market: PerpMarket, wanted: Value
+) -> int:
+    """Return the deposit for a short of a value, as far as the wallet may; an approved one as it is."""
+    policy, account = step.futures, step.snapshot.futures
+    if policy is None or account is None or not policy.vault:
+        return 0
+    at_hand = depositable_raw(step, drifts)
+    if 0 < (approved := approved_raw(step, policy)) <= at_hand:
+        return approved
+    tied = wanted * quote_per_numeraire(step) * margin_share(market, policy) * DEPOSIT
+    return min(at_hand, ceil_int(tied / account.settlement_raw))
+
+
+def _plan_beside(
+    step: StepInput, decision: Rebalance, sale: Plan, drift: AssetDrift, hedged: Value
+) -> Plan | None:
+    """Return the plan of the rebalance that sells less of an asset, by the value that is hedged; None
+    if nothing is left to trade.
+    """
+    sold_raw = -wallet_changes(sale).get(drift.token, 0)
+    kept_raw = max(0, sold_raw - floor_int(hedged / drift.price))
+    goal = replace(decision.goal, sell_at_most=((drift.token, kept_raw),))
+    try:
+        return planner.plan_after_tax(step, replace(decision, goal=goal))
+    except Refused:
+        return None
+
+
+def _costs(plan: Plan) -> tuple[Value, Value]:
+    """Return fees with gas, and impact, of a plan."""
+    cost = plan.cost
+    return cost.fees + cost.gas + cost.approvals, cost.impact + cost.skew
+
+
+def _order_gas(step: StepInput) -> Value:
+    """Return the gas of one futures order."""
+    snapshot = step.snapshot
+    coin = reference_prices(step).by_token.get(step.portfolio.wrapped_native, NONE)
+    base = snapshot.head.base_fee_wei
+    price_wei = snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
+    return ORDER_GAS * price_wei * coin
+
+
+def _tax(step: StepInput, plan: Plan) -> Value:
+    """Return the tax on the gains that a plan realises, after the year's losses, numeraire base
+    units; zero without [tax].
+    """
+    tax, policy = step.history.tax, step.futures
+    if tax is None or policy is None or policy.hedge is None or not wallet_changes(plan):
+        return NONE
+    portfolio = step.portfolio
+    gains = planned_gains(
+        plan,
+        tax,
+        reference_prices(step).by_token,
+        portfolio.numeraire.address,
+        portfolio.wrapped_native,
+        step.snapshot.head.timestamp_s,
+    )
+    gain = sum((one.gain for one in gains), NONE)
+    taxed = max(NONE, tax.realised + gain) - max(NONE, tax.realised)
+    return taxed * policy.hedge.tax_rate_bps / BPS / tax.rate
+
+
+def _opening(
+    step: StepInput,
+    drifts: Sequence[AssetDrift],
+    comparison: HedgeComparison,
+    short: Short,
+    reason: str,
+    *,
+    by_owner: bool = False,
+) -> Plan:
+    """Return the plan of the order that opens a hedge, or of the deposit that it needs first."""
+    policy, account = step.futures, step.snapshot.futures
+    market = market_of(step, comparison.token)
+    if policy is None or account is None or market is None:
+        raise ValueError("a hedge needs a market and an account")
+    if short.deposit_raw:
+        deposit = MarginDeposit(short.deposit_raw)
+        futures = FuturesPlan((), HEDGE_MARGIN, _text(step, comparison), (deposit,))
+        decision = AdjustFutures(
+            f"futures: margin is deposited for a hedge; {reason}", False, by_owner
+        )
+        return futures_plan(step, decision, futures, account, tuple(drifts))
+    size_raw = short.size_raw
+    order = market_order(market, size_raw, policy.limits.slippage_bps, is_reduce_only=False)
+    now_s = step.snapshot.head.timestamp_s
+    opened = Hedge(market.market, comparison.token, size_raw, now_s, comparison.sale_cost)
+    futures = FuturesPlan(
+        (order,),
+        HEDGE,
+        _text(step, comparison),
+        hedges=hedges_after(step, market.market, size_raw, opened),
+    )
+    decision = AdjustFutures(f"futures: {reason}", is_reducing=False, by_owner=by_owner)
+    return futures_plan(step, decision, futures, account, tuple(drifts))
+
+
+def _text(step: StepInput, comparison: HedgeComparison) -> str:
+    portfolio = step.portfolio
+    label = portfolio.token(comparison.token).label
+    return compare_text(comparison, label, portfolio.numeraire.decimals)
+
+
+# --- Hedges on the owner's request.
+
+
+def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bps: int) -> Plan:
+    """Return the plan that hedges `ratio_bps` of a token's excess over target at any cost that the
+    limits allow. Raises Refused with the reason if there is none.
+    """
+    label = step.portfolio.token(token).label
+    policy, drifts = step.futures, decided.drifts
+    if policy is None or policy.hedge is None:
+        raise Refused(
+            f"{label} cannot be hedged: [futures.hedge] is missing",
+            remedy="add [futures.hedge] with its horizon, min_saving, tax_rate and capital_cost",
+        )
+    if fault := futures_fault(step):
+        raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
+    drift = next(one for one in drifts if one.token == token)
+    own_bps = dict(step.unhedged_bps).get(token, drift.target_bps)
+    excess = drift.value - investable_total(drifts) * own_bps / BPS
+    if excess <= 0:
+        raise Refused(f"{label} is not above its target", remedy="see trimtab status")
+    decision = Rebalance("", rebalance_goal(drifts, Destination.TARGET), by_owner=True)
+    try:
+        sale = planner.plan_after_tax(step, decision)
+    except planner.NothingPlanned as nothing:
+        raise Refused(
+            f"{label} cannot be hedged: nothing of it would be sold, {nothing.message}",
+            remedy="see trimtab status",
+        ) from None
+    wanted = excess * ratio_bps / BPS
+    found, short = compare(step, decided, decision, sale, drift, excess, wanted)
+    if not short.size_raw:
+        raise Refused(f"{label} cannot be hedged: {found.reason}", remedy="see trimtab margin")
+    found = replace(found, is_hedged=True, reason="asked for by the owner")
+    plan = _opening(step, drifts, found, short, _text(step, found), by_owner=True)
+    return replace(plan, comparisons=(found,))
+
+
+def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan:
+    """Return the plan that closes the hedge of a token. Raises Refused if that is not possible now."""
+    label = step.portfolio.token(token).label
+    policy, account = step.futures, step.snapshot.futures
+    hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
+    if account is None or hedge is None:
+        raise ValueError(f"{label} has no open hedge")
+    if fault := futures_fault(step):
+        raise Refused(
+            f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
+        )
+    reason = f"futures: the hedge of {label} is closed by the owner"
+    futures = closing_plan(step, hedge.market, reason)
+    if not futures.orders:
+        raise Refused("; ".join([reason, *futures.refused]), remedy="wait until it is traded again")
+    size_raw = futures.orders[0].size_raw
+    futures = replace(futures, hedges=hedges_after(step, hedge.market, size_raw, closes=True))
+    decision = AdjustFutures(reason, futures.is_reducing, by_owner=True, closes=hedge.market)
+    return futures_plan(step, decision, futures, account, decided.drifts)

@@ -1,0 +1,56 @@
+"""Emergencies of the futures layer: positions closed ahead of their liquidation, with a fee ceiling and
+a gas budget of their own.
+"""
+
+from __future__ import annotations
+
+from agent.model import AdjustFutures, Limits, Plan, StepInput
+from agent.model.futures import FuturesLimits
+from agent.policy.futures.decide import futures_fault
+from agent.policy.futures.targets import emergency_orders
+
+FEE_MULTIPLE = 5
+"""Fee ceiling of an emergency as a multiple of limits.gas_price, where it is not configured."""
+
+
+def emergency_need(step: StepInput) -> AdjustFutures | None:
+    """Return the emergency that the account shows; None without one, and while account or prices
+    are unknown.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or step.futures_held or futures_fault(step):
+        return None
+    if not emergency_orders(account, policy):
+        return None
+    return AdjustFutures("futures: liquidation is near", is_reducing=True)
+
+
+def is_emergency(plan: Plan | None) -> bool:
+    """True if the plan closes positions ahead of their liquidation."""
+    return plan is not None and plan.futures is not None and plan.futures.is_emergency
+
+
+def fee_ceiling_wei(futures: FuturesLimits, limits: Limits) -> int | None:
+    """Return the most that a unit of gas may cost in an emergency, wei; None: unlimited.
+
+    It is futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
+    """
+    if futures.emergency_gas_price_wei:
+        return futures.emergency_gas_price_wei
+    return None if limits.gas_price_wei is None else FEE_MULTIPLE * limits.gas_price_wei
+
+
+def gas_per_day_wei(futures: FuturesLimits, limits: Limits) -> int | None:
+    """Return the gas that emergencies may cost in 24 h, wei, apart from all other gas; None:
+    unlimited.
+
+    It is futures.limits.emergency_gas_per_day, else as much as limits.gas_per_day.
+    """
+    return futures.emergency_gas_per_day_wei or limits.gas_per_day_wei
+
+
+def step_fee_ceiling_wei(step: StepInput, plan: Plan | None) -> int | None:
+    """Return the fee ceiling of a plan, wei; None: unlimited."""
+    if step.futures is None or not is_emergency(plan):
+        return step.limits.gas_price_wei
+    return fee_ceiling_wei(step.futures.limits, step.limits)

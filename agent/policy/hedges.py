@@ -1,0 +1,205 @@
+"""Open hedges: spot targets adjusted for the hedged value, and reasons to close.
+
+The target weights count the hedged value as sold: it is added to its asset's target, and the other
+targets shrink in proportion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import AdjustFutures, AssetDrift, StepInput
+from agent.model.futures import FuturesPolicy, Hedge, MarginAccount
+from agent.policy.drift import band, compute_drifts, investable_total
+from agent.policy.futures.decide import futures_fault, quote_per_numeraire
+from agent.policy.futures.funding import DAY_S, expected_funding
+from agent.policy.targets import with_targets
+from agent.reference import reference_prices
+from agent.units import BPS, Value, floor_int, format_percent, largest_remainder
+
+
+def held_hedges(
+    hedges: Sequence[Hedge], account: MarginAccount, policy: FuturesPolicy
+) -> tuple[Hedge, ...]:
+    """Return the open hedges that the account still holds. In a market without a target no hedge is
+    larger than the short position: a liquidation, or a trade by hand, has closed the rest.
+    """
+    targeted = {one.market for one in policy.targets if one.weight_bps and policy.leverage_bps}
+    known = {market.market for market in account.markets}
+    found = []
+    for one in hedges:
+        if one.market not in known:
+            continue
+        size = one.size_raw
+        if one.market not in targeted:
+            size = max(size, min(0, account.size_raw(one.market)))
+        if size:
+            found.append(replace(one, size_raw=size))
+    return tuple(found)
+
+
+def hedged_value(step: StepInput, hedge: Hedge) -> Value:
+    """Return the value of a hedge at the index, numeraire base units."""
+    account = step.snapshot.futures
+    if account is None:
+        return Fraction(0)
+    return -hedge.size_raw * account.market(hedge.market).index / quote_per_numeraire(step)
+
+
+def apply_hedges(step: StepInput) -> StepInput:
+    """Return the step with its open hedges in the futures policy, and with spot targets
+    adjusted for them.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or not step.history.hedges:
+        return step
+    return with_hedges(step, held_hedges(step.history.hedges, account, policy))
+
+
+def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
+    """Return the step with these hedges: the hedged value is added to its asset's target, and the other
+    targets shrink in proportion. The collateral's weight still includes the margin.
+
+    The targets are unchanged while a price is missing; nothing is rebalanced then.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or not hedges:
+        return step
+    step = replace(step, futures=replace(policy, hedges=hedges))
+    prices = reference_prices(step).by_token
+    if any(asset.token.address not in prices for asset in step.portfolio.assets):
+        return step
+    total = investable_total(drifts := compute_drifts(step, prices))
+    if total <= 0:
+        return step
+    own = dict(step.unhedged_bps) or {one.token: one.target_bps for one in drifts}
+    limits = {one.token: BPS if one.max_bps is None else one.max_bps for one in drifts}
+    raised, notes = dict[str, int](), []
+    for one in hedges:
+        if one.token not in own:
+            continue
+        value = hedged_value(step, one)
+        wanted = own[one.token] + floor_int(value / total * BPS)
+        raised[one.token] = max(own[one.token], min(wanted, limits[one.token]))
+        label = step.portfolio.token(one.token).label
+        notes.append(f"{format_percent(value / total)} of the portfolio in {label} is hedged")
+    room = max(0, BPS - sum(raised.values()))
+    rest = sum(bps for token, bps in own.items() if token not in raised)
+    if sum(raised.values()) > BPS or not rest:
+        return step
+    parts = [
+        Fraction(raised[token]) if token in raised else Fraction(own[token] * room, rest)
+        for token in own
+    ]
+    targets = dict(zip(own, largest_remainder(parts), strict=True))
+    changed = with_targets(step, targets, "; ".join(notes))
+    return replace(changed, unhedged_bps=tuple(own.items()))
+
+
+# --- The end of a hedge.
+
+
+def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -> str:
+    """Return why an open hedge is closed; empty while it stays open.
+
+    A hedge is closed if its asset is back in its band and its excess over target is at most half the
+    hedged value; if funding, pending and expected until the horizon, costs more than the sale would
+    have; or if its horizon has passed.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        return ""
+    if policy.hedge is None:
+        return "hedges are no longer configured"
+    now_s = step.snapshot.head.timestamp_s
+    if now_s - hedge.at_s >= policy.hedge.horizon_s:
+        return f"its horizon of {policy.hedge.horizon_s / DAY_S:g} days has passed"
+    value = hedged_value(step, hedge)
+    drift = next((one for one in drifts if one.token == hedge.token), None)
+    own_bps = dict(step.unhedged_bps).get(hedge.token)
+    if drift is not None and own_bps is not None:
+        _, high_bps = band(step.policy.trigger, own_bps, drift.own_band, drift.max_bps)
+        excess = drift.value - investable_total(drifts) * own_bps / BPS
+        if drift.share * BPS <= high_bps and 2 * excess <= value:
+            return f"{drift.symbol} is back in its band"
+    market = account.market(hedge.market)
+    left_s = hedge.at_s + policy.hedge.horizon_s - now_s
+    funding = max(Fraction(0), expected_funding(market, -value, left_s))
+    funding += _pending(account, hedge) / quote_per_numeraire(step)
+    if funding > hedge.sale_cost:
+        return "its funding costs more than a sale would have"
+    return ""
+
+
+def _pending(account: MarginAccount, hedge: Hedge) -> Fraction:
+    """Return the hedge's part of the funding that its position owes; zero if the position is
+    long or receives funding.
+    """
+    for position in account.positions:
+        if position.market == hedge.market and position.size_raw < 0:
+            part = min(Fraction(1), Fraction(hedge.size_raw, position.size_raw))
+            return max(0, position.funding_pending_raw) * part
+    return Fraction(0)
+
+
+def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
+    """Return the first hedge to be closed at this block; None if each stays open, or while account
+    or prices are unknown.
+    """
+    if step.futures is None or step.futures_held or futures_fault(step):
+        return None
+    for hedge in step.futures.hedges:
+        if why := unwind_reason(step, drifts, hedge):
+            label = _label(step, hedge.token)
+            reason = f"futures: the hedge of {label} is closed: {why}"
+            return AdjustFutures(reason, is_reducing=True, closes=hedge.market)
+    return None
+
+
+def _label(step: StepInput, token: str) -> str:
+    known = [one.token.label for one in step.portfolio.assets if one.token.address == token]
+    return known[0] if known else token
+
+
+def hedges_after(
+    step: StepInput,
+    market: str,
+    size_raw: int,
+    opened: Hedge | None = None,
+    *,
+    closes: bool = False,
+) -> tuple[Hedge, ...]:
+    """Return the hedges after an order of `size_raw` in a market is filled.
+
+    `opened` is the hedge that the order opens. An order that `closes` takes its size from the hedge of
+    its market; any other changes the targeted position alone.
+    """
+    policy, now_s = step.futures, step.snapshot.head.timestamp_s
+    if policy is None:
+        return step.history.hedges
+    closed = [one for one in step.history.hedges if not one.size_raw]
+    found = [*policy.hedges] if opened is None else [*policy.hedges, opened]
+    after = [
+        _reduced(one, size_raw, now_s) if closes and one.market == market else one for one in found
+    ]
+    named = {one.token for one in after}
+    return (*(one for one in closed if one.token not in named), *after)
+
+
+def _reduced(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
+    left = min(0, hedge.size_raw + bought_raw)
+    return replace(hedge, size_raw=left, at_s=hedge.at_s if left else now_s)
+
+
+def closed_lately(step: StepInput, token: str) -> bool:
+    """True if a hedge of the token was closed within one horizon: after a hedge expires, the excess
+    is sold, not hedged again.
+    """
+    policy, now_s = step.futures, step.snapshot.head.timestamp_s
+    horizon_s = 0 if policy is None or policy.hedge is None else policy.hedge.horizon_s
+    return any(
+        one.token == token and not one.size_raw and now_s < one.at_s + horizon_s
+        for one in step.history.hedges
+    )

@@ -1,0 +1,7 @@
+"""Signals of one's own: the types that a signal imports. `agent/signals/host.py` runs them."""
+
+from __future__ import annotations
+
+from agent.model.signals import PriceBar, Signal, SignalTargets, SignalView
+
+__all__ = ["PriceBar", "Signal", "SignalTargets", "SignalView"]

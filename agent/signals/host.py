@@ -1,0 +1,151 @@
+"""Asks signals of one's own, each in a process of its own that has no secret of the environment.
+
+An error, a wrong answer and an answer that takes too long give no targets, and the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO, Any
+
+from agent.errors import ConfigError
+from agent.model.signals import SignalAnswer, SignalRequest, SignalView
+from agent.policy.signals import checked_answer
+from agent.signals.entry import signal_source
+
+LONGEST_ANSWER = 65_536
+PASSED = ("PATH", "LANG", "LC_ALL", "HOME", "SYSTEMROOT", "VIRTUAL_ENV")
+"""Environment variables that a signal's process gets; endpoints, keys and passwords are not among
+them."""
+
+
+class _Worker:
+    """One running process of a signal."""
+
+    def __init__(self, name: str) -> None:
+        passed = {key: os.environ[key] for key in PASSED if key in os.environ}
+        paths = os.pathsep.join(path for path in sys.path if path)
+        self.process = subprocess.Popen(  # noqa: S603 our own program; the name is that of the config
+            [sys.executable, "-m", "agent.signals.worker", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=passed | {"PYTHONPATH": paths, "PYTHONHASHSEED": "0"},
+            text=False,
+        )
+
+    def ask(self, line: str, timeout_s: float) -> str:
+        """Return the answer to one line. Raises TimeoutError, or OSError if the process ended."""
+        source, sink = self.process.stdout, self.process.stdin
+        if source is None or sink is None:
+            raise OSError("it has no pipe")
+        end_s = time.monotonic() + timeout_s
+        os.set_blocking(sink.fileno(), False)
+        self._write(sink, line.encode() + b"\n", end_s)
+        text = b""
+        while not text.endswith(b"\n"):
+            ready, _, _ = select.select([source], [], [], max(0.0, end_s - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            part = os.read(source.fileno(), LONGEST_ANSWER)
+            if not part:
+                raise OSError("its process ended")
+            text += part
+            if len(text) > LONGEST_ANSWER:
+                raise OSError("its answer is too long")
+        return text.decode()
+
+    @staticmethod
+    def _write(sink: IO[bytes], data: bytes, end_s: float) -> None:
+        while data:
+            _, ready, _ = select.select([], [sink], [], max(0.0, end_s - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            data = data[os.write(sink.fileno(), data) :]
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+
+START_S = 20
+"""Time that a process may take to start, beside the signal's own timeout."""
+
+
+class SignalHost:
+    """Runs the signals that are asked, each in a process that starts with its first question."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, _Worker] = {}
+        weakref.finalize(self, _stop_all, self._workers)
+
+    def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
+        """Return the answer to each request, in order."""
+        return tuple(self._answer(request) for request in requests)
+
+    def close(self) -> None:
+        """End all processes."""
+        _stop_all(self._workers)
+
+    def _answer(self, request: SignalRequest) -> SignalAnswer:
+        settings = request.settings
+        refused = SignalAnswer(settings.name, request.owner)
+        if request.why:
+            return _without(refused, request.why)
+        try:
+            source = signal_source(settings.name)
+        except ConfigError as error:
+            return _without(refused, error.message)
+        timeout_s = float(settings.timeout_s)
+        worker = self._workers.get(settings.name)
+        if worker is None:
+            worker = self._workers[settings.name] = _Worker(settings.name)
+            timeout_s += START_S
+        try:
+            found = json.loads(worker.ask(_line(request.view), timeout_s))
+        except TimeoutError:
+            why = f"it gave no answer within {settings.timeout_s} s"
+        except (OSError, ValueError) as error:
+            why = f"it failed: {error}"
+        else:
+            return checked_answer(request, found, source)
+        self._workers.pop(settings.name).stop()
+        return _without(refused, why)
+
+
+def _without(answer: SignalAnswer, why: str) -> SignalAnswer:
+    return SignalAnswer(answer.name, answer.owner, why=why)
+
+
+def _stop_all(workers: dict[str, _Worker]) -> None:
+    while workers:
+        workers.popitem()[1].stop()
+
+
+def _line(view: SignalView) -> str:
+    data: dict[str, Any] = {
+        "now_s": view.now_s,
+        "numeraire": view.numeraire,
+        "prices": {
+            symbol: [[bar.at_s, bar.close] for bar in bars] for symbol, bars in view.prices.items()
+        },
+        "weights": dict(view.weights),
+        "futures": dict(view.futures),
+        "markets": dict(view.markets),
+        "options": dict(view.options),
+        "free": list(view.free),
+    }
+    return json.dumps(data, sort_keys=True, allow_nan=False)

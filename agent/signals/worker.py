@@ -1,0 +1,73 @@
+"""The process that runs one signal: a view per line on stdin, targets per line on stdout.
+
+`python -m agent.signals.worker NAME` loads the entry point NAME of the group `trimtab.signals` and
+no other. What the signal prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from types import MappingProxyType
+from typing import Any, TextIO
+
+from agent.model.signals import PriceBar, SignalTargets, SignalView
+from agent.signals.entry import find_signal
+
+LONGEST_REASON = 200
+
+
+def view_of(data: Mapping[str, Any]) -> SignalView:
+    """Return the view of a line, whose mappings cannot be changed."""
+    prices = {
+        symbol: tuple(PriceBar(at_s, close) for at_s, close in bars)
+        for symbol, bars in data["prices"].items()
+    }
+    return SignalView(
+        data["now_s"],
+        data["numeraire"],
+        MappingProxyType(prices),
+        MappingProxyType(data["weights"]),
+        MappingProxyType(data["futures"]),
+        MappingProxyType(data["markets"]),
+        MappingProxyType(data["options"]),
+        tuple(data["free"]),
+    )
+
+
+def answer(entry: EntryPoint, line: str) -> dict[str, Any]:
+    """Return the targets of one view as JSON, or the reason that there are none."""
+    try:
+        found = entry.load()(view_of(json.loads(line)))
+        if not isinstance(found, SignalTargets):
+            return {"why": f"it returned {type(found).__name__}, not SignalTargets"}
+        return {"spot": _weights(found.spot), "futures": _weights(found.futures)}
+    except Exception as error:  # any error of a signal means no new targets
+        text = f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_REASON]
+        return {"why": f"it raised {text}"}
+
+
+def _weights(found: Mapping[str, Any] | None) -> dict[str, float] | None:
+    if found is None:
+        return None
+    for name, weight in found.items():
+        if isinstance(weight, bool | str) or not isinstance(name, str):
+            raise TypeError(f"the weight of {name!r} is {type(weight).__name__}")
+    return {name: float(weight) for name, weight in found.items()}
+
+
+def main(name: str, lines: TextIO, out: TextIO) -> None:
+    """Answer until the input ends."""
+    entry = find_signal(name)
+    for line in lines:
+        out.write(json.dumps(answer(entry, line)) + "\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    main(sys.argv[1], sys.stdin, answers)

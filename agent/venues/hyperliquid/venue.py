@@ -1,0 +1,219 @@
+"""Hyperliquid as the step's futures venue: its account in the snapshot, quotes by its order book, orders
+drafted, signed by the rules, posted once and settled by client order id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import (
+    ErrorCode,
+    OperatorNeeded,
+    Refused,
+    Retryable,
+    TrimtabError,
+    UnsendableTransaction,
+)
+from agent.model import (
+    Intent,
+    IntentState,
+    PerpFill,
+    Receipt,
+    SignedTx,
+    Snapshot,
+    UnsignedTx,
+    Verdict,
+)
+from agent.model.futures import FuturesAction, MarginAccount, PerpOrder, PerpOrderKind, PerpQuote
+from agent.ports import Clock, Grant
+from agent.ports.futures import PerpOrderDraft
+from agent.signing.base import FuturesRules
+from agent.signing.hyperliquid import require_signable_order
+from agent.units import ceil_int, floor_int
+from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, NamedAgent
+from agent.venues.hyperliquid.orders import (
+    QUOTE_DECIMALS,
+    OrderTicket,
+    TicketStage,
+    cloid_of,
+    limit_price,
+    order_action,
+)
+
+MAX_CLOCK_SKEW_S = 30
+"""Largest difference of the venue's clock and this machine's: nonces and ends are times."""
+
+RememberAgent = Callable[[str, int], int]
+"""Stores the end of an agent's approval, by address, unless one is stored; returns the stored one."""
+
+
+class HyperliquidPerps:
+    """Implements ports.futures.OrderVenue for one account. Without `agent_name` nothing is sent."""
+
+    def __init__(
+        self,
+        client: HyperliquidVenue,
+        clock: Clock,
+        valid_s: int,
+        newest_nonce: Callable[[], int],
+        agent_name: str,
+        remember_agent: RememberAgent,
+    ) -> None:
+        """Take the client of the account. An order is valid for `valid_s`; `newest_nonce` is that
+        of the journal, so that no nonce is used twice, also after a step back of the clock.
+        """
+        self._client = client
+        self._clock = clock
+        self._valid_s = valid_s
+        self._newest_nonce = newest_nonce
+        self._agent_name = agent_name
+        self._remember_agent = remember_agent
+
+    def read(self, snapshot: Snapshot) -> Snapshot:
+        """See PerpVenue. An index is dated by chain time: the snapshot's, less the answer's age by
+        this machine's clock.
+        """
+        try:
+            account = self._client.read()
+            found = _dated(account, snapshot)
+        except TrimtabError as error:
+            return replace(snapshot, futures=None, futures_unknown=error.message)
+        return replace(snapshot, futures=found, futures_unknown="")
+
+    def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
+        """See PerpVenue: the part of the order that the book fills within its bound."""
+        market = account.market(order.market)
+        limit, buys = limit_price(market, order), order.size_raw > 0
+        left, paid = Fraction(abs(order.size_raw), market.unit), Fraction(0)
+        for price, size in self._client.book(order.market, asks=buys):
+            if left <= 0 or (price > limit if buys else price < limit):
+                break
+            part = min(left, size)
+            left, paid = left - part, paid + part * price
+        filled_raw = abs(order.size_raw) - ceil_int(left * market.unit)
+        if filled_raw <= 0:
+            raise UnsendableTransaction(
+                f"{market.symbol}: the book has nothing within the order's bound",
+                (Verdict("simulation", "nothing fills", "a part of the size", False),),
+                "nothing was sent; plan again from a new snapshot",
+            )
+        return PerpQuote(filled_raw, floor_int(paid * 10**QUOTE_DECIMALS))
+
+    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
+        """See PerpVenue. The nonce is the time in even milliseconds, or the next after the
+        journal's newest; the end counts from this machine's clock, as the venue's does.
+        """
+        if not isinstance(action, PerpOrder) or action.kind is not PerpOrderKind.MARKET:
+            raise Refused(
+                "only market orders are sent to Hyperliquid",
+                remedy="move margin, and approve agents, at the venue itself",
+            )
+        order = action
+        clock_s = self._clock.now_s()
+        nonce = max(clock_s * 1000, self._newest_nonce() + 2)
+        end_s = clock_s + self._valid_s
+        ticket = OrderTicket(order, cloid_of(str(nonce), 0, order), nonce, end_s * 1000)
+        market = account.market(order.market)
+        signed = order_action(ticket, market, self._client.asset_of(order.market))
+        text = json.dumps(signed, separators=(",", ":"))
+        return PerpOrderDraft(self._client.account, "0x" + text.encode().hex(), end_s, nonce)
+
+    def outcome(self, intent: Intent) -> Receipt | None:
+        """See PerpVenue: by the client order id. An order that the venue never saw is over once its
+        own time is past the end.
+        """
+        cloid = str(intent.tx_hash)
+        state = self._client.state_of(cloid)
+        if state.stage is TicketStage.UNKNOWN:
+            if intent.state is IntentState.SIGNED or intent.deadline_s is None:
+                return None
+            is_over = self._client.never_happened(cloid, intent.deadline_s * 1000)
+            return _receipt(cloid, ()) if is_over else None
+        if not state.is_final:
+            return None
+        if not state.filled_raw:
+            return _receipt(cloid, ())
+        fill = PerpFill(
+            "",
+            self._client.account,
+            state.coin,
+            state.filled_raw,
+            state.quote_raw,
+            state.fee_raw,
+            state.closed_raw - state.fee_raw,
+        )
+        return _receipt(cloid, (fill,))
+
+    def agent(self) -> NamedAgent | None:
+        """Return the approved agent of the configured name; None without one. Raises Retryable."""
+        named = [agent for agent in self._client.agents() if agent.name == self._agent_name]
+        return named[0] if named else None
+
+    def require_agent(self, until_s: int) -> None:
+        """See OrderVenue. The agent has the configured name and the end that it had at first: one
+        that was approved again may repeat old orders.
+        """
+        agent = self._client.require_agent(until_s * 1000)
+        if agent.name != self._agent_name:
+            raise OperatorNeeded(
+                f"the agent {agent.address} is named {agent.name!r} at the venue, not"
+                f" {self._agent_name!r}",
+                "correct futures.agent_name, or approve a new key under this name",
+                code=ErrorCode.KEY,
+            )
+        if self._remember_agent(agent.address, agent.valid_until_ms) != agent.valid_until_ms:
+            raise OperatorNeeded(
+                f"the agent {agent.address} was approved a second time",
+                "create and approve a new key; agent keys are never used twice",
+                code=ErrorCode.KEY,
+            )
+
+    def post(self, signed: SignedTx) -> str:
+        """See OrderVenue."""
+        return self._client.post(json.loads(signed.raw))
+
+
+class AgentSigner:
+    """Implements ports.Signer for the orders of an account: rules first, then the agent's key."""
+
+    def __init__(self, key: AgentKey, rules: FuturesRules, clock: Clock) -> None:
+        """Take the key of the agent and the terms of the futures layer."""
+        self._key = key
+        self._rules = rules
+        self._clock = clock
+
+    @property
+    def address(self) -> str:
+        """Checksummed address of the agent."""
+        return self._key.address
+
+    def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
+        """Return the request body of an order and its client order id. Raises Refused with the rule
+        that failed.
+        """
+        action = require_signable_order(tx, grant, self._rules, self._clock.now_s())
+        body = self._key.sign(action, tx.nonce, grant.deadline_s * 1000)
+        return SignedTx(json.dumps(body).encode(), action["orders"][0]["c"])
+
+
+def _dated(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:
+    """Return the account with its indices dated by chain time. Raises Retryable if the venue's clock
+    is too far from this machine's.
+    """
+    venue_s = account.markets[0].index_s
+    if abs(skew_s := venue_s - snapshot.now_s) > MAX_CLOCK_SKEW_S:
+        raise Retryable(
+            f"the venue's clock is {skew_s} s ahead of this machine's",
+            "set this machine's clock",
+            code=ErrorCode.LAG,
+        )
+    index_s = snapshot.head.timestamp_s - max(0, -skew_s)
+    markets = tuple(replace(market, index_s=index_s) for market in account.markets)
+    return replace(account, markets=markets)
+
+
+def _receipt(cloid: str, fills: tuple[PerpFill, ...]) -> Receipt:
+    return Receipt(cloid, 1 if fills else 0, 0, "", 0, 0, (), fills=fills)

@@ -1,0 +1,1 @@
+"""Two signals for trimtab: trend and mean reversion."""

@@ -1,0 +1,240 @@
+"""Futures orders when the venue misbehaves: whole steps on the deployed contracts, each bad input with what the agent does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain.perpetuals import LocalPerps
+from agent.margin import account as margin
+from agent.model import IntentKind
+from agent.model.futures import MarginAccount
+from agent.venues.perpetual_protocol import encode_delegate
+from tests.support import agents
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import WAD, later, read_now, send_data
+
+LONG = {"WETH": "100%"}
+BOTH = {"WETH": "60%", "WBTC": "-40%"}
+MARGIN_USD = 10_000
+MOST = 3
+"""Leverage limit of the config."""
+
+
+@pytest.fixture
+def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
+    """A wallet on its spot targets with margin, and a whale that moves pools."""
+    chain, books = perps_chain.chain, perps_chain.chain.books
+    agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
+    perps_chain.deposit(chain.wallet.address, MARGIN_USD * 10**6)
+    perps_chain.deposit(chain.whale.address, 20_000_000 * 10**6)
+    yield perps_chain
+    chain.books = books
+
+
+def held(perps: LocalPerps, symbol: str, multiple: Fraction | int) -> None:
+    """The wallet takes a position of so much leverage; the whale puts the pool back."""
+    size = int(Fraction(multiple) * MARGIN_USD / perps.chain.books.prices_usd[symbol] * WAD)
+    perps.trade(perps.chain.wallet.address, symbol, size)
+    perps.trade(perps.chain.whale.address, symbol, -size)
+
+
+def moved(perps: LocalPerps, symbol: str, share: Fraction) -> None:
+    """Index and pool go to another price, and stay there for half an hour."""
+    chain, books = perps.chain, perps.chain.books
+    price = books.prices_usd[symbol] * (1 + share)
+    chain.books = replace(books, prices_usd={**books.prices_usd, symbol: price})
+    chain.node.mine_at(chain.now_s() + 15)
+    perps.set_index(symbol, price)
+    perps.move_pools({symbol: price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
+    chain.node.mine_at(chain.now_s() + 2_000)
+    perps.set_index(symbol, price)
+
+
+def step(perps: LocalPerps, folder: Path, weights: dict[str, str], send: bool = True, **limits: str) -> StepOutcome:
+    with agents.agent_on(perps.chain, folder, futures_changes(perps, weights, **limits), EVEN) as agent:
+        return agent.rebalance(send=send, confirm=agents.yes)
+
+
+def orders(outcome: StepOutcome) -> list[IntentKind]:
+    return [intent.kind for intent in outcome.transactions if intent.kind is IntentKind.FUTURES]
+
+
+def leverage(perps: LocalPerps) -> Fraction:
+    found = margin.leverage(read_now(perps, perps.chain.wallet.address))
+    assert found is not None
+    return found
+
+
+def size(perps: LocalPerps, symbol: str) -> int:
+    return read_now(perps, perps.chain.wallet.address).size_raw(perps.markets[symbol].base)
+
+
+def pushed(perps: LocalPerps, symbol: str, share: Fraction) -> None:
+    """The pool goes away from its index, which stands still and is fresh."""
+    chain = perps.chain
+    price = chain.books.prices_usd[symbol] * (1 + share)
+    perps.move_pools({symbol: price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
+
+
+def test_an_index_that_stands_still_while_the_mark_moves_opens_nothing(perps: LocalPerps, tmp_path: Path) -> None:
+    """T12: a manipulated pool, or a feed that nobody feeds."""
+    pushed(perps, "WETH", Fraction(7, 100))
+    later(perps, 2_000)
+    market = read_now(perps, perps.chain.wallet.address).market(perps.markets["WETH"].base)
+    assert market.mark / market.index - 1 > Fraction(5, 100)
+    outcome = step(perps, tmp_path, LONG)
+    assert (orders(outcome), size(perps, "WETH")) == ([], 0)
+    assert "the mark of WETH is 7.00 % off its index" in outcome.reason
+
+
+def test_a_funding_spike_counts_before_it_is_settled(perps: LocalPerps, tmp_path: Path) -> None:
+    """Longs pay at 9 % a day for two days: what is owed raises the leverage, and the position is reduced."""
+    held(perps, "WETH", Fraction(26, 10))
+    before = size(perps, "WETH")
+    pushed(perps, "WETH", Fraction(9, 100))
+    later(perps, 3_600)
+    later(perps, 2 * 86_400)
+    pushed(perps, "WETH", Fraction(0))
+    later(perps, 2_000)
+    perps.chain.refresh_feeds()
+    account = read_now(perps, perps.chain.wallet.address)
+    assert margin.funding_pending_raw(account) > 2_000 * WAD
+    assert leverage(perps) > MOST > leverage_without_funding(account)
+    outcome = step(perps, tmp_path, LONG)
+    assert orders(outcome) and leverage(perps) <= MOST, outcome.reason
+    assert 0 < size(perps, "WETH") < before
+
+
+def leverage_without_funding(account: MarginAccount) -> Fraction:
+    settled = tuple(replace(position, funding_pending_raw=0) for position in account.positions)
+    found = margin.leverage(replace(account, positions=settled))
+    assert found is not None
+    return found
+
+
+def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp_path: Path) -> None:
+    perps.chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WBTC"].base, 0))
+    outcome = step(perps, tmp_path, BOTH, max_position="100%")
+    assert size(perps, "WBTC") == 0
+    assert orders(outcome) == [IntentKind.FUTURES] and size(perps, "WETH") > 0
+
+
+def test_too_little_liquidity_refuses_the_order_before_it_is_sent(perps: LocalPerps, tmp_path: Path) -> None:
+    chain = perps.chain
+    nonce = agents.purse(chain).nonce
+    drained(perps, "WETH")
+    outcome = step(perps, tmp_path, LONG)
+    assert (orders(outcome), size(perps, "WETH")) == ([], 0)
+    assert agents.purse(chain).nonce == nonce
+
+
+def test_a_reduction_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp_path: Path) -> None:
+    held(perps, "WETH", Fraction(26, 10))
+    moved(perps, "WETH", Fraction(-20, 100))
+    perps.chain.refresh_feeds()
+    drained(perps, "WETH", 95)
+    before, multiple = size(perps, "WETH"), leverage(perps)
+    assert multiple > MOST
+    outcome = step(perps, tmp_path, LONG)
+    assert orders(outcome) and 0 < size(perps, "WETH") < before and leverage(perps) < multiple, outcome.reason
+
+
+def drained(perps: LocalPerps, symbol: str, percent: int = 99) -> None:
+    """Makers take all but the rest of their liquidity away."""
+    chain, base, whale = perps.chain, perps.markets[symbol].base, perps.chain.whale.address
+    book = perps.contract(perps.addresses.order_book, "OrderBook").functions
+    for order_id in book.getOpenOrderIds(whale, base).call():
+        order = book.getOpenOrderById(order_id).call()
+        call = perps.clearing_house.functions.removeLiquidity((base, order[1], order[2], order[0] * percent // 100, 0, 0, 2**255))
+        chain.send(call, whale)
+
+
+def test_an_order_across_the_price_band_is_refused_before_it_is_sent(perps: LocalPerps, tmp_path: Path) -> None:
+    chain = perps.chain
+    chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base, 1))
+    nonce = agents.purse(chain).nonce
+    outcome = step(perps, tmp_path, LONG)
+    assert (orders(outcome), size(perps, "WETH")) == ([], 0)
+    assert agents.purse(chain).nonce == nonce
+
+
+def test_an_account_below_maintenance_at_the_start_is_reduced_at_once(perps: LocalPerps, tmp_path: Path) -> None:
+    held(perps, "WETH", 8)
+    moved(perps, "WETH", Fraction(-75, 1_000))
+    assert margin.is_liquidatable(read_now(perps, perps.chain.wallet.address))
+    before = size(perps, "WETH")
+    outcome = step(perps, tmp_path, LONG)
+    assert 0 <= size(perps, "WETH") < before
+    assert leverage(perps) <= MOST, outcome.reason
+
+
+def test_an_order_made_to_revert_holds_no_other_market_back(perps: LocalPerps, tmp_path: Path) -> None:
+    held(perps, "WETH", 2)
+    held(perps, "WBTC", Fraction(-1))
+    moved(perps, "WETH", Fraction(-25, 100))
+    later(perps, 2_000)
+    perps.chain.refresh_feeds()
+    before = {symbol: size(perps, symbol) for symbol in BOTH}
+    closed = perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base, 1)
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, BOTH), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, lambda: perps.chain.send(closed)))
+    assert outcome.kind is OutcomeKind.FAILED and len(orders(outcome)) <= 3, outcome.reason
+    assert size(perps, "WETH") == before["WETH"]
+    assert before["WBTC"] < size(perps, "WBTC") <= 0
+
+
+def liquidated(perps: LocalPerps) -> None:
+    base, wallet = perps.markets["WETH"].base, perps.chain.wallet.address
+    call = perps.clearing_house.get_function_by_signature("liquidate(address,address)")(wallet, base)
+    perps.chain.send(call, perps.chain.whale.address)
+
+
+@pytest.mark.parametrize("moment", ["while the owner reads", "just before the send"])
+def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_path: Path, moment: str) -> None:
+    chain = perps.chain
+    held(perps, "WETH", 8)
+    moved(perps, "WETH", Fraction(-75, 1_000))
+    before = size(perps, "WETH")
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+        reads = moment == "while the owner reads"
+        confirm = agents.meanwhile(lambda: liquidated(perps)) if reads else agents.yes
+        agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(99 if reads else 1, lambda: liquidated(perps)))
+        assert size(perps, "WETH") >= 0
+        for _ in range(4):
+            last = agent.rebalance(send=True, confirm=agents.yes)
+        assert last.kind is OutcomeKind.HOLD, last.reason
+        assert agent.context.store.journal.unbooked() == ()
+    assert 0 <= size(perps, "WETH") < before and leverage(perps) <= MOST
+
+
+def test_an_oracle_outage_leaves_the_account_unknown_and_never_empty(perps: LocalPerps, tmp_path: Path) -> None:
+    held(perps, "WETH", 2)
+    chain, base = perps.chain, perps.markets["WETH"].base
+    feed = perps.contract(base, "BaseToken").functions.getPriceFeed().call()
+    chain.node.rpc("anvil_setCode", feed, "0xfe")  # type: ignore[attr-defined]  # always anvil here
+    outcome = step(perps, tmp_path, BOTH)
+    assert orders(outcome) == []
+    assert "futures: no order, profit could not be read" in outcome.reason
+
+
+def test_a_key_whose_right_to_trade_has_ended_sends_nothing_and_is_named(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, owner = perps.chain, perps.chain.accounts[3].address
+    perps.deposit(owner, MARGIN_USD * 10**6)
+    send_data(perps, perps.addresses.delegate_approval, encode_delegate(chain.wallet.address, is_allowed=True), owner)
+    changes = futures_changes(perps, LONG)
+    changes["futures"] = {**changes["futures"], "account": owner}  # type: ignore[dict-item]  # a table
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        send_data(perps, perps.addresses.delegate_approval, encode_delegate(chain.wallet.address, is_allowed=False), owner)
+        nonce = agents.purse(chain).nonce
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert (orders(outcome), agents.purse(chain).nonce) == ([], nonce)
+        send_data(perps, perps.addresses.delegate_approval, encode_delegate(chain.wallet.address, is_allowed=True), owner)
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert orders(outcome) == [IntentKind.FUTURES], outcome.reason
+    assert read_now(perps, owner).size_raw(perps.markets["WETH"].base) > 0

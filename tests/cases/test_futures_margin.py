@@ -1,0 +1,187 @@
+"""Margin moved and positions closed in emergencies by whole steps, with the deployed contracts and the real signer."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.app.agent import Agent
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
+from agent.margin import account as margin
+from agent.model import IntentKind, MoveMargin
+from agent.model.futures import AccountAction, DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
+from agent.planning.futures_step import action_gas
+from agent.venues import perpetual_protocol as venue
+from tests.cases.test_futures_orders import crash, kinds, opened
+from tests.support import agents
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import WAD, contracts_of, perps_on, read_now, send_data
+
+UNIT = 10**6
+
+
+@pytest.fixture
+def perps(anvil_chain: LocalChain) -> LocalPerps:
+    """A wallet on its spot targets, with 10,000 of margin."""
+    agents.fund(anvil_chain, {"WETH": 40_000, "USDC": 40_000})
+    found = perps_on(anvil_chain)
+    found.deposit(anvil_chain.wallet.address, 10_000 * UNIT)
+    return found
+
+
+def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, wallet = perps.chain, perps.chain.wallet.address
+    opened(perps, {"WETH": int(27_000 / chain.books.prices_usd["WETH"] * WAD)})
+    crash(perps, "WETH", Fraction(12, 100))
+    before, purse = read_now(perps, wallet), agents.purse(chain)
+    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert kinds(outcome)[:2] == [IntentKind.APPROVE, IntentKind.FUTURES], outcome.reason
+        assert kinds(outcome).count(IntentKind.FUTURES) == 1, "deposited margin opens nothing in the same step"
+        deposit = agent.context.store.journal.grant(outcome.transactions[1].id).futures
+        assert deposit is not None and isinstance(deposit.action, MarginDeposit)
+        held = read_now(perps, wallet)
+        assert [one.size_raw for one in held.positions] == [one.size_raw for one in before.positions]
+        assert held.collateral_raw - before.collateral_raw == deposit.action.raw * held.settlement_raw
+        leverage = margin.leverage(held)
+        assert leverage is not None and leverage < 3
+        assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
+        assert agents.purse(chain).nonce - purse.nonce == len(outcome.transactions)
+        store = agent.context.store
+        history = store.budgets.history(chain.now_s())
+        assert history.topped_up_24h == deposit.action.raw
+        assert history.turnover_24h == 0 == history.reduced_24h
+        assert history.loss_24h < 50 * agents.USD, "a deposit is no loss"
+        assert history.flows == () and history.unknown == ""
+        assert store.journal.unbooked() == () == store.journal.open_intents()
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert IntentKind.FUTURES not in kinds(again), again.reason
+
+
+def moved(agent: Agent, action: AccountAction) -> int:
+    """Gas of an owner's action, which succeeds."""
+    outcome = agent.adjust_futures(MoveMargin(action), send=True, confirm=agents.yes)
+    assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    receipt = next(one.receipt for one in outcome.transactions if one.kind is IntentKind.FUTURES)
+    assert receipt is not None
+    assert receipt.gas_used <= action_gas(action), receipt.gas_used
+    return receipt.gas_used
+
+
+def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.accounts[4].address
+    opened(perps, {"WETH": 2 * WAD, "WBTC": -WAD // 10})
+    changes = futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"})
+    changes["futures"] |= {"delegate": key}  # type: ignore[operator]
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        usdc = agents.purse(chain).raw["USDC"]
+        before = read_now(perps, wallet)
+        moved(agent, MarginDeposit(1_500 * UNIT))
+        assert read_now(perps, wallet).collateral_raw - before.collateral_raw == 1_500 * WAD
+        moved(agent, MarginWithdrawal(500 * UNIT))
+        assert agents.purse(chain).raw["USDC"] - usdc == -1_000 * UNIT
+        approval = perps.contract(perps.addresses.delegate_approval, "DelegateApproval").functions
+        moved(agent, DelegateChange(key, is_allowed=True))
+        assert approval.canOpenPositionFor(wallet, key).call()
+        moved(agent, DelegateChange(key, is_allowed=False))
+        assert not approval.canOpenPositionFor(wallet, key).call()
+        history = agent.context.store.budgets.history(chain.now_s())
+        assert history.loss_24h < 50 * agents.USD and history.flows == ()
+        refused = agent.adjust_futures(MoveMargin(MarginWithdrawal(9_000 * UNIT)), send=True, confirm=agents.yes)
+        assert (refused.kind, refused.transactions) == (OutcomeKind.REFUSED, ())
+
+
+def test_a_stolen_delegate_is_ended_after_it_made_the_account_unknown(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.whale.address
+    approval = perps.contract(perps.addresses.delegate_approval, "DelegateApproval").functions
+    changes = futures_changes(perps, {"WETH": "100%"})
+    changes["futures"] |= {"delegate": key}  # type: ignore[operator]
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        moved(agent, DelegateChange(key, is_allowed=True))
+        order = PerpOrder(perps.markets["WBTC"].base, WAD // 10, PerpOrderKind.MARKET, 10_000 * WAD, is_reduce_only=False)
+        data = venue.encode_order(order, contracts_of(perps, wallet), key, chain.now_s() + 10_000)
+        send_data(perps, perps.addresses.clearing_house, data, key)
+        refused = agent.adjust_futures(MoveMargin(MarginWithdrawal(UNIT)), send=True, confirm=agents.yes)
+        assert "not known" in refused.reason
+        moved(agent, DelegateChange(key, is_allowed=False))
+        assert not approval.canOpenPositionFor(wallet, key).call()
+        assert agent.context.store.journal.unbooked() == ()
+
+
+def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, wallet = perps.chain, perps.chain.wallet.address
+    opened(perps, {"WETH": int(27_000 / chain.books.prices_usd["WETH"] * WAD)})
+    crash(perps, "WETH", Fraction(20, 100))
+    before = read_now(perps, wallet)
+    changes = futures_changes(perps, {"WETH": "100%"}, emergency_distance="25%", emergency_gas_price="200 gwei", max_top_up_per_day="off")
+    changes["limits.gas_price"] = "0.001 gwei"
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        assert sent and sent[0].succeeded, outcome.reason
+        store = agent.context.store
+        granted = store.journal.grant(sent[0].id).futures
+        assert granted is not None and granted.is_emergency
+        held, base = read_now(perps, wallet), perps.markets["WETH"].base
+        assert 0 < held.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2
+        history = store.budgets.history(chain.now_s())
+        gas_wei = sum(one.receipt.gas_cost_wei for one in sent if one.receipt is not None)
+        assert history.emergency_gas_24h_wei == gas_wei > 0
+        assert history.reduced_24h == 0 == history.turnover_24h
+        assert store.journal.unbooked() == () == store.journal.open_intents()
+
+
+def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, owner, key = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
+    perps.deposit(owner, 10_000 * UNIT)
+    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="off")
+    changes["futures"] |= {"account": owner}  # type: ignore[operator]
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE, "the wallet's own weights"
+        refused = agent.rebalance(send=True, confirm=agents.yes)
+        assert refused.kind is OutcomeKind.REFUSED and "CH_SHNAOPT" in refused.reason, refused.reason
+        approve = venue.encode_delegate(key, is_allowed=True)
+        send_data(perps, perps.addresses.delegate_approval, approve, owner)
+        opened_for = agent.rebalance(send=True, confirm=agents.yes)
+        assert opened_for.kind is OutcomeKind.DONE, opened_for.reason
+        assert f"this key is a delegate of {owner}; it trades and neither deposits nor withdraws margin" in opened_for.reason
+        before = read_now(perps, owner)
+        assert before.size_raw(perps.markets["WETH"].base) > 0
+        assert read_now(perps, key).positions == ()
+        for action in (MarginWithdrawal(UNIT), MarginDeposit(UNIT), DelegateChange(owner, is_allowed=False)):
+            outcome = agent.adjust_futures(MoveMargin(action), send=True, confirm=agents.yes)
+            assert (outcome.kind, outcome.transactions) == (OutcomeKind.REFUSED, ()), outcome.reason
+            assert "margin_move" in outcome.reason
+        crash(perps, "WETH", Fraction(25, 100))
+        reduced = agent.rebalance(send=True, confirm=agents.yes)
+        assert IntentKind.APPROVE not in kinds(reduced) and IntentKind.FUTURES in kinds(reduced), reduced.reason
+        held = read_now(perps, owner)
+        assert 0 < held.size_raw(perps.markets["WETH"].base) < before.size_raw(perps.markets["WETH"].base)
+        assert held.collateral_raw <= before.collateral_raw
+
+
+def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, wallet = perps.chain, perps.chain.wallet.address
+    opened(perps, {"WETH": int(27_000 / chain.books.prices_usd["WETH"] * WAD)})
+    crash(perps, "WETH", Fraction(12, 100))
+    before = read_now(perps, wallet)
+    cap = perps.contract(perps.addresses.config, "ClearingHouseConfig").functions.setSettlementTokenBalanceCap(1)
+    chain.send(cap)
+    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE and "V_GTSTBC" in outcome.reason, outcome.reason
+        sent = [one.note for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        assert sent and all(note.startswith("reduce futures") for note in sent), sent
+        held = read_now(perps, wallet)
+        leverage = margin.leverage(held)
+        assert leverage is not None and leverage <= 3
+        assert held.collateral_raw <= before.collateral_raw
+        assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
+        assert agent.context.store.budgets.history(chain.now_s()).topped_up_24h == 0

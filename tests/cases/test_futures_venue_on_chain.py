@@ -1,0 +1,78 @@
+"""The venue's contracts: what the doctor compares, and an upgrade that is refused until it is confirmed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent import app as api
+from agent.app.start.setup import pin_all
+from agent.chain.tokens import SLOTS
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
+from agent.model import Halt, HaltCode
+from tests.support import agents
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import perps_on, read_now
+
+TWO = {"WETH": "60%", "WBTC": "-40%"}
+
+
+@pytest.fixture
+def perps(anvil_chain: LocalChain) -> LocalPerps:
+    """A wallet on its spot targets, with 10,000 of margin."""
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    found = perps_on(anvil_chain)
+    found.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
+    return found
+
+
+def checks(chain: LocalChain, loaded: object) -> dict[str, tuple[str, str]]:
+    found = api.doctor(loaded, transports=[chain.transport], now_s=chain.clock.now_s)  # type: ignore[arg-type]
+    return {row["check"]: (row["state"], row["found"]) for row in found["checks"]}
+
+
+def upgraded(chain: LocalChain, proxy: str, to: str) -> None:
+    """The proxy's implementation slot of EIP-1967 names another contract."""
+    chain.node.ask([("anvil_setStorageAt", [proxy, SLOTS[0], "0x" + to[2:].lower().rjust(64, "0")]), ("evm_mine", [])])
+
+
+def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, at = perps.chain, perps.addresses
+    loaded = agents.trusted(chain, tmp_path / "sound", futures_changes(perps, TWO), EVEN)
+    found = checks(chain, loaded)
+    assert found["futures collateral"] == ("ok", "10000 USDC in the vault, 50000 in the wallet, 6 decimals")
+    assert found["futures contracts"][0] == found["futures market WETH"][0] == found["futures proxies"][0] == "ok"
+    changed = futures_changes(perps, TWO)
+    changed["futures"] |= {"exchange": at.account_balance, "collateral": "WETH"}  # type: ignore[operator]
+    found = checks(chain, agents.trusted(chain, tmp_path / "wrong", changed, EVEN))
+    assert found["futures contracts"][0] == "fail" and at.exchange in found["futures contracts"][1]
+    assert found["futures collateral"][0] == "fail" and "the vault takes" in found["futures collateral"][1]
+    swapped = futures_changes(perps, TWO)
+    first, second = swapped["futures"]["markets"]  # type: ignore[index]
+    first["aggregator"] = second["aggregator"]
+    found = checks(chain, agents.trusted(chain, tmp_path / "swapped", swapped, EVEN))
+    assert found["futures market WETH"][0] == "fail" and "its index comes from" in found["futures market WETH"][1]
+
+
+def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, house = perps.chain, perps.addresses.clearing_house
+    upgraded(chain, house, perps.addresses.exchange)
+    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, TWO), EVEN)
+    assert checks(chain, loaded)["proxy futures clearing house"][0] == "ok"
+    with agents.again(chain, loaded) as agent:
+        assert agent.rebalance(send=False).kind is OutcomeKind.PLANNED
+        upgraded(chain, house, perps.addresses.vault)
+        refused = agent.rebalance(send=True, confirm=agents.yes)
+        assert refused.transactions == () and isinstance(refused.decision, Halt), refused.reason
+        assert refused.decision.codes == (HaltCode.FUTURES,)
+        assert "futures clearing house" in refused.reason and "its implementation differs" in refused.reason
+        assert read_now(perps, chain.wallet.address).positions == ()
+    state, text = checks(chain, loaded)["proxy futures clearing house"]
+    assert state == "fail" and perps.addresses.exchange in text
+    rows = {row["what"]: row["state"] for row in pin_all(loaded, [chain.transport])["contracts"]}
+    assert rows["implementation of futures clearing house"] == "CHANGED"
+    with agents.again(chain, loaded) as agent:
+        assert agent.rebalance(send=False).kind is OutcomeKind.PLANNED

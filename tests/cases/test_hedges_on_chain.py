@@ -1,0 +1,166 @@
+"""Hedges on the real contracts: opened instead of a taxed sale, and closed by each rule."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.app import Agent
+from agent.app.alerting import RunFacts, cycle_alerts
+from agent.app.futures_requests import hedge
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
+from agent.model import IntentKind
+from agent.policy.decide import current_drifts
+from tests.support import agents
+from tests.support.futures import EVEN, futures_table
+from tests.support.perps import later, perps_on, read_now
+
+DAY_S = 86_400
+TAXED = {"horizon": "30d", "min_saving": "0.5%", "tax_rate": "25%", "capital_cost": "4%"}
+
+
+@pytest.fixture
+def perps(anvil_chain: LocalChain) -> LocalPerps:
+    """A wallet on its spot targets, with 20,000 of margin."""
+    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 50_000})
+    found = perps_on(anvil_chain)
+    found.deposit(anvil_chain.wallet.address, 20_000 * 10**6)
+    return found
+
+
+def changes(perps: LocalPerps, max_top_up_per_day: str = "0%", **hedge: str) -> dict[str, object]:
+    """[futures] that only hedges WETH."""
+    table = futures_table(perps, {"WETH": "0%"}, "0x", max_top_up_per_day=max_top_up_per_day)
+    table["markets"][0]["asset"] = "WETH"
+    return {
+        **agents.ROOMY,
+        "portfolio.max_live_value": "1000000",
+        "tax": {"method": "fifo", "year_limit": "off"},
+        "futures": table | {"hedge": TAXED | hedge},
+    }
+
+
+def rise(perps: LocalPerps, share: Fraction) -> None:
+    """WETH rises by this share: index, virtual pool, pools and feeds."""
+    chain = perps.chain
+    price = chain.books.prices_usd["WETH"] * (1 + share)
+    chain.move_market({"WETH": price})
+    perps.set_index("WETH", price)
+    perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds) + 1))
+    later(perps, 1_000)
+    chain.refresh_feeds()
+
+
+def short_raw(perps: LocalPerps) -> int:
+    return read_now(perps, perps.chain.wallet.address).size_raw(perps.markets["WETH"].base)
+
+
+def by_hand(agent: Agent, ratio: str, *, close: bool = False, send: bool = False) -> StepOutcome:
+    """`trimtab hedge WETH`."""
+    return hedge(agent, "WETH", ratio, close=close, send=send, confirm=agents.yes, progress=lambda _: None)
+
+
+def hedged(agent: Agent, perps: LocalPerps) -> None:
+    """The agent knows its lots, WETH rises by half, and the agent rebalances."""
+    assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
+    rise(perps, Fraction(1, 2))
+    outcome = agent.rebalance(send=True, confirm=agents.yes)
+    assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
+    assert kinds == [IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
+    (found,) = outcome.comparisons
+    assert found.is_hedged and found.sale_tax > 0
+    told = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None))]
+    assert any("above target, of which" in text and "it is shorted" in text for text in told), told
+
+
+def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_path: Path) -> None:
+    with agents.agent_on(perps.chain, tmp_path, changes(perps), EVEN) as agent:
+        hedged(agent, perps)
+        (hedge,) = agent.context.store.budgets.history(perps.chain.now_s()).hedges
+        assert hedge.size_raw == short_raw(perps) < 0
+        step = agent.rebalance(send=False).step_input
+        weth, usdc = current_drifts(step)
+        assert dict(step.unhedged_bps) == {weth.token: 5_000, usdc.token: 5_000}
+        total, short = weth.value + usdc.value, -hedge.size_raw * step.snapshot.futures.markets[0].index / 10**12  # type: ignore[union-attr]
+        assert abs((weth.value - short) / total - Fraction(1, 2)) < Fraction(2, 100), "net of its hedge WETH is at its target"
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
+        rise(perps, Fraction(-35, 100))
+        back = agent.rebalance(send=True, confirm=agents.yes)
+        assert back.kind is OutcomeKind.DONE, back.reason
+        assert "buy" in back.transactions[0].note and back.transactions[0].kind is IntentKind.FUTURES, "the hedge first, then spot"
+        assert short_raw(perps) == 0
+        assert agent.context.store.budgets.history(perps.chain.now_s()).hedges[0].size_raw == 0
+
+
+def test_missing_margin_is_deposited_before_the_hedge(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 69_500})
+    perps = perps_on(anvil_chain)
+    perps.deposit(anvil_chain.wallet.address, 500 * 10**6)
+    with agents.agent_on(anvil_chain, tmp_path, changes(perps, max_top_up_per_day="off"), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
+        rise(perps, Fraction(1, 2))
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
+        assert kinds == [IntentKind.FUTURES, IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
+        assert short_raw(perps) < 0 and read_now(perps, anvil_chain.wallet.address).collateral_raw > 2_000 * 10**18
+
+
+def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_path: Path) -> None:
+    chain = perps.chain
+    with agents.agent_on(chain, tmp_path, changes(perps), EVEN) as agent:
+        hedged(agent, perps)
+        above = chain.books.prices_usd["WETH"] * Fraction(102, 100)
+        for _ in range(2):  # the index stays 2 % above the mark for its whole TWAP, so that shorts pay 2 % a day
+            perps.set_index("WETH", above)
+            chain.node.mine_at(chain.now_s() + 1_000)
+        perps.set_index("WETH", above)
+        chain.refresh_feeds()
+        planned = agent.rebalance(send=False)
+        assert "its funding costs more than a sale would have" in planned.reason, planned.reason
+        agent.rebalance(send=True, confirm=agents.yes)
+        assert short_raw(perps) == 0
+
+
+def test_a_margin_account_that_runs_short_ends_its_hedge(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 66_500})
+    perps = perps_on(anvil_chain)
+    perps.deposit(anvil_chain.wallet.address, 3_500 * 10**6)
+    with agents.agent_on(anvil_chain, tmp_path, changes(perps), EVEN) as agent:
+        hedged(agent, perps)
+        rise(perps, Fraction(12, 100))
+        planned = agent.rebalance(send=False)
+        assert planned.plan is not None and planned.plan.futures is not None, planned.reason
+        assert "a hedge is closed first" in planned.plan.futures.reason, planned.reason
+        agent.rebalance(send=True, confirm=agents.yes)
+        assert short_raw(perps) == 0
+
+
+def test_a_hedge_ends_at_its_horizon_and_the_asset_is_sold(perps: LocalPerps, tmp_path: Path) -> None:
+    with agents.agent_on(perps.chain, tmp_path, changes(perps, horizon="2d"), EVEN) as agent:
+        hedged(agent, perps)
+        later(perps, 2 * DAY_S)
+        perps.chain.warp(3_000)
+        later(perps, 60)
+        ended = agent.rebalance(send=True, confirm=agents.yes)
+        assert short_raw(perps) == 0, ended.reason
+        rest = agent.rebalance(send=True, confirm=agents.yes)
+        assert not [one for one in rest.transactions if one.kind is IntentKind.FUTURES], rest.reason
+
+
+def test_the_owner_opens_and_closes_a_hedge(perps: LocalPerps, tmp_path: Path) -> None:
+    with agents.agent_on(perps.chain, tmp_path, changes(perps), EVEN) as agent:
+        agent.rebalance(send=True, confirm=agents.yes)
+        rise(perps, Fraction(1, 2))
+        assert by_hand(agent, "25%").kind is OutcomeKind.PLANNED
+        assert short_raw(perps) == 0, "a dry run sends nothing"
+        opened = by_hand(agent, "25%", send=True)
+        assert opened.kind is OutcomeKind.DONE and short_raw(perps) < 0, opened.reason
+        closed = by_hand(agent, "", close=True, send=True)
+        assert closed.kind is OutcomeKind.DONE and short_raw(perps) == 0, closed.reason

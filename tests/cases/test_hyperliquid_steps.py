@@ -1,0 +1,264 @@
+"""Whole steps with Hyperliquid as the futures venue: opened, reduced, filled in part, refused, and settled to the unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import app as api
+from agent.errors import OperatorNeeded, Retryable
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.margin import account as margin
+from agent.model import Deleverage, IntentKind, IntentState, MoveMargin
+from agent.model.futures import MarginDeposit, PerpOrder
+from tests.support import agents
+from tests.support.futures import EVEN
+from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
+from tests.support.hyperliquid_server import DAY_MS, Held, HyperliquidServer
+
+
+@pytest.fixture
+def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
+    """A wallet on its spot targets, with 10,000 of margin at the venue."""
+    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as found:
+        yield found
+
+
+def held(server: HyperliquidServer, chain: LocalChain, coin: str) -> Fraction:
+    return server.wallet(chain.wallet.address).held.get(coin, Held()).size
+
+
+def posted(server: HyperliquidServer) -> int:
+    return sum(body["action"]["type"] == "order" for body in server.bodies)
+
+
+def orders_of(outcome: StepOutcome) -> list[IntentKind]:
+    return [intent.kind for intent in outcome.transactions if intent.kind is IntentKind.FUTURES]
+
+
+def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert len(orders_of(outcome)) == 2 == posted(server)
+        assert held(server, anvil_chain, "ETH") > 0 > held(server, anvil_chain, "BTC")
+        store = agent.context.store
+        for intent in outcome.transactions:
+            assert intent.state is IntentState.FINAL and intent.receipt is not None
+            [fill] = intent.receipt.fills
+            granted = store.journal.grant(intent.id).futures
+            assert granted is not None and (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
+        assert store.journal.open_intents() == () == store.journal.unbooked()
+        history = store.budgets.history(anvil_chain.now_s())
+        assert 0 < history.loss_24h < 100 * agents.USD and history.gas_24h_wei == 0
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
+
+
+# --- Answers that are lost, late or false.
+
+
+@pytest.mark.parametrize("fault", ["lost", "late", "garbled"])
+def test_a_lost_answer_is_resolved_and_the_order_not_sent_again(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        server.faults = [fault]
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        [intent] = outcome.transactions
+        assert intent.state is IntentState.FINAL and posted(server) == 1
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
+        assert posted(server) == 1
+
+
+def test_an_order_found_late_is_settled_by_the_next_step(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        server.faults, server.hides_orders = ["lost"], 5
+        with pytest.raises(Retryable, match="does not know the order"):
+            agent.rebalance(send=True, confirm=agents.yes)
+        [waiting] = agent.context.store.journal.open_intents()
+        assert waiting.state is IntentState.BROADCAST
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert (outcome.kind, posted(server)) == (OutcomeKind.HOLD, 1), outcome.reason
+        [settled] = agent.context.store.journal.intents()
+        assert settled.state is IntentState.FINAL and settled.receipt is not None
+        [fill] = settled.receipt.fills
+        assert fill.size_raw == held(server, anvil_chain, "ETH") * 10**4
+        assert agent.context.store.journal.unbooked() == ()
+
+
+@pytest.mark.parametrize("fault", ["dropped", "down"])
+def test_an_order_never_seen_ends_with_its_time_and_is_decided_anew(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        server.faults = [fault]
+        with pytest.raises(Retryable, match="does not know the order"):
+            agent.rebalance(send=True, confirm=agents.yes)
+        with pytest.raises(Retryable, match="outcome of an earlier order"):
+            agent.rebalance(send=True, confirm=agents.yes)
+        assert posted(server) == 1, "nothing is sent while its fate is open"
+        anvil_chain.node.mine_at(anvil_chain.now_s() + agent.context.config.execution.deadline + 1)
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert (outcome.kind, posted(server)) == (OutcomeKind.DONE, 2), outcome.reason
+        newest, never = agent.context.store.journal.intents()
+        assert (newest.state, never.state) == (IntentState.FINAL, IntentState.REVERTED)
+        assert newest.tx.nonce > never.tx.nonce and newest.tx_hash != never.tx_hash
+        replayed = server.replay(server.bodies[-2])
+        assert "expired" in replayed["response"], "what was dropped can never happen"
+
+
+def test_a_partial_fill_is_booked_exactly_and_the_rest_decided_anew(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    server.move("ETH", "0")
+    server.seed("ETH", ("1", "1"))
+    changes = venue_changes(server, {"ETH": "100%"}) | {"futures.leverage_band": "10%"}
+    with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.REFUSED and "the book has nothing" in outcome.reason, "the rest found no seller"
+        first = outcome.transactions[0]
+        granted = agent.context.store.journal.grant(first.id).futures
+        assert granted is not None and isinstance(granted.action, PerpOrder) and first.receipt is not None
+        [fill] = first.receipt.fills
+        assert fill.size_raw == 2 * 10**4 < granted.action.size_raw and first.state is IntentState.FINAL
+        server.seed("ETH")
+        after = agent.rebalance(send=True, confirm=agents.yes)
+        assert after.kind is OutcomeKind.DONE, after.reason
+        fills = [fill for intent in agent.context.store.journal.intents() if intent.receipt for fill in intent.receipt.fills]
+        assert sum(fill.size_raw for fill in fills) == held(server, anvil_chain, "ETH") * 10**4
+        assert sum(fill.quote_raw for fill in fills) == sum(
+            -int(Fraction(one["px"]) * Fraction(one["sz"]) * 10**6) for one in server.fills if one["crossed"]
+        )
+
+
+# --- A venue that is not to be believed, or cannot be reached: nothing is done.
+
+
+FAULTS: dict[str, Callable[[HyperliquidServer], None]] = {
+    "down": lambda server: server.read_faults.update({"*": 503}),
+    "rate limit": lambda server: server.read_faults.update({"clearinghouseState": 429}),
+    "figures": lambda server: server.lie.update(crossMaintenanceMarginUsed=Fraction(2)),
+    "value": lambda server: server.lie.update(accountValue=Fraction(2)),
+    "clock ahead": lambda server: setattr(server, "skew_ms", 3 * DAY_MS),
+    "clock behind": lambda server: setattr(server, "skew_ms", -3 * DAY_MS),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_account_that_is_not_known_orders_nothing(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        FAULTS[fault](server)
+        server.move("ETH", "-30/100")
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT) and outcome.transactions == (), outcome.reason
+        unknown = agent.step_input().snapshot.futures_unknown
+        assert unknown and unknown in api.futures_layer(agent).step.snapshot.futures_unknown
+        assert posted(server) == 1
+
+
+def unapproved(server: HyperliquidServer, chain: LocalChain) -> None:
+    server.agents = []
+
+
+def expired(server: HyperliquidServer, chain: LocalChain) -> None:
+    server.agents = [replace(one, until_ms=server.now_ms + 1_000) for one in server.agents]
+
+
+def renamed(server: HyperliquidServer, chain: LocalChain) -> None:
+    server.agents = [replace(one, name="another") for one in server.agents]
+
+
+def of_another(server: HyperliquidServer, chain: LocalChain) -> None:
+    server.agents = [replace(one, account="0x" + "22" * 20) for one in server.agents]
+
+
+@pytest.mark.parametrize("change", [unapproved, expired, renamed, of_another])
+def test_an_agent_that_may_not_trade_needs_an_operator(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, change: Callable[[HyperliquidServer, LocalChain], None]
+) -> None:
+    change(server, anvil_chain)
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        with pytest.raises(OperatorNeeded, match="agent"):
+            agent.rebalance(send=True, confirm=agents.yes)
+        assert agent.context.store.journal.intents() == () and posted(server) == 0
+
+
+def test_an_agent_approved_a_second_time_signs_nothing_more(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        server.agents = [replace(one, until_ms=one.until_ms + DAY_MS) for one in server.agents]
+        server.move("ETH", "-30/100")
+        server.seed("ETH")
+        with pytest.raises(OperatorNeeded, match="approved a second time"):
+            agent.rebalance(send=True, confirm=agents.yes)
+        assert posted(server) == 1
+
+
+def test_a_book_without_an_order_within_the_bound_sends_nothing(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    server.move("ETH", "0")
+    server.seed("ETH", step="0.1")
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.REFUSED and "nothing within the order's bound" in outcome.reason
+        assert posted(server) == 0 and agent.context.store.journal.intents() == ()
+
+
+def test_a_crash_is_reduced_to_below_the_limit(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        server.move("ETH", "-30/100")
+        server.seed("ETH")
+        before = margin.leverage(agent.step_input().snapshot.futures or pytest.fail("unknown"))
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        after = margin.leverage(agent.step_input().snapshot.futures or pytest.fail("unknown"))
+        assert before is not None and after is not None and before > 3 >= after
+        assert agent.context.store.budgets.history(anvil_chain.now_s()).reduced_24h > 0
+        assert server.bodies[-1]["action"]["orders"][0]["r"] is True
+
+
+def test_dear_gas_on_the_chain_holds_no_reduction_back(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    changes = venue_changes(server, {"ETH": "100%"}) | {"limits.gas_price": "1 wei", "limits.native_floor": "9"}
+    anvil_chain.set_native(10**12)
+    with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        server.move("ETH", "-30/100")
+        server.seed("ETH")
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE and orders_of(outcome), outcome.reason
+
+
+def test_a_paused_agent_posts_nothing(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        agent.context.switch.pause("by a test", anvil_chain.now_s())
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.transactions == () and posted(server) == 0
+
+
+def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        sent = posted(server)
+        outcome = agent.adjust_futures(Deleverage(10_000), send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert len(orders_of(outcome)) == 2 == posted(server) - sent
+        after = margin.leverage(agent.step_input().snapshot.futures or pytest.fail("unknown"))
+        assert after is not None and after <= 1
+        closed = agent.adjust_futures(Deleverage(None, "BTC"), send=True, confirm=agents.yes)
+        assert closed.kind is OutcomeKind.DONE, closed.reason
+        assert held(server, anvil_chain, "BTC") == 0 < held(server, anvil_chain, "ETH")
+        refused = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
+        assert refused.kind is OutcomeKind.REFUSED and "beside the chain" in refused.reason
+        assert agent.context.store.journal.open_intents() == ()

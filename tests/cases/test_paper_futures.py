@@ -1,0 +1,142 @@
+"""Futures on paper beside the real contracts: fills, funding and margin to the wei, a restart, and nothing that is sent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.app.agent import Agent
+from agent.app.paper import PaperStart, open_paper
+from agent.backtest.router import TransactionReverted
+from agent.chain.receipts import parse_receipt
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
+from agent.margin import account as margin
+from agent.model import Head, PaperMargin, UnsignedTx
+from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
+from agent.paper.venue import PaperVenue, VenueEffects
+from agent.venues.perpetual_protocol import encode_order
+from tests.support import agents
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import WAD, contracts_of, later, perps_on, read_now, send_data
+
+TWO = {"WETH": "60%", "WBTC": "-40%"}
+
+
+@pytest.fixture
+def perps(anvil_chain: LocalChain) -> LocalPerps:
+    """A wallet on its spot targets, with 10,000 of margin."""
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 40_000})
+    found = perps_on(anvil_chain)
+    found.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
+    anvil_chain.perps = found
+    return found
+
+
+def venue_of(perps: LocalPerps) -> PaperVenue:
+    chain = perps.chain
+    contracts = contracts_of(perps, chain.wallet.address)
+    return PaperVenue(contracts, perps.addresses.exchange, perps.collateral.address, chain.transport)
+
+
+def head_of(perps: LocalPerps) -> Head:
+    block = perps.chain.w3.eth.get_block("latest")
+    return Head(perps.chain.chain_id, int(block["number"]), block["hash"].to_0x_hex(), int(block["timestamp"]), 0)
+
+
+def order(perps: LocalPerps, symbol: str, size_raw: int) -> PerpOrder:
+    price = perps.chain.books.prices_usd[symbol]
+    bound = int(abs(size_raw) * price * (Fraction(21, 20) if size_raw > 0 else Fraction(19, 20)))
+    return PerpOrder(perps.markets[symbol].base, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
+
+
+def on_paper(perps: LocalPerps, venue: PaperVenue, held: PaperMargin, asked: PerpOrder) -> VenueEffects:
+    """The order on paper at the newest block."""
+    chain, head = perps.chain, head_of(perps)
+    wallet = chain.wallet.address
+    data = encode_order(asked, contracts_of(perps, wallet), wallet, 2**40)
+    tx = UnsignedTx(chain.chain_id, 0, perps.addresses.clearing_house, 0, data, 2_000_000, 10**11, 10**9, None)
+    call = venue.call_of(tx)
+    assert call is not None
+    account = venue.account(read_now(perps, wallet), held, head)
+    return venue.execute(tx, call, {}, {}, account, held, head)
+
+
+def figures(account: MarginAccount) -> tuple[object, ...]:
+    positions = sorted((one.market, one.size_raw, one.open_notional_raw, one.funding_pending_raw) for one in account.positions)
+    return account.collateral_raw, account.realised_raw, positions
+
+
+def test_fills_funding_and_margin_equal_the_contracts_to_the_wei(perps: LocalPerps) -> None:
+    """The same orders on paper and for real, at the same second."""
+    chain, wallet, venue = perps.chain, perps.chain.wallet.address, venue_of(perps)
+    held = venue.begin(read_now(perps, wallet), head_of(perps), None)
+    for symbol, size in (("WETH", 3 * WAD), ("WBTC", -WAD // 20), ("WETH", 2 * WAD), ("WETH", -4 * WAD), ("WETH", -2 * WAD)):
+        asked, at_s = order(perps, symbol, size), chain.now_s() + 20
+        mark = chain.snapshot()
+        chain.node.mine_at(at_s)
+        done = on_paper(perps, venue, held, asked)
+        chain.revert(mark)
+        data = encode_order(asked, contracts_of(perps, wallet), wallet, 2**40)
+        chain.node.rpc("evm_setNextBlockTimestamp", at_s)  # type: ignore[attr-defined]  # anvil
+        tx_hash = send_data(perps, perps.addresses.clearing_house, data, wallet)
+        real = parse_receipt(chain.transport.call("eth_getTransactionReceipt", [tx_hash]), tx_hash)
+        assert (done.fills, done.funding) == (real.fills, real.funding)
+        held = done.margin
+        later(perps, 3_600)
+        now = read_now(perps, wallet)
+        assert figures(venue.account(now, held, head_of(perps))) == figures(now)
+
+
+def test_an_order_beyond_bound_margin_or_deadline_reverts_with_its_code(perps: LocalPerps) -> None:
+    wallet, venue = perps.chain.wallet.address, venue_of(perps)
+    held = venue.begin(read_now(perps, wallet), head_of(perps), None)
+    buy = order(perps, "WETH", WAD)
+    with pytest.raises(TransactionReverted, match="CH_TMRL"):
+        on_paper(perps, venue, held, replace(buy, bound_raw=2_900 * WAD))
+    with pytest.raises(TransactionReverted, match="CH_TLRS"):
+        on_paper(perps, venue, held, replace(order(perps, "WETH", -WAD), bound_raw=3_100 * WAD))
+    poor = replace(held, collateral_raw=100 * WAD)
+    with pytest.raises(TransactionReverted, match="CH_NEFCI"):
+        on_paper(perps, venue, poor, buy)
+
+
+def opened(agent: Agent) -> dict[str, int]:
+    account = agent.step_input().snapshot.futures
+    assert account is not None
+    return {account.market(one.market).symbol: one.size_raw for one in account.positions}
+
+
+def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPerps, tmp_path: Path) -> None:
+    chain = perps.chain
+    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, TWO, max_leverage="3x", stress_move="off"), EVEN)
+    before = agents.purse(chain)
+    begin = PaperStart(amounts="WETH=15,USDC=30000", native="5", margin="15000")
+    with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        sizes = opened(agent)
+        assert sizes["WETH"] > 0 > sizes["WBTC"]
+        account = agent.step_input().snapshot.futures
+        assert account is not None and account.collateral_raw == 15_000 * WAD
+        assert margin.leverage(account) == pytest.approx(2, abs=0.05)
+        assert agent.context.store.journal.unbooked() == ()
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
+        assert opened(agent) == sizes, "the positions are in the store"
+        prices = {"WETH": chain.books.prices_usd["WETH"] * Fraction(7, 10), "WBTC": chain.books.prices_usd["WBTC"] * Fraction(115, 100)}
+        chain.move_market(prices)
+        perps.move_pools(prices, chain.clock.sleep)
+        chain.warp(2_000)
+        fallen = agent.step_input().snapshot.futures
+        assert fallen is not None and margin.funding_pending_raw(fallen) != 0
+        assert (margin.leverage(fallen) or 99) > 3
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        after = agent.step_input().snapshot.futures
+        assert after is not None and (margin.leverage(after) or 99) <= 3
+    assert agents.purse(chain) == before, "nothing was sent"
+    assert read_now(perps, chain.wallet.address).positions == ()

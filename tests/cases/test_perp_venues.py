@@ -1,0 +1,157 @@
+"""What every futures venue keeps: account, quote, draft and outcome, on Perpetual Protocol v2 and on Hyperliquid alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.app.agent import Agent
+from agent.chain.sender import QuorumSender
+from agent.errors import Refused
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.margin import account as margin
+from agent.margin.account import index_bound_raw
+from agent.model import Intent, IntentState, StepInput
+from agent.model.futures import MarginAccount, PerpMarket, PerpOrder, PerpOrderKind
+from agent.ports.futures import PerpVenue
+from agent.wiring.futures import chain_venue
+from tests.support import agents
+from tests.support.futures import EVEN, futures_changes
+from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
+from tests.support.perps import perps_on
+
+
+@dataclass
+class Desk:
+    """An agent with 10,000 of margin at a venue with one targeted market."""
+
+    agent: Agent
+    venue: PerpVenue
+
+    def step(self) -> StepInput:
+        return self.agent.step_input()
+
+    def account(self) -> MarginAccount:
+        account = self.step().snapshot.futures
+        assert account is not None
+        return account
+
+    def opened(self) -> Intent:
+        """The one order of a step that opens to the target."""
+        outcome = self.agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        [intent] = outcome.transactions
+        return intent
+
+
+@pytest.fixture(params=["perpetual_protocol_v2", "hyperliquid"])
+def desk(request: pytest.FixtureRequest, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    if request.param == "hyperliquid":
+        monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
+        with (
+            venue_for(anvil_chain) as server,
+            agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent,
+        ):
+            venue = agent.context.order_venue()
+            assert venue is not None
+            yield Desk(agent, venue)
+        return
+    perps = perps_on(anvil_chain)
+    perps.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
+    with agents.agent_on(anvil_chain, tmp_path, futures_changes(perps, {"WETH": "100%"}), EVEN) as agent:
+        context = agent.context
+        sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
+        found = chain_venue(context.config, context.portfolio, context.line, sender.status_of)
+        assert found is not None
+        yield Desk(agent, found)
+
+
+def order_of(market: PerpMarket, notional: int, account: MarginAccount, slippage_bps: int = 200) -> PerpOrder:
+    """A market order of so many dollars, negative for a sale, bound from the index."""
+    size = margin.size_for_notional_raw(market, Fraction(notional * account.quote.unit))
+    return PerpOrder(market.market, size, PerpOrderKind.MARKET, index_bound_raw(market, size, slippage_bps), False)
+
+
+def test_the_account_has_its_margin_and_dated_prices(desk: Desk) -> None:
+    step = desk.step()
+    read = desk.venue.read(step.snapshot)
+    assert read.futures is not None and read.futures_unknown == ""
+    account = read.futures
+    assert margin.account_value_raw(account) == 10_000 * account.quote.unit == margin.free_raw(account)
+    [market] = account.markets
+    assert 0 <= step.snapshot.head.timestamp_s - market.index_s < 600
+    assert abs(market.mark / market.index - 1) < Fraction(5, 100) and market.lot_raw > 0 < market.fee_ppm
+
+
+@pytest.mark.parametrize("notional", [1_000, -1_000])
+def test_a_quote_fills_within_the_bound(desk: Desk, notional: int) -> None:
+    account = desk.account()
+    [market] = account.markets
+    order = order_of(market, notional, account)
+    quote = desk.venue.quote(account, order)
+    assert quote.size_raw == abs(order.size_raw)
+    within = quote.quote_raw <= order.bound_raw if notional > 0 else quote.quote_raw >= order.bound_raw
+    assert within and abs(quote.quote_raw / (abs(order.size_raw) * market.mark) - 1) < Fraction(2, 100)
+
+
+@pytest.mark.parametrize("notional", [1_000, -1_000])
+def test_an_order_that_cannot_keep_its_bound_is_refused(desk: Desk, notional: int) -> None:
+    account = desk.account()
+    [market] = account.markets
+    with pytest.raises(Refused):
+        desk.venue.quote(account, order_of(market, notional, account, slippage_bps=-500))
+
+
+def test_a_draft_ends_soon_and_takes_only_market_orders(desk: Desk) -> None:
+    step, account = desk.step(), desk.account()
+    [market] = account.markets
+    now_s = step.snapshot.head.timestamp_s
+    order = order_of(market, 1_000, account)
+    drafted = desk.venue.draft(account, order, now_s)
+    assert now_s < drafted.deadline_s <= now_s + step.execution.deadline_s + 30
+    assert bytes.fromhex(drafted.data.removeprefix("0x"))
+    for wrong in (replace(order, size_raw=0), replace(order, bound_raw=0), replace(order, kind=PerpOrderKind.LIMIT)):
+        with pytest.raises(Refused):
+            desk.venue.draft(account, wrong, now_s)
+
+
+def test_an_outcome_is_the_receipt_that_the_journal_has(desk: Desk) -> None:
+    intent = desk.opened()
+    assert intent.state in (IntentState.MINED, IntentState.FINAL) and intent.receipt is not None
+    told = desk.venue.outcome(intent)
+    assert told is not None and (told.status, told.fills, told.tx_hash) == (1, intent.receipt.fills, intent.tx_hash)
+    never = replace(intent, state=IntentState.BROADCAST, tx_hash="0x" + "ab" * (len(str(intent.tx_hash)) // 2 - 1))
+    assert desk.venue.outcome(never) is None
+
+
+def test_a_fill_is_the_position_with_its_sign_and_its_cost(desk: Desk) -> None:
+    before = desk.account()
+    intent = desk.opened()
+    assert intent.receipt is not None
+    [fill] = intent.receipt.fills
+    account = desk.account()
+    [position] = account.positions
+    assert (position.market, position.size_raw) == (fill.market, fill.size_raw)
+    assert fill.size_raw > 0 > fill.quote_raw and fill.fee_raw > 0 and position.open_notional_raw < 0
+    unit = account.settlement_raw
+    at_mark = margin.value_at_mark_raw(account, position)
+    paid = margin.account_value_raw(before) - margin.account_value_raw(account) - margin.funding_pending_raw(account)
+    assert abs(paid - (fill.fee_raw - fill.quote_raw - at_mark)) <= unit, "the fee, and the fill against the mark"
+    history = desk.agent.context.store.budgets.history(desk.step().snapshot.head.timestamp_s)
+    assert history.loss_24h > 0 and desk.agent.context.store.journal.unbooked() == ()
+
+
+def test_a_sale_reduces_what_was_bought(desk: Desk) -> None:
+    desk.opened()
+    account = desk.account()
+    [market] = account.markets
+    held = account.size_raw(market.market)
+    sale = PerpOrder(market.market, -held, PerpOrderKind.MARKET, index_bound_raw(market, -held, 200), True)
+    quote = desk.venue.quote(account, sale)
+    assert 0 < quote.size_raw <= held and quote.quote_raw > 0

@@ -1,0 +1,137 @@
+"""The scene of futures from the first command to the last: a served chain, its config, orders, a crash, a reduction."""
+
+from __future__ import annotations
+
+import signal
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.app.start.setup import FuturesStart, initialise
+from agent.artifacts import anvil_binary
+from agent.config.futures_template import FUTURES_PROFILES
+from agent.config.load import load_config
+from agent.config.template import PORTFOLIO_TEMPLATES
+from agent.errors import ConfigError
+from agent.localchain.nodes import free_port
+from agent.units import parse_share_bps
+from tests.cli.tools import Said, first_document, start
+from tests.support.worlds import missing
+
+Ask = Callable[..., Said]
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+RPC = [("RPC_A", "one"), ("RPC_B", "two")]
+ROLES = ("clearing_house", "vault", "account_balance", "exchange", "market_registry", "config", "delegate_approval")
+
+
+@pytest.fixture
+def venue(tmp_path: Path) -> Path:
+    """A venue file with two markets."""
+    contracts = [f'{role} = "0x{number:040x}"' for number, role in enumerate(ROLES, 0xA0)]
+    markets = [
+        f'[markets.{symbol}]\nbase = "0x{number:040x}"\naggregator = "0x{number + 16:040x}"'
+        for number, symbol in enumerate(("WETH", "WBTC"), 0xC0)
+    ]
+    path = tmp_path / "venue.toml"
+    path.write_text("\n".join(['venue = "perpetual_protocol_v2"', *contracts, *markets, ""]))
+    return path
+
+
+@pytest.mark.parametrize("name", FUTURES_PROFILES)
+def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    initialise(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate", futures=FuturesStart(name, venue))
+    table = load_config(path).config.futures
+    assert table is not None
+    written = tomllib.loads(path.read_text())["futures"]
+    assert {key: written["limits"][key] for key in FUTURES_PROFILES[name].limits} == dict(FUTURES_PROFILES[name].limits)
+    assert (written["leverage"], written["collateral"]) == (FUTURES_PROFILES[name].leverage, "USDC")
+    assert [(one["symbol"], one["asset"], one["weight"]) for one in written["markets"]] == [
+        ("WETH", "WETH", "50%"),
+        ("WBTC", "WBTC", "50%"),
+    ]
+    bound = PORTFOLIO_TEMPLATES[name].futures
+    assert bound is not None and table.limits.spot_multiple == parse_share_bps(f"{bound}x", "bound")
+
+
+@pytest.mark.parametrize(
+    ("profile", "targets", "why"),
+    [
+        ("bold", [], "--futures: 'bold' is not a profile"),
+        ("moderate", [("LINK", "100%")], "--futures-target: 'LINK' has no market"),
+        ("moderate", [("WETH", "60%"), ("WBTC", "-30%")], "--futures-target: absolute weights sum to 90%"),
+    ],
+)
+def test_a_mistake_about_futures_is_named_and_nothing_written(
+    profile: str, targets: list[tuple[str, str]], why: str, venue: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "trimtab.toml"
+    with pytest.raises(ConfigError, match=why):
+        initialise(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate", futures=FuturesStart(profile, venue, targets))
+    assert not path.exists()
+
+
+def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    start_at = FuturesStart("moderate", venue, [("WETH", "60%"), ("WBTC", "-40%")])
+    initialise(path, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC, futures=start_at)
+    markets = tomllib.loads(path.read_text())["futures"]["markets"]
+    assert [(one["weight"], "asset" in one) for one in markets] == [("60%", True), ("-40%", False)]
+    venue.write_text(venue.read_text().replace("vault = ", "safe = "))
+    with pytest.raises(ConfigError, match="vault: missing"):
+        start_at.text("USDC", [])
+    with pytest.raises(ConfigError, match="the contracts of the venue are not known"):
+        FuturesStart("moderate", None).text("USDC", [])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """`trimtab localchain --futures --write-config`."""
+    try:
+        anvil_binary()
+    except ConfigError as error:
+        missing(str(error))
+    config = tmp_path_factory.mktemp("scene") / "local.toml"
+    process = start("localchain", "--futures", "--port", str(free_port()), "--write-config", str(config), "--json")
+    try:
+        yield config, first_document(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, served: tuple[Path, dict[str, Any]]) -> None:
+    config, about = served
+    config.write_text(config.read_text().replace('leverage = "2x"', 'leverage = "3x"'))
+
+    def asked(*args: str) -> Any:
+        said = bare(*args, "--config", str(config), "--json")
+        assert said.code == 0, said.why
+        return said.json
+
+    def sent(document: Any) -> list[str]:
+        return [one["kind"] for one in document["transactions"] if one["kind"] == "futures"]
+
+    assert asked("plan")["outcome"] == "planned"
+    first = asked("rebalance", "--send", "--yes")
+    assert first["outcome"] == "done"
+    if not sent(first):  # spot comes first, openings with the next step
+        assert sent(asked("rebalance", "--send", "--yes")) == ["futures", "futures"]
+    sizes = {row["symbol"]: float(row["size"]) for row in asked("positions")["positions"]}
+    assert sizes["WETH"] > 1 and sizes["WBTC"] < -0.03
+    assert float(asked("margin")["margin"]["leverage"]) == pytest.approx(3, abs=0.05)
+    assert [row["symbol"] for row in asked("funding")["markets"]] == ["WETH", "WBTC"]
+
+    said = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "WETH=-15%", "--move", "WBTC=+10%", "--json")
+    assert said.code == 0, said.why
+    broken = {one["limit"] for one in asked("margin")["limits"] if one["broken"]}
+    assert "max_leverage" in broken
+    assert "max_leverage" in asked("status")["futures"]["broken"]
+    reduced = asked("rebalance", "--send", "--yes")
+    assert sent(reduced), reduced["reason"]
+    assert "max_leverage" not in {one["limit"] for one in asked("margin")["limits"] if one["broken"]}
+    told = asked("explain", asked("history")["steps"][0]["step"])
+    assert told["words"]

@@ -1,0 +1,110 @@
+"""The owner's futures commands on the real contracts: deleverage, deposit, withdraw, delegate; dry unless sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent import wiring
+from agent.errors import EXIT_REFUSED, ConfigError
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
+from agent.margin import account as margin
+from tests.cli.tools import Said
+from tests.support import agents
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import WAD, perps_on, read_now
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def perps(anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> LocalPerps:
+    """A trusted config, 10,000 of margin, and a position in each of two markets."""
+    chain = anvil_chain
+    # Tests that share this chain may have moved its time away from the machine's.
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
+    agents.fund(chain, {"WETH": 30_000, "USDC": 30_000})
+    found = perps_on(chain)
+    found.deposit(chain.wallet.address, 10_000 * 10**6)
+    found.trade(chain.wallet.address, "WETH", 4 * WAD)
+    found.trade(chain.wallet.address, "WBTC", -WAD // 10)
+    changes = futures_changes(found, {"WETH": "60%", "WBTC": "-40%"})
+    changes["futures"] |= {"delegate": chain.accounts[4].address}  # type: ignore[operator]
+    agents.agent_config(chain, tmp_path, changes, EVEN)
+    assert run("trust", "--yes", "--json").code == 0
+    return found
+
+
+def leverage_of(perps: LocalPerps) -> float:
+    leverage = margin.leverage(read_now(perps, perps.chain.wallet.address))
+    assert leverage is not None
+    return float(leverage)
+
+
+def test_deleverage_reduces_every_position_and_closes_a_market(perps: LocalPerps, run: Run) -> None:
+    before = leverage_of(perps)
+    dry = run("deleverage", "--to", "0.5x", "--json")
+    assert (dry.code, dry.json["outcome"], leverage_of(perps)) == (0, "planned", before), dry
+    words = run("deleverage", "--to", "0.5x").out
+    assert "reduces all positions to a leverage of 0.5x" in words and "To send: reduce futures: sell" in words
+    assert len(dry.json["futures_actions"]) == 2
+    done = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")
+    assert (done.code, done.json["outcome"]) == (0, "done"), done
+    assert len(done.json["transactions"]) == 2
+    assert all("reduce futures: " in sent["note"] for sent in done.json["transactions"])
+    assert 0.4 < leverage_of(perps) <= 0.5
+    held = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")
+    assert (held.code, held.json["outcome"], held.json["transactions"]) == (0, "hold", [])
+    closed = run("deleverage", "--market", "WBTC", "--send", "--yes", "--json")
+    assert closed.json["outcome"] == "done", closed
+    [position] = run("positions", "--json").json["positions"]
+    assert position["symbol"] == "WETH"
+
+
+def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Run) -> None:
+    wallet = perps.chain.wallet.address
+    before = read_now(perps, wallet).collateral_raw
+    dry = run("margin", "--deposit", "500", "--json")
+    assert (dry.code, dry.json["outcome"], read_now(perps, wallet).collateral_raw) == (0, "planned", before), dry
+    assert dry.json["futures_actions"] == ["deposit 500 USDC as margin"]
+    assert run("margin", "--deposit", "500", "--send", "--yes", "--json").json["outcome"] == "done"
+    assert read_now(perps, wallet).collateral_raw - before == 500 * WAD
+    newest = run("history", "--json").json["steps"][0]["step"]
+    told = run("explain", newest, "--json").json["words"]
+    assert any("The plan: 1 action of futures" in line for line in told) and "  1. deposit 500 USDC as margin." in told, told
+    usdc = perps.chain.balance("USDC", wallet)
+    assert run("margin", "--withdraw", "200", "--send", "--yes", "--json").json["outcome"] == "done"
+    assert perps.chain.balance("USDC", wallet) - usdc == 200 * 10**6
+    refused = run("margin", "--withdraw", "9999", "--send", "--yes", "--json")
+    assert (refused.code, refused.json["outcome"]) == (EXIT_REFUSED, "refused"), refused
+    assert run("margin", "--json").json["plan"] is not None
+
+
+def test_the_configured_delegate_may_trade_until_it_is_ended(perps: LocalPerps, run: Run) -> None:
+    approval = perps.contract(perps.addresses.delegate_approval, "DelegateApproval").functions
+    may_trade = approval.canOpenPositionFor(perps.chain.wallet.address, perps.chain.accounts[4].address)
+    assert (run("delegate", "--json").json["outcome"], may_trade.call()) == ("planned", False)
+    assert run("delegate", "--send", "--yes", "--json").json["outcome"] == "done"
+    assert may_trade.call()
+    assert run("delegate", "--end", "--send", "--yes", "--json").json["outcome"] == "done"
+    assert not may_trade.call()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("deleverage",), "--to, --market: one is missing"),
+        (("deleverage", "--to", "2"), "has no unit"),
+        (("deleverage", "--market", "DOGE"), "is no futures market"),
+        (("margin", "--deposit", "1", "--withdraw", "1"), "cannot be combined"),
+        (("margin", "--deposit", "0"), "must be above 0"),
+        (("margin", "--send"), "--send needs --deposit or --withdraw"),
+    ],
+)
+def test_wrong_options_are_named(perps: LocalPerps, run: Run, words: tuple[str, ...], why: str) -> None:
+    said = run(*words)
+    assert said.code == ConfigError("").exit_code
+    assert why in said.err, said

@@ -1,0 +1,139 @@
+"""Worked cases W3, W5 and W7 by the command line, on the real contracts of Perpetual Protocol v2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import wiring
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps, PerpSpec
+from tests.cases.test_worked_cases_on_chain import require_traded
+from tests.cli.tools import Said
+from tests.support import agents
+from tests.support.futures import futures_changes, futures_table
+from tests.support.perps import MARKETS, WAD, perps_on
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def asked(anvil_chain: LocalChain, run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The document of a command that succeeds."""
+    # Tests that share this chain may have moved its time away from the machine's.
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
+
+    def document(*args: str) -> Any:
+        said = run(*args, "--json")
+        assert said.code == 0, said.why
+        return said.json
+
+    return document
+
+
+def opened(perps: LocalPerps, margin_usd: int, notionals: Mapping[str, int]) -> None:
+    """The wallet deposits margin and trades by hand, at present prices."""
+    chain = perps.chain
+    perps.deposit(chain.wallet.address, margin_usd * 10**6)
+    for symbol, usd in notionals.items():
+        perps.trade(chain.wallet.address, symbol, int(Fraction(usd) / chain.books.prices_usd[symbol] * WAD))
+    chain.perps = perps
+
+
+def futures_sent(document: Any) -> list[str]:
+    return [one["kind"] for one in document["transactions"] if one["kind"] == "futures"]
+
+
+def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(
+    anvil_chain: LocalChain, tmp_path: Path, asked: Callable[..., Any]
+) -> None:
+    """30/30/40 of 10,000 beside 14,000 of margin, which is half of the whole: points and band of the spot part count half."""
+    chain = anvil_chain
+    agents.fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
+    perps = perps_on(chain)
+    opened(perps, 14_000, {"WETH": 17_500, "WBTC": 17_500})
+    changes = futures_changes(perps, {"WETH": "50%", "WBTC": "50%"}, "2.5x", max_leverage="4x", max_utilisation="95%", spot_multiple="4x")
+    changes["policy.trigger"] = {"kind": "threshold", "absolute": "8.35%"}
+    changes["limits.plan_cost"] = "1%"  # a pool of 0.3 % and gas cost just more than half a percent
+    targets = {"WBTC": "15%", "WETH": "15%", "LINK": "20%", "USDC": "50%"}
+    agents.agent_config(chain, tmp_path, changes, targets)
+    asked("trust", "--yes")
+    assert asked("plan")["decision"]["kind"] == "hold"
+    assert multiple(asked("margin"), "spot_multiple") == pytest.approx(3.5, abs=0.03)
+
+    chain.move_market({"LINK": chain.books.prices_usd["LINK"] * 2})
+    found = asked("status")
+    weights = {one["symbol"]: one["weight_bps"] for one in found["holdings"]}
+    assert weights["LINK"] == pytest.approx(5_714 / 2, abs=15), "57.1 % of the spot part"
+    assert float(found["futures"]["leverage"]) == pytest.approx(2.5, abs=0.03)
+    assert found["futures"]["broken"] == []
+    assert multiple(asked("margin"), "spot_multiple") == pytest.approx(2.5, abs=0.03)
+    assert {one["symbol"]: float(one["futures"]) for one in found["futures"]["exposures"] if one["symbol"] != "LINK"}["WETH"] > 17_000
+    before = agents.purse(chain)
+    done = asked("rebalance", "--send", "--yes")
+    assert done["outcome"] == "done" and futures_sent(done) == []
+    require_traded(chain, before, {"LINK": -2_400, "WBTC": 1_200, "WETH": 1_200}, within=45)
+
+
+def multiple(document: Any, limit: str) -> float:
+    """What a limit measures, of a text such as 2.50x."""
+    return float(next(one["measured"] for one in document["limits"] if one["limit"] == limit).removesuffix("x"))
+
+
+def shares(document: Any) -> dict[str, float]:
+    """Share of each position in the gross notional, in percent."""
+    held = {one["symbol"]: abs(float(one["notional"])) for one in document["positions"]}
+    return {symbol: 100 * value / sum(held.values()) for symbol, value in held.items()}
+
+
+def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalChain, tmp_path: Path, asked: Callable[..., Any]) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 30_000, "USDC": 10_000})
+    perps = perps_on(chain, (*MARKETS, PerpSpec("LINK", 4_000_000)))
+    opened(perps, 20_000, {"WBTC": 26_000, "WETH": 8_000, "LINK": 6_000})
+    weights = {"WBTC": "50%", "WETH": "30%", "LINK": "20%"}
+    changes = futures_changes(perps, weights)
+    changes["futures"] = {**futures_table(perps, weights), "band": "1%"}
+    agents.agent_config(chain, tmp_path, changes, {"WETH": "50%", "USDC": "50%"})
+    asked("trust", "--yes")
+    before = shares(asked("positions"))
+    assert before == {symbol: pytest.approx(share, abs=0.5) for symbol, share in {"WBTC": 65, "WETH": 20, "LINK": 15}.items()}
+    planned = {one["symbol"]: one for one in asked("margin")["plan"]["orders"]}
+    assert {symbol: (one["side"], one["reduce_only"]) for symbol, one in planned.items()} == {
+        "WBTC": ("sell", True),
+        "WETH": ("buy", False),
+        "LINK": ("buy", False),
+    }
+    sent = futures_sent(asked("rebalance", "--send", "--yes"))
+    assert sent, "the reduction; nothing is opened in a step that freed margin"
+    asked("rebalance", "--send", "--yes")
+    after = shares(asked("positions"))
+    assert after == {symbol: pytest.approx(share, abs=2) for symbol, share in {"WBTC": 50, "WETH": 30, "LINK": 20}.items()}
+    assert float(asked("margin")["margin"]["leverage"]) == pytest.approx(2, abs=0.05)
+
+
+def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(
+    anvil_chain: LocalChain, tmp_path: Path, asked: Callable[..., Any]
+) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 10_000, "USDC": 10_000})
+    perps = perps_on(chain)
+    opened(perps, 30_000, {"WETH": 60_000})
+    changes = futures_changes(perps, {"WETH": "100%"}, spot_multiple="2.5x", hysteresis="0%", max_leverage="4x")
+    agents.agent_config(chain, tmp_path, changes, {"WETH": "20%", "USDC": "80%"})
+    asked("trust", "--yes")
+    found = asked("margin")
+    assert multiple(found, "spot_multiple") == pytest.approx(3, abs=0.03)
+    [order] = found["plan"]["orders"]
+    closes = float(order["size"]) * float(chain.books.prices_usd["WETH"])
+    assert (found["plan"]["trigger"], order["side"], order["reduce_only"]) == ("spot_multiple", "sell", True)
+    assert closes == pytest.approx(10_000, abs=300)
+    done = asked("rebalance", "--send", "--yes")
+    assert futures_sent(done), done["reason"]
+    after = asked("margin")
+    assert float(after["margin"]["gross"]) == pytest.approx(50_000, abs=300)
+    assert "spot_multiple" not in {one["limit"] for one in after["limits"] if one["broken"]}

@@ -1,0 +1,63 @@
+"""Agents with a futures layer on the local Hyperliquid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from agent.localchain import LocalChain
+from agent.signing.keys import TestAccountKey, load_key
+from agent.signing.secret import AgentPrivateKey, PrivateKey
+from agent.venues.hyperliquid.client import NamedAgent, VenueConnection, approve_agent
+from tests.support import agents
+from tests.support.futures import LIMITS
+from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliquid, key_of
+
+AGENT = key_of(2)
+AGENT_ENV = "TRIMTAB_TEST_AGENT"
+ETH_AND_BTC = {"ETH": "60%", "BTC": "-40%"}
+
+
+@contextmanager
+def venue_for(chain: LocalChain, usd: int = 10_000, until_days: int = 30) -> Iterator[HyperliquidServer]:
+    """A venue at the chain's time and prices, with the wallet's account and an approved agent."""
+    with hyperliquid() as server:
+        server.clock = lambda: chain.clock.now_s() * 1000
+        server.fund(chain.wallet.address, usd)
+        approve(server, chain, until_days)
+        yield server
+
+
+def approve(server: HyperliquidServer, chain: LocalChain, until_days: int = 30) -> None:
+    """The wallet's owner approves the agent."""
+    connection = VenueConnection(server.url, is_mainnet=False, timeout_s=60)
+    agent = NamedAgent("trimtab", AGENT.address, server.now_ms + until_days * DAY_MS)
+    owner = load_key(TestAccountKey(0), chain.chain_id, ask=None)
+    assert isinstance(owner, PrivateKey)
+    approve_agent(connection, AgentPrivateKey(owner), agent, server.now_ms, ())
+
+
+def venue_table(server: HyperliquidServer, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, Any]:
+    """[futures] of the venue."""
+    assets = {"ETH": "WETH"}
+    return {
+        "venue": "hyperliquid",
+        "url": server.url,
+        "network": "testnet",
+        "agent_name": "trimtab",
+        "agent_key_env": AGENT_ENV,
+        "collateral": "USDC",
+        "leverage": leverage,
+        "band": "5%",
+        "markets": [
+            {"symbol": symbol, "weight": weight} | ({"asset": assets[symbol]} if symbol in assets else {})
+            for symbol, weight in weights.items()
+        ],
+        "limits": LIMITS | limits,
+    }
+
+
+def venue_changes(server: HyperliquidServer, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, object]:
+    """Changes of the chain's config that add the futures layer; its margin counts in the managed value."""
+    return {**agents.ROOMY, "portfolio.max_live_value": "200000", "futures": venue_table(server, weights, leverage, **limits)}

@@ -1,0 +1,104 @@
+"""What alerts and the status say of both layers: exposure, leverage, utilisation, liquidation, and what would be closed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.app.alerting import RunFacts, cycle_alerts
+from agent.app.documents.futures import action_text, optional_summary
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.margin import account as margin
+from agent.margin.account import nearest_liquidation
+from agent.model import Alert, StepInput
+from agent.model.futures import MarginDeposit, PerpOrder, PerpOrderKind
+from agent.planning.proposals import rebalance
+from agent.policy.decide import current_drifts
+from tests.support.builders import token
+from tests.unit.test_futures_step import EMPTY, OVER, book
+from tests.unit.test_futures_value import margined
+
+E18 = 10**18
+
+
+def outcome(step: StepInput, kind: OutcomeKind) -> StepOutcome:
+    found = rebalance(step)
+    return StepOutcome("0123456789ab", kind, found.decided.decision.reason, step, found.decided, found.plan)
+
+
+def alerts(step: StepInput, kind: OutcomeKind = OutcomeKind.PLANNED) -> list[Alert]:
+    return [one for one in cycle_alerts(outcome(step, kind), RunFacts(False, "", None)) if one.key.startswith("futures:")]
+
+
+def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
+    step = margined(OVER, {"WETH": 12_500, "USDC": 2_500})
+    [alert] = alerts(step)
+    assert alert.key == "futures:leverage" and alert.lasting
+    assert "leverage 4.00x of at most 3x" in alert.text
+    assert "liquidation of ETH 20 % away" in alert.text
+    assert "net exposure ETH 160 %" in alert.text, "40,000 of 25,000"
+    assert "It would close " in alert.text and " of 20 ETH (long)" in alert.text
+    kinds = [one.kind for one in cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))]
+    assert len(kinds) == 1, "a reduction that is planned is told once"
+    assert alerts(step, OutcomeKind.DONE) == []
+    assert alerts(margined(EMPTY)) == []
+
+
+def test_an_alert_about_a_band_names_the_net_exposure() -> None:
+    held = book(2_000, E18)
+    named = replace(held, markets=tuple(replace(one, asset=token("WETH").address) for one in held.markets))
+    step = margined(named, {"WETH": 9_000, "USDC": 1_000})
+    found = cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))
+    [text] = [one.text for one in found if one.key.startswith("price:")]
+    assert "WETH is above its band: 75 % of the portfolio" in text and "net exposure 91.67 %" in text
+
+
+def test_a_refused_reduction_and_a_sent_one_name_their_orders() -> None:
+    step = margined(OVER)
+    refused = outcome(step, OutcomeKind.REFUSED)
+    texts = [one.text for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("refusal")]
+    assert len(texts) == 1 and "It would close " in texts[0]
+
+
+def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
+    step = margined(OVER)
+    assert step.futures is not None
+    limits = replace(step.futures.limits, top_up_per_day_bps=None)
+    step = replace(step, futures=replace(step.futures, limits=limits))
+    found = optional_summary(step, current_drifts(step))["futures"]
+    assert (found["leverage"], found["max_leverage"], found["max_utilisation"]) == ("4", "3", "0.9")
+    assert found["utilisation"] is not None and found["broken"]
+    near = found["liquidation"]
+    assert near is not None and near["symbol"] == "ETH" and abs(Fraction(near["distance"]) + Fraction(1, 5)) < Fraction(1, 1_000)
+    assert len(found["actions"]) == 1 and found["actions"][0].startswith("deposit ") and found["actions"][0].endswith(" USDC")
+    alone = margined(OVER, {"WETH": 10_000, "USDC": 0})
+    assert optional_summary(alone, current_drifts(alone))["futures"]["actions"] == ["close 5.75 of 20 ETH (long)"]
+    exposures = {one["symbol"]: one for one in found["exposures"]}
+    assert Fraction(exposures["USDC"]["spot"]) == 15_000, "the margin is part of its collateral"
+    empty = margined(EMPTY)
+    assert optional_summary(empty, current_drifts(empty))["futures"]["liquidation"] is None
+
+
+def test_actions_read_as_they_are_done() -> None:
+    held = replace(book(10_000, -3 * E18), settlement_raw=10**12)
+    closing = PerpOrder("ETH", E18, PerpOrderKind.MARKET, 1, is_reduce_only=True)
+    opening = replace(closing, size_raw=-(10**15), is_reduce_only=False)
+    deposit = MarginDeposit(500 * 10**6)
+    usdc = token("USDC")
+    assert [action_text(held, one, usdc) for one in (closing, opening, deposit)] == [
+        "close 1 of 3 ETH (short)",
+        "sell 0.001 ETH",
+        "deposit 500 USDC",
+    ]
+    assert [action_text(held, one, usdc, is_done=True) for one in (closing, opening, deposit)] == [
+        "closed 1 of 3 ETH (short)",
+        "sold 0.001 ETH",
+        "deposited 500 USDC",
+    ]
+
+
+def test_the_nearest_liquidation_is_the_smallest_move() -> None:
+    held = book(10_000, 20 * E18)
+    found = nearest_liquidation(held)
+    assert found is not None and found[1] == margin.liquidation_distance(held, "ETH")
+    assert nearest_liquidation(book(10_000)) is None

@@ -1,0 +1,232 @@
+"""Positions closed ahead of their liquidation: before all spot work, with a fee ceiling, a gas budget and a native floor of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import guards
+from agent.errors import Refused
+from agent.margin import account as margin
+from agent.margin.state import after_fill_at_mark
+from agent.model import AdjustFutures, ExitFailures, Hold, IntentKind, IntentState, LimitOrder, Plan, Rebalance, StepInput, TopUp, Verdict
+from agent.model.futures import FuturesGrant, Hedge
+from agent.planning.proposals import rebalance, waiting_orders
+from agent.policy import failures
+from agent.policy.decide import decide
+from agent.policy.futures.emergency import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
+from agent.policy.futures.targets import emergency_orders
+from agent.signing.rules import require_signable
+from tests.support.builders import GWEI, NOW_S, token, v3_pool, with_snapshot
+from tests.support.plans import evidence
+from tests.support.signing import ESCAPE, FUTURES_RULES, futures_grant, order_tx
+from tests.support.transactions import START_S, bench, patient, tx
+from tests.unit.test_exits_of_a_step import stops
+from tests.unit.test_futures_step import OVER, POLICY, book, step_of
+from tests.unit.test_margin_account import E18
+
+NEAR = book(1_300, 10 * E18)
+"""Value 1,300 at a maintenance margin of 1,250."""
+
+
+def judged(step: StepInput) -> dict[str, Verdict]:
+    plan: Plan | None = rebalance(step).plan
+    assert plan is not None and plan.futures is not None
+    return {one.guard: one for one in guards.judge(step, plan, evidence(step, plan))}
+
+
+def refusing(step: StepInput) -> set[str]:
+    return {name for name, one in judged(step).items() if not one.passed}
+
+
+def at_gas(step: StepInput, gwei: int, native_wei: int = 10 * E18) -> StepInput:
+    return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=gwei * GWEI), native_wei=native_wei)
+
+
+def with_limits(step: StepInput, **changes: Any) -> StepInput:
+    return replace(step, limits=replace(step.limits, **changes))
+
+
+def with_futures_limits(step: StepInput, **changes: Any) -> StepInput:
+    policy = step.futures or POLICY
+    return replace(step, futures=replace(policy, limits=replace(policy.limits, **changes)))
+
+
+@pytest.mark.parametrize(("held", "first"), [(NEAR, AdjustFutures), (OVER, Rebalance)])
+def test_an_emergency_goes_before_exits_and_a_reduction_after_them(held: Any, first: type) -> None:
+    step = replace(with_snapshot(stops(["T0"]), futures=held), futures=POLICY)
+    decided = decide(step)
+    assert isinstance(decided.decision, first)
+    assert bool(decided.exit_token) is (first is Rebalance)
+
+
+@pytest.mark.parametrize("held", [NEAR, OVER])
+def test_limit_orders_do_not_delay_a_reduction(held: Any) -> None:
+    step = step_of(held)
+    order = LimitOrder("one", token("WETH").address, token("USDC").address, E18 // 10, Fraction(1, 10**20), NOW_S + 100, NOW_S)
+    found = waiting_orders([order])(step)
+    assert isinstance(found.decided.decision, AdjustFutures)
+    assert waiting_orders([order])(replace(step, futures=None)).decided.order == "one"
+
+
+def test_an_emergency_closes_half_at_its_own_bound() -> None:
+    plan = rebalance(step_of(NEAR)).plan
+    assert plan is not None and plan.futures is not None
+    assert plan.futures.is_emergency and [one.size_raw for one in plan.futures.orders] == [-5 * E18]
+    assert refusing(step_of(NEAR)) == set()
+
+
+@pytest.mark.parametrize("collateral", [1_255, 1_300, 1_500])
+def test_an_emergency_ends_beyond_its_distance_by_the_hysteresis(collateral: int) -> None:
+    rules = replace(POLICY.limits, emergency_distance_bps=1_000, hysteresis_bps=2_000)
+    for sign in (1, -1):
+        held = book(collateral, sign * 10 * E18)
+        [size] = emergency_orders(held, replace(POLICY, limits=rules)).values()
+        assert abs(size) >= 5 * E18
+        after = after_fill_at_mark(held, "ETH", size)
+        distance = margin.liquidation_distance(after, "ETH")
+        assert distance is None or abs(distance) >= Fraction(12, 100)
+        less = after_fill_at_mark(held, "ETH", size + sign * 10**16)
+        assert abs(size) == 5 * E18 or abs(margin.liquidation_distance(less, "ETH") or 1) < Fraction(12, 100)
+
+
+@pytest.mark.parametrize("held", [NEAR, OVER], ids=["emergency", "reduction"])
+@pytest.mark.parametrize("source", ["mean behind its feed", "depeg"])
+def test_spot_prices_at_odds_hold_no_reduction_back(held: Any, source: str) -> None:
+    """In a crash the mean of a pool follows its feed late, and a dollar token may leave its peg."""
+    step = step_of(held)
+    if source == "depeg":
+        rounds = tuple(replace(one, answer=one.answer * 9 // 10) if at == 1 else one for at, one in enumerate(step.snapshot.feeds))
+        step = with_snapshot(step, feeds=rounds)
+    else:
+        step = with_snapshot(step, pools=(v3_pool(token("WETH"), token("USDC"), 2_000, twap_price=2_500),))
+    assert isinstance(decide(step).decision, AdjustFutures)
+    assert not refusing(step) & {"oracle_deviation", "depeg", "feed_health"}
+
+
+def test_a_silent_spot_feed_holds_no_emergency_back() -> None:
+    step = step_of(NEAR)
+    silent = replace(step.snapshot.feeds[0], updated_at_s=NOW_S - 10**6)
+    step = with_snapshot(step, feeds=(silent, *step.snapshot.feeds[1:]))
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustFutures) and "no reference price" in decision.reason
+    assert not refusing(step)
+    assert not isinstance(decide(with_snapshot(step, futures=OVER)).decision, AdjustFutures)
+
+
+def test_the_fee_ceiling_of_an_emergency_is_its_own() -> None:
+    dear = {"gas_price_wei": 60 * GWEI, "gas_per_day_wei": None}
+    assert "gas_price" in refusing(with_limits(at_gas(step_of(OVER), 100), **dear))
+    near = with_limits(at_gas(step_of(NEAR), 100), **dear)
+    assert refusing(near) == set()
+    assert refusing(with_limits(at_gas(near, 60 * FEE_MULTIPLE + 1), **dear)) == {"gas_price"}
+    assert refusing(with_futures_limits(near, emergency_gas_price_wei=90 * GWEI)) == {"gas_price"}
+    assert fee_ceiling_wei(POLICY.limits, replace(near.limits, gas_price_wei=None)) is None
+
+
+def test_the_gas_budget_of_an_emergency_is_its_own() -> None:
+    day = {"gas_per_day_wei": E18 // 10}
+    spent = {"gas_24h_wei": E18}
+    assert "gas_per_day" in refusing(with_limits(at_gas(step_of(OVER, **spent), 1), **day))
+    near = with_limits(at_gas(step_of(NEAR, **spent), 1), **day)
+    assert refusing(near) == set()
+    used = with_limits(at_gas(step_of(NEAR, emergency_gas_24h_wei=E18 // 10), 1), **day)
+    assert refusing(used) == {"gas_per_day"}
+    assert refusing(with_futures_limits(used, emergency_gas_per_day_wei=E18)) == set()
+    assert gas_per_day_wei(POLICY.limits, used.limits) == E18 // 10
+
+
+def test_an_emergency_may_use_the_native_floor_and_tops_up_only_below_its_own_gas() -> None:
+    floor = {"native_floor_wei": E18}
+    assert "native_floor" in refusing(with_limits(at_gas(step_of(OVER), 1, E18), **floor))
+    near = with_limits(at_gas(step_of(NEAR), 1, E18 // 100), **floor, native_top_up_wei=2 * E18)
+    assert isinstance(decide(near).decision, AdjustFutures)
+    assert refusing(near) == set()
+    assert isinstance(decide(with_snapshot(near, native_wei=E18 // 10_000)).decision, TopUp)
+
+
+def test_a_failed_emergency_is_tried_again_within_a_minute() -> None:
+    def after(seconds: int, held: Any) -> StepInput:
+        return step_of(held, failed_exits=(ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW + 5, 0, NOW_S - seconds),))
+
+    assert isinstance(rebalance(after(failures.FIRST_WAIT_S - 1, NEAR)).decided.decision, Hold)
+    assert isinstance(rebalance(after(failures.FIRST_WAIT_S, NEAR)).decided.decision, AdjustFutures)
+    assert isinstance(rebalance(after(failures.FIRST_WAIT_S, OVER)).decided.decision, Hold)
+
+
+@pytest.mark.parametrize(("gwei", "signs"), [(200, True), (301, False)])
+def test_the_signer_holds_an_emergency_to_its_own_ceiling(gwei: int, signs: bool) -> None:
+    futures = FUTURES_RULES.futures
+    assert futures is not None
+    rules = replace(FUTURES_RULES, max_fee_wei=60 * GWEI, futures=replace(futures, emergency_fee_wei=300 * GWEI))
+    tx = replace(order_tx(ESCAPE), max_fee_wei=gwei * GWEI)
+    grant = replace(futures_grant(ESCAPE, is_emergency=True), max_gas_wei=10**20)
+    calm = replace(grant, futures=FuturesGrant(ESCAPE, grant.futures.account)) if grant.futures else grant
+    nonces = {tx.nonce: None}
+    if signs:
+        require_signable(tx, grant, rules, nonces)
+    else:
+        with pytest.raises(Refused, match="emergency"):
+            require_signable(tx, grant, rules, nonces)
+    with pytest.raises(Refused, match=r"limits\.gas_price"):
+        require_signable(tx, calm, rules, nonces)
+
+
+def test_a_resend_of_an_emergency_has_its_own_ceilings(tmp_path: Path) -> None:
+    settings = replace(patient(tmp_path).settings, emergency=(7, 8))
+    grant = futures_grant(ESCAPE, is_emergency=True)
+    assert settings.ceilings_of(grant) == (7, 8)
+    calm = replace(grant, futures=replace(grant.futures, is_emergency=False)) if grant.futures else grant
+    assert settings.ceilings_of(calm) == (settings.max_fee_wei, settings.gas_per_day_wei)
+
+
+def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    made.settings = replace(made.settings, max_fee_wei=60 * GWEI, emergency=(300 * GWEI, None))
+    made.store.steps.begin("escape", made.clock.now_s(), "{}")
+    pending = replace(tx(0), max_fee_wei=100 * GWEI)
+    granted = replace(futures_grant(ESCAPE, is_emergency=True), max_gas_wei=10**20, deadline_s=START_S + 90)
+
+    def late() -> None:
+        made.chain.timestamp_s = START_S + 90
+        if len(made.chain.sent) == 2:
+            made.chain.mine(made.chain.sent[1])
+
+    made.clock.each = late
+    ended = made.executor().run("escape", IntentKind.FUTURES, pending, granted, "escape")
+    assert (ended.kind, ended.state) == (IntentKind.FUTURES, IntentState.CANCELLED)
+    newest = made.store.journal.intents()[0]
+    assert newest.kind is IntentKind.CANCEL and (newest.tx.max_fee_wei or 0) > 100 * GWEI
+    assert made.store.journal.grant(newest.id).is_emergency
+
+
+def test_the_signer_cancels_an_emergency_at_its_own_ceiling() -> None:
+    futures = FUTURES_RULES.futures
+    assert futures is not None
+    rules = replace(FUTURES_RULES, max_fee_wei=60 * GWEI, futures=replace(futures, emergency_fee_wei=300 * GWEI))
+    cancel = replace(order_tx(ESCAPE), to=rules.wallet, data="0x", max_fee_wei=200 * GWEI)
+    escape = futures_grant(ESCAPE, is_emergency=True)
+    grant = replace(escape, kind=IntentKind.CANCEL, max_gas_wei=10**20)
+    require_signable(cancel, grant, rules, {cancel.nonce: None})
+    with pytest.raises(Refused, match=r"limits\.gas_price"):
+        require_signable(cancel, replace(grant, futures=None), rules, {cancel.nonce: None})
+
+
+def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    hedge = Hedge("ETH", token("WETH").address, -5, NOW_S, Fraction(1))
+    escape = futures_grant(ESCAPE, is_emergency=True)
+    assert escape.futures is not None
+    for number, granted in enumerate((escape.futures, replace(escape.futures, hedges=(hedge,)))):
+        step_id = f"escape {number}"
+        made.store.steps.begin(step_id, made.clock.now_s(), "{}")
+        grant = replace(escape, futures=granted, max_gas_wei=10**20, deadline_s=START_S + 90)
+        intent = made.executor().run(step_id, IntentKind.FUTURES, tx(number), grant, "escape")
+        made.store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S)
+    history = made.store.budgets.history(START_S)
+    assert (history.emergency_gas_24h_wei, history.gas_24h_wei) == (14, 14)
+    assert history.hedges == (hedge,)

@@ -1,0 +1,60 @@
+"""Fills of futures orders that are not the order: a part, another market, none, and a quote of less than was asked."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.chain.lens import abi_encode
+from agent.errors import Refused
+from agent.execution.settlement import book_futures_action, order_fill
+from agent.model import IntentKind, PerpFill, Receipt
+from agent.model.futures import FuturesGrant, PerpOrder, PerpOrderKind
+from agent.units import Price
+from agent.venues.perpetual_protocol import PerpContracts, quote_order
+from tests.support.builders import step_input
+from tests.unit.test_futures_step import EMPTY
+from tests.unit.test_margin_account import E18
+
+SIZE = 4 * E18
+ORDER = PerpOrder("ETH", SIZE, PerpOrderKind.MARKET, 8_160 * E18, False)
+"""Four at 2,000, bound 2 % above."""
+WHOLE = PerpFill("0xhouse", "0xme", "ETH", SIZE, -8_040 * E18, 8 * E18)
+HALF = PerpFill("0xhouse", "0xme", "ETH", SIZE // 2, -4_020 * E18, 4 * E18)
+ELSEWHERE = PerpFill("0xhouse", "0xme", "BTC", SIZE, -8_040 * E18, 8 * E18)
+
+
+def receipt(*fills: PerpFill) -> Receipt:
+    return Receipt("0x1", 1, 1, "0x2", 0, 0, (), fills=fills)
+
+
+def lost(*fills: PerpFill) -> Fraction:
+    """What is booked as lost of such a receipt, in USDC."""
+    grant = SimpleNamespace(futures=FuturesGrant(ORDER, EMPTY))
+    store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book=lambda *_values: None))
+    intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(*fills), tx=SimpleNamespace(is_venue_order=False))
+    return Fraction(book_futures_action(store, intent, step_input(), Price(0), 1), 10**6)
+
+
+def test_a_whole_fill_costs_fee_and_distance_from_the_index() -> None:
+    assert order_fill(ORDER, receipt(WHOLE), is_partly=False) == WHOLE
+    assert lost(WHOLE) == 40 + 8
+
+
+@pytest.mark.parametrize("fills", [(), (HALF,), (ELSEWHERE,), (WHOLE, WHOLE)], ids=["none", "a part", "another market", "twice"])
+def test_a_partial_or_missing_fill_counts_as_filled_at_its_bound(fills: tuple[PerpFill, ...]) -> None:
+    """An endpoint that hides an event, or shows a part, hides no loss."""
+    assert order_fill(ORDER, receipt(*fills), is_partly=False) is None
+    assert lost(*fills) == 160 + Fraction(816, 100)
+
+
+def test_a_market_that_fills_a_part_is_refused_before_the_order_is_sent() -> None:
+    answer = "0x" + abi_encode(["uint256", "uint256"], [SIZE // 2, 4_020 * E18]).hex()
+    transport: Any = SimpleNamespace(call=lambda *_question: answer)
+    order = PerpOrder("0x" + "1" * 40, SIZE, PerpOrderKind.MARKET, 8_160 * E18, False)
+    contracts = PerpContracts("0x" + "2" * 40, "", "", "0x" + "3" * 40)
+    with pytest.raises(Refused, match=f"fills {SIZE // 2} of {SIZE}"):
+        quote_order(transport, order, contracts, contracts.trader, 1)

@@ -1,0 +1,88 @@
+"""Spot and futures parts of a step: a plan that guards refuse holds back its own part; a limit of the whole wallet holds back both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import pytest
+
+from agent import codec
+from agent.engine import evaluate_input
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import AdjustFutures, Evidence, Plan, Rebalance, StepInput
+from agent.model.futures import MarginAccount
+from agent.planning.proposals import rebalance
+from tests.support.builders import step_input, with_snapshot
+from tests.support.plans import evidence
+from tests.unit.test_futures_step import EMPTY, EVEN, OVER, POLICY, book
+from tests.unit.test_margin_account import E18
+
+SKEWED = {"WETH": 8_000, "USDC": 2_000}
+SPENT = {"reduced_24h": Fraction(20_000 * 10**6)}
+"""The day's budget of reductions is used."""
+PUSHED = book(10_000, 20 * E18, index=Fraction(2_300))
+"""4x at the mark and below 3x at the index, so that the budget counts."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Evidence that every plan needs; `paused` is the kill switch."""
+
+    paused: bool = False
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        return replace(evidence(step, plan), paused=self.paused)
+
+
+def step_of(held: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
+    step = replace(with_snapshot(step_input(values=values), futures=held), futures=POLICY)
+    step = replace(step, limits=replace(step.limits, daily_loss_bps=1_000))
+    return replace(step, history=replace(step.history, **history))  # type: ignore[arg-type]  # keywords are field names
+
+
+def outcome_of(step: StepInput, *, paused: bool = False) -> StepOutcome:
+    return evaluate_input(step, rebalance, Answers(paused))
+
+
+def test_a_refused_reduction_holds_back_no_rebalance() -> None:
+    found = outcome_of(step_of(PUSHED, SKEWED, **SPENT))
+    assert found.kind is OutcomeKind.PLANNED
+    assert isinstance(found.decision, Rebalance)
+    assert "futures: refused by reduction_per_day" in found.reason
+    assert codec.loads(StepInput, codec.dumps(found.step_input)) == found.step_input
+
+
+def test_a_refused_reduction_is_the_outcome_where_spot_holds() -> None:
+    found = outcome_of(step_of(PUSHED, EVEN, **SPENT))
+    assert (found.kind, isinstance(found.decision, AdjustFutures)) == (OutcomeKind.REFUSED, True)
+    assert "reduction_per_day" in found.reason
+
+
+def narrow(step: StepInput) -> StepInput:
+    """Its rebalance exceeds limits.turnover."""
+    return replace(step, limits=replace(step.limits, turnover_bps=10))
+
+
+def test_a_refused_rebalance_holds_back_no_futures() -> None:
+    step = narrow(step_of(EMPTY, SKEWED))
+    assert outcome_of(replace(step, futures=None)).kind is OutcomeKind.REFUSED
+    found = outcome_of(step)
+    assert found.kind is OutcomeKind.PLANNED and isinstance(found.decision, AdjustFutures)
+    assert "spot: nothing to trade" in found.reason
+
+
+@pytest.mark.parametrize("values", [EVEN, SKEWED])
+@pytest.mark.parametrize("held", [OVER, EMPTY])
+def test_a_limit_of_the_whole_wallet_holds_back_both(held: MarginAccount, values: dict[str, int]) -> None:
+    step = step_of(held, values)
+    assert outcome_of(step).kind is OutcomeKind.PLANNED
+    assert outcome_of(step, paused=True).kind is OutcomeKind.REFUSED
+    poor = replace(step, history=replace(step.history, gas_24h_wei=10**24))
+    assert outcome_of(poor).kind is OutcomeKind.REFUSED
+
+
+def test_without_futures_a_refusal_is_evaluated_once() -> None:
+    step = narrow(replace(step_of(EMPTY, SKEWED), futures=None))
+    found = outcome_of(step)
+    assert found.kind is OutcomeKind.REFUSED and found.step_input.spot_held == ""

@@ -1,0 +1,342 @@
+"""Hedges in place of sales: when one is cheaper, what it leaves to spot, when it ends, and what forbids it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import codec, guards
+from agent.errors import Refused
+from agent.margin import account as margin
+from agent.model import AdjustFutures, CloseHedge, Hold, LotMethod, OpenHedge, OpenLot, Plan, Rebalance, StepInput, TaxState
+from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, Hedge, HedgeComparison, HedgePolicy, MarginAccount
+from agent.planning.futures_requests import hedge_by_owner
+from agent.planning.hedge import open_by_owner
+from agent.planning.proposals import rebalance
+from agent.policy.decide import current_drifts, decide
+from agent.policy.futures.hedge import choose, compare_text, margin_share, short_costs
+from agent.policy.futures.targets import notional_drifts
+from agent.policy.hedges import apply_hedges, hedge_need, held_hedges
+from tests.support.builders import NOW_S, step_input, token, with_limits, with_snapshot
+from tests.support.plans import evidence
+from tests.unit.test_futures_step import LIMITS, book
+
+ROOT = Path(__file__).resolve().parents[2]
+E6, E18, DAY_S = 10**6, 10**18, 86_400
+USDC, WETH = token("USDC").address, token("WETH").address
+TERMS = HedgePolicy(ratio_bps=5_000, horizon_s=30 * DAY_S, min_saving_bps=50, tax_rate_bps=2_500, capital_cost_bps=400)
+HEDGING = FuturesPolicy((FuturesTarget("ETH", 0),), 0, 500, LIMITS, USDC, hedge=TERMS)
+
+
+def margined(collateral: int, eth: int = 0, **market: object) -> MarginAccount:
+    """A margin account of USDC with a market of WETH at 2,000."""
+    return replace(book(collateral, eth, **{"asset": WETH} | market), settlement_raw=10**12)
+
+
+def overweight(
+    held: MarginAccount | None = None,
+    cost: int = 0,
+    policy: FuturesPolicy = HEDGING,
+    weth: int = 80_000,
+    usdc: int = 30_000,
+    **history: object,
+) -> StepInput:
+    """80,000 of WETH bought for `cost`, 30,000 of USDC and 10,000 of margin: half should be WETH, 20,000 less."""
+    account = margined(10_000) if held is None else held
+    step = replace(with_snapshot(step_input(values={"WETH": weth, "USDC": usdc}, depth=100_000_000), futures=account), futures=policy)
+    lots = (OpenLot(WETH, 100 * E18, Fraction(cost * E6), NOW_S - 100 * DAY_S),)
+    tax = TaxState(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
+    return apply_hedges(replace(step, history=replace(step.history, tax=tax, **history)))  # type: ignore[arg-type]  # field names
+
+
+def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None, rebalance(step).decided.decision
+    return plan, plan.futures
+
+
+def carried_out(step: StepInput, **history: object) -> StepInput:
+    """The step after its futures order was filled at the mark."""
+    _, futures = ordered(step)
+    order, account = futures.orders[0], step.snapshot.futures
+    assert account is not None
+    quote = -margin.position_value_raw(account.market(order.market), order.size_raw)
+    after = margin.with_trade(account, order.market, order.size_raw, quote)
+    return overweight(after, hedges=futures.hedges, **history)
+
+
+OPEN = Hedge("ETH", WETH, -5 * E18, NOW_S, Fraction(2_500 * E6))
+SHORT = margined(10_000, -5 * E18)
+
+
+def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
+    step = overweight()
+    plan, futures = ordered(step)
+    (found,) = plan.comparisons
+    assert found.is_hedged
+    assert [float(value / E6) for value in (found.excess, found.hedged, found.sale_tax)] == pytest.approx([20_000, 10_000, 2_500], rel=1e-2)
+    assert 20 < float(found.hedge_fees / E6) < 200, "a tenth of a percent twice, and gas"
+    assert float(found.margin / E6) == pytest.approx(10_000 / 3, rel=1e-2), "3x is allowed"
+    assert float(found.hedge_capital / E6) == pytest.approx(10_000 / 3 * 0.04 * 30 / 365, rel=1e-2)
+    (order,) = futures.orders
+    assert (order.market, order.is_reduce_only, futures.trigger) == ("ETH", False, "hedge")
+    assert futures.hedges == (Hedge("ETH", WETH, order.size_raw, NOW_S, found.sale_cost),)
+    assert "it is shorted" in plan.decision.reason and "tax 2" in plan.decision.reason
+    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+
+
+def test_the_example_in_the_docs_is_computed() -> None:
+    """10 WETH above target at 2,000, bought at 1,000: half may be shorted."""
+    market = margined(10_000, funding_daily=Fraction(-2, 10_000)).market("ETH")
+    hedged, tax = Fraction(10_000), 5 * (2_000 - 1_000) * Fraction(TERMS.tax_rate_bps, 10_000)
+    fees, funding, tied, capital = short_costs(market, hedged, TERMS.horizon_s, margin_share(market, HEDGING), TERMS.capital_cost_bps)
+    found = HedgeComparison(
+        WETH, 2 * hedged, hedged, hedged * Fraction(3, 1_000), Fraction(0), tax, fees, funding, capital, tied, TERMS.horizon_s
+    )
+    found = choose(found, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
+    assert compare_text(found, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
+
+
+def test_a_hedge_larger_than_the_holding_is_refused() -> None:
+    step = overweight()
+    plan, futures = ordered(step)
+    huge = replace(futures, hedges=(replace(futures.hedges[0], size_raw=-41 * E18),))
+    verdicts = guards.judge(step, replace(plan, futures=huge), evidence(step, plan))
+    assert "hedge" in {one.guard for one in verdicts if not one.passed}
+
+
+def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
+    plan = rebalance(overweight(cost=200_000)).plan
+    assert plan is not None and plan.futures is None and plan.legs
+    (found,) = plan.comparisons
+    assert not found.is_hedged and found.sale_tax == 0
+    assert "it is sold" in plan.decision.reason
+
+
+def test_a_saving_below_the_stated_one_is_not_enough() -> None:
+    step = overweight()
+    assert step.futures is not None
+    saved = ordered(step)[0].comparisons[0]
+    least_bps = int((saved.sale_cost - saved.hedge_cost) / saved.hedged * 10_000)
+    for bps, hedged in ((least_bps, True), (least_bps + 1, False)):
+        plan = rebalance(overweight(policy=replace(HEDGING, hedge=replace(TERMS, min_saving_bps=bps)))).plan
+        assert plan is not None and (plan.futures is not None) is hedged
+
+
+@pytest.mark.parametrize(("rate", "hedged"), [(Fraction(-1, 100), False), (Fraction(-1, 1_000), True), (Fraction(1, 100), True)])
+def test_a_funding_spike_that_shorts_pay_sells_instead(rate: Fraction, hedged: bool) -> None:
+    """1 % a day for 30 days is 3,000 on 10,000, more than 2,500 of tax."""
+    plan = rebalance(overweight(margined(10_000, funding_daily=rate))).plan
+    assert plan is not None and (plan.futures is not None) is hedged
+
+
+def test_funding_income_alone_opens_no_hedge() -> None:
+    """T12: a mark that is pushed above its index promises funding that never comes."""
+    plan = rebalance(overweight(margined(10_000, funding_daily=Fraction(1, 20)), cost=200_000)).plan
+    assert plan is not None and plan.futures is None
+    assert plan.comparisons[0].hedge_funding < 0
+
+
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        (margined(10_000, lot_raw=10**19), "below one lot of 10"),
+        (margined(10_000, is_paused=True), "ETH is paused"),
+        (margined(10_000, mark=Fraction(2_200)), "10.00 % off its index"),
+        (margined(0), "the margin account is too small"),
+    ],
+)
+def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount, why: str) -> None:
+    plan = rebalance(overweight(held)).plan
+    assert plan is not None and plan.futures is None and plan.legs
+    assert why in plan.comparisons[0].reason and why in plan.decision.reason
+
+
+def test_an_asset_without_a_market_is_sold_without_a_comparison() -> None:
+    plan = rebalance(overweight(margined(10_000, asset=""))).plan
+    assert plan is not None and plan.futures is None and plan.comparisons == ()
+
+
+def test_a_small_margin_account_cuts_the_hedge() -> None:
+    plan, futures = ordered(overweight(margined(1_500)))
+    assert 0 < -futures.orders[0].size_raw < 5 * E18
+    assert "cut to what the margin account allows" in plan.decision.reason
+
+
+def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
+    """3x is allowed: 10,000 tie up 3,333.33, of which 105 % are deposited; then the whole short is possible."""
+    limits = replace(LIMITS, top_up_per_day_bps=None)
+    policy = replace(HEDGING, limits=limits, vault="0x" + "0" * 40)
+    step = overweight(margined(100), policy=policy, usdc=39_900)
+    plan, futures = ordered(step)
+    (deposit,) = futures.account_actions
+    assert (futures.orders, futures.trigger) == ((), "hedge_margin")
+    assert float(Fraction(deposit.raw, E6)) == pytest.approx(3_500, rel=1e-2)  # type: ignore[union-attr]
+    assert plan.decision.reason.startswith("futures: margin is deposited for a hedge; WETH: ")
+    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    richer = overweight(margined(3_600), policy=policy, usdc=36_400)
+    _, opened = ordered(richer)
+    assert opened.trigger == "hedge" and -opened.orders[0].size_raw >= 49 * 10**17
+
+
+def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
+    step = replace(carried_out(overweight()), after_hedge=True)
+    assert step.unhedged_bps == ((WETH, 5_000), (USDC, 5_000))
+    plan = rebalance(step).plan
+    assert plan is not None and isinstance(plan.decision, Rebalance)
+    sold = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH)
+    assert float(Fraction(sold, E18)) == pytest.approx(5, rel=2e-2), "10,000 of the 20,000"
+    assert plan.comparisons == (), "it has a hedge already"
+
+
+def test_a_hedged_portfolio_holds_until_something_changes() -> None:
+    done = overweight(SHORT, hedges=(OPEN,), weth=70_000, usdc=40_000)
+    assert isinstance(decide(done).decision, Hold)
+    assert rebalance(done).plan is None
+    assert notional_drifts(SHORT, replace(HEDGING, hedges=(OPEN,))) == (), "a hedge is no drift from the futures targets"
+
+
+def later(seconds: int, **changes: object) -> StepInput:
+    """An open hedge this many seconds after its opening."""
+    return overweight(SHORT, hedges=(replace(OPEN, at_s=NOW_S - seconds),), **{"weth": 70_000} | changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (later(30 * DAY_S), "its horizon of 30 days has passed"),
+        (later(0, weth=40_000), "WETH is back in its band"),
+        (overweight(margined(10_000, -5 * E18, funding_daily=Fraction(-1, 100)), hedges=(OPEN,), weth=70_000), "its funding costs more"),
+        (later(0, policy=replace(HEDGING, hedge=None)), "hedges are no longer configured"),
+    ],
+)
+def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
+    plan, futures = ordered(step)
+    assert isinstance(plan.decision, AdjustFutures) and why in plan.decision.reason
+    assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
+    assert futures.hedges == (replace(step.history.hedges[0], size_raw=0, at_s=NOW_S),)
+    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+
+
+def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
+    """Buying it back enlarges the long, so that every limit is judged but plan_cost, which counted at its opening."""
+    policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000)
+    held = margined(10_000, 5 * E18)
+    step = with_limits(overweight(held, policy=policy, hedges=(replace(OPEN, at_s=NOW_S - 30 * DAY_S),), weth=70_000), plan_cost_bps=1)
+    plan, futures = ordered(step)
+    assert (futures.trigger, futures.is_reducing, futures.orders[0].size_raw) == ("close_hedge", False, 5 * E18)
+    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    more = replace(futures, orders=(replace(futures.orders[0], size_raw=6 * E18, bound_raw=12_100 * E18),))
+    verdicts = guards.judge(step, replace(plan, futures=more), evidence(step, plan))
+    assert "plan_cost" in {one.guard for one in verdicts if not one.passed}, "more than the hedge is an opening"
+
+
+def test_pending_funding_counts_against_a_hedge() -> None:
+    owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=2_501 * E18),))
+    need = hedge_need(overweight(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight(owing, hedges=(OPEN,), weth=70_000)))
+    assert need is not None and "its funding costs more" in need.reason
+
+
+def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
+    short_of_margin = replace(SHORT, collateral_raw=2_000 * E18)
+    plan, futures = ordered(overweight(short_of_margin, hedges=(OPEN,), weth=70_000))
+    assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("leverage", [5 * E18])
+    assert "a hedge is closed first" in futures.reason and futures.hedges[0].size_raw == 0
+    assert plan.decision.reason == "futures: leverage is above its limit"
+
+
+def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> None:
+    closed = replace(OPEN, size_raw=0)
+    for age_s, hedged in ((30 * DAY_S - 1, False), (30 * DAY_S, True)):
+        plan = rebalance(overweight(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
+        assert plan is not None and (plan.futures is not None) is hedged
+
+
+def test_a_liquidated_short_is_no_hedge_any_more() -> None:
+    assert held_hedges((OPEN,), margined(10_000), HEDGING) == ()
+    half = held_hedges((OPEN,), margined(10_000, -25 * 10**17), HEDGING)
+    assert [one.size_raw for one in half] == [-25 * 10**17]
+
+
+def test_a_hedge_beside_a_targeted_position_leaves_the_target_alone() -> None:
+    policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000, hedges=(OPEN,))
+    (drift,) = notional_drifts(margined(10_000, 5 * E18), policy)
+    assert drift.notional == 20_000 * E18, "five coins net are ten targeted less five hedged"
+
+
+def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
+    found = hedge_by_owner(OpenHedge(WETH, 2_500))(overweight(cost=200_000))
+    assert found.plan is not None and found.plan.futures is not None
+    assert found.plan.futures.orders[0].size_raw == -25 * 10**17
+    assert "asked for by the owner" in found.plan.decision.reason
+    closing = hedge_by_owner(CloseHedge(WETH))(later(0))
+    assert closing.plan is not None and closing.plan.futures is not None
+    assert closing.plan.futures.orders[0].size_raw == 5 * E18
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (overweight(weth=40_000), "WETH is not above its target"),
+        (overweight(policy=replace(HEDGING, hedge=None)), "[futures.hedge] is missing"),
+        (overweight(margined(10_000, asset="")), "it has no futures market"),
+        (overweight(SHORT, hedges=(OPEN,)), "it has a hedge already"),
+        (overweight(margined(10_000, index_s=NOW_S - 601)), "the index of ETH is 601 s old"),
+    ],
+)
+def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: StepInput, why: str) -> None:
+    with pytest.raises(Refused, match=why.replace("[", r"\[").replace("]", r"\]")):
+        open_by_owner(step, decide(step), WETH, 5_000)
+
+
+def test_without_a_hedge_there_is_nothing_to_close() -> None:
+    found = hedge_by_owner(CloseHedge(WETH))(overweight())
+    assert found.plan is None and found.decided.decision.reason == "WETH has no open hedge"
+    again = hedge_by_owner(OpenHedge(WETH, 5_000))(replace(overweight(SHORT, hedges=(OPEN,)), after_hedge=True))
+    assert again.plan is None and again.decided.decision.reason == "WETH is hedged"
+
+
+def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
+    for step in (overweight(), later(0), replace(later(30 * DAY_S), after_hedge=True)):
+        again = codec.loads(StepInput, codec.dumps(step))
+        assert again == step
+        assert rebalance(again) == rebalance(step)
+    plan = ordered(overweight())[0]
+    assert codec.loads(Plan, codec.dumps(plan)) == plan
+
+
+def test_without_hedges_nothing_is_written_of_them() -> None:
+    step = replace(overweight(), futures=replace(HEDGING, hedge=None))
+    text = codec.dumps(step) + codec.dumps(rebalance(step).plan)
+    assert not any(word in text for word in ("hedge", "comparisons", "closes"))
+
+
+@given(st.lists(st.integers(1_500, 3_000), min_size=3, max_size=8))
+@settings(max_examples=10, deadline=None)
+def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
+    """On any path of prices within one horizon a hedge is opened at most once, and nothing follows at one price."""
+    held, hedges, opened = margined(10_000), (), 0
+    for price in prices:
+        for turn in range(3):
+            moved = replace(held, markets=tuple(replace(one, mark=Fraction(price), index=Fraction(price)) for one in held.markets))
+            step = overweight(moved, weth=40 * price, hedges=hedges)
+            step = replace(
+                step_input(values={"WETH": 40 * price, "USDC": 30_000}, prices={"WETH": price}, depth=100_000_000),
+                futures=HEDGING,
+                history=step.history,
+            )
+            step = apply_hedges(with_snapshot(step, futures=moved))
+            plan = rebalance(step).plan
+            if plan is None or plan.futures is None:
+                break
+            assert turn < 2, "one order opens or closes; the next plan at this price has none"
+            order = plan.futures.orders[0]
+            opened += plan.futures.trigger == "hedge"
+            quote = -margin.position_value_raw(moved.market("ETH"), order.size_raw)
+            held, hedges = margin.with_trade(moved, "ETH", order.size_raw, quote), plan.futures.hedges
+    assert opened <= 1

@@ -1,0 +1,194 @@
+"""Moves of margin in a step: top-up before reduction, its budget, the owner's requests, and the delegate's key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent import codec, guards
+from agent.errors import Refused
+from agent.margin import account as margin
+from agent.margin.state import after_action
+from agent.model import AdjustFutures, Allowance, ExitFailures, MoveMargin, Plan, StepInput
+from agent.model.futures import (
+    AccountAction,
+    DelegateChange,
+    FuturesLimits,
+    FuturesPlan,
+    FuturesPolicy,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
+)
+from agent.planning.proposals import rebalance
+from agent.planning.requests import proposer
+from agent.policy import failures
+from agent.policy.decide import decide
+from agent.units import BPS
+from tests.support.builders import NOW_S, OWNER, token, with_snapshot
+from tests.support.plans import evidence
+from tests.unit.test_futures_step import LIMITS, POLICY, book, step_of
+from tests.unit.test_margin_account import E18
+
+USDC, VAULT, KEY, OTHER = token("USDC").address, "0x" + "7" * 40, "0x" + "6" * 40, "0x" + "5" * 40
+UNIT = 10**6
+DAY = {"topped_up_24h": Fraction(3_000 * UNIT)}
+
+
+def in_usdc(held: MarginAccount) -> MarginAccount:
+    """The account with a collateral of 6 decimals."""
+    return replace(held, settlement_raw=10**12)
+
+
+OVER, CALM, EMPTY = in_usdc(book(10_000, 20 * E18)), in_usdc(book(10_000, 5 * E18)), in_usdc(book(10_000))
+"""4x, 1x and nothing, where 3x is allowed."""
+
+
+def policy(top_up: int | None = BPS, account: str = OWNER) -> FuturesPolicy:
+    limits: FuturesLimits = replace(LIMITS, top_up_per_day_bps=top_up)
+    return replace(POLICY, limits=limits, collateral=USDC, account=account, vault=VAULT, delegate=KEY)
+
+
+def futures_of(step: StepInput) -> FuturesPlan:
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None
+    return plan.futures
+
+
+def refusing(step: StepInput, plan: Plan | None) -> set[str]:
+    assert plan is not None
+    return {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+
+
+def test_a_step_tops_up_before_it_reduces() -> None:
+    step = step_of(OVER, policy())
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None and plan.futures.is_reducing
+    [deposit] = plan.futures.actions
+    assert isinstance(deposit, MarginDeposit)
+    assert margin.leverage(after_action(OVER, deposit)) == pytest.approx(2.85)
+    assert dict(plan.holdings_after)[USDC] == 5_000 * UNIT - deposit.raw
+    assert failures.exit_name(plan) == failures.MARGIN
+    assert refusing(step, plan) == set()
+    assert codec.loads(Plan, codec.dumps(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    ("rules", "history"),
+    [
+        (policy(0), {}),
+        (policy(1_000), {}),
+        (policy(7_000), DAY),
+        (policy(account=OTHER), {}),
+        (policy(), {"unknown": "a gap"}),
+        (policy(), {"failed_exits": (ExitFailures(failures.MARGIN, failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}),
+    ],
+    ids=["no top-up allowed", "above the day's share", "the day is used", "a delegate's key", "unknown day", "deposits failed"],
+)
+def test_a_step_reduces_where_it_may_not_deposit(rules: FuturesPolicy, history: dict[str, object]) -> None:
+    found = futures_of(step_of(OVER, rules, **history))
+    assert found.account_actions == ()
+    assert all(order.is_reduce_only for order in found.orders) and found.orders
+
+
+def test_an_approved_deposit_keeps_its_amount_while_marks_move() -> None:
+    step = step_of(OVER, policy())
+    [deposit] = futures_of(step).account_actions
+    assert isinstance(deposit, MarginDeposit)
+    moved = step_of(in_usdc(book(9_990, 20 * E18)), policy())
+    assert futures_of(moved).top_up_raw > deposit.raw
+    approved = replace(moved, spend_caps=((USDC, deposit.raw),))
+    allowances = (*moved.snapshot.allowances, Allowance(USDC, VAULT, deposit.raw))
+    assert futures_of(with_snapshot(approved, allowances=allowances)).top_up_raw == deposit.raw
+    assert futures_of(approved).top_up_raw > deposit.raw, "approved for a swap"
+
+
+def test_a_deposit_that_restores_no_limit_is_not_made() -> None:
+    rules = policy()
+    rules = replace(rules, limits=replace(rules.limits, spot_multiple_bps=BPS))
+    assert futures_of(step_of(OVER, rules)).account_actions == ()
+
+
+def test_a_top_up_restores_the_stress_move_and_utilisation() -> None:
+    for changes in ({"max_leverage_bps": 10 * BPS, "stress_move_bps": 2_500}, {"max_leverage_bps": 10 * BPS, "max_utilisation_bps": 3_500}):
+        rules = policy()
+        rules = replace(rules, limits=replace(rules.limits, **changes))
+        [deposit] = futures_of(step_of(OVER, rules)).account_actions
+        after = after_action(OVER, deposit)
+        assert not isinstance(decide(step_of(after, rules)).decision, AdjustFutures)
+
+
+def with_deposit(step: StepInput, raw: int) -> Plan:
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None
+    return replace(plan, futures=replace(plan.futures, account_actions=(MarginDeposit(raw),)))
+
+
+def test_guards_refuse_a_deposit_beyond_wallet_and_budget() -> None:
+    step = step_of(OVER, policy())
+    assert refusing(step, with_deposit(step, 5_001 * UNIT)) == {"margin_move"}
+    used = step_of(OVER, policy(5_000), **DAY)
+    assert refusing(used, with_deposit(step, 2_001 * UNIT)) == {"top_up_per_day"}
+    assert refusing(used, with_deposit(step, 2_000 * UNIT)) == set()
+    foreign = step_of(OVER, policy(account=OTHER))
+    assert "margin_move" in refusing(foreign, with_deposit(step, UNIT))
+
+
+@pytest.mark.parametrize(
+    ("held", "action", "guard"),
+    [
+        (CALM, MarginDeposit(4_000 * UNIT), ""),
+        (CALM, MarginDeposit(5_001 * UNIT), "margin_move"),
+        (CALM, MarginWithdrawal(6_000 * UNIT), ""),
+        (CALM, MarginWithdrawal(7_000 * UNIT), "futures_state"),
+        (CALM, MarginWithdrawal(9_001 * UNIT), "margin_move"),
+        (OVER, MarginWithdrawal(UNIT), "futures_state"),
+        (EMPTY, MarginWithdrawal(10_000 * UNIT), ""),
+        (EMPTY, MarginWithdrawal(0), "margin_move"),
+        (CALM, DelegateChange(KEY, True), ""),
+        (CALM, DelegateChange(OTHER, False), ""),
+        (CALM, DelegateChange(OTHER, True), "margin_move"),
+    ],
+)
+def test_the_owner_moves_margin_within_limits_and_free_margin(held: MarginAccount, action: AccountAction, guard: str) -> None:
+    step = step_of(held, policy(0))
+    found = proposer(MoveMargin(action))(step)
+    assert found.plan is not None and found.plan.futures is not None
+    assert found.plan.futures.actions == (action,)
+    assert codec.loads(Plan, codec.dumps(found.plan)) == found.plan
+    assert guard in (refusing(step, found.plan) or {""})
+
+
+def test_margin_of_an_unknown_account_is_not_moved() -> None:
+    with pytest.raises(Refused, match="not known"):
+        proposer(MoveMargin(MarginDeposit(UNIT)))(step_of(None, policy()))
+
+
+@pytest.mark.parametrize("held", [None, in_usdc(book(10_000, 5 * E18, index_s=NOW_S - 9_000))], ids=["unknown", "stale"])
+def test_a_stolen_delegate_is_ended_whatever_the_account_shows(held: MarginAccount | None) -> None:
+    """A key in a thief's hands opens a position elsewhere, so that the account is not known any more."""
+    step = with_snapshot(step_of(held, policy()), futures_unknown="" if held else "the account has positions in markets not configured")
+    found = proposer(MoveMargin(DelegateChange(KEY, False)))(step)
+    assert found.plan is not None and refusing(step, found.plan) == set()
+    with pytest.raises(Refused, match="not known"):
+        proposer(MoveMargin(DelegateChange(KEY, True)))(step_of(None, policy()))
+
+
+def test_margin_of_a_venue_beside_the_chain_is_not_moved() -> None:
+    step = step_of(CALM, policy())
+    found = proposer(MoveMargin(MarginDeposit(UNIT)))(step).plan
+    beside = step_of(replace(CALM, is_on_chain=False), policy())
+    assert "margin_move" in refusing(beside, found)
+    with pytest.raises(Refused, match="beside the chain"):
+        proposer(MoveMargin(MarginDeposit(UNIT)))(beside)
+    assert futures_of(step_of(replace(OVER, is_on_chain=False), policy())).account_actions == ()
+
+
+def test_a_delegate_says_that_it_moves_no_margin() -> None:
+    decision = decide(step_of(CALM, policy(account=OTHER))).decision
+    assert f"this key is a delegate of {OTHER}; it trades and neither deposits nor withdraws margin" in decision.reason
+    assert "delegate" not in decide(step_of(CALM, policy())).decision.reason
+    step = step_of(CALM, policy(account=OTHER))
+    assert "margin_move" in refusing(step, proposer(MoveMargin(MarginWithdrawal(UNIT)))(step).plan)
