@@ -55,8 +55,8 @@ def exact_sum(values: Iterable[Value]) -> Value:
 
 
 def prorated_value(value: Value, raw: int, of_raw: int) -> Value:
-    """Return value · raw / of_raw, rounded down to the grid. `value` less this is the exact
-    remainder.
+    """Return value · raw / of_raw, rounded down to the grid. The remainder, `value` minus the
+    result, is exact.
     """
     return Fraction(floor_int(value * raw / of_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
@@ -118,7 +118,9 @@ class EntryPrices:
 
 @dataclass(frozen=True, slots=True)
 class SettledTransaction:
-    """Effect of a final transaction on the wallet: base units by token, without gas, and the gas."""
+    """Effect of a final transaction on the wallet: change by token in base units, excluding gas,
+    and the gas paid.
+    """
 
     id: str
     block: int
@@ -166,9 +168,7 @@ def margin_entry(
     counted: Collection[str],
     futures: FuturesEntry | None,
 ) -> Entry:
-    """Return the entry of collateral moved into the margin account or out of it: a move inside the
-    portfolio.
-    """
+    """Return the entry of collateral moved between wallet and margin account, an internal transfer."""
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, MARGIN, token, raw)
@@ -207,8 +207,9 @@ def withdrawal_entry(
 ) -> Entry:
     """Return the entry of tokens withdrawn from a liquidity position with this `principal`.
 
-    `share` is the fraction of the principal returned; it is 0 for a collect. `fees` are income, and
-    the rest is an exchange by the pool, or income or a loss if it has the same sign in both tokens.
+    `share` is the fraction of the principal returned (0 for a collect). `fees` are income. The
+    difference to the principal is an exchange by the pool, or income or a loss if it has the same
+    sign in both tokens.
     """
     book = _EntryBuilder(prices)
     moved = _counted(change.moved, counted)
@@ -235,8 +236,8 @@ def external_entry(
     prices: EntryPrices,
     counted: Collection[str],
 ) -> Entry:
-    """Return the entry of a wallet transaction that is not in the journal, gas included. If tokens
-    both left and arrived, it is a manual exchange.
+    """Return the entry of a wallet transaction that is not in the journal, gas included. Tokens
+    both sent and received make it a manual exchange.
     """
     changes = _counted(moved, counted)
     exchanged = min(changes.values(), default=0) < 0 < max(changes.values(), default=0)
@@ -251,7 +252,7 @@ def external_entry(
 
 
 def transfer_entry(flow: ExternalTransfer) -> Entry:
-    """Return the entry of an external transfer, by its kind, at its value when found."""
+    """Return the entry of an external transfer, posted by kind and valued when it was found."""
     kind, account = _TRANSFER_ACCOUNTS[flow.kind]
     value = None if flow.value is None else quantize(flow.value)
     postings = (

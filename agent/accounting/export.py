@@ -53,7 +53,7 @@ _EVENTS = {
     book.LOSSES: ("Income", "Loss"),
     book.LP_LOSSES: ("Income", "Loss"),
 }
-"""rotki's event types by account: of increases, and of decreases."""
+"""rotki's event types by account, for increases and for decreases."""
 CsvRow = tuple[str, ...]
 Decimals = Callable[[str], int]
 
@@ -76,8 +76,8 @@ class RotkiAssets:
 def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
     """Yield one row per pair of exchanged tokens of an entry; the gas is the fee of the first row.
 
-    The rows, with the dust in `rotki_events`, sum to the wei. Equal rows are a millisecond apart,
-    since rotki skips duplicates.
+    Together with the dust in `rotki_events`, the rows sum exactly. Equal rows are spaced a
+    millisecond apart, since rotki skips duplicates.
     """
     seen: set[CsvRow] = set()
     for entry in entries:
@@ -97,7 +97,7 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
 
 def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
     """Yield transfers, income, dust of exchanges, futures results, and gas outside exchanges. Moves
-    into liquidity positions and margin are no events, since both belong to the owner.
+    into liquidity positions and margin are omitted, since both belong to the owner.
     """
     owed = FuturesUnits()
     for entry in entries:
@@ -290,8 +290,8 @@ def export_tables(
 
 
 def escape_formula(text: str) -> str:
-    """Return a cell that no spreadsheet parses as a formula (T17): without control codes, prefixed
-    with an apostrophe if needed.
+    """Neutralise a cell so that no spreadsheet parses it as a formula (T17): strip control codes
+    and prefix an apostrophe if needed.
     """
     plain = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
     if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text):
@@ -452,12 +452,14 @@ def weights_bps(found: Valuation) -> dict[str, int]:
 MAX_RATE_LINES = 1_000_000
 """Maximum number of lines of a table."""
 MIN_UNIX_S = 1_000_000_000
-"""Smaller numbers are not Unix seconds: 20260131 is a date."""
+"""Smaller numbers are rejected as Unix seconds: 20260131 is a date."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateTable:
-    """Reporting units per numeraire unit, each valid from its time on; `name` is for errors."""
+    """Reporting units per numeraire unit over time. Each rate is valid from its time until the
+    next; `name` appears in errors.
+    """
 
     name: str
     times: tuple[int, ...]

@@ -1,10 +1,9 @@
-"""Books of the margin account: what changed its value between two readings, and funding by market and
-day.
+"""Profit attribution of the margin account between two readings, and funding by market and day.
 
-The change of the account's value is deposits less withdrawals by the agent, transfers by others,
-price result, less trading fees, less funding. Fees and settled funding come from receipts, pending
+The change in value is the agent's deposits less withdrawals, plus transfers by others, plus the
+price result, less trading fees and funding. Fees and settled funding come from receipts, pending
 funding and value from readings; the price result is the exact remainder, so the lines sum to the
-change.
+change in value.
 """
 
 from __future__ import annotations
@@ -26,9 +25,10 @@ class FuturesChange:
     """Change of the margin account between two valuations, in numeraire base units at the end's
     price of the collateral.
 
-    `change = deposited + transferred + price - fees - funding`. `deposited` moved inside the
-    portfolio, `transferred` came from outside or went there. `realised` is the profit of reductions
-    by their events, part of `price` and net of fees. `funding` is positive if paid.
+    `change = deposited + transferred + price - fees - funding`. `deposited` moved within the
+    portfolio; `transferred` came from or went to other accounts. `realised` is the profit that
+    reductions report in their events, net of fees; it is part of `price`. `funding` is positive if
+    paid.
     """
 
     start: Valuation
@@ -43,13 +43,13 @@ class FuturesChange:
 
     @property
     def profit(self) -> Value:
-        """Result of the futures layer."""
+        """Profit or loss of the futures."""
         return self.price - self.fees - self.funding
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesResult:
-    """Sums of a period: the lines of its profit. `profit = price - fees - funding`."""
+    """Profit of a period and its components: `profit = price - fees - funding`."""
 
     price: Value
     fees: Value
@@ -59,11 +59,11 @@ class FuturesResult:
 
     @property
     def profit(self) -> Value:
-        """Result of the futures layer."""
+        """Profit or loss of the futures."""
         return self.price - self.fees - self.funding
 
     def in_base_units(self) -> FuturesResult:
-        """Return the lines rounded to numeraire base units, so that the printed ones sum exactly."""
+        """Return the components rounded to numeraire base units; the rounded ones sum exactly."""
         profit, fees, funding = (
             Fraction(round(one)) for one in (self.profit, self.fees, self.funding)
         )
@@ -74,8 +74,8 @@ class FuturesResult:
 def futures_changes(
     entries: Sequence[Entry], valuations: Sequence[Valuation]
 ) -> tuple[FuturesChange, ...]:
-    """Return the changes between consecutive valuations of which one has a margin account. Both in
-    chain order.
+    """Return the changes between consecutive valuations, skipping pairs without a margin account.
+    All arguments are in chain order.
     """
     found, number = [], 0
     for start, end in pairwise(valuations):
@@ -103,8 +103,8 @@ def summed(changes: Iterable[FuturesChange]) -> FuturesResult:
 
 @dataclass(frozen=True, slots=True)
 class FuturesLines:
-    """Trading fees, settled funding (positive: paid) and realised profit of transactions, each at its
-    own step's price of the collateral, numeraire base units.
+    """Trading fees, settled funding (positive: paid) and realised profit of transactions, in
+    numeraire base units at the collateral price of each step.
     """
 
     fees: Value
@@ -137,10 +137,10 @@ def _change(start: Valuation, end: Valuation, within: Sequence[Entry]) -> Future
     before, after = (
         None if one.collateral is None else one.collateral.margin for one in (start, end)
     )
-    if before is None or after is None:  # the account enters or leaves the books
+    if before is None or after is None:  # the account was opened or closed in between
         deposited, zero = units * price, Fraction(0)
         return FuturesChange(start, end, deposited, change - deposited, zero, zero, zero, zero, ())
-    # A move that is mined and not final has no entry yet: the wallet shows its other side.
+    # A mined but not yet final move has no entry; it shows only in the wallet's balance.
     pending = _moved(within, WALLET, holding.token)
     pending -= _wallet(end, holding.token) - _wallet(start, holding.token)
     if abs(_unexplained(before, after, units + pending, own)) < after.settlement_raw:
@@ -177,9 +177,9 @@ def _parts(
 ) -> _Parts:
     """Split the change of an account by receipts and readings.
 
-    What receipts do not explain of its cash is a transfer if the collateral changed, else funding
-    that someone else settled if all sizes are explained, else part of the price result: a
-    liquidation, or a trade by hand.
+    A change in cash that receipts do not explain counts as a transfer if the collateral changed
+    too; as funding settled by others if the receipts explain all position sizes; otherwise as price
+    result, such as a liquidation or a manual trade.
     """
     fills = [fill for entry in own for fill in entry.fills]
     settled: dict[str, int] = {}
@@ -194,7 +194,7 @@ def _parts(
         funding.setdefault(market.market, -pending.get(market.market, 0))
         funding[market.market] += market.pending_raw
     transferred = 0
-    # Settling profit into the collateral cuts less than one base unit of it.
+    # Settling profit into the collateral rounds off less than one of its base units.
     if abs(rest) >= after.settlement_raw:
         if after.collateral_raw - before.collateral_raw != units * after.settlement_raw:
             transferred = rest if units >= 0 else 0
@@ -207,7 +207,7 @@ def _parts(
 def _unexplained(
     before: MarginReading, after: MarginReading, units: int, own: Sequence[FuturesEntry]
 ) -> int:
-    """Return the change of cash that moves of `units` of collateral and receipts do not explain."""
+    """Return the change in cash that neither `units` of moved collateral nor receipts explain."""
     realised = sum(fill.realised_raw for entry in own for fill in entry.fills)
     settled = sum(paid.paid_raw for entry in own for paid in entry.funding)
     explained = units * after.settlement_raw + realised - settled
@@ -304,8 +304,8 @@ class FundingDay:
 def funding_days(
     valuations: Sequence[Valuation], changes: Iterable[FuturesChange]
 ) -> tuple[FundingDay, ...]:
-    """Return funding by day and market, oldest first. A payment counts on the day of the reading that
-    found it.
+    """Return funding by day and market, oldest first. A payment belongs to the day of the reading
+    that found it.
     """
     rates: dict[tuple[int, str], list[Fraction]] = {}
     symbols: dict[str, str] = {}

@@ -12,7 +12,7 @@ from agent.units import decimal_text, value_text
 
 def futures_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
     """Return one row per event of the margin account: fee and realised profit of each order, each
-    settled funding payment, each move of collateral. Results are negative for a cost.
+    settled funding payment, each move of collateral. Costs are negative.
     """
     columns = (
         "time",

@@ -99,7 +99,7 @@ class Lots:
         )
 
     def acquire_quanta(self, token: str, raw: int, cost: int, at_s: int) -> None:
-        """Acquire as `acquire`, with the cost in quanta."""
+        """Acquire like `acquire`, with the cost in quanta."""
         filled = min(raw, self._owed.get(token, 0))
         if filled:
             self._owed[token] -= filled
@@ -107,7 +107,7 @@ class Lots:
             self._pile(token).add(Lot(raw - filled, cost - cost * filled // raw, at_s))
 
     def dispose_quanta(self, token: str, raw: int, at_cost: int) -> list[Lot]:
-        """Dispose as `dispose`, with costs in quanta."""
+        """Dispose like `dispose`, with costs in quanta."""
         pile, left, consumed = self._pile(token), raw, []
         while left > 0 and pile.raw:
             consumed.append(pile.take(left))
@@ -207,7 +207,9 @@ class _TokenLots:
                 return lot, number
 
     def _put(self, lot: Lot, number: int, *, back: bool = False) -> None:
-        """Insert a lot in order; with `back` return the rest of a lot to its place."""
+        """Insert a lot in order. With `back`, return the rest of a partly consumed lot to its
+        place.
+        """
         match self.method:
             case LotMethod.HIFO:
                 heappush(self._costliest, (Fraction(-lot.cost, lot.raw), number, lot))

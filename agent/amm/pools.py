@@ -16,8 +16,8 @@ from agent.units import BPS, mul_div_up
 
 
 class ContractRevert(Refused):
-    """The deployed contract would revert in function `where`, with the string `reason` ("" for a
-    bare require).
+    """A revert of the deployed contract in function `where` with the string `reason` ("" for a bare
+    require).
     """
 
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
@@ -70,7 +70,7 @@ class BeyondKnownTicks(KnownTicksExceeded):
 
 
 def is_zero_for_one(pool: Pool, token_in: str) -> bool:
-    """True if token_in is token0. Raises ConfigError if the pool does not trade it."""
+    """Return whether token_in is token0. Raises ConfigError if the pool does not trade it."""
     if token_in == pool.token0:
         return True
     if token_in == pool.token1:
@@ -109,14 +109,14 @@ def sqrt_ratio_x96(numerator: int, denominator: int) -> int:
 
 
 def moved_back(start: int, now: int, left: Fraction) -> int:
-    """Return the point at the share `left` of the distance from start to now, rounded towards now."""
+    """Return the point at the fraction `left` of the way from start to now, rounded towards now."""
     distance = (abs(now - start) * left.numerator + left.denominator - 1) // left.denominator
     return start + distance if now > start else start - distance
 
 
 def last_that_fits(fits: Callable[[int], bool], near: int) -> int:
-    """Return the largest n with fits(n), for a monotone `fits` with fits(near): gallop upwards,
-    then bisect.
+    """Return the largest n with fits(n), for a monotone `fits` with fits(near). Gallops upwards,
+    then bisects.
     """
     step = 1
     while fits(near + step):
@@ -132,7 +132,7 @@ def last_that_fits(fits: Callable[[int], bool], near: int) -> int:
 
 
 def without_mean(pool: Pool) -> Refused:
-    """Return the refusal of a TWAP that was not read, or that the pool kind does not have."""
+    """Return the refusal for a TWAP that was not read, or that the pool kind lacks."""
     return Refused(
         f"pool {pool.address} has no TWAP",
         remedy=(

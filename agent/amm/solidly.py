@@ -23,7 +23,7 @@ from agent.model import PriceCurve, SwapGas, SwapResult
 from agent.units import BPS, PIPS, UINT256_MAX, Token
 
 UINT112_MAX = 2**112 - 1
-"""Largest reserve in plans; the contract allows more."""
+"""Largest reserve in plans. The contract allows more."""
 ONE = 10**18
 MOST_STEPS = 255
 RANGES = 256
@@ -61,8 +61,8 @@ class SolidlyPool:
     gas: ClassVar[SwapGas] = SwapGas(
         {"swap_router_02": 110_000, "rebalancer": 99_000}, again=33_400, first_writes=2
     )
-    """Estimates: the gas of a Uniswap V2 pair plus the transfer of the fee. No router of this
-    repository supports these pairs yet.
+    """Estimates: gas of a Uniswap V2 pair plus the fee transfer. No router in this repository
+    supports these pairs yet.
     """
     paid_first: ClassVar[bool] = True
     keeps_observations: ClassVar[bool] = False
@@ -81,7 +81,7 @@ class SolidlyPool:
         reserves: tuple[int, int],
         fee_pips: int,
     ) -> SolidlyPool:
-        """See Pool: a stable pair starts balanced with these reserves and is then traded to the
+        """See Pool. A stable pair starts balanced with these reserves and is then traded to the
         price.
         """
         units = tokens[0].unit, tokens[1].unit
@@ -108,12 +108,12 @@ class SolidlyPool:
 
     @property
     def is_empty(self) -> bool:
-        """True if a reserve is zero."""
+        """Return whether a reserve is zero."""
         return self.reserve0 <= 0 or self.reserve1 <= 0
 
     @property
     def has_price(self) -> bool:
-        """True if both reserves are above zero."""
+        """Return whether both reserves are above zero."""
         return not self.is_empty
 
     def _side(self, token_in: str) -> tuple[int, int, int, int]:
@@ -215,7 +215,7 @@ class SolidlyPool:
 
     def _in_to(self, token_in: str, numerator: int, denominator: int) -> int:
         """Return the largest input after which the marginal price is at least numerator /
-        denominator; 0 if the price is lower already.
+        denominator; 0 if the price is already lower.
         """
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
@@ -254,8 +254,8 @@ class SolidlyPool:
         return last_that_fits(fits, near)
 
     def _reserves_at(self, x: int, y: int, numerator: int, denominator: int) -> tuple[int, int]:
-        """Return the point of the curve through (x, y) where the price, y per x, is numerator /
-        denominator.
+        """Return the reserves on the curve through (x, y) at which the price, y per x, is numerator
+        / denominator.
 
         With c = (x − y) / (x + y) the price of the stable curve is (1 − c³) / (1 + c³), and (x +
         y)⁴·(1 − c⁴) is constant.
@@ -275,7 +275,7 @@ class SolidlyPool:
         return False
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """See Pool. Fees that leave the reserves do not change the end price, whatever the number of
+        """See Pool. Fees that leave the reserves do not change the end price for any number of
         swaps; fees that stay (`fee_stays`) are ignored.
 
         The stable curve consists of RANGES ranges of constant liquidity. Prices at their ends are
@@ -319,7 +319,7 @@ class SolidlyPool:
         return self._side(token)[0]
 
     def spot_depth(self, token: str) -> int:
-        """See Pool: the reserve. A stable pair is deeper near its balance."""
+        """See Pool: the reserve. A stable pair has more depth near balance."""
         return 0 if self.is_empty else self.depth(token)
 
     def recovered(self, start: SolidlyPool, left: Fraction) -> SolidlyPool:
@@ -336,11 +336,11 @@ class SolidlyPool:
         return replace(self, reserve0=x // self.unit1, reserve1=y // self.unit0)
 
     def mean_price(self, token: str) -> Fraction:
-        """See Pool: the observations of the pair are not read."""
+        """See Pool. None: the observations of the pair are not read."""
         raise without_mean(self)
 
     def mean_depth(self, token: str) -> int:
-        """See Pool: the observations of the pair are not read."""
+        """See Pool. None: the observations of the pair are not read."""
         raise without_mean(self)
 
 
@@ -391,7 +391,7 @@ def _get_y(x0: int, xy: int, y: int, one: int) -> int:
     for _ in range(MOST_STEPS):
         before, k, slope = y, _f(x0, y, one), _d(x0, y, one)
         if slope == 0:
-            raise ContractRevert("BaseV1Pair.getAmountOut", "", "the pair holds too little")
+            raise ContractRevert("BaseV1Pair.getAmountOut", "", "reserves are too small")
         y = y + (xy - k) * one // slope if k < xy else y - (k - xy) * one // slope
         if abs(y - before) <= 1:
             return y

@@ -72,8 +72,8 @@ def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: 
 
 
 def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[[int], int]:
-    """Return get_amount_out for these reserves as a function; terms of the reserves are computed
-    once.
+    """Return get_amount_out for these reserves as a function. Terms that depend only on the
+    reserves are computed once.
     """
 
     def any_amount(amount_in: int) -> int:
@@ -94,7 +94,7 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
 
 
 def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve_out: int) -> None:
-    """Check what UniswapV2Pair.swap checks and the functions of this module do not. Raises
+    """Apply those checks of UniswapV2Pair.swap that the functions of this module omit. Raises
     ContractRevert.
     """
     if amount_out <= 0:
@@ -114,7 +114,7 @@ def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve
 
 
 def _finer(fee_pips: int) -> int:
-    """Return the millionths in one fee unit of the deployed library: 1,000 or 100."""
+    """Return the number of millionths in one fee unit of the deployed library: 1,000 or 100."""
     for unit_pips in (1000, 100):
         if fee_pips % unit_pips == 0:
             return unit_pips
@@ -183,12 +183,12 @@ class V2Pool:
 
     @property
     def is_empty(self) -> bool:
-        """True if a reserve is zero."""
+        """Return whether a reserve is zero."""
         return self.reserve0 <= 0 or self.reserve1 <= 0
 
     @property
     def has_price(self) -> bool:
-        """True if both reserves are above zero."""
+        """Return whether both reserves are above zero."""
         return not self.is_empty
 
     def _reserves(self, token_in: str) -> tuple[int, int]:
@@ -210,7 +210,7 @@ class V2Pool:
         return self._swapped(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
 
     def swap_exact_out(self, token_in: str, amount_out_raw: int) -> SwapResult[V2Pool]:
-        """Swap token_in for exactly amount_out_raw base units of the second token."""
+        """Swap token_in for exactly amount_out_raw base units of the other token."""
         amount_in_raw = get_amount_in(amount_out_raw, *self._reserves(token_in), self.fee_pips)
         return self._swapped(token_in, amount_in_raw, amount_out_raw)
 
@@ -232,7 +232,7 @@ class V2Pool:
         return reserve_out, reserve_in
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """See Pool. Exact: one more unit exceeds the impact bound or the largest reserve."""
+        """See Pool. Exact: one more unit exceeds the impact bound or the maximum reserve."""
         return _max_in(*self._reserves(token_in), self.fee_pips, impact_bps)
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:

@@ -1,1 +1,1 @@
-"""Liquidity positions: amounts to the wei of the contracts, minting, impermanent loss."""
+"""Liquidity positions: exact contract amounts, minting, impermanent loss."""

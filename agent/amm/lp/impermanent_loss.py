@@ -1,7 +1,7 @@
 """Cost of liquidity: impermanent loss at a price and on average, and loss versus rebalancing.
 
-All figures are relative: prices to the present price, losses to the present value of the liquidity
-or of holding. Floats are internal; results leave through `to_fraction` alone.
+All figures are relative: prices to the current price, losses to the current value of the liquidity
+or of holding. Floats are internal; `to_fraction` converts every result.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from agent.floats import exp, log
 from agent.model import LpMissingPosition, LpPosition, LpV2Position, LpV3Position
 from agent.units import BPS, YEAR_S, Price
 
-# --- Integrals against the normal density, by panels of Gauss-Legendre quadrature: deterministic,
-# without sampling.
+# --- Integrals against the normal density by Gauss-Legendre quadrature in panels, deterministic.
 
 
 QUADRATURE_POINTS = 16
@@ -32,8 +31,8 @@ INTEGRATION_LIMIT = 9.0
 
 
 def _cosine(angle: float) -> float:
-    """Return the cosine of an angle between 0 and π by its series: a starting value, equal on every
-    machine.
+    """Return the cosine of an angle between 0 and π from its series, equal on every machine. Used
+    for starting values only.
     """
     term = value = 1.0
     for order in range(2, 40, 2):
@@ -69,11 +68,11 @@ _NODES = _legendre(QUADRATURE_POINTS)
 def normal_mean(
     function: Callable[[float], float], kinks: Iterable[float], stretch: float = 0.0
 ) -> float:
-    """Mean of function(z) for a standard normal z. `kinks` are where it is not smooth: no panel
-    reaches across one.
+    """Return the mean of function(z) for a standard normal z. No panel spans one of the `kinks`,
+    where the function is not smooth.
 
-    A function that grows like exp(stretch·z) moves the mass of the integral to the right by
-    `stretch`.
+    `stretch` shifts the integration range to the right, for functions that grow like
+    exp(stretch·z).
     """
     low, high = -INTEGRATION_LIMIT, INTEGRATION_LIMIT + max(0.0, stretch)
     edges = sorted({low, high, *(kink for kink in kinks if low < kink < high)})
@@ -96,8 +95,8 @@ PLACES = 10**12
 
 @dataclass(frozen=True, slots=True)
 class LiquidityCurve:
-    """Liquidity as a function of its price, per unit of L·√P: `low` and `high` are √(range end /
-    price now).
+    """Amounts and value of a position as functions of price, per unit of L·√P. `low` and `high` are
+    √(range end / current price).
 
     Uniswap V2 is the range from 0 to infinity.
     """
@@ -106,7 +105,7 @@ class LiquidityCurve:
     high: float
 
     def amounts(self, x: float) -> tuple[float, float]:
-        """Return token0 (in units worth 1 of token1 now) and token1 at x times the present price
+        """Return token0 (in units currently worth 1 token1) and token1 at x times the current price
         (whitepaper v3, 6.29, 6.30).
         """
         inside = min(max(math.sqrt(x), self.low), self.high)
@@ -118,13 +117,13 @@ class LiquidityCurve:
         return x * amount0 + amount1
 
     def hold(self, x: float) -> float:
-        """Return the value at x of the liquidity's present amounts, held."""
+        """Return the value at x of holding the liquidity's current amounts."""
         amount0, amount1 = self.amounts(1.0)
         return x * amount0 + amount1
 
     @property
     def in_range(self) -> bool:
-        """True if it earns fees, and loses to arbitrage, at the present price."""
+        """Return whether the position earns fees, and loses to arbitrage, at the current price."""
         return self.low <= 1 < self.high
 
 
@@ -150,8 +149,8 @@ def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> Liqui
 
 
 def to_fraction(share: float) -> Fraction:
-    """Round half-even to 1e-12, the only exit of a float from this module. Raises ValueError if it
-    is not finite.
+    """Round half-even to 1e-12. Every result leaves this module through it. Raises ValueError if
+    not finite.
     """
     if not math.isfinite(share):
         raise ValueError(f"{share} is not a finite number")
@@ -159,28 +158,28 @@ def to_fraction(share: float) -> Fraction:
 
 
 def impermanent_loss_at(of: LiquidityCurve, x: Fraction) -> Fraction:
-    """Impermanent loss at x times the price now, per unit of holding: 1 - V(x)/H(x), never
-    negative.
+    """Return the impermanent loss at x times the current price, per unit of holding: 1 - V(x)/H(x),
+    never negative.
 
     V2: 1 - 2√x/(1 + x) (Angeris, Kao, Chiang, Noyes, Chitra, "An analysis of Uniswap markets",
-    2019, section 2.3); a range of V3: Loesch, Hindman, Richardson, Welch, "Impermanent Loss in
-    Uniswap v3", 2021.
+    2019, section 2.3); V3 range: Loesch, Hindman, Richardson, Welch, "Impermanent Loss in Uniswap
+    v3", 2021.
     """
     held = of.hold(float(x))
     return to_fraction(max(0.0, 1 - of.value(float(x)) / held)) if held > 0 else Fraction(0)
 
 
 def hold_value_at(of: LiquidityCurve, x: Fraction) -> Fraction:
-    """Return the value of holding at x in token1, per unit of its present value, to express a
-    relative loss in money.
+    """Return the value of holding at x in token1, per unit of its current value. Converts a
+    relative loss into money.
     """
     return to_fraction(of.hold(float(x)) / of.hold(1.0))
 
 
 @lru_cache(maxsize=256)
 def expected_loss(of: LiquidityCurve, volatility_bps: int, horizon_s: int) -> Fraction:
-    """Mean impermanent loss after `horizon_s` per unit of the liquidity's value now, for a
-    lognormal price without drift.
+    """Return the mean impermanent loss after `horizon_s`, per unit of the liquidity's current
+    value, for a lognormal price without drift.
 
     E[H(x) - V(x)]/V(1) with x = exp(s·z - s²/2), s² = σ²T, by quadrature. V2: 1 - exp(-s²/8).
     """
@@ -197,11 +196,12 @@ def expected_loss(of: LiquidityCurve, volatility_bps: int, horizon_s: int) -> Fr
 
 
 def lvr_per_day(of: LiquidityCurve, volatility_bps: int) -> Fraction:
-    """Loss versus rebalancing in a day per unit of the liquidity's value, at the price now.
+    """Return the daily loss versus rebalancing at the current price, per unit of the liquidity's
+    value.
 
     Rate σ²P²/2·|x'(P)| (Milionis, Moallemi, Roughgarden, Zhang, "Automated Market Making and
-    Loss-Versus-Rebalancing", 2022, theorem 1), which is σ²/4·L√P in a range and so σ²/8 of V2's
-    value; none out of range.
+    Loss-Versus-Rebalancing", 2022, theorem 1), which is σ²/4·L√P within a range, hence σ²/8 of V2's
+    value, and zero out of range.
     """
     if not of.in_range:
         return Fraction(0)

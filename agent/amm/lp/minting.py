@@ -7,15 +7,15 @@ and the contract reverts. The band is [reference / (1 + d), reference · (1 + d)
 Withdrawal: the payout of a given liquidity at any price P, valued at the reference R, is the
 tangent in P of its concave value function, and so never below its value at R. An attacker who
 pushes the pool before a withdrawal pays the owner. The minimums only bound the mix: for each token,
-the amount at the end of the band where the liquidity holds least of it.
+the smaller of its amounts at the two ends of the band.
 
-Provision: the tangent is now the cost. At a pushed price P, provision costs more than the liquidity
-is worth at R; the attacker who pushes the pool back keeps the difference. It is second order in the
-push: d²/8 of the value in a pair, about d²/(4·width) in a narrow range. `max_overpayment` computes
-it exactly, and `widest_band_bps` keeps the band where it is at most the slippage limit. Less of
-each token is used the further the price moves to its side, so that the two minimums hold exactly
-within the band. If an end of the range is in the band, one minimum is zero there, and the
-overpayment stops growing.
+Provision: the tangent is the cost. At a pushed price P, provision costs more than the liquidity is
+worth at R; the attacker who pushes the pool back keeps the difference. The difference is of second
+order in the push: d²/8 of the value in a pair, about d²/(4·width) in a narrow range.
+`max_overpayment` computes it exactly, and `widest_band_bps` limits the band so that it stays within
+the slippage limit. The amount of each token falls monotonically with the price in one direction, so
+the two minimums hold exactly within the band. If an end of the range is in the band, one minimum is
+zero there, and the overpayment stops growing.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from agent.units import BPS, floor_int, mul_div_down
 Q96 = 1 << 96
 MAX_LIQUIDITY = (1 << 128) - 1
 SqrtPriceRange = tuple[int, int]
-"""Square roots of the prices at both ends of a V3 range, in Q96; the lower first."""
+"""Square roots of the lower and upper price of a V3 range, in Q96."""
 
 
 def sqrt_price_range(ticks: tuple[int, int]) -> SqrtPriceRange:
-    """Sqrt prices of a range."""
+    """Return the sqrt prices of a range of ticks."""
     return get_sqrt_ratio_at_tick(ticks[0]), get_sqrt_ratio_at_tick(ticks[1])
 
 
@@ -66,7 +66,7 @@ def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, in
 
 
 def liquidity_for_amounts(at_x96: int, within: SqrtPriceRange, desired: Amounts) -> int:
-    """Most liquidity that `desired` base units pay for at a pool's price
+    """Return the most liquidity that `desired` base units pay for at a pool's price
     (LiquidityAmounts.getLiquidityForAmounts).
     """
     low, high = within
@@ -78,8 +78,8 @@ def liquidity_for_amounts(at_x96: int, within: SqrtPriceRange, desired: Amounts)
 
 
 def mint_amounts(at_x96: int, within: SqrtPriceRange, liquidity: int) -> Amounts:
-    """Base units that UniswapV3Pool.mint takes for `liquidity`, rounded up (whitepaper v3 eqs. 6.29
-    and 6.30).
+    """Return the base units that UniswapV3Pool.mint takes for `liquidity`, rounded up (whitepaper
+    v3 eqs. 6.29 and 6.30).
     """
     low, high = within
     inside = min(max(at_x96, low), high)
@@ -89,8 +89,8 @@ def mint_amounts(at_x96: int, within: SqrtPriceRange, liquidity: int) -> Amounts
 
 
 def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
-    """Base units that UniswapV2Router02._addLiquidity takes of `desired`, token0 as its tokenA; (0,
-    0) where a reserve is empty.
+    """Return the base units that UniswapV2Router02._addLiquidity takes of `desired`, with token0 as
+    its tokenA; (0, 0) if a reserve is empty.
     """
     if min(reserves) <= 0:
         return 0, 0
@@ -103,7 +103,7 @@ def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
 def provided_liquidity(
     pair: LpV2Position | None, at_x96: int, within: SqrtPriceRange | None, desired: Amounts
 ) -> tuple[int, Amounts]:
-    """Return liquidity and base units taken for `desired`: of a pair's account, or of a range at a
+    """Return the liquidity for `desired` and the base units taken: in a pair, or in a range at a
     pool's sqrt price (Q96). Zero where the contracts would revert: LiquidityAmounts holds liquidity
     in uint128, a pair its reserves in uint112.
     """
@@ -144,8 +144,7 @@ def _for_amount1(low: int, high: int, amount: int) -> int:
     return mul_div_down(amount, Q96, high - low)
 
 
-# --- Gas of each liquidity action: measured constants, so that gas is spent only where it pays; and
-# minimums.
+# --- Gas of each liquidity action, as measured constants, and minimums.
 
 
 V3_MINT_UNITS = 500_000
@@ -156,7 +155,7 @@ V3_INCREASE_UNITS = 320_000
 V3_WITHDRAW_UNITS = 300_000
 """decreaseLiquidity and collect in one multicall; embedded chain."""
 V3_COLLECT_UNITS = 230_000
-"""collect of a position with liquidity, which is poked first; embedded chain."""
+"""collect of a position with liquidity, updated first by a burn of zero; embedded chain."""
 V2_ADD_UNITS = 190_000
 """UniswapV2Router02.addLiquidity; embedded chain."""
 V2_REMOVE_UNITS = 180_000
@@ -170,15 +169,15 @@ REFERENCE_LIQUIDITY = 1 << 160
 
 
 def price_band(ratio: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
-    """Lowest and highest price of the band around `ratio`, token1 base units per token0 base
-    unit.
+    """Return the lowest and highest price of the band around `ratio`, token1 base units per token0
+    base unit.
     """
     wide = 1 + Fraction(band_bps, BPS)
     return ratio / wide, ratio * wide
 
 
 def is_within_band(price: Fraction, ratio: Fraction, band_bps: int) -> bool:
-    """True if a pool's price is within the band."""
+    """Return whether a pool's price is within the band."""
     low, high = price_band(ratio, band_bps)
     return low <= price <= high
 
@@ -186,15 +185,15 @@ def is_within_band(price: Fraction, ratio: Fraction, band_bps: int) -> bool:
 def withdrawal_minimums(
     position: LpV2Position | LpV3Position, liquidity: int, ratio: Fraction, band_bps: int
 ) -> Amounts:
-    """Return the least base units that withdrawing `liquidity` pays within the band, without fees;
+    """Return the least base units that withdrawing `liquidity` pays within the band, fees excluded;
     rounded down.
     """
     low, high = price_band(ratio, band_bps)
     if isinstance(position, LpV2Position):
         if position.liquidity <= 0:
             return 0, 0
-        # √(a0·a1) of this part is what a pair keeps at any price; the product is that of all LP
-        # tokens of the wallet.
+        # A pair keeps √(a0·a1) of this part at any price; the product is that of all LP tokens of
+        # the wallet.
         part = Fraction(v2_product(position)) * Fraction(liquidity, position.liquidity) ** 2
         return isqrt(floor_int(part / high)), isqrt(floor_int(part * low))
     bottom, top = sqrt_price_range((position.tick_lower, position.tick_upper))
@@ -207,8 +206,8 @@ def withdrawal_minimums(
 def provision_minimums(
     within: SqrtPriceRange | None, desired: Amounts, ratio: Fraction, band_bps: int
 ) -> Amounts:
-    """Least base units that providing `desired` uses within the band; `within` is None for a pair.
-    Rounded down.
+    """Return the least base units that providing `desired` uses within the band, rounded down.
+    `within` is None for a pair.
     """
     low, high = price_band(ratio, band_bps)
     if within is None:
@@ -221,12 +220,12 @@ def provision_minimums(
         mint_amounts(at_high, within, of_high)[0],
         mint_amounts(at_low, within, of_low)[1],
     )
-    # A unit for the rounding of prices between the band's end and the pool's own.
+    # One unit covers the rounding of prices between the band's end and the pool's own.
     return max(0, min(least0, desired[0]) - 1), max(0, min(least1, desired[1]) - 1)
 
 
 def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
-    """Return minimums of which at least one is positive.
+    """Return minimums with at least one above zero.
 
     A range inside the band could hold either token alone at its ends. Then the minimum is one unit
     of each expected token, so that no transaction accepts zero in return.
@@ -235,12 +234,12 @@ def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
 
 
 def max_overpayment(within: SqrtPriceRange | None, ratio: Fraction, band_bps: int) -> Fraction:
-    """Return the largest cost of liquidity above its value at the reference, bought at a price of
-    the band, per unit of value.
+    """Return the largest relative overpayment for liquidity bought at a price within the band: cost
+    above its value at the reference, per unit of value.
     """
     if within is None:
-        # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root from below, so that
-        # the share is from above.
+        # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root is rounded down, so
+        # the result is rounded up.
         wide = 1 + Fraction(band_bps, BPS)
         root = Fraction(isqrt(floor_int(wide * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY)
         return (1 + wide) / (2 * root) - 1
@@ -251,8 +250,8 @@ def max_overpayment(within: SqrtPriceRange | None, ratio: Fraction, band_bps: in
 def widest_band_bps(
     within: SqrtPriceRange | None, ratio: Fraction, most_bps: int, slippage_bps: int | None
 ) -> int:
-    """The widest band of at most `most_bps` within which nothing is overpaid by more than the
-    slippage limit.
+    """Return the widest band of at most `most_bps` in which overpayment stays within the slippage
+    limit.
     """
     if slippage_bps is None:
         return most_bps
@@ -268,6 +267,6 @@ def widest_band_bps(
 
 
 def _paid(within: SqrtPriceRange, price: Fraction, ratio: Fraction) -> Fraction:
-    """Cost of UNIT liquidity bought at `price`, valued at `ratio`, in token1."""
+    """Return the cost of UNIT liquidity bought at `price`, valued at `ratio`, in token1."""
     amount0, amount1 = mint_amounts(sqrt_price_x96(price), within, REFERENCE_LIQUIDITY)
     return amount0 * ratio + amount1

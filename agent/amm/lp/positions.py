@@ -38,7 +38,7 @@ _UINT256 = (1 << 256) - 1
 
 
 def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
-    """Return the base units that withdrawing `liquidity` (default: all) pays at the pool's present
+    """Return the base units that withdrawing `liquidity` (default: all) pays at the pool's current
     price, V3 fees excluded.
     """
     match position:
@@ -54,13 +54,13 @@ def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
 def uncollected_fees(position: LpPosition) -> Amounts:
     """Return the base units of fees that NonfungiblePositionManager.collect would pay now; 0 for
     V2, whose fees are in the reserves. The manager credits fee growth inside the range since its
-    last update. The pool pays from one account for all tokens of a range, which rounding may have
-    left some wei short.
+    last update. The pool keeps one balance of owed fees per range, which rounding may leave some
+    wei short.
     """
     if not isinstance(position, LpV3Position):
         return 0, 0
     owed, core = position.owed, position.core_owed
-    if position.liquidity > 0:  # collect pokes the pool only then
+    if position.liquidity > 0:  # collect updates the position only then
         inside = growth_inside_x128(position)
         owed = credit_fees(owed, inside, position.inside_last_x128, position.liquidity)
         core = credit_fees(core, inside, position.core_inside_last_x128, position.core_liquidity)
@@ -68,7 +68,7 @@ def uncollected_fees(position: LpPosition) -> Amounts:
 
 
 def redeemable_amounts(position: LpPosition) -> Amounts:
-    """Base units that taking out everything pays now: burn of V2, decreaseLiquidity and then
+    """Return the base units that a full withdrawal pays now: burn of V2, decreaseLiquidity and
     collect of V3.
     """
     return _sum(principal(position), uncollected_fees(position))
@@ -78,7 +78,7 @@ def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
     """Return the payout of UniswapV2Pair.burn for LP tokens of the wallet (default: all).
 
     The pair first mints the protocol's share, and pays from its actual balance. A burn that would
-    pay zero of one token reverts, and so pays nothing.
+    pay zero of one token reverts, so the result is zero for both.
     """
     burned = position.liquidity if liquidity is None else liquidity
     supply = position.total_supply + v2_protocol_mint(position)
@@ -101,8 +101,8 @@ def v2_protocol_mint(position: LpV2Position) -> int:
 
 
 def growth_inside_x128(position: LpV3Position) -> Amounts:
-    """Fee growth per unit of liquidity between the position's ticks (Tick.getFeeGrowthInside),
-    modulo 2^256.
+    """Return the fee growth per unit of liquidity between the position's ticks
+    (Tick.getFeeGrowthInside), modulo 2^256.
     """
     sides = zip(
         position.growth_global_x128,
@@ -127,7 +127,7 @@ def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> 
     """
     if price0 <= 0 or price1 <= 0:
         raise Refused(
-            f"{position.name}: a reference price of its tokens is not positive",
+            f"{position.name}: a token's reference price is not positive",
             remedy="check the feeds",
             code=ErrorCode.REFERENCE_PRICE,
         )
@@ -143,8 +143,8 @@ def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> 
 
 
 def v2_product(position: LpV2Position) -> int:
-    """Return a0·a1 of the burn's payout, as far as the reserves back it; independent of the pool's
-    price.
+    """Return a0·a1 of the burn's payout, as far as the reserves back it. The product is independent
+    of the pool's price.
     """
     counted = (
         min(position.balances[0], position.reserves[0]),
@@ -159,7 +159,7 @@ def v2_product(position: LpV2Position) -> int:
 
 
 def owned_amounts(position: LpPosition, price0: Price, price1: Price) -> Amounts:
-    """Base units that count as the owner's: liquidity at the reference price and uncollected
+    """Return the base units that count as owned: liquidity at the reference price and uncollected
     fees.
     """
     return _sum(amounts_at_reference(position, price0, price1), uncollected_fees(position))
@@ -176,7 +176,7 @@ def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -
             if token not in prices:
                 raise Refused(
                     f"{position.name}: {token} has no reference price",
-                    remedy="see status for what has no price",
+                    remedy="trimtab status lists the missing prices",
                     code=ErrorCode.REFERENCE_PRICE,
                 )
         for token, raw in zip(
@@ -187,8 +187,8 @@ def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -
 
 
 def pool_price(position: LpPosition) -> Fraction | None:
-    """Return token1 base units per token0 base unit in the position's pool now; None without a
-    price.
+    """Return the current price of the position's pool, token1 base units per token0 base unit; None
+    without a price.
     """
     match position:
         case LpV2Position() if min(position.reserves) > 0:
@@ -224,8 +224,8 @@ def _within(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
 
 
 def credit_fees(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -> Amounts:
-    """Position.update: fees owed after the growth since `last`, in uint128 as the contracts keep
-    it.
+    """Return the fees owed after the growth since `last` (Position.update), in uint128 like the
+    contract.
     """
     one, two = (
         (before + ((now - then & _UINT256) * liquidity // Q128)) & _UINT128
@@ -242,8 +242,7 @@ def _sum(one: Amounts, other: Amounts) -> Amounts:
     return one[0] + other[0], one[1] + other[1]
 
 
-# --- State of a position after a withdrawal, collect or provision: the next state by the contracts'
-# own accounts.
+# --- State of a position after a withdrawal, collect or provision, computed as the contracts do.
 
 
 UNMINTED_TOKEN_ID = 0
@@ -267,7 +266,7 @@ def after_withdrawal(
 
 
 def after_collect(position: LpV3Position) -> LpV3Position:
-    """Return the position after a full collect: both accounts updated, the paid amounts removed
+    """Return the position after a full collect: manager and pool updated, the paid amounts removed
     from both.
     """
     paid = uncollected_fees(position)
@@ -289,7 +288,9 @@ def after_collect(position: LpV3Position) -> LpV3Position:
 def after_provision(
     position: LpV2Position | LpV3Position, liquidity: int, amounts: Amounts
 ) -> LpV2Position | LpV3Position:
-    """After increaseLiquidity or addLiquidity. Fees earned before are owed, not paid."""
+    """Return the position after increaseLiquidity or addLiquidity. Fees earned before are owed, not
+    paid.
+    """
     if isinstance(position, LpV2Position):
         return _settled(position, position.liquidity + liquidity, liquidity, amounts)
     before = position
@@ -312,7 +313,7 @@ def after_provision(
 
 
 def new_position(target: LpTarget, at: TickState, ticks: Amounts, liquidity: int) -> LpV3Position:
-    """A new position of the target's pool; it has earned nothing, and no number yet."""
+    """Return a new position in the target's pool, without fees and without a token id."""
     none = (0, 0)
     return LpV3Position(
         venue=target.venue,
@@ -355,12 +356,12 @@ def _settled(
     )
 
 
-# --- The agent's own changes of positions, by the receipts of its transactions, and the positions
-# it therefore owns.
+# --- The agent's own changes of positions, from transaction receipts, and the positions that
+# result.
 
 
 def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositionChange | None:
-    """Return the effect of a mined `action`; None without a change of liquidity (a collect, or a
+    """Return the effect of a mined `action`; None if liquidity did not change (a collect or a
     revert). Raises OperatorNeeded if the receipt of a provision does not show it: an unknown
     position would be missing from every total.
     """
@@ -388,8 +389,8 @@ def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChan
 
 
 def _put_in_v3(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
-    """Return the change of a provision; of several mint events of one transaction the last is the
-    outer call's.
+    """Return the change of a provision. If a transaction emits several mint events, the last is
+    that of the outer call.
     """
     fits = [
         added
@@ -425,21 +426,19 @@ def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
     return OperatorNeeded(
         f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to"
         f" {action.name}",
-        "ask another endpoint; nothing is planned before it is known what the wallet has",
+        "try another endpoint; planning is blocked until the position is known",
         code=ErrorCode.RECEIPT,
     )
 
 
 def imported_position(mint: LpPositionChange, amounts: tuple[int, int]) -> LpPositionChange:
-    """Return the mint of a position that the owner hands over, as if `amounts` had been
-    provided.
-    """
+    """Return the mint of a position imported by the owner, as if `amounts` had been provided."""
     return replace(mint, amounts_raw=amounts)
 
 
 def expected_amounts(action: LpAction) -> tuple[int, int]:
-    """Return base units of (token0, token1) that an action is planned to bring the wallet; negative
-    for payments.
+    """Return the planned effect of an action on the wallet, base units of (token0, token1);
+    negative for payments.
     """
     match action:
         case Withdraw():
@@ -454,8 +453,9 @@ def expected_amounts(action: LpAction) -> tuple[int, int]:
 
 
 def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
-    """True if the agent provided liquidity to a position and has not withdrawn all of it. The sum
-    of its own changes is not enough: anyone may add to a position, and the addition counts.
+    """Return whether the agent provided liquidity to a position and has not withdrawn all of it.
+    The sum of its own changes does not suffice: anyone may add to a position, and the addition
+    counts.
     """
     done = [
         one.held + one.liquidity if one.liquidity < 0 else one.liquidity
@@ -479,10 +479,12 @@ def tracked_positions(
     volatility_bps: int,
     horizon_s: int,
 ) -> tuple[ConfirmedPosition, ...]:
-    """Return every counted position: those of the config, V2 pairs that are targets, and those that
-    the agent opened and did not close. A config's entry is the owner's provision. The agent's
-    provisions are added, and its withdrawals reduce it in proportion. `volatility_bps` and
-    `horizon_s` apply to positions outside the config and the targets' pools.
+    """Return all tracked positions: those of the config, V2 pairs that are targets, and open ones
+    minted by the agent.
+
+    A config entry counts as provided by the owner. The agent's provisions add to it, and its
+    withdrawals reduce it in proportion. `volatility_bps` and `horizon_s` apply to positions outside
+    the config and the targets' pools.
     """
     found = {one.name: one for one in confirmed}
     risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}

@@ -51,9 +51,9 @@ contract never leaves its precise formula.
 A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below 2^128: √P/√Q below 2^32.
 """
 _SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
-"""Tick spacing by fee, as the factory enables them; other fees get that of 0.3 %."""
+"""Tick spacing by fee, as enabled in the factory. Other fees get the spacing of 0.3 %."""
 ALL = 2**127
-"""More than any pool takes: the bound of a trade that restores a price."""
+"""Bound for trades that restore a price, larger than any pool takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,8 @@ class V3Pool:
 
     @property
     def fault(self) -> str:
-        """A tick spacing that no factory allows; with a negative one a quote would run away from the
-        price.
+        """Return a tick spacing that no factory allows. With a negative one, a quote would move
+        away from the price.
         """
         return (
             ""
@@ -146,17 +146,17 @@ class V3Pool:
 
     @property
     def is_empty(self) -> bool:
-        """True without price, or without liquidity here and at every known tick."""
+        """Return whether the pool has no price, or no liquidity in range and at every known tick."""
         return self.sqrt_price_x96 <= 0 or (self.liquidity == 0 and not self.ticks)
 
     @property
     def has_price(self) -> bool:
-        """True if the pool is initialised."""
+        """Return whether the pool is initialised."""
         return self.sqrt_price_x96 > 0
 
     @property
     def observed(self) -> int:
-        """Return the tick; a swap that changes it writes an observation, once per block."""
+        """Return the tick. The first swap in a block that changes it writes an observation."""
         return self.tick
 
     @property
@@ -171,8 +171,8 @@ class V3Pool:
         ).amount_calculated
 
     def quoter(self, token_in: str) -> Callable[[int], int]:
-        """See Pool. Input and output of the ranges are summed once, so that a quote crosses fifty
-        ticks as quickly as two.
+        """See Pool. Uses prefix sums over the ranges, so a quote across fifty ticks is as fast as
+        one across two.
         """
         return quoter(
             self,
@@ -183,8 +183,8 @@ class V3Pool:
     def swap(
         self, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None
     ) -> SwapResult[V3Pool]:
-        """See Pool: UniswapV3Pool.swap. Without a limit it may go to the end of the price range, as
-        through a router.
+        """See Pool: UniswapV3Pool.swap. Without a limit it may move to the end of the price range,
+        as through a router.
         """
         ended = self._run(
             is_zero_for_one(self, token_in), max(amount_in_raw, 0), sqrt_price_limit_x96
@@ -237,15 +237,15 @@ class V3Pool:
         return (squared, Q192) if is_zero_for_one(self, token_in) else (Q192, squared)
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """See Pool. Exact: one unit more moves the price further, leaves the known ticks, or is not
-        taken whole.
+        """See Pool. Exact: one more unit moves the price too far, leaves the known ticks, or is not
+        fully used.
         """
         zero_for_one = is_zero_for_one(self, token_in)
         return largest_in(self, zero_for_one, self._impact_bound(zero_for_one, impact_bps))
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
-        """See Pool: to where (1 - fee)·marginal_price = price (Angeris, Evans, Chitra, Boyd
-        2022).
+        """See Pool: the input at which (1 - fee)·marginal_price = price (Angeris, Evans, Chitra,
+        Boyd 2022).
         """
         if price <= 0:
             return self.max_in(token_in, impact_bps)
@@ -259,7 +259,7 @@ class V3Pool:
         return largest_in(self, zero_for_one, bound)
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
-        """See Pool: the ticks that were read end."""
+        """See Pool: the trade passes the last tick that was read."""
         bound = self._impact_bound(zero_for_one := is_zero_for_one(self, token_in), impact_bps)
         if zero_for_one:
             return self.known_from_tick > MIN_TICK and bound <= get_sqrt_ratio_at_tick(
@@ -268,7 +268,7 @@ class V3Pool:
         return self.known_to_tick < MAX_TICK and bound >= get_sqrt_ratio_at_tick(self.known_to_tick)
 
     def _impact_bound(self, zero_for_one: bool, impact_bps: int) -> int:
-        """Furthest sqrt price (Q96) at which price_move_bps is at most impact_bps."""
+        """Return the furthest sqrt price (Q96) at which price_move_bps is at most impact_bps."""
         kept = max(0, BPS - impact_bps)
         squared = self.sqrt_price_x96 * self.sqrt_price_x96
         if zero_for_one:
@@ -277,7 +277,7 @@ class V3Pool:
         return isqrt(squared * BPS // kept) if kept else MAX_SQRT_RATIO
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """See Pool: from the current price to the bound or the end of the known window."""
+        """See Pool: from the current price to the bound or to the end of the known ticks."""
         if self.sqrt_price_x96 <= 0:
             return None
         forward = token_in == self.token0
@@ -301,11 +301,11 @@ class V3Pool:
         return PriceCurve([start, *edges], depths)
 
     def depth(self, token: str) -> int:
-        """See Pool: the amount in liquidity between the price and DEPTH_BPS away, as far as ticks
-        are known.
+        """See Pool: the amount in liquidity between the price and DEPTH_BPS away, within known
+        ticks.
 
-        Computed from liquidity, not from the pool's balance, which also holds uncollected fees and
-        distant positions.
+        Computed from liquidity. The pool's balance also holds uncollected fees and distant
+        positions.
         """
         is_token0 = is_zero_for_one(self, token)
         squared = (
@@ -344,7 +344,7 @@ class V3Pool:
         return Fraction(squared, Q192) if is_zero_for_one(self, token) else Fraction(Q192, squared)
 
     def mean_depth(self, token: str) -> int:
-        """See Pool. Liquidity added for a few blocks hardly changes it."""
+        """See Pool. Liquidity added for only a few blocks hardly changes it."""
         return _virtual_raw(self.twap_liquidity or 0, self.mean_price(token))
 
 
@@ -354,13 +354,13 @@ def _virtual_raw(liquidity: int, price: Fraction) -> int:
 
 
 def _root(tick: int) -> float:
-    """Root of the price at a tick, or at the end of all ticks before it."""
+    """Return the sqrt price at a tick, clamped to the tick range."""
     return get_sqrt_ratio_at_tick(min(max(tick, MIN_TICK), MAX_TICK)) / Q96
 
 
 @lru_cache(maxsize=64)
 def _reach(impact_bps: int) -> int:
-    """Ticks that a price may move within the bound, with two to spare."""
+    """Return the number of ticks that a price may move within the bound, plus two."""
     return math.ceil(-log(1 - min(impact_bps, BPS - 1) / BPS) / log(1.0001)) + 2
 
 
@@ -374,12 +374,12 @@ INT256_MAX = 2**255 - 1
 class SwapState(NamedTuple):
     """Result of a swap.
 
-    Amounts in base units; `amount_remaining` keeps the sign of the specified amount.
-    `amount_calculated` is the other side, unsigned; `fee` is part of the input. `stops` counts the
-    steps: each ends at a tick, a word border, the price limit or inside a range. `tick` is that of
-    the last stop; if the swap ended inside a range (`inside`), the pool's tick follows from the
-    price. `left_known_ticks` is true if the next step needs unknown ticks; the other fields are
-    then those before it.
+    Amounts are in base units. `amount_remaining` has the sign of the specified amount;
+    `amount_calculated` is the other side, unsigned; `fee` is part of the input. `stops` is the
+    number of steps, each of which ends at a tick, a word border, the price limit or inside a range.
+    `tick` is that of the last stop; if the swap ended inside a range (`inside`), the pool's tick
+    follows from the price. `left_known_ticks` is true if the next step needs unknown ticks; the
+    other fields then describe the state before that step.
     """
 
     amount_remaining: int
@@ -394,17 +394,19 @@ class SwapState(NamedTuple):
     left_known_ticks: bool
 
     def end_tick(self) -> int:
-        """The pool's tick after the swap."""
+        """Return the pool's tick after the swap."""
         return get_tick_at_sqrt_ratio(self.sqrt_price_x96) if self.inside else self.tick
 
 
 def swap(
     pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_limit_x96: int
 ) -> SwapState:
-    """UniswapV3Pool.swap: amount_specified > 0 is an exact input, < 0 an exact output; fills in
-    part at the price limit. After the first stop it uses the pool's prefix sums, so that the loop
-    runs three times at most, however many ticks the swap crosses. Stops before a step that needs
-    unknown ticks. Raises ContractRevert as the contract does.
+    """Swap as UniswapV3Pool.swap: amount_specified > 0 is an exact input, < 0 an exact output.
+    Fills in part at the price limit.
+
+    After the first stop it uses the pool's prefix sums, so the loop runs at most three times,
+    however many ticks the swap crosses. It stops before a step that needs unknown ticks. Raises
+    ContractRevert like the contract.
     """
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
     limit, remaining, exact_in = sqrt_price_limit_x96, amount_specified, amount_specified > 0
@@ -427,7 +429,8 @@ def swap(
             price, target, liquidity, remaining, pool.fee_pips
         )
         if end is End.KNOWLEDGE and reached == next_price != limit:
-            left_known = True  # the contract's own target is further on: this step's amounts are not the contract's
+            # the contract's target is further away, so its amounts for this step differ
+            left_known = True
             break
         stops += 1
         fees += fee
@@ -439,8 +442,8 @@ def swap(
             calculated += amount_in + fee
         if reached != next_price or end in (End.KNOWLEDGE, End.PRICES):
             # A step ends inside a range only if the amount is used up or the price limit is
-            # reached. A price that has not moved keeps the tick, which after crossing downwards
-            # is one below that of the price.
+            # reached. If the price did not move, the tick stays; after a downward crossing it is
+            # one below that of the price.
             inside = reached != price
             price = reached
             break
@@ -477,8 +480,8 @@ def swap(
 
 
 def _refusal(amount_specified: int) -> ContractRevert:
-    """Return the failed requirement at the head of UniswapV3Pool.swap, or of its callers'
-    int256.
+    """Return the failed requirement at the start of UniswapV3Pool.swap, or of the int256 cast of
+    its callers.
     """
     if amount_specified == 0:
         return ContractRevert("UniswapV3Pool.swap", "AS", "trade more than zero")
@@ -487,14 +490,15 @@ def _refusal(amount_specified: int) -> ContractRevert:
     return ContractRevert(
         "UniswapV3Pool.swap",
         "SPL",
-        "the price limit is on the wrong side of the price, or the pool at the end of its range",
+        "the price limit is on the wrong side of the price, or the pool is at the end of its range",
     )
 
 
 class Range(NamedTuple):
-    """Range in which a swap meets a price, or the last reachable one before it, with the cost to
-    get there. `cost` base units in (with fee) and `out` are those of the whole steps up to
-    `start_x96`. `end` is why nothing lies beyond `end_x96`; None otherwise.
+    """The range in which a swap meets a price, or the last one it can reach before the price.
+
+    `cost` (base units in, with fee) and `out` are the totals of all whole steps up to `start_x96`.
+    `end` is the reason why nothing lies beyond `end_x96`, else None.
     """
 
     cost: int
@@ -506,8 +510,8 @@ class Range(NamedTuple):
 
 
 def range_at(pool: V3Pool, zero_for_one: bool, price_x96: int) -> Range:
-    """The range that holds a sqrt price (Q96) between the pool's own and the end of the price
-    range; a stop ends the range before it.
+    """Return the range that holds a sqrt price (Q96) between the pool's own and the end of the
+    price range. At a stop, that is the range before the stop.
     """
     ticks = tick_table(pool.ticks)
     start, liquidity = pool.sqrt_price_x96, pool.liquidity
@@ -530,9 +534,9 @@ def range_at(pool: V3Pool, zero_for_one: bool, price_x96: int) -> Range:
 
 
 def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
-    """Return the largest exact input, base units with fee, that keeps the sqrt price at or before
-    the bound and within known ticks. One more unit would pass the bound, leave the window, or fill
-    only in part at the end of the price range. 0 if the pool is already past the bound.
+    """Return the largest exact input, base units with fee, that moves the sqrt price at most to the
+    bound and stays within known ticks. One more unit would pass the bound, leave the window, or
+    fill only in part at the end of the price range. 0 if the pool is already past the bound.
     """
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 < bound if zero_for_one else pool.sqrt_price_x96 > bound:
@@ -544,7 +548,7 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
     if end in (
         End.KNOWLEDGE,
         End.REVERTS,
-    ):  # the price must stop short: the contract reverts there, or its behaviour is unknown
+    ):  # stop short of this price: the contract reverts at it, or its behaviour is unknown
         bound = max(bound, end_x96 + 1) if zero_for_one else min(bound, end_x96 - 1)
     if liquidity > 0 and (start >= bound if zero_for_one else start <= bound):
         less_fee = (
@@ -557,15 +561,13 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
 
 
 def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
-    """Return the largest exact output, base units, that the known ticks can quote, if a larger one
-    would leave them.
+    """Return the largest exact output, base units, that can be quoted from known ticks, if a larger
+    one would leave them.
     """
     _, out, start, end_x96, liquidity, _ = range_at(pool, zero_for_one, price_limit(zero_for_one))
     _, past, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
     inside = 0
-    while (
-        past - inside > 1
-    ):  # the last range is left when the price reaches its end, which rounding may hasten
+    while past - inside > 1:  # rounding may let the price reach the end of the last range early
         middle = (inside + past) // 2
         if compute_swap_step(start, end_x96, liquidity, -middle, pool.fee_pips)[0] == end_x96:
             past = middle
@@ -575,8 +577,8 @@ def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
 
 
 def amount_between(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
-    """Return base units of the output token while the sqrt price moves to the bound, within known
-    ticks, rounded down.
+    """Return the base units of the output token for a move of the sqrt price to the bound, within
+    known ticks, rounded down.
     """
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 <= bound if zero_for_one else pool.sqrt_price_x96 >= bound:
@@ -594,23 +596,23 @@ def _within_prices(zero_for_one: bool, bound_x96: int) -> int:
 
 
 def price_floor(numerator: int, denominator: int) -> int:
-    """Least sqrt price (Q96) whose square is at least numerator / denominator · 2^192, for a
-    positive price.
+    """Return the least sqrt price (Q96) whose square is at least numerator / denominator · 2^192,
+    for a positive price.
     """
     squared = -((-numerator << 192) // denominator)
     return isqrt(squared - 1) + 1
 
 
 def price_ceiling(numerator: int, denominator: int) -> int:
-    """Greatest sqrt price (Q96) whose square is at most numerator / denominator · 2^192."""
+    """Return the greatest sqrt price (Q96) whose square is at most numerator / denominator · 2^192."""
     return isqrt((numerator << 192) // denominator)
 
 
 def _largest_down(start: int, bound: int, liquidity: int) -> int:
     """Return the largest token0 amount (after fee) for which getNextSqrtPriceFromAmount0RoundingUp
     stays at or above `bound`. ceil(N·s / (N + a·s)) >= b ⇔ N·s > (b - 1)·(N + a·s), with N =
-    L·2^96. If the sum needs more than 256 bits, the contract uses ceil(N / (N // s + a)), as here
-    (only after a fall by a factor of 2^32 within one range).
+    L·2^96. If the sum exceeds 256 bits, which takes a fall by a factor of 2^32 within one range,
+    contract and function use ceil(N / (N // s + a)).
     """
     numerator = liquidity << 96
     amount = mul_div_up(numerator, start - bound + 1, (bound - 1) * start) - 1
@@ -627,29 +629,28 @@ def _largest_up(start: int, bound: int, liquidity: int) -> int:
 
 
 # --- Exact outputs of many inputs for one V3 pool state and direction, at the price of a bisection
-# and one step each.
-# Everything independent of the amount is computed before: the first range's input and output, and
-# by the table that of every further
-# stop. The arithmetic is that of swap_math for a step that stops short of its target, without the
+# and one step each. Everything independent of the amount is computed beforehand: the first range's
+# input and output, and from the table those of every further stop. The arithmetic is that of
+# swap_math for a step that stops short of its target, without the amounts that a quote does not
+# need.
 # amounts that a quote does not need.
 
 
 Quote = Callable[[int], int]
 Row = tuple[int, int, int, int, int]
 Known = tuple[int, tuple[int, ...], tuple[Row, ...]]
-"""The input that leads past the rows, the inputs that lead to each, and the rows, all from the
-pool's own price on.
+"""(input beyond which rows are missing, input of each row, rows), starting at the pool's price.
 
-A row is (input, output, sqrt price, liquidity, liquidity · 2^96), the last two of the range beyond
-a stop.
+A row is (input, output, sqrt price, liquidity, liquidity · 2^96), the last two for the range beyond
+the stop.
 """
 
 NOTHING: Known = (0, (), ())
 
 
 def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
-    """Return base units out by base units in. `otherwise` answers anything but a whole exact input
-    within the known ticks.
+    """Return a function from base units in to base units out. It calls `otherwise` for any amount
+    that is not a whole exact input within the known ticks.
     """
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
     last = price_limit(zero_for_one)
@@ -662,9 +663,7 @@ def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
     first_cost = step_in + fee
 
     def know(amount: int) -> Known | None:
-        """Rows up to beyond the amount; None if the pool does not take it whole from known
-        ticks.
-        """
+        """Return the rows up to beyond the amount; None if known ticks cannot take all of it."""
         if end is not None:
             return None
         table, sums, start = stop_table(pool, zero_for_one, stop, beyond)

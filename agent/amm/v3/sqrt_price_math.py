@@ -34,8 +34,8 @@ def get_amount1_delta(
 def get_next_sqrt_price_from_amount0_rounding_up(
     sqrt_price_x96: int, liquidity: int, amount: int, add: bool
 ) -> int:
-    """Price after token0 is added or removed (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp).
-    Raises ContractRevert.
+    """Return the price after token0 is added or removed
+    (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp). Raises ContractRevert.
     """
     if amount == 0:
         return sqrt_price_x96
@@ -43,7 +43,8 @@ def get_next_sqrt_price_from_amount0_rounding_up(
     product = amount * sqrt_price_x96
     if add:
         denominator = numerator + product
-        if denominator >> 256:  # the contract leaves the precise formula once it overflows 256 bits
+        # the contract abandons the precise formula once it overflows 256 bits
+        if denominator >> 256:
             return -(-numerator // (numerator // sqrt_price_x96 + amount))
         return -(-numerator * sqrt_price_x96 // denominator)
     if product >> 256 or numerator <= product:
@@ -55,7 +56,7 @@ def get_next_sqrt_price_from_amount0_rounding_up(
 def get_next_sqrt_price_from_amount1_rounding_down(
     sqrt_price_x96: int, liquidity: int, amount: int, add: bool
 ) -> int:
-    """Price after token1 is added or removed
+    """Return the price after token1 is added or removed
     (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown). Raises ContractRevert.
     """
     if add:

@@ -1,8 +1,8 @@
 """One step of a V3 swap within a range of constant liquidity: SwapMath (v3-core).
 
 The amounts are those of sqrt_price_math, inlined here because this is the innermost loop of every
-quote; a property test compares the two. Without liquidity a step costs nothing and reaches its
-target, which avoids a division by zero.
+quote; a property test compares the two. A step without liquidity is handled separately to avoid a
+division by zero: it costs nothing and reaches its target.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def compute_swap_step(
 ) -> tuple[int, int, int, int]:
     """Return (next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep;
     amount_remaining < 0 specifies an output. Amounts in base units; the fee is in the input token,
-    on top of amount in. Raises ContractRevert as the contract does.
+    on top of amount in. Raises ContractRevert like the contract.
     """
     current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
     if amount_remaining < 0:
         return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
-    # An amount short of the target in exact numbers is short of it after rounding too, since prices
-    # round away from the target: below, `reached` is never the target, and the rest of the input is
-    # fee.
+    # An amount that does not reach the target in exact arithmetic does not reach it after rounding
+    # either, since prices round away from the target. Below, `reached` is therefore never the
+    # target, and the rest of the input is fee.
     less_fee = amount_remaining * (PIPS - fee_pips) // PIPS
     if current >= target:
         amount_in = -((liquidity * (target - current) << 96) // current // target)
@@ -73,8 +73,8 @@ def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tupl
 def _step_exact_out(
     current: int, target: int, liquidity: int, wanted: int, fee_pips: int
 ) -> tuple[int, int, int, int]:
-    """The branch of computeSwapStep for amountRemaining < 0. A price that stops short is rounded
-    far enough to pay the whole output.
+    """Return the result of computeSwapStep for amountRemaining < 0. A price short of the target is
+    rounded far enough to pay the whole output.
     """
     if current >= target:
         amount_out = liquidity * (current - target) >> 96

@@ -1,9 +1,9 @@
 """Stops of a V3 swap: initialised ticks and borders of bitmap words, with prefix sums for
 bisection.
 
-A swap stops, and rounds, at initialised ticks and at borders of bitmap words, from any starting
-price. The sums therefore depend on the ticks and not on one price: every state of a pool between
-two changes of its positions shares them.
+From any starting price, a swap stops and rounds at initialised ticks and at borders of bitmap
+words. The sums therefore depend on the ticks only, not on the price: every state of a pool shares
+them until a position changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KEPT_TABLES = 256
 
 @dataclass(frozen=True, slots=True)
 class TickLiquidity:
-    """An initialised tick: liquidity added when price crosses it upwards."""
+    """An initialised tick: liquidity added when the price crosses it upwards."""
 
     index: int
     liquidity_net: int
@@ -57,8 +57,8 @@ _tables: dict[int, tuple[tuple[TickLiquidity, ...], TickTable]] = {}
 
 
 def tick_table(ticks: tuple[TickLiquidity, ...]) -> TickTable:
-    """Return the table of this exact tuple, built once: states before and after a swap share their
-    ticks. Raises ValueError if unsorted.
+    """Return the table of this tuple object, built once. States before and after a swap share their
+    ticks and so the table. Raises ValueError if unsorted.
     """
     known = _tables.get(id(ticks))
     if (
@@ -77,7 +77,7 @@ def next_initialized_tick_within_one_word(
 ) -> tuple[int, bool]:
     """Return the next tick at which the contract stops and whether it is initialised
     (TickBitmap.nextInitializedTickWithinOneWord). `at` is bisect_right(indices, tick): the number
-    of initialised ticks not above `tick`, which a walk keeps by counting.
+    of initialised ticks not above `tick`, which a caller that walks the ticks counts itself.
     """
     if lte:
         border = (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
@@ -94,8 +94,8 @@ UINT128_BITS = 128
 
 
 class End(Enum):
-    """Reason why a swap cannot go beyond a step: the price range ends, the ticks are unknown, or
-    the contract reverts.
+    """Reason why a swap cannot continue: the price range ends, the ticks are unknown, or the
+    contract reverts.
     """
 
     PRICES = 0
@@ -112,10 +112,11 @@ def next_step(
     liquidity: int,
     zero_for_one: bool,
 ) -> tuple[int, int, int, int, End | None]:
-    """Return (stop, sqrt price there, liquidity beyond it, `at` beyond it, reason of the end or
-    None). `at` counts the initialised ticks up to `tick`. If known ticks end, the price is that of
-    the last known tick, or the present price if already past it. If prices end, it is the last that
-    a swap can reach.
+    """Return (stop, sqrt price there, liquidity beyond it, `at` beyond it, end reason or None).
+
+    `at` counts the initialised ticks up to `tick`. If known ticks end, the price is that of the
+    last known tick, or the current price if that is already beyond. If the price range ends, it is
+    the last price that a swap can reach.
     """
     if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
         return tick, price_x96, liquidity, at, End.KNOWLEDGE
@@ -162,8 +163,8 @@ def next_step(
 
 
 _GROWTH = 8
-"""Divisor of a table's growth beyond the request: small swaps pay for their own stops, large ones
-for few copies.
+"""A table grows by at least this fraction (1 / _GROWTH) of its length. Small swaps compute few
+unneeded stops; large ones copy the table rarely.
 """
 _TABLE_KEPT_TABLES = 16
 """Tables per tuple of ticks: two directions, with a margin for pools that share it; all empty pools
@@ -177,8 +178,8 @@ class Sums(NamedTuple):
     """Sums from the first stop of a table to each later stop, in base units, and the state beyond
     that stop. `keys` are the ticks of the stops, negated for a falling price, so that they ascend.
     `costs` include fees. `rows` are (cost, out, fee, sqrt price, liquidity beyond the stop). While
-    `end` is None more stops can be added, and the last three fields are those of the last stop;
-    else they belong to the end of the range beyond it.
+    `end` is None more stops can be added, and the last three fields describe the last stop;
+    otherwise they describe the end of the range beyond it.
     """
 
     keys: tuple[int, ...]
@@ -192,8 +193,8 @@ class Sums(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Whole steps of a swap at once: base units in (with fee), out, and fee; number of steps; state
-    after them.
+    """Whole steps of a swap taken together: base units in (with fee), out, and fee; number of
+    steps; final state.
     """
 
     cost: int
@@ -208,16 +209,14 @@ class Skipped(NamedTuple):
 class StopTable:
     """Stops of a pool in one direction from a first stop.
 
-    `sums` are replaced, never changed, so threads may share them. A caller that found a place in
-    some sums must keep using those, since another thread may store shorter ones.
+    `sums` is replaced, never mutated, so threads may share it. An index into one version is not
+    valid in another, since another thread may store a shorter one.
     """
 
     __slots__ = ("_pool", "sums", "zero_for_one")
 
     def __init__(self, pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> None:
-        """Start at `stop`, an initialised tick or a word's border; `liquidity` is that beyond
-        it.
-        """
+        """Start at `stop`, an initialised tick or a word border, with `liquidity` beyond it."""
         self._pool, self.zero_for_one = pool, zero_for_one
         price = get_sqrt_ratio_at_tick(stop)
         self.sums = Sums(
@@ -241,8 +240,8 @@ class StopTable:
         return sums
 
     def find(self, stop: int, liquidity: int) -> tuple[Sums, int] | None:
-        """Return sums with a stop of this liquidity beyond it, and its place; None if it is before
-        the first stop or beyond the end.
+        """Return the sums and the index of a stop with this liquidity beyond it; None if it is
+        before the first stop or beyond the end.
         """
         key = -stop if self.zero_for_one else stop
         sums = self.sums
@@ -256,8 +255,8 @@ class StopTable:
         )
 
     def within(self, sums: Sums, at: int, limit_x96: int) -> int:
-        """Return the last place up to `at` whose price is not past the limit; the first must not
-        be.
+        """Return the last index up to `at` with a price not past the limit. The price at the first
+        index must not be past it.
         """
         rows = sums.rows
         if self.zero_for_one:
@@ -273,7 +272,7 @@ class StopTable:
         )
 
     def skip(self, sums: Sums, start: int, remaining: int, limit_x96: int) -> Skipped:
-        """Return the whole steps, all but the last, of a swap from `start` with this input (> 0) or
+        """Return all whole steps but the last of a swap from `start`, with this input (> 0) or
         output (< 0) remaining.
         """
         if remaining > 0:
@@ -284,8 +283,8 @@ class StopTable:
             goal = sums.outs[start] - remaining
             sums = self.reach(sums, out=goal)
             column = sums.outs
-        # The swap itself always runs the last step: it ends where everything is used up, even if it
-        # could go on at no cost.
+        # The swap itself always runs the last step, since it ends once the amount is used up, even
+        # if it could continue at no cost.
         at = self.within(sums, bisect_left(column, goal, start) - 1, limit_x96)
         cost, out, fee, _, _ = sums.rows[start]
         end_cost, end_out, end_fee, price, liquidity = sums.rows[at]
@@ -298,10 +297,11 @@ class StopTable:
 def stop_table(
     pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int
 ) -> tuple[StopTable, Sums, int]:
-    """Return a table whose sums hold this stop, with `liquidity` beyond it, and its place.
+    """Return a table with this stop and `liquidity` beyond it, the sums, and the index of the stop.
 
-    All states with these ticks share it. A table is rebuilt from this stop if it starts beyond it, or
-    has other liquidity here, which happens only if the ticks do not add up to the pool's liquidity.
+    All states with these ticks share the table. It is rebuilt from this stop if it starts beyond
+    it, or if its liquidity here differs, which happens only if the ticks do not add up to the
+    pool's liquidity.
     """
     tables = tick_table(pool.ticks).stops
     key = (zero_for_one, pool.fee_pips, pool.tick_spacing, pool.known_from_tick, pool.known_to_tick)
@@ -318,7 +318,7 @@ def stop_table(
 def _grown(
     pool: V3Pool, zero_for_one: bool, sums: Sums, past_cost: int, past_out: int, past_key: int
 ) -> Sums:
-    """Return the sums with more stops: past the request, by at least a few, or up to the end."""
+    """Return the sums extended past the request, by a minimum number of stops, or to the end."""
     ticks, fee_pips = tick_table(pool.ticks), pool.fee_pips
     keys, costs, outs, rows = list(sums.keys), list(sums.costs), list(sums.outs), list(sums.rows)
     key, (cost, out, fee, price, liquidity) = keys[-1], rows[-1]

@@ -18,9 +18,7 @@ Q96 = 1 << 96
 
 
 def _powers() -> tuple[int, ...]:
-    """1.0001^-(2^(i-1)) for i = 0…19 in Q128, rounded to nearest: the factors that TickMath
-    multiplies.
-    """
+    """Return 1.0001^-(2^(i-1)) for i = 0…19 in Q128, rounded to nearest: the factors of TickMath."""
     bits = 512
     root = isqrt((10_000 << 2 * bits) // 10_001)
     powers = []
@@ -43,7 +41,7 @@ def price_limit(zero_for_one: bool) -> int:
 
 @lru_cache(maxsize=1 << 16)
 def get_sqrt_ratio_at_tick(tick: int) -> int:
-    """sqrt(1.0001^tick) in Q96, rounded up (TickMath.getSqrtRatioAtTick). Raises
+    """Return sqrt(1.0001^tick) in Q96, rounded up (TickMath.getSqrtRatioAtTick). Raises
     ContractRevert("T") beyond MIN_TICK and MAX_TICK.
     """
     if not MIN_TICK <= tick <= MAX_TICK:
@@ -62,8 +60,8 @@ def get_sqrt_ratio_at_tick(tick: int) -> int:
 
 
 def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:
-    """Greatest tick whose ratio is not above the price (TickMath.getTickAtSqrtRatio). Raises
-    ContractRevert("R") outside the range.
+    """Return the greatest tick whose ratio is not above the price (TickMath.getTickAtSqrtRatio).
+    Raises ContractRevert("R") outside the range.
     """
     if not MIN_SQRT_RATIO <= sqrt_price_x96 < MAX_SQRT_RATIO:
         raise ContractRevert("TickMath.getTickAtSqrtRatio", "R")
@@ -76,8 +74,8 @@ def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:
         log2 = log2 << 1 | digit
         mantissa >>= digit
     # Truncation leaves the logarithm at most 2^-14 of an octave, or 0.85 ticks, too low, never too
-    # high; the ratios of ticks
-    # are themselves rounded up, so one tick lower is at or below the price for certain.
+    # high. The ratios of ticks are rounded up, so one tick lower is certainly at or below the
+    # price.
     tick = max(MIN_TICK, (log2 * _TICKS_PER_OCTAVE_Q64 >> 64 + _LOG_BITS) - 1)
     while get_sqrt_ratio_at_tick(tick + 1) <= sqrt_price_x96:
         tick += 1
