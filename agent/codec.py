@@ -95,7 +95,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     History: ("reduced_24h", "topped_up_24h", "emergency_gas_24h_wei", "signals", "hedges"),
     PlanCost: ("funding",),
     FuturesPlan: ("hedges",),
-    FuturesGrant: ("hedges",),
+    FuturesGrant: ("hedges", "hedges_before"),
     PerpMarket: ("min_notional_raw",),
     MarginAccount: ("is_on_chain",),
     AllocatorConfig: ("signal",),

@@ -219,13 +219,14 @@ class Hedge:
 class FuturesGrant:
     """The one transaction that may be signed, with the account of the snapshot that it was judged
     on. `is_emergency` allows a reduction the wider bound of emergencies. `hedges` are those after
-    this transaction.
+    this transaction if it is filled whole, `hedges_before` those that are open before it.
     """
 
     action: FuturesAction
     account: MarginAccount
     is_emergency: bool = False
     hedges: tuple[Hedge, ...] = ()
+    hedges_before: tuple[Hedge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,6 +227,8 @@ def _no_short_reason(
     """Return why an asset is not hedged in a market now, whatever the size; empty if it may be."""
     if any(one.token == drift.token for one in policy.hedges):
         return "it has a hedge already"
+    if not dict(step.unhedged_bps).get(drift.token, drift.target_bps):
+        return "its target is 0 %"
     if closed_lately(step, drift.token):
         return "its last hedge was closed within one horizon"
     return (
@@ -317,7 +319,13 @@ def _opening(
         raise ValueError("a hedge needs a market and an account")
     if short.deposit_raw:
         deposit = MarginDeposit(short.deposit_raw)
-        futures = FuturesPlan((), HEDGE_MARGIN, _text(step, comparison), (deposit,))
+        futures = FuturesPlan(
+            (),
+            HEDGE_MARGIN,
+            _text(step, comparison),
+            (deposit,),
+            hedges=step.history.hedges,
+        )
         decision = AdjustFutures(
             f"futures: margin is deposited for a hedge; {reason}", False, by_owner
         )

@@ -11,7 +11,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import AdjustFutures, AssetDrift, StepInput
-from agent.model.futures import FuturesPolicy, Hedge, MarginAccount
+from agent.model.futures import FuturesGrant, FuturesPolicy, Hedge, MarginAccount, PerpOrder
+from agent.policy import quarantine
 from agent.policy.drift import band, compute_drifts, investable_total
 from agent.policy.futures.decide import futures_fault, quote_per_numeraire
 from agent.policy.futures.funding import DAY_S, expected_funding
@@ -62,14 +63,16 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     """Return the step with these hedges: the hedged value is added to its asset's target, and the other
     targets shrink in proportion. The collateral's weight still includes the margin.
 
-    The targets are unchanged while a price is missing; nothing is rebalanced then.
+    The targets are unchanged while a price or a balance is missing; nothing is rebalanced then. An
+    asset in quarantine keeps its target of zero.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or not hedges:
         return step
     step = replace(step, futures=replace(policy, hedges=hedges))
     prices = reference_prices(step).by_token
-    if any(asset.token.address not in prices for asset in step.portfolio.assets):
+    read = {holding.token for holding in step.snapshot.holdings}
+    if any(asset.token.address not in prices.keys() & read for asset in step.portfolio.assets):
         return step
     total = investable_total(drifts := compute_drifts(step, prices))
     if total <= 0:
@@ -77,8 +80,9 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     own = dict(step.unhedged_bps) or {one.token: one.target_bps for one in drifts}
     limits = {one.token: BPS if one.max_bps is None else one.max_bps for one in drifts}
     raised, notes = dict[str, int](), []
+    untradable = {screened.token for screened in step.quarantine}
     for one in hedges:
-        if one.token not in own:
+        if one.token not in own or one.token in untradable:
             continue
         value = hedged_value(step, one)
         wanted = own[one.token] + floor_int(value / total * BPS)
@@ -104,9 +108,10 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
 def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -> str:
     """Return why an open hedge is closed; empty while it stays open.
 
-    A hedge is closed if its asset is back in its band and its excess over target is at most half the
-    hedged value; if funding, pending and expected until the horizon, costs more than the sale would
-    have; or if its horizon has passed.
+    A hedge is closed if its asset is in quarantine, without a target or not in the portfolio; if it
+    is back in its band and its excess over target is at most half the hedged value; if funding,
+    pending and expected until the horizon, costs more than the sale would have; or if its horizon
+    has passed.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None:
@@ -116,14 +121,19 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     now_s = step.snapshot.head.timestamp_s
     if now_s - hedge.at_s >= policy.hedge.horizon_s:
         return f"its horizon of {policy.hedge.horizon_s / DAY_S:g} days has passed"
-    value = hedged_value(step, hedge)
+    if why := quarantine.format_quarantine(step, (hedge.token,)):
+        return why
     drift = next((one for one in drifts if one.token == hedge.token), None)
-    own_bps = dict(step.unhedged_bps).get(hedge.token)
-    if drift is not None and own_bps is not None:
-        _, high_bps = band(step.policy.trigger, own_bps, drift.own_band, drift.max_bps)
-        excess = drift.value - investable_total(drifts) * own_bps / BPS
-        if drift.share * BPS <= high_bps and 2 * excess <= value:
-            return f"{drift.symbol} is back in its band"
+    if drift is None:
+        return "its asset is not in the portfolio"
+    own_bps = dict(step.unhedged_bps).get(hedge.token, drift.target_bps)
+    if not own_bps:
+        return f"{drift.symbol} has no target"
+    value = hedged_value(step, hedge)
+    _, high_bps = band(step.policy.trigger, own_bps, drift.own_band, drift.max_bps)
+    excess = drift.value - investable_total(drifts) * own_bps / BPS
+    if drift.share * BPS <= high_bps and 2 * excess <= value:
+        return f"{drift.symbol} is back in its band"
     market = account.market(hedge.market)
     left_s = hedge.at_s + policy.hedge.horizon_s - now_s
     funding = max(Fraction(0), expected_funding(market, -value, left_s))
@@ -152,15 +162,19 @@ def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures |
         return None
     for hedge in step.futures.hedges:
         if why := unwind_reason(step, drifts, hedge):
-            label = _label(step, hedge.token)
+            label = _label(step, hedge)
             reason = f"futures: the hedge of {label} is closed: {why}"
             return AdjustFutures(reason, is_reducing=True, closes=hedge.market)
     return None
 
 
-def _label(step: StepInput, token: str) -> str:
-    known = [one.token.label for one in step.portfolio.assets if one.token.address == token]
-    return known[0] if known else token
+def _label(step: StepInput, hedge: Hedge) -> str:
+    """Return the name of a hedge's asset; that of its market once the asset is not known any more."""
+    known = [asset.token for asset in step.portfolio.assets] + [*step.portfolio.hubs]
+    labels = [token.label for token in known if token.address == hedge.token]
+    if not labels and step.snapshot.futures is not None:
+        labels = [step.snapshot.futures.market(hedge.market).symbol]
+    return labels[0] if labels else hedge.token
 
 
 def hedges_after(
@@ -186,6 +200,26 @@ def hedges_after(
     ]
     named = {one.token for one in after}
     return (*(one for one in closed if one.token not in named), *after)
+
+
+def filled_hedges(granted: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
+    """Return the hedges after an order of which `filled_raw` was filled: it may be less than ordered
+    at a venue that cancels the rest. What was filled opens or closes the hedge of its market first.
+    """
+    order = granted.action
+    if not isinstance(order, PerpOrder) or filled_raw == order.size_raw:
+        return granted.hedges
+    before = {one.token: one for one in granted.hedges_before if one.market == order.market}
+    found = []
+    for after in granted.hedges:
+        was = before.get(after.token)
+        was_raw = 0 if was is None else was.size_raw
+        change_raw = after.size_raw - was_raw
+        if after.market != order.market or abs(change_raw) <= abs(filled_raw):
+            found.append(after)
+        elif left_raw := was_raw + (filled_raw if change_raw * filled_raw > 0 else 0):
+            found.append(replace(was or after, size_raw=left_raw))
+    return tuple(found)
 
 
 def _reduced(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:

@@ -174,11 +174,10 @@ TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (
     combine_strategy_targets,
     apply_futures_targets,
     apply_orders,
-    apply_hedges,
     apply_measured_risk,
 )
-"""Adjustments of the targets, in order: allocator, strategies, orders, hedges; and the measured risk of a
-zone. Each reads `step.history` and returns the step with its targets, and the reason in `wishes`.
+"""Adjustments of the targets, in order: allocator, strategies, orders; and the measured risk of a zone.
+Each reads `step.history` and returns the step with its targets, and the reason in `wishes`.
 """
 
 
@@ -205,6 +204,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         apply_effective_targets,
         quarantine.quarantine_silent_assets,  # after targets: weight never moves to a token that must not be traded
         partial(quarantine.quarantine_tokens, found=memory.untradable),
+        apply_hedges,  # last: what is hedged is a share of the assets that are left
     )
 
 

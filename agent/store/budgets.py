@@ -29,6 +29,7 @@ from agent.model import (
 )
 from agent.model.futures import Hedge, MarginDeposit, PerpOrder
 from agent.policy import failures
+from agent.policy.hedges import filled_hedges
 from agent.ports import Grant
 from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums, positions
@@ -435,7 +436,7 @@ def _plan(db: Connection, intent_id: str) -> Plan | None:
 
 
 def _hedges(db: Connection) -> tuple[Hedge, ...]:
-    """Return the hedges after the newest successful futures action, from its grant."""
+    """Return the hedges after the newest successful futures action, from its grant and its fills."""
     newest = [
         row
         for kind in FUTURES_KINDS
@@ -445,7 +446,11 @@ def _hedges(db: Connection) -> tuple[Hedge, ...]:
         return ()
     row = max(newest, key=lambda found: int(found.seq))
     granted = decode_json(Grant, decompress_text(row.grant_z)).futures
-    return () if granted is None else granted.hedges
+    if granted is None or not isinstance(granted.action, PerpOrder) or row.receipt_json is None:
+        return () if granted is None else granted.hedges
+    order, fills = granted.action, decode_json(Receipt, row.receipt_json).fills
+    filled = [fill.size_raw for fill in fills if fill.market == order.market]
+    return filled_hedges(granted, sum(filled) if filled else order.size_raw)
 
 
 def unbook_intent(db: Connection, intent: Intent) -> None:
@@ -634,10 +639,10 @@ def _plans() -> Select[bytes, bytes | None]:
 
 
 @cache
-def _newest_order() -> Select[int, bytes]:
-    """Select the newest successful intent of a budget kind: its number and its grant."""
+def _newest_order() -> Select[int, bytes, str | None]:
+    """Select the newest successful intent of a budget kind: its number, grant and receipt."""
     return (
-        select(IntentRow.seq, IntentRow.grant_z)
+        select(IntentRow.seq, IntentRow.grant_z, IntentRow.receipt_json)
         .join(BudgetRow, BudgetRow.intent_id == IntentRow.id)
         .where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
         .order_by(BudgetRow.chain_s.desc(), IntentRow.seq.desc())

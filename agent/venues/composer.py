@@ -440,8 +440,13 @@ class RouterComposer:
         if plan.futures is None or action is None or account is None or self._perps is None:
             raise Refused("no futures venue is configured", remedy="see [futures]")
         drafted = self._perps.draft(account, action, head.timestamp_s)
-        hedges = plan.futures.hedges or step.history.hedges
-        granted = FuturesGrant(action, account, plan.futures.is_emergency, hedges)
+        granted = FuturesGrant(
+            action,
+            account,
+            plan.futures.is_emergency,
+            plan.futures.hedges,
+            () if step.futures is None else step.futures.hedges,
+        )
         if drafted.nonce is not None:
             return self._venue_order(step, granted, drafted, drafted.nonce, head)
         draft = _TxDraft(

@@ -14,7 +14,8 @@ from agent.errors import Refused
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
 from agent.model import AdjustFutures, ExitFailures, Hold, IntentKind, IntentState, LimitOrder, Plan, Rebalance, StepInput, TopUp, Verdict
-from agent.model.futures import FuturesGrant, Hedge
+from agent.model.futures import FuturesGrant, Hedge, PerpOrder, PerpOrderKind
+from agent.model.transactions import PerpFill
 from agent.planning.proposals import rebalance, waiting_orders
 from agent.policy import failures
 from agent.policy.decide import decide
@@ -24,7 +25,7 @@ from agent.signing.rules import require_signable
 from tests.support.builders import GWEI, NOW_S, token, v3_pool, with_snapshot
 from tests.support.plans import evidence
 from tests.support.signing import ESCAPE, FUTURES_RULES, futures_grant, order_tx
-from tests.support.transactions import START_S, bench, patient, tx
+from tests.support.transactions import START_S, bench, patient, receipt, tx
 from tests.unit.test_exits_of_a_step import stops
 from tests.unit.test_futures_step import OVER, POLICY, book, step_of
 from tests.unit.test_margin_account import E18
@@ -230,3 +231,21 @@ def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None
     history = made.store.budgets.history(START_S)
     assert (history.emergency_gas_24h_wei, history.gas_24h_wei) == (14, 14)
     assert history.hedges == (hedge,)
+
+
+def test_the_record_of_a_hedge_follows_what_was_filled(tmp_path: Path) -> None:
+    """A venue beside the chain cancels the rest of an order; the rest of the hedge stays open."""
+    made = bench(tmp_path)
+    order = PerpOrder("ETH", 5, PerpOrderKind.MARKET, 10**10, True)
+    hedge = Hedge("ETH", token("WETH").address, -5, NOW_S, Fraction(1))
+    closing = futures_grant(order, hedges=(replace(hedge, size_raw=0, at_s=NOW_S + 9),), hedges_before=(hedge,))
+    made.store.steps.begin("close", made.clock.now_s(), "{}")
+    grant = replace(closing, max_gas_wei=10**20, deadline_s=START_S + 90)
+    intent = made.store.journal.intend("close", IntentKind.FUTURES, tx(0), grant, "close", START_S, None)
+    made.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x1")
+    made.store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    fill = PerpFill("0x2", "0x3", "ETH", 2, -4_000, 2)
+    found = replace(receipt("0x1", 0, "0x00", 1), fills=(fill,))
+    intent = made.store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    made.store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S)
+    assert made.store.budgets.history(START_S).hedges == (replace(hedge, size_raw=-3),)

@@ -13,15 +13,42 @@ from hypothesis import strategies as st
 from agent import codec, guards
 from agent.errors import Refused
 from agent.margin import account as margin
-from agent.model import AdjustFutures, CloseHedge, Hold, LotMethod, OpenHedge, OpenLot, Plan, Rebalance, StepInput, TaxState
-from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, Hedge, HedgeComparison, HedgePolicy, MarginAccount
+from agent.model import (
+    AdjustFutures,
+    CloseHedge,
+    Halt,
+    Hold,
+    LotMethod,
+    OpenHedge,
+    OpenLot,
+    Plan,
+    Rebalance,
+    ScreenedToken,
+    StepInput,
+    TaxState,
+    TokenFinding,
+)
+from agent.model.futures import (
+    FuturesGrant,
+    FuturesPlan,
+    FuturesPolicy,
+    FuturesTarget,
+    Hedge,
+    HedgeComparison,
+    HedgePolicy,
+    MarginAccount,
+    PerpOrder,
+    PerpOrderKind,
+    Position,
+)
 from agent.planning.futures_requests import hedge_by_owner
 from agent.planning.hedge import open_by_owner
 from agent.planning.proposals import rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.futures.hedge import choose, compare_text, margin_share, short_costs
 from agent.policy.futures.targets import notional_drifts
-from agent.policy.hedges import apply_hedges, hedge_need, held_hedges
+from agent.policy.hedges import apply_hedges, filled_hedges, hedge_need, held_hedges
+from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import LIMITS, book
@@ -176,6 +203,8 @@ def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
     plan, futures = ordered(step)
     (deposit,) = futures.account_actions
     assert (futures.orders, futures.trigger) == ((), "hedge_margin")
+    other = Hedge("BTC", USDC, 0, NOW_S, Fraction(1))
+    assert ordered(overweight(margined(100), policy=policy, usdc=39_900, hedges=(other,)))[1].hedges == (other,), "a deposit ends none"
     assert float(Fraction(deposit.raw, E6)) == pytest.approx(3_500, rel=1e-2)  # type: ignore[union-attr]
     assert plan.decision.reason.startswith("futures: margin is deposited for a hedge; WETH: ")
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
@@ -223,6 +252,83 @@ def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
 
 
+THIRDS = {"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000}
+
+
+def hedging(account: MarginAccount, targets: dict[str, int], *hedges: Hedge, weth: int = 30_000) -> StepInput:
+    """WETH beside 35,000 of WBTC and 25,000 of USDC, with a margin account."""
+    values = {symbol: value for symbol, value in (("WETH", weth), ("WBTC", 35_000), ("USDC", 25_000)) if symbol in targets}
+    step = with_snapshot(step_input(targets, values, depth=100_000_000), futures=account)
+    return replace(step, futures=HEDGING, history=replace(step.history, hedges=hedges))
+
+
+def quarantined(finding: TokenFinding, *, is_read: bool) -> StepInput:
+    """An open hedge of an asset in quarantine, whose balance is known or not."""
+    step = hedging(SHORT, THIRDS, OPEN)
+    holdings = tuple(one for one in step.snapshot.holdings if is_read or one.token != WETH)
+    step = with_snapshot(step, holdings=holdings)
+    return apply_hedges(quarantine_tokens(step, [ScreenedToken(WETH, finding)]))
+
+
+REMOVED = apply_hedges(hedging(margined(10_000, -5 * E18, asset=""), {"WBTC": 5_000, "USDC": 5_000}, OPEN))
+UNTARGETED = {"WETH": 0, "WBTC": 5_000, "USDC": 5_000}
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (REMOVED, "the hedge of ETH is closed: its asset is not in the portfolio"),
+        (quarantined(TokenFinding.CODE_CHANGED, is_read=True), "WETH is in quarantine"),
+        (quarantined(TokenFinding.UNREADABLE, is_read=False), "WETH is in quarantine"),
+        (apply_hedges(hedging(SHORT, UNTARGETED, OPEN)), "WETH has no target"),
+    ],
+)
+def test_a_hedge_whose_asset_leaves_the_portfolio_is_closed_at_the_next_step(step: StepInput, why: str) -> None:
+    plan, futures = ordered(step)
+    assert isinstance(plan.decision, AdjustFutures) and why in plan.decision.reason, plan.decision.reason
+    assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
+    assert [one.size_raw for one in futures.hedges] == [0]
+    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+
+
+def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
+    step = hedging(margined(10_000), UNTARGETED)
+    lots = (OpenLot(WETH, 100 * E18, Fraction(0), NOW_S - 100 * DAY_S),)
+    tax = TaxState(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
+    step = replace(step, history=replace(step.history, tax=tax))
+    plan = rebalance(apply_hedges(step)).plan
+    assert plan is not None and plan.futures is None and plan.legs
+    assert "its target is 0 %" in plan.comparisons[0].reason
+
+
+def test_a_hedge_keeps_its_asset_s_target_beside_an_asset_in_quarantine() -> None:
+    """35,000 of WBTC and 30,000 of WETH, of which 10,000 are hedged; USDC counts with its margin."""
+    step = hedging(SHORT, THIRDS | {"WETH": 4_000, "WBTC": 2_000}, OPEN)
+    left = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
+    targets = {one.token.symbol: one.target_bps for one in left.portfolio.assets}
+    assert targets == {"WETH": 5_000 + 10_000 * 10_000 // 65_000, "WBTC": 0, "USDC": 5_000 - 10_000 * 10_000 // 65_000}
+
+
+def test_an_unread_balance_beside_a_hedge_leaves_the_targets() -> None:
+    step = hedging(SHORT, THIRDS, OPEN)
+    unread = with_snapshot(step, holdings=step.snapshot.holdings[1:])
+    assert apply_hedges(unread).portfolio == step.portfolio
+    assert isinstance(rebalance(apply_hedges(unread)).decided.decision, Halt)
+
+
+def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> None:
+    """Targets that cannot make room for the hedged values stay as they are."""
+    other = Hedge("USD", USDC, -1_000 * 10**6, NOW_S, Fraction(10**12))
+    market = replace(margined(1).markets[0], market="USD", symbol="USD", asset=USDC, size_decimals=6, lot_raw=1)
+    market = replace(market, mark=Fraction(10**12), index=Fraction(10**12))
+    account = replace(SHORT, markets=(*SHORT.markets, market))
+    account = replace(account, positions=(*SHORT.positions, Position("USD", -1_000 * 10**6, 1_000 * E18)))
+    step = overweight(account, hedges=(OPEN, other), weth=40_000, usdc=30_000)
+    assert step.unhedged_bps == ()
+    plan, _ = ordered(step)
+    assert "WETH is back in its band" in plan.decision.reason
+
+
 def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
     """Buying it back enlarges the long, so that every limit is judged but plan_cost, which counted at its opening."""
     policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000)
@@ -255,6 +361,25 @@ def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> Non
     for age_s, hedged in ((30 * DAY_S - 1, False), (30 * DAY_S, True)):
         plan = rebalance(overweight(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
         assert plan is not None and (plan.futures is not None) is hedged
+
+
+@pytest.mark.parametrize(
+    ("ordered_raw", "before", "after", "filled_raw", "left"),
+    [
+        (-5, (), OPEN, -3, (replace(OPEN, size_raw=-3),)),
+        (-5, (), OPEN, -5, (OPEN,)),
+        (5, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 2, (replace(OPEN, size_raw=-3),)),
+        (5, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 5, (replace(OPEN, size_raw=0, at_s=NOW_S + 9),)),
+        (7, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 6, (replace(OPEN, size_raw=0, at_s=NOW_S + 9),)),
+        (2, (OPEN,), OPEN, 1, (OPEN,)),
+    ],
+)
+def test_a_partial_fill_opens_or_closes_a_part_of_a_hedge(
+    ordered_raw: int, before: tuple[Hedge, ...], after: Hedge, filled_raw: int, left: tuple[Hedge, ...]
+) -> None:
+    order = PerpOrder("ETH", ordered_raw * E18, PerpOrderKind.MARKET, 1, ordered_raw > 0)
+    sized = [replace(one, size_raw=one.size_raw if abs(one.size_raw) > 9 else one.size_raw * E18) for one in left]
+    assert filled_hedges(FuturesGrant(order, SHORT, hedges=(after,), hedges_before=before), filled_raw * E18) == tuple(sized)
 
 
 def test_a_liquidated_short_is_no_hedge_any_more() -> None:
