@@ -21,6 +21,7 @@ from agent.config.fields import parse_address, parse_duration_s
 from agent.config.limits import accepted_limits
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
+from agent.execution import evaluation
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
 from agent.execution.settlement import native_delta
 from agent.execution.step_context import (
@@ -301,7 +302,7 @@ class Agent:
 
     def plan(self) -> StepOutcome:
         """Plan a rebalance now and run every guard; writes nothing."""
-        return engine.evaluate(self.context.attended.readers, proposals.rebalance)
+        return evaluation.evaluate(self.context.attended.readers, proposals.rebalance)
 
     def rebalance(
         self,

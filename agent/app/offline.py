@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agent import codec, engine
+from agent import codec
 from agent.errors import (
     EXIT_DIFFERS,
     EXIT_OK,
@@ -21,6 +21,7 @@ from agent.errors import (
     TrimtabError,
     printable_text,
 )
+from agent.execution import evaluation
 from agent.execution.step_context import StepOutcome
 from agent.model import (
     AdjustFutures,
@@ -60,7 +61,7 @@ def plan_from(step_input: StepInput) -> StepOutcome:
     """Plan a parsed input, without the guards that need live evidence. Raises ConfigError."""
     require_possible(step_input)
     try:
-        return engine.evaluate_input(step_input, proposals.rebalance, None)
+        return evaluation.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # The file is well-formed, but its parts contradict each other.
         raise ConfigError(
@@ -215,7 +216,9 @@ def _compared(step: RecordedStep) -> Document:
     if (propose := _proposer(step)) is None:
         return {"result": BY_HAND, "differs": [], "more": 0}
     try:
-        differs = list(_differences(step, engine.evaluate_input_once(step.input, propose, None)))
+        differs = list(
+            _differences(step, evaluation.evaluate_input_once(step.input, propose, None))
+        )
     except Exception as error:  # an error in place of a decision is a difference too
         differs = [
             _difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")

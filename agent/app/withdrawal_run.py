@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from agent import engine
 from agent.errors import ErrorCode, Refused
+from agent.execution import evaluation
 from agent.execution.approvals import current_step_input, pay
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.guards import table
@@ -104,7 +105,7 @@ class WithdrawalRun:
         step = self._claimed(step)
         short = self._short(step)
         if sale is None and short is not None:
-            sale = engine.evaluate(self._withdrawal_readers(), requests.raise_money(short))
+            sale = evaluation.evaluate(self._withdrawal_readers(), requests.raise_money(short))
         verdicts = () if state else self._verdicts(step)
         report = WithdrawalReport(
             step,

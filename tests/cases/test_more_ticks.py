@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from agent import engine
 from agent.amm.pools import KnownTicksExceeded
 from agent.amm.v3.pool import V3Pool
 from agent.app.paper import open_paper
 from agent.artifacts import npm_artifact
 from agent.chain.rpc import HttpTransport, RpcFault
 from agent.errors import Refused
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import LimitOrder
@@ -148,10 +148,10 @@ def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path
         step, found = agent.quote("LINK", "USDC", "20000")
         price = Fraction(found.amount_out_raw, 20_000 * LINK)
         order = LimitOrder("test", link, usdc, 20_000 * LINK, price, chain.clock.now_s() + 3_600, chain.clock.now_s())
-        outcome = engine.evaluate(agent.context.readers, proposals.single_order(order))
+        outcome = evaluation.evaluate(agent.context.readers, proposals.single_order(order))
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert outcome.step_input.snapshot.requests == step.snapshot.requests
-        waits = engine.evaluate(agent.context.readers, proposals.single_order(replace(order, price=price * 2)))
+        waits = evaluation.evaluate(agent.context.readers, proposals.single_order(replace(order, price=price * 2)))
         assert waits.kind is OutcomeKind.HOLD and "its price" in waits.reason
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agent import codec, engine
+from agent import codec
 from agent.app.agent import Agent
 from agent.app.records import step_history
 from agent.config.load import LoadedConfig
 from agent.errors import Retryable
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
@@ -120,7 +121,7 @@ def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain
         assert decided.decision == plan.decision
         again_planned = planner.plan(step_input, plan.decision)
         assert replace(again_planned, verdicts=plan.verdicts) == plan
-        judged = engine.evaluate_input(step_input, proposals.rebalance, None)
+        judged = evaluation.evaluate_input(step_input, proposals.rebalance, None)
         assert judged.plan == again_planned
         plans.append(plan)
     assert plans[0] == sent

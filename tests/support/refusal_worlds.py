@@ -11,6 +11,7 @@ from agent import codec, engine
 from agent.errors import UnsendableTransaction
 from agent.execution import approvals as approving
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.execution.step_run import StepRun
 from agent.model import (
     AgentCycle,
     Head,
@@ -138,7 +139,7 @@ class World:
         return self.store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S, receipt=done)
 
     def rounds(self) -> StepOutcome:
-        return engine._run_until_done(engine.StepRun(self.readers(), AgentCycle(), self.store), self.actors())
+        return engine._run_until_done(StepRun(self.readers(), AgentCycle(), self.store), self.actors())
 
     def tidy(self, kind: OutcomeKind, reason: str) -> StepOutcome:
         """What a step of that end still takes back."""

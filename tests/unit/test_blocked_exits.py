@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from agent import codec, engine, guards
+from agent import codec, guards
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.app.positions.orders import orders_document, standing_orders
-from agent.execution import exits
+from agent.execution import evaluation, exits
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.model import (
@@ -82,7 +82,7 @@ def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tupl
 
 
 def judged(step: StepInput) -> StepOutcome:
-    return engine.evaluate_input(step, proposals.rebalance, Sees(), "abc")
+    return evaluation.evaluate_input(step, proposals.rebalance, Sees(), "abc")
 
 
 def moved(plan: Plan | None) -> set[str]:
@@ -196,7 +196,7 @@ def test_the_pool_of_another_asset_does_not_hold_an_exit_up() -> None:
 
 
 def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
-    refused = engine.evaluate_input_once(fired("LINK", pools=(*MARKET, OFF)), proposals.rebalance, Sees(), "abc")
+    refused = evaluation.evaluate_input_once(fired("LINK", pools=(*MARKET, OFF)), proposals.rebalance, Sees(), "abc")
     blocked = exits.own_refusal(refused)
     assert refused.kind is OutcomeKind.REFUSED and blocked is not None and blocked.token == LINK.address
     assert exits.own_refusal(replace(refused, step_input=exclude_blocked_exits(refused.step_input, [blocked]))) is None
@@ -210,7 +210,7 @@ def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:
             """Evidence with the kill switch on."""
             return evidence(step, plan, paused=True, pause_reason="by hand")
 
-    found = engine.evaluate_input(fired("WBTC"), proposals.rebalance, Paused(), "abc")
+    found = evaluation.evaluate_input(fired("WBTC"), proposals.rebalance, Paused(), "abc")
     assert found.kind is OutcomeKind.REFUSED and found.decided.stuck == ()
 
 
@@ -354,16 +354,16 @@ def test_a_stale_feed_of_another_asset_refuses_no_exit() -> None:
 
 def test_the_end_of_a_bot_sells_what_a_conflict_of_other_prices_does_not_concern() -> None:
     step, sold = two_sources(pools=(SOUND, APART)), []
-    while (outcome := engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")).plan is not None:
+    while (outcome := evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")).plan is not None:
         if outcome.kind is not OutcomeKind.PLANNED:
             break
         sold.append(outcome.decided.exit_token)
         step = exclude_blocked_exits(outcome.step_input, [BlockedExit(sold[-1], "sold", "")])
     assert sold == [WETH.address, WBTC.address]
     assert any(one.token == LINK.address and ORACLE in one.why for one in outcome.decided.stuck)
-    removed = engine.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(WBTC.address), Sees(), "abc")
+    removed = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(WBTC.address), Sees(), "abc")
     assert removed.kind is OutcomeKind.PLANNED and moved(removed.plan) == {WBTC.address, USDC.address}
-    held = engine.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(LINK.address), Sees(), "abc")
+    held = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(LINK.address), Sees(), "abc")
     assert held.kind is OutcomeKind.HALT
 
 
@@ -398,7 +398,7 @@ def test_an_exit_is_sold_while_another_asset_has_no_price() -> None:
         assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
         assert mentions(found.reason, "nothing else is traded", "LINK", "no reference price")
         again = codec.loads(StepInput, codec.dumps(found.step_input))
-        assert engine.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+        assert evaluation.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
 
 
 def test_an_asset_without_a_price_counts_as_nothing_where_losses_are_compared() -> None:
@@ -433,7 +433,7 @@ def test_a_missing_price_still_halts_every_rebalance() -> None:
 
 def test_the_end_of_a_bot_sells_everything_that_has_a_price() -> None:
     step, sold = unpriced(), []
-    while (outcome := engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")).kind is OutcomeKind.PLANNED:
+    while (outcome := evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")).kind is OutcomeKind.PLANNED:
         sold.append(outcome.decided.exit_token)
         held = tuple(replace(one, raw=0) if one.token in sold else one for one in step.snapshot.holdings)
         step = replace(step, snapshot=replace(step.snapshot, holdings=held))
@@ -454,7 +454,7 @@ def test_an_order_that_contradicts_its_price_halts_no_exit() -> None:
         assert mentions(found.reason, "nothing else is traded", "contradicts the price", symbol)
         gone = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
         assert judged(replace(step, snapshot=replace(step.snapshot, holdings=gone))).kind is OutcomeKind.HALT, "purchases wait"
-        sold = engine.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
+        sold = evaluation.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
         assert sold.kind is OutcomeKind.PLANNED and moved(sold.plan) == {WBTC.address, USDC.address}
 
 
@@ -473,10 +473,10 @@ def test_an_exit_is_sold_while_the_balance_of_another_asset_is_unknown(answers: 
     assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {LINK.address, USDC.address}, "nor sold through it"
     assert mentions(found.reason, "nothing else is traded", "balance of WBTC")
     again = codec.loads(StepInput, codec.dumps(found.step_input))
-    assert engine.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+    assert evaluation.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
     assert judged(hidden(fired(values=HEAVY, pools=pools), *more)).kind is OutcomeKind.HALT, "purchases wait"
     assert judged(hidden(fired("WBTC", pools=pools), *more)).kind is OutcomeKind.HALT
-    ended = engine.evaluate_input(hidden(fired(pools=pools), *more), requests.sell_everything, Sees(), "abc")
+    ended = evaluation.evaluate_input(hidden(fired(pools=pools), *more), requests.sell_everything, Sees(), "abc")
     assert ended.kind is OutcomeKind.PLANNED and ended.decided.exit_token == WETH.address
     numeraire = fired("LINK", pools=pools)
     held = tuple(one for one in numeraire.snapshot.holdings if one.token != USDC.address)

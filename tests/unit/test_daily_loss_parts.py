@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agent import engine
 from agent.errors import Refused
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.model import ExecutionProgress, Hold, Plan, PurchaseKind, Rebalance, StepInput
@@ -58,7 +58,7 @@ def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percen
     step = with_limits(step, first_purchase_s=600, daily_loss_bps=limit_bps, plan_cost_bps=200)
     lost = Fraction(dollars * 10 * limit_bps * lost_percent * MILLION, BPS * 100)
     step = replace(step, history=replace(step.history, last_rebalance_s=None, loss_24h=lost))
-    outcome = engine.evaluate_input(step, proposals.rebalance, Seen())
+    outcome = evaluation.evaluate_input(step, proposals.rebalance, Seen())
     assume(outcome.plan is not None and outcome.kind is OutcomeKind.PLANNED)
     assert outcome.plan is not None and worst(step, outcome.plan) <= room(step, outcome.plan)
     bought = {leg.token_out: leg.amount_in_raw for leg in outcome.plan.legs}
@@ -72,7 +72,7 @@ def halves_of(loss: Fraction = Fraction(0), **limits: object) -> StepInput:
 
 
 def look(step: StepInput) -> StepOutcome:
-    return engine.evaluate_input(step, proposals.rebalance, Seen())
+    return evaluation.evaluate_input(step, proposals.rebalance, Seen())
 
 
 def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import codec, engine, guards
+from agent import codec, guards
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExitFailures, Goal, History, Intent, IntentKind, Plan, Rebalance, StepInput, SubmissionRefusal, TopUp
 from agent.planning import proposals
@@ -197,7 +198,7 @@ def after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int = 3_600
     own = tuple(ExitFailures(one.address, times, 0, NOW_S - ago_s) for one, times in reverts.items())
     whole = sum(reverts.values())
     failed = replace(step.history, reverts_in_row=whole, failed_exits=own, failures_stop=whole >= 3, **past)
-    return engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
+    return evaluation.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
 
 
 @pytest.mark.parametrize(("wbtc", "link", "goes"), [(0, 0, WBTC), (0, 9, WBTC), (1, 1, WBTC), (1, 0, LINK), (9, 2, LINK)])

@@ -14,7 +14,9 @@ import pytest
 
 from agent import codec, engine, guards
 from agent.errors import Refused, Retryable
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_run import StepRun, sent_so_far
 from agent.model import (
     AgentCycle,
     ConditionalOrder,
@@ -215,7 +217,7 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
         world.store.journal.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
         for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
-    none, approved, moved = (engine._sent_so_far(sent) for sent in ([], [approval], [approval, action]))
+    none, approved, moved = (sent_so_far(sent) for sent in ([], [approval], [approval, action]))
     assert "approvals" in approved and "approvals" not in none + moved and none != moved
 
 
@@ -411,11 +413,11 @@ def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() 
     pools = tuple(pushed if one.address == pushed.address else one for one in step.snapshot.pools)
     position = ranged(2_000, 1_600, 2_500, pool=pushed)
     step = replace(step, snapshot=replace(step.snapshot, pools=pools, positions=(position,)), history=replace(step.history, orders=()))
-    found = engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")
+    found = evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == LINK.address
     held = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
     step = replace(step, snapshot=replace(step.snapshot, holdings=held))
-    left = engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")
+    left = evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
     assert left.kind is OutcomeKind.REFUSED and mentions(left.reason, "not withdrawn: its pool", "off the reference")
 
 
@@ -442,10 +444,10 @@ def test_an_endpoint_s_failure_with_the_evidence_of_one_exit_does_not_end_the_st
 
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     readers = replace(world.readers(), evidence=Disputed())
-    done = engine._run_until_done(engine.StepRun(readers, AgentCycle(), world.store), world.actors())
+    done = engine._run_until_done(StepRun(readers, AgentCycle(), world.store), world.actors())
     assert world.sold == [{LINK.address}] and done.kind is OutcomeKind.FAILED and mentions(done.reason, "WBTC", "no quorum")
     with pytest.raises(Retryable, match="no quorum"):
-        engine._run_until_done(engine.StepRun(readers, AgentCycle(), world.store), world.actors())
+        engine._run_until_done(StepRun(readers, AgentCycle(), world.store), world.actors())
 
 
 def test_an_endpoint_s_failure_is_raised_where_nothing_was_sent(worlds: Worlds) -> None:
@@ -510,7 +512,7 @@ def asked_about(world: World, answer: Callable[[StepOutcome], bool]) -> StepOutc
         world.asked.append(outcome)
         return answer(outcome)
 
-    run = engine.StepRun(world.readers(), AgentCycle(), world.store)
+    run = StepRun(world.readers(), AgentCycle(), world.store)
     return engine._run_until_done(run, replace(world.actors(), confirm=confirm))
 
 
@@ -559,12 +561,12 @@ def test_an_exit_that_reverted_goes_past_the_token_on_its_route(worlds: Worlds) 
 def test_guards_that_refuse_a_route_of_an_exit_leave_it_the_direct_one() -> None:
     pushed = v2_pool(WBTC, USDC, 66_000, 50_000_000)
     step = fired("LINK", pools=(MARKET[0], pushed, THROUGH, SOUND))
-    first = engine.evaluate_input_once(step, proposals.rebalance, Sees(), "abc")
+    first = evaluation.evaluate_input_once(step, proposals.rebalance, Sees(), "abc")
     assert first.kind is OutcomeKind.REFUSED and WBTC.address in moved(first.plan)
     found = judged(step)
     assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {LINK.address, USDC.address}
     again = codec.loads(StepInput, codec.dumps(found.step_input))
-    assert engine.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+    assert evaluation.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
 
 
 def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> None:
@@ -581,5 +583,5 @@ def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Wo
 
     world = worlds(through(), lambda _: False)
     readers = replace(world.readers(), evidence=Disputed())
-    done = engine._run_until_done(engine.StepRun(readers, AgentCycle(), world.store), world.actors())
+    done = engine._run_until_done(StepRun(readers, AgentCycle(), world.store), world.actors())
     assert done.kind is OutcomeKind.DONE and world.sold == [{LINK.address}]

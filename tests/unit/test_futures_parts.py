@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
-from agent.engine import evaluate_input
+from agent.execution.evaluation import evaluate_input
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import AdjustFutures, Evidence, Plan, Rebalance, StepInput
 from agent.model.futures import MarginAccount

@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as some
 
-from agent import engine
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
 from agent.planning import proposals
@@ -95,7 +95,7 @@ def test_above_it_the_planner_trades_a_drift_just_beyond_the_band_and_far_below_
         step = step_input({"WETH": 5_000, "USDC": 5_000}, value, depth=DEEP)
         step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)
         step = replace(step, policy=replace(step.policy, trigger=Threshold(500, None)), limits=replace(step.limits, max_live_value=None))
-        return engine.evaluate_input(step, proposals.rebalance, None).kind
+        return evaluation.evaluate_input(step, proposals.rebalance, None).kind
 
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_000, "USDC": 5_000}, depth=DEEP)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec, guards
-from agent.engine import evaluate_input
+from agent.execution.evaluation import evaluate_input
 from agent.model import Every, Hold, Leg, LegFunding, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner, proposals
 from agent.planning.gas import WrappedNative, balance_deltas, with_payment_legs

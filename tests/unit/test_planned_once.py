@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent import engine
+from agent.execution import evaluation
 from agent.model import Hold, LimitOrder, Plan, StepInput
 from agent.planning import planner, proposals, requests
 from agent.policy.decide import decide
@@ -68,12 +68,12 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_look_plans_each_problem_once(asked: list[Any], name: str) -> None:
-    engine.evaluate_input(STEPS[name], proposals.rebalance, Seen())
+    evaluation.evaluate_input(STEPS[name], proposals.rebalance, Seen())
     require_once(asked)
 
 
 def test_a_whole_purchase_takes_one_plan(asked: list[Any]) -> None:
-    engine.evaluate_input(money(), proposals.rebalance, Seen())
+    evaluation.evaluate_input(money(), proposals.rebalance, Seen())
     assert len(asked) == 1
 
 
@@ -92,14 +92,14 @@ def test_status_holds_what_is_not_worth_its_cost() -> None:
 
 def test_what_came_is_invested_by_plans_made_once(asked: list[Any]) -> None:
     step = replace(in_parts(), history=replace(in_parts().history, last_rebalance_s=1))
-    engine.evaluate_input(step, requests.invest({USDC.address: ASKED}), Seen())
+    evaluation.evaluate_input(step, requests.invest({USDC.address: ASKED}), Seen())
     require_once(asked)
 
 
 @pytest.mark.parametrize("price", [1, 10**9], ids=["filled", "waits"])
 def test_an_order_at_a_price_is_planned_once(asked: list[Any], price: int) -> None:
     order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(price), NOW_S + 3_600, NOW_S)
-    engine.evaluate_input(two(5_000, 5_000), proposals.single_order(order), Seen())
+    evaluation.evaluate_input(two(5_000, 5_000), proposals.single_order(order), Seen())
     assert len(asked) == 1
 
 

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from agent import codec, engine
+from agent import codec
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.guards.case import MissingData, build_guard_case
 from agent.model import Evidence, History, Payment, PendingPayment, Plan, Rebalance, StepInput
@@ -48,13 +49,13 @@ def counted(step: StepInput, apart: Fraction) -> Fraction:
 
 
 def test_a_store_that_never_traded_buys_the_whole_at_once() -> None:
-    outcome = engine.evaluate_input(money(), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(money(), proposals.rebalance, None)
     assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
     assert outcome.plan.turnover > 4_950 * MILLION and "first purchase" in outcome.reason
 
 
 def test_guards_of_turnover_show_the_purchase_and_what_it_may_be() -> None:
-    outcome = engine.evaluate_input(money(), proposals.rebalance, Seen())
+    outcome = evaluation.evaluate_input(money(), proposals.rebalance, Seen())
     assert outcome.plan is not None
     found = {verdict.guard: verdict for verdict in outcome.plan.verdicts}
     moved = value_text(outcome.plan.turnover, 6)
@@ -65,7 +66,7 @@ def test_guards_of_turnover_show_the_purchase_and_what_it_may_be() -> None:
 
 
 def test_guards_of_turnover_show_the_limit_alone_for_drift() -> None:
-    outcome = engine.evaluate_input(money(last_rebalance_s=1), proposals.rebalance, Seen())
+    outcome = evaluation.evaluate_input(money(last_rebalance_s=1), proposals.rebalance, Seen())
     assert outcome.plan is not None
     found = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
     assert found.limit == "3000 bps" and "besides" not in found.measured
@@ -80,7 +81,7 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
     step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 10_000}, {"WBTC": 30_000}, pools=pools)
     step = with_limits(step, first_purchase_s=600, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
     step = with_limits(step, daily_loss_bps=daily_loss_bps)
-    outcome = engine.evaluate_input(replace(step, history=replace(step.history, last_rebalance_s=None)), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(replace(step, history=replace(step.history, last_rebalance_s=None)), proposals.rebalance, None)
     assert outcome.plan is not None and outcome.decided.round is not None, outcome.reason
     part = outcome.decided.round.part
     after = dict(outcome.plan.holdings_after)
@@ -92,12 +93,12 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
 def test_what_sells_more_than_the_numeraire_is_called_a_rebalance() -> None:
     mixed = with_limits(step_input(HALVES, {"WETH": 8_000, "USDC": 2_000}, depth=DEEP), first_purchase_s=600)
     mixed = replace(mixed, history=replace(mixed.history, last_rebalance_s=None))
-    assert engine.evaluate_input(mixed, proposals.rebalance, None).reason.startswith("first rebalance; ")
-    assert engine.evaluate_input(money(), proposals.rebalance, None).reason.startswith("first purchase; ")
+    assert evaluation.evaluate_input(mixed, proposals.rebalance, None).reason.startswith("first rebalance; ")
+    assert evaluation.evaluate_input(money(), proposals.rebalance, None).reason.startswith("first purchase; ")
 
 
 def test_off_leaves_it_to_the_limits_of_turnover() -> None:
-    outcome = engine.evaluate_input(with_limits(money(), first_purchase_s=None), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(with_limits(money(), first_purchase_s=None), proposals.rebalance, None)
     assert outcome.plan is not None and outcome.plan.turnover <= 3_000 * MILLION
 
 
@@ -143,7 +144,7 @@ def test_what_the_wallet_moved_today_is_taken_off() -> None:
 
 def test_the_loss_limits_bind_a_purchase_as_ever() -> None:
     step = with_limits(money(loss_24h=Fraction(99 * MILLION)), daily_loss_bps=100)
-    outcome = engine.evaluate_input(step, proposals.rebalance, Seen())
+    outcome = evaluation.evaluate_input(step, proposals.rebalance, Seen())
     assert outcome.kind is OutcomeKind.REFUSED and "daily_loss" in {one.guard for one in outcome.verdicts if not one.passed}
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from agent import codec, engine
+from agent import codec
 from agent.app.offline import replay
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AgentCycle,
@@ -92,7 +93,7 @@ def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) 
 @pytest.mark.parametrize("name", CASES)
 def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name: str) -> None:
     asked, step, command, kind = CASES[name]
-    found = engine.evaluate_input(step, proposer(asked), Seen())
+    found = evaluation.evaluate_input(step, proposer(asked), Seen())
     assert found.kind is kind, found.reason
     place = kept(tmp_path, [(found, asked)])
     told = replay(place)
@@ -111,7 +112,7 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
-    own, swap = (engine.evaluate_input(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
+    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
     place = kept(tmp_path, [(own, None), (swap, None)])
     assert [(one["result"], one["asked"]) for one in replay(place)["steps"]] == [("same", None), ("by hand", None)]
     for file in files(place):
@@ -121,7 +122,7 @@ def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
 
 
 def test_an_older_store_keeps_its_steps_and_says_of_new_ones_what_asked(tmp_path: Path) -> None:
-    found = engine.evaluate_input(THREE, proposer(AgentCycle()), Seen())
+    found = evaluation.evaluate_input(THREE, proposer(AgentCycle()), Seen())
     kept(tmp_path, [(found, AgentCycle())])
     taken_back(tmp_path / "trimtab.db", "0015")
     with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER)) as store:

@@ -9,11 +9,11 @@ from typing import cast
 
 import pytest
 
-from agent import engine
 from agent.app.positions.orders import orders_document
 from agent.chain.rpc import RpcFault, Transport
 from agent.chain.sender import NodeSender
 from agent.errors import Refused, UnsendableTransaction
+from agent.execution import evaluation
 from agent.execution import exits as late
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import BlockedExit, Intent, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, Verdict
@@ -66,7 +66,7 @@ def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> No
 
 def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -> None:
     def sale(step: StepInput) -> StepOutcome:
-        return engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")
+        return evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
 
     step, sold = fired(pools=(MARKET[0], DEAR, SOUND)), []
     while (outcome := sale(step)).plan is not None:
@@ -79,7 +79,7 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
 
 def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
     step = fired(pools=(MARKET[0], DEAR, SOUND))
-    held = engine.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
+    held = evaluation.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
     assert held.kind is OutcomeKind.HOLD and mentions(held.reason, "WBTC", "oracle_deviation")
 
 

@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import pytest
 
-from agent import engine
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.errors import EXIT_OK, EXPLAINED_EXITS, Refused
+from agent.execution import evaluation
 from agent.execution.step_context import REVIEW_DONE_KINDS, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput
 from agent.planning import planner, proposals
@@ -28,7 +28,7 @@ def small(weth: int = 5_030, gwei: int = 10, **limits: object) -> StepInput:
 
 
 def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
-    outcome = engine.evaluate_input(small(min_trade=None), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(small(min_trade=None), proposals.rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert isinstance(outcome.decision, Hold) and outcome.decision.kept_by == "limits.plan_cost"
     assert "plan_cost" in outcome.reason
@@ -38,7 +38,7 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
 
 def test_a_turnover_limit_that_leaves_dust_stays_a_refusal() -> None:
     step = with_limits(small(weth=5_300, gwei=0), min_trade=Fraction(250 * 10**6), turnover_bps=200)
-    outcome = engine.evaluate_input(step, proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(step, proposals.rebalance, None)
     assert outcome.kind is OutcomeKind.REFUSED
 
 
@@ -46,7 +46,7 @@ def test_a_pool_below_its_floor_stays_a_refusal() -> None:
     skewed = two(6_500, 3_500, [v2_pool(WETH, USDC, 1_900, DEEP)])
     with pytest.raises(Refused):
         planner.plan(skewed, goal(skewed))
-    assert engine.evaluate_input(skewed, proposals.rebalance, None).kind is OutcomeKind.REFUSED
+    assert evaluation.evaluate_input(skewed, proposals.rebalance, None).kind is OutcomeKind.REFUSED
 
 
 def test_each_end_of_a_step_has_its_own_exit_code() -> None:
@@ -57,7 +57,7 @@ def test_each_end_of_a_step_has_its_own_exit_code() -> None:
 
 
 def test_a_hold_that_is_not_worth_its_cost_alerts_nobody() -> None:
-    outcome = engine.evaluate_input(small(min_trade=None), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(small(min_trade=None), proposals.rebalance, None)
     kinds = {alert.kind for alert in alerts(outcome, RunFacts(paused=False, silent="", low_gas_wei=None))}
     assert not kinds & {AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR}
 
@@ -68,7 +68,7 @@ def test_gas_that_no_market_makes_worth_it_is_a_hold_through_any_pool() -> None:
     pools = [v2_pool(WETH, USDC, 2_000, DEEP, fee_pips=500), v3_pool(WBTC, WETH, 30, DEEP), v3_pool(WBTC, WETH, 30, DEEP, 3_000)]
     step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 3_000}, pools=pools)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=45 * GWEI))
-    outcome = engine.evaluate_input(step, proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(step, proposals.rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD and "cost" in outcome.reason, outcome.reason
 
 

@@ -15,6 +15,7 @@ from agent.app.agent import Agent, Progress, ignore_progress
 from agent.app.documents.steps import transfer_document
 from agent.config.load import load_config
 from agent.errors import ConfigError
+from agent.execution import evaluation
 from agent.execution.approvals import current_step_input
 from agent.execution.settlement import settle_mined
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
@@ -84,7 +85,9 @@ def invest(
         if not found.came:
             return found
         readers = _deposit_readers(context.readers, found)
-        return replace(found, outcome=engine.evaluate(readers, proposer(_invest_request(found))))
+        return replace(
+            found, outcome=evaluation.evaluate(readers, proposer(_invest_request(found)))
+        )
     recorded = False
 
     def record_if_confirmed(outcome: StepOutcome) -> bool:

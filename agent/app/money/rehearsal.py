@@ -9,6 +9,7 @@ from fractions import Fraction
 from agent import engine, wiring
 from agent.app.agent import Agent, Progress, ignore_progress
 from agent.errors import ConfigError, Refused
+from agent.execution import evaluation
 from agent.execution.approvals import current_step_input
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import IntentKind, StepInput, Swap
@@ -179,7 +180,7 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
         ):
             raw = min(2 * raw, most_raw)
             continue
-        outcome = engine.evaluate_input(
+        outcome = evaluation.evaluate_input(
             step,
             proposals.manual_swap(sold.address, bought.address, raw),
             agent.context.readers.evidence,

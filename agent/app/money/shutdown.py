@@ -18,6 +18,7 @@ from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.fields import parse_address
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, TrimtabError
+from agent.execution import evaluation
 from agent.execution.approvals import (
     OpenExposure,
     current_step_input,
@@ -330,10 +331,10 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
 
 def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
     """Return the present plans that sell everything, each as if it were the first."""
-    sales = [engine.evaluate(readers, requests.sell_everything)]
+    sales = [evaluation.evaluate(readers, requests.sell_everything)]
     while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
-        sales.append(engine.evaluate_input(step, requests.sell_everything, readers.evidence))
+        sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
     return tuple(sales[:-1] if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD else sales)
 
 

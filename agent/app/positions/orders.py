@@ -18,6 +18,7 @@ from agent.config.edits import edit_order_levels, write_config
 from agent.config.fields import parse_duration_s
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused, Retryable
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.model import (
     PORTFOLIO,
@@ -342,7 +343,7 @@ def swap_at_limit(
     """
     context = agent.context
     made = _order(agent, asked)
-    shown = engine.evaluate(context.readers, proposals.single_order(made))
+    shown = evaluation.evaluate(context.readers, proposals.single_order(made))
     if not send:
         return made, shown
     if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):

@@ -28,6 +28,7 @@ from agent.config.load import NO_CONFIG, LoadedConfig, load_config, load_config_
 from agent.config.orders import price_level_notes
 from agent.config.schema import Config
 from agent.errors import ConfigError, Refused
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import (
     LIMITS,
@@ -265,7 +266,7 @@ def _planned_edit(
         changes = config_versions.unconfirmed_changes(loaded, context.store.configs) or ()
     elif before is not None:
         changes = load.config_diff(before.text, loaded.text)
-    transition = engine.evaluate(
+    transition = evaluation.evaluate(
         _unlimited_readers(context.readers), requests.rebalance_wholly_to_targets
     )
     if isinstance(transition.decision, Halt):
@@ -277,7 +278,7 @@ def _planned_edit(
     first, rounds = None, _rounds(transition, context.limits.turnover_bps)
     broken = _broken_limits(transition)
     if broken or rounds > 1:
-        first = engine.evaluate(context.readers, requests.rebalance_to_targets)
+        first = evaluation.evaluate(context.readers, requests.rebalance_to_targets)
     if broken and in_rounds and first is not None:
         broken = _broken_limits(first)
     if broken:

@@ -1,0 +1,294 @@
+"""A running step: its sent, confirmed and skipped items, and the outcome that they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from agent import codec
+from agent.errors import Retryable
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.execution.submitter import gas_spent_wei
+from agent.model import (
+    BlockedExit,
+    History,
+    Intent,
+    IntentKind,
+    Plan,
+    PlanRequest,
+    StepInput,
+    SubmissionRefusal,
+)
+from agent.model.futures import HedgeComparison
+from agent.planning.proposals import Proposer
+from agent.planning.requests import proposer
+from agent.policy import failures
+from agent.ports import StepStorage
+
+
+@dataclass(slots=True)
+class StepRun:
+    """State of a running step: its sources, and its confirmed, sent and skipped items.
+
+    `sent` are all transactions of the step; those of the current plan begin at `first_of_plan`.
+    `spend_caps` are the approved base units by token, an upper bound for legs. `history_before` is
+    the history before the first liquidity action. `exits` are the outcomes of sent exits, `skipped`
+    the exits that the rest of the step ignores. `orders` counts sent futures actions, `reduced` is
+    true after a deposit or a reduction, whose margin the rest of the step does not use,
+    `reduced_markets` are the markets of sent reductions, `reduction_goals` the sizes that a limit's
+    reduction ends at, `order_parts` the divisors of reductions that the venue refused.
+    `hedged` are the comparisons of opened hedges, beside which the rebalance goes
+    on. `refused_markets` are, by chain time, futures markets whose reduction or hedge was refused
+    before it was sent (failures.MARGIN: a deposit), or whose reduction reverted,
+    `refused_orders` the outcomes. `doubtful` are, by token, the stored refusals of
+    exits before simulation or signer refused them in this step. `interrupted` are exits that could
+    not be sent because an endpoint failed, with the error; `held` are exits that the owner
+    declined, or whose gas was refused. After an interrupted, held or failed exit only plans that
+    reduce risk are sent. `direct` are tokens whose exits failed on a route through another token
+    and are planned again without it. `left_pools` are pools whose withdrawal was refused or failed,
+    `unwithdrawn` its outcomes: other pools follow.
+    """
+
+    readers: StepReaders
+    asked: PlanRequest
+    store: StepStorage
+    sent: list[Intent] = field(default_factory=list)
+    first_of_plan: int = 0
+    spend_caps: dict[str, int] = field(default_factory=dict)
+    approval_rounds: int = 0
+    actions: int = 0
+    orders: int = 0
+    reduced: bool = False
+    reduced_markets: tuple[str, ...] = ()
+    hedged: list[HedgeComparison] = field(default_factory=list)
+    reduction_goals: tuple[tuple[str, int], ...] = ()
+    order_parts: dict[str, int] = field(default_factory=dict)
+    refused_markets: dict[str, int] = field(default_factory=dict)
+    refused_orders: list[StepOutcome] = field(default_factory=list)
+    history_before: History | None = None
+    confirmed: StepOutcome | None = None
+    swapped: StepOutcome | None = None
+    exits: list[StepOutcome] = field(default_factory=list)
+    skipped: tuple[BlockedExit, ...] = ()
+    doubtful: dict[str, SubmissionRefusal | None] = field(default_factory=dict)
+    interrupted: list[tuple[str, Retryable]] = field(default_factory=list)
+    held: list[StepOutcome] = field(default_factory=list)
+    direct: tuple[str, ...] = ()
+    left_pools: tuple[str, ...] = ()
+    unwithdrawn: list[StepOutcome] = field(default_factory=list)
+
+    @property
+    def propose(self) -> Proposer:
+        """Proposer for the request of the step."""
+        return proposer(self.asked)
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """Tokens of the exits that this step has sent or skipped."""
+        sent = [outcome.decided.exit_token for outcome in self.exits]
+        return tuple(dict.fromkeys([*sent, *(blocked.token for blocked in self.skipped)]))
+
+    def close(self, outcome: StepOutcome) -> StepOutcome:
+        """Record the outcome of an evaluation in the journal, and return it."""
+        self.end(outcome, outcome.reason, outcome.kind.value)
+        return outcome
+
+    def end(self, outcome: StepOutcome, reason: str, kind: str) -> None:
+        """Record the end of an evaluation with another reason or kind than its outcome's."""
+        plan = None if outcome.plan is None else codec.dumps(outcome.plan)
+        decision = type(outcome.decision).__name__.lower()
+        self.store.steps.end(outcome.step_id, decision, reason, plan, kind)
+
+    def exits_with(self, kind: OutcomeKind) -> list[StepOutcome]:
+        """Return the sent exits with this kind of outcome."""
+        return [outcome for outcome in self.exits if outcome.kind is kind]
+
+    @property
+    def is_risk_reducing_only(self) -> bool:
+        """True after an exit that was not sold: purchases wait for the next cycle."""
+        failed = self.exits_with(OutcomeKind.FAILED) or self.unwithdrawn
+        return bool(failed or self.interrupted or self.held)
+
+    def with_progress(self, step_input: StepInput) -> StepInput:
+        """Return the step input with caps and gas of the current plan. Liquidity actions of this
+        step do not start cooldowns.
+        """
+        gas_wei = gas_spent_wei(self.sent[self.first_of_plan :])
+        step_input = failures.with_refused_markets(step_input, self.refused_markets)
+        step_input = replace(
+            step_input,
+            spend_caps=tuple(self.spend_caps.items()),
+            spent_gas_wei=gas_wei,
+            direct=self.direct,
+            left_pools=self.left_pools,
+            reduced_markets=self.reduced_markets,
+            after_hedge=bool(self.hedged),
+            reduction_goals=self.reduction_goals,
+            order_parts=tuple(self.order_parts.items()),
+        )
+        if (before := self.history_before) is None:
+            return step_input
+        history = replace(
+            step_input.history,
+            last_rebalance_s=before.last_rebalance_s,
+            last_liquidity_s=before.last_liquidity_s,
+        )
+        return replace(step_input, history=history, acted=True)
+
+    def begin_plan(self) -> None:
+        """Reset the counters for the next plan of this step."""
+        self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
+
+    def pool_to_leave(self, plan: Plan | None) -> str:
+        """Return the pool of a plan that only withdraws; empty for other plans and after a swap."""
+        if plan is None or not plan.actions or self.swapped is not None:
+            return ""
+        pool = failures.exit_name(plan)
+        return "" if pool in self.left_pools else pool
+
+    def leave_pool(self, pool: str, outcome: StepOutcome | None = None) -> None:
+        """Begin the next plan after a withdrawal that did not succeed. The rest of the step leaves
+        the pool alone.
+        """
+        self.left_pools += (pool,)
+        if outcome is not None:
+            self.unwithdrawn.append(outcome)
+        self.leave_exit()
+
+    def go_directly(self, token: str) -> None:
+        """Begin a new plan of this exit, through no other token."""
+        self.direct += (token,)
+        self.leave_exit()
+
+    def leave_exit(self, blocked: BlockedExit | None = None) -> None:
+        """Begin the next plan after an exit. The rest of the step ignores a `blocked` exit."""
+        if blocked is not None:
+            self.skipped += (blocked,)
+        self.confirmed = None
+        self.begin_plan()
+
+
+# --- The outcome of a whole step.
+
+
+def orders_futures(outcome: StepOutcome) -> bool:
+    """True if the plan of an outcome sends futures actions, which are confirmed apart from swaps."""
+    return outcome.plan is not None and outcome.plan.futures is not None
+
+
+def finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
+    """Return the outcome of a step that sends nothing more: of its swap, exits or actions, or of
+    the evaluation.
+    """
+    if run.swapped is not None:
+        run.close(outcome)
+        return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
+    acted = _actions_done(run)
+    is_opening = run.reduced and orders_futures(outcome)  # waits for the next step
+    if run.exits or not acted or not (outcome.kind is OutcomeKind.HOLD or is_opening):
+        return after_exits(run, run.close(outcome))
+    reason = "; ".join([*acted, outcome.reason])
+    return run.close(
+        replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input)
+    )
+
+
+def _actions_done(run: StepRun) -> list[str]:
+    """Return notes on the liquidity and futures actions of the step."""
+    notes = []
+    if run.orders:
+        notes.append(
+            "1 futures action done" if run.orders == 1 else f"{run.orders} futures actions done"
+        )
+    if run.actions:
+        count = "1 action" if run.actions == 1 else f"{run.actions} actions"
+        notes.append(f"{count} with liquidity done")
+    return notes
+
+
+def after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
+    """Return the outcome of a step that ends with `outcome`: that of its last failed exit, else of
+    its last exit.
+    """
+    if not run.exits:
+        return outcome
+    shown = (run.exits_with(OutcomeKind.FAILED) or run.exits)[-1]
+    sent = {exit_.decided.exit_token for exit_ in run.exits}
+    blocked = tuple(item for item in outcome.decided.stuck if item.token not in sent)
+    parts = [shown.reason]
+    if len(sent) > 1:
+        parts += sold_exits(run)
+    if blocked or outcome.kind is not OutcomeKind.HOLD:
+        parts.append(f"then: {outcome.reason}")
+    return replace(
+        shown,
+        reason="; ".join(parts),
+        decided=replace(shown.decided, stuck=blocked),
+        exits_tried=run.tried,
+        transactions=tuple(run.sent),
+        after=outcome.step_input,
+    )
+
+
+def outcome_of_step(run: StepRun, ended: StepOutcome) -> StepOutcome:
+    """Return the outcome of the whole step, which ends with `ended`: with the hedges that it opened,
+    and everything that it could not send. Raise the error of an endpoint if it sent nothing.
+    """
+    outcome = replace(ended, hedged=tuple(run.hedged))
+    return _with_unsold_exits(run, _with_refused_orders(run, outcome))
+
+
+def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
+    """Return the outcome with the exits that the step could not sell, also if later plans
+    succeeded. Raise the error of an endpoint if nothing was sent and no exit was held.
+    """
+    quiet = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
+    held = [*run.unwithdrawn, *run.held]
+    if quiet and held:
+        outcome = replace(held[-1], transactions=tuple(run.sent))
+    elif quiet and run.interrupted and not run.sent:
+        raise run.interrupted[0][1]
+    failed = [*run.exits_with(OutcomeKind.FAILED), *run.unwithdrawn]
+    token_at = outcome.step_input.portfolio.token
+    unsold = [exit_.reason for exit_ in failed if exit_.reason not in outcome.reason]
+    unsold += [
+        f"{token_at(token).label} was not sold: {error}"
+        for token, error in run.interrupted
+        if error.message not in outcome.reason
+    ]
+    hidden = outcome.kind is OutcomeKind.DONE or (quiet and not held)
+    if (failed or run.interrupted) and hidden:
+        outcome = replace(outcome, kind=OutcomeKind.FAILED)
+    return replace(outcome, reason="; ".join([outcome.reason, *unsold]))
+
+
+def _with_refused_orders(run: StepRun, outcome: StepOutcome) -> StepOutcome:
+    """Return the outcome with the deposits and reductions that were refused before they were sent, or
+    reverted; a step that did nothing else is refused, one with a reverted order has failed.
+    """
+    if not run.refused_orders:
+        return outcome
+    reason = "; ".join([outcome.reason, *(one.reason for one in run.refused_orders)])
+    failed = any(one.kind is OutcomeKind.FAILED for one in run.refused_orders)
+    if failed and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
+        return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)
+    if outcome.kind is OutcomeKind.HOLD:
+        verdicts = run.refused_orders[-1].verdicts
+        return replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, verdicts=verdicts)
+    return replace(outcome, reason=reason)
+
+
+def sold_exits(run: StepRun) -> list[str]:
+    """Return a note on the sold exits; empty if there are none."""
+    labels = [
+        sold.step_input.portfolio.token(sold.decided.exit_token).label
+        for sold in run.exits_with(OutcomeKind.DONE)
+    ]
+    return [f"exits sold, each in its own transaction: {', '.join(labels)}"] if labels else []
+
+
+def sent_so_far(sent: Sequence[Intent]) -> str:
+    """Return the subject of a note on a declined plan: "nothing more was" after other actions."""
+    if any(intent.kind is not IntentKind.APPROVE for intent in sent):
+        return "nothing more was"
+    return "only approvals were" if sent else "nothing was"
