@@ -205,9 +205,9 @@ def backtest(
     html: Html = None,
     as_json: AsJson = False,
 ) -> None:
-    """Back-tests the agent on recorded prices and simulated pools. Sends nothing.
+    r"""Back-tests the agent on recorded prices and simulated pools. Sends nothing.
 
-    With --futures-target, or [futures] in the config, also a futures book with funding and
+    With --futures-target, or \[futures] in the config, also a futures book with funding and
     liquidations, beside the same book held; without --target the book alone.
     """
     from agent import app as api
