@@ -147,12 +147,12 @@ def _read_input(run: StepRun) -> StepInput:
     """Read the step input at a new snapshot. The order matters: each call uses what earlier calls
     stored (settlements, draw, anomalies).
     """
-    snapshot = run.readers.reader.snapshot()
+    readers, snapshot = run.own_readers, run.readers.reader.snapshot()
     settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot))
-    step_input = run.with_progress(run.readers.step_input_at(snapshot))
-    step_input = step_records.with_slice_draw(run.readers, step_input, run.store.executions)
+    step_input = readers.step_input_at(snapshot)
+    step_input = step_records.with_slice_draw(readers, step_input, run.store.executions)
     record_anomalies(run.store.budgets, run.store.balances, step_input)
-    step_input = confirm_prices(run.readers, step_input)
+    step_input = confirm_prices(readers, step_input)
     record_order_stages(run.store.orders, step_input)
     return exclude_blocked_exits(step_input, run.skipped)
 

@@ -128,9 +128,8 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
         return step
     past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
     snapshot = replace(step.snapshot, past=past)
-    return (
-        _reassemble(readers, step, snapshot) if moves_orders else replace(step, snapshot=snapshot)
-    )
+    # the preceding blocks may change the stage of orders, and with it the targets
+    return readers.step_input_at(snapshot) if moves_orders else replace(step, snapshot=snapshot)
 
 
 def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:
@@ -160,28 +159,6 @@ def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
             "run it again",
             code=ErrorCode.ORDERS_CHANGED,
         )
-
-
-def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:
-    """Assemble the step again with the preceding blocks, which may change the stage of orders, and
-    with it the targets.
-    """
-    assembled = readers.step_input_at(snapshot)
-    before = step.history
-    history = replace(
-        assembled.history,
-        last_rebalance_s=before.last_rebalance_s,
-        last_liquidity_s=before.last_liquidity_s,
-    )
-    return replace(
-        assembled,
-        history=history,
-        spend_caps=step.spend_caps,
-        spent_gas_wei=step.spent_gas_wei,
-        acted=step.acted,
-        direct=step.direct,
-        left_pools=step.left_pools,
-    )
 
 
 # --- Outcome and actors of a step.

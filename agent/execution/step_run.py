@@ -109,7 +109,16 @@ class StepRun:
         failed = self.exits_with(OutcomeKind.FAILED) or self.unwithdrawn
         return bool(failed or self.interrupted or self.held)
 
-    def with_progress(self, step_input: StepInput) -> StepInput:
+    @property
+    def own_readers(self) -> StepReaders:
+        """Readers whose step inputs have the progress of this step."""
+        assemble = self.readers.assemble
+        return replace(
+            self.readers,
+            assemble=lambda snapshot, history: self._with_progress(assemble(snapshot, history)),
+        )
+
+    def _with_progress(self, step_input: StepInput) -> StepInput:
         """Return the step input with caps and gas of the current plan. Liquidity actions of this
         step do not start cooldowns.
         """

@@ -498,6 +498,23 @@ def test_declining_one_exit_asks_about_the_next(worlds: Worlds) -> None:
     assert mentions(done.reason, "T0", "confirmed")
 
 
+def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds) -> None:
+    """The preceding blocks change an order, so that the input is assembled again."""
+    step = fired("LINK", values=HEAVIER, pools=ALL)
+    fresh = replace(step.history, orders=())
+    world = worlds(replace(step, history=fresh, policy=replace(step.policy, confirm_blocks=1)), lambda _: False)
+    asked: list[int] = []
+    world.past = lambda head, blocks: asked.append(blocks) or ()
+    run = StepRun(world.readers(), AgentCycle(), world.store)
+    run.reduced_markets, run.order_parts, run.left_pools = ("ETH",), {"ETH": 4}, ("pool",)
+    run.reduction_goals, run.refused_markets = (("ETH", 5),), {"BTC": NOW_S}
+    found = engine._read_input(run)
+    assert asked == [1]
+    assert (found.reduced_markets, found.order_parts, found.left_pools) == (("ETH",), (("ETH", 4),), ("pool",))
+    assert found.reduction_goals == (("ETH", 5),)
+    assert [one.exit for one in found.history.failed_exits] == ["BTC"]
+
+
 def test_declining_every_exit_sends_nothing_and_buys_nothing(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     done = asked_about(world, lambda outcome: not outcome.decided.exit_token)
