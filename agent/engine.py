@@ -1,5 +1,5 @@
-"""One step of the agent: read, decide, plan, judge, journal, send, settle; the same code for live,
-paper, fork and replay.
+"""One step of the agent: read, decide, plan, judge, journal, send, settle. Live, paper, fork and
+replay run the same code.
 """
 
 from __future__ import annotations
@@ -56,17 +56,16 @@ MAX_APPROVAL_ROUNDS = 4
 MILLION = 1_000_000
 REPLAN_REMEDY = "run it again and confirm the new plan"
 MAX_ACTIONS = 8
-"""Maximum liquidity actions of a step, each by a separate plan; the rest waits for the next step.
-"""
+"""Maximum liquidity actions of a step, each with a plan of its own; the next step does the rest."""
 
 
 def run_step(
     readers: StepReaders, asked: PlanRequest, store: StepStorage, actors: StepActors | None
 ) -> StepOutcome:
-    """Run one step from snapshot to settled receipt. Without actors only evaluate and record.
+    """Run one step from snapshot to settled receipt; without actors, only evaluate and record.
 
     Each exit is evaluated from a new snapshot, confirmed and sent separately; a refused exit is
-    skipped. The remaining work follows, also confirmed separately.
+    skipped. The remaining trades follow, also confirmed separately.
     """
     if actors is None:
         run = StepRun(readers, asked, store)
@@ -79,7 +78,7 @@ def run_step(
     if actors.executor.ready():
         book_internal_netting(store.strategies, outcome)
     outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
-    if run.skipped:  # approvals of refused exits, and their revocations, are no failures
+    if run.skipped:  # approvals of refused exits and their revocations do not count as failures
         store.budgets.mark_submission_refusals(readers.history(readers.clock.now_s()).late)
     return outcome
 
@@ -131,7 +130,7 @@ def _run_once(run: StepRun, actors: StepActors) -> StepOutcome | None:
 
 
 def record_evaluation(run: StepRun) -> StepOutcome:
-    """Evaluate a new snapshot, with the step input stored in the journal first."""
+    """Store the step input of a new snapshot in the journal, then evaluate it."""
     step_id = uuid.uuid4().hex[:12]
     step_input = _read_input(run)
     _record_input(run, step_id, step_input)
@@ -169,7 +168,7 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
 
 
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
-    """Confirm, approve and send the plan. None requests a new evaluation."""
+    """Confirm, approve and send the plan. Return None if a new evaluation is needed."""
     step_records.record_execution_changes(run.store.executions, outcome)
     if run.confirmed is not None and run.swapped is None:
         exits.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
@@ -211,9 +210,9 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
 
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
-    """Return the plan to send, if any. Only liquidity actions may follow a swap; only plans that
-    reduce risk may follow an exit that was not sold; futures are opened in a later step than they
-    are reduced or topped up, so that freed margin is neither used nor withdrawn at once.
+    """Return the plan to send, if any. Only liquidity actions may follow a swap, and only plans
+    that reduce risk an unsold exit. No step opens futures after it reduced a position or deposited
+    margin, so freed margin is neither used nor withdrawn at once.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
@@ -226,9 +225,8 @@ def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
 def _confirm(
     run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan
 ) -> StepOutcome | None:
-    """Request a confirmation and return the outcome; None if declined.
-
-    Raises Refused if the plan has expired meanwhile.
+    """Request a confirmation and return the confirmed outcome; None if declined. Raises Refused if
+    the plan has expired meanwhile.
     """
     if not actors.confirm(outcome):
         return None
@@ -238,8 +236,8 @@ def _confirm(
 
 
 def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Plan) -> None:
-    """Raise Refused if the plan is not of the confirmed kind: new exclusions, liquidity first, a
-    different order.
+    """Raise Refused if the plan differs in kind from the confirmed one: new exclusions, liquidity
+    first, a different order.
     """
     exits.require_no_new_exclusions(confirmed, outcome, REPLAN_REMEDY)
     if plan.actions and confirmed.plan is not None and not confirmed.plan.actions:
@@ -253,8 +251,8 @@ def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Pl
 def _approve(
     run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval]
 ) -> StepOutcome | None:
-    """Send the approvals. None requests a new evaluation that uses them; a failed approval ends the
-    step.
+    """Send the approvals. Return None if a new evaluation should use them; a failed approval ends
+    the step.
     """
     approvals.approve(actors, outcome, needed, run.sent)
     run.spend_caps |= {approval.token: approval.raw for approval in needed}
@@ -271,8 +269,8 @@ def _approve(
 
 
 def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the plan's transaction. None requests a new plan, after an exit or between liquidity
-    actions.
+    """Send the plan's transaction. Return None if a new plan is needed: after an exit or between
+    liquidity actions.
     """
     if plan.futures is not None:
         return _send_futures(run, actors, outcome, plan.futures)
@@ -309,7 +307,7 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
 def _send_futures(
     run: StepRun, actors: StepActors, outcome: StepOutcome, futures: FuturesPlan
 ) -> StepOutcome | None:
-    """Send the first futures action. None requests a new plan."""
+    """Send the first futures action. Return None if a new plan is needed."""
     action, plan = futures.actions[0], outcome.plan
     frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
     if plan is None:

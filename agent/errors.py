@@ -17,11 +17,11 @@ EXIT_REFUSED = 10
 EXIT_RETRYABLE = 11
 EXIT_OPERATOR = 12
 EXIT_HUNG = 13
-"""A run hung and ended itself; restart it."""
+"""The watchdog ended a hung run; restart it."""
 EXIT_DIFFERS = 14
 """A replay decided differently."""
 EXIT_INTERRUPTED = 130
-"""Ctrl-C in a command without a chain."""
+"""Ctrl-C in a command that uses no chain."""
 
 
 EXPLAINED_EXITS = {
@@ -38,7 +38,7 @@ means sent without success.
 
 
 LONGEST_WORD, LONGEST_TEXT = 300, 8_000
-"""Longest displayed word and text. An error may quote any content of a file or a node."""
+"""Longest displayed word and text, because an error may quote anything from a file or a node."""
 
 
 _END = r"(?=(?: \S+|, line \d+)?: )"
@@ -47,7 +47,9 @@ _WORD = re.compile(rf"(?:^|: )([A-Za-z_]\w*){_END}")
 
 
 def printable_text(text: str) -> str:
-    """Return the text with terminal controls and direction marks escaped and long words cut (T17)."""
+    """Return the text with terminal controls and direction marks escaped and long words cut
+    (T17).
+    """
     shown = text
     if not text.isprintable():
         shown = "".join(
@@ -63,7 +65,7 @@ def printable_text(text: str) -> str:
 
 
 class ErrorCode(StrEnum):
-    """Causes of errors for programs, where no guard refused; messages are for people."""
+    """Stable error causes for programs, used where no guard refused; messages are for people."""
 
     ACCESS = "access"
     ALLOWANCE = "allowance"
@@ -178,8 +180,8 @@ class ConfigError(TrimtabError):
 
     @property
     def field(self) -> str:
-        """Config key or option at the start of the message, after the file if any; empty without
-        one.
+        """Config key or option at the start of the message, after the file name if any; empty if
+        there is none.
         """
         found = _KEY.search(self.message) or _WORD.search(self.message)
         return found[1] if found else ""
@@ -205,14 +207,13 @@ class Refused(TrimtabError):
 
     @property
     def guards(self) -> tuple[str, ...]:
-        """Names of the guards that refused, in the order of verdicts."""
+        """Names of the refusing guards, in the order of the verdicts."""
         return tuple(verdict.guard for verdict in self.verdicts if not verdict.passed)
 
 
 class UnsendableTransaction(Refused):
-    """The transaction would revert or cannot be encoded, because of its legs or tokens.
-
-    The cause is never time, nonce, fee, endpoints, or a stop of all sending.
+    """The transaction would revert or cannot be encoded, because of its legs or tokens; never
+    because of time, nonce, fee, endpoints or the kill switch.
     """
 
 

@@ -4,7 +4,7 @@ and logarithm.
 IEEE 754 defines the rounding of + − × ÷ and √. Functions built on them differ between machines if a
 library chooses the order or the formula: BLAS and LAPACK by processor and threads, NumPy's sums and
 transcendentals by SIMD level, glibc's exp, log and pow by FMA, sum() by Python version. Here the
-order is fixed by index, or irrelevant because `math.fsum` rounds the exact sum once.
+index fixes the order, or the order is irrelevant because `math.fsum` rounds the exact sum once.
 tests/test_architecture.py keeps all other functions out of the packages that decide.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 DECIMAL = Context(prec=40)
-"""libmpdec calculates in integers: exp and ln to 40 digits are equal on every machine, then rounded
+"""libmpdec calculates in integers: exp and ln are equal to 40 digits on every machine, then rounded
 to a float once.
 """
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
@@ -56,9 +56,9 @@ def gram(rows: FloatArray, weights: FloatArray) -> FloatArray:
 
 def solve_positive_definite(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
     """Return the x with rows·x = right, for a symmetric positive definite matrix, by Gaussian
-    elimination in index order. Such a matrix needs no pivoting (Higham, "Accuracy and Stability of
-    Numerical Algorithms", 2002, theorem 10.3). Only entries on and above the diagonal are read.
-    Raises ValueError if the matrix is not positive definite.
+    elimination in index order. No pivoting is needed (Higham, "Accuracy and Stability of Numerical
+    Algorithms", 2002, theorem 10.3). Only entries on and above the diagonal are read. Raises
+    ValueError if the matrix is not positive definite.
     """
     return solve_packed(
         [
@@ -109,7 +109,9 @@ def inverse(matrix: FloatArray) -> FloatArray:
 
 
 def exp(x: float) -> float:
-    """Return e^x within two units of the last digit; 0 below −745. Raises OverflowError above 709."""
+    """Return e^x within two units of the last digit; 0 below −745. Raises OverflowError
+    above 709.
+    """
     if x < -745:
         return 0.0
     if not x <= 709:

@@ -35,7 +35,9 @@ _BPS_OF_UNIT = {"%": 100, "bps": 1, "x": BPS}
 
 
 def mul_div_down(a: int, b: int, denominator: int) -> int:
-    """Return floor(a · b / denominator): FullMath.mulDiv of Uniswap V3 without its 256-bit bound."""
+    """Return floor(a · b / denominator): FullMath.mulDiv of Uniswap V3 without its 256-bit
+    bound.
+    """
     return a * b // denominator
 
 
@@ -108,8 +110,8 @@ def safe_label(symbol: str, address: str) -> str:
 
 
 def parse_raw(text: str, decimals: int, field: str) -> int:
-    """Return the base units of a plain decimal such as "1.5". Raises ConfigError for more places
-    than `decimals`, signs and exponents.
+    """Return the base units of a plain decimal such as "1.5". Raises ConfigError for signs,
+    exponents, and more places than `decimals`.
     """
     if not _PLAIN_NUMBER.fullmatch(text.strip()):
         raise ConfigError(
@@ -124,8 +126,8 @@ def parse_raw(text: str, decimals: int, field: str) -> int:
         )
     if scaled.numerator > UINT256_MAX:
         raise ConfigError(
-            f"{field}: {text!r} is larger than any token amount can be (2^256 - 1 base units)",
-            "write a smaller one",
+            f"{field}: {text!r} exceeds the largest token amount (2^256 - 1 base units)",
+            "write a smaller amount",
         )
     return scaled.numerator
 
@@ -212,8 +214,8 @@ def parse_share_bps(value: object, field: str) -> int:
 
 
 def _as_percent(text: str) -> str:
-    """Return the number of a text in percent and in basis points, for a remedy; an example without
-    a number.
+    """Format the number of a text as percent and as basis points, for a remedy; an example if it
+    has no number.
     """
     match = _LEADING_NUMBER.match(text.removeprefix("-").replace(",", "."))
     number = Decimal(match[0]) if match else Decimal("0.5")
@@ -243,8 +245,8 @@ def proportional_shares(
 ) -> list[Fraction]:
     """Return shares within the bounds with sum `total`, in proportion to `wanted`.
 
-    share = clip(scale · wanted, low, high), with the scale that gives the sum `total`. Raises
-    ValueError if no shares fit the bounds, or nothing is wanted.
+    share = clip(scale · wanted, low, high), with the scale at which they add up to `total`. Raises
+    ValueError if no shares fit the bounds, or `wanted` is all zero.
     """
     if any(part < 0 for part in wanted) or not sum(low) <= total <= sum(high):
         raise ValueError("no shares fit the bounds")
@@ -324,7 +326,9 @@ def format_points(distance: Fraction) -> str:
 
 
 def format_time(at_s: int) -> str:
-    """A unix time as UTC date and time to the second; a number that no calendar has as itself."""
+    """A unix time as UTC date and time to the second; a number outside the calendar as a plain
+    number.
+    """
     if not 0 <= at_s < _END_S:
         return f"second {at_s}"
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

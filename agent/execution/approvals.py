@@ -27,15 +27,17 @@ from agent.store.journal import family
 from agent.venues import composer
 
 MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
-"""Maximum number of consecutive revocations of an allowance that the token still reports, and
-number of newest nonces searched for them.
+"""Maximum consecutive revocations of an allowance that the token still reports, and the number of
+newest nonces searched for them.
 """
 
 
 def approve(
     actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval], sent: list[Intent]
 ) -> None:
-    """Send approvals until one fails; the gas of each counts for the next. The caller plans again."""
+    """Send approvals until one fails; the gas of each counts against the next. The caller plans
+    again.
+    """
     step_input = outcome.step_input
     for approval in needed:
         intent = execute_prepared(
@@ -59,9 +61,9 @@ def revoke_leftovers(
 ) -> StepOutcome:
     """Set open allowances to zero, one transaction each, after every kind of step outcome.
 
-    Gas limits apply. Sends nothing while paused, with a transaction open, or if nothing was
-    confirmed. A failed revocation is reported and retried after the next step, unless the allowance
-    was reset many times and the token still reports it.
+    Gas limits apply. Sends nothing while paused, while a transaction is open, or if nothing was
+    confirmed. A failed revocation is reported and retried after the next step, unless the token
+    still reports an allowance that was reset MAX_RESETS times.
     """
     if outcome.kind is OutcomeKind.DECLINED and not outcome.transactions:
         return outcome
@@ -130,8 +132,8 @@ def set_to_zero(
 
 
 def _is_misreported(journal: Journal, approval: Approval) -> bool:
-    """True if its newest MAX_RESETS mined approvals all set it to zero: the token misreports its
-    allowance.
+    """True if its newest MAX_RESETS mined approvals all set the allowance to zero: the token
+    misreports it.
     """
     resets, end = 0, journal.expected_nonce() or 0
     for nonce in range(end - 1, max(-1, end - 1 - RESET_LOOKBACK_NONCES), -1):
@@ -186,7 +188,7 @@ def pay(
 
 
 def current_step_input(readers: StepReaders, store: StepStorage) -> StepInput:
-    """Return the newest step input, at or after our own last transaction, with everything mined
+    """Return the newest step input, at or after our last transaction, with all mined transactions
     booked.
     """
     snapshot = CaughtUpReader(readers.reader, store.journal, readers.clock).snapshot()
@@ -199,7 +201,7 @@ def current_step_input(readers: StepReaders, store: StepStorage) -> StepInput:
 
 
 HARD_PAUSE_DECISION = "retreat"
-"""Stored decision of a hard pause. No trigger gives it, so a replay does not decide it again."""
+"""Stored decision of a hard pause. No trigger returns it, so a replay does not repeat it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,7 @@ def cancel_and_revoke(
 ) -> StepOutcome:
     """Cancel pending transactions, then revoke allowances, through journal and signer.
 
-    One token's refusal does not stop the others. Returns HALT if there was nothing to do, DONE if
+    One token's refusal does not stop the others. Returns HALT if nothing needed to be done, DONE if
     nothing remains, FAILED with the reason otherwise. Raises Refused unless the kill switch is at
     hard or off, Retryable and OperatorNeeded like a step.
     """
@@ -290,7 +292,7 @@ def revoke_allowances(
 
 
 def _cancels(journal: Journal, before: Sequence[Intent]) -> list[Intent]:
-    """Return the transactions of `before` and their cancels in their present state."""
+    """Return the transactions of `before` and their cancels in their current state."""
     newest = {intent.tx.nonce: intent.id for intent in before}
     return [
         intent

@@ -1,5 +1,5 @@
 """Double-entry ledger: entries of final transactions, openings, valuations, hourly prices, and the
-last day before a new store.
+wallet's last day before a new store.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class AuditedEntry:
 
     @property
     def differs(self) -> bool:
-        """True if the recorded entry is not the derived one."""
+        """True if the recorded entry differs from the derived one."""
         return self.entered is not None and self.entered != self.derived
 
 
@@ -124,7 +124,9 @@ def _posted_entry(store: StepStorage, intent: Intent, present: StepInput) -> Ent
 def audit_entries(
     store: StepStorage, ledger: AuditedLedger, present: StepInput
 ) -> tuple[AuditedEntry, ...]:
-    """Return every recorded entry with the one derived from journal and receipts, in chain order."""
+    """Return every recorded entry with the one derived from journal and receipts, in chain
+    order.
+    """
     recorded = {entry.id: entry for entry in ledger.entered()}
     audited: list[AuditedEntry] = []
     openings = [entry for entry in ledger.entries() if entry.kind is EntryKind.OPENING]
@@ -151,9 +153,8 @@ def derive_entry(
     counted: frozenset[str],
     principal: Principal,
 ) -> Entry:
-    """Return the entry of a final transaction at the reference prices of its own step, or of
-    `present` if that step is unreadable. `principal` returns the net amounts provided to a
-    position.
+    """Return the entry of a final transaction at the reference prices of its step, or of `present`
+    if that step is unreadable. `principal` returns the net amounts provided to a position.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -187,14 +188,16 @@ def derive_entry(
                 return entries.futures_entry(change, prices, counted, made)
             case MarginDeposit() | MarginWithdrawal():
                 return entries.margin_entry(change, prices, counted, made)
-            case _:  # a delegate: gas alone
+            case _:  # delegate approval: only gas
                 return entries.trade_entry(change, prices, counted, {})
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
     return entries.trade_entry(change, prices, counted, _fees(grant, intent, counted), kind)
 
 
 def _futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> FuturesEntry | None:
-    """Return what a receipt's events say about the account of the step; None without an account."""
+    """Return the effect of a receipt's events on the margin account of the step; None without an
+    account.
+    """
     account, policy = basis.snapshot.futures, basis.futures
     if account is None or policy is None:
         return None
@@ -225,7 +228,7 @@ def _futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> 
 
 
 def margin_reading(step: StepInput) -> MarginReading | None:
-    """Return the reading of the margin account at the step's block; None without a known account."""
+    """Read the margin account at the step's block; None if it is unknown or there is none."""
     account = step.snapshot.futures
     if account is None:
         return None
@@ -287,8 +290,8 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
 
 
 def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
-    """Return base units in the wallet that are not managed: reserves, and native coin unless it is
-    an asset. The reserve of a native asset is taken from native coin first.
+    """Return the wallet's unmanaged base units: reserves, and native coin unless it is an asset.
+    The reserve of a native asset is taken from native coin first.
     """
     reserved = {
         asset.token.address: min(balances[asset.token.address], asset.reserve_raw)
@@ -365,8 +368,8 @@ def _liquidity(
 
 
 def _fees(grant: Grant, intent: Intent, counted: frozenset[str]) -> dict[str, int]:
-    """Return the pool fees of all legs by input token, base units rounded up; of the amounts of the
-    receipt, else of the planned ones.
+    """Return the pool fees of all legs by input token, base units rounded up, from the receipt's
+    amounts or else the planned ones.
     """
     if grant.plan is None or intent.receipt is None or intent.receipt.status != 1 or not counted:
         return {}
@@ -386,16 +389,17 @@ def entry_prices(step: StepInput) -> EntryPrices:
     return EntryPrices(reference_prices(step).by_token, step.portfolio.wrapped_native)
 
 
-# --- Entries of transactions that are not final yet, so that a year's gain is not realised twice.
+# --- Entries of transactions that are not final yet: the annual gain limit must count their gains
+# too.
 
 
 _MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 
 
 def pending_entries(store: StepStorage, present: StepInput) -> tuple[Entry, ...]:
-    """Return one entry per nonce that is not final: by the receipt if there is one, else as planned
-    and without gas, which would lower the gain. Of replacements at a nonce the mined one counts,
-    else the first. `present` replaces an unreadable step.
+    """Return one entry per nonce that is not final: from the receipt if there is one, else from the
+    plan, without gas, which would lower the gain. Among replacements at a nonce, the mined
+    transaction counts, else the first. `present` replaces an unreadable step.
     """
     by_nonce: dict[int, Intent] = {}
     for intent in store.ledger.unsettled():
@@ -438,8 +442,8 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceJou
     """Record reference prices in the first cycle of each hour with confirmed prices: the price
     history of triggers, allocators and the ledger.
 
-    If policy.confirm_blocks is set, the preceding blocks are read for this once an hour. If they
-    cannot be read, the next cycle retries; a cycle never fails because of them.
+    If policy.confirm_blocks is set, the preceding blocks are read for this once an hour. If that
+    fails, the next cycle retries; the cycle itself never fails because of it.
     """
     at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
     if prices.has(numeraire, at_s):
@@ -474,12 +478,12 @@ def with_prior_day(
     """Return the step with a history of the last 24 h, read from the chain once.
 
     If the chain cannot be read, daily limits refuse until the store covers a whole day or the owner
-    confirms that day, so that no budget wrongly starts empty. An exchange is valued at the
-    reference prices just before it if feeds and the node still have them, else at present ones. Its
-    gain counts as zero, and its loss as at least its gas. A transfer out, except to the router, is
-    the owner's: it costs its gas and counts as paid out (limits.payout_per_day), as does the loss
-    of an exchange elsewhere. With `contract`, the wallet is a contract, whose nonce does not count
-    transactions that its owners sent.
+    confirms that day, so no budget starts empty by mistake. A swap is valued at the reference
+    prices just before it if feeds and the node still have them, else at current prices. Its gain
+    counts as zero, and its loss is at least its gas. A transfer out, except to the router, is the
+    owner's: it costs its gas and counts as paid out (limits.payout_per_day), as does the loss of a
+    swap elsewhere. `contract` means that the wallet is a contract, whose nonce does not count
+    transactions sent by its owners.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
@@ -506,8 +510,8 @@ def with_prior_day(
 
 def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalTransaction, ...]:
     """Return each transaction's use of the daily limits, at the reference prices of its time if
-    known, else at present ones. Raises HistoryUnavailable if a transferred asset has neither price:
-    the transaction would be recorded without its loss.
+    known, else at current ones. Raises HistoryUnavailable if a transferred asset has neither price,
+    because its loss would go unrecorded.
     """
     coin = step.portfolio.wrapped_native
     assets = {asset.token.address for asset in step.portfolio.assets} | {coin}
@@ -526,7 +530,7 @@ def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalT
 
 
 def _with_feeds_as_of(step: StepInput, sent: MinedTx) -> StepInput:
-    """Return the step with the feeds' answers at the time of a transaction."""
+    """Return the step with the feed answers at the time of a transaction."""
     answers, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
     feeds = tuple(
         replace(
@@ -556,7 +560,7 @@ def _prior_usage(step: StepInput, sent: MinedTx, prices: dict[str, Price]) -> Ex
     moved = trade_turnover(deltas, prices) if traded else Fraction(0)
     if sent.to == step.execution.router:
         paid = Fraction(0)
-    elif traded:  # a payment for which dust came back is still a payment
+    elif traded:  # a payment that returned only dust is still a payment
         paid = lost - gas_value
     else:
         paid = sum((-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0))

@@ -26,7 +26,7 @@ from agent.ports import EvidenceSource
 
 
 def evaluate(readers: StepReaders, propose: Proposer) -> StepOutcome:
-    """Evaluate a new snapshot. A refusal is an outcome with verdicts."""
+    """Evaluate a new snapshot. A refusal is returned as an outcome with verdicts, not raised."""
     step_input = confirm_prices(readers, readers.step_input_at(readers.reader.snapshot()))
     return evaluate_input(
         step_input, propose, readers.evidence, further=TickExtender(readers.reader)
@@ -40,12 +40,13 @@ def evaluate_input(
     step_id: str = "",
     further: Callable[[StepInput], StepInput | None] | None = None,
 ) -> StepOutcome:
-    """Evaluate a step input. Without an evidence source the verdicts stay empty. `further` reads
-    more ticks.
+    """Evaluate a step input. Verdicts are empty without an evidence source. `further` reads more
+    ticks.
 
-    If guards of its market refuse an exit, the next exit or the remaining work is planned and
-    judged. If a limit of the wallet refuses it, only a plan that reduces risk may follow. If guards
-    refuse a reduction of futures, a hedge, or a rebalance beside futures, the other part is planned.
+    If guards of its market refuse an exit, the next exit or the remaining trades are planned and
+    judged. If a limit of the whole wallet refuses it, only a plan that reduces risk may follow. If
+    guards refuse a futures reduction, a hedge, or the spot part of a step with futures, the other
+    part is planned.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     over_budget: StepOutcome | None = None
@@ -68,11 +69,12 @@ def evaluate_input(
 
 
 def _without_refused_part(refused: StepOutcome) -> StepInput | None:
-    """Return the step without the part, futures or spot, whose plan is refused; None if nothing is
-    refused, or nothing of the other part could follow.
+    """Return the step without its refused part, futures or spot; None if nothing is refused or the
+    other part has nothing to do.
 
-    The guards judge the other part by itself: a limit of the whole wallet refuses it too. The
-    owner's requests have one part, and openings of futures follow the spot portfolio anyway.
+    The guards judge the other part separately, so a limit of the whole wallet refuses that too. The
+    owner's requests have one part only, and futures are opened after the spot portfolio in any
+    case.
     """
     step, decision = refused.step_input, refused.decision
     if refused.kind is not OutcomeKind.REFUSED or step.futures is None:
@@ -89,7 +91,9 @@ def _without_refused_part(refused: StepOutcome) -> StepInput | None:
 
 
 def _opens_hedge(plan: Plan | None) -> bool:
-    """True if a plan opens a hedge, or deposits its margin; without it the asset is sold."""
+    """True if a plan opens a hedge or deposits margin for one; without the hedge the asset
+    is sold.
+    """
     triggers = (HEDGE, HEDGE_MARGIN)
     return plan is not None and plan.futures is not None and plan.futures.trigger in triggers
 

@@ -23,7 +23,8 @@ class JournaledExecutor:
         """Resolve every open intent against the chain and return them in their new state.
 
         Sends nothing while the kill switch is on or with `may_send` False. Raises OperatorNeeded if
-        another sender has used a nonce or is about to, Retryable if the endpoint cannot answer.
+        another sender has used a nonce or has a transaction pending, Retryable if the endpoint
+        cannot answer.
         """
         return self._reconciler.run(may_send=may_send)
 
@@ -36,16 +37,15 @@ class JournaledExecutor:
         return self._reconciler.cancel_pending(why)
 
     def resync_nonce(self) -> int:
-        """Adopt the chain's present nonce on the operator's command, and return it.
-
-        For a wallet that was used by hand, or a store restored from a backup. Raises Retryable
-        while a transaction of the agent is open.
+        """Adopt the chain's current nonce on the operator's command, and return it; for a wallet
+        that was used by hand, or a store restored from a backup. Raises Retryable while a
+        transaction of the agent is open.
         """
         return self._reconciler.resync_nonce()
 
     def ready(self, *, for_revoking: bool = False) -> bool:
-        """True if a transaction may be sent now: the kill switch was read and is off, and none of
-        ours is unfinished. With `for_revoking`, to set allowances to zero, the switch may be at
+        """True if a transaction may be sent now: the kill switch was read and is off, and no
+        transaction of ours is unfinished. For revocations (`for_revoking`) the switch may be at
         hard.
         """
         unfinished = self._submitter.unfinished()
@@ -60,8 +60,8 @@ class JournaledExecutor:
         """Run one transaction from PLANNED to its end and return it: FINAL, REVERTED, or MINED
         while blocks are slow.
 
-        A transaction pending too long is replaced at a higher fee, and the mined intent is
-        returned; or it is cancelled, and returned as CANCELLED once the cancel is final.
+        A transaction pending too long is either replaced at a higher fee, and the mined intent
+        returned, or cancelled, and returned as CANCELLED once the cancel is final.
         `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before
         anything is sent (kill switch, simulation, deadline, nonce, signing rules). Raises Retryable
         if it was sent and is not mined in time, or if the outcome of sending is unknown: the next
@@ -89,8 +89,8 @@ class JournaledExecutor:
         return ended
 
     def _require_final_mint(self, grant: Grant) -> None:
-        """Raise if a reorg can still change the position's number: added liquidity could then go to
-        a stranger's position.
+        """Raise if a reorg can still change the position's id: added liquidity could then go to
+        someone else's position.
         """
         action, journal = grant.action, self._submitter.journal
         if not isinstance(action, Provide) or action.token_id is None:
@@ -103,14 +103,14 @@ class JournaledExecutor:
                 and done.contract == action.contract
             ):
                 raise Retryable(
-                    f"the mint of {intent.tx_hash} is not final: a reorg may still give its"
-                    " position another number",
-                    "run the command again once it has its confirmations",
+                    f"the mint of {intent.tx_hash} is not final: a reorg "
+                    "may still change its position's id",
+                    "run the command again once it is confirmed",
                     code=ErrorCode.MINT_NOT_FINAL,
                 )
 
     def _require_turn(self, tx: UnsignedTx) -> None:
-        """Raise unless the nonce is the chain's and the journal's next one, and free."""
+        """Raise unless the nonce is free and the next one of both chain and journal."""
         if unfinished := self._submitter.unfinished():
             first, what = unfinished[0], unfinished[0].note
             if first.state in IN_FLIGHT_STATES:
@@ -135,7 +135,7 @@ class JournaledExecutor:
 
 
 class ReadOnlySigner:
-    """ports.Signer of an observed wallet: signs nothing."""
+    """ports.Signer of a read-only wallet: refuses to sign."""
 
     def __init__(self, address: str) -> None:
         self.address = address

@@ -1,8 +1,7 @@
-"""Refused exits: by the guards for their market, or just before sending.
-
-Each exit is a separate transaction and blocks only itself. A token can pass its screen and still
-refuse the router, misreport its allowance, or burn the gas of a simulation. Nothing refused is
-sent, and a refusal unrelated to the exit's own trade, cost or gas refuses the whole step.
+"""Exits refused by the guards for their market, or just before sending. Each exit is a separate
+transaction and blocks only itself. A token can pass screening and still refuse the router,
+misreport its allowance, or use up the gas of a simulation. A refused exit is not sent. A refusal
+unrelated to the exit's own trade, cost or gas refuses the whole step.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ TRADE_SIGNER_RULES = frozenset(
         "contract",
     )
 )
-"""Signer rules about the traded assets; not about nonce, fees, chain, time, kind, recipient or
-spender.
+"""Signer rules that judge the traded assets, as opposed to nonce, fees, chain, time, kind,
+recipient or spender.
 """
 FUTURES_SIGNER_RULES = frozenset(
     f"signer.{rule}"
@@ -55,7 +54,9 @@ FUTURES_SIGNER_RULES = frozenset(
         "trader",
     )
 )
-"""Signer rules about one futures action; not about nonce, fees, chain, time or kind."""
+"""Signer rules that judge the futures action itself, as opposed to nonce, fees, chain, time or
+kind.
+"""
 BUDGET_GUARDS = frozenset(
     (
         "daily_loss",
@@ -68,22 +69,21 @@ BUDGET_GUARDS = frozenset(
         "signer.gas_cost",
     )
 )
-"""Guards that may refuse one exit and pass another, by its cost, gas, prices or failures."""
-NOTHING_TO_DO = "nothing has to be done"
-SOLD_IN_PART = "it was sold as far as the limits allow, and the rest is sold in the next cycle"
-REVERTED = "its transaction did not succeed, and it is tried again in the next cycle"
+"""Guards that may refuse one exit and pass another, because of its cost, gas, prices or failures.
+"""
+NOTHING_TO_DO = "no action needed"
+SOLD_IN_PART = "it was sold as far as the limits allow; the next cycle sells the rest"
+REVERTED = "its transaction failed; the next cycle tries again"
 DECLINED = "it was not confirmed"
 
 
 class ExitRefused(Refused):
-    """A refusal just before sending for which only the exit's token is at fault."""
+    """A refusal just before sending that only the exit's token caused."""
 
 
 def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
-    """Return the exit whose plan is refused only by guards of its market, and by limits that
-    another exit may fit; None in every other case.
-
-    An exit that is refused although it was skipped already is not returned.
+    """Return the exit whose plan is refused only by guards of its market and by limits that another
+    exit may meet; None in every other case. An exit that was already skipped is not returned.
     """
     token, failing = outcome.decided.exit_token, [one for one in outcome.verdicts if not one.passed]
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:
@@ -98,8 +98,8 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
 
 
 def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
-    """True if one of the limits of the whole wallet refuses: until it allows the exit, only what
-    reduces risk is sent.
+    """True if a limit of the whole wallet refuses: until it allows the exit, only plans that reduce
+    risk are sent.
     """
     return any(one.guard in BUDGET_GUARDS for one in verdicts if not one.passed)
 
@@ -107,10 +107,9 @@ def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
 def missing_approvals(
     composer: Composer, outcome: StepOutcome, plan: Plan, sent: Sequence[Intent], last: bool = False
 ) -> Sequence[Approval]:
-    """Return approvals that the plan lacks.
-
-    Raises ExitRefused if an exit's token hides or drops its allowance. With `last` no later plan
-    could use an approval: an exit that still lacks one is not sold in this step.
+    """Return approvals that the plan lacks. Raises ExitRefused if an exit's token hides or drops
+    its allowance. `last` means that no later plan can use an approval, so an exit that still lacks
+    one is not sold in this step.
     """
     token = outcome.decided.exit_token
     try:
@@ -141,7 +140,7 @@ def gas_refusal(why: Refused) -> bool:
 
 def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
     """Raise ExitRefused if the confirmed exit is no longer possible. Once approved, its token may
-    hide its balance, spoil its market or fail its screen.
+    hide its balance, spoil its market or fail screening.
     """
     step, token = now.step_input, confirmed.decided.exit_token
     if not token or token == now.decided.exit_token:
@@ -153,9 +152,7 @@ def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str)
         raise ExitRefused("; ".join(reasons), remedy=remedy)
     had, has = (native_coin.held_balances(one.step_input).get(token, 0) for one in (confirmed, now))
     if has < had:
-        raise ExitRefused(
-            f"{label} was to be sold and is not in the wallet any more", remedy=remedy
-        )
+        raise ExitRefused(f"{label} was to be sold and is no longer in the wallet", remedy=remedy)
 
 
 def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
@@ -195,15 +192,14 @@ def without_doubtful(
     known: Sequence[SubmissionRefusal],
     doubtful: Mapping[str, SubmissionRefusal | None],
 ) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals with the earlier entries of these tokens."""
+    """Restore the earlier refusals of these tokens."""
     before = (one for one in doubtful.values() if one is not None)
     return (*(one for one in known if one.token not in doubtful), *before)
 
 
 def clear_submission_refusals(budgets: BudgetJournal, outcome: StepOutcome) -> None:
-    """Clear the refusals of a token that was sold and of tokens that are exits no longer.
-
-    A swap that succeeds ends every row of failures.
+    """Clear the refusals of a sold token and of tokens that are no longer exits. A successful swap
+    ends every series of failures.
     """
     refusals = outcome.step_input.history.late
     kept = exits.open_submission_refusals(outcome.step_input, outcome.decided.exit_token)

@@ -38,8 +38,8 @@ class RefusingSigner:
         raise OperatorNeeded(
             f"trimtab cannot sign for {self.address}: wallet.mode is propose, but a transaction"
             " signed in another mode is pending",
-            "resend it with the former wallet.mode; or replace it by another transaction with its"
-            " nonce, then run trimtab adopt",
+            "resend it with the former wallet.mode, or replace it with another "
+            "transaction at its nonce and run trimtab adopt",
             code=ErrorCode.OPEN_TRANSACTION,
         )
 
@@ -96,8 +96,8 @@ class ProposingExecutor(JournaledExecutor):
         raise self._awaiting(intent)
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Withdraw every proposal. A signer who has seen one can still send it: a swap until its
-        deadline, an approval or payment at any time.
+        """Withdraw every proposal. A signer who has seen a proposal can still send it: a swap until
+        its deadline, an approval or payment at any time.
 
         A proposal that the chain already has is settled. Raises OperatorNeeded if another
         transaction took its nonce.
@@ -118,7 +118,9 @@ class ProposingExecutor(JournaledExecutor):
         return [*(self._now(intent) for intent in unsigned if intent.id not in ids), *cancelled]
 
     def _settle(self, intent: Intent, since_block: int) -> None:
-        """Settle one proposal that is mined or expired; raise AwaitingExternalSignature otherwise."""
+        """Settle one proposal that is mined or expired; raise AwaitingExternalSignature
+        otherwise.
+        """
         # Read the head before the nonce: if the nonce is then still free and the deadline has
         # passed, the proposal was not sent in time.
         head = self._sender.head()
@@ -226,7 +228,7 @@ def require_no_open_proposals(journal: Journal, proposals: ProposalJournal) -> N
         if intent.state is IntentState.PLANNED and intent.id in proposed:
             raise OperatorNeeded(
                 f"the proposal {intent.id} («{intent.note}») awaits an external signature",
-                'run once more with wallet.mode = "propose" after it was sent or has expired',
+                'after it was sent or has expired, run once more with wallet.mode = "propose"',
                 code=ErrorCode.PROPOSAL_OPEN,
             )
 

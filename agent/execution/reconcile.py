@@ -22,7 +22,7 @@ from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 from agent.venues.composer import GasFees, bump_fees
 
 # --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). Bumps
-# pass the checks of a first send.
+# pass the same checks as a first send.
 
 
 MAX_GAS_MULTIPLE = 4
@@ -30,7 +30,7 @@ MAX_GAS_MULTIPLE = 4
 cost.
 """
 RESERVED_BUMPS = 2
-"""Steps of 12.5 % below the ceiling that are reserved for a cancel and one bump of it."""
+"""Fee steps of 12.5 % below the ceiling, reserved for a cancel and one bump of the cancel."""
 _MIN_GAS = 21_000
 
 
@@ -42,9 +42,8 @@ class TxReplacer:
         self._journal = submitter.journal
 
     def while_waiting(self, nonce: int) -> Callable[[float], None]:
-        """Return a callback for each poll of `nonce`, which takes the seconds waited so far: it
-        bumps or cancels every `bump_after_s`. A refusal is reported as an event, and waiting
-        continues.
+        """Return a callback for each poll of `nonce`; it takes the seconds waited so far and bumps
+        or cancels every `bump_after_s`. A refusal is reported as an event, and waiting continues.
         """
         after_s = self._submitter.settings.bump_after_s
         tried_s: float | None = None
@@ -73,11 +72,9 @@ class TxReplacer:
         return replace_if_due
 
     def bump_or_cancel(self, nonce: int) -> None:
-        """Replace the pending transaction at `nonce` at a higher fee, else cancel it. Does nothing
-        if it is in a block.
-
-        Raises Refused if neither may be sent now (kill switch, gas caps), OperatorNeeded if a
-        cancel fails.
+        """Replace the pending transaction at `nonce` at a higher fee, else cancel it. Do nothing if
+        it is in a block. Raises Refused if neither may be sent now (kill switch, gas caps),
+        OperatorNeeded if a cancel fails.
         """
         newest = self._newest(nonce)
         if newest is None:
@@ -89,13 +86,13 @@ class TxReplacer:
         try:
             self._bump(newest)
         except Refused as error:
-            # A simulation also fails if the transaction was mined a moment ago.
+            # A simulation also fails if the transaction has just been mined.
             if self._submitter.find_mined(nonce) is None:
                 self.cancel(newest, error.message)
 
     def cancel(self, pending: Intent, why: str) -> None:
-        """Cancel by a transfer of zero to ourselves at the same nonce and a higher fee; a pending
-        cancel is replaced by one with a higher fee.
+        """Cancel with a transfer of zero to ourselves at the same nonce and a higher fee; replace a
+        pending cancel with another at a higher fee.
 
         Raises Refused above the ceiling or the gas caps, OperatorNeeded if its simulation fails.
         """
@@ -116,7 +113,7 @@ class TxReplacer:
         now_s = simulation.head.timestamp_s
         most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending)
         if ceiling_wei is not None:
-            # A cancel that the initial gas budget cannot pay may cost up to the owner's ceiling.
+            # A cancel beyond the initial gas budget may cost up to the owner's ceiling.
             most_wei = max(most_wei, tx.gas * ceiling_wei)
         self._require_gas_caps(tx, pending, most_wei, now_s)
         grant = _cancel_grant(now_s, max(granted.deadline_s, now_s), most_wei)
@@ -178,7 +175,7 @@ class TxReplacer:
         return in_flight[0] if in_flight else None
 
     def _first_gas_wei(self, pending: Intent) -> int:
-        """Return the gas cost granted to the first transaction of this chain of replacements."""
+        """Return the gas cost granted to the first transaction in this series of replacements."""
         replaced_by = {
             intent.id: intent.replaces for intent in self._journal.intents_at(pending.tx.nonce)
         }
@@ -188,8 +185,8 @@ class TxReplacer:
         return self._journal.grant(first).max_gas_wei
 
     def _require_gas_caps(self, tx: UnsignedTx, pending: Intent, most_wei: int, now_s: int) -> None:
-        """Enforce the gas caps, per transaction and per day of chain time. One transaction per
-        nonce is mined, so only the most expensive one counts.
+        """Enforce the gas caps, per transaction and per day of chain time. Only one transaction per
+        nonce is mined, so the most expensive one counts.
         """
         granted = self._journal.grant(pending.id)
         worst_wei = _max_cost_wei(tx)
@@ -244,7 +241,7 @@ def with_bumped_fees(
             "gas_price",
             f"{max(more.most_wei, head.base_fee_wei or 0)} wei",
             f"{limit_wei} wei",
-            "the replacement would have to pay more than the limit",
+            "the replacement needs a gas price above the limit",
             "raise limits.gas_price, or wait",
         )
     return replace(
@@ -287,8 +284,9 @@ def _max_cost_wei(tx: UnsignedTx) -> int:
 
 
 _NONCE_CHECKS = 3
-"""Checks of a used nonce without a known hash before it counts as foreign: nodes behind one address
-can lag."""
+"""Number of times that a used nonce without a known hash is checked before it counts as foreign:
+nodes behind one address can lag.
+"""
 
 
 class Reconciler:
@@ -319,8 +317,8 @@ class Reconciler:
         return [self._now(intent) for intent in open_before]
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Drop unsent intents and cancel pending ones; return them in their new state. For a kill
-        switch at hard, which is read again before each cancel is sent.
+        """Drop unsent intents and cancel pending ones; return them in their new state. Used at a
+        hard kill switch, which is read again before each cancel.
         """
         open_before = open_transactions(self._journal)
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
@@ -353,10 +351,11 @@ class Reconciler:
         if expected is not None and latest < expected:  # pending transactions may be ours
             self._rewinder.require_possible(expected - 1)
             raise Retryable(
-                f"the endpoint's next nonce is {latest}, the journal's {expected}: the endpoint lags"
-                f" behind our transaction of nonce {expected - 1}, or the chain was restarted",
-                "try again; for a restarted local chain set a new file in store.url, for a chain"
-                " that dropped blocks run trimtab adopt",
+                f"the endpoint's next nonce is {latest}, the journal's "
+                f"{expected}: the endpoint lags "
+                f"behind our transaction at nonce {expected - 1}, or the chain was restarted",
+                "try again; after a restart of a local chain set a new file in store.url; "
+                "if the chain dropped blocks, run trimtab adopt",
                 code=ErrorCode.LAG,
             )
         if pending > latest:
@@ -454,8 +453,8 @@ class Reconciler:
             self._cancel_expired(nonce)
 
     def _chain_state(self, unfinished: list[Intent], nonce: int) -> str:
-        """Return "mined", "pending" or "unknown", the furthest state of our transactions at
-        `nonce`. A signed one that a node knows is moved to BROADCAST.
+        """Return "mined", "pending" or "unknown": the furthest state of our transactions at
+        `nonce`. A signed transaction known to a node moves to BROADCAST.
         """
         latest = 0
         for attempt in range(_NONCE_CHECKS):
@@ -514,7 +513,7 @@ class Reconciler:
                 self._submitter.require_running(self._journal.grant(intent.id))
             except Refused as error:
                 if intent.state is IntentState.SIGNED:
-                    # BROADCAST is written before bytes leave, so these never left.
+                    # BROADCAST is written before bytes are sent, so these were never sent.
                     self._submitter.drop(intent, error.message)
                     continue
                 if (
@@ -526,7 +525,9 @@ class Reconciler:
             return
 
     def _may_resend(self, intent: Intent) -> bool:
-        """True if the kill switch permits a resend; at hard, only of cancels and revocations."""
+        """True if the kill switch permits a resend; at hard it permits only cancels and
+        revocations.
+        """
         try:
             self._submitter.require_running(self._journal.grant(intent.id))
         except Refused:
@@ -534,7 +535,7 @@ class Reconciler:
         return True
 
     def _below_base_fee(self, intent: Intent) -> bool:
-        """True if the same bytes would only stay pending."""
+        """True if its fee is below the base fee, so the same bytes would stay pending."""
         base_fee_wei = self._sender.head().base_fee_wei
         fees = GasFees(
             intent.tx.max_fee_wei, intent.tx.max_priority_fee_wei, intent.tx.gas_price_wei
@@ -542,15 +543,15 @@ class Reconciler:
         return base_fee_wei is not None and fees.most_wei < base_fee_wei
 
     def _still_unknown(self, unfinished: list[Intent]) -> bool:
-        """True if still no node knows one: a simulation also fails for a transaction mined just
-        now.
+        """True if no node knows a transaction at the nonce: a simulation also fails for one mined
+        just now.
         """
         return all(
             self._sender.status_of(str(intent.tx_hash)).state == "unknown" for intent in unfinished
         )
 
     def _cancel_expired(self, nonce: int) -> None:
-        """Cancel a pending transaction past its deadline: it would only burn gas."""
+        """Cancel a pending transaction past its deadline, because it would only burn gas."""
         in_flight = self._submitter.in_flight(nonce)
         if not in_flight or any(intent.kind is IntentKind.CANCEL for intent in in_flight):
             return
@@ -566,7 +567,7 @@ class Reconciler:
             for intent in self._journal.intents_at(nonce)
             if intent.tx_hash is not None
         ]
-        hashes = "this store sent nothing at that nonce"
+        hashes = "this store has no sent transaction at that nonce"
         if known:
             hashes = f"none of ours is in a block: {', '.join(dict.fromkeys(known))}"
         return OperatorNeeded(
@@ -579,7 +580,9 @@ class Reconciler:
         )
 
     def _conflicting_hash(self, nonce: int) -> str:
-        """Return ": " and the hash of the transaction at that nonce; "" if no endpoint knows it."""
+        """Return ": " and the hash of the transaction at that nonce, "" if no endpoint
+        knows one.
+        """
         if not isinstance(self._sender, ConflictingTransactionFinder):
             return ""
         try:

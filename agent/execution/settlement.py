@@ -62,8 +62,8 @@ class RealisedLeg:
 def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
     """Return the plan's legs as executed.
 
-    Pools that serve several legs are matched in leg order. An amount that passes from one pool
-    directly into the next is output of one leg and input of the other.
+    Pools that serve several legs are matched in leg order. An amount that passes directly from one
+    pool to the next is output of the first leg and input of the second.
     """
     outgoing, incoming, wrapped = (
         list(receipt.transfers),
@@ -100,14 +100,14 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
 
 
 def _wraps(transfer: Transfer, leg: Leg) -> bool:
-    """True if the Deposit or Withdrawal is that of a leg that wraps or unwraps."""
+    """True if the Deposit or Withdrawal event belongs to a leg that wraps or unwraps."""
     end = transfer.sender if leg.token_in == NATIVE else transfer.recipient
     return transfer.token == leg.pool and end == NATIVE
 
 
 def native_delta(intent: Intent, wallet: str, coin: str) -> int:
-    """Return the change of native coin by a mined intent, without gas, wei: wrapped native coin
-    `coin` unwrapped by the wallet or the called contract, less the value sent.
+    """Return the change of native coin by a mined intent, in wei and without gas: wrapped coin
+    (`coin`) that the wallet or the called contract unwrapped, less the value sent.
     """
     receipt = intent.receipt
     if receipt is None or receipt.status != 1:
@@ -126,7 +126,7 @@ def trade_loss(
     the prices before the trade, plus gas.
 
     Balances are base units by token; `prices` are numeraire base units per token base unit. An
-    increase of a token without a price counts zero; a decrease cannot be valued and raises
+    increase of a token without a price counts as zero; a decrease cannot be valued and raises
     OperatorNeeded.
     """
     total = gas_value
@@ -165,15 +165,14 @@ def book_intent(  # noqa: PLR0913
     apart: Fraction = Fraction(0),
 ) -> Fraction:
     """Book a mined intent, including a reverted one and a cancel, and return its loss. Booking is
-    idempotent.
-
-    `prices` are the reference prices before the trade, `native_price` that of one wei. `balances`
-    are those before and after, if read: the larger of the losses by balances and by receipt events
-    counts, so that neither false events nor a deposit in between hides a loss. `chain_s` is the
-    time of the block, or later. Only tokens in `prices` count. Without `gain_counts` the loss is at
-    least the gas: prices of another time prove no gain. Native coin counts as `coin`, its wrapped
-    token, so that wrapping is no loss. A payout is an outflow and not a loss. `apart` is the value
-    of a purchase or of a withdrawal's sale, which turnover limits exclude.
+    idempotent. `prices` are the reference prices before the trade, and `native_price` is the price
+    of one wei. `balances` are the balances before and after, if read. The larger of the losses by
+    balances and by receipt events counts, so neither false events nor a deposit in between hides a
+    loss. `chain_s` is the time of the block, or later. Only tokens in `prices` count. Without
+    `gain_counts` the loss is at least the gas, because prices of another time cannot prove a gain.
+    Native coin counts as `coin`, its wrapped token, so that wrapping costs nothing. A payout is an
+    outflow, not a loss. `apart` is the value of a purchase or of a withdrawal's sale, which
+    turnover limits exclude.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -200,27 +199,27 @@ def book_intent(  # noqa: PLR0913
 
 
 def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
-    """Return the base units of a successful payout by token."""
+    """Return the base units, by token, of a successful payout."""
     if payout is None or receipt.status != 1:
         return {}
     return {coin if payout.token == NATIVE else payout.token: payout.raw}
 
 
-# --- Cost of a futures action: a fill by the receipt against the index of the snapshot, and moved
-# collateral against the granted amount.
+# --- Cost of a futures action: the receipt's fill compared with the snapshot's index, and moved
+# collateral with the granted amount.
 
 
 def book_futures_action(
     store: StepStorage, intent: Intent, basis: StepInput, native_price: Price, chain_s: int
 ) -> Value:
     """Book a mined futures transaction, including a reverted one, and return its loss in numeraire
-    base units: gas, fee, what the fill was worse than the index, and collateral that the wallet
-    paid above a deposit or did not receive of a withdrawal.
+    base units: gas, fee, the fill's shortfall against the index, and collateral paid above a
+    deposit or missing from a withdrawal.
 
-    The turnover of a reduction outside of emergencies is its notional at the index, for its budget,
-    that of a deposit the deposited collateral. An order without a fill of exactly its size counts
-    as filled at its bound: an endpoint that hides an event hides no loss. A venue beside the chain
-    may fill a part, which alone counts.
+    Outside of emergencies, the turnover of a reduction is its notional at the index, and that of a
+    deposit is its collateral; both count against their budgets. An order without a fill of exactly
+    its size counts as filled at its bound, so that an endpoint cannot hide a loss with an event. An
+    off-chain venue may fill a part; only that part counts.
     """
     receipt, granted = intent.receipt, store.journal.grant(intent.id).futures
     if receipt is None:
@@ -241,7 +240,9 @@ def book_futures_action(
 def _order_cost(
     order: PerpOrder, granted: FuturesGrant, receipt: Receipt, *, is_partly: bool
 ) -> tuple[Value, Value]:
-    """Return the cost of an order and the notional that its budget counts, quote base units."""
+    """Return the cost of an order and the notional that counts against its budget, in quote base
+    units.
+    """
     market, size_raw = granted.account.market(order.market), order.size_raw
     paid, fee_raw = (
         order.bound_raw,
@@ -258,8 +259,8 @@ def _order_cost(
 def _collateral_cost(
     granted: FuturesGrant, receipt: Receipt, basis: StepInput
 ) -> tuple[Value, Value]:
-    """Return what the wallet has less than the granted amount, and the deposit that its budget
-    counts, quote base units.
+    """Return the wallet's shortfall against the granted amount, and the deposit that counts against
+    its budget, in quote base units.
     """
     expected_raw, unit = moved_raw(granted.action), granted.account.settlement_raw
     collateral = "" if basis.futures is None else basis.futures.collateral
@@ -268,8 +269,8 @@ def _collateral_cost(
 
 
 def order_fill(order: PerpOrder, receipt: Receipt, *, is_partly: bool) -> PerpFill | None:
-    """Return the one fill of an order by its receipt; None if no event has its market and size, or
-    a part of its size with `is_partly`.
+    """Return the fill of an order from its receipt; None if no event has its market and size (with
+    `is_partly`, a part of its size).
     """
     fills = [
         fill
@@ -301,10 +302,11 @@ def book_liquidity_action(
     """Book a mined liquidity action, including a reverted one, and return its loss in numeraire
     base units; its turnover is zero.
 
-    `basis` is the step that planned it (None if unreadable: then only its gas counts as lost),
-    `after` a snapshot read right after it. The larger of the losses by the receipt and by both
-    snapshots counts: wallet payments and changed positions at reference prices. A withdrawal that
-    pays less than the liquidity's value is a loss, as is overpaid liquidity.
+    `basis` is the step that planned the action; None if it is unreadable, and then only gas counts
+    as lost. `after` is a snapshot read right after it. The larger of two losses counts: by the
+    receipt, and by the two snapshots, both with wallet payments and changed positions at reference
+    prices. A withdrawal that pays less than the liquidity's value is a loss, as is overpaid
+    liquidity.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -329,7 +331,7 @@ def _by_receipt(
     receipt: Receipt,
     prices: Mapping[str, Price],
 ) -> Value | None:
-    """Return the loss by the receipt's transfers and the position's change; None if the position
+    """Return the loss from the receipt's transfers and the position's change; None if the position
     after the action cannot be derived.
     """
     before = next(
@@ -365,7 +367,9 @@ def _position_after(
 
 
 def _minted(action: Provide, done: LpPositionChange) -> LpV3Position:
-    """Return the minted position with what its valuation needs; it has earned no fees yet."""
+    """Return the minted position as its valuation needs it, without fees, because it has not earned
+    any yet.
+    """
     lower, upper = done.ticks or (0, 0)
     return LpV3Position(
         action.venue, action.contract, done.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips, lower, upper,
@@ -380,8 +384,8 @@ def _by_snapshots(
     after: Snapshot,
     prices: Mapping[str, Price],
 ) -> Value | None:
-    """Return the loss by balances and positions read before and after; None if the changed position
-    was not read.
+    """Return the loss from balances and positions read before and after; None if the changed
+    position was not read.
     """
     name = action.name if done is None else done.name
     old, new = (
@@ -389,7 +393,7 @@ def _by_snapshots(
     )
     counted = {*old, name}
     if isinstance(action, Withdraw) and action.liquidity == action.held and name not in new:
-        counted.discard(name)  # an empty position is no longer read
+        counted.discard(name)  # empty positions are not read
     if not counted <= set(new):
         return None
     value_before = _total(before, list(old.values()), after, prices)
@@ -399,7 +403,7 @@ def _by_snapshots(
 def _total(
     read: Snapshot, held: list[LpPosition], other: Snapshot, prices: Mapping[str, Price]
 ) -> Value:
-    """Return the value of the positions, and of the priced tokens that both snapshots have."""
+    """Return the value of the positions and of the priced tokens that are in both snapshots."""
     both = {holding.token for holding in other.holdings} & set(prices)
     in_wallet = sum(
         (holding.raw * prices[holding.token] for holding in read.holdings if holding.token in both),
@@ -410,7 +414,7 @@ def _total(
 
 def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
     """Return the value at reference prices, uncollected fees included; zero if a token has no
-    price, before and after the action alike.
+    price, both before and after the action.
     """
     if not {position.token0, position.token1} <= set(prices):
         return Fraction(0)
@@ -429,7 +433,7 @@ def record_balance_changes(
     the recorded transfers: new ones, and older ones newly valued or accepted.
 
     `present` is called only if a balance may have changed. If the snapshot cannot be compared, or
-    another process was faster, nothing is recorded: the next cycle compares again.
+    another process wrote first, nothing is recorded, and the next cycle compares again.
     """
     books = balances.expected()
     if not balance_changes.is_comparable(snapshot, books):
@@ -437,14 +441,14 @@ def record_balance_changes(
     transfers: tuple[ExternalTransfer, ...] = ()
     if balance_changes.differences(snapshot, books) or balance_changes.may_change(books):
         step = present()
-        books = balances.expected()  # external transactions may have become known
+        books = balances.expected()  # more external transactions may be known now
         transfers = balance_changes.changes_to_record(step, books)
     read = balance_changes.balances_of(snapshot)
     return transfers if balances.record(snapshot, read, transfers, books.turn) else ()
 
 
 MAX_CLOCK_LEAD_S = 30
-"""Largest accepted lead of a block's time over the agent's clock."""
+"""Largest accepted lead of a block's timestamp over the agent's clock."""
 
 
 def settle_mined(
@@ -454,15 +458,13 @@ def settle_mined(
     before: Snapshot | None = None,
 ) -> None:
     """Book every mined transaction missing from the budgets, at the reference prices of its own
-    step; then compare balances.
-
-    `present` is called only if that step is unreadable (written by another version): then present
-    prices count, and no gain. While a spent token has no price, the transaction stays unbooked, and
-    nothing is planned, until it has one. With the snapshot `before` the last trade, the larger of
-    the losses by balances and by events counts, unless every expected balance is known: then a
-    difference is an external transfer and counts there. Tokens without a price, foreign ones
-    included, count zero: a plan cannot spend them, and events of unknown contracts prove nothing
-    (T11).
+    step; then compare balances. `present` is called only if that step is unreadable (written by
+    another version): then current prices are used and no gain counts. While a spent token has no
+    price, the transaction stays unbooked and nothing is planned. With the snapshot `before` the
+    last trade, the larger of the losses by balances and by events counts, unless every expected
+    balance is known: then a difference is an external transfer and is counted as one. Tokens
+    without a price, foreign ones included, count as zero, because a plan cannot spend them and
+    events of unknown contracts prove nothing (T11).
     """
     expected = {opening.token for opening in store.balances.expected().openings}
     all_expected = expected >= {holding.token for holding in snapshot.holdings}
@@ -509,7 +511,7 @@ _TRADES = (IntentKind.SWAP, IntentKind.UNWRAP)
 
 
 def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
-    """Return the value of a granted swap that turnover limits exclude."""
+    """Return the part of a granted swap's value that turnover limits exclude."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
     if plan is None or not isinstance(plan.decision, Rebalance):
         return Fraction(0)
@@ -517,8 +519,8 @@ def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
 
 
 def review_time_s(snapshot: Snapshot) -> int:
-    """Return the chain time to record a review at; a header from the future must not delay later
-    steps until then.
+    """Return the chain time at which a review is recorded, capped so that a header from the future
+    cannot delay later reviews.
     """
     return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_CLOCK_LEAD_S)
 
@@ -550,7 +552,7 @@ def _read(text: str) -> StepInput:
 
 
 def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> bool:
-    """True if the transaction spent an asset without a present price."""
+    """True if the transaction spent an asset that has no price now."""
     if intent.receipt is None:
         return False
     ours = {asset.token.address for asset in basis.portfolio.assets}
@@ -563,8 +565,8 @@ def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> 
 def _balances(
     before: Snapshot, after: Snapshot, prices: dict[str, Fraction]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return balances before and after by token, of priced tokens that both snapshots have: an
-    unread balance is not zero.
+    """Return balances before and after by token, for priced tokens that are in both snapshots,
+    because an unread balance is not zero.
     """
     old = {holding.token: holding.raw for holding in before.holdings}
     new = {holding.token: holding.raw for holding in after.holdings}
@@ -578,7 +580,7 @@ def _with_native(
     intent: Intent,
     coin: str,
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the balances with native coin counted as its wrapped token, before the gas of
+    """Return the balances with native coin added to its wrapped token, before the gas of
     `intent`.
     """
     gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
@@ -591,10 +593,9 @@ def _with_native(
 
 
 def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:
-    """Return the booking time: not after the clock, and not before the trade's own step.
-
-    A header from the future then neither halts the agent until that time, nor moves an entry out of
-    the last 24 hours (T6).
+    """Return the booking time: not after the clock, and not before the trade's own step. So a
+    header from the future neither halts the agent until that time nor moves an entry out of the
+    last 24 hours (T6).
     """
     latest_s = snapshot.now_s + MAX_CLOCK_LEAD_S
     if own is not None:

@@ -41,7 +41,9 @@ from agent.reference import depegged_tokens, reference_prices
 
 CATCH_UP_ATTEMPTS = 10
 CATCH_UP_PAUSE_S = 2.0
-"""Attempts and the pause between them: twenty seconds, longer than a block of supported chains."""
+"""Attempts and the pause between them: twenty seconds in all, longer than a block of any supported
+chain.
+"""
 
 
 class CaughtUpReader:
@@ -53,7 +55,7 @@ class CaughtUpReader:
         self._clock = clock
 
     def snapshot(self) -> Snapshot:
-        """See ports.Reader. Raises Retryable if the endpoints that agree stay behind."""
+        """See ports.Reader. Raises Retryable if the quorum stays behind the journal."""
         ours = self._journal.expected_nonce() or 0
         snapshot = self._reader.snapshot()
         for _ in range(CATCH_UP_ATTEMPTS):
@@ -62,8 +64,8 @@ class CaughtUpReader:
             self._clock.sleep(CATCH_UP_PAUSE_S)
             snapshot = self._reader.snapshot()
         raise Retryable(
-            f"the endpoints agree on block {snapshot.head.number} only, which is behind our"
-            f" transaction of nonce {ours - 1}",
+            f"the endpoints agree only on block {snapshot.head.number}, which is "
+            f"behind our transaction at nonce {ours - 1}",
             "try again when the slower endpoint has caught up",
             code=ErrorCode.LAG,
         )
@@ -118,8 +120,8 @@ class StepReaders:
 
 
 def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
-    """Return the step with the preceding blocks if it acts on prices and policy.confirm_blocks
-    requires them.
+    """Add the preceding blocks to the step if it acts on prices and policy.confirm_blocks requires
+    them.
     """
     moves_orders = conditional_orders.needs_past_prices(step)
     if not moves_orders and not rules.needs_past_blocks(
@@ -133,10 +135,9 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
 
 
 def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:
-    """Record depegged tokens, unread balances and deposits above the ceiling.
-
-    A depegged token must return within a narrower limit. A balance unread for long is quarantined.
-    An excluded deposit stays excluded.
+    """Record depegged tokens, unread balances and deposits above the ceiling. A depegged token
+    counts as recovered only within a narrower limit, a balance unread for long is quarantined, and
+    an excluded deposit stays excluded.
     """
     if (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         budgets.mark_depegged(off)
@@ -147,7 +148,7 @@ def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: Ste
 
 
 def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
-    """Record the stage of every order before it is acted on. Raise Retryable if orders changed
+    """Record every order's stage before the step acts on it. Raise Retryable if orders changed
     meanwhile.
     """
     history = step.history
@@ -187,8 +188,8 @@ class StepOutcome:
 
     `after` is the snapshot read after the swap. `verdicts` are those of a refusal outside a plan's
     guards; the guards' own are in the plan. `exits_tried` are tokens of exits already sold or
-    skipped: what follows them is confirmed separately. `hedged` are the comparisons of hedges that
-    the step has opened.
+    skipped; later trades are confirmed separately. `hedged` are the comparisons of hedges that the
+    step has opened.
     """
 
     step_id: str
@@ -205,21 +206,23 @@ class StepOutcome:
 
     @property
     def comparisons(self) -> tuple[HedgeComparison, ...]:
-        """Comparisons of sale and hedge: of opened hedges, then those of the plan for other assets."""
+        """Comparisons of sale and hedge: first of opened hedges, then of the plan for other
+        assets.
+        """
         opened = {one.token for one in self.hedged}
         planned = () if self.plan is None else self.plan.comparisons
         return (*self.hedged, *(one for one in planned if one.token not in opened))
 
     @property
     def decision(self) -> Decision:
-        """The decision of the step."""
+        """Decision of the step."""
         return self.decided.decision
 
 
 @dataclass(frozen=True, slots=True)
 class StepActors:
     """Executor, composer and confirmation of a step; without them it only evaluates. `confirm` is
-    called before anything is sent, and again for each exit and for what follows the exits.
+    called before anything is sent, again for each exit, and for the trades after the exits.
     """
 
     executor: Executor
@@ -251,9 +254,9 @@ def propose_screened(
     further: ExtendTicks | None = None,
 ) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
     """Return the final step, its proposal, and the evidence for the plan; or the refusal in place
-    of the proposal. A proposal that reaches the end of the known ticks is repeated with more.
-    Tokens that do not transfer exact amounts are quarantined, and the step is proposed without
-    them. Without an evidence source or a plan nothing is screened.
+    of the proposal. A proposal that reaches the end of the known ticks is repeated with more ticks.
+    Tokens that do not transfer exact amounts are quarantined, and the step is planned again without
+    them. Nothing is screened without an evidence source or a plan.
     """
     while True:
         proposal = _proposed(step, propose)

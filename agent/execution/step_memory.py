@@ -1,4 +1,6 @@
-"""Memory of a step in the store: strategy books, gradual execution, prices, unknown positions."""
+"""History that a step reads from and writes to the store: strategy accounts, gradual execution,
+prices, unknown positions.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ DAY_S = 86_400
 def record_strategies(
     strategies: StrategyJournal, allocations: AllocationJournal, step: StepInput
 ) -> None:
-    """Record changes of the strategy books, and once an hour each strategy's NAV per share and
+    """Record changes of the strategy accounts, and once an hour each strategy's NAV per share and
     health. If another process wrote first, nothing is written, and the next cycle derives the
     change again.
     """
@@ -71,7 +73,7 @@ def record_strategies(
 
 
 def book_internal_netting(strategies: StrategyJournal, outcome: StepOutcome) -> None:
-    """Book the internal netting between strategies if the step trades nothing on the market."""
+    """Book the netting between strategies if the step makes no market trade."""
     books = outcome.step_input.history.sleeves
     if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.is_netting_only or books is None:
         return
@@ -79,7 +81,8 @@ def book_internal_netting(strategies: StrategyJournal, outcome: StepOutcome) -> 
         outcome.step_input, outcome.step_id, netting.strategy_adjustments
     )
     if booking is not None:
-        # Only onto this version of the books: if another process wrote since, the next cycle books.
+        # Only onto this version of the accounts: if another process wrote since, the next cycle
+        # books it.
         strategies.record_bookings((booking,), books.turn + bool(books.pending))
 
 
@@ -123,18 +126,18 @@ def _with_health(
     )
 
 
-# --- Gradual execution: its start, each slice before it is sent, and its end.
+# --- Gradual execution: records of its start, of each slice before it is sent, and of its end.
 
 
 RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
-"""Styles whose slices have random sizes."""
+"""Execution styles with slices of random size."""
 
 
 def with_slice_draw(
     readers: StepReaders, step: StepInput, executions: GradualExecutionJournal
 ) -> StepInput:
-    """Return the step with the draw for a first slice, which is stored so that a restart plans the
-    same.
+    """Add the random draw for a first slice to the step. The draw is stored, so that a restart
+    plans the same slice.
     """
     history = step.history
     if (
@@ -149,7 +152,7 @@ def with_slice_draw(
 
 
 def record_execution_changes(executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
-    """Record gradual executions that a cycle ended, and new ones that wait for their price."""
+    """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
     decided, under = outcome.decided, outcome.step_input.history.campaign
     if decided.ended and under is not None:
         executions.end(
@@ -162,9 +165,9 @@ def record_execution_changes(executions: GradualExecutionJournal, outcome: StepO
 def begin_slice(
     readers: StepReaders, executions: GradualExecutionJournal, outcome: StepOutcome
 ) -> None:
-    """Record the slice about to be sent with the draw for the next one; a new execution is recorded
-    before its first slice. Each attempt at a slice is recorded. Does nothing if the plan is not a
-    slice.
+    """Record the slice about to be sent, with the draw for the next one; a new execution is
+    recorded before its first slice. Every attempt at a slice is recorded. Does nothing if the plan
+    is not a slice.
     """
     decided, under = outcome.decided, outcome.step_input.history.campaign
     at_s = outcome.step_input.snapshot.head.timestamp_s
@@ -186,7 +189,7 @@ def _draw(readers: StepReaders) -> SliceDraw:
     return SliceDraw(int(readers.chance() * MILLION), int(readers.chance() * MILLION))
 
 
-# --- Memory of a step: prices, ledger balances, strategies.
+# --- History input of a step: prices, ledger balances, strategies.
 
 
 def read_memory(
@@ -196,8 +199,8 @@ def read_memory(
     untradable: Iterable[ScreenedToken] = (),
     signals: SignalSource | None = None,
 ) -> StepMemory:
-    """Return the store's memory at the block of `bare`, which has snapshot, config and budgets, and
-    the answers of the `signals` that are due.
+    """Return the store's history at the block of `bare` (snapshot, config and budgets), with the
+    answers of the `signals` that are due.
     """
     chosen, balances = store.allocations.newest(), store.balances.expected()
     ledger = store.ledger.balances(bare.snapshot.head.number)
@@ -230,7 +233,7 @@ def _answers(
 
 
 def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | None:
-    """Return the store's memory of the strategies; None with a single strategy."""
+    """Return the store's record of the strategies; None with a single strategy."""
     if step.split is None:
         return None
     ledger, head = store.strategies.ledger(), step.snapshot.head.number
@@ -248,8 +251,8 @@ def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | Non
 
 
 def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
-    """Return the step of a swap that a strategy's trigger caused; None for swaps by the owner's
-    request or limits.max_weight alone, for exits, and for unreadable steps.
+    """Return the step of a swap that a strategy's trigger caused; None for exits, unreadable steps,
+    and swaps caused only by the owner's request or limits.max_weight.
     """
     if intent.kind is not IntentKind.SWAP:
         return None
@@ -278,8 +281,8 @@ def _recorded_prices(
     chosen: Allocation | None,
     choices: Mapping[str, Allocation],
 ) -> tuple[PricePoint, ...]:
-    """Return recorded prices as far back as this config needs: all within trigger windows, and
-    older ones at the interval of each due allocation.
+    """Return recorded prices as far back as this config needs: all prices within trigger windows,
+    and older prices at the interval of each due allocation.
     """
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
@@ -311,9 +314,9 @@ def with_unknown_positions(
 ) -> StepInput:
     """Return the step with the V3 positions of target pairs that are not in the store.
 
-    Scans the wallet once per new or adopted store: a store restored from before a mint lacks that
-    position, and its target would mint a second one. Later unsolicited positions change nothing
-    (T11). Raises Retryable if the chain cannot be read.
+    Scans the wallet once per new or adopted store, because a store restored from before a mint
+    lacks that position, and its target would mint a second one. Later unsolicited positions are
+    ignored (T11). Raises Retryable if the chain cannot be read.
     """
     pairs = {
         (target.token0, target.token1)

@@ -1,4 +1,6 @@
-"""Refusals and endpoint errors within a step: one exit or order is skipped, and the rest goes on."""
+"""Refusals and endpoint errors within a step: one exit or order is skipped, and the rest
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ from agent.policy import failures
 from agent.policy.exits import RETRY_REMEDY, add_submission_refusal, may_go_directly
 
 MAX_ORDERS = 12
-"""Maximum futures actions of a step, each by a separate plan."""
+"""Maximum futures actions of a step, each with a plan of its own."""
 FEWER, MOST_PARTS = 4, 64
-"""Divisor of a reduction after each refused simulation, and the largest that is tried in a step."""
+"""Factor by which each refused simulation divides a reduction further, and the largest divisor
+tried in a step.
+"""
 
 
 def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
@@ -31,9 +35,9 @@ def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOu
 
 
 def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) -> bool:
-    """Let a deposit, a reduction or a hedge that simulation, token or signer refused wait for the
-    rest of the step: other markets and spot go on. False for any other refusal, and for the owner's
-    requests.
+    """Skip a deposit, reduction or hedge that simulation, token or signer refused for the rest of
+    the step; other markets and spot continue. Return False for any other refusal, and for the
+    owner's requests.
     """
     plan, decision = outcome.plan, outcome.decision
     if plan is None or (futures := plan.futures) is None:
@@ -61,11 +65,9 @@ def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) 
 
 
 def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
-    """Return the divisor that a reduction is planned with after its simulation reverted, as a thin
-    pool fills a small order where it refuses a large one; zero for any other refusal, and after the
-    largest.
-
-    A venue beside the chain fills what its book has by itself.
+    """Return the next divisor of a reduction whose simulation reverted, because a thin pool may
+    fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
+    venue fills partly by itself.
     """
     futures = None if outcome.plan is None else outcome.plan.futures
     account = outcome.step_input.snapshot.futures
@@ -79,9 +81,9 @@ def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
 
 
 def leave_failed_market(run: StepRun, outcome: StepOutcome, plan: Plan) -> bool:
-    """Let the market of a reduction that reverted wait for the rest of the step: whoever makes one
-    order revert must not hold back the others. False for any other order, for the owner's requests,
-    and while the order is not settled.
+    """Skip the market of a reverted reduction for the rest of the step, so that an attacker who
+    makes one order revert cannot delay the others. Return False for any other order, for the
+    owner's requests, and while the order is not settled.
     """
     decision, newest = outcome.decision, run.sent[-1]
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
@@ -98,12 +100,12 @@ def leave_failed_market(run: StepRun, outcome: StepOutcome, plan: Plan) -> bool:
 
 def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
     """Skip an exit refused by its token, the simulation or the signer; any other refusal ends the
-    step. If no exit was sold and the rest is refused too, the refusal does not count against a
-    token: router or endpoint may be at fault.
+    step. If no exit was sold and the remaining plan is refused too, the refusal does not count
+    against the token: router or endpoint may be at fault.
     """
     reason = str(refusal)
     if outcome.plan is None:
-        reason += f"; {outcome.reason}"  # the reason of the decision
+        reason += f"; {outcome.reason}"  # the decision's reason
     stopped = replace(
         outcome,
         kind=OutcomeKind.REFUSED,
@@ -145,7 +147,7 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
 
 
 def hold_exit(run: StepRun, outcome: StepOutcome, why: str) -> None:
-    """Skip an exit that was declined, or whose gas was refused, without a refusal on record for its
+    """Skip an exit that was declined or whose gas was refused, without recording a refusal of its
     token.
     """
     run.held.append(outcome)
@@ -155,9 +157,9 @@ def hold_exit(run: StepRun, outcome: StepOutcome, why: str) -> None:
 def skip_interrupted_exit(
     run: StepRun, actors: StepActors, token: str, error: TrimtabError, directly: bool
 ) -> bool:
-    """Skip an exit that was not sent because an endpoint failed, or plan it again through no other
-    token. Return False for other errors, and if the next nonce is unknown: the swap was sent or a
-    transaction is open.
+    """Skip an exit that was not sent because an endpoint failed, or plan it again without a route
+    through another token. Return False for other errors, and if the next nonce is unknown: the swap
+    was sent or a transaction is open.
     """
     if not isinstance(error, Retryable) or not token or token in run.tried:
         return False

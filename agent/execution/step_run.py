@@ -30,23 +30,23 @@ from agent.ports import StepStorage
 class StepRun:
     """State of a running step: its sources, and its confirmed, sent and skipped items.
 
-    `sent` are all transactions of the step; those of the current plan begin at `first_of_plan`.
+    `sent` has all transactions of the step; those of the current plan begin at `first_of_plan`.
     `spend_caps` are the approved base units by token, an upper bound for legs. `history_before` is
     the history before the first liquidity action. `exits` are the outcomes of sent exits, `skipped`
-    the exits that the rest of the step ignores. `orders` counts sent futures actions, `reduced` is
-    true after a deposit or a reduction, whose margin the rest of the step does not use,
-    `reduced_markets` are the markets of sent reductions, `reduction_goals` the sizes that a limit's
-    reduction ends at, `order_parts` the divisors of reductions that the venue refused.
-    `hedged` are the comparisons of opened hedges, beside which the rebalance goes
-    on. `refused_markets` are, by chain time, futures markets whose reduction or hedge was refused
-    before it was sent (failures.MARGIN: a deposit), or whose reduction reverted,
-    `refused_orders` the outcomes. `doubtful` are, by token, the stored refusals of
-    exits before simulation or signer refused them in this step. `interrupted` are exits that could
-    not be sent because an endpoint failed, with the error; `held` are exits that the owner
-    declined, or whose gas was refused. After an interrupted, held or failed exit only plans that
-    reduce risk are sent. `direct` are tokens whose exits failed on a route through another token
-    and are planned again without it. `left_pools` are pools whose withdrawal was refused or failed,
-    `unwithdrawn` its outcomes: other pools follow.
+    the exits that the rest of the step ignores. `orders` counts sent futures actions. `reduced` is
+    true after a deposit or a reduction: the rest of the step does not use the margin that it freed.
+    `reduced_markets` are the markets of sent reductions, `reduction_goals` the sizes at which a
+    reduction to a limit ends, `order_parts` the divisors of reductions that the venue refused.
+    `hedged` are the comparisons of opened hedges; the rebalance continues after them.
+    `refused_markets` are futures markets, with the chain time, whose reduction or hedge was refused
+    before sending (failures.MARGIN: a deposit) or whose reduction reverted; `refused_orders` are
+    the outcomes. `doubtful` has, by token, the refusals of exits that were stored before simulation
+    or signer refused them in this step. `interrupted` are exits that could not be sent because an
+    endpoint failed, with the error. `held` are exits that the owner declined or whose gas was
+    refused. After an interrupted, held or failed exit only plans that reduce risk are sent.
+    `direct` are tokens whose exits failed on a route through another token and are planned again
+    without it. `left_pools` are pools whose withdrawal was refused or failed, and `unwithdrawn` the
+    outcomes; other pools are still withdrawn from.
     """
 
     readers: StepReaders
@@ -105,7 +105,7 @@ class StepRun:
 
     @property
     def is_risk_reducing_only(self) -> bool:
-        """True after an exit that was not sold: purchases wait for the next cycle."""
+        """True after an unsold exit: purchases are left to the next cycle."""
         failed = self.exits_with(OutcomeKind.FAILED) or self.unwithdrawn
         return bool(failed or self.interrupted or self.held)
 
@@ -149,23 +149,23 @@ class StepRun:
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
 
     def pool_to_leave(self, plan: Plan | None) -> str:
-        """Return the pool of a plan that only withdraws; empty for other plans and after a swap."""
+        """Return the pool of a plan that only withdraws liquidity; empty for other plans and after
+        a swap.
+        """
         if plan is None or not plan.actions or self.swapped is not None:
             return ""
         pool = failures.exit_name(plan)
         return "" if pool in self.left_pools else pool
 
     def leave_pool(self, pool: str, outcome: StepOutcome | None = None) -> None:
-        """Begin the next plan after a withdrawal that did not succeed. The rest of the step leaves
-        the pool alone.
-        """
+        """Begin the next plan after a failed withdrawal. The rest of the step skips the pool."""
         self.left_pools += (pool,)
         if outcome is not None:
             self.unwithdrawn.append(outcome)
         self.leave_exit()
 
     def go_directly(self, token: str) -> None:
-        """Begin a new plan of this exit, through no other token."""
+        """Plan this exit again, without a route through another token."""
         self.direct += (token,)
         self.leave_exit()
 
@@ -181,13 +181,13 @@ class StepRun:
 
 
 def orders_futures(outcome: StepOutcome) -> bool:
-    """True if the plan of an outcome sends futures actions, which are confirmed apart from swaps."""
+    """True if the plan sends futures actions, which are confirmed separately from swaps."""
     return outcome.plan is not None and outcome.plan.futures is not None
 
 
 def finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome of a step that sends nothing more: of its swap, exits or actions, or of
-    the evaluation.
+    """Return the outcome of a step that sends nothing more: that of its swap, exits or actions,
+    else of the evaluation.
     """
     if run.swapped is not None:
         run.close(outcome)
@@ -211,13 +211,13 @@ def _actions_done(run: StepRun) -> list[str]:
         )
     if run.actions:
         count = "1 action" if run.actions == 1 else f"{run.actions} actions"
-        notes.append(f"{count} with liquidity done")
+        notes.append(f"{count} done with liquidity")
     return notes
 
 
 def after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome of a step that ends with `outcome`: that of its last failed exit, else of
-    its last exit.
+    """Return the final outcome of a step that ends with `outcome`: that of its last failed exit,
+    else of its last exit.
     """
     if not run.exits:
         return outcome
@@ -248,8 +248,8 @@ def outcome_of_step(run: StepRun, ended: StepOutcome) -> StepOutcome:
 
 
 def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome with the exits that the step could not sell, also if later plans
-    succeeded. Raise the error of an endpoint if nothing was sent and no exit was held.
+    """Add the exits that the step could not sell to the outcome, even if later plans succeeded.
+    Raise the endpoint's error if nothing was sent and no exit was held.
     """
     quiet = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
     held = [*run.unwithdrawn, *run.held]
@@ -272,8 +272,8 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def _with_refused_orders(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome with the deposits and reductions that were refused before they were sent, or
-    reverted; a step that did nothing else is refused, one with a reverted order has failed.
+    """Add deposits and reductions that were refused before sending, or reverted, to the outcome. A
+    step that did nothing else is refused; a step with a reverted order has failed.
     """
     if not run.refused_orders:
         return outcome

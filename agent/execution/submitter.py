@@ -1,4 +1,6 @@
-"""Single acts on a transaction: durable writes, checks, sending, waiting for blocks, reorgs."""
+"""Single operations on a transaction: durable writes, checks, sending, waiting for blocks,
+reorgs.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,11 @@ from agent.ports import Approval, BudgetJournal, Clock, Grant, Journal, Sender, 
 class SubmissionSettings:
     """Settings of submission and waiting. `confirmations` counts the transaction's own block.
 
-    `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off), those
-    of `emergency` are the ceilings of positions closed ahead of their liquidation. A
-    transaction pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None:
-    never). The chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts
-    as late; after `final_timeout_s` a mined one is left to the next reconciliation.
+    `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off);
+    `emergency` has the ceilings for positions that are closed ahead of liquidation. A transaction
+    pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None: never). The
+    chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts as late;
+    after `final_timeout_s` a mined one is left to the next reconciliation.
     """
 
     confirmations: int
@@ -51,7 +53,7 @@ class SubmissionSettings:
     emergency: tuple[int | None, int | None] = (None, None)
 
     def ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
-        """Return the most per unit of gas and in 24 h, wei, for a granted transaction."""
+        """Return the maximum wei per unit of gas and in 24 h for a granted transaction."""
         if grant.is_emergency:
             return self.emergency
         return self.max_fee_wei, self.gas_per_day_wei
@@ -59,11 +61,11 @@ class SubmissionSettings:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionEvent:
-    """One moment of a transaction's life, for progress display and tests.
+    """One moment in the life of a transaction, for progress display and tests.
 
     Names: `before:<state>` and `after:<state>` around each durable write, `before:send`,
-    `after:send`, `fate-unknown`, `not-taken`, `waiting`, `confirming`. `intent` is its state then,
-    None before it was written.
+    `after:send`, `fate-unknown`, `not-taken`, `waiting`, `confirming`. `intent` is its state at
+    that moment, None before it was written.
     """
 
     name: str
@@ -81,8 +83,9 @@ def ignore_event(_event: SubmissionEvent) -> None:
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States in which the bytes may have reached any node."""
 _LOW_NONCE_POLLS = 5
-"""Consecutive polls with the chain's next nonce below ours after which a reorg is assumed: a
-lagging endpoint has caught up by then."""
+"""Consecutive polls with the chain's next nonce below ours before a reorg is assumed; a lagging
+endpoint catches up within them.
+"""
 
 
 def guard_refusal(
@@ -113,8 +116,8 @@ class Submitter:
 
     # checks
     def require_running(self, grant: Grant | None = None) -> None:
-        """Raise Refused unless the kill switch was read and is off, or is at hard and `grant` only
-        revokes or cancels (T14).
+        """Raise Refused unless the kill switch was read and is off, or is at hard and `grant` is
+        for a revocation or a cancel (T14).
         """
         paused = self.is_paused()
         if paused is False:
@@ -134,7 +137,8 @@ class Submitter:
         """Simulate the exact transaction at the head.
 
         Raises Refused if it fails, lacks gas, or is past its deadline by chain time. Raises
-        NoQuorum if that head may be old or forged (T19), unless `grant` only revokes or cancels.
+        NoQuorum if that head may be old or forged (T19), unless `grant` is for a revocation or a
+        cancel.
         """
         simulation = self.sender.simulate(tx, self.signer.address)
         head = simulation.head
@@ -177,7 +181,7 @@ class Submitter:
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """Record the intent; with `replaces`, as the replacement of that intent at its nonce."""
+        """Record the intent; `replaces` names the intent that it replaces at its nonce."""
         self.tell(SubmissionEvent("before:planned", None, note))
         intent = self.journal.intend(
             step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces
@@ -204,7 +208,7 @@ class Submitter:
         return intent
 
     def drop(self, intent: Intent, why: str) -> Intent:
-        """End an intent whose bytes never left this process."""
+        """End an intent that was never sent."""
         return self.move(
             intent, IntentState.CANCELLED, f"never sent: {why}", event=IntentEvent.DROP
         )
@@ -242,8 +246,8 @@ class Submitter:
         return intent
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
-        """Return the same bytes as before. Raises Refused if the rules now forbid it, or the signer
-        returns other bytes.
+        """Sign again and return the same bytes as before. Raises Refused if the rules now forbid
+        it, or the signer returns other bytes.
         """
         signed = self.signer.sign(intent.tx, replace(self.journal.grant(intent.id), now_s=now_s))
         if signed.hash != intent.tx_hash:
@@ -323,7 +327,7 @@ class Submitter:
             )
 
     def unfinished(self) -> list[Intent]:
-        """Return open transactions whose nonce has no mined transaction of ours."""
+        """Return open transactions at nonces where none of ours is mined."""
         intents = open_transactions(self.journal)
         mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
         return [intent for intent in intents if intent.tx.nonce not in mined]
@@ -360,7 +364,7 @@ class Submitter:
             waited += self.settings.poll_s
 
     def _depth(self, intent: Intent) -> tuple[Intent, bool]:
-        """Return the intent's present state on the canonical chain, and True if it is deep
+        """Return the intent's current state on the canonical chain, and True if it is deep
         enough.
         """
         receipt = intent.receipt
@@ -388,7 +392,7 @@ class Submitter:
             return self.move(
                 intent,
                 IntentState.BROADCAST,
-                "its block is not in the chain any more",
+                "its block is no longer in the chain",
                 event=IntentEvent.UNMINE,
             )
         return self.move(intent, IntentState.MINED, "moved to another block", receipt=receipt)
@@ -414,19 +418,21 @@ class Submitter:
 
 
 def open_transactions(journal: Journal) -> list[Intent]:
-    """Return the open intents that go to the chain, oldest first."""
+    """Return the open on-chain intents, oldest first."""
     return [intent for intent in journal.open_intents() if not intent.tx.is_venue_order]
 
 
 def only_undoes(grant: Grant) -> bool:
-    """True if the grant only permits a cancel, or setting an allowance to zero."""
+    """True if the grant permits nothing but a cancel or setting an allowance to zero."""
     return grant.kind is IntentKind.CANCEL or (
         grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0
     )
 
 
 def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
-    """Raise Refused once chain time has reached the deadline: the next block would be too late."""
+    """Raise Refused once chain time has reached the deadline, because the next block would be too
+    late.
+    """
     if deadline_s is not None and now_s >= deadline_s:
         raise guard_refusal(
             "deadline",
@@ -463,8 +469,8 @@ _SIGNED_STATES = (IntentState.SIGNED, IntentState.BROADCAST)
 
 def signable_nonces(journal: Journal) -> dict[int, int | None]:
     """Return the next nonce and those of signed, unmined transactions, each with the highest tip
-    signed there. A planned intent does not count: its nonce is unverified. Empty while the journal
-    has no nonce.
+    signed at it. Planned intents do not count, because their nonces are unverified. Empty while the
+    journal has no nonce.
     """
     expected = journal.expected_nonce()
     tips: dict[int, int | None] = {} if expected is None else {expected: None}
@@ -479,17 +485,17 @@ def signable_nonces(journal: Journal) -> dict[int, int | None]:
 
 
 REORG_WATCH_BLOCKS = 64
-"""Largest depth, its own block counted, at which a transaction is resent or cancelled after a
-reorg. An operator decides about deeper ones."""
+"""Maximum depth, its own block included, at which a transaction is resent or cancelled after a
+reorg. Deeper reorgs need an operator.
+"""
 _MAX_CHECKED = 256
-"""Maximum number of ended transactions checked: more than one wallet sends within
-REORG_WATCH_BLOCKS.
+"""Maximum number of ended transactions checked; one wallet sends fewer within REORG_WATCH_BLOCKS.
 """
 
 
 class ReorgHandler:
-    """Compares the blocks of ended transactions with the chain. The newest checked head is kept in
-    memory, so that blocks below it are checked once.
+    """Compares the blocks of ended transactions with the chain. The newest checked head stays in
+    memory, so that blocks below it are checked only once.
     """
 
     def __init__(self, submitter: Submitter) -> None:
@@ -498,7 +504,7 @@ class ReorgHandler:
 
     def run(self) -> None:
         """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
-        Sends nothing. Raises OperatorNeeded if one deeper than REORG_WATCH_BLOCKS is gone.
+        Sends nothing. Raises OperatorNeeded if a block deeper than REORG_WATCH_BLOCKS is gone.
         """
         ended = self._submitter.journal.ended_in_block(_MAX_CHECKED)
         unchecked = self._unchecked(ended)
@@ -522,8 +528,8 @@ class ReorgHandler:
         self._anchor = head if all_known and not gone else None
 
     def require_possible(self, nonce: int) -> None:
-        """Raise OperatorNeeded if the chain has another block in place of the final one of our
-        transaction at `nonce`. Otherwise a next nonce below ours can come from a lagging endpoint.
+        """Raise OperatorNeeded if the chain replaced the final block of our transaction at `nonce`.
+        Otherwise a next nonce below ours may come from a lagging endpoint.
         """
         head = self._submitter.sender.head()
         for intent in self._submitter.journal.ended_in_block(_MAX_CHECKED):
@@ -536,7 +542,7 @@ class ReorgHandler:
                 raise self._too_deep(intent, depth)
 
     def _unchecked(self, ended: Sequence[Intent]) -> Sequence[Intent]:
-        """Return the transactions that no earlier check of the present chain covers, newest
+        """Return the transactions that no earlier check of the current chain covers, newest
         first.
         """
         anchor = self._anchor

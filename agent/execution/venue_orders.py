@@ -1,7 +1,6 @@
-"""Orders of a futures venue beside the chain, each written down before it is posted and posted once.
-
-A lost answer is resolved by the order's client id: taken with its fills, or never seen once the
-venue's own time is past the order's end.
+"""Orders of an off-chain futures venue, each recorded before it is posted, and posted once. A lost
+answer is resolved by the order's client id: the venue either took the order, with its fills, or
+never saw it, which is certain once the venue's own time is past the order's expiry.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from agent.ports.futures import OrderVenue
 from agent.units import format_time
 
 OUTCOME_POLLS = 5
-"""Times that an open order is asked after before the step goes on without its outcome."""
+"""Number of queries for an open order's outcome before the step continues without it."""
 
 
 class VenueExecutor:
-    """Implements ports.Executor over an executor of the chain: orders of the venue go to the venue,
+    """Implements ports.Executor on top of the chain's executor: venue orders go to the venue,
     everything else to the chain.
     """
 
@@ -38,14 +37,14 @@ class VenueExecutor:
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Resolve open transactions on the chain, then open orders at the venue.
 
-        An order is never posted again. A venue without an answer does not hold up the chain: the
-        order stays open, and no other is sent.
+        An order is never posted again. If the venue does not answer, the chain continues: the order
+        stays open, and no other order is sent.
         """
         return [*self._chain.reconcile(may_send=may_send), *self._resolve_all()]
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Cancel like the chain's executor. Orders are immediate-or-cancel, so none rests: unsent
-        ones are dropped, all others resolved.
+        """Cancel like the chain's executor. Orders are immediate-or-cancel, so none rests in the
+        book: unsent orders are dropped, all others resolved.
         """
         return [*self._chain.cancel_pending(why), *self._resolve_all()]
 
@@ -60,11 +59,10 @@ class VenueExecutor:
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
     ) -> Intent:
-        """Run one order from PLANNED to its end, or a transaction as the chain's executor.
-
-        An order that filled in part is FINAL with its fills; one that filled nothing, or that the
-        venue never saw, is REVERTED. Raises Refused before anything is posted, OperatorNeeded for a
-        key that may not trade, Retryable while the outcome is open: the next `reconcile` resolves
+        """Run one order from PLANNED to its end; run a transaction through the chain's executor. A
+        partly filled order is FINAL with its fills; an order without a fill, or that the venue
+        never saw, is REVERTED. Raises Refused before anything is posted, OperatorNeeded for a key
+        that may not trade, and Retryable while the outcome is open: the next `reconcile` resolves
         it, and no other order is sent until then.
         """
         if not tx.is_venue_order:
@@ -80,13 +78,13 @@ class VenueExecutor:
             return ended
         raise Retryable(
             f"{note}: the venue does not know the order {intent.tx_hash} yet",
-            "run the command again: it first asks what became of this order",
+            "run the command again: it first queries this order's outcome",
             code=ErrorCode.NOT_MINED,
         )
 
     def _post(self, intent: Intent, grant: Grant) -> tuple[Intent, str]:
-        """Sign a PLANNED order, record it as BROADCAST, and post it; return the venue's reason if
-        it turned the order down. Drops the order if signing or the last check fails.
+        """Sign a PLANNED order, record it as BROADCAST, and post it; return the reason if the venue
+        rejects it. Drops the order if signing or the last check fails.
         """
         submitter = self._submitter
         try:
@@ -112,7 +110,7 @@ class VenueExecutor:
         return intent, refusal
 
     def _await(self, intent: Intent, refusal: str) -> Intent:
-        """Ask for the outcome until it is known, or the patience ends."""
+        """Query the outcome until it is known, or the attempts are used up."""
         submitter = self._submitter
         for attempt in range(OUTCOME_POLLS):
             if attempt:
@@ -162,11 +160,12 @@ class VenueExecutor:
         first = waiting[0]
         raise Retryable(
             f"the outcome of an earlier order is not known: {first.note}, {first.tx_hash}",
-            f"wait: it is settled at the latest after its end, {format_time(first.deadline_s or 0)}",
+            "wait: it is resolved at the latest once it expires, "
+            f"{format_time(first.deadline_s or 0)}",
             code=ErrorCode.OPEN_TRANSACTION,
         )
 
 
 def unfilled(intent: Intent) -> Receipt:
-    """Return the receipt of an order that filled nothing and never will."""
+    """Return the receipt of an order that ended without a fill."""
     return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())

@@ -62,8 +62,8 @@ class MissingData(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GuardMeasurement:
-    """Measurement of a guard: text with units, and whether it passed. `limit` replaces the text of
-    the limit if set.
+    """Measurement of a guard: text with units, and whether it passed. `limit`, if set, replaces the
+    text of the limit.
     """
 
     text: str
@@ -158,10 +158,8 @@ class GuardCase:
 
     def is_risk_reducing(self) -> bool:
         """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
-        MissingData.
-
-        Such a plan is an exit, a withdrawal of liquidity, a deposit of margin or a reduction of
-        futures, or gas money for either.
+        MissingData. Such a plan is an exit, a withdrawal of liquidity, a margin deposit, a futures
+        reduction, or gas money for one of these.
         """
         if self.plan.futures is not None:
             return self.reduces_futures()
@@ -170,13 +168,13 @@ class GuardCase:
         return self.is_sell_only() or self._only_withdraws()
 
     def needs_no_gas(self) -> bool:
-        """True if the plan only sends orders to a futures venue beside the chain."""
+        """True if the plan only sends orders to an off-chain futures venue."""
         account = self.step.snapshot.futures
         return self.plan.futures is not None and account is not None and not account.is_on_chain
 
     def ends_hedges(self) -> bool:
-        """True if the plan only buys back open hedges; the costs of their end were counted at their
-        opening.
+        """True if the plan only buys back open hedges; their closing cost was counted when they
+        were opened.
         """
         plan, policy = self.plan.futures, self.step.futures
         if plan is None or policy is None or plan.account_actions or not plan.orders:
@@ -185,7 +183,7 @@ class GuardCase:
         return all(0 < one.size_raw <= open_raw.get(one.market, 0) for one in plan.orders)
 
     def ends_delegate(self) -> bool:
-        """True if the plan does nothing but end the right of a delegate."""
+        """True if the plan only revokes a delegate."""
         futures = self.plan.futures
         return futures is not None and all(
             isinstance(action, DelegateChange) and not action.is_allowed
@@ -193,8 +191,8 @@ class GuardCase:
         )
 
     def reduces_futures(self) -> bool:
-        """True if the plan only deposits margin, ends a delegate, or sends futures orders of which
-        each makes a position smaller.
+        """True if the plan only deposits margin, revokes a delegate, or sends futures orders that
+        each make a position smaller.
         """
         plan, account = self.plan, self.step.snapshot.futures
         if plan.futures is None or plan.legs or plan.actions:
@@ -214,8 +212,8 @@ class GuardCase:
     def is_sell_only(self) -> bool:
         """True if decision and legs of the plan are an exit. Raises MissingData.
 
-        An exit buys only the numeraire and shortfalls of open withdrawals; for a shortfall it sells
-        no more than raising it needs.
+        An exit buys only the numeraire and the shortfalls of open withdrawals, and for a shortfall
+        it sells no more than necessary.
         """
         if not self.plan.exits or self.plan.actions:
             return False
@@ -242,12 +240,10 @@ class GuardCase:
         )
 
     def judged_tokens(self) -> set[str] | None:
-        """Return the tokens whose price sources may refuse the plan; None: all of them. Raises
-        MissingData.
-
-        An exit depends on the tokens that it trades, the numeraire, and the native coin for gas;
-        orders that only reduce futures on none, as the venue's own index bounds them. A crash that
-        the pools' averages follow late must not hold back the escape from a liquidation.
+        """Return the tokens whose price sources may refuse the plan; None for all tokens. Raises
+        MissingData. An exit depends on the tokens that it trades, the numeraire, and the native
+        coin for gas. Orders that only reduce futures depend on no token, because the venue's own
+        index bounds them: in a crash, which TWAPs follow late, they must still escape liquidation.
         """
         if not self.is_risk_reducing():
             return None
@@ -263,7 +259,9 @@ class GuardCase:
         }
 
     def _needs_no_spot_price(self) -> bool:
-        """True for reductions of futures; not for a deposit, nor for what the spot value demands."""
+        """True for futures reductions, except those demanded by the spot value; False for
+        deposits.
+        """
         futures = self.plan.futures
         return (
             futures is not None
@@ -273,15 +271,14 @@ class GuardCase:
         )
 
     def counted_turnover(self) -> Fraction:
-        """Return the turnover that limits count. Raises MissingData.
-
-        For an exit it is the value bought besides the numeraire, for a purchase or withdrawal the
-        value beyond the confirmed amount.
+        """Return the turnover that counts against limits. Raises MissingData. For an exit this is
+        the value bought besides the numeraire; for a purchase or withdrawal, the value beyond the
+        confirmed amount.
         """
         return max(Fraction(0), self._limited() - self.apart())
 
     def exempt_turnover(self) -> Fraction:
-        """Return the turnover that limits do not count. Raises MissingData."""
+        """Return the turnover that does not count against limits. Raises MissingData."""
         return min(self._limited(), self.apart())
 
     def _limited(self) -> Fraction:
@@ -332,7 +329,7 @@ class GuardCase:
         return {token for token in claimed if withdrawals.shortfall_raw(self.step, token) > 0}
 
     def _gross(self, tokens: set[str]) -> Fraction:
-        """Return the largest sale value that raises these tokens. Raises MissingData."""
+        """Return the largest sale value that these shortfalls justify. Raises MissingData."""
         try:
             return sum(
                 (withdrawals.gross_sale_value(self.step, token) for token in sorted(tokens)),
@@ -368,8 +365,8 @@ class GuardCase:
         )
 
     def require_known_day(self) -> None:
-        """Raise MissingData if the wallet's last 24 h are unknown: no daily limit starts empty
-        (T6). For an exit no decrease of a balance counts, so that none has to have a price.
+        """Raise MissingData if the wallet's last 24 h are unknown, so that no daily limit starts
+        empty (T6). For an exit no decrease of a balance counts, so none needs a price.
         """
         history = self.step.history
         if history.unknown and not (
@@ -410,7 +407,9 @@ class GuardCase:
             raise MissingData(why.message) from None
 
     def turnover(self) -> Fraction:
-        """Return half the sum of absolute changes of wallet balances, in value. Raises MissingData."""
+        """Return half the sum of absolute changes of wallet balances, in value. Raises
+        MissingData.
+        """
         self.runs()
         moved = sum(
             (abs(self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
@@ -419,7 +418,7 @@ class GuardCase:
         return moved / 2
 
     def trading_cost(self) -> Fraction:
-        """Return the value given less the value received at reference prices: fees, impact and
+        """Return the value given less the value received, at reference prices: fees, impact and
         skew. Raises MissingData.
         """
         self.runs()
@@ -451,8 +450,8 @@ class GuardCase:
         return self.trading_cost() + self.overpayment() + gas
 
     def worst_cost(self) -> Fraction:
-        """Return the worst-case cost: each swap and provision at its minimum, and all gas burned.
-        Raises MissingData.
+        """Return the worst-case cost, with each swap and provision at its minimum and all gas
+        burned. Raises MissingData.
         """
         self.runs()
         ends = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
@@ -485,8 +484,8 @@ class GuardCase:
 
     def worst_gas_wei(self) -> int:
         """Return the largest gas cost of the transactions: gas limits (GAS_MARGIN times the
-        estimate) at the fee cap, which is never above limits.gas_price, or in an emergency of
-        futures its own ceiling.
+        estimate) at the fee cap, which is never above limits.gas_price, or above its own ceiling in
+        a futures emergency.
         """
         ceiling_wei = step_fee_ceiling_wei(self.step, self.plan)
         price_wei = native_coin.price_below_wei(self.step, ceiling_wei)
@@ -537,8 +536,8 @@ def format_bps(limit: int) -> str:
 
 
 def format_ratio(share: Fraction) -> str:
-    """Format a share in basis points, rounded up to two places so that a breach never looks like
-    the limit.
+    """Format a share in basis points, rounded up to two places so that a breach never displays as
+    equal to the limit.
     """
     return f"{decimal_text(ceil_int(share * BPS * 100), 2)} bps"
 
@@ -586,7 +585,7 @@ class Guard(Generic[T]):
     judges_market: bool = False
 
     def judge(self, case: GuardCase) -> Verdict:
-        """Return the verdict: missing data refuse, a limit that is off passes."""
+        """Return the verdict. Missing data refuse the plan; a limit that is off passes."""
         limit = self.limit(case.step)
         if limit is None:
             return Verdict(self.name, "not measured", OFF, True)

@@ -1,5 +1,5 @@
-"""Guards of futures actions: bounds and age of the index, basis, the whole state after them, moves of
-margin, and the daily budgets of deposits and reductions.
+"""Guards of futures actions: age of the index, order bounds, basis, the account after all actions,
+margin moves, and the daily budgets of deposits and reductions.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def index_age(case: GuardCase) -> GuardMeasurement:
         if market.market in wanted
     ]
     if any(age_s < 0 for age_s, _ in ages):
-        return GuardMeasurement("an index from the future", False)
+        return GuardMeasurement("an index dated in the future", False)
     if not ages:
-        return GuardMeasurement("no market is ordered or held", True)
+        return GuardMeasurement("no market has an order or a position", True)
     age_s, symbol = max(ages)
     most_s = policy.limits.index_age_s
     return GuardMeasurement(
@@ -70,8 +70,8 @@ def index_age(case: GuardCase) -> GuardMeasurement:
 
 
 def order_bound(case: GuardCase) -> GuardMeasurement:
-    """Require each order's bound within the slippage of the index. The wider bound of emergencies
-    needs positions that are near their liquidation now (T12).
+    """Require each order's bound to be within the slippage from the index. The wider bound of
+    emergencies is valid only while positions are near liquidation (T12).
     """
     plan, policy, account = _layer(case)
     limits, escaping = policy.limits, emergency_orders(account, policy)
@@ -85,12 +85,14 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
         worse = order.bound_raw - bound if order.size_raw > 0 else bound - order.bound_raw
         if worse > 0 or order.bound_raw <= 0:
             amount = decimal_text(max(worse, 0), account.quote.decimals)
-            return GuardMeasurement(f"{market.symbol} is {amount} beyond it", False)
-    return GuardMeasurement("every order within it", True)
+            return GuardMeasurement(f"{market.symbol} is {amount} beyond the bound", False)
+    return GuardMeasurement("every order within the bound", True)
 
 
 def basis(case: GuardCase) -> GuardMeasurement:
-    """Return the largest distance of mark and index among markets that an order opens in."""
+    """Return the largest distance between mark and index among the markets in which orders open
+    positions.
+    """
     plan, policy, account = _layer(case)
     most = Fraction(policy.limits.max_basis_bps, BPS)
     found = [
@@ -100,14 +102,14 @@ def basis(case: GuardCase) -> GuardMeasurement:
         for market in [account.market(order.market)]
     ]
     if not found:
-        return GuardMeasurement("nothing is opened", True)
+        return GuardMeasurement("no position is opened", True)
     worst, symbol = max(found)
     return GuardMeasurement(f"{_percent(worst)} ({symbol})", worst <= most, _percent(most))
 
 
 def futures_state(case: GuardCase) -> GuardMeasurement:
-    """Require that the account after all actions, each order filled at its bound, keeps every limit,
-    or that every action deposits or reduces a position.
+    """Require that the account keeps every limit after all actions, with each order filled at its
+    bound, or that every action is a deposit or a reduction.
     """
     plan, policy, account = _layer(case)
     if not plan.actions:
@@ -133,7 +135,7 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
 
 
 def _opens_by_reduction(account: MarginAccount, action: FuturesAction) -> bool:
-    """True for an order that claims to reduce and would not."""
+    """True for an order marked as a reduction that would not reduce."""
     return (
         isinstance(action, PerpOrder)
         and action.is_reduce_only
@@ -142,16 +144,16 @@ def _opens_by_reduction(account: MarginAccount, action: FuturesAction) -> bool:
 
 
 def margin_move(case: GuardCase) -> GuardMeasurement:
-    """Require the account's own key for deposits, withdrawals and delegates, no deposit above what
-    the wallet can spend, no withdrawal above the free margin, and the configured delegate.
+    """Require the account's own key for deposits, withdrawals and delegates; a deposit within the
+    spendable balance, a withdrawal within the free margin, and only the configured delegate.
     """
     if case.ends_delegate() and not trades_for_another(case.step):
-        return GuardMeasurement("the end of a delegate", True)
+        return GuardMeasurement("only revokes a delegate", True)
     plan, policy, account = _layer(case)
     if not plan.account_actions:
-        return GuardMeasurement("no margin is moved", True)
+        return GuardMeasurement("no margin moved", True)
     if not account.is_on_chain:
-        return GuardMeasurement("a venue beside the chain", False)
+        return GuardMeasurement("an off-chain venue", False)
     if trades_for_another(case.step):
         return GuardMeasurement(f"a delegate of {policy.account}", False)
     portfolio, unit = case.step.portfolio, account.settlement_raw
@@ -174,8 +176,9 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
 
 
 def top_up_budget(case: GuardCase) -> GuardMeasurement:
-    """Return the collateral deposited in 24 h, with this plan, per value of the spot portfolio: a
-    manipulated mark must not drain the wallet into the account (T12). Owner deposits pass.
+    """Return the collateral deposited in 24 h, this plan included, as a share of the spot
+    portfolio: a manipulated mark must not drain the wallet into the account (T12). Owner deposits
+    pass.
     """
     plan, policy, account = _layer(case)
     most = policy.limits.top_up_per_day_bps
@@ -188,15 +191,15 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
     unit = quote_per_numeraire(case.step)
     deposited = case.step.history.topped_up_24h * unit + plan.top_up_raw * account.settlement_raw
     total = _spot_value(case)
-    text = "all of it" if total <= 0 else _percent(deposited / total)
+    text = "all of the spot portfolio" if total <= 0 else _percent(deposited / total)
     return GuardMeasurement(text, deposited * BPS <= most * total, limit)
 
 
 def reduction_budget(case: GuardCase) -> GuardMeasurement:
-    """Return the notional that reductions close in 24 h, with this plan, per account value: a mark
-    that is pushed again and again must not bleed the account (T12). Apart are emergencies, the
-    owner's reductions, and what the index alone demands: in a crash a broken limit must not wait for
-    the next day.
+    """Return the notional closed by reductions in 24 h, this plan included, as a share of the
+    account value: repeated pushes of the mark must not bleed the account (T12). Not counted are
+    emergencies, the owner's reductions, and reductions that the index alone demands, because in a
+    crash a breached limit cannot wait for the next day.
     """
     plan, policy, account = _layer(case)
     most = Fraction(policy.limits.reduction_per_day_bps, BPS)
@@ -204,7 +207,7 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     if plan.is_emergency or not closes or not most or _by_owner(case):
         return GuardMeasurement("not measured", True, "off" if not most else _times(most))
     if set(triggered(margin.at_index(account), policy, _spot_value(case))) & set(REDUCING):
-        return GuardMeasurement("demanded by the index", True, _times(most))
+        return GuardMeasurement("required by the index", True, _times(most))
     case.require_known_day()
     value = margin.account_value_raw(account)
     closed = case.step.history.reduced_24h * quote_per_numeraire(case.step)
@@ -212,13 +215,13 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
         (abs(order.size_raw) * account.market(order.market).index for order in closes), Fraction(0)
     )
     if value <= 0:
-        return GuardMeasurement("an account worth nothing", True, _times(most))
+        return GuardMeasurement("an account without value", True, _times(most))
     return GuardMeasurement(_times(closed / value), closed <= most * value, _times(most))
 
 
 def hedge_size(case: GuardCase) -> GuardMeasurement:
-    """Require that no hedge is worth more than the wallet's holding of its asset: it stands in for a
-    sale, and more would be a bet against the asset.
+    """Require that no hedge exceeds the wallet's holding of its asset: a hedge replaces a sale, and
+    a larger one would be a bet against the asset.
     """
     plan, _, account = _layer(case)
     if case.reduces_futures():
@@ -239,8 +242,9 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
 
 
 def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
-    """Return fee and distance from the index of the orders, filled at the mark or `at_bound`, and
-    their notional, in numeraire base units. Raises MissingData.
+    """Return the orders' cost (fee, and distance of the fill from the index) and their notional, in
+    numeraire base units; fills are at the mark or, with `at_bound`, at the bound. Raises
+    MissingData.
     """
     plan, _, account = _layer(case)
     cost, notional = Fraction(0), Fraction(0)
@@ -258,13 +262,13 @@ def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
 def _unless_ending(
     measure: Callable[[GuardCase], GuardMeasurement],
 ) -> Callable[[GuardCase], GuardMeasurement]:
-    """Return the measurement, which passes for the end of a delegate: that needs no account and no
-    price, and a stolen key that makes the account unknown must not outlive it.
+    """Return the measurement, or a pass if the plan only revokes a delegate. A revocation needs no
+    account and no price, and must work even if a stolen key makes the account unknown.
     """
 
     def measured(case: GuardCase) -> GuardMeasurement:
         if case.ends_delegate():
-            return GuardMeasurement("the end of a delegate", True)
+            return GuardMeasurement("only revokes a delegate", True)
         return measure(case)
 
     return measured
@@ -298,7 +302,7 @@ FUTURES_GUARDS: tuple[Guard[Any], ...] = (
     ),
     always(
         "order_bound",
-        "the slippage from the index",
+        "within the slippage from the index",
         _unless_ending(order_bound),
         "plan again at a new block",
     ),
@@ -306,13 +310,13 @@ FUTURES_GUARDS: tuple[Guard[Any], ...] = (
         "basis",
         "futures.limits.max_basis",
         _unless_ending(basis),
-        "wait until the mark is back at its index, or raise futures.limits.max_basis",
+        "wait until the mark returns to its index, or raise futures.limits.max_basis",
     ),
     always(
         "futures_state",
         "every futures limit kept, or only reductions",
         _unless_ending(futures_state),
-        "lower the leverage, deposit margin, or raise the limit named",
+        "lower the leverage, deposit margin, or raise the named limit",
     ),
     always(
         "margin_move",
@@ -330,12 +334,12 @@ FUTURES_GUARDS: tuple[Guard[Any], ...] = (
         "reduction_per_day",
         "futures.limits.max_reduction_per_day",
         _unless_ending(reduction_budget),
-        "find who moves the mark; deposit margin, reduce by hand, or raise"
-        " futures.limits.max_reduction_per_day",
+        "check why the mark moves; deposit margin, reduce by hand, or "
+        "raise futures.limits.max_reduction_per_day",
     ),
     always(
         "hedge",
-        "the value of the asset held",
+        "the value of the held asset",
         _unless_ending(hedge_size),
         "close the hedge with trimtab hedge --close, or lower futures.hedge.ratio",
     ),

@@ -43,7 +43,9 @@ from agent.units import BPS, NATIVE, Value
 
 
 def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return the largest price move of a pool, fees excluded, cumulative over the legs in the pool."""
+    """Return the largest price move of a pool, without fees, cumulated over the legs in the
+    pool.
+    """
     moved = [
         (pools.price_move_bps(run.start, run.after, run.leg.token_in), run.leg.pool)
         for run in case.runs()
@@ -80,8 +82,8 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     """Require each minimum output to be at least fair value less fee, impact limit and slippage
     limit (T1).
 
-    This guard cannot be switched off. If one of the two limits is off, the second bounds the price.
-    If both are off, the guard refuses: a searcher could take everything except one base unit.
+    This guard cannot be switched off. If one of the two limits is off, the other still bounds the
+    price. If both are off, the guard refuses, because a searcher could take all but one base unit.
     """
     for action in case.actions():
         for least, minimum in zip(action.least, _minimums(action.action), strict=True):
@@ -127,7 +129,7 @@ def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest relative deviation of an independent quote from the simulation. A missing
-    quote refuses.
+    quote refuses the plan.
     """
     quotes = {quote.leg: quote for quote in case.evidence.second_quotes}
     worst = Fraction(0)
@@ -223,10 +225,10 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
 def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest relative deviation from the reference price.
 
-    The guard compares the spot price of each asset, the price of each pool of the plan, and the
-    TWAP with the feed if both are configured and have a price; after a sharp move the agent waits
-    for the TWAP. An exit compares only prices that it depends on. An asset without a spot price
-    refuses.
+    The guard compares the spot price of each asset and the price of each pool of the plan with the
+    reference, and the TWAP with the feed if both are configured and have a price; after a sharp
+    move the agent waits for the TWAP. For an exit only prices that it depends on are compared. An
+    asset without a spot price refuses the plan.
     """
     deviations = [*_assets(case), *_pools(case), *_means(case)]
     worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
@@ -236,9 +238,9 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     """Return the age, by block time, of the feed nearest to its maximum age.
 
-    A missing or invalid round refuses, although the reference price may fall back to a TWAP:
-    configured feeds must be live before money moves. An exit needs only the feeds that it depends
-    on.
+    A missing or invalid round refuses the plan, although the reference price may fall back to a
+    TWAP: configured feeds must be live before money moves. An exit needs only the feeds of its own
+    tokens.
     """
     if PriceSource.FEED not in case.step.reference.kinds:
         return GuardMeasurement("no feed in use", True)
@@ -266,9 +268,9 @@ def sequencer(case: GuardCase, _grace_s: int) -> GuardMeasurement:
 def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest deviation from 1 USD among assets with a dollar symbol.
 
-    A token above 1.20 USD is not a stablecoin but a savings token. A depegged token must return
-    within half of the limit. An unknown price refuses. An exit compares only the tokens that it
-    depends on.
+    A token above 1.20 USD is not a stablecoin but a savings token. A depegged token must return to
+    within half of the limit. An unknown price refuses the plan. For an exit only its own tokens are
+    compared.
     """
     try:
         pegs = list(dollar_pegs(case.step, case.references, limit_bps, case.judged_tokens()))
@@ -287,7 +289,7 @@ def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     """Yield the deviation of each asset's spot price; for an exit only of assets that it trades, so
     that pools of other assets cannot block it.
     """
-    ignored = {blocked.token for blocked in case.step.stuck}  # not traded, often without a pool
+    ignored = {blocked.token for blocked in case.step.stuck}  # not traded; often has no pool
 
     if case.reduces_futures():
         return
@@ -339,7 +341,7 @@ def _round(case: GuardCase, asset: Asset) -> FeedRound:
     if answer is None:
         raise MissingData(f"feed of {label} was not read")
     if answer.answer <= 0:
-        raise MissingData(f"feed of {label} answers {answer.answer}")
+        raise MissingData(f"feed of {label} returned {answer.answer}")
     if answer.updated_at_s <= 0 or answer.answered_in_round < answer.round_id:
         raise MissingData(f"feed of {label} has an unfinished round")
     if answer.updated_at_s > case.step.snapshot.head.timestamp_s:
@@ -427,9 +429,9 @@ def sandwich_exposure(
 ) -> SandwichExposure:
     """Return the worst-case sandwich loss by the limits: (slippage + plan cost) × turnover.
 
-    plan_cost bounds the cost of pools that were manipulated before the snapshot. Later manipulation
-    can lower the output by at most slippage, also over hubs, since the minimum of the last swap
-    binds.
+    plan_cost bounds the cost of pools manipulated before the snapshot. Later manipulation lowers
+    the output by at most the slippage, even across hubs, because the minimum of the last swap
+    applies.
     """
     if plan_cost_bps is None or slippage_bps is None:
         off = " and ".join(
@@ -441,7 +443,7 @@ def sandwich_exposure(
             None,
             None,
             None,
-            f"a sandwich may take an unknown part of the exchanged value, since {off} is off",
+            f"a sandwich may take an unknown part of the exchanged value, because {off} is off",
         )
     most_bps = min(plan_cost_bps + slippage_bps, BPS)
     words = [
@@ -455,7 +457,7 @@ def sandwich_exposure(
     ):
         if limit_bps is None:
             shares.append(None)
-            words.append(f"without bound {when}, since {name} is off")
+            words.append(f"unbounded {when}, because {name} is off")
         else:
             share = math.ceil(Fraction(most_bps * limit_bps, BPS))
             shares.append(share)

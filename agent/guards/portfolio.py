@@ -36,8 +36,8 @@ from agent.units import BPS, NATIVE, Value, value_text
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return fees, impact, skew and gas, recomputed, per unit of value moved.
 
-    A plan that moves nothing may cost nothing, except the gas of a gas money refill, which
-    limits.gas_price and limits.gas_per_day bound. The cost of liquidity actions is gas and
+    A plan that moves no value may have no cost, except for the gas of a gas money refill, which
+    limits.gas_price and limits.gas_per_day bound. The cost of liquidity actions is gas, and
     overpayment in a pool off the reference, per unit of value provided, withdrawn or collected.
     """
     if case.plan.actions:
@@ -47,7 +47,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     turnover, cost = case.turnover(), case.cost()
     if isinstance(case.plan.decision, TopUp):
         return GuardMeasurement(
-            f"{format_money(cost, case.numeraire)} of gas, nothing moved", turnover == 0
+            f"{format_money(cost, case.numeraire)} of gas, no value moved", turnover == 0
         )
     if turnover == 0:
         return GuardMeasurement(format_money(cost, case.numeraire), cost <= 0)
@@ -58,7 +58,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return the value moved by this plan over the investable total. Sales of an exit for the
+    """Return the value moved by this plan over the investable total. An exit's sales for the
     numeraire do not count.
     """
     if _escapes(case):
@@ -107,11 +107,11 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the loss of the last 24 h of chain time plus the worst case of this plan, over the
     investable total (T6, T21).
 
-    In the worst case every swap pays only its minimum, and all gas is burned. An exit counts with
-    its predicted cost, since it must not wait for an improbable worst case, and with losses by
-    trades alone: decreases without a transaction of the agent do not count, nor does gas that
-    exchanged nothing (limits.gas_per_day bounds it). A predicted gain does not offset losses.
-    Raises MissingData if the last 24 h are unknown.
+    In the worst case every swap pays only its minimum, and all gas is burned. An exit counts at its
+    predicted cost, because it must not wait for an improbable worst case, and with past losses from
+    trades only: unexplained decreases do not count, nor does the gas of failed transactions
+    (limits.gas_per_day bounds it). A predicted gain does not offset losses. Raises MissingData if
+    the last 24 h are unknown.
     """
     if case.reduces_futures():
         return NOT_A_REDUCTION
@@ -136,7 +136,7 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def _counted_loss(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: int) -> Fraction:
-    """Return the part of a loss that counts for this plan: for an exit only losses by trades.
+    """Return the part of a loss that counts for this plan: for an exit only losses from trades.
     Raises MissingData.
     """
     if not case.is_risk_reducing():
@@ -148,9 +148,8 @@ def _counted_loss(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: i
 def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return unexplained balance changes of the last 24 h of chain time, over the investable total.
 
-    A change that exceeded the limit when it was found refuses until the owner explains it or, for
-    an increase, until it is accepted. An increase without a price counts once it has one. Exits
-    always pass.
+    A change above the limit refuses plans until the owner explains it or, for an increase, until it
+    is accepted. An increase without a price counts once it has one. Exits always pass.
     """
     if case.is_risk_reducing():
         return GuardMeasurement("exits always pass", True)
@@ -191,8 +190,8 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 
 def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
-    """Return the managed value. An exit passes: it lowers the value at risk, and no gift may block
-    it.
+    """Return the managed value. An exit passes, because it lowers the value at risk and an
+    unsolicited deposit must not block it.
     """
     if _escapes(case):
         return NOT_A_REDUCTION
@@ -200,22 +199,22 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     if case.is_risk_reducing():
         return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
     if fault := margin_fault(case.step):
-        raise MissingData(f"the margin account is not known: {fault}")
+        raise MissingData(f"the margin account is unknown: {fault}")
     return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
 
 
 NOT_A_REDUCTION = GuardMeasurement("not applied to a reduction of futures", True)
-NO_HEDGES_END = GuardMeasurement("not applied to the end of a hedge", True)
+NO_HEDGES_END = GuardMeasurement("not applied to a closing hedge", True)
 
 
 def _escapes(case: GuardCase) -> bool:
-    """True for an emergency of futures, which no price of a spot asset may hold back."""
+    """True for a futures emergency, which the price of a spot asset must not delay."""
     return is_emergency(case.plan) and case.reduces_futures()
 
 
 def _futures_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return fees, basis and gas of futures orders per notional. A reduction and the end of a hedge
-    pass.
+    """Return fees, basis and gas of futures orders per notional. Reductions and closed
+    hedges pass.
     """
     if case.reduces_futures():
         return NOT_A_REDUCTION
@@ -252,8 +251,8 @@ def _smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 
 def _loss_share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
-    """Return a loss over the investable total. For an exit the total includes the holdings of blocked
-    exits, so that these do not reduce its limit.
+    """Return a loss over the investable total. For an exit the total includes the holdings of
+    blocked exits, so that they do not tighten its limit.
     """
     blocked = case.blocked_value() if case.is_risk_reducing() else Fraction(0)
     return _share(case, value, limit_bps, blocked)
@@ -277,7 +276,7 @@ def _share(
 
 
 NO_GAS = GuardMeasurement("no gas", True)
-"""Of orders at a futures venue beside the chain."""
+"""Measurement for orders at an off-chain futures venue."""
 
 
 def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
@@ -293,10 +292,9 @@ def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 
 def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
-    """Return the gas of the last 24 h of chain time plus the most that this plan may burn.
-
-    Half of the limit applies to an exit that is retried after failures, so that others keep the
-    rest.
+    """Return the gas of the last 24 h of chain time plus the most that this plan may burn. An exit
+    that is retried after failures gets half of the limit; the other half is left for other
+    transactions.
     """
     if case.needs_no_gas():
         return NO_GAS
@@ -318,9 +316,8 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """Return the native coin left if this plan burns its largest gas, net of wrapping and
-    unwrapping.
-
-    A refill of gas money passes if the wallet can pay its gas and it unwraps more than that.
+    unwrapping. A gas money refill passes if the wallet can pay its gas and it unwraps more than
+    that gas.
     """
     if case.needs_no_gas():
         return NO_GAS
@@ -337,7 +334,7 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     return GuardMeasurement(format_native(left_wei), left_wei >= limit_wei)
 
 
-# --- Guard of the taxable gain of a plan, by the open lots of ledger and pending transactions.
+# --- Guard of the taxable gain of a plan, from the open lots of ledger and pending transactions.
 
 
 def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
@@ -369,8 +366,8 @@ def _money(case: GuardCase, value: Value) -> str:
     return f"{value_text(value, case.numeraire.decimals)} {currency}"
 
 
-# --- Guards of liquidity positions: expected loss and weight after the plan. A plan that only
-# withdraws passes above a limit if it reduces the excess.
+# --- Guards of liquidity positions: expected loss and weight after the plan. Above a limit, a plan
+# that only withdraws passes if it reduces the excess.
 
 
 NONE = GuardMeasurement("no liquidity position", True)
@@ -380,7 +377,7 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the expected impermanent loss of all confirmed positions over their horizon, over the
     portfolio after the plan.
 
-    Prices are references, so that a manipulated pool has no effect (T3). Swaps do not change the
+    Reference prices are used, so a manipulated pool has no effect (T3). Swaps do not change the
     amounts of positions.
     """
     if case.plan.actions:
@@ -429,8 +426,8 @@ def _after(
     sums: tuple[Fraction, Fraction],
     what: str,
 ) -> GuardMeasurement:
-    """Return the share after the actions. Above the limit it passes if the plan only withdraws and
-    lowers it.
+    """Return the share after the actions. Above the limit, a plan passes if it only withdraws and
+    lowers the share.
     """
     if min(before.total, after.total) <= 0:
         return GuardMeasurement(
@@ -446,7 +443,7 @@ def _after(
     )
 
 
-# --- Guard of the weight of an asset: a purchase must not end above its maximum.
+# --- Guard of the weight of an asset: a purchase must not end above the asset's maximum.
 
 
 def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
@@ -498,7 +495,7 @@ def _weight_after(case: GuardCase) -> dict[str, Fraction]:
 
 
 def _year_limit(step: StepInput) -> Fraction | None:
-    """Return the year's limit of realised gains; None without one."""
+    """Return the annual limit of realised gains; None without one."""
     return None if step.history.tax is None else step.history.tax.year_limit
 
 
@@ -628,4 +625,4 @@ GAS_GUARDS: tuple[Guard[Any], ...] = (
         "send native coin to the wallet, or lower limits.native_floor",
     ),
 )
-"""Guards after all others, in the order of their verdicts."""
+"""Guards judged after all others, in the order of their verdicts."""

@@ -64,9 +64,9 @@ class Replay:
     """Replay of all legs: tokens given and received by the wallet, and `stranded` amounts left in
     the router.
 
-    `runs` are the swaps, `flows` all legs. In `sold` and `bought` native coin counts as its wrapped
-    token and conversions are ignored; `moved` keeps both apart. `fault` is the reason why the
-    replay ended early (None: complete); the numbers are then meaningless.
+    `runs` are the swaps, `flows` all legs. In `sold` and `bought`, native coin counts as its
+    wrapped token and conversions are ignored; `moved` has both separately. `fault` is the reason
+    why the replay ended early (None: complete), which makes the numbers meaningless.
     """
 
     runs: tuple[SimulatedSwap, ...]
@@ -145,14 +145,14 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
         if {leg.token_in, leg.token_out} != {before.token0, before.token1}:
             return result(f"leg {number}: pool {leg.pool} does not trade these tokens")
         if amount_in <= 0:
-            return result(f"leg {number}: nothing to spend")
+            return result(f"leg {number}: no balance to spend")
         try:
             swapped = before.swap(leg.token_in, amount_in)
         except (Refused, ValueError, ArithmeticError) as error:
             return result(f"leg {number}: {error}")
         if swapped.amount_in_raw != amount_in:
             return result(
-                f"leg {number}: pool {leg.pool} takes only {swapped.amount_in_raw} of {amount_in}"
+                f"leg {number}: pool {leg.pool} accepts only {swapped.amount_in_raw} of {amount_in}"
             )
         if swapped.amount_out_raw <= 0:
             return result(f"leg {number}: pool {leg.pool} pays nothing for {amount_in}")
@@ -174,11 +174,9 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAction:
-    """Simulation of one liquidity action: liquidity, base units of (token0, token1), fees apart,
-    and the book after it.
-
-    `least` are the lowest allowed minimums by reference prices. `price` is the pool's price (None:
-    no price).
+    """Simulation of one liquidity action: liquidity, base units of (token0, token1) without fees,
+    the fees, and the positions after it. `least` are the lowest allowed minimums at reference
+    prices. `price` is the pool's price (None: no price).
     """
 
     number: int
@@ -206,8 +204,8 @@ class SimulatedAction:
 
 @dataclass(frozen=True, slots=True)
 class LpReplay:
-    """All simulated actions and the book after them. `fault` is the reason why an action failed
-    (None: complete); the rest is then meaningless.
+    """All simulated actions and the positions after them. `fault` is the reason why an action
+    failed (None: complete), which makes the rest meaningless.
     """
 
     runs: tuple[SimulatedAction, ...]
@@ -229,7 +227,7 @@ def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpRepla
 
 
 def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
-    """Return the largest overpayment of provided liquidity, per unit of value, that its minimums
+    """Return the largest overpayment, per unit of value, that the minimums of provided liquidity
     allow.
     """
     if not isinstance(run.action, Provide):
@@ -344,7 +342,9 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
 def _own(
     book: PositionBook, action: LpAction
 ) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
-    """Return the confirmed position of an action. Raises Refused if it does not match the action."""
+    """Return the confirmed position of an action. Raises Refused if it does not match the
+    action.
+    """
     for named, position in book.pairs:
         if named.name == action.name and isinstance(position, LpV2Position | LpV3Position):
             pool = position.pair if isinstance(position, LpV2Position) else position.pool

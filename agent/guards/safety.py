@@ -22,14 +22,14 @@ from agent.policy.native_coin import floor_wei
 from agent.units import NATIVE, format_time
 
 FUTURE_TOLERANCE_S = 30
-"""Seconds by which the time of a block may be ahead of the agent's clock; consensus allows some
-seconds.
+"""Maximum seconds by which a block's timestamp may be ahead of the agent's clock; consensus allows
+a few.
 """
 
 
 def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
-    """Return the agent's clock less the time of the head. A head in the future means a wrong clock
-    or a false answer.
+    """Return the age of the head by the agent's clock. A head in the future means a wrong clock or
+    a false answer.
     """
     age = case.evidence.now_s - case.step.snapshot.head.timestamp_s
     if age < 0:
@@ -47,8 +47,8 @@ def expiry(case: GuardCase) -> GuardMeasurement:
 
 
 def balance(case: GuardCase) -> GuardMeasurement:
-    """Require that legs spend only investable tokens or tokens bought by earlier legs, and that
-    nothing remains in the router. Provided liquidity must be investable, or covered by the minimums
+    """Require that legs spend only investable tokens or tokens bought by earlier legs, and that the
+    router is left empty. Provided liquidity must come from investable balances or from the minimums
     of earlier actions.
     """
     for action in case.actions():
@@ -196,11 +196,9 @@ SCREENED = "all tokens transfer the exact amount"
 
 
 def allowlist(case: GuardCase) -> GuardMeasurement:
-    """Require that each pool, token, router, factory and position manager of the plan is pinned by
-    address and by its code in the snapshot.
-
-    Tokens must also be assets or hubs of the portfolio. Native coin has no code; its wrapped token
-    is checked instead.
+    """Require that each pool, token, router, factory and position manager of the plan is pinned:
+    its address, and its code in the snapshot. Tokens must also be assets or hubs of the portfolio.
+    For native coin, which has no code, the wrapped token is checked.
     """
     portfolio, execution = case.step.portfolio, case.step.execution
     known = {
@@ -218,7 +216,7 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
             *(place for action in actions for place in (action.pool, action.contract)),
         )
     )
-    quarantined = {token.token for token in case.step.quarantine}  # reported already
+    quarantined = {token.token for token in case.step.quarantine}  # already reported
 
     needed = dict.fromkeys(
         (
@@ -250,8 +248,8 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
 
 
 def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
-    """Require that each token of the plan transferred the exact amount in a simulation and none is
-    in quarantine. Withdrawals of liquidity and unwrapping always pass.
+    """Require that each token of the plan transferred the exact amount in a simulation, and that
+    none is quarantined. Withdrawals of liquidity and unwrapping always pass.
     """
     moved = moved_tokens(case.plan)
     screens = case.evidence.screens
@@ -271,8 +269,8 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
 
 
 def moved_tokens(plan: Plan) -> tuple[str, ...]:
-    """Return the tokens that legs exchange or actions provide as liquidity, each once. Wrapping and
-    unwrapping do not count.
+    """Return the tokens that legs exchange or actions provide as liquidity, without duplicates.
+    Wrapping and unwrapping do not count.
     """
     traded = [
         token
@@ -298,7 +296,7 @@ def kill_switch(case: GuardCase) -> GuardMeasurement:
             reason = case.evidence.pause_reason
             return GuardMeasurement(f"paused: {reason}" if reason else "paused", False)
         case None:
-            return GuardMeasurement("cannot be read, which counts as paused", False)
+            return GuardMeasurement("unreadable, which counts as paused", False)
 
 
 def quorum(case: GuardCase) -> GuardMeasurement:
@@ -309,23 +307,21 @@ def quorum(case: GuardCase) -> GuardMeasurement:
 
 
 def reverts_in_row(case: GuardCase) -> GuardMeasurement:
-    """Require fewer consecutive reverts, and steps of approvals without a swap, than the limits
-    that stop the agent (T6).
-
-    Only the owner resumes a stopped agent. An exit counts its failures alone and is retried with
-    growing back-off, since an attacker can make it revert (T20).
+    """Require fewer consecutive reverts, and fewer approval steps without a swap, than the limits
+    that stop the agent (T6). Only the owner can resume a stopped agent. An exit counts only its own
+    failures and is retried with growing back-off, because an attacker can make it revert (T20).
     """
     history = case.step.history
     if not case.is_risk_reducing():
         reverts, approvals = history.reverts_in_row, history.approvals_in_row
         message = _failures_text(reverts, approvals)
         if history.failures_stop and not failures.too_many(reverts, approvals):
-            message += "; more since the owner resumed"
+            message += "; the count restarted when the owner resumed"
         return GuardMeasurement(message, not failures.is_stopped(history))
     own = failures.exit_failures(history, failures.exit_name(case.plan))
     message = _failures_text(own.reverts, own.approvals)
     if failures.retry_wait_s(own) == 0 or case.step.spend_caps:
-        return GuardMeasurement(message, True)  # the approvals of this step passed already
+        return GuardMeasurement(message, True)  # the approvals of this step already passed
     again_s = failures.retry_at_s(own)
     return GuardMeasurement(
         f"{message}; this exit is retried at {format_time(again_s)}",
@@ -334,16 +330,19 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
 
 
 def _failures_text(reverts: int, approvals: int) -> str:
-    return f"{reverts} reverts, {approvals} steps of approvals without a swap"
+    return f"{reverts} reverts, {approvals} approval steps without a swap"
 
 
 GUARDS: tuple[Guard[Any], ...] = (
     always(
-        "kill_switch", "not paused", kill_switch, "trimtab resume, once you know why it was paused"
+        "kill_switch",
+        "not paused",
+        kill_switch,
+        "find out why it was paused, then run trimtab resume",
     ),
     always(
         "quorum",
-        "as many as configured",
+        "the configured quorum",
         quorum,
         "add a second operator's endpoint, or name the single one in chain.single_operator",
     ),
@@ -351,7 +350,7 @@ GUARDS: tuple[Guard[Any], ...] = (
         "allowlist",
         "all pinned",
         allowlist,
-        "check the contracts named, then pin them with trimtab trust",
+        "check the named contracts, then pin them with trimtab trust",
         judges_market=True,
     ),
     Guard(
@@ -366,8 +365,8 @@ GUARDS: tuple[Guard[Any], ...] = (
         "reverts_in_row",
         f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}",
         reverts_in_row,
-        "find the cause (trimtab history), then reset the count with trimtab resume; exits"
-        " continue without it",
+        "find the cause (trimtab history), then reset the count with "
+        "trimtab resume; exits continue meanwhile",
     ),
     limited(
         "head_age",
@@ -385,4 +384,4 @@ GUARDS: tuple[Guard[Any], ...] = (
         judges_market=True,
     ),
 )
-"""Guards before all others, in the order of their verdicts."""
+"""Guards judged before all others, in the order of their verdicts."""

@@ -31,13 +31,13 @@ MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
 
 def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
-    """Return the verdict of every guard. No plan and no chain data raise an error."""
+    """Return the verdict of every guard. Never raises, whatever plan or chain data it gets."""
     case = build_guard_case(step, plan, evidence)
     return tuple(guard.judge(case) for guard in guards_of(plan))
 
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:
-    """Return the guards that judge a plan: those of futures only if it has their orders."""
+    """Return the guards that judge a plan; futures guards only if it has futures orders."""
     return GUARDS if plan.futures is None else (*GUARDS, *FUTURES_GUARDS)
 
 
@@ -55,7 +55,7 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
         raise Refused(
             f"not judged by {', '.join(missing)}",
             verdicts,
-            "judge the plan before it is used",
+            "judge the plan before using it",
             code=ErrorCode.NOT_JUDGED,
         )
     _require_passed(verdicts, REMEDIES)
@@ -74,7 +74,7 @@ def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) ->
 
 
 PAYOUT_REMEDIES = {
-    "kill_switch": "trimtab resume, once you know why it was paused",
+    "kill_switch": "find out why it was paused, then run trimtab resume",
     "payout_address": (
         "add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust"
     ),
@@ -138,7 +138,7 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
 
 
 def _balance(step: StepInput, payout: Payout) -> Verdict:
-    """Judge a payment against the balance less gas floor and reserve. The amount set aside for its
+    """Judge a payment against the balance less gas floor and reserve. The amount reserved for its
     request may be spent.
     """
     token = step.portfolio.token(payout.token)

@@ -1,4 +1,6 @@
-"""Embedded chain: real Uniswap contracts, tokens and feeds, on eth-tester in process or on anvil."""
+"""Embedded chain: real Uniswap contracts, tokens and feeds, on eth-tester in process or on
+anvil.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +43,9 @@ def open_anvil(
     history: Callable[[LocalChain], None] | None = None,
     **options: str | int | bool,
 ) -> Iterator[LocalChain]:
-    """Open the world on an anvil process, chain id 31337, which ends with the context.
-
-    `history` deploys more in the chain's past. `options` are anvil's flags with underscores: block_time=2, hardfork="cancun", no_cors=True.
-    Raises ConfigError.
+    """Open the world on an anvil process, chain id 31337, which ends with the context. `history`
+    makes further deployments in the chain's past. `options` are anvil's flags with underscores:
+    block_time=2, hardfork="cancun", no_cors=True. Raises ConfigError.
     """
     now_s = int(time.time())
     flags: list[str] = []

@@ -1,4 +1,4 @@
-"""Embedded chain at run time: contracts, accounts, and methods that change them."""
+"""Running embedded chain: contracts, accounts, and methods that change them."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ class LocalChain:
         self.node.mine(blocks)
 
     def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
-        """Mine a block `seconds` later; feeds then get a new round at their present price."""
+        """Mine a block `seconds` later; feeds then get a new round at their current price."""
         self.node.mine_at(self.now_s() + seconds)
         if refresh_feeds:
             self.refresh_feeds()
@@ -395,7 +395,7 @@ class LocalChain:
         """Create an initialised pool without liquidity, at the current prices unless `price`
         (token1 per token0, base units) is given.
 
-        A factory pool keeps one price observation until someone pays for more.
+        A new pool stores only one price observation until its cardinality is increased.
         """
         token0, token1 = self._pair(token_a, token_b)
         at = self.pool_price(token0.symbol, token1.symbol) if price is None else price
@@ -450,12 +450,12 @@ class LocalChain:
         if twap_follows:
             self.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         if feeds_follow:
-            # The TWAP's time has passed for all feeds, so all get a round.
+            # The TWAP window has passed for all feeds, so all of them get a round.
             self.refresh_feeds(self.feeds if twap_follows else moved)
 
     def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
-        """Swap from the whale in one pool at any price; feeds stay. Return the base units
-        received.
+        """Swap the whale's tokens in one pool at any price, without changing feeds. Return the base
+        units received.
         """
         info = self.books.pool_info[pool]
         given = info.token0 if info.token0.symbol == token_in else info.token1
@@ -538,7 +538,7 @@ class LocalChain:
         reserve0, reserve1, _ = read_view(self.node, pair.functions.getReserves())
         sell0 = v2_input_to_reach(reserve0, reserve1, target)
         sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
-        # A pair refuses a trade whose output is zero.
+        # A pair rejects a trade whose output is zero.
         if sell0 > 0 and get_amount_out(sell0, reserve0, reserve1) > 0:
             self._swap_v2(pool.token0, pool.token1, sell0)
         elif sell1 > 0 and get_amount_out(sell1, reserve1, reserve0) > 0:

@@ -34,8 +34,8 @@ def deploy_world(
     node: LocalNode, world: LocalWorld, history: Callable[[LocalChain], None] | None = None
 ) -> LocalChain:
     """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
-    Feeds are then fresh, and the newest block is current. `history` runs in the past, before the
-    wallet has its balances.
+    Afterwards feeds are fresh and the newest block is current. `history` runs in the past, before
+    the wallet is funded.
     """
     chain = LocalChain(node, world)
     with node.past():

@@ -1,4 +1,4 @@
-"""Serve the embedded chain on anvil, and move its market from another process."""
+"""Serve the embedded chain on anvil, and accept market moves from other processes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class MarketMoveServer:
         self._path.unlink(missing_ok=True)
 
     def wait(self, seconds: float, chain: LocalChain) -> None:
-        """Wait until a move is requested and carry it out, or until the time has passed."""
+        """Wait for a requested move and carry it out; return after the timeout."""
         if not select.select([self._socket], [], [], seconds)[0]:
             return
         line, _ = self._socket.accept()
@@ -120,9 +120,9 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
 
 
 def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """Multiply the feeds' present prices by these factors, by trades of the whale in the pools;
-    return the new USD prices. The observations of V3 pools are rewritten as if the new price had
-    always held, so that TWAPs follow at once and no block is in the future.
+    """Multiply the feeds' current prices by these factors, trade the pools to them as the whale,
+    and return the new USD prices. The observations of V3 pools are rewritten as if the new price
+    had always held, so that TWAPs follow at once without blocks in the future.
     """
     if unknown := sorted(set(factors) - set(chain.feeds)):
         raise ConfigError(f"{unknown[0]!r} is not a token of this chain: {', '.join(chain.feeds)}")
@@ -151,7 +151,7 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
 
 
 def _rewrite_observations(chain: LocalChain, pool: str) -> None:
-    """Rewrite the pool's observations so that its mean tick over any window is the present one."""
+    """Rewrite the pool's observations so that its mean tick over any window is the current tick."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
     slot0 = chain.contract(pool, npm_artifact(V3_POOL)).functions.slot0().call()
     tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
@@ -196,7 +196,7 @@ def serve(
     def stop(_signal: int, _frame: FrameType | None) -> None:
         nonlocal stopped
         stopped = True
-        # During deployment too, exit through the contexts, which end anvil.
+        # Exit through the contexts, which end anvil, during deployment too.
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -225,6 +225,6 @@ def _mine_if_idle(chain: LocalChain) -> None:
             chain.mine()
     except OSError:
         raise Retryable(
-            f"the chain at {chain.url} no longer answers; another program ended it",
+            f"the chain at {chain.url} no longer answers; another program may have ended it",
             "start it again",
         ) from None

@@ -41,9 +41,8 @@ _HEADERS = {"Content-Type": "application/json"}
 
 
 class LocalProvider(JSONBaseProvider):
-    """JSON-RPC on loopback, without proxies, cookies and redirects, for which web3's provider takes
-    nine times the processor time. A forked process opens a connection of its own. Raises OSError if
-    the node is gone.
+    """JSON-RPC on loopback, without proxies, cookies and redirects, which make web3's provider nine
+    times as slow. A forked process opens its own connection. Raises OSError if the node is gone.
     """
 
     def __init__(self, url: str) -> None:
@@ -91,7 +90,9 @@ class LocalProvider(JSONBaseProvider):
 
 
 def _readable(connection: socket.socket) -> bool:
-    """True if there is data to read: between two requests, the node closed the connection."""
+    """True if the connection has data to read, which between two requests means that the node
+    closed it.
+    """
     watch = select.poll()
     watch.register(connection, select.POLLIN)
     return bool(watch.poll(0))
@@ -106,12 +107,13 @@ OTHERS_WEI = 10**4 * 10**18
 _MINED_S, _POLL_S = 120, 0.005
 """Longest wait for a transaction, and the polling interval, seconds."""
 _TRIES, _PAUSE_S = 50, 0.02
-"""Attempts, and the pause between them, while anvil refuses a block because another is being
-made."""
+"""Attempts, and the pause between them, while anvil refuses a block because another is in
+progress.
+"""
 
 
 class LocalNode(Protocol):
-    """Functions of a local node that web3 lacks."""
+    """Interface of a local node, with functions that web3 lacks."""
 
     @property
     def w3(self) -> Web3:
@@ -144,12 +146,12 @@ class LocalNode(Protocol):
         ...
 
     def mine_at(self, timestamp_s: int) -> None:
-        """Mine an empty block with that timestamp, later than the newest one's."""
+        """Mine an empty block with that timestamp, which must be later than the newest block's."""
         ...
 
     def past(self) -> Any:
-        """Context in which blocks follow the newest one at intervals of a second, independent of
-        the wall clock.
+        """Context in which each block is one second after the previous one, independent of the wall
+        clock.
         """
         ...
 
@@ -180,7 +182,7 @@ def _plain_web3(provider: Any) -> Web3:
 
 
 def call_data(call: ContractFunction) -> str:
-    """Return the calldata of a bound function. web3 takes twenty times as long; it encodes the
+    """Return the calldata of a bound function; twenty times as fast as web3, which is used only for
     arguments that need its conversions.
     """
     types = [collapse_if_tuple(one) for one in call.abi["inputs"]]
@@ -191,7 +193,7 @@ def call_data(call: ContractFunction) -> str:
 
 
 def read_view(node: LocalNode, call: ContractFunction) -> tuple[Any, ...]:
-    """Return the values that a bound view answers at the newest block."""
+    """Return the values of a bound view function at the newest block."""
     types = [collapse_if_tuple(one) for one in call.abi["outputs"]]
     (answer,) = node.ask([("eth_call", [{"to": call.address, "data": call_data(call)}, "latest"])])
     return decode(types, bytes.fromhex(answer[2:]))
@@ -223,8 +225,8 @@ class AnvilNode:
         return [answer["result"] for answer in answers]
 
     def transact(self, call: Any, fields: Mapping[str, Any]) -> tuple[HexStr, bool]:
-        """See LocalNode. The request is sent directly, since web3's own path costs twice the
-        call.
+        """See LocalNode. The request is sent directly, because web3's own path takes twice
+        as long.
         """
         if isinstance(call, ContractFunction):
             data = call_data(call)
@@ -262,8 +264,8 @@ class AnvilNode:
         """See LocalNode. If anvil mines blocks meanwhile and reaches that time, the next block
         follows them.
 
-        anvil counts a block's time before others can read the block, so a time that it refuses now
-        may be valid a moment later.
+        anvil counts a block's time before the block can be read, so a time that it rejects now may
+        be valid a moment later.
         """
         for left in reversed(range(_TRIES)):
             wanted_s = max(timestamp_s, self.now_s() + 1)
@@ -292,7 +294,7 @@ class AnvilNode:
     def revert(self, snapshot: str) -> None:
         """See LocalNode."""
         if not self.rpc("evm_revert", snapshot):
-            raise RuntimeError(f"anvil knows no snapshot {snapshot}")
+            raise RuntimeError(f"anvil has no snapshot {snapshot}")
 
     def set_native(self, address: str, wei: int) -> None:
         """See LocalNode."""
@@ -300,17 +302,15 @@ class AnvilNode:
 
 
 def _least_gas(state: Any, transaction: Any) -> int:
-    """Gas limit under which a transaction succeeds, as nodes estimate it: from its consumption
-    upwards, to 1.5 %.
-
-    py-evm's own estimator bisects the block's whole limit, a dozen executions instead of two or
-    three.
+    """Estimate a sufficient gas limit as nodes do: upwards from the consumed gas, to 1.5 %.
+    py-evm's own estimator bisects the whole block limit, which takes a dozen executions instead of
+    two or three.
     """
     from eth.vm.spoof import SpoofTransaction
 
     def left(limit: int) -> int | None:
-        """Return the remaining gas; None if it does not suffice. Raises the error of an execution
-        under the highest limit.
+        """Return the remaining gas; None if the limit is too low. Raises the error of an execution
+        at the highest limit.
         """
         before = state.snapshot()
         try:
@@ -325,8 +325,8 @@ def _least_gas(state: Any, transaction: Any) -> int:
 
     enough = int(state.gas_limit)
     too_little = enough - (left(enough) or 0) - 1
-    # The consumed gas suffices, unless an inner call receives only a share of the remaining gas
-    # (EIP-150); then slightly more does.
+    # The consumed gas is enough, unless an inner call receives only a share of the remaining gas
+    # (EIP-150); then it takes slightly more.
     tries = [too_little + 1, too_little * 64 // 63 + 2_300]
     while (enough - too_little - 1) * 1_000 > 15 * enough:
         limit = min(tries.pop(0) if tries else (enough + too_little) // 2, enough - 1)
@@ -405,8 +405,8 @@ class TesterNode:
 
     @contextmanager
     def past(self) -> Iterator[None]:
-        """See LocalNode. py-evm dates every block by the wall clock, so the date is set again after
-        each block.
+        """See LocalNode. py-evm takes every block's time from the wall clock, so the time is set
+        again after each block.
         """
         chain = self.tester.backend.chain
         build = chain.create_header_from_parent
@@ -430,10 +430,9 @@ class TesterNode:
         self.tester.revert_to_snapshot(int(snapshot))
 
     def set_native(self, address: str, wei: int) -> None:
-        """See LocalNode. eth-tester has no call for this: the state under the pending block is
-        replaced, then two blocks are mined.
-
-        The second block makes the newest one repeatable, which eth-tester's revert needs.
+        """See LocalNode. eth-tester has no call for this, so the state below the pending block is
+        replaced and two blocks are mined. eth-tester's revert has to repeat the newest block, which
+        the second one makes possible.
         """
         from eth_utils.address import to_canonical_address
 
@@ -445,14 +444,14 @@ class TesterNode:
         self.tester.mine_blocks(2)
 
 
-# --- Start of anvil on a port; it ends with the process that started it.
+# --- Start anvil on a port. It ends with the process that started it.
 
 
 CHAIN_ID = 31337
 READY_WITHIN_S = 30
 STATES_KEPT = 512
-"""Blocks whose state is readable. By default anvil writes older ones, megabytes each, to the home
-folder forever.
+"""Number of blocks whose state is kept. By default anvil writes older states, megabytes each, to
+the home folder and never deletes them.
 """
 # The shell keeps anvil alive until our pipe closes, which happens even if this process is killed.
 _KEEPER = (
@@ -474,13 +473,13 @@ def run_anvil(
 ) -> Iterator[str]:
     """Run anvil with the test accounts; yield its URL.
 
-    `flags` are passed on (such as --fork-url URL). Anvil ends with the context, and with this
-    process however that ends. Raises ConfigError if the port is taken or a flag is wrong, Retryable
-    if it does not answer in time.
+    `flags` are passed on (such as --fork-url URL). Anvil ends with the context, or with this
+    process, even if that is killed. Raises ConfigError if the port is taken or a flag is wrong,
+    Retryable if it does not answer in time.
     """
     chosen = free_port() if port is None else port
     url = f"http://127.0.0.1:{chosen}"
-    # A unique genesis date distinguishes our anvil from one that already listens on this port.
+    # A unique genesis time distinguishes our anvil from another that already listens on this port.
     born_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(600)
     forks = "--fork-url" in flags
     command = [str(anvil_binary()), "--port", str(chosen), "--silent", "--mnemonic", TEST_MNEMONIC]

@@ -34,13 +34,13 @@ FEE_PIPS, FEE_PPM = 3_000, 1_000
 INDEX_DECIMALS = 8
 FEED_TIMEOUT_S, FEED_TWAP_S = 2_400, 900
 OBSERVATIONS = 250
-"""Price observations of a virtual pool: enough for the half hour that the mark price averages."""
+"""Price observations of a virtual pool: enough for the 30 minutes that the mark price averages."""
 MARK_HISTORY_S = 1_860
-"""Age of a virtual pool before its mark price can be read: it averages half an hour."""
+"""Minimum age of a virtual pool before its mark price, an average over 30 minutes, can be read."""
 MOVER_INDEX, MOVER_USD = 2, 20_000_000
-"""Account that moves virtual pools, and its margin for each move."""
+"""Account that trades virtual pools to new prices, and its margin for each move."""
 TICKS_IN_A_BLOCK, PRICE_LIMIT_S = 1_000, 15
-"""Ticks that a market may cross in so many seconds; zero pauses it."""
+"""Maximum ticks that a market may cross within PRICE_LIMIT_S seconds; zero pauses it."""
 NO_CODE = b"\0" * 32
 """No referral."""
 RANGE = LiquidityRange(-6_000, 15_000, 10_000)
@@ -92,7 +92,7 @@ def curie(name: str) -> Artifact:
 
 
 class LocalPerps:
-    """Perpetual Protocol v2, deployed and steered by the whale. Collateral is a token of the
+    """Perpetual Protocol v2, deployed and administered by the whale. Collateral is a token of the
     chain; sizes and quote amounts have 18 decimals.
     """
 
@@ -193,8 +193,8 @@ class LocalPerps:
         )
 
     def _deploy_quote(self) -> str:
-        """Deploy the virtual quote token at the highest address that an available account would
-        create: every virtual base token must sort below it (MR_IB).
+        """Deploy the virtual quote token from the account that gives it the highest address,
+        because every virtual base token must sort below it (MR_IB).
         """
 
         def next_address(account: str) -> int:
@@ -274,10 +274,10 @@ class LocalPerps:
         )
         self.chain.send(call, whale)
 
-    # what tests and tools do
+    # operations for tests and tools
 
     def set_index(self, symbol: str, price: Fraction | int) -> None:
-        """Write the index price of a market. Two in one second revert (CPF_NU)."""
+        """Set the index price of a market. Two updates in one second revert (CPF_NU)."""
         market = self.markets[symbol]
         flux = self.chain.contract(market.aggregator, npm_artifact(_AGGREGATOR, PERPS)).functions
         answer = round(Fraction(price) * 10**INDEX_DECIMALS)
@@ -295,13 +295,15 @@ class LocalPerps:
         self.chain.send(self.vault.functions.deposit(self.collateral.address, raw), who)
 
     def trade(self, who: str, symbol: str, size_raw: int) -> HexStr:
-        """Open or reduce by a signed size without a bound; return the transaction's hash."""
+        """Open or reduce a position by a signed size, without a price bound; return the
+        transaction's hash.
+        """
         order = self.order(symbol, size_raw, 0)
         return self.chain.send(self.clearing_house.functions.openPosition(order), who)
 
     def order(self, symbol: str, size_raw: int, bound_raw: int) -> tuple[Any, ...]:
         """Parameters of openPosition for an exact signed size: a sale is exact base in, a purchase
-        exact base out. `bound_raw` is the least quote of a sale, the most of a purchase.
+        exact base out. `bound_raw` is the minimum quote of a sale or the maximum of a purchase.
         """
         sells = size_raw < 0
         base = self.markets[symbol].base
@@ -310,11 +312,10 @@ class LocalPerps:
     def move_pools(
         self, prices: Mapping[str, Fraction], wait: Callable[[float], object] = time.sleep
     ) -> None:
-        """Trade the markets' virtual pools to these prices, by an account of its own.
-
-        A market crosses at most TICKS_IN_A_BLOCK ticks in PRICE_LIMIT_S, so that a large move takes
-        several rounds; `wait` passes the time between them. The indexes have to be there already:
-        trades away from them revert.
+        """Trade the markets' virtual pools to these prices from a separate account. A market
+        crosses at most TICKS_IN_A_BLOCK ticks in PRICE_LIMIT_S, so a large move takes several
+        rounds; `wait` passes the time between them. Set the indexes first, because trades away from
+        them revert.
         """
         who = self.chain.accounts[MOVER_INDEX].address
         self.deposit(who, MOVER_USD * self.collateral.unit)
@@ -342,15 +343,15 @@ class LocalPerps:
         self.chain.send(self.clearing_house.functions.openPosition(order), who)
 
     def quote_token(self) -> Token:
-        """The unit of the protocol's accounts."""
+        """The virtual quote token, in which the protocol keeps its accounts."""
         return Token(self.addresses.quote, "vUSD", 18)
 
 
 def futures_config(
     perps: LocalPerps, weights: Mapping[str, str], leverage: str = "", **limits: str
 ) -> str:
-    """Return the [futures] of a trimtab.toml for these contracts, by the profile moderate; `weights`
-    by symbol, `leverage` and `limits` in place of the profile's.
+    """Return the [futures] section of a trimtab.toml for these contracts, from the profile
+    moderate; `weights` (by symbol), `leverage` and `limits` replace the profile's.
     """
     profile = FUTURES_PROFILES["moderate"]
     profile = replace(
@@ -363,7 +364,7 @@ def futures_config(
 
 
 def venue_of(perps: LocalPerps) -> VenueFileTable:
-    """Return the contracts as a venue file has them."""
+    """Return the contracts in the form of a venue file."""
     at = perps.addresses
     return VenueFileTable(
         venue="perpetual_protocol_v2",

@@ -42,8 +42,8 @@ class TokenSpec:
 @dataclass(frozen=True, slots=True)
 class LiquidityRange:
     """Liquidity between two relative distances from the seeded price, in bps (None: to the last
-    tick). `share_bps` is the share of the pool's value in this range. Ranges overlap, to create many
-    ticks; a range without the price is one-sided, like a limit order.
+    tick). `share_bps` is the share of the pool's value in this range. Ranges overlap to create many
+    ticks; a range that excludes the price is one-sided, like a limit order.
     """
 
     from_bps: int | None
@@ -161,7 +161,7 @@ wallet of 10,000 USD at its targets."""
 
 MAX_TICK = 887_272
 TICK_SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}
-"""feeAmountTickSpacing of the Uniswap V3 factory; governance added the tier of 100 pips later."""
+"""feeAmountTickSpacing of the Uniswap V3 factory; governance later added the tier of 100 pips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class PositionAmounts:
 
 
 def sqrt_price_x96(price: Fraction) -> int:
-    """Return floor(sqrt(price) · 2^96), as a V3 pool stores it; the price is token1 base units per
+    """Return floor(sqrt(price) · 2^96), as a V3 pool stores it; `price` is in token1 base units per
     token0 base unit.
     """
     return isqrt((price.numerator << 192) // price.denominator)
@@ -203,8 +203,8 @@ def position_amounts(
     price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float
 ) -> PositionAmounts:
     """Return amounts with a total value of `value1_raw` base units of token1
-    (LiquidityAmounts.getAmountsForLiquidity). Floats suffice: the contract calculates the liquidity
-    from the amounts.
+    (LiquidityAmounts.getAmountsForLiquidity). Floats are precise enough, because the contract
+    calculates the liquidity from the amounts.
     """
     low, high, now = 1.0001 ** (tick_lower / 2), 1.0001 ** (tick_upper / 2), sqrt(float(price))
     inside = min(max(now, low), high)
@@ -278,7 +278,9 @@ def dev_accounts() -> tuple[DevAccount, ...]:
 
 
 IN_PROCESS_URL = "eth-tester://in-process"
-"""URL in the config of an in-process chain; the loading program provides the transport."""
+"""URL in the config of an in-process chain; the program that loads the config provides the
+transport.
+"""
 
 _ASSET = """[[portfolio.assets]]
 symbol = "{symbol}"
@@ -289,7 +291,7 @@ feed = "{feed}"
 """
 
 CONFIG_MARKER = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
-"""First line of the config, which distinguishes it from one of a real wallet."""
+"""First line of the config, which distinguishes it from the config of a real wallet."""
 
 _TEMPLATE = """[chain]
 chain_id = {chain_id}

@@ -2,7 +2,7 @@
 
 Integers follow Perpetual Protocol v2 (AccountBalance, Vault, PerpMath of @perp/curie-contract
 2.8.4), which truncates toward zero, so that each figure equals the contract's to the base unit.
-Venues with margin tiers (Hyperliquid) charge each part of a notional its own rate.
+Venues with margin tiers (Hyperliquid) apply a separate rate to each part of a notional.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ PPM = 1_000_000
 WAD = 10**18
 """One whole of the venue's fixed-point shares."""
 LEAST_PARTIAL_LIQUIDATION = 100
-"""Value of a position, in whole quote coins, up to which it is liquidated as a whole."""
+"""Position value, in whole quote coins, up to which a liquidation closes the whole position."""
 
 
 def wad_of_sqrt_x96(sqrt_price_x96: int) -> int:
-    """Price with 18 decimals of a square root price, rounded down twice
+    """Convert a square root price to a price with 18 decimals, rounded down twice
     (PerpMath.formatSqrtPriceX96ToPriceX96, formatX96ToX10_18).
     """
     return mul_div_down(mul_div_down(sqrt_price_x96, sqrt_price_x96, Q96), WAD, Q96)
@@ -37,7 +37,9 @@ def truncate(value: Fraction) -> int:
 
 
 def position_value_raw(market: PerpMarket, size_raw: int) -> int:
-    """Signed value of a size at the mark (AccountBalance._getPositionValue), as `truncate` rounds."""
+    """Signed value of a size at the mark (AccountBalance._getPositionValue), rounded toward
+    zero.
+    """
     product = size_raw * market.mark.numerator
     whole = abs(product) // market.mark.denominator
     return -whole if product < 0 else whole
@@ -57,7 +59,7 @@ def unrealised_raw(account: MarginAccount) -> int:
 
 
 def funding_pending_raw(account: MarginAccount) -> int:
-    """Funding that the account owes; negative if it is owed."""
+    """Pending funding: positive if the account owes it, negative if it receives it."""
     return sum(position.funding_pending_raw for position in account.positions)
 
 
@@ -83,7 +85,7 @@ def settled_value_raw(account: MarginAccount) -> int:
 
 def settled_units(account: MarginAccount) -> int:
     """Account value in base units of the collateral token, rounded down. An account in debt counts
-    as zero, since the wallet owes the venue nothing.
+    as zero, because the wallet is not liable for it.
     """
     return max(0, account_value_raw(account) // account.settlement_raw)
 
@@ -99,8 +101,8 @@ def net_notional_raw(account: MarginAccount) -> int:
 
 
 def leverage(account: MarginAccount) -> Fraction | None:
-    """Gross notional over account value; None when the account is worth nothing but holds positions:
-    then every limit is broken.
+    """Gross notional over account value; None if the account has positions but no value, which
+    breaches every limit.
     """
     gross, value = gross_notional_raw(account), account_value_raw(account)
     if gross == 0:
@@ -122,7 +124,7 @@ def debt_value_raw(account: MarginAccount) -> int:
 
 
 def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: bool) -> Fraction:
-    """Margin of a notional by tiers: each part at its own rate."""
+    """Margin of a notional by tiers, each part at its own rate."""
     required = Fraction(0)
     for index, tier in enumerate(tiers):
         above = tiers[index + 1].above_raw if index + 1 < len(tiers) else notional_raw
@@ -136,9 +138,9 @@ def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: boo
 def maintenance_raw(account: MarginAccount) -> int:
     """Account value below which positions are liquidated.
 
-    One rate for all markets: rounded down once over the sum, as
-    AccountBalance.getMarginRequirementForLiquidation does. Else the sum by market and tier, rounded
-    up.
+    With one rate for all markets it is rounded down once over the sum, as
+    AccountBalance.getMarginRequirementForLiquidation does; otherwise it is the sum by market and
+    tier, rounded up.
     """
     if (rate := _single_rate(account, is_initial=False)) is not None:
         return mul_div_down(gross_notional_raw(account), rate, PPM)
@@ -158,10 +160,9 @@ def maintenance_raw(account: MarginAccount) -> int:
 
 
 def initial_raw(account: MarginAccount) -> int:
-    """Initial margin of the positions.
-
-    One rate for all markets on the debt, as Vault._getTotalMarginRequirement. Else, and where the
-    venue counts the notional, by market and tier on the notional, rounded up.
+    """Initial margin of the positions: one rate for all markets on the debt, as in
+    Vault._getTotalMarginRequirement. If rates differ or the venue counts the notional, it is by
+    market and tier on the notional, rounded up.
     """
     rate = _single_rate(account, is_initial=True) if account.initial_on_debt else None
     if rate is not None:
@@ -183,7 +184,7 @@ def initial_raw(account: MarginAccount) -> int:
 
 def free_raw(account: MarginAccount) -> int:
     """Margin that can be withdrawn or used: the smaller of collateral and account value, less
-    initial margin; unrealised profit frees nothing (Vault._getFreeCollateralByRatio). May be
+    initial margin, so unrealised profit frees no margin (Vault._getFreeCollateralByRatio). May be
     negative.
     """
     return min(collateral_value_raw(account), account_value_raw(account)) - initial_raw(account)
@@ -202,8 +203,8 @@ def may_reduce(account: MarginAccount) -> bool:
 
 
 def utilisation(account: MarginAccount) -> Fraction | None:
-    """Share of the account value that is not free; None when the account is worth nothing but
-    holds positions.
+    """Share of the account value that is not free; None if the account has positions but no
+    value.
     """
     value = account_value_raw(account)
     if value > 0:
@@ -220,8 +221,8 @@ def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
     """Signed size of a position that a liquidator may close; zero while the account is above
     maintenance (AccountBalance.getLiquidatablePositionSize).
 
-    All of it is closed below half of the maintenance margin, or if it is worth 100 of the quote at
-    most; else as much as half of the gross notional.
+    The whole position may be closed below half of the maintenance margin, or if its value is at
+    most 100 quote coins; otherwise up to half of the gross notional.
     """
     if not is_liquidatable(account):
         return 0
@@ -235,11 +236,11 @@ def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
 
 
 def liquidation_price(account: MarginAccount, market: str) -> Price | None:
-    """Mark of one market at which the account is liquidated while the others stay; None if there
-    is none at or above zero, or no position.
+    """Mark of one market at which the account is liquidated if the other marks do not move; None
+    without a position, or if no such mark is at or above zero.
 
-    With value V, mark m, size s, other maintenance O and rate r of the position's tier, it solves
-    V + s (P - m) = O + r |s| P - d, where d is what lower tiers save.
+    With value V, mark m, size s, other maintenance O and rate r of the position's tier, it solves V
+    + s (P - m) = O + r |s| P - d, where d is what lower tiers save.
     """
     held = account.market(market)
     size = account.size_raw(market)
@@ -267,7 +268,8 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
 
 
 def liquidation_distance(account: MarginAccount, market: str) -> Fraction | None:
-    """Move of the mark to the liquidation price, as a share of the mark; None if there is none.
+    """Move of the mark to the liquidation price, as a share of the mark; None without a liquidation
+    price.
 
     Negative for a long (the price falls to it), positive for a short.
     """
@@ -276,8 +278,8 @@ def liquidation_distance(account: MarginAccount, market: str) -> Fraction | None
 
 
 def nearest_liquidation(account: MarginAccount) -> tuple[PerpMarket, Fraction] | None:
-    """Return the market with the smallest move to a liquidation, and that move as a share of its
-    mark; None if no position can be liquidated by its own mark.
+    """Return the market with the smallest move to liquidation, and that move as a share of its
+    mark; None if no single market can cause a liquidation.
     """
     found = [
         (abs(distance), position.market, distance)
@@ -291,7 +293,7 @@ def nearest_liquidation(account: MarginAccount) -> tuple[PerpMarket, Fraction] |
 
 
 def with_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAccount:
-    """Return the account after the marks moved by these shares, by market (stress)."""
+    """Return the account after its marks moved by these shares, by market (stress test)."""
     markets = tuple(
         replace(market, mark=market.mark * (1 + moves.get(market.market, Fraction(0))))
         for market in account.markets
@@ -300,12 +302,12 @@ def with_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAcco
 
 
 def at_index(account: MarginAccount) -> MarginAccount:
-    """The account with every mark at its index, which trades cannot move."""
+    """Return the account with every mark set to its index, which trades cannot move."""
     return replace(account, markets=tuple(replace(one, mark=one.index) for one in account.markets))
 
 
 def with_adverse_move(account: MarginAccount, share: Fraction) -> MarginAccount:
-    """Return the account after every mark moved by this share against its position."""
+    """Return the account after every mark moved against its position by this share."""
     return with_marks(
         account,
         {position.market: -share if position.is_long else share for position in account.positions},
@@ -316,7 +318,7 @@ def with_trade(account: MarginAccount, market: str, size_raw: int, quote_raw: in
     """Return the account after a fill of `size_raw` (negative: sold) that moved the quote balance
     by `quote_raw` (negative: paid, fees included).
 
-    Pending funding of the position is settled, and a reduction realises the profit of its share.
+    Pending funding of the position is settled, and a reduction realises its share of the profit.
     """
     position = next(
         (held for held in account.positions if held.market == market), Position(market, 0, 0)
@@ -357,7 +359,7 @@ def largest_share(account: MarginAccount) -> Fraction:
 
 
 def _single_rate(account: MarginAccount, is_initial: bool) -> int | None:
-    """Return the one rate of all held markets without tiers; None if rates differ."""
+    """Return the common rate of all held markets; None if rates differ or a market has tiers."""
     rates = set()
     for position in account.positions:
         tiers = account.market(position.market).tiers
@@ -371,18 +373,17 @@ def _single_rate(account: MarginAccount, is_initial: bool) -> int | None:
 
 
 def size_for_notional_raw(market: PerpMarket, notional: Fraction) -> int:
-    """Return the signed size of a notional at the mark, rounded toward zero to whole lots: a
-    position is never larger than its target.
+    """Return the signed size of a notional at the mark, rounded toward zero to whole lots so that a
+    position never exceeds its target.
     """
     lots = floor_int(abs(notional) / market.mark / market.lot_raw)
     return -lots * market.lot_raw if notional < 0 else lots * market.lot_raw
 
 
 def index_bound_raw(market: PerpMarket, size_raw: int, slippage_bps: int) -> int:
-    """Return the most quote that a buy pays, or the least that a sale brings, `slippage_bps` beyond
-    the index. The mark is not used, since trades can move it (threat T12).
-
-    A buy's bound is rounded down, a sale's up, both against the fill.
+    """Return the maximum quote of a buy, or the minimum of a sale, `slippage_bps` beyond the index.
+    The mark is not used, because trades can move it (threat T12). A buy's bound is rounded down and
+    a sale's up, so rounding never loosens it.
     """
     if size_raw > 0:
         return floor_int(size_raw * market.index * Fraction(BPS + slippage_bps, BPS))

@@ -1,4 +1,6 @@
-"""State of the account after an order, compared with its limits; orders that exceed one are cut."""
+"""State of the account after an order, compared with its limits; orders that exceed a limit are
+cut.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,10 @@ from agent.units import BPS
 @dataclass(frozen=True, slots=True)
 class MarginState:
     """Figures of an account that limits bound. Shares are exact; `leverage` and `utilisation` are
-    None when the account is worth nothing but holds positions.
-
-    `distances` are by market the move of its mark to the liquidation price, as a positive share
-    (None: there is none). `survives` says whether the account stays above maintenance after every
-    mark has moved against its position by the stress move.
+    None if the account has positions but no value. `distances` has, by market, the move of the mark
+    to the liquidation price, as a positive share (None: no liquidation price). `survives` says
+    whether the account stays above maintenance after every mark has moved against its position by
+    the stress move.
     """
 
     leverage: Fraction | None
@@ -43,7 +44,7 @@ class MarginState:
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A limit that a state breaks: its name in the config, and both figures as text."""
+    """A breached limit: its name in the config, and measurement and limit as text."""
 
     limit: str
     measured: str
@@ -71,7 +72,9 @@ def margin_state(account: MarginAccount, limits: FuturesLimits) -> MarginState:
 
 @dataclass(frozen=True, slots=True)
 class LimitCheck:
-    """A limit by its name in the config, both figures as text, and whether the state breaks it."""
+    """A limit: its name in the config, measurement and limit as text, and whether the state
+    breaches it.
+    """
 
     limit: str
     measured: str
@@ -82,7 +85,7 @@ class LimitCheck:
 def limit_checks(
     state: MarginState, limits: FuturesLimits, spot_value: Fraction
 ) -> list[LimitCheck]:
-    """Return every limit that is not off, with what the state measures. `spot_value` is in quote
+    """Return every limit that is not off, with the state's measurement. `spot_value` is in quote
     base units.
     """
     leverage, utilisation = state.leverage, state.utilisation
@@ -133,7 +136,7 @@ def limit_checks(
 
 
 def breaches(state: MarginState, limits: FuturesLimits, spot_value: Fraction) -> list[Breach]:
-    """Return every limit that the state breaks. `spot_value` is in quote base units."""
+    """Return every limit that the state breaches. `spot_value` is in quote base units."""
     return [
         Breach(check.limit, check.measured, check.allowed)
         for check in limit_checks(state, limits, spot_value)
@@ -154,11 +157,10 @@ def largest_allowed_raw(
     limits: FuturesLimits,
     spot_value: Fraction,
 ) -> int:
-    """Return the largest part of an order, in whole lots, that breaks no limit; zero if none does.
-
-    The fill is taken at its bound with the taker fee, as guards and signer do. Leverage and
-    exposure grow with the size beyond the point where the position flips, so that the largest part
-    is found by bisection.
+    """Return the largest part of an order, in whole lots, that breaches no limit; zero if every
+    part does. The fill is assumed at its bound with the taker fee, as in guards and signer. Beyond
+    the point where the position flips, leverage and exposure grow with the size, so bisection finds
+    the largest part.
     """
     lot = account.market(market).lot_raw
     sign = 1 if size_raw > 0 else -1
@@ -175,7 +177,7 @@ def largest_allowed_raw(
 
 
 PARTS = 10_000
-"""Steps in which a limit cuts orders together."""
+"""Resolution of a joint cut: orders are scaled by n / PARTS."""
 
 
 def largest_allowed_sizes(
@@ -184,10 +186,9 @@ def largest_allowed_sizes(
     limits: FuturesLimits,
     spot_value: Fraction,
 ) -> dict[str, int]:
-    """Return the orders by market, all cut by the same share so that together they break no limit,
-    in whole lots rounded toward zero. Fills are taken as in `largest_allowed_raw`.
-
-    The share is found in steps of 1 / PARTS by bisection.
+    """Return the orders by market, all cut by the same share so that together they breach no limit,
+    in whole lots rounded toward zero. Fills are assumed as in `largest_allowed_raw`. Bisection
+    finds the share, in steps of 1 / PARTS.
     """
     if len(sizes) <= 1:
         return {
@@ -207,7 +208,9 @@ def largest_allowed_sizes(
 
 
 def _parts(account: MarginAccount, sizes: Mapping[str, int], part: int) -> dict[str, int]:
-    """Return `part` / PARTS of each order, in whole lots rounded toward zero; all of them at PARTS."""
+    """Return `part` / PARTS of each order, in whole lots rounded toward zero; all of them
+    at PARTS.
+    """
     if part == PARTS:
         return dict(sizes)
     found = {}
@@ -234,7 +237,7 @@ def _all_allowed(
 
 
 def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:
-    """Return the account after a fill at the mark that paid the taker fee, rounded against us."""
+    """Return the account after a fill at the mark with the taker fee, rounded against us."""
     held = account.market(market)
     value = margin.position_value_raw(held, size_raw)
     fee = -(-abs(value) * held.fee_ppm // margin.PPM)
@@ -243,7 +246,7 @@ def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> Ma
 
 def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccount:
     """Return the account after the worst fill that an order allows: at its bound, or at the mark if
-    that is worse; it paid the taker fee, rounded against us.
+    that is worse, with the taker fee, rounded against us.
     """
     market = account.market(order.market)
     value = abs(margin.position_value_raw(market, order.size_raw))
@@ -256,7 +259,7 @@ def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccou
 
 
 def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount:
-    """Return the account after an action; an order is filled at its bound."""
+    """Return the account after an action; orders are filled at their bounds."""
     match action:
         case PerpOrder():
             return after_fill_at_bound(account, action)

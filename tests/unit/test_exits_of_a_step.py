@@ -278,7 +278,7 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
 
     world.approved = vanishes
     done = world.rounds()
-    assert done.exits_tried == (LINK.address,) and mentions(done.reason, "LINK", "wallet any")
+    assert done.exits_tried == (LINK.address,) and mentions(done.reason, "LINK", "wallet")
     if watched:
         assert done.kind is OutcomeKind.HALT and mentions(done.reason, "LINK", "200") and len(world.asked) == 1 and not world.sold
         return

@@ -216,7 +216,7 @@ def test_a_token_outside_the_portfolio_is_refused_though_its_code_is_pinned() ->
         (False, "", True, "not paused"),
         (True, "", False, "paused"),
         (True, "holiday", False, "paused: holiday"),
-        (None, "OSError", False, "cannot be read, which counts as paused"),
+        (None, "OSError", False, "unreadable, which counts as paused"),
     ],
 )
 def test_only_a_switch_that_says_not_paused_lets_a_plan_pass(paused: bool | None, reason: str, passed: bool, measured: str) -> None:

@@ -208,6 +208,6 @@ def test_a_pool_that_takes_only_a_part_or_pays_nothing_cannot_be_simulated() -> 
     all_known = replace(step.snapshot.pools[1], known_from_tick=-887_272, known_to_tick=887_272)
     step = with_snapshot(step, pools=(step.snapshot.pools[0], all_known))
     whole = with_leg(sold(step, (1, 1)), 0, amount_in_raw=10**40)
-    assert "takes only" in verdict("price_impact", step, whole).measured
+    assert "accepts only" in verdict("price_impact", step, whole).measured
     dust = with_leg(sold(step, (1, 1)), 0, amount_in_raw=1)
     assert "pays nothing" in verdict("price_impact", step, dust).measured

@@ -100,8 +100,8 @@ def test_a_feed_at_its_greatest_age_passes_and_one_second_older_fails(age_s: int
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"answer": 0}, "answers 0"),
-        ({"answer": -5}, "answers -5"),
+        ({"answer": 0}, "returned 0"),
+        ({"answer": -5}, "returned -5"),
         ({"updated_at_s": 0}, "unfinished round"),
         ({"answered_in_round": 6}, "unfinished round"),
         ({"updated_at_s": NOW_S + 1}, "dated after the block"),
