@@ -1,5 +1,5 @@
-"""The public Python API: one typed call per command. `open_agent` keeps a connection open; the
-other names are one call each.
+"""The public Python API: one typed call per command. `open_agent` keeps a connection open; every
+other name opens and closes its own.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _home_modules() -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name's module on its first use: pausing loads no web3."""
+    """Import a name's module on its first use, so that pausing does not import web3."""
     if home := _home_modules().get(name):
         return getattr(import_module(home), name)
     raise AttributeError(f"module 'agent.app' has no attribute {name!r}")

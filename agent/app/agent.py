@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from agent.app.documents.plans import EndpointDocument, RealisedDocument
     from agent.app.documents.status import LeastTotalDocument
 
-# --- Scheduling of a long run; clock and random source are parameters: tests run a year fast.
+# --- Scheduling of a long run. Clock and random source are parameters, so tests simulate a year.
 
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ JITTER = 0.1
 """Share of the interval by which each cycle is delayed at random, so that a schedule does not
 announce trades (T15)."""
 SLEEP_SLICE_S = 5.0
-"""Longest single sleep of a pause, and therefore the longest delay of its early end."""
+"""Longest single sleep while waiting; bounds the delay of an interruption."""
 
 
 def run_periodically(
@@ -83,8 +83,8 @@ def run_periodically(
     chance: Callable[[], float],
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[T]:
-    """Yield the result of `cycle` again and again, with a pause of `interval_s` plus jitter in
-    between. `chance` returns numbers in [0, 1); `interrupted` ends a pause early.
+    """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between.
+    `chance` returns numbers in [0, 1); `interrupted` ends a pause early.
     """
     while True:
         yield cycle()
@@ -132,8 +132,8 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
     """Run the remaining slices of a gradual execution, until it ends or a cycle refuses.
 
     The confirmation of the first slice covers all. Each slice is a step of its own, with a new
-    decision; between slices other commands may use the wallet, and the store has the progress.
-    Return the outcome of the last slice, with the transactions of all.
+    decision; between slices other commands may use the wallet, and the progress is kept in the
+    store. Return the outcome of the last slice, with the transactions of all.
     """
     context = wallet.context
     outcome, last, sent = first, first, list(first.transactions)
@@ -171,7 +171,9 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
 
 
 def confirm_once(confirm: Confirm) -> Confirm:
-    """Return a confirmation that asks once for all slices, and again if the step tried an exit."""
+    """Return a confirmation that asks once for all slices, and again after a step that tried an
+    exit.
+    """
     confirmations: list[bool] = []
 
     def answer(outcome: StepOutcome) -> bool:
@@ -220,7 +222,7 @@ class PortfolioStatus:
 
     @property
     def native(self) -> native_coin.NativeView:
-        """The native coin beside its wrapped token."""
+        """Native coin held in addition to its wrapped token."""
         return native_coin.native_view(self.step_input)
 
     @property
@@ -262,7 +264,7 @@ class Agent:
         return confirm_prices(readers, readers.step_input_at(snapshot))
 
     def status(self) -> PortfolioStatus:
-        """Status of the portfolio and the present decision."""
+        """Return the status of the portfolio and the current decision."""
         step_input = self.step_input()
         decided = proposals.decision_at(step_input)
         switch = self.context.switch.read()
@@ -301,7 +303,7 @@ class Agent:
         return deeper, planner.quote(deeper, sold.address, bought.address, raw, chosen)
 
     def plan(self) -> StepOutcome:
-        """Plan a rebalance now and run every guard; writes nothing."""
+        """Plan a rebalance now and run every guard. Writes nothing."""
         return evaluation.evaluate(self.context.attended.readers, proposals.rebalance)
 
     def rebalance(
@@ -311,8 +313,8 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Run one step; with `send` also the remaining slices of a gradual execution. A person
-        started it: futures triggers that wait for one act.
+        """Run one step on a user's request; with `send` also the remaining slices of a gradual
+        execution. Futures triggers that require a confirmation act too.
         """
         context = self.context.attended
         if not send:
@@ -332,7 +334,7 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Swap `amount` whole coins by hand, under the same guards as a rebalance."""
+        """Swap `amount` whole coins, under the same guards as a rebalance."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         return self._step(
             Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress
@@ -412,8 +414,8 @@ class Agent:
         return wiring.open_service(self.context, confirm, progress)
 
     def require_not_stopped(self) -> None:
-        """Raise Refused while the bot is stopped or stopping; other commands of the owner still
-        work.
+        """Raise Refused while the bot is stopped or stopping. Other commands remain available to
+        the owner.
         """
         if (request := self.context.store.requests.stopping()) is not None:
             verdict = Verdict(
@@ -435,9 +437,9 @@ class Agent:
             return cancel_and_revoke(self.context.readers, self.context.store, actors, why)
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
-        """Resync to the chain's nonce and return it, after foreign use of the wallet or a restored
-        backup. The next cycle reads the wallet's foreign transactions from the chain, unless
-        `nothing_lost`. Raises Retryable while a transaction is pending or open.
+        """Resync to the chain's nonce and return it, after the wallet was used elsewhere or a
+        backup was restored. The next cycle reads the wallet's unknown transactions from the chain,
+        unless `nothing_lost`. Raises Retryable while a transaction is pending or open.
         """
         with wiring.open_actors(self.context, never_confirm, ignore_progress) as actors:
             nonce = actors.executor.resync_nonce()
@@ -518,7 +520,7 @@ class Agent:
         ]
 
     def _planned_changes(self, intent: Intent) -> dict[str, int]:
-        """Balance changes by token that the intent's grant predicts, in base units."""
+        """Return the balance changes by token that the intent's grant predicts, in base units."""
         grant = self.context.store.journal.grant(intent.id)
         if grant.action is not None:
             return dict(
@@ -535,11 +537,11 @@ class Agent:
         return tuple(endpoint_records(self.context.endpoints))
 
     def sandwich(self, outcome: StepOutcome) -> Sandwich:
-        """Visibility of the plan's transaction, and its largest possible sandwich loss."""
+        """Return the visibility of the plan's transaction, and its largest possible sandwich loss."""
         return sandwich(self.context.config, outcome)
 
     def parameters(self) -> dict[str, str]:
-        """All parameters that bind the transaction, for the owner to confirm."""
+        """Return all parameters that bind the transaction, for the owner to confirm."""
         return parameters(self.context.config, self.context.counted, self.context.execution.router)
 
 
@@ -565,7 +567,7 @@ class AgentRun:
         self._was_hard = agent.context.switch.is_hard()
         self._known_config = agent.context.store.configs.confirmed()
         self._config_waits = False
-        """True while a new config waits for an endpoint that did not answer, or for the wallet."""
+        """True while adoption of a new config is blocked by an endpoint or by the wallet's lock."""
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
         """Run one cycle and return its outcome or transient error; None once the run is over.
@@ -586,8 +588,8 @@ class AgentRun:
             self._progress(f"next cycle in {self._every}")
 
     def ends_pause(self) -> bool:
-        """True if the wait between cycles ends now: the run is over, a hard pause has begun, or a
-        config was confirmed.
+        """Return whether the wait between cycles ends now: the run is over, a hard pause has begun,
+        or a config was confirmed.
         """
         try:
             return self._over() or (
@@ -625,7 +627,7 @@ class AgentRun:
         if self._wallet is None:
             return self._act_once(None)
         with self._wallet.held() as actors:
-            # the owner may have stopped the bot while this waited for the lock
+            # the owner may have stopped the bot while this cycle waited for the lock
             return None if self._over() else self._act_once(actors)
 
     def _act_once(self, actors: StepActors | None) -> StepOutcome:

@@ -1,5 +1,5 @@
-"""Alerts of a cycle and their delivery. Messages use fixed wording: no text of a node, no name of an
-unknown token (T17).
+"""Alerts of a cycle and their delivery. Messages have fixed wording, without text from nodes or
+names of unknown tokens (T17).
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ counts as unmoved."""
 MAX_NAMED = 3
 """Assets named in one alert."""
 UNCHANGED_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
-"""Outcomes that leave the drift as it is and have no alert of their own."""
+"""Outcomes that leave the drift unchanged and have no alert of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class AssetBand:
     """Drift of an asset, and the prices at which it would leave its band if no other price moved;
-    None if no price does.
+    None if no such price exists.
     """
 
     drift: AssetDrift
@@ -170,7 +170,7 @@ def _band_alert(
     causes: Sequence[AssetBand], step: StepInput, drifts: Sequence[AssetDrift], planned: str
 ) -> Alert:
     """Return the alert for assets outside their bands, with their net exposure where they have
-    futures; further ones are counted.
+    futures; beyond MAX_NAMED, only their number.
     """
     named, nets = causes[:MAX_NAMED], net_shares(step, drifts)
     text = "; ".join(_format_band(asset, step.portfolio, nets) for asset in named)
@@ -283,8 +283,8 @@ _STEP = re.compile(r"[0-9a-f]{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """State of the run beside the cycle's result: kill switch, reason of a missing heartbeat (empty
-    while it is sent), low-gas threshold (None if not configured).
+    """State of the run in addition to the cycle's result: kill switch, reason for a failing
+    heartbeat (empty if it succeeds), low-gas threshold (None if not configured).
     """
 
     paused: bool
@@ -293,8 +293,8 @@ class RunFacts:
 
 
 def covered_kinds(result: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
-    """Return the kinds that this cycle checked fully: their lasting conditions have ended unless
-    the cycle reports them.
+    """Return the kinds that this cycle checked completely. Their lasting conditions have ended
+    unless the cycle reports them.
     """
     if isinstance(result, Refused):
         return ALWAYS_CHECKED_KINDS | {AlertKind.REFUSAL}
@@ -410,8 +410,8 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
             yield Alert(
                 AlertKind.ERROR,
                 "failed",
-                "A transaction did not succeed, or an exit could not be sent; nothing was bought"
-                f" after it. {command}",
+                "A transaction failed or an exit could not be sent; nothing was bought"
+                f" afterwards. {command}",
             )
         case OutcomeKind.REFUSED if not only_paused:
             trades = _planned_trades(outcome)
@@ -427,9 +427,9 @@ def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
     if not moved:
         return
     swapped = any(intent.kind is IntentKind.SWAP for intent in moved)
-    what = "A rebalance is done" if swapped else "The request is done"
+    what = "Rebalance completed" if swapped else "Request completed"
     blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
-    at = f", last at block {max(blocks)}" if blocks else ""
+    at = f", last in block {max(blocks)}" if blocks else ""
     sent = len(outcome.transactions)
     trades = _planned_trades(outcome, is_done=True)
     text = (
@@ -509,13 +509,12 @@ def price_distance(price: Price, limit: Price | None) -> Fraction | None:
     return None if limit is None or price == 0 else limit / price - 1
 
 
-# --- Notifier: targets from the environment, rules from [alerts], state from the store. Documents of
-# the alerts command.
+# --- Notifier: targets from the environment, rules from [alerts], state from the store.
 
 
 TEST = "This is a test of trimtab's alerts."
 SLACK_S = 10.0
-"""Seconds that a test waits for a target after its last attempt."""
+"""Extra seconds that a test waits for a target after its last attempt."""
 
 
 def open_notifier(

@@ -229,7 +229,7 @@ class PortfolioOptions:
         return table, rename_funding_symbols(rates, names)
 
     def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
-        """Return the backtest spec of the config, or of the options with every limit off. Raises
+        """Return the backtest spec of the config, or of the options without any limits. Raises
         ConfigError naming the option.
         """
         if self.config is None:
@@ -315,9 +315,9 @@ def backtest(
 ) -> SimulationResult:
     """Simulate the file's prices.
 
-    `every_bar` evaluates every bar, which changes no trade. With `funding`, a file of funding
-    rates, the result states the funding that shorts of the holdings would have received. Raises
-    ConfigError naming the option.
+    `every_bar` also evaluates bars on which no trade is possible; trades are the same. With
+    `funding`, a file of funding rates, the result states the funding that shorts of the holdings
+    would have received. Raises ConfigError naming the option.
     """
     table, rates = portfolio.load_prices_and_funding(prices, funding)
     spec = portfolio.spec(table, market.pairs())
@@ -398,8 +398,8 @@ def _require_valid_policy(policy: Policy) -> None:
 
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
-    """Return targets in bps by symbol, and the numeraire: `numeraire`, else the first target that
-    has no price in the file, else USD. Raises ConfigError.
+    """Return targets in bps by symbol, and the numeraire: `numeraire` if given, else the first
+    target that has no price in the file, else USD. Raises ConfigError.
     """
     if not target:
         raise ConfigError(
@@ -437,11 +437,9 @@ def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
 
 
 def require_priced_gas(settings: SimulationSettings, spec: BacktestSpec, table: PriceTable) -> None:
-    """Raise ConfigError if gas has a cost but no asset prices it."""
+    """Raise ConfigError if gas has a cost but no asset provides its price."""
     if settings.gas_wei and not has_gas_price(spec, table):
-        raise ConfigError(
-            "--gas: the native coin has no price", "name the asset that prices it: --native ETH"
-        )
+        raise ConfigError("--gas: the native coin has no price", "name that asset: --native ETH")
 
 
 # --- Report files: a page as HTML, and its data as JSON beside it.
@@ -486,7 +484,7 @@ def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
 def write_report(
     result: SimulationResult | None, path: Path, futures: FuturesResult | None = None
 ) -> tuple[Path, Path]:
-    """Write the report of a backtest, of its futures book, or of both; see write_pages. Raises
+    """Write the report of a backtest, of its futures book, or of both. See write_pages. Raises
     Refused without empyrical.
     """
     check_report_path(path)
@@ -521,10 +519,10 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 
 
 DEFAULT_BARS = 720
-"""A month of hours."""
+"""Default length of a path: one month of hourly bars."""
 PLACES = 18
 PARALLEL_FROM_S = 15.0
-"""Seconds on one core above which processes share the work: starting them takes seconds."""
+"""Estimated seconds on one core above which several processes share the work."""
 LOST = "a process of the stress test died, perhaps for lack of memory"
 
 
@@ -735,9 +733,9 @@ def run_tune(
     """Run the search, or resume the one in `folder`.
 
     It uses `cores` cores (0: all), and for runs of the full step the Dask scheduler at the address
-    `scheduler`. `confirm` is asked if the search would take more than five minutes; without it the
-    search starts at once. Raises Refused if declined, Retryable if the scheduler or a process is
-    lost, ConfigError for the folder of another search.
+    `scheduler`. `confirm` is called if the search would take more than five minutes; without it the
+    search starts immediately. Raises Refused if declined, Retryable if the scheduler or a process
+    is lost, ConfigError for the folder of another search.
     """
     many = cores or available_cores()
     if scheduler:

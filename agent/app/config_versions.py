@@ -26,7 +26,7 @@ Document = dict[str, Any]
 FIRST, CONFIRMED, BY_YES, EDITED, NOTICED = "first", "confirmed", "yes", "edit", "noticed"
 UNKNOWN = ("only the hash of the previous version is stored",)
 Ask = Callable[[tuple[str, ...]], bool]
-"""Question to the user, with the changes made by hand, if any."""
+"""Question to the user, with any manual changes to the config."""
 
 
 def unconfirmed_changes(
@@ -45,7 +45,7 @@ def unconfirmed_changes(
 
 
 def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) -> None:
-    """Record this version as confirmed or noticed, unless the newest entry already does."""
+    """Record this version as confirmed or noticed, unless it is the newest entry already."""
     for newest in configs.newest(1):
         if newest.digest == loaded.digest and (newest.how == NOTICED) == (how == NOTICED):
             return
@@ -54,7 +54,7 @@ def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) 
 
 def require_trusted_config(agent: Agent) -> bool:
     """Confirm the config without asking (`--yes`) and return True. Raises Refused with the changes
-    if it was edited by hand on a live chain.
+    if it was edited manually on a live chain.
     """
     loaded, configs = agent.context.loaded, agent.context.store.configs
     lines = require_unchanged(loaded, configs)
@@ -78,7 +78,7 @@ def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
     return Refused(
         "the config was edited and the edit is not confirmed",
         (verdict,),
-        "trimtab edit --confirm shows it, and asks",
+        "review it with trimtab edit --confirm",
     )
 
 
@@ -120,7 +120,7 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
 
 
 def show_version(config: ConfigSource, number: int) -> Document:
-    """Return one version with its changes against the one before, without secrets and comments.
+    """Return one version with its changes from the previous one, without secrets and comments.
     Raises ConfigError for an unknown number.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
@@ -145,11 +145,11 @@ def show_version(config: ConfigSource, number: int) -> Document:
     }
 
 
-# --- Adoption of a newly confirmed config by a running agent; an edited file alone changes nothing.
+# --- Adoption of a newly confirmed config by a running agent. An edited file alone has no effect.
 
 
 FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
-"""Tables that a run reads only when it starts: endpoints, key, contracts, alert targets."""
+"""Tables that a run reads only at start: endpoints, key, contracts, alert targets."""
 CONFIG_READ_ATTEMPTS = 3
 """Reads of the file, a second apart, because an edit writes the file just before the store."""
 
@@ -160,8 +160,8 @@ def with_confirmed_config(
     """Build context and wallet session of the last confirmed config, under the wallet's lock.
 
     Raises `edited` if the file holds another version or the run is on paper, ConfigChanged if a
-    table of FIXED_WHILE_RUNNING differs, LockHeld if another process keeps the wallet, Retryable
-    from the endpoints.
+    table of FIXED_WHILE_RUNNING differs, LockHeld if another process holds the wallet's lock,
+    Retryable if the endpoints fail.
     """
     if wallet is None:
         return _reopened(context, edited), None

@@ -52,7 +52,9 @@ def pool_names(step: StepInput) -> dict[str, str]:
     portfolio = step.portfolio
 
     def rank(token: str) -> int:
-        """Order of a token in a pair: any other token, wrapped native coin, dollar, numeraire."""
+        """Rank of a token in a pair's name: other tokens first, then wrapped native coin, dollar,
+        numeraire.
+        """
         if token == portfolio.numeraire.address:
             return 3
         if any(unit in portfolio.token(token).label for unit in ("USD", "DAI")):
@@ -83,7 +85,7 @@ def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bo
     return _POOL.sub(name, text)
 
 
-# --- Visibility of a transaction before it is mined, and its largest sandwich loss.
+# --- Visibility of a transaction before it is mined, and the largest sandwich loss.
 
 
 PRIVATE, PUBLIC, EITHER = (
@@ -115,7 +117,7 @@ class Sandwich:
     `public` is True if others may see the transaction before it is mined; never on a local chain.
     `at_most` is the exact bound for the plan's swaps in numeraire base units (None without a plan
     or with a missing price), `at_most_bps` its share of the turnover, rounded up. `by_limits` is
-    the bound for any plan. `profit_at_most` bounds the profit of a searcher who also receives the
+    the bound for any plan. `profit_at_most` bounds the profit of a searcher that also receives the
     plan's fees, impact and skew.
     """
 
@@ -128,7 +130,7 @@ class Sandwich:
 
 
 def submission(config: Config) -> str:
-    """Return the recipient of signed bytes: public mempool, private endpoint, or either."""
+    """Return where signed transactions are sent: public mempool, private endpoint, or either."""
     if not config.execution.submit_url.get_secret_value():
         return PUBLIC
     return EITHER if config.execution.submit_public_fallback else PRIVATE
@@ -157,7 +159,7 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
 
 
 def submission_text(config: Config) -> str:
-    """Return the recipient of signed bytes with the possible cost on a live chain, for the owner to
+    """Return the submission path as text, on a live chain with the possible loss, for the owner to
     confirm.
     """
     how = submission(config)
@@ -343,7 +345,7 @@ def _key(config: Config) -> str:
     wallet = config.wallet
     if wallet.mode == "propose":
         return (
-            f"elsewhere: proposed to {'the owners of the Safe' if wallet.safe else 'its owner'} in"
+            f"external signer: proposed to {'the owners of the Safe' if wallet.safe else 'its owner'} in"
             f" {wallet.proposals}"
         )
     if wallet.keystore is not None:

@@ -1,4 +1,4 @@
-"""Futures: the layer as it stands on the chain, and its effects computed without a venue."""
+"""Futures: state on the chain, and what-if computations without a venue."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ QUOTE = Token("", "", PLACES)
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
 """Margin rates of Perpetual Protocol v2, used for every market."""
 HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
-"""Fee of a short's opening, and of its closing, and cost of a spot sale, where costs are compared."""
+"""Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
 OFF_BPS = 10**9
-"""Limit that is never reached, in place of a missing one."""
+"""Stands in for a missing limit; never reached."""
 SHOWN_PLACES = 9
-"""Decimal places of amounts; rounding to nine hides that sizes are truncated at the 18th."""
+"""Decimal places of amounts; nine hide that sizes are truncated at the 18th."""
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesOptions:
-    """Options of `whatif` about futures, as entered; an empty one has its default."""
+    """Options of `whatif` about futures, as entered; an empty one takes its default."""
 
     notional: str
     target: str = ""
@@ -77,7 +77,7 @@ class FuturesOptions:
 def what_if_futures(
     options: FuturesOptions, spot: Mapping[str, Fraction], spot_excess: Mapping[str, Fraction]
 ) -> FuturesWhatIfDocument:
-    """Return the futures layer beside a spot portfolio.
+    """Return the futures together with a spot portfolio.
 
     `spot` are values by symbol, `spot_excess` the value of each overweight asset above its target,
     both in whole units. Raises ConfigError naming the option.
@@ -115,8 +115,8 @@ def what_if_futures(
 
 
 def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
-    """Return the account of the options, with positions opened at the mark price and therefore
-    without unrealised profit.
+    """Return the account of the options. Positions are opened at the mark price, without unrealised
+    profit.
     """
     notionals = {
         symbol: _signed(text, f"--futures {symbol}")
@@ -148,9 +148,7 @@ def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
 
 
 def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
-    """Return the policy of the options. Without target weights the present ones are kept; without
-    a target leverage the present gross notional.
-    """
+    """Return the policy of the options, by default with the current weights and gross notional."""
     gross = margin.gross_notional_raw(account)
     targets = _targets(options) or {
         market.symbol: round(
@@ -278,14 +276,12 @@ def _hedges(
 def _comparison(
     options: FuturesOptions, spot: Mapping[str, Fraction], spot_excess: Mapping[str, Fraction]
 ) -> Callable[[str, Fraction, int], HedgeDocument] | None:
-    """Return what chooses between sale and short by cost; None without --horizon. Raises
-    ConfigError.
-    """
+    """Return the comparison of sale and short by cost; None without --horizon. Raises ConfigError."""
     if not options.horizon:
         if options.tax or options.funding:
             raise ConfigError(
                 "--tax, --funding: --horizon is missing",
-                "give the time of the hedge: --horizon 30d",
+                "give the duration of the hedge: --horizon 30d",
             )
         return None
     horizon_s = parse_duration_s(options.horizon, "--horizon")
@@ -364,7 +360,9 @@ def _net_exposure(
     orders: Mapping[str, int],
     hedges: list[HedgeDocument],
 ) -> dict[str, str]:
-    """Value that follows each symbol's price: spot and futures after the orders, less hedges."""
+    """Return the value exposed to each symbol's price: spot, and futures after the orders, less
+    hedges.
+    """
     exposure = dict(spot)
     for hedge in hedges:
         exposure[hedge["symbol"]] = Fraction(hedge["net_exposure"])
@@ -387,10 +385,10 @@ def _ratio(value: Fraction | None) -> str | None:
     return None if value is None else value_text(value, 0, 6)
 
 
-# --- The layer on the chain.
+# --- Futures state on the chain.
 
 
 def futures_layer(agent: Agent) -> FuturesReport:
-    """Read the futures layer. Raises ConfigError without [futures]."""
+    """Read the futures. Raises ConfigError without [futures]."""
     step = agent.step_input()
     return report_of(step, agent.futures_policy(), current_drifts(step))

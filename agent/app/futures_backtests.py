@@ -71,8 +71,8 @@ VENUE = {"fee": "10bps", "slippage": "10bps", "penalty": "2.5%", "bound": "5%"}
 
 @dataclass(frozen=True, slots=True)
 class FuturesBookOptions:
-    """Options of the simulated futures book, as entered; an empty one has its default. With a
-    `config` its [futures] gives targets, leverage, bands and limits.
+    """Options of the simulated futures book, as entered; an empty one takes its default. With a
+    `config`, its [futures] gives targets, leverage, bands and limits.
     """
 
     target: str
@@ -184,24 +184,24 @@ def has_futures(config: Path | None) -> bool:
 
 
 def _markets(config: Path) -> list[MarketTable]:
-    """Return the futures markets of a config, each with the asset whose prices it follows. Raises
-    ConfigError for a market without one.
+    """Return the futures markets of a config, each linked to an asset. Raises ConfigError for a
+    market without an asset.
     """
     table = load_config(config).config.futures
     markets: list[MarketTable] = [] if table is None else [*table.markets]
     for market in markets:
         if market.asset is None:
             raise ConfigError(
-                f"futures.markets.{market.symbol}: has no asset, so its prices are not known",
-                "name its asset, or back-test a copy of the config without it",
+                f"futures.markets.{market.symbol}: no asset is linked, so prices are unknown",
+                "link an asset, or back-test a copy of the config without this market",
             )
     return markets
 
 
 def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
-    """Return the policy of a config's [futures], with markets by the symbols of their assets. Orders
-    have the bounds of `--venue`, since a bar is longer than a block. Every trigger acts: nobody is
-    there to ask.
+    """Return the policy of a config's [futures], with markets named by their assets. Orders are
+    bounded by `--venue`, since a bar is longer than a block. All triggers act, including those that
+    require a confirmation.
     """
     loaded, names = load_config(config), {one.name: one.asset or "" for one in _markets(config)}
     tokens = {
@@ -227,9 +227,9 @@ def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
 def _policies(
     policy: FuturesPolicy, config: Path | None, spot: SimulationResult | None, table: PriceTable
 ) -> tuple[FuturesPolicy, ...]:
-    """Return the policy in effect at each bar of the table, by the weights that signals or strategies
-    asked for in the spot simulation until then; empty if they asked for none. Before their first
-    weights nothing is held.
+    """Return the policy in effect at each bar of the table, following the weights of signals or
+    strategies in the spot simulation; empty if there are none. Nothing is held before the first
+    weights.
     """
     if config is None or spot is None or not spot.futures_weights:
         return ()
@@ -263,7 +263,7 @@ def backtest_futures(
     spot: SimulationResult | None = None,
     progress: Progress | None = None,
 ) -> FuturesBacktest:
-    """Simulate a futures book on the file's prices, beside the same book without the agent.
+    """Simulate a futures book on the file's prices, with and without the agent.
 
     `spot` is the spot portfolio that `--spot-multiple` refers to. Raises ConfigError naming the
     option.
@@ -272,7 +272,7 @@ def backtest_futures(
     settings = options.settings(table.interval_s, market)
     if settings.policy.limits.spot_multiple_bps and spot is None:
         raise ConfigError(
-            "--spot-multiple: there is no spot portfolio", "add --target, or leave it out"
+            "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
         )
     values = () if spot is None else _spot_values(spot, table)
     notes = [*table.notes, *(note for one in rates for note in funding_notes(one, table.times_s))]
@@ -363,7 +363,7 @@ def _book(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
 
 
 def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
-    """Return the figures of a book; only the drawdown for a book that lost everything."""
+    """Return the figures of a book; only the drawdown for a book that lost its whole value."""
     if book.equity.min() <= 0:
         return {"cagr": None, "volatility": None, "sharpe": None, "max_drawdown": "-1.000000"}
     index = book.equity / book.equity[0]
@@ -381,8 +381,8 @@ def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
 
 
 def _spot_values(spot: SimulationResult, table: PriceTable) -> tuple[Fraction, ...]:
-    """Return the spot portfolio's value at each bar of the table, quote base units: the newest
-    bar's, or the initial value before the first bar.
+    """Return the spot portfolio's value at each bar of the table, in quote base units: that of the
+    newest spot bar, or the initial value before the first.
     """
     if spot.numeraire in table.symbols:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The owner's requests to the futures layer: margin, delegate, reductions by hand, and hedges."""
+"""Manual futures actions: margin, delegate, reductions, and hedges."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def move_margin(
 def change_delegate(
     agent: Agent, *, ends: bool, send: bool, confirm: Confirm, progress: Progress
 ) -> StepOutcome:
-    """Let the configured delegate trade for the account, or end that. Raises ConfigError."""
+    """Allow or revoke trading by the configured delegate. Raises ConfigError."""
     if isinstance(agent.context.config.futures, HyperliquidTable):
         raise ConfigError(
             "delegate: trimtab approves no agent at Hyperliquid", "approve its key there"
@@ -37,7 +37,7 @@ def change_delegate(
     delegate = agent.futures_policy().delegate
     if not delegate:
         raise ConfigError(
-            "futures.delegate: is missing", "configure the key that may trade for the account"
+            "futures.delegate: is missing", "set it to the address that may trade for the account"
         )
     asked = MoveMargin(DelegateChange(delegate, is_allowed=not ends))
     return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
@@ -53,11 +53,13 @@ def hedge(
     confirm: Confirm,
     progress: Progress,
 ) -> StepOutcome:
-    """Short `ratio` of an asset's excess over target (empty: the config's), or buy the short back.
-    Raises ConfigError.
+    """Short `ratio` of an asset's excess over its target (empty: the config's ratio), or close the
+    short. Raises ConfigError.
     """
     if close and ratio:
-        raise ConfigError("--ratio: not with --close", "a hedge is closed as a whole")
+        raise ConfigError(
+            "--ratio: cannot be combined with --close", "omit it; --close closes the whole hedge"
+        )
     token, terms = agent.token(asset, "hedge"), agent.futures_policy().hedge
     require_hedge_market(agent.context.config, token.symbol)
     asked: OpenHedge | CloseHedge = CloseHedge(token.address)
@@ -83,16 +85,16 @@ def deleverage(
     confirm: Confirm,
     progress: Progress,
 ) -> StepOutcome:
-    """Reduce positions to a leverage, or in one market; without a leverage close that market.
-    Raises ConfigError.
+    """Reduce positions to a leverage, overall or in one market; without a leverage close that
+    market. Raises ConfigError.
     """
     if leverage is None and symbol is None:
-        raise ConfigError("--to, --market: one is missing", "for example --to 2x")
+        raise ConfigError("--to, --market: at least one is required", "for example --to 2x")
     table = agent.context.config.futures
     known = [] if table is None else [market.symbol for market in table.markets]
     if symbol is not None and symbol not in known:
         raise ConfigError(
-            f"--market: {symbol!r} is no futures market", f"choose from {', '.join(known)}"
+            f"--market: {symbol!r} is not a futures market", f"choose from {', '.join(known)}"
         )
     bps = None if leverage is None else parse_share_bps(leverage, "--to")
     asked = Deleverage(bps, symbol or "")

@@ -44,8 +44,8 @@ def serve_localchain(
     """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2.
 
     `tell` is called once everything is ready and the config's contracts are pinned in its store.
-    Raises ConfigError if the port is in use, or if a config or store exists that no served chain
-    has written.
+    Raises ConfigError if the port is in use, or if an existing config or store was not written by a
+    local chain.
     """
     if write_config is not None:
         _require_ours(write_config)
@@ -73,7 +73,7 @@ FUTURES_MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
 FUTURES_WEIGHTS = {"WETH": "60%", "WBTC": "-40%"}
 FUTURES_COLLATERAL, FUTURES_DEPOSIT = "USDC", 2_000
 FUTURES_POSITIONS = {"WETH": Fraction(2, 5), "WBTC": Fraction(-1, 100)}
-"""Sizes of the wallet's first positions: off their targets, so that a plan has orders."""
+"""Sizes of the wallet's initial positions, off target so that a plan has orders."""
 
 
 def open_futures(chain: LocalChain) -> None:
@@ -104,8 +104,8 @@ def store_beside(config: Path) -> Path:
 
 
 def _require_ours(config: Path) -> None:
-    """Raise unless a served chain wrote the files: the config or journal of a real wallet is never
-    overwritten.
+    """Raise unless the files were written for a local chain. The config and journal of a real
+    wallet are never overwritten.
     """
     if not config.parent.is_dir():
         raise ConfigError(
@@ -118,7 +118,7 @@ def _require_ours(config: Path) -> None:
             ours = False
         if not ours:
             raise ConfigError(
-                f"--write-config {config}: exists and is not of a local chain; nothing was changed",
+                f"--write-config {config}: exists and does not belong to a local chain; nothing was changed",
                 "name another file",
             )
     elif store_beside(config).exists():
@@ -137,7 +137,7 @@ def unbalance(chain: LocalChain) -> None:
 
 def publish(chain: LocalChain, path: Path) -> None:
     """Pin the chain's contracts in the store beside `path`, then write the config there. A store of
-    an earlier served chain is moved away: its nonces and blocks are not this chain's.
+    an earlier local chain is moved away, since nonces and blocks start anew.
     """
     path.unlink(missing_ok=True)
     store = store_beside(path)
@@ -150,7 +150,7 @@ def publish(chain: LocalChain, path: Path) -> None:
         'cooldown = "1h"', f'cooldown = "{COOLDOWN}"'
     )
     if chain.perps is not None:
-        # An idle chain writes no rounds of its own.
+        # An idle chain writes no feed rounds.
         text += futures_config(chain.perps, FUTURES_WEIGHTS, index_age="1d")
     replace_file(draft, text.encode())
     try:
@@ -169,8 +169,7 @@ SHARES = (
     LiquidityRange(-1_500, 2_000, 3_500),
     LiquidityRange(-400, 300, 2_500),
 )
-"""Ranges of each V3 pool: fewer than in DEFAULT_WORLD, since creating a position takes a tenth of a
-second."""
+"""Ranges of each V3 pool. Fewer than in DEFAULT_WORLD, since creating a position takes 0.1 s."""
 SMALL_WORLD = replace(
     DEFAULT_WORLD,
     tokens=tuple(DEFAULT_WORLD.token(symbol) for symbol in ("WETH", "WBTC", "USDC")),
@@ -205,7 +204,7 @@ class DemoWorld:
 
 @contextmanager
 def demo_world() -> Iterator[DemoWorld]:
-    """Start all parts of the demo, and remove them afterwards."""
+    """Start all parts of the demo; stop and remove them at the end."""
     with open_eth_tester(SMALL_WORLD) as chain, _demo_agent(chain, TARGETS, START_USD) as agent:
         yield DemoWorld(agent, chain)
 
@@ -236,16 +235,17 @@ DEMO_WEIGHTS = {"WETH": "60%", "WBTC": "40%"}
 FUTURES_TARGETS = {"WBTC": "40%", "WETH": "25%", "USDC": "35%"}
 FUTURES_START_USD = {"WBTC": 8_000, "WETH": 5_000, "USDC": 2_000}
 DEMO_MARGIN_USD = 5_000
-"""Margin counts as USDC: with the wallet's 2,000 it is 35 % of the portfolio."""
+"""Margin counts as USDC: with the wallet's 2,000 USDC it makes up 35 % of the portfolio."""
 DEMO_LEVERAGE = "3x"
 DEMO_CRASHES = (
     {"WETH": Fraction(85, 100), "WBTC": Fraction(85, 100)},
     {"WETH": Fraction(82, 100), "WBTC": Fraction(84, 100)},
 )
-"""Factors of each crash: at 3x, the first breaks the limit of 4x, both together the maintenance
-margin."""
+"""Price factors of each crash. At 3x, the first breaches the leverage limit of 4x; both together
+breach the maintenance margin.
+"""
 PREMIUM = Fraction(101, 100)
-"""Perpetual against index in the day that pays funding."""
+"""Perpetual price relative to the index on the day with funding."""
 DAY_S, TWAP_S = 86_400, 1_860
 MARKET_USD = 4_000_000
 
@@ -259,7 +259,7 @@ class FuturesDemoWorld:
         self._first: MarginAccount | None = None
 
     def remember(self) -> None:
-        """Keep the positions as they are, for `untouched`."""
+        """Store the current positions for `untouched`."""
         self._first = self.agent.step_input().snapshot.futures
 
     def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
@@ -268,7 +268,7 @@ class FuturesDemoWorld:
         prices = {symbol: usd[symbol] * factor for symbol, factor in factors.items()}
         self._chain.move_market(prices)
         self._perps.move_pools(prices, self._pass)
-        # The mark averages half an hour.
+        # The mark price is a half-hour average.
         self._chain.warp(TWAP_S)
         return {symbol: f"{float(factor - 1) * 100:+.1f} %" for symbol, factor in factors.items()}
 
@@ -280,7 +280,7 @@ class FuturesDemoWorld:
         self._chain.warp(DAY_S)
 
     def untouched(self) -> UntouchedDocument:
-        """Return the first positions at the present prices, without funding."""
+        """Return the initial positions at current prices, without funding."""
         account = self.agent.step_input().snapshot.futures
         if self._first is None or account is None:
             raise RuntimeError("the margin account is not known")
@@ -297,8 +297,8 @@ class FuturesDemoWorld:
 
 @contextmanager
 def futures_demo_world() -> Iterator[FuturesDemoWorld]:
-    """Start all parts of the demo with futures, and remove them afterwards. Raises ConfigError if
-    the contracts of Perpetual Protocol are missing and cannot be installed.
+    """Start all parts of the demo with futures; stop and remove them at the end. Raises ConfigError
+    if the contracts of Perpetual Protocol are missing and cannot be installed.
     """
     try:
         npm_root(PERPS)

@@ -63,7 +63,7 @@ def plan_from(step_input: StepInput) -> StepOutcome:
     try:
         return evaluation.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # The file is well-formed, but its parts contradict each other.
+        # well-formed, but its parts contradict each other
         raise ConfigError(
             f"the input is inconsistent: {error!r}",
             "use a file written by plan --save-input",
@@ -108,14 +108,14 @@ def _require_possible_pools(step: StepInput) -> None:
 
 Document = dict[str, Any]
 MOST_BYTES = 64 * 1024 * 1024
-"""Largest size of a step file."""
+"""Maximum size of a step file."""
 MOST_SHOWN = 20
-"""Differences shown per step; further ones are counted."""
+"""Number of differences shown per step; further ones are only counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
 DECIDED = tuple(
     kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures)
 )
-"""Decisions of the agent; all others, such as payouts, are the owner's."""
+"""Decisions of the agent. All others, such as payouts, are made by the owner."""
 
 
 def replay(folder: Path) -> Document:
@@ -182,9 +182,7 @@ def _read(path: Path) -> str:
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-                raise ConfigError(
-                    "not a regular file", "only regular files of up to 64 MiB are read"
-                )
+                raise ConfigError("not a regular file", "use a regular file of up to 64 MiB")
             return file.read(MOST_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"unreadable file ({error.strerror})") from None
@@ -245,7 +243,7 @@ def _is_manual(step: RecordedStep) -> bool:
     swapped = isinstance(decision, Rebalance) and decision.by_hand
     if swapped or step.decision not in DECIDED:
         return True
-    # a halt with any other outcome was a cancel or a revocation
+    # a halt with any other outcome was recorded by a cancel or a revocation
     return step.decision == "halt" and step.outcome not in ("halt", "error")
 
 

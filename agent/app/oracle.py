@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     )
 
 SLOT_GAS, CALL_GAS = 22_350, 45_000
-"""Gas units per added observation (a storage word from zero, UniswapV3Pool), and of the call
+"""Gas units per added observation (a storage word from zero, UniswapV3Pool), and for the call
 itself.
 """
 MOST_AT_ONCE = 500
-"""Observations per transaction; with a margin below the 2^24 gas of a transaction (EIP-7825)."""
+"""Maximum number of observations per transaction, below the 2^24 gas limit of a transaction
+(EIP-7825) with a margin.
+"""
 DECISION = "oracle"
 
 
@@ -143,7 +145,7 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
         )
     if rises > MOST_AT_ONCE:
         raise ConfigError(
-            f"--to: from {coming} to {to} at once takes more gas than a transaction may use",
+            f"--to: from {coming} to {to} in one transaction exceeds the gas limit",
             f"raise it in steps: --to {coming + MOST_AT_ONCE}",
         )
     gas = CALL_GAS + SLOT_GAS * rises if rises else 0

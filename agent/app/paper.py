@@ -28,9 +28,9 @@ NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
 @dataclass(frozen=True, slots=True)
 class PaperStart:
     """Initial paper wallet, as entered: `value` in whole coins of the numeraire, spread over the
-    targets; or `amounts` as SYMBOL=NUMBER; or neither, for a copy of the real wallet. `native` are
-    coins for gas in addition to `value` or `amounts`, `margin` whole coins of collateral in the
-    margin account.
+    targets; or `amounts` as SYMBOL=NUMBER; or neither, for a copy of the real wallet. `native` is
+    the amount of native coin for gas in addition to `value` or `amounts`, `margin` the collateral
+    in the margin account, in whole coins.
     """
 
     value: str = ""
@@ -67,20 +67,20 @@ def open_paper(
     transports: Sequence[Transport] | None = None,
     record: Path | None = None,
 ) -> Iterator[Agent]:
-    """Open an agent that trades on paper. Its wallet is created at the first opening, from `begin`.
-    No key is read. Raises ConfigError for an invalid start, or one given after the first opening.
+    """Open an agent that trades on paper. Its wallet is created from `begin` on the first run. No
+    key is read. Raises ConfigError for an invalid `begin`, or one given on a later run.
     """
     loaded = replace(load_config(config), paper=True)
     if begin.value and begin.amounts:
         raise ConfigError(
-            "--value, --start: they exclude each other",
+            "--value and --start cannot be combined",
             "--start gives the balance of each token, --value the total value",
         )
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
         store = agent.context.store
         if store.paper.wallet() is None:
             begun = _begun(agent, begin)
-            store.balances.record_prior_day((), begun.nonce)  # this wallet did nothing before
+            store.balances.record_prior_day((), begun.nonce)  # this wallet has no history
             store.paper.copy_prices(live_store_file(loaded))
             store.paper.begin(begun)
         elif begin.given:
@@ -100,7 +100,7 @@ def always_confirm(_: StepOutcome) -> bool:
 
 
 def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
-    """Return the first wallet, with its margin account."""
+    """Return the initial paper wallet, with its margin account."""
     snapshot = agent.context.reader.snapshot()
     wallet = _first_wallet(agent, begin, snapshot)
     context, futures = agent.context, agent.context.futures
@@ -128,6 +128,6 @@ def _first_wallet(agent: Agent, begin: PaperStart, snapshot: Snapshot) -> PaperW
         return chain.paper_from_amounts(snapshot, raw, native_wei)
     value = Fraction(parse_raw(begin.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
     if value == 0:
-        raise ConfigError("--value: 0 is nothing to begin with", "write for example --value 10000")
+        raise ConfigError("--value: must be above 0", "write for example --value 10000")
     bare = context.bare_input(snapshot, context.store.budgets.history(snapshot.head.timestamp_s))
     return chain.paper_from_value(bare, value, native_wei)

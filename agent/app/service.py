@@ -1,5 +1,5 @@
-"""A run as a service: log, metrics, health, heartbeat and alerts of each cycle; a hung cycle ends the
-process.
+"""A run as a service: log, metrics, health, heartbeat and alerts of each cycle. A hung cycle ends
+the process.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _loss_share(step: StepInput, total: Fraction) -> float | None:
     return float(step.history.loss_24h / (total * limit / BPS)) if limit else float("inf")
 
 
-# --- Signals: SIGTERM and SIGINT stop a run only while everything is recorded.
+# --- Signals: SIGTERM and SIGINT stop a run only when all its state is recorded.
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -183,12 +183,12 @@ class StoppableClock:
     The agent sleeps only between cycles and while a journaled transaction is pending, so the next
     run can resume. A second signal interrupts at once, and so does a signal during a prompt.
 
-    A handler runs between any two bytecodes of the main thread, so it must take no lock that the
-    sleep holds: an Event would deadlock, `SimpleQueue.put` is reentrant.
+    A handler runs between any two bytecodes of the main thread, so it must not take a lock that the
+    sleep holds. An Event would deadlock; `SimpleQueue.put` is reentrant.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
-        """Wrap `clock`, by default the machine's."""
+        """Wrap `clock`, by default the system clock."""
         self._clock = clock or wiring.SystemClock()
         self._stopping = False
         self._signals: SimpleQueue[None] = SimpleQueue()
@@ -229,7 +229,7 @@ class StoppableClock:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Let the first signal interrupt inside the context: a prompt precedes any action."""
+        """Let the first signal interrupt inside the context, since a prompt precedes any action."""
         self._asking = True
         try:
             with self._watch.asking() if self._watch is not None else nullcontext():
@@ -282,8 +282,8 @@ class Service:
         self.watch.beat(stage)
 
     def on_cycle(self, found: StepOutcome | TrimtabError) -> None:
-        """Handle the end of a cycle. Only a failing store ends the run; other errors of reporting
-        are logged.
+        """Handle the end of a cycle. Only a failing store ends the run; other reporting errors are
+        logged.
         """
         for report in (self._report, self._alert):
             try:
@@ -354,14 +354,14 @@ class Service:
         self.alert_notifier.send_now(alert, now_s)
 
     def unrecorded(self, why: str) -> None:
-        """Report that a step could not be written to its file; the run continues."""
+        """Report that a step could not be written to its file. The run continues."""
         self.log.warning("record failed", why=why)
         self.unwritten = why
 
     def hung(self, why: str) -> NoReturn:
         """Report the hung stage and end the process, so that its service manager restarts it.
 
-        Called from the watchdog's thread. Sent transactions are in the journal, so the end is as
+        Called from the watchdog's thread. Sent transactions are in the journal, so the exit is as
         safe as a power failure between two actions.
         """
         self.health.hangs(why)
@@ -384,7 +384,7 @@ def serve(
 ) -> Iterator[Service]:
     """Report a run inside the context.
 
-    `log_format` overrides the config; with `once` no port is opened. Paper trading writes only the
+    `log_format` overrides the config. With `once` no port is opened. Paper trading writes only the
     log, because alerts, heartbeat and metrics describe the live agent.
     """
     table, paper = agent.context.config.service, agent.context.loaded.paper
@@ -439,7 +439,7 @@ def serve(
             health.stops()
             notifier.stopping()
             if alert_notifier is not None:
-                with suppress(TrimtabError):  # at worst delivered messages are sent again
+                with suppress(TrimtabError):  # delivered messages may be sent again
                     alert_notifier.close()
             if heartbeat is not None:
                 heartbeat.settle()
@@ -459,7 +459,7 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
     ):
         secrets += _optional_secret(read)
     secrets += config.alerts.secrets()
-    if loaded.paper:  # paper trading reads no key, not even to redact it
+    if loaded.paper:  # paper trading reads no key, even for redaction
         return secrets
     names = (config.wallet.key_env, PASSWORD_ENV)
     return secrets + [value for name in names if name and (value := os.environ.get(name))]
@@ -468,6 +468,6 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
 def _optional_secret(read: Callable[[], Any]) -> list[str]:
     try:
         value = read()
-    except ConfigError:  # reported when the value is needed
+    except ConfigError:  # reported when the value is used
         return []
     return [value] if value else []

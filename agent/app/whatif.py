@@ -48,14 +48,14 @@ PLACES = 18
 MIN_ASSETS = 2
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
 NO_BAND = Every(SHORTEST_S)
-"""Schedule that stands in for a band: it corrects any drift when due."""
+"""Schedule used when no band is given; it corrects any drift when due."""
 _NEW = History(None, None, Fraction(0), Fraction(0), 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
 class AlertPrices:
     """Prices at which an asset leaves its band if its price moves alone; None, with the reason, if
-    no price does. Without a given price they are multiples of the present one.
+    there is no such price. Without a given price they are multiples of the current one.
     """
 
     low: Price | None
@@ -155,7 +155,7 @@ def what_if(  # noqa: PLR0913
     trades = corrections(drifts, goal)
     reason = evaluation.reason
     if not banded:
-        reason = "no band was given: this is the action of a schedule when it is due"
+        reason = "no band was given: this is what a due schedule would do"
     trading = any(trades.values())
     if evaluation.fired and not trading:
         reason += "; nothing to do"
@@ -214,7 +214,7 @@ def _alerts(
             why_low = why_high = "no band was given"
         elif drift.symbol == numeraire:
             low = high = None
-            why_low = why_high = "it is the unit of all values and has no price"
+            why_low = why_high = "unit of all values, price 1"
         alerts[drift.symbol] = AlertPrices(
             None if low is None else low * now,
             None if high is None else high * now,
@@ -298,13 +298,13 @@ def parse_bands(
 
 
 def _combined(first: Threshold | None, second: Threshold) -> Threshold:
-    """Combine a relative with an absolute width."""
+    """Combine a relative and an absolute width."""
     if first is None:
         return second
     if (first.absolute_bps is None) == (second.absolute_bps is None):
         raise ConfigError(
             "--band: the same kind twice",
-            "give one of each, such as 10%rel,5%abs; the narrower counts",
+            "give one of each, such as 10%rel,5%abs; the narrower applies",
         )
     return replace(
         first,

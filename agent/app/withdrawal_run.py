@@ -1,4 +1,4 @@
-"""A withdrawal from evaluation to payment, at once or in parts as the market allows."""
+"""A withdrawal from evaluation to payment, in one sale or in parts."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ from agent.wiring import AgentContext
 
 KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
 MAX_SALES = 3
-"""Maximum number of sales for one withdrawal; a second is rare, because the first sells a margin
-more."""
+"""Maximum number of sales for one withdrawal. A second is rare, because the first includes a
+margin.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class WithdrawalReport:
 
     @property
     def refused(self) -> bool:
-        """True if the sale is not possible, or a limit refuses the payments."""
+        """True if the sale is not possible or a limit refuses the payments."""
         if self.sale is not None and self.sale.kind is not OutcomeKind.PLANNED:
             return True
         return any(not verdict.passed for verdict in self.verdicts)
@@ -82,7 +83,9 @@ def withdrawable_step(context: AgentContext) -> StepInput:
 
 
 class WithdrawalRun:
-    """One withdrawal: evaluation, confirmation, sale and payments. `sure` marks it as confirmed."""
+    """One withdrawal: evaluation, confirmation, sale and payments. `sure` means that it is already
+    confirmed.
+    """
 
     def __init__(
         self,
@@ -126,7 +129,7 @@ class WithdrawalRun:
         return replace(report, state="refused", reason=failing[0] if failing else "")
 
     def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
-        """Return True if the owner confirms the sale. The confirmation, and the sale of a part, are
+        """Return whether the owner confirms the sale. The confirmation, and the sale of a part, are
         recorded before anything is sent.
         """
         if not self._sure:
@@ -252,14 +255,14 @@ class WithdrawalRun:
         if self._sure and self.request is not None:
             store = self._context.store.requests
             swapped = any(one.succeeded and one.kind is IntentKind.SWAP for one in self._sent)
-            if self._resumed or swapped:  # undo the part recorded before its sale
+            if self._resumed or swapped:  # undo the record of the part, since its sale failed
                 store.record_parts(self.request.id, self.request.parts)
             else:
                 store.end(self.request.id, RequestState.RELEASED, self._context.clock.now_s())
         return self.report(step, sale, states.get(sale.kind, "refused"), sale.reason)
 
     def _claimed(self, step: StepInput) -> StepInput:
-        """Return the step with the amounts of this withdrawal reserved, stored or not."""
+        """Return the step with the amounts of this withdrawal reserved, whether stored or not."""
         if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
             return step
         return withdrawals.reserve_claims(
@@ -302,19 +305,19 @@ class WithdrawalRun:
         )
 
     def _to_unwrap_raw(self, claim: PendingPayment) -> int:
-        """Wrapped coin to unwrap before a native payment, so that gas money remains."""
+        """Return the wrapped coin to unwrap before a native payment, so that gas money remains."""
         step = withdrawable_step(self._context)
         reserved_wei = native_coin.floor_wei(step) + native_coin.margin_wei(step)
         free_wei = max(0, step.snapshot.native_wei - reserved_wei)
         return min(max(0, claim.payment.raw - free_wei), native_coin.wrapped_raw(step))
 
 
-# --- Withdrawals in parts, where the market does not allow one sale for the whole amount.
+# --- Withdrawals in parts, if the market does not allow a single sale.
 
 
 def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
-    """Record the sale of a part before it is sent, so that after an interruption a run waits for the
-    next part and then continues. Does nothing if the plan raises the whole shortfall.
+    """Record the sale of a part before it is sent, so that an interrupted withdrawal continues with
+    the next part. Does nothing if the plan raises the whole shortfall.
     """
     step, plan, every_s = sale.step_input, sale.plan, sale.step_input.limits.first_purchase_s
     if every_s is None or plan is None:
@@ -348,7 +351,7 @@ def _record_part(
     store.requests.record_parts(request.id, parts)
     return (
         f"part {done} of about {count} is raised for withdrawal {request.id}; next at"
-        f" {format_time(parts.next_s)}: trimtab run --send continues and pays once all of it"
+        f" {format_time(parts.next_s)}: trimtab run --send continues and pays once the full amount"
         f" is raised, or trimtab withdraw --resume {request.id} --send"
     )
 
@@ -403,8 +406,8 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
             progress = format_parts(withdrawals.counted(step, claim.parts, token))
             command = f"trimtab withdraw --release {claim.request}"
             raise Refused(
-                f"withdrawal {claim.request}: {progress}; another one of the same asset has to"
-                " wait",
+                f"withdrawal {claim.request}: {progress}; only one withdrawal of an asset"
+                " can be open",
                 remedy=f"wait until it is paid, or release it: {command}",
                 code=ErrorCode.WITHDRAWAL_OPEN,
             )
@@ -420,7 +423,7 @@ def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:
 
 
 def is_next(request: OwnerRequest, step: StepInput) -> bool:
-    """True if a run continues this withdrawal now: its next part or its payment is due, and its
+    """Return whether a run continues this withdrawal now: its next part or payment is due, and its
     deadline has not passed.
     """
     if request.kind is not RequestKind.WITHDRAW or (parts := request.parts) is None:
@@ -432,8 +435,8 @@ def is_next(request: OwnerRequest, step: StepInput) -> bool:
 def continue_withdrawal(
     context: AgentContext, actors: StepActors | None, cycle: StepOutcome
 ) -> StepOutcome:
-    """Continue a withdrawal in parts after a cycle that held: run its due part or payment, and
-    return that outcome; otherwise return the cycle's.
+    """Continue a withdrawal in parts after a cycle that held: run its due part or payment and
+    return the outcome, else return the cycle's.
 
     The owner confirmed all parts with the first. Exits have priority: a cycle with an exit does not
     end as a hold. After the deadline the owner has to resume the withdrawal.

@@ -49,7 +49,7 @@ def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp
     changed["futures"] |= {"exchange": at.account_balance, "collateral": "WETH"}  # type: ignore[operator]
     found = checks(chain, agents.trusted(chain, tmp_path / "wrong", changed, EVEN))
     assert found["futures contracts"][0] == "fail" and at.exchange in found["futures contracts"][1]
-    assert found["futures collateral"][0] == "fail" and "the vault takes" in found["futures collateral"][1]
+    assert found["futures collateral"][0] == "fail" and "the vault's collateral" in found["futures collateral"][1]
     swapped = futures_changes(perps, TWO)
     first, second = swapped["futures"]["markets"]  # type: ignore[index]
     first["aggregator"] = second["aggregator"]

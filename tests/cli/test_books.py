@@ -57,7 +57,7 @@ def test_gas_money_that_comes_waits_for_nobody(desk: Desk) -> None:
     ("args", "part"),
     [
         (("confirm", "7"), "flow 7 is not in the store"),
-        (("confirm", "seven"), "'seven' is not the number of a flow"),
+        (("confirm", "seven"), "'seven' is not the id of a transfer"),
         (("confirm", "7", "--as", "theft"), "--as: 'theft' is unknown"),
     ],
 )

@@ -88,7 +88,7 @@ def test_the_report_draws_leverage_margin_and_funding_over_time(bare: Bare, tmp_
         (("--futures-target", "BTC=100", "--lot", "ETH=1"), "--lot: 'ETH' has no target"),
         (("--futures-target", "BTC=100", "--lot", "BTC=0"), "--lot BTC: must be above 0"),
         (("--futures-target", "BTC=100", "--margin", "0"), "--margin: must be above 0"),
-        (("--futures-target", "BTC=100", "--spot-multiple", "2x"), "--spot-multiple: there is no spot portfolio"),
+        (("--futures-target", "BTC=100", "--spot-multiple", "2x"), "--spot-multiple: no spot portfolio"),
     ],
 )
 def test_a_mistake_in_an_option_is_named(bare: Bare, tmp_path: Path, options: tuple[str, ...], named: str) -> None:

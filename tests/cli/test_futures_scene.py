@@ -83,7 +83,7 @@ def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
     venue.write_text(venue.read_text().replace("vault = ", "safe = "))
     with pytest.raises(ConfigError, match="vault: missing"):
         start_at.text("USDC", [])
-    with pytest.raises(ConfigError, match="the contracts of the venue are not known"):
+    with pytest.raises(ConfigError, match="the venue's contracts"):
         FuturesStart("moderate", None).text("USDC", [])
 
 

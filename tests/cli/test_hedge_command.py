@@ -38,7 +38,7 @@ def test_a_hedge_is_compared_sent_told_and_closed(
         (("USDC",), "hedge: USDC has no futures market"),
         (("DOGE",), "hedge: 'DOGE' is not a configured token"),
         (("WETH", "--ratio", "120%"), "--ratio: 120%"),
-        (("WETH", "--ratio", "50%", "--close"), "--ratio: not with --close"),
+        (("WETH", "--ratio", "50%", "--close"), "--ratio: cannot be combined with --close"),
     ):
         wrong = run("hedge", *args, "--json")
         assert wrong.code == 2 and wrong.json["error"]["message"].startswith(said), wrong

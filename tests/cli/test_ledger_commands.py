@@ -83,9 +83,9 @@ def test_what_the_books_cannot_do_is_said(desk: Desk, words: tuple[str, ...], wh
 
 def test_books_with_a_single_value_say_why_there_is_no_profit_yet(desk: Desk) -> None:
     found = desk.ask("pnl", "--now")
-    assert found["periods"] == [] and "one value" in found["why_empty"]
+    assert found["periods"] == [] and "one valuation" in found["why_empty"]
     said = " ".join(desk.run("pnl").out.split())
-    assert "one value" in said and "trimtab pnl --now" in said
+    assert "one valuation" in said and "trimtab pnl --now" in said
 
 
 def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:

@@ -96,9 +96,9 @@ def test_the_configured_delegate_may_trade_until_it_is_ended(perps: LocalPerps, 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("deleverage",), "--to, --market: one is missing"),
+        (("deleverage",), "--to, --market: at least one"),
         (("deleverage", "--to", "2"), "has no unit"),
-        (("deleverage", "--market", "DOGE"), "is no futures market"),
+        (("deleverage", "--market", "DOGE"), "is not a futures market"),
         (("margin", "--deposit", "1", "--withdraw", "1"), "cannot be combined"),
         (("margin", "--deposit", "0"), "must be above 0"),
         (("margin", "--send"), "--send needs --deposit or --withdraw"),

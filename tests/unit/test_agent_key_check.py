@@ -22,10 +22,10 @@ def table(key: str) -> HyperliquidTable:
 @pytest.mark.parametrize(
     ("key", "mode", "state", "said"),
     [
-        ("", None, "warn", "nothing can be sent"),
+        ("", None, "warn", "no order can be sent"),
         ('agent_keyring = "trimtab/agent"', None, "ok", "from agent_keyring"),
         ('agent_keystore = "agent.json"', None, "warn", "does not exist"),
-        ('agent_keystore = "agent.json"', 0o644, "fail", "can be read by others (mode 0644)"),
+        ('agent_keystore = "agent.json"', 0o644, "fail", "readable by others (mode 0644)"),
         ('agent_keystore = "agent.json"', 0o600, "ok", "keystore "),
     ],
 )

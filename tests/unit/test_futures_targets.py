@@ -90,7 +90,9 @@ def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
     step = step_of(OVER, replace(WETH_POLICY, ask=("leverage",)))
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
     texts = [one.text for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
-    assert len(texts) == 1 and texts[0].startswith("Futures demand a confirmation (leverage); leverage 4.00x of at most 3x, utilisation")
+    assert len(texts) == 1 and texts[0].startswith(
+        "Futures actions await confirmation (leverage); leverage 4.00x of at most 3x, utilisation"
+    )
     assert texts[0].endswith("It would close 5.75 of 20 ETH (long). Run: trimtab rebalance --send")
 
 

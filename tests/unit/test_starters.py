@@ -120,8 +120,8 @@ def test_the_riskier_the_profile_the_wider_its_bands_and_limits(tmp_path: Path) 
         ({"template": "stable-reserve", "stable": "100%"}, "--stable: 100% leaves nothing"),
         ({"template": "stable-reserve", "stable": "0%"}, "--stable: 0% leaves nothing"),
         ({"template": "stable-reserve", "stable": "many"}, "--stable: 'many'"),
-        ({"stable": "40%"}, "--stable: belongs to --template"),
-        ({}, "--target: none given"),
+        ({"stable": "40%"}, "--stable: only valid with --template"),
+        ({}, "--target: missing"),
         ({"template": "moderate", "numeraire": "DAI"}, "--numeraire: 'DAI' is not a target"),
     ],
 )

@@ -42,12 +42,11 @@ class Of:
 
 
 def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: object) -> T:
-    """Return a document of type `kind`. A field's value is the one in `given`, else the converted
-    attribute of `source` with the field's name.
+    """Return a document of type `kind`. A field's value comes from `given`, else from the attribute
+    of `source` with the field's name, converted.
 
-    `portfolio` names tokens by address, and has the numeraire that values are counted in. Optional
-    keys come from `given` alone. Nothing is validated: a report of a completed action must not
-    fail.
+    `portfolio` provides token names and the numeraire of values. Optional keys come from `given`
+    only. Nothing is validated: a report of a completed action must not fail.
     """
     found: dict[str, object] = {}
     for name, read, convert in _fields(kind):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Documents of the futures layer: positions, margin, funding, and the summary in status and plan."""
+"""Documents of futures: positions, margin, funding, and the summary in status and plan."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     )
     from agent.units import Token
 
-# --- The futures layer of a step: account, limits, exposure beside the spot portfolio, and plan.
+# --- Futures of a step: account, limits, exposure in addition to the spot portfolio, and plan.
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesReport:
-    """The futures layer of a step. `account` is None if unknown; `spot_value` (quote base units) is
-    None if the collateral has no reference price. In both cases there is no plan.
+    """Futures of a step. `account` is None if unknown; `spot_value` (quote base units) is None if
+    the collateral has no reference price. Without either there is no plan.
     """
 
     step: StepInput
@@ -54,15 +54,15 @@ class FuturesReport:
 
 
 def futures_report(step: StepInput, drifts: Sequence[AssetDrift]) -> FuturesReport | None:
-    """Return the futures layer of a step beside its spot portfolio; None without futures."""
+    """Return the futures of a step together with its spot portfolio; None without futures."""
     return None if step.futures is None else report_of(step, step.futures, drifts)
 
 
 def report_of(
     step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
 ) -> FuturesReport:
-    """Return the futures layer. Its plan deposits what the step may deposit, and shows the orders
-    that wait for a person.
+    """Return the futures report. Its plan includes the deposits that the step may make, and orders
+    that await a confirmation.
     """
     account = step.snapshot.futures
     if account is None:
@@ -178,9 +178,10 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "max_utilisation": Decimal, "liquidation": NearestLiquidationDocument | None,
     "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str],
 })  # fmt: skip
-"""The futures layer in status and plan: leverage, utilisation, the nearest liquidation, and the
-exposure to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are
-the top-ups and reductions that the agent would plan now, as text."""
+"""The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
+to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
+top-ups and reductions that the agent would plan now, as text.
+"""
 
 
 def positions(found: FuturesReport) -> FuturesPositionsDocument:
@@ -217,7 +218,7 @@ def margin_account(found: FuturesReport) -> MarginDocument:
 
 
 def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> FundingDocument:
-    """Document of funding: rates, what was paid by day, what is pending, and what is expected."""
+    """Document of funding: current rates, paid amounts by day, pending and expected amounts."""
     account, portfolio = found.account, found.step.portfolio
     today_s = found.step.snapshot.head.timestamp_s // DAY_S * DAY_S
     today = {one.market: one.paid for one in recorded if one.day_s == today_s}
@@ -260,7 +261,7 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
 
 
 def summary(found: FuturesReport) -> FuturesSummaryDocument:
-    """Summary of the futures layer beside the spot portfolio."""
+    """Summary of the futures together with the spot portfolio."""
     account, portfolio = found.account, found.step.portfolio
     return {
         "account": found.policy.account,
@@ -316,7 +317,7 @@ def _nearest(account: MarginAccount) -> NearestLiquidationDocument | None:
 
 
 DONE = {"deposit": "deposited", "withdraw": "withdrew", "close": "closed"}
-"""Verbs of actions that are done; of orders that open, "bought" and "sold"."""
+"""Past-tense verbs of completed actions. Orders that open a position use "bought" and "sold"."""
 
 
 def action_text(
@@ -327,7 +328,7 @@ def action_text(
     is_done: bool = False,
 ) -> str:
     """Return "close 0.4 of 1.2 WETH (long)" for a reduction, "buy 0.2 WETH" for another order,
-    "deposit 500 USDC" for a move of collateral; in the past tense if it is done.
+    "deposit 500 USDC" for a move of collateral; in the past tense if completed.
     """
     match action:
         case PerpOrder():
@@ -360,13 +361,13 @@ def _size_text(raw: int, decimals: int) -> str:
 def optional_summary(
     step: StepInput, drifts: Sequence[AssetDrift]
 ) -> dict[str, FuturesSummaryDocument]:
-    """Return the key `futures` with the summary of a step; nothing without futures."""
+    """Return the key `futures` with the summary of a step; empty without futures."""
     found = futures_report(step, drifts)
     return {} if found is None else {"futures": summary(found)}
 
 
 def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
-    """Return the key `comparisons` with those of sales and hedges; nothing without one."""
+    """Return the key `comparisons` of sales and hedges; empty without any."""
     portfolio = outcome.step_input.portfolio
     compared = [_compared(one, portfolio) for one in outcome.comparisons]
     return {"comparisons": compared} if compared else {}

@@ -102,7 +102,7 @@ AllowanceDocument = TypedDict("AllowanceDocument", {
 
 
 class OpenAllowanceDocument(AllowanceDocument):
-    """An allowance with its amount; `raw` is None if the token does not report it."""
+    """An allowance with its amount; `raw` is None if the token returns no valid amount."""
 
     raw: Raw | None
 
@@ -121,8 +121,8 @@ class ExposedDocument(TypedDict):
 PauseDocument = TypedDict("PauseDocument", {
     "paused": bool, "hard": bool, "reason": str, "store": NotRequired[str],
 })  # fmt: skip
-"""The kill switch; `store` is set if the store could not be opened, with the reason: a file beside
-it then pauses.
+"""The kill switch. If the store could not be opened, `store` has the reason, and the pause file
+beside it is used instead.
 """
 HardPauseDocument = TypedDict("HardPauseDocument", {
     "paused": bool, "hard": bool, "reason": str, "outcome": str, "told": str,
@@ -209,7 +209,7 @@ ContractDocument = TypedDict("ContractDocument", {
 
 
 class EditDocument(TypedDict):
-    """An edit of the config; `taken_in` are lines about new tokens, `rounds` is the number of
+    """An edit of the config; `taken_in` has lines about new tokens, `rounds` is the number of
     rebalances within limits.turnover.
     """
 

@@ -162,7 +162,9 @@ OutcomeDocument = Annotated["PlanDocument", ConvertedBy(lambda outcome, _: plan(
 LimitPricesDocument = TypedDict("LimitPricesDocument", {
     "limit": list[str], "market": list[str] | None, "off_bps": int | None,
 })  # fmt: skip
-"""Limit and market price, both ways round; `off_bps` is the limit's distance from the market."""
+"""Limit and market price, in both directions; `off_bps` is the distance of the limit from the
+market.
+"""
 
 
 class LimitOrderDocument(TypedDict):
@@ -200,8 +202,8 @@ class StepDocument(TypedDict):
 
 
 class PlanDocument(StepDocument):
-    """A plan; for a hold its legs are empty and the weights unchanged. `futures_actions` describe
-    the actions of the futures layer, in the order in which they are sent.
+    """A plan; for a hold its legs are empty and the weights unchanged. `futures_actions` describes
+    the futures orders and margin moves, in sending order.
     """
 
     legs: list[LegDocument]
@@ -232,8 +234,8 @@ class RebalanceDocument(PlanDocument):
 
 
 class LivePlanDocument(PlanDocument):
-    """A plan from a live or paper step, with its transactions if sending was allowed. `books` marks
-    paper trading.
+    """A plan from a live or paper step, with its transactions if sending was allowed. `books` is
+    set for paper trading.
     """
 
     transactions: NotRequired[list[TransactionDocument]]
@@ -292,7 +294,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
         }
         return cast(PlanDocument, {**head, **held})
     short = describe.plan_sandwich_loss(step, found)
-    # a later refusal follows passed guards; both are reported
+    # a later refusal can follow passed guards; report both
     later = [item for item in outcome.verdicts if item not in found.verdicts]
     return fill(
         PlanDocument,

@@ -30,7 +30,9 @@ FuturesResultDocument = TypedDict("FuturesResultDocument", {
     "transferred": Money,
 })  # fmt: skip
 """Result of the margin account in a period, part of its profit: price less fees less funding.
-`realised` is part of `price` and net of fees; `transferred` came from outside and is no profit."""
+`realised` is part of `price` and net of fees; `transferred` came from other accounts and does not
+count as profit.
+"""
 CancelledDocument = TypedDict("CancelledDocument", {"cancelled": str})
 AdoptedDocument = TypedDict("AdoptedDocument", {"nonce": int | None})
 ConfirmedTransferDocument = TypedDict("ConfirmedTransferDocument", {"id": int, "as": str | None})
@@ -75,7 +77,7 @@ HistoryDocument = TypedDict("HistoryDocument", {
     "steps": list[PastStepDocument], "corrections": list[CorrectionDocument],
     "values": list[ValuationDocument], "books": NotRequired[str],
 })  # fmt: skip
-"""The newest steps, newest first. `books` marks paper trading."""
+"""The newest steps, newest first. `books` is set for paper trading."""
 WaitingDocument = TypedDict("WaitingDocument", {
     "orders": list[LimitOrderDocument], "corrections": list[CorrectionDocument],
 })  # fmt: skip
@@ -185,7 +187,7 @@ ProfitDocument = TypedDict("ProfitDocument", {
     "unrealised": Money, "method": str, "unpriced": list[str], "tax": TaxYearsDocument | None,
     "books": NotRequired[str],
 })  # fmt: skip
-"""Profit and loss by period, newest last, in the numeraire. `books` marks paper trading."""
+"""Profit and loss by period, newest last, in the numeraire. `books` is set for paper trading."""
 BookDocument = TypedDict("BookDocument", {
     "number": int, "kind": str, "opened": Annotated[UtcTime, Of("opened_s")], "note": str,
 })  # fmt: skip
@@ -234,7 +236,7 @@ StoreCheckDocument = TypedDict("StoreCheckDocument", {
     "store": str, "bytes": int, "version": str, "present_version": str, "wallet": str,
     "chain_id": str, "copy": str | None,
 })  # fmt: skip
-"""A sound store; `copy` is source and time of a copy that is not adopted."""
+"""A sound store. For a copy that is not adopted yet, `copy` has its source and time."""
 UpgradeDocument = TypedDict("UpgradeDocument", {
     "before": str | None, "version": str, "backup": str | None,
 })  # fmt: skip

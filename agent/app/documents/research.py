@@ -57,7 +57,7 @@ class HedgeDocument(TypedDict):
 
 
 class FuturesWhatIfDocument(TypedDict):
-    """The futures layer of `whatif`. Multiples and shares are decimals, None if the account or the
+    """The futures part of `whatif`. Multiples and shares are decimals, None if the account or the
     spot portfolio has no value.
     """
 
@@ -79,7 +79,9 @@ class FuturesWhatIfDocument(TypedDict):
 
 
 class WhatIfDocument(TypedDict):
-    """Drift, trades and alert prices of values on the command line; trades and prices by symbol."""
+    """Drift, trades and alert prices for values given on the command line; trades and prices by
+    symbol.
+    """
 
     total: Decimal
     triggered: list[str]
@@ -173,8 +175,8 @@ class LiquidationDocument(TypedDict):
 
 
 class FuturesBookDocument(TypedDict):
-    """One book. `max_leverage` is null if the account had no value while positions were open. A
-    bar counts as above the limit by the leverage after its fills.
+    """One book. `max_leverage` is null if the account value reached zero with open positions. A bar
+    counts as above the limit by its leverage after fills.
     """
 
     final_value: str
@@ -209,8 +211,8 @@ FuturesBacktestDocument = TypedDict(
         "versions": dict[str, str],
     },
 )
-"""The futures part of `backtest`: the agent's book, and a book that holds the same first orders.
-Values are decimals in the unit of the prices.
+"""The futures part of `backtest`: the book with the agent, and a book that holds the same initial
+positions. Values are decimals in the unit of the prices.
 """
 BacktestDocument = TypedDict("BacktestDocument", {
     "final_value": Decimal, "hold_value": Decimal, "start_value": Decimal, "twr": Decimal,
@@ -267,8 +269,8 @@ class FuturesCaseDocument(TypedDict):
 
 
 class FuturesStressDocument(TypedDict):
-    """The futures part of `stress`: losses in each scenario of the agent's book and of a book that
-    holds the same first orders.
+    """The futures part of `stress`: losses in each scenario, of the book with the agent and of a
+    book that holds the same initial positions.
     """
 
     bars: int

@@ -39,8 +39,9 @@ FailureDocument = TypedDict("FailureDocument", {
     "code": NotRequired[str], "verdicts": NotRequired[list[VerdictDocument]],
     "proposal": NotRequired[dict[str, Any]],
 })  # fmt: skip
-"""An error: its kind, message, remedy, exit code and, if it has one, the code of its cause; a proposal
-that waits for its signer, with its file."""
+"""An error: kind, message, remedy, exit code, and the code of its cause if it has one. A proposal
+that awaits its signer adds its file.
+"""
 NewAssetDocument = TypedDict("NewAssetDocument", {
     "symbol": str, "address": str, "target": str, "feed": Address | None,
 })  # fmt: skip
@@ -166,7 +167,8 @@ DemoDocument = TypedDict("DemoDocument", {
 UntouchedDocument = TypedDict("UntouchedDocument", {
     "leverage": Decimal | None, "is_liquidated": bool,
 })  # fmt: skip
-"""The first positions, had nobody reduced them: their leverage, and whether liquidators close them."""
+"""The initial positions without any reduction: their leverage, and whether liquidators close them.
+"""
 CrashDocument = TypedDict("CrashDocument", {
     "moves": dict[str, str], "margin": MarginDocument, "rebalance": RebalanceDocument,
     "after": MarginDocument, "untouched": UntouchedDocument,

@@ -69,8 +69,9 @@ TriggerDocument = TypedDict("TriggerDocument", {
     "words": str, "bands": str, "only": str | None, "only_words": str, "destination": str,
     "cooldown_s": int, "next_s": int | None, "next": str | None,
 })  # fmt: skip
-"""The trigger as text; `next_s` is the next due time of a schedule (unix seconds; None: any cycle
-may act)."""
+"""The trigger as text. `next_s` is the next due time of a schedule (unix seconds; None: any cycle
+may act).
+"""
 LeastTotalDocument = TypedDict("LeastTotalDocument", {
     "total": Decimal | None, "first_purchase": Decimal | None, "unit": str, "by": str,
     "gas_gwei": Decimal, "pool_fee_percent": Decimal, "corrections_a_year": Decimal,
@@ -80,7 +81,7 @@ LeastTotalDocument = TypedDict("LeastTotalDocument", {
 
 
 class StatusDocument(TypedDict):
-    """Holdings, weights, bands and the present decision. `books` marks paper trading."""
+    """Holdings, weights, bands and the current decision. `books` is set for paper trading."""
 
     block: Block
     block_hash: Annotated[Hash, Of("step_input.snapshot.head.hash")]
@@ -160,7 +161,7 @@ PLACES = 6
 
 
 def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
-    """Minimum total of a running agent, at the present gas price; None if plan_cost is off or gas
+    """Minimum total of a running agent at the current gas price; None if plan_cost is off or gas
     has no price.
     """
     inputs = minimum_total_inputs(step, reference_prices(step))
@@ -234,7 +235,7 @@ def least_totals_of_config(config: Config, dollars: Fraction) -> list[LeastTotal
 
 
 def above_ceiling_lines(rows: Sequence[LeastTotalDocument], ceiling: str | None) -> list[str]:
-    """Return a warning if portfolio.max_live_value is below the minimum total at some gas price."""
+    """Return a warning if portfolio.max_live_value is below the least total at some gas price."""
     if ceiling is None:
         return []
     above = [row for row in rows if row["total"] and Fraction(row["total"]) > Fraction(ceiling)]
@@ -245,7 +246,7 @@ def above_ceiling_lines(rows: Sequence[LeastTotalDocument], ceiling: str | None)
         f"portfolio.max_live_value of {ceiling} {above[0]['unit']} is below the least total {at}"
     )
     return [
-        f"{below}: corrections are held back there, and the cap allows no more. Raise"
+        f"{below}: rebalances would be skipped, and the cap prevents a larger portfolio. Raise"
         " max_live_value, or change a setting named below."
     ]
 

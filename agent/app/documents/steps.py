@@ -1,4 +1,4 @@
-"""Documents of a step's decision: zone, current execution, quarantine, transfers, tax, netting,
+"""Documents of a step's decision: zone, gradual execution, quarantine, transfers, tax, netting,
 decision.
 """
 
@@ -50,7 +50,7 @@ TradeoffDocument = TypedDict("TradeoffDocument", {
 
 
 class ZonePairDocument(TypedDict):
-    """The pair whose trade saves most, in bps of the traded value."""
+    """The pair whose trade saves the most, in bps of the traded value."""
 
     sell: Annotated[Symbol, Of("source")]
     buy: Annotated[Symbol, Of("target")]
@@ -128,7 +128,7 @@ TransferDocument = TypedDict("TransferDocument", {
     "halts": Annotated[bool, Of("holds")], "counts_as_loss": Annotated[bool, Of("is_loss")],
     "told": Annotated[str | None, Of("kind")], "words": str,
 })  # fmt: skip
-"""An external transfer; `id` is None if not recorded, `told` (its kind) if not classified."""
+"""An external transfer. `id` is None if not recorded, `told` (its kind) if not classified."""
 
 
 def transfer_document(step: StepInput, flow: ExternalTransfer) -> TransferDocument:
@@ -195,7 +195,7 @@ NettingDocument = TypedDict("NettingDocument", {
 
 
 def netting_document(found: NettingResult | None, portfolio: Portfolio) -> NettingDocument | None:
-    """Document of acting strategies and their netting; None for a single strategy."""
+    """Document of acting strategies and their netting; None without strategies."""
     if found is None:
         return None
     return fill(
@@ -224,7 +224,7 @@ class DecisionDocument(TypedDict):
 
 
 def decision(decided: DecisionResult) -> DecisionDocument:
-    """Document of a decision: `codes` are the causes of a halt, or the setting that held back a
+    """Document of a decision: `codes` has the causes of a halt, or the setting that held back a
     trigger that fired.
     """
     found = decided.decision
@@ -237,7 +237,7 @@ def decision(decided: DecisionResult) -> DecisionDocument:
     return shown
 
 
-# Fields of every document that shows a step; filled from an object with `step_input` and `decided`.
+# Fields of every document about a step, filled from an object with `step_input` and `decided`.
 Block = Annotated[int, Of("step_input.snapshot.head.number")]
 Numeraire = Annotated[str, Of("step_input.portfolio.numeraire.label")]
 Screened = Annotated[list[ScreenedDocument], Of("step_input.quarantine")]

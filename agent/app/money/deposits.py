@@ -45,7 +45,7 @@ class InvestmentReport:
 
     `outcome` is None without deposits. `left` are deposits that are not invested, for lack of room
     in portfolio.max_live_value or because the owner selected others. `told` is True once the
-    deposits are recorded. `rest` is the unfinished top-up, None once all is invested.
+    deposits are recorded. `rest` is the unfinished top-up, None once everything is invested.
     """
 
     step_input: StepInput
@@ -74,10 +74,10 @@ def invest(
 ) -> InvestmentReport:
     """Find deposits since the last comparison of balances.
 
-    With `send` and a confirmation they are recorded and invested. Losses are left to `trimtab
+    With `send` and a confirmation they are recorded and invested. Losses are handled by `trimtab
     flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are
     invested; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError
-    for a number that is not a deposit.
+    if a number does not belong to a deposit.
     """
     context = agent.context
     if not send:
@@ -109,7 +109,7 @@ def invest(
         outcome = engine.run_step(
             _deposit_readers(context.readers, found), _invest_request(found), context.store, actors
         )
-        if outcome.kind is OutcomeKind.HOLD:  # too little for a trade, but still a deposit
+        if outcome.kind is OutcomeKind.HOLD:  # too small for a trade, but still a deposit
             record_if_confirmed(outcome)
         return replace(found, outcome=outcome, told=recorded, rest=_open_top_up(agent, outcome))
 
@@ -178,8 +178,8 @@ def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
 def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
     """Return readers that treat these transfers as deposits before the owner has classified them.
 
-    Other deposits of any value are ignored: they are not invested and do not block the investment.
-    Losses are unaffected.
+    Other deposits are ignored, whatever their value: they are not invested and do not block the
+    investment. Losses are unaffected.
     """
     known, came = {flow.id for flow in (*found.came, *found.left)}, Counter[str]()
     for flow in found.came:
@@ -218,8 +218,8 @@ NAMES = tuple(
 
 
 def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> TransfersDocument:
-    """Compare the balances now, record unexplained changes, and list the open transfers;
-    `everything` includes the classified ones.
+    """Compare the balances now, record unexplained changes, and list the open transfers; with
+    `everything` also the classified ones.
     """
     readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()
@@ -246,7 +246,7 @@ def confirm_transfers(
     """
     if number != "all" and not number.isdecimal():
         raise ConfigError(
-            f"flow: {number!r} is not the number of a flow", "see trimtab flows, or write all"
+            f"flow: {number!r} is not the id of a transfer", "see trimtab flows, or write all"
         )
     if kind is not None and kind not in NAMES:
         raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(NAMES)}")

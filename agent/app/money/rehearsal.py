@@ -19,10 +19,10 @@ from agent.reference import reference_prices
 from agent.units import BPS, Token, Value, ceil_int
 
 DOUBLINGS = 14
-"""Maximum number of sizes tried, each twice the last, while the trade is too small for its gas."""
+"""Maximum number of sizes tried. Each doubles the last, until the trade is worth its gas."""
 SIZE_GUARDS = frozenset({"plan_cost", "min_trade"})
 ROOM = Fraction(104, 100)
-"""Multiple of min_trade to start from, so that the return swap is not below it."""
+"""Starting size as a multiple of min_trade, so that the return swap is not below min_trade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Rehearsal:
     """Result of the test trade.
 
     `state` is planned, declined, refused, done or failed. `cost` and `predicted` are totals of both
-    directions in numeraire base units, with the gas of approvals. The ledger books both as
-    swaps by hand, apart from the strategy's performance.
+    directions in numeraire base units, with the gas of approvals. The ledger books both as manual
+    swaps, outside the strategy's performance.
     """
 
     outcomes: tuple[StepOutcome, ...]
@@ -60,7 +60,7 @@ class Rehearsal:
 
     @property
     def step_input(self) -> StepInput:
-        """Input of the first swap's plan."""
+        """Step input that the first swap was planned from."""
         return self.outcomes[0].step_input
 
 
@@ -133,7 +133,7 @@ def _first(
 
 
 def _shown(first: StepOutcome) -> Rehearsal:
-    """Return the planned test trade; the return swap is assumed to cost as much as the first."""
+    """Return the planned test trade. The return swap is assumed to cost as much as the first."""
     state = "planned" if first.kind is OutcomeKind.PLANNED else "refused"
     predicted = Fraction(0) if first.plan is None else 2 * first.plan.cost.total
     return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
@@ -157,7 +157,7 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
         token = agent.token(name, "--token")
         if token.address in shut:
             raise ConfigError(
-                f"--token: {token.label} is the numeraire, or in quarantine", "choose another asset"
+                f"--token: {token.label} is the numeraire or in quarantine", "choose another asset"
             )
         return token
     found = [asset for asset in step.portfolio.assets if asset.token.address not in shut]
@@ -211,7 +211,7 @@ def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) ->
 def _completed_leg(
     agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, raw: int
 ) -> RehearsalLeg:
-    """Return the result of one direction, by the receipt of its swap."""
+    """Return the result of one direction, from its swap's receipt."""
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
     receipt, plan = swap.receipt, outcome.plan
     if receipt is None or plan is None:
@@ -239,7 +239,7 @@ def _completed_leg(
 
 
 def _gas_value(outcome: StepOutcome) -> Value:
-    """Value of the gas of all transactions, at the price before them."""
+    """Return the value of the gas of all transactions, at prices before the swap."""
     step = outcome.step_input
     price = withdrawals.token_price(step, step.portfolio.wrapped_native) or Fraction(0)
     receipts = [intent.receipt for intent in outcome.transactions if intent.receipt is not None]

@@ -53,7 +53,7 @@ from agent.store.files.locks import LockHeld, require_private
 from agent.units import NATIVE
 from agent.venues import composer
 
-# --- Hard pause: pause at once, show the transactions and allowances at stake, act once confirmed
+# --- Hard pause: pause immediately, show pending transactions and allowances, act once confirmed
 # (T14).
 
 
@@ -62,7 +62,7 @@ class HardPauseReport:
     """Result of a hard pause.
 
     `outcome` is None if this command sent nothing. `hard` is the state of the switch; `held` names
-    the process that holds the wallet and cancels instead.
+    the process that holds the wallet's lock and cancels instead.
     """
 
     reason: str
@@ -83,9 +83,9 @@ def pause_hard(
 ) -> HardPauseReport:
     """Pause, show what a hard pause would cancel and revoke, and pause hard once confirmed.
 
-    The first pause stops all sending while the chain is read and the owner decides; with `send` and
-    `sure` it is hard from the start. Pending transactions are cancelled and allowances revoked by
-    this command, or by the run that holds the wallet.
+    A soft pause stops all sending while the chain is read and the owner decides; with `send` and
+    `sure` the pause is hard from the start. Pending transactions are cancelled and allowances
+    revoked by this command, or by the run that holds the wallet.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config, guarded=False)
     with ExitStack() as stack:
@@ -172,7 +172,8 @@ def revoke(
         confirmed = {(one.token, one.spender) for one in found if one.raw}
         zero = [
             Approval(one.token, one.spender, 0, one.label, one.holder)
-            for one in _open_allowances(agent, addresses)  # a run may have revoked some
+            # a running agent may have revoked some in the meantime
+            for one in _open_allowances(agent, addresses)
             if one.raw and (one.token, one.spender) in confirmed
         ]
         sent, troubles = revoke_allowances(actors, step_id, step, zero)
@@ -226,7 +227,7 @@ class ShutdownReport:
     """Result or preview of a shutdown.
 
     `state` is planned, declined, refused, stopped, or unfinished with the `reason`. `waiting` are
-    transactions to cancel, `allowed` allowances to revoke, `sales` the present plans that sell
+    transactions to cancel, `allowed` allowances to revoke, `sales` the current plans to sell
     everything, one asset each, and `payments` the payments to `to`. `left` names holdings that
     could not be sold or paid and stay in the wallet.
     """
@@ -262,7 +263,7 @@ def stop(
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> ShutdownReport:
-    """Shut the bot down, or continue an unfinished shutdown; without `send` only preview it.
+    """Shut the bot down, or continue an unfinished shutdown; without `send` only preview.
 
     Once its request is stored, `run` and `rebalance` refuse until the owner resumes. Raises
     ConfigError if a different shutdown is open.
@@ -330,7 +331,7 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
 
 
 def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
-    """Return the present plans that sell everything, each as if it were the first."""
+    """Return the current plans to sell everything, each as if it were the first."""
     sales = [evaluation.evaluate(readers, requests.sell_everything)]
     while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
@@ -339,7 +340,9 @@ def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
 
 
 def _sale_refusal(first: StepOutcome) -> str:
-    """Return the reason if no asset can be sold now; empty if one can or none is to be sold."""
+    """Return the reason if no asset can be sold now; empty if at least one can, or if nothing is
+    left to sell.
+    """
     if first.kind is OutcomeKind.REFUSED:
         return first.reason
     return _unsold(first) if first.plan is None else ""
@@ -348,18 +351,18 @@ def _sale_refusal(first: StepOutcome) -> str:
 def _unsold(outcome: StepOutcome) -> str:
     """Return the blocked exits with their reasons."""
     return "; ".join(
-        f"{outcome.step_input.portfolio.token(blocked.token).label} stays: {blocked.why}"
+        f"{outcome.step_input.portfolio.token(blocked.token).label} is not sold: {blocked.why}"
         for blocked in outcome.decided.stuck
     )
 
 
 class _ResumedDuringStop(Refused):
-    """The owner resumed the bot during its shutdown."""
+    """Raised when the owner resumes the bot during its shutdown."""
 
 
 class _Shutdown:
-    """Actions of a shutdown. Each starts from the current state, so that an interrupted shutdown
-    can be resumed at any point.
+    """Actions of a shutdown. Each starts from the current state, so an interrupted shutdown can be
+    resumed at any point.
     """
 
     def __init__(
@@ -474,8 +477,8 @@ class _Shutdown:
             raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, to: str) -> None:
-        """Pay out all free holdings, in a bounded number of payouts: deposits meanwhile cannot keep
-        the shutdown from ending.
+        """Pay out all free holdings. The number of payouts is bounded, so that continued deposits
+        cannot keep the shutdown from ending.
         """
         most = 4 * len(_free(current_step_input(self._context.readers, self._context.store))) + 1
         for _ in range(most):

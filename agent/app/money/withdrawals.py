@@ -22,8 +22,8 @@ from agent.units import parse_raw
 
 
 def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
-    """Return one payment of one asset. Raises ConfigError for an unknown asset, Refused if all free
-    holdings together are worth less.
+    """Return one payment of one asset. Raises ConfigError for an unknown asset, Refused if the
+    amount exceeds the value of all free holdings.
     """
     token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
     asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
@@ -62,8 +62,9 @@ def _above_zero(raw: int) -> int:
 
 
 UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
-"""States in which a payment may still be mined; a planned one may have been shown to an external
-signer."""
+"""States in which a payment may still be mined. A planned one may have been shown to an external
+signer.
+"""
 
 
 def withdraw(  # noqa: PLR0913
@@ -115,8 +116,8 @@ def resume(
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
-    """Resume an open withdrawal: raise its shortfall, pay its unpaid part; `to` names the address
-    of a reserved one.
+    """Resume an open withdrawal: raise its shortfall, pay its unpaid part; `to` is the address for
+    a reserved withdrawal.
     """
 
     def asking(step: StepInput) -> WithdrawalRun:
@@ -146,7 +147,8 @@ def resume(
 
 def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> OwnerRequest:
     """Release a withdrawal: its unpaid part returns to the portfolio. Raises Retryable while a
-    payment is pending, LockHeld while another process, which may be paying, locks the wallet.
+    payment is pending, LockHeld while another process holds the wallet's lock, since it may be
+    paying.
     """
     _open_request(agent, number)
     store = agent.context.store
@@ -158,7 +160,7 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
         if under_way:
             raise Retryable(
                 f"«{under_way[0].note}» is pending",
-                "trimtab reconcile, then release what was not paid",
+                "trimtab reconcile, then release the unpaid part",
             )
         store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())
     return replace(request, state=RequestState.RELEASED)

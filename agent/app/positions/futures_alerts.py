@@ -1,5 +1,5 @@
-"""Alerts of the futures layer: a broken limit, a near liquidation, triggers that wait for a person, and
-what would be closed.
+"""Alerts of futures: a breached limit, a near liquidation, triggers that await a confirmation, and
+the planned reductions.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ UNSENT = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKi
 
 
 def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
-    """Yield at most one alert: while a reduction is due and not sent, or while triggers wait for a
-    person. It names both layers' figures and what would be done.
+    """Yield at most one alert: while a reduction is due but not sent, or while triggers await a
+    confirmation. The text has spot and futures figures, and the planned actions.
     """
     step, drifts = outcome.step_input, outcome.decided.drifts
     account, policy = step.snapshot.futures, step.futures
@@ -44,7 +44,10 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     would = f"It would {planned_actions(step, plan)}. " if plan.actions else ""
     if waiting:
         key = ", ".join(trigger.value for trigger in waiting)
-        head, command = f"Futures demand a confirmation ({key})", "Run: trimtab rebalance --send"
+        head, command = (
+            f"Futures actions await confirmation ({key})",
+            "Run: trimtab rebalance --send",
+        )
     else:
         key, head, command = plan.trigger, f"Futures: {plan.reason}", "See trimtab margin"
     nets = net_exposure_text(step, drifts)
@@ -66,8 +69,8 @@ def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False
 
 
 def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fraction]:
-    """Return the net exposure, spot and futures, as a share of the portfolio of each name that has
-    futures; empty without futures.
+    """Return the net exposure, spot and futures, of each name with futures, as a share of the
+    portfolio; empty without futures.
     """
     account, policy = step.snapshot.futures, step.futures
     whole = investable_total(drifts)
@@ -88,7 +91,7 @@ def net_exposure_text(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 
 
 def figures(account: MarginAccount, policy: FuturesPolicy) -> str:
-    """Return leverage, utilisation and the nearest liquidation, each beside its limit."""
+    """Format leverage, utilisation and the nearest liquidation, each with its limit."""
     limits, leverage, used = policy.limits, margin.leverage(account), margin.utilisation(account)
     parts = [
         f"leverage {'unlimited' if leverage is None else f'{float(leverage):.2f}x'} of at most"

@@ -29,8 +29,8 @@ from agent.units import BPS, Value
 if TYPE_CHECKING:
     from agent.app.documents.positions import AdoptedPositionDocument
 
-# --- Report of liquidity positions: holdings, cost, income, exposure, and positions that do not
-# count.
+# --- Report of liquidity positions: holdings, cost, income, exposure, and positions that are not
+# counted.
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +110,26 @@ def _bounded(value: Value | None, whole: Value | None, limit_bps: int | None) ->
 
 
 def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
-    """Adopt a V3 position by number: it then counts like one opened by the agent. Raises
-    ConfigError if it is not the wallet's, is empty, or counts already.
+    """Adopt a V3 position by number. It then counts like one opened by the agent. Raises
+    ConfigError if it is not the wallet's, is empty, or already counts.
     """
     if not number.isdecimal():
         raise ConfigError(
             f"position: {number!r} is not the number of a V3 position",
-            "see trimtab lp; a pair is confirmed in portfolio.positions",
+            "trimtab lp lists them; V2 pairs are added under portfolio.positions",
         )
     context, store = agent.context, agent.context.store
     venue, lp = context.config.venues.uniswap_v3, context.config.lp
     if venue is None or lp is None:
         raise ConfigError(
             "position: the config has no [venues.uniswap_v3] or no [lp]",
-            "add them: they say how positions are judged",
+            "add both sections",
         )
     name = position_name("uniswap_v3", venue.position_manager, int(number))
     step = agent.step_input()
     if name in {one.name for one in step.portfolio.positions}:
         raise ConfigError(
-            f"position {name} counts already", "see trimtab lp", code=ErrorCode.EXISTS
+            f"position {name} is already counted", "see trimtab lp", code=ErrorCode.EXISTS
         )
     head = step.snapshot.head
     at = {"blockHash": head.hash, "requireCanonical": True}
@@ -157,7 +157,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
     if not set(position.tokens) <= assets:
         raise ConfigError(
             f"position {name} holds tokens outside the portfolio",
-            "add them to portfolio.assets, or leave it: it does not count",
+            "add them to portfolio.assets, or leave the position uncounted",
         )
     (ref,) = resolve_positions(context.line, (one,), factories(context.config))
     if ref.place is None:
@@ -176,7 +176,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
 
 
 def _holds(agent: Agent, name: str) -> tuple[int, int]:
-    """Return the position's principal, which counts as its cost."""
+    """Return the position's principal, which is booked as its cost."""
     position = next(
         (one for one in agent.step_input().snapshot.positions if one.name == name), None
     )

@@ -55,7 +55,7 @@ ALL = "all"
 
 
 def standing_orders(agent: Agent) -> OrdersDocument:
-    """Return every order with level, present price, distance and stage; writes nothing."""
+    """Return every order with level, current price, distance and stage. Writes nothing."""
     step = agent.step_input()
     if any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders):
         step = agent.plan().step_input  # only a plan shows refusals by guards
@@ -91,7 +91,7 @@ def orders_document(step: StepInput) -> OrdersDocument:
 def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle; exited
     assets may be bought again. Raises ConfigError for a subject without orders, and Refused, with
-    nothing written, if a level contradicts the present price.
+    nothing written, if a level contradicts the current price.
     """
     step = agent.step_input()
     tokens = _tokens(step, subject)
@@ -99,7 +99,7 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     known = [order for order in step.history.orders if order.token in tokens]
     if not chosen and not known:
         raise ConfigError(
-            f"orders: {_called(subject)} has none",
+            f"orders: none configured for {_called(subject)}",
             "write stop_loss, take_profit, trailing_stop or entry in trimtab.toml",
         )
     for terms in chosen:
@@ -124,7 +124,7 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     ]
     if not known:
         raise ConfigError(
-            f"orders: {_called(subject)} has none of that kind", "trimtab orders lists them"
+            f"orders: none of that kind for {_called(subject)}", "trimtab orders lists them"
         )
     now_s = step.snapshot.head.timestamp_s
     off = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in known]
@@ -156,7 +156,7 @@ def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTer
     price = _price(step, terms.token)
     if price is None:
         raise Refused(
-            f"{conditional_orders.order_name(step.portfolio, terms)}: there is no reference price now",
+            f"{conditional_orders.order_name(step.portfolio, terms)}: no current reference price",
             remedy="see trimtab status",
         )
     book, label = step.portfolio.orders, conditional_orders.order_name(step.portfolio, terms)
@@ -173,7 +173,7 @@ def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTer
         at = conditional_orders.format_order_price(step.portfolio, terms.token, price)
         verdict = Verdict(terms.kind.value, f"the price is {at}", why.message, False)
         raise Refused(
-            f"{label} cannot be armed at the price of {at}: {why.message}", (verdict,), why.remedy
+            f"{label} cannot be armed at {at}: {why.message}", (verdict,), why.remedy
         ) from None
 
 
@@ -276,7 +276,7 @@ def _subject(step: StepInput, token: str) -> str:
 
 
 def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
-    """Return a price in whole coins of the numeraire; for the portfolio its NAV per share."""
+    """Return a price in whole coins of the numeraire; for the portfolio, its NAV per share."""
     if price is None:
         return None
     if token == PORTFOLIO:
@@ -309,7 +309,7 @@ def _unit(step: StepInput) -> Fraction:
 MAX_ORDER_S = 90 * 86_400
 """Longest lifetime of a limit order."""
 POLL_S = 12.0
-"""Interval between cycles of a limit order in the foreground."""
+"""Interval between cycles while a command waits for its limit order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +395,9 @@ def _order(agent: Agent, asked: LimitOrderRequest) -> LimitOrder:
 
 
 def _until(text: str, now_s: int) -> int:
-    """Return chain seconds of a duration from now, or of a time such as 2027-01-31T18:00Z."""
+    """Return the chain time, in seconds, of a duration from now or of a time such as
+    2027-01-31T18:00Z.
+    """
     try:
         until_s = now_s + parse_duration_s(text, "--until")
     except ConfigError:

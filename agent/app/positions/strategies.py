@@ -1,4 +1,4 @@
-"""Strategies of a wallet: report them, reconcile their books, assign transfers to them."""
+"""Strategies of a wallet: report them, reconcile their books, assign transfers."""
 
 from __future__ import annotations
 
@@ -57,12 +57,13 @@ def take_over_strategies(
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
     if not before.fault:
         raise ConfigError(
-            "strategies: books, wallet and config agree; there is nothing to apply",
+            "strategies: books, wallet and config already agree",
             "see trimtab strategies",
         )
     if step.quarantine:
         raise Refused(
-            "a token is in quarantine", remedy="wait until it is not: its value is unknown"
+            "a token is in quarantine",
+            remedy="wait until the quarantine ends; the token's value is unknown until then",
         )
     found = add_strategy_books(
         step,
@@ -72,7 +73,7 @@ def take_over_strategies(
     )
     books = found.history.sleeves
     if books is None or books.fault:
-        raise Refused(f"the books cannot be taken over: {'' if books is None else books.fault}")
+        raise Refused(f"the books cannot be reconciled: {'' if books is None else books.fault}")
     document = _document(found)
     document["why"], document["applied"] = before.fault, False
     if not sure(document):
@@ -136,7 +137,7 @@ def _document(step: StepInput) -> StrategiesDocument:
         },
         "strategies": found,
         "together": netting_document(view, step.portfolio),
-        "sharpe_basis": "daily returns, times the root of 365, without a riskless rate",
+        "sharpe_basis": "daily returns, annualised by √365, risk-free rate zero",
     }
 
 

@@ -1,4 +1,4 @@
-"""Funding of the margin account by day and market, from the ledger and the present block."""
+"""Funding of the margin account by day and market, from the ledger and the current block."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[FundingDay, ...]]:
-    """Read the futures layer, and return it with the funding of the last `days` by day and market: by
-    the ledger, and by this block, which is not recorded. Raises ConfigError without [futures].
+    """Read the futures, and return them with the funding of the last `days` by day and market.
+    Today's funding from this block is included, but not recorded. Raises ConfigError without
+    [futures].
     """
     found = futures_layer(agent)
     store, prices = agent.context.store, entry_prices(found.step)

@@ -75,7 +75,9 @@ MISSING = "needs the extra analysis: pip install 'trimtab[analysis]'"
 
 
 def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
-    """Return of each UTC day, net of external transfers; zero on days without a valuation."""
+    """Return the return of each UTC day, net of external transfers; zero on days without a
+    valuation.
+    """
     days: dict[int, float] = {}
     for part in parts:
         if part.factor is not None:
@@ -121,7 +123,7 @@ def _finite(value: Any) -> float | None:
 
 MAX_PERIODS = 400
 OLD_RATE_DAYS = 31
-"""Age in days from which an exchange rate is reported as old; monthly rates are common."""
+"""Age from which an exchange rate is reported as old. Monthly rates are common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,9 @@ class LedgerData:
     valuations: tuple[Valuation, ...]
     names: TokenNames
     runs: dict[bool, TaxLotRun] = field(default_factory=dict)
-    """Cached results of `taxed`, with exchange rates (True) and without; years of entries are slow
-    to compute."""
+    """Cached results of `taxed`, with exchange rates (True) and without. Years of entries take long
+    to compute.
+    """
 
     def taxed(self, numeraire_only: bool = False) -> TaxLotRun:
         """Return lots and disposals by the method of [tax], in its currency unless
@@ -165,7 +168,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
         known = store.ledger.token_names()
         if known is None:
             raise ConfigError(
-                "the books are empty: no cycle has run yet",
+                "the ledger is empty: no cycle has run yet",
                 "run trimtab pnl --now, or trimtab run, first",
             )
         names = TokenNames({token.address: token for token in known.tokens}, known.numeraire)
@@ -206,7 +209,7 @@ def pnl(
     with open_ledger_data(config) as ledger:
         if not ledger.valuations:
             raise ConfigError(
-                "the books hold no values yet", "run trimtab pnl --now, or trimtab run"
+                "the ledger has no valuations yet", "run trimtab pnl --now, or trimtab run"
             )
         token = ledger.numeraire.address
         if benchmark is not None:
@@ -361,13 +364,13 @@ def _period(
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
-    """Return the reason for a report without periods; a period needs two valuations."""
+    """Return the reason why a report has no periods. A period needs two valuations."""
     if len(valuations) == 1:
         return (
-            f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and"
-            " loss need two"
+            f"the ledger has one valuation so far, of {format_utc(valuations[0].chain_s)}; profit"
+            " and loss need two"
         )
-    return "no period holds two values"
+    return "no period has two valuations"
 
 
 def _tax(found: LedgerData) -> TaxYearsDocument | None:
@@ -390,8 +393,8 @@ def _tax(found: LedgerData) -> TaxYearsDocument | None:
 
 
 def _old_rate(found: LedgerData) -> str:
-    """Return a warning about the oldest exchange rate used, if it is older than a month: the table
-    has gaps or ends early.
+    """Return a warning if the oldest exchange rate used is more than a month old: the table has
+    gaps or ends early.
     """
     table = read_rates(found.loaded)
     if table is None or not found.entries:
@@ -401,7 +404,7 @@ def _old_rate(found: LedgerData) -> str:
     if days <= OLD_RATE_DAYS:
         return ""
     return (
-        f"{table.name}: the rate that counts on {format_utc(at_s)[:10]} is {days} days old; add"
+        f"{table.name}: the rate used on {format_utc(at_s)[:10]} is {days} days old; add"
         " newer lines"
     )
 
@@ -415,8 +418,8 @@ def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str
 
 
 def _unrealised(taxed: TaxLotRun, at: Valuation, entries: Sequence[Entry]) -> Value:
-    """Value of the holdings less the cost of their lots; positions count with their present amounts,
-    the margin account with what was deposited: its profit has lines of its own.
+    """Return the value of the holdings less the cost of their lots. Positions count with their
+    current amounts, the margin account with its deposits, since its profit is reported separately.
     """
     cost, value = sum((lot.cost for lot in taxed.open()), Fraction(0)), at.value
     if (held := at.collateral) is not None:
@@ -435,9 +438,7 @@ def _token(found: LedgerData, name: str) -> str:
         if name in (token.symbol, address) or name.lower() == address.lower():
             return address
     labels = ", ".join(token.label for token in found.names.tokens.values())
-    raise ConfigError(
-        f"--benchmark: {name!r} is not a token that was held", f"choose from {labels}"
-    )
+    raise ConfigError(f"--benchmark: {name!r} was never held", f"choose from {labels}")
 
 
 def _money(found: LedgerData, value: Value) -> str:

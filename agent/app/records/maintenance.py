@@ -71,7 +71,7 @@ def reconcile(
     """Reconcile the journal with the chain and book mined transactions.
 
     With `send`, lost or late transactions are resent or cancelled. Raises Refused while paused,
-    OperatorNeeded if the operator has to act.
+    OperatorNeeded if an operator has to act.
     """
     if send:
         _require_running(agent)
@@ -218,7 +218,9 @@ def check_store(config: Path | str) -> StoreCheckDocument:
 
 
 def upgrade_store(config: Path | str) -> UpgradeDocument:
-    """Upgrade the store to the present version, as every command does, and keep a backup beside it."""
+    """Upgrade the store to the current schema version, like every command does, and keep a backup
+    beside it.
+    """
     loaded = load_config(config)
     _require(wiring.store_file(loaded))
     with _alone(loaded):
@@ -237,5 +239,5 @@ def _require(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(
             f"store.url: there is no store at {path}",
-            "it is made by the first command that needs it",
+            "the first command that needs it creates it",
         )

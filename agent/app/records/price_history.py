@@ -1,5 +1,5 @@
-"""Recorded prices: list them, import files, fetch past prices of feeds and pools; and the weights that
-an allocator chooses from them.
+"""Recorded prices: list them, import files, fetch past prices of feeds and pools. Also the weights
+that an allocator chooses from them.
 """
 
 from __future__ import annotations
@@ -60,15 +60,18 @@ if TYPE_CHECKING:
 
 COLUMNS = ("time", "symbol", "close")
 _EPOCH_S = 1_230_768_000
-"""2009-01-01; no coin is older. A smaller number, or one of ten times this value, is not in Unix
-seconds: milliseconds, or a spreadsheet's day count."""
+"""2009-01-01, before any coin. A smaller number, or one above ten times this value, is not Unix
+seconds: it is milliseconds or a spreadsheet's day count.
+"""
 MAX_EXPONENT = 30
-"""Largest power of ten of a price, either way."""
+"""Largest absolute power of ten of a price."""
 
 
 @dataclass(frozen=True, slots=True)
 class PriceSeries:
-    """Hourly prices of one token in a file, oldest first; median interval of its rows, and gaps."""
+    """Hourly prices of one token in a file, oldest first, with the median interval of its rows, and
+    gaps.
+    """
 
     symbol: str
     points: tuple[PricePoint, ...]
@@ -94,8 +97,8 @@ def read_prices(
 
     `names` maps the file's symbols to the config's. A close is dated `bar_s` after its row's time.
     If the file has closes of the numeraire, all others are divided by them; otherwise closes count
-    in the numeraire. Raises ConfigError for missing columns or packages, times that go back or
-    repeat, and invalid closes.
+    in the numeraire. Raises ConfigError for missing columns or packages, unordered or repeated
+    times, and invalid closes.
     """
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     tokens |= {hub.symbol: hub for hub in portfolio.hubs}
@@ -115,7 +118,7 @@ def read_prices(
         if at_s > now_s:
             raise ConfigError(
                 f"{path.name}, row {number}: {symbol} has a close in the future",
-                "remove it, or see --bar",
+                "remove the row, or correct --bar",
             )
         before = closes.setdefault(symbol, {})
         newest_s = next(reversed(before.values()))[0] if before else 0
@@ -123,7 +126,7 @@ def read_prices(
             order = "twice" if at_s == newest_s else "after a later one"
             raise ConfigError(
                 f"{path.name}, row {number}: {symbol} has that time {order}",
-                "sort the file by time, each time once",
+                "sort the file by time, without duplicates",
             )
         before[number] = (at_s, _close(close, path, number))
     if not closes:
@@ -144,9 +147,9 @@ def read_prices(
     if not any(one.points for one in series):
         raise ConfigError(
             f"{path.name}: no time has closes of both a token and {numeraire.label}",
-            f"take {numeraire.label} out of the file",
+            f"remove {numeraire.label} from the file",
         )
-    source = "by the file's closes of both" if units else "as the file has it"
+    source = "by the file's closes of both" if units else "as given in the file"
     return PriceFile(tuple(series), tuple(skipped), f"{numeraire.label}, {source}")
 
 
@@ -188,7 +191,7 @@ def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
     except (
         Exception,
         polars.exceptions.PanicException,
-    ):  # its errors for a broken file have no common base
+    ):  # errors for a broken file have no common base class
         raise ConfigError(f"{path.name} {why_unreadable(path)}", "write CSV or Parquet") from None
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -199,7 +202,7 @@ def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
 
 
 def _time(value: object, path: Path, number: int) -> int:
-    """Return Unix seconds of an ISO time (UTC by default), a number of seconds, or a Parquet
+    """Return Unix seconds from an ISO time (UTC by default), a number of seconds, or a Parquet
     time.
     """
     parsed, time_s = value, 0.0
@@ -232,7 +235,7 @@ def _close(value: object, path: Path, number: int) -> Fraction:
     if price is None or not valid or abs(price.adjusted()) > MAX_EXPONENT:
         raise ConfigError(
             f"{path.name}, row {number}: {str(value)[:40]!r} is not a price",
-            "remove the row: a price is above zero",
+            "remove the row: prices must be above zero",
         )
     return Fraction(price)
 
@@ -247,7 +250,7 @@ _KINDS = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
 
 @dataclass(frozen=True, slots=True)
 class _FetchedPrices:
-    """Prices of one token from one source; `why` is the reason if there are none, or none older."""
+    """Prices of one token from one source. `why` is the reason if there are none, or none earlier."""
 
     token: Token
     source: str
@@ -402,7 +405,7 @@ def _by_feeds(
     agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]
 ) -> list[_FetchedPrices]:
     """Return prices of the tokens in the numeraire at each time, from the latest rounds of both
-    feeds; times with a stale round are omitted.
+    feeds. Times with a stale round are omitted.
     """
     numeraire = step.portfolio.numeraire
     unit_usd, unit_fault = _feed_prices(agent, step, numeraire, ends_s[-1])
@@ -498,12 +501,12 @@ def _by_pool_twaps(
     ]
 
 
-# --- Weights that the allocator would choose now, with its data, and its last choice.
+# --- Weights that the allocator would choose now, with the data used, and its last choice.
 
 
 def weights(agent: Agent) -> WeightsDocument:
-    """Weights that the allocator would choose now; writes nothing. Raises ConfigError if the config
-    has no allocator.
+    """Return the weights that the allocator would choose now. Writes nothing. Raises ConfigError if
+    the config has no allocator.
     """
     settings = agent.portfolio.weights
     if settings is None or settings.method is AllocationMethod.FIXED:
@@ -605,7 +608,9 @@ def _correlations(step: StepInput, seen: Returns | None) -> dict[str, str]:
 
 
 def _turnover_bps(chosen: Allocation | None, current: Allocation | None) -> int | None:
-    """Half of the sum of absolute weight changes, rounded up; None without both choices."""
+    """Return half of the sum of absolute weight changes, rounded up; None unless both choices
+    exist.
+    """
     if chosen is None or current is None:
         return None
     return -(-sum(abs(bps - current.bps(token)) for token, bps in chosen.weights_bps) // 2)

@@ -1,4 +1,4 @@
-"""Step history and the kill switch, from the store alone."""
+"""Step history from the store, and the kill switch."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def _correction(one: PastGradualExecution) -> CorrectionDocument:
 
 
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Describe a past step's gradual execution, and the cost of slices against one trade; empty
-    without either.
+    """Describe a past step's gradual execution, and the comparison of slices with a single trade;
+    empty without either.
     """
     numeraire, sentences = step.portfolio.numeraire, []
 
@@ -170,12 +170,12 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
         if schedule.budget is not None:
             budget = f"of a budget of {money(schedule.budget)}"
         sentences.append(
-            f"A gradual execution ran since {utc(schedule.began_s)}: {execution.done} of about"
+            f"A gradual execution has run since {utc(schedule.began_s)}: {execution.done} of about"
             f" {schedule.rounds} slices done, {money(execution.moved)} of {money(schedule.wish)}"
             f" moved, {money(execution.spent)} lost {budget}."
         )
     if plan is not None and plan.pacing is not None:
-        sentences.append(f"Slices against one trade: {plan.pacing.why}.")
+        sentences.append(f"Slices compared with one trade: {plan.pacing.why}.")
         sentences += [
             f"  {option.rounds}: {money(option.total)} in total: fees {money(option.fees)}, impact"
             f" {money(option.impact + option.skew)}, gas {money(option.gas)}, waiting"
@@ -229,13 +229,13 @@ def order_document(order: LimitOrder) -> LimitOrderDocument:
 
 def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
     """Convert a price in either unit to the `--limit` argument, coins of `bought` per coin of
-    `sold`, rounded up so that no sale is below the stated price. Raises ConfigError for another
-    unit or an invalid price.
+    `sold`, rounded up so that no sale is below the given price. Raises ConfigError for another unit
+    or an invalid price.
     """
     price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
     if price == 0:
         raise ConfigError(
-            "--price: 0 is any price", f"write for example --price 3100 {bought}/{sold}"
+            "--price: must be above 0", f"write for example --price 3100 {bought}/{sold}"
         )
     units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
     limit = units.get(unit.lower())
@@ -277,14 +277,14 @@ def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
 
 
 def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocument:
-    """Explain a past step, by default the newest, in sentences; the decision is computed again from
-    the stored input. Raises ConfigError for an unknown id.
+    """Explain a past step, by default the newest, in sentences; the decision is recomputed from the
+    stored input. Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
             step_id = next((line.id for line in store.steps.newest(1)), None)
         if step_id is None:
-            raise ConfigError("step: the store has none yet", "trimtab plan records the first")
+            raise ConfigError("step: the store has no steps yet", "trimtab plan records the first")
         record = store.steps.get(step_id)
         if record is None:
             raise ConfigError(f"step: {step_id!r} is not in the store", "see trimtab history")
@@ -377,8 +377,8 @@ def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
 
 
 def pause(config: Path | str, reason: str) -> PauseDocument:
-    """Pause all sending until `resume`. If the store cannot be opened, a file beside it pauses, and
-    `store` has the reason.
+    """Pause all sending until `resume`. If the store cannot be opened, a file beside it takes its
+    place, and `store` has the reason.
     """
     loaded = load_config(config, guarded=False)
     with ExitStack() as stack:
@@ -396,7 +396,7 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
 
 
 def resume(config: Path | str) -> PauseDocument:
-    """End the pause and any stop; sales and payments already made are not undone."""
+    """End the pause and any stop. Completed sales and payments are not undone."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
         if (stopped := store.requests.stopping()) is not None:
             store.requests.end(stopped.id, RequestState.RELEASED, int(time.time()))
@@ -405,7 +405,7 @@ def resume(config: Path | str) -> PauseDocument:
 
 
 def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
-    """Describe the no-trade zone: cost of the risk off target, interval of each asset, and the
+    """Describe the no-trade zone: risk cost of being off target, interval of each asset, and the
     plan's trade-off; empty without a zone.
     """
     if found is None:

@@ -1,4 +1,4 @@
-"""Assets that an edit adds or removes: inspection of new tokens, and holdings that stay."""
+"""Assets that an edit adds or removes: inspection of new tokens, and remaining holdings."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 class NewTokens:
     """Tokens that an edit adds.
 
-    `told` are lines on price and screening of each token. `rows` are their contracts and pools as
-    in `trimtab trust`, with the pools' `liquidity`. `backing` pairs proxies and implementations.
+    `told` has lines on price and screening of each token, `rows` their contracts and pools as in
+    `trimtab trust`, with the pools' `liquidity`. `backing` pairs proxies and implementations.
     """
 
     told: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class NewTokens:
 
     @property
     def new(self) -> tuple[ContractDocument, ...]:
-        """Contracts that the confirmation pins; changed code needs `trimtab trust` instead."""
+        """New contracts that the confirmation pins. Changed code needs `trimtab trust` instead."""
         return tuple(row for row in self.rows if row["state"] == "new")
 
 
@@ -110,7 +110,7 @@ def _require_prices(
     if unpriced:
         reasons = [f"{one.label}: {one.why}" for one in unpriced]
         raise Refused(
-            f"there is no price for {'; '.join(reasons)}",
+            f"no price for {'; '.join(reasons)}",
             tuple(
                 Verdict("price", reason, "a source of reference.kind", False) for reason in reasons
             ),
@@ -165,8 +165,8 @@ def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `dust` costs more
-    gas to sell than it yields.
+    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `dust` means that
+    selling costs more gas than it yields.
     """
 
     symbol: str

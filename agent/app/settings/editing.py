@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
-"""Guards that bind the planned transition; all others apply when a transaction is sent."""
+"""Guards that bind the planned transition. All others apply when a transaction is sent."""
 FIXED = ("chain.chain_id", "wallet.address", "store.url")
 """Keys that an edit may not change: another wallet, chain or store needs a config of its own."""
 
@@ -395,7 +395,7 @@ MAX_SALES = 12
 @dataclass(frozen=True, slots=True)
 class RemovalReport:
     """Result of a removal. `edited` is the config edit. `state` is the edit's, or removed, or
-    unfinished with the `reason`: the asset then keeps a target of 0 %.
+    unfinished with the `reason`: the asset then stays at a target of 0 %.
     """
 
     edited: EditReport

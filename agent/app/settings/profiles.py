@@ -85,15 +85,15 @@ def import_profile(  # noqa: PLR0913
     """Import a profile into the config: `confirm` sees the changes and the transition; without it
     nothing is written. A config without cycles is written without a transition if its chain cannot
     be read. Raises ConfigError for content not allowed in a profile, another chain, a token that is
-    unknown, ambiguous or displayed like another, or an invalid new config; Refused for a transition
-    that is not allowed (agent/app/settings/editing.py).
+    unknown, ambiguous or has the display name of another, or an invalid new config; Refused for a
+    transition that is not allowed (agent/app/settings/editing.py).
     """
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id
     if token_list_sha256 is not None and token_list is None:
         raise ConfigError(
-            "--token-list-sha256: no token list is given to compare with",
-            "give the file by --token-list",
+            "--token-list-sha256: no token list is given",
+            "add --token-list FILE, or omit the hash",
         )
     listed: Sequence[TemplateAsset] = ()
     if token_list is not None:
@@ -182,8 +182,8 @@ def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken])
 
 
 def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> bool:
-    """True if profile and config have the same numeraire, compared by the address that the config
-    gives the profile's token.
+    """Return whether profile and config have the same numeraire, by the config's address for the
+    profile's token.
     """
     ours = next(
         asset
@@ -199,8 +199,8 @@ def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[Resolve
 def _assets(
     profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, new: LoadedConfig
 ) -> Document:
-    """Return targets before and after, with the address of the config and of the profile; and
-    assets no longer managed.
+    """Return targets before and after, with each token's address in config and profile, and assets
+    no longer managed.
     """
     before = {_place(asset): asset for asset in loaded.config.portfolio.assets}
     sources = {
@@ -233,7 +233,7 @@ def _assets(
 
 
 def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
-    """Changes of trigger, destination, bands and weights."""
+    """Return the changes of trigger, destination, bands and weights."""
     pairs: list[tuple[str, object, object]] = [
         (key, getattr(loaded.config.policy, key), getattr(new.config.policy, key))
         for key in POLICY_KEYS
@@ -254,24 +254,24 @@ def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
 def _followed(
     loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, object]
 ) -> list[Document]:
-    """Limits that had to change with the assets."""
+    """Return the limits that had to change with the assets."""
     if (
         "native_top_up" in taken
         or loaded.config.limits.native_top_up == new.config.limits.native_top_up
     ):
         return []
     ours = _limit("native_top_up", loaded.config.limits.native_top_up)
-    why = "nothing can be unwrapped without the wrapped native coin among the assets"
+    why = "unwrapping needs the wrapped native coin among the assets"
     return [{"key": "native_top_up", "yours": ours, "profile": OFF, "taken": True, "why": why}]
 
 
 def _notes(new: LoadedConfig) -> list[str]:
-    """Notes for the owner on weights whose data was not part of the profile."""
+    """Return notes for the owner on weights whose data is not part of the profile."""
     weights = new.config.portfolio.weights
     if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
         return []
     return [
-        "market_cap counts only the supply on this chain, also of wrapped coins; see supplies in"
+        "market_cap counts only the supply on this chain, including for wrapped coins; see supplies in"
         " docs/weights.md"
     ]
 

@@ -1,4 +1,4 @@
-"""`trimtab doctor`: check everything that a run needs, with a remedy for each problem."""
+"""`trimtab doctor`: check all prerequisites of a run, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from agent.app.documents.setup import DoctorDocument, ProbedEndpointDocument
 
 
-# --- Endpoints: probes of the doctor, and the records that every command can show.
+# --- Endpoints: probes of the doctor, and the records shown by every command.
 
 
 MAX_CLOCK_SKEW_S = 30
@@ -82,8 +82,8 @@ def probe_endpoints(
 
 
 def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) -> bool:
-    """True if the operators with a working endpoint are a quorum of all that answer, lagging ones
-    included.
+    """Return whether the operators with a working endpoint are a quorum of all that answer,
+    including lagging ones.
     """
     working = operators_of(probe.endpoint for probe in probes if probe.head is not None)
     answering = operators_of(
@@ -132,10 +132,10 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
         )
     except (TypeError, ValueError, KeyError):
         return EndpointProbe(
-            endpoint, None, "does not answer like a node", "check its URL", EXIT_OPERATOR
+            endpoint, None, "is not a node's JSON-RPC endpoint", "check its URL", EXIT_OPERATOR
         )
     if reported != chain_id:
-        why = f"chain {reported}, the config says {chain_id}"
+        why = f"chain {reported}, but chain.chain_id is {chain_id}"
         return EndpointProbe(
             endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR
         )
@@ -172,12 +172,15 @@ _DESCRIPTION_BYTES = 160
 _DOLLAR = "USD"
 _UNKNOWN = "?"
 UNBOUNDED = 2**95 - 1
-"""A maximum answer from this value on is no bound: aggregators without an upper bound return the
-maximum of an integer type."""
+"""A maximum answer from this value on counts as no bound: aggregators without an upper bound return
+the maximum of an integer type.
+"""
 
 
 def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
-    """Yield a row for each feed, for TWAPs, for the sequencer and for unprotected triggers."""
+    """Yield a row for each feed, for TWAPs, for the sequencer and for triggers without price
+    confirmation.
+    """
     yield from _feeds(context, step)
     yield from _twap_checks(step)
     yield from _sequencer(step)
@@ -185,8 +188,8 @@ def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[Chec
 
 
 def _unguarded(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
-    """Yield warnings of triggers that prices of a single block can fire, and of schedules without
-    jitter, which an attacker can predict; none on local chains.
+    """Yield warnings about triggers that prices of a single block can fire, and about schedules
+    without jitter, which an attacker can predict; none on local chains.
     """
     if context.config.chain.local:
         return
@@ -194,14 +197,14 @@ def _unguarded(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckL
         yield (
             "triggers",
             NOTE,
-            "prices of a single block can fire them",
+            "the prices of a single block can fire it",
             "policy.confirm_blocks = 3",
         )
     if step.policy.jitter_bps == 0 and schedules_of(step.policy.trigger):
         yield (
             "schedule",
             NOTE,
-            "it announces the agent's trades",
+            "it makes the agent's trades predictable",
             'policy.jitter = "10%"',
         )
 
@@ -246,9 +249,9 @@ def _prices(base: str, label: str) -> bool:
 
 
 def format_answer_bounds(answer: FeedRound) -> str:
-    """Format the bounds beyond which a feed's aggregator does not report."""
+    """Format the bounds of the answers that a feed's aggregator reports."""
     if answer.min_answer is None or answer.max_answer is None:
-        return "it reports no bounds"
+        return "no bounds"
     low = f"from {decimal_text(answer.min_answer, answer.decimals)}"
     if answer.max_answer >= UNBOUNDED:
         return f"{low}, no upper bound"
@@ -262,7 +265,7 @@ def _twap_checks(step: StepInput) -> Iterator[CheckLine]:
     rejected = [
         f"{pool.address}: {why}" for pool in pools if (why := means.twap_rejection(step, pool))
     ]
-    counted = f"TWAPs of {len(pools) - len(rejected)} of {len(pools)} V3 pools count"
+    counted = f"TWAPs of {len(pools) - len(rejected)} of {len(pools)} V3 pools are usable"
     if rejected:
         more = f", and {len(rejected) - 1} more" if len(rejected) > 1 else ""
         yield "means", NOTE, f"{counted}; {rejected[0]}{more}", "trimtab oracle shows them all"
@@ -274,7 +277,7 @@ def _sequencer(step: StepInput) -> Iterator[CheckLine]:
     if step.reference.sequencer_feed is None:
         return
     if fault := sequencer_fault(step):
-        yield "sequencer", FAIL, fault, "wait; nothing is traded until it is up"
+        yield "sequencer", FAIL, fault, "wait; trading is halted until it is up"
     else:
         yield "sequencer", OK, "up", ""
 
@@ -286,8 +289,7 @@ def screen_tokens(
     context: wiring.AgentContext, step: StepInput
 ) -> Iterator[tuple[str, ScreenedToken]]:
     """Yield label and result of each quarantined token, then of each asset and hub whose transfer
-    can be simulated: of the wallet's holding, or of a hundredth of the deepest pool. Raises
-    Retryable.
+    can be simulated: the wallet's holding, or a hundredth of the deepest pool. Raises Retryable.
     """
     quarantined = {screened.token: screened for screened in step.quarantine}
     results = list(quarantined.values())
@@ -318,7 +320,7 @@ def doctor(
     now_s: Callable[[], float] = time.time,
 ) -> DoctorDocument:
     """Run all checks. `exit` is the exit code of the first failure, 0 without one. A failing
-    endpoint is a warning while enough others work.
+    endpoint is a warning as long as enough others work.
     """
     endpoints: list[ProbedEndpointDocument] = []
     rows = list(_checks(config, transports, now_s, endpoints))
@@ -399,7 +401,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     yield from _holdings(context, step)
     for label, screened in screen_tokens(context, step):
         yield CheckResult(
-            f"moves of {label}",
+            f"transfers of {label}",
             OK if screened.finding.accepted else NOTE,
             screened.why,
             screened.finding.remedy,
@@ -410,7 +412,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
         yield CheckResult(*check)
     yield from _money(context, snapshot)
     for warning in minimum.warnings(context.portfolio):
-        yield CheckResult("portfolio", NOTE, warning, "see the numbers in trimtab status")
+        yield CheckResult("portfolio", NOTE, warning, "trimtab status shows the figures")
     yield from _least(step)
 
 
@@ -422,7 +424,7 @@ def _limits(limits: LimitsTable) -> Iterator[CheckResult]:
             "limits",
             NOTE,
             f"limits.i_accept: {name} is within its ceiling",
-            f'take "{name}" out of limits.i_accept',
+            f'remove "{name}" from limits.i_accept',
         )
 
 
@@ -444,7 +446,7 @@ def _config(loaded: LoadedConfig) -> CheckResult:
         return CheckResult(
             "config",
             NOTE,
-            f"{name}; it holds URLs and others can read it (mode {mode:04o})",
+            f"{name}; it has endpoint URLs and is readable by others (mode {mode:04o})",
             f"chmod 600 {loaded.path}",
         )
     return CheckResult("config", OK, name)
@@ -469,7 +471,7 @@ def _key(loaded: LoadedConfig) -> CheckResult:
             return CheckResult(
                 "key",
                 FAIL,
-                f"{path} can be read by others (mode {path.stat().st_mode & 0o777:04o})",
+                f"{path} is readable by others (mode {path.stat().st_mode & 0o777:04o})",
                 f"chmod 600 {path}",
             )
         return _keystore(loaded, path)
@@ -582,7 +584,7 @@ def _contracts(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[Che
             item.item,
             FAIL,
             f"{item.address}: {item.why}",
-            "nothing is traded until it is corrected or removed",
+            "trading is halted until it is corrected or removed",
         )
 
 
@@ -629,7 +631,7 @@ def _holdings(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckRe
             yield CheckResult(
                 f"allowance {label}",
                 NOTE,
-                f"{allowance.spender} may still take {allowance.raw} base units",
+                f"{allowance.spender} may still spend {allowance.raw} base units",
                 "trimtab revoke sets it to zero",
             )
 

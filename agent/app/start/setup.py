@@ -50,11 +50,12 @@ if TYPE_CHECKING:
         TrustDocument,
     )
 
-# --- Dollar price of the numeraire: a new config's caps have the same value in any numeraire.
+# --- Dollar price of the numeraire, so that a new config's caps are worth the same in any
+# numeraire.
 
 
 LONGEST_AGE_S = 90_000
-"""Maximum age of a round: the slowest heartbeat of a feed is a day, plus an hour of tolerance."""
+"""Maximum age of a round: the slowest feed heartbeat, a day, plus an hour of tolerance."""
 MAX_PRICE_RATIO = Fraction(101, 100)
 _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
@@ -81,7 +82,7 @@ def usd_price(
     if not prices or max(prices) > min(prices) * MAX_PRICE_RATIO:
         why = "differs between endpoints" if prices else "is unknown"
         raise ConfigError(
-            f"--numeraire {numeraire.symbol}: the config's caps are counted in it, and its price"
+            f"--numeraire {numeraire.symbol}: the config's caps are in {numeraire.symbol}, and its price"
             f" {why}",
             f"give dollars per {numeraire.symbol} by --price, or export"
             f" {rpc[0][0] if rpc else 'the --rpc variable'} to read its feed",
@@ -129,8 +130,8 @@ class FuturesStart:
         profile = find_futures_profile(self.profile)
         if self.venue is None:
             raise ConfigError(
-                "--futures: the contracts of the venue are not known",
-                "give them by --futures-venue FILE; docs/futures.md shows its form",
+                "--futures: the venue's contracts are unknown",
+                "give them with --futures-venue FILE; docs/futures.md shows its form",
             )
         venue = read_venue(self.venue)
         spot = {asset.symbol: asset.target for asset in assets}
@@ -169,8 +170,8 @@ def initialise(  # noqa: PLR0913
     preset = PRESETS[network]
     if token_list_sha256 is not None and token_list is None:
         raise ConfigError(
-            "--token-list-sha256: no token list is given to compare with",
-            "give the file by --token-list",
+            "--token-list-sha256: no token list is given",
+            "add --token-list FILE, or omit the hash",
         )
     read = None
     if token_list is not None:
@@ -241,7 +242,7 @@ def initialise(  # noqa: PLR0913
 
 
 def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
-    """Raise ConfigError for a name that is no variable or no operator."""
+    """Raise ConfigError for a name that is not a valid variable or operator."""
     for variable, operator in rpc:
         parse_variable(variable, "--rpc VARIABLE=OPERATOR")
         if safe_label(operator, "") == "":
@@ -258,12 +259,12 @@ def _ready(
     if template is None:
         if stable is not None:
             raise ConfigError(
-                "--stable: belongs to --template stable-reserve",
-                "give the stable token's share by --target",
+                "--stable: only valid with --template stable-reserve",
+                "set the stable token's share with --target",
             )
         if not targets:
             raise ConfigError(
-                "--target: none given",
+                "--target: missing",
                 "give each token by --target SYMBOL=SHARE, or a ready portfolio by --template",
             )
         return None
@@ -416,7 +417,7 @@ def _names(context: wiring.AgentContext) -> dict[str, str]:
 
 
 def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset]:
-    """Return the wrapped native coin as a hub unless it is an asset: it prices gas, and most pools
+    """Return the wrapped native coin as a hub unless it is an asset. It prices gas, and most pools
     trade it.
     """
     if {preset.wrapped_native, NATIVE} & {asset.address for asset in assets}:
@@ -458,7 +459,7 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
             ),
             unlisted,
         )
-    # The preset's entry replaces the token list's: it has the feed.
+    # The preset's entry takes precedence over the token list's, because it has the feed.
     found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
     refuse_look_alike(name, next(iter(found), None), known, listed)
     if not found:

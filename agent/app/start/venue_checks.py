@@ -1,4 +1,4 @@
-"""Checks of the futures venue for `trimtab doctor`: collateral, addresses that the contracts name, the
+"""Checks of the futures venue for `trimtab doctor`: collateral, linked contract addresses, the
 implementation behind each proxy; on Hyperliquid the account and its agent.
 """
 
@@ -68,7 +68,7 @@ def _hyperliquid(
     snapshot = venue.read(step.snapshot)
     if (account := snapshot.futures) is None:
         why = snapshot.futures_unknown
-        yield "futures account", FAIL, why, "nothing is ordered until the margin account is known"
+        yield "futures account", FAIL, why, "no orders are sent until the margin account is known"
         return
     value = decimal_text(margin.account_value_raw(account), account.quote.decimals)
     text = (
@@ -91,7 +91,7 @@ def _agent_key(table: HyperliquidTable, folder: Path) -> CheckLine:
     """Check that a source of the agent key exists, without opening it."""
     check = "futures agent key"
     if table.key_name is None:
-        return check, NOTE, "none: nothing can be sent", "set futures.agent_keystore before --send"
+        return check, NOTE, "none: no order can be sent", "set futures.agent_keystore before --send"
     if table.agent_keystore is None:
         return check, OK, f"from {table.key_name}", ""
     path = folder / table.agent_keystore
@@ -99,7 +99,7 @@ def _agent_key(table: HyperliquidTable, folder: Path) -> CheckLine:
         remedy = f"trimtab wallet create --keystore {table.agent_keystore}"
         return check, NOTE, f"{path} does not exist", remedy
     if (mode := path.stat().st_mode & 0o777) & 0o077:
-        return check, FAIL, f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}"
+        return check, FAIL, f"{path} is readable by others (mode {mode:04o})", f"chmod 600 {path}"
     return check, OK, f"keystore {path}", ""
 
 
@@ -118,17 +118,17 @@ def _collateral(
         ],
     )
     if (found := _address(settlement)) != token.address:
-        text = f"the vault takes {found}, the config says {token.label} at {token.address}"
+        text = f"the vault's collateral is {found}, but the config has {token.label} at {token.address}"
         yield check, FAIL, text, "correct futures.collateral, or the venue's addresses"
         return
     if (places := answer_uint(decimals, 8)) != token.decimals:
-        text = f"the vault counts {places} decimals, {token.label} has {token.decimals}"
+        text = f"the vault uses {places} decimals, {token.label} has {token.decimals}"
         yield check, FAIL, text, "correct the venue's addresses"
         return
     account, in_vault = step.snapshot.futures, answer_uint(held, 256)
     if account is None or not isinstance(in_vault, int):
         why = step.snapshot.futures_unknown or "the vault's balance could not be read"
-        yield check, FAIL, why, "nothing is ordered until the margin account is known"
+        yield check, FAIL, why, "no orders are sent until the margin account is known"
         return
     margin_raw = account.collateral_raw // account.settlement_raw
     wallet_raw = next((h.raw for h in step.snapshot.holdings if h.token == token.address), 0)
@@ -137,8 +137,8 @@ def _collateral(
     )
     text = f"{mine} {token.label} in the vault, {free} in the wallet, {token.decimals} decimals"
     if margin_raw > in_vault:
-        text += f"; the vault holds {all_of_it} in all"
-        yield check, NOTE, text, "the venue lacks tokens that it owes: withdraw what is free"
+        text += f"; the vault holds {all_of_it} in total"
+        yield check, NOTE, text, "the venue is short of tokens: withdraw the free collateral"
     elif margin_raw <= 0:
         yield check, NOTE, text, "deposit collateral before the first order"
     else:
@@ -178,7 +178,7 @@ def _markets(context: wiring.AgentContext, table: FuturesTable) -> Iterator[Chec
             text = "the aggregator behind its index could not be read"
             yield check, NOTE, text, f"make sure that {market.aggregator} is its index feed"
         elif aggregator != market.aggregator:
-            text = f"its index comes from {aggregator}, the config says {market.aggregator}"
+            text = f"its index comes from {aggregator}, but the config has {market.aggregator}"
             yield check, FAIL, text, f"correct futures.markets.{market.symbol}.aggregator"
         else:
             yield check, OK, f"listed, index by {aggregator}", ""

@@ -67,7 +67,8 @@ def import_wallet(
     entry = _places(file, keyring, password)
     if not 0 <= index < MOST_ACCOUNTS:
         raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
-    early = password.given or ask is None  # errors that need no prompt are raised before one
+    # raise errors that need no prompt before the first prompt
+    early = password.given or ask is None
     secret = _new_password(password, ask) if file is not None and early else None
     text = Secret(ask("Private key or recovery phrase: ")) if ask is not None else _standard_input()
     found = parse_private_key(text, "the typed key" if ask is not None else "standard input", index)
@@ -81,9 +82,7 @@ def import_wallet(
 def change_password(
     file: Path, old: Password, new: Password, ask: Ask | None
 ) -> NewPasswordDocument:
-    """Encrypt a keystore file with another password. Raises ConfigError; the file is then
-    unchanged.
-    """
+    """Encrypt a keystore file with another password. On ConfigError the file is unchanged."""
     disable_core_dumps()
     found = keystore.change_password(file, _known_password(file, old, ask), _new_password(new, ask))
     return {
@@ -142,7 +141,7 @@ def _of_config(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocumen
 
 
 def _named(raw: bytes, path: Path) -> str:
-    """Return the address that a keystore states in clear text."""
+    """Return the address stored in a keystore in clear text."""
     try:
         address = codec.read_json(raw.decode())["address"]
         return parse_address("0x" + str(address).lower().removeprefix("0x"))
@@ -162,7 +161,7 @@ def _standard_input() -> Secret:
         pass
     raise ConfigError(
         "standard input cannot be read",
-        "type the key in a terminal, or write it there as one line of text",
+        "type the key in a terminal, or pipe it in as one line of text",
     )
 
 
