@@ -31,6 +31,8 @@ FUNDING_WINDOW_S = 900
 """
 MOST_MARKETS = 10
 """Maximum number of markets read from an account's list of base tokens."""
+UNKNOWN_S = 0
+"""Time of an index whose round could not be read: no order is bounded by it, and the others go on."""
 _HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
 """Gas cap and likely gas of a view that averages prices."""
 
@@ -233,7 +235,8 @@ def _market(
     (mark,), (index,), (mean_index,) = _words(left, 1), _words(left, 1), _words(left, 1)
     (mean_root,), (fee,), (most_ticks,) = _words(left, 1), _words(left, 1), _words(left, 1)
     (is_open,) = _words(left, 1)
-    _, _, _, updated_s, _ = _words(left, 5)
+    _, round_answer = next(left)
+    words = answer_words(round_answer, 5)
     if not mark or not index or not mean_index:
         raise _Unreadable(f"{ref.symbol} has no price")
     mean_market = margin.wad_of_sqrt_x96(mean_root)
@@ -249,7 +252,7 @@ def _market(
         fee_ppm=fee,
         mark=Fraction(mark, WAD),
         index=Fraction(index, WAD),
-        index_s=updated_s,
+        index_s=UNKNOWN_S if isinstance(words, CallStatus) else words[3],
         # Exchange._getDeltaTwapX96 caps it.
         funding_daily=max(-most_funding, min(most_funding, premium)),
         is_paused=not is_open or not most_ticks,

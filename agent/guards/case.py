@@ -247,7 +247,7 @@ class GuardCase:
         """
         if not self.is_risk_reducing():
             return None
-        if self._needs_no_spot_price():
+        if self.needs_no_spot_price():
             return set()
         portfolio = self.step.portfolio
         legs, actions = self.plan.legs, self.plan.actions
@@ -258,7 +258,7 @@ class GuardCase:
             *(token for action in actions for token in (action.token0, action.token1)),
         }
 
-    def _needs_no_spot_price(self) -> bool:
+    def needs_no_spot_price(self) -> bool:
         """True for futures reductions, except those demanded by the spot value; False for
         deposits.
         """

@@ -30,9 +30,10 @@ from agent.model.futures import (
     MarginWithdrawal,
     PerpOrder,
 )
-from agent.policy.futures.decide import quote_per_numeraire, trades_for_another
-from agent.policy.futures.exposure import margin_value
+from agent.policy.futures.decide import quote_per_numeraire, stale_markets, trades_for_another
+from agent.policy.futures.exposure import margin_value, uncounted_reason
 from agent.policy.futures.targets import REDUCING, emergency_orders, triggered
+from agent.policy.quarantine import decision_faults
 from agent.units import BPS, Value, decimal_text
 
 
@@ -48,10 +49,13 @@ def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
 
 
 def index_age(case: GuardCase) -> GuardMeasurement:
-    """Return the oldest index, by block time, among the markets of the orders and positions."""
+    """Return the oldest index, by block time, among the markets of the orders; and of the positions,
+    unless every action is an order that reduces: that needs the index of its own market alone.
+    """
     plan, policy, account = _layer(case)
     wanted = {order.market for order in plan.orders}
-    wanted |= {position.market for position in account.positions}
+    if plan.account_actions or not case.reduces_futures():
+        wanted |= {position.market for position in account.positions}
     now_s = case.step.snapshot.head.timestamp_s
     ages = [
         (now_s - market.index_s, market.symbol)
@@ -206,7 +210,7 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     closes = [order for order in plan.orders if order.is_reduce_only]
     if plan.is_emergency or not closes or not most or _by_owner(case):
         return GuardMeasurement("not measured", True, "off" if not most else _times(most))
-    if set(triggered(margin.at_index(account), policy, _spot_value(case))) & set(REDUCING):
+    if _is_required_by_index(case, policy, account):
         return GuardMeasurement("required by the index", True, _times(most))
     case.require_known_day()
     value = margin.account_value_raw(account)
@@ -217,6 +221,17 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     if value <= 0:
         return GuardMeasurement("an account without value", True, _times(most))
     return GuardMeasurement(_times(closed / value), closed <= most * value, _times(most))
+
+
+def _is_required_by_index(case: GuardCase, policy: FuturesPolicy, account: MarginAccount) -> bool:
+    """True if the account breaks a limit with every mark at its index, all of which are fresh. A
+    spot value that is not known for certain requires nothing.
+    """
+    if stale_markets(case.step):
+        return False
+    is_unknown = uncounted_reason(case.step) or decision_faults(case.step, case.references)
+    spot_value = None if is_unknown else _spot_value(case)
+    return bool(set(triggered(margin.at_index(account), policy, spot_value)) & set(REDUCING))
 
 
 def hedge_size(case: GuardCase) -> GuardMeasurement:

@@ -61,7 +61,7 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value moved by this plan over the investable total. An exit's sales for the
     numeraire do not count.
     """
-    if _escapes(case):
+    if case.needs_no_spot_price():
         return NOT_A_REDUCTION
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits and not case.apart():
@@ -193,7 +193,7 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the managed value. An exit passes, because it lowers the value at risk and an
     unsolicited deposit must not block it.
     """
-    if _escapes(case):
+    if case.needs_no_spot_price():
         return NOT_A_REDUCTION
     total = case.total()
     if case.is_risk_reducing():
@@ -205,11 +205,6 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 NOT_A_REDUCTION = GuardMeasurement("not applied to a reduction of futures", True)
 NO_HEDGES_END = GuardMeasurement("not applied to a closing hedge", True)
-
-
-def _escapes(case: GuardCase) -> bool:
-    """True for a futures emergency, which the price of a spot asset must not delay."""
-    return is_emergency(case.plan) and case.reduces_futures()
 
 
 def _futures_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:

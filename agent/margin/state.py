@@ -83,10 +83,10 @@ class LimitCheck:
 
 
 def limit_checks(
-    state: MarginState, limits: FuturesLimits, spot_value: Fraction
+    state: MarginState, limits: FuturesLimits, spot_value: Fraction | None
 ) -> list[LimitCheck]:
     """Return every limit that is not off, with the state's measurement. `spot_value` is in quote
-    base units.
+    base units; if it is not known (None), positions breach the spot multiple.
     """
     leverage, utilisation = state.leverage, state.utilisation
     most = Fraction(limits.max_utilisation_bps, BPS)
@@ -112,15 +112,16 @@ def limit_checks(
         ),
     ]
     if limits.spot_multiple_bps:
-        measured = Fraction(state.gross_raw) / spot_value if spot_value > 0 else None
+        value = spot_value or Fraction(0)
+        measured = Fraction(state.gross_raw) / value if value > 0 else None
         if not state.gross_raw:
             measured = Fraction(0)
         found.append(
             LimitCheck(
                 "spot_multiple",
-                _multiple(measured),
+                "unknown" if spot_value is None else _multiple(measured),
                 _multiple_bps(limits.spot_multiple_bps),
-                state.gross_raw > spot_value * limits.spot_multiple_bps / BPS,
+                state.gross_raw > value * limits.spot_multiple_bps / BPS,
             )
         )
     move = _percent(Fraction(limits.stress_move_bps, BPS))
@@ -135,8 +136,10 @@ def limit_checks(
     return found
 
 
-def breaches(state: MarginState, limits: FuturesLimits, spot_value: Fraction) -> list[Breach]:
-    """Return every limit that the state breaches. `spot_value` is in quote base units."""
+def breaches(
+    state: MarginState, limits: FuturesLimits, spot_value: Fraction | None
+) -> list[Breach]:
+    """Return every limit that the state breaches, as `limit_checks`."""
     return [
         Breach(check.limit, check.measured, check.allowed)
         for check in limit_checks(state, limits, spot_value)
@@ -155,7 +158,7 @@ def largest_allowed_raw(
     market: str,
     size_raw: int,
     limits: FuturesLimits,
-    spot_value: Fraction,
+    spot_value: Fraction | None,
 ) -> int:
     """Return the largest part of an order, in whole lots, that breaches no limit; zero if every
     part does. The fill is assumed at its bound with the taker fee, as in guards and signer. Beyond
@@ -184,7 +187,7 @@ def largest_allowed_sizes(
     account: MarginAccount,
     sizes: Mapping[str, int],
     limits: FuturesLimits,
-    spot_value: Fraction,
+    spot_value: Fraction | None,
 ) -> dict[str, int]:
     """Return the orders by market, all cut by the same share so that together they breach no limit,
     in whole lots rounded toward zero. Fills are assumed as in `largest_allowed_raw`. Bisection
@@ -225,7 +228,7 @@ def _all_allowed(
     account: MarginAccount,
     sizes: Mapping[str, int],
     limits: FuturesLimits,
-    spot_value: Fraction,
+    spot_value: Fraction | None,
 ) -> bool:
     after = account
     for market, size_raw in sizes.items():

@@ -37,23 +37,24 @@ from agent.policy.futures.targets import (
     orders_to_target,
     reduction_orders,
     stale_index_reason,
+    stale_indexes,
     stress_need,
     target_gross,
     triggered,
     unfinished_orders,
-    unknown_prices,
 )
 from agent.units import BPS, ceil_int
 
 DUST_PARTS = 10
 """Part of the band, of the target notional, below which a change is not worth an order."""
 BELOW_MINIMUM = "the order is below the venue's minimum"
+NO_MARKETS: Mapping[str, str] = {}
 
 
 def plan_futures(  # noqa: PLR0913
     account: MarginAccount,
     policy: FuturesPolicy,
-    spot_value: Fraction,
+    spot_value: Fraction | None,
     now_s: int,
     collateral_raw: int = 0,
     approved_raw: int = 0,
@@ -62,29 +63,34 @@ def plan_futures(  # noqa: PLR0913
 ) -> FuturesPlan:
     """Plan the actions of one step; equal inputs give equal plans.
 
-    `spot_value` is in quote base units, `collateral_raw` what the wallet can deposit, in base units
+    `spot_value` is in quote base units (None: not known), `collateral_raw` what the wallet can deposit, in base units
     of the collateral token, `approved_raw` the deposit approved in this step, `goals` the sizes
     that its reduction ends at, `waiting` the markets whose orders failed. Freed margin is not used
-    again in the same plan: a step reduces or opens.
+    again in the same plan: a step reduces or opens. Beside a held market without a fresh index
+    nothing is opened or deposited, and the others are reduced.
     """
-    if unknown := unknown_prices(account, policy, now_s):
-        return FuturesPlan((), "", f"no order: {unknown}")
+    stale = stale_indexes(account, policy, now_s)
     if closing := emergency_orders(account, policy):
-        return reducing_plan(account, policy, closing, "liquidation", is_emergency=True)
+        return reducing_plan(account, policy, closing, "liquidation", is_emergency=True, no=stale)
     if rest := unfinished_orders(account, goals):
         plan = reducing_plan(
-            account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False
+            account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False, no=stale
         )
         return replace(plan, reason="every position is reduced by the same share")
     fired = triggered(account, policy, spot_value)
     if not fired:
         return FuturesPlan((), "", "every weight and limit of the futures layer is kept")
     if fired[0] in REDUCING:
-        deposit = _deposit_raw(account, policy, spot_value, collateral_raw, approved_raw)
+        deposit = 0
+        if not stale:
+            deposit = _deposit_raw(account, policy, spot_value, collateral_raw, approved_raw)
         if not deposit:
-            orders = reduction_orders(account, policy, spot_value, waiting)
-            return reducing_plan(account, policy, orders, fired[0].value, is_emergency=False)
+            orders = reduction_orders(account, policy, spot_value, {*waiting, *stale})
+            cause = fired[0].value
+            return reducing_plan(account, policy, orders, cause, is_emergency=False, no=stale)
         return _deposit_plan(fired[0], deposit)
+    if stale:
+        return FuturesPlan((), "", f"no order: {next(iter(stale.values()))}")
     if fired[0] is FuturesTrigger.FUNDING:
         trims = funding_trims(account, policy)
         trimming = reducing_plan(account, policy, trims, fired[0].value, is_emergency=False)
@@ -93,7 +99,7 @@ def plan_futures(  # noqa: PLR0913
 
 
 def top_up_raw(
-    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction, hysteresis_bps: int
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None, hysteresis_bps: int
 ) -> int:
     """Return the collateral, in its own base units rounded up, whose deposit alone restores
     leverage, utilisation and the stress move to below their limits by the hysteresis; zero if no
@@ -115,7 +121,7 @@ def top_up_raw(
                 wanted.append(_utilisation_gap(account, keep * limits.max_utilisation_bps / BPS))
             case "stress_move":
                 wanted.append(gross / keep * stress_need(account, policy) - value)
-            case "spot_multiple":
+            case "spot_multiple" if spot_value is not None:
                 return 0
             case _:
                 pass
@@ -125,7 +131,7 @@ def top_up_raw(
 def _deposit_raw(
     account: MarginAccount,
     policy: FuturesPolicy,
-    spot_value: Fraction,
+    spot_value: Fraction | None,
     collateral_raw: int,
     approved_raw: int,
 ) -> int:
@@ -173,8 +179,11 @@ def reducing_plan(
     trigger: str,
     *,
     is_emergency: bool,
+    no: Mapping[str, str] = NO_MARKETS,
 ) -> FuturesPlan:
-    """Return a plan of reductions, largest notional first; paused markets are named instead."""
+    """Return a plan of reductions, largest notional first; paused markets are named instead, and
+    the markets in `no` with their reasons.
+    """
     limits = policy.limits
     slippage = limits.emergency_slippage_bps if is_emergency else limits.slippage_bps
     orders, refused = [], []
@@ -182,8 +191,8 @@ def reducing_plan(
         ((account.market(name), size) for name, size in sizes.items()),
         key=lambda item: (-abs(item[1] * item[0].mark), item[0].market),
     ):
-        if market.is_paused:
-            refused.append(f"{market.symbol} is paused")
+        if why := no.get(market.market) or paused_reason(market):
+            refused.append(why)
         elif tradable := _at_least_minimum(account, market, size, slippage):
             orders.append(market_order(market, tradable, slippage, is_reduce_only=True))
         else:
@@ -204,7 +213,7 @@ def reducing_plan(
 def _to_targets(
     account: MarginAccount,
     policy: FuturesPolicy,
-    spot_value: Fraction,
+    spot_value: Fraction | None,
     trigger: FuturesTrigger,
     now_s: int,
 ) -> FuturesPlan:
@@ -267,10 +276,15 @@ def _to_targets(
     )
 
 
+def paused_reason(market: PerpMarket) -> str:
+    """Return that a market is paused; empty if it is not."""
+    return f"{market.symbol} is paused" if market.is_paused else ""
+
+
 def no_opening_reason(market: PerpMarket, policy: FuturesPolicy) -> str:
     """Return why nothing is opened in a market; empty if it may be."""
-    if market.is_paused:
-        return f"{market.symbol} is paused"
+    if why := paused_reason(market):
+        return why
     basis = abs(market.mark / market.index - 1)
     if basis > Fraction(policy.limits.max_basis_bps, BPS):
         return f"the mark of {market.symbol} is {float(basis) * 100:.2f} % off its index"
@@ -279,11 +293,9 @@ def no_opening_reason(market: PerpMarket, policy: FuturesPolicy) -> str:
 
 def untradable_reason(market: PerpMarket, size_raw: int, slippage_bps: int) -> str:
     """Return why no order of this size is possible; empty if one is."""
-    if market.is_paused:
-        return f"{market.symbol} is paused"
     if _is_below_minimum(market, size_raw, slippage_bps):
-        return f"{market.symbol}: {BELOW_MINIMUM}"
-    return ""
+        return paused_reason(market) or f"{market.symbol}: {BELOW_MINIMUM}"
+    return paused_reason(market)
 
 
 def smaller_orders(

@@ -39,7 +39,7 @@ from agent.planning.futures_step import futures_plan
 from agent.planning.proposals import Proposal, Proposer
 from agent.policy import native_coin
 from agent.policy.decide import DecisionResult, decide, halt_for
-from agent.policy.futures.decide import futures_fault
+from agent.policy.futures.decide import stale_markets
 from agent.policy.futures.deleverage import closing_order, deleverage_orders
 from agent.policy.hedges import hedges_after
 from agent.units import BPS
@@ -125,11 +125,17 @@ def deleverage(leverage_bps: int | None, symbol: str) -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         account = require_account(step)
-        if step.futures is None or (fault := futures_fault(step)):
-            raise Refused(f"nothing is reduced: {fault}", remedy="see trimtab margin")
-        sizes = _sizes(step, step.futures, account, leverage_bps, symbol)
+        if step.futures is None:
+            raise Refused("nothing is reduced: the config has no [futures]")
+        sizes, stale = (
+            _sizes(step, step.futures, account, leverage_bps, symbol),
+            stale_markets(step),
+        )
+        if stale and stale.keys() >= sizes.keys():
+            why = ", ".join(stale.values())
+            raise Refused(f"nothing is reduced: {why}", remedy="see trimtab margin")
         reason = _goal(leverage_bps, symbol)
-        plan = reducing_plan(account, step.futures, sizes, "", is_emergency=False)
+        plan = reducing_plan(account, step.futures, sizes, "", is_emergency=False, no=stale)
         if not plan.orders:
             state = "; ".join(plan.refused) or f"leverage is {_leverage_text(account)}"
             return Proposal(

@@ -30,10 +30,11 @@ from agent.policy.futures.decide import (
     ORDER_GAS,
     backing_off,
     depositable_raw,
-    futures_fault,
     quote_per_numeraire,
     spot_value_in_quote,
+    stale_markets,
 )
+from agent.policy.futures.exposure import margin_fault
 from agent.policy.futures.funding import expected_funding
 from agent.policy.futures.targets import REDUCING
 from agent.policy.hedges import hedges_after
@@ -59,8 +60,8 @@ def plan_adjustment(
     Orders in a market that waits after failures are left out.
     """
     account, policy, drifts = step.snapshot.futures, step.futures, tuple(drifts)
-    if account is None or policy is None or (fault := futures_fault(step)):
-        return fault or "the margin account is not known"
+    if account is None or policy is None:
+        return margin_fault(step) or "the margin account is not known"
     if decision.closes:
         planned = closing_plan(step, decision.closes, decision.reason)
     else:
@@ -140,7 +141,8 @@ def _hedges_first(step: StepInput, planned: FuturesPlan) -> FuturesPlan:
         return planned
     for hedge in step.futures.hedges:
         closing = closing_plan(step, hedge.market, "")
-        if closing.is_reducing and not backing_off(step, hedge.market):
+        waits = stale_markets(step).get(hedge.market) or backing_off(step, hedge.market)
+        if closing.is_reducing and not waits:
             reason = f"{planned.trigger} is above its limit: a hedge is closed first"
             return replace(closing, trigger=planned.trigger, reason=reason)
     return planned

@@ -175,8 +175,10 @@ def _exits_first(step_input: StepInput) -> Proposal:
 
 
 def _without_unpriced(step: StepInput, decided: DecisionResult) -> StepInput:
-    """Return the step without unpriced assets, if those halt an exit of another one."""
-    if not isinstance(decided.decision, Halt):
+    """Return the step without unpriced assets, if those halt an exit of another one, which goes
+    before a reduction of futures.
+    """
+    if not isinstance(decided.decision, Halt | AdjustFutures):
         return step
     priced = quarantine.exclude_unpriced(step)
     return step if priced is step or isinstance(decide(priced).decision, Halt) else priced

@@ -61,6 +61,15 @@ from agent.units import Price, Value, format_time
 AFTER_HEDGE = "the rest of the rebalance, beside its hedge"
 FAULTS_OF_SOME_ASSETS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION, HaltCode.ORDERS))
 """Faults of the prices or orders of some assets, which concern no exit of another one."""
+FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
+    HaltCode.REFERENCE_PRICE,
+    HaltCode.QUARANTINE,
+    HaltCode.BALANCE,
+    HaltCode.POSITIONS,
+    HaltCode.ZONE,
+    HaltCode.STRATEGIES,
+}
+"""Faults of the spot portfolio, which concern no reduction of futures."""
 
 
 def spares_exits(halt: Halt) -> bool:
@@ -198,7 +207,8 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     """Halt while an input of the decision is unknown, stale or contradictory.
 
     If only the prices or orders of some assets are at fault, exits that do not depend on these
-    prices are sold. Futures near their liquidation are closed beside any fault.
+    prices are sold. Futures that break a limit are reduced beside faults of the spot portfolio,
+    those near their liquidation beside any fault.
     """
     faults = decision_faults(context.step, context.references)
     if not faults:
@@ -206,17 +216,25 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     halted = _halt(faults)
     sold = None
     if spares_exits(halted):
-        sold = (
-            _escape_liquidation(context)
-            or _sell_triggered_exits(context)
-            or _reduce_futures(context)
-        )
-    elif not context.stop and (need := emergency_need(context.step)) is not None:
-        sold = DecisionResult(need, (), context.references)  # by the venue's own figures alone
+        sold = _escape_liquidation(context) or _sell_triggered_exits(context)
+    sold = sold or _reduce_without_prices(context, halted)
     if sold is None:
         return DecisionResult(halted, (), context.references)
     reason = f"{sold.decision.reason}; nothing else is traded: {halted.reason}"
     return replace(sold, decision=replace(sold.decision, reason=reason))
+
+
+def _reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionResult | None:
+    """Reduce futures by the venue's own figures alone, which need no price of the spot portfolio."""
+    step = context.step
+    if context.stop:
+        return None
+    need = emergency_need(step)
+    if need is None and {*halted.codes} <= FAULTS_OF_SPOT:
+        need = futures_need(step, ())
+    if need is None or not need.is_reducing:
+        return None
+    return DecisionResult(need, (), context.references)
 
 
 def _escape_liquidation(context: DecisionContext) -> DecisionResult | None:
@@ -293,10 +311,12 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
-    """Sell triggered exits and nothing else while an asset without a price is left out."""
+    """Sell triggered exits, reduce futures and do nothing else while an asset without a price is
+    left out.
+    """
     if not (lacking := context.step.exits_only):
         return None
-    if (sold := _sell_triggered_exits(context)) is None:
+    if (sold := _sell_triggered_exits(context) or _reduce_futures(context)) is None:
         halt = _halt([Fault(HaltCode.REFERENCE_PRICE, lacking)])
         return DecisionResult(halt, (), context.references)
     reason = f"{sold.decision.reason}; nothing else is traded: {lacking}"

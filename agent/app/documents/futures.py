@@ -18,7 +18,12 @@ from agent.margin.state import LimitCheck, limit_checks, margin_state
 from agent.model.futures import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder
 from agent.planning.futures import plan_futures
 from agent.policy.futures.decide import depositable_raw
-from agent.policy.futures.exposure import Exposure, exposures, spot_value_raw
+from agent.policy.futures.exposure import (
+    Exposure,
+    exposures,
+    spot_value_raw,
+    uncounted_reason,
+)
 from agent.units import Price, decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
@@ -40,8 +45,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FuturesReport:
-    """Futures of a step. `account` is None if unknown; `spot_value` (quote base units) is None if
-    the collateral has no reference price. Without either there is no plan.
+    """Futures of a step. `account` is None if unknown, and there is no plan then; `spot_value` (quote
+    base units) is None if it is not known.
     """
 
     step: StepInput
@@ -67,9 +72,7 @@ def report_of(
     account = step.snapshot.futures
     if account is None:
         return FuturesReport(step, policy, None, None, (), (), None)
-    spot = spot_value_raw(account, policy, drifts)
-    if spot is None:
-        return FuturesReport(step, policy, account, None, (), (), None)
+    spot = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
     at_hand = depositable_raw(step, drifts)
     now_s = step.snapshot.head.timestamp_s
     return FuturesReport(
@@ -90,9 +93,6 @@ DAYS = 30
 """Horizon of the expected funding."""
 RATIO_PLACES = 6
 RATE_PLACES = 12
-NO_SPOT_VALUE = (
-    "the collateral has no reference price, so the value of the spot portfolio is not known"
-)
 
 Side = Annotated[str, one_of("long", "short")]
 OrderSide = Annotated[str, one_of("buy", "sell")]
@@ -202,9 +202,6 @@ def positions(found: FuturesReport) -> FuturesPositionsDocument:
 def margin_account(found: FuturesReport) -> MarginDocument:
     """Document of the margin account, its limits and the plan."""
     account = found.account
-    no_plan = found.step.snapshot.futures_unknown
-    if account is not None and found.plan is None:
-        no_plan = NO_SPOT_VALUE
     return {
         "block": found.step.snapshot.head.number,
         "account": found.policy.account,
@@ -213,7 +210,7 @@ def margin_account(found: FuturesReport) -> MarginDocument:
         "margin": None if account is None else _figures(account, found),
         "limits": _limits(found),
         "plan": None if account is None or found.plan is None else _plan(account, found.plan),
-        "no_plan": no_plan,
+        "no_plan": found.step.snapshot.futures_unknown,
     }
 
 

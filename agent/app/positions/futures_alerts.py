@@ -30,7 +30,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     """
     step, drifts = outcome.step_input, outcome.decided.drifts
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or not drifts:
+    if account is None or policy is None:
         return
     waiting = waiting_triggers(step, drifts)
     need = futures_need(step, drifts)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from agent.model import AdjustFutures, AssetDrift, StepInput
 from agent.model.futures import FuturesPlan
 from agent.policy import failures
-from agent.policy.futures.exposure import margin_fault, spot_value
+from agent.policy.futures.exposure import margin_fault, spot_value, uncounted_reason
 from agent.policy.futures.targets import (
     DRIFT_REASONS,
     REDUCING,
@@ -18,9 +18,9 @@ from agent.policy.futures.targets import (
     emergency_orders,
     fired_triggers,
     funding_waits,
+    stale_indexes,
     triggered,
     unfinished_orders,
-    unknown_prices,
 )
 from agent.units import BPS, Value, floor_int, format_time
 
@@ -32,20 +32,28 @@ ORDER_GAS = 1_100_000
 
 def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
     """Return what the futures layer asks for at this block; None without futures, if every weight
-    and limit is kept, and while account or prices are unknown (`futures_note` says so).
+    and limit is kept, and while account or indexes are unknown (`futures_note` says so).
+
+    Reductions go on beside an unknown index, in the other markets; `drifts` are empty while spot
+    prices or balances are not known, which then hold back what depends on them.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or step.futures_held or futures_fault(step):
+    if account is None or policy is None or step.futures_held:
         return None
-    if emergency_orders(account, policy):
+    stale = stale_markets(step)
+    if stale and stale.keys() >= {position.market for position in account.positions}:
+        return None
+    if emergency_orders(account, policy).keys() - stale.keys():
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
-    if unfinished_orders(account, step.reduction_goals):
+    if unfinished_orders(account, step.reduction_goals).keys() - stale.keys():
         return AdjustFutures("futures: a reduction is under way", is_reducing=True)
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
     if not fired:
         return None
     if fired[0] in REDUCING:
         return AdjustFutures(f"futures: {fired[0].value} is above its limit", is_reducing=True)
+    if stale:
+        return None
     return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
 
 
@@ -63,11 +71,18 @@ def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int]
     )
 
 
-def futures_fault(step: StepInput) -> str:
-    """Return why no order of the futures layer is possible at this block; empty if one is."""
+def stale_markets(step: StepInput) -> dict[str, str]:
+    """Return by market why indexes are not known; empty without an account."""
     if step.futures is None or step.snapshot.futures is None:
-        return margin_fault(step)
-    return unknown_prices(step.snapshot.futures, step.futures, step.snapshot.head.timestamp_s)
+        return {}
+    return stale_indexes(step.snapshot.futures, step.futures, step.snapshot.head.timestamp_s)
+
+
+def futures_fault(step: StepInput) -> str:
+    """Return why the futures layer opens nothing at this block, and reduces nothing in the markets
+    named; empty if it may.
+    """
+    return margin_fault(step) or ", ".join(stale_markets(step).values())
 
 
 def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
@@ -80,8 +95,13 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         for trigger in waiting_triggers(step, drifts)
     ]
     if fault := futures_fault(step):
-        notes.append(f"futures: no order, {fault}")
+        account = step.snapshot.futures
+        held = 0 if account is None else len(account.positions)
+        some = held > len(stale_markets(step))
+        notes.append(f"futures: {'nothing is opened' if some else 'no order'}, {fault}")
     else:
+        if why := multiple_fault(step, drifts):
+            notes.append(f"futures: spot_multiple is not judged, {why}")
         if reasons:
             notes.append(f"futures: {', '.join(reasons)}; {DEMAND}")
         if step.futures_held:
@@ -97,6 +117,15 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     return "; ".join(notes)
 
 
+def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
+    """Return why the spot multiple is not judged; empty if it is, or if it is off."""
+    if step.futures is None or not step.futures.limits.spot_multiple_bps:
+        return ""
+    if not drifts:
+        return "a price or balance of the spot portfolio is missing or contradictory"
+    return uncounted_reason(step)
+
+
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that fire and wait for a person; none while prices are unknown."""
     account, policy = step.snapshot.futures, step.futures
@@ -106,10 +135,12 @@ def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[Fut
     return tuple(trigger for trigger in fired if trigger.value in policy.ask)
 
 
-def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
-    """Return the spot portfolio's value in base units of the futures quote. The numeraire counts as
-    one quote coin, as both are dollars.
+def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value | None:
+    """Return the spot portfolio's value in base units of the futures quote; None if it is not known
+    for certain: without drifts, or with assets that count as zero.
     """
+    if not drifts or uncounted_reason(step):
+        return None
     return spot_value(drifts) * quote_per_numeraire(step)
 
 
@@ -126,8 +157,8 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
         return 0
     if (most_bps := policy.limits.top_up_per_day_bps) is None:
         return held
-    most = spot_value_in_quote(step, drifts) * most_bps / BPS
-    left = most - step.history.topped_up_24h * quote_per_numeraire(step)
+    most = spot_value(drifts) * most_bps / BPS  # at most what is known
+    left = (most - step.history.topped_up_24h) * quote_per_numeraire(step)
     return max(0, min(held, floor_int(left / account.settlement_raw)))
 
 

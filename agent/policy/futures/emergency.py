@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from agent.model import AdjustFutures, Limits, Plan, StepInput
 from agent.model.futures import FuturesLimits
-from agent.policy.futures.decide import futures_fault
+from agent.policy.futures.decide import stale_markets
 from agent.policy.futures.targets import emergency_orders
 
 FEE_MULTIPLE = 5
@@ -14,13 +14,13 @@ FEE_MULTIPLE = 5
 
 
 def emergency_need(step: StepInput) -> AdjustFutures | None:
-    """Return the emergency that the account shows; None without one, and while account or prices
-    are unknown.
+    """Return the emergency that the account shows at the marks, which liquidation uses; None without
+    one, while the account is unknown, and without a fresh index in any market of its orders.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or step.futures_held or futures_fault(step):
+    if account is None or policy is None or step.futures_held:
         return None
-    if not emergency_orders(account, policy):
+    if not emergency_orders(account, policy).keys() - stale_markets(step).keys():
         return None
     return AdjustFutures("futures: liquidation is near", is_reducing=True)
 

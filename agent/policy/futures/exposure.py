@@ -66,6 +66,18 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     return mark.result_raw(kept.margin) * price / account.settlement_raw
 
 
+def uncounted_reason(step: StepInput) -> str:
+    """Return which assets of unknown value count as zero in `spot_value`, which is then too low: in
+    quarantine, or left out; empty without any.
+    """
+    if step.exits_only:
+        return step.exits_only
+    empty = {one.token for one in step.snapshot.holdings if not one.raw}
+    shut = [one.token for one in step.quarantine if one.token not in empty]
+    labels = ", ".join(step.portfolio.token(one).label for one in shut)
+    return f"{labels} is in quarantine" if shut else ""
+
+
 def spot_value(drifts: Sequence[AssetDrift]) -> Value:
     """Return the value of the spot portfolio: the total without the margin account."""
     return sum((drift.value - drift.margin_raw * drift.price for drift in drifts), Fraction(0))

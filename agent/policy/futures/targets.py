@@ -13,7 +13,13 @@ from fractions import Fraction
 
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw, size_for_notional_raw
-from agent.margin.state import after_fill_at_bound, after_fill_at_mark, breaches, margin_state
+from agent.margin.state import (
+    Breach,
+    after_fill_at_bound,
+    after_fill_at_mark,
+    breaches,
+    margin_state,
+)
 from agent.model.futures import (
     FuturesLimits,
     FuturesPolicy,
@@ -123,7 +129,7 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
 
 
 def triggered(
-    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that require an order, by priority; empty if there are none. Those that
     wait for a person (`policy.ask`) are left out.
@@ -133,11 +139,12 @@ def triggered(
 
 
 def fired_triggers(
-    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> tuple[FuturesTrigger, ...]:
-    """Return all triggers that fire, by priority, also those that wait for a person."""
-    state = margin_state(account, policy.limits)
-    broken = {breach.limit for breach in breaches(state, policy.limits, spot_value)}
+    """Return all triggers that fire, by priority, also those that wait for a person. None of the
+    spot multiple while the spot value is not known (None).
+    """
+    broken = {breach.limit for breach in _known_breaches(account, policy, spot_value)}
     found = [
         trigger
         for trigger, limits in (
@@ -160,18 +167,29 @@ def fired_triggers(
     return tuple(found)
 
 
-def _leverage_drifted(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> bool:
+def _known_breaches(
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
+) -> list[Breach]:
+    """Return every limit that the account is known to break."""
+    found = breaches(margin_state(account, policy.limits), policy.limits, spot_value)
+    return [one for one in found if one.limit != "spot_multiple" or spot_value is not None]
+
+
+def _leverage_drifted(
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
+) -> bool:
     """True if the gross notional is outside the band of its target. A target above what
     `spot_multiple` allows counts as that much, so that this limit causes no drift.
     """
-    if not policy.leverage_band_bps:
+    multiple_bps = policy.limits.spot_multiple_bps
+    if not policy.leverage_band_bps or (multiple_bps and spot_value is None):
         return False
     gross = Fraction(margin.gross_notional_raw(targeted(account, policy)))
     wanted = target_gross(account, policy)
     if policy.funding_horizon_s:
         targets = (abs(drift.funded_target) for drift in notional_drifts(account, policy))
         wanted = sum(targets, Fraction(0))
-    if multiple_bps := policy.limits.spot_multiple_bps:
+    if multiple_bps and spot_value is not None:
         wanted = min(wanted, spot_value * multiple_bps / BPS)
     return abs(gross - wanted) > wanted * policy.leverage_band_bps / BPS
 
@@ -247,7 +265,9 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
     return orders
 
 
-def allowed_gross(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> Fraction:
+def allowed_gross(
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
+) -> Fraction:
     """Return the gross notional that a reduction goes down to: below each broken limit by the
     hysteresis, so that the next tick does not trigger again, and within every limit if all prices
     move against the positions by `slippage` before the fill.
@@ -264,7 +284,7 @@ def allowed_gross(account: MarginAccount, policy: FuturesPolicy, spot_value: Fra
 
 
 def _kept_shares(
-    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction
+    account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> list[Fraction]:
     """Return for each broken limit the share of all positions that meets it. Margin and the loss of
     a stress move are proportional to the notional, so that one factor meets utilisation and the
@@ -274,11 +294,11 @@ def _kept_shares(
     gross = Fraction(margin.gross_notional_raw(account))
     value = Fraction(max(0, margin.account_value_raw(account)))
     shares = []
-    for breach in breaches(margin_state(account, limits), limits, spot_value):
+    for breach in _known_breaches(account, policy, spot_value):
         match breach.limit:
             case "max_leverage":
                 shares.append(value * limits.max_leverage_bps / BPS / gross)
-            case "spot_multiple":
+            case "spot_multiple" if spot_value is not None:
                 shares.append(spot_value * limits.spot_multiple_bps / BPS / gross)
             case "max_utilisation":
                 shares.append(_kept_by_utilisation(account, policy))
@@ -290,14 +310,16 @@ def _kept_shares(
 
 
 def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
-    """Return the share of the positions whose initial margin leaves utilisation at its limit."""
-    value = margin.account_value_raw(account)
-    usable = min(margin.collateral_value_raw(account), value)
-    bound = 1 - Fraction(policy.limits.max_utilisation_bps, BPS)
-    initial = margin.initial_raw(account)
-    if initial == 0:
+    """Return the share k of the positions that leaves utilisation at its limit u.
+
+    Margin and open profit shrink with the positions, and realised profit counts as collateral: with
+    value V, open profit P and initial margin I it solves (k·I + k·max(0, P)) / V = u.
+    """
+    value = Fraction(max(0, margin.account_value_raw(account)))
+    used = margin.initial_raw(account) + max(0, margin.unrealised_raw(account))
+    if used == 0:
         return Fraction(1)
-    return max(Fraction(0), min(Fraction(1), (usable - bound * value) / initial))
+    return min(Fraction(1), value * policy.limits.max_utilisation_bps / BPS / used)
 
 
 def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
@@ -321,7 +343,7 @@ def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
 def reduction_orders(
     account: MarginAccount,
     policy: FuturesPolicy,
-    spot_value: Fraction,
+    spot_value: Fraction | None,
     waiting: Collection[str] = (),
 ) -> dict[str, int]:
     """Return the orders that bring every position down by the same share to the allowed gross
@@ -358,25 +380,31 @@ def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) 
     return orders
 
 
-def unknown_prices(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> str:
-    """Return why prices of held markets are not known, or of targeted ones while none is held; empty
-    if they are. A market that is only targeted holds back no reduction of another.
+def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> dict[str, str]:
+    """Return by market why the index of held markets is not known, or of targeted ones while none is
+    held. A market that is only targeted holds back no reduction of another.
+
+    Nothing is opened beside one. A reduction needs the index of its own market alone: the risk of
+    the account is judged at the marks, as liquidators do.
     """
     wanted = {position.market for position in account.positions}
     wanted = wanted or {target.market for target in policy.targets if target.weight_bps}
-    found = (
-        stale_index_reason(market, policy, now_s)
+    return {
+        market.market: reason
         for market in account.markets
-        if market.market in wanted
-    )
-    return next((reason for reason in found if reason), "")
+        if market.market in wanted and (reason := stale_index_reason(market, policy, now_s))
+    }
 
 
 def stale_index_reason(market: PerpMarket, policy: FuturesPolicy, now_s: int) -> str:
-    """Return that a market's index is too old, or from the future; empty if it is neither."""
+    """Return that a market's index is too old, from the future, or of an unknown time; empty if it
+    is none of these.
+    """
     age_s = now_s - market.index_s
     if 0 <= age_s <= policy.limits.index_age_s:
         return ""
+    if not market.index_s:
+        return f"the time of the index of {market.symbol} is not known"
     return f"the index of {market.symbol} is {age_s} s old"
 
 
