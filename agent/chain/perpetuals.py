@@ -38,6 +38,7 @@ _HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
 
 
 _GET_BALANCE = selector("getBalance(address)")
+_GET_SETTLEMENT_TOKEN = selector("getSettlementToken()")
 _GET_PNL = selector("getPnlAndPendingFee(address)")
 _GET_BASE_TOKENS = selector("getBaseTokens(address)")
 _HAS_ORDER = selector("hasOrder(address)")
@@ -102,6 +103,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
     who = scope.trader
     asked = [
         _ask("collateral", scope.vault, address_call(_GET_BALANCE, who)),
+        _ask("settlement token", scope.vault, _GET_SETTLEMENT_TOKEN),
         _ask("profit", scope.account_balance, address_call(_GET_PNL, who), 96, heavy=True),
         _ask(
             "markets held",
@@ -176,7 +178,12 @@ Asked = Iterator[tuple[PerpQuestion, LensAnswer]]
 
 
 def _account(scope: PerpScope, left: Asked) -> MarginAccount:
-    (collateral,) = _words(left, 1)
+    (collateral,), (settlement,) = _words(left, 1), _words(left, 1)
+    if settlement != int(scope.collateral.address, 16):
+        raise _Unreadable(
+            f"the vault settles in 0x{settlement:040x}, not in futures.collateral"
+            f" {scope.collateral.label}"
+        )
     realised, _, pending_fee = _words(left, 3)
     unknown = _markets_elsewhere(scope, *next(left))
     (orders,) = _words(left, 1)

@@ -5,7 +5,7 @@ futures layer.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,6 +39,8 @@ MOST_MARKETS = 10
 MOST_SLIPPAGE_BPS = 500
 """5 % between the index and an order's bound; emergency orders have MOST_EMERGENCY_BPS."""
 MOST_EMERGENCY_BPS = 2_000
+HYPERLIQUID_MARGIN = "USDC"
+"""Beginning of the symbol of Hyperliquid's margin, on any chain (USDC, USDC.e)."""
 LONGEST_INDEX_AGE_S = 86_400
 LONGEST_HORIZON_S = 365 * 86_400
 """Longest time over which expected funding and hedges count."""
@@ -279,15 +281,16 @@ AnyFuturesTable = Annotated[FuturesTable | HyperliquidTable, Field(discriminator
 
 
 def require_futures(config: Config) -> None:
-    """Raise ValueError naming the field if [futures] contradicts itself or the portfolio."""
+    """Raise ValueError naming the field if [futures] contradicts itself or the portfolio. Margin is
+    in the numeraire: venues count a coin of it as one coin of their quote.
+    """
     table = config.futures
     if table is None:
         return
     _require_keys(table, config)
     symbols = [asset.symbol for asset in config.portfolio.assets]
     choices = f"choose from {', '.join(symbols)}, or add it with a target of 0%"
-    if table.collateral not in symbols:
-        raise ValueError(f"futures.collateral: {table.collateral!r} is not an asset; {choices}")
+    _require_collateral(table, config.portfolio.numeraire, symbols, choices)
     for number, market in enumerate(table.markets):
         key = f"futures.markets.{market.symbol}"
         earlier = table.markets[:number]
@@ -320,6 +323,25 @@ def require_futures(config: Config) -> None:
             f"futures.leverage: {_share_text(table.leverage, 'x')} is above"
             f" futures.limits.max_leverage of {_share_text(table.limits.max_leverage, 'x')}; lower"
             " it, or raise the limit"
+        )
+
+
+def _require_collateral(
+    table: FuturesTable | HyperliquidTable, numeraire: str, symbols: Sequence[str], choices: str
+) -> None:
+    """Raise ValueError unless margin is in the numeraire, and in USDC on Hyperliquid."""
+    if table.collateral not in symbols:
+        raise ValueError(f"futures.collateral: {table.collateral!r} is not an asset; {choices}")
+    if isinstance(table, HyperliquidTable) and not table.collateral.startswith(HYPERLIQUID_MARGIN):
+        raise ValueError(
+            f"futures.collateral: {table.collateral!r} is not the {HYPERLIQUID_MARGIN} that the venue"
+            f" settles in; write {HYPERLIQUID_MARGIN}, or remove [futures]"
+        )
+    if table.collateral != numeraire:
+        raise ValueError(
+            f"futures.collateral: {table.collateral!r} is not portfolio.numeraire"
+            f" {numeraire!r}, in which limits and costs count; write"
+            f' portfolio.numeraire = "{table.collateral}", or remove [futures]'
         )
 
 

@@ -45,7 +45,7 @@ def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp
     found = checks(chain, loaded)
     assert found["futures collateral"] == ("ok", "10000 USDC in the vault, 50000 in the wallet, 6 decimals")
     assert found["futures contracts"][0] == found["futures market WETH"][0] == found["futures proxies"][0] == "ok"
-    changed = futures_changes(perps, TWO)
+    changed = {**futures_changes(perps, TWO), "portfolio.numeraire": "WETH"}
     changed["futures"] |= {"exchange": at.account_balance, "collateral": "WETH"}  # type: ignore[operator]
     found = checks(chain, agents.trusted(chain, tmp_path / "wrong", changed, EVEN))
     assert found["futures contracts"][0] == "fail" and at.exchange in found["futures contracts"][1]

@@ -11,6 +11,7 @@ from agent.chain.lens import CallStatus, LensAnswer, query_lens, uint_word
 from agent.chain.perpetuals import perp_questions, read_account
 from agent.localchain.perpetuals import FAR_FUTURE_S, LocalPerps
 from agent.model.futures import MarginAccount
+from agent.units import Token
 from tests.support.perps import WAD, account_of, later, scope_of
 
 
@@ -71,6 +72,15 @@ def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerp
     read = read_account(narrow, list(query_lens(perps.chain.transport, items)))
     assert who == scope.trader
     assert read == f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
+
+
+def test_margin_in_another_token_than_the_vault_settles_in_makes_the_account_unknown(perps: LocalPerps) -> None:
+    """A euro coin of as many decimals would count its margin in euros."""
+    who = with_positions(perps)
+    scope = scope_of(perps, who)
+    euros = replace(scope, collateral=Token(perps.chain.tokens["WETH"].address, "EURC", scope.collateral.decimals))
+    read = read_account(euros, answers_of(perps, who))
+    assert isinstance(read, str) and "not in futures.collateral EURC" in read
 
 
 def test_liquidity_of_its_own_makes_the_account_unknown(perps: LocalPerps) -> None:

@@ -51,6 +51,29 @@ def error(*changes: tuple[str, str]) -> str:
     return str(caught.value)
 
 
+def refusal(config: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(config)
+    return str(caught.value)
+
+
+def test_a_numeraire_other_than_the_margin_is_refused() -> None:
+    """A coin of the numeraire counts as one coin of margin: 1 WETH of spot would count as 1 USDC, in limits and costs too."""
+    in_weth = 'numeraire = "WETH"'
+    for venue in (FUTURES, HYPERLIQUID):
+        found = refusal(text(('numeraire = "USDC"', in_weth)) + venue)
+        assert "futures.collateral: 'USDC' is not portfolio.numeraire 'WETH'" in found
+        assert 'write portfolio.numeraire = "USDC", or remove [futures]' in found
+    assert parse_config(text(('numeraire = "USDC"', in_weth))).futures is None
+
+
+def test_hyperliquid_is_refused_with_another_margin_than_its_own() -> None:
+    found = refusal(
+        (text(('numeraire = "USDC"', 'numeraire = "WETH"')) + HYPERLIQUID).replace('collateral = "USDC"', 'collateral = "WETH"')
+    )
+    assert "futures.collateral: 'WETH' is not the USDC that the venue settles in" in found
+
+
 def test_futures_become_a_policy_and_a_scope() -> None:
     config = parse_config(with_futures())
     portfolio = build_portfolio(config, tokens())

@@ -171,7 +171,9 @@ def trades_for_another(step: StepInput) -> bool:
 
 
 def quote_per_numeraire(step: StepInput) -> Fraction:
-    """Return base units of the futures quote per numeraire base unit."""
+    """Return base units of the futures quote per numeraire base unit: the numeraire is the
+    collateral (`require_futures`), which venues count as one quote coin.
+    """
     account = step.snapshot.futures
     decimals = 18 if account is None else account.quote.decimals
     return Fraction(10**decimals, 10**step.portfolio.numeraire.decimals)
