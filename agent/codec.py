@@ -79,7 +79,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     Snapshot: ("futures", "futures_unknown"),
     StepInput: (
         *("futures", "reduced_markets", "futures_held", "spot_held", "unhedged_bps"),
-        *("after_hedge", "reduction_goals", "order_parts"),
+        *("after_hedge", "reduction_goals", "order_parts", "effective_bps"),
     ),
     Grant: ("futures",),
     Plan: ("futures", "comparisons"),

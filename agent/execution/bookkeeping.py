@@ -259,7 +259,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     if margin_fault(step):
         return None
     balances = balance_changes.balances_of(step.snapshot)
-    targets = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
+    targets = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     if any(token not in balances or prices.of(token) is None for token in targets):
         return None
     try:

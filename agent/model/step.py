@@ -4,7 +4,7 @@ step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model.futures import AccountAction, FuturesPolicy, Hedge
@@ -13,6 +13,7 @@ from agent.model.ledger import ExternalTransfer, TaxState
 from agent.model.limits import Limits
 from agent.model.market import PricePoint, ScreenedToken, Snapshot
 from agent.model.portfolio import (
+    Asset,
     BlockedExit,
     ConditionalOrder,
     ExecutionConfig,
@@ -146,7 +147,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """All inputs of one step. Equal inputs give equal decisions and plans."""
+    """All inputs of one step. Equal inputs give equal decisions and plans.
+
+    `portfolio` has the owner's targets, `effective_assets` the ones that the step trades to.
+    """
 
     snapshot: Snapshot
     portfolio: Portfolio
@@ -168,7 +172,7 @@ class StepInput:
     actions.
     """
     quarantine: tuple[ScreenedToken, ...] = ()
-    """Tokens that are not traded; the portfolio has targets for the remaining assets."""
+    """Tokens that are not traded; the remaining assets have targets."""
     wishes: tuple[str, ...] = ()
     """Reasons why the targets differ from the config."""
     split: CapitalSplit | None = None
@@ -211,6 +215,21 @@ class StepInput:
     """True once this step has opened a hedge; the rest of its rebalance follows regardless of
     bands.
     """
+    effective_bps: tuple[tuple[str, int], ...] = ()
+    """Effective targets by token, after allocator, strategies, orders, hedges and exclusions; empty
+    if they are the owner's.
+    """
+
+    @property
+    def effective_assets(self) -> tuple[Asset, ...]:
+        """Assets with their effective targets."""
+        if not self.effective_bps:
+            return self.portfolio.assets
+        targets = dict(self.effective_bps)
+        return tuple(
+            replace(asset, target_bps=targets[asset.token.address])
+            for asset in self.portfolio.assets
+        )
 
 
 # --- Requests that start a step. StepInput and the request together repeat a plan.

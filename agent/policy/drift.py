@@ -92,7 +92,7 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
     """
     assets = [
         replace(asset, reserve_raw=native_coin.reserved_raw(step, asset))
-        for asset in step.portfolio.assets
+        for asset in step.effective_assets
     ]
     return drifts_from_balances(
         assets,

@@ -68,7 +68,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
     if not orders:
         return step
     numeraire = step.portfolio.numeraire.address
-    assets = [asset for asset in step.portfolio.assets if asset.token.address != numeraire]
+    assets = [asset for asset in step.effective_assets if asset.token.address != numeraire]
     out = [
         asset.token.address
         for asset in assets
@@ -103,26 +103,29 @@ def apply_order_targets(step: StepInput) -> StepInput:
     }
 
     targets = _shared_out(
-        step.portfolio,
+        step,
         dict.fromkeys(out, 0)
         | {token: 0 if token in dust_tokens else bps for token, bps in waits.items()},
     )
 
-    def with_target(asset: Asset) -> Asset:
-        token = asset.token.address
-        if token in dust_tokens:
-            reserve_raw = native_coin.full_reserve_raw(step, asset)
-            return replace(asset, target_bps=0, reserve_raw=reserve_raw)
-        return replace(asset, target_bps=targets[token])
+    def with_reserve(asset: Asset) -> Asset:
+        if asset.token.address not in dust_tokens:
+            return asset
+        return replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset))
 
     wanted = tuple(
         replace(one, share_bps=0) if {one.token0, one.token1} & {*out} else one
         for one in step.portfolio.lp_targets
     )
     portfolio = replace(
-        step.portfolio, assets=tuple(map(with_target, step.portfolio.assets)), lp_targets=wanted
+        step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets)), lp_targets=wanted
     )
-    return replace(step, portfolio=portfolio, wishes=(*step.wishes, *notes))
+    return replace(
+        step,
+        portfolio=portfolio,
+        effective_bps=tuple(targets.items()),
+        wishes=(*step.wishes, *notes),
+    )
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
@@ -307,12 +310,12 @@ def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
     return min(asset.target_bps, share * BPS // 1)
 
 
-def _shared_out(portfolio: Portfolio, fixed: Mapping[str, int]) -> dict[str, int]:
+def _shared_out(step: StepInput, fixed: Mapping[str, int]) -> dict[str, int]:
     """Return targets in bps by token: those of `fixed`, and the remainder as the owner has
     chosen.
     """
-    numeraire = portfolio.numeraire.address
-    targets = {asset.token.address: asset.target_bps for asset in portfolio.assets}
+    portfolio, numeraire = step.portfolio, step.portfolio.numeraire.address
+    targets = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     free = BPS - sum(fixed.values())
     others = {token: bps for token, bps in targets.items() if token not in fixed}
     if portfolio.orders.absent is WeightReallocation.CASH or sum(others.values()) == 0:
@@ -545,19 +548,16 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
             raw = max(0, held[token] - native_coin.reserved_raw(step, asset))
             new[token] = replace(one, raw=raw)
     assets = tuple(
-        replace(
-            asset,
-            target_bps=targets[asset.token.address],
-            reserve_raw=(
-                native_coin.full_reserve_raw(step, asset)
-                if asset.token.address in new
-                else asset.reserve_raw
-            ),
-        )
+        replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset))
+        if asset.token.address in new
+        else asset
         for asset in step.portfolio.assets
     )
     return replace(
-        step, portfolio=replace(step.portfolio, assets=assets), stuck=(*step.stuck, *new.values())
+        step,
+        portfolio=replace(step.portfolio, assets=assets),
+        effective_bps=tuple(targets.items()),
+        stuck=(*step.stuck, *new.values()),
     )
 
 
@@ -567,7 +567,7 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     If the weight of exited assets waits in the numeraire, unsold exits are not there yet. So the
     others keep their value, and the numeraire's share is smaller by the blocked exits.
     """
-    before = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
+    before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
         return before  # redistributed already, or handled per strategy
     prices = reference_prices(step).by_token

@@ -155,7 +155,7 @@ def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
 
 def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
     """Return the target of each token to which an execution is bound."""
-    return tuple((asset.token.address, asset.target_bps) for asset in step.portfolio.assets)
+    return tuple((asset.token.address, asset.target_bps) for asset in step.effective_assets)
 
 
 def decide_slice(

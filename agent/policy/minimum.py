@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from agent.model import AssetDrift, Pool, Portfolio, Snapshot, StepInput, Trigger, review_interval_s
+from agent.model import (
+    Asset,
+    AssetDrift,
+    Pool,
+    Portfolio,
+    Snapshot,
+    StepInput,
+    Trigger,
+    review_interval_s,
+)
 from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
@@ -38,11 +47,11 @@ GAS_MULTIPLE = 20
 """Least value of a leg as a multiple of its gas."""
 
 
-def smallest_total(portfolio: Portfolio, leg_value: Value) -> Value:
+def smallest_total(assets: Sequence[Asset], leg_value: Value) -> Value:
     """Return the smallest investable total at which every asset's target is worth `leg_value`,
     numeraire base units.
     """
-    smallest_bps = min(asset.target_bps for asset in portfolio.assets if asset.target_bps > 0)
+    smallest_bps = min(asset.target_bps for asset in assets if asset.target_bps > 0)
     return leg_value * BPS / smallest_bps
 
 
@@ -81,7 +90,7 @@ def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         return "the wallet holds none of the portfolio's assets"
     if step.limits.min_trade is None:
         return ""
-    least = smallest_total(step.portfolio, step.limits.min_trade)
+    least = smallest_total(step.effective_assets, step.limits.min_trade)
     if value >= least:
         return ""
     return (
@@ -104,7 +113,7 @@ def gas_too_high_reason(
     if native is None or step.limits.min_trade is None:
         return ""
     leg = leg_gas_value(step.snapshot, native.price) * GAS_MULTIPLE
-    least = smallest_total(step.portfolio, leg)
+    least = smallest_total(step.effective_assets, leg)
     if investable_total(drifts) >= least:
         return ""
     needs = f"which needs a total of {format_money(step, least)}"
@@ -293,17 +302,17 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
                 band(step.policy.trigger, one.target_bps, one.band),
             ),
         )
-        for one in step.portfolio.assets
+        for one in step.effective_assets
         if one.token.address != home
     )
     fees = [
         _cheapest(snapshot.pools, one.token.address)
-        for one in step.portfolio.assets
+        for one in step.effective_assets
         if one.token.address != home and one.target_bps
     ]
     return MinimumTotalInputs(
         weighed,
-        next((one.target_bps for one in step.portfolio.assets if one.token.address == home), 0),
+        next((one.target_bps for one in step.effective_assets if one.token.address == home), 0),
         step.limits.plan_cost_bps,
         step.limits.min_trade or Fraction(0),
         max((fee for fee in fees if fee is not None), default=USUAL_PIPS),

@@ -59,7 +59,7 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
     if not new:
         return step
     quarantined = already | set(new)
-    assets = step.portfolio.assets
+    assets = step.effective_assets
     targets = [
         Fraction(0 if asset.token.address in quarantined else asset.target_bps) for asset in assets
     ]
@@ -67,16 +67,25 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
     if sum(targets) > 0:
         shares = largest_remainder(targets)
     kept, hubs = [], list(step.portfolio.hubs)
-    for asset, bps in zip(assets, shares, strict=True):
+    for asset in step.portfolio.assets:
         if asset.token.address not in quarantined:
-            kept.append(replace(asset, target_bps=bps))
+            kept.append(asset)
         elif asset.token.address in known:
-            reserve_raw = native_coin.full_reserve_raw(step, asset)
-            kept.append(replace(asset, target_bps=bps, reserve_raw=reserve_raw))
+            kept.append(replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset)))
         else:
             hubs.append(asset.token)
     portfolio = replace(step.portfolio, assets=tuple(kept), hubs=tuple(hubs))
-    return replace(step, portfolio=portfolio, quarantine=(*step.quarantine, *new.values()))
+    left = {asset.token.address for asset in kept}
+    return replace(
+        step,
+        portfolio=portfolio,
+        effective_bps=tuple(
+            (asset.token.address, bps)
+            for asset, bps in zip(assets, shares, strict=True)
+            if asset.token.address in left
+        ),
+        quarantine=(*step.quarantine, *new.values()),
+    )
 
 
 def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
@@ -126,11 +135,12 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     }
     gaps |= unread
     gone = gaps.keys() - _indispensable(portfolio)
-    left = [asset for asset in portfolio.assets if asset.token.address not in gone]
+    left = [asset for asset in step.effective_assets if asset.token.address not in gone]
     if len(left) == len(portfolio.assets) or not any(asset.target_bps for asset in left):
         return step
     shares = largest_remainder([Fraction(asset.target_bps) for asset in left])
-    assets = [replace(asset, target_bps=bps) for asset, bps in zip(left, shares, strict=True)]
+    tokens = [asset.token.address for asset in left]
+    assets = [asset for asset in portfolio.assets if asset.token.address in tokens]
     hubs = [asset.token for asset in portfolio.assets if asset.token.address in gone]
     portfolio = replace(portfolio, assets=tuple(assets), hubs=(*portfolio.hubs, *hubs))
     already = {screened.token for screened in step.quarantine}
@@ -140,7 +150,13 @@ def exclude_unpriced(step: StepInput) -> StepInput:
         if token.address in unread and token.address not in already
     ]
     why = "; ".join(gaps[token.address] for token in hubs)
-    return replace(step, portfolio=portfolio, quarantine=(*step.quarantine, *shut), exits_only=why)
+    return replace(
+        step,
+        portfolio=portfolio,
+        effective_bps=tuple(zip(tokens, shares, strict=True)),
+        quarantine=(*step.quarantine, *shut),
+        exits_only=why,
+    )
 
 
 def _indispensable(portfolio: Portfolio) -> set[str]:
@@ -284,7 +300,7 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
 
 def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]:
     """Return every unknown, stale or contradictory input; empty if the step can be decided."""
-    assets = step.portfolio.assets
+    assets = step.effective_assets
     if len(assets) < minimum.MIN_ASSETS:
         message = (
             f"a portfolio needs at least {minimum.MIN_ASSETS} assets, this one has {len(assets)}"

@@ -86,7 +86,8 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
         portfolio = replace(step.portfolio, assets=assets, weights=one.allocator)
         answers = tuple(found for found in step.history.signals if found.owner == one.name)
         history = replace(step.history, allocation=last.get(one.name), unchosen="", signals=answers)
-        found = apply_allocation(replace(step, portfolio=portfolio, history=history))
+        own = replace(step, portfolio=portfolio, effective_bps=(), history=history)
+        found = apply_allocation(own)
         if found.history.unchosen:
             lacking.append(f"strategy {one.name} has no weights: {found.history.unchosen}")
         if found.history.allocation is not None:
@@ -95,7 +96,7 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
             replace(
                 one,
                 weights_bps=tuple(
-                    (asset.token.address, asset.target_bps) for asset in found.portfolio.assets
+                    (asset.token.address, asset.target_bps) for asset in found.effective_assets
                 ),
                 futures_bps=_chosen_futures(found) or one.futures_bps,
             )

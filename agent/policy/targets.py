@@ -24,16 +24,10 @@ from agent.weights.allocators import AllocatorData
 
 
 def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> StepInput:
-    """Return the step with these targets by token address, which sum to 10,000 over all assets;
-    each decision reports `why`.
+    """Return the step with these effective targets by token address, which sum to 10,000 over all
+    assets; each decision reports `why`.
     """
-    assets = tuple(
-        replace(asset, target_bps=targets_bps[asset.token.address])
-        for asset in step.portfolio.assets
-    )
-    return replace(
-        step, portfolio=replace(step.portfolio, assets=assets), wishes=(*step.wishes, why)
-    )
+    return replace(step, effective_bps=tuple(targets_bps.items()), wishes=(*step.wishes, why))
 
 
 AHEAD_S = 30

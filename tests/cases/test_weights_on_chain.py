@@ -94,7 +94,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
     with again(chain, load_config(tmp_path / "trimtab.toml")) as agent:
         kept = agent.rebalance(send=True, confirm=yes)
         assert kept.kind is OutcomeKind.HOLD
-        assert {asset.token.symbol: asset.target_bps for asset in kept.step_input.portfolio.assets} == chosen
+        assert {asset.token.symbol: asset.target_bps for asset in kept.step_input.effective_assets} == chosen
         assert kept.step_input.history.prices == (), "no look but the one that chooses carries prices"
         chain.warp(7 * DAY_S + 60)
         stays = agent.rebalance(send=True, confirm=yes)
@@ -130,7 +130,7 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil
         assert step.snapshot.supplies == tuple(TokenSupply(chain.tokens[symbol].address, raw) for symbol, raw in asked.items())
         prices = chain.books.prices_usd
         caps = {symbol: raw * prices[symbol] / 10**18 for symbol, raw in asked.items()} | {"WBTC": 19_850_000 * prices["WBTC"]}
-        found = {asset.token.symbol: asset.target_bps for asset in step.portfolio.assets}
+        found = {asset.token.symbol: asset.target_bps for asset in step.effective_assets}
         assert max(caps, key=lambda symbol: caps[symbol]) == "WBTC"
         assert found["WBTC"] == 5_000, "the cap"
         rest = caps["WETH"] + caps["LINK"]

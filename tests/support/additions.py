@@ -245,7 +245,7 @@ def check_allocator() -> None:
     found = apply_allocation(step)
     assert found.history.allocation is not None
     assert (found.history.allocation.method, found.history.unchosen) == (method, "")
-    assert sum(asset.target_bps for asset in found.portfolio.assets) == 10_000
+    assert sum(asset.target_bps for asset in found.effective_assets) == 10_000
 
 
 def check_section() -> None:

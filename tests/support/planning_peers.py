@@ -176,7 +176,7 @@ def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> 
 
 def _check_wallet(step: StepInput, plan: Plan, found: Carried, price: Callable[[str], Fraction]) -> None:
     held, limits = {holding.token: holding.raw for holding in step.snapshot.holdings}, step.limits
-    assets = {asset.token.address: asset for asset in step.portfolio.assets}
+    assets = {asset.token.address: asset for asset in step.effective_assets}
     found.check(all(raw == 0 for at, raw in found.moved.items() if at not in assets), "hub")
     after = {at: held[at] + found.moved.get(at, 0) for at in assets}
     found.check(all(after[at] <= held[at] for at, asset in assets.items() if asset.target_bps == 0), "bought at a target of nothing")

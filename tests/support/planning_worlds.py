@@ -62,7 +62,7 @@ SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 
 def goal(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Rebalance:
     """A rebalance to the assets' targets, or to the intervals given by symbol."""
-    wanted = {a.token.symbol: (Fraction(a.target_bps, 10_000),) * 2 for a in step.portfolio.assets} if weights is None else weights
+    wanted = {a.token.symbol: (Fraction(a.target_bps, 10_000),) * 2 for a in step.effective_assets} if weights is None else weights
     points = tuple(GoalWeight(a.token.address, *map(Fraction, wanted[a.token.symbol])) for a in step.portfolio.assets)
     return Rebalance("test", Goal(points))
 
@@ -177,7 +177,7 @@ def values_of(step: StepInput, plan: Plan) -> list[tuple[Fraction, Fraction, int
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     after = dict(plan.holdings_after)
     found = []
-    for asset in step.portfolio.assets:
+    for asset in step.effective_assets:
         at = asset.token.address
         price = price_of(asset.token.symbol, PRICES) * Fraction(10) ** (step.portfolio.numeraire.decimals - asset.token.decimals)
         found.append((held[at] * price, after[at] * price, asset.target_bps))
@@ -406,4 +406,4 @@ def weighed(
 
 def bps_of(step: StepInput) -> dict[str, int]:
     """Targets by symbol."""
-    return {asset.token.symbol: asset.target_bps for asset in step.portfolio.assets}
+    return {asset.token.symbol: asset.target_bps for asset in step.effective_assets}

@@ -265,7 +265,7 @@ def destination(step: StepInput, dice: random.Random) -> Goal:
     values = {asset.token.address: value_of(step, asset.token.address) for asset in step.portfolio.assets}
     total = sum(values.values(), Fraction(0))
     points = []
-    for asset in step.portfolio.assets:
+    for asset in step.effective_assets:
         share = Fraction(asset.target_bps, BPS)
         if kind == "halfway":
             share = (share + values[asset.token.address] / total) / 2

@@ -121,7 +121,7 @@ class Bot:
     def targets(self) -> dict[str, int]:
         """Targets of the last look in bps."""
         assert self.step is not None
-        return {asset.token.symbol: asset.target_bps for asset in self.step.portfolio.assets}
+        return {asset.token.symbol: asset.target_bps for asset in self.step.effective_assets}
 
 
 def _block(head: Head, back: int, prices: Mapping[str, Number], now_s: int) -> PastPrices:

@@ -305,7 +305,7 @@ def test_a_hedge_keeps_its_asset_s_target_beside_an_asset_in_quarantine() -> Non
     """35,000 of WBTC and 30,000 of WETH, of which 10,000 are hedged; USDC counts with its margin."""
     step = hedging(SHORT, THIRDS | {"WETH": 4_000, "WBTC": 2_000}, OPEN)
     left = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
-    targets = {one.token.symbol: one.target_bps for one in left.portfolio.assets}
+    targets = {one.token.symbol: one.target_bps for one in left.effective_assets}
     assert targets == {"WETH": 5_000 + 10_000 * 10_000 // 65_000, "WBTC": 0, "USDC": 5_000 - 10_000 * 10_000 // 65_000}
 
 

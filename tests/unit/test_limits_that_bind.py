@@ -52,7 +52,7 @@ def test_a_token_is_said_to_wait_for_turnover_only_where_that_would_move_it() ->
         found = planned(step)
         if not isinstance(found, Plan) or not isinstance(free, Plan):
             continue
-        targets = {asset.token.label: asset.target_bps for asset in step.portfolio.assets}
+        targets = {asset.token.label: asset.target_bps for asset in step.effective_assets}
         now, then = weights_bps(step, found), weights_bps(step, free)
         for item in found.skipped:
             if item.what not in targets or abs(now[item.what] - targets[item.what]) <= 2:

@@ -162,8 +162,8 @@ def test_what_is_shared_out_to_the_others_stops_at_their_limits_and_the_rest_wai
     step = bot.seen({"WETH": 1_500, "WBTC": 60_000})
     assets = tuple(replace(one, max_bps=4_500 if one.token.symbol == "WBTC" else None) for one in step.portfolio.assets)
     limited = apply_orders(replace(step, portfolio=replace(step.portfolio, assets=assets)))
-    assert {one.token.symbol: one.target_bps for one in apply_orders(step).portfolio.assets} == {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}
-    assert {one.token.symbol: one.target_bps for one in limited.portfolio.assets} == {"WETH": 0, "WBTC": 4_500, "USDC": 5_500}
+    assert {one.token.symbol: one.target_bps for one in apply_orders(step).effective_assets} == {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}
+    assert {one.token.symbol: one.target_bps for one in limited.effective_assets} == {"WETH": 0, "WBTC": 4_500, "USDC": 5_500}
 
 
 def test_the_limit_is_of_the_whole_portfolio_and_of_no_strategy() -> None:

@@ -41,7 +41,7 @@ def worth(step: StepInput, found: Plan) -> Value:
     ends = dict(found.holdings_after)
     values = {address: raw * reference_prices(step).prices[address].price for address, raw in ends.items()}
     total = sum(values.values(), Fraction(0))
-    off = sum((abs(values[one.token.address] - total * Fraction(one.target_bps, BPS)) for one in step.portfolio.assets), Fraction(0))
+    off = sum((abs(values[one.token.address] - total * Fraction(one.target_bps, BPS)) for one in step.effective_assets), Fraction(0))
     return total - off / 2 * Fraction(step.limits.plan_cost_bps or 0, BPS) - found.cost.gas
 
 

@@ -49,11 +49,11 @@ def test_targets_of_the_others_keep_their_proportions_and_sum_to_the_whole(data:
     assets = step.portfolio.assets
     out = data.draw(st.sets(st.sampled_from([asset.token.address for asset in assets]), min_size=1, max_size=len(assets) - 1))
     left = shut(step, *out)
-    kept = [(was, now) for was, now in zip(assets, left.portfolio.assets, strict=True) if was.token.address not in out]
+    kept = [(was, now) for was, now in zip(assets, left.effective_assets, strict=True) if was.token.address not in out]
     kept_bps = sum(was.target_bps for was, _ in kept)
-    assert sum(asset.target_bps for asset in left.portfolio.assets) == (BPS if kept_bps else 0)
+    assert sum(asset.target_bps for asset in left.effective_assets) == (BPS if kept_bps else 0)
     assert all(abs(now.target_bps * kept_bps - was.target_bps * BPS) < kept_bps for was, now in kept)
-    assert all(asset.target_bps == 0 for asset in left.portfolio.assets if asset.token.address in out)
+    assert all(asset.target_bps == 0 for asset in left.effective_assets if asset.token.address in out)
     assert codec.loads(StepInput, codec.dumps(left)) == left
 
 
@@ -126,7 +126,7 @@ def test_what_differs_from_the_pins_is_named(
 def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_its_proportions() -> None:
     step = silent_for(SILENT_S)
     found = quarantine_tokens(step, silent_assets(step))
-    assert {a.token.symbol: a.target_bps for a in found.portfolio.assets} == {"WETH": 6_250, "USDC": 3_750}
+    assert {a.token.symbol: a.target_bps for a in found.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
     assert mentions(format_quarantine(found), "WBTC", "quarantine", "1 h")
     assert unread_balances(found) == step.history.unread, "what is left alone is still remembered as unread"
 

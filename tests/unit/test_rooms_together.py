@@ -174,6 +174,6 @@ def test_an_entry_that_waits_keeps_strategies_from_buying_more_of_what_there_is(
     half = {"WETH": 5_000, "USDC": 5_000}
     made = replace(step_input(None, {"WETH": 2_000, "USDC": 8_000}), split=split(strategy("a", 5_000, half), strategy("b", 5_000, half)))
     step = apply_effective_targets(brought_up(with_order(made, "WETH", ENTRY, OrderStage.ARMED, 1_500)))
-    assert [asset.target_bps for asset in step.portfolio.assets] == [2_000, 8_000]
+    assert [asset.target_bps for asset in step.effective_assets] == [2_000, 8_000]
     found = decide(step)
     assert not isinstance(found.decision, Rebalance), found.decision.reason

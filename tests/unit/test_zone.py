@@ -44,7 +44,7 @@ def view(step: StepInput) -> ZoneView:
 def edges(step: StepInput, number: int = 0) -> tuple[float, float]:
     """(distance of the no-trade edge, distance of the trigger) above the target."""
     interval = view(step).intervals[number]
-    target = step.portfolio.assets[number].target_bps / 10_000
+    target = step.effective_assets[number].target_bps / 10_000
     return float(interval.high) - target, float(interval.trigger_high) - target
 
 

@@ -51,7 +51,7 @@ def loss(step: StepInput, holdings: dict[str, int]) -> float:
     tokens = [asset.token.address for asset in step.portfolio.assets]
     before = {h.token: h.raw for h in step.snapshot.holdings}
     values, start = (np.array([float(held[at] * unit_value(step, at)) / COIN for at in tokens]) for held in (holdings, before))
-    targets = np.array([asset.target_bps / BPS for asset in step.portfolio.assets])
+    targets = np.array([asset.target_bps / BPS for asset in step.effective_assets])
     spread = np.array([dict(risk.volatilities_bps)[at] / BPS for at in tokens])
     known = {frozenset((a, b)): bps / BPS for a, b, bps in risk.correlations_bps}
     related = np.array([[1.0 if a == b else known[frozenset((a, b))] for b in tokens] for a in tokens])

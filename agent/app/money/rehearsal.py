@@ -160,7 +160,7 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
                 f"--token: {token.label} is the numeraire or in quarantine", "choose another asset"
             )
         return token
-    found = [asset for asset in step.portfolio.assets if asset.token.address not in shut]
+    found = [asset for asset in step.effective_assets if asset.token.address not in shut]
     if not found:
         raise Refused("no tradable asset besides the numeraire", remedy="see trimtab status")
     return max(found, key=lambda asset: asset.target_bps).token

@@ -573,7 +573,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
     """
     held, shut, found = native_coin.held_balances(step), exits.excluded_tokens(step), []
     rises = {} if not step.aside else dict(step.aside_raw)
-    for asset in step.portfolio.assets:
+    for asset in step.effective_assets:
         token = asset.token.address
         if token in shut:
             continue

@@ -141,7 +141,7 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     }
     return {
         asset.token.address
-        for asset in step.portfolio.assets
+        for asset in step.effective_assets
         if asset.target_bps == 0
         and asset.token.address in wanted - shut
         and asset.token.address != numeraire
