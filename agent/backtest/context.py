@@ -1,4 +1,5 @@
-"""A live step on a simulated world: its reader, evidence, signer, chain and store.
+"""Environment in which a backtest runs the live step: reader, evidence, signer, chain and store,
+all simulated.
 
 Engine, journal and bookkeeping are those of a live run.
 """
@@ -117,8 +118,8 @@ class ReplayReader:
         return snapshot
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """Return the preceding blocks, at the prices of the same bar (ports.Reader). No feed round
-        is dated later than its block, which would make it invalid.
+        """Return the preceding blocks, at the prices of the same bar (ports.Reader). Feed rounds
+        are never later than their block, which would invalidate them.
         """
         world = self._world
         heads = (
@@ -177,7 +178,7 @@ class SimulatedEvidence:
 
 
 def _by(feed: FeedRound, at_s: int) -> FeedRound:
-    """Return the round, dated no later than `at_s`."""
+    """Return the round, with its time limited to `at_s`."""
     if feed.updated_at_s <= at_s:
         return feed
     return replace(feed, started_at_s=at_s, updated_at_s=at_s)
@@ -192,12 +193,12 @@ def code_hash(address: str) -> str:
 
 
 class SimulatedComposer(RouterComposer):
-    """RouterComposer that encodes swaps in pools paid first like those of a Uniswap V2 pair, so
-    that a pool kind can be back-tested before the live agent supports it.
+    """RouterComposer that encodes swaps in pools that are paid before the swap like swaps in
+    Uniswap V2 pairs. A pool kind can therefore be back-tested before the live agent supports it.
     """
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """See RouterComposer; legs of pools that are paid first become those of a pair."""
+        """See RouterComposer. Legs in pools that are paid before the swap become legs in a pair."""
         return super().swap(step, replace(plan, legs=tuple(map(_as_pair, plan.legs))))
 
 
@@ -211,7 +212,7 @@ def _as_pair(leg: Leg) -> Leg:
 class SimulatedChain:
     """ports.Sender of a simulated world.
 
-    Approvals are mined at once, swaps `latency_bars` after the bar in which they were sent.
+    Approvals are mined immediately, swaps `latency_bars` after the bar in which they were sent.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -257,7 +258,7 @@ class SimulatedChain:
         return TransactionStatus("pending" if pending else "unknown", None)
 
     def _mine(self) -> None:
-        """Mine the transactions due at this bar, each in a block of its own."""
+        """Mine the transactions due at this bar, each in its own block."""
         world = self._world
         while world.pending and world.pending[0][0] <= world.bar:
             _, tx_hash, tx = world.pending.pop(0)
@@ -319,11 +320,11 @@ class SimulatedChain:
         return Fill(world.bar, swap, True, traded, fees, lost - fees, gas)
 
 
-# --- Store in memory, without what a simulation does not need.
+# --- In-memory store, reduced to what a simulation needs.
 
 
 class SimulatedIntents(IntentStore):
-    """Intents of a simulation. It has no reorgs, so only the newest intent is checked."""
+    """Intents of a simulation. Only the newest intent is checked, since there are no reorgs."""
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
         """See IntentStore."""
@@ -331,7 +332,7 @@ class SimulatedIntents(IntentStore):
 
 
 class SimulatedBalances(BalanceStore):
-    """Balances of a simulation; equal balances without a write in between are not recorded again."""
+    """Balances of a simulation. Unchanged balances are not recorded again."""
 
     db: MemoryDatabase
 
@@ -353,7 +354,7 @@ class SimulatedBalances(BalanceStore):
 
 
 class NoValuations(ValuationStore):
-    """Records no valuations: the result of a simulation has its own."""
+    """Discards valuations. The result of a simulation has its own."""
 
     def record(self, found: Valuation, forced: bool) -> bool:
         """Record nothing."""
@@ -365,7 +366,7 @@ class NoValuations(ValuationStore):
 
 
 class NoPrices(PriceStore):
-    """Records no prices, for policies without triggers and allocators that read them."""
+    """Discards prices, for policies without triggers and allocators that read them."""
 
     def has(self, numeraire: str, at_s: int) -> bool:
         """See PriceStore."""
@@ -408,7 +409,7 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     )
     signals = SignalHost()
     try:
-        store.balances.record_prior_day((), 0)  # an unused wallet
+        store.balances.record_prior_day((), 0)  # an address that nothing else uses
         yield _build_context(world, store, signals)
     finally:
         signals.close()
@@ -435,7 +436,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.flowed and any(flow.is_open for flow in history.flows):
-            # classify the owner's transfers at once
+            # classify the owner's transfers immediately
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)
         bare = StepInput(
@@ -449,7 +450,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -
             split=wanted.split,
         )
         delisted = [
-            ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more")
+            ScreenedToken(token, TokenFinding.PAUSED, "no current price")
             for token in sorted(world.gone)
         ]
         tax = taxes.state(snapshot.head.timestamp_s)

@@ -30,9 +30,9 @@ FEWEST_BARS = 2
 @dataclass(frozen=True, slots=True)
 class PriceTable:
     """Prices over time: `closes[i, j]` is the price of one whole `symbols[j]` at `times_s[i]` (Unix
-    seconds, rising), NaN if missing.
+    seconds, ascending), NaN if missing.
 
-    All closes are in one unit, that of the file. `notes` describe missing data.
+    All closes are in the unit of the file. `notes` describe missing data.
     """
 
     symbols: tuple[str, ...]
@@ -65,7 +65,7 @@ class PriceTable:
         missing = [symbol for symbol in symbols if symbol not in self.symbols]
         if missing:
             raise ConfigError(
-                f"--prices: has no {missing[0]}", f"its symbols are {', '.join(self.symbols)}"
+                f"--prices: no symbol {missing[0]}", f"its symbols are {', '.join(self.symbols)}"
             )
         closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
         known = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
@@ -73,7 +73,7 @@ class PriceTable:
         if not known.any() or self.bars - first < FEWEST_BARS:
             raise ConfigError(
                 f"--prices: {', '.join(symbols)} never have prices at the same time",
-                "leave out symbols that start too late",
+                "omit symbols that start too late",
             )
         filled = forward_fill(closes)[first:].copy()
         rows = np.where(np.arange(len(filled))[:, None] == 0, filled, closes[first:])
@@ -94,8 +94,8 @@ def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float
 
 
 def validate_prices(table: PriceTable) -> PriceTable:
-    """Return the table. Raises ConfigError for too few bars, times that do not rise, and invalid
-    names or closes.
+    """Return the table. Raises ConfigError for too few bars, unordered times, and invalid names or
+    closes.
     """
     if table.bars < FEWEST_BARS or not table.symbols:
         what = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
@@ -109,10 +109,10 @@ def validate_prices(table: PriceTable) -> PriceTable:
     steps = np.diff(table.times_s)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0))
-        word = "comes twice" if steps[row] == 0 else "comes after a later one"
+        word = "is repeated" if steps[row] == 0 else "is out of order"
         raise ConfigError(
             f"--prices: time {int(table.times_s[row + 1])} {word}",
-            "sort the file by time, each time once",
+            "sort the file by time, without duplicates",
         )
     bad = ~np.isnan(table.closes) & ~((table.closes > 0) & np.isfinite(table.closes))
     if bad.any():
@@ -120,7 +120,7 @@ def validate_prices(table: PriceTable) -> PriceTable:
         raise ConfigError(
             f"--prices: {table.symbols[column]} costs {table.closes[row, column]} at time"
             f" {int(table.times_s[row])}",
-            "a price is above zero; remove the row if there was no price",
+            "prices must be above zero; remove rows without a price",
         )
     return table
 
@@ -138,16 +138,14 @@ def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
 def price_gap_notes(
     symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int
 ) -> tuple[str, ...]:
-    """Return notes on symbols that start late or end early, and on gaps; a symbol's last price
-    holds until its next one.
-    """
+    """Return notes on symbols that start late or end early, and on gaps; a gap uses the last price."""
     notes = []
     known = ~np.isnan(closes)
     for column, symbol in enumerate(symbols):
         rows = np.nonzero(known[:, column])[0]
         start, end = int(rows[0]), int(rows[-1])
         if start > 0:
-            notes.append(f"{symbol} starts {start} bars after the data")
+            notes.append(f"{symbol} starts {start} bars after the first")
         if end < len(closes) - 1:
             notes.append(
                 f"{symbol} ends {len(closes) - 1 - end} bars before the data, at"
@@ -156,7 +154,7 @@ def price_gap_notes(
         holes = end - start + 1 - len(rows)
         if holes:
             notes.append(
-                f"{symbol} lacks {holes} prices in between, at most {int(np.diff(rows).max()) - 1}"
+                f"{symbol} has {holes} missing prices, at most {int(np.diff(rows).max()) - 1}"
                 " in a row"
             )
     if first > 0:
@@ -166,11 +164,11 @@ def price_gap_notes(
     steps = np.diff(times_s[first:])
     wide = int((steps > np.median(steps)).sum())
     if wide:
-        notes.append(f"{wide} times follow later than usual, at most {int(steps.max())} s")
+        notes.append(f"{wide} intervals are longer than usual, at most {int(steps.max())} s")
     return tuple(notes)
 
 
-# --- Error messages for unreadable price files, in place of the libraries' own.
+# --- Error messages for unreadable price files, instead of the library's.
 
 
 PARQUET = b"PAR1"
@@ -202,7 +200,7 @@ def why_unreadable(path: Path) -> str:
                 return f"has {len(row)} cells in row {number} and {len(header)} columns"
     except csv.Error:
         return "is not comma-separated"
-    return "has rows that do not fit its header"
+    return "has rows that do not match its header"
 
 
 TIME_COLUMNS = ("time", "date", "timestamp")
@@ -210,16 +208,17 @@ OHLCV_COLUMNS = {"open", "high", "low", "close", "volume"}
 FORMAT_HINT = "give a header with the names of the columns, and a row for each time"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 _EPOCH_S = 1_230_768_000
-"""2009-01-01, before the first coin price: times outside the range are milliseconds or spreadsheet
-dates, not Unix seconds."""
+"""2009-01-01, before the first coin price. Earlier times are milliseconds or spreadsheet dates, not
+Unix seconds.
+"""
 _LATEST_S = 4_102_444_800
 
 
 def read_table(path: Path) -> PriceTable:
     """Read the file's prices; times without a zone are UTC.
 
-    Raises ConfigError for a missing package or column, mixed time zones, times that go back or
-    repeat, closes that are not positive numbers, and a negative volume.
+    Raises ConfigError for a missing package or column, mixed time zones, unordered or repeated
+    times, closes that are not positive numbers, and negative volumes.
     """
     polars = load_polars()
     frame = read_frame(polars, path)
@@ -235,21 +234,22 @@ def read_table(path: Path) -> PriceTable:
     long = "symbol" in frame.columns
     if long and "close" not in frame.columns:
         raise ConfigError(
-            f"{path.name}: has a column symbol and no close",
-            "rename the column of prices to close",
+            f"{path.name}: has a column symbol but no column close",
+            "name the column of prices close",
         )
     if not long and (found := OHLCV_COLUMNS & set(frame.columns)):
         raise ConfigError(
-            f"{path.name}: has a column {sorted(found)[0]} and no symbol", "add a column symbol"
+            f"{path.name}: has a column {sorted(found)[0]} but no column symbol",
+            "add a column symbol",
         )
     read = _from_long_format if long else _from_wide_format
     return validate_prices(read(polars, frame, column, path))
 
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
-    """Return the gas price at each time, wei: the newest so far of the file's columns `time` and
-    `gas_price_wei`. Raises ConfigError like read_table, and if the file begins after the first
-    time.
+    """Return the gas price in wei at each time: the newest entry so far of the file's columns
+    `time` and `gas_price_wei`. Raises ConfigError like read_table, and if the file begins after the
+    first time.
     """
     polars, option = load_polars(), "--gas-prices"
     frame = read_frame(polars, path, option)
@@ -276,14 +276,14 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     if (np.diff(rows) <= 0).any():
         row = int(np.argmax(np.diff(rows) <= 0)) + 2
         raise ConfigError(
-            f"{option}: {path.name}, row {row}: its time is not later than the row before",
-            "sort the file, each time once",
+            f"{option}: {path.name}, row {row}: its time is not later than the previous row's",
+            "sort the file by time, without duplicates",
         )
     newest = np.searchsorted(rows, times_s, side="right") - 1
     if newest[0] < 0:
         raise ConfigError(
             f"{option}: {path.name} begins at {int(rows[0])}, after the first price",
-            "add earlier gas prices, or leave out earlier prices",
+            "add earlier gas prices, or omit earlier prices",
         )
     return tuple(int(prices[row]) for row in newest)
 
@@ -348,15 +348,15 @@ def read_frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     if reader is None:
         raise ConfigError(
             f"{option}: {path.name} is neither .csv nor .parquet",
-            "convert it to one of them",
+            "convert it to CSV or Parquet",
         )
     try:
         if reader is polars.read_csv:
-            # all rows set a column's type: its first hundred may be whole numbers by chance
+            # infer types from all rows: the first hundred may be whole numbers by chance
             frame = polars.read_csv(path, infer_schema_length=None)
         else:
             frame = reader(path)
-    # any error that a broken file causes in the library
+    # a broken file may raise any error of the library
     except (Exception, polars.exceptions.PanicException):
         raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", FORMAT_HINT) from None
     if frame.height == 0:
@@ -389,7 +389,7 @@ def _parsed(times: Any, path: Path) -> Any:
     zones = times.str.extract(_ZONE).fill_null("").unique().to_list()
     if len(zones) > 1:
         raise ConfigError(
-            f"{path.name}: times in several zones: {', '.join(sorted(z or 'none' for z in zones))}",
+            f"{path.name}: times in several time zones: {', '.join(sorted(z or 'none' for z in zones))}",
             "write all of them in UTC",
         )
     plain = times.str.replace(_ZONE, "").str.replace("T", " ", literal=True).str.strip_chars()
@@ -416,7 +416,7 @@ def _offset(zone: str) -> timedelta:
 
 
 def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
-    """Read one row for each time and symbol; the times of each symbol rise."""
+    """Read a table with one row for each time and symbol. The times of each symbol ascend."""
     for name in ("symbol", "close"):
         if frame[name].null_count():
             raise ConfigError(
@@ -440,11 +440,11 @@ def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTa
         .filter(polars.col("step") <= 0)
     )
     if wrong.height:
-        word = "twice" if wrong["step"][0] == 0 else "after a later one"
+        word = "a repeated" if wrong["step"][0] == 0 else "an unordered"
         raise ConfigError(
-            f"{path.name}, row {wrong['row'][0] + 1}: {str(wrong['symbol'][0])[:16]!r} has that"
-            f" time {word}",
-            "sort the file by time, each time once",
+            f"{path.name}, row {wrong['row'][0] + 1}: {str(wrong['symbol'][0])[:16]!r} has"
+            f" {word} time",
+            "sort the file by time, without duplicates",
         )
     symbols = frame["symbol"].cast(polars.String).unique(maintain_order=True).to_list()
     wide = (
@@ -458,7 +458,7 @@ def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTa
 
 
 def _from_wide_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
-    """Read one row for each time; an empty cell is a missing price."""
+    """Read a table with one row for each time. An empty cell is a missing price."""
     symbols = [name for name in frame.columns if name != time]
     frame = _numbers(polars, frame, symbols, path)
     for symbol in symbols:
@@ -487,7 +487,7 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
         raise ConfigError(
             f"{path.name}, row {bad['row'][0] + 1}: {str(what)[:16]!r} has a close of"
             f" {bad[name][0]}",
-            "a price is above zero; leave the row out if there was no price",
+            "prices must be above zero; remove rows without a price",
         )
 
 
@@ -496,7 +496,7 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
 
 def columns_by_token(wanted: BacktestSpec, table: PriceTable) -> dict[str, int]:
     """Return the table's column of each token, by address; a numeraire that is the unit of the
-    closes has none.
+    closes has no column.
     """
     return {
         address: table.symbols.index(symbol)
@@ -506,8 +506,8 @@ def columns_by_token(wanted: BacktestSpec, table: PriceTable) -> dict[str, int]:
 
 
 def select_spec_symbols(wanted: BacktestSpec, table: PriceTable) -> PriceTable:
-    """Return the table of the portfolio's symbols alone, as PriceTable.only; the numeraire may be
-    missing. Raises ConfigError.
+    """Return the table restricted to the portfolio's symbols, as PriceTable.only. The numeraire may
+    be missing. Raises ConfigError.
     """
     money = wanted.portfolio.numeraire.address
     return table.only(

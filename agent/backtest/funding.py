@@ -1,6 +1,6 @@
 """Funding of hypothetical shorts as large as each holding: rates from a file, and their payments.
 
-No position is simulated; this is arithmetic on rates.
+Pure arithmetic on rates; no position is simulated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from agent.errors import ConfigError
 from agent.units import YEAR_S, Value, floor_int, safe_label
 
 HIGH_YEARLY_RATE = 1.0
-"""Funding rates above the whole notional per year are probably in percent."""
+"""Yearly funding rates above the whole notional are probably in percent."""
 
 
 GAP = 1.5
@@ -40,8 +40,8 @@ Times = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class FundingRateSeries:
-    """Funding rates: `rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising),
-    as a share of notional for the interval before.
+    """Funding rates: `rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds,
+    ascending), as a share of notional for the preceding interval.
     """
 
     symbol: str
@@ -80,7 +80,7 @@ class FundingCarry:
 
     @property
     def held_for(self) -> int:
-        """Sum of holding times duration, base units times seconds."""
+        """Sum of holding times duration, in base units times seconds."""
         return sum(
             notional * length
             for notional, length in zip(self.notionals, self.lengths_s, strict=True)
@@ -137,14 +137,14 @@ def rename_funding_symbols(
 def require_prices(
     series: Sequence[FundingRateSeries], symbols: Sequence[str], bars_s: Times
 ) -> None:
-    """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates all outside
-    the bars of the simulation.
+    """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates that are all
+    outside the simulated bars.
     """
     for one in series:
         if one.symbol not in symbols:
             raise ConfigError(
-                f"--funding: {one.symbol} has rates and no prices",
-                "add its prices, remove its rows, or map it with --as to a symbol of the prices:"
+                f"--funding: {one.symbol} has rates but no prices",
+                "add its prices, remove its rows, or map it with --as to a symbol with prices:"
                 f" {', '.join(symbols)}",
             )
         if not rates_within(one, bars_s).any():
@@ -154,7 +154,7 @@ def require_prices(
             raise ConfigError(
                 f"--funding: the rates of {one.symbol}, {rates}, are outside the simulation,"
                 f" {bars}",
-                "give prices and rates of the same time, or remove its rows",
+                "use prices and rates of the same period, or remove its rows",
             )
 
 
@@ -184,7 +184,7 @@ def funding_carry(
 
 def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
     """Return notes on rates that start late, end early, are outside the bars, have irregular
-    distances, or look like percent.
+    intervals, or look like percent.
     """
     times_s, usual, found = series.times_s, series.usual_s, []
     name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
@@ -197,12 +197,12 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
     steps = np.diff(times_s)
     if wide := int((steps > GAP * usual).sum()):
         found.append(
-            f"{name} has {wide} times that follow later than usual, at most {int(steps.max())} s;"
+            f"{name} has {wide} intervals longer than usual, at most {int(steps.max())} s;"
             " missing rates count as zero"
         )
     if close := int((steps * GAP < usual).sum()):
         found.append(
-            f"{name} has {close} times that follow sooner than usual, at least {int(steps.min())} s"
+            f"{name} has {close} intervals shorter than usual, at least {int(steps.min())} s"
         )
     a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
     if a_year > HIGH_YEARLY_RATE:
@@ -232,8 +232,8 @@ def _when(time_s: int) -> str:
 
 
 def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
-    """Read funding rates by symbol in file order: columns time, symbol, rate, a share of notional
-    per interval, positive if longs pay shorts.
+    """Read funding rates by symbol in file order, from the columns time, symbol and rate. A rate is
+    a share of notional per interval, positive if longs pay shorts.
 
     Raises ConfigError like read_table, and for rates that are not a number or beyond the whole
     notional.
@@ -256,7 +256,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
         if frame[name].null_count():
             row = int(frame[name].is_null().arg_true()[0])
             raise ConfigError(
-                f"{option}: {path.name}, row {row + 1}: it has no {name}",
+                f"{option}: {path.name}, row {row + 1}: no {name}",
                 f"remove rows without a {name}",
             )
     if not frame["rate"].dtype.is_numeric():
@@ -274,7 +274,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
         raise ConfigError(
             f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has that"
             f" time {word}",
-            "sort the file by time, each time once",
+            "sort the file by time, without duplicates",
         )
     symbols = frame["symbol"].unique(maintain_order=True).to_list()
     parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]

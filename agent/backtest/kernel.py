@@ -16,24 +16,24 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SAME, CHANGED, CLOSED = 0, 1, 2
-"""State of a bar: the tradable assets are those of the last bar, have changed, or none trade."""
+"""State of a bar: the same assets trade as in the previous bar, different ones, or none."""
 TARGET, HALFWAY, BAND = 0, 1, 2
 FINAL, HOLD, TURNOVER, COSTS, STRANDED, REBALANCES = range(6)
 """Result columns of a run."""
 BAND_TOLERANCE = 1e-12
-"""Tolerance in shares, the precision of floats: a weight closer to an edge is on it, and smaller
+"""Tolerance in shares for float errors: a weight closer to an edge counts as on it, and smaller
 corrections count as zero.
 """
 _DEEPEST, _ROUNDS = 1.0 - 1e-9, 200
 BLOCK = 256
-"""Maximum number of bars checked together."""
+"""Maximum number of bars checked at a time."""
 
 
 def _compiled(function: Any) -> Any:
-    """Compile at the first call, and cache on disk if possible."""
+    """Compile on the first call, and cache on disk if possible."""
     try:
         return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no writable folder
+    except RuntimeError:  # no writable folder for the cache
         return njit(nogil=True)(function)
 
 
@@ -44,9 +44,9 @@ def set_bands(
     """Write the scaled targets of the tradable assets into `wanted`; return False if none has a
     target.
 
-    `bands` receives the band edges (0 and 1 for assets that do not trade), and the edges of the
-    intervals in which a rebalance to the bands may end: the band, less the part that other assets
-    cannot offset. The narrower of two widths counts; NaN is no width (agent/policy/drift.py).
+    `bands` receives the band edges (0 and 1 for assets that do not trade), and the intervals in
+    which a rebalance to the bands may end: the band without the part that other assets cannot
+    offset. The narrower of two widths applies; NaN means no width (agent/policy/drift.py).
     """
     whole = 0.0
     for i in range(len(targets)):
@@ -82,9 +82,9 @@ def destination_shares(
     """Write the destination shares into `land`; return the largest correction, as a share
     (agent/policy/drift.py).
 
-    Target and halfway are points. For the bands each share moves to the nearest edge of its
-    interval, so that the total may differ from one. The difference is spread in proportion to the
-    room left in each interval, for minimal turnover.
+    For destinations target and halfway the shares are fixed. For bands, each share moves to the
+    nearest edge of its interval, and the total may differ from one. The difference is spread in
+    proportion to the room left in each interval, for minimal turnover.
     """
     least, most = bands[2], bands[3]
     largest, left, room = 0.0, 1.0, 0.0
@@ -109,7 +109,7 @@ def destination_shares(
 def value_after_costs(
     values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float
 ) -> float:
-    """Return the value that remains of `total` once every asset has its share `land`, after costs.
+    """Return the value left of `total`, after costs, once every asset has its share `land`.
 
     Selling x into a pool of depth D yields n / (1 + n / D) with n = x (1 - fee), as
     UniswapV2Library.getAmountOut; `shallow` is 1 / D, zero if size does not matter. Proceeds less
@@ -171,8 +171,8 @@ def first_bar_outside_band(
     """Return the first bar from `start` at which `_is_outside_band` is true; `end` if there is
     none.
 
-    Holdings are constant between trades, so blocks of bars are checked together, asset by asset.
-    Blocks start small and grow, since a large block is wasted if weights often leave their bands.
+    Holdings are constant between trades, so bars are checked in blocks, asset by asset. Blocks
+    start small and grow, because a large block wastes work if weights leave their bands often.
     `whole` is a buffer for the totals of one block.
     """
     size = 16
@@ -228,11 +228,12 @@ def run(  # noqa: C901, PLR0913, PLR0915
 ) -> None:
     """Run one setting over all bars.
 
-    Results go into `found`, the value at each bar of `marks` (rising) into `values_at`. `traded`
-    are prices by asset and bar, zero while an asset does not trade; `shown` are the newest known
-    prices, used for every value. `breaks` are the bars that are not SAME, and the end. `traded_at`
-    and `held_at`, if as long as the table, receive the bars that traded, and the holdings after the
-    first buys and after each trade. A width of NaN is no width, an `every_s` of zero no interval.
+    Results are written to `found`, the value at each bar of `marks` (ascending) to `values_at`.
+    `traded` has prices by asset and bar, zero while an asset does not trade; `shown` has the newest
+    known prices, used for all values. `breaks` has the bars that are not SAME, and the end. If
+    `traded_at` and `held_at` are as long as the table, they receive the bars that traded, and the
+    holdings after the first buys and after each trade. NaN means no width, an `every_s` of zero no
+    interval.
     """
     count, bars = traded.shape
     units, first, values, shares = (
@@ -298,7 +299,7 @@ def run(  # noqa: C901, PLR0913, PLR0915
                     if len(traded_at) == bars:
                         traded_at[t] = True
                         held_at[t] = units
-                fires = False  # the review is done
+                fires = False  # the scheduled review is complete
             due_s = due_s if fires else times_s[t] + every_s
         if mark < len(marks) and marks[mark] == t:
             values_at[mark] = _portfolio_value(units, shown, t) if begun else value

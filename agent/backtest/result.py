@@ -58,7 +58,7 @@ WEIGHT_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class RebalancingPremium:
-    """Parts of the premium, as log growth over the whole time; the last two per year of 365 days.
+    """Parts of the premium, as log growth over the whole period; the last two per year of 365 days.
 
     `advantage` is the growth after costs less that of holding. `excess_growth` is the gain from
     rebalancing winners into losers, bar by bar; `off_target` the gain (or loss) from weights other
@@ -90,7 +90,7 @@ def rebalancing_premium(
     are Unix seconds. `bought` are the weights before the trades of the first bar, which buy and
     hold keeps; None without such trades. Transfers have no effect. Raises ConfigError for
     mismatched tables, prices that are not positive, weights that do not sum to one, and costs of
-    the whole or more.
+    100 % or more.
     """
     _check(prices, weights, cost_shares, times_s)
     if bought is not None and not (
@@ -157,19 +157,16 @@ def _check(
         )
     if not (np.isfinite(prices).all() and (prices > 0).all()):
         raise ConfigError(
-            "harvest: a price is not above zero",
-            "fill missing prices with the newest price before",
+            "harvest: prices must be above zero",
+            "fill missing prices with the previous price",
         )
     if not (np.abs(weights.sum(axis=1) - 1) <= WEIGHT_TOLERANCE).all():
         raise ConfigError("harvest: weights do not sum to one", "give the share of every holding")
     if not ((cost_shares < 1).all() and np.isfinite(cost_shares).all()):
-        raise ConfigError(
-            "harvest: costs are not below the whole", "give them as shares of the holdings"
-        )
+        raise ConfigError("harvest: costs reach 100 %", "give them as shares of the holdings")
 
 
-# --- Simulation results: money exact, paths over the bars as floats, and all data needed to repeat
-# it.
+# --- Simulation results: exact money, float paths over the bars, and the data to reproduce them.
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +198,8 @@ class YearGain:
 class DelistedHolding:
     """A holding without a current price, `raw` base units of `decimals`.
 
-    `price` is its last price, of `time_s`, in numeraire base units per base unit. `share` is its
-    share of the final value; None if that is zero.
+    `price` is the last price, at `time_s`, in numeraire base units per base unit. `share` is the
+    holding's share of the final value; None if that is zero.
     """
 
     symbol: str
@@ -284,7 +281,7 @@ class SimulationResult:
 
     @property
     def gas_counted(self) -> bool:
-        """True if gas had a price; without a price its sum of zero means nothing."""
+        """True if gas had a price. Without one, the gas total of zero is meaningless."""
         return dict(self.parameters).get("gas_wei") != "0"
 
 
@@ -328,7 +325,7 @@ class PortfolioPaths:
 
 
 def portfolio_paths(world: SimulatedWorld, goals: Sequence[TargetBands]) -> PortfolioPaths:
-    """Build the paths from the records of bars with changes."""
+    """Build the paths from the records of bars at which holdings changed."""
     table, records = world.table, world.records
     tokens = world.tokens
     assets = [asset.token.address for asset in world.wanted.portfolio.assets]
@@ -420,7 +417,7 @@ def premium_of_simulation(
 
 
 class TaxLotLedger:
-    """Caches the tax run over the ledger, one per version of the ledger."""
+    """Cache of the tax run over the ledger, for the ledger's current version."""
 
     def __init__(self, store: Store, portfolio: Portfolio, rule: TaxRule) -> None:
         self._store, self._portfolio, self._rule = store, portfolio, rule
@@ -428,7 +425,7 @@ class TaxLotLedger:
         self._found: TaxLotRun | None = None
 
     def state(self, now_s: int) -> TaxState | None:
-        """Return the tax state for the gain of a plan; None if no limit depends on it."""
+        """Return the tax state that determines the gain of a plan; None without a limit on gains."""
         if self._rule.year_limit is None:
             return None
         mark = self._store.ledger.version()
@@ -461,7 +458,7 @@ class TaxLotLedger:
         )
 
 
-# --- Delisted holdings: amounts, and the part of the final value that depends on old prices.
+# --- Delisted holdings: amounts, and the part of the final value that is based on old prices.
 
 
 SHOWN = 2
@@ -499,8 +496,8 @@ def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
 def funding_of_holdings(
     world: SimulatedWorld, series: Sequence[FundingRateSeries]
 ) -> tuple[FundingSummary, tuple[str, ...]]:
-    """Return the carry of each series, in order, and notes; symbols outside the portfolio have
-    none.
+    """Return the carry of each series, in order, and notes on missing data. Symbols outside the
+    portfolio have no carry.
     """
     tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
     record_bars = np.array([record.bar for record in world.records])
@@ -510,7 +507,7 @@ def funding_of_holdings(
         carries.append(funding_carry(one, bars_s, partial(_held_value, world, token, record_bars)))
         notes += funding_notes(one, bars_s)
         if token is None:
-            notes.append(f"funding: {one.symbol} is not held, its rates are ignored")
+            notes.append(f"funding: {one.symbol} is not held; its rates are ignored")
         elif (missing := _count_missing_prices(world, one)) > 0:
             notes.append(
                 f"funding: at {missing} times {one.symbol} had no price; the last price was used"

@@ -60,7 +60,7 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
     return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
 
 
-# --- The router: a multicall with payments, swaps, minimums and events; all or nothing.
+# --- The router: a multicall with payments, swaps, minimums and events, executed atomically.
 
 
 APPROVE_UNITS = 46_000
@@ -70,7 +70,7 @@ UNWRAP_UNITS = 30_000
 CANCEL_UNITS = 21_000
 """Gas of a transfer of zero value."""
 FAILED_UNITS = 60_000
-"""Gas of a swap that reverts, about what SwapRouter02 uses until a minimum is missed."""
+"""Gas of a swap that reverts: about what SwapRouter02 uses before a minimum is missed."""
 
 
 class TransactionReverted(Exception):
@@ -78,14 +78,12 @@ class TransactionReverted(Exception):
 
 
 class TicksExhausted(TransactionReverted):
-    """Raised when a swap exceeds the known ticks; with more ticks it may not revert."""
+    """Raised when a swap exceeds the known ticks, so that its result is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouterAddresses:
-    """Addresses: the wallet, the router, and the wrapped native coin (empty: nothing is
-    wrapped).
-    """
+    """Addresses of the wallet, the router, and the wrapped native coin (empty: no wrapping)."""
 
     wallet: str
     router: str
@@ -98,9 +96,9 @@ SIMULATED_ADDRESSES = RouterAddresses(WALLET, ROUTER)
 
 @dataclass(slots=True)
 class TransactionEffects:
-    """Effects of a transaction, not applied yet: balances and allowances of the wallet, pools, and
-    events. `native_wei` is the wallet's native coin, before gas; `wrapped` are deposits and
-    withdrawals of the wrapped coin; `met` has the pool before each swap.
+    """Pending effects of a transaction: the wallet's balances and allowances, pools, and events.
+    `native_wei` is the wallet's native coin, before gas; `wrapped` has deposits and withdrawals of
+    the wrapped coin; `met` has the pool before each swap.
     """
 
     balances: dict[str, int]
@@ -129,7 +127,7 @@ def execute(  # noqa: PLR0913
     value_wei: int = 0,
     native_wei: int = 0,
 ) -> TransactionEffects:
-    """Run a transaction of the wallet at `now_s`; `allowances` are the router's, by token.
+    """Run a transaction of the wallet at `now_s`; `allowances` are those of the router, by token.
 
     Raises TransactionReverted if the contracts would revert, TicksExhausted if that depends on
     ticks that were not read.
@@ -234,7 +232,7 @@ def _swapped(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
 def _pool(
     pools: Mapping[str, Pool], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]
 ) -> Pool:
-    """The pool that the factory has for this call."""
+    """Return the pool that the factory has for this call."""
     for pool in pools.values():
         if isinstance(call, SwapExactTokens):
             fits = pool.paid_first
@@ -354,7 +352,7 @@ def _gas(
     allowances: Mapping[str, int],
     pools: Mapping[str, Pool],
 ) -> int:
-    """Return the gas by the planner's model; a pool writes an observation once in a transaction
+    """Return the gas by the planner's model. A pool writes at most one observation in a transaction
     that moves its tick.
     """
     units, written = 0, set[str]()

@@ -43,8 +43,8 @@ EARLIEST_S, LATEST_S = 0, 4_102_444_800
 
 @dataclass(frozen=True, slots=True)
 class OwnerTransfer:
-    """A deposit (above zero) or withdrawal at the first bar from that time on, whole coins of the
-    numeraire.
+    """A deposit (above zero) or withdrawal, in whole coins of the numeraire, at the first bar at or
+    after its time.
     """
 
     time_s: int
@@ -55,8 +55,8 @@ class OwnerTransfer:
 class AppliedTransfer:
     """A deposit (positive) or withdrawal of the owner, at the prices of its bar.
 
-    Values in numeraire base units. `before` is the portfolio value just before, after all gas,
-    `hold_before` that of holding.
+    Values in numeraire base units. `before` is the portfolio value just before, net of gas,
+    `hold_before` that of buy and hold.
     """
 
     bar: int
@@ -123,16 +123,16 @@ def apply_transfer(
     """Return the balances after a transfer of `value` (signed, numeraire base units), each rounded
     against the wallet.
 
-    The numeraire `money` is transferred; a withdrawal takes its shortfall from all other assets in
-    proportion. Pro rata, all `assets` change in proportion to the holdings. Raises ConfigError for
-    a withdrawal of everything.
+    By default the numeraire `money` is transferred, and a withdrawal takes any shortfall from all
+    other assets in proportion. Pro rata, all `assets` change in proportion to the holdings. Raises
+    ConfigError for a withdrawal of everything.
     """
     after = dict(balances)
     whole = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
     if value <= -whole:
         raise ConfigError(
-            "--flow: a withdrawal takes the whole portfolio or more",
-            "withdraw less than its value",
+            "--flow: a withdrawal is not below the portfolio's value",
+            "withdraw less",
         )
     rest, among = value, [token for token in assets if balances[token] > 0]
     if way == IN_NUMERAIRE:
@@ -176,12 +176,13 @@ PERMISSIVE_LIMITS = Limits(
     max_live_value=None,
     token_screen=None,
 )
-"""Every limit off except price impact, at half of the price: without impact and slippage limits no
-minimum would bind a swap."""
+"""No limits except a price impact of at most half the price: without impact and slippage limits, no
+minimum would bind a swap.
+"""
 
 
 def simulated_address(name: str) -> str:
-    """Return a deterministic address for a name; no key for it exists."""
+    """Return a deterministic address for a name. No key exists for it."""
     return to_checksum_address(keccak(text=f"trimtab backtest {name}")[-20:])
 
 
@@ -232,10 +233,10 @@ class SimulationSettings:
     swap is mined `latency_bars` after it was sent.
 
     With `looks_at_all` a whole step evaluates every bar, else only bars at which a trade can be
-    due. In the half-open range `silent` feeds have no new answers; in that of `thin` pools have the
-    given fraction of `depth`. `flows` are the owner's transfers, `flows_in` "numeraire" or
-    "pro-rata". While an asset's price is stale the step halts, as live; with `gone` "leave" it
-    continues without that asset, whose holding stays.
+    due. In the half-open range `silent`, feeds have no new answers; in the range of `thin`, pools
+    have the given fraction of `depth`. `flows` are the owner's transfers, `flows_in` is "numeraire"
+    or "pro-rata". While an asset's price is stale the step halts, like the live step; with `gone`
+    set to "leave" it continues without that asset and keeps the holding.
     """
 
     depth: Fraction
@@ -260,7 +261,7 @@ class SimulationSettings:
         if not 0 <= self.fee_pips < PIPS // 2:
             raise ConfigError(
                 f"--cost: {100 * self.fee_pips / PIPS:g}%",
-                "a fee is at least 0 and below 50%, such as 30bps",
+                "use a fee of at least 0 and below 50%, such as 30bps",
             )
         for option, amount in (("--depth", self.depth), ("--value", self.start_value)):
             if amount <= 0:
@@ -296,8 +297,8 @@ def make_spec(  # noqa: PLR0913
     simulated feeds.
 
     `native` is the symbol that pays gas (default: the numeraire). A numeraire without a target is a
-    hub. Tokens have 18 decimals unless `decimals` has others. The first token of each of `pairs`
-    gets the lower address, as in a pool.
+    hub. Tokens have 18 decimals unless listed in `decimals`. The first token of each pair in
+    `pairs` gets the lower address, as in a pool.
     """
     if sum(targets.values()) != BPS:
         whole = sum(targets.values())
@@ -346,7 +347,7 @@ def make_spec(  # noqa: PLR0913
 
 
 def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Addresses derived from the names, reassigned in rising order where pools require one."""
+    """Return addresses derived from the names, sorted where pools require an order."""
     found = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
     try:
         order = tuple(
@@ -366,14 +367,14 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
 
 
 def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
-    """Return the spec on the simulated chain: with its feeds, its router, and the wrapped token for
-    native coin. Raises ConfigError for liquidity, which is not simulated.
+    """Return the spec for the simulated chain: its feeds, its router, and the wrapped token in
+    place of native coin. Raises ConfigError for liquidity, which is not simulated.
     """
     portfolio = wanted.portfolio
     if portfolio.positions or portfolio.lp_targets:
         raise ConfigError(
             "liquidity positions are not simulated",
-            "leave portfolio.positions and lp.targets out of the config of a backtest",
+            "omit portfolio.positions and lp.targets from the config of a backtest",
         )
     assets = tuple(_with_feed(asset) for asset in portfolio.assets)
     renamed = {old.feed: new.feed for old, new in zip(portfolio.assets, assets, strict=True)}
@@ -392,7 +393,7 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
             wanted.reference.feed_max_age_s,
             ages,
         ),
-        # no refill: native coin is held outside the portfolio, enough for any simulation
+        # no refill: the native coin, held outside the portfolio, suffices for any simulation
         limits=replace(wanted.limits, native_top_up_wei=None),
         execution=ExecutionConfig(
             ROUTER_KIND,

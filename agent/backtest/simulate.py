@@ -45,12 +45,13 @@ from agent.policy.triggers.rules import is_plain
 from agent.reference.checks import is_dollar
 from agent.units import BPS
 
-# --- Quiet bars, which are skipped: prices and times alone show that a step would hold.
+# --- Quiet bars are skipped: prices and times alone show that a step would hold.
 
 
 BAND_MARGIN = 1e-6
-"""Distance to a band's edge, as a share of the portfolio, below which the exact step decides: far
-above float errors."""
+"""Distance to a band's edge, as a share of the portfolio, below which the exact step decides. Far
+above float errors.
+"""
 AT_ONCE = 0
 
 
@@ -61,8 +62,8 @@ class DueBarFinder:
     With bands, a bar is quiet if every weight is inside its band by more than BAND_MARGIN; with a
     schedule, if no review is due. At quiet bars `decide` would hold and change no stored state.
     While a price is stale `decide` halts; the first of those bars is evaluated, or all of them if
-    the simulation continues without the asset. Prices of a bar are compared with the current
-    holdings, so no later bar counts.
+    the simulation continues without the asset. Each bar's prices are compared with the current
+    holdings; later bars are not used.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -84,7 +85,9 @@ class DueBarFinder:
         self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
 
     def evaluated(self, outcome: StepOutcome | None) -> None:
-        """Record the schedule's next due time after a cycle; at once if its review is not done."""
+        """Record the schedule's next due time after a cycle; immediately if its review is not
+        complete.
+        """
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
         waits = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
@@ -149,13 +152,13 @@ class DueBarFinder:
 
 
 def _may_skip_bars(world: SimulatedWorld) -> bool:
-    """Return True if bands around fixed targets, or one schedule without jitter, alone can make
-    this policy act, without other state.
+    """Return whether only bands around fixed targets, or one schedule without jitter, can make this
+    policy act, without other state.
     """
     wanted = world.wanted
     portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
     known = is_plain(trigger)
-    if schedules_of(trigger):  # any bar may exceed a maximum weight
+    if schedules_of(trigger):  # a maximum weight may be exceeded at any bar
         known = (
             known
             and wanted.policy.jitter_bps == 0
@@ -200,7 +203,7 @@ def simulate(
     """Run a whole simulation.
 
     The wallet begins at its targets, at the first bar at which every symbol has a price. `funding`
-    changes no trade; the result includes the funding that shorts of the holdings would have
+    does not affect trades; the result includes the funding that shorts of the holdings would have
     received. Raises ConfigError for symbols missing from the table, and errors of a step other than
     refusals and network errors.
     """
@@ -253,7 +256,9 @@ class SimulationRun:
                 world.advance_to(bar)
             self._evaluate()
         except EndOfPrices:
-            self._ended = (f"{len(world.pending)} transaction was pending when the data ended",)
+            self._ended = (
+                f"{len(world.pending)} transaction was still pending at the end of the data",
+            )
             return False
         return True
 
@@ -374,7 +379,7 @@ def open_run(
 
 
 def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]:
-    """Return the market parameters as short texts; long series by their hash."""
+    """Return the market parameters as short texts, long series as their hash."""
     texts = []
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -388,7 +393,9 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
 
 
 def spec_digest(wanted: BacktestSpec, settings: SimulationSettings) -> str:
-    """SHA-256 of spec and market, without `looks_at_all`, which does not change the result."""
+    """Return the SHA-256 of spec and market, without `looks_at_all`, which does not affect the
+    result.
+    """
     parts = (
         wanted.portfolio,
         wanted.policy,
@@ -411,7 +418,7 @@ def _world(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
     if not isinstance(settings.gas_wei, int):
         if len(settings.gas_wei) != table.bars:
             raise ConfigError(
-                f"gas prices for {len(settings.gas_wei)} bars, and the table has {table.bars}"
+                f"gas prices for {len(settings.gas_wei)} bars, but the table has {table.bars}"
             )
         settings = replace(settings, gas_wei=tuple(settings.gas_wei)[table.bars - used.bars :])
     if (
@@ -452,7 +459,7 @@ def _rebalances(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceReco
 
 
 def library_versions() -> tuple[tuple[str, str], ...]:
-    """Return the versions of the libraries that a result depends on."""
+    """Return the versions of the libraries that affect a result."""
     found = []
     for name in LIBRARIES:
         try:

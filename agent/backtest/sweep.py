@@ -1,4 +1,4 @@
-"""Sweeps of the fast kernel: prices and settings in its form, runs of thousands of settings on all
+"""Sweeps of the fast kernel: prepare prices and settings, and run thousands of settings on all
 cores.
 """
 
@@ -33,11 +33,11 @@ class KernelPrices:
     per bar.
 
     `traded` is zero while an asset has no price, `shown` the newest price so far (zero before the
-    first). `state` marks bars that trade; `breaks` are the bars where that changes, and the end. An
-    asset counts from its first price on. While an asset lacks a price nothing trades, as the live
-    agent halts on unknown prices. After `patience_bars` the other assets trade with targets scaled
-    to one, and the missing asset counts at its newest price until it has a price again. `notes`
-    describe missing prices.
+    first). `state` marks bars that trade; `breaks` has the bars where that changes, and the end. An
+    asset is included from its first price on. While an asset lacks a price nothing trades, as the
+    live agent halts on unknown prices. After `patience_bars` the other assets trade with targets
+    scaled to one, and the missing asset is valued at its newest price until it has a price again.
+    `notes` describe missing prices.
     """
 
     symbols: tuple[str, ...]
@@ -55,7 +55,7 @@ def prepare_prices(
     prices: ArrayLike,
     patience_bars: int | None = None,
 ) -> KernelPrices:
-    """Check and prepare the table: `prices[bar, asset]`, NaN if missing, at rising unix seconds
+    """Check and prepare the table: `prices[bar, asset]`, NaN if missing, at ascending unix seconds
     `times_s`.
 
     Raises ConfigError for times that repeat or fall, for prices that are zero, negative or
@@ -65,7 +65,7 @@ def prepare_prices(
     if patience_bars is not None and patience_bars < 0:
         raise ConfigError(
             f"patience_bars: {patience_bars} is negative",
-            "give the number of bars to wait for a price, or None",
+            "set the number of bars to wait for a price, or None",
         )
     _check_times(times)
     _check_prices(symbols, times, table)
@@ -91,12 +91,12 @@ def _shaped(
 ) -> tuple[NDArray[np.int64], Floats]:
     given: NDArray[Any] = np.asarray(times_s)
     if given.dtype.kind not in "iu":
-        raise ConfigError(f"times: {given.dtype} are not unix seconds", "give whole seconds, UTC")
+        raise ConfigError(f"times: {given.dtype} are not unix seconds", "use whole seconds, UTC")
     table = np.array(prices, dtype=np.float64, order="C")
     if table.ndim != 2 or table.shape != (len(given), len(symbols)):
         raise ConfigError(
             f"prices: a table of {table.shape} for {len(given)} times and {len(symbols)} assets",
-            "one row per time",
+            "use one row per time and one column per asset",
         )
     if len(given) < FEWEST_BARS or not symbols:
         raise ConfigError(
@@ -106,7 +106,7 @@ def _shaped(
     if len(set(symbols)) != len(symbols):
         raise ConfigError(
             f"prices: {max(symbols, key=list(symbols).count)} has two columns",
-            "one column per asset",
+            "use one column per asset",
         )
     return np.ascontiguousarray(given, dtype=np.int64), table
 
@@ -115,9 +115,9 @@ def _check_times(times: NDArray[np.int64]) -> None:
     steps = np.diff(times)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0)) + 1
-        what = "is there twice"
+        what = "is repeated"
         if steps[row - 1] != 0:
-            what = f"comes after {format_time(int(times[row - 1]))}"
+            what = f"follows {format_time(int(times[row - 1]))}"
         raise ConfigError(
             f"times: {format_time(int(times[row]))} (row {row}) {what}",
             "sort the table by time, one row per time",
@@ -135,26 +135,26 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
         raise ConfigError(
             f"prices: {symbols[column]} is {what} ({price:g}) at"
             f" {format_time(int(times[row]))} (row {row})",
-            "leave missing prices out",
+            "mark missing prices as NaN",
         )
     empty = np.isnan(table).all(axis=0)
     if empty.any():
         raise ConfigError(
             f"prices: {symbols[int(np.argmax(empty))]} has none (NaN in every bar)",
-            "leave the asset out",
+            "omit the asset",
         )
 
 
 def _newest(traded: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Replace each missing price by the newest price before it, zero before the first."""
+    """Replace each missing price by the newest earlier price, zero before the first."""
     rows = np.maximum.accumulate(np.where(known, np.arange(len(known))[:, None], 0), axis=0)
     newest: Floats = np.take_along_axis(traded, rows, axis=0)
     return newest
 
 
 def _missing_for(known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return for how many bars, including the current one, each asset has had no price; zero before
-    its first price.
+    """Return the number of bars, including the current one, for which each asset has had no price;
+    zero before its first price.
     """
     rows = np.arange(len(known))[:, None]
     last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
@@ -201,13 +201,13 @@ def _notes(
             )
         if holes := last - first + 1 - len(rows):
             notes.append(
-                f"{symbol} lacks {holes} prices in between, {int(np.diff(rows).max()) - 1} in a row"
-                f" at most: {waiting}"
+                f"{symbol} has {holes} missing prices, at most {int(np.diff(rows).max()) - 1} in a"
+                f" row: {waiting}"
             )
         if last < len(known) - 1:
             notes.append(
-                f"{symbol} has no price after {format_time(int(times[last]))}: it counts at"
-                f" its last price; {waiting}"
+                f"{symbol} has no price after {format_time(int(times[last]))}: it is"
+                f" valued at its last price; {waiting}"
             )
     steps = np.diff(times)
     usual = int(np.median(steps))
@@ -228,7 +228,7 @@ def _notes(
 
 
 DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
-"""Numbers of destinations in agent/backtest/kernel.py."""
+"""Codes of destinations in agent/backtest/kernel.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +237,8 @@ class TradingCosts:
     purchases pay it.
 
     `fee_bps` is charged on the input. `depth` is the value, in the numeraire, of each side of the
-    constant-product pool that the asset trades in, at the recorded price before every rebalance;
-    infinite if size does not matter.
+    asset's constant-product pool, which is reset to the recorded price before every rebalance;
+    infinite for no impact.
     """
 
     fee_bps: tuple[float, ...]
@@ -259,7 +259,7 @@ class TradingCosts:
         if numeraire is not None and not 0 <= numeraire < assets:
             raise ConfigError(
                 f"costs.numeraire: {numeraire} is not the index of one of {assets} assets",
-                "give the index of its column, or None",
+                "use the index of its column, or None",
             )
         fees, depths = [float(fee_bps)] * assets, [float(depth)] * assets
         if numeraire is not None:
@@ -316,7 +316,7 @@ class SettingArrays:
     shallow: Floats
 
     def part(self, start: int, end: int) -> SettingArrays:
-        """A slice of the rows, without a copy."""
+        """Return a slice of the rows, without a copy."""
         some = slice(start, end)
         return SettingArrays(
             self.targets[some],
@@ -387,29 +387,28 @@ def _check(setting: KernelSetting, assets: int) -> None:
     ):
         raise ConfigError(
             f"targets: {setting.targets_bps} for {assets} assets",
-            f"give a target of 0 or more for each, {BPS} in all",
+            f"use a target of 0 or more for each, {BPS} in total",
         )
     if len(costs.fee_bps) != assets or len(costs.depth) != assets:
         raise ConfigError(
             f"costs: {len(costs.fee_bps)} fees and {len(costs.depth)} depths for {assets} assets",
-            "give a fee and a depth for each asset",
+            "set a fee and a depth for each asset",
         )
     if not all(0 <= bps < BPS for bps in costs.fee_bps):
         raise ConfigError(
-            f"costs.fee_bps: {costs.fee_bps}", "a fee is at least 0 and below 10,000 bps"
+            f"costs.fee_bps: {costs.fee_bps}", "use a fee of at least 0 and below 10,000 bps"
         )
     if not all(depth > 0 and not isnan(depth) for depth in costs.depth):
-        raise ConfigError(f"costs.depth: {costs.depth}", "a depth is above zero, or infinite")
+        raise ConfigError(f"costs.depth: {costs.depth}", "use a depth above zero, or infinite")
     if not (setting.min_trade >= 0 and isfinite(setting.min_trade)):
         raise ConfigError(f"min_trade: {setting.min_trade}", "write a value of 0 or more")
 
 
-# --- Sweeps: fixed weights, bands, intervals and costs over one price table, compiled and on all
-# cores.
+# --- Sweeps: fixed weights, bands, intervals and costs over one price table, on all cores.
 
 
 PARTS_PER_CORE = 4
-"""Settings that trade often take longer: smaller parts keep all cores busy to the end."""
+"""Settings that trade often take longer; smaller parts keep all cores busy until the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +417,8 @@ class SweepResult:
 
     `hold_value` is the final value of the first holdings, `turnover` half the sum of absolute
     changes of holdings, `costs` the cost of trading, `stranded` the part of `final_value` without a
-    price at the end. `values[setting, mark]` are values at the requested bars, after trading.
+    current price at the end. `values[setting, mark]` are values at the requested bars, after
+    trading.
     """
 
     final_value: Floats
@@ -520,7 +520,7 @@ def sweep(
 
 
 def _kernel() -> ModuleType:
-    """Import the kernel: numba takes a second to load, and may not be installed."""
+    """Import the kernel. numba takes a second to load, and may not be installed."""
     try:
         from agent.backtest import kernel as fast_kernel
     except ModuleNotFoundError as missing:
@@ -548,6 +548,6 @@ def _marked(marks: Sequence[int], bars: int) -> NDArray[np.int64]:
     at = np.asarray(marks, dtype=np.int64)
     if len(at) and not (at[0] >= 0 and at[-1] < bars and (np.diff(at) > 0).all()):
         raise ConfigError(
-            "marks: the bar numbers do not rise", f"bars are numbered from 0 to {bars - 1}"
+            "marks: the bar numbers are not ascending", f"bars are numbered from 0 to {bars - 1}"
         )
     return at

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from agent.backtest.tune.jobs import RunEngine, RunResult, TuneChunk, TuneJob
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable, TrimtabError, printable_text
 
-# --- Run work in chunks on processes of this machine.
+# --- Chunks of work on processes of this machine.
 
 
 C = TypeVar("C")
@@ -32,7 +32,7 @@ _job: ChunkWorker[Any, Any] | None = None
 
 
 class ChunkWorker(Protocol[C_contra, R_co]):
-    """Work in chunks that can run independently, also in other processes."""
+    """Work in chunks that can run independently and in other processes."""
 
     def do(self, chunk: C_contra, /) -> R_co:
         """Result of a chunk."""
@@ -43,9 +43,9 @@ def run_in_processes(
 ) -> Iterator[tuple[C, R]]:
     """Yield the chunks with their results, in order of completion, from that many processes.
 
-    Raises the errors of a chunk; Retryable saying `lost` for a process that died.
+    Raises the errors of a chunk; Retryable with the message `lost` if a process died.
     """
-    # Fresh processes: a fork would share this process's threads and open databases.
+    # Spawn fresh processes: a fork would share this process's threads and open databases.
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (job,)) as pool:
         waiting: dict[Future[R], C] = {}
         rest = iter(chunks)
@@ -71,7 +71,7 @@ def run_in_processes(
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Block Ctrl-C in processes started inside: a terminal signals them too, but their parent ends
+    """Block Ctrl-C in processes started inside. A terminal signals them too, but their parent ends
     them.
     """
     if not hasattr(signal, "pthread_sigmask"):
@@ -100,7 +100,7 @@ def _end_with(sentinel: int) -> None:
 
 
 def _leave() -> None:
-    """Exit at once and silently, after removing temporary folders."""
+    """Exit immediately and silently, after removing temporary folders."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     atexit._run_exitfuncs()
     os._exit(1)
@@ -222,8 +222,8 @@ def _require_workers(client: Any) -> None:
     others = sorted({text for text in found.values() if text != local_version()})
     if others:
         raise ConfigError(
-            f"--scheduler: workers have trimtab {', '.join(others)}, here is {local_version()}",
-            "install the same version there",
+            f"--scheduler: workers have trimtab {', '.join(others)}, this machine has {local_version()}",
+            "install the same version on both",
         )
 
 

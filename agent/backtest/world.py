@@ -37,7 +37,7 @@ from agent.units import BPS, PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
 
 # --- Pools at a bar: synthetic ones of a given depth at the recorded price, and recorded V3 pools
-# arbitraged to it.
+# moved to it by arbitrage.
 
 
 UINT112_MAX = 2**112 - 1
@@ -72,7 +72,7 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     """Read a JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and
     `tick_data` by tick: [gross, net, …].
 
-    `tick_data` must have every initialised tick. Raises ConfigError for another format, and unless
+    `tick_data` must list every initialised tick. Raises ConfigError for another format, and unless
     net liquidity sums to `liquidity` up to the current tick and to zero over all ticks.
     """
     try:
@@ -93,8 +93,8 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
         )
     if not int(token0.address, 16) < int(token1.address, 16):
         raise ConfigError(
-            f"--pool-state: {token0.label} does not come before {token1.label} by address",
-            "name its token0 first",
+            f"--pool-state: {token0.label} has no lower address than {token1.label}",
+            "put token0 first",
         )
     return made
 
@@ -105,7 +105,7 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
         int(scalars[name]) for name in ("fee", "tick_spacing", "sqrt_price_x96", "tick")
     )
     if not (0 <= fee_pips < PIPS and spacing > 0 and MIN_SQRT_RATIO <= sqrt_x96 < MAX_SQRT_RATIO):
-        raise ValueError("fee, spacing or price is impossible")
+        raise ValueError("fee, spacing or price is out of range")
     if get_tick_at_sqrt_ratio(sqrt_x96) != tick:
         raise ValueError("the tick does not match the price")
     ticks = tuple(
@@ -114,7 +114,7 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
     )
     edge = MAX_TICK // spacing * spacing
     if any(one.index % spacing or abs(one.index) > edge for one in ticks):
-        raise ValueError("a tick is off the spacing or out of range")
+        raise ValueError("a tick does not match the spacing or is out of range")
     address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")
     return V3Pool(
         address,
@@ -142,7 +142,7 @@ def arbitrage_pool(pool: V3Pool, price: Ratio) -> V3Pool:
     wanted_x96 = isqrt(floor_int(price * 2**192))
     if not MIN_SQRT_RATIO < wanted_x96 < MAX_SQRT_RATIO:
         raise ConfigError(
-            "--pool-state: a price of the table is outside the range of a pool",
+            "--pool-state: a price in the table is outside a pool's range",
             "check the decimals of its tokens",
         )
     if wanted_x96 == pool.sqrt_price_x96:
@@ -201,7 +201,7 @@ class HoldingsRecord:
 
 @dataclass(slots=True)
 class SimulatedWorld:
-    """ports.Clock over a table: sleeping advances to the next bar. Raises EndOfPrices after the
+    """ports.Clock over a table: `sleep` advances to the next bar. Raises EndOfPrices after the
     last.
     """
 
@@ -366,7 +366,7 @@ class SimulatedWorld:
         for token in self.tokens:
             column = self.columns.get(token.address)
             at = self.bar
-            if column is not None and token.address not in gone:  # no step reads excluded feeds
+            if column is not None and token.address not in gone:  # steps do not read excluded feeds
                 at = int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
@@ -426,8 +426,8 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     reserves.
 
     The share of an asset with a pending entry order starts as numeraire, if that is an asset.
-    Weights of strategies replace the targets. Raises ConfigError if an asset's share is less than
-    one base unit.
+    Strategy weights replace the targets. Raises ConfigError if an asset's share is less than one
+    base unit.
     """
     portfolio, settings, money = world.wanted.portfolio, world.settings, world.money.address
     whole = settings.start_value * 10**portfolio.numeraire.decimals
@@ -446,7 +446,7 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
         bought = floor_int(whole * targets[asset.token.address] / BPS / world.prices[token])
         if targets[asset.token.address] and not bought:
             raise ConfigError(
-                f"--value: {float(settings.start_value):g} is too little for one base unit of"
+                f"--value: {float(settings.start_value):g} is too low for one base unit of"
                 f" {asset.token.label} ({asset.token.decimals} decimals)",
                 "raise --value, or check --decimals",
             )

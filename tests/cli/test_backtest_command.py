@@ -128,7 +128,7 @@ def test_funding_tells_what_a_full_hedge_would_have_carried_beside_the_rest(bare
 @pytest.mark.parametrize(
     ("lines", "named"),
     [
-        ((*FUNDED, "2021-01-01,DOGE,0.001"), "--funding: DOGE has rates and no prices"),
+        ((*FUNDED, "2021-01-01,DOGE,0.001"), "--funding: DOGE has rates but no prices"),
         ((*FUNDED, "2021-01-01,BTC,0.001"), "--as: two symbols of the funding file get the same name"),
         (
             ("time,symbol,rate", "2020-01-01,BTCUSDT,0.001"),
@@ -171,7 +171,7 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((*HALVES, "--flow", "soon=+5"), "--flow: 'soon=+5'"),
         ((*HALVES, "--flow", "2021-03-01=0"), "has an amount of zero"),
         ((*HALVES, "--flow", "2020-03-01=5"), "2020-03-01 00:00:00+00:00 is not within the simulation"),
-        ((*HALVES, "--flow", "2021-03-01=-50000"), "takes the whole portfolio"),
+        ((*HALVES, "--flow", "2021-03-01=-50000"), "not below the portfolio's value"),
         ((*HALVES, "--flows", "none.csv"), "--flows: 'none.csv' is not a file"),
         ((*HALVES, "--funding", "none.csv"), "--funding: 'none.csv' is not a file"),
         ((*HALVES, "--flows-in", "gold"), "--flows-in: 'gold'"),

@@ -81,7 +81,7 @@ def test_the_report_draws_leverage_margin_and_funding_over_time(bare: Bare, tmp_
     ("options", "named"),
     [
         (("--futures-target", "BTC=60"), "--futures-target: absolute weights must sum to 100 %"),
-        (("--futures-target", "DOGE=100"), "--prices: has no DOGE"),
+        (("--futures-target", "DOGE=100"), "--prices: no symbol DOGE"),
         (("--futures-target", "BTC=100", "--max-leverage", "4"), "--max-leverage: '4' has no unit"),
         (("--futures-target", "BTC=100", "--venue", "tax=1%"), "--venue: 'tax'"),
         (("--futures-target", "BTC=100", "--venue", "penalty=60%"), "--venue penalty: 60%"),

@@ -59,7 +59,7 @@ def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proporti
     assert apply_transfer(held, prices, Fraction(600), "pro-rata", "USD", held) == {"BTC": 33, "ETH": 110, "USD": 2_200}
     assert apply_transfer(held, prices, Fraction(7, 2), "numeraire", "USD", held) == held | {"USD": 2_003}  # rounded against the wallet
     assert apply_transfer(held, prices, Fraction(-7, 2), "numeraire", "USD", held) == held | {"USD": 1_996}
-    with pytest.raises(ConfigError, match="takes the whole portfolio"):
+    with pytest.raises(ConfigError, match="not below the portfolio's value"):
         apply_transfer(held, prices, Fraction(-6_000), "numeraire", "USD", held)
 
 

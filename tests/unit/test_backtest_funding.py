@@ -176,9 +176,9 @@ def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_ho
         (
             (*range(9), 14, *range(15, 20)),
             0.00001,
-            ["has 1 times that follow later than usual, at most 21600 s; missing rates count as zero"],
+            ["has 1 intervals longer than usual, at most 21600 s; missing rates count as zero"],
         ),
-        ((*range(10), 9.5, *range(10, 20)), 0.00001, ["has 2 times that follow sooner than usual, at least 1800 s"]),
+        ((*range(10), 9.5, *range(10, 20)), 0.00001, ["has 2 intervals shorter than usual, at least 1800 s"]),
         ([at + (at + 1) % 2 / 3_600 for at in range(20)], 0.00001, []),  # venues miss the hour by moments
         (range(25), 0.00001, ["has 5 rates outside the simulation, which are ignored"]),
         (range(20), -0.001, ["has rates of 876% a year: they may be percent instead of shares"]),
@@ -201,8 +201,8 @@ def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
 @pytest.mark.parametrize(
     ("rates", "said"),
     [
-        (series("DOGE", {1: 0.0001}), "--funding: DOGE has rates and no prices"),
-        (series("USD", {1: 0.0001}), "--funding: USD has rates and no prices"),
+        (series("DOGE", {1: 0.0001}), "--funding: DOGE has rates but no prices"),
+        (series("USD", {1: 0.0001}), "--funding: USD has rates but no prices"),
         (series("BTC", {-9: 0.0001, -1: 0.0001}), "from 2023-11-14 13:00 to 2023-11-14 21:00, are outside the simulation, from"),
         (series("BTC", {5: 0.0001}), "are outside the simulation, from 2023-11-14 22:00 to 2023-11-15 02:00"),
         (series("ETH", {5: 0.0001}), "the rates of ETH, from .*, are outside the simulation"),
@@ -254,17 +254,17 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said", "remedy"),
     [
-        (("2021-01-01,A,0.1", "2021-01-01,B,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has that time twice", "each time once"),
+        (("2021-01-01,A,0.1", "2021-01-01,B,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has that time twice", "without duplicates"),
         (("2021-01-02,B,0.1", "2021-01-02,A,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has that time after a later one", "sort"),
         (("2021-01-01,A,0.1", "2021-01-02,A,NaN"), "row 2: 'A' has a rate of nan", "or remove the row"),
         (("2021-01-01,A,0.1", "2021-01-02,A,inf"), "row 2: 'A' has a rate of inf", "or remove the row"),
         (("2021-01-01,A,0.1", "2021-01-02,A,-inf"), "row 2: 'A' has a rate of -inf", "or remove the row"),
         (("2021-01-01,A,0.1", "2021-01-02,A,1.5"), "row 2: 'A' has a rate of 1.5, .* looks like percent", "0.0001 for 0.01%"),
         (("2021-01-01,A,0.1", "2021-01-02,A,-2"), "row 2: 'A' has a rate of -2.0, .* looks like percent", "0.0001 for 0.01%"),
-        (("2021-01-01,A,0.1", "2021-01-02,A,"), "row 2: it has no rate", "remove rows"),
-        (("2021-01-01,A,0.1", "2021-01-02,,0.1"), "row 2: it has no symbol", "remove rows"),
+        (("2021-01-01,A,0.1", "2021-01-02,A,"), "row 2: no rate", "remove rows"),
+        (("2021-01-01,A,0.1", "2021-01-02,,0.1"), "row 2: no symbol", "remove rows"),
         (("2021-01-01,A,0.1", "2021-01-02,A,0.01%"), "column 'rate' holds no numbers", "plain decimals"),
-        (("2021-01-01T00:00:00Z,A,0.1", "2021-01-02T00:00:00+02:00,A,0.1"), "times in several zones", "UTC"),
+        (("2021-01-01T00:00:00Z,A,0.1", "2021-01-02T00:00:00+02:00,A,0.1"), "times in several time zones", "UTC"),
         (("2021-01-01,A,0.1", "soon,A,0.1"), "row 2: its time cannot be parsed", "write times"),
         (("2021-01-01,A,0.1", ",A,0.1"), "1 rows have no time", ""),
         (("1609459200000,A,0.1",), "not Unix seconds", "write times"),

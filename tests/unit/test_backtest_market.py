@@ -85,7 +85,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
         (lambda data: data["scalars"].update(tick=5), "the tick does not match the price"),
         (lambda data: data["scalars"].update(liquidity=5), "do not add up"),
         (lambda data: data["tick_data"].pop("0"), "do not add up"),
-        (lambda data: data["tick_data"].update({"61": [1, 1, 0]}), "a tick is off the spacing or out of range"),
+        (lambda data: data["tick_data"].update({"61": [1, 1, 0]}), "a tick does not match the spacing or is out of range"),
     ],
 )
 def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object, said: str) -> None:
@@ -124,7 +124,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
         ("time,gas_price_wei\n2021-01-01,-5\n", "not a whole number of wei"),
         ("time,gas_price_wei\n2021-01-01,5.5\n", "not a whole number of wei"),
         ("time,gas\n2021-01-01,5\n", "needs columns time and gas_price_wei"),
-        ("time,gas_price_wei\n2021-01-01T00:00Z,5\n2021-01-02T00:00+02:00,5\n", "times in several zones"),
+        ("time,gas_price_wei\n2021-01-01T00:00Z,5\n2021-01-02T00:00+02:00,5\n", "times in several time zones"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):

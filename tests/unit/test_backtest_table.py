@@ -66,24 +66,24 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (rows("2021-01-01,A,10", "2021-01-01,A,11"), "row 2: 'A' has that time twice"),
-        (rows("2021-01-02,A,10", "2021-01-01,A,11"), "row 2: 'A' has that time after a later one"),
+        (rows("2021-01-01,A,10", "2021-01-01,A,11"), "row 2: 'A' has a repeated time"),
+        (rows("2021-01-02,A,10", "2021-01-01,A,11"), "row 2: 'A' has an unordered time"),
         (rows("2021-01-01,A,10", "2021-01-02,A,0"), "row 2: 'A' has a close of 0.0"),
         (rows("2021-01-01,A,10", "2021-01-02,A,-1"), "row 2: 'A' has a close of -1.0"),
         (rows("2021-01-01,A,10", "2021-01-02,A,NaN"), "row 2: 'A' has a close of nan"),
         (rows("2021-01-01,A,10", "2021-01-02,A,"), "1 rows have no close"),
-        (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00+02:00,A,11"), "times in several zones"),
-        (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00,A,11"), "times in several zones: Z, none"),
+        (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00+02:00,A,11"), "times in several time zones"),
+        (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00,A,11"), "times in several time zones: Z, none"),
         (rows("2021-01-01,A,10", "yesterday,A,11"), "row 2: its time cannot be parsed"),
         (rows("2021-01-01,A,10", "2021-01-02,A,ten"), "holds no numbers"),
         (rows("2021-01-01,A,10"), "1 bars"),
         (rows("1609459200000,A,10", "1609459200001,A,11"), "not Unix seconds"),
         ("time,symbol,close,volume\n2021-01-01,A,10,1\n2021-01-02,A,10,-1\n", "row 2: a negative volume"),
         ("when,symbol,close\n1,A,10\n", "no column time"),
-        ("time,symbol,price\n2021-01-01,A,10\n", "has a column symbol and no close"),
-        ("time,close\n2021-01-01,10\n", "has a column close and no symbol"),
-        ("time,A\n2021-01-01,10\n2021-01-01,11\n", "comes twice"),
-        ("time,A\n2021-01-02,10\n2021-01-01,11\n", "comes after a later one"),
+        ("time,symbol,price\n2021-01-01,A,10\n", "has a column symbol but no column close"),
+        ("time,close\n2021-01-01,10\n", "has a column close but no column symbol"),
+        ("time,A\n2021-01-01,10\n2021-01-01,11\n", "is repeated"),
+        ("time,A\n2021-01-02,10\n2021-01-01,11\n", "is out of order"),
         ("time,A\n2021-01-01,10\n2021-01-02,0\n", "row 2: 'A' has a close of 0.0"),
         ("time,A B\n2021-01-01,10\n2021-01-02,11\n", "not a plain name"),
         ("time,symbol,close\n", "is empty"),
@@ -132,12 +132,12 @@ def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None
     assert table.closes[0].tolist() == [1, 1]
     assert np.isnan(table.closes[1, 0])
     assert table.notes == (
-        "A starts 1 bars after the data",
-        "A lacks 1 prices in between, at most 1 in a row",
+        "A starts 1 bars after the first",
+        "A has 1 missing prices, at most 1 in a row",
         "B ends 2 bars before the data, at 30",
-        "B lacks 1 prices in between, at most 1 in a row",
+        "B has 1 missing prices, at most 1 in a row",
         "the simulation begins at bar 1, the first at which every asset has a price",
-        "1 times follow later than usual, at most 20 s",
+        "1 intervals are longer than usual, at most 20 s",
     )
 
 
@@ -145,5 +145,5 @@ def test_symbols_without_a_common_time_are_refused() -> None:
     none = float("nan")
     with raises_field("--prices", "same time"):
         make_price_table([0, 10, 20], {"A": [1, 1, none], "B": [none, none, 1]}).only(["A", "B"])
-    with raises_field("--prices", "has no C"):
+    with raises_field("--prices", "no symbol C"):
         make_price_table([0, 10], {"A": [1, 1]}).only(["C"])

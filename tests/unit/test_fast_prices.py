@@ -19,8 +19,8 @@ def hours(count: int) -> list[int]:
 @pytest.mark.parametrize(
     ("times", "prices", "words"),
     [
-        ([0, 3_600, 3_600], [[1.0]] * 3, "is there twice"),
-        ([0, 7_200, 3_600], [[1.0]] * 3, "comes after 1970-01-01 02:00:00 UTC"),
+        ([0, 3_600, 3_600], [[1.0]] * 3, "is repeated"),
+        ([0, 7_200, 3_600], [[1.0]] * 3, "follows 1970-01-01 02:00:00 UTC"),
         ([0, 3_600], [[1.0], [0.0]], r"A is zero \(0\) at 1970-01-01 01:00:00 UTC \(row 1\)"),
         ([0, 3_600], [[1.0], [-2.5]], r"A is negative \(-2.5\)"),
         ([0, 3_600], [[1.0], [float("inf")]], "A is infinite"),
@@ -60,9 +60,9 @@ def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -
     assert waits.state.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CLOSED, CLOSED]
     assert waits.shown.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
     assert waits.notes == (
-        "OLD lacks 1 prices in between, 1 in a row at most: nothing trades",
+        "OLD has 1 missing prices, at most 1 in a row: nothing trades",
         "NEW has no price before 2020-09-13 14:26:40 UTC: until then the other assets share its weight",
-        "NEW has no price after 2020-09-13 16:26:40 UTC: it counts at its last price; nothing trades",
+        "NEW has no price after 2020-09-13 16:26:40 UTC: it is valued at its last price; nothing trades",
         "1 gaps between bars are longer than the usual 1 h, the longest of 6 h after 2020-09-13 18:26:40 UTC",
     )
     goes_on = prepare_prices(["OLD", "NEW"], hours(8), prices, patience_bars=1)

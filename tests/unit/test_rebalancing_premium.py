@@ -145,10 +145,10 @@ def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"prices": np.array([[1.0, 1.0], [0.0, 1.0]])}, "a price is not above zero"),
-        ({"prices": np.array([[1.0, 1.0], [np.nan, 1.0]])}, "a price is not above zero"),
+        ({"prices": np.array([[1.0, 1.0], [0.0, 1.0]])}, "prices must be above zero"),
+        ({"prices": np.array([[1.0, 1.0], [np.nan, 1.0]])}, "prices must be above zero"),
         ({"weights": np.array([[0.5, 0.5], [0.5, 0.4]])}, "do not sum to one"),
-        ({"cost_shares": np.array([0.0, 1.0])}, "costs are not below the whole"),
+        ({"cost_shares": np.array([0.0, 1.0])}, "costs reach 100 %"),
         ({"cost_shares": np.zeros(3)}, "3"),
         ({"times_s": np.arange(3)}, "for 3 bars"),
     ],

@@ -165,7 +165,7 @@ def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_throug
     monkeypatch.setattr(run, "StressWork", None)
     for more, named in (
         ({"scenarios": "gas-spike"}, "gas-spike: the native coin has no price"),
-        ({"bars": 5_000}, "--bars: 5000, and the file has 365"),
+        ({"bars": 5_000}, "--bars: 5000, but the file has 365"),
     ):
         prepared = api.prepare_stress(
             PRICES, api.MarketOptions(), replace(api.StressOptions(paths=5, step_paths=1, bars=50), **more), api.PortfolioOptions(**WISHES)

@@ -203,7 +203,7 @@ def test_numbers_of_none_or_far_too_much_are_refused_before_anything_is_done(cha
 
 
 def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero_are_named() -> None:
-    with raises_field("--bars", "201, and the file has 200"):
+    with raises_field("--bars", "201, but the file has 200"):
         run_stress_test(WANTED, TABLE, DEEP, wish(paths=1, bars=201))
     with raises_field("--block", "300", "199"):
         run_stress_test(WANTED, TABLE, DEEP, wish(block=300.0))
@@ -221,7 +221,7 @@ def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     assert found.kernel_off is not None
     assert any("50 bars" in note for note in found.notes)
     assert any("50 returns" in note for note in found.notes)
-    with raises_field("--bars", "151, and the file has 150"):
+    with raises_field("--bars", "151, but the file has 150"):
         run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=151))
 
 

@@ -122,7 +122,7 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Tu
     assert other.best != first.best
     assert (other.looks, document(other)["last_quarter"]["settings_judged"]) == (2, 2)
     assert any("2 settings" in words for words in other.verdict.words)
-    assert not any("were judged" in words for words in first.verdict.words)
+    assert not any("were evaluated" in words for words in first.verdict.words)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Tu
     [
         (lambda folder: next(folder.glob("runs-*.parquet")).write_bytes(b"PAR1"), "is damaged"),
         (lambda folder: (folder / STAMP).write_text("{"), "is not valid JSON"),
-        (lambda folder: (folder / STAMP).unlink(), "something other than a search"),
+        (lambda folder: (folder / STAMP).unlink(), "files that do not belong to a search"),
         (lambda folder: next(folder.glob("runs-*.parquet")).rename(folder / "runs-0000003-0000006.parquet"), "do not fit"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A simulated futures book: its account, what changed its value, its fills and liquidations."""
+"""A simulated futures book: account, profit, fills and liquidations."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class PerpVenueSettings:
 
 @dataclass(frozen=True, slots=True)
 class BookProfit:
-    """What changed a book's value, quote base units: value after = value before + `price_raw` -
-    `slippage_raw` - `funding_raw` - `fees_raw` - `penalties_raw` + `insured_raw`.
+    """Components of a book's profit, in quote base units: value after = value before + `price_raw`
+    - `slippage_raw` - `funding_raw` - `fees_raw` - `penalties_raw` + `insured_raw`.
 
-    `price_raw` is the change of the marks on the sizes held. `insured_raw` is a loss beyond the
-    collateral, which the venue's insurance fund bears.
+    `price_raw` is the effect of mark price changes on the sizes held. `insured_raw` is a loss
+    beyond the collateral, which the venue's insurance fund bears.
     """
 
     price_raw: int = 0
@@ -55,7 +55,7 @@ class BookProfit:
 
 @dataclass(frozen=True, slots=True)
 class FuturesFill:
-    """A filled order: signed size, quote exchanged without the fee (positive: received)."""
+    """A filled order: signed size, and quote exchanged without the fee (positive: received)."""
 
     bar: int
     time_s: int
@@ -78,8 +78,8 @@ class Liquidation:
 
 
 class FuturesBook:
-    """A margin account that is marked, pays funding, fills orders and is liquidated. `reserve_raw`
-    is collateral in the wallet, which the agent may deposit.
+    """A margin account that is marked to market, pays funding, fills orders and can be liquidated.
+    `reserve_raw` is collateral in the wallet, which the agent may deposit.
     """
 
     def __init__(self, account: MarginAccount, reserve_raw: int, venue: PerpVenueSettings) -> None:
@@ -139,7 +139,7 @@ class FuturesBook:
             self._add(insured_raw=lost_raw)
 
     def fill(self, order: PerpOrder, bar: int, time_s: int, trigger: str) -> None:
-        """Fill an order at the mark less slippage and fee; count it as unfilled where the venue
+        """Fill an order at the mark less slippage and fee, or count it as unfilled if the venue
         would revert it.
         """
         size_raw = self._fillable_raw(order)
@@ -155,10 +155,10 @@ class FuturesBook:
         )
 
     def _revert(self, order: PerpOrder, size_raw: int, quote_raw: int, time_s: int) -> str:
-        """Return why the venue would revert an order; empty if it fills."""
+        """Return the reason why the venue would revert an order; empty if it fills."""
         held = self.account.market(order.market)
         if not size_raw:
-            return "the position is gone"
+            return "the position is closed"
         if held.is_paused:
             return "the market is paused"
         if held.index_s != time_s:
@@ -171,7 +171,7 @@ class FuturesBook:
         return ""
 
     def _fillable_raw(self, order: PerpOrder) -> int:
-        """Size of an order; a reduction at most to zero."""
+        """Size of an order, limited for reductions to the position's size."""
         if not order.is_reduce_only:
             return order.size_raw
         held = self.account.size_raw(order.market)
@@ -204,6 +204,6 @@ class FuturesBook:
 
 
 def _bound(order: PerpOrder, size_raw: int) -> int:
-    """Return the least signed quote, fee included, of a part of an order."""
+    """Return the bound of a part of an order: its least signed quote, fee included."""
     part = Fraction(order.bound_raw * abs(size_raw), abs(order.size_raw))
     return -floor_int(part) if order.size_raw > 0 else ceil_int(part)

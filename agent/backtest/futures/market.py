@@ -17,8 +17,8 @@ DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class FundingPayment:
-    """A funding payment of one market, the column `column` of the path, within a bar: longs pay
-    `rate` of the notional at the index of `price_bar` (negative: shorts pay).
+    """A funding payment of one market (column `column` of the path) within a bar: longs pay `rate`
+    of the notional at the index of `price_bar` (negative: shorts pay).
     """
 
     column: int
@@ -28,12 +28,13 @@ class FundingPayment:
 
 @dataclass(frozen=True, slots=True)
 class FuturesPath:
-    """Perpetual markets over the bars of a simulation; a row for each bar, a column for each symbol.
+    """Perpetual markets over the bars of a simulation; a row for each bar, a column for each
+    symbol.
 
     `index` and `marks` are quote base units per base unit of size, `priced_s` is the time of each
-    index: older than the bar where the bar has no price. `payments` are those after the bar before,
-    up to the bar. `daily` is the newest known rate, as a share of notional a day. At the bars in
-    `paused` nothing is filled and nothing is liquidated.
+    index, earlier than the bar if the bar has no price. `payments` are those since the previous
+    bar. `daily` is the newest known rate, as a share of notional per day. At the bars in `paused`
+    there are neither fills nor liquidations.
     """
 
     symbols: tuple[str, ...]
@@ -52,7 +53,7 @@ class FuturesPath:
 
 
 def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -> FuturesPath:
-    """Return the path of a table's symbols, with the mark at the index, and the funding of those
+    """Return the path of a table's symbols, with marks equal to the index, and funding for symbols
     with rates.
     """
     closes = forward_fill(table.closes)
@@ -74,8 +75,8 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
 def _funding(
     table: PriceTable, funding: Sequence[FundingRateSeries]
 ) -> tuple[tuple[tuple[FundingPayment, ...], ...], tuple[tuple[Fraction, ...], ...]]:
-    """Return payments and newest daily rates by bar. A rate counts from the first bar at or after
-    its time, its notional by the newest bar until then, as in `funding_carry`.
+    """Return payments and newest daily rates by bar. A rate takes effect at the first bar at or
+    after its time; its notional uses the newest price until then, as in `funding_carry`.
     """
     payments: list[list[FundingPayment]] = [[] for _ in range(table.bars)]
     daily = [[Fraction(0)] * len(table.symbols) for _ in range(table.bars)]

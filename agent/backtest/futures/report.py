@@ -1,4 +1,4 @@
-"""A simulated futures book on a report page: value, leverage, margin in use and funding over time."""
+"""Report page of a simulated futures book: value, leverage, margin in use and funding over time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def futures_page(result: FuturesResult) -> ReportPage:
 
 
 def futures_section(result: FuturesResult) -> ReportSection:
-    """Return the book's charts beside the held book, and the profit of both by source."""
+    """Return charts of the book and the held book, and the profit of both by source."""
     limits = result.settings.policy.limits
     agent, held = result.agent, result.held
     columns = [
@@ -99,9 +99,9 @@ def futures_section(result: FuturesResult) -> ReportSection:
     )
     words = (
         _summary(result),
-        "Held is the same book without the agent: its first orders, then no more. Leverage is gross"
+        "Held is the same book without the agent: it keeps its first positions. Leverage is gross"
         " notional over account value, margin in use the share of that value that is not free; both"
-        " after the fills of a bar. Gaps are bars without account value. Negative funding was"
+        " after a bar's fills. Gaps are bars without account value. Negative funding was"
         " received.",
     )
     return ReportSection("Futures", words, charts, (_profit_table(result),))
@@ -119,7 +119,7 @@ def _profit_table(result: FuturesResult) -> ReportTable:
                 ("from funding", "funding", -1),
                 ("from fees", "fees", -1),
                 ("from liquidation penalties", "penalties", -1),
-                ("borne by the venue's insurance", "insured", 1),
+                ("covered by the venue's insurance", "insured", 1),
             )
         ),
         ("final value", *(_money(book.final_raw) for book in books)),
@@ -127,7 +127,7 @@ def _profit_table(result: FuturesResult) -> ReportTable:
     limit_bps = result.settings.policy.limits.max_leverage_bps
     rows += [
         ("bars above the leverage limit", *(str(book.bars_above(limit_bps)) for book in books)),
-        ("in a row", *(str(book.longest_above(limit_bps)) for book in books)),
+        ("consecutive", *(str(book.longest_above(limit_bps)) for book in books)),
         ("orders filled", *(str(len(book.fills)) for book in books)),
         ("liquidations", *(str(len(book.liquidations)) for book in books)),
     ]

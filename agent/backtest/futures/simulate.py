@@ -1,5 +1,4 @@
-"""Run the live plan of the futures layer over every bar of a path, beside the same book without the
-agent.
+"""Run the live futures plan over every bar of a path, with and without the agent.
 
 At each bar, in this order: prices, funding, liquidation by the venue, fills of the orders that were
 planned at earlier bars, plan. A plan sees prices up to its bar; its orders are filled at a later
@@ -39,8 +38,8 @@ QUOTE = Token("", "USD", DECIMALS)
 
 @dataclass(frozen=True, slots=True)
 class FuturesSettings:
-    """A simulated book. `collateral_raw` is deposited at the start, `reserve_raw` is in the wallet.
-    Orders are filled `latency_bars` after the bar that follows their plan.
+    """Settings of a simulated book. `collateral_raw` is deposited at the start, `reserve_raw` stays
+    in the wallet. Orders are filled at the bar after their plan, plus `latency_bars`.
     """
 
     policy: FuturesPolicy
@@ -54,9 +53,9 @@ class FuturesSettings:
 @dataclass(frozen=True, slots=True)
 class BookResult:
     """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
-    its gross notional by account value, `utilisation` the share of the account value that is not
-    free (both infinite for positions without value), `funding` what was paid so far, in whole coins;
-    all after the fills of each bar.
+    its gross notional divided by account value, `utilisation` the share of the account value that
+    is not free (both infinite for positions in an account without value), `funding` the funding
+    paid so far, in whole coins; all after the fills of each bar.
     """
 
     final_raw: int
@@ -87,7 +86,7 @@ class BookResult:
 
 @dataclass(frozen=True, slots=True)
 class FuturesResult:
-    """The agent's book, and the same first orders held without the agent."""
+    """The book with the agent, and a book that holds the same first positions."""
 
     symbols: tuple[str, ...]
     times_s: tuple[int, ...]
@@ -112,8 +111,8 @@ class _Trader:
         self.refused: Counter[str] = Counter()
 
     def fill_due(self, bar: int, time_s: int, spot_value: Fraction) -> None:
-        """Fill the orders of the plan that is due. An emergency closes half; as the live step does
-        after each order, the account is then judged again.
+        """Fill the orders of the plan that is due. In an emergency half is closed and the account
+        is judged again, as the live step does after each order.
         """
         if self._plan is None or bar < self._due_bar:
             return
@@ -155,8 +154,9 @@ def simulate_futures(
     progress: Progress | None = None,
     policies: Sequence[FuturesPolicy] = (),
 ) -> FuturesResult:
-    """Simulate both books. `spot_values` are those of the spot portfolio by bar, in quote base
-    units; none: zero. `policies` are the targets in effect by bar; none: those of the settings.
+    """Simulate both books. `spot_values` are the spot portfolio's values by bar, in quote base
+    units (default: zero). `policies` are the targets in effect by bar (default: those of the
+    settings).
     """
     traders = [
         _Trader(_opened(path, settings), settings, is_agent=is_agent) for is_agent in (True, False)

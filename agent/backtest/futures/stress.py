@@ -1,5 +1,5 @@
-"""Margin-call stress of a futures book: what gaps, funding, a mark off its index and a paused venue
-take from it, with the agent and without.
+"""Margin-call stress of a futures book: losses from gaps, funding, a mark off its index and a
+paused venue, with and without the agent.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from agent.errors import ConfigError
 from agent.units import BPS
 
 FEWEST_BARS = 12
-"""Bars of a path, so that a scenario has a before, a during and an after."""
+"""Minimum number of bars of a path, so that there are bars before, during and after a scenario."""
 PRICE_PLACES = 12
 CRASH, CRASH_BARS = 0.4, 48
 RALLY, RALLY_BARS = 0.6, 72
 NOISE = 0.012
-"""Standard deviation of a bar's move around a crash and a rally: about 110 % a year by the hour."""
+"""Standard deviation of a bar's move in a crash and rally: about 110 % a year for hourly bars."""
 QUIET_BARS = 2
-"""Bars at the first price, in which a book is opened."""
+"""Initial bars at the first price, in which a book is opened."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -54,10 +54,11 @@ GAPS_BPS = {
 
 @dataclass(frozen=True, slots=True)
 class FuturesSeverity:
-    """Severity of scenarios. Moves and funding are against each target: a long's price falls.
+    """Severity of scenarios. Moves and funding are adverse to each target: the price falls for a
+    long.
 
-    A funding spike takes `funding_daily_bps` of the notional a day. Marks are `basis_bps` off their
-    index. A paused venue fills and liquidates nothing for `pause_bars`, while prices move by
+    A funding spike costs `funding_daily_bps` of the notional per day. Marks are `basis_bps` off
+    their index. A paused venue has no fills or liquidations for `pause_bars`, while prices move by
     `pause_bps`.
     """
 
@@ -92,8 +93,8 @@ class StressedScenario:
 
 @dataclass(frozen=True, slots=True)
 class FuturesStressSpec:
-    """A stress test: `paths` of the table's last `bars` (the first as recorded, the others
-    resampled) for each scenario, and `seeds` of a crash with a rally.
+    """Spec of a stress test: `paths` of the table's last `bars` for each scenario (the first as
+    recorded, the others resampled), and one crash with a rally for each of `seeds`.
     """
 
     table: PriceTable
@@ -149,8 +150,8 @@ def stressed_path(
     scenario: FuturesScenario,
     severity: FuturesSeverity,
 ) -> FuturesPath:
-    """Apply a scenario from the first third of the path on; gaps stay, funding and basis end with
-    the second third.
+    """Apply a scenario from the first third of the path on. Gaps are permanent; funding and basis
+    end with the second third.
     """
     weights = {target.market: target.weight_bps for target in settings.policy.targets}
     signs = [1 if weights.get(symbol, 0) >= 0 else -1 for symbol in path.symbols]
@@ -213,7 +214,7 @@ Rows = tuple[tuple[Fraction, ...], ...]
 
 
 def _moved(rows: Rows, moves: Sequence[Fraction], parts: dict[int, Fraction]) -> Rows:
-    """Return prices moved by a part of each column's move at the given bars."""
+    """Return prices moved by a fraction of each column's move at the given bars."""
     return tuple(
         tuple(
             price * (1 + move * parts.get(bar, Fraction(0)))
@@ -232,7 +233,7 @@ def _gap(path: FuturesPath, moves: Sequence[Fraction], parts: dict[int, Fraction
 def _with_funding(
     path: FuturesPath, signs: Sequence[int], daily_bps: int, bars: range
 ) -> FuturesPath:
-    """Return the path with a payment at each of these bars, against each target."""
+    """Return the path with an adverse payment for each target at each of these bars."""
     payments, daily = list(path.payments), list(path.daily)
     rate = Fraction(daily_bps, BPS)
     for bar in bars:

@@ -59,7 +59,7 @@ def costs_section(found: BacktestAnalysis) -> ReportSection:
         paid = np.cumsum([float(getattr(one, kind)) / scale for one in done])
         y = [0.0, *(float(f"{paid[row]:.6g}") for row in rows), float(f"{paid[-1]:.6g}")]
         traces.append(_stacked(x, y, kind, colour))
-    gas = "" if result.gas_counted else " Gas is not counted: it had no price here."
+    gas = "" if result.gas_counted else " Gas is not counted: it had no price."
     chart = time_chart(traces, result.numeraire) | {
         "title": f"Cumulative costs, in {result.numeraire}",
         "says": "Cumulative fees, impact and gas, stacked",
@@ -252,8 +252,8 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
 
 
 def _outside_part(result: SimulationResult, rest: float) -> tuple[str, float, str]:
-    """Return the part outside the premium: gas, and transfers, which change the weights of buy and
-    hold.
+    """Return the part of the excess return outside the premium: gas, and transfers, which change
+    the weights of buy and hold.
     """
     gas = "gas money is held outside the portfolio and earns none of its returns"
     flows = "deposits and withdrawals changed the weights of buy and hold"
@@ -335,7 +335,7 @@ def total_costs(result: SimulationResult) -> Value:
 
 
 NO_DIFFERENCE = 0.0005
-"""Smallest reported excess return."""
+"""Smallest excess return that is reported as a difference."""
 MOST_FLOWS = 24
 MOST_NAMES = 6
 OMITTED_VALUES = ("", "None", "()", "False")
@@ -378,7 +378,7 @@ def _names(result: SimulationResult) -> str:
 
 
 def excess_return(found: BacktestAnalysis) -> float:
-    """Return the growth of the rebalanced portfolio relative to buy and hold, less one, without
+    """Return the growth of the rebalanced portfolio relative to buy and hold, minus one, without
     transfers.
     """
     return float(found.growth.index[-1] / found.growth.hold_index[-1]) - 1
@@ -402,10 +402,7 @@ def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
     elif not math.isfinite(ahead):
         first = f"It ended at {end}; the result of buy and hold is unknown."
     elif abs(ahead) < NO_DIFFERENCE:
-        first = (
-            f"Rebalancing made no difference here: it ended at {end}, buy and hold of the same"
-            f" start at {hold}."
-        )
+        first = f"Rebalancing made no difference here: it ended at {end}, buy and hold at {hold}."
     elif ahead > 0:
         first = (
             f"Rebalancing ended {format_percent(ahead, _places(ahead))} above buy and hold: at"
@@ -447,7 +444,7 @@ def _chance(found: BacktestAnalysis) -> str:
     """
     edge, error = found.risk.edge, found.risk.edge_error
     if len(found.growth.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
-        return "One short history: it describes the past and predicts nothing."
+        return "This is one short history; it does not predict the future."
     low, high = (
         format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1)
     )
@@ -457,8 +454,8 @@ def _chance(found: BacktestAnalysis) -> str:
     pace = "faster" if edge > 0 else "slower"
     return (
         f"Per year it grew {format_percent(abs(edge), 2)} {pace} than buy and hold. The 95% interval"
-        f" of that mean is {low} to {high}: {judged}. It assumes independent days, describes the"
-        " past and predicts nothing."
+        f" of that mean is {low} to {high}: {judged}. It assumes independent days and does"
+        " not predict the future."
     )
 
 
@@ -515,7 +512,7 @@ def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
 
 def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
     given = {name: value for name, value in result.parameters if value not in OMITTED_VALUES}
-    # A longer list is shown by its hash.
+    # longer lists are shown by their hash
     flows = result.flows if len(result.flows) <= MOST_FLOWS else ()
     if flows:
         given.pop("flows", None)

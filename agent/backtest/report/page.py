@@ -1,5 +1,5 @@
-"""Self-contained report pages: HTML with all text escaped, scripts allowed by hash alone, and no
-network; charts and number formats.
+"""Self-contained report pages: HTML with escaped text, scripts allowed by hash only, no network
+access; charts and number formats.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from agent.units import floor_int
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# --- Pages: their parts, and one self-contained HTML file or JSON document of each.
+# --- Parts of pages, written as one self-contained HTML file or a JSON document.
 
 
 Figure = Mapping[str, Any]
@@ -53,7 +53,7 @@ NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A
 NO_VALUE = ("", "—", "–", "none")
 HEIGHT_PX = 320
 WHOLE_FROM = 1e9
-"""Above this, floats keep all digits: they are milliseconds."""
+"""Floats above this keep all digits, because they are milliseconds."""
 
 
 class ReportFact(NamedTuple):
@@ -192,11 +192,11 @@ def _escape_html(text: str) -> str:
 
 
 LONG = 64
-"""Length from which a list is written once and shared."""
+"""Lists of at least this length are stored once and shared."""
 
 
 class ChartFrame(NamedTuple):
-    """Place of a chart in the page; its data is JSON beside it, under this number."""
+    """Place of a chart in the page. Its data is embedded as JSON under this number."""
 
     number: int
     title: str
@@ -330,7 +330,7 @@ def short_name(symbol: str) -> str:
 
 def format_money(value: Fraction, decimals: int) -> str:
     """Format exact base units as whole coins with thousands separators: two places from 1 on, else
-    four significant digits, cut.
+    four significant digits, truncated.
     """
     coins = abs(value) / Fraction(10) ** decimals
     places = 2

@@ -1,4 +1,4 @@
-"""Performance sections of a report: value against holding and benchmarks, weights, drawdowns,
+"""Performance sections of a report: value against buy and hold and benchmarks, weights, drawdowns,
 trades, risk, funding.
 """
 
@@ -52,7 +52,7 @@ NARROW = 0.001
 """Smallest range of the excess return's axis."""
 MOST_ALONE = 4
 MOST_MARKS = 400
-"""Maximum number of marked trades per asset and direction, largest first."""
+"""Maximum number of marked trades per asset and direction. The largest are kept."""
 PANEL_PX = 210
 PANEL_POINTS = 1_000
 """A panel is half as wide as a chart, or less."""
@@ -77,8 +77,8 @@ class BacktestAnalysis:
 
 
 def value_section(found: BacktestAnalysis) -> ReportSection:
-    """Value against holding, the calendar rule and single assets; and the excess return against
-    holding.
+    """Value against buy and hold, the calendar rule and single assets; excess return against buy
+    and hold.
     """
     result, index, hold = found.result, found.growth.index, found.growth.hold_index
     shares = _first_targets(result)
@@ -106,7 +106,12 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
             for path, column, colour in zip(singles, alone, ALONE, strict=False)
         ),
         line_trace(
-            x, values_at(months, kept), "every 30 days, free of cost", "--c3", dash="dot", form=form
+            x,
+            values_at(months, kept),
+            "every 30 days, without costs",
+            "--c3",
+            dash="dot",
+            form=form,
         )
         | {"legendrank": 30},
         line_trace(x, values_at(result.equity, kept), "rebalanced", "--c1", width=STRONG, form=form)
@@ -149,8 +154,8 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
     lead["layout"]["showlegend"] = False
     gas = "gas included" if result.gas_counted else "except gas, which had no price"
     words = [
-        f"Held keeps the first bar's holdings. Rebalanced is net of all costs, {gas}.",
-        f"The dotted line is rebalanced to the first targets every {CALENDAR_S // DAY_S} days"
+        f"Held keeps the initial holdings. Rebalanced is net of all costs, {gas}.",
+        f"The dotted line is rebalanced to the initial targets every {CALENDAR_S // DAY_S} days"
         " without costs, which no real rule achieves.",
     ]
     if result.flows:
@@ -262,14 +267,14 @@ def drawdown_section(found: BacktestAnalysis) -> ReportSection:
     )
     return ReportSection(
         "Drawdowns",
-        ("Distance below the highest value so far, and time to recover.",),
+        ("Decline from the highest value so far, and time to recover.",),
         (chart,),
         (ReportTable(("portfolio", "maximum", "on", "longest"), rows),),
     )
 
 
 def _longest(path: Floats, result: SimulationResult) -> str:
-    """Return the longest time below a high."""
+    """Return the longest time below a previous high."""
     highs = np.append(np.nonzero(path >= 0)[0], len(path) - 1)
     spans = np.diff(result.times_s[highs])
     if not len(spans) or float(path.min()) >= 0:
@@ -283,7 +288,8 @@ def trades_section(found: BacktestAnalysis) -> ReportSection:
     shown = [column for column in found.largest if _moves(result, column)][:MOST_PANELS]
     if not shown:
         return ReportSection(
-            "Trades on prices", (f"Only {result.numeraire} was held: no price moved.",)
+            "Trades on prices",
+            (f"Only {result.numeraire} was held, so there are no prices to show.",),
         )
     moved = unit_changes(result)
     bars_traded = {one.bar for one in result.rebalances if one.succeeded and one.bar}
@@ -435,7 +441,7 @@ def risk_section(found: BacktestAnalysis) -> ReportSection:
     sampling = "bar to bar" if found.growth.per_year < 200 else "day to day"
     windows = "The run is too short for rolling windows."
     if figures:
-        windows = f"Windows are {span} long and use no data after their end."
+        windows = f"Windows are {span} long and use only past data."
     words = (
         f"From returns of {sampling}, per year of 365 days, with a risk-free rate of zero.",
         windows,
@@ -491,7 +497,7 @@ LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
 
 
 def funding_section(found: BacktestAnalysis) -> ReportSection | None:
-    """Return the carry, cumulated over time, and its sums; None without funding rates."""
+    """Return the funding carry, cumulated over time, with its totals; None without funding rates."""
     result = found.result
     if result.funding is None:
         return None
@@ -526,8 +532,8 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
             " is paid."
         ),
         (
-            "This is arithmetic beside the simulation: no position, margin, liquidation, fee or"
-            " basis is simulated, and none of it is in the portfolio's value."
+            "This is separate arithmetic: no position, margin, liquidation, fee or basis is"
+            " simulated, and the portfolio's value excludes it."
         ),
     )
     rows = tuple(

@@ -30,9 +30,9 @@ FEWEST_SAMPLES = 20
 
 
 def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
-    """Return rising indices, about `most` in number, that draw every column: first, last, least and
-    greatest value of equal buckets. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A
-    Visualization-Oriented Time Series Data Aggregation", VLDB 7(10).
+    """Return about `most` ascending indices for a chart: the first, last, least and greatest value
+    of equal buckets. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented Time
+    Series Data Aggregation", VLDB 7(10).
     """
     bars = len(columns[0])
     if bars <= most:
@@ -59,8 +59,10 @@ def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> In
 
 @dataclass(frozen=True, slots=True)
 class GrowthSeries:
-    """Growth of a unit of the portfolio and of a held unit, from 1 before the first bar's trades,
-    net of transfers. `samples` are the last bars of each UTC day, or every bar if bars are longer;
+    """Growth of one unit of the portfolio, and of one unit of buy and hold, starting at 1 before
+    the first bar's trades, net of transfers.
+
+    `samples` are the last bars of each UTC day, or every bar if bars are longer than a day.
     `per_year` is their number in a year of 365 days; `returns` and `hold_returns` are between
     samples.
     """
@@ -107,7 +109,7 @@ def growth_of_indices(times_s: Indices, index: Floats, hold_index: Floats) -> Gr
     """Return the growth of two units and their samples."""
     days = times_s // DAY_S
     samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
-    # from the total time, since days without prices, such as weekends, have no samples
+    # from the total time, since weekends and other days without prices have no samples
     spacing = float(np.diff(times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
     returns, hold_returns = (
         path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index)
@@ -118,7 +120,7 @@ def growth_of_indices(times_s: Indices, index: Floats, hold_index: Floats) -> Gr
 def _grown(
     path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start: float
 ) -> Floats:
-    """Return the growth of a unit of `start`, including the costs of the first bar's trades.
+    """Return the growth of one unit of `start`, including the costs of the first bar's trades.
     Time-weighted: a bar with a transfer is split at the transfer.
     """
     factors = path[1:] / path[:-1]
@@ -131,7 +133,7 @@ def _grown(
 
 
 def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
-    """Return the value, in whole coins, of a portfolio that grows like `index` and has the
+    """Return the value, in whole coins, of a portfolio with growth `index` and with the
     simulation's start value and transfers.
     """
     scale = 10.0**result.decimals
@@ -166,7 +168,7 @@ def drawdown_series(index: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class RiskMetrics:
-    """Risk figures of the whole run by its samples, per year, NaN if unknown.
+    """Risk figures of the whole run, from its samples; per year, NaN if unknown.
 
     `edge` is the mean log growth less that of holding, `edge_error` its standard error for
     independent samples. Rolling figures end at each sample from the first full window on.
@@ -185,8 +187,8 @@ class RiskMetrics:
 
 
 def risk_metrics(found: GrowthSeries) -> RiskMetrics:
-    """Compute by empyrical-reloaded: Sharpe ratios with a risk-free rate of zero. Raises Refused if
-    it is not installed.
+    """Compute risk metrics with empyrical-reloaded. Sharpe ratios use a risk-free rate of zero.
+    Raises Refused if it is not installed.
     """
     try:
         import empyrical

@@ -25,7 +25,7 @@ FEWEST_RETURNS = 30
 JUMP_DEVIATIONS = 4.0
 """Robust standard deviations beyond which a move of any asset is a jump."""
 MAD_TO_DEVIATION = 1.4826
-"""Median absolute deviation to standard deviation, of normal numbers."""
+"""Factor from median absolute deviation to standard deviation, for normal numbers."""
 
 
 class PathMethod(Enum):
@@ -40,7 +40,7 @@ class ReturnHistory:
     """Source of paths: log returns by bar and asset, the prices at which paths start, and the
     interval of bars in seconds.
 
-    `left_out` counts the bars without a return, because an asset had no price at or before them.
+    `left_out` counts the bars without a return because an asset had no price at or before them.
     """
 
     symbols: tuple[str, ...]
@@ -77,10 +77,10 @@ def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
     if len(returns) < FEWEST_RETURNS:
         raise ConfigError(
             f"--prices: {len(returns)} moves between bars at which all assets have a price",
-            f"{FEWEST_RETURNS} or more are needed",
+            f"{FEWEST_RETURNS} or more are required",
         )
     if not drift:
-        # prices, not their logarithms, get no mean growth
+        # remove the mean growth of prices, not that of their logarithms
         returns = returns - np.log(np.exp(returns).mean(axis=0))
     last = forward_fill(table.closes)[-1]
     return ReturnHistory(
@@ -146,7 +146,7 @@ def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
     if not len(sizes):
         return JumpDiffusion(drift, covariance, 0.0, zero, np.zeros_like(covariance))
     spread = np.zeros_like(covariance)
-    if len(sizes) > 1:  # a bar with a jump also has its normal move: subtract its covariance
+    if len(sizes) > 1:  # a bar with a jump also has its normal move; subtract its covariance
         spread = _covariance(sizes) - covariance
     return JumpDiffusion(
         drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread)
@@ -157,8 +157,8 @@ def mean_block_length(past: ReturnHistory) -> float:
     """Return the mean block length by the rule of Politis & White
     (agent/backtest/tune/statistics.py), the longest of all assets, at most the length of the data.
 
-    The rule is applied to absolute returns, since volatility clusters while direction hardly
-    depends on the past.
+    The rule is applied to absolute returns, since volatility clusters and direction is nearly
+    independent of the past.
     """
     lengths = [
         block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])
@@ -171,7 +171,7 @@ def check_block(block: float, past: ReturnHistory) -> None:
     if not 1 <= block <= len(past.returns):
         raise ConfigError(
             f"--block: {block:g} of {len(past.returns)} moves",
-            "a block is at least 1 and no longer than the data",
+            "use at least 1, and no more than the data have",
         )
 
 
@@ -187,14 +187,14 @@ def _covariance(returns: Floats) -> Floats:
 
 
 def _root(covariance: Floats) -> Floats:
-    """Matrix whose square is the covariance, which may be singular."""
+    """Return the matrix square root of the covariance, which may be singular."""
     values, vectors = np.linalg.eigh(covariance)
     found: Floats = vectors * np.sqrt(np.maximum(values, 0.0))
     return found
 
 
 def _not_negative(matrix: Floats) -> Floats:
-    """Nearest positive semidefinite matrix."""
+    """Return the nearest positive semidefinite matrix."""
     root = _root(matrix)
     found: Floats = root @ root.T
     return found
@@ -218,7 +218,7 @@ class Scenario(Enum):
 class Severity:
     """Severity of scenarios.
 
-    A crash takes `crash_bps` off every non-dollar price over `crash_bars`, without recovery; a
+    A crash reduces every non-dollar price by `crash_bps` over `crash_bars`, without recovery; a
     dollar loses `depeg_bps` of its value; gas costs `gas_wei`; pools have `depth_part` of their
     depth.
     """
@@ -255,8 +255,8 @@ class Severity:
 class StressedPath:
     """A path with a scenario applied.
 
-    `unit` is the value of one numeraire coin at each bar: below 1 in the file's unit while the
-    numeraire itself is off its peg, else 1.
+    `unit` is the value of one numeraire coin at each bar, in the file's unit: below 1 while the
+    numeraire is off its peg, else 1.
     """
 
     table: PriceTable
@@ -271,7 +271,7 @@ def apply_scenario(
     settings: SimulationSettings,
     severity: Severity,
 ) -> StressedPath:
-    """Apply the scenario to the middle third of the path; a crash starts there and has no recovery.
+    """Apply the scenario to the middle third of the path. A crash starts there and has no recovery.
 
     Raises ConfigError if the scenario does not apply to this portfolio.
     """
@@ -326,7 +326,7 @@ def dollar_symbol(wanted: BacktestSpec) -> str:
     if found is None:
         raise ConfigError(
             "depeg: no asset of this portfolio has a dollar symbol",
-            "leave depeg out of --scenarios",
+            "omit depeg from --scenarios",
         )
     return found
 
@@ -338,7 +338,7 @@ def _crashed(wanted: BacktestSpec, table: PriceTable, severity: Severity, first:
     if not crashing:
         raise ConfigError(
             "crash: every asset of this portfolio is a dollar or the numeraire",
-            "leave crash out of --scenarios",
+            "omit crash from --scenarios",
         )
     done = np.clip((np.arange(table.bars) - first + 1) / severity.crash_bars, 0, 1)
     closes = table.closes.copy()

@@ -38,7 +38,7 @@ TITLES = dict(
 
 
 def figures(case: StressCase) -> dict[str, Any]:
-    """Return mean, worst value, quantiles and mean of the worst 5 % of each measure, as decimal
+    """Return mean, worst value, quantiles and expected shortfall (5 %) of each measure, as decimal
     strings; None without values.
     """
     found: dict[str, Any] = {}
@@ -116,7 +116,7 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     )
     words = (
         (
-            "The live step over recorded and resampled prices, with gas, limits, minimums and halts."
+            "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
             " The scenario applies to the middle third of a path; a crash has no recovery."
         ),
         *(f"Skipped: {name}: {why}." for name, why in found.skipped),
@@ -145,7 +145,7 @@ def stress_page(found: StressResult) -> ReportPage:
     which = f"the mean of its worst {WORST:.0%} of paths"
     if count == 1:
         which = "its only path"
-    elif count * WORST < 1:  # the shortfall of so few paths is the worst path
+    elif count * WORST < 1:  # with so few paths, the expected shortfall is the worst path
         which = f"the worst of its {count} paths"
     loss = _percent(expected_shortfall(worst.values("loss")))
     summary = (
@@ -254,7 +254,7 @@ def _what_happened(cases: list[StressCase]) -> ReportTable:
     return ReportTable(
         ("", "paths", "rebalances", "bars halted", "refused by"),
         rows,
-        "Steps of all paths together",
+        "Steps over all paths",
     )
 
 

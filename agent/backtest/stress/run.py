@@ -50,20 +50,20 @@ WORST = 0.05
 """Share of worst paths that the expected shortfall averages."""
 MOST_PATHS, MOST_BARS = 1_000_000, 1_000_000
 MOST_CELLS = 20_000_000_000
-"""Maximum number of bars of all paths together; more would take days."""
+"""Maximum number of bars over all paths; more would take days."""
 KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
-"""Seconds per kernel path, per price of it, per evaluated bar of a live step, and per bar of a
-policy of bands alone.
+"""Estimated seconds per kernel path, per price in a kernel path, per evaluated bar of a live step,
+and per bar of a band-only policy.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class StressSpec:
-    """Size of the test: `paths` of each method by the kernel and `step_paths` for each scenario by
-    the live step, each `bars` long.
+    """Size of the test: `paths` of each method run by the kernel, and `step_paths` for each
+    scenario run by the live step, each `bars` long.
 
-    `block` is the mean block length, None by the rule of Politis & White. Without `drift` prices
-    have no mean growth. With `named` every scenario was requested by name; otherwise inapplicable
+    `block` is the mean block length, None for the rule of Politis & White. Without `drift` prices
+    have no mean growth. With `named`, every scenario was requested by name; otherwise inapplicable
     scenarios are skipped and reported.
     """
 
@@ -90,15 +90,15 @@ class StressSpec:
             cells := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))
         ) > MOST_CELLS:
             raise ConfigError(
-                f"--paths: {cells:,} bars in all would take days",
+                f"--paths: {cells:,} bars in total would take days",
                 "use fewer paths, or shorter paths with --bars",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class StressCase:
-    """One kind of paths and their results, run `by` "kernel" or "step"; `refused` counts refusals
-    by limit.
+    """One kind of paths with its results, computed `by` "kernel" or "step". `refused` counts
+    refusals by limit.
     """
 
     name: str
@@ -164,8 +164,8 @@ def run_stress_test(
     """Run the test on paths that begin at the newest prices of the table.
 
     Each path depends on the seed and its number, not on the count of paths. `share` may run the
-    pieces of work in any order, with results equal to the bit. Raises ConfigError for too few
-    prices, an invalid block length, and a named scenario that does not apply.
+    pieces of work in any order, with identical results. Raises ConfigError for too few prices, an
+    invalid block length, and a named scenario that does not apply.
     """
     table = select_spec_symbols(wanted, table)
     past = return_history(table, spec.drift)
@@ -173,7 +173,7 @@ def run_stress_test(
     check_block(block, past)
     recorded = _recorded(table, spec.bars)
     skipped = list[tuple[str, str]]()
-    if spec.named:  # refuse inapplicable scenarios before any path runs
+    if spec.named:  # reject inapplicable scenarios before any path runs
         for scenario in spec.scenarios:
             apply_scenario(scenario, wanted, recorded, settings, spec.severity)
     else:
@@ -189,7 +189,7 @@ def run_stress_test(
     }
     if isinstance(work.setting, str):
         skipped.append(
-            ("kernel", f"it does not support {work.setting}: those paths ran in the live step")
+            ("kernel", f"it does not support {work.setting}; those paths ran in the live step")
         )
     return StressResult(
         cases=_cases(pieces, done),
@@ -216,7 +216,7 @@ def run_stress_test(
 def _all(
     work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, progress: Progress
 ) -> list[PieceResult]:
-    """Return the results of all pieces in their order, whatever the order of completion."""
+    """Return the results of all pieces in the order of the pieces, not of their completion."""
     found, counts, whole = dict[StressPiece, PieceResult](), dict[str, int](), dict[str, int]()
     for piece in pieces:
         whole[piece.name] = whole.get(piece.name, 0) + piece.end - piece.start
@@ -249,7 +249,7 @@ def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[
 
 
 def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | None:
-    """Return the largest difference between kernel and live step, see StressResult; `calm` has the
+    """Return the largest difference between kernel and live step (see StressResult). `calm` has the
     live step's results of the calm paths, by number.
 
     Paths with gaps are excluded, since kernel and step wait differently.
@@ -289,7 +289,7 @@ def _recorded(table: PriceTable, bars: int) -> PriceTable:
     """
     end = _complete(table)
     if end < bars:
-        raise ConfigError(f"--bars: {bars}, and the file has {end}", f"use {end} or fewer")
+        raise ConfigError(f"--bars: {bars}, but the file has {end}", f"use {end} or fewer")
     here = slice(end - bars, end)
     closes = table.closes[here].copy()
     closes[0] = forward_fill(table.closes)[end - bars]
@@ -309,7 +309,7 @@ def _left_out(table: PriceTable, past: ReturnHistory) -> list[str]:
         notes.append(f"{past.left_out} returns with a missing price are skipped")
     if incomplete:
         notes.append(
-            f"the recorded path ends {incomplete} bars before the data, where an asset has no price"
+            f"the recorded path ends {incomplete} bars before the end of the data, because an asset has no price after it"
         )
     return notes
 

@@ -1,5 +1,5 @@
-"""Work of a stress test in pieces. Each path depends on its number alone, so the result does not
-depend on the number of cores.
+"""Work of a stress test in pieces. Each path depends only on its number, so the result is
+independent of the number of cores.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _held(found: KernelResult) -> Floats:
 BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
 NAMES = {PathMethod.BLOCKS: BLOCKS, PathMethod.JUMPS: JUMPS}
 KERNEL_PIECE = 200
-"""Kernel paths per piece: some tenths of a second."""
+"""Kernel paths per piece; a piece takes some tenths of a second."""
 
 
 class PieceKind(Enum):
@@ -189,7 +189,7 @@ class PieceKind(Enum):
     KERNEL = "kernel"
     STEP = "step"
     STRESSED = "laid"
-    """The live step over calm paths, the recorded path first, each with a scenario applied."""
+    """The live step over calm paths (the recorded path first), each with a scenario applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ class PieceResult:
 
 @dataclass(frozen=True, slots=True)
 class StressWork:
-    """Input of every path. `recorded` is the recorded path, as long as all others; `setting` is the
+    """Input of every path. `recorded` is the recorded path, as long as all others. `setting` is the
     policy as a kernel setting, or the reason why the kernel does not support it.
     """
 
@@ -306,7 +306,7 @@ class StressWork:
         )
 
     def path(self, method: PathMethod, number: int) -> PriceTable:
-        """Return the path of that number, from a random generator of its own."""
+        """Return the path with that number, from its own random generator."""
         chance = np.random.default_rng([self.settings.seed, list(PathMethod).index(method), number])
         if method is PathMethod.BLOCKS:
             return bootstrap_path(self.past, self.recorded.bars, self.block, chance)
@@ -320,7 +320,7 @@ class StressWork:
 def run_sequentially(
     work: StressWork, pieces: Sequence[StressPiece]
 ) -> Iterator[tuple[StressPiece, PieceResult]]:
-    """Yield each piece with its result, in their order, in this process."""
+    """Run the pieces in order in this process, and yield each with its result."""
     return ((piece, work.do(piece)) for piece in pieces)
 
 

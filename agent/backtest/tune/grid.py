@@ -210,7 +210,7 @@ def _bands(part: str) -> list[Threshold]:
     if (first.absolute_bps is None) != (last.absolute_bps is None):
         raise ConfigError(
             f"--band: {part!r} mixes a relative and an absolute band",
-            "write both ends as rel, or both as abs",
+            "write both ends as rel or both as abs",
         )
     found = []
     for width in _between(_width(first), _width(last), points, part, "--band"):
@@ -248,5 +248,5 @@ def _range(part: str, option: str) -> tuple[str, str, int]:
 
 def _between(low: int, high: int, points: int, part: str, option: str) -> list[int]:
     if points > 1 and high <= low:
-        raise ConfigError(f"{option}: {part!r} does not rise", "write the smaller end first")
+        raise ConfigError(f"{option}: {part!r} is not ascending", "write the smaller end first")
     return [low + round((high - low) * step / max(points - 1, 1)) for step in range(points)]

@@ -1,5 +1,5 @@
-"""Work of a search in chunks: runs by the fast kernel or the full step, their stored results, and
-an estimate of their time.
+"""Work of a search in chunks: runs by the fast kernel or the full step, stored results, and a time
+estimate.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class RunResult:
     """Result of one run, in whole coins of the numeraire; `values` are at the job's marks, after
     trading.
 
-    All figures count from the first mark, as if the run had begun there with the initial wallet.
-    Earlier trades, while an allocator collects its prices, are excluded.
+    All figures start at the first mark, as if the run had begun there with the initial wallet.
+    Earlier trades are a warm-up, in which an allocator collects its prices, and are excluded.
     """
 
     run: int
@@ -82,8 +82,8 @@ class TuneChunk:
 
 @dataclass(frozen=True, slots=True)
 class TuneJob:
-    """Runs over one table, which only has the portfolio's symbols, each with a price in its first
-    row. `marks` are rising bars.
+    """Runs over one table with only the portfolio's symbols, each with a price in its first row.
+    `marks` are ascending bars.
     """
 
     table: PriceTable
@@ -165,8 +165,8 @@ class TuneJob:
 
 
 def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> bool:
-    """Return True if only fixed weights, fees and depth matter: no gas, latency, limits, reserves,
-    orders, strategies, or bands of single assets.
+    """Return whether fixed weights, fees and depth describe the policy: no gas, latency, limits,
+    reserves, orders, strategies, or bands of single assets.
     """
     portfolio, policy = wanted.portfolio, wanted.policy
     plain = SimulationSettings(
@@ -219,7 +219,7 @@ def spec_for_choice(
 def _weights(
     wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int
 ) -> AllocatorConfig:
-    """Return the allocator of the choice; the targets apply until its data suffice. The numeraire
+    """Return the allocator of the choice. The targets apply until it has enough data. The numeraire
     keeps its target, so that all allocators divide the same remainder.
     """
     money = wanted.portfolio.numeraire.address
@@ -227,18 +227,18 @@ def _weights(
     if len(free) < FEWEST_FREE:
         raise ConfigError(
             "--allocator: the portfolio has fewer than two assets to weight",
-            "add assets to --target, or leave --allocator out",
+            "add assets to --target, or omit --allocator",
         )
     step_s = max(DAY_S, interval_s)
     if not HOUR_S <= terms.every_s <= LONGEST_WINDOW_S:
         raise ConfigError(
             f"--rechoose: {terms.every_s} s",
-            "write a time from 1h to 730d: live, prices are recorded once an hour",
+            "use 1h to 730d; the live agent records prices once an hour",
         )
     if terms.window_s > LONGEST_WINDOW_S:
         raise ConfigError(
             f"--window: {terms.window_s // DAY_S} d, more than a live allocator's longest window",
-            "write 730d or less",
+            "use 730d or less",
         )
     least = max(2, len(free) + 1)
     if terms.window_s < least * step_s:
@@ -257,8 +257,8 @@ def _weights(
 
 
 def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
-    """Return the bars from `start` to before `end`; prices missing in the first bar are the newest
-    before it.
+    """Return the bars from `start` to before `end`; prices missing in the first bar are filled with
+    the newest earlier ones.
     """
     closes = table.closes[start:end].copy()
     closes[0] = forward_fill(table.closes[: start + 1])[-1]
@@ -266,7 +266,7 @@ def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
 
 
 def slice_settings(settings: SimulationSettings, start: int, end: int) -> SimulationSettings:
-    """Return the market restricted to those bars."""
+    """Return the market settings restricted to those bars."""
     if isinstance(settings.gas_wei, int):
         return settings
     return replace(settings, gas_wei=tuple(settings.gas_wei[start:end]))
@@ -289,8 +289,8 @@ def buy_and_hold_values(
     return found
 
 
-# --- Results of a search as Parquet files in a folder: each written atomically, so that a killed
-# search resumes.
+# --- Results of a search as Parquet files in a folder. Each file is written atomically, so that a
+# killed search can resume.
 
 
 STAMP = "search.json"
@@ -302,13 +302,13 @@ NAMES = {
     "settings": "the portfolio or the market",
     "search": "the options of the search",
 }
-"""Parts of a search's stamp, and their display names."""
+"""Parts of a search's stamp, with display names."""
 _COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
 
 
 class ResultStore:
-    """Results so far: in the folder, or in memory without one. One process at a time writes
-    there.
+    """Results so far, in the folder, or in memory without one. Only one process at a time may write
+    to the folder.
     """
 
     def __init__(
@@ -319,7 +319,7 @@ class ResultStore:
 
     @contextmanager
     def opened(self) -> Iterator[ResultStore]:
-        """Load the results of an earlier run, and lock the folder.
+        """Load the results of an earlier run and lock the folder.
 
         Raises ConfigError for a folder of another search, or with other content, OperatorNeeded
         while another process writes there.
@@ -333,7 +333,7 @@ class ResultStore:
             lock.acquire(timeout=0)
         except Timeout:
             raise OperatorNeeded(
-                f"--out: another search writes into {self._folder}",
+                f"--out: another search is writing to {self._folder}",
                 "wait until it ends, or name another folder",
                 code=ErrorCode.LOCK,
             ) from None
@@ -346,13 +346,13 @@ class ResultStore:
             lock.release()
 
     def _read(self, folder: Path) -> None:
-        for left in folder.glob(".*.draft"):  # left by a process killed while writing
+        for left in folder.glob(".*.draft"):  # left over from a process killed while writing
             left.unlink(missing_ok=True)
         path, files = folder / STAMP, sorted(folder.glob("*.parquet"))
         if not path.is_file():
             if files:
                 raise ConfigError(
-                    f"--out: {folder} has files of something other than a search",
+                    f"--out: {folder} has files that do not belong to a search",
                     "name an empty folder",
                 )
             _write(path, json.dumps(self._stamp, indent=1).encode())
@@ -394,9 +394,9 @@ def _read_results(path: Path) -> list[RunResult]:
     try:
         frame = _polars().read_parquet(path)
         return [_parse_result(row) for row in frame.iter_rows(named=True)]
-    except Exception:  # any error that a broken file causes in the library
+    except Exception:  # a broken file may raise any error of the library
         raise ConfigError(
-            f"--out: {path} is damaged", "remove that file; its runs are repeated"
+            f"--out: {path} is damaged", "remove that file; its runs will be repeated"
         ) from None
 
 
@@ -422,7 +422,7 @@ def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
     others = [words for name, words in NAMES.items() if before.get(name) != stamp[name]]
     if others:
         raise ConfigError(
-            f"--out: {path.parent} has another search: {', '.join(others)} differ",
+            f"--out: {path.parent} belongs to another search: {', '.join(others)} differ",
             "name another folder, or repeat the original command",
         )
 
@@ -435,7 +435,7 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 
 
 def _write(path: Path, content: Content) -> None:
-    """Write a file that survives a kill whole. Raises ConfigError if it cannot be written."""
+    """Write a file atomically. Raises ConfigError if it cannot be written."""
     try:
         replace_file(path, content)
         sync_folder(path.parent)
@@ -443,13 +443,13 @@ def _write(path: Path, content: Content) -> None:
         raise _unwritable(path, error) from None
 
 
-# --- Estimate of a search's time, measured on a few of its settings before it starts.
+# --- Time estimate of a search, measured on a few of its settings before the start.
 
 
 CONFIRM_ABOVE_S = 300
-"""Seconds of search above which confirmation is asked."""
+"""Estimated seconds above which a search asks for confirmation."""
 QUICK_RUNS = 2_000
-"""Number of kernel runs too quick to measure."""
+"""Number of kernel runs below which no measurement is needed."""
 KERNEL_SAMPLES, STEP_SAMPLES, SAMPLE_S = 8, 3, 2.0
 
 
@@ -481,8 +481,8 @@ class WorkEstimate:
 
 
 def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> WorkEstimate:
-    """Measure a few settings, evenly spread; a run of the full step takes two seconds at most and
-    is then scaled to all bars.
+    """Measure a few settings, evenly spread; a run of the full step is measured for at most two
+    seconds, then scaled to all bars.
     """
     kernel = [
         run
@@ -494,7 +494,7 @@ def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Work
     total, measured = 0.0, 0
     if len(kernel) > QUICK_RUNS:
         some = _spread(kernel, KERNEL_SAMPLES)
-        job.do(TuneChunk(0, some[0], some[0] + 1, RunEngine.KERNEL))  # loads and compiles
+        job.do(TuneChunk(0, some[0], some[0] + 1, RunEngine.KERNEL))  # warm-up: load and compile
         for one in some:
             begun = time.perf_counter()
             job.do(TuneChunk(0, one, one + 1, RunEngine.KERNEL))

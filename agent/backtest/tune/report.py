@@ -21,7 +21,7 @@ from agent.backtest.tune.statistics import (
 )
 from agent.units import YEAR_S
 
-# --- Results of a search as one JSON document: ratios and values as decimal strings.
+# --- Results of a search as one JSON document, with ratios and values as decimal strings.
 
 
 Document = dict[str, Any]
@@ -269,7 +269,7 @@ def _last(tuned: TuneResult) -> ReportSection:
     }
     return ReportSection(
         "The last quarter",
-        ("The search did not use this quarter; all claims refer to it.",),
+        ("The search did not use this quarter. All claims refer to it.",),
         (figure,),
     )
 
@@ -297,8 +297,8 @@ def _ranked(tuned: TuneResult) -> ReportSection:
     )
     words = (
         (
-            "Results on the first three quarters of the data, which chose the setting; the best of"
-            " many is overstated."
+            "Results on the first three quarters of the data, on which the setting was chosen; the"
+            " best of many is overstated."
         ),
     )
     return ReportSection(
@@ -417,8 +417,8 @@ def _walk(tuned: TuneResult) -> ReportSection:
     figure = {
         "title": "Excess log growth, out of sample",
         "says": (
-            "Cumulative excess log returns of each fold's choice, in the periods after those that"
-            " chose it."
+            "Cumulative excess log returns of each fold's choice, in the periods after those used"
+            " to choose it."
         ),
         "data": [
             {
@@ -436,10 +436,10 @@ def _walk(tuned: TuneResult) -> ReportSection:
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
     }
     words = (
-        "In each fold the best setting of the past is judged on the periods that follow.",
+        "In each fold, the best setting of the past is evaluated on the periods that follow.",
         *(f"All folds together {claim.words}." for claim in tuned.walk_claims),
     )
-    header = ("chosen", "judged from", "over hold a year", "over the calendar rule a year")
+    header = ("chosen", "evaluated from", "over hold a year", "over the calendar rule a year")
     return ReportSection("Walk-forward", words, (figure,), (ReportTable(header, tuple(rows)),))
 
 
@@ -451,14 +451,14 @@ def _confidence_section(tuned: TuneResult) -> ReportSection:
     words = [
         "Intervals are of the mean excess log return per period of"
         f" {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the stationary bootstrap"
-        " (Politis & Romano 1994), widened for short series as docs/tune.md says. They describe"
-        " this market only."
+        " (Politis & Romano 1994), widened for short series as docs/tune.md says. They apply"
+        " to this market only."
     ]
     if tuned.deflated is not None:
         one = tuned.deflated
         words.append(
             f"The Sharpe ratio of the excess over hold is {one.sharpe:.4f} per period in the data"
-            f" that chose it; the best of {one.trials} trials without skill would have an expected"
+            f" used to choose it; the best of {one.trials} trials without skill would have an expected"
             f" {one.threshold:.4f}. The true ratio is above that with probability"
             f" {one.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )

@@ -133,7 +133,7 @@ def tune(
     allow: Callable[[TuneJob, Sequence[TuneChunk]], None],
     progress: Progress,
 ) -> TuneResult:
-    """Run the search. `work` runs chunks, `allow` raises if the remaining work is not permitted,
+    """Run the search. `work` runs chunks, `allow` raises if the estimated work is declined,
     `folder` stores results.
 
     Raises ConfigError if the data are too short, the results do not fit in memory, or the folder
@@ -215,7 +215,7 @@ def _assemble_result(
     risk = overfitting_probability(own, objective)
     settings_judged = (
         sum(key.startswith("last-") for key in kept.done) - 1
-    )  # less the calendar rule
+    )  # excess over the calendar rule
     counted = [job.engine(choice).value for choice in job.runs]
     return TuneResult(
         search=search,
@@ -287,7 +287,7 @@ def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | 
 
 def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: PolicyChoice) -> _Last:
     """Run the chosen setting and the calendar rule over the last quarter, each starting at its
-    targets. An allocator also gets the prices of its window before the quarter.
+    targets. An allocator also receives the prices of its window before the quarter.
     """
     table = search.table
     split = last_quarter_start(table.bars)

@@ -21,7 +21,7 @@ EULER = 0.5772156649015329
 MOST_BLOCKS, FEWEST_BLOCKS, FEWEST_PER_BLOCK = 16, 4, 4
 """16 blocks as in the examples of Bailey et al. 2017: 12,870 ways to halve them."""
 _AT_ONCE = 4_000_000
-"""Maximum count of numbers processed together: 32 MB."""
+"""Maximum number of values processed at once: 32 MB."""
 
 
 class Objective(Enum):
@@ -106,8 +106,8 @@ def probabilistic_sharpe(
 
 
 def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
-    """Compare the Sharpe ratio of column `best` of `returns[period, trial]` with the best that luck
-    alone would give.
+    """Compare the Sharpe ratio of column `best` of `returns[period, trial]` with the best expected
+    by luck alone.
 
     None if that column is constant, or periods are too few.
     """
@@ -170,15 +170,16 @@ def _below_median(inside: Floats, outside: Floats) -> float:
     return float((less < more).sum() + 0.5 * (less == more).sum())
 
 
-# --- Confidence of a mean of dependent returns: the stationary bootstrap, with a block length from
-# the data.
+# --- Confidence interval of a mean of dependent returns: the stationary bootstrap with a block
+# length from the data.
 
 
 LEVEL = 0.95
 DRAWS = 4_000
 TUNE_BOOTSTRAP_FEWEST_BLOCKS = 6
 FEWEST_PERIODS = 30
-"""Minimum for an interval: the resampled means of a few numbers spread too little."""
+"""Minimum number of periods for an interval: the resampled means of a few numbers vary too little.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +261,10 @@ def bootstrap_interval(
     """Return the mean with the widened two-sided interval that contains `level` of the resampled
     means; None for fewer than FEWEST_PERIODS.
 
-    Resampled means of short and dependent series spread too little: at 250 periods 91 of 100 plain
-    intervals contain the true mean, not 95. Therefore blocks are twice as long as is best for the
-    variance, which halves the bias, and at least six. Both ends are widened by sqrt(n / (n -
-    block)), which undoes the effect of centring, and by the ratio of Student's distribution with
+    Resampled means of short and dependent series vary too little: at 250 periods, 91 % of plain 95
+    % intervals contain the true mean. Therefore blocks are twice as long as is optimal for the
+    variance, which halves the bias, and at least six periods. Both ends are widened by sqrt(n / (n
+    - block)), which undoes the effect of centring, and by the ratio of Student's distribution with
     n / block - 1 degrees of freedom to the normal distribution.
     """
     from scipy.stats import norm
@@ -279,7 +280,7 @@ def bootstrap_interval(
     return ConfidenceInterval(mean, mean + wider * float(low), mean + wider * float(high), n, block)
 
 
-# --- Stability of the best setting: the objective over two axes of the grid, and among its
+# --- Stability of the best setting: the objective over two axes of the grid, and for its
 # neighbours.
 
 
@@ -345,7 +346,7 @@ _AXES: tuple[
     ("allocator", lambda c: c.allocator.value, lambda c: c.allocator.value),
 )
 _ORDERED = 2
-"""The first two axes are ordered; on the others all values are neighbours."""
+"""Number of ordered axes, which come first; on the others all values are neighbours."""
 
 
 def _places(
@@ -409,12 +410,12 @@ def compare_neighbours(
     )
 
 
-# --- Walk-forward: settings are chosen in one stretch of the data and judged in the next; the last
+# --- Walk-forward: settings are chosen on one part of the data and evaluated on the next. The last
 # quarter is never used for choosing.
 
 
 LAST_SHARE = 4
-"""Number of equal parts of the data; the search does not use the last."""
+"""Number of equal parts of the data. The search does not use the last."""
 ROLLING_PIECES = 2
 """Number of pieces of a rolling window; an anchored window begins with as many."""
 
@@ -449,7 +450,7 @@ class FoldResult:
 
 
 def last_quarter_start(bars: int) -> int:
-    """The first bar of the last quarter."""
+    """Return the first bar of the last quarter."""
     return bars - bars // LAST_SHARE
 
 
@@ -475,7 +476,7 @@ def make_folds(periods: int, count: int, walk: WalkForwardMode) -> tuple[Fold, .
 def walk_forward(
     returns: Floats, objective: Objective, all_folds: tuple[Fold, ...]
 ) -> tuple[FoldResult, ...]:
-    """Return the best of `returns[period, setting]` in each fold, judged in the periods that
+    """Return the best of `returns[period, setting]` in each fold, evaluated in the periods that
     follow; the first of equal settings.
     """
     found = []
@@ -495,7 +496,7 @@ def walk_forward(
     return tuple(found)
 
 
-# --- Verdict and its wording: no claim beyond the out-of-sample interval.
+# --- Verdict and its wording. No claim goes beyond the out-of-sample interval.
 
 
 GROWTH_TOLERANCE = 1e-6
@@ -572,8 +573,8 @@ def judge_choice(
     ]
     if settings_judged > 1:
         notes.append(
-            f"{settings_judged} settings of this search were judged in that quarter so far: the"
-            " best of several is overstated there."
+            f"{settings_judged} settings of this search were evaluated in that quarter so far, so"
+            " the best of them is overstated."
         )
     default = (
         f"{calendar.label}, which keeps weights near their targets with few trades, without a claim"
@@ -581,16 +582,16 @@ def judge_choice(
     )
     if all(claim.holds for claim in claims) and not overfit:
         notes.append(
-            "Recommended. The claim is the lower end of each interval, for markets like this one."
+            "Recommended. The claim is the lower end of each interval, and holds for similar markets only."
         )
         return TuneVerdict(True, tuple(notes), default)
     if overfit and risk is not None:
         notes.append(
             "The best of one half of the data was below the median in the other in"
             f" {risk.probability:.0%} of {risk.ways:,} ways to halve it: the best setting here"
-            " predicts nothing."
+            " is not predictive."
         )
     failing = [claim.rival for claim in claims if not claim.holds]
     edge = f"No edge over {' and '.join(failing)}" if failing else "No edge"
-    notes.append(f"{edge} is shown, and nothing is recommended. The safe default is {default}.")
+    notes.append(f"{edge} was found, so nothing is recommended. The safe default is {default}.")
     return TuneVerdict(False, tuple(notes), default)
