@@ -76,7 +76,7 @@ _TAGS = {
 }
 """Stored "type" of classes that were renamed. Stores and recorded inputs keep the original tags."""
 _OMITTED: dict[Any, tuple[str, ...]] = {
-    Snapshot: ("futures", "futures_unknown"),
+    Snapshot: ("futures", "futures_unknown", "futures_blocked", "agent_end_s"),
     StepInput: (
         *("futures", "reduced_markets", "futures_held", "spot_held", "unhedged_bps"),
         *("after_hedge", "reduction_goals", "order_parts", "effective_bps"),

@@ -68,6 +68,7 @@ class ErrorCode(StrEnum):
     """Stable error causes for programs, used where no guard refused; messages are for people."""
 
     ACCESS = "access"
+    AGENT_KEY = "agent_key"
     ALLOWANCE = "allowance"
     AMOUNT = "amount"
     ANSWER = "answer"

@@ -15,7 +15,12 @@ from zoneinfo import ZoneInfo
 
 from agent.app.documents import fill
 from agent.app.documents.setup import AlertDocument, AlertTargetDocument
-from agent.app.positions.futures_alerts import futures_alerts, net_shares, planned_actions
+from agent.app.positions.futures_alerts import (
+    agent_alerts,
+    futures_alerts,
+    net_shares,
+    planned_actions,
+)
 from agent.config.load import LoadedConfig, load_config
 from agent.config.service import AlertsTable, AlertTargetTable
 from agent.errors import EXIT_OPERATOR, ConfigError, Refused, Retryable, TrimtabError
@@ -324,6 +329,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
             yield _blocked_exit_alert(result.step_input, blocked)
         yield from _strategy_alerts(latest)
         yield from futures_alerts(result)
+        yield from agent_alerts(latest)
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
         yield from _gas_alerts(latest, facts.low_gas_wei)

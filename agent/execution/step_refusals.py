@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.errors import ErrorCode, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution import exits
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.execution.step_run import StepRun, after_exits
@@ -36,18 +36,22 @@ def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOu
 
 def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) -> bool:
     """Skip a deposit, reduction or hedge that simulation, token or signer refused for the rest of
-    the step; other markets and spot continue. Return False for any other refusal, and for the
-    owner's requests.
+    the step; other markets and spot continue. If the agent's key may not trade, skip all futures.
+    Return False for any other refusal, and for the owner's requests.
     """
     plan, decision = outcome.plan, outcome.decision
     if plan is None or (futures := plan.futures) is None:
         return False
+    by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
+    if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not run.futures_held:
+        run.futures_held = f"futures: {refusal}"
+        _refuse_order(run, outcome, refusal)
+        return True
     name = failures.exit_name(plan)
     if futures.trigger in (HEDGE, CLOSE_HEDGE):
         name = futures.orders[0].market
     elif futures.trigger == HEDGE_MARGIN:
         name = failures.MARGIN
-    by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
     if by_owner or not name or name in run.refused_markets or not exits.concerns_futures(refusal):
         return False
     if (parts := _next_parts(run, outcome, refusal)) > 1:
@@ -55,13 +59,18 @@ def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) 
         run.close(replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal)))
         run.begin_plan()
         return True
+    run.refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
+    _refuse_order(run, outcome, refusal)
+    return True
+
+
+def _refuse_order(run: StepRun, outcome: StepOutcome, refusal: Refused) -> None:
+    """Record the refusal of a futures action, and begin the next plan."""
     refused = replace(
         outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
     )
     run.refused_orders.append(run.close(refused))
-    run.refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
     run.begin_plan()
-    return True
 
 
 def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:

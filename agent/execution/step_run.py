@@ -40,7 +40,8 @@ class StepRun:
     `hedged` are the comparisons of opened hedges; the rebalance continues after them.
     `refused_markets` are futures markets, with the chain time, whose reduction or hedge was refused
     before sending (failures.MARGIN: a deposit) or whose reduction reverted; `refused_orders` are
-    the outcomes. `doubtful` has, by token, the refusals of exits that were stored before simulation
+    the outcomes. `futures_held` is the reason why the rest of the step sends no futures action, if
+    the agent's key may not trade. `doubtful` has, by token, the refusals of exits that were stored before simulation
     or signer refused them in this step. `interrupted` are exits that could not be sent because an
     endpoint failed, with the error. `held` are exits that the owner declined or whose gas was
     refused. After an interrupted, held or failed exit only plans that reduce risk are sent.
@@ -65,6 +66,7 @@ class StepRun:
     order_parts: dict[str, int] = field(default_factory=dict)
     refused_markets: dict[str, int] = field(default_factory=dict)
     refused_orders: list[StepOutcome] = field(default_factory=list)
+    futures_held: str = ""
     history_before: History | None = None
     confirmed: StepOutcome | None = None
     swapped: StepOutcome | None = None
@@ -134,6 +136,7 @@ class StepRun:
             after_hedge=bool(self.hedged),
             reduction_goals=self.reduction_goals,
             order_parts=tuple(self.order_parts.items()),
+            futures_held=self.futures_held or step_input.futures_held,
         )
         if (before := self.history_before) is None:
             return step_input

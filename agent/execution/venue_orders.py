@@ -61,8 +61,8 @@ class VenueExecutor:
     ) -> Intent:
         """Run one order from PLANNED to its end; run a transaction through the chain's executor. A
         partly filled order is FINAL with its fills; an order without a fill, or that the venue
-        never saw, is REVERTED. Raises Refused before anything is posted, OperatorNeeded for a key
-        that may not trade, and Retryable while the outcome is open: the next `reconcile` resolves
+        never saw, is REVERTED. Raises Refused before anything is posted, with the code `agent_key`
+        for a key that may not trade, and Retryable while the outcome is open: the next `reconcile` resolves
         it, and no other order is sent until then.
         """
         if not tx.is_venue_order:

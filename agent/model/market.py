@@ -420,7 +420,8 @@ class Snapshot(DerivedValues):
     `past` are preceding blocks of the same chain, newest first, read if a step has to confirm
     prices. `supplies` are the readable supplies of tokens weighted by market cap. `futures` is the
     margin account, None without one or if it is not known for certain; `futures_unknown` then says
-    why.
+    why. `futures_blocked` is the reason why the venue takes no order of this agent's key (empty: it
+    does), `agent_end_s` the time at which it no longer does (zero: none).
     """
 
     head: Head
@@ -445,6 +446,8 @@ class Snapshot(DerivedValues):
     supplies: tuple[TokenSupply, ...] = ()
     futures: MarginAccount | None = None
     futures_unknown: str = ""
+    futures_blocked: str = ""
+    agent_end_s: int = 0
 
 
 # --- Price records.

@@ -127,6 +127,8 @@ def deleverage(leverage_bps: int | None, symbol: str) -> Proposer:
         account = require_account(step)
         if step.futures is None:
             raise Refused("nothing is reduced: the config has no [futures]")
+        if step.futures_held:
+            raise Refused(f"nothing is reduced: {step.futures_held}", remedy="see trimtab doctor")
         sizes, stale = (
             _sizes(step, step.futures, account, leverage_bps, symbol),
             stale_markets(step),

@@ -364,7 +364,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
             f"{label} cannot be hedged: [futures.hedge] is missing",
             remedy="add [futures.hedge] with its horizon, min_saving, tax_rate and capital_cost",
         )
-    if fault := futures_fault(step):
+    if fault := step.futures_held or futures_fault(step):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(one for one in drifts if one.token == token)
     own_bps = dict(step.unhedged_bps).get(token, drift.target_bps)
@@ -395,7 +395,7 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
     hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")
-    if fault := futures_fault(step):
+    if fault := step.futures_held or futures_fault(step):
         raise Refused(
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )

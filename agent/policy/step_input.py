@@ -196,6 +196,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
     order.
     """
     return (
+        hold_blocked_futures,
         partial(add_memory, memory=memory),
         partial(reconcile_ledger, books=memory.balances, stands=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
@@ -217,6 +218,14 @@ def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
     for add in input_steps(memory):
         step = add(step)
     return step
+
+
+def hold_blocked_futures(step: StepInput) -> StepInput:
+    """Return the step with futures held while the venue takes no order of the agent's key."""
+    blocked = step.snapshot.futures_blocked
+    if step.futures is None or not blocked:
+        return step
+    return replace(step, futures_held=f"futures: no order, {blocked}")
 
 
 def add_memory(step: StepInput, memory: StepMemory) -> StepInput:

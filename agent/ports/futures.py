@@ -49,9 +49,11 @@ class OrderVenue(PerpVenue, Protocol):
     """A venue beside the chain: it takes each signed order by its own nonce, once."""
 
     def require_agent(self, until_s: int) -> None:
-        """Raise OperatorNeeded unless the key may trade for the account until then."""
+        """Raise Refused with the code `agent_key` unless the key may trade for the account until
+        then.
+        """
 
     def post(self, signed: SignedTx) -> str:
         """Post a signed order, once. Return the venue's reason if it judged and turned it down,
-        else an empty text. Raises Retryable without an answer, OperatorNeeded for an unknown key.
+        or does not know its signer, else an empty text. Raises Retryable without an answer.
         """

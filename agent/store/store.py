@@ -162,6 +162,12 @@ class TrustStore:
                 database.write_facts(db, {key: until_ms})
             return known or until_ms
 
+    def agent_end_ms(self, address: str) -> int:
+        """Return the end on record of an agent's approval; zero without one."""
+        key = AGENT_KEY + address.lower()[2 : 2 + AGENT_DIGITS]
+        with self.db.read("read the agent's approval") as db:
+            return database.fact_number(db, key)
+
     def implementations(self) -> dict[str, tuple[str, str]]:
         """Return (implementation, code hash) of trusted proxy tokens, by token."""
         with self.db.read("read the pins") as db:

@@ -157,7 +157,8 @@ def order_venue(
         config.execution.deadline,
         store.journal.newest_venue_nonce,
         table.agent_name,
-        store.trust.remember_agent,
+        store.trust,
+        has_key=table.key_name is not None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.errors import OperatorNeeded, Retryable
+from agent.app.alerting import RunFacts, cycle_alerts
+from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.margin import account as margin
-from agent.model import Deleverage, IntentKind, IntentState, MoveMargin
+from agent.model import Alert, AlertKind, Deleverage, IntentKind, IntentState, MoveMargin
 from agent.model.futures import MarginDeposit, PerpOrder
+from agent.venues.hyperliquid.client import HyperliquidVenue
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
@@ -184,15 +186,45 @@ def of_another(server: HyperliquidServer, chain: LocalChain) -> None:
     server.agents = [replace(one, account="0x" + "22" * 20) for one in server.agents]
 
 
-@pytest.mark.parametrize("change", [unapproved, expired, renamed, of_another])
-def test_an_agent_that_may_not_trade_needs_an_operator(
+def another_key(server: HyperliquidServer, chain: LocalChain) -> None:
+    server.agents = [replace(one, address="0x" + "33" * 20) for one in server.agents]
+
+
+@pytest.mark.parametrize("change", [unapproved, expired, renamed, of_another, another_key])
+def test_an_agent_that_may_not_trade_holds_futures_and_spot_goes_on(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, change: Callable[[HyperliquidServer, LocalChain], None]
 ) -> None:
+    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 30_000})
+    server.wallet(anvil_chain.wallet.address).held["ETH"] = Held(Fraction(18), Fraction(54_000))
+    server.wallet(anvil_chain.wallet.address).usd -= 54_000
     change(server, anvil_chain)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
-        with pytest.raises(OperatorNeeded, match="agent"):
-            agent.rebalance(send=True, confirm=agents.yes)
-        assert agent.context.store.journal.intents() == () and posted(server) == 0
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert IntentKind.SWAP in [intent.kind for intent in outcome.transactions], outcome.reason
+        assert "trimtab delegate" in outcome.reason, "a reduction is due, and the reason names the remedy"
+        assert orders_of(outcome) == [] and posted(server) == 0
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert again.transactions == () and "trimtab delegate" in again.reason, again.reason
+        for request in (Deleverage(10_000), Deleverage(None, "ETH")):
+            refused = agent.adjust_futures(request, send=True, confirm=agents.yes)
+            assert refused.kind is OutcomeKind.REFUSED and "agent" in refused.reason
+        assert posted(server) == 0
+
+
+def test_a_held_key_is_alerted_until_another_is_approved(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    facts = RunFacts(paused=False, silent="", low_gas_wei=None)
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent_alerts(agent.rebalance(send=False), facts) == []
+        server.agents[0].until_ms = server.now_ms + 2 * DAY_MS
+        [soon] = agent_alerts(agent.rebalance(send=False), facts)
+        server.agents = []
+        [held_up] = agent_alerts(agent.rebalance(send=False), facts)
+        assert soon.lasting and held_up.lasting and soon.key != held_up.key
+        assert held_up.kind is AlertKind.HALT and "trimtab delegate --send" in held_up.text
+
+
+def agent_alerts(outcome: StepOutcome, facts: RunFacts) -> list[Alert]:
+    return [one for one in cycle_alerts(outcome, facts) if one.key.startswith("futures:agent")]
 
 
 def test_an_agent_approved_a_second_time_signs_nothing_more(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -201,8 +233,35 @@ def test_an_agent_approved_a_second_time_signs_nothing_more(server: HyperliquidS
         server.agents = [replace(one, until_ms=one.until_ms + DAY_MS) for one in server.agents]
         server.move("ETH", "-30/100")
         server.seed("ETH")
-        with pytest.raises(OperatorNeeded, match="approved a second time"):
-            agent.rebalance(send=True, confirm=agents.yes)
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.HOLD and "approved a second time" in outcome.reason
+        assert posted(server) == 1
+
+
+def test_agents_that_cannot_be_read_hold_futures_alone(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 30_000})
+    server.read_faults["extraAgents"] = 503
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE and orders_of(outcome) == [] and posted(server) == 0, outcome.reason
+
+
+def test_a_key_ended_between_check_and_order_ends_no_run(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = HyperliquidVenue.post
+
+    def ended_first(venue: HyperliquidVenue, body: Mapping[str, object]) -> str:
+        server.agents = []
+        return post(venue, body)
+
+    monkeypatch.setattr(HyperliquidVenue, "post", ended_first)
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.FAILED and posted(server) == 1, outcome.reason
+        [intent] = agent.context.store.journal.intents()
+        assert intent.state is IntentState.REVERTED
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
         assert posted(server) == 1
 
 

@@ -134,10 +134,10 @@ without value."""
 MarginDocument = TypedDict("MarginDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str,
     "margin": MarginFiguresDocument | None, "limits": list[LimitDocument],
-    "plan": FuturesPlanDocument | None, "no_plan": str,
+    "plan": FuturesPlanDocument | None, "no_plan": str, "blocked": str,
 })  # fmt: skip
 """The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
-reason if there is no plan."""
+reason if there is no plan, `blocked` the reason why none can be sent (empty: they can)."""
 MarketFundingDocument = TypedDict("MarketFundingDocument", {
     "market": str, "symbol": str, "daily_rate": Decimal, "notional": Decimal,
     "pending": Decimal, "today": Money, "daily": Decimal, "expected": Decimal,
@@ -176,11 +176,12 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "account": Address, "unknown": str, "unit": str, "leverage": Decimal | None,
     "max_leverage": Decimal, "value": Decimal, "gross": Decimal, "utilisation": Decimal | None,
     "max_utilisation": Decimal, "liquidation": NearestLiquidationDocument | None,
-    "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str],
+    "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str], "blocked": str,
 })  # fmt: skip
 """The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
 to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
-top-ups and reductions that the agent would plan now, as text.
+top-ups and reductions that the agent would plan now, as text, `blocked` the reason why none can be
+sent (empty: they can).
 """
 
 
@@ -211,6 +212,7 @@ def margin_account(found: FuturesReport) -> MarginDocument:
         "limits": _limits(found),
         "plan": None if account is None or found.plan is None else _plan(account, found.plan),
         "no_plan": found.step.snapshot.futures_unknown,
+        "blocked": found.step.snapshot.futures_blocked,
     }
 
 
@@ -277,6 +279,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "liquidation": None if account is None else _nearest(account),
         "broken": [one.limit for one in found.checks if one.is_broken],
         "actions": _reducing_actions(found),
+        "blocked": found.step.snapshot.futures_blocked,
         "exposures": [
             {
                 "symbol": portfolio.token(one.token).label if one.token else one.symbol,

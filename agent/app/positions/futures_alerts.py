@@ -18,8 +18,9 @@ from agent.planning.futures import plan_futures
 from agent.policy.drift import investable_total
 from agent.policy.futures.decide import futures_need, spot_value_in_quote, waiting_triggers
 from agent.policy.futures.exposure import exposures
-from agent.units import BPS, format_percent
+from agent.units import BPS, format_percent, format_time
 
+RENEW_COMMAND = "Run: trimtab delegate --send"
 UNSENT = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
 """Outcomes after which a reduction is still due."""
 
@@ -53,6 +54,24 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     nets = net_exposure_text(step, drifts)
     text = f"{head}; {figures(account, policy)}{f', {nets}' if nets else ''}. {would}{command}"
     yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
+
+
+WARNING_S = 7 * 86_400
+"""Time before the end of an agent's approval at which the alert begins."""
+
+
+def agent_alerts(step: StepInput) -> Iterator[Alert]:
+    """Yield an alert while the agent's key may not trade at the venue, or soon may not."""
+    snapshot = step.snapshot
+    if snapshot.futures_blocked:
+        text = f"No futures order can be sent: {snapshot.futures_blocked}. Spot goes on"
+        yield Alert(AlertKind.HALT, "futures:agent", text, True)
+    elif 0 < snapshot.agent_end_s < snapshot.now_s + WARNING_S:
+        text = (
+            f"The agent key's approval at the futures venue ends at"
+            f" {format_time(snapshot.agent_end_s)}. {RENEW_COMMAND}"
+        )
+        yield Alert(AlertKind.HALT, "futures:agent_ends", text, True)
 
 
 def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.app.documents.setup import FAIL, NOTE, OK, CheckLine
+from agent.app.positions.futures_alerts import WARNING_S
 from agent.chain.lens import (
     BALANCE_OF,
     CallItem,
@@ -78,12 +79,13 @@ def _hyperliquid(
         yield "futures account", OK, text, ""
     else:
         yield "futures account", NOTE, text, "deposit USDC at the venue before the first order"
-    if (agent := venue.agent()) is None:
-        text = f"no agent named {table.agent_name} is approved"
-        yield "futures agent", NOTE, text, "approve the agent key's address under this name"
+    remedy = "trimtab delegate --send"
+    if blocked := snapshot.futures_blocked:
+        yield "futures agent", NOTE, blocked, remedy
     else:
-        until = format_time(agent.valid_until_ms // 1000)
-        yield "futures agent", OK, f"{agent.address}, approved until {until}", ""
+        text = f"{table.agent_name}, approved until {format_time(snapshot.agent_end_s)}"
+        ends_soon = snapshot.agent_end_s < snapshot.now_s + WARNING_S
+        yield "futures agent", NOTE if ends_soon else OK, text, remedy if ends_soon else ""
     yield _agent_key(table, context.loaded.path.parent)
 
 

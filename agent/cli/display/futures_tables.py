@@ -88,10 +88,16 @@ def show_margin(console: Console, document: Document) -> None:
         limits.add_row(item["limit"], item["measured"], item["allowed"], style=style)
     if document["limits"]:
         console.print(limits)
+    _show_blocked(console, document)
     if document["plan"] is None:
         console.print(cell(f"No plan: {document['no_plan']}", "yellow"))
         return
     _show_plan(console, document["plan"], unit)
+
+
+def _show_blocked(console: Console, document: Document) -> None:
+    if document["blocked"]:
+        console.print(cell(f"No order can be sent: {document['blocked']}", "bold red"))
 
 
 def _show_plan(console: Console, plan: Document, unit: str) -> None:
@@ -223,7 +229,8 @@ def show_summary(console: Console, document: Document) -> None:
     if found["broken"]:
         text += f"; broken: {', '.join(found['broken'])} (trimtab margin)"
     console.print(cell(text, "bold red" if found["broken"] else ""))
-    if found["actions"]:
+    _show_blocked(console, found)
+    if found["actions"] and not found["blocked"]:
         console.print(cell(f"It would {', '.join(found['actions'])} (trimtab margin)", "yellow"))
     shown = [
         f"{one['symbol']} {money(one['net'])} (spot {money(one['spot'])}, futures"

@@ -104,11 +104,11 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
             notes.append(f"futures: spot_multiple is not judged, {why}")
         if reasons:
             notes.append(f"futures: {', '.join(reasons)}; {DEMAND}")
-        if step.futures_held:
-            notes.append(step.futures_held)
         if step.futures is not None and step.snapshot.futures is not None:
             waits = funding_waits(step.snapshot.futures, step.futures)
             notes += [f"futures: {why}" for why in waits]
+    if step.futures_held:
+        notes.append(step.futures_held)
     if step.futures is not None and trades_for_another(step):
         notes.append(
             f"futures: this key is a delegate of {step.futures.account}; it trades and neither"
@@ -129,7 +129,9 @@ def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that fire and wait for a person; none while prices are unknown."""
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or not policy.ask or not drifts or futures_fault(step):
+    if step.snapshot.futures_blocked or futures_fault(step):
+        return ()
+    if account is None or policy is None or not policy.ask or not drifts:
         return ()
     fired = fired_triggers(account, policy, spot_value_in_quote(step, drifts))
     return tuple(trigger for trigger in fired if trigger.value in policy.ask)

@@ -372,16 +372,13 @@ class HyperliquidVenue:
 
     def post(self, body: Mapping[str, object]) -> str:
         """Post a signed order once, without asking for it. Return the venue's reason if it judged
-        the order and turned it down, else an empty text.
+        the order and turned it down, or does not know the signer, else an empty text.
 
-        Raises Retryable if the order may have happened, OperatorNeeded if the venue does not know
-        the signer.
+        Raises Retryable if the order may have happened.
         """
         refusal = parse_refusal(self._connection.exchange(body))
-        if refusal is None or refusal.is_judged:
+        if refusal is None or refusal.is_judged or _is_signer_unknown(refusal):
             return "" if refusal is None else refusal.reason
-        if _is_signer_unknown(refusal):
-            raise _refused(refusal)
         raise Retryable(
             f"the venue did not judge the order: {refusal.reason}", code=ErrorCode.UNKNOWN_IF_SENT
         )

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from typing import Protocol
 
 from agent.errors import (
     ErrorCode,
@@ -32,7 +33,7 @@ from agent.ports import Clock, Grant
 from agent.ports.futures import PerpOrderDraft
 from agent.signing.base import FuturesRules
 from agent.signing.hyperliquid import require_signable_order
-from agent.units import ceil_int, floor_int
+from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, NamedAgent
 from agent.venues.hyperliquid.orders import (
     QUOTE_DECIMALS,
@@ -46,8 +47,17 @@ from agent.venues.hyperliquid.orders import (
 MAX_CLOCK_SKEW_S = 30
 """Largest difference of the venue's clock and this machine's: nonces and ends are times."""
 
-RememberAgent = Callable[[str, int], int]
-"""Stores the end of an agent's approval, by address, unless one is stored; returns the stored one."""
+RENEW = "trimtab delegate --send approves a new key"
+
+
+class AgentRecord(Protocol):
+    """Record of the approvals of agents: the end of each, by address."""
+
+    def agent_end_ms(self, address: str) -> int:
+        """Return the end on record; zero without one."""
+
+    def remember_agent(self, address: str, until_ms: int) -> int:
+        """Record an end unless one is on record; return the one on record."""
 
 
 class HyperliquidPerps:
@@ -60,17 +70,21 @@ class HyperliquidPerps:
         valid_s: int,
         newest_nonce: Callable[[], int],
         agent_name: str,
-        remember_agent: RememberAgent,
+        record: AgentRecord,
+        *,
+        has_key: bool,
     ) -> None:
         """Take the client of the account. An order is valid for `valid_s`; `newest_nonce` is that
         of the journal, so that no nonce is used twice, also after a step back of the clock.
+        `has_key` is false where no source of an agent key is configured.
         """
         self._client = client
         self._clock = clock
         self._valid_s = valid_s
         self._newest_nonce = newest_nonce
         self._agent_name = agent_name
-        self._remember_agent = remember_agent
+        self._record = record
+        self._has_key = has_key
 
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue. An index is dated by chain time: the snapshot's, less the answer's age by
@@ -81,7 +95,30 @@ class HyperliquidPerps:
             found = _dated(account, snapshot)
         except TrimtabError as error:
             return replace(snapshot, futures=None, futures_unknown=error.message)
-        return replace(snapshot, futures=found, futures_unknown="")
+        blocked, end_s = self._approval(snapshot.now_s + self._valid_s)
+        return replace(
+            snapshot, futures=found, futures_unknown="", futures_blocked=blocked, agent_end_s=end_s
+        )
+
+    def _approval(self, until_s: int) -> tuple[str, int]:
+        """Return why no order could be sent that is valid until then (empty: one could), and the
+        end of the agent's approval.
+        """
+        if not self._has_key:
+            return "no agent key is configured; set futures.agent_keystore", 0
+        try:
+            agent = self.agent()
+        except Retryable as error:
+            return f"the agent key's approval could not be read: {error.message}", 0
+        name = self._agent_name
+        if agent is None:
+            return f"the venue has no agent named {name}, or its approval has ended; {RENEW}", 0
+        end_s = agent.valid_until_ms // 1000
+        if end_s <= until_s:
+            return f"the approval of the agent {name} ends at {format_time(end_s)}; {RENEW}", end_s
+        if self._record.agent_end_ms(agent.address) not in (0, agent.valid_until_ms):
+            return f"the agent {agent.address} was approved a second time; {RENEW}", end_s
+        return "", end_s
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue: the part of the order that the book fills within its bound."""
@@ -156,20 +193,17 @@ class HyperliquidPerps:
         """See OrderVenue. The agent has the configured name and the end that it had at first: one
         that was approved again may repeat old orders.
         """
-        agent = self._client.require_agent(until_s * 1000)
+        try:
+            agent = self._client.require_agent(until_s * 1000)
+        except OperatorNeeded as error:
+            raise _barred(error.message) from None
         if agent.name != self._agent_name:
-            raise OperatorNeeded(
+            raise _barred(
                 f"the agent {agent.address} is named {agent.name!r} at the venue, not"
-                f" {self._agent_name!r}",
-                "correct futures.agent_name, or approve a new key under this name",
-                code=ErrorCode.KEY,
+                f" {self._agent_name!r}"
             )
-        if self._remember_agent(agent.address, agent.valid_until_ms) != agent.valid_until_ms:
-            raise OperatorNeeded(
-                f"the agent {agent.address} was approved a second time",
-                "create and approve a new key; agent keys are never used twice",
-                code=ErrorCode.KEY,
-            )
+        if self._record.remember_agent(agent.address, agent.valid_until_ms) != agent.valid_until_ms:
+            raise _barred(f"the agent {agent.address} was approved a second time")
 
     def post(self, signed: SignedTx) -> str:
         """See OrderVenue."""
@@ -197,6 +231,11 @@ class AgentSigner:
         action = require_signable_order(tx, grant, self._rules, self._clock.now_s())
         body = self._key.sign(action, tx.nonce, grant.deadline_s * 1000)
         return SignedTx(json.dumps(body).encode(), action["orders"][0]["c"])
+
+
+def _barred(why: str) -> Refused:
+    verdict = Verdict("agent_key", "may not trade", "an approved agent", False)
+    return Refused(why, (verdict,), RENEW, code=ErrorCode.AGENT_KEY)
 
 
 def _dated(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:
