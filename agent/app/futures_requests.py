@@ -30,10 +30,6 @@ def change_delegate(
     agent: Agent, *, ends: bool, send: bool, confirm: Confirm, progress: Progress
 ) -> StepOutcome:
     """Allow or revoke trading by the configured delegate. Raises ConfigError."""
-    if isinstance(agent.context.config.futures, HyperliquidTable):
-        raise ConfigError(
-            "delegate: trimtab approves no agent at Hyperliquid", "approve its key there"
-        )
     delegate = agent.futures_policy().delegate
     if not delegate:
         raise ConfigError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import READING, cell, emit, err, out, spinner
+from agent.cli.display.output import READING, ask_with_changes, cell, emit, err, out, spinner
 from agent.cli.money import open_for_command
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -22,13 +24,14 @@ from agent.cli.options import (
     command,
 )
 from agent.cli.portfolio import confirmer, show_outcome
-from agent.errors import EXIT_OK, EXIT_REFUSED, ConfigError
+from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent
     from agent.app.agent import Confirm, Progress
     from agent.app.documents.futures import FuturesReport
-    from agent.cli.display.output import Document
+    from agent.app.documents.setup import AgentApprovalDocument
+    from agent.cli.display.output import Document, Spinner
     from agent.execution.step_context import StepOutcome
 
 
@@ -117,14 +120,44 @@ def deleverage(
 @command(Heading.TRADE, 70)
 def delegate(
     end: Annotated[bool, typer.Option("--end", help="End the delegate's right to trade.")] = False,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            "--days",
+            min=1,
+            max=179,
+            help="On Hyperliquid: days for which the key may trade.",
+            show_default="90",
+        ),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lets the key of futures.delegate trade for the margin account. It can withdraw nothing."""
+    """Lets another key trade for the margin account; it can withdraw nothing. The key is that of
+    futures.delegate, on Hyperliquid a new agent key.
+    """
     from agent.app import futures_requests
+    from agent.app.start import agent_key
+    from agent.cli.display import futures_tables
+
+    with open_for_command(config, send=send, yes=yes) as (agent, wait):
+        if agent_key.approves_agents(agent):
+            document: Document = agent_key.approve_agent_key(
+                agent,
+                days,
+                ends=end,
+                send=send,
+                confirm=_approval_confirmer(agent, yes, wait),
+                ask=getpass.getpass if sys.stdin.isatty() else None,
+            )
+            with wait.aside():
+                emit(document, as_json, lambda: futures_tables.show_approval(out, document))
+            raise typer.Exit(EXPLAINED_EXITS.get(document["outcome"], EXIT_OK))
+    if days is not None:
+        raise ConfigError("--days: only an agent's key at Hyperliquid has an end", "omit it")
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return futures_requests.change_delegate(
@@ -180,6 +213,26 @@ def hedge(
         )
 
     raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
+
+
+def _approval_confirmer(
+    agent: Agent, yes: bool, wait: Spinner
+) -> Callable[[AgentApprovalDocument], bool]:
+    """Return a confirmation that shows the approval and asks."""
+
+    def confirm(document: AgentApprovalDocument) -> bool:
+        from agent.app import config_versions
+        from agent.cli.display import futures_tables
+
+        if yes:
+            return config_versions.require_trusted_config(agent)
+        with wait.aside():
+            futures_tables.show_approval(err, document)
+            return config_versions.confirm_changes(
+                agent, lambda lines: ask_with_changes(lines, "Sign and send this?")
+            )
+
+    return confirm
 
 
 def _carry_out(

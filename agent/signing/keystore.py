@@ -280,9 +280,14 @@ def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
     return key
 
 
+def in_keyring(entry: tuple[str, str]) -> bool:
+    """True if the entry exists. Raises ConfigError if there is no keyring."""
+    return _read(entry) is not None
+
+
 def require_free_keyring_entry(entry: tuple[str, str]) -> None:
     """Raise ConfigError if there is no keyring, or the entry exists: a key is never overwritten."""
-    if _read(entry) is not None:
+    if in_keyring(entry):
         raise ConfigError(
             f"keyring: {_shown(entry)} exists already; nothing was changed",
             "choose another name, such as trimtab/second",

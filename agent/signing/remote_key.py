@@ -17,6 +17,7 @@ from eth_utils.exceptions import ValidationError
 
 from agent.errors import ErrorCode, OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx, UnsignedTx
+from agent.signing.agent_approval import AgentApproval, approval_digest
 from agent.signing.rules import Vrs, sign_with
 
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -57,6 +58,11 @@ class RemoteKey:
                 code=ErrorCode.KEY,
             )
         return signed
+
+    def sign_agent_approval(self, approval: AgentApproval) -> Vrs:
+        """Sign as ApprovalKey. Raises as `sign_transaction`."""
+        bit, r, s = self._vrs(approval_digest(approval))
+        return 27 + bit, r, s
 
     def _vrs(self, digest: bytes) -> Vrs:
         try:

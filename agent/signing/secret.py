@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import SignedTx, UnsignedTx
+from agent.signing.agent_approval import AgentApproval, approval_typed_data
 from agent.signing.rules import transaction_fields
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ class PrivateKey:
         """Sign as ports.SigningKey: the same bytes each time (RFC 6979, by eth-account)."""
         return self.sign(transaction_fields(tx))
 
+    def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
+        """Sign as ApprovalKey. Raises OperatorNeeded if it cannot be signed."""
+        signed = self._try_approval(approval)
+        if isinstance(signed, str):
+            raise OperatorNeeded(f"the approval cannot be signed: {signed}")
+        return signed
+
     def reveal(self) -> bytes:
         """Return the 32 bytes of the key, for encryption; the caller must not store or show them."""
         return bytes(self.__account.key)
@@ -76,6 +84,17 @@ class PrivateKey:
         except Exception as error:  # no error must leave this frame
             return type(error).__name__
         return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
+
+    def _try_approval(self, approval: AgentApproval) -> tuple[int, int, int] | str:
+        """Return the name of an error instead of raising it, as `_try` does."""
+        try:
+            from eth_account.messages import encode_typed_data
+
+            message = encode_typed_data(full_message=approval_typed_data(approval))
+            signed = self.__account.sign_message(message)
+        except Exception as error:  # no error must leave this frame
+            return type(error).__name__
+        return int(signed.v), int(signed.r), int(signed.s)
 
     def __repr__(self) -> str:
         return f"PrivateKey({self.address})"

@@ -105,6 +105,7 @@ class Store:
 
 
 AGENT_KEY = "agent:"
+APPROVAL_NONCE_KEY = "agent approval nonce"
 AGENT_DIGITS = 32
 """Hex digits of an agent's address in its fact's key, which holds 40 characters."""
 
@@ -161,6 +162,15 @@ class TrustStore:
             if (known := database.fact_number(db, key)) == 0:
                 database.write_facts(db, {key: until_ms})
             return known or until_ms
+
+    def take_approval_nonce(self, now_ms: int) -> int:
+        """Record and return the nonce of an approval of an agent's key: the time, or the next after
+        the newest on record.
+        """
+        with self.db.write("write the approval's nonce") as db:
+            nonce = max(now_ms, database.fact_number(db, APPROVAL_NONCE_KEY) + 1)
+            database.write_facts(db, {APPROVAL_NONCE_KEY: nonce})
+            return nonce
 
     def agent_end_ms(self, address: str) -> int:
         """Return the end on record of an agent's approval; zero without one."""

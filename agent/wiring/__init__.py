@@ -11,6 +11,7 @@ from agent.wiring.actors import (
     signing_rules,
     submission_settings,
 )
+from agent.wiring.agent_key import AgentApprover
 from agent.wiring.context import (
     AgentContext,
     SystemClock,
@@ -25,6 +26,7 @@ from agent.wiring.context import (
 )
 
 __all__ = [
+    "AgentApprover",
     "AgentContext",
     "SystemClock",
     "WalletSession",

@@ -18,7 +18,6 @@ from agent.chain.rpc import HttpTransport
 from agent.chain.safe import foreign_signer
 from agent.chain.sender import QuorumSender
 from agent.chain.watch import PoolKind, PoolRef
-from agent.config.futures import HyperliquidTable
 from agent.config.load import LoadedConfig, agent_key_source, key_source
 from agent.config.schema import Config
 from agent.errors import ConfigError, OperatorNeeded
@@ -38,7 +37,7 @@ from agent.store.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
 from agent.venues.hyperliquid.venue import AgentSigner
 from agent.wiring.context import AgentContext, store_file
-from agent.wiring.futures import agent_key, chain_venue, futures_rules
+from agent.wiring.futures import agent_key, chain_venue, futures_rules, missing_agent_key
 
 
 def signing_rules(
@@ -279,11 +278,11 @@ def open_wallet_session(
 
 
 def _agent_key(context: AgentContext) -> SigningKey | None:
-    """Load the agent key of the futures venue; None if none is configured: the rest works without.
+    """Load the agent key of the futures venue; None if there is none: the rest works without.
     Raises ConfigError.
     """
     config = context.config
-    if not isinstance(config.futures, HyperliquidTable) or config.futures.key_name is None:
+    if missing_agent_key(context.loaded):
         return None
     ask = getpass.getpass if sys.stdin.isatty() else None
     try:

@@ -401,7 +401,7 @@ class AgentContext:
 
     def order_venue(self, key: SigningKey | None = None) -> HyperliquidPerps | None:
         """Return the futures venue beside the chain; None without it. Without `key` it reads only."""
-        return order_venue(self.config, self.portfolio, self.store, self.clock, key)
+        return order_venue(self.loaded, self.portfolio, self.store, self.clock, key)
 
     def _paused(self) -> tuple[bool, str]:
         switch = self.switch.read()

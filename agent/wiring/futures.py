@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from agent.chain.perpetuals import PerpMarketRef, PerpScope
 from agent.chain.rpc import Transport
 from agent.config.futures import FuturesTable, HyperliquidTable, build_futures
+from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError
 from agent.model import Head, Limits, PastPrices, Portfolio, Snapshot
@@ -124,12 +125,27 @@ def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> P
     return PaperVenue(contracts, table.exchange, collateral, transport)
 
 
+def missing_agent_key(loaded: LoadedConfig) -> str:
+    """Return why there is no agent key for the venue of [futures]; empty if there may be one."""
+    table = loaded.config.futures
+    if not isinstance(table, HyperliquidTable) or table.key_name is None:
+        return "no agent key is configured; set futures.agent_keystore"
+    if table.agent_keystore and not (loaded.path.parent / table.agent_keystore).exists():
+        return f"the agent key {table.agent_keystore} does not exist; trimtab delegate --send"
+    return ""
+
+
 def order_venue(
-    config: Config, portfolio: Portfolio, store: Store, clock: Clock, key: SigningKey | None = None
+    loaded: LoadedConfig,
+    portfolio: Portfolio,
+    store: Store,
+    clock: Clock,
+    key: SigningKey | None = None,
 ) -> HyperliquidPerps | None:
     """Return the venue of [futures] beside the chain; None without it. Without `key` it reads only.
     Raises ConfigError.
     """
+    config = loaded.config
     table = config.futures
     if not isinstance(table, HyperliquidTable):
         return None
@@ -158,7 +174,7 @@ def order_venue(
         store.journal.newest_venue_nonce,
         table.agent_name,
         store.trust,
-        has_key=table.key_name is not None,
+        no_key=missing_agent_key(loaded),
     )
 
 

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
+from agent.venues.hyperliquid.agents import approve_agent, require_fresh_agent
 from agent.venues.hyperliquid.client import (
     AgentKey,
     HyperliquidVenue,
     NamedAgent,
     VenueConnection,
-    approve_agent,
-    require_fresh_agent,
 )
 from agent.venues.hyperliquid.orders import OrderTicket, TicketStage, issue_tickets
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of

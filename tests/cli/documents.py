@@ -18,7 +18,7 @@ DOCUMENTS: dict[str, Any] = {
     "positions": futures.FuturesPositionsDocument,
     "margin": futures.MarginDocument | plans.LivePlanDocument,
     "deleverage": plans.LivePlanDocument,
-    "delegate": plans.LivePlanDocument,
+    "delegate": plans.LivePlanDocument | setup.AgentApprovalDocument,
     "funding": futures.FundingDocument,
     "quote": plans.QuoteDocument,
     "plan": plans.LivePlanDocument,

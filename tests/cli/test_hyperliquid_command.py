@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from agent import app as api
 from agent import wiring
 from agent.localchain import LocalChain
 from tests.cli.tools import Said
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
+from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer
 
 Run = Callable[..., Said]
 
@@ -33,7 +35,8 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert checks["futures agent"]["state"] == "ok"
 
         assert checks["futures agent key"]["found"] == "from agent_key_env"
-        assert "approves no agent at Hyperliquid" in run("delegate", "--send", "--yes").err
+        used = run("delegate", "--send", "--yes")
+        assert used.code == 2 and "was an agent before" in used.err, "a key in a variable cannot be replaced by trimtab"
 
         shown = run("margin", "--json").json
         assert shown["unknown"] == "" and shown["margin"]["value"] == "10000"
@@ -104,3 +107,109 @@ def test_a_run_with_an_expired_agent_key_starts_holds_futures_and_trades_spot(
         checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
         assert (checks["futures agent"]["state"], checks["futures agent"]["remedy"]) == ("warn", "trimtab delegate --send")
         assert server.bodies[1:] == [], "nothing but the approval of the first key was posted"
+
+
+PASSWORD = "seven sober owls at dusk"  # of a keystore in a test
+
+
+def keystore_agent(chain: LocalChain, server: HyperliquidServer, folder: Path) -> None:
+    """A config whose agent key is in a file that is not there yet."""
+    changes = venue_changes(server, ETH_AND_BTC)
+    futures = changes["futures"]
+    assert isinstance(futures, dict)
+    del futures["agent_key_env"]
+    futures["agent_keystore"] = "agent.json"
+    agents.agent_config(chain, folder, changes, EVEN)
+
+
+def address_in(file: Path) -> str:
+    """The address of the key in a keystore, decrypted."""
+    return api.wallet_address(file, None, None, api.Password("TRIMTAB_AGENT_PASSWORD"), None, True)["address"]
+
+
+@pytest.fixture
+def unapproved(anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
+    """A wallet with margin at the venue, and no agent."""
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
+    monkeypatch.setenv("TRIMTAB_AGENT_PASSWORD", PASSWORD)
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as server:
+        server.agents, server.bodies, server.nonces = [], [], {}
+        keystore_agent(anvil_chain, server, tmp_path)
+        assert run("trust", "--yes").code == 0
+        yield server
+
+
+def test_delegate_creates_stores_and_approves_an_agent_key_that_then_trades(
+    unapproved: HyperliquidServer, tmp_path: Path, run: Run
+) -> None:
+    server, file = unapproved, tmp_path / "agent.json"
+    without = run("rebalance", "--send", "--yes", "--json")
+    assert without.code == 0 and "trimtab delegate --send" in without.json["reason"], "spot needs no agent key"
+    planned = run("delegate", "--json").json
+    assert (planned["outcome"], planned["agent"], planned["replaces"]) == ("planned", None, None)
+    assert not file.exists() and server.bodies == [], "without --send nothing is written or posted"
+    assert run("delegate", "--send").code == 2, "without a terminal nobody confirms"
+
+    done = run("delegate", "--days", "30", "--send", "--yes", "--json").json
+    assert done["outcome"] == "done"
+    [agent] = server.agents
+    assert (agent.address, agent.name, agent.until_ms) == (done["agent"].lower(), "trimtab", server.bodies[0]["nonce"] + 30 * DAY_MS)
+    assert file.stat().st_mode & 0o777 == 0o600 and [path.name for path in tmp_path.glob("agent.json*")] == ["agent.json"]
+    assert address_in(file) == done["agent"]
+    traded = run("rebalance", "--send", "--yes", "--json").json
+    assert traded["outcome"] == "done" and server.signers[-1] == agent.address, traded
+
+    again = run("delegate", "--send", "--yes", "--json").json
+    assert again["outcome"] == "done" and again["replaces"] == done["agent"] != again["agent"], "a key is never approved twice"
+    [agent] = server.agents
+    assert agent.address == again["agent"].lower()
+    old = tmp_path / f"agent.json.{done['agent']}"
+    assert again["kept"] == str(old) and old.exists()
+    assert address_in(file) == again["agent"]
+    checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
+    assert checks["futures agent"]["state"] == "ok"
+
+
+def test_a_fresh_key_of_ones_own_is_approved_as_it_is(unapproved: HyperliquidServer, tmp_path: Path, run: Run) -> None:
+    made = api.create_wallet(tmp_path / "agent.json", None, api.Password("TRIMTAB_AGENT_PASSWORD"), None)
+    done = run("delegate", "--send", "--yes", "--json").json
+    assert (done["outcome"], done["agent"], done["kept"]) == ("done", made["address"], None)
+    assert [agent.address for agent in unapproved.agents] == [made["address"].lower()]
+
+
+def test_a_key_that_only_our_records_know_is_not_approved_again(unapproved: HyperliquidServer, tmp_path: Path, run: Run) -> None:
+    first = run("delegate", "--send", "--yes", "--json").json["agent"]
+    unapproved.prune(first)  # the venue forgets it with its nonces
+    second = run("delegate", "--send", "--yes", "--json").json
+    assert second["outcome"] == "done" and second["agent"] != first
+
+
+@pytest.mark.parametrize(("fault", "code"), [("lost", 0), ("late", 0), ("garbled", 0), ("dropped", 11), ("down", 11)])
+def test_an_approval_whose_answer_is_lost_is_looked_up(
+    unapproved: HyperliquidServer, tmp_path: Path, run: Run, fault: str, code: int
+) -> None:
+    unapproved.faults = [fault]
+    said = run("delegate", "--send", "--yes", "--json")
+    assert said.code == code, said
+    assert len(unapproved.bodies) <= 1 and len(unapproved.agents) == (code == 0)
+    assert (tmp_path / "agent.json").exists() == (code == 0)
+    if code:
+        assert run("delegate", "--send", "--yes").code == 0
+        assert (tmp_path / "agent.json").exists() and len(unapproved.agents) == 1
+
+
+def test_what_the_venue_or_the_owner_refuses_leaves_no_key(
+    unapproved: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wallet = unapproved.wallets.pop(anvil_chain.wallet.address.lower())
+    refused = run("delegate", "--send", "--yes")
+    assert refused.code == 10 and "deposit USDC" in refused.err
+    unapproved.wallets[anvil_chain.wallet.address.lower()] = wallet
+    assert run("pause", "--reason", "a test").code == 0
+    assert run("delegate", "--send", "--yes").code == 10
+    assert run("resume").code == 0
+    monkeypatch.setenv("TRIMTAB_AGENT_PASSWORD", "short")
+    assert run("delegate", "--send", "--yes").code == 2
+    assert "documents no action" in run("delegate", "--end", "--send", "--yes").err
+    assert unapproved.bodies == [] and list(tmp_path.glob("agent.json*")) == []

@@ -73,15 +73,16 @@ def test_no_mutated_typed_data_is_signed(seed: int, number: int) -> None:
     assert str(caught.value).isprintable() and len(str(caught.value)) < 300
 
 
-def test_nothing_but_transactions_can_be_asked_of_signer_and_keys() -> None:
-    """No way to sign a message, a bare hash or a delegation of the account (EIP-191, EIP-7702) exists to be mutated."""
+def test_nothing_but_transactions_and_approvals_of_agents_can_be_asked_of_signer_and_keys() -> None:
+    """No way to sign a message, a bare hash or a delegation of the account (EIP-191, EIP-7702) exists to be mutated; the approval of an
+    agent's key is typed data that the key builds itself (tests/unit/test_signer_agent_approval.py)."""
     public = {
         kind: {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")} for kind in (LocalSigner, PrivateKey, RemoteKey)
     }
     assert public == {
         LocalSigner: {"address", "sign", "sign_typed"},
-        PrivateKey: {"address", "reveal", "sign", "sign_transaction"},
-        RemoteKey: {"sign_transaction"},
+        PrivateKey: {"address", "reveal", "sign", "sign_agent_approval", "sign_transaction"},
+        RemoteKey: {"sign_agent_approval", "sign_transaction"},
     }
 
 

@@ -97,6 +97,14 @@ NewKeyDocument = TypedDict("NewKeyDocument", {
     "config": list[str],
 })  # fmt: skip
 """A new key's places, and the lines of the config that name it."""
+AgentApprovalDocument = TypedDict("AgentApprovalDocument", {
+    "outcome": Annotated[str, one_of("planned", "declined", "done")], "account": Address,
+    "network": str, "name": str, "agent": Address | None, "key": str, "until": str,
+    "replaces": Address | None, "kept": str | None,
+})  # fmt: skip
+"""Approval of an agent's key at a futures venue: `agent` is None while the key is not created, `key`
+its place, `until` the end of the approval in UTC, `replaces` the agent that has the name now, `kept`
+the file that an older key was moved to."""
 KeyAddressDocument = TypedDict("KeyAddressDocument", {
     "address": Address, "verified": bool, "keystore": NotRequired[str],
     "keyring": NotRequired[str], "config": NotRequired[str],

@@ -16,7 +16,12 @@ from agent.model import Alert, AlertKind, AssetDrift, StepInput
 from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount
 from agent.planning.futures import plan_futures
 from agent.policy.drift import investable_total
-from agent.policy.futures.decide import futures_need, spot_value_in_quote, waiting_triggers
+from agent.policy.futures.decide import (
+    approval_ends_soon,
+    futures_need,
+    spot_value_in_quote,
+    waiting_triggers,
+)
 from agent.policy.futures.exposure import exposures
 from agent.units import BPS, format_percent, format_time
 
@@ -56,17 +61,13 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
 
 
-WARNING_S = 7 * 86_400
-"""Time before the end of an agent's approval at which the alert begins."""
-
-
 def agent_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert while the agent's key may not trade at the venue, or soon may not."""
     snapshot = step.snapshot
     if snapshot.futures_blocked:
         text = f"No futures order can be sent: {snapshot.futures_blocked}. Spot goes on"
         yield Alert(AlertKind.HALT, "futures:agent", text, True)
-    elif 0 < snapshot.agent_end_s < snapshot.now_s + WARNING_S:
+    elif approval_ends_soon(snapshot):
         text = (
             f"The agent key's approval at the futures venue ends at"
             f" {format_time(snapshot.agent_end_s)}. {RENEW_COMMAND}"

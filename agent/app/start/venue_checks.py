@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.app.documents.setup import FAIL, NOTE, OK, CheckLine
-from agent.app.positions.futures_alerts import WARNING_S
 from agent.chain.lens import (
     BALANCE_OF,
     CallItem,
@@ -22,6 +21,7 @@ from agent.chain.lens import (
 from agent.chain.tokens import UNREADABLE
 from agent.config.futures import FuturesTable, HyperliquidTable
 from agent.margin import account as margin
+from agent.policy.futures.decide import approval_ends_soon
 from agent.signing.calldata import address_from_word, selector
 from agent.units import decimal_text, format_time
 
@@ -84,7 +84,7 @@ def _hyperliquid(
         yield "futures agent", NOTE, blocked, remedy
     else:
         text = f"{table.agent_name}, approved until {format_time(snapshot.agent_end_s)}"
-        ends_soon = snapshot.agent_end_s < snapshot.now_s + WARNING_S
+        ends_soon = approval_ends_soon(snapshot)
         yield "futures agent", NOTE if ends_soon else OK, text, remedy if ends_soon else ""
     yield _agent_key(table, context.loaded.path.parent)
 
@@ -98,8 +98,7 @@ def _agent_key(table: HyperliquidTable, folder: Path) -> CheckLine:
         return check, OK, f"from {table.key_name}", ""
     path = folder / table.agent_keystore
     if not path.is_file():
-        remedy = f"trimtab wallet create --keystore {table.agent_keystore}"
-        return check, NOTE, f"{path} does not exist", remedy
+        return check, NOTE, f"{path} does not exist", "trimtab delegate --send"
     if (mode := path.stat().st_mode & 0o777) & 0o077:
         return check, FAIL, f"{path} is readable by others (mode {mode:04o})", f"chmod 600 {path}"
     return check, OK, f"keystore {path}", ""

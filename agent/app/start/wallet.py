@@ -53,7 +53,7 @@ def create_wallet(
     """
     disable_core_dumps()
     entry = _places(file, keyring, password)
-    secret = None if file is None else _new_password(password, ask)
+    secret = None if file is None else new_password(password, ask)
     return _keep(PrivateKey(Account.create()), file, entry, secret)
 
 
@@ -69,13 +69,13 @@ def import_wallet(
         raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
     # raise errors that need no prompt before the first prompt
     early = password.given or ask is None
-    secret = _new_password(password, ask) if file is not None and early else None
+    secret = new_password(password, ask) if file is not None and early else None
     text = Secret(ask("Private key or recovery phrase: ")) if ask is not None else _standard_input()
     found = parse_private_key(text, "the typed key" if ask is not None else "standard input", index)
     if isinstance(found, ConfigError):
         raise found
     if file is not None and secret is None:
-        secret = _new_password(password, ask)
+        secret = new_password(password, ask)
     return _keep(found, file, entry, secret)
 
 
@@ -84,7 +84,7 @@ def change_password(
 ) -> NewPasswordDocument:
     """Encrypt a keystore file with another password. On ConfigError the file is unchanged."""
     disable_core_dumps()
-    found = keystore.change_password(file, _known_password(file, old, ask), _new_password(new, ask))
+    found = keystore.change_password(file, _known_password(file, old, ask), new_password(new, ask))
     return {
         "address": found.address,
         "keystore": str(file),
@@ -120,7 +120,7 @@ def wallet_address(
     path = file or Path("wallet.json")
     raw = keystore.read_private_file(path)
     if not verify:
-        return {"address": _named(raw, path), "keystore": str(path), "verified": False}
+        return {"address": stated_address(raw, path), "keystore": str(path), "verified": False}
     found = keystore.open_keystore(raw, _known_password(path, password, ask), path)
     if isinstance(found, ConfigError):
         raise found
@@ -140,7 +140,7 @@ def _of_config(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocumen
     return {"address": wanted, "config": str(config), "verified": verify}
 
 
-def _named(raw: bytes, path: Path) -> str:
+def stated_address(raw: bytes, path: Path) -> str:
     """Return the address stored in a keystore in clear text."""
     try:
         address = codec.read_json(raw.decode())["address"]
@@ -236,7 +236,7 @@ def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
     return Secret(ask(f"Password of {path}: "))
 
 
-def _new_password(password: Password, ask: Ask | None) -> Secret:
+def new_password(password: Password, ask: Ask | None) -> Secret:
     """Return a password for encryption, typed twice or from its source. Raises ConfigError for a
     weak one.
     """

@@ -241,6 +241,32 @@ def show_summary(console: Console, document: Document) -> None:
         console.print(cell(f"Net exposure in {document['numeraire']}: {'; '.join(shown)}"))
 
 
+def show_approval(console: Console, document: Document) -> None:
+    """Print the approval of an agent's key."""
+    made = table("Agent key of the futures venue", ("figure",), ("value",))
+    made.show_header = False
+    made.add_row("account", document["account"])
+    made.add_row("network", document["network"])
+    made.add_row("name", document["name"])
+    made.add_row("key", document["agent"] or "a new one")
+    made.add_row("kept in", cell(document["key"]))
+    made.add_row("may trade until", document["until"])
+    made.add_row("replaces", document["replaces"] or NONE)
+    console.print(made)
+    console.print(cell("The key trades for the account and can withdraw nothing."))
+    if document["kept"]:
+        console.print(cell(f"The old key is in {document['kept']}."))
+    match document["outcome"]:
+        case "done":
+            console.print(
+                cell("done: approved. Restart a running trimtab run: it has the old key.")
+            )
+        case "declined":
+            console.print(cell("declined: not confirmed; nothing was sent"))
+        case _:
+            console.print(cell("Nothing was sent. --send creates, signs and sends."))
+
+
 def share(text: str | None) -> str:
     """0.05 -> 5.00 %; none without a value."""
     return NONE if text is None else percent(text)

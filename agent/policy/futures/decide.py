@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from agent.model import AdjustFutures, AssetDrift, StepInput
+from agent.model import AdjustFutures, AssetDrift, Snapshot, StepInput
 from agent.model.futures import FuturesPlan
 from agent.policy import failures
 from agent.policy.futures.exposure import margin_fault, spot_value, uncounted_reason
@@ -26,6 +26,8 @@ from agent.units import BPS, Value, floor_int, format_time
 
 DEMAND = "futures.ask demands a confirmation: trimtab rebalance --send"
 """Remedy of a trigger in futures.ask."""
+WARNING_S = 7 * 86_400
+"""Time before the end of an agent's approval at which an alert begins."""
 ORDER_GAS = 1_100_000
 """Gas of an order: up to 1.08 million were measured on the real contracts."""
 
@@ -179,6 +181,11 @@ def quote_per_numeraire(step: StepInput) -> Fraction:
     account = step.snapshot.futures
     decimals = 18 if account is None else account.quote.decimals
     return Fraction(10**decimals, 10**step.portfolio.numeraire.decimals)
+
+
+def approval_ends_soon(snapshot: Snapshot) -> bool:
+    """True within the last days of an approval of the agent's key."""
+    return 0 < snapshot.agent_end_s < snapshot.now_s + WARNING_S
 
 
 def backing_off(step: StepInput, market: str, longest_s: int = failures.LONGEST_WAIT_S) -> str:

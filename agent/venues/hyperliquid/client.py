@@ -8,18 +8,17 @@ library takes floats, chooses the network by the address, and waits without limi
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 import requests
-from eth_utils.address import to_checksum_address
+from eth_utils.address import is_address, to_checksum_address
 
-from agent.chain.rpc import Connection, scrub
+from agent.chain.rpc import Connection
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.model.futures import MarginAccount
 from agent.venues.hyperliquid.account import (
@@ -49,13 +48,10 @@ from agent.venues.hyperliquid.orders import (
 HOSTS = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz": False}
 """Published hosts: True for mainnet."""
 
-LONGEST_AGENT_NAME = 16
-LONGEST_APPROVAL_MS = 180 * 86_400_000
 TRANSFERS_PER_PAGE = 500
 """Rows of an answer by time; one with as many may be continued."""
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
-_AGENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _SIGNED_BY_AGENTS = frozenset({"order", "cancelByCloid"})
 
 
@@ -178,7 +174,7 @@ class AgentKey:
                 f"an agent key signs orders and cancels, not {action.get('type')}",
                 code=ErrorCode.SIGNATURE,
             )
-        signature = _signing().sign_l1_action(
+        signature = signing_library().sign_l1_action(
             self.__key, action, None, nonce_ms, expires_ms, self.__mainnet
         )
         body = {"action": action, "nonce": nonce_ms, "signature": signature, "vaultAddress": None}
@@ -290,7 +286,10 @@ class HyperliquidVenue:
             until = row.get("validUntil") if isinstance(row, Mapping) else None
             if not isinstance(row, Mapping) or not isinstance(until, int):
                 raise Retryable("the venue's answer for an agent has another form")
-            found.append(NamedAgent(str(row.get("name")), str(row.get("address")), until))
+            address = row.get("address")
+            if not isinstance(address, str) or not is_address(address):
+                raise Retryable("the venue's answer for an agent has another form")
+            found.append(NamedAgent(str(row.get("name")), to_checksum_address(address), until))
         return tuple(found)
 
     def require_agent(self, until_ms: int) -> NamedAgent:
@@ -451,67 +450,6 @@ def _refused(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
     )
 
 
-# --- Agent wallets.
-
-
-def require_fresh_agent(connection: VenueConnection, address: str, former: Collection[str]) -> None:
-    """Raise Refused for a key that has been an agent, or anything else, at the venue.
-
-    `former` are the addresses of all agents so far, from the caller's own records: the venue may
-    forget an agent with its nonces, and anyone who kept an action that it signed could send it again.
-    """
-    known = {one.lower() for one in former}
-    answer = connection.info(type="userRole", user=address.lower())
-    role = answer.get("role") if isinstance(answer, Mapping) else None
-    if address.lower() in known or role != "missing":
-        raise Refused(
-            f"{address} is known to the venue or was an agent before",
-            remedy="create a new key; agent keys are never used twice",
-            code=ErrorCode.KEY,
-        )
-
-
-def approve_agent(
-    connection: VenueConnection,
-    owner: TypedDataSigner,
-    agent: NamedAgent,
-    now_ms: int,
-    former: Collection[str],
-) -> None:
-    """Approve an agent wallet for the owner's account, under its name and until its end.
-
-    The name replaces an earlier agent of that name. Raises Refused for a key that is not fresh,
-    ConfigError for a name or an end that the venue does not take. An agent without a name is never
-    approved: the venue's library signs an empty name there and posts none.
-    """
-    if not _AGENT_NAME.fullmatch(agent.name) or len(agent.name) > LONGEST_AGENT_NAME:
-        raise ConfigError(
-            f"hyperliquid agent: {agent.name!r} is not a name",
-            f"use 1 to {LONGEST_AGENT_NAME} letters, digits, dots and dashes",
-        )
-    if not now_ms < agent.valid_until_ms <= now_ms + LONGEST_APPROVAL_MS:
-        raise ConfigError(
-            f"hyperliquid agent: {agent.valid_until_ms} ms is not within 180 days from now",
-            "choose a nearer end",
-        )
-    if agent.address.lower() == owner.address.lower():
-        raise Refused(
-            "the owner's key cannot be an agent", remedy="create a new key", code=ErrorCode.KEY
-        )
-    require_fresh_agent(connection, agent.address, former)
-    action: dict[str, object] = {
-        "type": "approveAgent",
-        "agentAddress": agent.address.lower(),
-        "agentName": f"{agent.name} valid_until {agent.valid_until_ms}",
-        "nonce": now_ms,
-    }
-    signature = _signing().sign_agent(owner, action, connection.is_mainnet)
-    answer = connection.exchange({"action": action, "nonce": now_ms, "signature": signature})
-    if not isinstance(answer, Mapping) or answer.get("status") != "ok":
-        reason = scrub(str(answer.get("response"))) if isinstance(answer, Mapping) else ""
-        raise Refused(f"the venue refuses the agent: {reason}", remedy="check the owner's key")
-
-
 def _held_coins(state: object) -> Sequence[str]:
     """Return the coins of the positions, where they can be read."""
     rows = state.get("assetPositions") if isinstance(state, Mapping) else None
@@ -533,7 +471,7 @@ def _parse_json(text: bytes) -> object:
     return parsed
 
 
-def _signing() -> Any:
+def signing_library() -> Any:
     """Return the library's signing functions. Raises ConfigError if it is not installed."""
     try:
         from hyperliquid.utils import signing

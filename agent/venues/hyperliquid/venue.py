@@ -72,11 +72,11 @@ class HyperliquidPerps:
         agent_name: str,
         record: AgentRecord,
         *,
-        has_key: bool,
+        no_key: str,
     ) -> None:
         """Take the client of the account. An order is valid for `valid_s`; `newest_nonce` is that
         of the journal, so that no nonce is used twice, also after a step back of the clock.
-        `has_key` is false where no source of an agent key is configured.
+        `no_key` is the reason why there is no agent key (empty: there is).
         """
         self._client = client
         self._clock = clock
@@ -84,7 +84,7 @@ class HyperliquidPerps:
         self._newest_nonce = newest_nonce
         self._agent_name = agent_name
         self._record = record
-        self._has_key = has_key
+        self._no_key = no_key
 
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue. An index is dated by chain time: the snapshot's, less the answer's age by
@@ -104,8 +104,8 @@ class HyperliquidPerps:
         """Return why no order could be sent that is valid until then (empty: one could), and the
         end of the agent's approval.
         """
-        if not self._has_key:
-            return "no agent key is configured; set futures.agent_keystore", 0
+        if self._no_key:
+            return self._no_key, 0
         try:
             agent = self.agent()
         except Retryable as error:

@@ -1,0 +1,186 @@
+"""The signer's rule for the approval of an agent's key on Hyperliquid, the only typed data that a
+wallet's key signs: exactly this EIP-712 message, as the owner confirmed it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from agent.errors import ConfigError
+from agent.model import UnsignedTx
+from agent.ports import Clock
+from agent.signing.base import refuse
+
+LONGEST_APPROVAL_MS = 180 * 86_400_000
+AGENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,16}")
+NONCE_SLACK_S = 60
+"""Largest distance of the nonce, a time of the venue, from this machine's clock."""
+PRIMARY_TYPE = "HyperliquidTransaction:ApproveAgent"
+SIGNING_CHAIN = 0x66EEE
+"""Chain id that the venue's own library signs under, on both networks."""
+_NETWORKS = {True: "Mainnet", False: "Testnet"}
+_DOMAIN_TYPE = [
+    {"name": "name", "type": "string"},
+    {"name": "version", "type": "string"},
+    {"name": "chainId", "type": "uint256"},
+    {"name": "verifyingContract", "type": "address"},
+]
+_MESSAGE_TYPE = [
+    {"name": "hyperliquidChain", "type": "string"},
+    {"name": "agentAddress", "type": "address"},
+    {"name": "agentName", "type": "string"},
+    {"name": "nonce", "type": "uint64"},
+]
+_TEXT = re.compile(r"([A-Za-z0-9._-]{1,16}) valid_until ([1-9][0-9]{0,15})")
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentApproval:
+    """All that the approval of an agent's key says. `agent` is its checksummed address; times are
+    the venue's, in milliseconds.
+    """
+
+    agent: str
+    name: str
+    valid_until_ms: int
+    nonce_ms: int
+    is_mainnet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentApprovalRules:
+    """The signer's fixed terms: the wallet's own account, the configured name and network."""
+
+    wallet: str
+    account: str
+    name: str
+    is_mainnet: bool
+
+
+@runtime_checkable
+class ApprovalKey(Protocol):
+    """A wallet's key that signs approvals of agents, and no other typed data."""
+
+    @property
+    def address(self) -> str:
+        """Checksummed address of the key."""
+
+    def sign_transaction(self, tx: UnsignedTx) -> Any:
+        """See ports.SigningKey."""
+
+    def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
+        """Return v (27 or 28), r and s of the approval's signature."""
+
+
+def approval_typed_data(approval: AgentApproval) -> dict[str, Any]:
+    """Return the EIP-712 message of an approval."""
+    return {
+        "domain": {
+            "name": "HyperliquidSignTransaction",
+            "version": "1",
+            "chainId": SIGNING_CHAIN,
+            "verifyingContract": "0x" + 40 * "0",
+        },
+        "types": {PRIMARY_TYPE: _MESSAGE_TYPE, "EIP712Domain": _DOMAIN_TYPE},
+        "primaryType": PRIMARY_TYPE,
+        "message": {
+            "hyperliquidChain": _NETWORKS[approval.is_mainnet],
+            "agentAddress": approval.agent.lower(),
+            "agentName": f"{approval.name} valid_until {approval.valid_until_ms}",
+            "nonce": approval.nonce_ms,
+        },
+    }
+
+
+def approval_digest(approval: AgentApproval) -> bytes:
+    """Return the 32 bytes that are signed (EIP-712)."""
+    from eth_account.messages import encode_typed_data
+
+    message = encode_typed_data(full_message=approval_typed_data(approval))
+    return bytes(keccak(b"\x19" + message.version + message.header + message.body))
+
+
+def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
+    """Decode the message of an approval. Raises Refused for any other message, domain or type."""
+    message = typed_data.get("message")
+    fields = message if isinstance(message, dict) else {}
+    address, name, nonce = (fields.get(key) for key in ("agentAddress", "agentName", "nonce"))
+    text = _TEXT.fullmatch(name) if isinstance(name, str) else None
+    is_address = isinstance(address, str) and _ADDRESS.fullmatch(address)
+    networks = [one for one, chain in _NETWORKS.items() if fields.get("hyperliquidChain") == chain]
+    if text is None or not is_address or type(nonce) is not int or not networks:
+        refuse("typed_data", "another message", "the approval of an agent's key")
+    found = AgentApproval(
+        str(to_checksum_address(str(address))), text[1], int(text[2]), nonce, networks[0]
+    )
+    if _canonical(typed_data) != _canonical(approval_typed_data(found)):
+        refuse("typed_data", "another domain, type or field", "the approval of an agent's key")
+    return found
+
+
+def require_signable_approval(
+    typed_data: Mapping[str, Any], granted: AgentApproval, rules: AgentApprovalRules, now_s: int
+) -> AgentApproval:
+    """Return the approval that may be signed at `now_s`. Raises Refused with the rule that failed."""
+    found = decode_approval(typed_data)
+    now_ms = now_s * 1000
+    if rules.account != rules.wallet:
+        refuse("trader", f"the wallet {rules.wallet}", f"the account {rules.account} itself")
+    if int(found.agent, 16) == 0 or found.agent == rules.wallet:
+        refuse("agent", found.agent, "a key of its own")
+    if found.name != rules.name:
+        refuse("agent_name", found.name, rules.name)
+    if found.is_mainnet is not rules.is_mainnet:
+        refuse("network", _NETWORKS[found.is_mainnet], _NETWORKS[rules.is_mainnet])
+    if not now_ms < found.valid_until_ms <= now_ms + LONGEST_APPROVAL_MS:
+        refuse("deadline", found.valid_until_ms, "a time within 180 days")
+    if abs(found.nonce_ms - now_ms) > NONCE_SLACK_S * 1000:
+        refuse("nonce", found.nonce_ms, f"within {NONCE_SLACK_S} s of {now_ms}")
+    if found != granted:
+        refuse("agent", found, f"exactly {granted}")
+    return found
+
+
+class ApprovalSigner:
+    """Signs the approval of an agent's key: the rule first, then the wallet's key. It signs nothing
+    else, and no step has it.
+    """
+
+    def __init__(self, key: ApprovalKey, rules: AgentApprovalRules, clock: Clock) -> None:
+        """Set key, rules and this machine's clock. Raises ConfigError if the key is of another
+        wallet.
+        """
+        if key.address != rules.wallet:
+            raise ConfigError(
+                f"wallet.address {rules.wallet} is not the address of the key, {key.address}",
+                "correct the address, or use the key of that wallet",
+            )
+        self._key = key
+        self._rules = rules
+        self._clock = clock
+
+    @property
+    def address(self) -> str:
+        """Checksummed address of the wallet."""
+        return self._key.address
+
+    def sign(self, typed_data: Mapping[str, Any], granted: AgentApproval) -> dict[str, object]:
+        """Return the signature as the venue takes it. Raises Refused with the rule that failed."""
+        approval = require_signable_approval(typed_data, granted, self._rules, self._clock.now_s())
+        v, r, s = self._key.sign_agent_approval(approval)
+        return {"r": hex(r), "s": hex(s), "v": v}
+
+
+def _canonical(typed_data: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(typed_data, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return ""
