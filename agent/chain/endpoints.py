@@ -17,18 +17,19 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, Trim
 
 
 HALF_LIFE_S = 60.0
-"""Age at which a success, a failure or a latency counts half."""
+"""Age at which the weight of a success, failure or latency is halved."""
 FAILURES = 3
-"""Failures in a row after which an endpoint rests."""
+"""Consecutive failures after which an endpoint rests."""
 FIRST_REST_S, LONGEST_REST_S = 5.0, 300.0
-"""First and longest rest. Each failed trial doubles the rest; a Retry-After is capped at the
-longest."""
+"""Shortest and longest rest. Each failed trial doubles the rest; a Retry-After is capped at the
+longest.
+"""
 SLOW_S = 1.0
 """Latency that halves the score."""
 
 
 class Circuit(Enum):
-    """Circuit-breaker state of an endpoint: whether it is queried."""
+    """Circuit-breaker state of an endpoint, which determines whether it is queried."""
 
     CLOSED = "in service"
     TRIAL = "on trial"
@@ -39,7 +40,7 @@ class Circuit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """Present state of one endpoint; `why` is its last failure, or its last differing answer."""
+    """Current state of one endpoint. `why` is its last failure, or its last differing answer."""
 
     circuit: Circuit
     score: float
@@ -62,8 +63,8 @@ class EndpointHealth:
         self.lagging = False
 
     def success(self, took_s: float) -> None:
-        """Record an answered request, even if it refuses single calls. Contents are compared by
-        quorum.
+        """Record an answered request, even if single calls were refused. Quorum compares the
+        contents.
         """
         self._decay()
         self._good += 1
@@ -86,7 +87,7 @@ class EndpointHealth:
             self._in_a_row = 0
 
     def blame(self, why: str) -> None:
-        """Record an answer that differs from the others. Only the score falls; the endpoint stays
+        """Record an answer that differs from the others. Only its score falls; the endpoint stays
         in service, since it may be the honest one.
         """
         self._decay()
@@ -94,7 +95,7 @@ class EndpointHealth:
         self._why = why
 
     def lags(self, why: str) -> None:
-        """Record a lag: the endpoint's answers about blocks do not count until it has caught up."""
+        """Record a lag. The endpoint's answers about blocks do not count until it has caught up."""
         self.blame(why)
         self.lagging = True
 
@@ -104,7 +105,7 @@ class EndpointHealth:
 
     @property
     def circuit(self) -> Circuit:
-        """Circuit state. In the trial after a rest, a failure doubles the rest, and a success puts
+        """Circuit state. In the trial after a rest, a failure doubles the rest and a success puts
         the endpoint back in service.
         """
         now = self._now()
@@ -224,7 +225,7 @@ class PollResult(Generic[T]):
 
     @property
     def operators(self) -> set[str]:
-        """Operators with at least one endpoint that answered."""
+        """Operators of the endpoints that answered."""
         return operators_of(self.answers)
 
 
@@ -276,7 +277,7 @@ class EndpointPool:
         among: Iterable[Endpoint] | None = None,
         enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
     ) -> PollResult[T]:
-        """Query all endpoints in service in parallel. Once `enough` is true, the others have a
+        """Query all endpoints in service in parallel. Once `enough` returns True, the others have a
         short grace period. Errors of endpoints are returned; any other error is raised.
         """
         candidates = self.ranked if among is None else list(among)
@@ -319,8 +320,8 @@ class EndpointPool:
         return PollResult(in_order, lost)
 
     def require(self, poll: PollResult[T]) -> None:
-        """Raise unless enough operators answered: OperatorNeeded if every failure is one, else
-        Retryable.
+        """Raise unless enough operators answered: OperatorNeeded if every failure needs an
+        operator, else Retryable.
         """
         if len(poll.operators) >= self.min_operators:
             return
@@ -340,8 +341,8 @@ class EndpointPool:
         )
 
     def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
-        """Record an endpoint that differs from the others; with `outvoted`, they are the majority.
-        `tell` reports it once.
+        """Record an endpoint that differs from the others; with `outvoted`, the others are the
+        majority. `tell` reports it once.
         """
         if endpoint.health.state.why != why:
             majority = "; the others outvoted it" if outvoted else ""
@@ -379,7 +380,7 @@ def operators_of(endpoints: Iterable[Endpoint]) -> set[str]:
 
 
 def failure_text(endpoint: Endpoint, failure: TrimtabError) -> str:
-    """Return a failure's message, with the endpoint's name once."""
+    """Return a failure's message, with the endpoint's name included once."""
     if endpoint.name in failure.message:
         return failure.message
     return f"{endpoint.name}: {failure.message}"
@@ -391,7 +392,7 @@ def _resting(endpoint: Endpoint) -> EndpointResting:
         return EndpointResting(
             f"{endpoint.name} {state.circuit.value}, {state.rest_s:.0f} s more: {state.why}"
         )
-    return EndpointResting(f"{endpoint.name} has not answered an earlier request yet")
+    return EndpointResting(f"{endpoint.name} has not yet answered an earlier request")
 
 
 def _run(

@@ -65,7 +65,7 @@ def _raw(address: str) -> bytes:
 def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
     """Return events of `wanted["address"]` with its topics (None: any) in a block range.
 
-    Bloom filters select the blocks; eth-tester would scan every receipt.
+    Bloom filters select the blocks, since eth-tester would scan every receipt.
     """
     from eth_bloom.bloom import BloomFilter
 
@@ -188,7 +188,7 @@ class EthTesterTransport:
             return found["number"]
         if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
             tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
-            # eth-tester charges the caller; use its last account, since tests may empty the first.
+            # eth-tester charges the caller; use its last account, because tests may empty the first
             tx.setdefault("from", self._caller)
             if "input" in tx:
                 tx["data"] = tx.pop("input")
@@ -202,7 +202,7 @@ _BY_BLOCK = frozenset(
 
 
 class _BlockUnknown(Retryable):
-    """The requested block hash is not, or no longer, on the chain."""
+    """The requested block hash is unknown or no longer on the chain."""
 
 
 def _reverted(error: Exception) -> RpcFault:

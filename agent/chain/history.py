@@ -36,7 +36,7 @@ PHASE_BITS = 64
 round id (Chainlink docs, data feeds)."""
 AT_ONCE = 100
 MOST_REQUESTS = 80
-"""8,000 rounds: eleven months of hourly rounds."""
+"""Maximum number of requests: 8,000 rounds, or eleven months of hourly rounds."""
 MOST_PHASES = 20
 _ROUND_BYTES = 160
 
@@ -52,7 +52,7 @@ class PastRound:
 def past_rounds(
     line: Transport, feed: str, head: Head, since_s: int
 ) -> tuple[tuple[PastRound, ...], bool]:
-    """Return the rounds since `since_s` and the one before, oldest first, and True if they reach
+    """Return the rounds since `since_s` and the one before, oldest first, and whether they reach
     back that far. Rounds without an answer are skipped. If `line` queries several operators, only
     agreed answers count.
     """
@@ -68,7 +68,7 @@ def past_rounds(
             [_call(feed, GET_ROUND_DATA + uint_word(number), at) for number in ids]
         ):
             if isinstance(answer, RpcFault):
-                continue  # a round that the aggregator skipped
+                continue  # the aggregator skipped this round
             number, price, started_s, updated_s = _round(answer)
             if price > 0 and started_s > 0 and 0 < updated_s <= head.timestamp_s:
                 rounds[number] = PastRound(updated_s, price)
@@ -114,7 +114,7 @@ def _last_round(line: Transport, feed: str, phase: int, at: dict[str, object]) -
 
 
 def _since(rounds: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
-    """Return the rounds in order, from the last one before `since_s` on, without those whose time
+    """Return the rounds in order, from the last one before `since_s` on, omitting rounds whose time
     goes backwards.
     """
     rising: list[PastRound] = []
@@ -146,7 +146,9 @@ def _round(answer: object) -> tuple[int, int, int, int]:
 OBSERVE = bytes.fromhex("883bdbfd")
 TWAPS_AT_ONCE = 48
 TWAP_MOST_REQUESTS = 60
-"""Four months of hours for all pools together; most observations reach back days at most."""
+"""Maximum number of requests: four months of hours for all pools together. Most observations reach
+back days at most.
+"""
 _UINT160_MAX = 2**160 - 1
 _WORDS = 8
 
@@ -180,7 +182,7 @@ def past_twaps(
             ]
             for end_s, mean in twaps:
                 found.setdefault(end_s, []).extend([] if mean is None else [mean])
-            if twaps[-1][1] is None:  # reverts with OLD, so earlier windows do too
+            if twaps[-1][1] is None:  # reverted with OLD, so earlier windows would too
                 break
     return {end_s: tuple(means) for end_s, means in found.items()}
 
@@ -218,23 +220,22 @@ DAY_S = 86_400
 MOST_SENT = 128
 """Maximum number of a day's transactions that are read; with more, the day is unknown."""
 SCANNED = 256
-"""Maximum number of whole blocks read from a node without archive state, by which transactions would
-be located.
-"""
+"""Maximum number of whole blocks read to locate transactions if a node has no archive state."""
 BATCH = 32
 PROBES = 15
 
 
 class HistoryUnavailable(Retryable):
-    """The chain cannot provide the history: archive state or blocks are missing, or there are too many
-    transactions.
+    """The chain cannot provide the history: archive state or blocks are missing, or there are too
+    many transactions.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class MinedTx:
-    """A mined transaction of the wallet, and the time of its block. `answers` are those of the price
-    feeds just before it; empty if it transferred no token or the node lacks that state.
+    """A mined transaction of the wallet, and the time of its block. `answers` are those of the
+    price feeds just before the transaction; empty if it transferred no token, or if the node lacks
+    that state.
     """
 
     nonce: int
@@ -260,7 +261,8 @@ def recent_transactions(
     `nonce` is its next nonce there.
 
     Takes at most eighty requests per endpoint, and four more for each of `feeds`, whose past
-    answers value the transactions. Raises HistoryUnavailable, or Retryable if too few answer.
+    answers are used to value the transactions. Raises HistoryUnavailable, or Retryable if too few
+    answer.
     """
     poll = endpoint_pool.ask(lambda line: _transactions_or_reason(line, owner, head, nonce, feeds))
     days = [
@@ -313,7 +315,7 @@ def _first_block(line: Transport, head: Head, since_s: int) -> int:
     (genesis,) = _all(line, [("eth_getBlockByNumber", ["0x0", False])], "the header of block 0")
     if _time(genesis) > since_s:
         return 0
-    low, high = 0, head.number  # block `low` is not after `since_s`, block `high` is
+    low, high = 0, head.number  # Invariant: `low` is not after `since_s`, `high` is.
     while high - low > 1:
         gap = max(1, (high - low) // (PROBES + 1))
         heights = list(range(low + gap, high, gap))[:PROBES]
@@ -349,8 +351,8 @@ def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) ->
     before = 0 if since == 0 else _nonces(line, owner, [since - 1])[0]
     if nonce - before > MOST_SENT:
         raise HistoryUnavailable(
-            f"the wallet sent {nonce - before} transactions in the last 24 h; at most {MOST_SENT}"
-            " are read",
+            f"the wallet sent {nonce - before} transactions in the last 24 h, more than"
+            f" the {MOST_SENT} that can be read",
             code=ErrorCode.TRANSACTIONS_MANY,
         )
     spans = [(max(since - 1, 0), head.number, before, nonce)] if nonce > before else []
@@ -389,7 +391,7 @@ def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
         for block in _all(line, calls, "old blocks"):
             if not isinstance(block, Mapping) or not isinstance(block.get("transactions"), list):
                 raise HistoryUnavailable(
-                    "the endpoint keeps no old blocks", code=ErrorCode.OLD_BLOCKS
+                    "the endpoint has no old blocks", code=ErrorCode.OLD_BLOCKS
                 )
             found.append(block)
     return found
@@ -407,8 +409,8 @@ def _receipts(
     ]
     if len(ours) > MOST_SENT:
         raise HistoryUnavailable(
-            f"the wallet sent {len(ours)} transactions in the last 24 h; at most {MOST_SENT} are"
-            " read"
+            f"the wallet sent {len(ours)} transactions in the last 24 h, more than the"
+            f" {MOST_SENT} that can be read"
         )
     hashes = [hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)) for tx, _ in ours]
     raw: list[Any] = []
@@ -421,7 +423,7 @@ def _receipts(
     sent = []
     for (tx, chain_s), tx_hash, receipt in zip(ours, hashes, raw, strict=True):
         if not isinstance(receipt, Mapping):
-            raise HistoryUnavailable("the endpoint keeps no old receipts")
+            raise HistoryUnavailable("the endpoint has no old receipts")
         sent.append(
             MinedTx(
                 nonce=parse_quantity(tx.get("nonce"), "nonce"),
@@ -437,8 +439,8 @@ def _receipts(
 def _priced(
     line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequence[str]
 ) -> tuple[MinedTx, ...]:
-    """Return the transactions with every feed's answer in the block before; without answers if one
-    is missing.
+    """Return the transactions with every feed's answer in the preceding block, without answers if
+    one is missing.
     """
     if not feeds:
         return tuple(sent)
@@ -493,5 +495,5 @@ def _all(line: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
 
 def _time(header: object) -> int:
     if not isinstance(header, Mapping):
-        raise HistoryUnavailable("the endpoint keeps no old headers")
+        raise HistoryUnavailable("the endpoint has no old headers")
     return parse_quantity(header.get("timestamp"), "block timestamp")

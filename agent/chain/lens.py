@@ -14,12 +14,13 @@ from agent.errors import Retryable
 PAGE_BYTES = 24_576
 """Most bytes that creation code may return (EIP-170)."""
 REQUEST_BYTES = 40_000
-"""Request bytes per page: with the lens itself they stay below the 49,152 bytes of EIP-3860."""
+"""Request bytes per page. Together with the lens they stay below the 49,152 bytes of EIP-3860."""
 PAGE_GAS = 12_000_000
-"""Target gas of a page, besides that of returned bytes; nodes allow at least 25 million per call.
+"""Target gas of a page, excluding the gas of returned bytes. Nodes allow at least 25 million per
+call.
 """
 TOKEN_GAS = 200_000
-"""Gas cap of one call to a token or feed: proxies and rebasing tokens need up to half of it."""
+"""Gas cap of one call to a token or feed. Proxies and rebasing tokens need up to half of it."""
 FORMAT = 1
 
 _CALL, _CODE, _V3, _VIA = 1, 2, 3, 4
@@ -28,8 +29,8 @@ _V3_TICK_BYTES = 19
 
 
 class CallStatus(Enum):
-    """Reason why an item has no answer; numbers as in the contract, MALFORMED and above are added
-    here.
+    """Reason why an item has no answer. Numbers are those of the contract; MALFORMED and above are
+    added here.
     """
 
     FAILED = 1
@@ -49,7 +50,7 @@ _WHY = {
     CallStatus.FAILED: "the call reverted or used up its gas cap",
     CallStatus.TOO_LONG: "the answer is longer than its bound",
     CallStatus.NO_CODE: "there is no contract at this address",
-    CallStatus.UNREAD: "the endpoint gives too little gas to read it",
+    CallStatus.UNREAD: "the endpoint allows too little gas to read it",
     CallStatus.NOT_INITIALISED: "the pool has no price yet",
     CallStatus.MALFORMED: "the answer does not have the format of this kind of contract",
 }
@@ -87,7 +88,7 @@ class CallItem:
 
 @dataclass(frozen=True, slots=True)
 class ViaItem:
-    """A view call of the contract that `holder` returns from the function `named`; `call.target` is
+    """A view call to the contract that `holder` returns from the function `named`. `call.target` is
     ignored.
     """
 
@@ -123,8 +124,8 @@ class CodeItem:
 
 @dataclass(frozen=True, slots=True)
 class V3Item:
-    """State of a V3 pool: ticks within `window_ticks` of the current one, at most `most_ticks`;
-    `twap_window_s` 0 for no TWAP.
+    """State of a V3 pool: ticks within `window_ticks` of the current one, at most `most_ticks`.
+    `twap_window_s` 0 means no TWAP.
     """
 
     pool: str
@@ -168,7 +169,7 @@ LensItem = CallItem | CodeItem | V3Item | ViaItem
 
 @dataclass(frozen=True, slots=True)
 class V3Answer:
-    """A V3 pool as read; `twap` is (difference of tickCumulative, of
+    """A V3 pool as read; `twap` is (difference of tickCumulative, difference of
     secondsPerLiquidityCumulativeX128) over the window. `observations` are the current number of
     price observations, and the next.
     """
@@ -188,8 +189,8 @@ LensAnswer = bytes | V3Answer | CallStatus
 
 
 def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> list[list[int]]:
-    """Indexes of `items` in pages that fit in bytes and, likely, in gas; filled in the order of the
-    items.
+    """Return the indexes of `items` in pages that fit the limits of bytes and, most likely, of gas.
+    Order is preserved.
     """
     sized: list[list[int]] = []
     room_bytes = room_request = room_gas = 0
@@ -208,7 +209,9 @@ def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> lis
 
 
 def creation_code(items: Sequence[LensItem]) -> str:
-    """0x-hex of the lens with its request as constructor argument (ABI: one `bytes`)."""
+    """Return the lens's creation code with its request as constructor argument (ABI: one `bytes`),
+    0x-hex.
+    """
     request = len(items).to_bytes(2, "big") + b"".join(item.packed() for item in items)
     argument = (
         (32).to_bytes(32, "big")
@@ -220,14 +223,14 @@ def creation_code(items: Sequence[LensItem]) -> str:
 
 
 def decode_page(items: Sequence[LensItem], page: bytes) -> list[LensAnswer]:
-    """Answers in the order of `items`. Raises Retryable if the bytes are not an answer to exactly
-    these items.
+    """Return the answers in the order of `items`. Raises Retryable if the bytes are not an answer
+    to exactly these items.
     """
     read = _PageReader(page)
     if read.uint(1) != FORMAT:
         raise Retryable(
-            "the endpoint's answer to the lens is not its format",
-            "the endpoint may not run calls without a recipient",
+            "the endpoint's answer to the lens is malformed",
+            "the endpoint may not support calls without a recipient",
         )
     answers = [_decode(item, read) for item in items]
     read.end()
@@ -284,7 +287,7 @@ class _PageReader:
     def take(self, size: int) -> bytes:
         part = self._data[self._at : self._at + size]
         if len(part) != size:
-            raise Retryable("the endpoint's answer to the lens is cut off")
+            raise Retryable("the endpoint's answer to the lens is truncated")
         self._at += size
         return part
 
@@ -296,7 +299,7 @@ class _PageReader:
 
     def end(self) -> None:
         if self._at != len(self._data):
-            raise Retryable("the endpoint's answer to the lens has bytes left over")
+            raise Retryable("the endpoint's answer to the lens has excess bytes")
 
 
 def _address(address: str) -> bytes:
@@ -323,7 +326,7 @@ def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
     return read[0] if read[0] >> bits == 0 else CallStatus.MALFORMED
 
 
-# --- Lens queries to one endpoint: pages in one batch, and one more batch for items that did not
+# --- Lens queries to one endpoint: pages in one batch, and a second batch for items that did not
 # fit.
 
 
@@ -333,7 +336,7 @@ _SMALLER = 8
 def query_lens(
     transport: Transport, items: Sequence[LensItem], at: object = "latest"
 ) -> list[LensAnswer]:
-    """Return answers to `items` at one block, in one request, or two if the node gave too little
+    """Return answers to `items` at one block, in one request, or two if the node allowed too little
     gas. Raises Retryable.
     """
     if not items:
@@ -344,8 +347,8 @@ def query_lens(
     )
     if CallStatus.UNREAD in answers:
         raise Retryable(
-            f"{transport.name} gives too little gas to read one item",
-            "use an endpoint that gives eth_call more gas",
+            f"{transport.name} allows too little gas to read one item",
+            "use an endpoint that allows more gas for eth_call",
         )
     return answers
 
@@ -394,7 +397,7 @@ def _decoded(
     sized: Sequence[Sequence[int]],
     answered: Sequence[object],
 ) -> dict[int, LensAnswer]:
-    """Return answers by index of item, without pages that the node refused."""
+    """Return the answers by index of item, without the pages that the node refused."""
     answers: dict[int, LensAnswer] = {}
     for page, answer in zip(sized, answered, strict=True):
         if not isinstance(answer, RpcFault):
@@ -405,7 +408,7 @@ def _decoded(
     return answers
 
 
-# --- Calldata of the view functions that reading needs, byte by byte: no ABI library on the hot
+# --- Calldata of the view functions used for reading, encoded by hand: no ABI library on the hot
 # path.
 
 
@@ -471,14 +474,14 @@ def allowance_call(owner: str, spender: str) -> bytes:
 
 
 def abi_encode(types: Sequence[str], values: Sequence[Any]) -> bytes:
-    """Encode values by eth-abi, which is imported here: a read-only cycle does not need it."""
+    """Encode values with eth-abi. Imported lazily, since read-only cycles do not need it."""
     from eth_abi.abi import encode
 
     return encode(types, values)
 
 
 def abi_decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
-    """Decode ABI data by eth-abi. Raises its DecodingError."""
+    """Decode ABI data with eth-abi. Raises its DecodingError."""
     from eth_abi.abi import decode
 
     return decode(types, data)

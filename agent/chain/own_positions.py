@@ -31,9 +31,9 @@ from agent.signing.calldata import address_from_word
 
 class PositionReader:
     """ports.Reader over a ChainReader that adds the agent's current positions to each snapshot.
-    `found` are the positions known at the start, `moves` returns recorded position changes, `known`
-    the positions that count after them. The range of a minted position comes from its transaction;
-    the snapshot verifies it like any other.
+    `found` are the positions known at start-up, `moves` returns recorded position changes, `known`
+    returns the positions that count after those changes. The range of a minted position comes from
+    its transaction; the snapshot verifies it like any other.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ def _range(mint: LpPositionChange) -> PositionRange:
 
 
 MOST = 100
-"""Maximum number of the manager's tokens that are checked: anyone can send thousands."""
+"""Maximum number of the manager's tokens that are checked, since anyone can send thousands."""
 _ADDRESS = (1 << 160) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPosition:
-    """A position that does not count. `tokens` are addresses, since symbols are foreign text
+    """A position that does not count. `tokens` are addresses, since symbols are untrusted text
     (T17).
     """
 
@@ -104,7 +104,9 @@ class UnsolicitedPosition:
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPositions:
-    """Unsolicited positions. `more` is the number of manager tokens beyond MOST, left unchecked."""
+    """Unsolicited positions. `more` is the number of manager tokens beyond MOST, which were not
+    checked.
+    """
 
     found: tuple[UnsolicitedPosition, ...]
     more: int

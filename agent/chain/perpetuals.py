@@ -1,6 +1,4 @@
-"""Margin account and markets of Perpetual Protocol v2, read by the lens with the rest of a
-snapshot.
-"""
+"""Margin account and markets of Perpetual Protocol v2, read through the lens as part of a snapshot."""
 
 from __future__ import annotations
 
@@ -26,13 +24,14 @@ from agent.units import Token
 
 WAD = 10**18
 FUNDING_WINDOW_S = 900
-"""Window of the averages from which Exchange computes funding
-(ClearingHouseConfig.getTwapInterval).
+"""Window of the averages that Exchange computes funding from (ClearingHouseConfig.getTwapInterval).
 """
 MOST_MARKETS = 10
 """Maximum number of markets read from an account's list of base tokens."""
 UNKNOWN_S = 0
-"""Time of an index whose round could not be read: no order is bounded by it, and the others go on."""
+"""Time of an index whose round could not be read. It bounds no order, and other markets are
+unaffected.
+"""
 _HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
 """Gas cap and likely gas of a view that averages prices."""
 
@@ -87,7 +86,7 @@ class PerpScope:
 
 @dataclass(frozen=True, slots=True)
 class PerpQuestion:
-    """One lens item of the futures layer, its name and the contract it asks."""
+    """One lens item of the margin account, with its name and the contract it queries."""
 
     name: str
     address: str
@@ -95,11 +94,11 @@ class PerpQuestion:
 
 
 class _Unreadable(Exception):
-    """The reason why the account cannot be used."""
+    """Raised with the reason why the account cannot be used."""
 
 
 def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
-    """Return all items in one order; `read_account` takes the answers in the same order."""
+    """Return all items in the order that `read_account` expects."""
     who = scope.trader
     asked = [
         _ask("collateral", scope.vault, address_call(_GET_BALANCE, who)),
@@ -161,10 +160,10 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
 
 
 def read_account(scope: PerpScope, answers: Sequence[LensAnswer]) -> MarginAccount | str:
-    """Return the margin account, or the reason why it is not known for certain.
+    """Return the margin account, or the reason why it is not reliably known.
 
     Value, maintenance margin and free margin are computed from the positions and must equal the
-    contracts' answers: they differ if the account has positions in other markets, or provides
+    contracts' answers. They would differ if the account had positions in other markets or provided
     liquidity.
     """
     questions = perp_questions(scope)
@@ -216,12 +215,12 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
     }
     for name, (ours, theirs) in computed.items():
         if ours != theirs:
-            raise _Unreadable(f"the {name} is {theirs} base units, its parts make {ours}")
+            raise _Unreadable(f"the {name} is {theirs} base units, but its parts sum to {ours}")
     return account
 
 
 def _markets_elsewhere(scope: PerpScope, question: PerpQuestion, answer: LensAnswer) -> str:
-    """Return the addresses of the account's markets that are not configured, with commas. Raises
+    """Return the addresses of the account's unconfigured markets, comma-separated. Raises
     _Unreadable.
     """
     head = answer_words(answer, 2)

@@ -44,7 +44,7 @@ from agent.signing.calldata import address_from_word
 
 @dataclass(frozen=True, slots=True)
 class PositionRange:
-    """Pool and tick range of a V3 token; it never changes while the token exists."""
+    """Pool and tick range of a V3 token. Both are fixed while the token exists."""
 
     pool: str
     fee_pips: int
@@ -79,7 +79,7 @@ class PositionQuestion:
 
 
 class _PositionUnreadable(Exception):
-    """The reason why a position cannot be read."""
+    """Raised with the reason why a position cannot be read."""
 
 
 def resolve_positions(
@@ -87,9 +87,9 @@ def resolve_positions(
 ) -> tuple[PositionRef, ...]:
     """Find each position's pool, in two requests.
 
-    `factories` by venue. Raises ConfigError if config and chain contradict each other: other
-    tokens, a pair or a manager that the factory does not know. A V3 token that does not exist is
-    valid: it may have been burned.
+    `factories` by venue. Raises ConfigError if config and chain contradict each other: different
+    tokens, or a pair or manager unknown to the factory. A V3 token that does not exist is valid: it
+    may have been burned.
     """
     answers = iter(
         query_lens(
@@ -141,7 +141,8 @@ def _v2_ref(
     known = answer_uint(answers[2], 160)
     if isinstance(known, CallStatus) or address_from_word(known) != one.contract:
         raise ConfigError(
-            f"{_where(one)}: was not made by the factory {factory}", "remove it; it may be a trap"
+            f"{_where(one)}: was not created by the factory {factory}",
+            "remove it; it may be a scam",
         )
     return PositionRef(one, factory), None
 
@@ -151,7 +152,7 @@ def _v3_shape(
 ) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """Return the reference, and (fee, lower tick, upper tick) if the token exists."""
     known, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
-    # Routers have a factory too; only a position manager also has a token supply.
+    # Routers have a factory too, but only a position manager also has a token supply.
     if (
         isinstance(known, CallStatus)
         or isinstance(supply, CallStatus)
@@ -178,7 +179,7 @@ def _placed(
         return ref
     if pool is None or isinstance(pool, CallStatus) or pool == 0:
         raise ConfigError(
-            f"{_where(ref.confirmed)}: the factory {ref.factory} knows no pool for it",
+            f"{_where(ref.confirmed)}: the factory {ref.factory} has no pool for it",
             "check the addresses of the venue",
         )
     return PositionRef(ref.confirmed, ref.factory, PositionRange(address_from_word(pool), *shape))
@@ -187,7 +188,7 @@ def _placed(
 def _require_tokens(one: ConfirmedPosition, found: Sequence[str]) -> None:
     if list(found) != [one.token0, one.token1]:
         raise ConfigError(
-            f"{_where(one)}: holds {' and '.join(found)}, its entry names {one.token0} and"
+            f"{_where(one)}: holds {' and '.join(found)}, but its entry names {one.token0} and"
             f" {one.token1}",
             "correct the position or its entry",
         )
@@ -198,9 +199,7 @@ def _where(one: ConfirmedPosition) -> str:
 
 
 def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
-    """Return the snapshot's questions about a position; `read_position` takes the answers in the
-    same order.
-    """
+    """Return the snapshot's questions about a position, in the order that `read_position` expects."""
     one = ref.confirmed
     if one.token_id is None:
         pair = one.contract
@@ -243,8 +242,8 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
 
 
 def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -> LpPosition | str:
-    """Return the position, or why it cannot be counted: a part was not read, or it belongs to
-    another account.
+    """Return the position, or the reason why it cannot be counted: a part was not read, or it
+    belongs to another account.
     """
     asked = position_questions(ref, owner)
     try:
@@ -266,7 +265,9 @@ def _read_v2(
         for question, answer in zip(asked, answers, strict=True)
     )
     if address_from_word(_bits(pair[0], 160)) != one.contract:
-        raise _PositionUnreadable(f"the factory {ref.factory} does not know this pair")
+        raise _PositionUnreadable(
+            f"the factory {ref.factory} has a different pair for these tokens"
+        )
     return LpV2Position(
         venue=one.venue,
         pair=one.contract,
@@ -288,13 +289,13 @@ def _read_v3(
     token_id = one.token_id or 0
     if (
         answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED
-    ):  # both revert for a token that does not exist, and only then
+    ):  # both calls revert if, and only if, the token does not exist
         return LpMissingPosition(one.venue, one.contract, token_id, one.token0, one.token1)
     holder = address_from_word(_bits(_words(asked[0], answers[0], 1)[0], 160))
     if holder != owner:
         raise _PositionUnreadable(f"it belongs to {holder}, not to the wallet {owner}")
     if place is None:
-        raise _PositionUnreadable("it did not exist when the agent started: start the agent again")
+        raise _PositionUnreadable("it did not exist when the agent started: restart the agent")
     taken = (12, 1, 2, 1, 1, 4, 4, 5)
     own, pool, slot0, growth0, growth1, lower, upper, core = (
         _words(question, answer, count)
@@ -307,9 +308,11 @@ def _read_v3(
         to_signed(own[6]),
     )
     if found != (one.token0, one.token1, place.fee_pips, place.tick_lower, place.tick_upper):
-        raise _PositionUnreadable("its pool or ticks differ from those at the start of the agent")
+        raise _PositionUnreadable("its pool or ticks have changed since the agent started")
     if address_from_word(_bits(pool[0], 160)) != place.pool:
-        raise _PositionUnreadable(f"the factory {ref.factory} does not know its pool {place.pool}")
+        raise _PositionUnreadable(
+            f"the factory {ref.factory} has a different pool than {place.pool}"
+        )
     if _bits(slot0[0], 160) == 0:
         raise _PositionUnreadable("its pool has no price")
     return LpV3Position(

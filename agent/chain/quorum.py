@@ -19,14 +19,13 @@ from agent.model import Head, Verdict
 
 
 NO_MAJORITY_REMEDY = (
-    "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent until"
-    " then"
+    "replace the wrong endpoint, or ask the operators; nothing is sent until they agree"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """One endpoint's answers at one block; `items` are the lens answers, code hashes included."""
+    """One endpoint's answers at one block. `items` are the lens answers, including code hashes."""
 
     operator: str
     head: Head
@@ -36,8 +35,8 @@ class EndpointAnswer:
 
     @property
     def says(self) -> tuple[object, ...]:
-        """Values that must be equal. The lens's bytes decode one to one, so equal values have equal
-        bytes.
+        """Values that must be equal. Equal values have equal bytes, because the lens encodes
+        canonically.
         """
         return (self.head, self.nonce, self.native_wei, self.items)
 
@@ -54,10 +53,10 @@ class QuorumAgreement:
 def find_quorum(
     answers: Sequence[EndpointAnswer], names: Sequence[str], min_operators: int
 ) -> QuorumAgreement:
-    """Return the answer of most operators, if at least `min_operators` give it and no other answer
-    has as many.
+    """Return the answer that most operators give, if at least `min_operators` give it and no other
+    answer has as many.
 
-    Endpoints of one operator count once; an operator whose endpoints differ counts for no answer.
+    Endpoints of one operator count once; an operator whose endpoints differ counts for none.
     `names` are the items' names, for the message. Raises Refused with a verdict that names
     dissenters and differences.
     """
@@ -136,13 +135,11 @@ H = TypeVar("H", bound=Hashable)
 
 
 class NoQuorum(Retryable):
-    """Too few operators agree."""
+    """Raised if too few operators agree."""
 
 
 def quorum_size(operators: int, min_operators: int) -> int:
-    """Return how many of the `operators` that answered must agree: a majority, and at least
-    `min_operators`.
-    """
+    """Return the number of `operators` that must agree: a majority, and at least `min_operators`."""
     return max(min_operators, operators // 2 + 1)
 
 
@@ -154,7 +151,7 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
     backing = operators_by_value(votes)
     ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
     if not ranked or len(backing[ranked[0]]) < enough:
-        # The values are foreign text and are not repeated (T17).
+        # The values are untrusted text and are not repeated (T17).
         sides = [
             ", ".join(sorted({operator for operator, answer in votes if answer == value}))
             for value in ranked
@@ -183,8 +180,8 @@ def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
 
 def highest_confirmed(values: Mapping[str, int], enough: int) -> int:
     """Return the highest value that `enough` operators have reached, such as a height or a used
-    nonce. Fewer than `enough` dishonest operators can neither raise it above the highest honest
-    value, nor lower it while enough are honest.
+    nonce. Fewer than `enough` dishonest operators cannot raise it above the highest honest value,
+    nor lower it while `enough` are honest.
     """
     return sorted(values.values(), reverse=True)[enough - 1]
 
@@ -196,13 +193,13 @@ def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
     return sorted(values.values())[enough - 1]
 
 
-# --- Quorum on the height: if too few newest blocks are close to a block, that block may be old or
-# forged, and nothing is traded on it (T19).
+# --- Quorum on the height. If too few newest blocks are close to a block, it may be old or forged,
+# and nothing is traded on it (T19).
 
 
 def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
-    """Return the highest block that enough operators have, by the newest block of each. If one
-    operator is enough, all its endpoints must have the block.
+    """Return the highest block that enough operators have, by each operator's newest block. If one
+    operator suffices, all its endpoints must have the block.
     """
     enough = quorum_size(len(operators_of(newest)), min_operators)
     return highest_confirmed(_heights(newest, lowest=enough == 1), enough)
@@ -237,7 +234,7 @@ def height_disagreement(
     apart = max(abs(number - height) for number in heights.values())
     return (
         f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {max_lag}: {message}; one"
-        " lags, or reports a block that no other has"
+        " lags, or reports a block that the others lack"
     )
 
 
@@ -252,7 +249,8 @@ def _heights(newest: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[st
     return heights
 
 
-# --- Queries of all endpoints at one block: the newest whose header enough operators agree on.
+# --- Queries to all endpoints at one block: the newest with a header that enough operators agree
+# on.
 
 
 T = TypeVar("T")
@@ -260,8 +258,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BlockAnswers(Generic[T]):
-    """Answers at one block, by endpoint. `height_disagreement` says why that block may be old or
-    forged; "" if it is neither.
+    """Answers at one block, by endpoint. `height_disagreement` is the reason why that block may be
+    old or forged, or "".
     """
 
     answers: list[tuple[Endpoint, T]]
@@ -332,7 +330,7 @@ _FAULT = "an error"
 
 class QuorumTransport:
     """Transport over an endpoint pool. "latest" is the newest block that enough operators agree on.
-    Error texts differ between nodes, so all errors count as the same answer.
+    All errors count as the same answer, since error texts differ between nodes.
     """
 
     def __init__(self, endpoint_pool: EndpointPool) -> None:
@@ -382,8 +380,8 @@ class QuorumTransport:
         return answers
 
     def _head(self) -> Head:
-        """Return the newest agreed block. Raises NoQuorum if too few newest blocks are near it: an
-        old block may lack contracts.
+        """Return the newest agreed block. Raises NoQuorum if too few newest blocks are near it,
+        since an old block may lack contracts.
         """
 
         def newest(endpoint: Any, height: int | None) -> Head:

@@ -134,8 +134,8 @@ def _funding(log: Log) -> PerpFunding | None:
 
 
 def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
-    """Return IncreaseLiquidity events in order; the recipient of a minted token is in the ERC-721
-    Transfer from zero before it.
+    """Return IncreaseLiquidity events in order. The recipient of a minted token is in the preceding
+    ERC-721 Transfer from zero.
     """
     minted: dict[tuple[str, int], str] = {}
     added = []
@@ -190,8 +190,8 @@ MOST_REQUESTS = 200
 RECENT_BLOCKS = 120
 """Recent blocks whose nonces every node knows; older ones need an archive node."""
 EXECUTION_SUCCESS = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
-"""Execution event of a Safe. The call's hash is its first topic since version 1.4, and the first
-word of its data before.
+"""Execution event of a Safe. The call's hash is the first topic since version 1.4, and the first
+data word in earlier versions.
 """
 
 T = TypeVar("T")
@@ -255,7 +255,7 @@ def _agreed(endpoint_pool: EndpointPool, question: Callable[[Transport], T], wha
 def _used(
     line: Transport, owner: str, nonce: int, since_block: int, head_block: int
 ) -> NonceTx | None:
-    # The nonce is unused after block `low`, and used after block `high`.
+    # Invariant: the nonce is unused after block `low`, used after block `high`.
     low, high = max(0, since_block - 1), head_block
 
     def count(block: int) -> int:
@@ -264,7 +264,7 @@ def _used(
     if count(high) <= nonce:
         return None
     if low < high - RECENT_BLOCKS and count(high - RECENT_BLOCKS) <= nonce:
-        low = high - RECENT_BLOCKS  # a node without archive state can answer from here on
+        low = high - RECENT_BLOCKS  # nodes without archive state can answer from here on
     elif low < high and count(low) > nonce:
         return None
     while high - low > 1:
@@ -276,7 +276,7 @@ def _used(
     block = line.call("eth_getBlockByNumber", [hex(high), True])
     listed = block.get("transactions") if isinstance(block, Mapping) else None
     if not isinstance(listed, list):
-        raise Retryable(f"{line.name} does not show block {high}", code=ErrorCode.ANSWER)
+        raise Retryable(f"{line.name} does not have block {high}", code=ErrorCode.ANSWER)
     for tx in listed:
         if _sent_with(tx, owner, nonce):
             return NonceTx(
@@ -304,7 +304,7 @@ def _executed(
     line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int
 ) -> SafeExecution | None:
     if (head_block - since_block) // LOGS_AT_ONCE >= MOST_REQUESTS:
-        # A proposal before that has long expired.
+        # a proposal from before that block has long expired
         since_block = head_block - LOGS_AT_ONCE * MOST_REQUESTS
     for start in range(since_block, head_block + 1, LOGS_AT_ONCE):
         end = min(head_block, start + LOGS_AT_ONCE - 1)
@@ -329,7 +329,9 @@ def _executed(
 
 
 def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
-    """True if the Safe emitted the event for this call: endpoints may return more than requested."""
+    """Return whether the Safe emitted the event for this call, since endpoints may return more than
+    requested.
+    """
     topics = log.get("topics")
     if (
         str(log.get("address", "")).lower() != safe.lower()
@@ -348,7 +350,7 @@ def find_conflicting_tx(
     endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int
 ) -> str | None:
     """Return the hash of the mined or pending transaction of `owner` with `nonce`; None if no
-    endpoint knows it. For messages to the operator, never for decisions.
+    endpoint knows it. Used in messages to the operator, never for decisions.
     """
     for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
         try:
@@ -409,7 +411,7 @@ REVERT_MESSAGES = {
     "UniswapV2: TRANSFER_FAILED": "the pool could not transfer a token",
     "SA": "a token refused an approval",
     "STE": "the native coin could not be transferred",
-    "AS": "the amount to swap is zero",
+    "AS": "the swap amount is zero",
     "IIA": (
         "the pool was not paid: the token takes a fee on transfer, or transfers less than the"
         " amount"
@@ -424,9 +426,9 @@ REVERT_MESSAGES = {
     "TLM": "a tick is below the minimum",
     "TUM": "a tick is above the maximum",
     "UniswapV2: K": "the pool was not paid in full: the token takes a fee on transfer",
-    "UniswapV2: INSUFFICIENT_INPUT_AMOUNT": "the pool was paid nothing",
+    "UniswapV2: INSUFFICIENT_INPUT_AMOUNT": "the pool received no payment",
     "UniswapV2: INSUFFICIENT_LIQUIDITY": "the pool has too little liquidity",
-    "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT": "the amount to swap is zero",
+    "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT": "the swap amount is zero",
     "UniswapV2Library: INSUFFICIENT_LIQUIDITY": "the pool has no liquidity",
     "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT": "the amount is too small to buy anything",
     "Insufficient WETH9": "the router holds less wrapped native coin than the minimum",
@@ -448,9 +450,7 @@ _CUSTOM = {
 }
 _REBALANCER = {
     "Expired()": "the deadline has passed",
-    "Reentered()": (
-        "reentrant call of the Rebalancer: a token or pool of the plan runs foreign code"
-    ),
+    "Reentered()": ("reentrant call of the Rebalancer: a token or pool of the plan calls back"),
     "Malformed()": "the Rebalancer cannot decode the program",
     "NotAwaited()": (
         "a caller other than the pool of the current swap requested payment from the Rebalancer"
@@ -472,9 +472,9 @@ _REBALANCER = {
         "the wallet's value would change by {} base units of the numeraire, less than the plan's"
         " floor"
     ),
-    "LeftBehind(address)": "{} would be left behind in the Rebalancer",
+    "LeftBehind(address)": "{} would remain in the Rebalancer",
     "NativeRefused()": (
-        "native coin could not be sent to the wallet, or did not come from its wrapping contract"
+        "native coin could not be sent to the wallet, or did not come from the wrapped-coin contract"
     ),
 }
 """Descriptions of the errors of contracts/src/Rebalancer.sol; {} stands for the argument."""
@@ -482,13 +482,13 @@ CUSTOM = {
     selector(signature): (signature, description)
     for signature, description in (_CUSTOM | _REBALANCER).items()
 }
-"""Custom errors of token libraries and of our Rebalancer by selector: signature, description."""
+"""Custom errors of token libraries and of the Rebalancer by selector: signature, description."""
 
 _PANICS = {
     0x01: "an assertion failed",
     0x11: "arithmetic overflow",
     0x12: "division by zero",
-    0x21: "an enum has no such value",
+    0x21: "invalid enum value",
     0x32: "an index is out of bounds",
     0x41: "out of memory",
 }
@@ -508,7 +508,9 @@ def revert_reason(fault: RpcFault) -> str:
 
 
 def revert_message(code: str) -> str:
-    """Describe a contract's revert text; a text that the table lacks is returned cut and scrubbed."""
+    """Describe a contract's revert text. A text missing from the table is returned truncated and
+    sanitised.
+    """
     shown = scrub(code)[:_MAX_TEXT]
     return f"{REVERT_MESSAGES[code]} ({shown})" if code in REVERT_MESSAGES else shown
 

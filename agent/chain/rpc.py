@@ -25,7 +25,7 @@ from tenacity import (
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.model import Head
 
-# --- Strict parsing of a node's answers: a malformed one is an error, never a guess.
+# --- Strict parsing of a node's answers. Malformed answers are errors and are never guessed.
 
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
@@ -52,7 +52,7 @@ class RpcFault:
 
 
 class CallFailed(Retryable):
-    """A node answered a call with an error, `fault`."""
+    """A node answered a call with the error `fault`."""
 
     def __init__(self, message: str, fault: RpcFault, remedy: str = "") -> None:
         super().__init__(message, remedy)
@@ -60,7 +60,7 @@ class CallFailed(Retryable):
 
 
 def require_result(name: str, method: str, answer: object) -> object:
-    """Return the answer; raise CallFailed for a fault."""
+    """Return the answer. Raises CallFailed for a fault."""
     if isinstance(answer, RpcFault):
         raise CallFailed(f"{name} refused {method}: {answer.message}", answer)
     return answer
@@ -119,14 +119,12 @@ def _parse_int64(value: object, what: str) -> int:
     """Parse a quantity that fits a signed 64-bit column of the store."""
     number = parse_quantity(value, what)
     if number >= 2**63:
-        raise Retryable(
-            f"the endpoint's answer for {what} is absurdly large", code=ErrorCode.ANSWER
-        )
+        raise Retryable(f"the endpoint's answer for {what} is out of range", code=ErrorCode.ANSWER)
     return number
 
 
 def scrub(message: str, secrets: Sequence[str] = ()) -> str:
-    """Return `message` without URLs and `secrets`, safe characters only, at most 200 of them."""
+    """Return `message` without URLs and `secrets`, with safe characters only, at most 200 of them."""
     for secret in sorted((s for s in secrets if len(s) >= _SECRET_LENGTH), key=len, reverse=True):
         message = message.replace(secret, "(secret)")
     plain = _FOREIGN.sub("?", _URL.sub("(url)", message))
@@ -169,8 +167,8 @@ class Connection:
         raise TypeError("a connection cannot be pickled or copied: its URL is a secret")
 
     def post(self, body: bytes, timeout_s: float) -> requests.Response:
-        """Return the response with its body unread; redirects are not followed. Raises the errors
-        of requests, for a bad URL too.
+        """Return the response with its body unread. Redirects are not followed. Raises the errors
+        of requests, including for an invalid URL.
         """
         if self._prepared is None:
             self._prepared = self._session.prepare_request(requests.Request("POST", self._url))
@@ -188,8 +186,8 @@ class Connection:
 
 
 def _open_session(url: str) -> requests.Session:
-    """Return a session with proxies, certificates and credentials of the environment, read once;
-    requests reads them for each request.
+    """Return a session with proxies, certificates and credentials of the environment, which are
+    read once instead of for each request.
     """
     session = requests.Session()
     settings = session.merge_environment_settings(url, {}, None, None, None)
@@ -203,7 +201,7 @@ def _open_session(url: str) -> requests.Session:
 # --- The transport: batches, retries of reads, limits of an answer.
 
 
-logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # it logs whole URLs (T18)
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # urllib3 logs whole URLs (T18)
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_HEADER = 64
@@ -211,7 +209,7 @@ _DAY_S = 86_400.0
 _MAX_DEPTH = 64
 _NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _LONGEST_WAIT_S = 2.0
-"""Longest Retry-After that is waited for; a longer one suspends the endpoint."""
+"""Longest Retry-After that is waited for. A longer one suspends the endpoint."""
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_S)
 _RETRY_AFTER_STATUS = frozenset({429, 503})
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -289,12 +287,12 @@ class HttpTransport:
         sleep: Callable[[float], None] = time.sleep,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Set the URL. `timeout_s` bounds one request from connecting to its last byte; `attempts`
+        """Set the URL. `timeout_s` limits one request from connecting to the last byte; `attempts`
         includes the first.
         """
         host = _host(url)
         self._url = url
-        del url  # tracebacks must not hold it
+        del url  # keep it out of tracebacks
         self.name = f"endpoint {operator!r} at {host}"
         if host is None:
             raise ConfigError(
@@ -342,8 +340,8 @@ class HttpTransport:
         return self._match(self._parse(text), ids)
 
     def _post(self, body: bytes) -> bytes:
-        """Return the body of the answer. Errors are raised outside the handlers, since a traceback
-        of the libraries would show the URL.
+        """Return the body of the answer. Errors are raised outside the exception handlers, since
+        tracebacks of the libraries would show the URL.
         """
         deadline, defect, failure = time.monotonic() + self._timeout_s, "", None
         try:
@@ -355,9 +353,13 @@ class HttpTransport:
         except requests.ConnectionError:
             failure = f"{self.name} cannot be reached"
         except (requests.RequestException, OSError) as error:
-            failure = f"{self.name} broke off its answer ({type(error).__name__})"
+            failure = (
+                f"{self.name} closed the connection during its answer ({type(error).__name__})"
+            )
         except Exception as error:
-            failure = f"{self.name} broke off its answer ({type(error).__name__})"
+            failure = (
+                f"{self.name} closed the connection during its answer ({type(error).__name__})"
+            )
             if not type(error).__module__.startswith("urllib3"):
                 defect = f"a request to {self.name} failed: {type(error).__name__}"
         if defect:
@@ -413,7 +415,7 @@ class HttpTransport:
         if text.lstrip()[:1] in (b"{", b"["):
             return  # some nodes answer a JSON-RPC error with status 400
         raise OperatorNeeded(
-            f"{self.name} refuses (HTTP {status})",
+            f"{self.name} refused the request (HTTP {status})",
             "check its url and access key in [[chain.rpc]]",
             code=ErrorCode.ACCESS,
         )
@@ -443,7 +445,7 @@ class HttpTransport:
             fault = self._fault(parsed["error"])
             raise Retryable(
                 f"{self.name} refused the whole batch: {fault.message}",
-                "the endpoint must take JSON-RPC batches",
+                "the endpoint must support JSON-RPC batches",
                 code=ErrorCode.BATCH,
             )
         by_id: dict[int, object] = {}
@@ -456,7 +458,7 @@ class HttpTransport:
                 or number in by_id
             ):
                 raise Retryable(
-                    f"{self.name} sent an answer without a proper id", code=ErrorCode.ANSWER
+                    f"{self.name} sent an answer without a valid id", code=ErrorCode.ANSWER
                 )
             if "error" in answer and answer["error"] is not None:
                 by_id[number] = self._fault(answer["error"])
@@ -509,7 +511,7 @@ def _may_retry(error: BaseException) -> bool:
 
 
 def _pause(state: RetryCallState) -> float:
-    """Return a random, growing pause, at least as long as the endpoint requested."""
+    """Return a random, growing pause that is at least as long as the endpoint requested."""
     error = None if state.outcome is None else state.outcome.exception()
     return max(_BACKOFF(state), _requested_pause_s(error) or 0.0)
 
@@ -519,13 +521,13 @@ def _requested_pause_s(error: BaseException | None) -> float | None:
 
 
 def is_read(method: str) -> bool:
-    """True if the method may be repeated: it is known to be a read."""
+    """Return whether the method is known to be a read, so that it may be repeated."""
     return method in _READS or method.startswith("eth_get")
 
 
 def _too_deep(text: bytes) -> bool:
-    """True if JSON nests deeper than any proper answer: the parser recurses, and enough brackets
-    would crash the process.
+    """Return whether JSON nests deeper than any valid answer. The parser recurses, and enough
+    brackets would crash the process.
     """
     if text.count(b"[") + text.count(b"{") <= _MAX_DEPTH:
         return False

@@ -31,7 +31,7 @@ from agent.signing.rules import SignableNonces, SigningRules, require_signable, 
 from agent.units import NATIVE
 
 VERSIONS = ("1.3.0", "1.4.1")
-"""Supported versions: their domain has a chain id, and a failed call reverts (GS013)."""
+"""Supported versions. Their domain has a chain id, and a failed call reverts (GS013)."""
 CALL = 0
 """Operation of a plain call. A delegate call, which would run foreign code as the Safe, is never
 proposed.
@@ -106,7 +106,7 @@ class SafeContract:
         if version not in VERSIONS:
             raise ConfigError(
                 f"wallet.safe: {self.address} is not a Safe of version {' or '.join(VERSIONS)}",
-                "correct wallet.address, or leave wallet.safe out for a wallet with a key",
+                "correct wallet.address, or omit wallet.safe for a wallet with a key",
             )
 
     def nonce(self, at: object = "latest") -> int:
@@ -148,8 +148,7 @@ class SafeContract:
             return tuple(abi_decode(answers, raw))
         except Exception as error:  # eth-abi raises many error types
             raise Retryable(
-                f"{signature} of {self.address} returned data that no Safe returns"
-                f" ({type(error).__name__})",
+                f"{signature} of {self.address} returned invalid data ({type(error).__name__})",
                 "check wallet.address and the endpoint",
                 code=ErrorCode.ANSWER,
             ) from None
@@ -187,25 +186,27 @@ class SafeSender:
     safe: SafeContract
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
-        """See ports.Sender; without a check of the Safe's funds for gas, which it does not pay."""
+        """See ports.Sender. The Safe's funds for gas are not checked, because executors pay the
+        gas.
+        """
         return self.sender.simulate(replace(tx, gas=0), sender)
 
     def send(self, signed: SignedTx) -> None:
         """Raise OperatorNeeded: a Safe sends nothing itself."""
         raise OperatorNeeded(
-            "a Safe sends no transactions by itself",
+            "a Safe cannot send transactions by itself",
             "its owners sign the proposal, and any account executes it",
         )
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
-        """Return the status as ports.Sender; the receipt has no gas cost, since executors pay it."""
+        """Return the status like ports.Sender. The receipt has no gas cost, since executors pay it."""
         status = self.sender.status_of(tx_hash)
         if status.receipt is None:
             return status
         return replace(status, receipt=replace(status.receipt, effective_gas_price_wei=0))
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """Return the Safe's nonce twice: pending Safe calls are in no mempool."""
+        """Return the Safe's nonce twice, since pending Safe calls are in no mempool."""
         nonce = self.safe.nonce()
         return nonce, nonce
 
@@ -218,14 +219,14 @@ class SafeSender:
         return self.sender.block_hash(number)
 
 
-# --- External signers: proposals to a wallet's owner or a Safe's owners pass the same rules as a
-# key's transactions.
+# --- External signers. Proposals to a wallet's owner or a Safe's owners pass the same rules as
+# transactions signed by a key.
 
 
 @dataclass(frozen=True, slots=True)
 class WalletOwner:
     """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the proposed
-    transaction. The holder may change fees and gas; nonce, recipient, value and data must be equal.
+    transaction. The holder may change fees and gas, but not nonce, recipient, value or data.
     """
 
     rules: SigningRules
@@ -243,7 +244,7 @@ class WalletOwner:
         require_signable(tx, grant, self.rules, self.nonces())
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
-        """Return the transaction in the form of wallets, and the hash to sign."""
+        """Return the transaction in the format of wallets, and the hash to sign."""
         from eth_account._utils.legacy_transactions import (
             serializable_unsigned_transaction_from_dict,
         )
@@ -272,7 +273,7 @@ class WalletOwner:
 
 @dataclass(frozen=True, slots=True)
 class SafeOwners:
-    """ports.ExternalSigner for the owners of a Safe, who sign the hash of a call; any account may
+    """ports.ExternalSigner for the owners of a Safe, who sign the hash of a call. Any account may
     then execute it.
     """
 
@@ -288,7 +289,7 @@ class SafeOwners:
         return self.rules.wallet
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
-        """See ports.ExternalSigner; the Safe must also return the proposed hash."""
+        """See ports.ExternalSigner. The Safe must also return the proposed hash."""
         require_signable(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
         self.safe.require_hash(tx)
 
@@ -299,7 +300,7 @@ class SafeOwners:
             for name, value in safe_tx(tx).items()
         }
         digest = safe_tx_hash(self.address, tx)
-        # Numbers as text: wallets read JSON numbers with 53 bits only.
+        # numbers as text, since wallets read JSON numbers with 53 bits only
         signed = {**typed_data(self.address, tx), "message": fields}
         return {
             "kind": "safe",
@@ -310,8 +311,8 @@ class SafeOwners:
         }
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """Return the executed call as ports.ExternalSigner; another call at the Safe's nonce has an
-        unknown hash and is not found.
+        """Return the executed call (see ports.ExternalSigner). Another call at the Safe's nonce has
+        an unknown hash and is not found.
         """
         found = find_safe_execution(
             self.endpoints,
@@ -333,7 +334,7 @@ def foreign_signer(
     safe: bool,
 ) -> tuple[ExternalSigner, Sender]:
     """Return the external signer of the wallet of `rules`, and a sender with its nonce. Raises
-    ConfigError if the wallet is declared a Safe and is none.
+    ConfigError if the wallet is configured as a Safe but is not one.
     """
     if not safe:
         return WalletOwner(rules, nonces, endpoint_pool, sender), sender

@@ -1,7 +1,8 @@
-"""Token screen: simulate the transfers of every token of a plan, at its amounts, accounts and block.
+"""Token screen: simulate the transfers of every token of a plan, at its amounts, accounts and
+block.
 
-It needs only eth_call: pools lend the tokens to the contract TokenScreen, and single calls run as
-the wallet, a pool or the router, since eth_call allows any sender. docs/tokens.md lists what is
+Uses eth_call only: pools lend the tokens to the contract TokenScreen, and single calls run as the
+wallet, a pool or the router, since eth_call allows any sender. docs/tokens.md lists what is
 detected and what is not.
 """
 
@@ -32,7 +33,7 @@ from agent.errors import ErrorCode, Retryable
 from agent.model import Plan, ScreenedToken, StepInput, TokenFinding
 from agent.units import BPS
 
-# --- Findings: from the record of TokenScreen, and from the answers to single calls.
+# --- Findings, from the record of TokenScreen and from the answers to single calls.
 
 
 RECORD_BYTES = 385
@@ -44,7 +45,7 @@ ScreenResult = tuple[TokenFinding, str]
 
 
 class TransferOutcome(Enum):
-    """A token's answer to a transfer call; the first five are numbered as in ScreenHand."""
+    """A token's answer to a transfer call. The first five have the numbers of ScreenHand."""
 
     FAILED = 0
     SILENT = 1
@@ -104,7 +105,9 @@ def decode_record(page: bytes) -> TrialRecord:
 
 
 def judge_trial(record: TrialRecord) -> ScreenResult:
-    """Return the finding of one trial; UNKNOWN if the pool did not lend: further calls then decide."""
+    """Return the finding of one trial; UNKNOWN if the pool did not lend, so that further calls
+    decide.
+    """
     if record.status in _NO_TRIAL:
         return _NO_TRIAL[record.status]
     balances = (
@@ -117,7 +120,7 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
         record.left,
     )
     if _UNKNOWN in balances:
-        return TokenFinding.UNREADABLE, "a balance in the middle of a transfer"
+        return TokenFinding.UNREADABLE, "a balance during the transfer"
     answers = {
         "transfer": record.transfer,
         "approve": record.approve,
@@ -125,12 +128,12 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
     }
     for name, answer in answers.items():
         if answer is TransferOutcome.FALSE:
-            return TokenFinding.FALSE_RETURNING, f"{name} answered false"
+            return TokenFinding.FALSE_RETURNING, f"{name} returned false"
         if answer is TransferOutcome.ODD:
-            return TokenFinding.FALSE_RETURNING, f"{name} answered neither true nor nothing"
+            return TokenFinding.FALSE_RETURNING, f"{name} returned neither true nor empty data"
     for name, answer in answers.items():
         if answer is TransferOutcome.FAILED:
-            message = f"{name} of {record.lent} base units that a pool had paid reverts"
+            message = f"{name} of {record.lent} base units paid by a pool reverts"
             return TokenFinding.HONEYPOT, message
     if record.hooks:
         return TokenFinding.CALLBACK, "sender and recipient are called on transfer"
@@ -138,10 +141,10 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
 
 
 _NO_TRIAL: dict[int, ScreenResult] = {
-    1: (TokenFinding.UNKNOWN, "the pool could not pay it out"),
+    1: (TokenFinding.UNKNOWN, "the pool could not transfer it"),
     2: (TokenFinding.UNKNOWN, "the pool holds none of it"),
     3: (TokenFinding.UNREADABLE, "the pool's balance"),
-    4: (TokenFinding.UNKNOWN, "the endpoint gives too little gas"),
+    4: (TokenFinding.UNKNOWN, "the endpoint allows too little gas"),
 }
 """Statuses of a trial that ended before the first transfer."""
 
@@ -149,9 +152,9 @@ _NO_TRIAL: dict[int, ScreenResult] = {
 def _balanced(record: TrialRecord, silent: bool) -> ScreenResult:
     """Return the finding of a trial by comparing every balance change with the transfer."""
     steps = (
-        ("a pool pays", record.lent, record.came),
-        ("it is passed on", record.came, record.passed_on),
-        ("it is sold into a pool", record.passed_on, record.pool_after - record.pool_lent),
+        ("a pool transfers it", record.lent, record.came),
+        ("it is forwarded", record.came, record.passed_on),
+        ("it is sold to a pool", record.passed_on, record.pool_after - record.pool_lent),
     )
     when, sent, received = max(steps, key=lambda step: step[1] - step[2])
     if sent - received > SHARES:
@@ -188,7 +191,7 @@ def word_of(answer: object) -> int | None:
 
 
 def _reverted(fault: RpcFault) -> bool:
-    """True if the call ran and failed; the texts differ between nodes."""
+    """Return whether the call ran and failed. The texts differ between nodes."""
     text = fault.message.lower()
     ran = ("revert", "invalid opcode", "out of gas", "outofgas", "stack", "invalid jump")
     return fault.code == 3 or bool(fault.data) or any(word in text for word in ran)
@@ -204,12 +207,15 @@ _LISTS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
 """isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
 TRANSFER = bytes.fromhex("a9059cbb")
 TRANSFER_FROM = bytes.fromhex("23b872dd")
-_NOT_TRUE = (TokenFinding.FALSE_RETURNING, "a transfer answered false, or neither true nor nothing")
+_NOT_TRUE = (
+    TokenFinding.FALSE_RETURNING,
+    "a transfer returned false, or neither true nor empty data",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class FailedCall:
-    """A single call that failed: its transfer, the role of the tested address ("payee", "wallet",
+    """A failed single call: its transfer, the role of the tested address ("payee", "wallet",
     "spender"), and the result.
     """
 
@@ -273,11 +279,11 @@ def _not_lent(
     by_pool: TransferOutcome | None,
     by_wallet: TransferOutcome | None,
 ) -> ScreenResult:
-    """Return the finding of a token that the pool did not lend."""
+    """Return the finding for a token that the pool did not lend."""
     if by_pool is not TransferOutcome.FAILED:
         return result
     if by_wallet in _SUCCESS:
-        return TokenFinding.BLOCKLISTED, f"pool {move.pool.address} may not send it"
+        return TokenFinding.BLOCKLISTED, f"pool {move.pool.address} cannot send it"
     if by_wallet is None:
         return TokenFinding.PAUSED, "pools cannot send it"
     return TokenFinding.PAUSED, "neither pools nor the wallet can send it"
@@ -286,7 +292,7 @@ def _not_lent(
 def _blocklisted_role(
     result: ScreenResult, failed: Sequence[FailedCall], by_nobody: TransferOutcome | None
 ) -> ScreenResult:
-    """Return the finding of a token that transfers between other addresses, but not for an address
+    """Return the finding for a token that transfers between other addresses, but not for an address
     of the plan.
     """
     for call in failed:
@@ -296,13 +302,13 @@ def _blocklisted_role(
         if call.role == "payee":
             return (
                 TokenFinding.BLOCKLISTED,
-                f"{call.move.payee} may not receive it from pool {pool}",
+                f"{call.move.payee} cannot receive it from pool {pool}",
             )
         if call.role == "wallet":
-            return TokenFinding.BLOCKLISTED, f"the wallet may not send it into pool {pool}"
+            return TokenFinding.BLOCKLISTED, f"the wallet cannot send it to pool {pool}"
         if by_nobody in _SUCCESS:
-            return TokenFinding.BLOCKLISTED, f"{call.move.spender} may not spend it"
-    # The token rejects a transfer of zero, and nothing is approved yet that could be tried.
+            return TokenFinding.BLOCKLISTED, f"{call.move.spender} cannot spend it"
+    # The token rejects a transfer of zero, and there is no allowance yet to test with.
     return result
 
 
@@ -310,7 +316,7 @@ def _blocklisted_role(
 
 
 BLOCKS_BACK = 64
-"""Blocks over which a wallet's balance may change by transfers alone; nodes keep 128 states."""
+"""Blocks over which a wallet's balance may change only by transfers. Nodes keep 128 states."""
 TRANSFER_TOPIC = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 _BY_SHARES = {
     "sharesOf": bytes.fromhex("f5eb42dc"),
@@ -322,7 +328,7 @@ _GRANULARITY = bytes.fromhex("556f0dc7")
 
 @dataclass(frozen=True, slots=True)
 class TokenScreen:
-    """Screens tokens through one transport. `wrapped_native` also changes balances by deposits,
+    """Screens tokens through one transport. `wrapped_native` may change balances by deposits,
     without a transfer.
     """
 
@@ -381,8 +387,9 @@ class TokenScreen:
     def _trial_results(
         self, moves: Sequence[TokenMove], answers: Sequence[object], at: object
     ) -> list[ScreenResult]:
-        """Return the result of each trial. A trial that the node refused is repeated, and UNKNOWN if
-        refused again. Raises Retryable if the node refuses all: that is no finding about a token.
+        """Return the result of each trial. A trial that the node refused is repeated, and is
+        UNKNOWN if refused again. Raises Retryable if the node refuses all, since that says nothing
+        about a token.
         """
         results = [_trial_result(self.line, answer) for answer in answers]
         refused = [number for number, result in enumerate(results) if result is None]
@@ -402,9 +409,10 @@ class TokenScreen:
         ]
 
     def _rebased(self, step: StepInput, token: str, before: int | None) -> ScreenResult | None:
-        """Return REBASING if the wallet's balance changed over the last blocks without transfers;
-        None also if the node lacks that state or the logs. The check can exclude a token but never
-        clear it.
+        """Return REBASING if the wallet's balance changed over the last blocks without transfers,
+        else None, also if the node lacks that state or the logs.
+
+        The check can exclude a token but never clear it.
         """
         now = next((held.raw for held in step.snapshot.holdings if held.token == token), None)
         if token == self.wrapped_native or now is None or before in (None, now):
@@ -436,8 +444,8 @@ _SUCCESS = (TransferOutcome.TRUE, TransferOutcome.SILENT)
 
 
 def _trial_call(move: TokenMove, at: object) -> RpcCall:
-    """Return a call of TokenScreen's creation code for one token. Tokens do not share a call, since
-    state persists within it and a token can prevent rollback.
+    """Return a call of TokenScreen's creation code for one token. Each token gets its own call,
+    since state persists within a call and a token can prevent rollback.
     """
     addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.address[2:])
     packed = addresses + bytes([move.kind]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
@@ -454,10 +462,10 @@ def _trial_result(line: Transport, answer: object) -> ScreenResult | None:
 
 
 def _without_limit(line: Transport, answer: object) -> object:
-    """Return the answer; raise Retryable for a rate limit, which is no finding about a token."""
+    """Return the answer. Raises Retryable for a rate limit, which says nothing about a token."""
     if isinstance(answer, RpcFault) and answer.code in _LIMITED:
         raise Retryable(
-            f"{line.name} refuses a part of the token screen: {answer.message}",
+            f"{line.name} refused part of the token screen: {answer.message}",
             "send fewer requests, or use another endpoint",
             code=ErrorCode.RATE_LIMIT,
         )
@@ -467,8 +475,8 @@ def _without_limit(line: Transport, answer: object) -> object:
 def _single_calls(
     step: StepInput, move: TokenMove, at: object
 ) -> list[tuple[TokenMove, str, RpcCall]]:
-    """Return calls as the real sender of each token, as (transfer, role, call), within the balance
-    and the allowance.
+    """Return calls from the real sender of each token, as (transfer, role, call), within the
+    balance and the allowance.
     """
     token, pool, wallet = move.token, move.pool.address, step.snapshot.owner
     calls = []

@@ -1,5 +1,5 @@
 """Evidence for the guards: second quotes of each leg's pool, by the venue's contracts and by the
-library uniswap-python, and everything else that is read just before a plan is judged.
+library uniswap-python, and all other data read just before a plan is judged.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _CACHE = "web3.middleware.cache"
 def web3_6_names() -> Iterator[None]:
     """Give web3 7 the two names of web3 6 that uniswap-python imports, inside the context.
 
-    They are `web3.middleware.cache.construct_simple_cache_middleware`, which is called only with
-    caching on (off here), and `web3.types.Middleware`, an annotation. Does nothing under web3 6.
+    The names are `web3.middleware.cache.construct_simple_cache_middleware`, which is called only
+    with caching on (off here), and `web3.types.Middleware`, an annotation. Does nothing under web3
+    6.
     """
     import web3.types
 
@@ -88,7 +89,7 @@ class V3Contracts:
 
 
 class NoSecondQuote(TrimtabError):
-    """The second source has no quote; the message repeats no foreign text (T17)."""
+    """Raised if the second source has no quote. The message contains no untrusted text (T17)."""
 
 
 class Quoter(Protocol):
@@ -102,15 +103,15 @@ class Quoter(Protocol):
 
 
 def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQuote, ...]:
-    """Return one second quote per swap, in order, all at the plan's block. Wrapping needs none: its
-    rate is fixed.
+    """Return one second quote per swap, in order, all at the plan's block. Wrapping has a fixed
+    rate and is not quoted.
 
-    A source quotes a pool at its state at a block. The first leg in a pool is quoted as is. A later
-    leg in the same direction is the quote for all input so far, less the quote for the input before
-    it. In V3 that is exact to some base units of either token. In V2 the first leg's fee stays in
-    the reserves, which adds an error below fee · (input before / reserve): 0.3 bps if the earlier
-    legs brought 1 % of the reserve. A leg in the opposite direction of an earlier one cannot be
-    quoted at the snapshot's state and gets an error.
+    A source quotes a pool's state at a block, so only the first leg in a pool can be quoted
+    directly. A later leg in the same direction is quoted as the output for all input so far, less
+    the output for the earlier input. In V3 that is exact to some base units of either token. In V2
+    the first leg's fee stays in the reserves, which adds an error below fee · (input before /
+    reserve): 0.3 bps if the earlier legs brought 1 % of the reserve. A leg opposite to an earlier
+    one cannot be quoted at the snapshot's state and gets an error.
     """
     outputs: dict[tuple[str, int], int] = {}
     direction: dict[str, str] = {}
@@ -130,8 +131,8 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
             continue
         if direction.setdefault(leg.pool, leg.token_in) != leg.token_in:
             reason = (
-                "an earlier leg uses the pool in the other direction: a quote at the block proves"
-                " nothing"
+                "an earlier leg uses the pool in the other direction: it cannot be quoted at the"
+                " snapshot's block"
             )
             quotes.append(SecondQuote(number, None, reason))
             continue
@@ -149,10 +150,10 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
 
 
 class UniswapPythonQuoter:
-    """Quoter by uniswap-python over our transport, without a key, with one library object per
-    venue; it can only send `eth_call`. The venue's factory confirms once per pool that the library
-    uses the leg's pool: a factory's pools never change. The library is imported with the first
-    quote (0.75 s).
+    """Quoter by uniswap-python over the agent's transport, limited to `eth_call` and without a key.
+    There is one library object per venue. The venue's factory confirms once per pool that the
+    library uses the leg's pool, since a factory's pools never change. The library is imported at
+    the first quote (0.75 s).
     """
 
     @staticmethod
@@ -197,14 +198,14 @@ class _LibraryQuoter:
 
 @dataclass(slots=True)
 class _View:
-    """Chain as the library sees it: contract calls at one block, and a network id it accepts."""
+    """Chain as seen by the library: contract calls at one block, and a network id that it accepts."""
 
     transport: Transport
     block_hash: str = ""
 
     def answer(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
-        """Return a JSON-RPC answer. The network is always "1": the library rejects unknown ids, and
-        does not use it otherwise.
+        """Return a JSON-RPC answer. The network id is always "1", because the library rejects
+        unknown ids and does not use it otherwise.
         """
         match method:
             case "net_version":
@@ -256,7 +257,7 @@ def _open_v2_library(w3: Web3, view: _View, venue: V2Contracts) -> _LibraryQuote
         return str(library.factory_contract.functions.getPair(leg.token_in, leg.token_out).call())
 
     def ask(leg: Leg, amount_in_raw: int) -> int:
-        # Without an explicit route the library would go through WETH.
+        # Without an explicit route the library would route through WETH.
         route = [leg.token_in, leg.token_out]
         return int(library.get_price_input(*route, amount_in_raw, route=route))
 
@@ -264,8 +265,8 @@ def _open_v2_library(w3: Web3, view: _View, venue: V2Contracts) -> _LibraryQuote
 
 
 def _open_v3_library(w3: Web3, view: _View, venue: V3Contracts) -> _LibraryQuoter:
-    """Open the library for V3. It has mainnet's contracts, which are replaced by the same
-    interfaces at the config's addresses.
+    """Open the library for V3, and replace its mainnet contracts by the same interfaces at the
+    config's addresses.
     """
     library = _library(w3, 3)
     library.factory_contract = type(library.factory_contract)(w3.to_checksum_address(venue.factory))
@@ -301,7 +302,7 @@ def _library(w3: Web3, version: int, factory: str | None = None, router: str | N
 
 
 def without_foreign_errors(ask: Callable[[], T]) -> T:
-    """Run `ask`; any failure becomes a NoSecondQuote without foreign text (T17)."""
+    """Run `ask`, and convert any failure to a NoSecondQuote without untrusted text (T17)."""
     try:
         return ask()
     except NoSecondQuote:
@@ -325,7 +326,7 @@ GET_AMOUNTS_OUT = bytes.fromhex("d06ca61f")
 QUOTE_EXACT_INPUT_SINGLE = bytes.fromhex("c6a5026a")
 _AMOUNTS_OF_TWO = (32, 2)
 """Offset and length of getAmountsOut's list for a path of two tokens."""
-_OTHER_POOL = "the venue's factory names another pool for this pair and fee"
+_OTHER_POOL = "the venue's factory has a different pool for this pair and fee"
 
 
 class ContractQuoter:
@@ -336,7 +337,7 @@ class ContractQuoter:
         self._venues = {venue.venue: venue for venue in venues}
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
-        """Quote as Quoter. The venue's factory must name the leg's pool, in the same request."""
+        """See Quoter. The venue's factory must name the leg's pool in the same request."""
         return without_foreign_errors(lambda: self._quote(leg, amount_in_raw, block_hash))
 
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
@@ -393,8 +394,8 @@ class ContractQuoter:
 
 @dataclass(frozen=True, slots=True)
 class UnanimousQuoter:
-    """Quoter that combines several, by name: all quotes must be equal to the base unit, since each
-    comes from exact contracts at one block.
+    """Quoter that combines several named ones. All quotes must be equal to the base unit, since
+    each comes from exact contracts at one block.
     """
 
     quoters: tuple[tuple[str, Quoter], ...]
@@ -440,7 +441,7 @@ class GatheredEvidence:
 
     `paused` reads the kill switch as (paused, reason), after everything else; a failed read counts
     as paused (T14). `pins` reads the (address, code hash) pairs of `trimtab trust`. `quoter` is
-    None without a second source: its guard then refuses unless it is off. `min_operators` must
+    None without a second source; the guard then refuses unless it is off. `min_operators` must
     agree; endpoints of one operator count once (T2). `screen` tests the transfers of the plan's
     tokens.
     """
@@ -471,7 +472,7 @@ class GatheredEvidence:
         )
 
     def _second_quotes(self, step: StepInput, plan: Plan) -> tuple[SecondQuote, ...]:
-        """Return second quotes; none if their guard is off."""
+        """Return second quotes, or none if their guard is off."""
         if step.limits.second_quote_deviation_bps is None:
             return ()
         if self.quoter is None:
@@ -486,5 +487,5 @@ class GatheredEvidence:
             return self.paused()
         except TrimtabError as error:
             return None, error.message
-        except Exception as error:  # any failure to read it counts as paused
+        except Exception as error:  # any failure to read the kill switch counts as paused
             return None, type(error).__name__

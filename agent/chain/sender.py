@@ -1,4 +1,4 @@
-"""Senders of transactions: simulation, one send, status by hash. Nothing here resends."""
+"""Senders of transactions: simulate, send once, get the status by hash. Nothing here resends."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ from agent.model import Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE
 
-# --- One node: a refusal's meaning, and the sender over a single endpoint.
+# --- One node: interpretation of refusals, and the sender over a single endpoint.
 
 
 _REVERTED_CODE = 3
 
 
 class NonceUsed(OperatorNeeded):
-    """The chain has another transaction at this nonce: another sender uses the wallet."""
+    """Raised if the chain has another transaction at this nonce: the wallet is used by another
+    sender.
+    """
 
 
 class SendRefused(Refused):
-    """The node refused the transaction. The verdict's guard is `send.<why>`."""
+    """Raised if the node refused the transaction. The verdict's guard is `send.<why>`."""
 
 
 class _RefusalKind(Enum):
@@ -82,7 +84,7 @@ _PHRASES = {
         "|nonce too high"
     ),
 }
-"""Phrases in the messages of nodes, separated by bars; the first kind with a match counts."""
+"""Phrases in the messages of nodes, separated by bars. The first kind with a match applies."""
 _REMEDIES = {
     _RefusalKind.UNDERPRICED: "raise limits.gas_price, or wait until gas is cheaper",
     _RefusalKind.NO_FUNDS: "send the wallet native coin for gas",
@@ -92,7 +94,9 @@ _REMEDIES = {
 
 
 class NodeSender:
-    """Sender over one endpoint; with `submit`, a private endpoint, signed bytes go only there."""
+    """Sender over one endpoint. With `submit`, a private endpoint, signed bytes are sent only
+    there.
+    """
 
     def __init__(self, transport: Transport, submit: Transport | None = None) -> None:
         self._transport = transport
@@ -101,8 +105,9 @@ class NodeSender:
     def simulate(self, tx: UnsignedTx, sender: str, height: int | None = None) -> Simulation:
         """Simulate the exact transaction at the head, or after the block of `height`.
 
-        With a `gas` of 0 the node chooses the amount and does not check the wallet's funds: it
-        would require the price of a whole block. Raises Retryable if the node cannot simulate.
+        With a `gas` of 0 the node chooses the amount. It does not check the wallet's funds then,
+        because that check would require the price of a whole block. Raises Retryable if the node
+        cannot simulate.
         """
         request, at = _request(tx, sender), _tag(height)
         chain_id, block, answer, gas = self._transport.batch(
@@ -133,12 +138,12 @@ class NodeSender:
         if tx.data.startswith(hex_data(APPROVE)) and _not_true(
             parse_bytes(answer, "the simulated call")
         ):
-            refusal = "the token returns false: it refuses the approval"
+            refusal = "the token returned false, refusing the approval"
             return Simulation(False, refusal, 0, head, reverted=True)
         return Simulation(True, "", parse_quantity(gas, "the gas estimate"), head)
 
     def send(self, signed: SignedTx) -> None:
-        """Send the signed bytes to the node, once; a known transaction is success.
+        """Send the signed bytes to the node once. An already known transaction counts as success.
 
         Raises NonceUsed if another transaction has the nonce, SendRefused if the node rejected it,
         and Retryable if the outcome is unknown: check the status of its hash.
@@ -150,8 +155,8 @@ class NodeSender:
                 raise
 
     def offer(self, signed: SignedTx) -> None:
-        """Send as `send`, but also raise NonceUsed if the transaction itself is mined: the caller
-        must check its hash.
+        """Like `send`, but also raise NonceUsed if the transaction itself is mined. The caller must
+        check its hash.
         """
         unknown = _outcome_unknown(signed.hash)
         try:
@@ -187,7 +192,7 @@ class NodeSender:
         return TransactionStatus("unknown", None)
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """Next nonces of `owner`, in the latest block and with pending transactions."""
+        """Return the next nonces of `owner`, in the latest block and with pending transactions."""
         latest, pending = self._transport.batch(
             [
                 ("eth_getTransactionCount", [owner, "latest"]),
@@ -198,7 +203,7 @@ class NodeSender:
         return used, parse_quantity(_result(pending, "the nonce"), "nonce")
 
     def head(self, height: int | None = None) -> Head:
-        """Header of the newest block, or of the block at `height`."""
+        """Return the header of the newest block, or of the block at `height`."""
         chain_id, block = self._transport.batch(
             [("eth_chainId", []), ("eth_getBlockByNumber", [_tag(height), False])]
         )
@@ -208,7 +213,7 @@ class NodeSender:
         )
 
     def block_hash(self, number: int) -> str | None:
-        """Hash of the canonical block at that height; None if there is none."""
+        """Return the hash of the canonical block at that height; None if there is none."""
         (block,) = self._transport.batch([("eth_getBlockByNumber", [hex(number), False])])
         header = _maybe(block, "the block")
         if header is None:
@@ -221,14 +226,14 @@ def _outcome_unknown(tx_hash: str) -> str:
 
 
 def _refused(tx_hash: str, fault: RpcFault) -> None:
-    """Return if the node already has the transaction; else raise its refusal as an error."""
+    """Return if the node already has the transaction. Raises its refusal as an error otherwise."""
     meaning = _meaning(fault)
     if meaning is _RefusalKind.KNOWN:
         return
     if meaning is _RefusalKind.NONCE_LOW:
         raise NonceUsed(
             f"the nonce of transaction {tx_hash} is used by another transaction ({fault.message})",
-            "another program sends from this wallet; find it before you continue",
+            "another program sends from this wallet; find it before continuing",
             code=ErrorCode.NONCE_USED,
         )
     if meaning is None:
@@ -250,7 +255,7 @@ def _tag(height: int | None) -> str:
 
 
 def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:
-    """The transaction as the object of eth_call and eth_estimateGas."""
+    """Return the transaction as the object of eth_call and eth_estimateGas."""
     request = {"from": sender, "to": tx.to, "data": tx.data, "value": hex(tx.value_wei)}
     if tx.gas == 0:
         return request
@@ -296,7 +301,7 @@ def _meaning(fault: RpcFault) -> _RefusalKind | None:
 
 
 def _failure(fault: RpcFault) -> str:
-    """Return the reason of a failed simulation; raise Retryable if the node itself failed."""
+    """Return the reason of a failed simulation. Raises Retryable if the node itself failed."""
     if _reverts(fault):
         return revert_reason(fault)
     meaning = _meaning(fault)
@@ -319,19 +324,21 @@ def _reverts(fault: RpcFault) -> bool:
 
 
 def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
-    """True if contracts reverted or burned all the gas. "gas required exceeds" can also mean that
-    the wallet cannot pay, but only if the request names gas or a price.
+    """Return whether contracts reverted or burned all the gas.
+
+    "gas required exceeds" can also mean that the wallet cannot pay, but only if the request
+    includes gas or a price.
     """
     burned = tx.gas == 0 and _meaning(fault) is _RefusalKind.BAD_GAS
     return _reverts(fault) or burned or "out of gas" in fault.message.lower()
 
 
 def _not_true(returned: bytes) -> bool:
-    """True if an ERC-20 call returned data other than true; no data is success (USDT)."""
+    """Return whether an ERC-20 call returned data other than true. No data is success (USDT)."""
     return len(returned) > 0 and int.from_bytes(returned, "big") != 1
 
 
-# --- Sender over all endpoints: answers by quorum, and signed bytes only to permitted endpoints.
+# --- Sender over all endpoints: answers by quorum, and signed bytes to permitted endpoints only.
 
 
 T = TypeVar("T")
@@ -340,9 +347,9 @@ Refusal = NonceUsed | SendRefused
 
 
 class QuorumSender:
-    """Implements ports.Sender over an endpoint pool; with one endpoint, its answer counts.
+    """Implements ports.Sender over an endpoint pool. With one endpoint, its answer counts.
 
-    Enough operators are a majority of those that answer, and at least the config's minimum.
+    "Enough" operators are a majority of those that answer, and at least the config's minimum.
     Receipts, headers and block hashes must be equal from enough operators. A used nonce or a height
     must have been reached by enough. Gas and pending nonces are the lowest values that enough call
     sufficient. A simulation runs at one block and is decided by majority. With three or more
@@ -357,8 +364,8 @@ class QuorumSender:
         submit: Endpoint | None = None,
         public_fallback: bool = False,
     ) -> None:
-        """Set the endpoints. With `submit`, signed bytes go only there; with `public_fallback`, also
-        to the pool if `submit` fails.
+        """Set the endpoints. With `submit`, signed bytes are sent only there; with
+        `public_fallback`, also to the pool if `submit` fails.
         """
         self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
@@ -366,8 +373,8 @@ class QuorumSender:
         self._public_fallback = public_fallback
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
-        """Simulate as ports.Sender, at the newest block that enough operators have. Gas comes from
-        operators whose simulation succeeds.
+        """See ports.Sender. Simulates at the newest block that enough operators have. Gas comes
+        from operators whose simulation succeeds.
         """
         poll = ask_at_one_block(
             self._endpoint_pool,
@@ -420,12 +427,12 @@ class QuorumSender:
         )
 
     def send(self, signed: SignedTx) -> None:
-        """Send as ports.Sender: to every public endpoint at once, or only to the private one.
+        """See ports.Sender. Sends to all public endpoints at once, or only to the private one.
 
         All copies have one nonce, so this is a single send, and an endpoint that withholds the
         bytes has no effect. One acceptance suffices. Without one, an unknown outcome at any
-        endpoint is raised as unknown, and a refusal must come from all; a used nonce is verified
-        first.
+        endpoint makes the result unknown, and a refusal requires that all refuse; a used nonce is
+        verified first.
         """
         accepted, refusals, lost = self._offer_all(signed)
         if accepted:
@@ -447,8 +454,8 @@ class QuorumSender:
             raise refusals[0]
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
-        """Return the status as ports.Sender: mined if enough operators return the same receipt,
-        unknown only if no operator knows the hash.
+        """See ports.Sender. Mined if enough operators return the same receipt, unknown only if no
+        operator knows the hash.
         """
         answers = self._poll(
             lambda node: node.status_of(tx_hash),
@@ -465,8 +472,8 @@ class QuorumSender:
         return agreed
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """Return the nonces as ports.Sender. A used nonce confirms all below it; a pending nonce in
-        a single mempool is outvoted.
+        """See ports.Sender. A used nonce confirms all below it; a pending nonce in a single mempool
+        is outvoted.
         """
         answers = self._poll(lambda node: node.nonces(owner), lambda _: True)
         latest: dict[str, int] = {}
@@ -482,7 +489,7 @@ class QuorumSender:
         return confirmed, max(confirmed, lowest_sufficient(pending, enough))
 
     def head(self) -> Head:
-        """Return the newest header that enough operators agree on (ports.Sender)."""
+        """See ports.Sender. Returns the newest header that enough operators agree on."""
         return ask_at_one_block(
             self._endpoint_pool,
             lambda node, height: self._require_chain(NodeSender(node).head(height)),
@@ -514,8 +521,8 @@ class QuorumSender:
     def _poll(
         self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]
     ) -> dict[Endpoint, T]:
-        """Return answers of at least a quorum of operators; once `settled` is true, ignore the
-        rest.
+        """Return answers of at least a quorum of operators. Once `settled` is true, the rest are
+        ignored.
         """
         quorum = quorum_size(
             len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators
@@ -528,7 +535,9 @@ class QuorumSender:
         return poll.answers
 
     def _agreed_status(self, answers: Mapping[Endpoint, TransactionStatus]) -> TransactionStatus:
-        """Combine the operators' status of one hash; a receipt from too few counts as pending."""
+        """Combine the operators' statuses of one hash. A receipt from too few operators counts as
+        pending.
+        """
         enough = quorum_size(len(operators_of(answers)), self._endpoint_pool.min_operators)
         for status, operators in operators_by_value(
             (endpoint.operator, status) for endpoint, status in answers.items()
@@ -574,7 +583,7 @@ class QuorumSender:
     def _require_chain(self, head: Head) -> Head:
         if head.chain_id != self._chain_id:
             raise OperatorNeeded(
-                f"an endpoint is on chain {head.chain_id}, the config says {self._chain_id}",
+                f"an endpoint is on chain {head.chain_id}, chain.chain_id is {self._chain_id}",
                 "fix the endpoint's url",
                 code=ErrorCode.CHAIN,
             )

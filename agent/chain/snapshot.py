@@ -37,7 +37,8 @@ from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabE
 from agent.model import Head, PastPrices, QuarantinedItem, Snapshot
 from agent.ports import Clock
 
-# --- Prices of the blocks before a head: feeds and pools of each block by its hash, by quorum.
+# --- Prices of the blocks before a head: feeds and pools of each block, identified by hash, by
+# quorum.
 
 
 PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
@@ -74,7 +75,7 @@ def read_past_prices(
         newest, *before = _headers(line, head, heights)
         if newest.hash != head.hash:
             raise Retryable(
-                f"{line.name} no longer has block {head.number} as it was a moment ago",
+                f"{line.name} returned a different block {head.number} than before",
                 "a reorg happened; try again",
                 code=ErrorCode.REORG,
             )
@@ -113,7 +114,7 @@ def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
         for answer in answers
     ]
     if [header.number for header in headers] != [head.number, *heights]:
-        raise Retryable(f"{line.name} returned other blocks than requested")
+        raise Retryable(f"{line.name} returned different blocks than requested")
     return headers
 
 
@@ -125,7 +126,7 @@ def _agreed(answers: Mapping[Endpoint, PastAnswers], min_operators: int, what: s
 
 @dataclass(frozen=True, slots=True)
 class _HeadAnswer:
-    """First answer of an endpoint: head, fees and pending nonce; `nonce_pending` counts its own
+    """First answer of an endpoint: head, fees and pending nonce. `nonce_pending` includes its own
     mempool.
     """
 
@@ -170,11 +171,11 @@ class ChainReader:
         self.watch = watch
 
     def snapshot(self) -> Snapshot:
-        """Read as ports.Reader, at the newest block that enough operators have.
+        """See ports.Reader. Reads the newest block that enough operators have.
 
         Endpoints that fail, lag or differ while enough others agree are listed in `quarantined`. If
         the operators disagree, an older block within chain.max_lag_blocks is read once: slower
-        operators have it too, and may outvote a dishonest one. Raises NoQuorum if too few newest
+        operators have it too and may outvote a dishonest one. Raises NoQuorum if too few newest
         blocks are near the block: it may be old or false (T19).
         """
         before, watch, now_s = self._endpoint_pool.requests, self.watch, self._clock.now_s()
@@ -219,8 +220,8 @@ class ChainReader:
         )
 
     def _firsts(self, owner: str) -> PollResult[_HeadAnswer]:
-        """Send the first request. Endpoints of another chain are excluded; if they are half or more,
-        or too few others remain, the operator has to act.
+        """Send the first request. Endpoints of another chain are excluded; if they are half or
+        more, or too few others remain, an operator has to act.
         """
         wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
         poll = self._endpoint_pool.ask(
@@ -238,7 +239,7 @@ class ChainReader:
     def _read(
         self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope
     ) -> _BlockReading:
-        """Send the second request at one block; return the agreement and the failures."""
+        """Send the second request at one block. Returns the agreement and the failures."""
         able = [line for line, first in firsts.answers.items() if first.head.number >= head.number]
         lost = dict(firsts.lost)
         for line, first in firsts.answers.items():
@@ -297,7 +298,7 @@ class ChainReader:
         return parse_head(line.call("eth_getBlockByNumber", [hex(height), False]), self._chain_id)
 
     def _first(self, transport: Transport, owner: str) -> _HeadAnswer:
-        """Send the first request. The priority fee may be missing: legacy chains have none."""
+        """Send the first request. The priority fee may be missing, as on legacy chains."""
         block, chain, pending, priority, price = transport.batch(
             [
                 ("eth_getBlockByNumber", ["latest", False]),
@@ -310,7 +311,7 @@ class ChainReader:
         found = parse_quantity(require_result(transport.name, "eth_chainId", chain), "chain id")
         if found != self._chain_id:
             raise WrongChain(
-                f"{transport.name} is on chain {found}, the config says {self._chain_id}",
+                f"{transport.name} is on chain {found}, chain.chain_id is {self._chain_id}",
                 "fix chain.chain_id or the endpoint's url",
                 code=ErrorCode.CHAIN,
             )
@@ -330,7 +331,7 @@ class ChainReader:
         self, transport: Transport, head: Head, watch: SnapshotScope, items: Sequence[LensItem]
     ) -> EndpointAnswer:
         """Send the second request, at the head's hash, and a third for items that did not fit.
-        Token implementations follow the items.
+        Token implementations come after the items.
         """
         at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
         sized, further = split_into_pages(items), tokens.proxy_calls(watch.proxies, at)
@@ -349,7 +350,7 @@ class ChainReader:
         )
         if canonical.hash != head.hash:
             raise Retryable(
-                f"{transport.name} no longer has block {head.number} as it was a moment ago",
+                f"{transport.name} returned a different block {head.number} than before",
                 "a reorg happened; try again",
                 code=ErrorCode.REORG,
             )
@@ -390,8 +391,8 @@ class ChainReader:
             for operator, what in agreement.dissent
         )
         nonce = agreement.endpoint_answer.nonce
-        # Mempools and suggested fees differ: a majority decides, and of two operators the careful
-        # value counts, more pending transactions and lower fees.
+        # Mempools and suggested fees differ, so the majority decides. With two operators, the
+        # cautious value is used: more pending transactions and lower fees.
         alike = found.alike
         enough = quorum_size(len(operators_of(alike)), self._min_operators)
         pending = _by_operator(alike, lambda first: first.nonce_pending, max)
@@ -424,14 +425,14 @@ class ChainReader:
         )
 
     def _also_watch(self, found: Iterable[str]) -> None:
-        """Read the code of new proxy implementations too, from the next snapshot on."""
+        """Read the code of new proxy implementations from the next snapshot on."""
         new = [address for address in found if address not in (*self.watch.code, tokens.UNREADABLE)]
         if new:
             self.watch = replace(self.watch, code=(*self.watch.code, *new))
 
 
 def _newest(firsts: Mapping[Endpoint, _HeadAnswer], min_operators: int) -> Head:
-    """Return the highest block that enough operators have; of several headers at that height the
+    """Return the highest block that enough operators have; of several headers at that height, the
     most frequent.
     """
     height = common_height(
@@ -456,4 +457,4 @@ def _by_operator(
 
 
 class WrongChain(OperatorNeeded):
-    """An endpoint serves another chain than the config names."""
+    """Raised if an endpoint serves a different chain than configured."""

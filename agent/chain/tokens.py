@@ -37,8 +37,8 @@ _SYMBOL_BYTES = 128
 def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, ...]:
     """Read tokens at checksummed `addresses`, in order.
 
-    A symbol unsafe to show (T17) is replaced by the address. Raises ConfigError if an address holds
-    no contract or none that answers `decimals`; Retryable from the endpoint.
+    A symbol that is unsafe to show (T17) is replaced by the address. Raises ConfigError if an
+    address holds no contract, or one without `decimals`; Retryable from the endpoint.
     """
     asked = [
         item
@@ -91,8 +91,9 @@ UNREADABLE = "0x" + "0" * 40
 
 @dataclass(frozen=True, slots=True)
 class ProxyRef:
-    """A proxy, `token`: storage slot of its implementation, or the contract that answers
-    implementation(), a beacon or the proxy. `first` is the implementation when the proxy was found.
+    """A proxy, `token`, with the storage slot of its implementation, or the contract that answers
+    implementation(): a beacon or the proxy itself. `first` is the implementation when the proxy was
+    found.
     """
 
     token: str
@@ -162,9 +163,8 @@ def _word(answer: object) -> LensAnswer:
 def proxy_implementations(
     refs: Sequence[ProxyRef], answers: Sequence[LensAnswer]
 ) -> tuple[ProxyImplementation, ...]:
-    """Return each proxy's present implementation.
-
-    Zero, which is never pinned, if it was not read or its beacon changed.
+    """Return each proxy's current implementation, or zero, which is never pinned, if it was not
+    read or its beacon changed.
     """
     left = iter(answers)
     found = []
@@ -181,7 +181,7 @@ def _address(answer: LensAnswer) -> str:
     return UNREADABLE if isinstance(value, CallStatus) else address_from_word(value)
 
 
-# --- Allowances of the wallet's tokens, as their contracts report them.
+# --- Allowances of the wallet's tokens, as reported by their contracts.
 
 
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
@@ -210,8 +210,8 @@ def read_allowances(
 
 
 def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
-    """Return approvals of `router` to mine before `plan`, in order, as (token, base units); empty
-    if allowances suffice.
+    """Return the approvals of `router` that must be mined before `plan`, in order, as (token, base
+    units); empty if allowances suffice.
     """
     return lacking_approvals(swap_spend(plan.legs), snapshot, router)
 
@@ -219,7 +219,8 @@ def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple
 def lacking_approvals(
     amounts: Mapping[str, int], snapshot: Snapshot, spender: str
 ) -> tuple[tuple[str, int], ...]:
-    """Return approvals of `spender` up to these base units, in order, as (token, base units).
+    """Return the approvals of `spender` needed for these base units, in order, as (token, base
+    units).
 
     Each approval is exact. A non-zero allowance that is too small is first reset to zero, since
     tokens like USDT refuse to change one non-zero allowance into another. Raises Refused if an
@@ -246,7 +247,9 @@ def lacking_approvals(
 
 
 def open_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
-    """Return (token, spender) of every allowance above zero; only an open plan needs one."""
+    """Return (token, spender) of every allowance above zero. Outside an open plan there should be
+    none.
+    """
     return tuple((a.token, a.spender) for a in snapshot.allowances if a.raw > 0)
 
 
@@ -261,7 +264,8 @@ def encode_approve(spender: str, raw: int) -> str:
 @dataclass(frozen=True, slots=True)
 class TokenMove:
     """Transfer of `raw` base units of a token: from a pool to `payee`, or from the wallet to a pool
-    by `spender`. One of both is set; a leg that sells the router's balance has neither.
+    by `spender`. Exactly one of the two is set, or neither for a leg that sells the router's
+    balance.
     """
 
     token: str
@@ -287,7 +291,7 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
     for leg in plan.legs:
         pool = pools.get(leg.pool)
         if pool is None or NATIVE in (leg.token_in, leg.token_out):
-            continue  # wrapping: the wrapped token is tested at its swap
+            continue  # the wrapped token is screened at its swap
         spender = router if leg.source is LegFunding.WALLET else None
         payee = wallet if leg.sink is LegFunding.WALLET else router
         yield TokenMove(leg.token_in, pool, leg.amount_in_raw, spender=spender)
@@ -304,8 +308,8 @@ def _provided(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
 
 
 def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
-    """Return a transfer of each token both ways, without a plan: of the wallet's balance, or of a
-    hundredth of its deepest pool.
+    """Return a transfer of each token in both directions, without a plan: the wallet's balance, or
+    a hundredth of the deepest pool.
     """
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     moves = []

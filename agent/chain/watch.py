@@ -55,16 +55,16 @@ from agent.model import (
 from agent.model.futures import MARGIN_ACCOUNT, MarginAccount
 from agent.units import BPS, Token
 
-# --- Price feeds: decimals, latest round, bounds of the aggregator.
+# --- Price feeds: decimals, latest round, and bounds of the aggregator.
 
 
 ITEMS = 4
 
 
 def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
-    """Return (name, item) in the order in which `read_feed` takes the answers.
+    """Return (name, item) in the order that `read_feed` expects.
 
-    A Chainlink proxy names its aggregator, which clips answers at two bounds; other feeds have no
+    A Chainlink proxy names its aggregator, which clips answers at two bounds. Other feeds have no
     known bounds.
     """
     return [
@@ -86,7 +86,7 @@ def read_feed(
         (asked[1], latest),
         *((name, value) for name, value in zip(asked[2:], answers[2:], strict=True)),
     ]
-    # A feed may lack bounds; an item that lacked gas was not read.
+    # A feed may lack bounds, but an item that ran out of gas was not read.
     lost = [
         (name, value)
         for at, (name, value) in enumerate(bad)
@@ -133,15 +133,17 @@ def _bound(answer: LensAnswer) -> int | None:
 
 
 MOST_TICKS_PER_POOL = 256
-"""Initialised ticks read per pool, half on each side; beyond them the known window ends earlier
+"""Initialised ticks read per pool, half on each side. Beyond them the known window ends earlier
 (T9, T10).
 """
 LEAST_WINDOW_BPS = 200
-"""Depth of V3 pools counts liquidity within this distance (DEPTH_BPS of agent/amm/v3/pool.py)."""
+"""Minimum read window. The depth of V3 pools counts liquidity within this distance (DEPTH_BPS of
+agent/amm/v3/pool.py).
+"""
 DEEP_TICKS = 1_280
-"""Ticks read if more are requested: as many as one answer of the lens holds (EIP-170)."""
+"""Ticks read if more are requested: the most that fit in one answer of the lens (EIP-170)."""
 DEEP_WORDS = 1_000
-"""Bitmap words covered by such an answer; with all its ticks they stay below 16 million gas."""
+"""Bitmap words covered by such an answer. With all its ticks they stay below 16 million gas."""
 MAX_TICK = 887_272
 _POOL_GAS = 100_000
 _UINT160_MAX = 2**160 - 1
@@ -156,8 +158,8 @@ class PoolKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PoolRef:
-    """A discovered pool: `venue` is the config's name; `tick_spacing` is 0 for V2. token0 sorts
-    below token1.
+    """A discovered pool. `venue` is the name in the config; `tick_spacing` is 0 for V2; token0
+    sorts below token1.
     """
 
     address: str
@@ -173,12 +175,11 @@ class PoolRef:
 class SnapshotScope:
     """Scope of a snapshot.
 
-    `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. `lp_spender` is
-    the spender whose allowances of LP tokens of the V2 positions are read (None: no spender).
-    `proxies` are proxy tokens, whose implementation is read too. `supplies` are tokens whose total
-    supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps`, either
-    way, and at least for the depth of a pool. `perps` is the margin account and its markets (None:
-    no futures).
+    `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For `lp_spender`,
+    the allowances of the V2 positions' LP tokens are read (None: no spender). `proxies` are proxy
+    tokens, whose implementation is read too. `supplies` are tokens whose total supply is read.
+    Ticks are read for a move of a pool's marginal price by `impact_bps` in either direction, and at
+    least for the pool's depth. `perps` is the margin account and its markets (None: no futures).
     """
 
     owner: str
@@ -222,20 +223,20 @@ class LensQuestion:
 
 
 def window_ticks(impact_bps: int) -> int:
-    """Ticks within which the price moves by `impact_bps`, the wider side, rounded up, and one more;
-    one tick is a factor of 1.0001.
+    """Return the number of ticks within which the price moves by `impact_bps` (the wider side,
+    rounded up), plus one. One tick is a factor of 1.0001.
     """
     if not 0 <= impact_bps < BPS:
         raise ConfigError(
             f"impact of {impact_bps} bps is not between 0 and {BPS - 1}",
-            "a limit on price impact is below 100%",
+            "set a limit below 100%",
         )
     root = isqrt(BPS * Q96**2 // (BPS - impact_bps))
     return get_tick_at_sqrt_ratio(root - 1) + 2
 
 
 def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
-    """Return all items in one fixed order; `snapshot_parts` reads the answers in the same order."""
+    """Return all items in the order that `snapshot_parts` expects."""
     asked: list[LensQuestion] = []
     for token in watch.tokens:
         balance = CallItem(token.address, address_call(BALANCE_OF, watch.owner))
@@ -344,8 +345,8 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
         pool.ticks,
     ):
         raise Retryable(
-            f"pool {pool.address} has another state at the same block when more ticks are read",
-            "run it again",
+            f"pool {pool.address} changed at the same block while more ticks were read",
+            "run the command again",
             code=ErrorCode.BLOCK_CHANGED,
         )
     return replace(
@@ -367,15 +368,15 @@ def _written(pool: PoolRef) -> list[CallItem]:
 
 
 def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
-    """Return, for token0 and token1, True if the item is known to be zero; V2 has one for both. The
-    result affects only gas, so that an unread item counts as written.
+    """Return, for token0 and token1, whether the item is known to be zero; V2 has one for both.
+    Affects only the gas estimate, so an unread item counts as written.
     """
     zero = [answer_uint(answer) == 0 for answer in answers]
     return zero[0], zero[-1]
 
 
 def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
-    """Return the typed parts of the snapshot; an unread item is only listed in `quarantined`."""
+    """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
     asked = snapshot_questions(watch)
     bad: list[QuarantinedItem] = []
     left = iter(zip(asked, answers, strict=True))
@@ -396,7 +397,7 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     for token in watch.tokens:
         balance, decimals = value(), value(8)
         if decimals is not None and decimals != token.decimals:
-            why = f"the contract says {decimals} decimals, expected are {token.decimals}"
+            why = f"the contract has {decimals} decimals, expected {token.decimals}"
             bad.append(QuarantinedItem(f"decimals of {token.label}", token.address, why))
         elif balance is not None and decimals is not None:
             holdings.append(Holding(token.address, balance))

@@ -129,7 +129,7 @@ SICK: dict[str, tuple[Sick, str]] = {
     "too many requests": (instead(lambda: Reply(b"", status=429, headers={"Retry-After": "300"})), "HTTP 429"),
     "overloaded": (instead(lambda: Reply(b"<html>", status=503)), "HTTP 503"),
     "behind": (late, "blocks behind"),
-    "breaks off after it accepted": (accepts_and_breaks_off, "broke off its answer"),
+    "breaks off after it accepted": (accepts_and_breaks_off, "closed the connection"),
     "keeps transactions back": (keeps_back, ""),
     "nonces": (lying(nonces), "differs in the wallet's nonce"),
     "pending nonces": (lying(pending), ""),

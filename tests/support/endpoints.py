@@ -288,7 +288,7 @@ class Faulty:
     def _send(self, method: str, params: list[Any]) -> Any:
         if self.mood == SENDING[0]:
             self._line.call(method, params)
-            raise Retryable(f"{self.name} broke off its answer")
+            raise Retryable(f"{self.name} closed the connection during its answer")
         return "0x" + bytes(keccak(hexstr=params[0])).hex() if self.mood == SENDING[1] else RpcFault(-32000, "nonce too low")
 
 

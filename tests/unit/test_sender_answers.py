@@ -162,7 +162,7 @@ def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> Non
     approve = replace(CANCEL, to=USDT, data=encode_approve(ROUTER, 5))
     for number in (0, 2):  # two is not true
         found = simulating("0x" + number.to_bytes(32, "big").hex(), "0x5208").simulate(approve, WALLET)
-        assert (found.ok, found.reverted) == (False, True) and "returns false" in found.reason
+        assert (found.ok, found.reverted) == (False, True) and "returned false" in found.reason
     for fine in ("0x", "0x" + f"{1:064x}"):
         assert simulating(fine, "0x5208").simulate(approve, WALLET).ok
 
