@@ -47,8 +47,8 @@ from agent.execution.step_run import (
 from agent.model import BlockedExit, MoveMargin, Plan, PlanRequest, StepInput
 from agent.model.futures import FuturesPlan, PerpOrder
 from agent.planning.hedge import HEDGE
-from agent.policy.exits import exclude_blocked_exits, may_go_directly
 from agent.policy.futures.decide import reduction_goals
+from agent.policy.orders.exits import exclude_blocked_exits, may_go_directly
 from agent.ports import Approval, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4

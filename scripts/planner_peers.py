@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
-from agent.planning.utility import FlowOptimizer, objective_for_goal
+from agent.planning.solver.utility import FlowOptimizer, objective_for_goal
 from agent.reference import reference_prices
 from scripts.quote_peers import Missing, install
 from tests.support.builders import with_limits

@@ -20,37 +20,11 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.agent import step as step
     from agent.app.alerting import alerts as alerts
     from agent.app.alerting import try_targets as try_targets
-    from agent.app.backtests import MarketOptions as MarketOptions
-    from agent.app.backtests import PortfolioOptions as PortfolioOptions
-    from agent.app.backtests import PreparedStressTest as PreparedStressTest
-    from agent.app.backtests import StressOptions as StressOptions
-    from agent.app.backtests import TuneOptions as TuneOptions
-    from agent.app.backtests import backtest as backtest
-    from agent.app.backtests import backtest_document as backtest_document
-    from agent.app.backtests import check_report_path as check_report_path
-    from agent.app.backtests import prepare_stress as prepare_stress
-    from agent.app.backtests import prepare_tune as prepare_tune
-    from agent.app.backtests import prices_file as prices_file
-    from agent.app.backtests import run_stress as run_stress
-    from agent.app.backtests import run_tune as run_tune
-    from agent.app.backtests import sample as sample
-    from agent.app.backtests import stress_document as stress_document
-    from agent.app.backtests import tune_document as tune_document
-    from agent.app.backtests import write_report as write_report
-    from agent.app.backtests import write_stress_report as write_stress_report
-    from agent.app.backtests import write_tune_report as write_tune_report
     from agent.app.describe import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.futures import FuturesOptions as FuturesOptions
     from agent.app.futures import futures_layer as futures_layer
     from agent.app.futures import what_if_futures as what_if_futures
-    from agent.app.futures_backtests import FuturesBookOptions as FuturesBookOptions
-    from agent.app.futures_backtests import backtest_futures as backtest_futures
-    from agent.app.futures_backtests import futures_backtest_document as futures_backtest_document
-    from agent.app.futures_backtests import futures_stress_seconds as futures_stress_seconds
-    from agent.app.futures_backtests import has_futures as has_futures
-    from agent.app.futures_backtests import prepare_futures_stress as prepare_futures_stress
-    from agent.app.futures_backtests import stress_futures as stress_futures
     from agent.app.local import DEMO_CRASHES as DEMO_CRASHES
     from agent.app.local import demo_world as demo_world
     from agent.app.local import futures_demo_world as futures_demo_world
@@ -65,9 +39,6 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.money.shutdown import revoke as revoke
     from agent.app.money.shutdown import stop as stop
     from agent.app.money.withdrawals import withdraw as withdraw
-    from agent.app.offline import input_text as input_text
-    from agent.app.offline import plan_from_input as plan_from_input
-    from agent.app.offline import replay as replay
     from agent.app.oracle import observations as observations
     from agent.app.oracle import raise_observations as raise_observations
     from agent.app.paper import PaperStart as PaperStart
@@ -116,6 +87,43 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.records.step_history import pause as pause
     from agent.app.records.step_history import resume as resume
     from agent.app.records.step_history import waiting_orders as waiting_orders
+    from agent.app.research.backtests import MarketOptions as MarketOptions
+    from agent.app.research.backtests import PortfolioOptions as PortfolioOptions
+    from agent.app.research.backtests import PreparedStressTest as PreparedStressTest
+    from agent.app.research.backtests import StressOptions as StressOptions
+    from agent.app.research.backtests import TuneOptions as TuneOptions
+    from agent.app.research.backtests import backtest as backtest
+    from agent.app.research.backtests import backtest_document as backtest_document
+    from agent.app.research.backtests import check_report_path as check_report_path
+    from agent.app.research.backtests import prepare_stress as prepare_stress
+    from agent.app.research.backtests import prepare_tune as prepare_tune
+    from agent.app.research.backtests import prices_file as prices_file
+    from agent.app.research.backtests import run_stress as run_stress
+    from agent.app.research.backtests import run_tune as run_tune
+    from agent.app.research.backtests import sample as sample
+    from agent.app.research.backtests import stress_document as stress_document
+    from agent.app.research.backtests import tune_document as tune_document
+    from agent.app.research.backtests import write_report as write_report
+    from agent.app.research.backtests import write_stress_report as write_stress_report
+    from agent.app.research.backtests import write_tune_report as write_tune_report
+    from agent.app.research.futures_backtests import FuturesBookOptions as FuturesBookOptions
+    from agent.app.research.futures_backtests import backtest_futures as backtest_futures
+    from agent.app.research.futures_backtests import (
+        futures_backtest_document as futures_backtest_document,
+    )
+    from agent.app.research.futures_backtests import (
+        futures_stress_seconds as futures_stress_seconds,
+    )
+    from agent.app.research.futures_backtests import has_futures as has_futures
+    from agent.app.research.futures_backtests import (
+        prepare_futures_stress as prepare_futures_stress,
+    )
+    from agent.app.research.futures_backtests import stress_futures as stress_futures
+    from agent.app.research.offline import input_text as input_text
+    from agent.app.research.offline import plan_from_input as plan_from_input
+    from agent.app.research.offline import replay as replay
+    from agent.app.research.whatif import WhatIf as WhatIf
+    from agent.app.research.whatif import what_if as what_if
     from agent.app.service import Service as Service
     from agent.app.service import StoppableClock as StoppableClock
     from agent.app.service import StopRequested as StopRequested
@@ -133,8 +141,6 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.start.wallet import create_wallet as create_wallet
     from agent.app.start.wallet import import_wallet as import_wallet
     from agent.app.start.wallet import wallet_address as wallet_address
-    from agent.app.whatif import WhatIf as WhatIf
-    from agent.app.whatif import what_if as what_if
     from agent.config.load import load_config as load_config
     from agent.execution.approvals import OpenExposure as OpenExposure
     from agent.execution.step_context import OutcomeKind as OutcomeKind

@@ -51,10 +51,10 @@ from agent.model.futures import FuturesPolicy
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum, native_coin
-from agent.policy.conditional_orders import expiry_reason
 from agent.policy.decide import DecisionResult, current_drifts
 from agent.policy.drift import investable_total, overweight_messages
 from agent.policy.liquidity import valuation
+from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.store.files.locks import LockHeld

@@ -52,11 +52,11 @@ from agent.observe.notify import (
     drain_channels,
     sanitize_text,
 )
-from agent.policy import conditional_orders
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
-from agent.policy.exits import disarm_command
 from agent.policy.futures.hedge import compare_text
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders.exits import disarm_command
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import format_band
 from agent.store.alerts import AlertStore

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.app.documents.futures import FuturesReport, report_of
-from agent.app.whatif import PLACES, parse_pairs
+from agent.app.research.whatif import PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.margin import account as margin

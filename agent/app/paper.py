@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
-from agent.app.whatif import parse_pairs
+from agent.app.research.whatif import parse_pairs
 from agent.chain.rpc import Transport
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode

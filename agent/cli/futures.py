@@ -63,8 +63,8 @@ def margin(
     """Shows the margin account beside its limits, and the orders that it asks for. Deposits or
     withdraws margin.
     """
-    from agent.app import futures_requests
     from agent.app.documents import futures as documents
+    from agent.app.positions import futures_requests
     from agent.cli.display import futures_tables
 
     if deposit is not None and withdraw is not None:
@@ -107,7 +107,7 @@ def deleverage(
     as_json: AsJson = False,
 ) -> None:
     """Reduces futures positions, all by the same share or in one market, under the same guards."""
-    from agent.app import futures_requests
+    from agent.app.positions import futures_requests
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return futures_requests.deleverage(
@@ -139,7 +139,7 @@ def delegate(
     """Lets another key trade for the margin account; it can withdraw nothing. The key is that of
     futures.delegate, on Hyperliquid a new agent key.
     """
-    from agent.app import futures_requests
+    from agent.app.positions import futures_requests
     from agent.app.start import agent_key
     from agent.cli.display import futures_tables
 
@@ -205,7 +205,7 @@ def hedge(
     """Shorts part of an overweight asset instead of selling it, and compares the costs of both;
     with --close buys the short back.
     """
-    from agent.app import futures_requests
+    from agent.app.positions import futures_requests
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return futures_requests.hedge(

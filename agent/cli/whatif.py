@@ -16,7 +16,7 @@ from agent.cli.options import AsJson, Heading, command
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app.whatif import AlertPrices, WhatIf
+    from agent.app.research.whatif import AlertPrices, WhatIf
 
 
 ALONE = (

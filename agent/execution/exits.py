@@ -12,7 +12,8 @@ from agent.errors import ErrorCode, Refused, UnsendableTransaction
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.table import MARKET_GUARDS, REMEDIES
 from agent.model import BlockedExit, Intent, IntentKind, Plan, SubmissionRefusal, Verdict
-from agent.policy import exits, native_coin, quarantine
+from agent.policy import native_coin, quarantine
+from agent.policy.orders import exits
 from agent.ports import Approval, BudgetJournal, Composer
 
 MAX_INEFFECTIVE_APPROVALS = 2

@@ -23,8 +23,10 @@ from agent.model import (
 from agent.model.futures import HedgeComparison
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import conditional_orders, exits, quarantine
+from agent.policy import quarantine
 from agent.policy.decide import DecisionResult, decide
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders import exits
 from agent.policy.triggers import rules
 from agent.ports import (
     BalanceJournal,

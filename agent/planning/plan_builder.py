@@ -13,13 +13,13 @@ import numpy as np
 
 from agent.floats import FloatArray
 from agent.model import Plan, Rebalance, SkippedItem, StepInput
-from agent.planning.fixed_point import DUST, FixedPoint
 from agent.planning.gas import balance_deltas, with_payment_legs
-from agent.planning.pool_selection import COSTLY, DEAR, OVER_COST
 from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
-from agent.planning.utility import PlanObjective
+from agent.planning.solver.fixed_point import DUST, FixedPoint
+from agent.planning.solver.pool_selection import COSTLY, DEAR, OVER_COST
+from agent.planning.solver.utility import PlanObjective
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
@@ -298,12 +298,12 @@ def _money(step: StepInput, value: float) -> str:
 # The problem: all usable pools, within impact bound, ticks read and leg floor, trade any amounts so
 # that the portfolio ends at y. Hubs end empty, turnover stays within its limit, and nothing is sold
 # from positions or without approval. The objective is the utility of y
-# (agent/planning/utility.py). Any multipliers bound it (weak duality), so that an imprecise solve
+# (agent/planning/solver/utility.py). Any multipliers bound it (weak duality), so that an imprecise solve
 # only enlarges the reported gap.
 #
 # The gap is against the higher of two bounds. In the first a rate above the reference counts as
 # just below it (a hundredth of a basis point). The second takes real rates, for plans in the token
-# order of this one that move no token past its goal (agent/planning/cycles.py). Neither includes
+# order of this one that move no token past its goal (agent/planning/solver/cycles.py). Neither includes
 # arbitrage. The search proves the order best in most markets; with dozens of contradicting pools it
 # stops early.
 #

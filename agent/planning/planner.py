@@ -22,19 +22,19 @@ from agent.model import (
     TrackingRisk,
     Verdict,
 )
-from agent.planning.fixed_point import DUST, FixedPoint, find_fixed_point, sell_exits_whole
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST, assemble_plan, gap_bps, skipped_items
-from agent.planning.pool_selection import OVER_COST
 from agent.planning.problem import PoolGraph, Problem, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
-from agent.planning.swaps import Quote, plan_swap, quote
-from agent.planning.utility import (
+from agent.planning.solver.fixed_point import DUST, FixedPoint, find_fixed_point, sell_exits_whole
+from agent.planning.solver.pool_selection import OVER_COST
+from agent.planning.solver.utility import (
     PlanObjective,
     leaving_tokens,
     objective_for_exit,
     objective_for_goal,
     turnover_left,
 )
+from agent.planning.swaps import Quote, plan_swap, quote
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices

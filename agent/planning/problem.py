@@ -21,7 +21,12 @@ from agent.planning.gas import (
     repeat_leg_gas_units,
     wrapped_native_of,
 )
-from agent.planning.pool_curves import CurveStack, TradeCurves, build_trade_curves, stack_curves
+from agent.planning.pool_curves import (
+    CurveStack,
+    TradeCurves,
+    build_trade_curves,
+    stack_curves,
+)
 from agent.policy import native_coin
 from agent.policy.futures.exposure import margin_holdings
 from agent.policy.liquidity import valuation

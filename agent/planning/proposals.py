@@ -33,10 +33,12 @@ from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import conditional_orders, exits, minimum, quarantine
+from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
-from agent.policy.conditional_orders import expiry_reason
 from agent.policy.decide import DecisionResult, decide, liquidity_or_hold
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders import exits
+from agent.policy.orders.conditional import expiry_reason
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
 from agent.units import NATIVE, format_time
 

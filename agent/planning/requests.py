@@ -51,11 +51,12 @@ from agent.planning.proposals import (
     single_order,
     waiting_orders,
 )
-from agent.policy import exits, native_coin, quarantine
+from agent.policy import native_coin, quarantine
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.decide import decide, spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
-from agent.policy.exits import exit_goal, exit_price_fault
+from agent.policy.orders import exits
+from agent.policy.orders.exits import exit_goal, exit_price_fault
 from agent.reference import reference_prices
 from agent.units import ceil_int, decimal_text
 

@@ -26,12 +26,9 @@ from agent.model import (
     TopUp,
     Verdict,
 )
-from agent.planning.dual import Program, Solution, solve_dual
-from agent.planning.fixed_point import legs_by_edge, to_routes
 from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
-from agent.planning.pool_selection import PoolSelection, PoolSelector
 from agent.planning.problem import (
     UNBOUNDED_BPS,
     Problem,
@@ -43,7 +40,10 @@ from agent.planning.problem import (
 )
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks, run_routes
 from agent.planning.routes import FlowPaths, decompose_flows
-from agent.planning.utility import sell_program
+from agent.planning.solver.dual import Program, Solution, solve_dual
+from agent.planning.solver.fixed_point import legs_by_edge, to_routes
+from agent.planning.solver.pool_selection import PoolSelection, PoolSelector
+from agent.planning.solver.utility import sell_program
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import compute_drifts

@@ -23,15 +23,7 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.policy import (
-    exits,
-    failures,
-    gradual_execution,
-    minimum,
-    native_coin,
-    quarantine,
-    targets,
-)
+from agent.policy import failures, gradual_execution, minimum, native_coin, quarantine, targets
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.drift import (
     compute_drifts,
@@ -48,6 +40,7 @@ from agent.policy.liquidity import decide as liquidity_moves
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.minimum import format_money
+from agent.policy.orders import exits
 from agent.policy.quarantine import Fault, decision_faults
 from agent.policy.strategies import netting
 from agent.policy.strategies.netting import NettingResult

@@ -24,9 +24,10 @@ from agent.model import (
     TokenFinding,
 )
 from agent.model.futures import MARGIN_ACCOUNT
-from agent.policy import exits, minimum, native_coin
+from agent.policy import minimum, native_coin
 from agent.policy.drift import has_band
 from agent.policy.liquidity import valuation
+from agent.policy.orders import exits
 from agent.policy.strategies import netting
 from agent.policy.triggers import no_trade_zone
 from agent.policy.triggers.schedules import last_evaluation_s

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.app.whatif import what_if
+from agent.app.research.whatif import what_if
 from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain

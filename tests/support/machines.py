@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from agent import codec
-from agent.app.offline import plan_from, replay
+from agent.app.research.offline import plan_from, replay
 from agent.errors import Refused
 from agent.model import StepInput
 from agent.planning.planner import plan

@@ -16,7 +16,7 @@ from agent.model import LegFunding, Plan, Pool, Rebalance, StepInput
 from agent.planning.problem import Problem, build_problem
 from agent.planning.rounding import PlanDraft, RouteSimulator
 from agent.planning.routes import Route
-from agent.planning.utility import PlanObjective, objective_for_goal, turnover_left
+from agent.planning.solver.utility import PlanObjective, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS as UNIT_BPS
 from agent.units import Value, floor_int

@@ -31,7 +31,7 @@ from agent.model import (
 )
 from agent.planning import proposals
 from agent.planning.gas import swap_spend
-from agent.policy.exits import apply_orders
+from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.support.builders import NOW_S, OWNER

@@ -27,7 +27,7 @@ from agent.model import (
 )
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.exits import apply_orders
+from agent.policy.orders.exits import apply_orders
 from tests.support.builders import NOW_S, Number, feed_round, history, step_input, token, unit_price, with_limits
 
 USDC = token("USDC")

@@ -17,7 +17,7 @@ from sqlalchemy import event as database_event
 
 from agent import codec
 from agent.app.agent import Agent
-from agent.app.offline import plan_from
+from agent.app.research.offline import plan_from
 from agent.localchain import LocalChain
 from agent.model import StepInput
 from agent.store import open_store

@@ -17,7 +17,7 @@ pytest.importorskip("polars")
 
 from agent.amm.pools import marginal_price
 from agent.amm.v3.pool import V3Pool
-from agent.app.backtests import sample
+from agent.app.research.backtests import sample
 from agent.backtest.data import read_gas, read_table
 from agent.backtest.settings import BacktestSpec, make_spec
 from agent.backtest.simulate import open_run

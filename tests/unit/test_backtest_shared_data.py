@@ -12,7 +12,7 @@ from tests.support.text import mentions
 
 pytest.importorskip("polars")
 
-from agent.app.backtests import rename_symbols
+from agent.app.research.backtests import rename_symbols
 from agent.backtest.data import PriceTable, read_gas, read_table
 from agent.backtest.settings import make_spec
 from agent.backtest.world import read_pool

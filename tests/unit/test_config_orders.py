@@ -17,7 +17,7 @@ from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
-from agent.policy import conditional_orders
+from agent.policy.orders import conditional as conditional_orders
 from agent.units import Token
 from tests.support.text import mentions
 

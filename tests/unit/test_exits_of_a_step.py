@@ -33,7 +33,7 @@ from agent.model import (
 )
 from agent.planning import proposals, requests
 from agent.policy.decide import decide
-from agent.policy.exits import apply_orders
+from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits

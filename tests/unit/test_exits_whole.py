@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning import planner
-from agent.planning.fixed_point import FixedPoint
 from agent.planning.planner import plan
 from agent.planning.problem import PoolGraph
 from agent.planning.rounding import PlanDraft
+from agent.planning.solver.fixed_point import FixedPoint
 from tests.support.builders import step_input, v2_pool
 from tests.support.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
 from tests.unit.test_blocked_exits import MARKET, SOUND, USDC, WBTC, WETH, fired, judged

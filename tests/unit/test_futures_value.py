@@ -15,11 +15,11 @@ from agent.model.futures import MarginAccount
 from agent.planning.proposals import rebalance
 from agent.policy import failures
 from agent.policy.cash_flows.withdrawals import goal_to_invest
-from agent.policy.conditional_orders import updated_unit_value
 from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import alert_prices, compute_drifts, investable_total
 from agent.policy.futures.decide import spot_value_in_quote
 from agent.policy.futures.exposure import exposures, margin_holdings
+from agent.policy.orders.conditional import updated_unit_value
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.strategies.netting import net_strategies
 from agent.reference import reference_prices

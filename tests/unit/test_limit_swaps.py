@@ -11,7 +11,7 @@ from agent import guards
 from agent.model import ExecutionProgress, ExecutionStyle, Hold, LimitOrder, Plan, Rebalance, StepInput
 from agent.planning import planner, proposals
 from agent.planning.gradual_execution import limit_swap, with_raised_minimums
-from agent.policy.conditional_orders import expiry_reason
+from agent.policy.orders.conditional import expiry_reason
 from tests.support.builders import step_input, token, v3_pool, with_limits, with_snapshot
 from tests.support.gradual_execution import PACE, later, market, paced, roomy
 from tests.support.planning_worlds import DEEP, two, wide

@@ -16,7 +16,7 @@ from agent.model import Every, OrderKind, Plan, Rebalance, StepInput, Threshold,
 from agent.model.strategies import StrategyHealth, StrategyState
 from agent.policy.decide import decide
 from agent.policy.drift import band, overweight_messages, with_trigger_bands
-from agent.policy.exits import apply_orders
+from agent.policy.orders.exits import apply_orders
 from agent.policy.strategies.netting import strategy_drifts
 from tests.support.builders import raw, step_input, strategy, token
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict

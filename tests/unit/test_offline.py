@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.app.offline import input_text, plan_from_input
+from agent.app.research.offline import input_text, plan_from_input
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.model import StepInput

@@ -13,7 +13,7 @@ from scipy.optimize import differential_evolution
 from agent.model import Pool, Rebalance, StepInput
 from agent.planning.planner import plan
 from agent.planning.problem import Problem, build_problem
-from agent.planning.utility import FlowOptimizer, objective_for_goal, turnover_left
+from agent.planning.solver.utility import FlowOptimizer, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import Number, step_input, v2_pool, v3_pool, with_limits

@@ -11,12 +11,12 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Pool, StepInput
-from agent.planning.fixed_point import FixedPoint, find_fixed_point
 from agent.planning.plan_builder import gap_bps, rounded_gap
 from agent.planning.planner import NothingPlanned, plan, plan_swap
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
-from agent.planning.utility import objective_for_goal, turnover_left
+from agent.planning.solver.fixed_point import FixedPoint, find_fixed_point
+from agent.planning.solver.utility import objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot
@@ -166,9 +166,9 @@ def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkey
         search = objective_for_goal(market.problem, goal(step).goal).search(market.scale, np.zeros(6), {}, float(budget or 0))
         exact = search.solve(market.real).bound
         with monkeypatch.context() as broken_off:
-            broken_off.setattr("agent.planning.utility.TURNS", 1)
-            broken_off.setattr("agent.planning.utility.UNMOVED", 10.0)
-            broken_off.setattr("agent.planning.utility.FlowOptimizer.side", lambda self, goals: self.held[goals] - 0.2)
+            broken_off.setattr("agent.planning.solver.utility.TURNS", 1)
+            broken_off.setattr("agent.planning.solver.utility.UNMOVED", 10.0)
+            broken_off.setattr("agent.planning.solver.utility.FlowOptimizer.side", lambda self, goals: self.held[goals] - 0.2)
             early = search.solve(market.real).bound
         assert early >= exact - 1e-12
         looser += early > exact + 1e-9
@@ -187,7 +187,7 @@ def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch
     market, state, budget = settled(step)
     aim = objective_for_goal(market.problem, goal(step).goal)
     exact = gap_bps(market, aim, state, budget)
-    monkeypatch.setattr("agent.planning.dual.STEPS", 2)
+    monkeypatch.setattr("agent.planning.solver.dual.STEPS", 2)
     unsolved = build_pool_graph(market.problem, market.scale)
     assert gap_bps(unsolved, aim, state, budget) > exact
 

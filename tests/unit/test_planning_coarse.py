@@ -8,12 +8,12 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
-from agent.planning.fixed_point import find_fixed_point
 from agent.planning.planner import best_paying, plan, plan_swap
 from agent.planning.problem import build_pool_graph, build_problem
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
-from agent.planning.utility import objective_for_goal
+from agent.planning.solver.fixed_point import find_fixed_point
+from agent.planning.solver.utility import objective_for_goal
 from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of
@@ -117,7 +117,7 @@ def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
 def test_a_refusal_advises_only_limits_that_are_on(
     budget: Fraction | None, min_trade: Fraction | None, named: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.planning.fixed_point.ROUNDS", 0)
+    monkeypatch.setattr("agent.planning.solver.fixed_point.ROUNDS", 0)
     step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, goal(step).goal)

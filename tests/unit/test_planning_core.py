@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from agent.amm.v2 import V2Pool
-from agent.planning.dual import box_minimum, evaluate_dual, solve_dual
 from agent.planning.pool_curves import CurveStack, PoolCurve, build_trade_curves, stack_curves
-from agent.planning.utility import FlowOptimizer, PlanUtility, build_deviation_risk, sell_program
+from agent.planning.solver.dual import box_minimum, evaluate_dual, solve_dual
+from agent.planning.solver.utility import FlowOptimizer, PlanUtility, build_deviation_risk, sell_program
 
 
 def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000, skew: float = 0.0) -> list[tuple[int, int, PoolCurve]]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import Pool
-from agent.planning.dual import PoolResponses
 from agent.planning.pool_curves import MOST, SHADE, PoolCurve, TradeCurves, build_trade_curves, stack_curves
+from agent.planning.solver.dual import PoolResponses
 from tests.support.builders import token, v2_pool, v3_pool
 from tests.support.planning_worlds import ranged
 

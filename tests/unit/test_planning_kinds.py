@@ -9,11 +9,11 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
-from agent.planning.fixed_point import find_fixed_point
 from agent.planning.plan_builder import gap_bps
 from agent.planning.planner import NothingPlanned, plan
 from agent.planning.problem import build_pool_graph, build_problem
-from agent.planning.utility import objective_for_goal
+from agent.planning.solver.fixed_point import find_fixed_point
+from agent.planning.solver.utility import objective_for_goal
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from agent.model import StepInput
-from agent.planning import cycles
-from agent.planning.cycles import break_cycles, flows_by_token_pair, order_tokens, shortest_cycle
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
-from agent.planning.utility import FlowOptimizer, objective_for_goal, turnover_left
+from agent.planning.solver import cycles
+from agent.planning.solver.cycles import break_cycles, flows_by_token_pair, order_tokens, shortest_cycle
+from agent.planning.solver.utility import FlowOptimizer, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import with_limits

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.offline import replay
+from agent.app.research.offline import replay
 from agent.errors import ConfigError
 from agent.planning import proposals
 from agent.store import open_store
@@ -225,7 +225,7 @@ def test_without_any_step_there_is_nothing_to_replay(tmp_path: Path) -> None:
 HOOK = """
 import sys
 from agent.cli.main import main
-import agent.app.offline
+import agent.app.research.offline
 sys.argv = ["trimtab", "replay", sys.argv[1], "--json"]
 
 def watch(event, arguments):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent import codec
-from agent.app.offline import replay
+from agent.app.research.offline import replay
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (

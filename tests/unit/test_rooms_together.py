@@ -28,7 +28,7 @@ from agent.planning import planner, proposals, requests
 from agent.planning.gradual_execution import schedule_plan as in_time
 from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
-from agent.policy.exits import apply_orders
+from agent.policy.orders.exits import apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
 from tests.support.builders import OWNER, brought_up, feed_address, raw, split, step_input, strategy, token, with_snapshot

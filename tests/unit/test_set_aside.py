@@ -8,12 +8,12 @@ from math import ceil
 
 from agent.errors import Refused
 from agent.model import BlockedExit, ExternalTransfer, Payment, PendingPayment, PriceSource, ScreenedToken, StepInput, TokenFinding
-from agent.policy import exits
 from agent.policy.cash_flows import withdrawals
 from agent.policy.cash_flows.balance_changes import exclude_unexplained_rises, excluded_amounts, restore_excluded
 from agent.policy.cash_flows.purchase import investable_deposits
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
+from agent.policy.orders import exits
 from agent.policy.quarantine import quarantine_tokens
 from agent.units import NATIVE
 from tests.support.builders import (

@@ -9,9 +9,9 @@ from agent.model import AdjustLiquidity, ConditionalOrder, OrderKind, OrdersConf
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.exits import apply_orders
 from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.liquidity.decide import target_adjustment
+from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from agent.units import Price
 from tests.support import lp_worlds as lp

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.model import OrderKind, OrderStage, Rebalance
-from agent.policy import conditional_orders
-from agent.policy.conditional_orders import trigger_price
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders.conditional import trigger_price
 from tests.support.standing_orders import Bot, price_of, terms, three, two
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP

@@ -23,9 +23,9 @@ from agent.model import (
     TokenFinding,
 )
 from agent.planning import proposals
-from agent.policy import conditional_orders
 from agent.policy.decide import decide
-from agent.policy.exits import apply_order_targets, apply_orders
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders.exits import apply_order_targets, apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import netting

@@ -10,7 +10,7 @@ from typing import Any, Never
 from agent.errors import Retryable
 from agent.execution.step_context import StepReaders, confirm_prices, record_order_stages
 from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrderStage
-from agent.policy.exits import apply_orders
+from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.support.builders import OWNER

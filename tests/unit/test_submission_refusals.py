@@ -18,7 +18,7 @@ from agent.execution import exits as late
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import BlockedExit, Intent, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, Verdict
 from agent.planning import proposals, requests
-from agent.policy import exits as stuck
+from agent.policy.orders import exits as stuck
 from agent.ports import Approval, Composer
 from agent.store import Store, open_store
 from agent.units import NATIVE

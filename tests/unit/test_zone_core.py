@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from agent.planning.pool_curves import PoolCurve
-from agent.planning.utility import DeviationRisk, FlowOptimizer, PlanUtility, build_deviation_risk
+from agent.planning.solver.utility import DeviationRisk, FlowOptimizer, PlanUtility, build_deviation_risk
 from tests.unit.test_planning_core import both_ways, market
 
 Numbers = NDArray[np.float64]

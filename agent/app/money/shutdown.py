@@ -47,7 +47,7 @@ from agent.model import (
 from agent.planning import requests
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import balance_changes, withdrawals
-from agent.policy.exits import exclude_blocked_exits
+from agent.policy.orders.exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.store.files.locks import LockHeld, require_private
 from agent.units import NATIVE

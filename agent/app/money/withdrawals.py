@@ -10,7 +10,12 @@ from fractions import Fraction
 from agent import wiring
 from agent.app import withdrawal_run
 from agent.app.agent import Agent, Progress, ignore_progress, never_confirm
-from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, withdrawable_step
+from agent.app.withdrawal_run import (
+    Confirm,
+    WithdrawalReport,
+    WithdrawalRun,
+    withdrawable_step,
+)
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.model import IntentState, OwnerRequest, Payment, RequestKind, RequestState, StepInput

@@ -33,9 +33,10 @@ from agent.model import (
 )
 from agent.planning import proposals
 from agent.planning.proposals import decision_at
-from agent.policy import conditional_orders, exits
-from agent.policy.conditional_orders import EXITED_STAGES, unconfirmed_orders
 from agent.policy.futures.exposure import margin_result
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders import exits
+from agent.policy.orders.conditional import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
 from agent.units import BPS, Price, decimal_text, format_time, parse_raw, price_text
 

@@ -18,10 +18,12 @@ from agent.model import (
     Snapshot,
     StepInput,
 )
-from agent.policy import conditional_orders, exits, native_coin
+from agent.policy import native_coin
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.futures.exposure import margin_value
 from agent.policy.liquidity import valuation
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders import exits
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, format_time, value_text
 

@@ -24,7 +24,6 @@ from agent.model.strategies import (
     StrategyHealth,
     StrategyState,
 )
-from agent.policy import conditional_orders, exits
 from agent.policy.drift import (
     band,
     drifts_from_balances,
@@ -33,6 +32,8 @@ from agent.policy.drift import (
     restrict_to_side,
 )
 from agent.policy.futures.exposure import margin_holdings
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders import exits
 from agent.policy.strategies import capital
 from agent.policy.strategies.capital import (
     NettedToken,

@@ -27,8 +27,12 @@ from agent.model import (
     SubmissionRefusal,
     WeightReallocation,
 )
-from agent.policy import conditional_orders, failures, minimum, native_coin
-from agent.policy.conditional_orders import (
+from agent.policy import failures, minimum, native_coin
+from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.liquidity import decide
+from agent.policy.liquidity.book import WithdrawMove
+from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders.conditional import (
     advance_orders,
     arm_order,
     dust_value,
@@ -44,9 +48,6 @@ from agent.policy.conditional_orders import (
     waits_for_entry,
     was_filled_when_armed,
 )
-from agent.policy.drift import compute_drifts, investable_total
-from agent.policy.liquidity import decide
-from agent.policy.liquidity.book import WithdrawMove
 from agent.reference import ReferencePrices, price_fault, reference_prices
 from agent.units import BPS, NATIVE, Price, Value, format_time, largest_remainder
 

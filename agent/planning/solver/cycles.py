@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.floats import FloatArray
-from agent.planning.dual import PoolResponses, Solution
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import IndexArray, PoolGraph
-from agent.planning.utility import UNMOVED, FlowOptimizer
+from agent.planning.solver.dual import PoolResponses, Solution
+from agent.planning.solver.utility import UNMOVED, FlowOptimizer
 
 # --- Acyclic flows of highest utility: branch and bound over the exchange to exclude.
 # An unconstrained solve takes every arbitrage between pools. A plan must exclude at least one

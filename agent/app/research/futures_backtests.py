@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.app.backtests import MarketOptions, PortfolioOptions
-from agent.app.whatif import parse_pairs
+from agent.app.research.backtests import MarketOptions, PortfolioOptions
+from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable
 from agent.backtest.funding import FundingRateSeries, funding_notes, require_prices
 from agent.backtest.futures.book import PerpVenueSettings

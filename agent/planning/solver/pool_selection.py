@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from agent.planning.dual import PoolResponses, Solution
 from agent.planning.pool_curves import TINY, CurveStack
 from agent.planning.problem import EdgeFlow, IndexArray, PoolGraph, first_leg_gas, repeat_leg_gas
+from agent.planning.solver.dual import PoolResponses, Solution
 
 HOPES = 8
 """Maximum number of dropped pools to retry, most promising first."""

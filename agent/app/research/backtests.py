@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.app.whatif import parse_bands, parse_pairs, parse_targets
+from agent.app.research.whatif import parse_bands, parse_pairs, parse_targets
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,

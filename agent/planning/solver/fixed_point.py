@@ -12,14 +12,14 @@ import numpy as np
 
 from agent.errors import Refused
 from agent.floats import FloatArray
-from agent.planning.cycles import TokenOrder, order_tokens
-from agent.planning.dual import Solution, solve_dual
 from agent.planning.pool_curves import CurveStack
-from agent.planning.pool_selection import PoolSelection, PoolSelector
 from agent.planning.problem import IndexArray, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, run_routes
 from agent.planning.routes import FlowPath, FlowPaths, Route, decompose_flows, merged_leg_counts
-from agent.planning.utility import FlowOptimizer, PlanObjective, sell_program
+from agent.planning.solver.cycles import TokenOrder, order_tokens
+from agent.planning.solver.dual import Solution, solve_dual
+from agent.planning.solver.pool_selection import PoolSelection, PoolSelector
+from agent.planning.solver.utility import FlowOptimizer, PlanObjective, sell_program
 from agent.units import BPS, Value, floor_int
 
 ROUNDS = 20

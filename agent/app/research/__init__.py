@@ -1,0 +1,1 @@
+"""Commands that need no wallet: backtests, stress tests, searches, what-if and replay."""

@@ -1,0 +1,1 @@
+"""The planner's solver: routes and amounts of a rebalance by dual decomposition."""

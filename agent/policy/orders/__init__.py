@@ -1,0 +1,1 @@
+"""Conditional orders, the exits that they fire, and failures of exits."""
