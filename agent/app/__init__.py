@@ -89,23 +89,10 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.records.step_history import waiting_orders as waiting_orders
     from agent.app.research.backtests import MarketOptions as MarketOptions
     from agent.app.research.backtests import PortfolioOptions as PortfolioOptions
-    from agent.app.research.backtests import PreparedStressTest as PreparedStressTest
-    from agent.app.research.backtests import StressOptions as StressOptions
-    from agent.app.research.backtests import TuneOptions as TuneOptions
     from agent.app.research.backtests import backtest as backtest
     from agent.app.research.backtests import backtest_document as backtest_document
-    from agent.app.research.backtests import check_report_path as check_report_path
-    from agent.app.research.backtests import prepare_stress as prepare_stress
-    from agent.app.research.backtests import prepare_tune as prepare_tune
     from agent.app.research.backtests import prices_file as prices_file
-    from agent.app.research.backtests import run_stress as run_stress
-    from agent.app.research.backtests import run_tune as run_tune
     from agent.app.research.backtests import sample as sample
-    from agent.app.research.backtests import stress_document as stress_document
-    from agent.app.research.backtests import tune_document as tune_document
-    from agent.app.research.backtests import write_report as write_report
-    from agent.app.research.backtests import write_stress_report as write_stress_report
-    from agent.app.research.backtests import write_tune_report as write_tune_report
     from agent.app.research.futures_backtests import FuturesBookOptions as FuturesBookOptions
     from agent.app.research.futures_backtests import backtest_futures as backtest_futures
     from agent.app.research.futures_backtests import (
@@ -122,6 +109,19 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.research.offline import input_text as input_text
     from agent.app.research.offline import plan_from_input as plan_from_input
     from agent.app.research.offline import replay as replay
+    from agent.app.research.reports import check_report_path as check_report_path
+    from agent.app.research.reports import write_report as write_report
+    from agent.app.research.reports import write_stress_report as write_stress_report
+    from agent.app.research.reports import write_tune_report as write_tune_report
+    from agent.app.research.stress import PreparedStressTest as PreparedStressTest
+    from agent.app.research.stress import StressOptions as StressOptions
+    from agent.app.research.stress import prepare_stress as prepare_stress
+    from agent.app.research.stress import run_stress as run_stress
+    from agent.app.research.stress import stress_document as stress_document
+    from agent.app.research.tune import TuneOptions as TuneOptions
+    from agent.app.research.tune import prepare_tune as prepare_tune
+    from agent.app.research.tune import run_tune as run_tune
+    from agent.app.research.tune import tune_document as tune_document
     from agent.app.research.whatif import WhatIf as WhatIf
     from agent.app.research.whatif import what_if as what_if
     from agent.app.service import Service as Service
