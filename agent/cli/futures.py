@@ -17,11 +17,14 @@ from agent.cli.options import (
     AsJson,
     ConfigPath,
     Heading,
+    OnPaper,
     PrintStyle,
     Send,
     Verbose,
     Yes,
     command,
+    mark_paper,
+    paper_or_live,
 )
 from agent.cli.portfolio import confirmer, show_outcome
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
@@ -36,12 +39,14 @@ if TYPE_CHECKING:
 
 
 @command(Heading.LOOK, 70)
-def positions(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def positions(
+    config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False
+) -> None:
     """Lists open futures positions with entry, mark, profit, funding and liquidation price."""
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    document: Document = documents.positions(_read(config))
+    document: Document = mark_paper(documents.positions(_read(config, paper)), paper)
     emit(document, as_json, lambda: out.print(futures_tables.positions(document)))
     raise typer.Exit(_known(document, as_json))
 
@@ -55,6 +60,7 @@ def margin(
         str | None, typer.Option("--withdraw", help="Withdraw this much free margin to the wallet.")
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
     send: Send = False,
     yes: Yes = False,
     verbose: Verbose = False,
@@ -70,10 +76,12 @@ def margin(
     if deposit is not None and withdraw is not None:
         raise ConfigError("--deposit and --withdraw cannot be combined", "use one of them")
     amount = withdraw if deposit is None else deposit
+    if paper and amount is not None:
+        raise ConfigError("--paper only shows: no margin is moved on paper by hand", "omit --paper")
     if amount is None:
         if send:
             raise ConfigError("--send needs --deposit or --withdraw", "for example --deposit 100")
-        document: Document = documents.margin_account(_read(config))
+        document: Document = mark_paper(documents.margin_account(_read(config, paper)), paper)
         emit(document, as_json, lambda: futures_tables.show_margin(out, document))
         raise typer.Exit(_known(document, as_json))
 
@@ -173,6 +181,7 @@ def funding(
         int, typer.Option("--days", min=1, max=3_660, help="Number of recorded days.")
     ] = 7,
     config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
     """Shows the funding of each market: daily rate, pending, and expected over 30 days.
@@ -183,8 +192,9 @@ def funding(
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    with spinner(READING), api.open_agent(config) as agent:
+    with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
         document: Document = documents.funding(*api.futures_funding(agent, days))
+    document = mark_paper(document, paper)
     emit(document, as_json, lambda: futures_tables.show_funding(out, document))
     raise typer.Exit(_known(document, as_json))
 
@@ -250,10 +260,10 @@ def _carry_out(
             return show_outcome(outcome, agent, style, sent=send)
 
 
-def _read(config: Path) -> FuturesReport:
+def _read(config: Path, paper: bool) -> FuturesReport:
     from agent import app as api
 
-    with spinner(READING), api.open_agent(config) as agent:
+    with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
         return api.futures_layer(agent)
 
 

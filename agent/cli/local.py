@@ -182,7 +182,7 @@ def run_demo(console: Console) -> DemoDocument:
         done = plans.rebalance(outcome, agent.realised(outcome))
         if outcome.after is not None:
             done["weights_after_bps"] = agent.weights(outcome.after)
-        console.print(tables.transactions(done), tables.realised(done, decimals), sep="\n")
+        plan_tables.show_sent(console, done, decimals)
 
         _chapter(console, 5, "Balanced again; the next cycle holds and says why")
         after = status(agent.status())

@@ -270,7 +270,7 @@ def show_outcome(
     an agent the plan is from a file.
     """
     from agent.app.documents import plans
-    from agent.cli.display import plan_tables, tables
+    from agent.cli.display import plan_tables
 
     document = _plan_document(outcome, agent, sent, extra or {})
     decimals = plans.decimals(outcome.step_input.portfolio)
@@ -281,8 +281,7 @@ def show_outcome(
             plan_tables.show_plan(out, document, decimals, verbose=style.verbose, more="--verbose")
             _show_target_reasons(document)
         if document.get("transactions"):
-            out.print(tables.transactions(document))
-            out.print(tables.realised(document, decimals))
+            plan_tables.show_sent(out, document, decimals)
         if kind in ("done", "failed", "declined"):
             say(f"{kind}: {document['reason']}")
         elif kind == "planned":

@@ -231,9 +231,9 @@ def paper(
     its own.
 
     It starts with the real wallet's balances and margin account, or with --value, --start and
-    --margin. Its ledger is in paper.db
-    beside the live store; status, history, explain, pnl and export show it with --paper. Without
-    --once it runs until stopped. Sends no alerts.
+    --margin. Its ledger is in paper.db beside the live store; status, positions, margin, funding,
+    history, explain, pnl and export show it with --paper. Without --once it runs until stopped.
+    Sends no alerts.
     """
     from agent import app as api
 

@@ -53,9 +53,16 @@ def test_deleverage_reduces_every_position_and_closes_a_market(perps: LocalPerps
     assert len(dry.json["futures_actions"]) == 2
     done = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")
     assert (done.code, done.json["outcome"]) == (0, "done"), done
-    assert len(done.json["transactions"]) == 2
+    assert len(done.json["transactions"]) == 2 and done.json["realised"] == []
+    assert [(one["symbol"], one["side"]) for one in done.json["fills"]] == [("WETH", "sell"), ("WBTC", "buy")]
+    assert all(
+        float(one["fee"]) > 0 and one["note"] == sent["note"]
+        for one, sent in zip(done.json["fills"], done.json["transactions"], strict=True)
+    )
     assert all("reduce futures: " in sent["note"] for sent in done.json["transactions"])
     assert 0.4 < leverage_of(perps) <= 0.5
+    words = run("deleverage", "--market", "WETH", "--to", "0.4x", "--send", "--yes").out
+    assert "Planned against realised" not in words and "Filled futures orders" in words, words
     held = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")
     assert (held.code, held.json["outcome"], held.json["transactions"]) == (0, "hold", [])
     closed = run("deleverage", "--market", "WBTC", "--send", "--yes", "--json")
@@ -108,3 +115,22 @@ def test_wrong_options_are_named(perps: LocalPerps, run: Run, words: tuple[str, 
     said = run(*words)
     assert said.code == ConfigError("").exit_code
     assert why in said.err, said
+
+
+def test_positions_margin_and_funding_show_the_paper_account_on_demand(perps: LocalPerps, run: Run) -> None:
+    for words in (("positions",), ("margin",), ("funding",)):
+        missing = run(*words, "--paper", "--json")
+        assert missing.code == 2 and "paper books" in missing.json["error"]["message"]
+    begun = run("paper", "--once", "--margin", "5000", "--value", "20000")
+    assert begun.code in (0, 11), begun
+    live, paper = run("margin", "--json").json, run("margin", "--paper", "--json").json
+    assert (paper["books"], paper["margin"]["collateral"]) == ("paper", "5000") and "books" not in live
+    assert float(live["margin"]["collateral"]) > 9_000
+    assert len(run("positions", "--json").json["positions"]) == 2
+    on_paper = run("positions", "--paper", "--json").json
+    assert on_paper["books"] == "paper" and on_paper["positions"] != run("positions", "--json").json["positions"]
+    rates = run("funding", "--paper", "--json").json
+    assert rates["books"] == "paper" and {one["symbol"] for one in rates["markets"]} == {"WETH", "WBTC"}
+    assert run("margin", "--paper", "--deposit", "5").code == 2
+    for words in (("positions",), ("margin",), ("funding",)):
+        assert "PAPER" in run(*words, "--paper").err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -108,7 +108,7 @@ account owes (negative: receives), `liquidation_distance` the move of the mark t
 `liquidation_price` as a share."""
 FuturesPositionsDocument = TypedDict("FuturesPositionsDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str,
-    "positions": list[FuturesPositionDocument],
+    "positions": list[FuturesPositionDocument], "books": NotRequired[str],
 })  # fmt: skip
 """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
 LimitDocument = TypedDict(
@@ -135,6 +135,7 @@ MarginDocument = TypedDict("MarginDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str,
     "margin": MarginFiguresDocument | None, "limits": list[LimitDocument],
     "plan": FuturesPlanDocument | None, "no_plan": str, "blocked": str,
+    "books": NotRequired[str],
 })  # fmt: skip
 """The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
 reason if there is no plan, `blocked` the reason why none can be sent (empty: they can)."""
@@ -153,7 +154,7 @@ FundingDayDocument = TypedDict("FundingDayDocument", {
 FundingDocument = TypedDict("FundingDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str, "numeraire": str, "days": int,
     "markets": list[MarketFundingDocument], "pending": Decimal, "today": Money, "daily": Decimal,
-    "expected": Decimal, "recorded": list[FundingDayDocument],
+    "expected": Decimal, "recorded": list[FundingDayDocument], "books": NotRequired[str],
 })  # fmt: skip
 """Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
 market, oldest first."""
@@ -165,6 +166,12 @@ HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
 })  # fmt: skip
 """A sale and a short of `hedged` out of `excess`, both in the numeraire; fees include gas. `margin` is
 tied up by the short, `hedge_funding` expected over `days` (negative: received)."""
+FuturesFillDocument = TypedDict("FuturesFillDocument", {
+    "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw, "price": Decimal,
+    "notional": Decimal, "fee": Decimal, "realised": Decimal, "unit": str, "note": str,
+})  # fmt: skip
+"""A filled futures order: `price` is the mean, `notional`, `fee` and `realised` are in `unit`, `note`
+is the order with its bound."""
 ExposureDocument = TypedDict(
     "ExposureDocument", {"symbol": str, "spot": Money, "futures": Money, "net": Money}
 )
@@ -257,6 +264,34 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
             for one in recorded
         ],
     }
+
+
+def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
+    """Documents of the fills of a step's futures orders."""
+    account, policy = outcome.step_input.snapshot.futures, outcome.step_input.futures
+    if account is None or policy is None:
+        return []
+    known = {market.market: market for market in account.markets}
+    return [
+        {
+            "symbol": market.symbol,
+            "side": "sell" if fill.size_raw < 0 else "buy",
+            "size": decimal_text(abs(fill.size_raw), market.size_decimals),
+            "size_raw": str(fill.size_raw),
+            "price": _price(account, market, Fraction(-fill.quote_raw, fill.size_raw)),
+            "notional": _quote(account, Fraction(abs(fill.quote_raw))),
+            "fee": _quote(account, Fraction(fill.fee_raw)),
+            "realised": _quote(account, Fraction(fill.realised_raw)),
+            "unit": account.quote.label,
+            "note": intent.note,
+        }
+        for intent in outcome.transactions
+        if intent.receipt is not None
+        for fill in intent.receipt.fills
+        if fill.trader == policy.account
+        and fill.size_raw
+        and (market := known.get(fill.market)) is not None
+    ]
 
 
 def summary(found: FuturesReport) -> FuturesSummaryDocument:

@@ -23,8 +23,10 @@ from agent.app.documents import (
     one_of,
 )
 from agent.app.documents.futures import (
+    FuturesFillDocument,
     FuturesSummaryDocument,
     HedgeComparisonDocument,
+    fills,
     optional_comparisons,
     optional_summary,
 )
@@ -227,10 +229,13 @@ class PlanDocument(StepDocument):
 
 
 class RebalanceDocument(PlanDocument):
-    """A plan with the transactions that carried it out, and the realised changes."""
+    """A plan with the transactions that carried it out, the realised changes of the wallet, and the
+    filled futures orders.
+    """
 
     transactions: list[TransactionDocument]
     realised: list[RealisedDocument]
+    fills: NotRequired[list[FuturesFillDocument]]
 
 
 class LivePlanDocument(PlanDocument):
@@ -240,6 +245,7 @@ class LivePlanDocument(PlanDocument):
 
     transactions: NotRequired[list[TransactionDocument]]
     realised: NotRequired[list[RealisedDocument]]
+    fills: NotRequired[list[FuturesFillDocument]]
     order: NotRequired[LimitOrderDocument]
     prices: NotRequired[LimitPricesDocument]
     books: NotRequired[str]
@@ -326,7 +332,10 @@ def _cost(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
 def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> RebalanceDocument:
     """Document of a plan with its transactions and realised changes."""
     sent = [transaction(intent) for intent in outcome.transactions]
-    return cast(RebalanceDocument, {**plan(outcome), "transactions": sent, "realised": realised})
+    document = {**plan(outcome), "transactions": sent, "realised": realised}
+    if filled := fills(outcome):
+        document["fills"] = filled
+    return cast(RebalanceDocument, document)
 
 
 def live_plan(

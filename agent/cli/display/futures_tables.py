@@ -130,6 +130,26 @@ def orders(plan: Document, title: str) -> FigureTable:
     return made
 
 
+def fills(found: list[Document]) -> FigureTable:
+    """Table of filled futures orders."""
+    made = table(
+        f"Filled futures orders, in {found[0]['unit']}",
+        ("market", "side"),
+        ("size", "price", "notional", "fee", "realised"),
+    )
+    for item in found:
+        made.add_row(
+            cell(item["symbol"]),
+            item["side"],
+            amount(item["size"]),
+            brief(item["price"]),
+            money(item["notional"]),
+            money(item["fee"]),
+            money(item["realised"]),
+        )
+    return made
+
+
 SALE_OR_HEDGE = (
     ("fees and gas", "sale_fees", "hedge_fees"),
     ("impact", "sale_impact", ""),

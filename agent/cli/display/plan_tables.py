@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from agent.cli.display.futures_tables import show_comparisons, show_summary
+from agent.cli.display.futures_tables import fills, show_comparisons, show_summary
 from agent.cli.display.output import Document, cell, say
 from agent.cli.display.tables import (
     FigureTable,
@@ -17,7 +17,9 @@ from agent.cli.display.tables import (
     coins,
     decision,
     money,
+    realised,
     table,
+    transactions,
     transfers_table,
     zone,
 )
@@ -73,6 +75,15 @@ def show_plan(
         if not verbose:
             reason = replace_pool_addresses(reason, document["pools"])
         console.print(Notice(reason, "refused: nothing was exchanged", "red"))
+
+
+def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
+    """Print the transactions of a step, and what they changed in wallet and futures."""
+    console.print(transactions(document))
+    if document["realised"]:
+        console.print(realised(document, decimals))
+    if document.get("fills"):
+        console.print(fills(document["fills"]))
 
 
 def _summary(console: Console, document: Document, more: str) -> None:
