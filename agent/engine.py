@@ -107,8 +107,8 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
 
 
 def _run_once(run: StepRun, actors: StepActors) -> StepOutcome | None:
-    """Evaluate a new snapshot and carry out the plan. None requests a new evaluation, also after a
-    refusal or an error that concerns one exit or order only.
+    """Evaluate a new snapshot and carry out the plan. Return None if a new evaluation is needed,
+    which includes a refusal or an error that concerns only one exit or order.
     """
     try:
         evaluated = record_evaluation(run)

@@ -132,7 +132,7 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
         return step
     past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
     snapshot = replace(step.snapshot, past=past)
-    # the preceding blocks may change the stage of orders, and with it the targets
+    # the preceding blocks may change the stage of orders and thereby the targets
     return readers.step_input_at(snapshot) if moves_orders else replace(step, snapshot=snapshot)
 
 

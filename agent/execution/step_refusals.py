@@ -1,5 +1,5 @@
-"""Refusals and endpoint errors within a step: one exit or order is skipped, and the rest
-goes on.
+"""Refusals and endpoint errors within a step: one exit or order is skipped, and the step
+continues.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ tried in a step.
 
 
 def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
-    """Skip the futures action or exit that was refused just before it was sent; None requests a new
-    plan of the rest. Any other refusal ends the step with the returned outcome.
+    """Skip a futures action or exit that was refused just before sending, and return None: the rest
+    is planned again. Any other refusal ends the step with the returned outcome.
     """
     if _skip_refused_futures(run, outcome, refusal):
         return None

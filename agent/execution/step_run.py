@@ -1,4 +1,4 @@
-"""A running step: its sent, confirmed and skipped items, and the outcome that they add up to."""
+"""A running step: its sent, confirmed and skipped items, and the outcome that results."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class StepRun:
         return outcome
 
     def end(self, outcome: StepOutcome, reason: str, kind: str) -> None:
-        """Record the end of an evaluation with another reason or kind than its outcome's."""
+        """Record an evaluation whose reason or kind differs from those of its outcome."""
         plan = None if outcome.plan is None else codec.dumps(outcome.plan)
         decision = type(outcome.decision).__name__.lower()
         self.store.steps.end(outcome.step_id, decision, reason, plan, kind)
@@ -113,7 +113,7 @@ class StepRun:
 
     @property
     def own_readers(self) -> StepReaders:
-        """Readers whose step inputs have the progress of this step."""
+        """Readers whose step inputs include the progress of this step."""
         assemble = self.readers.assemble
         return replace(
             self.readers,
@@ -196,7 +196,7 @@ def finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
         run.close(outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
     acted = _actions_done(run)
-    is_opening = run.reduced and orders_futures(outcome)  # waits for the next step
+    is_opening = run.reduced and orders_futures(outcome)  # left to the next step
     if run.exits or not acted or not (outcome.kind is OutcomeKind.HOLD or is_opening):
         return after_exits(run, run.close(outcome))
     reason = "; ".join([*acted, outcome.reason])
@@ -243,8 +243,8 @@ def after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def outcome_of_step(run: StepRun, ended: StepOutcome) -> StepOutcome:
-    """Return the outcome of the whole step, which ends with `ended`: with the hedges that it opened,
-    and everything that it could not send. Raise the error of an endpoint if it sent nothing.
+    """Return the outcome of a step that ends with `ended`, including opened hedges and everything
+    that could not be sent. Raise the endpoint's error if nothing was sent.
     """
     outcome = replace(ended, hedged=tuple(run.hedged))
     return _with_unsold_exits(run, _with_refused_orders(run, outcome))

@@ -47,11 +47,9 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
-    """State of one alert key.
-
-    Times are Unix seconds. `since_s` is the start of a lasting alert, None for an event. `untold`
-    counts occurrences since the last message, sent at `told_s`. `raised_s` is the start of the
-    newest occurrence; messages are sent in this order.
+    """State of one alert key. Times are Unix seconds. `since_s` is the start of a lasting alert,
+    None for an event. `untold` counts occurrences since the last message, which was sent at
+    `told_s`. `raised_s` is the start of the newest occurrence and gives the order of messages.
     """
 
     key: str

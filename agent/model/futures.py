@@ -1,10 +1,10 @@
 """Perpetual futures: markets, positions, the margin account and orders.
 
 Signs: a size is positive for a long and negative for a short. `funding_pending_raw` and
-`funding_daily` are positive when the holder of a long pays. An open notional is the amount that
-opening added to the account's quote balance: negative for a long, positive for a short.
-Sizes are base units of the market's asset; amounts are base units of the quote, in which
-collateral and profit are counted.
+`funding_daily` are positive when the holder of a long pays. An open notional is the change of the
+account's quote balance when the position was opened: negative for a long, positive for a short.
+Sizes are base units of the market's asset; amounts are base units of the quote, in which collateral
+and profit are counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fractions import Fraction
 from agent.units import Price, Token
 
 MARGIN_ACCOUNT = "margin account"
-"""Name of the margin account among the items that could not be read."""
+"""Name of the margin account in the list of unreadable items."""
 
 
 class PerpOrderKind(Enum):
@@ -29,7 +29,7 @@ class PerpOrderKind(Enum):
 @dataclass(frozen=True, slots=True)
 class MarginTier:
     """Margin rates of the part of a notional above `above_raw` quote base units, in parts per
-    million. Rates apply to their part only, as tax brackets do.
+    million. Each rate applies only to its part, as in tax brackets.
     """
 
     above_raw: int
@@ -39,14 +39,12 @@ class MarginTier:
 
 @dataclass(frozen=True, slots=True)
 class PerpMarket:
-    """A perpetual market at a block.
-
-    `market` is its name at the venue: the base token's address, or the coin. `asset` is the
-    portfolio's token with the same price (empty: none). `lot_raw` is the smallest step of a size in
-    base units, `tick` that of a price, `min_notional_raw` the smallest order at its bound. `mark` and
-    `index` are quote base units per base unit of size; `index_s` is the chain time of the index.
-    `funding_daily` is the share of notional that longs pay to shorts a day (negative: shorts pay).
-    `fee_ppm` is a share of notional.
+    """A perpetual market at a block. `market` is its name at the venue: the base token's address,
+    or the coin. `asset` is the portfolio's token with the same price (empty: none). `lot_raw` is
+    the size increment in base units, `tick` the price increment, and `min_notional_raw` the
+    smallest notional of an order at its bound. `mark` and `index` are quote base units per base
+    unit of size; `index_s` is the chain time of the index. `funding_daily` is the share of notional
+    that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
     """
 
     market: str
@@ -66,14 +64,14 @@ class PerpMarket:
 
     @property
     def unit(self) -> int:
-        """Base units of a size of one."""
+        """Base units in a size of one."""
         return int(10**self.size_decimals)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A position in one market. `funding_pending_raw` is owed by the account (negative: owed to
-    it) and not settled yet.
+    """A position in one market. `funding_pending_raw` is unsettled funding: positive if the account
+    owes it, negative if it receives it.
     """
 
     market: str
@@ -94,14 +92,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class MarginAccount:
-    """The collateral of a venue and the positions that it carries, cross-margined.
-
-    `collateral_raw` is the deposited balance, `realised_raw` the profit realised and not settled
-    into it yet, both in quote base units. `settlement_raw` is one base unit of the collateral token
-    in quote base units: 10^12 where a quote of 18 decimals is settled in USDC. With
-    `initial_on_debt` one rate of initial margin counts the quote owed and the shorts (Perpetual
-    Protocol v2), else the notional (Hyperliquid). A venue that is not `is_on_chain` takes orders as
-    signed messages without gas, and no deposit is sent to it.
+    """A cross-margined account: collateral and positions. `collateral_raw` is the deposited balance
+    and `realised_raw` the realised profit that is not settled into it yet, both in quote base
+    units. `settlement_raw` is one base unit of the collateral token in quote base units: 10^12 if a
+    quote of 18 decimals is settled in USDC. Initial margin applies to the quote owed and the shorts
+    if `initial_on_debt` is set (Perpetual Protocol v2), otherwise to the notional (Hyperliquid). An
+    off-chain venue (`is_on_chain` false) takes orders as signed messages without gas; no deposit is
+    sent to it.
     """
 
     quote: Token
@@ -126,13 +123,15 @@ class MarginAccount:
 
 
 UNREAD_ACCOUNT = MarginAccount(Token("", "", 18), 1, 0, 0, (), ())
-"""Account of a grant that needs none: the end of a delegate while the account is not known."""
+"""Placeholder account of a grant that needs none: a delegate is revoked while the account is
+unknown.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class MarginMark:
-    """A margin account at one block, quote base units: `open_raw` is unrealised profit less pending
-    funding. A difference of two marks without a change of collateral is the account's result.
+    """A margin account at one block, in quote base units; `open_raw` is unrealised profit less
+    pending funding. The difference between two marks with equal collateral is the account's result.
     """
 
     collateral_raw: int
@@ -140,8 +139,8 @@ class MarginMark:
     open_raw: int
 
     def result_raw(self, then: MarginMark) -> int:
-        """Return the result since an earlier mark. After a deposit or a withdrawal only that of
-        open positions is known.
+        """Return the result since an earlier mark. After a deposit or a withdrawal only the result
+        of open positions is known.
         """
         result = self.open_raw - then.open_raw
         if self.collateral_raw == then.collateral_raw:
@@ -151,8 +150,8 @@ class MarginMark:
 
 @dataclass(frozen=True, slots=True)
 class PerpOrder:
-    """An order of `size_raw` (negative: sell). `bound_raw` is the most quote that a buy may pay,
-    or the least that a sale must bring, for the whole size.
+    """An order of `size_raw` (negative: sell). `bound_raw` is the maximum quote of a buy, or the
+    minimum of a sale, for the whole size.
     """
 
     market: str
@@ -186,8 +185,8 @@ class MarginWithdrawal:
 
 @dataclass(frozen=True, slots=True)
 class DelegateChange:
-    """The right of `delegate` to trade for the account: given or ended. A delegate withdraws
-    nothing.
+    """Grants or revokes the right of `delegate` to trade for the account. A delegate cannot
+    withdraw.
     """
 
     delegate: str
@@ -195,17 +194,16 @@ class DelegateChange:
 
 
 AccountAction = MarginDeposit | MarginWithdrawal | DelegateChange
-"""A transaction on the margin account that trades nothing."""
+"""A transaction on the margin account that is not a trade."""
 FuturesAction = PerpOrder | AccountAction
 """One transaction of the futures layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hedge:
-    """A short of `size_raw` (negative) in place of a sale of `token`; zero once it is closed.
-
-    `at_s` is the chain time of its opening, of its closing once closed. `sale_cost` is what the sale
-    would have cost, numeraire base units.
+    """A short that replaces a sale of `token`. `size_raw` is negative, and zero once the hedge is
+    closed. `at_s` is the chain time when it was opened, or closed. `sale_cost` is the cost that the
+    sale would have had, in numeraire base units.
     """
 
     market: str
@@ -217,9 +215,9 @@ class Hedge:
 
 @dataclass(frozen=True, slots=True)
 class FuturesGrant:
-    """The one transaction that may be signed, with the account of the snapshot that it was judged
-    on. `is_emergency` allows a reduction the wider bound of emergencies. `hedges` are those after
-    this transaction if it is filled whole, `hedges_before` those that are open before it.
+    """The one transaction that may be signed, and the account of the snapshot on which it was
+    judged. `is_emergency` allows a reduction the wider bound of emergencies. `hedges_before` are
+    the open hedges before this transaction, `hedges` those after it if it fills completely.
     """
 
     action: FuturesAction
@@ -240,31 +238,33 @@ class FuturesLimits:
     max_position_bps: int
     """Maximum share of one position in the gross notional."""
     spot_multiple_bps: int
-    """Maximum gross notional over the value of the spot portfolio; zero: unlimited."""
+    """Maximum gross notional over the value of the spot portfolio (zero: unlimited)."""
     stress_move_bps: int
-    """Simultaneous adverse move of all positions that the account has to survive."""
+    """Simultaneous adverse move of all markets that the account has to survive."""
     slippage_bps: int
     """Distance of an order's bound from the index."""
     hysteresis_bps: int
-    """Distance below its limit at which a reduction ends."""
+    """Distance below the limit at which a reduction ends."""
     emergency_distance_bps: int
     """Distance to liquidation below which positions are closed ahead of the liquidator."""
     emergency_slippage_bps: int
-    """Distance of such an order's bound from the index."""
+    """Distance from the index of the bound of such an emergency order."""
     max_basis_bps: int
-    """Distance of mark and index above which nothing is opened."""
+    """Distance between mark and index above which no position is opened."""
     index_age_s: int
-    """Age of the index above which nothing is traded."""
+    """Age of the index above which futures are not traded."""
     reduction_per_day_bps: int = 0
-    """Notional that reductions may close in 24 h, emergencies apart, per account value (zero:
-    unlimited)."""
+    """Notional that reductions may close in 24 h, without emergencies, as a share of the account
+    value (zero: unlimited).
+    """
     top_up_per_day_bps: int | None = 0
-    """Collateral that the agent may deposit in 24 h, per value of the spot portfolio (zero: nothing;
-    None: unlimited)."""
+    """Collateral that the agent may deposit in 24 h, as a share of the spot portfolio (zero:
+    nothing; None: unlimited).
+    """
     emergency_gas_price_wei: int = 0
-    """Most that a unit of gas may cost in an emergency (zero: a multiple of limits.gas_price)."""
+    """Maximum gas price in an emergency (zero: a multiple of limits.gas_price)."""
     emergency_gas_per_day_wei: int = 0
-    """Gas that emergencies may cost in 24 h (zero: as much as limits.gas_per_day)."""
+    """Maximum gas cost of emergencies in 24 h (zero: limits.gas_per_day)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,28 +279,26 @@ class FuturesTarget:
 
 @dataclass(frozen=True, slots=True)
 class HedgePolicy:
-    """Terms of hedges in place of sales; shares in basis points of one."""
+    """Terms of hedges that replace sales; shares in basis points of one."""
 
     ratio_bps: int
     """Share of an overweight that is shorted instead of sold."""
     horizon_s: int
     """Expected holding time, after which a hedge is closed."""
     min_saving_bps: int
-    """How much cheaper than the sale a hedge has to be, per value hedged."""
+    """Minimum saving of a hedge against the sale, as a share of the hedged value."""
     tax_rate_bps: int
-    """Tax on realised gains."""
+    """Tax rate on realised gains."""
     capital_cost_bps: int
-    """Yearly cost of the margin that a hedge ties up."""
+    """Annual cost of the margin that a hedge requires."""
 
 
 @dataclass(frozen=True, slots=True)
 class HedgeComparison:
-    """A sale and a short of a part of an overweight, in numeraire base units. `is_hedged` says which
-    is planned, `reason` why.
-
-    The sale costs fees and gas, impact, and tax; the short fees and gas of opening and closing,
-    expected funding over the horizon (negative: received), and the cost of `margin` tied up.
-    `excess` is what would be sold.
+    """Cost of selling and of shorting the excess of an overweight asset, in numeraire base units.
+    `is_hedged` is true if the short is planned, for this `reason`. The sale costs fees, gas, impact
+    and tax. The short costs fees and gas of opening and closing, expected funding over the horizon
+    (negative: received), and the cost of the required `margin`. `excess` is the value to sell.
     """
 
     token: str
@@ -330,17 +328,17 @@ class HedgeComparison:
 
 @dataclass(frozen=True, slots=True)
 class FuturesPolicy:
-    """Targets of the futures layer. `leverage_bps` is the target of gross notional per account
-    value; a market's notional is its weight of that. `band_bps` is the drift of a weight that
-    triggers, in points of the gross notional (zero: none does), `leverage_band_bps` the drift
-    of the gross notional that does, as a share of its target. `collateral` is the address of
-    the portfolio's token that margin is deposited in (empty: none, nothing is deposited),
-    `account` that of the trader whose margin account is read, `vault` that of the contract that
-    takes deposits, `delegate` that of the key which the account may allow to trade (empty:
-    none). The triggers in `ask` act only in a step that a person started; every other step
-    reports them. `funding_horizon_s` is the time over which expected funding counts as a cost
-    and as drift (zero: it does not count). `hedge` are the terms of hedges in place of sales
-    (None: none is opened), `hedges` those that are open, apart from the targets.
+    """Targets of the futures layer. `leverage_bps` is the target of gross notional over account
+    value, and a market's target notional is its weight of that. A drift beyond a band triggers:
+    `band_bps` for a weight, in points of the gross notional (zero: off), and `leverage_band_bps`
+    for the gross notional, as a share of its target. Addresses: `collateral` is the portfolio's
+    token in which margin is deposited (empty: no deposits), `account` the trader whose margin
+    account is read, `vault` the contract that takes deposits, `delegate` the key that the account
+    may allow to trade (empty: none). The triggers in `ask` act only in a step that the user
+    started; other steps only report them. `funding_horizon_s` is the time over which expected
+    funding counts as a cost and as drift (zero: it does not count). `hedge` has the terms of hedges
+    that replace sales (None: no hedges), and `hedges` are the open ones, which are not part of the
+    targets.
     """
 
     targets: tuple[FuturesTarget, ...]
@@ -351,7 +349,9 @@ class FuturesPolicy:
     account: str = ""
     leverage_band_bps: int = 0
     full_leverage_bps: int = 0
-    """Leverage of the config where signals or strategies lower `leverage_bps`; zero: they do not."""
+    """Leverage of the config if signals or strategies lowered `leverage_bps`; zero if they
+    did not.
+    """
     ask: tuple[str, ...] = ()
     vault: str = ""
     delegate: str = ""
@@ -362,13 +362,11 @@ class FuturesPolicy:
 
 @dataclass(frozen=True, slots=True)
 class FuturesPlan:
-    """Actions of one step, in the order in which they are sent, with the reason: first those on the
-    account, then the orders.
-
-    `trigger` names their cause (empty: none, or the owner). `is_reducing` is true if every action
-    only deposits or makes a position smaller; cost, turnover and cooldown do not block such a plan.
-    `refused` are orders that were cut or left out, with the reason. `hedges` are
-    those after the first order.
+    """Actions of one step in sending order, first those on the account, then the orders, with the
+    reason. `trigger` names their cause (empty: none, or the owner). `is_reducing` is true if every
+    action only deposits or makes a position smaller; cost, turnover and cooldown do not block such
+    a plan. `refused` are orders that were cut or skipped, with the reason. `hedges` are the hedges
+    after the first order.
     """
 
     orders: tuple[PerpOrder, ...]
@@ -382,10 +380,10 @@ class FuturesPlan:
 
     @property
     def actions(self) -> tuple[FuturesAction, ...]:
-        """All actions, in the order in which they are sent."""
+        """All actions, in sending order."""
         return (*self.account_actions, *self.orders)
 
     @property
     def top_up_raw(self) -> int:
-        """Collateral that is deposited, in its own base units."""
+        """Deposited collateral, in its own base units."""
         return sum(one.raw for one in self.account_actions if isinstance(one, MarginDeposit))

@@ -26,7 +26,7 @@ class BudgetCarryover:
 
     The budget ends at chain time `until_s`, set by the first execution. `wish` is the largest value
     that any execution was to move and `spent` the total loss, in numeraire base units. `arrival`
-    are the prices against which the next execution is measured too (empty: its own start prices).
+    are the prices against which the next execution is also measured (empty: its own start prices).
     """
 
     until_s: int
@@ -44,7 +44,7 @@ class PurchaseKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GradualExecution:
-    """Terms of one gradual execution, fixed at its start. Values in numeraire base units.
+    """Terms of one gradual execution, fixed at its start. Values are in numeraire base units.
 
     It trades towards `goal` while the config's `targets_bps`, `destination`, `only` and `pace` stay
     unchanged. `arrival` are the reference prices by token at its start; value and loss are measured

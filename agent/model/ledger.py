@@ -52,9 +52,9 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class FuturesFill:
-    """A trade in one futures market. `size_raw` is negative for a sale, `notional_raw` the quote that
-    it exchanged without the fee, `realised_raw` the profit that a reduction realised, net of the
-    fees of its share.
+    """A trade in one futures market. `size_raw` is negative for a sale. `notional_raw` is the
+    exchanged quote without the fee, and `realised_raw` the profit that a reduction realised, net of
+    its share of the fees.
     """
 
     market: str
@@ -77,7 +77,8 @@ class SettledFunding:
 @dataclass(frozen=True, slots=True)
 class FuturesEntry:
     """Effect of one transaction on the margin account, in quote base units. `settlement_raw` is one
-    base unit of the token `collateral` in them, whose `price` is that of the entry's step.
+    base unit of the token `collateral` in quote base units, and `price` its price in the entry's
+    step.
     """
 
     collateral: str
@@ -92,7 +93,7 @@ class Entry:
     """Ledger entry of a final transaction, flow or opening. The postings of each token sum to zero.
 
     `id` is the id of its intent, flow or opening. `by_hand` marks a manual trade, which is reported
-    apart from the strategy. `futures` is the effect on the margin account, None without one.
+    apart from the strategy. `futures` is the effect on the margin account (None: no effect).
     """
 
     id: str
@@ -108,9 +109,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class MarketReading:
-    """A futures market and the position in it in one cycle. `notional_raw` is signed and at the mark,
-    `pending_raw` the funding owed (negative: due), `funding_daily` the share of notional that longs
-    pay a day.
+    """A futures market and the position in it in one cycle. `notional_raw` is signed and at the
+    mark, `pending_raw` is unsettled funding (negative: to be received), and `funding_daily` is the
+    share of notional that longs pay a day.
     """
 
     market: str
@@ -123,8 +124,8 @@ class MarketReading:
 
 @dataclass(frozen=True, slots=True)
 class MarginReading:
-    """The margin account in one cycle, quote base units; `settlement_raw` is one base unit of the
-    collateral in them. `realised_raw` is profit that is not settled into the collateral yet.
+    """The margin account in one cycle, in quote base units; `settlement_raw` is one base unit of
+    the collateral. `realised_raw` is profit that is not settled into the collateral yet.
     """
 
     settlement_raw: int
@@ -135,7 +136,7 @@ class MarginReading:
 
     @property
     def cash_raw(self) -> int:
-        """Collateral and realised profit: what transfers, trades and settled funding change."""
+        """Collateral and realised profit, which transfers, trades and settled funding change."""
         return self.collateral_raw + self.realised_raw
 
     @property
@@ -146,7 +147,9 @@ class MarginReading:
 
     @property
     def units(self) -> int:
-        """Account value in base units of the collateral, rounded down; zero for one in debt."""
+        """Account value in base units of the collateral, rounded down; zero for an account
+        in debt.
+        """
         return max(0, self.value_raw // self.settlement_raw)
 
 
@@ -166,8 +169,8 @@ class LedgerOpening:
 
 @dataclass(frozen=True, slots=True)
 class ValuedHolding:
-    """Holding of one token in one cycle, in base units: in the wallet, in liquidity positions, and in
-    the margin account whose collateral it is. units.NATIVE is the native coin.
+    """Holding of one token in one cycle, in base units: in the wallet, in liquidity positions, and
+    as collateral in the margin account. units.NATIVE is the native coin.
 
     `reserved_raw` is the part of the wallet's balance outside the managed portfolio: gas money,
     reserves and limits.native_floor.
@@ -183,12 +186,12 @@ class ValuedHolding:
 
     @property
     def margin_raw(self) -> int:
-        """Base units that the margin account is worth."""
+        """Value of the margin account in base units of this token."""
         return 0 if self.margin is None else self.margin.units
 
     @property
     def total_raw(self) -> int:
-        """Base units everywhere, reserves included."""
+        """Base units in all places, reserves included."""
         return self.wallet_raw + self.lp_raw + self.margin_raw
 
     @property
@@ -204,7 +207,9 @@ class ValuedHolding:
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """Value of all recorded holdings at the reference prices of one cycle, in numeraire base units."""
+    """Value of all recorded holdings at the reference prices of one cycle, in numeraire
+    base units.
+    """
 
     block: int
     chain_s: int
@@ -213,7 +218,9 @@ class Valuation:
 
     @property
     def collateral(self) -> ValuedHolding | None:
-        """The holding of the margin account's collateral, with its reading; None without one."""
+        """The holding of the margin account's collateral, with the account's reading; None without
+        an account.
+        """
         return next((held for held in self.held if held.margin is not None), None)
 
     @property
@@ -246,7 +253,9 @@ class LedgerBalance:
 
 @dataclass(frozen=True, slots=True)
 class LedgerTokens:
-    """Tokens of the ledger, including former assets; the numeraire; the wrapped native coin `coin`."""
+    """Tokens of the ledger, including former assets; the numeraire; the wrapped native coin
+    `coin`.
+    """
 
     tokens: tuple[Token, ...]
     numeraire: Token
@@ -291,7 +300,7 @@ class TaxState:
     year_limit: Value | None
 
 
-# --- Balance changes that the ledger does not explain, and the expected balance of each token.
+# --- Unexplained balance changes, and the expected balance of each token.
 
 
 class ExternalTransferKind(Enum):
@@ -314,7 +323,7 @@ class ExternalTransferKind(Enum):
 
 
 NON_LOSS_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.UNDONE)
-"""Kinds of a decrease that is not a loss. Every other decrease counts as a loss, also an
+"""Kinds of a decrease that is not a loss. Every other decrease counts as a loss, including an
 unexplained one.
 """
 

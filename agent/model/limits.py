@@ -18,7 +18,7 @@ class Limits:
     max_live_value, min_trade, pool_min_value and payout_per_day are in numeraire base units, limits
     of gas in wei. An active limit with missing data refuses the plan.
 
-    `token_screen` turns on the transfer test of tokens before each plan. `balance_jump_wait_s` is
+    `token_screen` enables the transfer test of tokens before each plan. `balance_jump_wait_s` is
     the chain time after which an increase beyond balance_jump counts as a deposit (None: at the
     next cycle). `first_purchase_s` is the time between two parts of a first purchase or top-up
     (None: turnover limits apply). Fields with a default are missing from some stored steps.
@@ -150,7 +150,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _SHARE,
                 _LESS,
                 "1%",
-                "measured from balances, gas included, over 24 h of chain time",
+                "loss by balances, gas included, over 24 h of chain time",
                 ceiling_bps=2_000,
             ),
             LimitSpec(
@@ -168,7 +168,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _SHARE,
                 _LESS,
                 "0.5%",
-                "our quote against those of the venue's contracts and of uniswap-python",
+                "our quote against the quotes of the venue's contracts and of uniswap-python",
             ),
             LimitSpec("depeg", _SHARE, _LESS, "2%", "stable tokens against 1 USD"),
             LimitSpec("gas_price", LimitUnit.GAS_PRICE, _LESS, "60 gwei"),
@@ -192,7 +192,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _SHARE,
                 _LESS,
                 "1%",
-                "of the portfolio: mean loss of liquidity positions over [lp] horizon",
+                "of the portfolio: expected loss of liquidity positions over [lp] horizon",
             ),
             LimitSpec(
                 "lp_max_weight",
@@ -207,14 +207,14 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _SHARE,
                 _LESS,
                 "2%",
-                "an unexplained change of balances beyond it holds back purchases, never an exit",
+                "an unexplained balance change beyond it blocks purchases, never an exit",
             ),
             LimitSpec(
                 "balance_jump_wait",
                 _DURATION,
                 _MORE,
                 "24h",
-                "an increase that is unexplained by then counts as a deposit",
+                "an increase still unexplained after this time counts as a deposit",
                 missing="24h",
             ),
             LimitSpec(
@@ -239,7 +239,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _COINS,
                 _LESS,
                 "1000",
-                "most that may be paid out within 24 h",
+                "maximum paid out within 24 h",
                 missing="0",
             ),
         )
@@ -251,4 +251,4 @@ Two limits have no row: limits.max_weight, a table by asset, and portfolio.max_l
 may set any limit with a row.
 """
 LIMITS_AS_WRITTEN = tuple(sorted(LIMITS.values(), key=lambda spec: spec.unit is LimitUnit.SWITCH))
-"""Limits in the order of a new config: switches are last."""
+"""Limits in the order of a new config, with switches last."""

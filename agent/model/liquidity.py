@@ -61,8 +61,7 @@ class LpV2Position:
 
 @dataclass(frozen=True, slots=True)
 class LpV3Position:
-    """A token of the V3 position manager that belongs to the wallet, with the state of its pool on
-    which it depends.
+    """A token of the V3 position manager that belongs to the wallet, with the state of its pool.
 
     `inside_last_x128` and `owed` are the manager's record of this token. Fields `core_…` are the
     pool's record of the manager's whole position in this range: all tokens of the manager share it,
@@ -144,9 +143,7 @@ class LpPositionChange:
 
 
 def position_name(venue: str, contract: str, token_id: int | None) -> str:
-    """Return the venue with the token's number, such as "uniswap_v3 #42", or with the pair's
-    address.
-    """
+    """Return the venue with the token id, such as "uniswap_v3 #42", or with the pair's address."""
     return f"{venue} {contract}" if token_id is None else f"{venue} #{token_id}"
 
 

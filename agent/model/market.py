@@ -50,10 +50,10 @@ class TokenFinding(Enum):
 
 
 _OUT = "remove it from the portfolio; its balance stays untouched"
-_WAIT = "none; it is tested again before each plan, and traded once transfers work"
+_WAIT = "none; the token is tested again before each plan, and traded once transfers work"
 _WORDS = {
     TokenFinding.CLEAN: ("transfers the exact amount", ""),
-    TokenFinding.NO_RETURN_VALUE: ("transfers the exact amount and returns nothing", ""),
+    TokenFinding.NO_RETURN_VALUE: ("transfers the exact amount and returns no value", ""),
     TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _OUT),
     TokenFinding.REBASING: (
         "its balances change without transfers",
@@ -62,8 +62,8 @@ _WORDS = {
     TokenFinding.FALSE_RETURNING: ("a transfer returns false or garbage", _OUT),
     TokenFinding.PAUSED: ("transfers are blocked", _WAIT),
     TokenFinding.BLOCKLISTED: (
-        "blocks an address that has to transfer it",
-        "ask its issuer; it is tested again before each plan",
+        "blocks an address that needs to transfer it",
+        "ask its issuer; the token is tested again before each plan",
     ),
     TokenFinding.CALLBACK: ("calls other contracts during a transfer", _OUT),
     TokenFinding.HONEYPOT: ("can be bought but not sold", _OUT),
@@ -99,8 +99,8 @@ class ScreenedToken:
 
 @dataclass(frozen=True, slots=True)
 class ProxyImplementation:
-    """Implementation address of a proxy at the snapshot's block: of a token, or of a contract of the
-    futures venue, whose address is `token` too.
+    """Implementation address of a proxy at the snapshot's block. The proxy, a token or a contract
+    of the futures venue, has the address `token`.
     """
 
     token: str
@@ -135,7 +135,7 @@ class Allowance:
     raw: int
 
 
-# --- Pools: the protocol of all kinds. agent/amm/__init__.py lists the kinds.
+# --- Pools: the protocol that every kind implements. agent/amm/__init__.py lists the kinds.
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +162,9 @@ PoolT_co = TypeVar("PoolT_co", bound="Pool", covariant=True)
 @dataclass(frozen=True, slots=True)
 class SwapResult(Generic[PoolT_co]):
     """Result of a swap: amounts in base units, and the state `after` it. `fee_raw` is part of
-    amount_in_raw.
-
-    A swap that reaches its price limit fills in part; the amounts are those moved. `ticks_crossed`
-    counts initialised ticks, `steps` all stops: at a tick, a bitmap word border, the limit, or
-    inside a range.
+    amount_in_raw. A swap that reaches its price limit fills partly, and the amounts are those
+    exchanged. `ticks_crossed` counts initialised ticks, `steps` all stops: at a tick, a bitmap word
+    border, the limit, or inside a range.
     """
 
     amount_in_raw: int
@@ -190,7 +188,9 @@ class PriceCurve(NamedTuple):
 
 
 class TickState(NamedTuple):
-    """Square root of the price (Q64.96), tick and tick spacing of a pool with liquidity in ranges."""
+    """Square root of the price (Q64.96), tick and tick spacing of a pool with liquidity in
+    ranges.
+    """
 
     sqrt_price_x96: int
     tick: int
@@ -253,7 +253,7 @@ class Pool(Protocol):
 
     @property
     def label(self) -> str:
-        """Suffix of the pair in display names; empty for the most common kind."""
+        """Suffix of the pair in display names; empty for the default kind."""
 
     @property
     def fault(self) -> str:
@@ -265,7 +265,7 @@ class Pool(Protocol):
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing can be traded."""
+        """True if the pool cannot trade."""
 
     def quote(self, token_in: str, amount_in_raw: int) -> int:
         """Return the output of `swap` without building the next state."""
@@ -277,7 +277,9 @@ class Pool(Protocol):
         """Return the result of an exact-input swap of up to amount_in_raw."""
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
-        """Return the marginal price, token_out per token_in without fee, as an unreduced fraction."""
+        """Return the marginal price, token_out per token_in without fee, as an unreduced
+        fraction.
+        """
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
         """Return the largest input that moves the price by at most impact_bps, within the known
@@ -286,14 +288,18 @@ class Pool(Protocol):
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
         """Return the largest input whose last unit pays at least `price` token_out after fee,
-        within max_in; 0 if none does.
+        within max_in; 0 if there is none.
         """
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
-        """True if the known ticks end before a sale of token_in has moved the price by impact_bps."""
+        """True if the known ticks end before a sale of token_in has moved the price by
+        impact_bps.
+        """
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """Return the curve up to the impact bound; None if nothing can be traded in that direction."""
+        """Return the curve up to the impact bound; None if nothing can be traded in that
+        direction.
+        """
 
     def depth(self, token: str) -> int:
         """Return the base units of `token` that count as depth (limits.pool_min_value)."""
@@ -304,16 +310,16 @@ class Pool(Protocol):
         """
 
     def recovered(self, start: Self, left: Fraction) -> Self:
-        """Return the pool with its price moved back on its curve towards that of `start`, the share
-        `left` of the distance remaining.
+        """Return the pool with its price moved back along its curve towards that of `start`, so
+        that the share `left` of the distance remains.
 
         The distance is measured in square roots of prices and rounded away from the start.
         """
 
     @property
     def observed(self) -> int | None:
-        """Value whose change within a block makes a swap write a price observation; None for kinds
-        without observations.
+        """Value that, if it changed within the block, makes a swap write a price observation; None
+        for kinds without observations.
         """
 
     @property
@@ -367,7 +373,7 @@ class CodeHash:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedItem:
-    """An item that could not be read: it is reported and excluded, never treated as zero."""
+    """An unreadable item, which is reported and excluded, never treated as zero."""
 
     item: str
     address: str
@@ -419,9 +425,9 @@ class Snapshot(DerivedValues):
     nor `quarantined` was not read. `positions` are the readable confirmed liquidity positions.
     `past` are preceding blocks of the same chain, newest first, read if a step has to confirm
     prices. `supplies` are the readable supplies of tokens weighted by market cap. `futures` is the
-    margin account, None without one or if it is not known for certain; `futures_unknown` then says
-    why. `futures_blocked` is the reason why the venue takes no order of this agent's key (empty: it
-    does), `agent_end_s` the time at which it no longer does (zero: none).
+    margin account; None if there is none or it is not known for certain, with the reason in
+    `futures_unknown`. `futures_blocked` is the reason why the venue takes no order of this agent's
+    key (empty: it does), `agent_end_s` the time at which it no longer does (zero: none).
     """
 
     head: Head

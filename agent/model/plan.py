@@ -17,12 +17,12 @@ from agent.model.triggers import RiskCostTradeoff, Threshold, TrackingRisk
 class AssetDrift:
     """Balance, weight and band of one asset.
 
-    `raw` is the wallet's balance; `investable_raw` is that balance less the reserve, the most that
-    can be spent. `lp_raw` is the amount in confirmed liquidity positions, `margin_raw` the margin
+    `raw` is the wallet's balance; `investable_raw` is that balance less the reserve, the spendable
+    maximum. `lp_raw` is the amount in confirmed liquidity positions, `margin_raw` the margin
     account's value in base units of its collateral. `value` and weights count investable_raw,
     lp_raw and margin_raw. `share` is the exact weight, `weight_bps` its rounding by largest
     remainder. The asset is `outside` if its weight is strictly below `band_low_bps` or above
-    `band_high_bps`; the bounds are fractions, since 10 % of 333 bps is not an integer. `own_band`
+    `band_high_bps`; the bounds are fractions, because 10 % of 333 bps is not an integer. `own_band`
     replaces the trigger's band, `max_bps` is the maximum weight.
     """
 
@@ -46,7 +46,7 @@ class AssetDrift:
 
     @property
     def locked_raw(self) -> int:
-        """Base units that count and that no swap can spend."""
+        """Base units that count towards the weight but cannot be spent by a swap."""
         return self.lp_raw + self.margin_raw
 
 
@@ -157,8 +157,8 @@ class AdjustLiquidity:
     """Withdraw, collect or provide liquidity, within budget and maximum weight; swaps follow in a
     later plan.
 
-    With `pools` only their targets are followed: an exit withdraws the liquidity that it sells and
-    leaves the rest unchanged.
+    If `pools` is set, only their targets are followed: an exit withdraws the liquidity that it
+    sells and leaves the rest unchanged.
     """
 
     reason: str
@@ -177,11 +177,10 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True)
 class AdjustFutures:
-    """Send actions of the futures layer: deposits or reductions that a limit demands, the way to the
-    targets, or what the owner requested.
-
-    A reduction is not held back by cost, turnover, cooldown or open withdrawals. `closes` is the
-    market whose hedge is closed; empty for any other order.
+    """Send actions of the futures layer: deposits or reductions that a limit requires, orders
+    towards the targets, or a request of the owner. Cost, turnover, cooldown and open withdrawals
+    never block a reduction. `closes` is the market whose hedge is closed; empty for any other
+    order.
     """
 
     reason: str
@@ -243,8 +242,8 @@ class PlanCost:
     """Predicted cost in numeraire base units.
 
     `skew` is the cost of pool prices that differ from the reference, `gas` that of the transaction,
-    `approvals` the gas of missing approvals. `funding` is what futures orders are expected to add to
-    the funding paid over `futures.funding_horizon` (negative: saved or received).
+    `approvals` the gas of missing approvals. `funding` is the additional funding expected from
+    futures orders over `futures.funding_horizon` (negative: saved or received).
     """
 
     fees: Fraction
@@ -264,7 +263,7 @@ class PlanCost:
 class SkippedItem:
     """A trade or token that the plan skips, and the reason, such as impact bound, dust or no route.
 
-    `kept_by` names the limit of cost or size if the trade is possible but not worth it; empty
+    `kept_by` names the cost or size limit if the trade is possible but not worthwhile; empty
     otherwise.
     """
 
@@ -284,9 +283,9 @@ class Plan:
     positions are one transaction each, in order; a plan has either actions or legs, since swaps are
     planned again after the actions. `holdings_after` are token balances; `native_after_wei` is the
     native balance before gas (None: unchanged). `saving` is the trade-off of a no-trade zone,
-    `pacing` the comparison of numbers of slices. The orders of `futures` are one transaction each,
-    planned again after each; a plan with them has neither legs nor actions. `comparisons` are those
-    of a sale and a hedge for its overweight assets.
+    `pacing` the comparison of numbers of slices. The orders of `futures` are one transaction each
+    and planned again after each; such a plan has neither legs nor actions. `comparisons` compare a
+    sale with a hedge for each overweight asset.
     """
 
     block: int

@@ -79,8 +79,8 @@ class OrdersConfig:
     """The orders of a portfolio.
 
     An order is armed once the price is `hysteresis_bps` away from its level, and a closed entry
-    reopens that far below its level. An entry above the current price fills at once: with
-    `refuse_filled` it is refused, otherwise reported.
+    reopens once the price is that far below its level. An entry above the current price would fill
+    at once: it is refused with `refuse_filled`, otherwise reported.
     """
 
     terms: tuple[OrderTerms, ...] = ()
@@ -128,8 +128,8 @@ class NavPerShare:
 
     The current NAV follows from the price gains of these holdings, so deposits and withdrawals do
     not change it. `lost` is the later loss by the agent's transactions, gas included, in numeraire
-    base units. `margin` is the margin account of that cycle, whose result counts too; None without
-    one.
+    base units. `margin` is the margin account of that cycle, whose result counts too (None: no
+    account).
     """
 
     worth: Fraction
@@ -143,8 +143,8 @@ class NavPerShare:
 @dataclass(frozen=True, slots=True)
 class BlockedExit:
     """An exit that cannot be carried out now, with the reason and the owner's remedy. The holdings
-    of `token` stay; `raw` of them, base units, count in the portfolio that losses of other exits
-    are compared with.
+    of `token` stay. `raw` of them (base units) count in the portfolio value to which the losses of
+    other exits are compared.
     """
 
     token: str
@@ -189,8 +189,8 @@ class ExitFailures:
 class Asset:
     """An asset and its target weight, in bps of the investable total.
 
-    `reserve_raw` base units stay outside the portfolio. `feed` is the USD price feed. With `native`
-    the token is the wrapped native coin, and the wallet's native coin counts with it.
+    `reserve_raw` base units stay outside the portfolio. `feed` is the USD price feed. If `native`
+    is set, the token is the wrapped native coin, and the wallet's native coin counts with it.
     `rebasing_bps` is the largest daily balance change of a rebasing or interest-bearing token
     without a transfer. `band` replaces the trigger's band. Above `max_bps` of the portfolio the
     asset is not bought.
@@ -251,7 +251,7 @@ class Portfolio:
 
 class Destination(Enum):
     """Destination of a rebalance: the target, the nearer edge of the band, halfway between, or the
-    point beyond which trading does not pay.
+    point where further trading costs more than it saves.
     """
 
     TARGET = "target"
@@ -261,7 +261,7 @@ class Destination(Enum):
 
 
 class TradeSide(Enum):
-    """The only side of a rebalance that is traded (see agent/policy/drift.py)."""
+    """Restriction of a rebalance to one side, purchases or sales (see agent/policy/drift.py)."""
 
     SELL = "sell"
     BUY = "buy"

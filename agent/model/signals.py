@@ -1,6 +1,4 @@
-"""Signals of one's own: the view that a signal gets, the target weights that it returns, and its
-validated answer.
-"""
+"""User-defined signals: the input view, the returned target weights, and the validated answer."""
 
 from __future__ import annotations
 
@@ -13,7 +11,9 @@ GRID = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class PriceBar:
-    """Last price of an interval: chain time in Unix seconds, and numeraire per whole coin."""
+    """Last price of an interval: chain time in Unix seconds, and price in numeraire per
+    whole coin.
+    """
 
     at_s: int
     close: float
@@ -23,13 +23,13 @@ class PriceBar:
 class SignalView:
     """Input of a signal; equal views must give equal targets.
 
-    `now_s` is chain time, `numeraire` a symbol. `prices` has by symbol one bar per `step` of the
-    last `window`, oldest first, of every asset but the numeraire; intervals without a price are
-    missing. `weights` are the shares of all assets in the wallet now, `free` the assets whose weights
-    the signal may choose. `futures` are by market the
-    signed notionals held now, as shares of the target notional (account value times
-    `futures.leverage`); empty without futures. `markets` has by market the asset with the same
-    price, or "". `options` are those of the config.
+    `now_s` is chain time, `numeraire` a symbol. `prices` has, by symbol, one bar per `step` of the
+    last `window`, oldest first, for every asset except the numeraire; intervals without a price are
+    missing. `weights` are the current shares of all assets in the wallet, `free` the assets whose
+    weights the signal may choose. `futures` has, by market, the current signed notional as a share
+    of the target notional (account value times `futures.leverage`); empty without futures.
+    `markets` has, by market, the asset with the same price, or "". `options` are the options of the
+    config.
     """
 
     now_s: int
@@ -44,10 +44,10 @@ class SignalView:
 
 @dataclass(frozen=True, slots=True)
 class SignalTargets:
-    """Result of a signal. `spot` are shares by asset, none below zero, with sum one; an asset
-    that is not named gets none. `futures` are signed shares of the target notional by market,
-    whose absolute values sum to at most one; a market that is not named gets none. None leaves the
-    targets of the config.
+    """Result of a signal. `spot` are non-negative shares by asset with sum one; an asset that is
+    not named gets zero. `futures` are signed shares of the target notional by market, whose
+    absolute values sum to at most one; a market that is not named gets zero. None keeps the targets
+    of the config.
     """
 
     spot: Mapping[str, float] | None = None
@@ -71,8 +71,8 @@ class SignalMarket:
 
 @dataclass(frozen=True, slots=True)
 class SignalSettings:
-    """A signal of the config: its entry point, the longest time of an answer, its options, and the
-    futures markets that it may target.
+    """A signal of the config: its entry point, timeout, options, and the futures markets that it
+    may target.
     """
 
     name: str
@@ -83,10 +83,10 @@ class SignalSettings:
 
 @dataclass(frozen=True, slots=True)
 class SignalAnswer:
-    """A signal's answer on the grid: millionths by token and by futures market (None: the targets of
-    the config stay). `owner` is the strategy that asked ("": the portfolio), `source` the
-    distribution that has the signal. `why` is the reason that there are no new targets (empty:
-    there are).
+    """A signal's validated answer: millionths by token and by futures market (None: keep the
+    targets of the config). `owner` is the strategy that uses the signal ("": the portfolio),
+    `source` the distribution that provides it. `why` is the reason if there are no new targets,
+    otherwise empty.
     """
 
     name: str
@@ -99,11 +99,11 @@ class SignalAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SignalRequest:
-    """A question to a signal. `why` is the reason that it cannot be asked (empty: it can)."""
+    """A request to a signal. `why` is the reason if it cannot be run, otherwise empty."""
 
     settings: SignalSettings
     owner: str
     view: SignalView
     tokens: tuple[tuple[str, str], ...]
-    """Addresses of the assets that it may target, by symbol."""
+    """Addresses of the assets that the signal may target, by symbol."""
     why: str = ""

@@ -64,7 +64,7 @@ class History:
     depegged: tuple[str, ...] = ()
     """Stablecoins that left their peg and have not returned."""
     unread: tuple[tuple[str, int], ...] = ()
-    """Assets with unreadable balance, each with the chain time since when."""
+    """Assets with unreadable balances, each with the chain time since when."""
     loss_total: Fraction = Fraction(0)
     """Loss since the store was created."""
     prices: tuple[PricePoint, ...] = ()
@@ -116,8 +116,7 @@ class History:
     failures_stop: bool = False
     """True after too many failures since the owner resumed, even if exits have succeeded since."""
     wasted_24h_wei: int = 0
-    """Gas of transactions that exchanged nothing: reverts, approvals, cancels. Part of `loss_24h`.
-    """
+    """Gas of transactions other than trades: reverts, approvals, cancels. Part of `loss_24h`."""
     wasted_wei: int = 0
     """Gas of all reverts since the store was created. Part of `loss_total`."""
     rises: tuple[tuple[str, int], ...] = ()
@@ -132,17 +131,17 @@ class History:
     failed_exits: tuple[ExitFailures, ...] = ()
     """Failures of each exit, newest first."""
     unpriced_falls: str = ""
-    """Part of `unknown` from balance decreases without a price; they count for no exit."""
+    """Part of `unknown` from balance decreases without a price; exits ignore them."""
     reduced_24h: Fraction = Fraction(0)
-    """Notional that futures reductions closed, emergencies apart."""
+    """Notional closed by futures reductions, without emergencies."""
     topped_up_24h: Fraction = Fraction(0)
     """Collateral that the agent deposited into the margin account."""
     emergency_gas_24h_wei: int = 0
-    """Part of `gas_24h_wei` for positions closed ahead of their liquidation."""
+    """Part of `gas_24h_wei` for positions closed ahead of liquidation."""
     signals: tuple[SignalAnswer, ...] = ()
-    """Answers of the signals that this step asked."""
+    """Answers of the signals that this step ran."""
     hedges: tuple[Hedge, ...] = ()
-    """Hedges in place of sales after the newest futures order, with those closed lately."""
+    """Hedges that replace sales, after the newest futures order; includes recently closed ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +179,8 @@ class StepInput:
     stuck: tuple[BlockedExit, ...] = ()
     """Triggered exits that cannot be carried out now. Their assets are skipped."""
     aside: str = ""
-    """Reason why an unexplained deposit above portfolio.max_live_value is excluded; empty: none is,
-    or the amount was returned for an exit.
+    """Reason why an unexplained deposit above portfolio.max_live_value is excluded. Empty: none is
+    excluded, or the amount was included again for an exit.
     """
     aside_raw: tuple[tuple[str, int], ...] = ()
     """Amount of that deposit, base units by token."""
@@ -196,25 +195,25 @@ class StepInput:
     futures: FuturesPolicy | None = None
     """Targets and limits of the futures layer; None: no futures."""
     reduced_markets: tuple[str, ...] = ()
-    """Futures markets that this step has ordered in; an owner's reduction takes each once."""
+    """Futures markets in which this step has sent orders; an owner's reduction orders in each
+    market once.
+    """
     reduction_goals: tuple[tuple[str, int], ...] = ()
-    """Sizes, by futures market, that the reduction of this step ends at; empty: none is under way."""
+    """Final sizes, by futures market, of this step's reduction; empty if none is in progress."""
     order_parts: tuple[tuple[str, int], ...] = ()
     """Divisors, by futures market, of reductions whose simulation reverted in this step."""
     futures_held: str = ""
     """Reason why the futures layer sends nothing in this proposal: no order is possible, or guards
-    refused its plan; empty: it may.
+    refused its plan. Empty: it may send.
     """
     spot_held: str = ""
-    """Reason why the spot portfolio trades nothing in this proposal but exits, as guards refused its
-    plan; empty: it may.
+    """Reason why the spot portfolio trades only exits in this proposal, because guards refused its
+    plan. Empty: no restriction.
     """
     unhedged_bps: tuple[tuple[str, int], ...] = ()
-    """Targets by token before open hedges changed them; empty without a hedge."""
+    """Targets by token, before the adjustment for open hedges; empty without a hedge."""
     after_hedge: bool = False
-    """True once this step has opened a hedge; the rest of its rebalance follows regardless of
-    bands.
-    """
+    """True once this step has opened a hedge; its rebalance then continues regardless of bands."""
     effective_bps: tuple[tuple[str, int], ...] = ()
     """Effective targets by token, after allocator, strategies, orders, hedges and exclusions; empty
     if they are the owner's.
@@ -232,7 +231,7 @@ class StepInput:
         )
 
 
-# --- Requests that start a step. StepInput and the request together repeat a plan.
+# --- Requests that start a step. A plan can be repeated from StepInput and request.
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +284,7 @@ class Unwrap:
 
 @dataclass(frozen=True, slots=True)
 class SellEverything:
-    """Sell everything for the numeraire, at the end of the bot."""
+    """Sell everything for the numeraire, for the shutdown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,15 +296,15 @@ class SellEntireBalance:
 
 @dataclass(frozen=True, slots=True)
 class MoveMargin:
-    """Deposit or withdraw margin, or let a delegate trade, as the owner requests."""
+    """Deposit or withdraw margin, or change a delegate, as the owner requests."""
 
     action: AccountAction
 
 
 @dataclass(frozen=True, slots=True)
 class Deleverage:
-    """Reduce futures positions by the same share until the leverage is at most `leverage_bps`, or in
-    the market of a symbol alone (empty: all). Without a leverage the position is closed.
+    """Reduce all futures positions by the same share, or only that of the market `symbol` (empty:
+    all), until the leverage is at most `leverage_bps`. Without a leverage the positions are closed.
     """
 
     leverage_bps: int | None = None
@@ -314,7 +313,9 @@ class Deleverage:
 
 @dataclass(frozen=True, slots=True)
 class OpenHedge:
-    """Short `ratio_bps` of what `token` is above its target, instead of selling it."""
+    """Short `ratio_bps` of the amount by which `token` exceeds its target, instead of
+    selling it.
+    """
 
     token: str
     ratio_bps: int

@@ -108,9 +108,9 @@ class StrategyState:
     """State of a strategy beyond its holdings.
 
     `since_s` is the start of the current `health`, `turning_s` the time since which the Sharpe
-    ratio fits the opposite state. `unit` is the last recorded NAV per unit. `index` is the measure
-    of the health rule: it follows the unit, and while paused the return of the weights since the
-    prices `marks`. Both are in 10^-12.
+    ratio calls for the opposite state. `unit` is the last recorded NAV per unit. `index` is the
+    measure of the health rule: it follows the unit, and while paused the return of the weights
+    since the prices `marks`. Both are in 10^-12.
     """
 
     name: str
@@ -148,8 +148,8 @@ class StrategyBooks:
     """All strategies at one block.
 
     `fault` is the reason why holdings are unknown (empty: known), `pending` are bookings not stored
-    yet. `choices` are the last allocations by strategy; `unchosen` names a strategy without weights
-    and the reason.
+    yet. `choices` are the last allocations by strategy; `unchosen` has the strategies without
+    weights, with the reason.
     """
 
     sleeves: tuple[StrategyBook, ...]

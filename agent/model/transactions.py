@@ -55,14 +55,16 @@ class IntentEvent(Enum):
 
 
 FIRST_VENUE_NONCE = 10**12
-"""Nonces from here on are milliseconds of a futures venue; no wallet sends so many transactions."""
+"""Nonces from here on are timestamps (milliseconds) of a futures venue; no wallet sends that many
+transactions.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class UnsignedTx:
     """A transaction without signature: EIP-1559 if `max_fee_wei` is set, legacy if `gas_price_wei`
-    is. `data` is 0x-hex. An order for a venue beside the chain has no fee, the account there as
-    `to`, the action that is signed as `data`, and the venue's nonce.
+    is. `data` is 0x-hex. An order for an off-chain venue has no fee, the venue account as `to`, the
+    signed action as `data`, and the venue's nonce.
     """
 
     chain_id: int
@@ -77,7 +79,7 @@ class UnsignedTx:
 
     @property
     def is_venue_order(self) -> bool:
-        """True for an order that goes to a futures venue and not to the chain."""
+        """True for an order to an off-chain futures venue."""
         return self.nonce >= FIRST_VENUE_NONCE
 
 
@@ -114,9 +116,9 @@ class LiquidityAdded:
 
 @dataclass(frozen=True, slots=True)
 class PerpFill:
-    """A PositionChanged event of a clearing house. `size_raw` is negative for a sale; `quote_raw` is
-    what the trade added to the quote balance, without the fee: negative for a purchase.
-    `realised_raw` is the profit that a reduction realised, net of the fees of its share.
+    """A PositionChanged event of a clearing house. `size_raw` is negative for a sale; `quote_raw`
+    is the change of the quote balance by the trade, without the fee: negative for a purchase.
+    `realised_raw` is the profit that a reduction realised, net of its share of the fees.
     """
 
     clearing_house: str
@@ -144,12 +146,10 @@ class PerpFunding:
 class Receipt:
     """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
-    That of an order at a venue beside the chain is written once the venue is done with it: status 0
-    if nothing was filled, in the block that was the head then.
-
-    `wrapped` are Deposit and Withdrawal events, as of WETH9, written as transfers from and to the
-    zero address. `fills` are changes of futures positions, `funding` their settled
-    funding payments.
+    For an order at an off-chain venue it is written once the order has ended, with the head of that
+    time as block and status 0 if nothing was filled. `wrapped` are Deposit and Withdrawal events
+    (as of WETH9), recorded as transfers from and to the zero address. `fills` are changes of
+    futures positions, `funding` their settled funding payments.
     """
 
     tx_hash: str
@@ -215,8 +215,8 @@ class Intent:
 
     @property
     def succeeded(self) -> bool:
-        """True if the transaction is in a block and did not revert. A reverted one is MINED too
-        until its block is final.
+        """True if the transaction is in a block and did not revert. A reverted transaction is also
+        MINED until its block is final.
         """
         mined = self.state in (IntentState.MINED, IntentState.FINAL)
         return mined and self.receipt is not None and self.receipt.status == 1
@@ -227,7 +227,7 @@ class Intent:
 
         Tokens change by their events, native coin by gas, value sent, and the wrapped native coin
         `coin` that the wallet or the called contract unwrapped. Withdrawal events of other tokens
-        prove no native coin and are ignored.
+        are ignored, because they prove no receipt of native coin.
         """
         receipt = self.receipt
         if receipt is None:
@@ -254,7 +254,7 @@ class Intent:
 
 
 class RequestKind(Enum):
-    """Kind of a request: a withdrawal, or the end of the bot."""
+    """Kind of a request: a withdrawal, or the shutdown."""
 
     WITHDRAW = "withdraw"
     STOP = "stop"
@@ -296,10 +296,10 @@ class WithdrawalProgress:
 
 @dataclass(frozen=True, slots=True)
 class OwnerRequest:
-    """A request of the owner: a withdrawal, or the end of the bot.
+    """A request of the owner: a withdrawal, or the shutdown.
 
-    `to` is the confirmed payout address (None: no payment). With `to_stable` everything is sold for
-    the numeraire. `payments` of a withdrawal are fixed at the request; a stop pays the final
+    `to` is the confirmed payout address (None: no payment). `to_stable` sells everything for the
+    numeraire. `payments` of a withdrawal are fixed at the request; a shutdown pays the final
     balance. `asked_s` is the chain time of the request. `parts` is the progress of a withdrawal in
     parts (None: raised in one plan).
     """
@@ -357,8 +357,8 @@ class PaperTx:
 
 @dataclass(frozen=True, slots=True)
 class PaperPosition:
-    """A futures position on paper. `growth_x96` is the market's funding growth up to which its
-    funding is settled.
+    """A futures position on paper. `growth_x96` is the funding growth of the market at the last
+    settlement.
     """
 
     market: str

@@ -59,8 +59,8 @@ class NoTradeZone:
 class RiskCostTradeoff:
     """Risk before and after a plan, over the horizon, and the plan's cost, in numeraire base units.
 
-    `skew` is negative if pools pay more than the reference; it never makes the exchange cheaper
-    than free. `approvals` is the gas of missing approvals.
+    `skew` is negative if pools pay more than the reference; it never makes the cost of the exchange
+    negative. `approvals` is the gas of missing approvals.
     """
 
     before: Fraction

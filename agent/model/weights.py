@@ -63,7 +63,9 @@ PRICED_METHODS = tuple(
 
 
 class InitialWeights(Enum):
-    """Targets before the first allocation: those of the config, or none, so that nothing is traded."""
+    """Targets before the first allocation: those of the config, or none, so that nothing is
+    traded.
+    """
 
     TARGETS = "targets"
     WAIT = "wait"
@@ -80,7 +82,9 @@ class WeightLimit:
 
 @dataclass(frozen=True, slots=True)
 class TokenSupply:
-    """Supply of a token in base units. `source` names its origin; empty for the token's contract."""
+    """Supply of a token in base units. `source` names its origin; empty for the token's
+    contract.
+    """
 
     token: str
     raw: int
@@ -93,9 +97,9 @@ class AllocatorConfig:
 
     Weights are chosen every `every_s` from returns over `step_s` within the last `window_s`. Each
     asset needs `min_returns` returns and a price not older than `max_age_s`. If no choice is
-    possible, the last allocation stays valid for `keep_s` after it was due. An allocation that
-    moves no weight by more than `churn_bps` changes nothing. `supplies` are the owner's values,
-    which override those of the chain. `signal` is the signal of one's own that chooses.
+    possible, the last allocation stays valid for `keep_s` after it was due. A new allocation that
+    moves no weight by more than `churn_bps` is ignored. `supplies` are the owner's values, which
+    override those of the chain. `signal` is the user-defined signal that chooses the weights.
     """
 
     method: AllocationMethod

@@ -18,7 +18,7 @@ import requests
 
 Document = dict[str, Any]
 MAX_MISSED_CYCLES = 3
-"""Intervals without a good cycle after which the run is unhealthy."""
+"""Intervals without a good cycle before the run is unhealthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class RunHealth:
 
     @property
     def state(self) -> RunState:
-        """The present state."""
+        """The current state."""
         with self._lock:
             return self._state
 
@@ -68,12 +68,12 @@ class RunHealth:
             )
 
     def hangs(self, why: str) -> None:
-        """Record that a cycle hangs."""
+        """Record a hanging cycle."""
         with self._lock:
             self._state = replace(self._state, hung=why)
 
     def stops(self) -> None:
-        """Record that the run ends normally."""
+        """Record the normal end of the run."""
         with self._lock:
             self._state = replace(self._state, stopping=True)
 
@@ -83,7 +83,7 @@ class RunHealth:
         """
         state, reasons = self.state, list[str]()
         if state.hung:
-            reasons.append(f"it hangs: {state.hung}")
+            reasons.append(f"cycle hangs: {state.hung}")
         if state.trouble:
             reasons.append(state.trouble)
         if silence := self.silence():
@@ -153,9 +153,9 @@ class Heartbeat:
         return "Heartbeat(hidden)"
 
     def beat(self) -> None:
-        """Send a heartbeat; if the last is still being sent, report a failure instead."""
+        """Send a heartbeat, or report a failure if the previous one is still being sent."""
         if not self._busy.acquire(blocking=False):
-            self._failed("the last heartbeat is still being sent")
+            self._failed("the previous heartbeat is still being sent")
             return
         self._thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
         self._thread.start()
@@ -201,15 +201,16 @@ def _host(url: str) -> str:
 
 
 SENDING_STAGE = "before:send"
-"""Stage that the executor reports just before bytes are sent; at the next stage they have been
-sent."""
+"""Stage that the executor reports just before it sends bytes; at its next stage they have been
+sent.
+"""
 LONGEST_PERIOD_S = 5.0
 
 
 class Watchdog:
     """Detects hangs: a silence longer than `bound_s`. `now` is a monotonic clock, in seconds.
 
-    Every event of a step, and each part of a wait, ends a silence.
+    Every event of a step and each part of a wait ends a silence.
     """
 
     def __init__(
@@ -275,7 +276,7 @@ class Watchdog:
         while not self._ended.wait(self._period_s):
             found = self.hangs()
             if found is not None:
-                hung(f"{found}; it is at {self._place()}")
+                hung(f"{found}; at {self._place()}")
                 return
             alive()
 
@@ -304,15 +305,15 @@ class SystemdNotifier:
         self.watchdog_s = _watchdog_s(found)
 
     def ready(self) -> None:
-        """Report that the first cycle is done."""
+        """Notify that the first cycle is done."""
         self._send("READY=1")
 
     def alive(self) -> None:
-        """Feed the watchdog of the unit."""
+        """Notify the unit's watchdog."""
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """Report that the run ends normally."""
+        """Notify the normal end of the run."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:

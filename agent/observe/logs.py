@@ -1,5 +1,5 @@
-"""Structured logging as JSON or text; secrets are redacted from every line, libraries' lines
-included (T18).
+"""Structured logging as JSON or text. Secrets are redacted from every line, including lines of
+libraries (T18).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Format = Literal["text", "json"]
 ROOT = "trimtab"
 HIDDEN = "[hidden]"
 SHORTEST_SECRET = 6
-"""Minimum length of a redacted part: shorter ones are not secrets but ordinary words."""
+"""Minimum length of a redacted part, because shorter parts are ordinary words."""
 _FIELDS = "fields"
 
 
@@ -67,7 +67,9 @@ def _pieces(secret: str) -> list[str]:
 
 
 class LineFormatter(logging.Formatter):
-    """One record as one ASCII line: no logged text controls a terminal or splits a line (T17)."""
+    """Formats a record as one ASCII line, so that no logged text controls a terminal or splits a
+    line (T17).
+    """
 
     def __init__(self, style: Format, redactor: Redactor) -> None:
         super().__init__()
@@ -121,13 +123,11 @@ class Log:
 def configure(
     style: Format | None, secrets: Iterable[str] = (), stream: TextIO | None = None
 ) -> Log:
-    """Send all log lines of this process to `stream` (default stderr) in one format; with the style
-    None nothing is logged.
-
-    Lines of libraries pass the same formatter from WARNING on. A further call replaces the
+    """Send all log lines of this process to `stream` (default stderr) in one format; the style None
+    logs nothing. Library lines from WARNING on use the same formatter. A further call replaces the
     configuration.
     """
-    # logging would print a line that cannot be written with all its fields, unredacted
+    # on a write error, logging would print the record unredacted
     logging.raiseExceptions = False
     root = logging.getLogger()
     for handler in [one for one in root.handlers if isinstance(one.formatter, LineFormatter)]:

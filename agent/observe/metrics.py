@@ -1,6 +1,4 @@
-"""Prometheus metrics of a run: names, meanings, updates per cycle, and the HTTP server for metrics
-and health.
-"""
+"""Prometheus metrics of a run, updated each cycle, and the HTTP server for metrics and health."""
 
 from __future__ import annotations
 
@@ -48,8 +46,8 @@ class CycleFigures:
     """Figures of one cycle, None if unknown. `value` is in whole coins of the numeraire,
     `drifts_bps` by symbol.
 
-    `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None if that limit is
-    off; `endpoints` are (operator, score from 0 to 1).
+    `loss_share` is the loss of 24 h as a share of limits.daily_loss, None if that limit is off;
+    `endpoints` are (operator, score from 0 to 1).
     """
 
     outcome: str
@@ -66,8 +64,8 @@ class CycleFigures:
 
 
 class Metrics:
-    """Metrics in a separate registry, so that no others are exported. `now_s` is the wall clock,
-    Unix seconds.
+    """Metrics in a registry of their own, so that no others are exported. `now_s` is the wall
+    clock, Unix seconds.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
@@ -85,9 +83,7 @@ class Metrics:
         self._gas = self._gauge(
             "trimtab_gas_spent_24h_wei", "Gas spent in the last 24 h of chain time, wei"
         )
-        self._failures = self._counter(
-            "trimtab_heartbeat_failures_total", "Heartbeats that did not arrive"
-        )
+        self._failures = self._counter("trimtab_heartbeat_failures_total", "Failed heartbeats")
         self._took = self._gauge("trimtab_look_seconds", "Duration of the last cycle")
         self._last = self._gauge(
             "trimtab_last_look_timestamp_seconds", "End of the last cycle, Unix seconds"
@@ -155,7 +151,7 @@ class Metrics:
         self._failures.inc()
 
     def health(self, healthy: Callable[[], bool]) -> None:
-        """Set the source of `trimtab_healthy`, called whenever the figures are read."""
+        """Set the source of `trimtab_healthy`, which is called at each scrape."""
         self._healthy.set_function(lambda: float(healthy()))
 
     def text(self) -> bytes:
@@ -169,12 +165,12 @@ class Metrics:
         return Gauge(name, what, labels, registry=self.registry)
 
 
-# --- HTTP server of /metrics, /health and /ready, on loopback unless another address was allowed by
-# name.
+# --- HTTP server of /metrics, /health and /ready, on loopback unless the config allows another
+# address.
 
 
 _AT_ONCE = 32
-"""Maximum number of concurrent clients, so that they cannot fill the process with threads."""
+"""Maximum number of concurrent clients, which bounds the number of threads."""
 _PATIENCE_S = 2.0
 _POLL_S = 0.05
 Answer = tuple[int, str, bytes]
@@ -193,7 +189,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Handle each client in a thread, up to a small number."""
+        """Handle each client in a thread, up to the maximum."""
         if self.slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
@@ -216,15 +212,16 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "trimtab"
     sys_version = ""
     wbufsize = 2**16
-    """Headers and body go out in one write: separately, the body would wait 40 ms (Nagle, delayed
-    acknowledgements)."""
+    """Headers and body are sent in one write, because a separate body would wait 40 ms (Nagle,
+    delayed acknowledgements).
+    """
 
     def do_GET(self) -> None:
         """Answer a GET."""
         self._write(self._answer())
 
     def _answer(self) -> Answer:
-        # DNS rebinding: a web page whose name resolves to this address
+        # refuse DNS rebinding: a web page whose name resolves to this address
         if self.server.loopback and not _names_loopback(self.headers.get("Host", "")):
             return 421, "text/plain", b"ask for a loopback address\n"
         found = self.server.answers(self.path.partition("?")[0])

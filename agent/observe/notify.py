@@ -1,4 +1,4 @@
-"""Alerts: rules of sending, delivery channels with a thread each, and the notifier."""
+"""Alerts: sending rules, delivery channels with a thread each, and the notifier."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from agent.store.alerts import AlertStore
 
 LONGEST_TEXT = 600
 _FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
-"""Characters that a message does not need, and that may be markup, escapes, formulas or links
-(T17).
+"""Characters removed from messages, because they may form markup, escapes, formulas or
+links (T17).
 """
 _APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
 """Apostrophe of a genitive."""
@@ -80,10 +80,8 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class AlertRules:
-    """Rules of sending.
-
-    `kinds` are enabled, `cooldowns` are seconds by kind, `repeat_s` is for lasting conditions
-    (None: never repeat).
+    """Sending rules. `kinds` are the enabled kinds, `cooldowns` are seconds by kind, `repeat_s`
+    applies to lasting conditions (None: never repeat).
     """
 
     kinds: frozenset[AlertKind]
@@ -109,8 +107,8 @@ class AlertRules:
 
 @dataclass(frozen=True, slots=True)
 class AlertDecision:
-    """Result of the rules: `changed` states, and those to send now with their text, in order of
-    occurrence.
+    """Result of the rules: `changed` states, and the alerts to send now with their text, in order
+    of occurrence.
     """
 
     changed: tuple[AlertState, ...]
@@ -124,10 +122,9 @@ def decide_alerts(
     now_s: int,
     rules: AlertRules,
 ) -> AlertDecision:
-    """Return which alerts of a cycle to send now, and the new states.
-
-    Each cycle reports every lasting condition of the kinds in `judged`. A condition that is no
-    longer reported is over, and dropped if not sent yet. Pure and deterministic.
+    """Return the alerts of a cycle to send now, and the new states. Each cycle reports every
+    lasting condition of the kinds in `judged`. A condition that is no longer reported has ended,
+    and is dropped if it was not sent yet. Pure and deterministic.
     """
     found = {state.key: state for state in states}
     lasts = set()
@@ -185,7 +182,7 @@ def _counted(state: AlertState) -> str:
 
 
 SendMessage = Callable[[str, str], str]
-"""Sends title and text; returns the reason of a failure, empty on success."""
+"""Function that sends title and text; returns the reason of a failure, empty on success."""
 MAX_QUEUED = 100
 UNANSWERED = "no answer in time"
 """Failure reason of a channel that did not answer before its timeout."""
@@ -270,7 +267,7 @@ class AlertChannel:
         """
         try:
             return self._send(f"{self._label}: {message.kind.title}", message.text)
-        except Exception as error:  # an error of a service's plugin must not end the run
+        except Exception as error:  # an error in an apprise plugin must not end the run
             return type(error).__name__
 
 
@@ -292,8 +289,8 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
     target = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     if target is None:
         raise ConfigError(
-            f"alerts.targets.url_env: environment variable {variable} has no address that apprise"
-            " supports",
+            f"alerts.targets.url_env: environment variable {variable} "
+            "has no address supported by apprise",
             "for example mailtos://user:password@example.org, or jsons://host/path; see"
             " docs/alerts.md",
         )
@@ -305,7 +302,7 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
         started_s = time.monotonic()
         if bundle.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
             return ""
-        return UNANSWERED if time.monotonic() - started_s >= timeout_s else "not taken"
+        return UNANSWERED if time.monotonic() - started_s >= timeout_s else "not accepted"
 
     return send
 
@@ -323,7 +320,7 @@ def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[De
 
 
 CLOSING_S = 5.0
-"""Seconds that the end of a run waits for pending messages; the next run sends the rest."""
+"""Seconds to wait for pending messages at the end of a run; the next run sends the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,8 +388,8 @@ class AlertNotifier:
         )
 
     def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
-        """Send one alert at once and wait for it, without the store, which may hang: the process is
-        about to end.
+        """Send one alert at once and wait for it. Does not use the store, which may hang: the
+        process is about to end.
         """
         for name, listener in self._listeners.items():
             if alert.kind in listener.kinds and alert.kind in self._rules.kinds:

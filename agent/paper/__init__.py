@@ -1,1 +1,3 @@
-"""Paper trading: real blocks, exact pools and futures venue, a paper wallet, and nothing that sends."""
+"""Paper trading: real blocks, exact pools and futures venue, and a paper wallet. Nothing is
+sent.
+"""

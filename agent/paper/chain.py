@@ -1,4 +1,4 @@
-"""Paper trading: real blocks and exact pools, a paper wallet, and nothing that sends."""
+"""Chain of paper trading: real blocks and exact pools, and a paper wallet. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ from agent.reference import reference_prices
 from agent.units import BPS, floor_int
 
 RECEIPTS, BLOCKS = 16, 256
-"""Number of newest receipts and blocks kept, for the journal's checks of transactions that are not
-final."""
+"""Number of newest receipts and blocks kept for the journal's checks of transactions that are not
+final.
+"""
 
 
 class PaperWalletStore(Protocol):
@@ -62,7 +63,7 @@ class PaperChain:
 
     A transaction is executed at the pools of the first snapshot of a later block, so that no fill
     uses a price seen before sending. Its effect on pools ends with its block: the next snapshot has
-    the real pools. Gas follows the planner's model at the header's fees. There are no reorgs.
+    the real pools. Gas follows the planner's gas model at the header's fees. There are no reorgs.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class PaperChain:
         """Return the current wallet. Raises OperatorNeeded before it was created."""
         found = self._book.wallet()
         if found is None:
-            raise OperatorNeeded("there is no paper wallet yet", "trimtab paper begins one")
+            raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
         return found
 
     def snapshot(self) -> Snapshot:
@@ -110,7 +111,7 @@ class PaperChain:
         return replace(found, futures=self._venue.account(found.futures, held, found.head))
 
     def begin_margin(self, found: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
-        """Return the first margin account, as PaperVenue.begin; None without futures."""
+        """Return the first margin account (see PaperVenue.begin); None without futures."""
         if self._venue is None:
             return None
         return self._venue.begin(found.futures, found.head, deposit_raw)
@@ -133,7 +134,7 @@ class PaperChain:
         return state.nonce, state.nonce + len(state.waiting)
 
     def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
-        """See ports.Sender: at the pools of the newest block."""
+        """See ports.Sender. Simulates at the pools of the newest block."""
         head = self._heads()
         self._catch_up(head)
         seen = self._seen
@@ -150,9 +151,7 @@ class PaperChain:
         return Simulation(True, "", done.gas, seen.head)
 
     def send(self, signed: SignedTx) -> None:
-        """See ports.Sender. It replaces a pending transaction at the same nonce, as in a
-        mempool.
-        """
+        """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does."""
         state, tx = self.state(), decode_unsigned(signed)
         if any(one.hash == signed.hash for one in state.waiting) or any(
             one.tx_hash == signed.hash for one in state.receipts
@@ -197,8 +196,8 @@ class PaperChain:
             self._fill(state, seen)
 
     def _fill(self, state: PaperWallet, seen: Snapshot) -> None:
-        """Execute the next nonces in one block, up to a transaction that was sent too late or pays
-        too little for it.
+        """Execute the next nonces in one block, up to a transaction that was sent too late for it
+        or pays too little.
         """
         try:
             filled, left = self._filled(state, _pools(seen), seen.head, further=True)
@@ -294,7 +293,7 @@ class PaperChain:
         if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
             seen = self._seen
             if state.margin is None or seen is None or seen.futures is None:
-                raise TransactionReverted("the margin account is not known")
+                raise TransactionReverted("the margin account is unknown")
             vault = self._venue.contracts.vault
             return self._venue.execute(
                 tx,
@@ -323,7 +322,7 @@ def _pools(seen: Snapshot) -> dict[str, Pool]:
 
 
 def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
-    """Return the gas price of the transaction in a block; None if it pays too little for it."""
+    """Return the gas price of the transaction in a block; None if it pays too little."""
     base_wei = head.base_fee_wei or 0
     if tx.max_fee_wei is None:
         price_wei = tx.gas_price_wei or 0
@@ -378,8 +377,8 @@ class PaperReader:
         return self._reader.past(head, blocks)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader. A plan on these ticks is executed on more ticks of a later snapshot
-        too.
+        """See ports.Reader. A plan on these ticks is also executed on more ticks of a later
+        snapshot.
         """
         return self._reader.with_more_ticks(snapshot, pools)
 

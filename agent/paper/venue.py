@@ -1,9 +1,9 @@
-"""Futures on paper: fills and funding that the contracts of Perpetual Protocol v2 compute by
-`eth_call` at a block, booked on a margin account of our own.
+"""Paper futures: the contracts of Perpetual Protocol v2 compute fills and funding by `eth_call` at
+a block, which are booked on a simulated margin account.
 
 Exchange.swap and Exchange.settleFunding are called as the clearing house calls them within
-openPosition. They check no margin, so that an account without collateral on the chain is quoted to
-the wei; the clearing house's own checks of bound, deadline and margin are made here.
+openPosition. These functions do not check margin, so an account without collateral on the chain is
+quoted to the wei. The clearing house's checks of bound, deadline and margin are made here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SWAP_PARAMS = "(address,address,bool,bool,bool,uint256,uint160)"
 SWAP_WORDS, FUNDING_WORDS = 11, 3
 DAY_S = 86_400
 MARGIN_UNITS = 250_000
-"""Gas of a deposit or withdrawal of margin, about what the embedded chain uses."""
+"""Gas of a margin deposit or withdrawal, measured on the embedded chain."""
 WORD = 2**256
 
 
@@ -54,7 +54,7 @@ class VenueEffects:
 
 
 class PaperVenue:
-    """The futures venue of paper trading. It reads by `eth_call` and sends nothing."""
+    """Futures venue of paper trading: reads by `eth_call`, sends nothing."""
 
     def __init__(
         self, contracts: PerpContracts, exchange: str, collateral: str, transport: Transport
@@ -83,7 +83,8 @@ class PaperVenue:
 
     def begin(self, read: MarginAccount | None, head: Head, deposit_raw: int | None) -> PaperMargin:
         """Return the first margin account: `deposit_raw` of collateral without positions, or a copy
-        of the real account with its funding settled. Raises ConfigError if that is not known.
+        of the real account with its funding settled. Raises ConfigError if the real account is
+        unknown.
         """
         if read is None:
             raise ConfigError("the margin account cannot be read now", "try again")
@@ -101,8 +102,8 @@ class PaperVenue:
         )
 
     def call_of(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
-        """Return the decoded call of a transaction to the venue, or of an approval of its vault;
-        None for any other.
+        """Return the decoded call of a transaction to the venue or of an approval for its vault;
+        None for any other transaction.
         """
         try:
             if tx.to in (self.contracts.clearing_house, self.contracts.vault):
@@ -124,7 +125,9 @@ class PaperVenue:
         held: PaperMargin,
         head: Head,
     ) -> VenueEffects:
-        """Return the effects at a block. Raises TransactionReverted where the contracts would."""
+        """Return the effects at a block. Raises TransactionReverted if the contracts would
+        revert.
+        """
         match call:
             case Approve(raw=raw):
                 return VenueEffects(balances, {**allowances, tx.to: raw}, held, APPROVE_UNITS)
@@ -144,7 +147,7 @@ class PaperVenue:
         held: PaperMargin,
         head: Head,
     ) -> VenueEffects:
-        """Fill an order as ClearingHouse.openPosition does: funding is settled first."""
+        """Settle funding, then fill an order, as ClearingHouse.openPosition does."""
         market = account.market(call.market)
         if head.timestamp_s > call.deadline_s:
             raise TransactionReverted(f"{REVERTS['CH_TE']} (CH_TE)")
@@ -200,11 +203,11 @@ class PaperVenue:
         account: MarginAccount,
         held: PaperMargin,
     ) -> VenueEffects:
-        """Deposit or withdraw collateral, as the vault does."""
+        """Deposit or withdraw collateral as the vault does."""
         balance, allowed = balances.get(call.token, 0), allowances.get(call.token, 0)
         raw, vault = call.raw * account.settlement_raw, self.contracts.vault
         if call.token != self._collateral:
-            raise TransactionReverted("the vault takes another token")
+            raise TransactionReverted("the vault uses another token")
         if call.is_deposit:
             if min(balance, allowed) < call.raw:
                 raise TransactionReverted("STF")
@@ -241,7 +244,7 @@ class PaperVenue:
         return _signed(self._ask(data, FUNDING_WORDS, head)[1])
 
     def _ask(self, data: bytes, count: int, head: Head) -> tuple[int, ...]:
-        """Return the words of a call of the exchange by the clearing house. Raises
+        """Call the exchange as the clearing house and return the words of the answer. Raises
         TransactionReverted with the reason of a revert.
         """
         call = {

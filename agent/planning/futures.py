@@ -76,10 +76,10 @@ def plan_futures(  # noqa: PLR0913
         plan = reducing_plan(
             account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False, no=stale
         )
-        return replace(plan, reason="every position is reduced by the same share")
+        return replace(plan, reason="reduce every position by the same share")
     fired = triggered(account, policy, spot_value)
     if not fired:
-        return FuturesPlan((), "", "every weight and limit of the futures layer is kept")
+        return FuturesPlan((), "", "all futures weights and limits are kept")
     if fired[0] in REDUCING:
         deposit = 0
         if not stale:
@@ -101,9 +101,8 @@ def plan_futures(  # noqa: PLR0913
 def top_up_raw(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None, hysteresis_bps: int
 ) -> int:
-    """Return the collateral, in its own base units rounded up, whose deposit alone restores
-    leverage, utilisation and the stress move to below their limits by the hysteresis; zero if no
-    deposit does.
+    """Return the deposit, in base units of the collateral rounded up, that alone brings leverage,
+    utilisation and the stress move below their limits by the hysteresis; zero if no deposit can.
     """
     limits = policy.limits
     keep = 1 - Fraction(hysteresis_bps, BPS)
@@ -135,11 +134,9 @@ def _deposit_raw(
     collateral_raw: int,
     approved_raw: int,
 ) -> int:
-    """Return the deposit that restores the limits; zero if the wallet has too little for one.
-
-    An approved amount is deposited unchanged while it still restores the limits: marks move with
-    each block, and any other amount needs a new approval. A venue beside the chain
-    takes no deposit.
+    """Return the deposit that restores the limits; zero if the wallet has too little. An approved
+    amount is deposited unchanged as long as it still restores the limits, because marks move with
+    each block and any other amount needs a new approval. An off-chain venue takes no deposit.
     """
     if not account.is_on_chain:
         return 0
@@ -166,7 +163,7 @@ def _deposit_plan(trigger: FuturesTrigger, deposit_raw: int) -> FuturesPlan:
     return FuturesPlan(
         (),
         trigger.value,
-        f"{trigger.value} is above its limit: a deposit restores it without a trade",
+        f"{trigger.value} is above its limit, which a deposit restores without a trade",
         (MarginDeposit(deposit_raw),),
         is_reducing=True,
     )
@@ -197,9 +194,9 @@ def reducing_plan(
             orders.append(market_order(market, tradable, slippage, is_reduce_only=True))
         else:
             refused.append(f"{market.symbol}: {BELOW_MINIMUM}")
-    reason = f"{trigger} is above its limit: positions are reduced"
+    reason = f"{trigger} is above its limit; reduce positions"
     if is_emergency:
-        reason = "liquidation is near: positions are closed ahead of it"
+        reason = "liquidation is near; close positions before it"
     return FuturesPlan(
         tuple(orders),
         trigger,
@@ -217,11 +214,10 @@ def _to_targets(
     trigger: FuturesTrigger,
     now_s: int,
 ) -> FuturesPlan:
-    """Return the orders to the targets: reductions first, openings cut to what every limit allows.
-
-    Openings use only the margin that was free before the reductions of the same step. A limit cuts
-    all of them by the same share. The largest share is judged after all orders: the first of
-    several positions is all of the notional.
+    """Return the orders to the targets: reductions first, openings cut to every limit. Openings use
+    only the margin that was free before the reductions of the same step. A limit cuts all of them
+    by the same share. The limit on the largest share is judged after all orders, because the first
+    position alone is always the whole notional.
     """
     limits, orders = policy.limits, []
     refused = list(funding_waits(account, policy))
@@ -265,7 +261,7 @@ def _to_targets(
         final = after_fill_at_bound(final, order)
     if (share := margin.largest_share(final)) > Fraction(limits.max_position_bps, BPS):
         orders = [order for order in orders if order.is_reduce_only]
-        refused.append(f"nothing is opened: a position would be {float(share) * 100:.2f} % of all")
+        refused.append(f"no position is opened: one would be {float(share) * 100:.2f} % of all")
     reason = DRIFT_REASONS[trigger]
     return FuturesPlan(
         tuple(orders),
@@ -282,7 +278,7 @@ def paused_reason(market: PerpMarket) -> str:
 
 
 def no_opening_reason(market: PerpMarket, policy: FuturesPolicy) -> str:
-    """Return why nothing is opened in a market; empty if it may be."""
+    """Return why no position may be opened in a market; empty if it may."""
     if why := paused_reason(market):
         return why
     basis = abs(market.mark / market.index - 1)
@@ -301,8 +297,8 @@ def untradable_reason(market: PerpMarket, size_raw: int, slippage_bps: int) -> s
 def smaller_orders(
     account: MarginAccount, plan: FuturesPlan, limits: FuturesLimits, parts: Mapping[str, int]
 ) -> tuple[PerpOrder, ...]:
-    """Return the orders of a plan, each reduction divided by the parts of its market: a thin pool
-    fills a small order where it refuses a large one. Whole lots, one at least.
+    """Return the orders of a plan, each reduction divided by the divisor of its market, because a
+    thin pool may fill a smaller order. Sizes are whole lots, at least one.
     """
     slippage = limits.emergency_slippage_bps if plan.is_emergency else limits.slippage_bps
     orders = []
@@ -326,8 +322,8 @@ def _is_below_minimum(market: PerpMarket, size_raw: int, slippage_bps: int) -> b
 def _at_least_minimum(
     account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
 ) -> int:
-    """Return the size of a reduction, enlarged to the venue's smallest order; zero if the position
-    is smaller than that.
+    """Return the size of a reduction, raised to the venue's smallest order; zero if the position is
+    smaller.
     """
     if not _is_below_minimum(market, size_raw, slippage_bps):
         return size_raw
@@ -342,6 +338,6 @@ def _at_least_minimum(
 def market_order(
     market: PerpMarket, size_raw: int, slippage_bps: int, *, is_reduce_only: bool
 ) -> PerpOrder:
-    """Return the market order of a size, with its bound counted from the index."""
+    """Return a market order of this size, with its bound relative to the index."""
     bound = index_bound_raw(market, size_raw, slippage_bps)
     return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only)

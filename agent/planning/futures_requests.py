@@ -1,6 +1,4 @@
-"""Proposals of the owner's requests to the futures layer: moves of margin, delegates, reductions,
-hedges.
-"""
+"""Proposals for the owner's futures requests: margin moves, delegates, reductions, hedges."""
 
 from __future__ import annotations
 
@@ -45,7 +43,7 @@ from agent.policy.hedges import hedges_after
 from agent.units import BPS
 
 FuturesRequest = MoveMargin | Deleverage | OpenHedge | CloseHedge
-"""Requests of the owner to the futures layer."""
+"""The owner's futures requests."""
 
 
 def futures_request(asked: FuturesRequest) -> Proposer:
@@ -73,8 +71,8 @@ def futures_command(asked: FuturesRequest) -> str:
 
 
 def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
-    """Return the proposer that shorts part of a token's excess over target, or closes its hedge, and
-    then holds.
+    """Return the proposer that shorts part of a token's excess over its target, or closes its
+    hedge, and then holds.
     """
 
     def propose(step: StepInput) -> Proposal:
@@ -97,18 +95,18 @@ def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
 
 
 def move_margin(action: AccountAction) -> Proposer:
-    """Return the proposer of one move of margin or one change of a delegate, as requested."""
+    """Return the proposer of one requested margin move or delegate change."""
 
     def propose(step: StepInput) -> Proposal:
         ends = isinstance(action, DelegateChange) and not action.is_allowed
         if ends and step.futures is not None and step.futures.vault:
-            account = step.snapshot.futures or UNREAD_ACCOUNT  # a stolen key makes it unknown
+            account = step.snapshot.futures or UNREAD_ACCOUNT  # a stolen key can make it unknown
         else:
             account = require_account(step)
         if not account.is_on_chain:
             raise Refused(
-                "margin and keys of a venue beside the chain are moved at the venue itself",
-                remedy="use the venue's own site",
+                "margin and keys of an off-chain venue are managed at the venue itself",
+                remedy="use the venue's website",
             )
         reason = _reason(action)
         is_deposit = isinstance(action, MarginDeposit)
@@ -119,8 +117,8 @@ def move_margin(action: AccountAction) -> Proposer:
 
 
 def deleverage(leverage_bps: int | None, symbol: str) -> Proposer:
-    """Return the proposer of the owner's reduction: one order a plan, each market once a step. It
-    holds once nothing is left to reduce.
+    """Return the proposer of the owner's reduction: one order per plan, each market once per step.
+    It holds once nothing is left to reduce.
     """
 
     def propose(step: StepInput) -> Proposal:
@@ -156,7 +154,7 @@ def _sizes(
     leverage_bps: int | None,
     symbol: str,
 ) -> dict[str, int]:
-    """Return the orders that are left in this step. Raises Refused for an unknown market."""
+    """Return the remaining orders of this step. Raises Refused for an unknown market."""
     markets = [one.market for one in account.markets if symbol in ("", one.symbol)]
     if not markets:
         known = ", ".join(one.symbol for one in account.markets)
@@ -181,18 +179,20 @@ def _leverage_text(account: MarginAccount) -> str:
 
 
 def require_account(step: StepInput) -> MarginAccount:
-    """Return the margin account. Raises Refused if it is not known, or without futures."""
+    """Return the margin account. Raises Refused if it is unknown or futures are not configured."""
     account = step.snapshot.futures
     if step.futures is None or account is None:
         why = step.snapshot.futures_unknown or "the config has no [futures]"
-        raise Refused(f"the margin account is not known: {why}", remedy="see trimtab margin")
+        raise Refused(f"the margin account is unknown: {why}", remedy="see trimtab margin")
     return account
 
 
 def by_owner(
     step: StepInput, decision: AdjustFutures, futures: FuturesPlan, account: MarginAccount
 ) -> Proposal:
-    """Return the proposal of an owner's futures plan, or of the gas money that it needs first."""
+    """Return the proposal of an owner's futures plan, or of the gas money refill that it needs
+    first.
+    """
     decided = _decided(step, decision)
     if account.is_on_chain and (first := native_coin.top_up(step, decision)):
         raise Refused(
@@ -204,7 +204,7 @@ def by_owner(
 
 
 def _hedges_left(step: StepInput, orders: Sequence[PerpOrder]) -> tuple[Hedge, ...]:
-    """Return the hedges after the first order: a purchase takes that of its market."""
+    """Return the hedges after the first order; a purchase reduces the hedge of its market."""
     if not orders:
         return step.history.hedges
     first = orders[0]
@@ -223,5 +223,5 @@ def _reason(action: AccountAction) -> str:
         case MarginWithdrawal():
             return "the owner withdraws margin"
         case DelegateChange(delegate, is_allowed):
-            verb = "lets" if is_allowed else "no longer lets"
-            return f"the owner {verb} {delegate} trade for the account"
+            verb = "allows" if is_allowed else "no longer allows"
+            return f"the owner {verb} {delegate} to trade for the account"

@@ -42,26 +42,25 @@ from agent.reference import reference_prices
 from agent.units import ceil_int, largest_remainder
 
 DEPOSIT_GAS, WITHDRAWAL_GAS, DELEGATE_GAS = 250_000, 1_500_000, 80_000
-"""Gas of a deposit, a withdrawal and a change of a delegate, measured likewise."""
+"""Gas of a deposit, a withdrawal and a delegate change, also measured."""
 PPM = 1_000_000
 CLOSE_HEDGE = "close_hedge"
-"""Trigger of the order that ends a hedge."""
+"""Trigger of the order that closes a hedge."""
 LIQUIDATION = "liquidation"
 """Trigger of emergency orders."""
 ENDING_HEDGES = (*(trigger.value for trigger in REDUCING), LIQUIDATION)
-"""Triggers whose purchases take a hedge first."""
+"""Triggers whose purchases close hedges first."""
 
 
 def plan_adjustment(
     step: StepInput, decision: AdjustFutures, drifts: Iterable[AssetDrift]
 ) -> Plan | str:
-    """Return the plan of the futures layer, or why no action is possible now.
-
-    Orders in a market that waits after failures are left out.
+    """Return the plan of the futures layer, or why no action is possible now. Markets that back off
+    after failures are skipped.
     """
     account, policy, drifts = step.snapshot.futures, step.futures, tuple(drifts)
     if account is None or policy is None:
-        return margin_fault(step) or "the margin account is not known"
+        return margin_fault(step) or "the margin account is unknown"
     if decision.closes:
         planned = closing_plan(step, decision.closes, decision.reason)
     else:
@@ -99,7 +98,7 @@ def plan_adjustment(
 
 
 def approved_raw(step: StepInput, policy: FuturesPolicy) -> int:
-    """Return the deposit that the vault was approved for in this step; zero without one."""
+    """Return the deposit approved for the vault in this step; zero if there is none."""
     approved = dict(step.spend_caps).get(policy.collateral, 0)
     allowed = {(one.token, one.spender): one.raw for one in step.snapshot.allowances}
     return approved if allowed.get((policy.collateral, policy.vault)) == approved else 0
@@ -108,7 +107,7 @@ def approved_raw(step: StepInput, policy: FuturesPolicy) -> int:
 def _hedges_left(
     step: StepInput, decision: AdjustFutures, planned: FuturesPlan, orders: Sequence[PerpOrder]
 ) -> tuple[Hedge, ...]:
-    """Return the hedges after the first order; those of now if a move of margin comes first."""
+    """Return the hedges after the first order; the current hedges if a margin move comes first."""
     if planned.account_actions or not orders:
         return step.history.hedges
     first = orders[0]
@@ -117,8 +116,8 @@ def _hedges_left(
 
 
 def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
-    """Return the order that buys back the hedge of a market, as far as limits allow where the market
-    also has a larger long.
+    """Return the order that buys back the hedge of a market; if the market also has a larger long,
+    only as far as limits allow.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None:
@@ -135,7 +134,9 @@ def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
 
 
 def _hedges_first(step: StepInput, planned: FuturesPlan) -> FuturesPlan:
-    """Return the plan; if a limit demands a reduction, the end of the first hedge that is one."""
+    """Return the plan; if a limit demands a reduction that closing a hedge provides, the plan that
+    closes the first such hedge.
+    """
     limits = {trigger.value for trigger in REDUCING}
     if not planned.orders or planned.trigger not in limits or step.futures is None:
         return planned
@@ -143,7 +144,7 @@ def _hedges_first(step: StepInput, planned: FuturesPlan) -> FuturesPlan:
         closing = closing_plan(step, hedge.market, "")
         waits = stale_markets(step).get(hedge.market) or backing_off(step, hedge.market)
         if closing.is_reducing and not waits:
-            reason = f"{planned.trigger} is above its limit: a hedge is closed first"
+            reason = f"{planned.trigger} is above its limit; close a hedge first"
             return replace(closing, trigger=planned.trigger, reason=reason)
     return planned
 
@@ -155,8 +156,8 @@ def futures_plan(
     account: MarginAccount,
     drifts: tuple[AssetDrift, ...],
 ) -> Plan:
-    """Return the plan: the wallet changes by gas and by moved collateral, fees are paid by the margin
-    account.
+    """Return the plan. The wallet changes by gas and moved collateral; fees are paid from the
+    margin account.
     """
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     moved = {step.futures.collateral: sum(map(moved_raw, futures.actions))} if step.futures else {}
@@ -216,7 +217,7 @@ def action_gas(action: FuturesAction) -> int:
 
 
 def moved_raw(action: FuturesAction) -> int:
-    """Return the collateral that an action brings into the wallet, base units; negative for a
+    """Return the collateral that an action moves into the wallet, in base units; negative for a
     deposit.
     """
     match action:
@@ -229,8 +230,8 @@ def moved_raw(action: FuturesAction) -> int:
 
 
 def funding_raw(account: MarginAccount, orders: Iterable[PerpOrder], horizon_s: int) -> Fraction:
-    """Return what orders are expected to add to the funding paid over a horizon, quote base units
-    (negative: they save it, or are paid).
+    """Return the additional funding that orders are expected to pay over a horizon, in quote base
+    units (negative: saved or received).
     """
     notionals = ((account.market(order.market), order.size_raw) for order in orders)
     return sum(

@@ -1,9 +1,8 @@
-"""Gas of a plan's transaction, with measured constants, and of the approvals before it.
-
-Storage, which is most of the cost, follows EIP-2929, EIP-2200 and EIP-3529: the first touch of a
-token or a balance in a transaction, the first write of a slot that was zero, and refunds for slots
-that become zero again. Code cost was measured on the embedded chain with plain ERC-20 tokens; the
-constants are at the upper end of the measurements.
+"""Gas of a plan's transaction, from measured constants, and of the approvals before it. Storage,
+which is most of the cost, follows EIP-2929, EIP-2200 and EIP-3529: the first access of a token or a
+balance in a transaction, the first write to a zero slot, and refunds for slots reset to zero.
+Execution cost was measured on the embedded chain with plain ERC-20 tokens; the constants are at the
+upper end of the measurements.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ NATIVE_VENUE = "wrapped_native"
 class WrappedNative:
     """The wrapped native coin as an asset, in wei of either form. `wrapped_raw` is its balance, of
     which legs may take `approved_raw` if this step has an approval; `free_wei` is native coin that
-    may be wrapped; `refill_raw` is unwrapped for gas; with `counts` the native coin is part of the
-    asset.
+    may be wrapped, `refill_raw` is unwrapped for gas, and `counts` is true if native coin is part
+    of the asset.
     """
 
     token: str
@@ -53,8 +52,8 @@ class WrappedNative:
 
     @property
     def cap_raw(self) -> int | None:
-        """Return the most that legs may sell if native coin counts; None if it does not and nothing
-        is approved.
+        """Return the maximum that legs may sell if native coin counts; None if it does not and
+        nothing is approved.
         """
         if not self.counts:
             if self.approved_raw is None:
@@ -86,12 +85,10 @@ def wrapped_native_of(step: StepInput) -> WrappedNative | None:
 
 def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
     """Return the legs with wraps and unwraps for their payment; the trades stay the same, to the
-    wei.
-
-    Wrapped coin pays if it suffices. If native coin alone does, each leg that sells begins with its
-    own wrap and no approval is needed. Otherwise the missing amount is wrapped to the wallet first.
-    The gas refill comes last: the whole output of a chain that buys the coin if that is enough,
-    since it needs no approval, else the exact amount from the wallet.
+    wei. If wrapped coin is sufficient, it pays. If native coin alone is sufficient, each selling
+    leg begins with its own wrap, and no approval is needed. Otherwise the missing amount is first
+    wrapped to the wallet. The gas refill comes last: the whole output of a chain that buys the coin
+    if that is enough, because it needs no approval, else the exact amount from the wallet.
     """
     if coin is None or not legs:
         return tuple(legs)
@@ -185,16 +182,17 @@ def _refilled_from(legs: Sequence[Leg], chain: int) -> tuple[Leg, ...]:
 
 
 TOKEN_UNITS = 2_500
-"""First call of a token's contract in a transaction: cold less warm account."""
+"""First call of a token contract in a transaction: cold less warm account access."""
 SLOT_UNITS = 4_900
 """First write of a non-zero slot: cold read and write, less the cost of a later write."""
 FIRST_WRITE_UNITS = 17_100
-"""Extra gas of the first write of a slot that was zero: 20,000 instead of 2,900."""
+"""Extra gas of the first write to a zero slot: 20,000 instead of 2,900."""
 CLEARED_UNITS = 4_800
-"""Refund of a slot that becomes zero: an allowance that is used up, a balance that is sold to the
-last unit."""
+"""Refund of a slot reset to zero: a used-up allowance, or a balance sold to the last unit."""
 PASSING_UNITS, PASSED_UNITS = 22_100, 19_900
-"""A router balance from zero and back within the transaction: its cost, and its refund."""
+"""A router balance that rises from zero and returns to zero within the transaction: its cost and
+its refund.
+"""
 REFUNDED = 5
 """Divisor of gas that bounds refunds (EIP-3529)."""
 
@@ -205,8 +203,8 @@ class RouterGas:
     their pools.
 
     `direct` is true if a leg may pay the next pool directly, and `fed` is the gas that this saves.
-    The rest is for native coin: a swap paid by the value sent, wrapping to the wallet, unwrapping
-    from wallet and router.
+    The other fields are for native coin: a swap paid with the value sent, wrapping to the wallet,
+    unwrapping from wallet and router.
     """
 
     name: str
@@ -323,7 +321,7 @@ def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
 
 
 def _pool_writes(facts: GasInputs, legs: Sequence[Leg]) -> int:
-    """Return the gas of the slots that the first trades of a pool write."""
+    """Return the gas of the storage slots written by the first trades of a pool."""
     units = 0
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
         pool = facts.pools.get(address)
@@ -389,16 +387,16 @@ def action_spend(action: LpAction) -> dict[str, int]:
 
 
 def approval_count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
-    """Return the number of approvals for these amounts: one from an allowance of zero, two from one
-    that is too small and reset first.
+    """Return the number of approvals for these amounts: one from a zero allowance, two if a smaller
+    allowance is reset first.
     """
     short = [allowed.get(token, 0) for token, raw in amounts.items() if allowed.get(token, 0) < raw]
     return sum(2 if raw > 0 else 1 for raw in short)
 
 
 def approval_gas_units(step: StepInput, plan: Plan) -> int:
-    """Return the gas of the approvals that the plan still needs. A top-up needs none: the wallet
-    itself unwraps.
+    """Return the gas of the approvals that the plan still needs. A top-up needs none, because the
+    wallet itself unwraps.
     """
     if isinstance(plan.decision, TopUp):
         return 0

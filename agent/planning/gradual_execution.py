@@ -1,11 +1,9 @@
-"""Gradual execution as plans: the number of slices with the lowest cost, and the schedule of a
-plan.
-
-Each count is simulated in exact integers, on pools that recover between slices: cost(n) = Σ (fees +
-impact + skew + gas with approvals) + waiting + rest. Impact of a trade grows with its square where
-pools are smooth, so that n slices on recovering pools pay about 1/n of it (Almgren, Chriss,
-"Optimal Execution of Portfolio Transactions", 2000, with temporary impact); gas and waiting grow
-with n.
+"""Plans of gradual execution: the number of slices with the lowest cost, and the schedule of a
+plan. Each slice count is simulated in exact integers, on pools that recover between slices: cost(n)
+= Σ (fees + impact + skew + gas with approvals) + waiting + rest. On smooth pools the impact cost
+grows with the square of the trade, so n slices on recovering pools pay about 1/n of it (Almgren,
+Chriss, "Optimal Execution of Portfolio Transactions", 2000, with temporary impact); gas and waiting
+grow with n.
 """
 
 from __future__ import annotations
@@ -70,11 +68,9 @@ PRECISION = 10**12
 def compare_slice_counts(
     step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: ReferencePrices
 ) -> SlicingComparison:
-    """Return the cost of reaching `goal` in one slice, whose plan is `whole`, and in each count up
-    to execution.pace.max_rounds.
-
-    Slices are equal and a mean interval apart; prices stay constant. No slice is smaller than
-    limits.min_trade.
+    """Return the cost of reaching `goal` in one slice (plan `whole`) and in each number of slices
+    up to execution.pace.max_rounds. Slices are equal and a mean interval apart, at constant prices.
+    No slice is smaller than limits.min_trade.
     """
     pace, prices = step.execution.pace, references.by_token
     intended_value = value_to_move(step, goal, prices)
@@ -118,7 +114,7 @@ def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
 
 @dataclass(slots=True)
 class _SliceSimulation:
-    """Simulation of `count` slices in sequence; each slice changes the step of the next."""
+    """Simulation of `count` slices in sequence; each slice changes the input of the next."""
 
     step: StepInput
     decision: Rebalance
@@ -166,7 +162,7 @@ class _SliceSimulation:
         goal = partial_goal(compute_drifts(self.step, self.prices), self.goal, part)
         try:
             return planner.plan(self.step, replace(self.decision, goal=goal), self.references)
-        except Refused:  # the remainder counts as rest
+        except Refused:  # count the remainder as rest
             return None
 
     def _sold(self, plan: Plan) -> Value:
@@ -182,8 +178,8 @@ class _SliceSimulation:
         )
 
     def _waiting(self, unmoved: Value) -> Value:
-        """Return the cost of one interval with this value unmoved; without waiting_bps_hour, the
-        zone's risk of the present drift.
+        """Return the cost of leaving this value unmoved for one interval; without waiting_bps_hour,
+        the zone's risk of the current drift.
         """
         trigger = self.step.policy.trigger
         if self.pace.waiting_bps_hour is None and isinstance(trigger, NoTradeZone):
@@ -259,8 +255,8 @@ def _why(
     if chosen.rounds == 1:
         best = min(options[1:], key=lambda option: option.total)
         return (
-            f"one trade costs {money(one.total)}, {best.rounds} slices would cost"
-            f" {money(best.total)}"
+            f"one trade costs {money(one.total)}, and {best.rounds} "
+            f"slices would cost {money(best.total)}"
         )
     swaps = (one.fees + one.impact + one.skew + one.rest) - (
         chosen.fees + chosen.impact + chosen.skew + chosen.rest
@@ -283,8 +279,8 @@ def schedule_plan(
 ) -> ScheduledPlan:
     """Return the decision and its plan by execution.style.
 
-    Exits, manual trades and amounts already approved in this step are never spread over time.
-    Approved amounts still obey the limit price and a shared budget.
+    Exits, manual trades and amounts already approved in this step are never sliced. Approved
+    amounts still keep the limit price and the shared budget.
     """
     pace = step.execution.pace
     if decided.round is not None:
@@ -356,7 +352,7 @@ def _begin_gradual_execution(
     whole: Plan,
     execution: GradualExecution,
 ) -> ScheduledPlan:
-    """Return the first slice of a gradual execution, decided like every later slice."""
+    """Return the first slice of a gradual execution, decided in the same way as later slices."""
     under = ExecutionProgress(
         "", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first
     )
@@ -370,7 +366,7 @@ def _begin_gradual_execution(
         return (
             replace(decided, decision=Hold(why), reviewed=False),
             None,
-        )  # a plan that must not begin in slices is not sent at once either
+        )  # a plan that may not begin in slices may not be sent at once either
     first = replace(
         decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal
     )
@@ -414,13 +410,13 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
 def _at_price(
     step: StepInput, decided: DecisionResult, plan: Plan, execution: GradualExecution
 ) -> ScheduledPlan:
-    """Return the plan if it pays enough at the initial prices; else wait."""
+    """Return the plan if it pays enough at the initial prices, else wait."""
     prices = with_native(step, dict(execution.arrival))
     least = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
     if limit_reached(plan, prices, least):
         return decided, with_raised_minimums(plan, prices, least)
     why = (
-        f"{decided.decision.reason}; waits for its price: it would yield"
+        f"{decided.decision.reason}; waiting for its price: it would yield"
         f" {_money(step, _brings(plan, prices))} and needs {_money(step, least)}, at the prices of"
         f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
@@ -461,8 +457,8 @@ def _new_gradual_execution(
 
 
 def _reached(goal: Goal, whole: Plan) -> Goal:
-    """Return the goal of a gradual execution; in a zone the weights after its plan, beyond which a
-    trade does not pay.
+    """Return the goal of a gradual execution; in a zone the weights after its plan, because further
+    trading costs more than it saves.
     """
     if goal.risk is None:
         return goal
@@ -497,7 +493,8 @@ def _money(step: StepInput, value: Value) -> str:
 def limit_swap(
     step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction
 ) -> tuple[Plan | None, str]:
-    """Return a manual swap at `price` or better with minimums to match; else None and why it waits.
+    """Return a manual swap at `price` or better, with minimums to match, else None and the reason
+    to wait.
 
     `price` is base units of `token_out` per base unit of `token_in`, against the exact output with
     fees and impact. Raises KnownTicksExceeded if more ticks of its pools might give it.

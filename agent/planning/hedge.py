@@ -1,5 +1,5 @@
-"""Hedges in place of sales: the comparison for each asset that a rebalance would sell, and the order of
-the one that is shorted instead.
+"""Hedges that replace sales: the comparison for each asset that a rebalance would sell, and the
+order that shorts one instead.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ HEDGE = "hedge"
 HEDGE_MARGIN = "hedge_margin"
 """Trigger of the deposit that a hedge needs first."""
 DEPOSIT = Fraction(105, 100)
-"""Deposit per margin that a short ties up: marks move between the deposit and the order."""
+"""Deposit as a multiple of a short's margin, because marks move between the deposit and the
+order.
+"""
 NONE = Fraction(0)
 
 
 def hedge_instead(
     step: StepInput, decided: DecisionResult, decision: Rebalance, sale: Plan
 ) -> tuple[DecisionResult, Plan]:
-    """Return decision and plan of the first hedge that is cheaper than its part of the sale; else the
-    sale. Either plan has the comparisons.
-
-    Only what the policy's trigger sells is hedged: no exit, no purchase and no trade of the owner, no
-    slice of a gradual execution, no strategy of several, no zone.
+    """Return decision and plan of the first hedge that is cheaper than its part of the sale, else
+    the sale; either plan has the comparisons. Only sales by the policy's trigger are hedged: not
+    exits, purchases, manual trades or slices, and not with several strategies or a zone.
     """
     policy = step.futures
     if policy is None or policy.hedge is None or step.futures_held or not decision.by_trigger:
@@ -110,14 +110,13 @@ def compare(
     excess: Value,
     wanted: Value,
 ) -> tuple[HedgeComparison, Short]:
-    """Return the comparison for one asset of which a value is `wanted` short, and the short.
-
-    The cost of the sale is that of the whole plan less that of the plan beside the hedge, both on the
+    """Return the short of the `wanted` value of one asset and its comparison with the sale. The
+    sale costs the difference between the whole plan and the plan beside the hedge, both on the
     step's pools.
     """
     policy, account = step.futures, step.snapshot.futures
     if policy is None or policy.hedge is None or account is None:
-        raise ValueError("a hedge needs its terms and an account")
+        raise ValueError("a hedge needs [futures.hedge] and a margin account")
     terms = policy.hedge
     nothing = HedgeComparison(
         drift.token, excess, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, terms.horizon_s
@@ -154,7 +153,9 @@ def compare(
     )
     most = step.limits.plan_cost_bps
     if most is not None and (fees / 2 + basis + gas) * BPS > most * hedged:
-        return replace(found, reason="its order costs more than limits.plan_cost"), Short(0, "")
+        return replace(found, reason="its order would cost more than limits.plan_cost"), Short(
+            0, ""
+        )
     chosen = choose(found, hedged * terms.min_saving_bps / BPS, counts_income=False)
     return chosen, short
 
@@ -167,8 +168,8 @@ def market_of(step: StepInput, token: str) -> PerpMarket | None:
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """A possible short: its size (zero: none), why it is smaller than wanted, and the collateral to be
-    deposited first, base units.
+    """A possible short: its size (zero: none), why it is smaller than wanted, and the collateral to
+    deposit first, in base units.
     """
 
     size_raw: int
@@ -183,7 +184,7 @@ def _short(
     market: PerpMarket,
     wanted: Value,
 ) -> Short:
-    """Return the short of a value, in whole lots, within every limit. Margin that is missing may be
+    """Return the short of a value, in whole lots, within every limit. Missing margin may be
     deposited from the wallet.
     """
     policy, account = step.futures, step.snapshot.futures
@@ -196,11 +197,11 @@ def _short(
         room = investable_total(drifts) * (drift.max_bps - own_bps) / BPS
         wanted = min(wanted, max(NONE, room))
     if wanted < (step.limits.min_trade or 0):
-        return Short(0, "the part to be shorted is below limits.min_trade")
+        return Short(0, "the part to short is below limits.min_trade")
     size_raw = size_for_notional_raw(market, -wanted * quote_per_numeraire(step))
     if not size_raw:
         lot = decimal_text(market.lot_raw, market.size_decimals)
-        return Short(0, f"the part to be shorted is below one lot of {lot}")
+        return Short(0, f"the part to short is below one lot of {lot}")
     spot_value = spot_value_in_quote(step, drifts)
 
     def allowed_raw(deposit_raw: int) -> int:
@@ -224,9 +225,9 @@ def _short(
 def _no_short_reason(
     step: StepInput, policy: FuturesPolicy, drift: AssetDrift, market: PerpMarket
 ) -> str:
-    """Return why an asset is not hedged in a market now, whatever the size; empty if it may be."""
+    """Return why an asset may not be hedged in a market now at any size; empty if it may."""
     if any(one.token == drift.token for one in policy.hedges):
-        return "it has a hedge already"
+        return "it already has a hedge"
     if not dict(step.unhedged_bps).get(drift.token, drift.target_bps):
         return "its target is 0 %"
     if closed_lately(step, drift.token):
@@ -241,7 +242,9 @@ def _no_short_reason(
 def _deposit_raw(
     step: StepInput, drifts: Sequence[AssetDrift], market: PerpMarket, wanted: Value
 ) -> int:
-    """Return the deposit for a short of a value, as far as the wallet may; an approved one as it is."""
+    """Return the deposit for a short of this value, capped at the wallet's balance; an approved
+    deposit is kept unchanged.
+    """
     policy, account = step.futures, step.snapshot.futures
     if policy is None or account is None or not policy.vault:
         return 0
@@ -255,8 +258,8 @@ def _deposit_raw(
 def _plan_beside(
     step: StepInput, decision: Rebalance, sale: Plan, drift: AssetDrift, hedged: Value
 ) -> Plan | None:
-    """Return the plan of the rebalance that sells less of an asset, by the value that is hedged; None
-    if nothing is left to trade.
+    """Return the plan of the rebalance without the hedged part of the sale; None if nothing is left
+    to trade.
     """
     sold_raw = -wallet_changes(sale).get(drift.token, 0)
     kept_raw = max(0, sold_raw - floor_int(hedged / drift.price))
@@ -268,7 +271,7 @@ def _plan_beside(
 
 
 def _costs(plan: Plan) -> tuple[Value, Value]:
-    """Return fees with gas, and impact, of a plan."""
+    """Return a plan's fees with gas, and its impact."""
     cost = plan.cost
     return cost.fees + cost.gas + cost.approvals, cost.impact + cost.skew
 
@@ -283,7 +286,7 @@ def _order_gas(step: StepInput) -> Value:
 
 
 def _tax(step: StepInput, plan: Plan) -> Value:
-    """Return the tax on the gains that a plan realises, after the year's losses, numeraire base
+    """Return the tax on the gains that a plan realises, net of the year's losses, in numeraire base
     units; zero without [tax].
     """
     tax, policy = step.history.tax, step.futures
@@ -312,11 +315,11 @@ def _opening(
     *,
     by_owner: bool = False,
 ) -> Plan:
-    """Return the plan of the order that opens a hedge, or of the deposit that it needs first."""
+    """Return the plan of the order that opens a hedge, or of the deposit needed first."""
     policy, account = step.futures, step.snapshot.futures
     market = market_of(step, comparison.token)
     if policy is None or account is None or market is None:
-        raise ValueError("a hedge needs a market and an account")
+        raise ValueError("a hedge needs a market and a margin account")
     if short.deposit_raw:
         deposit = MarginDeposit(short.deposit_raw)
         futures = FuturesPlan(
@@ -350,7 +353,7 @@ def _text(step: StepInput, comparison: HedgeComparison) -> str:
     return compare_text(comparison, label, portfolio.numeraire.decimals)
 
 
-# --- Hedges on the owner's request.
+# --- Hedges at the owner's request.
 
 
 def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bps: int) -> Plan:
@@ -376,20 +379,20 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
         sale = planner.plan_after_tax(step, decision)
     except planner.NothingPlanned as nothing:
         raise Refused(
-            f"{label} cannot be hedged: nothing of it would be sold, {nothing.message}",
+            f"{label} cannot be hedged: none of it would be sold, {nothing.message}",
             remedy="see trimtab status",
         ) from None
     wanted = excess * ratio_bps / BPS
     found, short = compare(step, decided, decision, sale, drift, excess, wanted)
     if not short.size_raw:
         raise Refused(f"{label} cannot be hedged: {found.reason}", remedy="see trimtab margin")
-    found = replace(found, is_hedged=True, reason="asked for by the owner")
+    found = replace(found, is_hedged=True, reason="requested by the owner")
     plan = _opening(step, drifts, found, short, _text(step, found), by_owner=True)
     return replace(plan, comparisons=(found,))
 
 
 def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan:
-    """Return the plan that closes the hedge of a token. Raises Refused if that is not possible now."""
+    """Return the plan that closes a token's hedge. Raises Refused if that is not possible now."""
     label = step.portfolio.token(token).label
     policy, account = step.futures, step.snapshot.futures
     hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
@@ -402,7 +405,9 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
     reason = f"futures: the hedge of {label} is closed by the owner"
     futures = closing_plan(step, hedge.market, reason)
     if not futures.orders:
-        raise Refused("; ".join([reason, *futures.refused]), remedy="wait until it is traded again")
+        raise Refused(
+            "; ".join([reason, *futures.refused]), remedy="wait until the market trades again"
+        )
     size_raw = futures.orders[0].size_raw
     futures = replace(futures, hedges=hedges_after(step, hedge.market, size_raw, closes=True))
     decision = AdjustFutures(reason, futures.is_reducing, by_owner=True, closes=hedge.market)

@@ -1,4 +1,4 @@
-"""Convert liquidity moves to exact actions: amounts to the wei, minimums from the reference price,
+"""Converts liquidity moves to exact actions: amounts to the wei, minimums from the reference price,
 cost.
 """
 
@@ -73,10 +73,10 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
         )
         verdicts: tuple[Verdict, ...] = ()
         if wanted.over:
-            withdrawable = "a withdrawal that can be made now"
+            withdrawable = "a withdrawal that is possible now"
             verdicts = (Verdict("impermanent_loss", wanted.reason, withdrawable, False),)
         raise Refused(
-            f"nothing can be done with liquidity now: {why}",
+            f"no liquidity action is possible now: {why}",
             verdicts,
             "see the reasons; trimtab lp shows every position",
         )
@@ -156,7 +156,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     after = book_after_provision(book, target, pool, one, move.ticks, move.desired)
     if after is None:
         raise Refused(
-            f"liquidity in {target.pool}: nothing can be provided",
+            f"liquidity in {target.pool}: no amount can be provided",
             code=ErrorCode.AMOUNT,
         )
     action = Provide(
@@ -188,8 +188,8 @@ def _plan(
     cost: PlanCost,
     skipped: Iterable[SkippedItem],
 ) -> Plan:
-    """Return the plan with its predictions. Actions exchange nothing and have no turnover: they cost
-    gas, and skew where liquidity is overpaid.
+    """Return the plan with its predictions. Actions have no turnover: they cost gas, and skew if
+    liquidity is overpaid.
     """
     in_positions = positions.look_through([position for _, position in after.pairs], after.prices)
     in_margin = margin_holdings(step)
@@ -224,7 +224,7 @@ def _plan(
     )
 
 
-# --- Minimum amounts of a liquidity action, by reference prices and limits alone: never from its
+# --- Minimum amounts of a liquidity action, from reference prices and limits alone, never from its
 # plan.
 
 
@@ -237,22 +237,22 @@ def least_amounts(step: StepInput, action: LpAction) -> Amounts:
     if unknown:
         raise Refused(
             f"{action.name}: {unknown[0]} has no reference price",
-            remedy="see status for what has no price",
+            remedy="trimtab status shows which prices are missing",
             code=ErrorCode.REFERENCE_PRICE,
         )
     return least_amounts_in_book(open_position_book(step, prices), action)
 
 
 def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
-    """Return the minimum amounts of an action, given the book. A collect has none: it pays earned
-    fees at any price.
+    """Return the minimum amounts of an action, given the book. A collect has none, because it pays
+    earned fees at any price.
     """
     ratio, limits = book.prices[action.token0] / book.prices[action.token1], book.step.limits
     band = band_bps(limits)
     if band is None:
         raise Refused(
-            "limits.oracle_deviation and limits.slippage are both off: nothing bounds the price of"
-            " liquidity"
+            "limits.oracle_deviation and limits.slippage are both off: "
+            "the price of liquidity is unbounded"
         )
     match action:
         case Withdraw():

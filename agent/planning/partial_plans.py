@@ -1,5 +1,5 @@
-"""Partial plans: parts whose worst case fits the remainder of limits.daily_loss, and parts of a
-purchase that every asset reaches.
+"""Partial plans: parts whose worst case fits the remainder of limits.daily_loss, and proportional
+parts of a purchase.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ DAILY_LOSS = "limits.daily_loss"
 TRIES = 8
 """Maximum number of plans tried."""
 MARGIN = Fraction(99, 100)
-"""Fraction of the estimate requested: unit costs of a smaller plan differ slightly."""
+"""Fraction of the estimate to request, because unit costs of a smaller plan differ slightly."""
 SHOWN_BPS = 10
-"""Rounding of a suggested setting: up to a tenth of a percent."""
+"""Suggested settings are rounded up to a tenth of a percent."""
 
 
 def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
     """Return a plan whose worst case fits the remainder of limits.daily_loss: the whole plan, or a
     part with the cheapest moves first. Exits are never reduced. If no part is worth a trade, the
-    whole plan is returned, which the guard refuses. `whole` is the result of planner.plan_after_tax
-    if known. Raises Refused like it.
+    whole plan is returned, and the guard refuses it. `whole` is the result of
+    planner.plan_after_tax if known. Raises Refused like it.
     """
     whole = whole or planner.plan_after_tax(step, decision)
     if decision.exit or (room := daily_loss_left(step)) is None:
@@ -81,7 +81,7 @@ def fits_daily_loss(step: StepInput, found: Plan) -> bool:
 
 
 def _name_part(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
-    """Mark the plan as a part if limits.daily_loss is the reason; this step's approvals are not."""
+    """Mark the plan as a part if limits.daily_loss is the reason, and not this step's approvals."""
     whole = plan_before_approvals(step, decision, whole)
     if fits_daily_loss(step, whole) or not found.turnover:
         return found
@@ -116,7 +116,7 @@ def _daily_loss_left(step: StepInput) -> Value | None:
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
-    """Return the remainder of limits.daily_loss for an exit; only losses by trades count against
+    """Return the remainder of limits.daily_loss for an exit; only losses from trades count against
     it.
     """
     history, room = step.history, _daily_loss_left(step)
@@ -131,7 +131,7 @@ def worst_case_loss(
     step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None
 ) -> Value:
     """Return the largest possible loss of a plan: every leg at its minimum, gas and approvals at
-    their highest price. Valued at present reference prices by default; numeraire base units.
+    their highest price. In numeraire base units, at current reference prices by default.
     """
     if prices is None:
         prices = reference_prices(step).by_token
@@ -158,7 +158,7 @@ def worst_case_gas(
 
 def partial_plan_reason(step: StepInput, worst: Value) -> str:
     """Return why only a part is traded now, when the rest follows, and the setting that would allow
-    all at once.
+    the whole trade.
     """
     limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
     wanted_bps = 0
@@ -166,8 +166,8 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
         loss = max(step.history.loss_24h, Fraction(0)) + worst
         wanted_bps = ceil_int(loss * BPS / whole / SHOWN_BPS) * SHOWN_BPS
     return (
-        f"the worst case of the whole exceeds what {DAILY_LOSS} of {limit_bps / 100:g}% leaves; the"
-        " rest follows as the day's losses "
+        f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS} "
+        f"({limit_bps / 100:g}%); the rest follows as the day's losses "
         f'age, and {DAILY_LOSS} = "{wanted_bps / 100:g}%" would allow it in one trade'
     )
 
@@ -180,7 +180,7 @@ def daily_loss_wait_reason(step: StepInput) -> str:
         for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost)
     )
     return (
-        f"waits for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the"
+        f"waiting for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the"
         " next part follows as those losses age"
     )
 
@@ -211,14 +211,14 @@ def _total(step: StepInput) -> Value:
     return investable_total(compute_drifts(step, reference_prices(step).by_token))
 
 
-# --- A purchase as a plan: whole if the pools take it, else the same fraction of every asset, so
-# that no part is one-sided.
+# --- A purchase as a plan: the whole if the pools take it, else the same fraction of every asset,
+# so that no part is one-sided.
 
 
 EVEN = SliceDraw(MILLION // 2, MILLION // 2)
-"""Draw of an execution without a stored one: no jitter."""
+"""Draw of an execution without a stored draw: no jitter."""
 WHOLE = Fraction(97, 100)
-"""Fraction of an asset's shortfall that counts as filled, since fees and impact take the rest."""
+"""Fraction of an asset's shortfall that counts as filled, because fees and impact take the rest."""
 USEFUL = Fraction(1, 4)
 """Fraction of limits.daily_loss below which a part waits for the next day, unless it is the
 last.
@@ -304,7 +304,7 @@ def plan_proportional_part(
         if fits == 1 and reached >= WHOLE:
             return replace(plan, decision=decision), part
     if fits_daily_loss(step, whole):
-        return whole, Fraction(1)  # the plan names assets that cannot move; the others continue
+        return whole, Fraction(1)  # the plan lists assets that cannot move; the others continue
     plan = replace(plan_within_daily_loss(step, decision, whole), decision=decision)
     if not whole.turnover:
         return plan, Fraction(1)

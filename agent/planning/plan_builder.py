@@ -24,7 +24,7 @@ from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, v
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
 LIFTED = 0.999
-"""Fraction of a token's deviation from which the deviation without the turnover limit counts as
+"""Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
 """
 Free = tuple[PoolGraph, FixedPoint]
@@ -70,10 +70,9 @@ def assemble_plan(
 
 @dataclass(frozen=True, slots=True)
 class _Remainder:
-    """A token that stays off target, with the result that explains it.
-
-    `others` are the tokens off target on the other side. `turnover_limit` is empty unless
-    `is_bounded`: the limit of turnover binds.
+    """A token that stays off target, with the result that explains it. `others` are the tokens off
+    target on the other side. `turnover_limit` names the turnover limit if it binds (`is_bounded`),
+    otherwise it is empty.
     """
 
     token: int
@@ -99,10 +98,8 @@ def skipped_items(
     turnover_limit: str,
     free: Free | None,
 ) -> list[SkippedItem]:
-    """Return everything that the plan leaves undone, each with its reason.
-
-    `free` is the result without the limit of turnover, if that limit may bind: a token that is as
-    far off target there has another reason.
+    """Return everything that the plan skips, each with its reason. `free` is the result without the
+    turnover limit, if that limit may bind: a token equally far off target there has another reason.
     """
     problem, draft = market.problem, settled.draft
     skipped = list(problem.notes)
@@ -133,7 +130,7 @@ def skipped_items(
             where = (
                 "liquidity positions" if step.futures is None else "liquidity positions or margin"
             )
-            why = f"{_money(step, value)} above its target are in {where}, which swaps do not spend"
+            why = f"{_money(step, value)} above its target are in {where}, which swaps cannot spend"
             skipped.append(SkippedItem(node.label, why))
             continue
         opposite = below if sells else above
@@ -173,7 +170,7 @@ def _reason(
 
 
 def _unmoved_reason(step: StepInput, rest: _Remainder) -> tuple[str, str]:
-    """Return why a token is not moved at all; a small amount within bounds may be left of a large
+    """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
     why, min_trade = rest.settled.unmoved[rest.token], step.limits.min_trade
@@ -189,8 +186,8 @@ def _unmoved_reason(step: StepInput, rest: _Remainder) -> tuple[str, str]:
 
 
 def _market_reason(rest: _Remainder, zone: bool) -> tuple[str, str]:
-    """Return why the market does not bring a token to its goal (no route, impact bound, limit of
-    routes, cost), and the limit that alone keeps it off.
+    """Return why the market does not bring a token to its goal (no route, impact bound, turnover
+    limit, cost), and the limit that alone keeps it off.
     """
     market, settled = rest.market, rest.settled
     edges = [edge for edge in market.pool_edges if rest.is_end(edge.source, edge.target)]
@@ -211,7 +208,7 @@ def _market_reason(rest: _Remainder, zone: bool) -> tuple[str, str]:
         coin = market.problem.coin
         if coin is not None and coin.counts and coin.approved_raw is None:
             return "the rest of the native coin is kept for gas", ""
-        return "this step has approved no more", ""
+        return "this step has not approved more", ""
     return _bounds_reason(rest, edges, zone)
 
 
@@ -221,7 +218,7 @@ def _dropped_reason(rest: _Remainder, dropped: set[str]) -> tuple[str, str]:
     why = f"no pool of it is used: {'; '.join(sorted(dropped))}"
     if not all(reason.startswith(COSTLY) for reason in dropped):
         return why, ""
-    if DEAR in dropped and rest.turnover_limit:  # the limit decides how much gas is worth paying
+    if DEAR in dropped and rest.turnover_limit:  # the limit determines how much gas is worth paying
         return f"{why} within {rest.turnover_limit}", ""
     over_cost = any(reason.startswith(OVER_COST) for reason in dropped)
     if DEAR in dropped and plan_cost_bps is not None and not over_cost:
@@ -240,7 +237,8 @@ def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> t
         parts.append(f"the ticks read end at {', '.join(ended)}")
     elif full and problem.impact_bps != UNBOUNDED_BPS:
         parts.append(
-            f"{', '.join(full)} take no more within limits.price_impact of {problem.impact_bps} bps"
+            f"{', '.join(full)} accept no more within limits.price_impact "
+            f"of {problem.impact_bps} bps"
             " and above the floor"
         )
     elif full:
@@ -254,11 +252,11 @@ def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> t
             f"{elsewhere}trading it would cost more than limits.plan_cost of"
             f" {problem.plan_cost_bps} bps"
         )
-    why = "; ".join(parts) or "the usable pools take no more"
+    why = "; ".join(parts) or "the usable pools accept no more"
     if problem.plan_cost_bps is None or full or zone:
         return why, ""
     fees_pips = [problem.pools[edge.pool].fee_pips for edge in edges]
-    # With a lower fee the cost is that of pools off the reference.
+    # If the fee is lower, the cost comes from pools off the reference.
     if all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees_pips):
         return why, PLAN_COST
     return why, ""
@@ -298,7 +296,7 @@ def _money(step: StepInput, value: float) -> str:
 # The problem: all usable pools, within impact bound, ticks read and leg floor, trade any amounts so
 # that the portfolio ends at y. Hubs end empty, turnover stays within its limit, and nothing is sold
 # from positions or without approval. The objective is the utility of y
-# (agent/planning/solver/utility.py). Any multipliers bound it (weak duality), so that an imprecise solve
+# (agent/planning/solver/utility.py). Any multipliers bound it (weak duality), so an imprecise solve
 # only enlarges the reported gap.
 #
 # The gap is against the higher of two bounds. In the first a rate above the reference counts as
@@ -312,7 +310,7 @@ def _money(step: StepInput, value: float) -> str:
 
 
 FLOAT_ERROR = Fraction(1, 10**12)
-"""Relative error of the bound's floating-point sums, charged to the plan."""
+"""Relative error of the bound's floating-point sums, counted against the plan."""
 DIGITS = 10**6
 """A gap is rounded up to a millionth of a basis point."""
 

@@ -1,4 +1,4 @@
-"""Plan a goal: its swaps, pools, order, cost and floors."""
+"""Planner: from a goal to swaps, pools, order, cost and floors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, PIPS, Value, value_text
 
-# --- Evaluation of a zone's plan: the risk it removes against its cost.
+# --- Evaluation of a zone's plan: the risk that it removes against its cost.
 
 
 def zone_saving(
@@ -93,10 +93,10 @@ CHURN = Fraction(105, 100)
 def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraft) -> str:
     """Return how a draft goes beyond correcting the drift, in exact numbers; empty if it does not.
 
-    It sells a token below its goal's low share of the final total, or buys one above its high share
-    (a token that was beyond its goal may stay there); or it gains, and turns over more than drift
-    and gain. In a zone the result is empty: correlated tokens may cross their targets, since they
-    offset each other.
+    A draft goes beyond if it sells a token below its goal's low share of the final total, or buys
+    one above its high share (a token that was beyond its goal may stay there), or if it gains and
+    turns over more than drift plus gain. Always empty in a zone, because correlated tokens may
+    cross their targets and offset each other.
     """
     if objective.risk is not None:
         return ""
@@ -127,7 +127,7 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
 
 
 def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fraction]) -> Value:
-    """Return the value that has to move: the deviation beyond the goals on the larger side."""
+    """Return the value to move: the deviation beyond the goals on the larger side."""
     total = sum(values, Fraction(0))
     above = sum(
         (max(Fraction(0), value - most * total) for value, most in zip(values, high, strict=True)),
@@ -141,8 +141,8 @@ def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fracti
 
 
 def best_paying(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, str]:
-    """Return the pool of the best paying leg at reference prices, and why it is excluded: with it
-    the plan goes `too_far`.
+    """Return the pool of the best paying leg at reference prices, and the reason to exclude it:
+    with it the plan goes `too_far`.
     """
 
     def rate(leg: Leg) -> Fraction:
@@ -160,8 +160,7 @@ def best_paying(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, 
     return best.pool, f"{why}: with it the plan would {too_far}"
 
 
-# --- Goals that trade one side alone: tokens that must not move, and tokens that a draft moves the
-# wrong way.
+# --- One-sided goals: tokens that must not move, and tokens that a draft moves the wrong way.
 
 
 NOT_TRADABLE = "policy.only leaves it as it is"
@@ -201,15 +200,13 @@ TIGHTER = 6
 SHRINK = Fraction(19, 20)
 """Largest factor of one tightening."""
 NEARLY = Fraction(5, 4)
-"""Factor of impact on gas for a move so small that both reach limits.plan_cost."""
+"""Ratio of impact to gas for a move so small that both reach limits.plan_cost."""
 
 
 class NothingPlanned(Refused):
-    """No move is possible or worth its cost within the limits.
-
-    `kept_by` names the limit of cost or size if that is the only obstacle, so that the plan is a
-    hold and not a refusal; empty otherwise. `drift` is the value that would have to move, numeraire
-    base units.
+    """No move is possible or worth its cost within the limits. `kept_by` names the cost or size
+    limit if that is the only obstacle, which makes the result a hold instead of a refusal; empty
+    otherwise. `drift` is the value that would have to move, numeraire base units.
     """
 
     def __init__(
@@ -235,19 +232,18 @@ def plan(
     """Return the swaps towards the decision's goal within all bounds; `skipped` has every part that
     does not fit.
 
-    A zone's plan has its saving and cost; the caller decides if it is worth it. `references`
+    A zone's plan has its saving and cost; the caller decides if it is worthwhile. `references`
     replace the prices of the step's own pools, for a simulated step. `most` bounds the plan's
-    turnover, with the name of that limit. `between` restricts the pools to those of these tokens.
-    Raises Refused with verdicts if no sensible plan exists:
-    a price or balance is missing, the day's turnover is used up, or every move is dust, above
-    plan_cost, or without a route.
+    turnover, with the name of that limit. `between` restricts the pools to those between these
+    tokens. Raises Refused with verdicts if no sensible plan exists: a price or balance is missing,
+    the day's turnover is used up, or every move is dust, above plan_cost, or without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
     if between:
         problem = problem.with_pools_between(between)
     if problem.total <= 0:
         raise Refused(
-            "there is nothing to invest: every balance is zero or reserved",
+            "nothing to invest: every balance is zero or reserved",
             remedy="fund the wallet or lower the reserves",
             code=ErrorCode.EMPTY,
         )
@@ -273,7 +269,7 @@ def plan(
         settled = sell_exits_whole(market, settled, into, step.limits.min_trade)
     free = None
     if asks and (settled.bounded or not settled.draft.legs or DUST in settled.unmoved.values()):
-        with suppress(Refused):  # only shows which bound binds
+        with suppress(Refused):  # only used to report the binding bound
             free = _within_plan_cost(
                 problem, objective, decision.goal, None, step.limits.min_trade, at_rest
             )
@@ -289,7 +285,7 @@ def plan(
     }:
         skipped = [
             one for one in skipped if one.what != step.portfolio.numeraire.label
-        ]  # the numeraire lacks only the exit's cost
+        ]  # the numeraire is short only of the exit's cost
     found = assemble_plan(
         step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget)
     )
@@ -302,13 +298,13 @@ def plan(
 
 
 def _at_rest(step: StepInput, problem: Problem, objective: PlanObjective) -> dict[int, str]:
-    """Return the tokens that an exit does not trade, by position: those on target except the
+    """Return the tokens that an exit does not trade, by position: all on target, except the
     numeraire, for which it sells.
     """
     total, numeraire = float(problem.total), step.portfolio.numeraire.address
     within = (objective.low * total <= objective.held) & (objective.held <= objective.high * total)
     return {
-        position: "an exit trades nothing else"
+        position: "an exit trades no other token"
         for position, node in enumerate(problem.nodes)
         if node.is_asset and node.address != numeraire and within[position]
     }
@@ -322,12 +318,11 @@ def _within_plan_cost(
     min_trade: Fraction | None,
     unmoved: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Return the result of the iteration within plan_cost: while the plan with its gas costs more
-    per unit moved, the pool of the most expensive chain is dropped.
-
-    The best paying pool is dropped too while the plan goes beyond the drift. In a zone no swap's
-    unit costs more than plan_cost; since a chain of several may cost more, that bound is tightened
-    first. Tokens in `unmoved` (by position, with the reason) stay unmoved.
+    """Return the result of the iteration within plan_cost. While the plan with its gas costs more
+    per unit moved, the pool of the most expensive chain is dropped; while the plan goes beyond the
+    drift, the best paying pool. In a zone no unit of a swap costs more than plan_cost, but a chain
+    of swaps may, so that bound is tightened first. Tokens in `unmoved` (by position, with the
+    reason) stay unmoved.
     """
     scale, limit_bps = max(objective.off, float(problem.total) / BPS), problem.plan_cost_bps
     if objective.risk is None or limit_bps is None:
@@ -361,8 +356,8 @@ def _within_plan_cost(
 
 
 def _dearest(problem: Problem, draft: PlanDraft) -> str:
-    """Return the pool of the chain with the highest cost per unit moved, gas included; of its pools
-    the one with the least other flow.
+    """Return a pool of the chain with the highest cost per unit moved, gas included: the one with
+    the least other flow.
     """
 
     def per_unit(chain: list[int]) -> Fraction:
@@ -404,8 +399,8 @@ def _nothing(
     if bound is not None:
         left = f"{value_text(bound[1], numeraire.decimals, 2)} {numeraire.label}"
         return NothingPlanned(
-            f"nothing to trade of a drift of {amount}: {bound[0]} leaves {left}, too little for a"
-            f" trade; {reasons}",
+            f"nothing to trade of a drift of {amount}: {bound[0]} leaves {left}, "
+            f"which is too little for a trade; {reasons}",
             (Verdict(bound[0].removeprefix("limits."), f"{amount} to move", left, False),),
             f"raise {bound[0]}, or wait until the last day's trades are 24 h old",
             drift=Fraction(round(drift)),
@@ -413,7 +408,7 @@ def _nothing(
     return NothingPlanned(
         f"nothing to trade of a drift of {amount}: {reasons}",
         verdicts,
-        "see the reasons; status shows the drift of each asset",
+        "see the reasons; trimtab status shows the drift of each asset",
         _kept_by(problem, skipped, drift),
         Fraction(round(drift)),
     )
@@ -436,7 +431,7 @@ def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> 
 
 
 def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
-    """True if gas and pool fees alone almost exceed limits.plan_cost, so that no market price would
+    """True if gas and pool fees alone come close to limits.plan_cost, so that no market price would
     justify the trade.
     """
     if problem.plan_cost_bps is None:
@@ -452,13 +447,13 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
     return room < NEARLY * (max(1, len(off) - 1) * LEG_GAS + APPROVAL_GAS) * problem.gas_unit_value
 
 
-# --- Plans within a limit of realised gain per year: sales are reduced to the year's remainder, or
+# --- Plans within the annual limit of realised gains: sales are reduced to the year's remainder, or
 # wait.
 
 
 ROUNDS = 4
 MARGIN = Fraction(999, 1_000)
-"""Fraction of the sellable amount requested: pool outputs differ slightly from the bound's
+"""Fraction of the sellable amount to request, because pool outputs differ slightly from the bound's
 reference.
 """
 
@@ -500,7 +495,7 @@ def plan_after_tax(
             ]
             return replace(found, decision=decision, skipped=(*found.skipped, *note))
     raise NothingPlanned(
-        f"no plan stays within the year's gain: {_why(step, tax)}",
+        f"no plan keeps tax.year_limit: {_why(step, tax)}",
         (),
         "raise tax.year_limit, or wait for the new year",
     )
@@ -509,8 +504,8 @@ def plan_after_tax(
 def _caps(
     step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: Value
 ) -> dict[str, int]:
-    """Return the base units that may be sold of each asset: tokens with gains share the room in
-    proportion, others may gain nothing.
+    """Return the base units that may be sold of each asset: tokens with gains share the remainder
+    in proportion, others must not realise a gain.
     """
     prices = reference_prices(step).by_token
     whole = sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
@@ -556,5 +551,5 @@ def _why(step: StepInput, tax: TaxState) -> str:
         value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
     )
     return (
-        f"tax.year_limit of {limit} {unit} leaves too little: {done} {unit} are realised this year"
+        f"tax.year_limit of {limit} {unit} leaves too little: {done} {unit} were realised this year"
     )

@@ -1,10 +1,10 @@
 """Pool curves: input and output down to a marginal price, as float curves in value units, one per
 direction.
 
-In value units every token is worth 1 at its reference price, so that a pool on the reference has
-marginal price 1. With s the square root of the marginal price (token out per token in) and L the
-liquidity, a range takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀ − s₁) (Uniswap v3 whitepaper,
-section 6.2; a V2 pair is one range with L = √(x·y)).
+In value units the reference price of every token is 1, so a pool on the reference has marginal
+price 1. With s the square root of the marginal price (token out per token in) and L the liquidity,
+a range takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀ − s₁) (Uniswap v3 whitepaper, section 6.2; a
+V2 pair is one range with L = √(x·y)).
 """
 
 from __future__ import annotations
@@ -26,25 +26,29 @@ SHADE = 1e-6
 """Width of the band just below the reference into which all better rates are compressed: a hundredth
 of a basis point."""
 HALF_GAIN = 0.05
-"""Gain of a pool's first unit that is placed in the middle of that band; higher gains are placed
-higher."""
+"""Gain of a pool's first unit that is mapped to the middle of that band; higher gains are mapped
+higher.
+"""
 WIDTH = 0.1
-"""Smallest fraction of the band over which the better rates of a pool are spread, so that prices
-distinguish amounts."""
+"""Smallest fraction of the band over which a pool's better rates are spread, so that prices still
+distinguish amounts.
+"""
 TINY = 1e-300
 MOST = 100.0
-"""Largest input of a curve, per unit of scale. A plan moves about one; larger inputs lose digits."""
+"""Largest input of a curve, per unit of scale. A plan moves about one scale; larger inputs lose
+digits.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolCurve:
-    """One direction of one pool. `roots` are square roots of the marginal price, descending from the
-    start to the bound; each other array has one entry per root.
+    """One direction of one pool. `roots` are square roots of the marginal price, descending from
+    the start to the bound; each other array has one entry per root.
 
     `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` is the liquidity
     below roots[k], zero below the last. `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]`
     is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive terms, so that no digits cancel
-    when two prices nearly meet.
+    if two prices are nearly equal.
     """
 
     keep: float
@@ -75,7 +79,9 @@ class PoolCurve:
         return float(self.out[k]) + root * root * rest / (1 + root * rest / depth)
 
     def takes(self, paid: float) -> float:
-        """Return value in, gross of fee, for a value out; the capacity if it does not pay that much."""
+        """Return value in, gross of fee, for a value out; the capacity if the curve does not pay
+        that much.
+        """
         k = int(np.searchsorted(self.out, paid, side="right")) - 1
         depth, root, rest = float(self.depths[k]), float(self.roots[k]), paid - float(self.out[k])
         if depth <= 0:
@@ -83,15 +89,17 @@ class PoolCurve:
         return (float(self.net_in[k]) + rest / (root * (root - rest / depth))) / self.keep
 
     def edges_passed(self, taken: float) -> int:
-        """Return the number of range ends that an input of this value crosses, without the bound."""
+        """Return the number of range ends that an input of this value crosses, not counting the
+        bound.
+        """
         k = int(np.searchsorted(self.net_in, taken * self.keep, side="right")) - 1
         return max(0, min(k, len(self.roots) - 2))
 
 
 @dataclass(frozen=True, slots=True)
 class TradeCurves:
-    """One direction of a pool: its real curve, and the counted one, which is capped at the reference.
-    They are equal if no unit pays more than the reference.
+    """One direction of a pool: its real curve, and the counted one, which is capped at the
+    reference. Both are equal if no unit pays more than the reference.
     """
 
     real: PoolCurve
@@ -107,12 +115,10 @@ def build_trade_curves(
     impact_bps: int,
     least_rate: Fraction = Fraction(0),
 ) -> TradeCurves | None:
-    """Return the curves of one direction in value units of `scale` numeraire base units; None if
-    nothing can be traded that way.
-
-    `impact_bps` bounds the move of the marginal price, `least_rate` is the least output of a unit
-    after fee. In the counted curve a unit's output is never worth more than its reference value: a
-    pool off the market is free, not a source of profit.
+    """Return the curves of one direction in value units of `scale` numeraire base units; None if no
+    trade is possible in that direction. `impact_bps` bounds the move of the marginal price,
+    `least_rate` the output of a unit after fee. In the counted curve a unit's output is never worth
+    more than its reference value: a pool off the market is free, not a source of profit.
     """
     found = pool.curve(token_in, impact_bps)
     if found is None:
@@ -133,7 +139,7 @@ def build_trade_curves(
 
 
 def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
-    """Return the curve of these rates and depths, with prefix sums; empty ranges are left out."""
+    """Return the curve of these rates and depths, with prefix sums; empty ranges are skipped."""
     wide = rates[:-1] > rates[1:]
     if not wide.all():
         rates, depths = rates[np.concatenate(([True], wide))], depths[wide]
@@ -195,8 +201,8 @@ class CurveStack:
     """Curves of several pools, one padded row each, so that all are evaluated at once.
 
     `flat` concatenates rates, roots, depths, net_in, out and over, row after row. `first` is the
-    offset of each row in it. A row begins with a cell that trades nothing: the response of a pool
-    whose rates are all too low.
+    offset of each row in it. A row begins with an empty cell: the response of a pool whose rates
+    are all too low.
     """
 
     source: NDArray[np.intp]

@@ -33,7 +33,7 @@ from agent.policy.liquidity import valuation
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, floor_int
 
-# --- Minimum output of a leg, from the reference price and never from a pool alone (T1).
+# --- Minimum output of a leg, from the reference price, never from a pool alone (T1).
 
 
 def fair_floor(
@@ -46,7 +46,8 @@ def fair_floor(
 ) -> int:
     """Return the least output by reference prices: fair value · (1 − fee − impact limit) · (1 −
     slippage), rounded down. Prices in numeraire base units per token base unit. A pool skewed
-    before the snapshot cannot lower it. At least 1, so that no signed leg has a floor of zero.
+    before the snapshot cannot lower it. The floor is at least 1, so no signed leg has a floor of
+    zero.
     """
     if amount_in_raw <= 0:
         return 0
@@ -61,7 +62,7 @@ def fair_floor(
 def least_rate(fee_pips: int, impact_bps: int, slippage_bps: int) -> Fraction:
     """Return the least fraction of fair value that a leg must return.
 
-    No unit is traded below it, so every leg reaches it.
+    No unit is traded below this rate, so every leg reaches it.
     """
     kept = Fraction(1) - Fraction(fee_pips, PIPS) - Fraction(impact_bps, BPS)
     return max(kept, Fraction(0)) * Fraction(BPS - slippage_bps, BPS)
@@ -84,9 +85,9 @@ UNBOUNDED_BPS = BPS - 1
 class TokenNode:
     """A token of the problem.
 
-    A hub that is not an asset starts and must end empty. `cap_raw` bounds the amount that legs take
+    A hub that is not an asset must start and end empty. `cap_raw` bounds the amount that legs take
     from the wallet: this step's approval, or native coin above the gas floor. `locked_raw` is in
-    liquidity positions and in the margin account: it counts, but cannot be spent.
+    liquidity positions and in the margin account; it counts, but cannot be spent.
     """
 
     address: str
@@ -139,16 +140,16 @@ class Problem:
 
     @property
     def assets(self) -> tuple[TokenNode, ...]:
-        """The nodes with a target."""
+        """Nodes with a target."""
         return tuple(node for node in self.nodes if node.is_asset)
 
     @property
     def total(self) -> Value:
-        """The total counted value."""
+        """Total counted value."""
         return sum((node.value for node in self.nodes), Fraction(0))
 
     def with_pools_between(self, tokens: Collection[str]) -> Problem:
-        """Return the problem with the pools whose tokens are both among these."""
+        """Return the problem restricted to pools whose tokens are both among these."""
         pools = {
             address: pool
             for address, pool in self.pools.items()
@@ -162,13 +163,13 @@ class Problem:
 
     def least_rate(self, pool: Pool) -> Fraction:
         """Return the least value out per value in, after fee, of a unit traded in `pool`: the rate
-        of its floor.
+        of its fair floor.
         """
         impact_bps = BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
         return least_rate(pool.fee_pips, impact_bps, self.slippage_bps or 0)
 
     def room(self, pool: Pool, token_in: str) -> int:
-        """Return base units of `token_in` that a pool takes within its impact bound and above its
+        """Return base units of `token_in` that a pool accepts within its impact bound and above its
         floor.
         """
         token_out = amm.token_out(pool, token_in)
@@ -204,7 +205,7 @@ def problem_for_tokens(
     notes += [
         SkippedItem(
             f"token {step.portfolio.token(one.token).label}",
-            f"its exit cannot be done now: {one.why}",
+            f"its exit is not possible now: {one.why}",
         )
         for one in step.stuck
     ]
@@ -317,7 +318,7 @@ def _hubs(
             notes.append(
                 SkippedItem(
                     f"hub {token.label}",
-                    "no reference price, so that no floor could be set on a leg through it",
+                    "no reference price, so no floor can be set for its legs",
                 )
             )
         else:
@@ -385,7 +386,9 @@ def _gas_unit_value(
 
 IndexArray = NDArray[np.intp]
 FAR = 1.25
-"""Value out per value in above which a pool is not traded: pool or reference is broken."""
+"""Value out per value in above which a pool is not traded, because the pool or the reference is
+broken.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,11 +413,10 @@ class EdgeFlow:
 
 @dataclass(frozen=True, slots=True)
 class PoolGraph:
-    """Both directions of every usable pool, in units of `scale` numeraire base units, and the value
-    of a unit of gas in them. `real` are the true curves, `counted` the curves capped at the
-    reference; `has_gains` is true if they differ. `below_floor` are directions (pool, source,
-    target) whose first unit pays less than the floor, or nothing; `far` are pools that pay
-    implausibly much.
+    """Both directions of every usable pool, and the value of a unit of gas, in units of `scale`
+    numeraire base units. `real` are the true curves, `counted` the curves capped at the reference;
+    `has_gains` is true if they differ. `below_floor` are directions (pool, source, target) whose
+    first unit pays less than the floor, or nothing; `far` are pools that pay implausibly much.
     """
 
     problem: Problem

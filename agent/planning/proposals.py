@@ -1,6 +1,4 @@
-"""Proposals: the decision on a snapshot and its plan. Pure, so that any step can be proposed
-again.
-"""
+"""Proposals: the decision on a snapshot and its plan. Pure, so any step can be proposed again."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ class Proposal:
 
     `step` is the step of the decision if it differs from the given one: with blocked exits, or with
     or without excluded amounts. `ticks_end` is true if an order or slice waits for a price that
-    more ticks might give.
+    further ticks might reach.
     """
 
     decided: DecisionResult
@@ -74,17 +72,15 @@ class RefusedWithBlockedExits(Refused):
 
 
 NOT_WORTH_IT_LIMITS = (PLAN_COST, MIN_TRADE)
-"""Limits of a hold because a trade is not worth its cost."""
+"""Limits that cause a hold because a trade is not worth its cost."""
 Proposer = Callable[[StepInput], Proposal]
 
 
 def rebalance(step_input: StepInput) -> Proposal:
     """Return the strategy's proposal: trade if a trigger fires, and in a zone only if the plan
-    saves more risk than it costs.
-
-    Exits come first, one per plan; an exit that the market does not take within the limits is
-    excluded, and the rest continues. An unexplained increase that lifts the portfolio above
-    portfolio.max_live_value is excluded too.
+    saves more risk than it costs. Exits come first, one per plan. An exit that the market cannot
+    absorb within the limits is excluded, and the rest continues. An unexplained increase that lifts
+    the portfolio above portfolio.max_live_value is excluded too.
     """
     return _rebalanced(step_input, _exits_first(step_input))
 
@@ -118,8 +114,8 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
 
 
 def _or_futures(step: StepInput, decision: Rebalance, found: Proposal) -> Proposal:
-    """Return the proposal of the futures layer where a spot trade is not worth its cost: a drift
-    that stays does not keep futures from their targets.
+    """Return the proposal of the futures layer if a spot trade is not worth its cost, so that a
+    remaining spot drift does not delay futures.
     """
     hold = found.decided.decision
     if step.futures is None or step.spot_held or not decision.by_trigger:
@@ -187,10 +183,9 @@ def _without_unpriced(step: StepInput, decided: DecisionResult) -> StepInput:
 
 
 def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
-    """Return the plan that sells the token out, or why nothing of it can be sold now.
-
-    After a failure it is sold through no other token, if the market allows: that token may be at
-    fault.
+    """Return the plan that sells the token completely, or why none of it can be sold now. After a
+    failure it is sold without a route through another token, if the market allows, because that
+    token may be at fault.
     """
     if exits.avoids_other_tokens(step, token):
         between = (token, step.portfolio.numeraire.address)
@@ -210,7 +205,7 @@ def _planned_exit(
         return plan
     whys = {item.what: item.why for item in plan.skipped}
     why = whys.get(
-        step.portfolio.token(token).label, "the market takes none of it within the limits"
+        step.portfolio.token(token).label, "the market absorbs none of it within the limits"
     )
     return BlockedExit(token, why, exits.REMEDY)
 
@@ -304,7 +299,7 @@ def _in_time(step: StepInput, decided: DecisionResult, decision: Rebalance, plan
 def _not_worth_it(
     step: StepInput, decided: DecisionResult, decision: Rebalance, nothing: planner.NothingPlanned
 ) -> Proposal:
-    """Return the hold of a trade above limits.plan_cost or below limits.min_trade; its review
+    """Return the hold for a trade above limits.plan_cost or below limits.min_trade; its review
     counts as done.
     """
     if decided.next_s is None:
@@ -323,7 +318,9 @@ def _not_worth_it(
 
 
 def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str) -> Proposal:
-    """Return the liquidity moves or a hold of a zone in which no swap pays."""
+    """Return the liquidity moves or the hold of a zone in which no swap saves more than it
+    costs.
+    """
     prices = decided.references.by_token
     instead = liquidity_or_hold(step_input, prices, Hold(why))
     if isinstance(instead, AdjustLiquidity):
@@ -334,7 +331,7 @@ def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str)
 
 
 def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
-    """Return the proposer of one manual swap: without triggers, with guards."""
+    """Return the proposer of one manual swap, without triggers but with guards."""
 
     def propose(step_input: StepInput) -> Proposal:
         step = balance_changes.exclude_unexplained_rises(step_input)
@@ -361,8 +358,8 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
     """Return a proposer that fills the first of `orders` whose price is reached, and otherwise
     rebalances.
 
-    No order is filled on unknown, stale or contradictory data. Exits go first, and no order buys a
-    token that an exit order keeps out.
+    No order is filled on unknown, stale or contradictory data. Exits go first, and no limit order
+    buys a token that an exit order keeps out of the market.
     """
 
     def propose(step_input: StepInput) -> Proposal:
@@ -416,8 +413,8 @@ def _filled(
 
 
 def _out(step_input: StepInput, order: LimitOrder) -> str:
-    """Return why the order's purchase is blocked: an exit order keeps its token out and would sell
-    it again. Empty otherwise.
+    """Return why the order's purchase is blocked: an exit order keeps its token out of the market
+    and would sell it again. Empty otherwise.
     """
     known, portfolio = step_input.history.orders, step_input.portfolio
     if order.token_out == portfolio.numeraire.address:
@@ -428,14 +425,14 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
     if by is None:
         return ""
     return (
-        f"waits: {portfolio.token(order.token_out).label} is kept out by"
+        f"waits: {portfolio.token(order.token_out).label} is kept out of the market by"
         f" {conditional_orders.order_name(portfolio, by)}"
     )
 
 
 def single_order(order: LimitOrder) -> Proposer:
-    """Return the proposer of a single order: it holds and reports the distance until the price is
-    reached.
+    """Return the proposer of a single order, which holds and reports the distance until the price
+    is reached.
     """
 
     def propose(step_input: StepInput) -> Proposal:
@@ -458,7 +455,7 @@ def single_order(order: LimitOrder) -> Proposer:
 
 
 def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
-    """Return the tokens that legs take from the wallet without the numeraire, in the portfolio's
+    """Return the tokens that legs take from the wallet, except the numeraire, in the portfolio's
     order.
     """
     portfolio = step.portfolio

@@ -1,4 +1,4 @@
-"""Proposals of the owner's requests: raise or invest money, sell everything, apply an edit."""
+"""Proposals for the owner's requests: raise or invest money, sell everything, apply an edit."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ from agent.units import ceil_int, decimal_text
 def raise_money(token: str) -> Proposer:
     """Return the proposer that sells for the shortfall of `token`.
 
-    It sells all at once. With limits.first_purchase it sells as much of each asset as its market
-    takes, in parts; if limits.daily_loss allows less, the same fraction of each. Otherwise it is
+    It sells all at once. With limits.first_purchase it sells in parts: as much of each asset as its
+    market absorbs or, if limits.daily_loss allows less, the same fraction of each. Otherwise it is
     refused.
     """
 
@@ -73,7 +73,7 @@ def raise_money(token: str) -> Proposer:
         label = step.portfolio.token(token).label
         goal = withdrawals.goal_to_raise(step, token)
         wanted = Rebalance(
-            f"{label} is raised for a withdrawal",
+            f"raise {label} for a withdrawal",
             goal,
             exit=True,
             apart=withdrawals.gross_sale_value(step, token),
@@ -121,7 +121,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
     def propose(step: StepInput) -> Proposal:
         if step.limits.first_purchase_s is None:
             wanted = Rebalance(
-                balance_changes.append_excluded(step, "what came is invested"),
+                balance_changes.append_excluded(step, "invest the deposit"),
                 withdrawals.goal_to_invest(step, came),
                 by_owner=True,
             )
@@ -144,7 +144,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
                 step, history=replace(step.history, invested=tuple(sorted(came.items())))
             )
         decided = _by_owner(step, Hold(""), None).decided
-        message = balance_changes.append_excluded(step, "what came is invested")
+        message = balance_changes.append_excluded(step, "invest the deposit")
         wanted = Rebalance(
             message,
             purchase.purchase_goal(step, decided.drifts),
@@ -171,16 +171,17 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
 def sell_everything(step: StepInput) -> Proposal:
     """Sell everything for the numeraire: liquidity first, then one asset per plan; hold once
-    nothing more can be sold.
-
-    Unexplained increases do not block the sale, as for any exit, and are sold too.
+    nothing more can be sold. As for any exit, unexplained increases do not block the sale; they are
+    sold too.
     """
     given = balance_changes.restore_excluded(step)
     return replace(_everything_sold(given), step=quarantine.exclude_unpriced(given))
 
 
 def _everything_sold(given: StepInput) -> Proposal:
-    """Sell as `sell_everything` does; an asset without a price stays and blocks no other."""
+    """Sell as `sell_everything` does; an asset without a price stays and does not block the
+    others.
+    """
     halted: Halt | None = None
     kept: Refused | None = None
     step = quarantine.exclude_unpriced(given)
@@ -203,18 +204,16 @@ def _everything_sold(given: StepInput) -> Proposal:
             try:
                 plan = plan_liquidity(none_wanted, out)
                 return _by_owner(step, plan.decision, plan)
-            except Refused as why:  # the wallet's assets need not wait for a pushed pool
+            except Refused as why:  # a manipulated pool must not delay the wallet's assets
                 kept = why
     drifts = compute_drifts(step, reference_prices(step).by_token)
     if investable_total(drifts) == 0 and step is given:
-        return _by_owner(
-            step, Hold("there is nothing to sell: all balances are zero or set aside"), None
-        )
+        return _by_owner(step, Hold("nothing to sell: all balances are zero or reserved"), None)
     home, blocked = step.portfolio.numeraire.address, [*step.stuck]
     for one in exits.in_turn(
         step, [one for one in drifts if one.token != home and one.investable_raw]
     ):
-        found = _sold_out(step, drifts, one.token, "everything is sold for the numeraire")
+        found = _sold_out(step, drifts, one.token, "sell everything for the numeraire")
         if isinstance(found, Proposal):
             return found
         blocked.append(found)
@@ -225,7 +224,7 @@ def _everything_sold(given: StepInput) -> Proposal:
     if halted is not None:
         return _by_owner(step, halted, None)
     stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]
-    return _by_owner(step, Hold("; ".join(["nothing more is sold", *stays])), None)
+    return _by_owner(step, Hold("; ".join(["nothing more can be sold", *stays])), None)
 
 
 def sell_out(token: str) -> Proposer:
@@ -242,13 +241,13 @@ def sell_out(token: str) -> Proposer:
             drifts = compute_drifts(step, reference_prices(step).by_token)
         blocked = [one.why for one in step.stuck if one.token == token]
         if not blocked and not any(one.token == token and one.investable_raw for one in drifts):
-            return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)
+            return _by_owner(step, Hold(f"no {label} is left to sell"), None)
         if not blocked:
-            found = _sold_out(step, drifts, token, f"{label} is sold out")
+            found = _sold_out(step, drifts, token, f"sell all {label}")
             if isinstance(found, Proposal):
                 return found
             blocked = [found.why]
-        return _by_owner(step, Hold(f"nothing more of {label} is sold: {blocked[0]}"), None)
+        return _by_owner(step, Hold(f"no more {label} can be sold: {blocked[0]}"), None)
 
     return lambda step: replace(
         sold_out(given := balance_changes.restore_excluded(step)), step=given
@@ -258,8 +257,8 @@ def sell_out(token: str) -> Proposer:
 def _sold_out(
     step: StepInput, drifts: Sequence[AssetDrift], token: str, reason: str
 ) -> Proposal | BlockedExit:
-    """Return the owner's sale of all of this token for the numeraire, or why nothing of it can be
-    sold now.
+    """Return the owner's sale of this whole token balance for the numeraire, or why none of it can
+    be sold now.
     """
     found = planned_exit(
         step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), exit=True), token
@@ -306,7 +305,7 @@ def unwrap(raw: int) -> Proposer:
     def propose(step: StepInput) -> Proposal:
         token = step.portfolio.token(step.portfolio.wrapped_native)
         decision = TopUp(
-            f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped to be paid out", raw
+            f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped for a payout", raw
         )
         return _by_owner(step, decision, swaps.plan_top_up(step, decision))
 
@@ -314,7 +313,9 @@ def unwrap(raw: int) -> Proposer:
 
 
 def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
-    """Return a manual proposal: it neither trades nor ends a due slice, and needs no price signal."""
+    """Return a manual proposal, which neither trades nor ends a due slice and needs no price
+    signal.
+    """
     found = decide(step)
     return Proposal(
         replace(
@@ -351,11 +352,11 @@ def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
         amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
         left = (
             "; ".join(f"{item.what}: {item.why}" for item in plan.skipped)
-            or "the limits leave no more"
+            or "the limits allow no more"
         )
         raise Refused(
             f"{amount} less than requested can be raised now: {left}",
-            (Verdict("withdrawal", f"{amount} short", "all of it in one plan", False),),
+            (Verdict("withdrawal", f"{amount} short", "the whole amount in one plan", False),),
             "withdraw less, or set limits.first_purchase, which raises it in parts",
         )
 

@@ -32,7 +32,7 @@ from agent.units import BPS, Value, floor_int
 @dataclass(slots=True)
 class PlanDraft:
     """Legs so far with their effects. `barred` are the pools of legs below their fair floor, with
-    the reason, and `unfair` the value not traded because of them.
+    the reason; `unfair` is the value not traded because of them.
     """
 
     legs: list[Leg] = field(default_factory=list)
@@ -55,7 +55,7 @@ class PlanDraft:
         )
 
     def chains(self) -> list[list[int]]:
-        """Return positions of the legs of each chain, in order: up to the leg that pays the
+        """Return the positions of each chain's legs, in order, up to the leg that pays the
         wallet.
         """
         ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET]
@@ -84,8 +84,8 @@ class PlanDraft:
 
 
 FULL = Fraction(999, 1_000)
-"""Fraction of the known ticks from which a leg counts as reaching their end: the solve stops
-slightly before a bound.
+"""Fraction of the known ticks above which a leg counts as reaching their end, because the solve
+stops slightly before a bound.
 """
 
 
@@ -117,10 +117,9 @@ def pools_out_of_ticks(
 
 
 DUST_DIVISOR = 10**6
-"""Divisor of an approval: a remainder up to this part goes with the last route.
-
-A plan made again after its approval differs by no more than that, and resetting a leftover allowance
-would cost a transaction.
+"""Divisor of an approval: a remainder up to this part is added to the last route. A plan repeated
+after its approval differs by no more than that, and resetting a leftover allowance would cost a
+transaction.
 """
 NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
 UNSOLD = Fraction(1, 10**7)
@@ -128,11 +127,11 @@ UNSOLD = Fraction(1, 10**7)
 COARSE = 100_000
 """Base units of a trade above which a single unit is negligible."""
 WHOLE = 1_000
-"""Divisor of an amount (ten basis points) that may buy nothing so that a leaving token is sold
-whole.
+"""Divisor of an amount (ten basis points) that may be given up so that a leaving token is sold
+completely.
 """
 RETRIES = 12
-"""Maximum number of times that a route is shortened; each try aims at the leg that did not fit."""
+"""Maximum number of times that a route's amount is reduced; each try fits the leg that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,7 @@ class _SimulatedLeg:
 class _RouteTrial:
     """Legs of a route not booked yet, with the pools after them.
 
-    If a leg does not fit, `short` are the sources that pay it, and the fraction of their amounts to
+    If a leg does not fit, `short` has the sources that pay it and the fraction of their amounts to
     try next.
     """
 
@@ -224,7 +223,7 @@ class RouteSimulator:
         """
         draft, problem = self.draft, self.problem
         draft.barred[leg.pool] = (
-            f"pays {leg.amount_out_raw} base units, and the reference price requires at least"
+            f"pays {leg.amount_out_raw} base units, but the reference price requires at least"
             f" {leg.min_out_raw}"
         )
         tokens = [source.hops[0][1] for source in route.sources]
@@ -234,7 +233,7 @@ class RouteSimulator:
 
     def _trimmed(self, route: Route, trial: _RouteTrial, whole: bool) -> _RouteTrial:
         """Return the least amounts with equal output, if one base unit of a token on the route is a
-        notable part of the trade. Outputs are whole base units: any excess input is a gift to the
+        notable part of the trade. Outputs are whole base units, so excess input is lost to the
         pool. With `whole`, leaving tokens are still sold to the last unit if that costs little.
         """
         problem, paid_raw = self.problem, trial.runs[-1].swapped.amount_out_raw
@@ -342,8 +341,8 @@ class RouteSimulator:
     def room(
         self, pool_address: str, token_in: str, more: Mapping[tuple[str, str], int] = NOTHING
     ) -> int:
-        """Return base units that the pool still takes within its bounds; zero once it has traded
-        the other way. `more` is spent in addition.
+        """Return base units that the pool still accepts within its bounds; zero once it has traded
+        in the other direction. `more` is spent in addition.
         """
         key, start = (pool_address, token_in), self.problem.pools[pool_address]
         back = (pool_address, pools.token_out(start, token_in))
@@ -411,7 +410,7 @@ class RouteSimulator:
         before, start = run.before.observed, problem.pools[leg.pool].observed
         moved = (
             run.swapped.after.observed != before == start
-        )  # an observation is written once in a block
+        )  # a pool writes one observation per block
         draft.leg_gas.append(
             leg_gas_units(
                 run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved
@@ -427,7 +426,7 @@ def run_routes(
 ) -> PlanDraft:
     """Run merged routes, and single routes if merging leaves a part unsold.
 
-    Merging passes pools in another order. The draft with the higher utility is returned.
+    Merging uses pools in another order. Return the draft with the higher utility.
     """
     coin = problem.coin
     native = [
@@ -450,9 +449,9 @@ def run_routes(
 def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDraft, Value]:
     """Run routes in order; return the draft and the unsold value.
 
-    Amounts that a route cannot absorb move to the next route between the same tokens, so that
-    nothing overshoots. Sales of native coin go first and alone: SwapRouter02 pays wrapped coin with
-    native coin while it holds some.
+    Amounts that a route cannot absorb move to the next route between the same tokens, so that no
+    token overshoots. Sales of native coin go first and separately, because SwapRouter02 pays with
+    native coin as long as it has any.
     """
     walk = RouteSimulator(problem, exact)
     left: dict[tuple[str, str], int] = {}

@@ -1,5 +1,5 @@
-"""Routes from flows: each unit is followed from the token sold, through few hubs, to the token
-bought.
+"""Routes from flows: each unit is followed from the sold token, through few hubs, to the bought
+token.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FlowPath:
 @dataclass(frozen=True, slots=True)
 class FlowPaths:
     """Paths in the order of execution. `cut` are paths of more than MAX_LEGS legs, which are not
-    planned.
+    used.
     """
 
     paths: tuple[FlowPath, ...]
@@ -57,8 +57,8 @@ class _Parcel:
     turn: tuple[int, ...]
 
     def split(self, amount: float) -> tuple[_Parcel, _Parcel]:
-        """Split into a first part, of which `amount` is at this token, and the remainder, which
-        passes each pool after it.
+        """Split into a first part with `amount` at this token, and the remainder, which passes each
+        pool after it.
         """
         need, passed = amount, []
         for flow, before in zip(reversed(self.route), reversed(self.before), strict=True):
@@ -229,8 +229,8 @@ def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
 
 
 def merged_leg_counts(chains: Iterable[Sequence[tuple[str, int]]]) -> dict[tuple[str, int], int]:
-    """Return the number of legs through each edge (pool, source) of merged chains: one per way
-    onward, plus one for chains that begin there.
+    """Return the number of legs through each edge (pool, source) of merged chains: one per
+    continuation, plus one for chains that begin there.
     """
     ways = {(tuple(chain[at:]), at == 0) for chain in chains for at in range(len(chain))}
     return Counter(rest[0] for rest, _ in ways)

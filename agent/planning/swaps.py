@@ -1,4 +1,6 @@
-"""Plans of a manual swap: the best split over pools and hubs; quotes; and the top-up of gas money."""
+"""Plans of a manual swap: the best split over pools and hubs; quotes; and the top-up of gas
+money.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +53,11 @@ from agent.reference import reference_prices, spot_prices
 from agent.units import NATIVE, Value, decimal_text
 
 SOLD = 1 - 1e-9
-"""Fraction of the total pool capacity that fewer pools have to absorb."""
+"""Fraction of the total capacity that a smaller set of pools has to absorb."""
 ANY_PRICE = 0.9
-"""Range of the dual price of the token sold: a manual swap accepts any proceeds, within impact
-bounds and floors."""
+"""Range of the dual price of the sold token: a manual swap accepts any proceeds within impact
+bounds and floors.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,8 @@ class Quote:
 
 
 def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -> Plan:
-    """Return a plan that sells exactly `amount_in_raw` base units for the most of `token_out`,
-    split over pools and one-hub routes.
+    """Return a plan that sells exactly `amount_in_raw` base units for as much `token_out` as
+    possible, split over pools and one-hub routes.
 
     Raises ConfigError for tokens outside the portfolio, Refused if the wallet, the impact bound or
     the floors forbid it.
@@ -132,8 +135,8 @@ def quote(
 ) -> Quote:
     """Quote `amount_in_raw`: with `pool` the exact output of that pool, else the best split.
 
-    The only limit that applies is the minimal pool depth. Raises ConfigError for unknown tokens or
-    pool, KnownTicksExceeded if the ticks read do not reach, Refused if no route exists or the pools
+    Only limits.pool_min_value applies. Raises ConfigError for unknown tokens or pool,
+    KnownTicksExceeded if the ticks read do not reach, Refused if no route exists or the pools
     cannot take the amount.
     """
     _check(step, token_in, token_out, amount_in_raw)
@@ -190,8 +193,8 @@ def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """Best split: its draft, the pools below their fair floor, those not worth their gas, and its
-    gap.
+    """Best split: its draft, the pools below their fair floor, the pools not worth their gas, and
+    its gap.
     """
 
     draft: PlanDraft
@@ -258,7 +261,9 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
 def _selling(
     program: Program, source: int, least: float, stack: CurveStack, near: Solution | None
 ) -> Solution:
-    """Return the best flows, with bound −∞ below `least`: gas does not justify an unsold remainder."""
+    """Return the best flows, with bound −∞ below `least`: saved gas does not justify an unsold
+    remainder.
+    """
     found = solve_dual(program, stack, near)
     if -float(found.moved(stack)[source]) >= least:
         return found
@@ -285,8 +290,8 @@ def _require_whole(
         )
     if not draft.full:
         raise Refused(
-            f"no route of one or two usable pools sells {asked} {token.label} for this, or the"
-            " amount buys less than one unit",
+            f"no route of one or two usable pools sells {asked} {token.label} for the other "
+            "token, or the amount buys less than one base unit",
             (Verdict("route", "none", "one or two pools", False),),
             "sell more, add a hub that both tokens trade with, or lower limits.pool_min_value",
         )
@@ -300,7 +305,7 @@ def _require_whole(
             ended,
         )
     if problem.impact_bps == UNBOUNDED_BPS:
-        bound = "what the pools hold"
+        bound = "the pools' liquidity"
     else:
         bound = f"limits.price_impact of {problem.impact_bps} bps"
     raise Refused(f"only {fits} of {asked} {token.label} fit within {bound}", (verdict,), remedy)
@@ -320,7 +325,9 @@ def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
 
 
 def _known_prices(step: StepInput) -> dict[str, Fraction]:
-    """Return reference prices, or spot prices without one: a quote decides nothing."""
+    """Return reference prices, or spot prices if there is none; a quote has no effect on
+    decisions.
+    """
     found = {token: price for token, price in spot_prices(step).items() if price > 0}
     return found | {
         token: price for token, price in reference_prices(step).by_token.items() if price > 0
@@ -364,9 +371,7 @@ def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> Pool:
             if {state.token0, state.token1} != {token_in, token_out}:
                 raise ConfigError(f"pool: {pool} does not trade these tokens")
             return state
-    raise ConfigError(
-        f"pool: {pool} is not a pool that was read", "trimtab doctor lists the pools found"
-    )
+    raise ConfigError(f"pool: {pool} is not a known pool", "trimtab doctor lists the pools found")
 
 
 def _single(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> Leg:

@@ -1,5 +1,5 @@
 """Ports of the engine as Protocols: clock, reader and evidence here, transactions in `execution`,
-the store in `storage`.
+futures venues in `futures`, the store in `storage`.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Clock(Protocol):
 
 
 class SignalSource(Protocol):
-    """Runs signals of one's own."""
+    """Runs user-defined signals."""
 
     def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
-        """Return the answer to each request, in order; a signal that fails answers with the reason."""
+        """Return the answer to each request, in order; a failed signal's answer has the reason."""
 
 
 class Reader(Protocol):
@@ -70,8 +70,8 @@ class Reader(Protocol):
         """
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """Return the prices at the `blocks` blocks before `head`, newest first, on the chain of
-        `head`, with the quorum of the snapshot.
+        """Return the prices at the last `blocks` blocks before `head`, newest first, on the same
+        chain and with the quorum of the snapshot.
         """
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:

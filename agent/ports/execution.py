@@ -54,7 +54,7 @@ class Grant:
 
     @property
     def is_emergency(self) -> bool:
-        """True for a position closed ahead of its liquidation, and for its cancel."""
+        """True for a position closed ahead of liquidation, and for its cancel."""
         return self.futures is not None and self.futures.is_emergency
 
 
@@ -121,7 +121,9 @@ class Executor(Protocol):
     """Sender of transactions through the journal."""
 
     def reconcile(self, *, may_send: bool = True) -> Sequence[Intent]:
-        """Settle every open intent, and those reopened by a reorg. Send nothing without `may_send`."""
+        """Settle every open intent, and those reopened by a reorg. Send nothing without
+        `may_send`.
+        """
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str

@@ -1,4 +1,4 @@
-"""Port of a futures venue: the margin account, quotes, orders, and what became of an order."""
+"""Port of a futures venue: margin account, quotes, orders, and order outcomes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from agent.model.futures import FuturesAction, MarginAccount, PerpOrder, PerpQuo
 
 @dataclass(frozen=True, slots=True)
 class PerpOrderDraft:
-    """An order, or a move of margin, as its venue takes it. `data` is 0x-hex: calldata, or the action that is signed.
-
-    `nonce` is the venue's own; None for the wallet's next one on the chain. After `deadline_s` the
-    venue does not take the order.
+    """An order or margin move in the form of its venue. `data` is 0x-hex: calldata, or the action
+    to sign. `nonce` is the venue's nonce (None: the wallet's next nonce on the chain). The venue
+    rejects the order after `deadline_s`.
     """
 
     to: str
@@ -27,16 +26,16 @@ class PerpVenue(Protocol):
     """A venue of perpetual futures."""
 
     def read(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot with the margin account, or with the reason why it is not known."""
+        """Return the snapshot with the margin account, or with the reason why it is unknown."""
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
-        """Return what the order would exchange now within its bound; a part of its size if the
-        venue fills orders in part. Raises Refused if nothing would fill, Retryable.
+        """Return the amounts that the order would exchange now within its bound, for a part of its
+        size if the venue fills orders partly. Raises Refused if nothing would fill, Retryable.
         """
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
-        """Return an order, or a move of margin, as the venue takes it, valid from chain time `now_s`.
-        Raises Refused for one that the venue does not have or turns down whenever it arrives.
+        """Return an order or margin move in the venue's form, valid from chain time `now_s`. Raises
+        Refused if the venue does not support it or would always reject it.
         """
 
     def outcome(self, intent: Intent) -> Receipt | None:
@@ -46,7 +45,7 @@ class PerpVenue(Protocol):
 
 
 class OrderVenue(PerpVenue, Protocol):
-    """A venue beside the chain: it takes each signed order by its own nonce, once."""
+    """An off-chain venue, which accepts each signed order once, by the order's nonce."""
 
     def require_agent(self, until_s: int) -> None:
         """Raise Refused with the code `agent_key` unless the key may trade for the account until

@@ -1,7 +1,5 @@
-"""Ports of the store: a narrow one for each subject, and StepStorage, which has all that a step
-needs.
-
-Every write is committed to disk before its method returns.
+"""Ports of the store: one per subject, and StepStorage, which combines those of a step. Every write
+is committed to disk before its method returns.
 """
 
 from __future__ import annotations
@@ -44,8 +42,8 @@ class StepJournal(Protocol):
     def begin(
         self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None
     ) -> None:
-        """Store the input and request of a step. A second call replaces the input, after a token
-        was quarantined.
+        """Store the input and request of a step. A second call replaces the input, for example
+        after a token was quarantined.
         """
 
     def end(
@@ -123,7 +121,7 @@ class Journal(Protocol):
         """Return the expected next nonce of the chain; None before a nonce was adopted."""
 
     def newest_venue_nonce(self) -> int:
-        """Return the highest nonce of an order at a venue beside the chain; 0 before the first."""
+        """Return the highest nonce of an order at an off-chain venue; 0 before the first."""
 
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
         """Store the expected next nonce, on first use or on the operator's command."""
@@ -140,7 +138,7 @@ class ProposalJournal(Protocol):
 
 
 class BudgetJournal(Protocol):
-    """Use of the daily limits, and state that steps pass to the next."""
+    """Use of the daily limits, and state that is passed from step to step."""
 
     def history(self, chain_now_s: int) -> History:
         """Return the history at chain time `chain_now_s`."""
@@ -174,7 +172,9 @@ class BudgetJournal(Protocol):
 
 
 class BalanceJournal(Protocol):
-    """Expected balances, external transfers, and wallet transactions that are not in the journal."""
+    """Expected balances, external transfers, and wallet transactions that are not in the
+    journal.
+    """
 
     def expected(self) -> ExpectedBalances:
         """Return the expected balances, with the newest external transfers."""
@@ -248,7 +248,7 @@ class LedgerJournal(Protocol):
         """Return the wallet's balances at block `head_block` by the ledger."""
 
     def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
-        """Store token names; they are needed also after a token has left the portfolio."""
+        """Store token names, which are still needed after a token has left the portfolio."""
 
 
 class AuditedLedger(Protocol):
@@ -310,7 +310,7 @@ class GradualExecutionJournal(Protocol):
 
 
 class StrategyJournal(Protocol):
-    """Books of strategies. If a reorg removes a block, the bookings of its transactions are
+    """Accounts of strategies. If a reorg removes a block, the bookings of its transactions are
     removed.
     """
 
@@ -318,7 +318,9 @@ class StrategyJournal(Protocol):
         """Return the bookings and states of strategies, and wallet changes not booked yet."""
 
     def record_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
-        """Store bookings. Return False and store nothing if the books changed after `at_version`."""
+        """Store bookings. Return False and store nothing if the books changed after
+        `at_version`.
+        """
 
     def record_states(
         self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]

@@ -21,7 +21,7 @@ def sequencer_fault(step: StepInput) -> str:
     """Return the reason why the sequencer feed forbids trading (T13); empty if trading is allowed.
 
     Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down. They
-    write a round at each change, so the age of a round is no fault.
+    write a round only at a change, so the age of a round is not a fault.
     """
     feed, now_s = step.reference.sequencer_feed, step.snapshot.head.timestamp_s
     if feed is None:
@@ -33,7 +33,7 @@ def sequencer_fault(step: StepInput) -> str:
         return f"the sequencer's uptime feed was not read{why}"
     if feed_round.answer not in (0, 1):
         return (
-            f"the sequencer's uptime feed answers {feed_round.answer}, neither up (0) nor down (1)"
+            f"the sequencer's uptime feed returned {feed_round.answer}, neither up (0) nor down (1)"
         )
     if feed_round.started_at_s <= 0:
         return "the sequencer's uptime feed has no round yet"
@@ -44,7 +44,7 @@ def sequencer_fault(step: StepInput) -> str:
         return f"the sequencer has been down for {since_s} s"
     if since_s < step.reference.sequencer_grace_s:
         return (
-            f"the sequencer has been up again for {since_s} s only, reference.sequencer_grace is"
+            f"the sequencer has been up again for only {since_s} s, reference.sequencer_grace is"
             f" {step.reference.sequencer_grace_s} s"
         )
     return ""
@@ -115,9 +115,9 @@ def confirmed_prices(
     """Return the median price per token, except the numeraire, over this block and the
     policy.confirm_blocks preceding blocks (T3).
 
-    A manipulation of fewer than half of the blocks does not change a recorded price. Tokens without
-    a reference price at one of the blocks are missing. Return no price if the preceding blocks are
-    unknown, the sequencer is down or two sources disagree.
+    A manipulation of fewer than half of the blocks does not change a recorded price. Tokens that
+    lack a reference price at one of the blocks are missing. Return no price if the preceding blocks
+    are unknown, the sequencer is down or two sources disagree.
     """
     count, head = step.policy.confirm_blocks, step.snapshot.head.number
     before = past[:count]
@@ -140,7 +140,7 @@ def confirmed_prices(
 
 
 def round_price(price: Price) -> Price:
-    """Return a price rounded to PRICE_FIGURES significant figures; mean prices of pools have
+    """Return a price rounded to PRICE_FIGURES significant figures, since mean prices of pools have
     hundreds.
     """
     rounded: Decimal = _ROUND.divide(Decimal(price.numerator), Decimal(price.denominator))
@@ -155,9 +155,9 @@ def _median(prices: Sequence[Price]) -> Price:
 DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
 """Dollar tokens whose symbol does not contain USD."""
 ABOVE_PEG = Fraction(6, 5)
-"""A token above this price in dollars is not a stablecoin but interest-bearing."""
+"""A dollar token above this price in USD is interest-bearing, not a stablecoin."""
 REPEG_SHARE = Fraction(1, 2)
-"""Share of the limit within which a depegged token must return; avoids flapping at the limit."""
+"""Share of the limit within which a depegged token must return, to avoid flapping at the limit."""
 
 
 class PegUnknown(Exception):
@@ -190,10 +190,8 @@ def dollar_pegs(
     only: Collection[str] | None = None,
 ) -> Iterator[DollarPeg]:
     """Yield the peg of each asset with a dollar symbol. `only` restricts the tokens. Raises
-    PegUnknown.
-
-    The price is that of the asset's USD feed, else its reference price times the USD feed of the
-    numeraire.
+    PegUnknown. The price comes from the asset's USD feed, else from its reference price times the
+    USD feed of the numeraire.
     """
     for asset in step.portfolio.assets:
         if is_dollar(asset.token) and (only is None or asset.token.address in only):
@@ -227,10 +225,8 @@ def depeg_fault(
     step: StepInput, references: ReferencePrices, only: Collection[str] | None = None
 ) -> str:
     """Return why a depegged stablecoin stops trading; empty if none is depegged. `only` restricts
-    the tokens.
-
-    A rebalance would buy the falling stablecoin at an unreliable price. If a price is unknown, the
-    guard `depeg` decides.
+    the tokens. Without this check a rebalance would buy the falling stablecoin at an unreliable
+    price. If a price is unknown, the guard `depeg` decides.
     """
     limit_bps = step.limits.depeg_bps
     off = depegged_tokens(step, references, only)
@@ -240,7 +236,7 @@ def depeg_fault(
         pegs = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.off]
     except PegUnknown as why:
         names = ", ".join(step.portfolio.token(token).label for token in off)
-        return f"{names} lost the dollar peg, and it is not known whether it has recovered: {why}"
+        return f"{names} lost the dollar peg, and its current price is unknown: {why}"
     back = (
         f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
     )

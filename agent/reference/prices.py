@@ -1,4 +1,4 @@
-"""Reference prices: the prices of tokens for weights, triggers, costs and floors (docs/prices.md)."""
+"""Reference prices of tokens, used for weights, triggers, costs and floors (docs/prices.md)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from agent.units import Price, Token, floor_int, safe_label
 MAX_OBSERVATIONS = 65_535
 """Largest number of observations of a pool (uint16)."""
 _SECONDS_PER_BLOCK = {1: 12, 10: 2, 137: 2, 8453: 2}
-"""Minimum seconds per observation by chain: a pool writes at most one per block. Chains not listed
-may write one each second.
+"""Minimum seconds per observation by chain, because a pool writes at most one per block; 1 for
+other chains.
 """
 
 
 def twap_rejection(step: StepInput, pool: Pool) -> str:
-    """Return the reason why the TWAP of a pool does not count, with the remedy; empty if it counts."""
+    """Return the reason why the TWAP of a pool does not count, with the remedy; empty if it
+    counts.
+    """
     unpinned = pin_rejection(step, pool)
     if unpinned:
         return unpinned
@@ -61,13 +63,13 @@ def _kept(step: StepInput, pool: Pool) -> str:
     kept, coming = pool.observations
     enough = required_observations(step.snapshot.head.chain_id, step.reference.twap_window_s)
     if coming >= enough:
-        return f", it will keep {coming}: they fill with the next trades"
+        return f", it will keep {coming}, which fill with the next trades"
     soon = f", soon {coming}" if coming > kept else ""
     return f", it keeps {kept}{soon}: run trimtab oracle {pool.address} --to {enough}"
 
 
-# --- Validity of a feed round: complete, fresh, within the bounds of its aggregator, not below an
-# earlier round.
+# --- Validity of a feed round: complete, fresh, within the bounds of its aggregator, and no
+# regression to an earlier round.
 
 
 def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
@@ -95,31 +97,34 @@ def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
     if answer.updated_at_s <= 0 or answer.started_at_s <= 0:
         return f"has an unfinished round {answer.round_id}"
     if answer.answered_in_round < answer.round_id:
-        return f"answers round {answer.round_id} with the price of round {answer.answered_in_round}"
+        return (
+            f"returned round {answer.round_id} with the price of round {answer.answered_in_round}"
+        )
     latest_s = max(answer.updated_at_s, answer.started_at_s)
     return f"is dated {latest_s - now_s} s after the block" if latest_s > now_s else ""
 
 
 def answer_bound_fault(answer: FeedRound) -> str:
-    """Return why an answer is at a bound of its aggregator, where it is clipped; empty if it is
-    not.
+    """Return why an answer may be clipped at a bound of its aggregator; empty if it is within the
+    bounds.
     """
     if answer.min_answer is not None and answer.answer <= answer.min_answer:
         return (
-            f"answers {answer.answer}, its least answer is {answer.min_answer}: the real price may"
+            f"answers {answer.answer}, its minimum answer is "
+            f"{answer.min_answer}: the real price may"
             " be lower"
         )
     if answer.max_answer is not None and answer.answer >= answer.max_answer:
         return (
-            f"answers {answer.answer}, its largest answer is {answer.max_answer}: the real price"
+            f"answers {answer.answer}, its maximum answer is {answer.max_answer}: the real price"
             " may be higher"
         )
     return ""
 
 
 def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
-    """Return why the round is lower than at an earlier block, as after a feed was replaced; empty
-    if it is not.
+    """Return a fault if the round is lower than at an earlier block, for example because the feed
+    was replaced; empty otherwise.
     """
     before = [
         (feed_round.round_id, past.head.number)
@@ -171,7 +176,7 @@ class ReferencePrices:
 
 @dataclass(frozen=True, slots=True)
 class _Market:
-    """A price in a second token, its depth (virtual base units of the first token), and the number
+    """A price in another token, its depth (virtual base units of the priced token), and the number
     of pools.
     """
 
@@ -185,11 +190,11 @@ _Measure = Callable[[Pool, str], _Market | None]
 
 
 class _NoPrice(Exception):
-    """A source has no price; the message is the reason."""
+    """A source that has no price; the message is the reason."""
 
 
 def reference_prices(step: StepInput) -> ReferencePrices:
-    """Return the price of each token by the first configured source that has one, and the reasons
+    """Return the price of each token from the first configured source that has one, and the reasons
     for missing prices.
 
     The result is cached per snapshot, sources and tokens, so a step with new targets or history
@@ -245,7 +250,9 @@ def spot_prices(step: StepInput) -> dict[str, Price]:
 
 
 def _tokens_to_price(step: StepInput) -> list[tuple[str, str]]:
-    """Return (address, label) of each asset, hub, numeraire and wrapped native coin once."""
+    """Return (address, label) of all assets, hubs, the numeraire and the wrapped native coin,
+    without duplicates.
+    """
     portfolio = step.portfolio
     tokens: tuple[Token, ...] = (
         *(asset.token for asset in portfolio.assets),
@@ -260,7 +267,9 @@ def _tokens_to_price(step: StepInput) -> list[tuple[str, str]]:
 
 
 def _first(step: StepInput, address: str) -> tuple[ReferencePrice | None, str]:
-    """Return the price by the first source that has one, or None and the reasons of all sources."""
+    """Return the price from the first source that has one, or None and the reasons of all
+    sources.
+    """
     reasons = []
     for kind in step.reference.kinds:
         try:
@@ -346,8 +355,8 @@ def _twap_market(step: StepInput, pool: Pool, token: str) -> _Market | None:
 
 
 def _rejected_pools(step: StepInput, address: str) -> str:
-    """Return why the V3 pools of a token with the numeraire or a hub have no valid TWAP, each with
-    the remedy.
+    """Return why the V3 pools that pair a token with the numeraire or a hub have no valid TWAP,
+    each with the remedy.
     """
     hubs = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)}
     hubs -= {address}
@@ -373,8 +382,8 @@ def _by_pools(step: StepInput, address: str, measure: _Measure, lack: str) -> _M
     """Return the price in the numeraire over all direct pools and all routes through one hub,
     weighted by depth.
 
-    A route has the depth of its thinner half, so that a thin pool behind a deep one gains no
-    weight. Raises _NoPrice without a market.
+    A route has the depth of its thinner half, so a thin pool behind a deep one gains no weight.
+    Raises _NoPrice without a market.
     """
     numeraire = step.portfolio.numeraire.address
     routes = [_between(step, address, numeraire, measure)]

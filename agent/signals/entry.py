@@ -1,4 +1,4 @@
-"""The installed package that has a signal, found by name and not loaded."""
+"""Finds the installed package that provides a signal, without loading it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ def find_signal(name: str) -> EntryPoint:
     if len(found) > 1:
         named = ", ".join(sorted(origin for _, origin in found))
         raise ConfigError(
-            f"signals.{name}: {named} have it", "uninstall all of these packages but one"
+            f"signals.{name}: {named} provide it", "uninstall all but one of these packages"
         )
     return next(iter(found.values()))
 
 
 def signal_source(name: str) -> str:
-    """Return the distribution and version that have a signal. Raises ConfigError like find_signal."""
+    """Return the distribution and version that provide a signal. Raises ConfigError like
+    find_signal.
+    """
     return _origin(find_signal(name))
 
 

@@ -1,6 +1,5 @@
-"""Asks signals of one's own, each in a process of its own that has no secret of the environment.
-
-An error, a wrong answer and an answer that takes too long give no targets, and the reason.
+"""Runs user-defined signals, each in a separate process without the environment's secrets. After an
+error, an invalid answer or a timeout there are no new targets, only the reason.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from agent.signals.entry import signal_source
 
 LONGEST_ANSWER = 65_536
 PASSED = ("PATH", "LANG", "LC_ALL", "HOME", "SYSTEMROOT", "VIRTUAL_ENV")
-"""Environment variables that a signal's process gets; endpoints, keys and passwords are not among
-them."""
+"""Environment variables passed to a signal's process; they exclude endpoints, keys and
+passwords.
+"""
 
 
 class _Worker:
@@ -43,10 +43,10 @@ class _Worker:
         )
 
     def ask(self, line: str, timeout_s: float) -> str:
-        """Return the answer to one line. Raises TimeoutError, or OSError if the process ended."""
+        """Return the answer to one line. Raises TimeoutError, and OSError if the process ended."""
         source, sink = self.process.stdout, self.process.stdin
         if source is None or sink is None:
-            raise OSError("it has no pipe")
+            raise OSError("its process has no pipe")
         end_s = time.monotonic() + timeout_s
         os.set_blocking(sink.fileno(), False)
         self._write(sink, line.encode() + b"\n", end_s)
@@ -82,11 +82,11 @@ class _Worker:
 
 
 START_S = 20
-"""Time that a process may take to start, beside the signal's own timeout."""
+"""Time allowed for a process to start, in addition to the signal's timeout."""
 
 
 class SignalHost:
-    """Runs the signals that are asked, each in a process that starts with its first question."""
+    """Runs requested signals, each in a process that starts at its first request."""
 
     def __init__(self) -> None:
         self._workers: dict[str, _Worker] = {}

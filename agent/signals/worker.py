@@ -1,7 +1,6 @@
-"""The process that runs one signal: a view per line on stdin, targets per line on stdout.
-
-`python -m agent.signals.worker NAME` loads the entry point NAME of the group `trimtab.signals` and
-no other. What the signal prints goes to stderr.
+"""Process that runs one signal: one view per line on stdin, one answer per line on stdout. `python
+-m agent.signals.worker NAME` loads only the entry point NAME of the group `trimtab.signals`. Output
+printed by the signal goes to stderr.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LONGEST_REASON = 200
 
 
 def view_of(data: Mapping[str, Any]) -> SignalView:
-    """Return the view of a line, whose mappings cannot be changed."""
+    """Parse a line as a view with read-only mappings."""
     prices = {
         symbol: tuple(PriceBar(at_s, close) for at_s, close in bars)
         for symbol, bars in data["prices"].items()
@@ -39,13 +38,13 @@ def view_of(data: Mapping[str, Any]) -> SignalView:
 
 
 def answer(entry: EntryPoint, line: str) -> dict[str, Any]:
-    """Return the targets of one view as JSON, or the reason that there are none."""
+    """Return the targets for one view as JSON, or the reason if there are none."""
     try:
         found = entry.load()(view_of(json.loads(line)))
         if not isinstance(found, SignalTargets):
             return {"why": f"it returned {type(found).__name__}, not SignalTargets"}
         return {"spot": _weights(found.spot), "futures": _weights(found.futures)}
-    except Exception as error:  # any error of a signal means no new targets
+    except Exception as error:  # any error in a signal means no new targets
         text = f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_REASON]
         return {"why": f"it raised {text}"}
 

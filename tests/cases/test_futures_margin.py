@@ -108,7 +108,7 @@ def test_a_stolen_delegate_is_ended_after_it_made_the_account_unknown(perps: Loc
         data = venue.encode_order(order, contracts_of(perps, wallet), key, chain.now_s() + 10_000)
         send_data(perps, perps.addresses.clearing_house, data, key)
         refused = agent.adjust_futures(MoveMargin(MarginWithdrawal(UNIT)), send=True, confirm=agents.yes)
-        assert "not known" in refused.reason
+        assert "unknown" in refused.reason
         moved(agent, DelegateChange(key, is_allowed=False))
         assert not approval.canOpenPositionFor(wallet, key).call()
         assert agent.context.store.journal.unbooked() == ()

@@ -137,7 +137,7 @@ def test_a_margin_account_that_runs_short_ends_its_hedge(anvil_chain: LocalChain
         rise(perps, Fraction(12, 100))
         planned = agent.rebalance(send=False)
         assert planned.plan is not None and planned.plan.futures is not None, planned.reason
-        assert "a hedge is closed first" in planned.plan.futures.reason, planned.reason
+        assert "close a hedge first" in planned.plan.futures.reason, planned.reason
         agent.rebalance(send=True, confirm=agents.yes)
         assert short_raw(perps) == 0
 

@@ -319,5 +319,5 @@ def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer,
         assert closed.kind is OutcomeKind.DONE, closed.reason
         assert held(server, anvil_chain, "BTC") == 0 < held(server, anvil_chain, "ETH")
         refused = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
-        assert refused.kind is OutcomeKind.REFUSED and "beside the chain" in refused.reason
+        assert refused.kind is OutcomeKind.REFUSED and "off-chain" in refused.reason
         assert agent.context.store.journal.open_intents() == ()

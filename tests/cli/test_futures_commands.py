@@ -124,7 +124,7 @@ def test_a_position_outside_the_config_makes_the_account_unknown(bare: Ask, conf
         assert mentions(found["unknown"], "markets not configured") and found[key] == []
     assert asked(bare, narrow, "margin", want=10)["plan"] is None
     said = bare("positions", "--config", str(narrow))
-    assert said.code == 10 and mentions(said.err, "margin account is not known")
+    assert said.code == 10 and mentions(said.err, "margin account is unknown")
     assert "margin account" in [one["item"] for one in asked(bare, narrow, "status")["quarantined"]]
 
 

@@ -162,7 +162,7 @@ def sell_weth(step: StepInput, whole: Fraction | int = Fraction(1, 2)) -> Plan:
 NEAR_BPS = 1
 """How far a token may end from its destination without a reason."""
 REASONS = (
-    "limits.", "no usable pool", "no route", "the ticks read", "less than", "cannot be traded against it", "take no more", "hold no more",
+    "limits.", "no usable pool", "no route", "the ticks read", "less than", "cannot be traded against it", "accept no more", "hold no more",
     "its gas", "floor",
 )  # fmt: skip
 """What names a bound."""

@@ -108,7 +108,7 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
         telling.on_cycle([happened(2)], KINDS, NOON + 1)
         settled(store, telling)
     assert hook.texts == ["event 2"]
-    assert [(one.message.text, one.why) for one in failures] == [("event 1", "not taken")]
+    assert [(one.message.text, one.why) for one in failures] == [("event 1", "not accepted")]
     (target,) = store.alerts.targets().values()
     assert (target.failures, target.waiting) == (0, 0)
     assert target.failed_s is not None
@@ -121,7 +121,7 @@ def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Sto
     telling.on_cycle([happened(1), happened(2)], KINDS, NOON)
     settled(store, telling)
     (target,) = store.alerts.targets().values()
-    assert (target.failures, target.why, target.delivered_s) == (2, "not taken", None)
+    assert (target.failures, target.why, target.delivered_s) == (2, "not accepted", None)
 
 
 def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: Store) -> None:
@@ -266,7 +266,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         )
         telling.on_cycle([DONE], KINDS, NOON)
         settled(store, telling)
-        with raises_field("alerts.targets.url_env", "WRONG", "no address") as refused:
+        with raises_field("alerts.targets.url_env", "WRONG", "no address supported") as refused:
             apprise_send(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
     shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.targets().values()))

@@ -220,7 +220,7 @@ def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
     assert plan is not None and isinstance(plan.decision, Rebalance)
     sold = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH)
     assert float(Fraction(sold, E18)) == pytest.approx(5, rel=2e-2), "10,000 of the 20,000"
-    assert plan.comparisons == (), "it has a hedge already"
+    assert plan.comparisons == (), "it already has a hedge"
 
 
 def test_a_hedged_portfolio_holds_until_something_changes() -> None:
@@ -352,7 +352,7 @@ def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
     short_of_margin = replace(SHORT, collateral_raw=2_000 * E18)
     plan, futures = ordered(overweight(short_of_margin, hedges=(OPEN,), weth=70_000))
     assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("leverage", [5 * E18])
-    assert "a hedge is closed first" in futures.reason and futures.hedges[0].size_raw == 0
+    assert "close a hedge first" in futures.reason and futures.hedges[0].size_raw == 0
     assert plan.decision.reason == "futures: leverage is above its limit"
 
 
@@ -398,7 +398,7 @@ def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
     found = hedge_by_owner(OpenHedge(WETH, 2_500))(overweight(cost=200_000))
     assert found.plan is not None and found.plan.futures is not None
     assert found.plan.futures.orders[0].size_raw == -25 * 10**17
-    assert "asked for by the owner" in found.plan.decision.reason
+    assert "requested by the owner" in found.plan.decision.reason
     closing = hedge_by_owner(CloseHedge(WETH))(later(0))
     assert closing.plan is not None and closing.plan.futures is not None
     assert closing.plan.futures.orders[0].size_raw == 5 * E18
@@ -410,7 +410,7 @@ def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
         (overweight(weth=40_000), "WETH is not above its target"),
         (overweight(policy=replace(HEDGING, hedge=None)), "[futures.hedge] is missing"),
         (overweight(margined(10_000, asset="")), "it has no futures market"),
-        (overweight(SHORT, hedges=(OPEN,)), "it has a hedge already"),
+        (overweight(SHORT, hedges=(OPEN,)), "it already has a hedge"),
         (overweight(margined(10_000, index_s=NOW_S - 601)), "the index of ETH is 601 s old"),
     ],
 )

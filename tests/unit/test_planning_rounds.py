@@ -132,7 +132,7 @@ def test_a_spend_cap_of_the_step_bounds_the_legs_and_the_rest_stays() -> None:
     check_legs(step, found)
     assert sum(leg.amount_in_raw for leg in found.legs) == ONE // 5
     left = {item.what: item.why for item in found.skipped}
-    assert "approved no" in left["WETH"] and "approved no" in left["USDC"]
+    assert "approved more" in left["WETH"] and "approved more" in left["USDC"]
 
 
 def _three(worth_weth: int) -> StepInput:

@@ -151,7 +151,7 @@ def test_a_quote_knows_no_impact_bound_but_the_end_of_the_ticks_read() -> None:
 
 def test_a_quote_of_an_unknown_or_foreign_pool_is_a_usage_error() -> None:
     step = world()
-    with raises_field("pool", "was read"):
+    with raises_field("pool", "not a known pool"):
         quote(step, WETH.address, USDC.address, ONE, WETH.address)
     foreign = with_snapshot(step, pools=(*step.snapshot.pools, v3_pool(DAI, LINK, 1, DEEP)))
     with raises_field("pool", "not trade"):

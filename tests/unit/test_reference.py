@@ -73,7 +73,7 @@ def test_the_numeraire_is_worth_exactly_one_even_if_its_feed_says_otherwise_or_n
         ({"answer": 0}, "answers 0"),
         ({"answer": -1}, "answers -1"),
         ({"updated_at_s": 0}, "has an unfinished round 7"),
-        ({"answered_in_round": 6}, "answers round 7 with the price of round 6"),
+        ({"answered_in_round": 6}, "returned round 7 with the price of round 6"),
         ({"updated_at_s": NOW_S + 1}, "is dated 1 s after the block"),
         ({"updated_at_s": NOW_S - 3_601}, "is 3601 s old, the limit is 3600 s"),
     ],

@@ -28,11 +28,11 @@ def why(step: StepInput) -> str:
     ("answer", "bounds", "said"),
     [
         (101, (100, None), ""),
-        (100, (100, None), "answers 100, its least answer is 100"),
-        (99, (100, 200), "answers 99, its least answer is 100"),
+        (100, (100, None), "answers 100, its minimum answer is 100"),
+        (99, (100, 200), "answers 99, its minimum answer is 100"),
         (199, (100, 200), ""),
-        (200, (100, 200), "answers 200, its largest answer is 200"),
-        (201, (None, 200), "answers 201, its largest answer is 200"),
+        (200, (100, 200), "answers 200, its maximum answer is 200"),
+        (201, (None, 200), "answers 201, its maximum answer is 200"),
         (10**30, (None, None), ""),
     ],
 )
@@ -98,11 +98,11 @@ def uptime(answer: int, since_s: int) -> FeedRound:
     [
         (uptime(0, GRACE_S), ""),
         (uptime(0, 400 * 86_400), ""),
-        (uptime(0, GRACE_S - 1), "the sequencer has been up again for 3599 s only, reference.sequencer_grace is 3600 s"),
+        (uptime(0, GRACE_S - 1), "the sequencer has been up again for only 3599 s, reference.sequencer_grace is 3600 s"),
         (uptime(1, 10_000), "the sequencer has been down for 10000 s"),
         (uptime(0, -1), "dated 1 s after the block"),
-        (uptime(2, 10_000), "answers 2"),
-        (uptime(-1, 10_000), "answers -1"),
+        (uptime(2, 10_000), "returned 2"),
+        (uptime(-1, 10_000), "returned -1"),
         (replace(uptime(0, 10_000), started_at_s=0), "no round yet"),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
     [
         ((1, 1), "it keeps 1: run trimtab oracle"),
         ((5, 9), "it keeps 5, soon 9: run trimtab oracle"),
-        ((1, 1_801), "it will keep 1801: they fill with the next trades"),
+        ((1, 1_801), "it will keep 1801, which fill with the next trades"),
         (None, "newer than 1800 s"),
     ],
 )

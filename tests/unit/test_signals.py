@@ -258,7 +258,7 @@ def test_a_signal_that_is_missing_or_installed_twice_is_not_run(monkeypatch: pyt
     assert "no installed package has the entry point mine" in run(host, asked()).why
     install(monkeypatch, tmp_path / "a", {"mine": "own_signals:targets"}, GOOD)
     install(monkeypatch, tmp_path / "b", {"mine": "own_signals:targets"}, GOOD, name="other-signals")
-    assert "other-signals 1.0, own-signals 1.0 have it" in run(host, asked()).why
+    assert "other-signals 1.0, own-signals 1.0 provide it" in run(host, asked()).why
 
 
 def test_a_signal_that_the_config_does_not_name_is_never_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:

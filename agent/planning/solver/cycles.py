@@ -1,10 +1,9 @@
-"""Token order of a plan, so that pools off the reference are used without cycles or arbitrage.
-
-A pool that pays more than the reference may be used for a swap that the goal needs, but is never a
-reason to trade (T9). The first solve caps pool prices at the reference: then no cycle is
-profitable, and no token overshoots its goal. Each token is then bounded by its present value and
-either the result of these flows or its goal, and a solve at real prices selects the best acyclic
-flows. They fix the token order of the plan.
+"""Token order of a plan, which uses pools off the reference without cycles or arbitrage. A pool
+that pays more than the reference may serve a swap that the goal needs, but is never a reason to
+trade (T9). The first solve caps pool prices at the reference, so no cycle is profitable and no
+token overshoots its goal. Each token is then bounded by its current value and either the result of
+these flows or its goal, and a solve at real prices selects the best acyclic flows. They fix the
+token order of the plan.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from agent.planning.problem import IndexArray, PoolGraph
 from agent.planning.solver.dual import PoolResponses, Solution
 from agent.planning.solver.utility import UNMOVED, FlowOptimizer
 
-# --- Acyclic flows of highest utility: branch and bound over the exchange to exclude.
-# An unconstrained solve takes every arbitrage between pools. A plan must exclude at least one
+# --- Acyclic flows of highest utility: branch and bound over the exchanges to exclude. An
+# unconstrained solve takes every arbitrage between pools, so a plan must exclude at least one
 # exchange of each cycle. Each choice is a subproblem bounded by its dual; a subproblem bounded
 # below the best known plan is discarded (Land, Doig, "An automatic method of solving discrete
 # programming problems", 1960).
@@ -124,8 +123,8 @@ def flows_by_token_pair(stack: CurveStack, found: Solution) -> dict[TokenEdge, f
 
 
 def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
-    """Return the cycle with the fewest exchanges; of several the one whose smallest flow is
-    largest. Empty without cycles.
+    """Return the cycle with the fewest exchanges, and among equals the one with the largest minimum
+    flow. Empty without cycles.
     """
     found = [cycle for edge in edges if (cycle := _back(edges, edge))]
     return min(
@@ -134,7 +133,7 @@ def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
 
 
 def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
-    """Return the shortest cycle that begins with an edge."""
+    """Return the shortest cycle that begins with this edge."""
     start, token = first
     came: dict[int, int] = {token: start}
     ring = [token]
@@ -165,7 +164,7 @@ def _without_cycles(edges: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
 
 
 ALIKE = 1e-5
-"""Smallest price difference that orders two tokens; below it their sides and number of pools
+"""Smallest price difference that orders two tokens; below it, their sides and number of pools
 decide.
 """
 TRIES = 16
@@ -246,7 +245,7 @@ def _ranks(
 
 def _bounded(search: FlowOptimizer, ends: FloatArray) -> TokenOrder:
     """Return bounds that hold for any token order. If all goals are points, no token overshoots its
-    goal; otherwise no token moves further than in the first flows, except a bought one whose goal
+    goal; otherwise no token moves further than in the first flows, except a bought token whose goal
     allows the whole portfolio.
     """
     worth, held = search.worth, search.held

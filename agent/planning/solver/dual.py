@@ -1,10 +1,9 @@
-"""The continuous core: prices at which every token ends where it should, and each pool's trade at
-them.
-
-Minimises over prices ν the dual of: maximise a concave utility of y = h + Σ pool flows (Angeris,
-Evans, Chitra, Boyd, "Optimal Routing for Constant Function Market Makers", 2022; Diamandis et al.,
-2023). Pools respond to prices independently, so that one solve over about as many unknowns as
-tokens settles all exchanges, splits and hubs at once. Amounts are values in units of `scale`.
+"""The continuous core: find the prices at which every token reaches its goal, and each pool's trade
+at them. Minimises, over prices ν, the dual of maximising a concave utility of y = h + Σ pool flows
+(Angeris, Evans, Chitra, Boyd, "Optimal Routing for Constant Function Market Makers", 2022;
+Diamandis et al., 2023). Pools respond to prices independently, so one solve, with about as many
+unknowns as tokens, determines all exchanges, splits and hubs at once. Amounts are values in units
+of `scale`.
 """
 
 from __future__ import annotations
@@ -19,24 +18,26 @@ import numpy as np
 from agent.floats import FloatArray, dot, fsum_array, gram, matvec, solve_packed
 from agent.planning.pool_curves import CurveStack
 
-# --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and equal to the
-# bit on every machine.
-# LAPACK's last digits differ between processors, and would decide directions with almost no
-# curvature. So unknowns are scaled to curvature one, flat directions get a little curvature, and
-# agent/floats.py eliminates in the order of the unknowns, which breaks ties.
+# --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and identical to
+# the bit on every machine. LAPACK's last digits differ between processors and would decide
+# directions with almost no curvature. Therefore unknowns are scaled to curvature one, flat
+# directions get a little curvature, and agent/floats.py eliminates in the order of the unknowns,
+# which breaks ties.
 
 
 ROUNDS = 6
 """Maximum number of bounds activated or released one by one, per unknown."""
 RIDGE = 2e-9
-"""Curvature added to each scaled unknown, times the number of unknowns: flat directions get a
-minimum.
+"""Curvature added to each scaled unknown, times the number of unknowns, so that flat directions
+have a minimum.
 
 A positive semidefinite matrix of n rows with ones on its diagonal has no eigenvalue above n, so
 that its condition with n·RIDGE on top is at most 1 + 1/RIDGE, or 5e8.
 """
 FLAT = 1e-12
-"""Least curvature, relative to the largest, by which an unknown is scaled: less is rounding."""
+"""Least curvature, relative to the largest, by which an unknown is scaled; anything smaller is
+rounding error.
+"""
 LEAST = 1e-9
 """Least absolute curvature by which an unknown is scaled."""
 
@@ -54,7 +55,7 @@ def box_minimum(
     unknowns are held.
 
     Needs low ≤ 0 ≤ high and a positive semidefinite matrix. A side is −1 at the low end, 1 at the
-    high end, else 0. `near` are the sides of a similar problem: they shorten the search and do not
+    high end, else 0. `near` are the sides of a similar problem. They shorten the search and do not
     change the minimum, which is unique.
     """
     curvature = matrix.diagonal()
@@ -132,7 +133,7 @@ class _BoxQp:
         return None if self._beyond(near, there) else there
 
     def _beyond(self, sides: Sequence[int], there: Row) -> list[int]:
-        """Free unknowns that are outside the box."""
+        """Return the free unknowns that are outside the box."""
         places = zip(sides, self.low, there, self.high, strict=True)
         return [
             i
@@ -141,7 +142,9 @@ class _BoxQp:
         ]
 
     def _first(self) -> list[int]:
-        """Return the sides of unknowns that start at an end and are pulled beyond it."""
+        """Return the sides of unknowns that start at an end and are pushed beyond it by the
+        slope.
+        """
         pulled = zip(self.slope, self.low, self.high, strict=True)
         return [
             -1 if low >= 0 and pull > 0 else 1 if high <= 0 and pull < 0 else 0
@@ -153,10 +156,10 @@ class _BoxQp:
         return self.slope[i] + math.fsum(map(mul, self.rows[i], step))
 
     def _with_held(self, sides: Sequence[int], step: Row) -> Row:
-        """Return the minimum with the unknowns that have a side held at their values in `step`."""
+        """Return the minimum with every unknown that has a side held at its value in `step`."""
         free = [i for i, side in enumerate(sides) if not side]
         there = [place if side else 0.0 for side, place in zip(sides, step, strict=True)]
-        away = any(there)  # most held unknowns are zero and pull nothing
+        away = any(there)  # most held unknowns are zero and have no effect
         last = free[::-1]
         upper = []
         for k, i in enumerate(free):
@@ -168,7 +171,7 @@ class _BoxQp:
         return there
 
     def _room(self, i: int, step: Row, there: Row) -> float:
-        """Part of the way to `there` at which an unknown meets its end."""
+        """Return the fraction of the way to `there` at which an unknown meets its end."""
         move = there[i] - step[i]
         end = self.high[i] if move > 0 else self.low[i]
         return (end - step[i]) / move if move else math.inf
@@ -181,9 +184,11 @@ TRIES = 40
 ENOUGH = 0.3
 """Fraction of the slope along a step that may remain at its end."""
 STRAIGHT = 0.9
-"""Fraction of the slope left at the end of a step from which it counts as straight and is extended."""
+"""Fraction of the slope left at the end of a step above which the step counts as straight and is
+extended.
+"""
 NOISE = 1e-15
-"""Relative error of the dual's value: a smaller expected change is judged by the slope alone."""
+"""Relative error of the dual's value; smaller expected changes are judged by the slope alone."""
 LEAST_PRICE = 1e-3
 """Least value of a pool's output unit, which can only loosen the bound."""
 LEAST_RATE = 1e-12
@@ -193,8 +198,9 @@ SNAP = 1e-15
 BALANCED = 1e-9
 """Imbalance per unit of scale at which the solve ends."""
 EXACT, POLISH = 1e-14, 3
-"""Target imbalance of the steps after the solve, and their maximum number: they make a repeated plan
-end at the same amounts."""
+"""Target imbalance of the steps after the solve, and their maximum number. They make a repeated
+plan end at the same amounts.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,7 @@ class Program:
     """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high, where ν = 1 + rise·z.
 
     `rise` has a row per token and a column per multiplier z; `bend` is None if it is zero. The
-    slopes at the minimum say what is off.
+    slopes at the minimum are the imbalances.
     """
 
     base: float
@@ -245,8 +251,9 @@ def solve_dual(
     """Return the minimum of the dual, from the multipliers of an earlier solution if they fit, else
     from zero.
 
-    Newton steps, each to the minimum of the local quadratic within the box, shortened if pools
-    begin to respond on the way. Ends early once the bound is below the required value `below`.
+    Takes Newton steps, each to the minimum of the local quadratic within the box, shortened if
+    pools begin to respond on the way. Ends early once the bound is below the required value
+    `below`.
     """
     parts = (
         program.rise,
@@ -305,15 +312,15 @@ def _polished(program: Program, stack: CurveStack, here: _Point, sides: list[int
 
 
 def evaluate_dual(program: Program, stack: CurveStack, multipliers: FloatArray) -> Solution:
-    """Return the dual at these multipliers, which bounds the utility of flows as its minimum does,
-    only less tightly.
+    """Return the dual at these multipliers. Like its minimum it bounds the utility of flows, only
+    less tightly.
     """
     return _Point(program, stack, multipliers).solution(program)
 
 
 class PoolResponses:
-    """Responses of every row of a stack to prices, given as their distance from one, so that prices
-    near one keep their digits.
+    """Responses of every row of a stack to prices. Prices are given as their distance from one, so
+    that prices near one keep their digits.
     """
 
     __slots__ = ("asked", "depth", "into", "paid", "priced", "root", "surplus", "taken")
@@ -374,13 +381,13 @@ class _Point(PoolResponses):
         )
 
     def slack(self, program: Program) -> float:
-        """Largest slope that a multiplier within its range could still follow down."""
+        """Largest slope along which a multiplier can still descend within its range."""
         free = np.where(self.slope > 0, self.z > program.low, self.z < program.high)
         return float(np.abs(self.slope[free]).max(initial=0.0))
 
     def curvature(self, program: Program, stack: CurveStack, felt: FloatArray) -> FloatArray:
         """Return second derivatives of the dual in z; each pool adds one direction, its price pair.
-        `felt` is the observed steepness of each pool along the last steps, if steeper than here.
+        `felt` is the steepness of each pool observed along the last steps, if steeper than here.
         """
         root = self.root
         steep = (
@@ -410,13 +417,11 @@ def _within(program: Program, z: FloatArray) -> FloatArray:
 
 
 def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray) -> _Point | None:
-    """Return the lowest point found along a step: its whole length unless it overshoots, else near
-    the turn of the slope.
-
-    It extends the step while there is no curvature. Between a point before and one after the turn the
-    next try is at the intersection of their tangents, which finds corners, or alternately where the
-    line through their slopes is zero, which finds smooth valleys. None if the step does not
-    descend.
+    """Return the lowest point found along a step: its end, or near the turn of the slope if it
+    overshoots; None if the step does not descend. The step is extended while there is no curvature.
+    Between a point before and a point after the turn, the next try alternates between the
+    intersection of their tangents, which finds corners, and the zero of the line through their
+    slopes, which finds smooth valleys.
     """
     begin = dot(here.slope, step)
     noise = NOISE * (abs(here.value) + 1)
@@ -444,7 +449,7 @@ def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray)
                 there.value,
                 ahead,
                 2 * length,
-            )  # the step was bounded by the ridge, not by curvature
+            )  # the ridge bounded the step, not curvature
             continue
         if ahead <= 0:
             if far <= 0:

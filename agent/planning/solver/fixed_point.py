@@ -23,23 +23,23 @@ from agent.planning.solver.utility import FlowOptimizer, PlanObjective, sell_pro
 from agent.units import BPS, Value, floor_int
 
 ROUNDS = 20
-"""Most iterations; two are usual, and each newly binding limit takes one more."""
+"""Maximum number of iterations; two are usual, and each newly binding limit takes one more."""
 SETTLED = 5e-8
 """Utility of a change in pool outputs beyond the counted curves, per unit of scale, at which the
 iteration ends.
 """
 LEAST_PRICE = 1e-6
-"""Least price of a unit: the iteration also ends with a limits.plan_cost of zero, at which no move
-may cost anything.
+"""Least price of a unit, so that the iteration also ends with a limits.plan_cost of zero, at which
+every move must be free.
 """
 SLACK = Fraction(10**7 - 1, 10**7)
-"""Reduction of a turnover that has to shrink, so that it does not end above its limit again."""
+"""Factor on a turnover that has to shrink, so that it does not exceed its limit again."""
 WORTH_A_ROUTE = 1e-6
-"""Fraction of the scale above which a cut chain justifies another route."""
+"""Fraction of the scale above which a cut chain is worth another route."""
 FULL = 1 - 1e-6
-"""Fraction of a pool's capacity from which it counts as full."""
+"""Fraction of a pool's capacity above which it counts as full."""
 USED_UP = 1 - 1e-4
-"""Fraction of the turnover limit from which the limit counts as binding: within bands flows end
+"""Fraction of the turnover limit above which it counts as binding, because flows within bands end
 slightly below it.
 """
 DUST = "less than limits.min_trade"
@@ -57,10 +57,10 @@ UNMOVED = 1e-8
 class FixedPoint:
     """Result of the iteration: legs, and every excluded item with its reason.
 
-    `unmoved` has the reason why a token does not move, by position. `dropped` pools are not used;
-    `unfair` are those dropped for their floors, `banned` the edges (pool, source) that only chains
-    of too many legs used. `part` is the used fraction of the turnover limit, `bounded` is true if
-    that limit binds, and `held_back` if more would be sold than the step has approved.
+    `unmoved` has, by position, the reason why a token does not move. `dropped` pools are not used;
+    `unfair` are the pools dropped because of their floors, `banned` the edges (pool, source) used
+    only by chains with too many legs. `part` is the used fraction of the turnover limit, `bounded`
+    is true if that limit binds, and `held_back` if more would be sold than the step has approved.
     `token_order` is set if pools pay more than the reference.
     """
 
@@ -100,21 +100,21 @@ def find_fixed_point(
 
 
 def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
-    """Return the refusal for a failed iteration, which names the limits that are on."""
+    """Return the refusal of a failed iteration, with the active limits."""
     if budget is None:
         raised = []
     else:
         raised = ["raise limits.turnover or limits.daily_turnover"]
     lowered = [] if min_trade is None else ["lower limits.min_trade"]
     limits = [
-        *("its limit of turnover" for _ in raised),
+        *("its turnover limit" for _ in raised),
         *("limits.min_trade" for _ in lowered),
     ] or ["the floors of its legs"]
     remedy = (
         " or ".join((*raised, *lowered))
-        or "wait for the next cycle, or remove tokens whose base unit is of high value"
+        or "wait for the next cycle, or remove tokens whose base unit has a high value"
     )
-    return Refused(f"no plan was found that keeps to {' and '.join(limits)}", remedy=remedy)
+    return Refused(f"no plan within {' and '.join(limits)} was found", remedy=remedy)
 
 
 @dataclass(slots=True)
@@ -135,10 +135,8 @@ class _FixedPointIteration:
     kept: FixedPoint | None = None
 
     def go(self) -> bool:
-        """Run one iteration; return True when nothing changes any more.
-
-        A single movable token has no counterpart: it needs no solve, and its dual, free in all
-        prices, has no unique solution.
+        """Run one iteration; return True once nothing changes. A single movable token has no
+        counterpart, so it needs no solve; its dual has no unique solution.
         """
         state = self.state
         if (
@@ -169,8 +167,8 @@ class _FixedPointIteration:
         return choice is not None and routes is not None and self._drafted(choice, routes)
 
     def _chosen(self, search: FlowOptimizer, rows: IndexArray) -> PoolSelection | None:
-        """Return the best flows through pools worth their gas; None after a token that moves too
-        little was fixed.
+        """Return the best flows through pools worth their gas; None if a token that moves too
+        little was fixed instead.
         """
         market, state = self.market, self.state
         least = 0.0 if self.min_trade is None else float(self.min_trade) / market.scale
@@ -201,8 +199,8 @@ class _FixedPointIteration:
         return choice
 
     def _set_still(self, moves: FloatArray, least: float) -> bool:
-        """Fix the token that moves least, if it moves less than a trade; return True if a token was
-        fixed.
+        """Fix the token that moves least, if it moves less than the smallest trade; return True if
+        one was fixed.
         """
         unmoved = self.state.unmoved
         small = [
@@ -319,7 +317,7 @@ def to_routes(market: PoolGraph, routes: FlowPaths) -> list[Route]:
 
 
 def _to_the_last(problem: Problem, routes: list[Route]) -> list[Route]:
-    """Add the base units that rounding takes from leaving tokens to the last route of each."""
+    """Add the base units lost to rounding to the last route of each leaving token."""
     last = {route.hops[0][1]: number for number, route in enumerate(routes)}
     for token in problem.leaving & last.keys():
         own = [route for route in routes if route.hops[0][1] == token]
@@ -382,26 +380,26 @@ def _broken(
     return broken
 
 
-# --- An exit's whole amount, tried in exact integers before an unsold remainder of the solve is
-# accepted.
-# The solve compares the last unit with its cost; an exit is judged as a whole. A token that can be
-# sold entirely within impact bounds, floors and plan_cost is sold, at any price of its last unit.
+# --- An exit's whole amount is tried in exact integers before an unsold remainder is accepted. The
+# solve weighs the cost of the last unit, but an exit is judged as a whole: a token that can be sold
+# entirely within impact bounds, floors and plan_cost is sold, whatever its last unit costs.
 
 
 ANY_PRICE = 0.9
-"""Range of the dual price of the token sold: any proceeds are accepted, within impact bounds and
-floors."""
+"""Range of the dual price of the sold token: any proceeds within impact bounds and floors are
+accepted.
+"""
 SOLD = 1 - 1e-7
-"""Fraction of a token above which a solve sells all of it."""
+"""Fraction of a token from which a solve counts as selling all of it."""
 TRIES = 4
-"""Maximum number of new tries without pools that pay less than their floor."""
+"""Maximum number of retries without pools that pay less than their floor."""
 
 
 def sell_exits_whole(
     market: PoolGraph, settled: FixedPoint, into: int, min_trade: Value | None
 ) -> FixedPoint:
-    """Replace the legs by legs that sell leaving tokens whole, if these keep all limits. Tokens in
-    `unmoved`, and those worth less than `min_trade`, stay.
+    """Replace the legs with legs that sell leaving tokens completely, if these keep all limits.
+    Tokens in `unmoved`, and those below `min_trade` in value, stay.
     """
     problem = market.problem
     exiting = [
@@ -411,7 +409,9 @@ def sell_exits_whole(
     ]
     if all(_left(problem, settled.draft, i) == 0 for i in exiting):
         return settled
-    free = replace(market, real=market.counted)  # no cycles if no pool pays more than the reference
+    free = replace(
+        market, real=market.counted
+    )  # without pools above the reference there are no cycles
     dropped: dict[str, str] = {}
     for _ in range(TRIES):
         draft, sold = _drafted(free, exiting, into, dropped)
@@ -446,8 +446,8 @@ def _left(problem: Problem, draft: PlanDraft, token: int) -> int:
 def _drafted(
     market: PoolGraph, exiting: list[int], into: int, dropped: dict[str, str]
 ) -> tuple[PlanDraft, list[int]]:
-    """Return the best legs, net of gas, that sell whole as many of these tokens as the pools take,
-    and those tokens.
+    """Return the best legs, net of gas, that completely sell as many of these tokens as the pools
+    take, and the sold tokens.
     """
     nodes, rows = market.problem.nodes, market.rows(dropped)
     stack, sold = market.real.rows(rows), list(exiting)

@@ -1,5 +1,5 @@
-"""Selection of pools worth their gas: a search over sets of pools, since every leg costs gas at any
-size.
+"""Selection of pools worth their gas: a search over sets of pools, because every leg costs gas at
+any size.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from agent.planning.solver.dual import PoolResponses, Solution
 HOPES = 8
 """Maximum number of dropped pools to retry, most promising first."""
 SURE = 1e-12
-"""Relative gain that is more than float noise."""
+"""Smallest relative gain that is not float noise."""
 DEAR = "gas costs more than it saves"
 OVER_COST = "with its gas the plan would exceed limits.plan_cost"
 DUST = "its part would be below limits.min_trade"
 REST = "its share is below limits.min_trade without the pools that cost more gas than they save"
 COSTLY = (DEAR, OVER_COST, DUST, REST)
-"""Reasons of a pool that costs more than it saves and is otherwise sound, by their first words."""
+"""Reasons, by their first words, of a usable pool that costs more than it saves."""
 EdgeKey = tuple[str, int]
 """A pool, and the position of the token that enters it."""
 FlowSolver = Callable[[CurveStack, Solution | None], Solution]
@@ -34,8 +34,8 @@ FlowSolver = Callable[[CurveStack, Solution | None], Solution]
 class PoolSelection:
     """A solution over some rows of the market, its flows, and the dropped pools with their reasons.
 
-    `legs` counts the legs through each edge; `gas` is the gas value of the first of them, in units
-    of the scale, `again` of each other.
+    `legs` counts the legs through each edge; `gas` is the gas value of the first leg, in units of
+    the scale, `again` of each further leg.
     """
 
     solution: Solution
@@ -52,8 +52,8 @@ class PoolSelection:
         return self.solution.bound - math.fsum(map(self._gas, self.gas))
 
     def surplus_after_gas(self, flow: EdgeFlow, shared: bool) -> float:
-        """Return a flow's contribution after gas; with `shared` after the gas of one leg, as if all
-        others were free.
+        """Return a flow's contribution after gas; with `shared`, after the gas of one leg, as if
+        the others were free.
         """
         pool_edge = (flow.pool_edge.pool, flow.pool_edge.source)
         if pool_edge not in self.gas:
@@ -73,7 +73,7 @@ class PoolSelector:
     """Selects flows through pools that are worth their gas and trade at least `least`, in units of
     the scale.
 
-    Solutions are cached by rows: pools dropped in another order leave the same rows.
+    Solutions are cached by rows, since dropping pools in another order leaves the same rows.
     """
 
     market: PoolGraph
@@ -83,13 +83,12 @@ class PoolSelector:
     known: dict[bytes, PoolSelection] = field(default_factory=dict)
 
     def best(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
-        """Return the best flows found over these rows.
-
-        Drop the pool whose removal costs less than its gas, and repeat. Then go on dropping the
-        weakest pool while the contribution of the remaining ones, before gas, could still beat the
-        best: two pools not worth their gas together may each be worth it alone. If legs share an
-        edge, the weakest pool depends on whether its other legs would go too; both ways are tried.
-        Finally try the dropped pools again.
+        """Return the best flows found over these rows. Drop the pool whose removal costs less than
+        its gas, and repeat. Then keep dropping the weakest pool while the contribution of the
+        remaining pools, before gas, could still beat the best: two pools that are not worth their
+        gas together may each be worth it alone. If legs share an edge, the weakest pool depends on
+        whether its other legs would be dropped too; both ways are tried. Finally retry the dropped
+        pools.
         """
         first = self._sought(rows, near)
         best = self._descended(first, shared=False)
@@ -101,8 +100,8 @@ class PoolSelector:
         return best
 
     def pruned(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
-        """Return flows over rows selected before; only pools no longer worth their gas are
-        dropped.
+        """Return flows over previously selected rows; only drop pools that are no longer worth
+        their gas.
         """
         return self._pruned(self._sought(rows, near), shared=False)
 
@@ -115,8 +114,8 @@ class PoolSelector:
         return best
 
     def _pruned(self, best: PoolSelection, shared: bool) -> PoolSelection:
-        """Drop pools as long as it pays; first, all at once, those beside a larger pool of the same
-        pair, which costs little.
+        """Drop pools while that improves the result; first, all at once, those beside a larger pool
+        of the same pair, which costs little.
         """
         needed: set[str] = set()
         while True:
@@ -148,11 +147,9 @@ class PoolSelector:
 
     def _with_one_more(self, rows: IndexArray, best: PoolSelection) -> PoolSelection | None:
         """Return a better selection with one dropped pool added, and perhaps without others; None
-        if there is none.
-
-        An edge's surplus at the present prices bounds its contribution (weak duality), so that only
-        those above their gas are tried: with all pools not dropped, then beside the pools in use
-        alone, since several later pools of its routes may each seem needed.
+        if there is none. An edge's surplus at the current prices bounds its contribution (weak
+        duality), so only edges above their gas are tried: first with all pools not dropped, then
+        with only the pools in use, because several later pools of its routes may each seem needed.
         """
         market = self.market
         away = np.array(
@@ -197,7 +194,7 @@ class PoolSelector:
         return None
 
     def _beside(self, choice: PoolSelection, kept: set[str]) -> PoolSelection:
-        """Return the flows through some pools alone; replacements not worth their gas are dropped
+        """Return the flows through only some pools; replacements not worth their gas are dropped
         too.
         """
         while others := {flow.pool_edge.pool for flow in choice.flows} - kept:
@@ -205,7 +202,7 @@ class PoolSelector:
         return choice
 
     def _without(self, choice: PoolSelection, pools: set[str], why: str) -> PoolSelection:
-        """The flows without some pools."""
+        """Return the flows without some pools."""
         fewer = choice.rows[[self.market.pool_edges[row].pool not in pools for row in choice.rows]]
         found = self._sought(fewer, choice.solution)
         return replace(found, dropped={**choice.dropped, **dict.fromkeys(sorted(pools), why)})
@@ -250,8 +247,8 @@ def _dust(flows: Sequence[EdgeFlow], least: float) -> set[str]:
     """Return the pools to remove next because they trade less than `least`: those beside a larger
     one, else the smallest.
 
-    The flow of a removed pool may lift the next above `least`: a small trade that was split is
-    still one trade.
+    The flow of a removed pool may lift the next above `least`, since a small trade that was split
+    is still one trade.
     """
     small = [flow for flow in flows if flow.taken < least]
     beside = {flow.pool_edge.pool for flow in small if _larger_beside(flow, flows)}
@@ -261,7 +258,7 @@ def _dust(flows: Sequence[EdgeFlow], least: float) -> set[str]:
 
 
 def _larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:
-    """True when another pool carries more between the same two tokens the same way."""
+    """True if another pool carries more between the same two tokens in the same direction."""
     pair = (flow.pool_edge.source, flow.pool_edge.target)
     return any(
         (other.pool_edge.source, other.pool_edge.target) == pair and other.taken > flow.taken

@@ -5,10 +5,10 @@ Tokens end at y, in all Y = Σ y. Off a goal of shares [low, high] a plan is wor
 
     Y − P · (θ · Σ (yᵢ − highᵢ·Y)⁺ + (1 − θ) · Σ (lowᵢ·Y − yᵢ)⁺)
 
-P is the largest marginal cost of moving a unit: a unit that moves from a token above its goal to
-one below saves P. θ is ½ for point goals, so that this is Y − P/2 · Σ |yᵢ − wᵢ·Y|; if only one side
+P is the largest accepted marginal cost of moving a unit: a unit moved from a token above its goal
+to one below saves P. θ is ½ for point goals, which gives Y − P/2 · Σ |yᵢ − wᵢ·Y|; if only one side
 of the goal remains, that side has all of P. In a zone the deviation is priced by its risk (see
-DeviationRisk). The utility scales with y, so that costs need no guess of the final total.
+DeviationRisk). The utility is homogeneous in y, so costs need no estimate of the final total.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from agent.units import BPS, Value
 IndexArray = NDArray[np.intp]
 WIDE = 0.9
 """Maximum P, and P if the plan cost limit is off. At 1, losing everything that must be sold would
-cost nothing.
+count as free.
 """
 UNMOVED = 1e-7
 """Change per unit of scale below which a token counts as unmoved."""
@@ -41,7 +41,7 @@ SURE = 0.6
 PRESSED = 1e-6
 """Fraction of P above which the price of a bound counts."""
 TURNS = 12
-"""Maximum number of new guesses of the tokens' directions under a limit of turnover."""
+"""Maximum number of new guesses of the tokens' directions under a turnover limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class DeviationRisk:
     """Risk of the deviation d = y − w·Y over a horizon: ½·a·dᵀΣd with Σ = D·R·D, volatilities D
     (hubs 0) and correlations R.
 
-    Deviations sum to zero, so that marginal risks Σd matter up to a common shift: a move saves
+    Deviations sum to zero, so marginal risks Σd matter only up to a common shift: a move saves
     their difference. The dual variable is r, D·r being marginal risks with any convenient shift.
     They are within ±P/2: further out the deviation counts by its distance, as elsewhere, so that no
     move costs more than P at the margin. `bend` is the conjugate's matrix (R⁻¹ − R⁻¹u·uᵀR⁻¹ /
@@ -61,11 +61,11 @@ class DeviationRisk:
 
     @property
     def tokens(self) -> IndexArray:
-        """Return tokens whose deviation counts: all but hubs, including unmoved tokens."""
+        """Return tokens whose deviation counts: all except hubs, including unmoved tokens."""
         return np.flatnonzero(self.volatility)
 
     def cap(self, most: float) -> FloatArray:
-        """Largest |r| of each of its tokens."""
+        """Largest |r| of each token."""
         return np.asarray(most / self.volatility[self.tokens])
 
     def cost(self, off: FloatArray, most: float) -> float:
@@ -94,8 +94,7 @@ class PlanUtility:
     """Goal shares by position, the price P of a unit that has to move, θ as `tie_break`, and the
     risk that replaces the distance in a zone.
 
-    `pinned` are tokens that must end at a value of their own, such as empty hubs, in units of the
-    scale.
+    `pinned` are tokens that must end at a given value, such as empty hubs, in units of the scale.
     """
 
     low: FloatArray
@@ -146,8 +145,8 @@ class FlowOptimizer:
 
     `held` is the base of turnover, `budget` its bound (None: unbounded). Tokens end between `least`
     and `most`. `ways`, if known, is −1 for tokens that shrink or stay, +1 for those that grow or
-    stay; the bounds must agree with it. With `has_hard_goals` tokens never pass point goals,
-    whatever that would bring.
+    stay; the bounds must agree with it. With `has_hard_goals` tokens never pass point goals, even
+    if that would pay.
     """
 
     worth: PlanUtility
@@ -165,7 +164,7 @@ class FlowOptimizer:
         """Return the dual's minimum over `stack`. Under a turnover limit, tokens with a wrongly
         guessed direction are reversed.
 
-        If the directions are known it ends early once flows are sure to have a utility below
+        If the directions are known, it ends early once the utility is certain to stay below
         `below`.
         """
         if self.ways is not None:
@@ -185,8 +184,7 @@ class FlowOptimizer:
             if not wrong.any():
                 return found
             away = np.where(wrong, -away, away)
-        # Beyond μ a token's multiplier would pay it for not moving, and the dual would bound
-        # nothing.
+        # Beyond μ a token's multiplier would reward not moving, and the dual would not be a bound.
         return evaluate_dual(
             program,
             stack,
@@ -203,11 +201,9 @@ class FlowOptimizer:
 
     @property
     def _bottoms(self) -> list[int]:
-        """Tokens with a lower bound.
-
-        In a zone none may go below zero, as a nearly riskless token otherwise would. Nor may a
-        token that only grows: where pools pay more than the reference it would be sold without
-        being held.
+        """Return the tokens that need a lower bound. In a zone no token may go below zero, as a
+        nearly riskless one otherwise would. The same holds for a token that only grows: pools that
+        pay more than the reference would otherwise buy tokens that the wallet does not have.
         """
         zone, ways = self.worth.risk is not None, self.ways
         return [
@@ -222,7 +218,7 @@ class FlowOptimizer:
         return [int(i) for i in self.worth.goals if np.isfinite(self.most[i])]
 
     def pressed(self, found: Solution) -> list[int]:
-        """Return tokens of which more would be sold than allowed."""
+        """Return tokens that would be sold in excess of the allowed amount."""
         worth = self.worth
         if worth.risk is None:
             first = sum(1 if worth.low[i] == worth.high[i] else 2 for i in worth.goals)
@@ -246,8 +242,8 @@ class FlowOptimizer:
         """`away` is +1 for each goal token that may only shrink, −1 for those that may only grow;
         None without a limit.
 
-        The limit adds μ·(budget − turnover). A token that does not move pays less than its half of μ,
-        by a separate multiplier unless its bounds have one.
+        The limit adds μ·(budget − turnover). A separate multiplier lets a token that does not move
+        pay less than its half of μ, unless its bounds have one.
         """
         worth, size, goals = self.worth, len(self.held), self.worth.goals
         unit, price, sure = np.eye(size), worth.price, worth.price + SURE
@@ -262,7 +258,7 @@ class FlowOptimizer:
                     way = self.ways[i]
                 else:
                     way = 0
-                ends = way < 0 or worth.low[i] == 0  # no market takes more of a token than exists
+                ends = way < 0 or worth.low[i] == 0  # no market absorbs more of a token than exists
                 rows.append(
                     (
                         worth.low[i] - unit[i],
@@ -297,8 +293,8 @@ class FlowOptimizer:
 
 
 def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -> Program:
-    """Return the program of a manual swap: every token but the one bought, whose price is 1, must
-    end where it is pinned.
+    """Return the program of a manual swap: every token except the bought one, whose price is 1,
+    must end where it is pinned.
     """
     unit = np.eye(len(start))
     rise = np.array([-unit[i] for i in pinned]).T
@@ -312,11 +308,11 @@ def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -
 
 
 ROUNDED_RAW = 16
-"""Base units by which rounded paths may miss an approved amount."""
+"""Base units by which rounded paths may fall short of an approved amount."""
 FUZZ = Fraction(1, 10**12)
 """Float tolerance of a goal."""
 REACH = 0.3
-"""Penalty P in a zone, high enough never to stop an exchange: the quadratic risk decides, and
+"""Penalty P in a zone, high enough never to block an exchange: the quadratic risk decides, and
 plan_cost bounds pools.
 """
 MOST_SAVED = 0.25
@@ -383,7 +379,7 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
     by_token = {weight.token: weight for weight in goal.weights}
     if set(by_token) != {node.address for node in problem.assets}:
         raise Refused(
-            "the goal names other tokens than the portfolio's assets",
+            "the goal's tokens differ from the portfolio's assets",
             remedy="decide and plan from the same input",
             code=ErrorCode.GOAL,
         )
@@ -427,8 +423,8 @@ def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
 def objective_for_exit(objective: PlanObjective, into: int) -> PlanObjective:
     """Return the objective of an exit into an underweight token of any amount.
 
-    Each unit sold saves the full price. Otherwise the last part of the exit would remain if pools
-    pay more for other tokens, once this one has its share.
+    Each unit sold saves the full price; otherwise the last part of the exit would stay unsold once
+    the other token has its share and pools pay more for further tokens.
     """
     if (
         objective.held[into] >= objective.low[into] * fsum_array(objective.held)
@@ -466,8 +462,7 @@ def _kept(node: TokenNode, goal: Goal) -> Value:
 def _least(node: TokenNode) -> Value:
     """Return the value in positions, or held beyond the step's approval.
 
-    The bound is slightly beyond the approval, where legs stop exactly, so that no dust of it
-    remains.
+    The bound is slightly beyond the approval, at which legs stop exactly, so that no dust remains.
     """
     if node.cap_raw is None:
         return node.locked
@@ -478,9 +473,8 @@ def _least(node: TokenNode) -> Value:
 def turnover_left(
     step: StepInput, total: Value, apart: Value = Fraction(0)
 ) -> tuple[Value | None, str]:
-    """Return the turnover left for this plan, and its limit's name; `apart` does not count.
-
-    Raises Refused if less than a trade is left of the day's turnover, unless something is apart.
+    """Return the turnover left for this plan, and its limit's name; `apart` does not count. Raises
+    Refused if the day's turnover leaves less than a trade, unless `apart` is above zero.
     """
     limits, found = step.limits, []
     if limits.turnover_bps is not None:
