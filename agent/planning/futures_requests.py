@@ -158,7 +158,7 @@ def _sizes(
     markets = [one.market for one in account.markets if symbol in ("", one.symbol)]
     if not markets:
         known = ", ".join(one.symbol for one in account.markets)
-        raise Refused(f"{symbol!r} is no futures market", remedy=f"choose from {known}")
+        raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
     left = [one for one in markets if one not in step.reduced_markets]
     if leverage_bps is None:
         return {name: size for one in left for name, size in closing_order(account, one).items()}
