@@ -1,4 +1,4 @@
-"""`trimtab backtest`: the agent, and a futures book, on recorded prices."""
+"""`trimtab backtest`: simulate the agent, and a futures book, on recorded prices."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ StartMargin = Annotated[
     str,
     typer.Option(
         "--margin",
-        help="Collateral of the futures book at the start; without it --value.",
+        help="Initial collateral of the futures book; default: --value.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -155,15 +155,11 @@ def backtest(
     ] = None,
     flows_in: Annotated[
         str,
-        typer.Option(
-            "--flows-in", help="Deposits and withdrawals are in the numeraire, or pro-rata."
-        ),
+        typer.Option("--flows-in", help="Transfer the numeraire, or all assets pro-rata."),
     ] = "numeraire",
     gone: Annotated[
         str,
-        typer.Option(
-            "--gone", help="When an asset has no more prices: halt, or leave it and continue."
-        ),
+        typer.Option("--gone", help="If an asset's prices end: halt, or leave it and continue."),
     ] = "halt",
     pool_state: Annotated[
         list[str] | None,
@@ -189,7 +185,7 @@ def backtest(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Random seed, for example of jitter.")] = 0,
     every_bar: Annotated[
-        bool, typer.Option("--every-bar", help="Evaluate every bar: slower, same trades.")
+        bool, typer.Option("--every-bar", help="Evaluate every bar; slower, with the same trades.")
     ] = False,
     futures_target: FuturesTarget = "",
     futures_band: FuturesBand = "5%",
@@ -292,7 +288,7 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
         excess = math.log((1 + twr) / (1 + hold_twr))
     outside = excess - advantage
     if abs(outside) >= SHOWN:
-        rest = f", and {100 * outside:+.3f}% from gas money and flows outside the portfolio"
+        rest = f", and {100 * outside:+.3f}% from gas money and external transfers"
     else:
         excess = advantage
     return (
@@ -327,13 +323,13 @@ def _show_spot(document: Document) -> None:
 
 
 def show_report(document: Document) -> None:
-    """Print the files of the report, if there is one."""
+    """Print the paths of the report's files, if there is one."""
     if "report" in document:
         say(f"report: {document['report'][0]}, as data: {document['report'][1]}")
 
 
 def show_provenance(document: Document) -> None:
-    """Print the files of the report, and the hashes and seed of the run."""
+    """Print the report's files, and the run's hashes and seed."""
     show_report(document)
     say(
         f"config {document['config_hash'][:16]}, data {document['data_hash'][:16]},"
@@ -399,6 +395,6 @@ def _show_funding(made: Document, unit: str) -> None:
         shown.add_row(name, money(one["carry"]), a_year)
     out.print(shown)
     say(
-        f"{made['intervals']:,} payments to shorts as large as the holdings (negative: paid by"
-        " them); no position was simulated, and none of it is in the values above"
+        f"{made['intervals']:,} funding payments to shorts as large as the holdings (negative:"
+        " paid by the shorts); not simulated, and not included in the values above"
     )

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-# --- Commands of the kill switch: pause, softly or hard, and resume.
+# --- Commands of the kill switch: pause (soft or hard) and resume.
 
 
 @command(Heading.TROUBLE, 10)
@@ -60,8 +60,8 @@ def pause(
 ) -> None:
     """Stops all sending at once, until resume. Sent transactions are still watched.
 
-    With --hard it also shows pending transactions and open allowances, and with --send takes both
-    back; a trimtab that runs does it instead of this command.
+    With --hard it also shows pending transactions and open allowances, and with --send cancels and
+    revokes them; a running trimtab run does this in its place.
     """
     from agent import app as api
     from agent.app.documents import fill, owner
@@ -69,8 +69,8 @@ def pause(
     if not hard:
         if send or yes:
             raise ConfigError(
-                "--send and --yes go with --hard: a soft pause sends nothing",
-                "leave them out, or add --hard",
+                "--send and --yes need --hard: a soft pause sends nothing",
+                "omit them, or add --hard",
             )
         paused = api.pause(config, reason)
         emit(
@@ -79,7 +79,7 @@ def pause(
             lambda: say(f"Paused: {paused['reason']}. Nothing is sent until: trimtab resume"),
         )
         if "store" in paused:
-            note(f"Only the file pauses it: {paused['store']}")
+            note(f"Paused by file only: {paused['store']}")
         return
     if send:
         require_answerable(yes)
@@ -185,7 +185,7 @@ def stop(
 
         def confirm(found: ShutdownReport) -> bool:
             if yes and not found.to_stable and found.to is None:
-                return True  # a shutdown that sells and pays nothing is never delayed
+                return True  # never delay a shutdown that sells and pays nothing
             return money.ask_owner(
                 agent,
                 wait,

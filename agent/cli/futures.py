@@ -1,4 +1,4 @@
-"""Futures commands: positions, margin, funding; hedge, delegate and deleverage by the owner."""
+"""Futures commands: positions, margin, funding, hedge, delegate, deleverage."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def margin(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows the margin account beside its limits, and the orders that it asks for. Deposits or
-    withdraws margin.
+    """Shows the margin account with its limits, and the orders that the agent would plan. Deposits
+    or withdraws margin.
     """
     from agent.app.documents import futures as documents
     from agent.app.positions import futures_requests
@@ -106,7 +106,7 @@ def deleverage(
     ] = None,
     market: Annotated[
         str | None,
-        typer.Option("--market", help="Reduce in this market only; without --to it is closed."),
+        typer.Option("--market", help="Reduce in this market only; without --to, close it."),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
@@ -144,8 +144,8 @@ def delegate(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lets another key trade for the margin account; it can withdraw nothing. The key is that of
-    futures.delegate, on Hyperliquid a new agent key.
+    """Lets another key trade for the margin account, without the right to withdraw. The key is that
+    of futures.delegate, on Hyperliquid a new agent key.
     """
     from agent.app.positions import futures_requests
     from agent.app.start import agent_key
@@ -165,7 +165,7 @@ def delegate(
                 emit(document, as_json, lambda: futures_tables.show_approval(out, document))
             raise typer.Exit(EXPLAINED_EXITS.get(document["outcome"], EXIT_OK))
     if days is not None:
-        raise ConfigError("--days: only an agent's key at Hyperliquid has an end", "omit it")
+        raise ConfigError("--days: only Hyperliquid agent keys expire", "omit it")
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return futures_requests.change_delegate(
@@ -186,7 +186,7 @@ def funding(
 ) -> None:
     """Shows the funding of each market: daily rate, pending, and expected over 30 days.
 
-    Also what was paid or received today, and by day and market.
+    Also the funding paid or received today, and by day and market.
     """
     from agent import app as api
     from agent.app.documents import futures as documents
@@ -203,7 +203,8 @@ def funding(
 def hedge(
     asset: Annotated[str, typer.Argument(help="Asset that is above its target.")],
     ratio: Annotated[
-        str, typer.Option("--ratio", help="Share of the excess to short; default: the config's.")
+        str,
+        typer.Option("--ratio", help="Share of the excess to short; default: as in the config."),
     ] = "",
     close: Annotated[bool, typer.Option("--close", help="Close the asset's hedge.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -212,8 +213,8 @@ def hedge(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shorts part of an overweight asset instead of selling it, and compares the costs of both;
-    with --close buys the short back.
+    """Shorts part of an overweight asset instead of selling it, and compares the costs of both.
+    With --close it closes the short.
     """
     from agent.app.positions import futures_requests
 
@@ -252,7 +253,7 @@ def _carry_out(
     send: bool,
     yes: bool,
 ) -> int:
-    """Carry out a request of the owner, print its outcome, and return the exit code."""
+    """Carry out an owner's request, print its outcome, and return the exit code."""
     with open_for_command(config, send=send, yes=yes) as (agent, wait):
         confirm = confirmer(agent, yes, wait, verbose=style.verbose)
         outcome = act(agent, confirm, wait.update)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_REASON = 100
-"""Characters of a reason in a list of steps; explain shows the whole reason."""
+"""Characters of a reason in a list of steps. `explain` shows the whole reason."""
 
 
 @command(Heading.LOOK, 40)
@@ -85,7 +85,7 @@ def history(
         if out.is_terminal and any(
             len(row["reason"]) > LONGEST_REASON for row in document["steps"]
         ):
-            note("Long reasons are cut; trimtab explain STEP shows all of a reason.")
+            note("Long reasons are truncated; trimtab explain STEP shows them in full.")
         if document["corrections"]:
             out.print(plan_tables.executions_table(document["corrections"]))
         ledger.show_values(out, document)
@@ -116,7 +116,7 @@ def explain(
 
 
 def steps(document: Document) -> FigureTable:
-    """Return a table of past steps; long reasons are cut at a terminal only."""
+    """Return a table of past steps. Long reasons are truncated at a terminal only."""
     from agent.cli.display.tables import table
 
     made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
@@ -139,7 +139,7 @@ def txs(
     as_json: AsJson = False,
 ) -> None:
     """Lists recorded transactions with their outcome, and those still pending. Reads only the
-    store; sends nothing.
+    store.
     """
     from agent import app as api
 
@@ -156,7 +156,7 @@ def cancel(
 ) -> None:
     """Cancels pending transactions (same nonce, higher fee). Without --send it only shows them.
 
-    Exit code 0 if nothing is pending, 11 while a cancel is unmined.
+    Exit code 0 if nothing is pending, 11 while a cancel is not yet mined.
     """
     from agent import app as api
 
@@ -189,7 +189,7 @@ def reconcile(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Settles the journal against the chain and books what was mined. With --send it resends or
+    """Settles the journal against the chain and books mined transactions. With --send it resends or
     cancels lost and late transactions.
 
     Exit code 0 if nothing is pending, 11 if a transaction is, 12 if an operator is needed.
@@ -218,9 +218,7 @@ def reconcile(
 
 
 def _shown(document: Document, hint: str) -> None:
-    """Print the transactions with their counts, the number booked, and `hint` while any is
-    pending.
-    """
+    """Print the transactions with their counts, the number booked, and `hint` if any is pending."""
     if document["transactions"]:
         _show(document)
     if document.get("booked"):
@@ -316,7 +314,7 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     document = api.check_store(config)
     copy = ""
     if document["copy"] is not None:
-        copy = f", a copy ({document['copy']}) that is not adopted"
+        copy = f", a copy ({document['copy']}) not yet adopted"
     text = (
         f"{document['store']} is intact: version {document['version']}, wallet {document['wallet']},"
         f" chain {document['chain_id']}{copy}."
@@ -326,8 +324,8 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 @group.command()
 def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Upgrades the store to this version and keeps a copy. Any command does the same with an older
-    store.
+    """Upgrades the store to this version and keeps a copy. Every command does the same with an
+    older store.
     """
     from agent import app as api
 

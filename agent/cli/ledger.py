@@ -236,24 +236,26 @@ def _show_period_notes(console: Console, one: Document, unit: str) -> None:
 
 
 def format_futures(day: str, found: Document, unit: str) -> str:
-    """Return the futures lines of a period, which sum to their profit."""
+    """Return the components of a period's futures profit as text."""
     parts = f"price {money(found['price'])}, trading fees {_received(found['fees'])}"
     text = (
         f"{day}: futures made {money(found['profit'])} {unit} of the profit: {parts}, funding"
         f" {_received(found['funding'])}; realised {money(found['realised'])}."
     )
     if found["transferred"] != "0":
-        text += f" {money(found['transferred'])} came into the margin account from outside."
+        text += (
+            f" {money(found['transferred'])} was transferred into the margin account from outside."
+        )
     return text
 
 
 def _received(paid: str) -> str:
-    """Return what was paid as a result: negative if paid."""
+    """Format a paid amount as a result: negative if paid."""
     return money(paid.removeprefix("-") if paid.startswith("-") or paid == "0" else f"-{paid}")
 
 
 def show_values(console: Console, document: Document) -> None:
-    """Print the costs of past steps, and weights over time; nothing while the ledger is empty."""
+    """Print the costs of past steps, and weights over time, unless the ledger is empty."""
     spent = [(row["step"], row["cost"]) for row in document["steps"] if row["cost"] is not None]
     if spent:
         made = table("Costs", ("step",), ("fees", "impact", "gas", "total"))

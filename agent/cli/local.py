@@ -1,4 +1,4 @@
-"""Commands to try: localchain and demo, embedded chains without key, RPC or account."""
+"""Commands for trying trimtab: localchain and demo, on local chains without key, RPC or account."""
 
 from __future__ import annotations
 
@@ -98,17 +98,19 @@ def localchain(
 @command(Heading.TRY, 10)
 def demo(
     futures: Annotated[
-        bool, typer.Option("--futures", help="With a futures layer beside the tokens (anvil).")
+        bool,
+        typer.Option("--futures", help="With futures in addition to the tokens (needs anvil)."),
     ] = False,
     as_json: AsJson = False,
     svg: Annotated[
-        Path | None, typer.Option("--svg", help="Also save the output as a picture.", hidden=True)
+        Path | None,
+        typer.Option("--svg", help="Also save the output as an SVG picture.", hidden=True),
     ] = None,
 ) -> None:
     """Rebalances a wallet on an embedded chain, end to end. Needs no key, RPC or account.
 
-    With --futures also Perpetual Protocol v2: positions are opened, two crashes pass, and leverage
-    is reduced ahead of liquidation.
+    With --futures also Perpetual Protocol v2: positions are opened, the market crashes twice, and
+    leverage is reduced before liquidation.
     """
     from agent.cli.display.output import Output
 
@@ -260,14 +262,12 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
                 }
             )
 
-        _chapter(
-            console, 5, "A day passes with the perpetuals above their index: longs pay funding"
-        )
+        _chapter(console, 5, "A day with the perpetuals above their index: longs pay funding")
         world.pass_a_day_at_a_premium()
         funding = documents.funding(api.futures_layer(agent))
         futures_tables.show_funding(console, funding)
 
-        _chapter(console, 6, "Both layers at the end")
+        _chapter(console, 6, "Portfolio and futures at the end")
         final = status(agent.status())
         left = documents.positions(api.futures_layer(agent))
         console.print(tables.holdings(final), futures_tables.positions(left), sep="\n")
@@ -275,7 +275,7 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
     console.print(
         Text(
             "All of this ran on the real contracts of Uniswap and Perpetual Protocol v2, on a chain"
-            " of this machine.",
+            " on this machine.",
             style="dim",
         )
     )
@@ -304,7 +304,7 @@ def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocumen
 
 
 def _say_untouched(console: Console, after: MarginDocument, untouched: UntouchedDocument) -> None:
-    """Compare the account with the first positions, had nobody reduced them."""
+    """Print the comparison of the account with the initial positions, had they not been reduced."""
     ours = futures_tables.multiple(None if after["margin"] is None else after["margin"]["leverage"])
     fate = "liquidated" if untouched["is_liquidated"] else "not liquidated yet"
     console.print(

@@ -1,5 +1,5 @@
-"""The `trimtab` command: builds the command line; each command imports what it needs only when it
-runs.
+"""The `trimtab` command: builds the command line. Commands import what they need only when they
+run.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from agent.cli.options import DECLARED, DeclaredCommand
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
 _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
-"""A private key, a URL, or a recovery phrase in place of a name."""
+"""A private key, URL or recovery phrase typed in place of a name."""
 GARBAGE = 300_000
-"""Objects between two passes of the garbage collector. Imports create as many permanent objects;
-scanning them took a fifth of the time of `status`."""
+"""Objects between two passes of the garbage collector. Imports create about as many permanent
+objects; scanning them took a fifth of the time of `status`.
+"""
 TYPER_INTERRUPTED = 128 + 2
 """Typer's exit code of Ctrl-C; no command returns it."""
 
@@ -128,7 +129,7 @@ def main() -> None:
     needed, 13 a run hung, 14 a replay decided differently, 130 Ctrl-C in a command without a chain.
     """
     gc.set_threshold(GARBAGE)
-    # do not collect objects at exit: it would take as long as a cycle
+    # skip garbage collection at exit, which would take as long as a cycle
     atexit.register(gc.freeze)
     terminal.replace_unencodable()
     as_json, ending = "--json" in sys.argv, terminal.sending_exit()
@@ -138,7 +139,7 @@ def main() -> None:
             sys.stdout.flush()
     except KeyboardInterrupt:  # before the signal handlers were set, or after they were removed
         code = _interrupted(as_json, ending)
-    except OSError as error:  # the report is lost; the transactions are in the journal
+    except OSError as error:  # the report is lost, but the transactions are in the journal
         terminal.give_up(error)
         code = OperatorNeeded.exit_code
     sys.exit(code)
@@ -170,7 +171,7 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
         code = fail(
             TrimtabError(
                 f"internal error: {type(error).__name__}",
-                "this is a defect; report it with the lines above",
+                "this is a bug; report it with the lines above",
             ),
             as_json,
         )

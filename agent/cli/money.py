@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from agent.app.withdrawal_run import WithdrawalReport
 
 
-# --- Shared by commands that may act: open, show, ask, report.
+# --- Shared by commands that may send: open, show, ask, report.
 
 
 Show = Callable[["Console", Document], None]
@@ -82,7 +82,7 @@ def ask_owner(
 
 
 def show_result(wait: Spinner, document: Document, show: Show, *, as_json: bool) -> None:
-    """Print the result of a command, for people or machines."""
+    """Print the result of a command as JSON or tables."""
     with wait.aside():
         emit(document, as_json, lambda: show(out, document))
 

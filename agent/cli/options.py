@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Heading(Enum):
-    """Headings of `trimtab --help`, in their order."""
+    """Headings of `trimtab --help`, in order."""
 
     TRY = "Try it, without a key"
     SET_UP = "Set up"
@@ -87,7 +87,7 @@ AsJson = Annotated[
 Send = Annotated[
     bool, typer.Option("--send", help="Sign and send. Without it nothing leaves this machine.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Verbose = Annotated[
     bool,
     typer.Option(
@@ -108,8 +108,8 @@ DEFAULT_CONFIG = Path("trimtab.toml")
 
 @dataclass(frozen=True, slots=True)
 class PrintStyle:
-    """Form of printed outcomes: JSON or text, with all details or the usual ones, one document per
-    line or indented.
+    """Style of printed outcomes: JSON or text, all details or the usual ones, one document per line
+    or indented.
     """
 
     as_json: bool
@@ -130,7 +130,7 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     from agent.cli.display.output import note
 
     found = api.on_paper(config)
-    note("PAPER: this is the ledger of trimtab paper, not of the wallet.")
+    note("PAPER: this is the paper-trading ledger, not the wallet's.")
     return found
 
 

@@ -114,7 +114,7 @@ def plan(
     agent: Agent | None = None
     if input_file is not None:
         outcome = api.plan_from_input(_read(input_file))
-        hint = "Plan from a file: guards that need live data did not judge it."
+        hint = "Plan from a file: guards that need live data did not run."
     else:
         with spinner(READING), api.open_agent(config) as agent:
             outcome = agent.plan()
@@ -182,8 +182,8 @@ def swap(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Swaps two tokens under the same guards; with --limit and --until as a limit order, see
-    trimtab limit.
+    """Swaps two tokens under the same guards. With --limit and --until places a limit order (see
+    trimtab limit).
     """
     from agent import app as api
 
@@ -266,8 +266,8 @@ def show_outcome(
     hint: str = "",
     extra: dict[str, object] | None = None,
 ) -> int:
-    """Print an outcome, with its transactions if sending was allowed; return the exit code. Without
-    an agent the plan is from a file.
+    """Print an outcome, with its transactions if sending was allowed, and return the exit code.
+    Without an agent, the plan is from a file.
     """
     from agent.app.documents import plans
     from agent.cli.display import plan_tables
@@ -288,7 +288,7 @@ def show_outcome(
             if (exposed := document.get("sandwich")) is not None and exposed["public"]:
                 unit = document["numeraire"]
                 note(
-                    f"{exposed['submission']}: a sandwich may cost this plan up to"
+                    f"{exposed['submission']}: a sandwich attack may cost this plan up to"
                     f" {exposed['at_most']} {unit} and earn an attacker up to"
                     f" {exposed['profit_at_most']} {unit}, fees and impact included."
                 )
@@ -340,18 +340,21 @@ def _write(path: Path, text: str) -> None:
 
 
 FAR_BPS = 2_000
-"""Distance of a limit from the market that needs a confirmation: often the price is inverted."""
+"""Distance of a limit from the market beyond which a confirmation is needed, since the price may be
+inverted.
+"""
 
 
 @command(Heading.TRADE, 40)
 def limit(
     cancel: Annotated[
-        str | None, typer.Option("--cancel", help="Id of the order or correction to cancel.")
+        str | None,
+        typer.Option("--cancel", help="Id of the limit order or gradual execution to cancel."),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Lists limit orders (trimtab swap --limit) and corrections in progress."""
+    """Lists limit orders (trimtab swap --limit) and gradual executions."""
     from agent import app as api
 
     if cancel is not None:
@@ -405,7 +408,7 @@ def _words(prices: LimitPricesDocument) -> str:
 
 
 def _confirm_distance(prices: LimitPricesDocument, wait: Spinner) -> bool:
-    """Return True if the limit is near the market, or confirmed although it is far from it."""
+    """Return whether the limit is near the market, or far from it and confirmed."""
     if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
         return True
     with wait.aside():
@@ -418,7 +421,7 @@ def _show(document: WaitingDocument) -> None:
 
     if not document["orders"] and not document["corrections"]:
         say(
-            "No limit orders and no corrections in progress. To place an order: trimtab swap"
+            "No limit orders and no gradual executions. To place an order: trimtab swap"
             " --price, or --limit"
         )
         return

@@ -93,7 +93,7 @@ def set_(
         for kind, (before, after) in document["changes"].items():
             say(f"{kind} of {subject}: {before or 'off'} -> {after or 'off'}")
         if not document["changes"]:
-            say("The config has this value already.")
+            say("The config already has this value.")
         else:
             note("A running trimtab run applies it before it acts again.")
 
@@ -107,7 +107,7 @@ def arm(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Re-arms orders. The next rebalance buys the asset back and sets levels from its price."""
+    """Re-arms orders. The next rebalance buys the asset back and resets levels from its price."""
     _change_orders("arm", subject, config, yes, as_json)
 
 
@@ -264,7 +264,11 @@ def take(
 
     with spinner(READING), api.open_agent(config) as agent:
         document = api.take_position(agent, number)
-    emit(document, as_json, lambda: say(f"{document['position']} is counted from now on."))
+    emit(
+        document,
+        as_json,
+        lambda: say(f"{document['position']} now counts as part of the portfolio."),
+    )
 
 
 @lp_group.command()
@@ -289,7 +293,7 @@ def show_liquidity(document: Document) -> None:
     elif document["unreadable"]:
         say("No confirmed liquidity position could be read.")
     else:
-        say("The config confirms no liquidity position.")
+        say("The config lists no liquidity positions.")
     if document["targets"]:
         out.print(_targets(document))
     for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
@@ -342,7 +346,11 @@ def _targets(document: Document) -> FigureTable:
         figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
         pool = cell(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
         made.add_row(
-            pool, f"{item['share_bps'] / 100:g} %", has, *figures, cell(now or "at its share")
+            pool,
+            f"{item['share_bps'] / 100:g} %",
+            has,
+            *figures,
+            cell(now or "at its target share"),
         )
     return made
 
@@ -371,8 +379,8 @@ def _forecasts(document: Document) -> FigureTable:
         for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])
     ]
     made = tables.table(
-        f"Impermanent loss from now on, in {document['numeraire']}",
-        ("position", "if moves"),
+        f"Future impermanent loss, in {document['numeraire']}",
+        ("position", "price move"),
         (*moves, "expected"),
     )
     for item in document["positions"]:
@@ -440,7 +448,7 @@ def strategies(
 
 @strategies_group.command()
 def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Reconciles the strategies' ledgers with wallet and config, after confirmation: opens, closes
+    """Reconciles the strategies' ledgers with wallet and config after confirmation: opens, closes
     and splits strategies in kind.
     """
     from agent import app as api
@@ -472,9 +480,9 @@ def deposits_to(
 
     document = api.route_transfers(config, name)
     to = document["flows_to"]
-    message = "Deposits and withdrawals are shared by capital from now on."
+    message = "Deposits and withdrawals are now shared by capital."
     if to is not None:
-        message = f"{to} gets deposits and pays withdrawals from now on."
+        message = f"{to} now gets deposits and pays withdrawals."
     emit(document, as_json, lambda: say(message))
 
 
@@ -525,7 +533,7 @@ def show_strategies(console: Console, document: Document) -> None:
 
 
 def holdings(one: Document, unit: str) -> Any:
-    """Table of one strategy's holdings against its weights."""
+    """Table of one strategy's holdings and weights."""
     from agent.cli.display import tables
 
     made = tables.table(one["name"], ("token",), ("amount", f"value in {unit}", "weight", "target"))
@@ -541,7 +549,7 @@ def holdings(one: Document, unit: str) -> Any:
 
 
 def netting_lines(found: Document | None, unit: str) -> list[str]:
-    """Sentences on internal netting between strategies; empty without any."""
+    """Return sentences on internal netting between strategies; empty without any."""
     if found is None:
         return []
     lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]

@@ -49,9 +49,7 @@ def templates(
     document = api.templates(network)
 
     def show() -> None:
-        made = tables.table(
-            f"Templates on {network}", ("name", "what it holds", "when it acts", "limits")
-        )
+        made = tables.table(f"Templates on {network}", ("name", "holdings", "trigger", "limits"))
         for one in document["templates"]:
             held = ", ".join(f"{token['symbol']} {token['target']}" for token in one["tokens"])
             classes = ", ".join(f"{name} {bps / 100:g}%" for name, bps in one["shares_bps"].items())
@@ -91,8 +89,8 @@ def export_profile(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Exports weights, trigger, bands, cooldown and limits to a shareable file, and nothing
-    else.
+    """Exports weights, trigger, bands, cooldown and limits, and nothing else, to a file that can be
+    shared.
     """
     from agent import app as api
 
@@ -100,7 +98,7 @@ def export_profile(
 
     def show() -> None:
         say(f"Written: {document['profile']}")
-        say(f"SHA-256: {document['sha256']}; importers can pin it with --sha256")
+        say(f"SHA-256: {document['sha256']}; pin it with --sha256 when importing")
         if document["left_out"]:
             say(f"Not part of a profile, skipped: {', '.join(document['left_out'])}")
 
@@ -137,7 +135,7 @@ def import_profile(
     from agent.app.documents import owner, plans
     from agent.app.settings import editing
 
-    answerable = yes or interactive()  # before the spinner uses the terminal
+    answerable = yes or interactive()  # before the spinner takes over the terminal
     with spinner("Reading the chain") as wait:
 
         def answer(found: Document, edited: EditReport, agent: Agent | None) -> bool:
@@ -185,7 +183,7 @@ def _show(console: Console, document: Document) -> None:
         if item["differs"]:
             made.add_row(
                 "",
-                cell(f"the profile says {item['profile_address']}", "bold red"),
+                cell(f"in the profile {item['profile_address']}", "bold red"),
                 "not used",
                 "",
                 "",
@@ -333,7 +331,7 @@ def edit(
 
 
 def _edited(text: str) -> str:
-    """Return the text as saved in $EDITOR, from an owner-only file; unchanged if nothing is saved."""
+    """Return the text as saved in $EDITOR from an owner-only file; unchanged if nothing was saved."""
     try:
         return click.edit(text, extension=".toml") or text
     except click.ClickException as error:
@@ -345,7 +343,7 @@ def _edited(text: str) -> str:
 def show_editing(
     console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False
 ) -> None:
-    """Print an edit; with the decimals of its tokens also its plan."""
+    """Print an edit. If the decimals of its tokens are given, also print its plan."""
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
         for line in document["warnings"]:
@@ -455,5 +453,5 @@ def show_one(document: Document) -> None:
         for line in document["changes"] or ["only comments or secrets"]:
             say(f"  {line}")
     say("")
-    for line in (document["text"] or "its text was not kept").splitlines():
+    for line in (document["text"] or "text not stored").splitlines():
         say(line)

@@ -78,10 +78,10 @@ def run(
 ) -> None:
     """Runs until stopped. Retries transient errors; stops when an operator is needed.
 
-    With --json each cycle prints one document on one line; with log lines and without --json
-    nothing else is printed. SIGTERM and Ctrl-C end the run with exit code 0 at a safe point:
-    between two cycles, or while a recorded transaction is pending. Exit code 13: a cycle hung for
-    longer than service.hang_after; start the run again.
+    With --json each cycle prints one document on one line; with log lines and without --json,
+    cycles are only logged. SIGTERM and Ctrl-C end the run with exit code 0 at a safe point: between
+    two cycles, or while a recorded transaction is pending. Exit code 13: a cycle hung for longer
+    than service.hang_after; start the run again.
     """
     from agent import app as api
 
@@ -120,8 +120,8 @@ def run_loop(
     terms: RunTerms,
     style: PrintStyle,
 ) -> int:
-    """Run cycles until stopped and report each cycle; return the exit code: 0 once stopped, else
-    that of the last cycle.
+    """Run cycles until stopped and report each one. Returns exit code 0 once stopped, else that of
+    the last cycle.
     """
     from agent import app as api
 
@@ -164,7 +164,7 @@ def run_loop(
                             note(service.unwritten)
                             service.unwritten = ""
                     clock.check()
-        if not terms.once:  # only trimtab stop ends the cycles
+        if not terms.once:  # only `trimtab stop` ends the cycles
             note(
                 "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
                 " again."
@@ -179,9 +179,7 @@ def run_loop(
 def _show_cycle(
     found: StepOutcome | TrimtabError, agent: Agent, style: PrintStyle, send: bool, *, logged: bool
 ) -> int:
-    """Print a cycle, unless the log has it and documents were not requested; return its exit
-    code.
-    """
+    """Print a cycle, unless it was logged and no documents were requested. Returns its exit code."""
     logs_only = logged and not style.as_json
     if isinstance(found, TrimtabError):
         if logs_only:
@@ -192,7 +190,7 @@ def _show_cycle(
     return show_outcome(found, agent, style, sent=send)
 
 
-# --- `trimtab paper`: the live step on the live chain, with nothing signed and nothing sent.
+# --- `trimtab paper`: the live step on the live chain, without signing or sending.
 
 
 BANNER = (
@@ -227,8 +225,8 @@ def paper(
     log_format: LogLines = None,
     record: Record = None,
 ) -> None:
-    """Paper-trades like run --send: on exact pools of the next block, with a wallet and ledger of
-    its own.
+    """Paper-trades like run --send: on exact pools of the next block, with its own wallet and
+    ledger.
 
     It starts with the real wallet's balances and margin account, or with --value, --start and
     --margin. Its ledger is in paper.db beside the live store; status, positions, margin, funding,
@@ -256,7 +254,7 @@ def paper(
 
 
 LONGEST = 120
-"""Maximum number of characters printed of a value; the JSON document has all of it."""
+"""Maximum number of characters printed of a value. The JSON document has all of them."""
 STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadable": "yellow"}
 
 
@@ -303,7 +301,7 @@ def _show(document: Document) -> None:
             say(f"{step['file']}: {step['why']}")
         for one in step.get("differs", ()):
             say(
-                f"{step['file']}: {one['what']} was {_short(one['recorded'])}, is"
+                f"{step['file']}: {one['what']} was {_short(one['recorded'])}, is now"
                 f" {_short(one['now'])}"
             )
         if step.get("more"):
@@ -374,8 +372,8 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     emit(document, as_json, show)
     if not document["reached"]:
         note(
-            "  What to do: check the address in its variable, and whether the service is up; then"
-            " try again"
+            "  What to do: check the address in its variable, and that the service is up; then try"
+            " again"
         )
         raise typer.Exit(EXIT_RETRYABLE)
 

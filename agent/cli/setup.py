@@ -132,7 +132,7 @@ def init(
         out.print(made)
         if document["token_list_sha256"] is not None:
             say(
-                f"SHA-256 of the token list: {document['token_list_sha256']}; pin it by"
+                f"SHA-256 of the token list: {document['token_list_sha256']}; pin it with"
                 " --token-list-sha256"
             )
         for warning in document["warnings"]:
@@ -144,7 +144,7 @@ def init(
             )
         say(
             "Minimum sensible investment by gas price (native coin at 3,000 dollars, pool fee 0.3 %;"
-            " status measures both):"
+            " trimtab status uses current values):"
         )
         for one in document["least_total"]:
             say(f"  {one['text']}")
@@ -212,7 +212,7 @@ def _checks(document: Document) -> FigureTable:
         "warn": cell("note", "yellow"),
         "fail": cell("fails", "bold red"),
     }
-    made = table("Doctor", ("", "check", "found", "what to do"))
+    made = table("Doctor", ("", "check", "found", "remedy"))
     for row in document["checks"]:
         made.add_row(
             marks[row["state"]], cell(row["check"]), cell(row["found"]), cell(row["remedy"])
@@ -238,7 +238,7 @@ def _futures_start(
     if profile is None:
         if venue is not None or targets:
             raise ConfigError(
-                "--futures: no profile is given", "choose conservative, moderate or aggressive"
+                "--futures: no profile given", "choose conservative, moderate or aggressive"
             )
         return None
     pairs = [_pair(text, "--futures-target") for text in targets]
@@ -248,15 +248,15 @@ def _futures_start(
 def _pair(text: str, field: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name or not value:
-        # The text is not repeated: a URL pasted here is a secret.
+        # the text is not repeated, because a URL pasted here is a secret
         raise ConfigError(
             f"{field}: not NAME=VALUE", "for example --target WETH=50% and --rpc RPC_URL_1=alchemy"
         )
     return name, value
 
 
-# --- Commands about keys: wallet create, import, change-password, address. No key and no password
-# is ever an argument.
+# --- Commands about keys: wallet create, import, change-password, address. Keys and passwords are
+# never arguments.
 
 
 DEFAULT_FILE = Path("wallet.json")
@@ -360,10 +360,14 @@ def change_password(
     password_env: Env = None,
     password_fd: Descriptor = None,
     new_password_env: Annotated[
-        str | None, typer.Option("--new-password-env", help="The same, for the new password.")
+        str | None,
+        typer.Option("--new-password-env", help="Environment variable with the new password."),
     ] = None,
     new_password_fd: Annotated[
-        int | None, typer.Option("--new-password-fd", help="The same, for the new password.")
+        int | None,
+        typer.Option(
+            "--new-password-fd", help="Open file descriptor to read the new password from."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

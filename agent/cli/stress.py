@@ -1,5 +1,5 @@
-"""`trimtab stress`: a policy over simulated paths, the live step over stress scenarios, and a futures
-book over margin calls.
+"""`trimtab stress`: a policy on simulated paths, the live step on stress scenarios, and a futures
+book under margin calls.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ def stress(
     """Stress-tests losses, turnover and time outside the bands over thousands of paths and market
     breakdowns.
 
-    With --futures-target also a futures book over margin calls; without --target the book alone.
-    Sends nothing.
+    With --futures-target also stresses a futures book with margin calls; without --target only the
+    book. Sends nothing.
     """
     from agent import app as api
 
@@ -164,7 +164,8 @@ def stress(
     if html is not None:
         if not has_spot:
             raise ConfigError(
-                "--html: a futures book alone has no page", "use --json, or add --target"
+                "--html: a futures book without a portfolio has no page",
+                "use --json, or add --target",
             )
         api.check_report_path(html)
     file = api.prices_file(prices, sample)
@@ -234,10 +235,10 @@ def stress(
 
 
 def _confirm_duration(seconds: float, yes: bool) -> None:
-    """Raise ConfigError if the test takes long and was not confirmed."""
+    """Raise ConfigError if the test takes long and is not confirmed."""
     if seconds <= ASKED_FROM_S or yes:
         return
-    cost = f"this may take {seconds / 60:,.0f} minutes of one core"
+    cost = f"this may take {seconds / 60:,.0f} minutes on one core"
     if not interactive():
         raise ConfigError(
             cost, "add --yes, or use fewer paths (--paths, --step-paths) or shorter paths (--bars)"

@@ -1,4 +1,4 @@
-"""`trimtab tune`: search for the best band, interval and destination, with a test of significance."""
+"""`trimtab tune`: search for the best band, interval and destination, with significance tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROWS = 10
 
 
 NUMBERED = 8
-"""Maximum number of columns of a map with numbers; wider maps have shades alone."""
+"""Maximum number of columns of a map with numbers. Wider maps have only shades."""
 
 
 @command(Heading.TEST, 20)
@@ -67,13 +67,13 @@ def tune(
         ),
     ] = "",
     destination: Annotated[
-        str, typer.Option("--destination", help="target, halfway, band; several with commas.")
+        str, typer.Option("--destination", help="target, halfway, band; comma-separated.")
     ] = "target",
     allocator: Annotated[
         str,
         typer.Option(
             "--allocator",
-            help="fixed, or kinds of portfolio.weights that only need prices; several with commas.",
+            help="fixed, or kinds of portfolio.weights that only need prices; comma-separated.",
         ),
     ] = "fixed",
     trigger: Annotated[
@@ -125,7 +125,7 @@ def tune(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Searches settings on three quarters of the data and tests the best on the rest. Says so if
+    """Searches settings on three quarters of the data and tests the best on the rest. Reports if
     there is no edge.
     """
     from agent import app as api
@@ -187,7 +187,7 @@ def _show(made: Document) -> None:
 
     growth = made["objective"] == "growth"
     head = (
-        f"{made['settings']:,} settings, ranked by {made['objective']} a year in the first three"
+        f"{made['settings']:,} settings, ranked by {made['objective']} per year in the first three"
         " quarters"
     )
     ranked = table(head, ("setting",), (made["objective"], "over hold", "costs", "trades"))

@@ -1,6 +1,4 @@
-"""Commands about weights chosen from data, recorded prices and pool observations: weights, prices,
-oracle.
-"""
+"""Commands about allocator weights, recorded prices and pool observations: weights, prices, oracle."""
 
 from __future__ import annotations
 
@@ -44,8 +42,8 @@ group = command_group(
 
 @command(Heading.DATA, 40)
 def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Shows the weights the allocator would choose now, its data and reason, and the last choice.
-    Writes nothing.
+    """Shows the weights that the allocator would choose now, with its data and reason, and the last
+    choice. Writes nothing.
     """
     from agent import app as api
 
@@ -86,7 +84,7 @@ def import_file(
         typer.Option(
             "--bar",
             help=(
-                "Time from a row's timestamp to its close: 1d for daily bars named by their start."
+                "Time from a row's timestamp to its close: 1d for daily bars dated at their start."
             ),
         ),
     ] = "0s",
@@ -210,8 +208,8 @@ def _show_prices(document: Document) -> None:
         out.print(made)
     if document["missing"]:
         say(
-            f"No prices of {', '.join(document['missing'])}: the agent's cycles record them, or"
-            " trimtab prices import, trimtab prices fetch."
+            f"No prices of {', '.join(document['missing'])}: the agent's cycles record them;"
+            " trimtab prices import and trimtab prices fetch add more."
         )
 
 
@@ -297,7 +295,7 @@ def oracle(
 
     if (pool is None) != (to is None):
         raise ConfigError(
-            "oracle: POOL and --to go together", "for example: trimtab oracle 0x… --to 151"
+            "oracle: POOL and --to are used together", "for example: trimtab oracle 0x… --to 151"
         )
     if send and pool is None:
         raise ConfigError(
@@ -377,7 +375,7 @@ def _show(document: Document, sent: bool) -> None:
         say(f"{item['kind']} {item['status']} in block {item['block']}: {item['hash']}")
     if document["outcome"] == "done":
         say(
-            "The pool's TWAP counts once its observations, one for each block with a trade, cover"
+            "The pool's TWAP is usable once its observations (one per block with a trade) cover"
             " the window."
         )
     elif sent:

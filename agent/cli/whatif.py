@@ -1,6 +1,4 @@
-"""`trimtab whatif`: drift, trades and alert prices of values on the command line, without a
-chain.
-"""
+"""`trimtab whatif`: drift, trades and alert prices for values on the command line, without a chain."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 
 
 ALONE = (
-    "An alert price assumes that only its asset moves; when several move, bands are left at other"
-    " prices."
+    "An alert price assumes that only its asset's price moves. If several prices move,"
+    " assets leave their bands at other prices."
 )
 
 
@@ -47,7 +45,7 @@ FuturesBand = Annotated[
     str,
     typer.Option(
         "--futures-band",
-        help="Drift of a notional weight that triggers: 5%.",
+        help="Drift of a notional weight that triggers a rebalance: 5%.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -55,7 +53,7 @@ Margin = Annotated[
     str,
     typer.Option(
         "--margin",
-        help="Value of the margin account; without it the sum of --value.",
+        help="Value of the margin account; default: the sum of --value.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -63,33 +61,33 @@ Leverage = Annotated[
     str,
     typer.Option(
         "--leverage",
-        help="Target leverage: 2x; without it the notional stays.",
+        help="Target leverage: 2x; default: keep the notional.",
         rich_help_panel=FUTURES,
     ),
 ]
 MaxLeverage = Annotated[
     str,
-    typer.Option("--max-leverage", help="Most notional per margin: 4x.", rich_help_panel=FUTURES),
+    typer.Option("--max-leverage", help="Maximum leverage: 4x.", rich_help_panel=FUTURES),
 ]
 MaxUtilisation = Annotated[
     str,
     typer.Option(
         "--max-utilisation",
-        help="Most of the margin that positions may bind: 60%.",
+        help="Maximum share of the margin used by positions: 60%.",
         rich_help_panel=FUTURES,
     ),
 ]
 SpotMultiple = Annotated[
     str,
     typer.Option(
-        "--spot-multiple", help="Most notional per spot value: 2.5x.", rich_help_panel=FUTURES
+        "--spot-multiple", help="Maximum notional per spot value: 2.5x.", rich_help_panel=FUTURES
     ),
 ]
 Stress = Annotated[
     str,
     typer.Option(
         "--stress",
-        help="Move against every position that the account must survive: 20%.",
+        help="Adverse price move that the account must survive: 20%.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -97,7 +95,7 @@ Hedge = Annotated[
     str,
     typer.Option(
         "--hedge",
-        help="Share of an overweight that is shorted instead of sold: 50%.",
+        help="Share of an overweight to short instead of sell: 50%.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -105,7 +103,7 @@ Tax = Annotated[
     str,
     typer.Option(
         "--tax",
-        help="With --horizon: tax of selling the share that may be shorted: ETH=120.",
+        help="With --horizon: tax on selling the share that may be shorted: ETH=120.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -113,7 +111,7 @@ FundingRate = Annotated[
     str,
     typer.Option(
         "--funding",
-        help="With --horizon: funding a day, paid by longs: ETH=0.03%; negative if shorts pay.",
+        help="With --horizon: daily funding paid by longs: ETH=0.03%; negative if shorts pay.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -121,7 +119,7 @@ Horizon = Annotated[
     str,
     typer.Option(
         "--horizon",
-        help="Compare sale and short over this time, such as 30d, and take the cheaper.",
+        help="Compare sale and short over this time, such as 30d, and choose the cheaper.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -129,7 +127,7 @@ Lot = Annotated[
     str,
     typer.Option(
         "--lot",
-        help="Smallest contract size, at the prices of --price: BTC=0.001.",
+        help="Smallest contract size, at the prices in --price: BTC=0.001.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -182,8 +180,8 @@ def whatif(
     """Shows what a rebalance would do with these values, and alert prices. Needs no chain and no
     config.
 
-    With --futures it adds leverage, margin, orders in contracts, and the hedge of what is
-    overweight.
+    With --futures it adds leverage, margin, orders in contracts, and the hedge of overweight
+    assets.
     """
     from agent import app as api
 

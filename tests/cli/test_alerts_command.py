@@ -55,7 +55,7 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
         after = desk.ask("alerts")
     assert [item["title"].split()[-1] for item in hook.items] == ["band", "rebalanced"], "one message a cause"
     assert "would sell" in hook.texts[0] and "cost" in hook.texts[0] and "trimtab rebalance --send" in hook.texts[0]
-    assert "rebalance is" in mail.texts[0] and "sold" in mail.texts[0] and "trimtab explain" in mail.texts[0]
+    assert "Rebalance completed" in mail.texts[0] and "sold" in mail.texts[0] and "trimtab explain" in mail.texts[0]
     assert len(mail.items) == 1
     assert hook.texts[told:] == [], "nothing of it is new to the second run"
     targets = {target["name"]: target for target in after["targets"]}

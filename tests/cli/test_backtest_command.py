@@ -118,7 +118,7 @@ def test_funding_tells_what_a_full_hedge_would_have_carried_beside_the_rest(bare
     assert found["yearly"] == found["assets"]["WBTC"]["yearly"] == f"{10 / 5_000 / 3 * 365:.6f}"
     assert Fraction(said.json["final_value"]) == 10_000
     shown = bare(*made)
-    for word in ("funding, in USD", "10.00", "+24.33%", "3 payments to shorts as large as the holdings", "no position was simulated"):
+    for word in ("funding, in USD", "10.00", "+24.33%", "3 funding payments to shorts as large as the holdings", "not simulated"):
         assert word in shown.out
     without = bare(*made[:3], *made[5:-1], "BTC=WBTC", "--json")
     assert without.json["funding"] is None

@@ -115,7 +115,7 @@ def test_a_plan_from_a_saved_input_is_the_same_plan(desk: Desk, tmp_path: Path) 
         assert again[key] == first[key], key
     words = desk.run("plan", "--input", str(saved), "--verbose")
     assert words.code == 0
-    assert "not judge" in words.out
+    assert "did not run" in words.out
     assert f"{first['gap_bps']:.3f} bps" in words.out and 0 <= first["gap_bps"] < 5
 
 

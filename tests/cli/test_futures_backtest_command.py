@@ -133,5 +133,5 @@ def test_stress_shows_what_margin_calls_take_from_both_books(bare: Bare) -> None
     assert cases["crash-rally"]["agent"]["liquidated_paths"] == 0
     assert Fraction(cases["gap-30"]["held"]["worst_loss"]) > Fraction(cases["gap-10"]["held"]["worst_loss"])
     shown = bare(*made)
-    for word in ("Futures, 30 bars", "crash-rally", "bars in a row at most"):
+    for word in ("Futures, 30 bars", "crash-rally", "consecutive bars at most"):
         assert word in shown.out

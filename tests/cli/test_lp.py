@@ -90,7 +90,7 @@ def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain
     agents.agent_config(anvil_chain, tmp_path)
     document = told(run, "lp")
     assert (document["positions"], document["weight"]["share_bps"], document["weight"]["within"]) == ([], "0", True)
-    assert "The config confirms no liquidity position." in run("lp").out
+    assert "The config lists no liquidity positions." in run("lp").out
 
 
 def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:

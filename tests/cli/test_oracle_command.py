@@ -52,8 +52,8 @@ def test_with_send_and_a_yes_it_is_sent_once_and_stands_in_the_history(desk: Des
     [
         (("0x1234", "--to", "80"), "not an address"),
         (("0x0000000000000000000000000000000000000001", "--to", "80"), "not a V3 pool of this portfolio"),
-        (("0x0000000000000000000000000000000000000001",), "POOL and --to go together"),
-        (("--to", "80"), "POOL and --to go together"),
+        (("0x0000000000000000000000000000000000000001",), "POOL and --to are used together"),
+        (("--to", "80"), "POOL and --to are used together"),
         (("--send", "--yes"), "--send needs POOL and --to"),
     ],
 )

@@ -145,7 +145,7 @@ def test_w8_the_alert_prices_are_minus_18_2_and_plus_22_2_percent(bare: Bare) ->
     assert (alert["low_change_percent"], alert["high_change_percent"]) == ("-18.18", "22.22")
     assert (alert["low"], alert["high"]) == ("1636.363636363636363636", "2444.444444444444444444")
     assert found["alert_prices"]["B"]["low"] == "0.818181818181818182"
-    assert "only its asset moves" in found["alert_note"]
+    assert "only its asset's price moves" in found["alert_note"]
 
 
 def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_acts(bare: Bare) -> None:

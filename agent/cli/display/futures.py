@@ -15,12 +15,12 @@ PROFIT = (
     ("insured", ""),
 )
 """Components of a profit, with "-" for those that reduce it."""
-NAMES = {"penalties": "liquidation penalties", "insured": "borne by the venue's insurance"}
+NAMES = {"penalties": "liquidation penalties", "insured": "covered by the venue's insurance"}
 BOOKS = ("agent", "held")
 
 
 def show_book(made: Document) -> None:
-    """Print the agent's book beside the held one."""
+    """Print the books with and without the agent."""
     from agent.cli.display.tables import money, table
 
     books = [made[name] for name in BOOKS]
@@ -37,7 +37,10 @@ def show_book(made: Document) -> None:
     shown.add_row("highest leverage", *(_multiple(book["max_leverage"]) for book in books))
     shown.add_row(
         f"bars above {_multiple(made['max_leverage'])}",
-        *(f"{book['bars_above_limit']} ({book['longest_above_limit']} in a row)" for book in books),
+        *(
+            f"{book['bars_above_limit']} ({book['longest_above_limit']} consecutive)"
+            for book in books
+        ),
     )
     shown.add_row("orders filled", *(str(len(book["fills"])) for book in books))
     shown.add_row("liquidations", *(str(len(book["liquidations"])) for book in books))
@@ -76,7 +79,7 @@ def show_futures_stress(made: Document) -> None:
     longest = max(made["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
     say(
         f"The agent's book was above {_multiple(made['max_leverage'])} for"
-        f" {longest['agent']['longest_above_limit']} bars in a row at most ({longest['name']})."
+        f" {longest['agent']['longest_above_limit']} consecutive bars at most ({longest['name']})."
     )
     say(
         f"futures config {made['config_hash'][:16]}, data {made['data_hash'][:16]},"

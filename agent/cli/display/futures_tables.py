@@ -1,4 +1,4 @@
-"""Tables of the futures layer: positions, margin, funding, and its lines in status and plan."""
+"""Tables of futures: positions, margin, funding, and their lines in status and plan."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def show_margin(console: Console, document: Document) -> None:
     made.show_header = False
     for key, name in (
         ("collateral", "collateral"),
-        ("realised", "realised profit, not settled"),
+        ("realised", "realised profit, unsettled"),
         ("unrealised", "unrealised profit"),
         ("funding_pending", "pending funding"),
         ("value", "account value"),
@@ -105,9 +105,9 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
     if plan["top_up_raw"] != "0":
         console.print(cell(f"Deposit of collateral: {money(plan['top_up'])} {unit}"))
     if plan["orders"]:
-        console.print(orders(plan, "Orders that the agent would plan now; none is sent"))
+        console.print(orders(plan, "Orders that the agent would plan now (not sent)"))
     for why in plan["refused"]:
-        console.print(cell(f"Not ordered: {why}", "yellow"))
+        console.print(cell(f"Skipped: {why}", "yellow"))
 
 
 def orders(plan: Document, title: str) -> FigureTable:
@@ -174,7 +174,7 @@ def comparison(item: Document, unit: str) -> FigureTable:
             amount(item[short], 2) if short else "",
             style="bold" if name == "total" else "",
         )
-    made.note = f"{money(item['margin'])} {unit} of margin tied up; choice: {item['choice']}"
+    made.note = f"{money(item['margin'])} {unit} of margin required; choice: {item['choice']}"
     if item["reason"]:
         made.note += f", {item['reason']}"
     return made
@@ -247,7 +247,7 @@ def show_summary(console: Console, document: Document) -> None:
             f" {percent(near['distance'], '+')} away"
         )
     if found["broken"]:
-        text += f"; broken: {', '.join(found['broken'])} (trimtab margin)"
+        text += f"; breached: {', '.join(found['broken'])} (trimtab margin)"
     console.print(cell(text, "bold red" if found["broken"] else ""))
     _show_blocked(console, found)
     if found["actions"] and not found["blocked"]:
@@ -273,7 +273,7 @@ def show_approval(console: Console, document: Document) -> None:
     made.add_row("may trade until", document["until"])
     made.add_row("replaces", document["replaces"] or NONE)
     console.print(made)
-    console.print(cell("The key trades for the account and can withdraw nothing."))
+    console.print(cell("The key trades for the account and cannot withdraw."))
     if document["kept"]:
         console.print(cell(f"The old key is in {document['kept']}."))
     match document["outcome"]:

@@ -23,14 +23,14 @@ from agent.errors import ConfigError, Refused, TrimtabError
 Document = Mapping[str, Any]
 """A document of agent/app/documents."""
 PIPED_COLUMNS = 100_000
-"""Width of piped output, unless COLUMNS is set; lines and tables are never wrapped to it."""
+"""Width of piped output unless COLUMNS is set, so that lines and tables are not wrapped."""
 
 READING = "Reading the chain"
 
 
 class Output(Console):
-    """Console that leaves wrapping of free text to the terminal, so that paths and figures stay
-    whole when copied or piped.
+    """Console that leaves wrapping of free text to the terminal, so that copied or piped paths and
+    figures stay whole.
     """
 
     @property  # type: ignore[misc]  # a read-only attribute of Console
@@ -54,21 +54,25 @@ err = Output(stderr=True, highlight=False)
 out = Output(highlight=False)
 
 PATIENCE_S = 300.0
-"""Seconds to wait for an answer: the process may hold the wallet and block a run meanwhile."""
+"""Seconds to wait for an answer. The process may hold the wallet's lock and block a run meanwhile.
+"""
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
-"""Control codes, and marks that reorder or hide text: foreign text must not control the owner's
-terminal (T17)."""
+"""Control codes, and marks that reorder or hide text. Untrusted text must not control the owner's
+terminal (T17).
+"""
 
 
 def printable(text: str) -> str:
-    """The text with terminal control characters escaped."""
+    """Return the text with terminal control characters escaped."""
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cell(text: object, style: str = "") -> Text:
-    """Free text for a table: no markup, no control codes; long words fold instead of being cut."""
+    """Return free text as a table cell: no markup, no control codes, and long words wrapped instead
+    of truncated.
+    """
     return Text(printable(str(text)), style=style, overflow="fold")
 
 
@@ -83,7 +87,7 @@ def note(text: str) -> None:
 
 
 def emit(document: Document, as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
-    """Print the document as JSON, or call `show`. With `lines` each document is one line, for
+    """Print the document as JSON, or call `show`. With `lines`, each document is one line, for
     commands that print many.
     """
     if as_json:
@@ -94,7 +98,7 @@ def emit(document: Document, as_json: bool, show: Callable[[], None], lines: boo
 
 
 def error_document(error: TrimtabError) -> dict[str, Any]:
-    """The JSON document of an error."""
+    """Return the JSON document of an error."""
     body: dict[str, Any] = {
         "kind": type(error).__name__,
         "message": error.message,
@@ -133,12 +137,12 @@ HEADS = {
 
 
 def interactive() -> bool:
-    """True if a user can answer: the question goes to stderr, the answer comes from stdin."""
+    """Return whether a user can answer: the question goes to stderr, the answer comes from stdin."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def require_answerable(yes: bool) -> None:
-    """Raise ConfigError before any work if a confirmation is needed and no user can answer."""
+    """Raise ConfigError up front if a confirmation is needed and no user can answer."""
     if not yes and not interactive():
         raise ConfigError(
             "a confirmation is needed, and there is no terminal to ask",
@@ -147,12 +151,12 @@ def require_answerable(yes: bool) -> None:
 
 
 def ask(question: str) -> bool:
-    """Ask on the terminal; return True only for "y" or "yes". End of input and PATIENCE_S without
-    an answer decline.
+    """Ask on the terminal; return True only for "y" or "yes". End of input, or no answer within
+    PATIENCE_S, declines.
     """
     until = time.monotonic() + PATIENCE_S
     err.print(cell(f"{question} [y/N]: "), end="")
-    # poll: a signal just before a blocking read would be handled only after the answer
+    # poll, since a signal just before a blocking read would be handled only after the answer
     while not select.select([sys.stdin], [], [], 0.2)[0]:
         if time.monotonic() >= until:
             note(f"\nNo answer within {PATIENCE_S:.0f} s: declined.")
@@ -199,7 +203,7 @@ class Spinner:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Hide the spinner during other output or a question."""
+        """Hide the spinner during other output or a prompt."""
         if self._status is None:
             yield
             return

@@ -1,4 +1,6 @@
-"""Tables of plans: trades, cost, worst case and failed guards on one screen; all with --verbose."""
+"""Tables of plans: trades, cost, worst case and failed guards on one screen; everything with
+--verbose.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from agent.cli.display.tables import (
 ACTION_AMOUNTS = ("amounts_raw", "min_raw", "fees_raw")
 SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
 MOST_ROWS, FEWEST_ROWS = 6, 2
-"""Number of swaps on the short screen of 24 lines, and the smaller number beside failed guards."""
+"""Number of swaps on the short screen of 24 lines, and the smaller number shown together with
+failed guards.
+"""
 
 
 def show_plan(
@@ -39,7 +43,7 @@ def show_plan(
     with_decision: bool = True,
     more: str = "--json",
 ) -> None:
-    """Print a plan; `more` is the option that shows what the short screen omits."""
+    """Print a plan. `more` is the option that shows the omitted details."""
     from agent.app.describe import replace_pool_addresses
 
     if with_decision:
@@ -56,7 +60,7 @@ def show_plan(
         console.print(actions_table(document["actions"], decimals))
         console.print(
             cell(
-                "The agent plans again after each action and sends the next, within the same limits."
+                "After each action the agent plans again, within the same limits, and sends the next."
             )
         )
     show_comparisons(console, document)
@@ -254,7 +258,7 @@ def signing(found: dict[str, str]) -> str:
 
 
 def show_tax(console: Console, found: Document | None) -> None:
-    """Print the gain that a plan would realise; nothing without [tax]."""
+    """Print the gain that a plan would realise, if [tax] is configured."""
     if found is None or not found["disposals"]:
         return
     made = table(
@@ -301,7 +305,7 @@ def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> Figure
 
 
 def show_execution(console: Console, document: Document) -> None:
-    """Print the progress of a gradual execution, and the cost of slices; nothing without either."""
+    """Print the progress of a gradual execution and the cost of slices, if there are any."""
     if document.get("campaign") is not None:
         console.print(cell(format_execution(document["campaign"], document["numeraire"])))
     if document.get("pacing") is not None:
@@ -311,7 +315,9 @@ def show_execution(console: Console, document: Document) -> None:
 def slices_table(found: Document, numeraire: str) -> FigureTable:
     """Table of the costs by number of slices."""
     made = table(
-        f"Slices against one trade, in {numeraire}: {found['why']}", (), ("slices", *SLICE_PARTS)
+        f"Slices compared with one trade, in {numeraire}: {found['why']}",
+        (),
+        ("slices", *SLICE_PARTS),
     )
     for option in found["options"]:
         chosen = option["rounds"] == found["chosen"]
@@ -322,7 +328,7 @@ def slices_table(found: Document, numeraire: str) -> FigureTable:
 
 def executions_table(found: Sequence[Document]) -> FigureTable:
     """Table of gradual executions, with progress and state."""
-    made = table("Corrections over time", ("id", "style", "began", "next", "state"), ("slices",))
+    made = table("Gradual executions", ("id", "style", "began", "next", "state"), ("slices",))
     for item in found:
         made.add_row(
             cell(item["id"]),

@@ -1,4 +1,4 @@
-"""Tables and sentences for documents; no figure is ever cut."""
+"""Tables and sentences for documents. Figures are never truncated."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ NARROWEST = 14
 
 @dataclass(slots=True)
 class FigureTable:
-    """A table with a heading; no figure and no name is ever cut.
+    """A table with a heading. Figures and names are never truncated.
 
     If the columns do not fit side by side, free text wraps between words, then bars are omitted,
-    then each row is stacked: its first name, below it a line for each figure.
+    then each row is stacked: its first name, then a line for each figure.
     """
 
     heading: Text
@@ -47,7 +47,7 @@ class FigureTable:
     rows: list[tuple[tuple[Text | Bar, ...], str]] = field(default_factory=list)
 
     def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
-        """Add a row; missing cells at its end are empty."""
+        """Add a row. Missing cells at its end are empty."""
         made = [cell(one) if isinstance(one, str) else one for one in cells]
         self.rows.append((tuple(made + [Text()] * (len(self.names) - len(made))), style))
 
@@ -73,7 +73,7 @@ class FigureTable:
 
     def _widths(self, shown: Sequence[int], room: int) -> list[int] | None:
         """Return the width of each column: its full width if there is room, else at least its
-        minimum; None if even the minimums are too wide.
+        minimum. None if even the minimums do not fit.
         """
         sizes = [self._measure(at) for at in shown]
         least = sum(low for low, _ in sizes)
@@ -168,14 +168,14 @@ def table(
     """Create an empty table; `left` and `right` name the columns by alignment, `order` their order
     (left first by default).
 
-    Figures go in `right`, in one piece each; free text and names in `left`.
+    Figures belong in `right` and are not wrapped, free text and names in `left`.
     """
     return FigureTable(cell(title, "bold"), tuple(order or (*left, *right)), frozenset(right))
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An important sentence: in a box at a terminal, one line when piped."""
+    """An important sentence: boxed at a terminal, one line when piped."""
 
     text: str
     title: str
@@ -202,8 +202,8 @@ def bps(value: int) -> str:
 
 
 def amount(text: str, places: int = 6) -> str:
-    """Format a decimal string with thousands separators, cut to `places`; zero after the cut has no
-    sign.
+    """Format a decimal string with thousands separators, truncated to `places`. A result of zero
+    has no sign.
     """
     whole, _, part = text.lstrip("-").partition(".")
     shown = f"{int(whole or 0):,}"
@@ -215,12 +215,14 @@ def amount(text: str, places: int = 6) -> str:
 
 
 def money(text: str) -> str:
-    """Format a decimal string with thousands separators, cut to two places."""
+    """Format a decimal string with thousands separators, truncated to two places."""
     return "{0}.{2:0<2}".format(*amount(text, 2).partition("."))
 
 
 def brief(text: str) -> str:
-    """Format a decimal string with six significant figures, at least two places; the JSON has all."""
+    """Format a decimal string with six significant figures and at least two places. The JSON has
+    all digits.
+    """
     whole, _, part = text.lstrip("-").partition(".")
     figures = len(whole) if int(whole or 0) else -(len(part) - len(part.lstrip("0")))
     return amount(text, max(2, 6 - figures))
@@ -369,7 +371,7 @@ def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
 
 
 def coins(raw: str, decimals: int) -> str:
-    """Base units as a decimal string of coins."""
+    """Return base units as a decimal string of coins."""
     return decimal_text(int(raw), decimals)
 
 

@@ -48,11 +48,11 @@ PLAIN = {
     **dict.fromkeys("╭╮╰╯", "+"),
     **dict.fromkeys("“”", '"'),
 }
-"""One ASCII character for each, so that tables stay aligned."""
+"""One ASCII character for each symbol, so that tables stay aligned."""
 
 
 def replace_unencodable() -> None:
-    """Replace characters that an output cannot encode by simpler ones, from now on."""
+    """Replace characters that an output cannot encode by simpler ones from now on."""
     codecs.register_error("trimtab-plain", _plainer)
     for stream in (sys.stdout, sys.stderr):
         encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -70,13 +70,13 @@ def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def is_output_error(error: OSError) -> bool:
-    """True if the error concerns an output and not a named file."""
+    """Return whether the error concerns an output and not a named file."""
     return error.errno in UNWRITABLE and error.filename is None
 
 
 def give_up(error: OSError) -> None:
-    """Report the error on stderr if possible, and drop pending output, on which the interpreter's
-    exit would fail.
+    """Report the error on stderr if possible, and drop pending output, which would fail again at
+    the interpreter's exit.
     """
     if error.errno != errno.EPIPE:
         with suppress(OSError):
@@ -98,11 +98,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Handler = Callable[[int, FrameType | None], None]
 GRACE_S = 0.25
-"""Seconds for cleanup such as temporary folders; native code still running is not waited for."""
+"""Seconds for cleanup such as removing temporary folders. Native code that still runs is not waited
+for.
+"""
 PATIENCE_S = 3.0
-"""Seconds from Ctrl-C until a sending command is killed; sent transactions are in the journal."""
+"""Seconds from Ctrl-C until a sending command is killed. Sent transactions are in the journal."""
 RUN_PATIENCE_S = 5.0
-"""Seconds from the second Ctrl-C until a long run is killed; the first requests a graceful stop."""
+"""Seconds from the second Ctrl-C until a long run is killed. The first requests a graceful stop."""
 MESSAGE = "interrupted; nothing was sent"
 SETTLED_LATER = "interrupted. Sent transactions are in the journal; the next run settles them"
 OFFLINE: set[str] = set()
@@ -110,8 +112,8 @@ OFFLINE: set[str] = set()
 
 
 class ProcessExit:
-    """Ends this process once: reports the error and skips the interpreter's shutdown, which waits
-    for threads.
+    """Ends this process once: reports the error and skips the interpreter's shutdown, which would
+    wait for threads.
     """
 
     def __init__(self, error: TrimtabError, graceful: bool) -> None:
@@ -124,7 +126,7 @@ class ProcessExit:
         """True from the first Ctrl-C on."""
 
     def now(self) -> None:
-        """End the process; return at once for every caller but the first."""
+        """End the process. Returns at once for every caller but the first."""
         if not self._once.acquire(blocking=False):
             return
         if self._reporting.acquire(blocking=False):
@@ -142,7 +144,7 @@ class ProcessExit:
         os._exit(self.error.exit_code)
 
     def claim_report(self) -> bool:
-        """Return True if the command has to report its end itself; block if this object already
+        """Return True if the command has to report its end itself. Blocks if this object already
         does.
         """
         if self._by_command:
@@ -153,7 +155,7 @@ class ProcessExit:
         return True
 
     def wait_if_begun(self) -> None:
-        """Block the main thread once the exit has begun: its result no longer counts."""
+        """Block the main thread once the exit has begun, since its result no longer counts."""
         if self._once.locked():
             threading.Event().wait()
 
@@ -183,11 +185,11 @@ def sending_exit() -> ProcessExit:
 
 @contextmanager
 def exit_in_time(ending: ProcessExit) -> Iterator[None]:
-    """Let Ctrl-C interrupt a command that may send; PATIENCE_S later, or at the next Ctrl-C, the
+    """Let Ctrl-C interrupt a command that may send. After PATIENCE_S, or at the next Ctrl-C, the
     process ends, even while a lock is held or threads wait for an endpoint.
 
-    A run handles signals itself: there the second Ctrl-C interrupts, and the third ends the process
-    at once.
+    A run handles signals itself: the second Ctrl-C interrupts, and the third ends the process at
+    once.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -203,7 +205,7 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def patience() -> Sequence[float | None]:
-        # `pressed` covers a command that ended before this thread gets here
+        # `pressed` covers a command that ends before this thread gets here
         if ending.pressed or signal.getsignal(signal.SIGINT) is handle:
             return PATIENCE_S, GRACE_S
         return None, RUN_PATIENCE_S, GRACE_S
@@ -217,8 +219,8 @@ def _listening(
     ending: ProcessExit, handler: Handler, patience: Callable[[], Sequence[float | None]]
 ) -> Iterator[None]:
     """Pass Ctrl-C to `handler` and to a thread that ends the process after a delay, even if the
-    command is over by then. `patience` returns the seconds for the first Ctrl-C, the second, and so
-    on (None: do not end the process).
+    command has ended. `patience` returns the seconds for the first Ctrl-C, the second, and so on
+    (None: do not end the process).
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
@@ -245,7 +247,7 @@ def _watch(
             end()
             return
         data = os.read(read_end, 64)
-        if not data:  # the command is over, but the interpreter's exit may wait for threads
+        if not data:  # the command has ended, but the interpreter's exit may wait for threads
             os.close(read_end)
             if until_s < float("inf"):
                 time.sleep(max(0.0, until_s - time.monotonic()))
