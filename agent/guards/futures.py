@@ -30,8 +30,8 @@ from agent.model.futures import (
     MarginWithdrawal,
     PerpOrder,
 )
-from agent.policy.futures.decide import quote_per_numeraire, stale_markets, trades_for_another
-from agent.policy.futures.exposure import margin_value, uncounted_reason
+from agent.policy.futures.decide import quote_per_numeraire, stale_markets
+from agent.policy.futures.exposure import margin_value, trades_for_another, uncounted_reason
 from agent.policy.futures.targets import REDUCING, emergency_orders, triggered
 from agent.policy.quarantine import decision_faults
 from agent.units import BPS, Value, decimal_text

@@ -34,7 +34,7 @@ from agent.policy.futures.decide import (
     spot_value_in_quote,
     stale_markets,
 )
-from agent.policy.futures.exposure import margin_fault
+from agent.policy.futures.exposure import account_fault
 from agent.policy.futures.funding import expected_funding
 from agent.policy.futures.targets import REDUCING
 from agent.policy.hedges import hedges_after
@@ -60,7 +60,7 @@ def plan_adjustment(
     """
     account, policy, drifts = step.snapshot.futures, step.futures, tuple(drifts)
     if account is None or policy is None:
-        return margin_fault(step) or "the margin account is unknown"
+        return account_fault(step) or "the margin account is unknown"
     if decision.closes:
         planned = closing_plan(step, decision.closes, decision.reason)
     else:

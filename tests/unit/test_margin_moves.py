@@ -8,10 +8,11 @@ from fractions import Fraction
 import pytest
 
 from agent import codec, guards
+from agent.app.documents.futures import futures_report
 from agent.errors import Refused
 from agent.margin import account as margin
 from agent.margin.state import after_action
-from agent.model import AdjustFutures, Allowance, ExitFailures, MoveMargin, Plan, StepInput
+from agent.model import AdjustFutures, Allowance, ExitFailures, Halt, MoveMargin, Plan, StepInput
 from agent.model.futures import (
     AccountAction,
     DelegateChange,
@@ -26,6 +27,7 @@ from agent.planning.proposals import rebalance
 from agent.planning.requests import proposer
 from agent.policy import failures
 from agent.policy.decide import decide
+from agent.policy.futures import exposure
 from agent.units import BPS
 from tests.support.builders import NOW_S, OWNER, token, with_snapshot
 from tests.support.plans import evidence
@@ -192,3 +194,18 @@ def test_a_delegate_says_that_it_moves_no_margin() -> None:
     assert "delegate" not in decide(step_of(CALM, policy())).decision.reason
     step = step_of(CALM, policy(account=OTHER))
     assert "margin_move" in refusing(step, proposer(MoveMargin(MarginWithdrawal(UNIT)))(step).plan)
+
+
+def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() -> None:
+    """A delegate trades for the account; whose money it is, of that portfolio it is a part."""
+    own, foreign = step_of(CALM, policy()), step_of(CALM, policy(account=OTHER))
+    [mine] = [drift for drift in decide(own).drifts if drift.token == USDC]
+    [theirs] = [drift for drift in decide(foreign).drifts if drift.token == USDC]
+    assert mine.margin_raw == margin.settled_units(CALM) > 0 == theirs.margin_raw
+    assert sum(one.value for one in decide(own).drifts) - sum(one.value for one in decide(foreign).drifts) == mine.margin_raw
+    assert exposure.margin_mark(own) is not None and exposure.margin_mark(foreign) is None
+    report = futures_report(foreign, decide(foreign).drifts)
+    assert report is not None and report.exposures == () and report.account is not None
+    lost = with_snapshot(step_of(None, policy(account=OTHER)), futures_unknown="the venue is down")
+    found = decide(lost)
+    assert not isinstance(found.decision, Halt) and found.drifts and "no order, the venue is down" in found.decision.reason

@@ -22,6 +22,7 @@ from agent.policy.futures.exposure import (
     Exposure,
     exposures,
     spot_value_raw,
+    trades_for_another,
     uncounted_reason,
 )
 from agent.units import Price, decimal_text, price_text, value_text
@@ -81,7 +82,7 @@ def report_of(
         account,
         spot,
         tuple(limit_checks(margin_state(account, policy.limits), policy.limits, spot)),
-        exposures(account, policy, drifts),
+        () if trades_for_another(step) else exposures(account, policy, drifts),
         plan_futures(account, replace(policy, ask=()), spot, now_s, at_hand),
     )
 

@@ -22,7 +22,7 @@ from agent.policy.futures.decide import (
     spot_value_in_quote,
     waiting_triggers,
 )
-from agent.policy.futures.exposure import exposures
+from agent.policy.futures.exposure import exposures, trades_for_another
 from agent.units import BPS, format_percent, format_time
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
@@ -94,7 +94,7 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
     """
     account, policy = step.snapshot.futures, step.futures
     whole = investable_total(drifts)
-    if account is None or policy is None or whole <= 0:
+    if account is None or policy is None or whole <= 0 or trades_for_another(step):
         return {}
     return {
         step.portfolio.token(one.token).label if one.token else one.symbol: one.net / whole

@@ -10,7 +10,12 @@ from fractions import Fraction
 from agent.model import AdjustFutures, AssetDrift, Snapshot, StepInput
 from agent.model.futures import FuturesPlan
 from agent.policy import failures
-from agent.policy.futures.exposure import margin_fault, spot_value, uncounted_reason
+from agent.policy.futures.exposure import (
+    account_fault,
+    spot_value,
+    trades_for_another,
+    uncounted_reason,
+)
 from agent.policy.futures.targets import (
     DRIFT_REASONS,
     REDUCING,
@@ -84,7 +89,7 @@ def futures_fault(step: StepInput) -> str:
     """Return why the futures layer opens nothing at this block, and reduces nothing in the markets
     named; empty if it may.
     """
-    return margin_fault(step) or ", ".join(stale_markets(step).values())
+    return account_fault(step) or ", ".join(stale_markets(step).values())
 
 
 def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
@@ -114,7 +119,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     if step.futures is not None and trades_for_another(step):
         notes.append(
             f"futures: this key is a delegate of {step.futures.account}; it trades and neither"
-            " deposits nor withdraws margin"
+            " deposits nor withdraws margin, which counts in the owner's portfolio alone"
         )
     return "; ".join(notes)
 
@@ -164,14 +169,6 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     most = spot_value(drifts) * most_bps / BPS  # at most what is known
     left = (most - step.history.topped_up_24h) * quote_per_numeraire(step)
     return max(0, min(held, floor_int(left / account.settlement_raw)))
-
-
-def trades_for_another(step: StepInput) -> bool:
-    """True if the wallet is a delegate: it trades for another account, and can neither deposit nor
-    withdraw its margin.
-    """
-    policy = step.futures
-    return policy is not None and policy.account not in ("", step.snapshot.owner)
 
 
 def quote_per_numeraire(step: StepInput) -> Fraction:

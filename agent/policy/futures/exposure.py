@@ -19,10 +19,11 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     total and in the collateral's weight, and no swap can spend it.
 
     Empty without futures, while the account is unknown, and if the collateral is not an asset or in
-    quarantine, as its wallet balance is then not counted either.
+    quarantine, as its wallet balance is then not counted either. Empty for a delegate's wallet: the
+    account is part of its owner's portfolio.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None:
+    if account is None or policy is None or trades_for_another(step):
         return {}
     assets = {asset.token.address for asset in step.portfolio.assets}
     if policy.collateral not in assets - {one.token for one in step.quarantine}:
@@ -38,8 +39,23 @@ def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
     )
 
 
+def trades_for_another(step: StepInput) -> bool:
+    """True if the wallet is a delegate: it trades for another account, whose margin is not its own,
+    and can neither deposit nor withdraw.
+    """
+    policy = step.futures
+    return policy is not None and policy.account not in ("", step.snapshot.owner)
+
+
 def margin_fault(step: StepInput) -> str:
-    """Return why the margin account's value is not known; empty if it is, or without futures."""
+    """Return why the value of the portfolio's margin account is not known; empty if it is, without
+    futures, and for a delegate, whose portfolio has none.
+    """
+    return "" if trades_for_another(step) else account_fault(step)
+
+
+def account_fault(step: StepInput) -> str:
+    """Return why the margin account is not known; empty if it is, or without futures."""
     if step.futures is None or step.snapshot.futures is not None:
         return ""
     return step.snapshot.futures_unknown or "the margin account was not read"
