@@ -95,6 +95,7 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.research.backtests import sample as sample
     from agent.app.research.futures_backtests import FuturesBookOptions as FuturesBookOptions
     from agent.app.research.futures_backtests import backtest_futures as backtest_futures
+    from agent.app.research.futures_backtests import backtest_portfolio as backtest_portfolio
     from agent.app.research.futures_backtests import (
         futures_backtest_document as futures_backtest_document,
     )

@@ -19,6 +19,7 @@ from agent.amm import POOL_KINDS
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
 from agent.backtest import router
+from agent.backtest.futures.venue import CLEARING_HOUSE, VAULT, VenueEffects
 from agent.backtest.result import TaxLotLedger
 from agent.backtest.router import (
     FAILED_UNITS,
@@ -60,6 +61,7 @@ from agent.model import (
     UnsignedTx,
     Valuation,
 )
+from agent.model.transactions import PerpFill
 from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import required_history_s
 from agent.ports import PreparedTransaction, SignalSource, Simulation, TransactionStatus
@@ -90,6 +92,11 @@ class ReplayReader:
         """See ports.Reader."""
         world = self._world
         wallet, tokens = world.wallet, [token.address for token in world.tokens]
+        allowances = [Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens]
+        contracts = [ROUTER, *tokens, *world.pools]
+        if (venue := world.venue) is not None:
+            allowances.append(Allowance(venue.setup.collateral.address, VAULT, venue.allowance_raw))
+            contracts += [CLEARING_HOUSE, VAULT]
         return Snapshot(
             head=world.head(),
             now_s=world.now_s(),
@@ -100,17 +107,14 @@ class ReplayReader:
             priority_fee_wei=0,
             gas_price_wei=world.gas_wei,
             holdings=tuple(Holding(token, wallet.balances.get(token, 0)) for token in tokens),
-            allowances=tuple(
-                Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens
-            ),
+            allowances=tuple(allowances),
             pools=tuple(world.pools.values()),
             feeds=world.feeds,
-            code_hashes=tuple(
-                CodeHash(address, code_hash(address)) for address in (ROUTER, *tokens, *world.pools)
-            ),
+            code_hashes=tuple(CodeHash(address, code_hash(address)) for address in contracts),
             quarantined=(),
             operators=OPERATORS,
             requests=0,
+            futures=None if venue is None else venue.book.account,
         )
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
@@ -193,9 +197,20 @@ def code_hash(address: str) -> str:
 
 
 class SimulatedComposer(RouterComposer):
-    """RouterComposer that encodes swaps in pools that are paid before the swap like swaps in
-    Uniswap V2 pairs. A pool kind can therefore be back-tested before the live agent supports it.
+    """RouterComposer that encodes swaps in pools paid first like those of a Uniswap V2 pair, so
+    that a pool kind can be back-tested before the live agent supports it. The simulated venue takes
+    note of futures plans.
     """
+
+    def __init__(self, chain: SimulatedChain, world: SimulatedWorld) -> None:
+        super().__init__(chain, WALLET, world, world.venue)
+        self._venue = world.venue
+
+    def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        """See RouterComposer."""
+        if self._venue is not None and plan.futures is not None:
+            self._venue.begin(plan.futures, plan.decision.reason)
+        return super().futures(step, plan)
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """See RouterComposer. Legs in pools that are paid before the swap become legs in a pair."""
@@ -244,7 +259,7 @@ class SimulatedChain:
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender."""
         tx, due_bar = decode_unsigned(signed), self._world.bar
-        if tx.to == ROUTER:
+        if tx.to in (ROUTER, CLEARING_HOUSE):
             due_bar += self._world.settings.latency_bars
         self._world.pending.append((due_bar, signed.hash, tx))
         self._mine()
@@ -265,9 +280,11 @@ class SimulatedChain:
             world.begin_block()
             world.receipts[tx_hash] = self._apply(tx, tx_hash)
 
-    def _run(self, tx: UnsignedTx) -> TransactionEffects:
+    def _run(self, tx: UnsignedTx) -> TransactionEffects | VenueEffects:
         world = self._world
         wallet = world.wallet
+        if world.venue is not None and (call := world.venue.call_of(tx)) is not None:
+            return world.venue.execute(call, wallet.balances, world.now_s())
         return router.execute(
             tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s()
         )
@@ -275,15 +292,20 @@ class SimulatedChain:
     def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
         world, wallet = self._world, self._world.wallet
         wallet.nonce += 1
-        units, transfers = FAILED_UNITS, tuple[Transfer, ...]()
+        units, transfers, fills = FAILED_UNITS, tuple[Transfer, ...](), tuple[PerpFill, ...]()
+        done: TransactionEffects | VenueEffects | None
         try:
             done = self._run(tx)
         except TransactionReverted:
             done = None
         if done is not None:
             units, transfers = done.gas, tuple(done.transfers)
-            wallet.balances, wallet.allowances = done.balances, done.allowances
-            world.pools = done.pools
+            wallet.balances = done.balances
+        if isinstance(done, TransactionEffects):
+            wallet.allowances, world.pools = done.allowances, done.pools
+        elif done is not None and world.venue is not None:
+            world.venue.apply(done)
+            fills = done.fills
         wallet.native_wei -= units * world.gas_wei
         world.fills.append(self._fill(tx, done, units))
         return Receipt(
@@ -294,17 +316,20 @@ class SimulatedChain:
             units,
             world.gas_wei,
             transfers,
+            fills=fills,
         )
 
-    def _fill(self, tx: UnsignedTx, done: TransactionEffects | None, units: int) -> Fill:
+    def _fill(
+        self, tx: UnsignedTx, done: TransactionEffects | VenueEffects | None, units: int
+    ) -> Fill:
         world = self._world
         prices = world.prices
         gas = units * world.gas_wei * prices[world.wanted.portfolio.wrapped_native]
         world.gas_paid += gas
         swap = tx.to == ROUTER
-        if done is None:
+        if not isinstance(done, TransactionEffects):
             zero = Fraction(0)
-            return Fill(world.bar, swap, False, zero, zero, zero, gas)
+            return Fill(world.bar, swap, done is not None, zero, zero, zero, gas)
         fees = lost = Fraction(0)
         for token_in, token_out, swapped in done.swaps:
             fees += swapped.fee_raw * prices[token_in]
@@ -432,7 +457,8 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -
         delay_s = (world.settings.latency_bars + 1) * world.table.interval_s
         execution = replace(execution, deadline_s=execution.deadline_s + delay_s)
 
-    taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax)
+    hedges = world.venue is not None and world.venue.setup.policy.hedge is not None
+    taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax, is_needed=hedges)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.flowed and any(flow.is_open for flow in history.flows):
@@ -448,6 +474,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -
             execution,
             history,
             split=wanted.split,
+            futures=None if world.venue is None else world.venue.setup.policy,
         )
         delisted = [
             ScreenedToken(token, TokenFinding.PAUSED, "no current price")
@@ -463,6 +490,8 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -
     rules = SigningRules(
         CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth
     )
+    if world.venue is not None:
+        rules = replace(rules, futures=world.venue.rules())
     patience = Patience(
         confirmations=1,
         poll_s=1.0,
@@ -487,5 +516,5 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -
         world,
         store,
         readers,
-        StepActors(executor, SimulatedComposer(chain, WALLET, world), lambda _: True),
+        StepActors(executor, SimulatedComposer(chain, world), lambda _: True),
     )

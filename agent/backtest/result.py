@@ -34,6 +34,8 @@ from agent.backtest.funding import (
     rates_within,
 )
 from agent.backtest.funding import funding_digest as digest_of_funding
+from agent.backtest.futures.simulate import FuturesResult
+from agent.backtest.health import HealthRecord
 from agent.backtest.settings import AppliedTransfer, TaxRule
 from agent.backtest.world import SimulatedWorld
 from agent.errors import ConfigError
@@ -234,6 +236,9 @@ class SimulationResult:
     - `policy` is canonical JSON of the spec's policy.
     - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies asked
       for other futures: signed shares of the target notional.
+    - `book` are the futures that the same steps traded; their account counts in `equity`, in the
+      weight of its collateral and in every value, and as idle collateral in `hold`. None without.
+    - `health` are the changes of strategies' health, `strategies` the state of each at the end.
     - `funding` is the funding that shorts of the holdings would have received, part of no other
       figure; None without rates.
     """
@@ -278,6 +283,9 @@ class SimulationResult:
     ended: tuple[DelistedHolding, ...] = ()
     funding: FundingSummary | None = None
     futures_weights: tuple[tuple[int, tuple[tuple[str, Fraction], ...]], ...] = ()
+    book: FuturesResult | None = None
+    health: tuple[HealthRecord, ...] = ()
+    strategies: tuple[HealthRecord, ...] = ()
 
     @property
     def gas_counted(self) -> bool:
@@ -345,6 +353,10 @@ def portfolio_paths(world: SimulatedWorld, goals: Sequence[TargetBands]) -> Port
         hold[here] = (
             np.array([float(record.hold[token.address]) for token in tokens]) / coins * prices[here]
         ).sum(axis=1)
+    if world.venue is not None:
+        margin, collateral = world.venue.values(), world.venue.setup.collateral.address
+        values[:, [token.address for token in tokens].index(collateral)] += margin
+        equity += margin
     weights = values[:, : len(assets)]
     targets = np.full((table.bars, len(assets)), np.nan)
     bands = np.full((table.bars, len(assets), 2), np.nan)
@@ -381,7 +393,7 @@ def time_weighted_returns(
 ) -> tuple[float, float]:
     """Return the time-weighted returns of the rebalanced portfolio, after gas, and of buy and hold."""
     last = world.records[-1]
-    end, held = world.value(last.balances) - last.gas, world.value(last.hold)
+    end, held = world.wealth(), world.value(last.hold)
     return (
         time_weighted_return(start, end, [(one.before, one.value) for one in flows]),
         time_weighted_return(start, held, [(one.hold_before, one.value) for one in flows]),
@@ -419,14 +431,18 @@ def premium_of_simulation(
 class TaxLotLedger:
     """Cache of the tax run over the ledger, for the ledger's current version."""
 
-    def __init__(self, store: Store, portfolio: Portfolio, rule: TaxRule) -> None:
+    def __init__(
+        self, store: Store, portfolio: Portfolio, rule: TaxRule, *, is_needed: bool = False
+    ) -> None:
+        """`is_needed` without a limit too: hedges compare their cost with the tax of a sale."""
         self._store, self._portfolio, self._rule = store, portfolio, rule
+        self._is_needed = is_needed or rule.year_limit is not None
         self._mark: tuple[int, ...] | None = None
         self._found: TaxLotRun | None = None
 
     def state(self, now_s: int) -> TaxState | None:
-        """Return the tax state that determines the gain of a plan; None without a limit on gains."""
-        if self._rule.year_limit is None:
+        """Return the tax state for the gain of a plan; None if nothing depends on it."""
+        if not self._is_needed:
             return None
         mark = self._store.ledger.version()
         if self._found is None or mark != self._mark:

@@ -15,7 +15,17 @@ from agent import codec
 from agent.backtest.context import SimulationContext, open_simulation
 from agent.backtest.data import PriceTable, numeraire_prices, select_spec_symbols
 from agent.backtest.funding import FundingRateSeries, require_prices
+from agent.backtest.futures.simulate import (
+    QUOTE,
+    FuturesResult,
+    policies_by_bar,
+    settings_digest,
+    simulate_futures,
+)
+from agent.backtest.futures.venue import FuturesSetup, SimulatedVenue
+from agent.backtest.health import HealthLog
 from agent.backtest.result import (
+    PortfolioPaths,
     RebalanceRecord,
     SimulationResult,
     TargetBands,
@@ -40,6 +50,7 @@ from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
+from agent.policy.futures.targets import emergency_orders, triggered
 from agent.policy.futures_targets import chosen_futures
 from agent.policy.triggers.rules import is_plain
 from agent.reference.checks import is_dollar
@@ -62,8 +73,11 @@ class DueBarFinder:
     With bands, a bar is quiet if every weight is inside its band by more than BAND_MARGIN; with a
     schedule, if no review is due. At quiet bars `decide` would hold and change no stored state.
     While a price is stale `decide` halts; the first of those bars is evaluated, or all of them if
-    the simulation continues without the asset. Each bar's prices are compared with the current
-    holdings; later bars are not used.
+    the simulation continues without the asset. Prices of a bar are compared with the current
+    holdings, so no later bar counts.
+
+    With futures each bar is entered and then judged by `is_quiet`, because every mark, payment of
+    funding and liquidation changes the margin account.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -99,7 +113,7 @@ class DueBarFinder:
     def next_bar(self, after: int) -> int:
         """Return the first bar after `after` to evaluate; the number of bars if there is none."""
         bars = self._world.table.bars
-        if not self._fits or after + 1 >= bars:
+        if not self._fits or self._world.venue is not None or after + 1 >= bars:
             return after + 1
         start, size = after + 1, 64
         while start < bars:
@@ -109,6 +123,24 @@ class DueBarFinder:
                 return start + int(np.argmax(due))
             start, size = end, 2 * size
         return bars
+
+    def is_quiet(self) -> bool:
+        """True if the world's bar needs no step, in a simulation with futures: no weight or schedule
+        is due, no futures trigger fires, no hedge is open, and every price is new.
+        """
+        world = self._world
+        if not self._fits or (venue := world.venue) is None or world.settings.looks_at_all:
+            return False
+        bar, account, policy = world.bar, venue.book.account, venue.setup.policy
+        if (
+            world.pending
+            or venue.open_hedges
+            or self._stale[bar]
+            or self._due_bars(bar, bar + 1)[0]
+        ):
+            return False
+        spot = world.value(world.wallet.balances) * Fraction(QUOTE.unit, world.money.unit)
+        return not emergency_orders(account, policy) and not triggered(account, policy, spot)
 
     def halted(self, start: int, end: int) -> int:
         """Return the number of unevaluated bars in [start, end) with a stale price."""
@@ -144,6 +176,10 @@ class DueBarFinder:
             [balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets]
         )
         values = held * self._prices[start:end]
+        if (venue := self._world.venue) is not None:  # of the world's bar, the only one asked for
+            tokens = [asset.token.address for asset in portfolio.assets]
+            account = float(venue.value(self._world.money) / self._world.money.unit)
+            values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, account)
         weights = values / values.sum(axis=1, keepdims=True)
         found: NDArray[np.bool_] = (
             (weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)
@@ -199,15 +235,16 @@ def simulate(
     settings: SimulationSettings,
     progress: Progress | None = None,
     funding: Sequence[FundingRateSeries] = (),
+    futures: FuturesSetup | None = None,
 ) -> SimulationResult:
-    """Run a whole simulation.
+    """Run a whole simulation. With `futures` the same steps trade spot and futures.
 
     The wallet begins at its targets, at the first bar at which every symbol has a price. `funding`
     does not affect trades; the result includes the funding that shorts of the holdings would have
     received. Raises ConfigError for symbols missing from the table, and errors of a step other than
     refusals and network errors.
     """
-    with open_run(wanted, table, settings) as run:
+    with open_run(wanted, table, settings, futures) as run:
         require_prices(funding, table.symbols, run.world.table.times_s)
         while run.next():
             if progress is not None:
@@ -225,9 +262,13 @@ class SimulationRun:
     """
 
     def __init__(
-        self, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
+        self,
+        wanted: BacktestSpec,
+        table: PriceTable,
+        settings: SimulationSettings,
+        futures: FuturesSetup | None = None,
     ) -> None:
-        self.world = _world(wanted, table, settings)
+        self.world = _world(wanted, table, settings, futures)
         self.outcome: StepOutcome | None = None
         self._context = open_simulation(self.world)
         self._goals: list[TargetBands] = []
@@ -235,6 +276,8 @@ class SimulationRun:
         self._evaluated = self._halted = 0
         self._refused: dict[str, int] = {}
         self._kept: dict[str, int] = {}
+        self._refused_futures: dict[str, int] = {}
+        self._health = HealthLog()
         self._ended: tuple[str, ...] = ()
         self._quiet = DueBarFinder(self.world)
 
@@ -254,6 +297,12 @@ class SimulationRun:
         try:
             if begun:
                 world.advance_to(bar)
+                while self._quiet.is_quiet():
+                    _count(self._kept, "policy.trigger", self._quiet.count_waiting(bar, bar + 1))
+                    bar += 1
+                    if bar >= world.table.bars:
+                        return False
+                    world.advance_to(bar)
             self._evaluate()
         except EndOfPrices:
             self._ended = (
@@ -281,6 +330,10 @@ class SimulationRun:
             _count(self._refused, error.message)
             return
         self._quiet.evaluated(outcome)
+        self._health.add(self.world.bar_s, outcome.step_input.history.sleeves)
+        plan = None if outcome.plan is None else outcome.plan.futures
+        for why in () if plan is None else plan.refused:
+            _count(self._refused_futures, why)
         asked = chosen_futures(outcome.step_input)
         if asked is not None and (
             not self._futures or self._futures[-1][1] != tuple(asked.items())
@@ -299,7 +352,8 @@ class SimulationRun:
         self._halted += outcome.kind is OutcomeKind.HALT
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
             failing = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
-            _count(self._refused, ", ".join(failing) or outcome.reason)
+            why = ", ".join(failing) or outcome.reason
+            _count(self._refused if plan is None else self._refused_futures, why)
         elif isinstance(outcome.decision, Hold):
             kept_by = outcome.decision.kept_by
             if not kept_by and banded and any(drift.outside for drift in drifts):
@@ -313,6 +367,8 @@ class SimulationRun:
         if world.bar < world.table.bars - 1:
             world.advance_to(world.table.bars - 1)
         world.record()
+        if world.venue is not None:
+            world.venue.record()
         paths, flows, fills = portfolio_paths(world, self._goals), tuple(world.flowed), world.fills
         rebalances = _rebalances(world, fills)
         scale = 10**money.decimals
@@ -320,8 +376,10 @@ class SimulationRun:
             one.turnover / (Fraction(float(paths.equity[one.bar])) * scale) for one in rebalances
         ]
         start = world.settings.start_value * scale
+        if world.venue is not None:
+            start += Fraction(world.venue.setup.settings.collateral_raw * scale, QUOTE.unit)
         twr, hold_twr = time_weighted_returns(world, start, flows)
-        final = world.value(world.wallet.balances) - world.gas_paid
+        final = world.wealth()
         delisted = delisted_holdings(world, final)
         ledger = TaxLotLedger(self.context.store, wanted.portfolio, wanted.tax)
         return SimulationResult(
@@ -350,7 +408,9 @@ class SimulationRun:
                 *self._ended,
                 *(format_delisted(one, money.symbol, money.decimals) for one in delisted),
             ),
-            config_hash=spec_digest(wanted, world.settings),
+            config_hash=spec_digest(
+                wanted, world.settings, None if world.venue is None else world.venue.setup
+            ),
             data_hash=world.table.digest,
             seed=world.settings.seed,
             versions=library_versions(),
@@ -366,16 +426,43 @@ class SimulationRun:
             taxes=ledger.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
             parameters=parameter_texts(world.settings),
             policy=codec.dumps(wanted.policy),
-            premium=premium_of_simulation(world, paths, rebalances),
+            premium=(
+                premium_of_simulation(world, paths, rebalances) if world.venue is None else None
+            ),
             ended=delisted,
+            book=self._book(paths),
+            health=tuple(self._health.changes),
+            strategies=self._health.newest,
+        )
+
+    def _book(self, paths: PortfolioPaths) -> FuturesResult | None:
+        """Return the futures that the steps traded, beside the same first orders held."""
+        if (venue := self.world.venue) is None:
+            return None
+        settings, names = venue.setup.settings, venue.symbols
+        weights = [
+            (bar, {names[market]: weight for market, weight in asked})
+            for bar, asked in self._futures
+        ]
+        spot = (paths.equity - venue.values()).tolist()
+        return simulate_futures(
+            venue.path,
+            settings,
+            [Fraction(str(value)) * QUOTE.unit for value in spot],
+            policies=policies_by_bar(settings.policy, weights, range(venue.path.bars)),
+            agent=venue.result(sorted(self._refused_futures.items())),
+            hedges=venue.hedges(),
         )
 
 
 def open_run(
-    wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
+    wanted: BacktestSpec,
+    table: PriceTable,
+    settings: SimulationSettings,
+    futures: FuturesSetup | None = None,
 ) -> SimulationRun:
     """Open a simulation to run bar by bar."""
-    return SimulationRun(wanted, table, settings)
+    return SimulationRun(wanted, table, settings, futures)
 
 
 def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]:
@@ -392,10 +479,10 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
     return tuple(texts)
 
 
-def spec_digest(wanted: BacktestSpec, settings: SimulationSettings) -> str:
-    """Return the SHA-256 of spec and market, without `looks_at_all`, which does not affect the
-    result.
-    """
+def spec_digest(
+    wanted: BacktestSpec, settings: SimulationSettings, futures: FuturesSetup | None = None
+) -> str:
+    """SHA-256 of spec, market and futures, without `looks_at_all`, which does not change the result."""
     parts = (
         wanted.portfolio,
         wanted.policy,
@@ -409,10 +496,17 @@ def spec_digest(wanted: BacktestSpec, settings: SimulationSettings) -> str:
         repr(wanted.tax),
         *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all"),
     ]
+    if futures is not None:
+        texts += [settings_digest(futures.settings), codec.dumps(futures.policy)]
     return sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _world(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings) -> SimulatedWorld:
+def _world(
+    wanted: BacktestSpec,
+    table: PriceTable,
+    settings: SimulationSettings,
+    futures: FuturesSetup | None,
+) -> SimulatedWorld:
     money = wanted.portfolio.numeraire
     used = select_spec_symbols(wanted, table)
     if not isinstance(settings.gas_wei, int):
@@ -431,9 +525,13 @@ def _world(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
             "use --flows-in pro-rata",
         )
     world = SimulatedWorld(wanted, used, settings, SimulatedWallet({}, {}))
+    if futures is not None:
+        world.venue = SimulatedVenue(futures, used, wanted.execution.deadline_s)
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)
     world.hold = dict(world.wallet.balances)
+    if futures is not None:
+        world.hold[futures.collateral.address] += futures.margin_raw
     return world
 
 

@@ -21,6 +21,7 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
 from agent.backtest.data import PriceTable, columns_by_token, forward_fill
+from agent.backtest.futures.venue import SimulatedVenue
 from agent.backtest.settings import (
     LEAVE,
     AppliedTransfer,
@@ -216,6 +217,7 @@ class SimulatedWorld:
     pools: dict[str, Pool] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
     pending: list[tuple[int, str, UnsignedTx]] = field(default_factory=list)
+    venue: SimulatedVenue | None = None
     fills: list[Fill] = field(default_factory=list)
     hold: dict[str, int] = field(default_factory=dict)
     flows: tuple[tuple[int, Fraction], ...] = ()
@@ -300,6 +302,8 @@ class SimulatedWorld:
         self.record()
         self.block += bar - self.bar
         self.bar = bar
+        if self.venue is not None:
+            self.venue.advance_to(bar)
         self._price()
         self._trade_pools()
         self._pay_in_and_out()
@@ -338,15 +342,18 @@ class SimulatedWorld:
         """Value of balances in numeraire base units, at this bar's prices."""
         return sum((raw * self.prices[token] for token, raw in balances.items()), Fraction(0))
 
+    def wealth(self) -> Fraction:
+        """Value of wallet and margin account after gas, at this bar's prices."""
+        held = Fraction(0) if self.venue is None else self.venue.value(self.money)
+        return self.value(self.wallet.balances) + held - self.gas_paid
+
     def _pay_in_and_out(self) -> None:
         """Apply the transfers due at this bar, to the wallet and to the held portfolio."""
         while self.flows and self.flows[0][0] <= self.bar:
             amount, self.flows = self.flows[0][1], self.flows[1:]
-            value, before = amount * 10**self.money.decimals, self.value(self.wallet.balances)
+            value = amount * 10**self.money.decimals
             self.flowed.append(
-                AppliedTransfer(
-                    self.bar, self.bar_s, value, before - self.gas_paid, self.value(self.hold)
-                )
+                AppliedTransfer(self.bar, self.bar_s, value, self.wealth(), self.value(self.hold))
             )
             assets = [asset.token.address for asset in self.wanted.portfolio.assets]
             way, money = self.settings.flows_in, self.money.address
@@ -423,7 +430,7 @@ def block_hash(number: int) -> str:
 
 def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     """Return the initial wallet: the initial value spread over the targets, rounded down, plus
-    reserves.
+    reserves. A margin account counts in the share of its collateral, as in the step.
 
     The share of an asset with a pending entry order starts as numeraire, if that is an asset.
     Strategy weights replace the targets. Raises ConfigError if an asset's share is less than one
@@ -441,10 +448,11 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
             token: sum((_strategy_target_bps(one, token) for one in split.strategies), Fraction(0))
             for token in targets
         }
+    values = _beside_margin(world, {token: whole * bps / BPS for token, bps in targets.items()})
     for asset in portfolio.assets:
         token = waits_as if waits_as and asset.token.address in waiting else asset.token.address
-        bought = floor_int(whole * targets[asset.token.address] / BPS / world.prices[token])
-        if targets[asset.token.address] and not bought:
+        bought = floor_int(values[asset.token.address] / world.prices[token])
+        if values[asset.token.address] and not bought:
             raise ConfigError(
                 f"--value: {float(settings.start_value):g} is too low for one base unit of"
                 f" {asset.token.label} ({asset.token.decimals} decimals)",
@@ -453,6 +461,21 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
         found[token] += bought
         found[asset.token.address] += asset.reserve_raw
     return found
+
+
+def _beside_margin(world: SimulatedWorld, values: dict[str, Fraction]) -> dict[str, Fraction]:
+    """Return the values that an initial wallet holds beside its margin account, so that both together
+    are at the targets; as near as the wallet alone can come where the collateral is beyond its own.
+    """
+    if world.venue is None:
+        return values
+    collateral, whole = world.venue.setup.collateral.address, sum(values.values(), Fraction(0))
+    margin = world.venue.value(world.money)
+    values = {token: value * (whole + margin) / whole for token, value in values.items()}
+    values[collateral] = max(Fraction(0), values[collateral] - margin)
+    return {
+        token: value * whole / sum(values.values(), Fraction(0)) for token, value in values.items()
+    }
 
 
 def _strategy_target_bps(one: Strategy, token: str) -> Fraction:

@@ -240,12 +240,13 @@ def backtest(
         )
         result = book_result = None
         document: dict[str, Any] = {}
-        if has_spot:
+        of_config = not futures_target and api.has_futures(config)
+        if has_spot and not of_config:
             result = api.backtest(
                 file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
             )
             document = api.backtest_document(result)
-        if futures_target or api.has_futures(config):
+        if futures_target or of_config:
             book = api.FuturesBookOptions(
                 target=futures_target,
                 leverage=leverage,
@@ -260,9 +261,21 @@ def backtest(
                 venue=venue,
                 config=None if futures_target else config,
             )
-            found = api.backtest_futures(
-                file, book, market, portfolio, funding=funding, spot=result, progress=progress
-            )
+            if of_config:
+                result, found = api.backtest_portfolio(
+                    file,
+                    book,
+                    market,
+                    portfolio,
+                    every_bar=every_bar,
+                    funding=funding,
+                    progress=progress,
+                )
+                document = api.backtest_document(result)
+            else:
+                found = api.backtest_futures(
+                    file, book, market, portfolio, funding=funding, spot=result, progress=progress
+                )
             document["futures"] = api.futures_backtest_document(found)
             book_result = found.result
     if html is not None:
@@ -317,9 +330,20 @@ def _show_spot(document: Document) -> None:
         say(f"held {times} times by {setting}, although a trade was due")
     for why, times in document["refused"].items():
         say(f"refused {times} times: {why}")
+    _show_health(document)
     for note in document["notes"]:
         say(note)
     show_provenance(document)
+
+
+def _show_health(document: Document) -> None:
+    """Print the health of strategies at the end, and each pause and return."""
+    for one in document.get("health", ()):
+        day = datetime.fromtimestamp(one["time"], UTC)
+        say(f"{day:%Y-%m-%d} strategy {one['name']} is {one['health']}: {one['reason']}")
+    for one in document.get("strategies", ()):
+        sharpe = "not known yet" if one["sharpe"] is None else f"{float(one['sharpe']):.2f}"
+        say(f"strategy {one['name']}: {one['health']} at the end, Sharpe ratio {sharpe}")
 
 
 def show_report(document: Document) -> None:

@@ -193,6 +193,30 @@ class FuturesBookDocument(TypedDict):
     refused: dict[str, int]
 
 
+class SimulatedHedgeDocument(TypedDict):
+    """A hedge: size at its opening, times, and why it was opened and closed; `closed` is null while it
+    is open. `profit` is what its fills earned, without funding; null if a part was liquidated.
+    """
+
+    symbol: str
+    size: str
+    opened: int
+    closed: int | None
+    profit: str | None
+    reason: str
+    end: str
+
+
+class StrategyHealthDocument(TypedDict):
+    """A strategy's health from a time on; `sharpe` is null until its window is full."""
+
+    time: int
+    name: str
+    health: str
+    sharpe: Decimal | None
+    reason: str
+
+
 # "from" is a keyword, so the declaration is a call.
 FuturesBacktestDocument = TypedDict(
     "FuturesBacktestDocument",
@@ -204,6 +228,7 @@ FuturesBacktestDocument = TypedDict(
         "max_leverage": str,
         "agent": FuturesBookDocument,
         "held": FuturesBookDocument,
+        "hedges": list[SimulatedHedgeDocument],
         "notes": list[str],
         "config_hash": str,
         "data_hash": str,
@@ -223,11 +248,14 @@ BacktestDocument = TypedDict("BacktestDocument", {
     "refused": dict[str, int], "kept": dict[str, int], "weights_bps": dict[str, int],
     "trades": list[SimulatedTradeDocument], "flows": list[SimulatedFlowDocument],
     "taxes": TaxesDocument, "ended": list[EndedPriceDocument], "notes": list[str],
+    "strategies": NotRequired[list[StrategyHealthDocument]],
+    "health": NotRequired[list[StrategyHealthDocument]],
     "config_hash": str, "data_hash": str, "seed": int, "versions": dict[str, str],
     "report": NotRequired[list[str]], "futures": NotRequired[FuturesBacktestDocument],
 })  # fmt: skip
 """Values are in the numeraire, times in Unix seconds; `refused` and `kept` count evaluations by
-reason."""
+reason. `strategies` is the health of each at the end, `health` its changes; missing without
+strategies."""
 OnlyFuturesBacktestDocument = TypedDict(
     "OnlyFuturesBacktestDocument",
     {"futures": FuturesBacktestDocument, "report": NotRequired[list[str]]},

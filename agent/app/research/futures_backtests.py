@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.app.research.backtests import MarketOptions, PortfolioOptions
+from agent.app.research.backtests import MarketOptions, PortfolioOptions, require_priced_gas
 from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable
 from agent.backtest.funding import FundingRateSeries, funding_notes, require_prices
@@ -35,15 +35,15 @@ from agent.backtest.futures.stress import (
     run_futures_stress,
 )
 from agent.backtest.futures.stress import Progress as StressProgress
+from agent.backtest.futures.venue import FuturesSetup, simulated_policy, with_simulated_markets
 from agent.backtest.report.series import growth_of_indices, performance
 from agent.backtest.result import SimulationResult
-from agent.backtest.settings import MAX_AGE_BARS
-from agent.backtest.simulate import library_versions
+from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec
+from agent.backtest.simulate import library_versions, simulate
 from agent.config.futures import MarketTable, build_futures
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
-from agent.policy.futures_targets import combined_policy
 from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_bps
 
 if TYPE_CHECKING:
@@ -224,27 +224,6 @@ def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
     )
 
 
-def _policies(
-    policy: FuturesPolicy, config: Path | None, spot: SimulationResult | None, table: PriceTable
-) -> tuple[FuturesPolicy, ...]:
-    """Return the policy in effect at each bar of the table, following the weights of signals or
-    strategies in the spot simulation; empty if there are none. Nothing is held before the first
-    weights.
-    """
-    if config is None or spot is None or not spot.futures_weights:
-        return ()
-    names = {one.name: one.asset or "" for one in _markets(config)}
-    newest = np.searchsorted(spot.times_s, table.times_s, side="right") - 1
-    flat = combined_policy(policy, {one.market: Fraction(0) for one in policy.targets})
-    found, left = [], list(spot.futures_weights)
-    for bar in newest.tolist():
-        while left and left[0][0] <= bar:
-            weights = {names[market]: weight for market, weight in left.pop(0)[1]}
-            flat = combined_policy(policy, weights)
-        found.append(flat)
-    return tuple(found)
-
-
 @dataclass(frozen=True, slots=True)
 class FuturesBacktest:
     """A simulated book with notes on its data."""
@@ -275,13 +254,92 @@ def backtest_futures(
             "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
         )
     values = () if spot is None else _spot_values(spot, table)
+    result = simulate_futures(futures_path(table, rates), settings, values, progress)
+    return FuturesBacktest(result, _notes(table, rates))
+
+
+def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, ...]:
+    """Return the notes on prices and funding rates of a book."""
     notes = [*table.notes, *(note for one in rates for note in funding_notes(one, table.times_s))]
     if without := [name for name in table.symbols if name not in {one.symbol for one in rates}]:
         notes.append(f"funding: no rates of {', '.join(without)}, so their funding counts as zero")
-    policies = _policies(settings.policy, options.config, spot, table)
-    path = futures_path(table, rates)
-    result = simulate_futures(path, settings, values, progress, policies)
-    return FuturesBacktest(result, tuple(notes))
+    return tuple(notes)
+
+
+# --- The futures of a config, traded by the same steps as its spot portfolio.
+
+
+def backtest_portfolio(
+    prices: Path,
+    options: FuturesBookOptions,
+    market: MarketOptions,
+    portfolio: PortfolioOptions,
+    *,
+    every_bar: bool = False,
+    funding: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[SimulationResult, FuturesBacktest]:
+    """Simulate a config with [futures]: spot and futures by the same steps, with every guard.
+    `every_bar` as in `backtest`.
+
+    Raises ConfigError naming the option.
+    """
+    if options.config is None:
+        raise ValueError("the futures of a config need a config")
+    if options.reserve:
+        raise ConfigError(
+            "--reserve: margin is deposited from the config's own portfolio", "omit it"
+        )
+    table, every_rate = portfolio.load_prices_and_funding(prices, funding)
+    spec = portfolio.spec(table, market.pairs())
+    settings = market.for_table(market.settings(every_bar), spec, table)
+    require_priced_gas(settings, spec, table)
+    futures_table, rates = load_futures_market(prices, options, portfolio, funding)
+    if spec.portfolio.numeraire.symbol in futures_table.symbols:
+        raise ConfigError(
+            f"futures.markets: {spec.portfolio.numeraire.symbol} is the numeraire of the portfolio",
+            "use a numeraire without prices in the file",
+        )
+    setup, spec = _setup(options.config, options, market, spec, table.interval_s, rates)
+    result = simulate(spec, table, settings, progress, every_rate, setup)
+    if result.book is None:
+        raise ValueError("a simulation with futures has a book")
+    return result, FuturesBacktest(result.book, _notes(futures_table, rates))
+
+
+def _setup(
+    config: Path,
+    options: FuturesBookOptions,
+    market: MarketOptions,
+    spec: BacktestSpec,
+    interval_s: int,
+    rates: tuple[FundingRateSeries, ...],
+) -> tuple[FuturesSetup, BacktestSpec]:
+    """Return the simulated futures of a config, and the spec whose strategies and signals name their
+    markets. With a delay orders have the bound of `--venue`: the index moves meanwhile.
+    """
+    tokens, loaded = {token.symbol: token for token in spec.tokens}, load_config(config).config
+    live = build_futures(loaded, tokens)
+    if live is None:
+        raise ConfigError("futures: missing", "add [futures], or use --futures-target")
+    if loaded.tax is None and live.hedge is not None:  # no gain is known, as live
+        live = replace(live, hedge=replace(live.hedge, tax_rate_bps=0))
+    assets = {one.name: one.asset or "" for one in _markets(config)}
+    settings = options.settings(interval_s, market)
+    policy = replace(simulated_policy(live, assets), ask=())
+    if market.latency or "bound" in options.venue:
+        wide = settings.policy.limits
+        limits = replace(
+            policy.limits,
+            slippage_bps=wide.slippage_bps,
+            emergency_slippage_bps=wide.emergency_slippage_bps,
+            index_age_s=wide.index_age_s,
+        )
+        policy = replace(policy, limits=limits)
+    collateral = next(one for one in spec.tokens if one.address == live.collateral)
+    by_symbol = tuple((symbol, tokens[symbol].address) for symbol in assets.values())
+    setup = FuturesSetup(settings, policy, collateral, by_symbol, rates)
+    return setup, with_simulated_markets(spec, assets)
 
 
 def load_futures_market(
@@ -309,6 +367,18 @@ def futures_backtest_document(found: FuturesBacktest) -> FuturesBacktestDocument
         "max_leverage": _multiple(result.settings.policy.limits.max_leverage_bps / BPS),
         "agent": _book(result, result.agent),
         "held": _book(result, result.held),
+        "hedges": [
+            {
+                "symbol": one.symbol,
+                "size": _coins(one.size_raw),
+                "opened": one.opened_s,
+                "closed": one.closed_s,
+                "profit": None if one.profit_raw is None else _coins(one.profit_raw),
+                "reason": one.reason,
+                "end": one.end,
+            }
+            for one in result.hedges
+        ],
         "notes": list(found.notes),
         "config_hash": result.config_hash,
         "data_hash": result.data_hash,
@@ -340,7 +410,7 @@ def _book(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
         "fills": [
             {
                 "time": one.time_s,
-                "symbol": one.market,
+                "symbol": one.symbol,
                 "size": _coins(one.size_raw),
                 "notional": _coins(abs(one.quote_raw)),
                 "fee": _coins(one.fee_raw),
@@ -351,7 +421,7 @@ def _book(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
         "liquidations": [
             {
                 "time": one.time_s,
-                "symbol": one.market,
+                "symbol": one.symbol,
                 "size": _coins(one.size_raw),
                 "penalty": _coins(one.penalty_raw),
             }

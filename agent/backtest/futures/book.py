@@ -55,11 +55,13 @@ class BookProfit:
 
 @dataclass(frozen=True, slots=True)
 class FuturesFill:
-    """A filled order: signed size, and quote exchanged without the fee (positive: received)."""
+    """A filled order in the market of a symbol: signed size, quote exchanged without the fee
+    (positive: received).
+    """
 
     bar: int
     time_s: int
-    market: str
+    symbol: str
     size_raw: int
     quote_raw: int
     fee_raw: int
@@ -72,7 +74,7 @@ class Liquidation:
 
     bar: int
     time_s: int
-    market: str
+    symbol: str
     size_raw: int
     penalty_raw: int
 
@@ -89,6 +91,14 @@ class FuturesBook:
         self.fills: list[FuturesFill] = []
         self.liquidations: list[Liquidation] = []
         self.unfilled: Counter[str] = Counter()
+
+    def copy(self) -> FuturesBook:
+        """Return a book whose changes leave this one as it is."""
+        found = FuturesBook(self.account, self.reserve_raw, self._venue)
+        found.profit, found.deposited_raw = self.profit, self.deposited_raw
+        found.fills, found.liquidations = [*self.fills], [*self.liquidations]
+        found.unfilled = self.unfilled.copy()
+        return found
 
     @property
     def value_raw(self) -> int:
@@ -107,10 +117,10 @@ class FuturesBook:
         self._realise(-paid_raw)
         self._add(funding_raw=paid_raw)
 
-    def deposit(self, raw: int) -> None:
-        """Move collateral from the reserve into the account."""
+    def deposit(self, raw: int, *, from_wallet: bool = False) -> None:
+        """Move collateral into the account: from the reserve, or from a wallet outside the book."""
         quote_raw = raw * self.account.settlement_raw
-        self.reserve_raw -= quote_raw
+        self.reserve_raw -= 0 if from_wallet else quote_raw
         self.deposited_raw += quote_raw
         self.account = replace(self.account, collateral_raw=self.account.collateral_raw + quote_raw)
 
@@ -130,9 +140,8 @@ class FuturesBook:
             penalty_raw = mul_div_up(abs(value_raw), self._venue.penalty_ppm, margin.PPM)
             self._trade(largest.market, -size_raw, value_raw, penalty_raw)
             self._add(penalties_raw=penalty_raw)
-            self.liquidations.append(
-                Liquidation(bar, time_s, largest.market, -size_raw, penalty_raw)
-            )
+            symbol = self.account.market(largest.market).symbol
+            self.liquidations.append(Liquidation(bar, time_s, symbol, -size_raw, penalty_raw))
         lost_raw = -margin.account_value_raw(self.account)
         if lost_raw > 0 and not self.account.positions:
             self._realise(lost_raw)
@@ -142,21 +151,23 @@ class FuturesBook:
         """Fill an order at the mark less slippage and fee, or count it as unfilled if the venue
         would revert it.
         """
-        size_raw = self._fillable_raw(order)
-        held = self.account.market(order.market)
-        quote_raw, fee_raw = self._exchanged(held, size_raw)
-        if why := self._revert(order, size_raw, quote_raw - fee_raw, time_s):
+        if why := self.revert_reason(order, time_s):
             self.unfilled[why] += 1
             return
+        size_raw = self._fillable_raw(order)
+        held = self.account.market(order.market)
+        quote_raw, fee_raw = self.exchanged(held, size_raw)
         self._trade(order.market, size_raw, quote_raw, fee_raw)
         self._add(fees_raw=fee_raw)
         self.fills.append(
-            FuturesFill(bar, time_s, order.market, size_raw, quote_raw, fee_raw, trigger)
+            FuturesFill(bar, time_s, held.symbol, size_raw, quote_raw, fee_raw, trigger)
         )
 
-    def _revert(self, order: PerpOrder, size_raw: int, quote_raw: int, time_s: int) -> str:
-        """Return the reason why the venue would revert an order; empty if it fills."""
-        held = self.account.market(order.market)
+    def revert_reason(self, order: PerpOrder, time_s: int) -> str:
+        """Return why the venue would revert an order; empty if it fills."""
+        size_raw, held = self._fillable_raw(order), self.account.market(order.market)
+        exchanged_raw, fee_raw = self.exchanged(held, size_raw)
+        quote_raw = exchanged_raw - fee_raw
         if not size_raw:
             return "the position is closed"
         if held.is_paused:
@@ -180,7 +191,7 @@ class FuturesBook:
         least = min(abs(held), abs(order.size_raw))
         return least if order.size_raw > 0 else -least
 
-    def _exchanged(self, held: PerpMarket, size_raw: int) -> tuple[int, int]:
+    def exchanged(self, held: PerpMarket, size_raw: int) -> tuple[int, int]:
         """Return the signed quote and the fee of a fill, both rounded against the book."""
         toward = BPS + (self._venue.slippage_bps if size_raw > 0 else -self._venue.slippage_bps)
         quote_raw = floor_int(-size_raw * held.mark * Fraction(toward, BPS))

@@ -16,6 +16,7 @@ from agent.backtest.report.page import (
     ReportTable,
     Trace,
     format_date_range,
+    format_day,
     format_money,
     format_percent,
     line_trace,
@@ -27,7 +28,7 @@ from agent.backtest.report.page import (
 )
 from agent.backtest.report.series import Floats, Indices, downsample_indices
 from agent.backtest.simulate import library_versions
-from agent.units import BPS
+from agent.units import BPS, decimal_text
 
 MULTIPLE, COINS = ".2f", ",.2f"
 CHART_PX = 280
@@ -104,7 +105,26 @@ def futures_section(result: FuturesResult) -> ReportSection:
         " after a bar's fills. Gaps are bars without account value. Negative funding was"
         " received.",
     )
-    return ReportSection("Futures", words, charts, (_profit_table(result),))
+    tables = [_profit_table(result)]
+    if result.hedges:
+        tables.append(_hedge_table(result))
+    return ReportSection("Futures", words, charts, tuple(tables))
+
+
+def _hedge_table(result: FuturesResult) -> ReportTable:
+    """Return when each hedge was opened and closed, why it ended, and what its fills earned."""
+    rows = tuple(
+        (
+            f"{one.symbol}, {format_day(one.opened_s)}",
+            decimal_text(abs(one.size_raw), DECIMALS),
+            "open" if one.closed_s is None else format_day(one.closed_s),
+            "unknown" if one.profit_raw is None else _money(one.profit_raw),
+            one.end,
+        )
+        for one in result.hedges
+    )
+    head = ("hedge", "short", "closed", f"earned, {QUOTE.symbol}", "why it ended")
+    return ReportTable(head, rows, "Hedges, without funding; an open one at the mark")
 
 
 def _profit_table(result: FuturesResult) -> ReportTable:

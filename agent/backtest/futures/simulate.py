@@ -8,7 +8,7 @@ one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
@@ -24,10 +24,12 @@ from agent.backtest.futures.book import (
     Liquidation,
     PerpVenueSettings,
 )
+from agent.backtest.futures.hedges import HedgeRecord
 from agent.backtest.futures.market import FuturesPath
 from agent.margin import account as margin
 from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
 from agent.planning.futures import plan_futures
+from agent.policy.futures_targets import combined_policy
 from agent.units import BPS, Token
 
 Floats = NDArray[np.float64]
@@ -86,7 +88,9 @@ class BookResult:
 
 @dataclass(frozen=True, slots=True)
 class FuturesResult:
-    """The book with the agent, and a book that holds the same first positions."""
+    """The agent's book, and the same first orders held without the agent; `hedges` are those that
+    whole steps opened.
+    """
 
     symbols: tuple[str, ...]
     times_s: tuple[int, ...]
@@ -96,6 +100,7 @@ class FuturesResult:
     settings: FuturesSettings
     config_hash: str
     data_hash: str
+    hedges: tuple[HedgeRecord, ...] = ()
 
 
 class _Trader:
@@ -153,32 +158,34 @@ def simulate_futures(
     spot_values: Sequence[Fraction] = (),
     progress: Progress | None = None,
     policies: Sequence[FuturesPolicy] = (),
+    agent: BookResult | None = None,
+    hedges: tuple[HedgeRecord, ...] = (),
 ) -> FuturesResult:
-    """Simulate both books. `spot_values` are the spot portfolio's values by bar, in quote base
-    units (default: zero). `policies` are the targets in effect by bar (default: those of the
-    settings).
+    """Simulate both books. `spot_values` are those of the spot portfolio by bar, in quote base
+    units; none: zero. `policies` are the targets in effect by bar; none: those of the settings.
+    `agent` is the agent's book where whole steps have traded it, with its `hedges`; the held one is
+    then simulated alone.
     """
     traders = [
-        _Trader(_opened(path, settings), settings, is_agent=is_agent) for is_agent in (True, False)
+        _Trader(opened_book(path, settings), settings, is_agent=is_agent)
+        for is_agent in ((True, False) if agent is None else (False,))
     ]
     paths = [np.empty((4, path.bars)) for _ in traders]
     for bar, time_s in enumerate(path.times_s):
         markets = markets_at(path, settings, bar)
         spot_value = spot_values[bar] if spot_values else Fraction(0)
         for trader, figures in zip(traders, paths, strict=True):
-            book = trader.book
-            book.mark(markets)
-            for payment in path.payments[bar]:
-                price = path.index[payment.price_bar][payment.column]
-                book.pay_funding(path.symbols[payment.column], payment.rate, price)
-            if bar not in path.paused:
-                book.liquidate(bar, time_s)
+            settle_bar(trader.book, path, bar, markets)
             trader.fill_due(bar, time_s, spot_value)
-            figures[:, bar] = _figures(book)
+            figures[:, bar] = book_figures(trader.book)
             trader.plan(bar, time_s, spot_value, policies[bar] if policies else settings.policy)
         if progress is not None:
             progress(bar + 1, path.bars)
-    agent, held = (_result(trader, figures) for trader, figures in zip(traders, paths, strict=True))
+    books = [
+        book_result(trader.book, figures, sorted(trader.refused.items()))
+        for trader, figures in zip(traders, paths, strict=True)
+    ]
+    agent, held = books if agent is None else (agent, books[0])
     return FuturesResult(
         path.symbols,
         path.times_s,
@@ -188,17 +195,57 @@ def simulate_futures(
         settings,
         settings_digest(settings, policies),
         path_digest(path),
+        hedges,
     )
 
 
-def markets_at(path: FuturesPath, settings: FuturesSettings, bar: int) -> tuple[PerpMarket, ...]:
-    """Return the markets at a bar."""
+def policies_by_bar(
+    policy: FuturesPolicy,
+    weights: Sequence[tuple[int, Mapping[str, Fraction]]],
+    bars: Iterable[int],
+) -> tuple[FuturesPolicy, ...]:
+    """Return the policy in effect at each of `bars`, by the weights asked for from a bar on; empty if
+    none were. Before the first weights nothing is held.
+    """
+    if not weights:
+        return ()
+    flat = combined_policy(policy, {one.market: Fraction(0) for one in policy.targets})
+    found, left = [], [*weights]
+    for bar in bars:
+        while left and left[0][0] <= bar:
+            flat = combined_policy(policy, left.pop(0)[1])
+        found.append(flat)
+    return tuple(found)
+
+
+def settle_bar(
+    book: FuturesBook, path: FuturesPath, bar: int, markets: tuple[PerpMarket, ...]
+) -> None:
+    """Move a book's prices to a bar, pay the funding since the bar before, and liquidate."""
+    book.mark(markets)
+    for payment in path.payments[bar]:
+        price = path.index[payment.price_bar][payment.column]
+        book.pay_funding(markets[payment.column].market, payment.rate, price)
+    if bar not in path.paused:
+        book.liquidate(bar, path.times_s[bar])
+
+
+def markets_at(
+    path: FuturesPath,
+    settings: FuturesSettings,
+    bar: int,
+    named: Mapping[str, tuple[str, str]] | None = None,
+) -> tuple[PerpMarket, ...]:
+    """Return the markets at a bar. `named` are market and asset by symbol; without it both are the
+    symbol.
+    """
     venue, lots = settings.venue, dict(settings.venue.lots)
+    names = [(named or {}).get(symbol, (symbol, symbol)) for symbol in path.symbols]
     return tuple(
         PerpMarket(
-            market=symbol,
+            market=market,
             symbol=symbol,
-            asset=symbol,
+            asset=asset,
             size_decimals=DECIMALS,
             lot_raw=lots[symbol],
             tick=Fraction(1, QUOTE.unit),
@@ -210,7 +257,7 @@ def markets_at(path: FuturesPath, settings: FuturesSettings, bar: int) -> tuple[
             funding_daily=path.daily[bar][column],
             is_paused=bar in path.paused,
         )
-        for column, symbol in enumerate(path.symbols)
+        for column, (symbol, (market, asset)) in enumerate(zip(path.symbols, names, strict=True))
     )
 
 
@@ -237,12 +284,21 @@ def path_digest(path: FuturesPath) -> str:
     return sha256(repr((rows, prices, paid)).encode()).hexdigest()
 
 
-def _opened(path: FuturesPath, settings: FuturesSettings) -> FuturesBook:
-    account = MarginAccount(QUOTE, 1, settings.collateral_raw, 0, (), markets_at(path, settings, 0))
+def opened_book(
+    path: FuturesPath,
+    settings: FuturesSettings,
+    settlement_raw: int = 1,
+    named: Mapping[str, tuple[str, str]] | None = None,
+) -> FuturesBook:
+    """Return a book without positions at the first bar. `settlement_raw` is one base unit of the
+    collateral in quote base units, `named` as in `markets_at`.
+    """
+    markets = markets_at(path, settings, 0, named)
+    account = MarginAccount(QUOTE, settlement_raw, settings.collateral_raw, 0, (), markets)
     return FuturesBook(account, settings.reserve_raw, settings.venue)
 
 
-def _figures(book: FuturesBook) -> tuple[float, float, float, float]:
+def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
     """Return equity, leverage, utilisation and funding paid, as in BookResult."""
     ratios = [margin.leverage(book.account), margin.utilisation(book.account)]
     leverage, used = (float("inf") if one is None else float(one) for one in ratios)
@@ -254,8 +310,10 @@ def _figures(book: FuturesBook) -> tuple[float, float, float, float]:
     )
 
 
-def _result(trader: _Trader, figures: Floats) -> BookResult:
-    book = trader.book
+def book_result(
+    book: FuturesBook, figures: Floats, refused: Sequence[tuple[str, int]]
+) -> BookResult:
+    """Return a book with its figures over the bars, and refused plans by reason."""
     equity, leverage, utilisation, funding = figures
     return BookResult(
         book.value_raw,
@@ -265,9 +323,12 @@ def _result(trader: _Trader, figures: Floats) -> BookResult:
         utilisation,
         funding,
         book.deposited_raw,
-        tuple((held.market, held.size_raw) for held in book.account.positions),
+        tuple(
+            (book.account.market(held.market).symbol, held.size_raw)
+            for held in book.account.positions
+        ),
         tuple(book.fills),
         tuple(book.liquidations),
         tuple(sorted(book.unfilled.items())),
-        tuple(sorted(trader.refused.items())),
+        tuple(refused),
     )

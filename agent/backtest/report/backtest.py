@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from agent.backtest.health import HealthRecord
 from agent.backtest.report import sections as report_sections
 from agent.backtest.report.page import (
     NONE,
@@ -326,6 +327,25 @@ def _counts(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None
     )
 
 
+def health_section(result: SimulationResult) -> ReportSection | None:
+    """Return the health of strategies at the end, and each pause and return; None without any."""
+    if not result.strategies:
+        return None
+
+    def ratio(one: HealthRecord) -> str:
+        return NONE if one.sharpe_milli is None else format_ratio(one.sharpe_milli / 1_000)
+
+    ends = tuple((one.name, one.health, ratio(one)) for one in result.strategies)
+    changes = tuple(
+        (one.name, format_day(one.time_s), one.health, one.reason) for one in result.health
+    )
+    tables = [ReportTable(("strategy", "at the end", "Sharpe ratio"), ends)]
+    if changes:
+        tables.append(ReportTable(("strategy", "since", "health", "why"), changes))
+    words = "A strategy whose Sharpe ratio stays below its limit is paused, as live."
+    return ReportSection("Health of strategies", (words,), (), tuple(tables))
+
+
 def total_costs(result: SimulationResult) -> Value:
     """Return fees, impact and gas, numeraire base units."""
     return result.fees + result.impact + result.gas
@@ -358,6 +378,7 @@ def backtest_page(result: SimulationResult) -> ReportPage:
         report_sections.funding_section(found),
         report_sections.risk_section(found),
         taxes_section(found),
+        health_section(result),
         run_log_section(found),
     )
     return ReportPage(

@@ -366,10 +366,34 @@ def backtest_document(found: SimulationResult) -> dict[str, Any]:
             for one in found.ended
         ],
         "notes": list(found.notes),
+        **_health(found),
         "config_hash": found.config_hash,
         "data_hash": found.data_hash,
         "seed": found.seed,
         "versions": dict(found.versions),
+    }
+
+
+def _health(found: SimulationResult) -> dict[str, Any]:
+    """Return the health of strategies at the end, and its changes; nothing without strategies."""
+    if not found.strategies:
+        return {}
+    return {
+        key: [
+            {
+                "time": one.time_s,
+                "name": one.name,
+                "health": one.health,
+                "sharpe": (
+                    None
+                    if one.sharpe_milli is None
+                    else value_text(Fraction(one.sharpe_milli), 3, 3)
+                ),
+                "reason": one.reason,
+            }
+            for one in records
+        ]
+        for key, records in (("strategies", found.strategies), ("health", found.health))
     }
 
 

@@ -47,6 +47,8 @@ def show_book(made: Document) -> None:
     out.print(shown)
     for name, book in zip(BOOKS, books, strict=True):
         _show_events(name, book)
+    for hedge in made["hedges"]:
+        _show_hedge(hedge)
     for note in made["notes"]:
         say(note)
     say(
@@ -94,9 +96,23 @@ def _show_events(name: str, book: Document) -> None:
         day = datetime.fromtimestamp(one["time"], UTC)
         say(f"{name}: first liquidated on {day:%Y-%m-%d %H:%M} UTC")
     if book["deposited"] != "0":
-        say(f"{name}: {money(book['deposited'])} deposited from the reserve")
+        say(f"{name}: {money(book['deposited'])} deposited from the wallet")
     for why, times in {**book["unfilled"], **book["refused"]}.items():
         say(f"{name}: {times} orders not filled or cut: {why}")
+
+
+def _show_hedge(one: Document) -> None:
+    from agent.cli.display.tables import money
+
+    until = "still open"
+    if one["closed"] is not None:
+        until = f"closed {datetime.fromtimestamp(one['closed'], UTC):%Y-%m-%d %H:%M}: {one['end']}"
+    earned = "unknown, a part was liquidated" if one["profit"] is None else money(one["profit"])
+    opened = datetime.fromtimestamp(one["opened"], UTC)
+    say(
+        f"hedge of {one['size'].lstrip('-')} {one['symbol']}, opened {opened:%Y-%m-%d %H:%M} UTC,"
+        f" {until}; earned without funding: {earned}"
+    )
 
 
 def _negated(text: str) -> str:

@@ -1,0 +1,301 @@
+"""A futures venue beside a simulated spot portfolio: the calls of Perpetual Protocol v2 on a simulated
+book, so that the live step trades it with its own plans, guards, journal and signer rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from agent.backtest.data import PriceTable
+from agent.backtest.funding import FundingRateSeries
+from agent.backtest.futures.book import FuturesBook
+from agent.backtest.futures.hedges import HedgeRecord, SentPlan, hedge_records
+from agent.backtest.futures.market import FuturesPath, futures_path
+from agent.backtest.futures.simulate import (
+    QUOTE,
+    BookResult,
+    Floats,
+    FuturesSettings,
+    book_figures,
+    book_result,
+    markets_at,
+    opened_book,
+    settle_bar,
+)
+from agent.backtest.router import APPROVE_UNITS, TransactionReverted
+from agent.backtest.settings import WALLET, BacktestSpec, simulated_address
+from agent.margin.account import account_value_raw
+from agent.model import Snapshot, Transfer, UnsignedTx
+from agent.model.futures import (
+    FuturesAction,
+    FuturesPlan,
+    FuturesPolicy,
+    MarginAccount,
+    PerpOrder,
+    PerpOrderKind,
+    PerpQuote,
+)
+from agent.model.transactions import Intent, PerpFill, Receipt
+from agent.model.weights import AllocatorConfig
+from agent.planning.futures_step import DEPOSIT_GAS
+from agent.policy.futures.decide import ORDER_GAS
+from agent.ports.futures import PerpOrderDraft
+from agent.signing import calldata
+from agent.signing.base import FuturesRules
+from agent.signing.calldata import Approve, UndecodableCalldata
+from agent.signing.futures import FuturesCall, MoveMargin, OpenPosition
+from agent.signing.futures import decode as decode_futures
+from agent.units import Token, Value
+from agent.venues.perpetual_protocol import PerpContracts, futures_call
+
+CLEARING_HOUSE = simulated_address("clearing house")
+VAULT = simulated_address("vault")
+CONTRACTS = PerpContracts(CLEARING_HOUSE, VAULT, simulated_address("delegate approval"), WALLET)
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesSetup:
+    """The futures of a simulated portfolio: `settings` by symbols of the price table, with the policy
+    that the held book opens; the live `policy`, whose markets and contracts are simulated; the
+    collateral token, and by symbol the token with the same price.
+    """
+
+    settings: FuturesSettings
+    policy: FuturesPolicy
+    collateral: Token
+    assets: tuple[tuple[str, str], ...]
+    rates: tuple[FundingRateSeries, ...] = ()
+
+    @property
+    def margin_raw(self) -> int:
+        """Collateral at the start, in its own base units."""
+        return self.settings.collateral_raw * self.collateral.unit // QUOTE.unit
+
+    def path(self, table: PriceTable) -> FuturesPath:
+        """Return the markets over the bars of a table."""
+        return futures_path(table.only([symbol for symbol, _ in self.assets]), self.rates)
+
+
+def market_address(symbol: str) -> str:
+    """Return the simulated base token of a market."""
+    return simulated_address(f"market {symbol}")
+
+
+def simulated_policy(policy: FuturesPolicy, names: Mapping[str, str]) -> FuturesPolicy:
+    """Return a live policy on the simulated venue; `names` are the symbols of its markets."""
+    return replace(
+        policy,
+        targets=tuple(
+            replace(one, market=market_address(names[one.market])) for one in policy.targets
+        ),
+        account=WALLET,
+        vault=VAULT,
+        delegate="",
+    )
+
+
+def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> BacktestSpec:
+    """Return the spec whose strategies and signals name the markets of the simulated venue; `names` as
+    in `simulated_policy`.
+    """
+
+    def renamed(allocator: AllocatorConfig | None) -> AllocatorConfig | None:
+        if allocator is None or allocator.signal is None:
+            return allocator
+        markets = tuple(
+            replace(one, market=market_address(names[one.market]))
+            for one in allocator.signal.markets
+        )
+        return replace(allocator, signal=replace(allocator.signal, markets=markets))
+
+    portfolio, split = spec.portfolio, spec.split
+    portfolio = replace(portfolio, weights=renamed(portfolio.weights))
+    if split is not None:
+        strategies = tuple(
+            replace(
+                one,
+                allocator=renamed(one.allocator),
+                futures_bps=tuple(
+                    (market_address(names[market]), bps) for market, bps in one.futures_bps
+                ),
+            )
+            for one in split.strategies
+        )
+        split = replace(split, strategies=strategies)
+    return replace(spec, portfolio=portfolio, split=split)
+
+
+@dataclass(frozen=True, slots=True)
+class VenueEffects:
+    """Effects of a transaction to the venue, not applied yet; `allowance_raw` is the vault's."""
+
+    balances: dict[str, int]
+    allowance_raw: int
+    book: FuturesBook
+    gas: int
+    transfers: tuple[Transfer, ...] = ()
+    fills: tuple[PerpFill, ...] = ()
+
+
+class SimulatedVenue:
+    """ports.futures.PerpVenue over a simulated book at the bar of its world."""
+
+    def __init__(self, setup: FuturesSetup, table: PriceTable, valid_s: int) -> None:
+        self.setup, self.path = setup, setup.path(table)
+        self._valid_s = valid_s
+        self._named = {symbol: (market_address(symbol), token) for symbol, token in setup.assets}
+        unit = 10 ** (QUOTE.decimals - setup.collateral.decimals)
+        self.book: FuturesBook = opened_book(self.path, setup.settings, unit, self._named)
+        self.allowance_raw = 0
+        self.bar = -1
+        self.done: list[SentPlan] = []
+        self._sent = SentPlan()
+        self._figures = np.empty((4, self.path.bars))
+
+    def advance_to(self, bar: int) -> None:
+        """Move to a later bar: every bar between is marked, pays funding, and may be liquidated."""
+        while self.bar < bar:
+            self.record()
+            self.bar += 1
+            markets = markets_at(self.path, self.setup.settings, self.bar, self._named)
+            settle_bar(self.book, self.path, self.bar, markets)
+
+    def record(self) -> None:
+        """Record the figures at the end of this bar."""
+        if self.bar >= 0:
+            self._figures[:, self.bar] = book_figures(self.book)
+
+    @property
+    def open_hedges(self) -> bool:
+        """True if a hedge is open after the newest plan."""
+        return bool(self.done) and any(one.size_raw for one in self.done[-1].hedges)
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """Symbols by market."""
+        return {market: symbol for symbol, (market, _) in self._named.items()}
+
+    def value(self, money: Token) -> Value:
+        """Return the account value in base units of the numeraire, one quote coin each."""
+        return account_value_raw(self.book.account) * Fraction(money.unit, QUOTE.unit)
+
+    def values(self) -> Floats:
+        """Return the account value at the end of each bar, whole coins."""
+        found: Floats = self._figures[0]
+        return found
+
+    def result(self, refused: Sequence[tuple[str, int]]) -> BookResult:
+        """Return the book over all bars; `refused` are refused plans by reason."""
+        return book_result(self.book, self._figures, refused)
+
+    def hedges(self) -> tuple[HedgeRecord, ...]:
+        """Return the hedges of the simulation."""
+        return hedge_records(self.done, self.book.account)
+
+    def begin(self, plan: FuturesPlan, reason: str) -> None:
+        """Take note of a plan before its first action is sent."""
+        self._sent = SentPlan(plan.trigger, reason, plan.hedges)
+
+    # ports.futures.PerpVenue
+    def read(self, snapshot: Snapshot) -> Snapshot:
+        """See PerpVenue."""
+        return replace(snapshot, futures=self.book.account)
+
+    def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
+        """See PerpVenue: at the book's fill price."""
+        quote_raw, _ = self.book.exchanged(account.market(order.market), order.size_raw)
+        return PerpQuote(abs(order.size_raw), abs(quote_raw))
+
+    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
+        """See PerpVenue: a call of the clearing house or the vault."""
+        end_s, collateral = now_s + self._valid_s, self.setup.collateral.address
+        to, data = futures_call(action, CONTRACTS, WALLET, collateral, end_s)
+        return PerpOrderDraft(to, data, end_s)
+
+    def outcome(self, intent: Intent) -> Receipt | None:
+        """See PerpVenue: orders are transactions of the chain."""
+        return intent.receipt
+
+    def rules(self) -> FuturesRules:
+        """Return the signer's terms."""
+        policy = self.setup.policy
+        return FuturesRules(
+            CLEARING_HOUSE,
+            VAULT,
+            CONTRACTS.delegate_approval,
+            policy.collateral,
+            WALLET,
+            None,
+            tuple(address for address, _ in self._named.values()),
+            policy.limits.max_leverage_bps,
+            policy.limits.slippage_bps,
+            policy.limits.emergency_slippage_bps,
+            policy.limits.index_age_s,
+        )
+
+    # --- Transactions.
+
+    def call_of(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
+        """Return the decoded call of a transaction to the venue, or of an approval of its vault;
+        None for any other.
+        """
+        try:
+            if tx.to in (CLEARING_HOUSE, VAULT):
+                return decode_futures(calldata.data_bytes(tx.data))
+            call = calldata.decode(tx.data)
+        except UndecodableCalldata:
+            return None
+        return call if isinstance(call, Approve) and call.spender == VAULT else None
+
+    def execute(
+        self, call: FuturesCall | Approve, balances: Mapping[str, int], now_s: int
+    ) -> VenueEffects:
+        """Return the effects of a call at this bar. Raises TransactionReverted."""
+        book, held = self.book.copy(), dict(balances)
+        match call:
+            case Approve(raw=raw):
+                return VenueEffects(held, raw, book, APPROVE_UNITS)
+            case MoveMargin(token=token, raw=raw, is_deposit=True):
+                if min(held.get(token, 0), self.allowance_raw) < raw:
+                    raise TransactionReverted("STF")
+                held[token] -= raw
+                book.deposit(raw, from_wallet=True)
+                moved = (Transfer(token, WALLET, VAULT, raw),)
+                return VenueEffects(held, self.allowance_raw - raw, book, DEPOSIT_GAS, moved)
+            case OpenPosition():
+                if now_s > call.deadline_s:
+                    raise TransactionReverted("Transaction too old")
+                fill = self._filled(book, call, now_s)
+                return VenueEffects(held, self.allowance_raw, book, ORDER_GAS, fills=(fill,))
+            case other:
+                raise TransactionReverted(f"{type(other).__name__} is not simulated")
+
+    def apply(self, effects: VenueEffects) -> None:
+        """Keep the effects of a transaction."""
+        self.book, self.allowance_raw = effects.book, effects.allowance_raw
+        fill = self.book.fills[-1] if effects.fills else None
+        self.done.append(replace(self._sent, fill=fill))
+
+    def _filled(self, book: FuturesBook, call: OpenPosition, now_s: int) -> PerpFill:
+        held = book.account.size_raw(call.market)
+        reduces = held * call.size_raw < 0 and abs(call.size_raw) <= abs(held)
+        order = PerpOrder(call.market, call.size_raw, PerpOrderKind.MARKET, call.bound_raw, reduces)
+        paused = self.bar in self.path.paused
+        if why := "the market is paused" if paused else book.revert_reason(order, now_s):
+            raise TransactionReverted(why)
+        before = book.account.realised_raw
+        book.fill(order, self.bar, now_s, self._sent.trigger)
+        last = book.fills[-1]
+        return PerpFill(
+            CLEARING_HOUSE,
+            WALLET,
+            call.market,
+            last.size_raw,
+            last.quote_raw,
+            last.fee_raw,
+            book.account.realised_raw - before,
+        )

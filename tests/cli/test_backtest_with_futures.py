@@ -1,0 +1,111 @@
+"""`trimtab backtest --config` with [futures]: spot, futures and hedges by one step, in document, terminal and report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.app.documents.research import BacktestDocument
+from tests.cli.documents import misfits
+from tests.cli.tools import Said
+from tests.unit.test_config import text
+from tests.unit.test_config_futures import FUTURES
+
+pytest.importorskip("polars")
+
+Bare = Callable[..., Said]
+HEDGE = '[futures.hedge]\nhorizon = "30d"\nmin_saving = "0.5%"\ntax_rate = "25%"\ncapital_cost = "4%"\n'
+STRATEGIES = """
+[[strategies]]
+name = "falling"
+share = "50%"
+weights = { USDC = "100%" }
+futures = { WETH = "100%" }
+floor = "0%"
+trigger = { kind = "threshold", absolute = "5%" }
+destination = "target"
+cooldown = "0s"
+[strategies.health]
+sharpe = 0.5
+recover = 0.8
+window = "20d"
+period = "30d"
+recover_period = "14d"
+"""
+ROOMY = ("turnover", "daily_turnover", "daily_loss", "total_loss", "plan_cost")
+
+
+def config_of(folder: Path, **futures: str) -> Path:
+    """A config of WETH and USDC with a market of WETH that only hedges, without tight limits."""
+    config = "\n".join(f'{line.split(" =")[0]} = "off"' if line.split(" =")[0] in ROOMY else line for line in text().splitlines())
+    config = config.replace("[limits]", '[limits]\ni_accept = ["daily_loss", "plan_cost"]', 1)
+    config = config.replace("confirm_blocks = 3", "confirm_blocks = 0").replace('max_live_value = "1000"', 'max_live_value = "off"')
+    table = FUTURES.replace(FUTURES[FUTURES.index('[[futures.markets]]\nsymbol = "WBTC"') : FUTURES.index("[futures.limits]")], "")
+    for old, new in {'max_position = "70%"': 'max_position = "100%"', 'weight = "60%"': 'weight = "100%"', **futures}.items():
+        assert old in table, old
+        table = table.replace(old, new, 1)
+    (folder / "trimtab.toml").write_text(config + table)
+    return folder / "trimtab.toml"
+
+
+def prices(folder: Path, *closes: float) -> Path:
+    rows = [f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1)]
+    (folder / "prices.csv").write_text("\n".join(["time,WETH", *rows]) + "\n")
+    return folder / "prices.csv"
+
+
+ONLY_HEDGES = {'leverage = "2x"': 'leverage = "0x"', 'weight = "100%"': 'weight = "0%"', "[futures.limits]": HEDGE + "[futures.limits]"}
+
+
+def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare: Bare, tmp_path: Path) -> None:
+    config, page = config_of(tmp_path, **ONLY_HEDGES), tmp_path / "page.html"
+    made = ("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 140, 140, 290, 290, 145, 145)), "--margin", "4000")
+    said = bare(*made, "--html", str(page), "--json")
+    assert said.code == 0, said.why
+    assert not misfits(BacktestDocument, said.json)
+    book = said.json["futures"]
+    (hedge,) = book["hedges"]
+    assert Fraction(hedge["size"]) < 0 and hedge["closed"] > hedge["opened"] and Fraction(hedge["profit"]) > 0
+    assert [one["trigger"] for one in book["agent"]["fills"]] == ["hedge", "close_hedge"]
+    spot = Fraction(said.json["final_value"]) - Fraction(book["agent"]["final_value"])
+    assert spot > 10_000, "final_value is wallet and margin account together"
+    assert Fraction(said.json["start_value"]) == 14_000
+    tables = next(one for one in json.loads(page.with_suffix(".json").read_text())["sections"] if one["title"] == "Futures")["tables"]
+    assert tables[1]["rows"][0][0].startswith("WETH, ")
+    shown = bare(*made)
+    for word in ("hedge of", "back in its band", "earned without funding", "Futures, 7 bars"):
+        assert word in shown.out
+
+
+def test_the_health_of_strategies_is_shown(bare: Bare, tmp_path: Path) -> None:
+    config, page = config_of(tmp_path, **{'band = "5%"': 'band = "5%"\nleverage_band = "20%"'}), tmp_path / "page.html"
+    config.write_text(
+        config.read_text()
+        + STRATEGIES
+        + "[split]\nrelative = '20%'\n"
+        + STRATEGIES.replace('"falling"', '"idle"').replace('futures = { WETH = "100%" }\n', "")
+    )
+    file = tmp_path / "prices.csv"
+    file.write_text("time,WETH\n" + "".join(f"{1_609_459_200 + 86_400 * day},{100 * 0.994**day + (day % 2)}\n" for day in range(75)))
+    made = ("backtest", "--config", str(config), "--prices", str(file), "--margin", "4000")
+    said = bare(*made, "--html", str(page), "--json")
+    assert said.code == 0, said.why
+    assert not misfits(BacktestDocument, said.json)
+    (paused,) = said.json["health"]
+    assert (paused["name"], paused["health"]) == ("falling", "paused") and Fraction(paused["sharpe"]) < Fraction(1, 2)
+    assert {one["name"]: one["health"] for one in said.json["strategies"]} == {"falling": "paused", "idle": "active"}
+    assert said.json["futures"]["agent"]["sizes"] == {}
+    sections = {one["title"]: one for one in json.loads(page.with_suffix(".json").read_text())["sections"]}
+    assert [row[0] for row in sections["Health of strategies"]["tables"][1]["rows"]] == ["falling"]
+    shown = bare(*made)
+    assert "strategy falling is paused" in shown.out and "strategy idle: active at the end" in shown.out
+
+
+def test_a_reserve_beside_a_config_is_refused(bare: Bare, tmp_path: Path) -> None:
+    config = config_of(tmp_path, **ONLY_HEDGES)
+    said = bare("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 100)), "--reserve", "10", "--json")
+    assert said.code == 2 and said.json["error"]["message"].startswith("--reserve")
