@@ -9,7 +9,7 @@ import pytest
 
 from agent.backtest.futures.market import DAY_S, futures_path
 from agent.backtest.futures.simulate import simulate_futures
-from agent.backtest.futures.stress import (
+from agent.backtest.stress.futures import (
     FuturesScenario,
     FuturesSeverity,
     FuturesStressSpec,

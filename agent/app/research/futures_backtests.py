@@ -28,18 +28,18 @@ from agent.backtest.futures.simulate import (
     settings_digest,
     simulate_futures,
 )
-from agent.backtest.futures.stress import (
-    FuturesSeverity,
-    FuturesStressSpec,
-    StressedBook,
-    run_futures_stress,
-)
-from agent.backtest.futures.stress import Progress as StressProgress
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy, with_simulated_markets
 from agent.backtest.report.series import growth_of_indices, performance
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec
 from agent.backtest.simulate import library_versions, simulate
+from agent.backtest.stress.futures import (
+    FuturesSeverity,
+    FuturesStressSpec,
+    StressedBook,
+    run_futures_stress,
+)
+from agent.backtest.stress.futures import Progress as StressProgress
 from agent.config.futures import MarketTable, build_futures
 from agent.config.load import load_config
 from agent.errors import ConfigError

@@ -6,9 +6,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from agent.backtest.futures.report import futures_page, futures_section
 from agent.backtest.futures.simulate import FuturesResult
 from agent.backtest.report.backtest import backtest_page
+from agent.backtest.report.futures import futures_page, futures_section
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.result import SimulationResult
 from agent.backtest.stress.report import stress_page
