@@ -240,7 +240,7 @@ def backtest(
         )
         result = book_result = None
         document: dict[str, Any] = {}
-        of_config = not futures_target and api.has_futures(config)
+        of_config = not (futures_target or target) and api.has_futures(config)
         if has_spot and not of_config:
             result = api.backtest(
                 file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
