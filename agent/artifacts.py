@@ -43,8 +43,8 @@ _ANVIL_PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class NpmManifest:
-    """A folder with package.json and package-lock.json: in the checkout, in the wheel's data, and
-    the scope whose presence shows that it is installed.
+    """A folder with package.json and package-lock.json: its path in the checkout and in the wheel's
+    data, and the npm scope whose presence shows that it is installed.
     """
 
     in_repo: str
@@ -87,7 +87,7 @@ def manifest_dir(manifest: NpmManifest = CONTRACTS) -> Path:
 def _read(path: Path, what: str, remedy: str) -> Artifact:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if "compilerOutput" in data:  # 0x's sol-compiler, which Chainlink used
+        if "compilerOutput" in data:  # the format of 0x's sol-compiler, which Chainlink used
             output = data["compilerOutput"]
             data = {"abi": output["abi"], "bytecode": output["evm"]["bytecode"]["object"]}
         code = data["bytecode"]
@@ -150,20 +150,20 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
     else:
         raise ConfigError(
             f"{program}: not found on this machine",
-            'install node, or pip install "trimtab[local]" which brings it',
+            'install node, or pip install "trimtab[local]" which includes it',
         )
     if done.returncode != 0:
         output = (done.stderr.strip() or str(done.stdout).strip())[-2000:]
         raise ConfigError(
             f"{program} {' '.join(arguments[:1])} failed in {cwd}: {output}",
-            "read its message above",
+            "see its message above",
         )
     return str(done.stdout)
 
 
 def npm_root(manifest: NpmManifest = CONTRACTS) -> Path:
     """Return the node_modules folder with the locked packages: that of the checkout, else one in
-    the user's cache, which is installed if missing.
+    the user's cache, installed if missing.
 
     The cache key is the hash of the lockfile, so that two versions of trimtab never share packages.
     Raises ConfigError.
@@ -206,7 +206,7 @@ def _install(manifest: Path, cache: Path, target: Path) -> None:
 
 def plotly_bundle() -> Path:
     """Return the Plotly bundle for reports: the small one of the checkout or wheel, else the full
-    one of the package plotly. Raises ConfigError without either.
+    one of the package plotly. Raises ConfigError if both are missing.
     """
     folders = [
         _REPO / "contracts" / "node_modules" / "plotly.js-basic-dist-min",

@@ -1,4 +1,4 @@
-"""Loss-free JSON of the model's types. Data that do not fit are refused with their path."""
+"""Lossless JSON of the model's types. Data that do not fit are rejected with their path."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     Strategy: ("futures_bps",),
     Allocation: ("futures_bps",),
 }
-"""Fields that are not written at their default, so that records without them keep their bytes."""
+"""Fields that are omitted at their default, so that records without them keep their bytes."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -170,8 +170,8 @@ def read_json(text: str) -> Any:
 
 
 def _require_flat(text: str) -> None:
-    """Raise ValueError for deep nesting: with the recursion limit that py-evm sets, it can crash
-    the interpreter.
+    """Raise ValueError for deep nesting, which can crash the interpreter under the recursion limit
+    that py-evm sets.
     """
     if text.count("[") + text.count("{") <= _DEEPEST:
         return
@@ -183,7 +183,9 @@ def _require_flat(text: str) -> None:
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a dict; raise ValueError for a repeated key, of which json would keep the last value."""
+    """Return a dict. Raises ValueError for a repeated key, of which json would keep only the last
+    value.
+    """
     result = dict(pairs)
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -226,7 +228,7 @@ def _read_bool(value: object, _type: object) -> bool:
 def _read_str(value: object, _type: object) -> str:
     if isinstance(value, str):
         return value
-    raise ValueError(f"{_shown(value)} is not a text")
+    raise ValueError(f"{_shown(value)} is not text")
 
 
 def _read_fraction(value: object, _type: object) -> Fraction:

@@ -106,7 +106,7 @@ def build_reference(
     config: Config, pins: Iterable[tuple[str, str]] | None = None
 ) -> ReferenceConfig:
     """Build the sources of reference prices. `pins` are (address, code hash) pairs trusted by the
-    owner: only TWAPs of such pools count.
+    owner. Only TWAPs of pinned pools count.
     """
     table = config.reference
     return ReferenceConfig(
@@ -144,7 +144,7 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
         if table.rebalancer is None:
             raise ConfigError(
                 "execution.rebalancer: router = 'rebalancer' needs the contract's address",
-                "deploy it, or use swap_router_02",
+                "deploy the contract, or use swap_router_02",
             )
         return ExecutionConfig(
             table.router,
@@ -169,7 +169,7 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
 def known_positions(
     config: Config, portfolio: Portfolio, moves: Sequence[LpPositionChange]
 ) -> tuple[ConfirmedPosition, ...]:
-    """Return every counted position. Raises ConfigError if the config lacks settings for positions
+    """Return all counted positions. Raises ConfigError if the config lacks settings for positions
     opened by the agent.
     """
     if config.lp is not None:
@@ -177,7 +177,7 @@ def known_positions(
         for move in moves:
             if venues.get(move.venue) is None and own.is_position_open(moves, move.name):
                 raise ConfigError(
-                    f"venues.{move.venue}: missing, and the agent has liquidity in {move.name}",
+                    f"venues.{move.venue}: missing, but the agent has liquidity in {move.name}",
                     f"keep [venues.{move.venue}] in the config; a target with a share of 0%"
                     " withdraws liquidity",
                 )
@@ -190,7 +190,7 @@ def known_positions(
         )
     if still_open := {move.name for move in moves if own.is_position_open(moves, move.name)}:
         raise ConfigError(
-            f"lp: missing, and the agent has liquidity in {', '.join(sorted(still_open))}",
+            f"lp: missing, but the agent has liquidity in {', '.join(sorted(still_open))}",
             "keep [lp] with its volatility and horizon in the config; a target with a share of 0%"
             " withdraws liquidity",
         )
@@ -233,8 +233,8 @@ def factories(config: Config) -> dict[str, str]:
 def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> dict[str, str]:
     """Return the names of routers, factories and the futures venue's contracts by address.
 
-    The position manager is included once one of its positions is counted or targeted: weights
-    depend on its answers. `moves` are the agent's own actions.
+    The position manager is included once one of its positions is counted or targeted, because
+    weights then depend on its answers. `moves` are the agent's own actions.
     """
     found: dict[str, str] = {}
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
@@ -328,7 +328,7 @@ def allocator_supply_tokens(portfolio: Portfolio, split: CapitalSplit | None) ->
 
 
 def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
-    """Build the policy of one strategy, validated as that of a portfolio."""
+    """Build the policy of one strategy, validated like that of a portfolio."""
     risky = {
         asset.symbol: asset.address
         for asset in config.portfolio.assets
@@ -337,7 +337,7 @@ def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Po
     try:
         if is_zone(table.trigger):
             raise ConfigError(
-                "policy.trigger: a zone weighs a whole portfolio", "use another trigger"
+                "policy.trigger: a zone needs the whole portfolio", "use another trigger"
             )
         if table.trigger is not None:
             policy = replace(policy, trigger=build_trigger(table.trigger, risky))

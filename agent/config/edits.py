@@ -1,4 +1,4 @@
-"""Edits of a config's text: only the named keys change; comments and order stay as they are."""
+"""Edits of a config's text. Only the named keys change; comments and order are preserved."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class ConfigChanges:
 def parse_changes(
     sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]
 ) -> ConfigChanges:
-    """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError, also
-    for a secret, which the message does not repeat.
+    """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; if
+    a value is a secret, the message does not repeat it.
     """
     added = []
     for text in adds:
@@ -103,7 +103,7 @@ def apply_changes(text: str, changes: ConfigChanges) -> str:
 
 def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
     """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the
-    asset whole.
+    whole asset.
     """
     targets = tuple((symbol, "0%") for symbol in changes.removes)
     sets = tuple((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes)
@@ -124,7 +124,7 @@ def _assets(document: Any) -> Any:
     assets = document.get("portfolio", {}).get("assets")
     if not isinstance(assets, AoT | Array):
         raise ConfigError(
-            "portfolio.assets: the config has none", "write them in an editor: trimtab edit"
+            "portfolio.assets: no assets in the config", "write them in an editor: trimtab edit"
         )
     return assets
 
@@ -148,7 +148,7 @@ def _set(document: Any, key: str, value: str) -> None:
     for part in tables:
         place = _inside(place, part, key)
     if not hasattr(place, "__setitem__") or isinstance(place, AoT | Array | str):
-        raise ConfigError(f"--set {key}: there is no such key", "see the config for its keys")
+        raise ConfigError(f"--set {key}: there is no such key", "the config file lists all keys")
     place[name] = value if isinstance(place.get(name), str) else _toml(value)
 
 
@@ -161,7 +161,7 @@ def _inside(place: Any, part: str, key: str) -> Any:
         return place[part]
     raise ConfigError(
         f"--set {key}: there is no {part!r} in the config",
-        "see the config for its tables; trimtab edit opens it in an editor",
+        "trimtab edit opens the config in an editor",
     )
 
 
@@ -179,7 +179,7 @@ def _toml(value: str) -> Any:
 
 
 def _without_asset(text: str, symbol: str) -> str:
-    """Return the text without an asset's lines; comments after them stay."""
+    """Return the text without an asset's lines. Comments after them are kept."""
     before = _loaded(text)
     place = next(
         (n for n, asset in enumerate(_list(before)) if asset.get("symbol") == symbol), None
@@ -249,7 +249,7 @@ def _block(lines: Sequence[str], place: int) -> tuple[int, int]:
     headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
     if place >= len(headers):
         raise ConfigError(
-            "portfolio.assets: not written as [[portfolio.assets]] tables",
+            "portfolio.assets: not in the form of [[portfolio.assets]] tables",
             "change them in an editor: trimtab edit",
         )
     first = headers[place]
@@ -277,18 +277,18 @@ def _list(config: dict[str, Any]) -> list[dict[str, Any]]:
     assets = config.get("portfolio", {}).get("assets")
     if not isinstance(assets, list):
         raise ConfigError(
-            "portfolio.assets: the config has none", "write them in an editor: trimtab edit"
+            "portfolio.assets: no assets in the config", "write them in an editor: trimtab edit"
         )
     return assets
 
 
 def _require_same(text: str, expected: dict[str, Any], option: str) -> str:
-    """Return the text if it parses as `expected`. Raises ConfigError for a form that cannot be edited
-    automatically.
+    """Return the text if it parses as `expected`. Raises ConfigError for a notation that cannot be
+    edited automatically.
     """
     if _loaded(text) != expected:
         raise ConfigError(
-            f"{option}: this form of the asset tables cannot be edited automatically",
+            f"{option}: this notation of the asset tables cannot be edited automatically",
             "change them in an editor: trimtab edit",
         )
     return text

@@ -30,9 +30,7 @@ _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
 def parse_address(value: object, field: str = "address") -> str:
-    """Parse an address to its checksummed form. A wrong checksum is refused, since it is likely a
-    mistyped address.
-    """
+    """Parse an address to its checksummed form. A wrong checksum is rejected as a likely typo."""
     if value == "native":
         raise ConfigError(
             f"{field}: only an asset may be the native coin", "name its wrapped token here"
@@ -62,7 +60,7 @@ def parse_duration_s(value: object, field: str = "duration") -> int:
     if seconds.denominator != 1:
         raise ConfigError(
             f"{field}: {value!r} is not a whole number of seconds",
-            "write it in a smaller unit, such as 90s",
+            "use a smaller unit, such as 90s",
         )
     return seconds.numerator
 
@@ -74,25 +72,27 @@ def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
         raise ConfigError(f"{field}: {value!r} is not a gas price", "write for example 60 gwei")
     wei = Fraction(Decimal(match[1])) * _WEI[match[2]]
     if wei.denominator != 1:
-        raise ConfigError(f"{field}: {value!r} is finer than one wei", "round it to whole wei")
+        raise ConfigError(
+            f"{field}: {value!r} is not a whole number of wei", "round it to whole wei"
+        )
     return wei.numerator
 
 
 def parse_variable(value: object, field: str = "variable") -> str:
-    """Parse the name of an environment variable. A URL or a key in its place is refused, and the
-    message does not repeat it.
+    """Parse the name of an environment variable. A URL or key in its place is rejected without
+    repeating it in the message.
     """
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or _KEY.fullmatch(value):
         raise ConfigError(
             f"{field}: not the name of an environment variable",
-            "letters, digits and _ only, such as RPC_URL_1",
+            "use letters, digits and _, such as RPC_URL_1",
         )
     return value
 
 
 def parse_keyring(value: object, field: str = "keyring") -> str:
     """Parse service and name of an entry in the keyring, "trimtab/main". A key in its place is
-    refused, and the message does not repeat it.
+    rejected without repeating it in the message.
     """
     if (
         not isinstance(value, str)
@@ -107,7 +107,7 @@ def parse_keyring(value: object, field: str = "keyring") -> str:
 
 
 def _plain_decimal(value: object) -> str:
-    """Validate a non-negative plain decimal; it stays text until the token's decimals are known."""
+    """Validate a non-negative plain decimal. It remains text until the token's decimals are known."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     try:
         if (
@@ -165,7 +165,8 @@ AddressOrOff = Annotated[
     str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))
 ]
 Weight = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
-"""A target weight. A bare fraction is allowed (R1.1): weights sum to 100 %, so a wrong unit fails.
+"""A target weight. A bare fraction is allowed (R1.1); a wrong unit fails, because weights sum to
+100 %.
 """
 Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_share_bps(v, "value")))]
 """A share with its unit."""
@@ -187,7 +188,7 @@ Switch = Annotated[bool | None, BeforeValidator(_switch)]
 DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]
 
 
-# --- Common base of all tables: unknown keys are refused, values are frozen after reading.
+# --- Common base of all tables: unknown keys are rejected, values are frozen after parsing.
 
 
 class ConfigTable(BaseModel):

@@ -1,6 +1,4 @@
-"""[futures]: the venue with its contracts or its agent, markets with target weights, and limits of the
-futures layer.
-"""
+"""[futures]: the venue with its contracts or agent, markets with target weights, and limits."""
 
 from __future__ import annotations
 
@@ -33,14 +31,14 @@ if TYPE_CHECKING:
     from agent.config.schema import Config
 
 MOST_LEVERAGE_BPS = 10 * BPS
-"""The initial margin of Perpetual Protocol v2 is 10 %."""
+"""Highest leverage, since the initial margin of Perpetual Protocol v2 is 10 %."""
 MOST_MARKETS = 10
 """Maximum number of markets, as one snapshot reads all of them."""
 MOST_SLIPPAGE_BPS = 500
 """5 % between the index and an order's bound; emergency orders have MOST_EMERGENCY_BPS."""
 MOST_EMERGENCY_BPS = 2_000
 HYPERLIQUID_MARGIN = "USDC"
-"""Beginning of the symbol of Hyperliquid's margin, on any chain (USDC, USDC.e)."""
+"""Prefix of the symbol of Hyperliquid's margin token on any chain (USDC, USDC.e)."""
 LONGEST_INDEX_AGE_S = 86_400
 LONGEST_HORIZON_S = 365 * 86_400
 """Longest time over which expected funding and hedges count."""
@@ -68,8 +66,8 @@ else:
 
 
 class MarketTable(ConfigTable):
-    """One market of a venue that knows it by its symbol, and its share of the futures notional.
-    `asset` is the portfolio's token with the same price.
+    """One market, named by its symbol at the venue, with its share of the futures notional. `asset`
+    is the portfolio's token with the same price.
     """
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
@@ -95,8 +93,8 @@ class FuturesMarketTable(MarketTable):
 
 
 class FuturesLimitsTable(ConfigTable):
-    """Limits of the futures layer, by the definitions of docs/futures.md. The bounds of
-    emergency orders lie `emergency_slippage` from the index, those of other orders `slippage`.
+    """Limits of futures, as defined in docs/futures.md. Bounds of emergency orders are
+    `emergency_slippage` from the index, those of other orders `slippage`.
     """
 
     max_leverage: Share
@@ -137,7 +135,7 @@ class FuturesLimitsTable(ConfigTable):
         if self.emergency_slippage < self.slippage:
             raise ValueError(
                 f"emergency_slippage: {self.emergency_slippage / 100:g}% is below slippage of"
-                f" {self.slippage / 100:g}%; write as much or more"
+                f" {self.slippage / 100:g}%; write at least that"
             )
         if not 0 < self.index_age <= LONGEST_INDEX_AGE_S:
             raise ValueError(f"index_age: {self.index_age}s; write above 0s and at most 1d")
@@ -145,9 +143,9 @@ class FuturesLimitsTable(ConfigTable):
 
 
 class HedgeTable(ConfigTable):
-    """Hedges in place of sales: `ratio` of an overweight is shorted if that is cheaper than its sale by
-    `min_saving` of the value hedged over `horizon`, after which a hedge is closed. `tax_rate` is the
-    tax on realised gains, `capital_cost` the yearly cost of the margin tied up.
+    """Hedges in place of sales. `ratio` of an overweight is shorted if that saves at least
+    `min_saving` of the hedged value over `horizon`, after which a hedge is closed. `tax_rate` is
+    the tax on realised gains, `capital_cost` the yearly cost of the required margin.
     """
 
     ratio: Share = BPS // 2
@@ -169,10 +167,10 @@ class HedgeTable(ConfigTable):
 
 
 class FuturesLayerTable(ConfigTable):
-    """What [futures] has at every venue. `account` is the trader whose margin account is read
-    (missing: the wallet), `collateral` the symbol of the asset that margin is counted in,
-    `funding_horizon` the time over which expected funding counts (missing: off). The
-    triggers in `ask` act only in a step that a person started.
+    """Keys of [futures] at every venue. `account` is the trader whose margin account is read
+    (missing: the wallet), `collateral` the symbol of the margin asset, `funding_horizon` the time
+    over which expected funding counts (missing: off). The triggers in `ask` act only in a step
+    started by a user.
     """
 
     account: Address | None = None
@@ -187,7 +185,7 @@ class FuturesLayerTable(ConfigTable):
 
 
 class FuturesTable(FuturesLayerTable):
-    """The futures layer on Perpetual Protocol v2."""
+    """[futures] on Perpetual Protocol v2."""
 
     venue: Literal["perpetual_protocol_v2"]
     clearing_house: Address
@@ -222,8 +220,8 @@ class FuturesTable(FuturesLayerTable):
 
 
 class HyperliquidTable(FuturesLayerTable):
-    """The futures layer on Hyperliquid. The agent key trades for the account and cannot withdraw; its
-    sources are those of the wallet's key, and without one nothing is sent.
+    """[futures] on Hyperliquid. The agent key trades for the account and cannot withdraw; it has
+    the same kinds of sources as the wallet's key. Without a source nothing is sent.
     """
 
     venue: Literal["hyperliquid"]
@@ -272,7 +270,7 @@ class HyperliquidTable(FuturesLayerTable):
 
     @property
     def contracts(self) -> dict[str, str]:
-        """Names of the contracts by address: none."""
+        """Names of the contracts by address; none on Hyperliquid."""
         return {}
 
 
@@ -281,8 +279,8 @@ AnyFuturesTable = Annotated[FuturesTable | HyperliquidTable, Field(discriminator
 
 
 def require_futures(config: Config) -> None:
-    """Raise ValueError naming the field if [futures] contradicts itself or the portfolio. Margin is
-    in the numeraire: venues count a coin of it as one coin of their quote.
+    """Raise ValueError naming the field if [futures] contradicts itself or the portfolio. Margin
+    must be in the numeraire, since venues value one coin of it as one unit of their quote currency.
     """
     table = config.futures
     if table is None:
@@ -295,9 +293,9 @@ def require_futures(config: Config) -> None:
         key = f"futures.markets.{market.symbol}"
         earlier = table.markets[:number]
         if market.symbol in [one.symbol for one in earlier]:
-            raise ValueError(f"{key}: given twice; each market once")
+            raise ValueError(f"{key}: given twice; list each market once")
         if isinstance(market, FuturesMarketTable) and market.name in [one.name for one in earlier]:
-            raise ValueError(f"{key}.base: {market.base} is given twice; each market once")
+            raise ValueError(f"{key}.base: {market.base} is given twice; list each market once")
         if market.asset is not None and market.asset not in symbols:
             raise ValueError(f"{key}.asset: {market.asset!r} is not an asset; {choices}")
         if abs(market.weight) > table.limits.max_position:
@@ -310,7 +308,7 @@ def require_futures(config: Config) -> None:
         ("limits.futures_notional", config.limits.futures_notional),
     ):
         if bps == 0:
-            raise ValueError(f'{field}: 0x allows no futures; write above 0x, or "off"')
+            raise ValueError(f'{field}: 0x allows no futures; write a value above 0x, or "off"')
     total = sum(abs(market.weight) for market in table.markets)
     if total != BPS and (total or table.leverage):
         raise ValueError(
@@ -340,7 +338,7 @@ def _require_collateral(
     if table.collateral != numeraire:
         raise ValueError(
             f"futures.collateral: {table.collateral!r} is not portfolio.numeraire"
-            f" {numeraire!r}, in which limits and costs count; write"
+            f" {numeraire!r}, which limits and costs are in; write"
             f' portfolio.numeraire = "{table.collateral}", or remove [futures]'
         )
 
@@ -350,13 +348,12 @@ def _require_keys(table: FuturesTable | HyperliquidTable, config: Config) -> Non
     if isinstance(table, HyperliquidTable):
         if config.wallet.mode == "propose":
             raise ValueError(
-                'futures.venue: "hyperliquid" needs a key that signs here; write wallet.mode ='
-                ' "sign"'
+                'futures.venue: "hyperliquid" needs a signing key here; write wallet.mode = "sign"'
             )
     elif table.delegate is not None and table.delegate == (table.account or config.wallet.address):
         raise ValueError(
-            f"futures.delegate: {table.delegate} is the account itself; give the key that may trade"
-            " for it, or omit it"
+            f"futures.delegate: {table.delegate} is the account itself; set the address that may"
+            " trade for it, or omit it"
         )
 
 
@@ -379,7 +376,8 @@ def _require_horizon_and_hedges(table: FuturesTable | HyperliquidTable) -> None:
         )
     if twice := [asset for asset in named if named.count(asset) > 1]:
         raise ValueError(
-            f"futures.markets: two markets have the asset {twice[0]!r}; keep it in the one that hedges"
+            f"futures.markets: two markets have the asset {twice[0]!r}; keep it"
+            " only in the market used for hedging"
         )
 
 
@@ -396,8 +394,8 @@ def require_hedge_market(config: Config, symbol: str) -> None:
 
 
 def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy | None:
-    """Build targets and limits of the futures layer, with the portfolio's tokens by symbol; None
-    without [futures].
+    """Build targets and limits of futures, with the portfolio's tokens by symbol; None without
+    [futures].
     """
     table = config.futures
     if table is None:
@@ -446,8 +444,8 @@ def _hedge_policy(table: HedgeTable | None) -> HedgePolicy | None:
 
 
 def _spot_multiple_bps(config: Config) -> int:
-    """Return the tighter one of futures.limits.spot_multiple and limits.futures_notional; zero if
-    both are off.
+    """Return the tighter of futures.limits.spot_multiple and limits.futures_notional; zero if both
+    are off.
     """
     given = (
         None if config.futures is None else config.futures.limits.spot_multiple,

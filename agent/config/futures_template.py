@@ -19,7 +19,7 @@ from agent.errors import ConfigError
 from agent.units import BPS, largest_remainder, parse_share_bps
 
 ROOM_BPS = 1_500
-"""Least distance of `max_position` from the largest target weight."""
+"""Minimum distance of `max_position` from the largest target weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ FUTURES_PROFILES = {
         ),
     )
 }
-"""Risk profiles of the futures layer by name."""
+"""Risk profiles of futures by name."""
 BAND = "5%"
 
 
@@ -170,7 +170,7 @@ def futures_weights(
     if not shares or len(shares) > MOST_MARKETS:
         raise ConfigError(
             f"--futures: {len(shares)} assets have a market at the venue",
-            "choose markets by --futures-target SYMBOL=SHARE",
+            "choose markets with --futures-target SYMBOL=SHARE",
         )
     parts = largest_remainder([Fraction(bps) for bps in shares.values()], BPS)
     return {symbol: f"{bps / 100:g}%" for symbol, bps in zip(shares, parts, strict=True)}
@@ -183,8 +183,8 @@ def futures_text(
     weights: Mapping[str, str],
     assets: Mapping[str, str],
 ) -> str:
-    """Return the [futures] of a trimtab.toml. `weights` are those of `futures_weights`, `assets` the
-    symbols of the portfolio's assets by market; a market without one has no spot position.
+    """Return the [futures] of a trimtab.toml. `weights` are those of `futures_weights`, `assets`
+    the symbols of the portfolio's assets by market; a market without an asset has no spot position.
     """
     contracts = {
         key: getattr(venue, key) for key in VenueFileTable.model_fields if key != "markets"
@@ -203,7 +203,7 @@ def futures_text(
         tables.append(("[[futures.markets]]", {**keys, "weight": weight}))
     tables.append(("[futures.limits]", {**profile.limits, "max_position": _room(profile, weights)}))
     about = (
-        f"\n# Perpetual futures by the profile {profile.name}: every limit stands here"
+        f"\n# Perpetual futures by the profile {profile.name}: every limit is listed here"
         " (docs/futures.md).\n"
     )
     return about + "\n".join(
@@ -213,7 +213,7 @@ def futures_text(
 
 
 def _room(profile: FuturesProfile, weights: Mapping[str, str]) -> str:
-    """Return the profile's largest position, or above the largest weight where that needs more."""
+    """Return the profile's maximum position, or the largest weight plus ROOM_BPS if that is higher."""
     largest = max(parse_share_bps(text.removeprefix("-"), "weight") for text in weights.values())
     allowed = parse_share_bps(profile.limits["max_position"], "max_position")
     return f"{min(BPS, max(allowed, largest + ROOM_BPS)) / 100:g}%"

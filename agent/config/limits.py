@@ -44,8 +44,7 @@ def _table(value: object) -> object:
 
 
 MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_table)]
-"""Bps by symbol; "any" applies to all other assets except the numeraire, into which exits sell.
-"""
+"""Bps by symbol. "any" applies to all other assets except the numeraire, which exits sell into."""
 _KINDS: Mapping[LimitUnit, Any] = {
     LimitUnit.SHARE: ShareOrOff,
     LimitUnit.DURATION: DurationOrOff,
@@ -57,7 +56,9 @@ _KINDS: Mapping[LimitUnit, Any] = {
 if TYPE_CHECKING:
 
     class LimitsTable(ConfigTable):
-        """Keys that code reads by name, for mypy. The real model below is generated from LIMITS."""
+        """Keys that code accesses by name, for mypy. The actual model below is generated from
+        LIMITS.
+        """
 
         slippage: int | None
         plan_cost: int | None
@@ -117,17 +118,17 @@ def _exact(spec: LimitSpec, value: Any, numeraire: Token) -> Any:
     return value
 
 
-# --- Ceilings: a limit above its ceiling, or off, has to be named in limits.i_accept.
+# --- Ceilings: a limit that is off or above its ceiling must be named in limits.i_accept.
 
 
 CEILINGS = {
     spec.key: spec.ceiling_bps
-    # The most frequently accepted limit comes first.
+    # the most frequently accepted limit first
     for spec in sorted(LIMITS.values(), key=lambda spec: spec.key != "slippage")
     if spec.ceiling_bps is not None
 }
-"""Ceilings in bps; limits.i_accept must name a limit above its ceiling (T21). A swap rarely needs
-1 % of slippage or cost, so a value above the ceiling is probably a wrong unit.
+"""Ceilings in bps; limits.i_accept must name a limit above its ceiling (T21). A swap rarely needs 1
+% of slippage or cost, so a value above the ceiling probably has a wrong unit.
 """
 
 
@@ -136,7 +137,7 @@ def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
     values = {key: getattr(limits, key) for key in CEILINGS}
     beyond = {key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]}
     return {
-        key: f"limits.{key}: {_percent(bps)} is beyond the ceiling of {_percent(CEILINGS[key])}"
+        key: f"limits.{key}: {_percent(bps)} is above the ceiling of {_percent(CEILINGS[key])}"
         for key, bps in beyond.items()
     }
 
@@ -172,7 +173,7 @@ def require_accepted(config: Config) -> None:
     if refused:
         names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *refused))
         raise ValueError(
-            f"{'; '.join(refused.values())}; write less, or accept it by i_accept = [{names}] in"
+            f"{'; '.join(refused.values())}; lower it, or accept it with i_accept = [{names}] in"
             " [limits]"
         )
 
@@ -193,8 +194,8 @@ def max_weight_bps(config: Config, symbol: str) -> int | None:
 
 
 def require_max_weight(config: Config) -> None:
-    """Raise ValueError naming asset, value and remedy if a target, or a weight that an allocator may
-    choose, is above its limit.
+    """Raise ValueError naming asset, value and remedy if a target, or a weight that an allocator
+    may choose, is above its limit.
     """
     portfolio, table = config.portfolio, config.limits.max_weight or {}
     symbols = [asset.symbol for asset in portfolio.assets]
@@ -210,7 +211,8 @@ def require_max_weight(config: Config) -> None:
             continue
         if not 0 < limit <= BPS:
             raise ValueError(
-                f"limits.max_weight: {limit / 100:g}% for {symbol} is not above 0% and at most 100%;"
+                f"limits.max_weight: {limit / 100:g}% for {symbol} is not above 0% and at most"
+                " 100%;"
                 " write for example 60%"
             )
         for key, bps in _highest_weights(config, symbol):
@@ -222,7 +224,7 @@ def require_max_weight(config: Config) -> None:
 
 
 def _highest_weights(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
-    """Yield (key, bps): the highest target weight of an asset by each part of the config."""
+    """Yield (key, bps): the highest target weight of an asset in each part of the config."""
     table = config.portfolio
     if config.strategies:
         parts = [
@@ -258,14 +260,16 @@ def _of_allocator(weights: WeightsTable, symbol: str) -> int:
     return weight_bounds(weights, symbol)[1]
 
 
-# --- Comparison of limits: an imported profile may only tighten.
+# --- Comparison of limits. An imported profile may only tighten them.
 
 
 OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
 
 
 def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
-    """True if `theirs` is strictly tighter than `mine`, both parsed by LimitsTable; None is "off"."""
+    """True if `theirs` is strictly tighter than `mine`, both parsed by LimitsTable; None is
+    "off".
+    """
     if key not in LIMITS or theirs == mine:
         return False
     tighter = LIMITS[key].tighter

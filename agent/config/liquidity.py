@@ -1,4 +1,6 @@
-"""[lp] and [[portfolio.positions]]: liquidity targets, confirmed positions, and their risk settings."""
+"""[lp] and [[portfolio.positions]]: liquidity targets, confirmed positions, and their risk
+settings.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,14 @@ MOST_VOLATILITY_BPS = 100_000
 
 
 def sane_volatility(value: int) -> int:
-    """Volatility in basis points a year. Raises ValueError if implausible."""
+    """Return the volatility in basis points a year. Raises ValueError if implausible."""
     if not 0 < value <= MOST_VOLATILITY_BPS:
         raise ValueError("a volatility is above 0% and at most 1000% a year; write for example 60%")
     return value
 
 
 class _LpTargetTable(ConfigTable):
-    """`share` of the portfolio; 0% withdraws everything. `volatility` replaces that of [lp] for
+    """`share` of the portfolio; 0% withdraws everything. `volatility` overrides that of [lp] for
     this pair.
     """
 
@@ -53,7 +55,7 @@ class _LpTargetTable(ConfigTable):
 
 
 class V2TargetTable(_LpTargetTable):
-    """Liquidity in a Uniswap V2 pair; its fees compound by themselves."""
+    """Liquidity in a Uniswap V2 pair, where fees compound automatically."""
 
     kind: Literal["uniswap_v2"]
     pair: Address
@@ -91,26 +93,29 @@ LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="ki
 
 
 def require_targets(config: Config) -> None:
-    """Raise ValueError naming the field if targets repeat a pool, lack a venue or exceed the limits."""
+    """Raise ValueError naming the field if targets repeat a pool, lack a venue or exceed the
+    limits.
+    """
     targets = [] if config.lp is None else config.lp.targets
     if not targets:
         return
     for number, target in enumerate(targets):
         key = f"lp.targets.{target.at}"
         if target.at in [earlier.at for earlier in targets[:number]]:
-            raise ValueError(f"{key}: given twice; each pool once")
+            raise ValueError(f"{key}: given twice; list each pool once")
         if getattr(config.venues, target.kind) is None:
             raise ValueError(f"{key}: needs [venues.{target.kind}]")
     limit = config.limits.lp_max_weight
     if limit is None:
         raise ValueError(
-            "limits.lp_max_weight: missing or off; [[lp.targets]] need it: write a share such as"
+            "limits.lp_max_weight: missing or off; required by [[lp.targets]]; write a share such as"
             ' "25%"'
         )
     shares = sum(target.share for target in targets)
     if shares > limit:
         raise ValueError(
-            f"lp.targets: shares sum to {shares / 100:g}%, limits.lp_max_weight is {limit / 100:g}%;"
+            f"lp.targets: shares sum to {shares / 100:g}%, but limits.lp_max_weight is"
+            f" {limit / 100:g}%;"
             " lower the shares or raise the limit"
         )
 
@@ -140,8 +145,7 @@ def _build_target(
     )
     if pool is None:
         raise ConfigError(
-            f"{key}: not a pool of [venues.{table.kind}] between the portfolio's tokens that have"
-            " a price",
+            f"{key}: not a priced pool of [venues.{table.kind}] between the portfolio's tokens",
             "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
         )
     assets = {asset.token.address for asset in portfolio.assets}
@@ -150,7 +154,7 @@ def _build_target(
     ]
     if foreign:
         raise ConfigError(
-            f"{key}: holds {' and '.join(foreign)}, no asset of the portfolio",
+            f"{key}: holds {' and '.join(foreign)}, not an asset of the portfolio",
             "add it to portfolio.assets (a target of 0% is allowed), or use another pool",
         )
     v3 = config.venues.uniswap_v3
@@ -207,7 +211,7 @@ class LpTable(ConfigTable):
 
 
 class _LpPositionTable(ConfigTable):
-    """`entry` is the amount provided, in whole coins by symbol; `volatility` replaces that of [lp]
+    """`entry` is the amount provided, in whole coins by symbol; `volatility` overrides that of [lp]
     for this pair.
     """
 
@@ -220,7 +224,7 @@ class _LpPositionTable(ConfigTable):
     def _of_two(cls, entry: dict[str, str]) -> dict[str, str]:
         if len(entry) != 2:
             raise ValueError(
-                f'has {len(entry)} tokens, a position has two; write entry = {{ WETH = "1.5",'
+                f'has {len(entry)} tokens, but a position has two; write entry = {{ WETH = "1.5",'
                 ' USDC = "4500" }'
             )
         return entry
@@ -271,7 +275,7 @@ def require_usable(config: Config) -> None:
         key = f"portfolio.positions.{position.name.removeprefix('token_id ')}"
         if (position.kind, position.name) in names[:number]:
             raise ValueError(
-                f"{key}: {position.kind} {position.name} is given twice; each position once"
+                f"{key}: {position.kind} {position.name} is given twice; list each position once"
             )
         if getattr(config.venues, position.kind) is None:
             raise ValueError(f"{key}: needs [venues.{position.kind}]")
@@ -284,19 +288,19 @@ def require_usable(config: Config) -> None:
             )
     if config.lp is None:
         raise ValueError(
-            'lp: missing; positions are judged by [lp] with volatility = "60%" and horizon = "30d",'
+            'lp: missing; positions need [lp] with volatility = "60%" and horizon = "30d",'
             " for example"
         )
     if "lp_max_weight" not in config.limits.model_fields_set:
         raise ValueError(
-            'limits.lp_max_weight: missing; positions need it: write a share such as "25%", or'
+            'limits.lp_max_weight: missing; required by positions; write a share such as "25%", or'
             ' "off"'
         )
 
 
 def build_positions(config: Config, tokens: Mapping[str, Token]) -> tuple[ConfirmedPosition, ...]:
-    """Build the confirmed positions; `tokens` by symbol. Raises ConfigError for an entry finer than
-    a token's base unit.
+    """Build the confirmed positions; `tokens` by symbol. Raises ConfigError for an entry with more
+    decimals than its token.
     """
     if config.lp is None:
         return ()

@@ -54,7 +54,7 @@ def config_diff(before: str, after: str) -> tuple[str, ...]:
 
 
 def is_secret(value: str) -> bool:
-    """True if a text looks like a URL, key or recovery phrase; a plain SQLite path does not
+    """Return whether a text looks like a URL, key or recovery phrase. A plain SQLite path does not
     count.
     """
     if value.startswith(_PLAIN_STORE):
@@ -99,20 +99,22 @@ def _value_lines(text: str) -> list[str]:
     return lines
 
 
-# --- `.env` beside the config: a secret file that sets missing variables such as endpoint URLs.
+# --- `.env` beside the config: a secret file that sets missing variables, such as endpoint URLs.
 
 
 ENV_FILE = ".env"
 ENV_PREFIX = "TRIMTAB_"
-"""Prefix of variables that need no name in the config, such as TRIMTAB_KEYSTORE_PASSWORD."""
+"""Prefix of variables that are accepted without being named in the config, such as
+TRIMTAB_KEYSTORE_PASSWORD.
+"""
 
 
 def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
     """Load variables from `folder`/.env; existing variables take precedence.
 
     Only variables in `wanted` or with prefix TRIMTAB_ are set. Raises ConfigError for a line that
-    is not NAME=VALUE, or if the file sets a variable and another user owns it or can read or write
-    it. Errors do not repeat the content.
+    is not NAME=VALUE, or if the file sets a variable and another user owns it, or can read or write
+    it. Error messages do not repeat the content.
     """
     file = folder / ENV_FILE
     try:
@@ -133,7 +135,7 @@ def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
     }
     if missing and mode & 0o077:
         raise ConfigError(
-            f"{file}: others can read or change it (mode {mode & 0o777:04o}), and it holds secrets",
+            f"{file}: contains secrets, but others can read or change it (mode {mode & 0o777:04o})",
             f"run: chmod 600 {file}",
         )
     if missing:
@@ -142,7 +144,9 @@ def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
 
 
 def referenced_env_variables(table: Any) -> Iterator[str]:
-    """Yield the environment variables that the config names: the values of keys ending in "_env"."""
+    """Yield the environment variables that the config names: the values of keys ending in
+    "_env".
+    """
     if isinstance(table, dict):
         for key, value in table.items():
             if key.endswith("_env") and isinstance(value, str):
@@ -168,8 +172,8 @@ def _lines(file: Path, lines: Any) -> Iterator[tuple[str, str]]:
 
 
 NO_CONFIG = (
-    "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain"
-    " --write-config trimtab.toml"
+    "create one with: trimtab init; or, for a local chain: trimtab localchain --write-config"
+    " trimtab.toml"
 )
 """Remedy for a missing config."""
 PAPER_FILE = "paper.db"
@@ -207,14 +211,14 @@ class LoadedConfig:
         live = Path(url.removeprefix(prefix))
         if live.name == PAPER_FILE:
             raise ConfigError(
-                f"store.url: {PAPER_FILE} is reserved for paper books",
+                f"store.url: {PAPER_FILE} is reserved for paper trading",
                 "choose another name, such as trimtab.db",
             )
         return prefix + str(live.with_name(PAPER_FILE)) if self.paper else url
 
     @property
     def live_url(self) -> str:
-        """Return the URL of the live store, also with `paper`."""
+        """Return the URL of the live store, even with `paper`."""
         url = self.config.store.url
         prefix = "sqlite:///"
         if url.startswith(prefix) and not Path(url.removeprefix(prefix)).is_absolute():
@@ -244,7 +248,7 @@ def _values(text: str, origin: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"{origin}: not valid TOML: {error}",
-            "correct it there; trimtab init writes a valid one",
+            "correct it; trimtab init writes a valid config",
         ) from None
 
 
@@ -254,7 +258,7 @@ def _checked(data: dict[str, Any], origin: str) -> Config:
     except ValidationError as error:
         raise ConfigError(
             f"{origin}: " + "; ".join(describe_errors(error, data, Config)),
-            "correct these keys, then trimtab doctor",
+            "correct these keys, then run trimtab doctor",
         ) from None
     bands = {
         asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None
@@ -271,8 +275,8 @@ ConfigSource = LoadedConfig | Path | str
 def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
     """Load and validate a config file; return a loaded config unchanged.
 
-    Raises ConfigError with all mistakes. A file that other users can change is refused unless
-    `guarded` is false: a pause must always work.
+    Raises ConfigError with all mistakes. A file that other users can change is rejected unless
+    `guarded` is false, since a pause must always work.
     """
     if isinstance(path, LoadedConfig):
         return path
@@ -290,7 +294,7 @@ def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) ->
 
 
 def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
-    """Load a config from a text that may not be saved yet, and .env beside `path` unless `guarded` is
+    """Load a config from text that may not be saved yet, and .env beside `path` unless `guarded` is
     false.
     """
     values = _values(text, origin)
@@ -329,7 +333,9 @@ def key_source(loaded: LoadedConfig) -> keys.KeySource:
 
 
 def agent_key_source(loaded: LoadedConfig) -> keys.KeySource:
-    """Return the source of the futures venue's agent key. Raises ConfigError if none is configured."""
+    """Return the source of the futures venue's agent key. Raises ConfigError if none is
+    configured.
+    """
     table = loaded.config.futures
     if isinstance(table, HyperliquidTable):
         if table.agent_keystore is not None:
@@ -346,12 +352,12 @@ def agent_key_source(loaded: LoadedConfig) -> keys.KeySource:
     )
 
 
-# --- Messages of validation errors, in place of pydantic's: field with the name of its asset, value,
-# and remedy.
+# --- Messages of validation errors, in place of pydantic's: field (with the name of its asset),
+# value, and remedy.
 
 
 SECRETS = ("url", "key")
-"""Parts of the names of keys whose values an error does not repeat: they may be secrets."""
+"""Parts of the names of keys whose values may be secrets. Errors do not repeat them."""
 NAMES = ("symbol", "name", "operator", "pool", "pair", "token_id")
 """Keys that identify an entry of a list."""
 LONGEST = 80
@@ -375,8 +381,8 @@ _BOUNDS = {
 
 
 def describe_errors(error: ValidationError, data: object, root: type[BaseModel]) -> list[str]:
-    """Return one line for each error of `data` against `root`, with field, value and remedy. Possible
-    secrets are not repeated.
+    """Return one line for each error of `data` against `root`, with field, value and remedy.
+    Possible secrets are not repeated.
     """
     lines = []
     for item in error.errors(include_url=False):
@@ -396,7 +402,7 @@ def describe_errors(error: ValidationError, data: object, root: type[BaseModel])
 
 
 def _got(value: object, message: str) -> str:
-    """Return the value in brackets; empty if it is a table or in the message already."""
+    """Return the value in brackets; empty if it is a table or already in the message."""
     if isinstance(value, dict | list) or (shown := repr(value)) in message:
         return ""
     if len(shown) > LONGEST:
@@ -414,7 +420,7 @@ def _message(item: ErrorDetails) -> str:
     if kind == "union_tag_invalid":
         return f"{about['tag']!r} is not a kind; choose from {about['expected_tags']}"
     if kind == "union_tag_not_found":
-        return f"{about['discriminator']} is missing; write which".replace("'", "")
+        return f"{about['discriminator']} is missing; set it".replace("'", "")
     if kind in _BOUNDS:
         bound, key = _BOUNDS[kind]
         return f"write {bound} {about[key]}"
@@ -424,7 +430,7 @@ def _message(item: ErrorDetails) -> str:
         )
         return f"{about['actual_length']} entries; write {bound} {about[key]}"
     if kind == "string_too_short":
-        return "it is empty; write a text"
+        return "it is empty; write text"
     if kind == "string_pattern_mismatch":
         longest = re.search(r"\{1,(\d+)\}", about["pattern"])
         count = "only" if longest is None else f"1 to {longest[1]}"
@@ -457,7 +463,7 @@ def _path_and_tables(
     """Return the path of the field with list entries by name, and the tables that its last key may
     belong to.
 
-    Pydantic's path also contains the kind of table it assumed.
+    Pydantic's path also contains the assumed kind of table.
     """
     names: list[str] = []
     tables: list[type[BaseModel]] = [root]
@@ -490,13 +496,15 @@ def _name(entry: object) -> str:
 
 
 def _kinds_of(table: type[BaseModel]) -> tuple[str, ...]:
-    """Return the kinds, or the venue, that a table of a union is chosen by."""
+    """Return the kinds, or the venue, that select a table of a union."""
     names = [name for name in ("kind", "venue") if name in table.model_fields]
     return tuple(kind for name in names for kind in get_args(table.model_fields[name].annotation))
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield every table type in an annotation, through lists, unions and annotated types."""
+    """Yield every table type in an annotation, including those in lists, unions and annotated
+    types.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):

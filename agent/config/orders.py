@@ -53,7 +53,7 @@ def parse_level(value: object) -> OrderLevel:
     if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
         if value < 1:
             raise ValueError(
-                f'{value!r} may be a price or a share; write a price in quotes such as "{value!r}",'
+                f'{value!r} is ambiguous; write a price in quotes such as "{value!r}",'
                 ' or a distance such as "10%"'
             )
         return OrderLevel(Fraction(Decimal(repr(value))), None)
@@ -101,9 +101,9 @@ class OrderKeys(ExitKeys):
 class OrdersTable(ExitKeys):
     """Orders of the whole portfolio, and common settings.
 
-    `absent` is the destination of the weight of an asset that was sold or waits for its entry.
-    `hysteresis` is the distance from its level at which an order is armed and a closed entry opens
-    again.
+    `absent` is the destination of the weight of an asset that was sold or awaits its entry.
+    `hysteresis` is the distance from its level at which an order is armed and a closed entry
+    reopens.
     """
 
     absent: Literal["cash", "redistribute"] = "cash"
@@ -122,7 +122,7 @@ def require_orders(portfolio: PortfolioTable) -> None:
         key = f"portfolio.orders.{kind.value}"
         if level.share_bps is None:
             raise ValueError(
-                f"{key}: deposits change the portfolio's value, so a price has no meaning; write a"
+                f"{key}: deposits change the portfolio's value, so a price is not meaningful; write a"
                 ' share such as "20%"'
             )
         _require(key, kind, level, table.hysteresis)
@@ -157,8 +157,8 @@ def _plain(price: Fraction) -> str:
 
 
 def require_strategy_orders(config: Config) -> None:
-    """Raise ValueError for orders that strategies do not support: entries, and exits into other
-    tokens than the numeraire.
+    """Raise ValueError for orders that strategies do not support: entries, and exits into tokens
+    other than the numeraire.
     """
     portfolio = config.portfolio
     if not config.strategies:
@@ -171,7 +171,7 @@ def require_strategy_orders(config: Config) -> None:
         )
     if portfolio.orders is not None and portfolio.orders.absent != "cash":
         raise ValueError(
-            "portfolio.orders.absent: with strategies the weight of a sold asset stays in the"
+            "portfolio.orders.absent: strategies keep the weight of a sold asset in the"
             ' numeraire; write "cash"'
         )
 
@@ -220,7 +220,7 @@ def _require(key: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int) 
 
 
 def _require_level_order(asset: AssetTable) -> None:
-    """Require the prices of stop, entry and profit to rise in this order."""
+    """Require stop, entry and profit prices to be in ascending order."""
     stop, entry, profit = (
         (level.price if level is not None else None)
         for level in (asset.stop_loss, asset.entry, asset.take_profit)
@@ -238,8 +238,8 @@ def _require_level_order(asset: AssetTable) -> None:
             )
 
 
-# --- Execution styles: at once, in slices, over a given time, or at a price. A style requires all
-# its keys.
+# --- Execution styles: immediately, in slices, over a given time, or at a price. A style requires
+# all its keys.
 
 
 ZONE = "zone"
@@ -292,7 +292,7 @@ def _parse_bps(text: str) -> Fraction | None:
 
 
 def _hourly(value: object) -> Fraction | str:
-    """Parse bps an hour, "0.5bps" or "0.005%"; or "zone"."""
+    """Parse bps per hour, "0.5bps" or "0.005%", or "zone"."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     if plain == ZONE:
         return ZONE
@@ -360,7 +360,7 @@ def require_pace(config: Config) -> None:
     for key, limit in (("size_jitter", MOST_SIZE_BPS), ("time_jitter", MOST_TIME_BPS)):
         if (getattr(table, key) or 0) > limit:
             raise ValueError(
-                f"execution.{key}: more than {limit // 100}% would make empty slices; write for"
+                f"execution.{key}: more than {limit // 100}% would produce empty slices; write for"
                 f" example {EXAMPLES[key]}"
             )
     if (
@@ -379,7 +379,7 @@ def require_pace(config: Config) -> None:
         )
     if table.waiting_cost == ZONE and not is_zone(config.policy.trigger):
         raise ValueError(
-            'execution.waiting_cost: "zone" needs a zone as trigger; write the cost of an hour, such'
+            'execution.waiting_cost: "zone" requires a zone trigger; write a cost per hour, such'
             ' as "0.5bps"'
         )
 
@@ -419,5 +419,5 @@ def _shown(key: str, value: object) -> str:
     if isinstance(value, int) and key != "max_rounds":
         return f"{value / 100:g}%"
     if isinstance(value, Fraction):
-        return f"{float(value):g} bps an hour"
+        return f"{float(value):g} bps per hour"
     return str(value)

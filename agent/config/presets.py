@@ -19,8 +19,8 @@ from agent.units import safe_label
 
 @dataclass(frozen=True, slots=True)
 class PresetToken:
-    """A token and its Chainlink USD feed. A wrapped coin has the feed of the underlying coin, which
-    does not show a depeg of the wrapped one.
+    """A token and its Chainlink USD feed. A wrapped coin has the feed of its underlying coin, which
+    does not reflect a depeg of the wrapped coin.
     """
 
     symbol: str
@@ -146,8 +146,8 @@ class TokenList:
 def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> TokenList:
     """Return the chain's tokens of a list, without those with deceptive names (T16, T17).
 
-    Raises ConfigError if the file is not a token list, has no token of the chain, or has another
-    SHA-256 than `pinned` (None: any).
+    Raises ConfigError if the file is not a token list, has no token of the chain, or its SHA-256 is
+    not `pinned` (None: any).
     """
     if pinned is not None and not _SHA256.fullmatch(pinned):
         raise ConfigError(
@@ -171,24 +171,24 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"--token-list {path}: not a token list: {error!r}",
-            "give a JSON file in Uniswap's token list format",
+            "use a JSON file in Uniswap's token list format",
         ) from None
     digest = hashlib.sha256(raw).hexdigest()
     if pinned is not None and pinned.lower().removeprefix("0x") != digest:
         raise ConfigError(
-            f"--token-list {path}: its SHA-256 is {digest}, pinned is {pinned.lower()}",
-            "find out who changed it before you use it",
+            f"--token-list {path}: its SHA-256 is {digest}, but {pinned.lower()} is pinned",
+            "find out why it changed before using it",
         )
     if not of_chain:
         raise ConfigError(
-            f"--token-list {path}: it has no token of chain {chain_id}",
-            "give the list of this chain",
+            f"--token-list {path}: no token of chain {chain_id}",
+            "use the list of this chain",
         )
     return TokenList(found, digest)
 
 
 def confusable_skeleton(symbol: str) -> str:
-    """Return the canonical form of a symbol: look-alike letters are equal; case and separators are
+    """Return the canonical form of a symbol: look-alike letters are equal, case and separators are
     ignored.
     """
     plain = unicodedata.normalize("NFKD", symbol).casefold()
@@ -217,5 +217,5 @@ def refuse_look_alike(
             raise ConfigError(
                 f"{field}: {name!r} looks like {token.symbol}, which is another token"
                 f" ({token.address})",
-                "give the address of the token you mean",
+                "give the token's address instead",
             )

@@ -1,5 +1,5 @@
-"""Profiles: weights, triggers and limits of a portfolio in one file, without keys or addresses that
-decide where money goes (T16).
+"""Profiles: weights, triggers and limits of a portfolio in one file, without keys or any address
+that money could be sent to (T16).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 
 
 class ProfileHeaderTable(ConfigTable):
-    """Chain, format and numeraire of a profile; its limits in coins count in the numeraire."""
+    """Chain, format and numeraire of a profile. Its limits in coins are in that numeraire."""
 
     format: Literal[1]
     chain_id: int = Field(gt=0)
@@ -52,8 +52,8 @@ class ProfileHeaderTable(ConfigTable):
 
 
 class ProfileAssetTable(ConfigTable):
-    """One target. `address` is that of the source config, for comparison. Symbols are checked when
-    they are resolved, so that a look-alike is reported as such.
+    """One target. `address` is that of the source config, for comparison. Symbols are checked on
+    resolution, so that a look-alike is reported as such.
     """
 
     symbol: str = Field(min_length=1, max_length=64)
@@ -63,7 +63,7 @@ class ProfileAssetTable(ConfigTable):
 
 
 class ProfilePolicyTable(ConfigTable):
-    """Keys of [policy] for trigger and destination; price confirmation and jitter are not part of a
+    """Keys of [policy] for trigger and destination. Price confirmation and jitter are not part of a
     profile.
     """
 
@@ -95,8 +95,8 @@ class Profile:
 
 
 def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
-    """Return the profile of a config as TOML, and the names of omitted tables. Raises ConfigError if
-    a value looks like a secret.
+    """Return the profile of a config as TOML, and the names of omitted tables. Raises ConfigError
+    if a value looks like a secret.
     """
     raw = tomllib.loads(loaded.path.read_text(encoding="utf-8"))
     portfolio = raw["portfolio"]
@@ -141,8 +141,8 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
 def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) -> Profile:
     """Read a profile for the chain of `loaded`.
 
-    Raises ConfigError for a key that a profile may not have, another chain, or a SHA-256 other than
-    `pinned` (None: any).
+    Raises ConfigError for a key not allowed in a profile, for another chain, or if the SHA-256 is
+    not `pinned` (None: any).
     """
     if pinned is not None and not _SHA256.fullmatch(pinned):
         raise ConfigError(f"--sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits")
@@ -150,18 +150,18 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
         data = path.read_bytes()
         if len(data) > LARGEST:
             raise ConfigError(
-                f"{path}: larger than {LARGEST} bytes, so not a profile", "use another file"
+                f"{path}: larger than {LARGEST} bytes, which no profile is", "use another file"
             )
         raw = tomllib.loads(data.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path}: not a profile: {error}", "give a file that trimtab export-profile wrote"
+            f"{path}: not a profile: {error}", "use a file written by trimtab export-profile"
         ) from None
     digest = hashlib.sha256(data).hexdigest()
     if pinned is not None and pinned.lower().removeprefix("0x") != digest:
         raise ConfigError(
-            f"{path}: its SHA-256 is {digest}, pinned is {pinned.lower()}",
-            "find out who changed it before you use it",
+            f"{path}: its SHA-256 is {digest}, but {pinned.lower()} is pinned",
+            "find out why it changed before using it",
         )
     _refuse_foreign(raw, str(path))
     mistakes: list[str] = []
@@ -177,17 +177,19 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
             mistakes = [f"limits.{line}" for line in lines]
     if mistakes:
         raise ConfigError(
-            f"{path}: {'; '.join(mistakes)}", "give a file that trimtab export-profile wrote"
+            f"{path}: {'; '.join(mistakes)}", "use a file written by trimtab export-profile"
         )
     symbols = [asset.symbol for asset in table.assets]
     if twice := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
-        raise ConfigError(f"{path}: assets: symbol {twice[0]!r} is given twice; each token once")
+        raise ConfigError(
+            f"{path}: assets: symbol {twice[0]!r} is given twice; list each token once"
+        )
     chain_id = loaded.config.chain.chain_id
     if table.profile.chain_id != chain_id:
         raise ConfigError(
-            f"{path}: profile.chain_id: of chain {table.profile.chain_id}, your config of chain"
-            f" {chain_id}",
-            "use a profile of your chain: on other chains the same symbols are other tokens",
+            f"{path}: profile.chain_id: the profile is for chain {table.profile.chain_id}, your"
+            f" config for chain {chain_id}",
+            "use a profile for your chain: the same symbols are different tokens on other chains",
         )
     return Profile(table, raw, digest, str(path))
 
@@ -200,7 +202,7 @@ def require_addresses(profile: Profile) -> None:
 
 
 def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
-    """Raise ConfigError naming every key that is not a profile's."""
+    """Raise ConfigError naming every key that is not allowed in a profile."""
     foreign = list(_foreign(raw))
     if foreign:
         raise ConfigError(
@@ -243,7 +245,7 @@ def _leaf_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-# --- Tokens of a profile's symbols, from the config, the preset or a token list.
+# --- Resolution of a profile's symbols to tokens, from the config, the preset or a token list.
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +290,8 @@ def resolve_token(
         )
     if not by_address:
         raise ConfigError(
-            f"{field}: {symbol!r} is in neither your config nor the network's preset",
-            "give a --token-list that has it",
+            f"{field}: {symbol!r} is neither in your config nor in the network's preset",
+            "add a --token-list that contains it",
         )
     if len(by_address) > 1:
         raise ConfigError(
@@ -335,8 +337,8 @@ def merge_profile(
 
     `tokens` are the resolved tokens of its assets, in order; `limits` are written to the config.
     Assets missing from the profile are removed, and their holdings kept; with `sell_others` they
-    stay with a target of 0, as the numeraire always does. Raises ConfigError if nothing would price
-    gas.
+    stay with a target of 0. The numeraire is never removed. Raises ConfigError if no asset would
+    price gas.
     """
     document: Any = tomlkit.parse(text)
     portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
@@ -393,8 +395,8 @@ def _table(token: ResolvedToken, reserve: bool = True) -> Any:
 
 
 def _update_hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
-    """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is neither
-    held nor a hub.
+    """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is
+    neither held nor a hub.
     """
     hubs = portfolio.get("hubs", [])
     for number in reversed(range(len(hubs))):
@@ -418,14 +420,16 @@ def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
     )
     if preset is None:
         raise ConfigError(
-            "portfolio.hubs: without the native coin among the assets gas has no price",
+            "portfolio.hubs: gas has no price without the native coin or a hub for it",
             "add its wrapped token to [[portfolio.hubs]] first",
         )
     return ResolvedToken(preset.symbol, wrapped, preset.decimals, preset.feed, "preset")
 
 
 def _replace_allocator(portfolio: Any, profile: Profile) -> None:
-    """Replace the allocator by that of the profile; local files stay if the kind is the same."""
+    """Replace the allocator by that of the profile. Local files are kept if the kind is the
+    same.
+    """
     before, after = portfolio.get("weights", {}), profile.raw.get("weights")
     files = {
         key: before[key]

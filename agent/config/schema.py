@@ -1,5 +1,5 @@
-"""Tables of trimtab.toml as pydantic models. Unknown keys are refused, and values that decide money
-have no default.
+"""Tables of trimtab.toml as pydantic models. Unknown keys are rejected, and values that decide
+money have no default.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RpcTable(ConfigTable):
         return self
 
     def resolve(self) -> str:
-        """The URL, from the file or the environment."""
+        """Return the URL, from the file or the environment."""
         if self.url is not None:
             return self.url.get_secret_value()
         value = os.environ.get(self.url_env or "")
@@ -94,10 +94,10 @@ class RpcTable(ConfigTable):
 class ChainTable(ConfigTable):
     """The chain.
 
-    `single_operator` names the only operator, whose answers are then trusted alone; local chains
-    need no name. `fork` marks a local copy of a live chain under that chain's id: only published
-    test keys sign. `quorum` requires more operators than the default. Nothing is signed unless the
-    newest blocks of enough operators are within `max_lag_blocks` of each other.
+    `single_operator` names the only operator, whose answers are then trusted alone; local chains do
+    not need it. `fork` marks a local copy of a live chain with that chain's id, on which only
+    published test keys sign. `quorum` requires more operators than the default. Nothing is signed
+    unless the newest blocks of enough operators are within `max_lag_blocks` of each other.
     """
 
     chain_id: int = Field(gt=0)
@@ -115,13 +115,13 @@ class ChainTable(ConfigTable):
             return self
         if self.quorum < self._least:
             raise ValueError(
-                f"quorum: {self.quorum} is fewer than the {self._least} operators that must agree"
-                " here; write more, or name a single operator in single_operator"
+                f"quorum: {self.quorum} is below the {self._least} operators that must agree"
+                " here; raise it, or name a single operator in single_operator"
             )
         if self.quorum > (known := len({endpoint.operator for endpoint in self.rpc})):
             raise ValueError(
-                f"quorum: {self.quorum} operators must agree, [[chain.rpc]] names {known}; add"
-                " endpoints, or write less"
+                f"quorum: {self.quorum} operators must agree, but [[chain.rpc]] names {known};"
+                " add endpoints, or lower quorum"
             )
         return self
 
@@ -132,8 +132,8 @@ class ChainTable(ConfigTable):
 
     @property
     def min_operators(self) -> int:
-        """Operators that must agree before money moves: two (one on a local chain or if allowed by
-        name), or `quorum` if it is more.
+        """Operators that must agree before money moves: two (one on a local chain, or with
+        single_operator), or `quorum` if higher.
         """
         return max(self._least, self.quorum or 0)
 
@@ -147,7 +147,7 @@ class ChainTable(ConfigTable):
 
 
 class UniswapV2Table(ConfigTable):
-    """Uniswap V2: `pools` replaces discovery by an explicit list."""
+    """Uniswap V2. `pools` replaces discovery by an explicit list."""
 
     factory: Address
     router: Address
@@ -155,7 +155,7 @@ class UniswapV2Table(ConfigTable):
 
 
 class UniswapV3Table(ConfigTable):
-    """Uniswap V3: `router` is SwapRouter02, `quoter` QuoterV2, `quoter_v1` the Quoter of
+    """Uniswap V3. `router` is SwapRouter02, `quoter` QuoterV2, `quoter_v1` the Quoter for
     uniswap-python, if installed.
     """
 
@@ -169,7 +169,7 @@ class UniswapV3Table(ConfigTable):
 
 
 class VenuesTable(ConfigTable):
-    """Venues to trade on; at least one."""
+    """Venues to trade on. At least one is required."""
 
     uniswap_v2: UniswapV2Table | None = None
     uniswap_v3: UniswapV3Table | None = None
@@ -177,13 +177,12 @@ class VenuesTable(ConfigTable):
     @model_validator(mode="before")
     @classmethod
     def _live(cls, data: Any) -> Any:
-        """Refuse pool kinds that only plans and back-tests know."""
+        """Reject pool kinds that only plans and back-tests support."""
         simulated = sorted(POOL_KINDS.keys() - cls.model_fields.keys())
         named = [kind for kind in simulated if isinstance(data, dict) and kind in data]
         if named:
             raise ValueError(
-                f"{named[0]} can only be back-tested: it has no reader, calldata or signer rule;"
-                " remove it"
+                f"{named[0]} can only be back-tested: live trading does not support it; remove it"
             )
         return data
 
@@ -198,7 +197,7 @@ class VenuesTable(ConfigTable):
 
 
 class WalletTable(ConfigTable):
-    """Wallet of the portfolio; a key source is needed only to send.
+    """Wallet of the portfolio. A key source is needed only for sending.
 
     `keyring` is service/name in the keyring of the operating system. In mode "propose" nothing is
     signed here: transactions are written into the folder `proposals` for an external signer. `safe`
@@ -225,11 +224,11 @@ class WalletTable(ConfigTable):
             raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
         if self.mode == "propose" and given:
             raise ValueError(
-                f'mode "propose" signs nothing here and needs no {given[0]}; remove it, or write'
+                f'mode "propose" signs nothing here and takes no {given[0]}; remove it, or write'
                 ' mode = "sign"'
             )
         if self.safe and self.mode != "propose":
-            raise ValueError('safe: a Safe has no key that could sign here; write mode = "propose"')
+            raise ValueError('safe: a Safe has no key to sign with here; write mode = "propose"')
         return self
 
 
@@ -250,7 +249,7 @@ class TaxTable(ConfigTable):
     def _together(self) -> TaxTable:
         if (self.currency is None) != (self.rates is None):
             raise ValueError(
-                'currency and rates go together: write currency = "EUR" and rates = "eur.csv", or'
+                'currency and rates must be given together: write currency = "EUR" and rates = "eur.csv", or'
                 " neither"
             )
         return self
@@ -286,10 +285,10 @@ NATIVE = "native"
 
 
 def resolve_native_asset(data: object) -> object:
-    """Return the tables with the asset of address "native" at the wrapped token's address and
-    `native` set.
+    """Return the tables with the asset "native" moved to the wrapped token's address and `native`
+    set.
 
-    Native coin and wrapped token are one asset. Raises ValueError if the config has both.
+    Native coin and wrapped token count as one asset. Raises ValueError if the config has both.
     """
     if not isinstance(data, dict):
         return data
@@ -331,8 +330,8 @@ def resolve_native_asset(data: object) -> object:
 
 
 def require_native_top_up(config: Config) -> None:
-    """Raise ValueError unless limits.native_top_up is above the floor and the wrapped native coin is
-    an asset.
+    """Raise ValueError unless limits.native_top_up is above the floor and the wrapped native coin
+    is an asset.
     """
     target, floor = config.limits.native_top_up, config.limits.native_floor
     if target is None:
@@ -354,15 +353,17 @@ def _same(address: object, wrapped: object) -> bool:
     )
 
 
-# --- Values that disable a protection without the word "off" are refused.
+# --- Values that would disable a protection without the word "off" are rejected.
 
 
 MIN_TWAP_WINDOW_S = 1_800
-"""Minimum TWAP window; a shorter mean can be manipulated within a few blocks (T3)."""
+"""Minimum TWAP window. A shorter one can be manipulated within a few blocks (T3)."""
 LONGEST_DEADLINE_S = 1_800
-"""A swap that is valid for longer is a free option for anyone who can delay it (T7)."""
+"""Longest deadline. A swap that is valid for longer is a free option for anyone who can delay it
+(T7).
+"""
 LONGEST_JUMP_WAIT_S = 30 * 86_400
-"""Longest time that a transfer from a stranger can delay purchases."""
+"""Longest time that an unsolicited transfer can delay purchases."""
 LARGEST_JITTER_BPS = BPS // 2
 """Longest random delay, as a share of a schedule's interval."""
 
@@ -371,7 +372,7 @@ def require_protection(config: Config) -> None:
     """Raise ValueError naming the field if a value disables a protection."""
     if "spot" in config.reference.kind and not (config.chain.local or config.reference.allow_spot):
         raise ValueError(
-            "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or"
+            "reference.kind: anyone can move spot prices for a block; use feed or twap, or"
             " set reference.allow_spot = true"
         )
     if (
@@ -380,25 +381,22 @@ def require_protection(config: Config) -> None:
         and not config.chain.local
     ):
         raise ValueError(
-            "reference.twap_window: a mean over less than 30m can be manipulated within a few"
+            "reference.twap_window: a TWAP over less than 30m can be manipulated within a few"
             " blocks; write 30m or more"
         )
     _require_settled_prices(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
-        raise ValueError(
-            "execution.deadline: a swap is valid for more than 0s and at most 30m; write for"
-            " example 90s"
-        )
+        raise ValueError("execution.deadline: not above 0s and at most 30m; write for example 90s")
     if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
         raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
     if config.limits.slippage is not None and config.limits.slippage >= BPS:
         raise ValueError(
-            "limits.slippage: 100% or more accepts any price; write less, such as 0.3%"
+            "limits.slippage: 100% or more accepts any price; write a lower value, such as 0.3%"
         )
 
 
 def _require_settled_prices(config: Config) -> None:
-    """Require explicit consent for triggers that one block can fire, and for a rollup without a
+    """Require explicit consent to triggers that one block can fire, and to a rollup without a
     sequencer feed (T3, T13).
     """
     reference, known = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
@@ -421,8 +419,8 @@ def _require_settled_prices(config: Config) -> None:
 
 
 class HubTable(ConfigTable):
-    """A token that routes may pass through without being held. `decimals`, if given, must be the
-    chain's. `feed_max_age` overrides the maximum age of its feed.
+    """A token that routes may pass through without being held. `decimals`, if given, must match the
+    chain. `feed_max_age` overrides the maximum age of its feed.
     """
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
@@ -435,10 +433,10 @@ class HubTable(ConfigTable):
 class AssetTable(HubTable, OrderKeys):
     """One target.
 
-    `reserve` is an amount in whole coins that is not managed. `rebasing` is the largest daily
-    change of the balance without a transfer, of rebasing and interest-bearing tokens. `band`
-    replaces the trigger's. Orders are in agent/config/orders.py. `native` is not a key of the file: it
-    is set where the file has address = "native", and `address` is then the wrapped token's.
+    `reserve` is an unmanaged amount in whole coins. `rebasing` is the largest daily change of the
+    balance without a transfer, for rebasing and interest-bearing tokens. `band` overrides the
+    trigger's. Orders are in agent/config/orders.py. `native` is not a key of the file; it is set if
+    the file has address = "native", and `address` is then the wrapped token's.
     """
 
     target: Weight
@@ -477,7 +475,7 @@ class PortfolioTable(ConfigTable):
         for key, values in (("address", addresses), ("symbol", symbols)):
             twice = sorted({v for v in values if values.count(v) > 1})
             if twice:
-                raise ValueError(f"{key} {twice[0]} is given twice; each token once")
+                raise ValueError(f"{key} {twice[0]} is given twice; list each token once")
         if self.numeraire not in [a.symbol for a in self.assets]:
             raise ValueError(
                 f"numeraire {self.numeraire!r} is not an asset; add it with a target (0% is"
@@ -494,7 +492,7 @@ class PortfolioTable(ConfigTable):
 
 
 class ReferenceTable(ConfigTable):
-    """Sources of reference prices, in order; on a rollup, also the sequencer's uptime feed."""
+    """Sources of reference prices, in order. On a rollup, also the sequencer's uptime feed."""
 
     kind: list[Literal["feed", "twap", "spot"]] = Field(min_length=1)
     twap_window: Duration
@@ -505,7 +503,7 @@ class ReferenceTable(ConfigTable):
 
 
 class PolicyTable(ConfigTable):
-    """Trigger, destination and cooldown; `risk` has the volatilities and correlations of a zone.
+    """Trigger, destination and cooldown. `risk` has the volatilities and correlations of a zone.
 
     Price triggers fire once the prices of `confirm_blocks` earlier blocks agree; schedules are
     delayed by up to `jitter` of their interval. `only` restricts a rebalance to one side.
@@ -521,10 +519,11 @@ class PolicyTable(ConfigTable):
 
 
 class ExecutionTable(PaceTable):
-    """Sending of plans.
+    """Execution of plans.
 
-    `rebalancer` is the address of our own contract, needed if it is the router. With `submit_url`
-    signed transactions are sent only there; `submit_public_fallback` allows the public endpoints if it fails.
+    `rebalancer` is the address of the Rebalancer contract, required if it is the router. With
+    `submit_url`, signed transactions are sent only there; `submit_public_fallback` allows the
+    public endpoints if it fails.
     """
 
     router: Literal["swap_router_02", "rebalancer"]
@@ -538,13 +537,13 @@ class ExecutionTable(PaceTable):
         url = self.submit_url.get_secret_value()
         if url and not url.startswith(("http://", "https://")):
             raise ValueError(
-                "submit_url: not an http or https address; write https://…, or leave it empty for"
-                " the public mempool"
+                "submit_url: not an http or https address; write https://…, or leave it empty to use the"
+                " public mempool"
             )
         if self.submit_public_fallback and not url:
             raise ValueError(
-                "submit_public_fallback: true without submit_url permits nothing; set submit_url,"
-                " or remove it"
+                "submit_public_fallback: has no effect without submit_url; set submit_url, or"
+                " remove it"
             )
         return self
 

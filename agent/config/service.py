@@ -27,8 +27,8 @@ _QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0
 
 
 class AlertTargetTable(ConfigTable):
-    """One alert target: an address in apprise's form, read from an environment variable since it is
-    a secret.
+    """One alert target: an address in apprise's format, read from an environment variable because
+    it is secret.
 
     `events` restricts the events sent to it.
     """
@@ -48,7 +48,7 @@ class AlertTargetTable(ConfigTable):
         return value
 
     def secrets(self) -> list[str]:
-        """Return the address and all its long parts: services put tokens in different places."""
+        """Return the address and all its long parts, since services put tokens in different places."""
         value = os.environ.get(self.url_env, "")
         parts = re.split(r"[/:@?&=,]+", value.partition("://")[2])
         return [
@@ -90,7 +90,7 @@ class AlertsTable(ConfigTable):
                 ZoneInfo(name)
             except (KeyError, ValueError, OSError):
                 raise ValueError(
-                    "no time zone of that name is known; write for example Europe/Berlin, or UTC"
+                    "unknown time zone; write for example Europe/Berlin, or UTC"
                 ) from None
         return name
 
@@ -100,7 +100,7 @@ class AlertsTable(ConfigTable):
             span = _QUIET.fullmatch(self.quiet)
             if span is None or span.groups()[:2] == span.groups()[2:]:
                 raise ValueError(
-                    f"quiet: {self.quiet!r} is not a time span of a day; write for example"
+                    f"quiet: {self.quiet!r} is not a daily time span; write for example"
                     ' "22:00-07:00"'
                 )
             if self.timezone is None:
@@ -119,12 +119,12 @@ class AlertsTable(ConfigTable):
         names = [target.name for target in self.targets]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(
-                f"targets: {twice[0]!r} is given twice; each target needs its own name"
+                f"targets: {twice[0]!r} is given twice; use a different name for each target"
             )
         for target in self.targets:
             if missing := [event for event in target.events or () if event not in self.events]:
                 raise ValueError(
-                    f"targets: {target.name} has {missing[0]!r}, which alerts.events does not; add"
+                    f"targets: {target.name} has {missing[0]!r}, but alerts.events does not; add"
                     " it there, or remove it"
                 )
         return self
@@ -147,14 +147,14 @@ class AlertsTable(ConfigTable):
 
 
 SHORTEST_HANG_S = 30
-"""Minimum of hang_after: less would end healthy runs while an endpoint is slow."""
+"""Minimum of hang_after. Less would end healthy runs while an endpoint is slow."""
 LONGEST_WAIT_S = 3_600
-"""Longest wait for the wallet: a cycle that waits logs nothing."""
+"""Longest wait for the wallet, since a waiting cycle logs nothing."""
 
 
 class ServiceTable(ConfigTable):
-    """`listen` serves metrics and health on loopback; another address must be repeated in
-    `listen_beyond_loopback`. `heartbeat_url` is a secret and is requested after each healthy cycle.
+    """`listen` serves metrics and health on loopback; any other address must be repeated in
+    `listen_beyond_loopback`. `heartbeat_url` is secret, and is requested after each healthy cycle.
     A cycle without progress for `hang_after` ends the process. The newest `keep_steps` cycles
     without a transaction are kept. Commands wait up to `wallet_wait` for another process that holds
     the wallet.
@@ -230,7 +230,7 @@ def _require_http(url: str, key: str) -> None:
 
 
 def _parse(listen: str) -> tuple[str, int]:
-    """Host and port of "127.0.0.1:9464" or "[::1]:9464"."""
+    """Parse host and port of "127.0.0.1:9464" or "[::1]:9464"."""
     host, _, port = listen.rpartition(":")
     try:
         if host == "localhost":

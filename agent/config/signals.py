@@ -1,4 +1,4 @@
-"""[signals.NAME]: signals of one's own by the name of their entry point."""
+"""[signals.NAME]: user-defined signals, by the name of their entry point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_OPTIONS = 50
 
 
 class SignalTable(ConfigTable):
-    """One signal: the longest time of an answer, and options that it gets as text."""
+    """One signal: the time limit of an answer, and options that are passed as text."""
 
     timeout: Duration
     options: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
@@ -43,20 +43,19 @@ class SignalTable(ConfigTable):
 
 
 def require_signals(config: Config) -> None:
-    """Raise ValueError naming the field if a signal is missing or not used, or if its futures
-    weights would have no band.
+    """Raise ValueError naming the field if a signal is missing or unused, or if its futures weights
+    would have no band.
     """
     used = dict(_used(config))
     for field, name in used.items():
         if name not in config.signals:
             raise ValueError(
-                f"{field}: there is no [signals.{name}]; add it with a timeout, or correct the name"
+                f"{field}: no [signals.{name}]; add it with a timeout, or correct the name"
             )
     for name in config.signals:
         if name not in used.values():
             raise ValueError(
-                f"signals.{name}: nothing uses it; name it in an allocator of kind 'signal', or"
-                " remove it"
+                f"signals.{name}: unused; name it in an allocator of kind 'signal', or remove it"
             )
     futures = config.futures
     if used and futures is not None and "leverage_band" not in futures.model_fields_set:

@@ -1,4 +1,4 @@
-"""[[strategies]] and [split]: several strategies over one wallet, and the band of their capital
+"""[[strategies]] and [split]: several strategies over one wallet, and the band of the capital
 split.
 """
 
@@ -45,8 +45,8 @@ Ratio = Annotated[int, BeforeValidator(_milli)]
 
 
 class HealthTable(ConfigTable):
-    """Health rule. A Sharpe ratio over `window` that is below `sharpe` for `period` cuts a strategy
-    to its floor; one of at least `recover` for `recover_period` restores it.
+    """Health rule. A strategy is cut to its floor if its Sharpe ratio over `window` is below
+    `sharpe` for `period`, and restored once it is at least `recover` for `recover_period`.
     """
 
     sharpe: Ratio
@@ -59,13 +59,16 @@ class HealthTable(ConfigTable):
     def _sensible(self) -> HealthTable:
         if self.recover <= self.sharpe:
             raise ValueError(
-                "recover is not above sharpe: a strategy would be cut and restored in turn; write"
+                "recover is not above sharpe: a strategy would alternate between cut and"
+                " restored; write"
                 " for example recover = 0.8 with sharpe = 0.5"
             )
         if not SHORTEST_WINDOW_S <= self.window <= LONGEST_WINDOW_S:
-            raise ValueError("window is from 7d to 730d, since the Sharpe ratio uses daily returns")
+            raise ValueError(
+                "window is not between 7d and 730d, as needed for a Sharpe ratio of daily returns"
+            )
         if not (self.period <= LONGEST_WINDOW_S and self.recover_period <= LONGEST_WINDOW_S):
-            raise ValueError("a period is at most 730d")
+            raise ValueError("a period is longer than 730d")
         return self
 
 
@@ -101,7 +104,7 @@ class StrategyTable(ConfigTable):
                 f"{self.name}: absolute futures weights sum to {total / 100:g}%; write at most 100%"
             )
         if not 0 < self.share <= BPS:
-            raise ValueError(f"{self.name}: share is above 0% and at most 100%")
+            raise ValueError(f"{self.name}: share must be above 0% and at most 100%")
         if self.floor > self.share:
             raise ValueError(
                 f"{self.name}: floor {self.floor / 100:g}% is above its share of"
@@ -111,8 +114,8 @@ class StrategyTable(ConfigTable):
 
 
 class SplitTable(ConfigTable):
-    """Band of the capital split: beyond `absolute` points or `relative` of a share, whichever is
-    narrower, the split is restored.
+    """Band of the capital split. The split is restored beyond `absolute` points or `relative` of a
+    share, whichever is narrower.
     """
 
     absolute: Share | None = None
@@ -148,7 +151,7 @@ def require_strategies(config: Config) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"strategies: the name {twice[0]} is given twice; write another name")
     if "all" in names:
-        raise ValueError("strategies: 'all' is reserved for every strategy; choose another name")
+        raise ValueError("strategies: 'all' is reserved; choose another name")
     if (total := sum(strategy.share for strategy in strategies)) != BPS:
         raise ValueError(f"strategies: shares sum to {total / 100:g}%, not 100%")
     symbols = [asset.symbol for asset in config.portfolio.assets]
@@ -170,7 +173,9 @@ def require_strategies(config: Config) -> None:
 
 
 def _require_markets(config: Config) -> None:
-    """Raise ValueError if futures weights of a strategy have no market, or their total no band."""
+    """Raise ValueError if a strategy's futures weights have no market, or if their total has no
+    band.
+    """
     table = config.futures
     for strategy in config.strategies:
         field = f"strategies.{strategy.name}.futures"
@@ -201,21 +206,21 @@ def strategy_as_portfolio(table: PortfolioTable, strategy: StrategyTable) -> Por
 
 
 def _require_no_wallet_settings(config: Config) -> None:
-    """Raise ValueError naming field, value and remedy for settings of the whole wallet that do not
-    combine with strategies.
+    """Raise ValueError naming field, value and remedy for settings of the whole wallet that cannot
+    be combined with strategies.
     """
     policy, portfolio, lp = config.policy, config.portfolio, config.lp
     for strategy in config.strategies:
         if is_zone(strategy.trigger):
             raise ValueError(
-                f"strategies.{strategy.name}.trigger: a zone weighs the risk of the whole wallet; write"
-                " another trigger, such as a threshold"
+                f"strategies.{strategy.name}.trigger: a zone needs the whole wallet; use another"
+                " trigger, such as a threshold"
             )
     refused = (
         (
             "policy.trigger: a zone",
             is_zone(policy.trigger),
-            "write another trigger, such as a threshold",
+            "use another trigger, such as a threshold",
         ),
         ("policy.destination: zone", policy.destination == "zone", 'write destination = "target"'),
         ("policy.risk: the risk of a zone", policy.risk is not None, "remove [policy.risk]"),
@@ -225,12 +230,12 @@ def _require_no_wallet_settings(config: Config) -> None:
                 " allocator of the whole portfolio"
             ),
             portfolio.weights is not None,
-            "give it to a strategy as its allocator",
+            "make it the allocator of a strategy",
         ),
         (
             (
                 f"portfolio.positions: {len(portfolio.positions)} of them, which strategies do not"
-                " account for"
+                " support"
             ),
             bool(portfolio.positions),
             "remove [[portfolio.positions]]",
@@ -238,15 +243,15 @@ def _require_no_wallet_settings(config: Config) -> None:
         (
             (
                 f"lp.targets: {len(lp.targets) if lp else 0} of them, which strategies do not"
-                " account for"
+                " support"
             ),
             lp is not None and bool(lp.targets),
             "remove [[lp.targets]]",
         ),
         (
             (
-                f"execution.style: {config.execution.style}, whose slices do not keep the"
-                " strategies' targets"
+                f"execution.style: {config.execution.style}, whose slices ignore the strategies'"
+                " targets"
             ),
             config.execution.style != "market",
             'write style = "market" and remove the keys of other styles',

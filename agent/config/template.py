@@ -37,7 +37,7 @@ class _DollarCaps:
         return self._line(key, usd, ROUND_CEILING)
 
     def _line(self, key: str, usd: int, rounding: str) -> str:
-        """Return the line of a cap, rounded to two figures where dollars are converted."""
+        """Return the line of a cap, rounded to two figures if converted from dollars."""
         coins, note = Decimal(usd * self.dollars.denominator) / self.dollars.numerator, ""
         if self.dollars != 1:
             two_figures = Decimal(1).scaleb(coins.adjusted() - 1)
@@ -57,8 +57,8 @@ def render(
 ) -> str:
     """Render the commented config.
 
-    `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the
-    file. `dollars` is the price of a coin of the numeraire, in which caps are written.
+    `rpc_envs` are (environment variable, operator) pairs, since URLs are secrets and not written to
+    the file. `dollars` is the price of a coin of the numeraire, in which caps are written.
     """
     coins = _DollarCaps(numeraire, dollars)
     rpc = "\n".join(
@@ -67,7 +67,7 @@ def render(
         for env, operator in rpc_envs
     )
     return f"""\
-# trimtab's configuration. Every value that decides money is written here; nothing has a hidden default.
+# trimtab configuration. Every value that decides money is in this file; there are no hidden defaults.
 # Check it with: trimtab doctor    Then pin the contracts with: trimtab trust
 
 [chain]
@@ -263,7 +263,7 @@ def _ceilings() -> str:
 
 
 def _triggers() -> str:
-    """Return comment lines of triggers: hints where there are any, then the names of the others."""
+    """Return comment lines of triggers: those with a hint, then the names of the others."""
     lines = [""]
     for notation in NOTATIONS.values():
         if not notation.hint:
@@ -284,7 +284,7 @@ def _allocators() -> str:
 
 
 def _sequencer(preset: Preset) -> str:
-    """Return the sequencer feed of a rollup; empty elsewhere."""
+    """Return the sequencer feed of a rollup; empty otherwise."""
     feed = SEQUENCER_FEEDS.get(preset.chain_id)
     if feed is None:
         return ""
@@ -295,7 +295,9 @@ def _sequencer(preset: Preset) -> str:
 
 
 def _limits(preset: Preset, assets: Sequence[TemplateAsset], coins: _DollarCaps) -> str:
-    """Return one line per limit. native_top_up is off unless the wrapped coin is held and can be unwrapped."""
+    """Return one line per limit. native_top_up is off unless the wrapped coin is an asset and can
+    be unwrapped.
+    """
     held = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     lines = []
     for spec in LIMITS_AS_WRITTEN:
@@ -359,15 +361,15 @@ CLASSES: Mapping[int, Mapping[str, tuple[str, ...]]] = {
 
 
 ALLOCATOR_ANCHOR = "[reference]\n"
-"""Table of the config that follows those of the portfolio."""
+"""Header of the table that follows those of the portfolio."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioTemplate:
     """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and
-    `limits` in the config's notation. `futures` is the largest notional of futures, times spot
-    value. `adjustable` allows choosing the share of stable tokens. `weights` is an allocator in
-    place of `shares`, and `todo` the preparation it needs.
+    `limits` in the config's notation. `futures` is the maximum futures notional as a multiple of
+    the spot value. `adjustable` allows choosing the share of stable tokens. `weights` is an
+    allocator in place of `shares`, and `todo` the preparation that it needs.
     """
 
     name: str
@@ -390,7 +392,7 @@ PORTFOLIO_TEMPLATES = {
     for template in (
         PortfolioTemplate(
             "conservative",
-            "mostly large coins, small trades, seldom",
+            "mostly large coins, small and infrequent trades",
             {CORE: 7_000, STABLE: 2_000, HIGH_BETA: 1_000},
             {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
             {
@@ -407,7 +409,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "moderate",
-            "half large coins, a third stable, some that move more",
+            "half large coins, a third stable, some high-beta",
             {CORE: 5_000, STABLE: 3_000, HIGH_BETA: 2_000},
             {"trigger": _threshold(relative="10%"), "destination": "target", "cooldown": "6h"},
             {
@@ -422,7 +424,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "aggressive",
-            "mostly coins that move more than the market, wide bands against churning",
+            "mostly high-beta coins, wide bands to limit turnover",
             {CORE: 3_000, STABLE: 1_000, HIGH_BETA: 6_000},
             {"trigger": _threshold(relative="20%"), "destination": "halfway", "cooldown": "1h"},
             {
@@ -437,7 +439,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "60/40",
-            "sixty of large coins, forty stable, back at five points",
+            "60 % large coins, 40 % stable, rebalanced at five points of drift",
             {CORE: 6_000, STABLE: 4_000},
             {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "1d"},
             {"turnover": "20%", "daily_turnover": "20%"},
@@ -502,8 +504,8 @@ def find_template(name: str) -> PortfolioTemplate:
 
 
 def template_shares(template: PortfolioTemplate, stable: str | None) -> Mapping[str, int]:
-    """Return bps by class. `stable`, if given, is the share of stable tokens; the others keep their
-    proportions.
+    """Return bps by class. `stable`, if given, is the share of stable tokens; the other classes
+    keep their proportions.
     """
     if stable is None:
         return template.shares
@@ -511,7 +513,7 @@ def template_shares(template: PortfolioTemplate, stable: str | None) -> Mapping[
         fit = ", ".join(name for name, other in PORTFOLIO_TEMPLATES.items() if other.adjustable)
         raise ConfigError(
             f"--stable: the shares of {template.name} are fixed",
-            f"leave --stable out, or use --template {fit}",
+            f"omit --stable, or use --template {fit}",
         )
     bps = parse_share_bps(stable, "--stable")
     if not 0 < bps < BPS:
@@ -534,7 +536,7 @@ def template_targets(
     if classes is None:
         raise ConfigError(
             f"--template: no tokens are known for chain {preset.chain_id}",
-            "give every token by --target",
+            "give every token with --target",
         )
     targets: list[tuple[str, str]] = []
     for name, share in template_shares(template, stable).items():
@@ -568,7 +570,7 @@ def apply_template(text: str, template: PortfolioTemplate) -> str:
 
 def _allocator(template: PortfolioTemplate) -> str:
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in template.weights.items())
-    todo = f"# Before anything is traded: {template.todo}.\n" if template.todo else ""
+    todo = f"# Before trading: {template.todo}.\n" if template.todo else ""
     about = "# Targets are chosen from data; those above are the starting values (docs/weights.md)."
     return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
 
@@ -578,9 +580,7 @@ def _table(document: TOMLDocument, name: str) -> Table:
 
     table = document[name]
     if not isinstance(table, Table):
-        raise ConfigError(
-            f"[{name}] is not a table of the new config", "this is a defect; report it"
-        )
+        raise ConfigError(f"[{name}] is not a table of the new config", "this is a bug; report it")
     return table
 
 

@@ -1,4 +1,6 @@
-"""[policy] trigger and risk: every kind of trigger, bands of assets, and the risk figures of a zone."""
+"""[policy] trigger and risk: every kind of trigger, bands of assets, and the risk figures of a
+zone.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def _cost(value: object) -> Fraction:
-    """Parse bps a year, such as "0.5bps" or "0.005%"; fractions of a basis point are allowed."""
+    """Parse bps per year, such as "0.5bps" or "0.005%". Fractions of a basis point are allowed."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     unit = next((unit for unit in ("bps", "%") if plain.endswith(unit)), None)
     number = _finite_decimal(plain.removesuffix(unit)) if unit else None
@@ -70,8 +72,8 @@ Correlation = Annotated[int, BeforeValidator(_signed)]
 
 
 class EstimateTable(ConfigTable):
-    """Sampling of recorded prices for estimates of volatilities and correlations; an allocator has
-    the same keys.
+    """Sampling of recorded prices for estimates of volatilities and correlations, with the same
+    keys as an allocator.
     """
 
     window: Duration
@@ -89,7 +91,7 @@ class RiskTable(ConfigTable):
     """Annual volatilities by symbol, and correlations by pair "A/B"; `correlation` is that of all
     other pairs.
 
-    With `estimate` recorded prices supply the missing figures.
+    With `estimate`, missing figures are estimated from recorded prices.
     """
 
     volatilities: dict[str, Share] = Field(default_factory=dict)
@@ -105,13 +107,13 @@ def require_zone(config: Config) -> None:
         return
     if config.limits.plan_cost is None:
         raise ValueError(
-            "limits.plan_cost: off, but a zone needs it as the limit of a swap's cost; write for"
+            "limits.plan_cost: off, but a zone needs it to limit the cost of a swap; write for"
             ' example "0.5%"'
         )
     if table is None or (not table.volatilities and table.estimate is None):
         raise ValueError(
-            "policy.risk: missing; a zone is measured by [policy.risk] with volatilities and"
-            " correlations, or by estimate; docs/zone.md"
+            "policy.risk: missing; a zone needs [policy.risk] with volatilities and correlations,"
+            " or with estimate (docs/zone.md)"
         )
     symbols = [asset.symbol for asset in config.portfolio.assets]
     unknown = [symbol for symbol in table.volatilities if symbol not in symbols]
@@ -141,11 +143,11 @@ def _require_estimate(
     table: RiskTable, estimate: EstimateTable, labels: dict[str, str]
 ) -> dict[str, str]:
     """Return the symbols of assets with a configured volatility, by address. Raises ValueError if
-    prices cannot supply the rest.
+    the rest cannot be estimated from prices.
     """
     if table.correlation is not None:
         raise ValueError(
-            "policy.risk.correlation: with estimate, correlations come from prices; write only those"
+            "policy.risk.correlation: estimate takes correlations from prices; write only those"
             " of pairs without prices"
         )
     far = [name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS]
@@ -159,7 +161,7 @@ def _require_estimate(
     if estimate.min_history < (count + 1) * estimate.step:
         raise ValueError(
             f"policy.risk.estimate.min_history: {count} assets need at least {count + 1}"
-            " steps for a covariance that is not singular; write a longer one"
+            " steps for a non-singular covariance; write a longer one"
         )
     return {address: symbol for address, symbol in labels.items() if symbol in table.volatilities}
 
@@ -177,7 +179,7 @@ def _pair(name: str, symbols: list[str]) -> frozenset[str]:
 def _with_risk(
     zone: NoTradeZone, table: RiskTable | None, assets: Mapping[str, str]
 ) -> NoTradeZone:
-    """Add the figures of [policy.risk] to a zone; `assets` are addresses by symbol. Raises
+    """Add the figures of [policy.risk] to a zone. `assets` are addresses by symbol. Raises
     ConfigError if the table is missing.
     """
     if table is None:
@@ -297,7 +299,7 @@ Band = Annotated[Any, BeforeValidator(_band)]
 
 
 def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
-    """Build a trigger; the risk of a zone is added later. `tokens` are addresses by symbol, without
+    """Build a trigger. The risk of a zone is added later. `tokens` are addresses by symbol, without
     the numeraire.
     """
     if isinstance(table, AnyTriggerTable):
@@ -308,7 +310,7 @@ def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
         if isinstance(built, AnyOf):
             raise ConfigError(
                 "policy.trigger: a list cannot contain either",
-                "write its threshold and its time as two triggers of the list",
+                "write its threshold and its time as two triggers in the list",
             )
         if isinstance(built, NoTradeZone):
             raise ConfigError(

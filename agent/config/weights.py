@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 HOUR_S, DAY_S = 3_600, 86_400
 MOST_INTERVALS = 1_000
-"""Maximum prices per asset in a window: the input of a step that chooses weights contains them."""
+"""Maximum number of prices per asset in a window, since they are part of the stored input of a step
+that chooses weights.
+"""
 LONGEST_WINDOW_S = 730 * DAY_S
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -89,7 +91,7 @@ class WeightsTable(ConfigTable):
             keys |= {*_ALWAYS, "fixed", "cap", "limits"}
         unknown = sorted((self.model_fields_set - {"kind"}) - keys)
         if unknown:
-            raise ValueError(f"{unknown[0]}: belongs to other kinds than {self.kind}; remove it")
+            raise ValueError(f"{unknown[0]}: not a key of kind {self.kind}; remove it")
         missing = [
             key
             for key in (*_ALWAYS, *_OF_RETURNS, "signal")
@@ -106,23 +108,25 @@ class WeightsTable(ConfigTable):
 def require_sampling(
     every: int | None, step: int | None, window: int | None, least: int | None, age: int | None
 ) -> None:
-    """Raise ValueError if recorded prices, one an hour, cannot be sampled like this; all in seconds."""
+    """Raise ValueError if recorded prices, one per hour, cannot be sampled like this. All arguments
+    are in seconds.
+    """
     if every is not None and every < HOUR_S:
         raise ValueError(
-            f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write"
-            " for example 7d"
+            f"every: {every} s is shorter than an hour, but prices are recorded once an hour;"
+            " write for example 7d"
         )
     if step is None or window is None or least is None or age is None:
         return
     if step < HOUR_S:
         raise ValueError(
-            f"step: {step} s is shorter than an hour, and prices are recorded once an hour; write"
+            f"step: {step} s is shorter than an hour, but prices are recorded once an hour; write"
             " for example 1d"
         )
     if window > LONGEST_WINDOW_S or window > MOST_INTERVALS * step:
         raise ValueError(
-            f"window: more than 730 days or {MOST_INTERVALS} steps; write a longer step or a shorter"
-            " window"
+            f"window: more than 730 days or {MOST_INTERVALS} steps; use a longer step or a"
+            " shorter window"
         )
     if not 2 * step <= least <= window:
         raise ValueError(
@@ -131,14 +135,14 @@ def require_sampling(
         )
     if age < step:
         raise ValueError(
-            "max_age: shorter than a step, so every price would be too old; write for"
+            "max_age: shorter than a step, which makes every price too old; write for"
             " example 2d with step = '1d'"
         )
 
 
 def require_weights(table: PortfolioTable) -> None:
-    """Raise ValueError if the allocator does not fit the assets: unknown names, bounds that no weights
-    meet, a numeraire without returns.
+    """Raise ValueError if the allocator does not fit the assets: unknown names, infeasible bounds,
+    or a numeraire without returns.
     """
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
@@ -160,7 +164,7 @@ def require_weights(table: PortfolioTable) -> None:
     if len(free) < 2:
         raise ValueError(
             f"weights.fixed: leaves {len(free)} assets to choose weights for; leave at least two,"
-            " or write kind = 'fixed'"
+            " or use kind = 'fixed'"
         )
     if weights.method.needs_returns and table.numeraire in free:
         raise ValueError(
@@ -176,7 +180,7 @@ def require_weights(table: PortfolioTable) -> None:
     ):
         raise ValueError(
             f"weights.min_history: {len(free)} assets need at least {len(free) + 1} steps for a"
-            " covariance that is not singular; write a longer one"
+            " non-singular covariance; write a longer one"
         )
     rest = BPS - sum(targets[symbol] for symbol in weights.fixed)
     low, high = zip(*(weight_bounds(weights, symbol) for symbol in free), strict=True)
@@ -193,8 +197,8 @@ def build_weights(
     folder: Path,
     signals: Mapping[str, SignalSettings] = MappingProxyType({}),
 ) -> AllocatorConfig | None:
-    """Build the allocator by token address; `signals` are those of the config. Raises ConfigError,
-    also for the file of supplies, whose path is relative to `folder`.
+    """Build the allocator by token address; `signals` are those of the config. The path of a
+    supplies file is relative to `folder`. Raises ConfigError.
     """
     weights = table.weights
     if weights is None:
@@ -225,7 +229,7 @@ def build_weights(
 
 
 def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
-    """Return the tokens whose total supply has to be read from the chain."""
+    """Return the tokens whose total supply must be read from the chain."""
     weights = portfolio.weights
     if weights is None or weights.method.needs is not AllocationNeeds.SUPPLIES:
         return ()
@@ -239,7 +243,7 @@ def weights_text(table: PortfolioTable) -> str:
     """Return the allocator as text, for the owner to confirm."""
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
-        return "the targets, fixed"
+        return "fixed targets"
     free = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
     name = weights.kind if weights.signal is None else f"{weights.kind} {weights.signal}"
     choice = f"{name}, chosen every {format_duration(weights.every or 0)}"
@@ -258,7 +262,7 @@ def weights_text(table: PortfolioTable) -> str:
         parts.append(f"{symbol} {low / 100:g}% to {high / 100:g}%")
     parts += [
         f"changes of up to {(weights.churn or 0) / 100:g}% left alone",
-        f"kept for {format_duration(weights.keep or 0)} where none can be chosen",
+        f"kept for {format_duration(weights.keep or 0)} if none can be chosen",
         f"until the first choice: {weights.until_chosen}",
     ]
     return "; ".join(parts)
@@ -310,6 +314,6 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
         )
     if not found:
         raise ConfigError(
-            f"{field}: has no supplies", "write a CSV with the columns symbol,supply,as_of"
+            f"{field}: no supplies", "write a CSV with the columns symbol,supply,as_of"
         )
     return list(found.values())

@@ -13,7 +13,7 @@ def limits_rows(desk: Desk) -> list[tuple[str, str, str]]:
 
 def test_what_is_accepted_is_told_by_status_and_doctor(desk: Desk) -> None:
     desk.edit(('slippage = "0.3%"', 'i_accept = ["slippage"]\nslippage = "6%"'))
-    said = "limits.slippage: 6% is beyond the ceiling of 5%, accepted by limits.i_accept"
+    said = "limits.slippage: 6% is above the ceiling of 5%, accepted by limits.i_accept"
     assert said in desk.ask("status")["warnings"]
     (row,) = limits_rows(desk)
     assert row[:2] == ("warn", said) and "lower" in row[2]

@@ -99,7 +99,7 @@ def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:
         ('[tax]\nmethod = "first"\nyear_limit = "off"', "tax.method"),
         ('[tax]\nmethod = "fifo"', "tax.year_limit"),
         ('[tax]\nmethod = "fifo"\nyear_limit = "-1"', "tax.year_limit"),
-        ('[tax]\nmethod = "fifo"\nyear_limit = "off"\ncurrency = "EUR"', "go together"),
+        ('[tax]\nmethod = "fifo"\nyear_limit = "off"\ncurrency = "EUR"', "given together"),
     ],
 )
 def test_a_wrong_tax_table_is_named(desk: Desk, table: str, why: str) -> None:

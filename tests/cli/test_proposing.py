@@ -50,7 +50,7 @@ def test_people_are_told_where_the_proposal_lies_and_until_when(desk: Desk) -> N
 
 def test_modes_that_contradict_themselves_are_named(desk: Desk) -> None:
     for new, words in (
-        ('test_account = 0\nmode = "propose"', "and needs no test_account"),
+        ('test_account = 0\nmode = "propose"', "and takes no test_account"),
         ("safe = true", 'write mode = "propose"'),
         ('mode = "guess"', "wallet.mode"),
         ('mode = "propose"\nproposals = ""', "wallet.proposals"),

@@ -143,7 +143,7 @@ def _changed(path: str, value: object) -> Any:
         ("snapshot.pools.0.reserve0", "9" * 5_000, "is not an integer"),
         ("snapshot.pools.0.type", "V9Pool", "'V9Pool' is none of SolidlyPool, V2Pool, V3Pool @ $.snapshot.pools[0]"),
         ("snapshot.pools.0", 7, "7 is none of SolidlyPool, V2Pool, V3Pool"),
-        ("snapshot.owner", 7, "7 is not a text @ $.snapshot.owner"),
+        ("snapshot.owner", 7, "7 is not text @ $.snapshot.owner"),
         ("snapshot.head", [], "[] is not an object @ $.snapshot.head"),
         ("snapshot.holdings", "0xabc", "'0xabc' is not a list @ $.snapshot.holdings"),
         ("snapshot.surprise", 1, "unknown field 'surprise' @ $.snapshot"),

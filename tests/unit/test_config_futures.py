@@ -201,7 +201,7 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
         (('weight = "-4000bps"', 'weight = "-30%"'), "futures.markets: absolute weights sum to 90%, not 100%; add 10%"),
         (('weight = "-4000bps"', 'weight = "50%"'), "futures.markets: absolute weights sum to 110%, not 100%; take away 10%"),
         (('weight = "60%"', 'weight = "75%"'), "futures.markets.WETH.weight: 75% is beyond futures.limits.max_position of 70%"),
-        (('symbol = "WBTC"', 'symbol = "WETH"'), "futures.markets.WETH: given twice; each market once"),
+        (('symbol = "WBTC"', 'symbol = "WETH"'), "futures.markets.WETH: given twice; list each market once"),
         ((address(22), address(20)), "futures.markets.WBTC.base: " + address(20) + " is given twice"),
         (('leverage = "2x"', 'leverage = "5x"'), "futures.leverage: 5x is above futures.limits.max_leverage of 4x; lower it"),
         (('max_leverage = "4x"', 'max_leverage = "0x"'), "max_leverage: 0x; write above 0x and at most 10x"),

@@ -67,7 +67,7 @@ def test_without_positions_neither_their_risk_nor_their_limit_is_needed() -> Non
         (V2.replace(PAIR, PAIR[:-1] + "d"), (), ("pair", "checksum")),
         (V3.replace("uniswap_v3", "curve"), (), ("kind", "uniswap_v2")),
         (V3 + 'range = "1"\n', (), ("range", "unknown key")),
-        (V3.replace(', USDC = "4500"', ""), (), ("entry", "has 1 tokens, a position has two")),
+        (V3.replace(', USDC = "4500"', ""), (), ("entry", "has 1 tokens, but a position has two")),
         (V3.replace("USDC", "DAI"), (), ("portfolio.positions.42.entry", "'DAI' is not an asset", "add it to portfolio.assets")),
         (V3.replace('"4500"', '"-4500"'), (), ("entry.USDC", "not an amount")),
         (V3.replace('"4500"', '"1e9"'), (), ("entry.USDC", "not an amount")),

@@ -57,11 +57,11 @@ def test_fees_stay_where_compounding_is_off_and_a_share_of_nothing_is_a_target()
 @pytest.mark.parametrize(
     ("targets", "changes", "said"),
     [
-        ((V3.replace("10%", "26%"),), (), ("lp.targets: shares sum to 26%, limits.lp_max_weight is 25%", "lower the shares")),
+        ((V3.replace("10%", "26%"),), (), ("lp.targets: shares sum to 26%, but limits.lp_max_weight is 25%", "lower the shares")),
         ((V3.replace("10%", "21%"), V2), (), ("shares sum to 26%",)),
         ((V3,), (('lp_max_weight = "25%"', 'lp_max_weight = "off"'),), ("limits.lp_max_weight: missing or off",)),
         ((V3,), (('lp_max_weight = "25%"', ""),), ("limits.lp_max_weight: missing or off",)),
-        ((V3, V3), (), (f"lp.targets.{POOL}: given twice; each pool once",)),
+        ((V3, V3), (), (f"lp.targets.{POOL}: given twice; list each pool once",)),
         ((V3.replace('"20%"', '"5bps"'),), (), ("width", "from 0.1% to 1000%")),
         ((V3.replace('"20%"', '"1001%"'),), (), ("width", "from 0.1% to 1000%")),
         ((V3.replace('"20%"', '"20"'),), (), ("width", "has no unit")),
@@ -93,7 +93,7 @@ def test_a_target_needs_its_venue() -> None:
 
 @pytest.mark.parametrize("refs", [(), (REFS[0],), (PoolRef(POOL, "uniswap_v2", PoolKind.V2, *TWO, 3_000),)])
 def test_a_pool_that_its_venue_does_not_know_is_refused_by_name(refs: tuple[PoolRef, ...]) -> None:
-    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*not a pool.*venues\.uniswap_v3"):
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*not a priced pool.*venues\.uniswap_v3"):
         built(V3, refs=refs)
 
 

@@ -76,8 +76,8 @@ def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> N
 @pytest.mark.parametrize(
     ("asset", "whole", "said"),
     [
-        ({"stop_loss": 0.2}, None, "0.2 may be a price or a share"),
-        ({"stop_loss": 0}, None, "0 may be a price or a share"),
+        ({"stop_loss": 0.2}, None, "0.2 is ambiguous"),
+        ({"stop_loss": 0}, None, "0 is ambiguous"),
         ({"stop_loss": True}, None, "True is not a level; write a price in the numeraire such as"),
         ({"stop_loss": float("inf")}, None, "inf is not a level"),
         ({"stop_loss": "-5%"}, None, "is not a level"),
@@ -91,7 +91,7 @@ def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> N
         ({"stop_loss": "1600", "entry": "1500"}, None, "portfolio.assets.WETH.stop_loss: 1600 is not below entry 1500"),
         ({"take_profit": "1400", "entry": "1500"}, None, "entry: 1500 is not below take_profit 1400"),
         ({"take_profit": "1400", "stop_loss": "1400"}, None, "stop_loss: 1400 is not below take_profit 1400"),
-        (None, {"stop_loss": "8000"}, "portfolio.orders.stop_loss: deposits change the portfolio's value, so a price has no meaning"),
+        (None, {"stop_loss": "8000"}, "portfolio.orders.stop_loss: deposits change the portfolio's value, so a price is not meaningful"),
         (None, {"entry": "5%"}, "portfolio.orders.entry: unknown key"),
         (None, {"hysteresis": "30%"}, "portfolio.orders.hysteresis: more than 20%"),
         (None, {"absent": "hold"}, "portfolio.orders.absent"),
@@ -153,7 +153,7 @@ def test_the_owner_confirms_his_orders_in_words() -> None:
     ("asset", "whole", "said"),
     [
         ({"entry": "1500"}, None, "portfolio.assets.WETH.entry: strategies do not support entries"),
-        ({"stop_loss": "10%"}, {"absent": "redistribute"}, "portfolio.orders.absent: with strategies"),
+        ({"stop_loss": "10%"}, {"absent": "redistribute"}, "portfolio.orders.absent: strategies keep"),
         ({"stop_loss": "10%"}, {"stop_loss": "20%"}, ""),
     ],
 )

@@ -75,7 +75,7 @@ def test_a_key_that_a_style_needs_has_no_default(style: str, key: str) -> None:
         (ROUNDS | {"time_jitter": '"91%"'}, "execution.time_jitter"),
         (ROUNDS | {"waiting_cost": '"cheap"'}, "waiting_cost"),
         (ROUNDS | {"waiting_cost": '"-1bps"'}, "waiting_cost"),
-        (ROUNDS | {"waiting_cost": '"zone"'}, "needs a zone as trigger"),
+        (ROUNDS | {"waiting_cost": '"zone"'}, "requires a zone trigger"),
         (ROUNDS | {"budget": "5"}, "budget"),
         (TWAP | {"over": '"29d"'}, "execution.over"),
         (TWAP | {"over": '"60s"'}, "too short for 8 slices"),

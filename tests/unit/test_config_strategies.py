@@ -75,7 +75,7 @@ def test_without_strategies_the_wallet_is_one() -> None:
         ((TREND | {"trigger": '{ kind = "time", every = "1d" }', "destination": '"band"'}, CARRY), "strategies.trend.destination: band"),
         ((TREND | {"trigger": '{ kind = "threshold" }'}, CARRY), "strategies.trend.trigger: a threshold needs absolute or relative"),
         ((TREND | {"health": HEALTH.replace('"0.8"', "0.5")}, CARRY), "recover is not above sharpe"),
-        ((TREND | {"health": HEALTH.replace('window = "30d"', 'window = "1d"')}, CARRY), "window is from 7d"),
+        ((TREND | {"health": HEALTH.replace('window = "30d"', 'window = "1d"')}, CARRY), "window is not between 7d"),
         ((TREND | {"health": HEALTH.replace("0.5", '"much"')}, CARRY), "is not a Sharpe ratio"),
         (({key: value for key, value in TREND.items() if key != "health"}, CARRY), "strategies.trend.health: missing"),
         (({key: value for key, value in TREND.items() if key != "floor"}, CARRY), "strategies.trend.floor: missing"),
@@ -115,7 +115,7 @@ ZONE = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
 RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
 TRIGGER, DESTINATION = 'trigger = { kind = "threshold", relative = "10%" }', 'destination = "target"'
 WHOLE = {
-    "zone": (lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1), "policy.trigger: a zone,", "write another trigger"),
+    "zone": (lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1), "policy.trigger: a zone,", "use another trigger"),
     "destination": (
         lambda made: made.replace(DESTINATION, 'destination = "zone"', 1),
         "policy.destination: zone,",
@@ -125,7 +125,7 @@ WHOLE = {
     "allocator": (
         lambda made: f'{made}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
         "portfolio.weights: equal, the allocator of the whole portfolio,",
-        "give it to a strategy as its allocator",
+        "make it the allocator of a strategy",
     ),
     "positions": (
         lambda made: made.replace("\n[reference]", f"\n[[portfolio.positions]]\n{POSITION}[reference]", 1),

@@ -104,9 +104,9 @@ def test_what_decides_money_has_no_default(key: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "changes", "said"),
     [
-        (CAPS, [("window", '"90d"')], "window: belongs to other kinds than market_cap"),
-        (RETURNS, [("supplies", '"a.csv"')], "supplies: belongs to other kinds than hrp"),
-        ('kind = "fixed"\n', [("every", '"7d"')], "every: belongs to other kinds than fixed"),
+        (CAPS, [("window", '"90d"')], "window: not a key of kind market_cap"),
+        (RETURNS, [("supplies", '"a.csv"')], "supplies: not a key of kind hrp"),
+        ('kind = "fixed"\n', [("every", '"7d"')], "every: not a key of kind fixed"),
         (RETURNS, [("kind", '"markowitz"')], "portfolio.weights.kind"),
         (RETURNS, [("every", '"30m"')], "every: 1800 s is shorter than an hour"),
         (RETURNS, [("step", '"30m"')], "step: 1800 s is shorter than an hour"),
@@ -114,7 +114,7 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         (RETURNS, [("step", '"1h"'), ("window", '"42d"')], "window: more than 730 days or 1000 steps"),
         (RETURNS, [("min_history", '"91d"')], "min_history: not between two steps and the window"),
         (RETURNS, [("min_history", '"1d"')], "min_history: not between two steps and the window"),
-        (RETURNS, [("min_history", '"2d"')], "2 assets need at least 3 steps for a covariance that is not singular"),
+        (RETURNS, [("min_history", '"2d"')], "2 assets need at least 3 steps for a non-singular covariance"),
         (RETURNS, [("max_age", '"12h"')], "max_age: shorter than a step"),
         (RETURNS, [("fixed", "[]"), ("limits", "{}")], "USDC is the numeraire, whose price is always 1"),
         (RETURNS, [("fixed", '["USDC", "LINK"]')], "weights.fixed: 'LINK' is not an asset"),
@@ -154,7 +154,7 @@ def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_ask
         ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is not a number of coins"),
         ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is not a number of coins"),
         ("symbol,supply\nWBTC,1e9\n", "line 2: '1e9' is not a number of coins"),
-        ("symbol,supply\n", "has no supplies"),
+        ("symbol,supply\n", "no supplies"),
         (None, "cannot be read"),
     ],
 )

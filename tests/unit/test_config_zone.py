@@ -99,7 +99,7 @@ def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: 
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        ("", "policy.risk: missing; a zone is measured by [policy.risk] with volatilities and correlations"),
+        ("", "policy.risk: missing; a zone needs [policy.risk] with volatilities and correlations"),
         (
             RISK.replace(', USDC = "0.5%"', ""),
             'policy.risk.volatilities: that of USDC is missing; write what it is a year, such as USDC = "60%"',

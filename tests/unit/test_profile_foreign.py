@@ -103,7 +103,7 @@ def test_a_file_can_be_pinned_by_its_hash(tmp_path: Path) -> None:
     path, file = config(tmp_path), profile(tmp_path)
     digest = api.import_profile(path, file, lambda *_: False)["sha256"]
     file.write_text(file.read_text() + "\n")
-    for pinned, says in ((digest, "pinned is"), ("beef", "not a SHA-256")):
+    for pinned, says in ((digest, "is pinned"), ("beef", "not a SHA-256")):
         with pytest.raises(ConfigError, match=says):
             taken_over(path, file, sha256=pinned)
     assert taken_over(path, profile(tmp_path), sha256=digest.upper())["editing"].state == "written"

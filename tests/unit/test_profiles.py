@@ -164,7 +164,7 @@ def test_the_numeraire_stays_and_the_wrapped_coin_becomes_a_hub_and_back(tmp_pat
     assert {asset.symbol: asset.target for asset in loaded.portfolio.assets} == {"USDC": 0, "WBTC": 7_000, "DAI": 3_000}
     assert [(hub.symbol, hub.address) for hub in loaded.portfolio.hubs] == [("WETH", ETHEREUM.wrapped_native)]
     assert loaded.limits.native_top_up is None
-    assert mentions(next(row for row in document["limits"] if row["key"] == "native_top_up")["why"], "unwrapped")
+    assert mentions(next(row for row in document["limits"] if row["key"] == "native_top_up")["why"], "unwrapping")
     taken_over(path, profile(tmp_path))
     again = load_config(path).config.portfolio
     assert ({asset.symbol for asset in again.assets}, again.hubs) == ({"WETH", "USDC"}, [])
@@ -214,7 +214,7 @@ def test_a_token_list_finds_what_the_network_does_not_and_an_ambiguous_name_is_r
     with raises_field("symbol", "several tokens"):
         taken_over(path, file, token_list=listed)
     listed.write_text(json.dumps({"tokens": [{**entry, "address": OTHER}]}))
-    with raises_field("--token-list", "pinned is"):
+    with raises_field("--token-list", "is pinned"):
         taken_over(path, file, token_list=listed, token_list_sha256="0" * 64)
     assert taken_over(path, file, token_list=listed)["assets"][-1]["source"] == "token list"
     assert load_config(path).config.portfolio.assets[-1].address == OTHER

@@ -285,9 +285,9 @@ def test_the_config_names_a_signal_with_its_options() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("", "there is no [signals.mine]"),
+        ("", "no [signals.mine]"),
         ("[signals.mine]\ntimeout = '2m'\n", "120s; write above 0s and at most 60s"),
-        ("[signals.mine]\ntimeout = '5s'\n[signals.other]\ntimeout = '5s'\n", "signals.other: nothing uses it"),
+        ("[signals.mine]\ntimeout = '5s'\n[signals.other]\ntimeout = '5s'\n", "signals.other: unused"),
         ("[signals.mine]\ntimeout = '5s'\n" + FUTURES, "futures.leverage_band: missing"),
     ],
 )
