@@ -117,7 +117,7 @@ class StepReaders:
     chance: Callable[[], float]
 
     def step_input_at(self, snapshot: Snapshot) -> StepInput:
-        """Return the step input at that snapshot with the present history."""
+        """Return the step input at that snapshot with the current history."""
         return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
 
 

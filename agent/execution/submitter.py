@@ -571,7 +571,7 @@ class ReorgHandler:
             f"transaction {intent.tx_hash} ({intent.note}) was {intent.state.value} in block"
             f" {number} ({block_hash}), {depth} deep, and the chain has another block there: a"
             f" reorg of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
-            "check the endpoints and the balances; to continue from the present chain: trimtab"
+            "check the endpoints and the balances; to continue from the current chain: trimtab"
             " adopt",
             code=ErrorCode.DEEP_REORG,
         )

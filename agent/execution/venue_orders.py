@@ -49,7 +49,7 @@ class VenueExecutor:
         return [*self._chain.cancel_pending(why), *self._resolve_all()]
 
     def resync_nonce(self) -> int:
-        """Adopt the chain's present nonce as the chain's executor does."""
+        """Adopt the chain's current nonce as the chain's executor does."""
         return self._chain.resync_nonce()
 
     def ready(self, *, for_revoking: bool = False) -> bool:
@@ -124,7 +124,7 @@ class VenueExecutor:
         return [self._resolve(intent, "") for intent in self._open()]
 
     def _resolve(self, intent: Intent, refusal: str) -> Intent:
-        """Return the intent in its present state: ended if its outcome is known."""
+        """Return the intent in its current state: ended if its outcome is known."""
         submitter = self._submitter
         if intent.state is IntentState.PLANNED:
             return submitter.drop(intent, "the process ended before signing")

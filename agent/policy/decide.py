@@ -1,4 +1,6 @@
-"""What to do at this block: hold, halt, rebalance or move liquidity, always with the reason."""
+"""Decision at a block: hold, halt, rebalance, adjust futures or move liquidity, always with the
+reason.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ from agent.units import Price, Value, format_time
 
 AFTER_HEDGE = "the rest of the rebalance, beside its hedge"
 FAULTS_OF_SOME_ASSETS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION, HaltCode.ORDERS))
-"""Faults of the prices or orders of some assets, which concern no exit of another one."""
+"""Faults of prices or orders of some assets, which do not affect exits of other assets."""
 FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
     HaltCode.REFERENCE_PRICE,
     HaltCode.QUARANTINE,
@@ -66,7 +68,9 @@ FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
 
 
 def spares_exits(halt: Halt) -> bool:
-    """True if only prices or orders of some assets are at fault: exits of others may go on."""
+    """True if only prices or orders of some assets are at fault, so exits of other assets may
+    continue.
+    """
     return bool(halt.codes) and {*halt.codes} <= FAULTS_OF_SOME_ASSETS
 
 
@@ -81,14 +85,15 @@ class DecisionResult:
     unknown.
 
     - `reviewed`: a schedule was due and its review is done, so that the next interval starts at
-      this block; `reviews` are the names of such schedules in the store, `next_s` the next due time.
+      this block; `reviews` are the names of such schedules in the store, `next_s` the next due
+      time.
     - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more than
       it costs.
     - `round`: the due slice of a gradual execution; `ended`: why the execution is over; `begins`:
       the execution that starts with this decision.
     - `order`: the limit order that is filled.
     - `netting`: the result of several strategies on one wallet; `is_netting_only` if they trade
-      only with each other, and nothing goes to the market.
+      only with each other and not on the market.
     - `exit_token`: the asset that an exit sells, empty without an exit; `stuck`: blocked exits.
     """
 
@@ -110,8 +115,8 @@ class DecisionResult:
 
     @property
     def price_driven(self) -> Decision:
-        """The decision to confirm by preceding blocks: internal netting counts as the rebalance
-        that prices caused.
+        """The decision that preceding blocks have to confirm; internal netting counts as the
+        rebalance that prices caused.
         """
         if self.is_netting_only and self.netting is not None:
             return Rebalance(self.decision.reason, self.netting.goal)
@@ -119,7 +124,7 @@ class DecisionResult:
 
 
 def decide(step: StepInput) -> DecisionResult:
-    """Decide from the snapshot alone; equal inputs give equal decisions.
+    """Decide from the step input alone; equal inputs give equal decisions.
 
     Raises ConfigError for an invalid schedule. The reason always names tokens in quarantine,
     blocked exits, and increases accepted as deposits.
@@ -140,7 +145,7 @@ def decide(step: StepInput) -> DecisionResult:
 
 @dataclass(frozen=True)
 class DecisionContext:
-    """A step with its reference prices. Values that several deciders share are computed on first
+    """A step with its reference prices. Values shared by several deciders are computed on first
     use; prices and drifts are valid only without faults.
     """
 
@@ -159,7 +164,7 @@ class DecisionContext:
 
     @cached_property
     def stop(self) -> Fault | None:
-        """The reason that nothing may be traded; None if trading is allowed."""
+        """Reason to stop all trading; None if trading is allowed."""
         step = self.step
         return _first_fault(
             (HaltCode.STOPPED, step.history.stopped),
@@ -169,8 +174,8 @@ class DecisionContext:
 
     @cached_property
     def held_back(self) -> tuple[Fault, ...]:
-        """The reasons that only exits and withdrawals of liquidity are allowed; empty if rebalances
-        are allowed too.
+        """Reasons to allow only exits and withdrawals of liquidity; empty if rebalances are allowed
+        too.
         """
         reasons = (
             (HaltCode.WITHDRAWAL, withdrawals.open_withdrawal_reason(self.step)),
@@ -189,7 +194,7 @@ def _first_fault(*reasons: tuple[HaltCode, str]) -> Fault | None:
 
 
 def _unknown_margin(step: StepInput) -> str:
-    return "the margin account's value is not known" if margin_fault(step) else ""
+    return "the margin account's value is unknown" if margin_fault(step) else ""
 
 
 Decider = Callable[[DecisionContext], DecisionResult | None]
@@ -218,7 +223,9 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
 
 
 def _reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionResult | None:
-    """Reduce futures by the venue's own figures alone, which need no price of the spot portfolio."""
+    """Reduce futures based on the venue's own figures alone, which need no price of the spot
+    portfolio.
+    """
     step = context.step
     if context.stop:
         return None
@@ -231,8 +238,8 @@ def _reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionRe
 
 
 def _escape_liquidation(context: DecisionContext) -> DecisionResult | None:
-    """Close futures positions near their liquidation, ahead of the spot portfolio; only faults and
-    stops block it. Gas is topped up first only if it does not suffice for one order.
+    """Close futures positions near liquidation, before the spot portfolio; only faults and stops
+    block it. Gas is topped up first only if it is not enough for one order.
     """
     step = context.step
     if context.stop or (need := emergency_need(step)) is None:
@@ -255,7 +262,7 @@ def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
 
 
 def _reduce_futures(context: DecisionContext) -> DecisionResult | None:
-    """Reduce futures positions that break a limit; only faults and stops block it."""
+    """Reduce futures positions that breach a limit; only faults and stops block it."""
     if context.stop or context.step.futures is None:
         return None
     need = futures_need(context.step, context.drifts)
@@ -265,7 +272,7 @@ def _reduce_futures(context: DecisionContext) -> DecisionResult | None:
 
 
 def _close_hedges(context: DecisionContext) -> DecisionResult | None:
-    """Close a hedge by its rule; only faults and stops block it."""
+    """Close a hedge for which a closing rule holds; only faults and stops block it."""
     if context.stop or context.step.futures is None:
         return None
     need = hedge_need(context.step, context.drifts)
@@ -275,8 +282,8 @@ def _close_hedges(context: DecisionContext) -> DecisionResult | None:
 
 
 def _open_futures(context: DecisionContext, result: DecisionResult) -> DecisionResult:
-    """Return the way to the futures targets in place of a hold of the spot portfolio, unless
-    failures, withdrawals or unexplained changes hold it back.
+    """Replace a hold of the spot portfolio with orders towards the futures targets, unless
+    failures, withdrawals or unexplained changes block them.
     """
     step = context.step
     result = _held_spot(step, result)
@@ -293,7 +300,7 @@ def _open_futures(context: DecisionContext, result: DecisionResult) -> DecisionR
 
 
 def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
-    """Return a hold in place of a rebalance whose plan guards have refused; exits go on."""
+    """Replace a rebalance whose plan the guards refused with a hold; exits continue."""
     decision = result.decision
     if not step.spot_held or not isinstance(decision, Rebalance) or decision.exit:
         return result
@@ -304,9 +311,7 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
-    """Sell triggered exits, reduce futures and do nothing else while an asset without a price is
-    left out.
-    """
+    """Only sell triggered exits and reduce futures while an asset without a price is excluded."""
     if not (lacking := context.step.exits_only):
         return None
     if (sold := _sell_triggered_exits(context) or _reduce_futures(context)) is None:
@@ -419,7 +424,7 @@ def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     trigger, zone, drifts = _evaluate_portfolio_trigger(context)
     trigger = bands.apply_max_weight(step, drifts, trigger)
     if step.after_hedge and zone is None:
-        # The preceding blocks confirmed the rebalance before its hedge.
+        # The preceding blocks already confirmed the rebalance before its hedge.
         trigger = replace(trigger, fired=True, reason=AFTER_HEDGE, by_time=True)
     decision: Decision
     if trigger.fired:
@@ -482,11 +487,9 @@ DECIDERS: tuple[Decider, ...] = (
     _rebalance_strategies,
     _rebalance_on_trigger,
 )
-"""The deciders in order; the first result is the decision. Only faults and stops block the escape
-from a liquidation, an exit, or a reduction of futures or the end of a hedge, which follow the
-exits.
-Liquidity above its limits is withdrawn before any rebalance, even while an open withdrawal blocks
-rebalances.
+"""The deciders in order; the first result is the decision. Only faults and stops block an escape
+from liquidation, an exit, and then a futures reduction or the closing of a hedge. Liquidity above
+its limits is withdrawn before any rebalance, even while an open withdrawal blocks rebalances.
 """
 
 
@@ -688,7 +691,7 @@ def _worth_it(step: StepInput, largest: Value) -> bool:
 
 
 def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
-    """Return the reason and the end of the cooldown; None outside of it.
+    """Return the reason and the end of the cooldown; None outside a cooldown.
 
     Rebalances start a cooldown for rebalances and liquidity, liquidity actions only for liquidity.
     """

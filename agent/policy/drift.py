@@ -1,5 +1,5 @@
-"""Drift of each asset from its target, the goal that restores it, and the prices at which it leaves
-its band.
+"""Drift of each asset from its target, the goal of a rebalance, and the prices at which an asset
+leaves its band.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from agent.policy.futures.exposure import margin_holdings
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value, format_percent, largest_remainder
 
-# --- Width of the band around a target: the trigger's widths, an asset's own, the narrower of
-# several.
+# --- Width of the band around a target: the trigger's widths, an asset's own widths, the narrower
+# of several.
 
 
 BandEdges = tuple[Fraction, Fraction]
@@ -113,9 +113,9 @@ def drifts_from_balances(
     in_margin: Mapping[str, int] | None = None,
 ) -> tuple[AssetDrift, ...]:
     """Return the drifts from balances in base units by token address; `in_positions` are the
-    amounts in liquidity, `in_margin` that in the margin account.
+    amounts in liquidity positions, `in_margin` the amounts in the margin account.
 
-    Reserves do not count. With nothing to invest every share is zero and nothing is outside its
+    Reserves do not count. If nothing is investable, every share is zero and no asset is outside its
     band. Raises Refused if a balance or price is missing.
     """
     lp, margined = in_positions or {}, in_margin or {}
@@ -126,8 +126,8 @@ def drifts_from_balances(
         ):
             if asset.token.address not in known:
                 raise Refused(
-                    f"the {what} of {asset.token.label} is not known",
-                    remedy="see status for what could not be read",
+                    f"the {what} of {asset.token.label} is unknown",
+                    remedy="trimtab status shows what could not be read",
                     code=code,
                 )
     investable = [max(0, held[asset.token.address] - asset.reserve_raw) for asset in assets]
@@ -188,8 +188,8 @@ def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return a message for each asset above limits.max_weight."""
     return tuple(
         f"{drift.symbol} is {format_percent(drift.share)} of the portfolio, above"
-        f" limits.max_weight of {drift.max_bps / 100:g} %: it is not bought, and"
-        " it is reduced where that is worth its cost"
+        f" limits.max_weight of {drift.max_bps / 100:g} %: it is not bought, "
+        "and it is reduced if that is worth its cost"
         for drift in drifts
         if drift.max_bps is not None and drift.share * BPS > drift.max_bps
     )
@@ -202,11 +202,11 @@ def investable_total(drifts: Sequence[AssetDrift]) -> Value:
 
 def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, Price | None]]:
     """Return the prices below and above which each asset leaves its band if it alone moves; None if
-    no price does that.
+    there is no such price.
 
     A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at
-    -18.2 % and +22.2 %. Amounts in liquidity positions and in margin are held constant, although they
-    change with the price.
+    -18.2 % and +22.2 %. Amounts in liquidity positions and in margin are held constant, although
+    they change with the price.
     """
     whole = investable_total(drifts)
     result = {}
@@ -223,9 +223,9 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
 def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
     """Return why there is no alert price below, and above; empty if there is one."""
     if drift.investable_raw + drift.locked_raw == 0:
-        return ("none of it is held, so no price changes its share",) * 2
+        return ("the portfolio holds none of it, so no price changes its share",) * 2
     if investable_total(drifts) == drift.value:
-        return ("nothing else has any value, so its share is 100 % at every price",) * 2
+        return ("no other asset has value, so its share is 100 % at every price",) * 2
     if drift.band_low_bps <= 0:
         low = "its band reaches down to 0 %, and its share cannot fall below that"
     else:
@@ -246,8 +246,8 @@ def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
     return rest * share / (1 - share) / counted_raw
 
 
-# --- Goal of a rebalance: the target, the edge of the band, half of the way, or towards the target
-# as far as it pays.
+# --- Goal of a rebalance: the target, the edge of the band, halfway, or towards the target as far
+# as the saving exceeds the cost.
 
 
 def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
@@ -291,9 +291,9 @@ def _bands(drifts: Sequence[AssetDrift]) -> Goal:
     return Goal(tuple(weights))
 
 
-# --- One side of a rebalance alone (policy.only).
-# sell: sell assets above their goals down to them. Nothing is bought; the proceeds stay in the
-# numeraire, which is not spent.
+# --- Rebalancing one side only (policy.only).
+# sell: sell assets above their goals down to them; the proceeds stay in the numeraire, and no asset
+# is bought.
 # buy: buy assets below their goals with the numeraire above its own target; if that is too little,
 # fill all shortfalls in proportion.
 # winners: sell assets above their bands down to their goals; the proceeds go to all assets below
@@ -353,7 +353,7 @@ def restrict_to_side(
 
 
 def _short(drifts: Sequence[AssetDrift]) -> ShareChanges:
-    """Return target share less share of each token; negative for an overweight one."""
+    """Return each token's target share less its share; negative if overweight."""
     return {one.token: Fraction(one.target_bps, BPS) - one.share for one in drifts}
 
 

@@ -12,11 +12,13 @@ from agent.model.futures import FuturesPlan
 from agent.units import NATIVE
 
 MAX_REVERTS_IN_ROW = 3
-"""Consecutive reverts after which the operator must act: each burns gas, and three are no
-accident."""
+"""Consecutive reverts after which the operator must act: each burns gas, and three are unlikely to
+be chance.
+"""
 MAX_APPROVALS_IN_ROW = 8
-"""Steps of approvals without a swap after which the operator must act: each approves and revokes,
-at the price of gas."""
+"""Approval steps without a swap after which the operator must act: each approves and revokes, which
+costs gas.
+"""
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
 """First wait of an exit after too many of its own failures, in chain seconds, doubled per failure,
 and the longest.
@@ -24,7 +26,7 @@ and the longest.
 
 
 MARGIN = "margin"
-"""Name that failed deposits into the margin account are counted under."""
+"""Name under which failed deposits into the margin account are counted."""
 
 
 def too_many(reverts: int, approvals: int) -> bool:
@@ -74,7 +76,9 @@ def exit_failures(history: History, name: str) -> ExitFailures:
 
 
 def retry_wait_s(failed: ExitFailures) -> int:
-    """Chain time that an exit waits after its newest failure; 0 while few enough failed."""
+    """Seconds of chain time that an exit waits after its newest failure; 0 below the limit of
+    failures.
+    """
     if not too_many(failed.reverts, failed.approvals):
         return 0
     more = failed.reverts - MAX_REVERTS_IN_ROW
@@ -89,8 +93,8 @@ def retry_at_s(failed: ExitFailures) -> int:
 
 
 def with_refused_markets(step: StepInput, refused: Mapping[str, int]) -> StepInput:
-    """Return the step in which reductions that were refused before they were sent, by futures market
-    and chain time, wait as after too many reverts.
+    """Return the step in which reductions refused before sending (by futures market, with the chain
+    time) back off as after too many reverts.
     """
     if not refused:
         return step

@@ -1,5 +1,5 @@
-"""Targets of the futures layer in effect: those that signals and strategies ask for together, in place
-of the config's.
+"""Effective futures targets: the combined targets of signals and strategies replace those of the
+config.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from agent.units import BPS, Value, floor_int, format_percent, largest_remainder
 
 
 def apply_futures_targets(step: StepInput) -> StepInput:
-    """Return the step with the futures targets that its signal or its strategies ask for; unchanged
-    without any.
+    """Return the step with the futures targets of its signal or its strategies; unchanged without
+    any.
 
     Weights are shares of the target notional, account value times `leverage_bps`. A sum below one
     lowers the leverage.
@@ -32,8 +32,8 @@ def apply_futures_targets(step: StepInput) -> StepInput:
 
 
 def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
-    """Return the signed shares of the target notional by market that the signal or the strategies
-    ask for; None if they leave the config's targets.
+    """Return the signed shares of the target notional, by market, that the signal or the strategies
+    request; None if they keep the config's targets.
     """
     if step.split is not None:
         if not any(one.futures_bps for one in step.split.strategies):
@@ -72,8 +72,8 @@ def _with_weights(
 
 
 def combined_policy(policy: FuturesPolicy, weights: Mapping[str, Fraction]) -> FuturesPolicy:
-    """Return the policy with these signed shares of its target notional: weights that sum to 100 %
-    in absolute value, by largest remainder, at a leverage that is lower by the rest, rounded down.
+    """Return the policy with these signed shares of its target notional: weights whose absolute
+    values sum to 100 % (by largest remainder), and a proportionally lower leverage, rounded down.
     """
     sizes = [abs(weight) for weight in weights.values()]
     gross = sum(sizes, Fraction(0))
@@ -92,9 +92,8 @@ def combined_policy(policy: FuturesPolicy, weights: Mapping[str, Fraction]) -> F
 
 
 def margin_growth(step: StepInput, spot_value: Value) -> FuturesGrowth | None:
-    """Return what the health of strategies needs of the futures layer at this block: prices and
-    funding of its markets, and the margin account's part of the capital; None without a known
-    account.
+    """Return the futures data that strategies' health needs at this block: prices and funding of
+    the markets, and the margin account's part of the capital; None without a known account.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None:

@@ -38,7 +38,7 @@ from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
 
 MILLION = 1_000_000
 MAX_DURATION_FACTOR = 2
-"""Longest duration of ROUNDS as a multiple of the expected one."""
+"""Longest duration of ROUNDS as a multiple of the expected duration."""
 
 
 def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
@@ -53,8 +53,8 @@ def mean_slice_value(execution: GradualExecution) -> Value:
 
 
 def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
-    """Return the value of the next slice, capped at the remainder; draws are independent, so that
-    no slice predicts another (T15).
+    """Return the value of the next slice, capped at the remainder. Draws are independent, so no
+    slice predicts another (T15).
     """
     return mean_slice_value(execution) * jitter_factor(
         draw.size_ppm, execution.pace.size_jitter_bps
@@ -99,10 +99,11 @@ SAME_BPS = 25
 cycle.
 """
 TARGETS_CHANGED = "the portfolio's targets changed"
-"""Reason of an execution ended by changed targets: the next continues with its prices and
-budget."""
+"""Reason of an execution ended by changed targets; the next execution continues with its prices and
+budget.
+"""
 REVERSAL_DIVISOR = 10
-"""Divisor of a mean slice: a larger overshoot counts as a price reversal, a smaller one as rounding
+"""Divisor of a mean slice; a larger overshoot counts as a price reversal, a smaller one as rounding
 of slices.
 """
 
@@ -129,7 +130,7 @@ def invalidation_reason(step: StepInput) -> str:
     if begun.purchase is not None:
         return ""
     if step.split is not None:
-        return "strategies share the wallet by now"
+        return "strategies now share the wallet"
     if _other(dict(target_weights(step)), dict(begun.targets_bps)):
         return TARGETS_CHANGED
     if step.policy.destination is not begun.destination:
@@ -199,8 +200,8 @@ def decide_slice(
 def _purchase(
     step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress
 ) -> SliceDecision:
-    """Return the next part of a confirmed purchase: it needs no price signal and buys the present
-    targets.
+    """Return the next part of a confirmed purchase, which needs no price signal and buys towards
+    the current targets.
     """
     begun = under.campaign
     now_s = step.snapshot.head.timestamp_s
@@ -265,10 +266,9 @@ def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Go
 
 
 def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
-    """Return the shared budget used by earlier executions, for a new one; None if it has its own.
-
-    Taken from the execution that this cycle ends, or from the store until the first execution's
-    time is over.
+    """Return the shared budget used by earlier executions, for a new one; None if the new one has
+    its own. It comes from the execution that ends in this cycle, or from the store until the first
+    execution's time is over.
     """
     under = step.history.campaign
     if under is None or under.campaign.purchase is not None:
@@ -316,12 +316,12 @@ def format_budget(step: StepInput, begun: GradualExecution) -> str:
     shown = _money(step, begun.budget or Fraction(0))
     if begun.before is None:
         return shown
-    return f"{shown}, what is left of a budget shared until {format_time(begun.before.until_s)}"
+    return f"{shown}, the remainder of a budget shared until {format_time(begun.before.until_s)}"
 
 
 def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
-    """Return the fraction of the remainder to trade now: all of it if no further slice could begin
-    in time.
+    """Return the fraction of the remainder to trade now; all if no further slice could begin in
+    time.
     """
     begun = under.campaign
     soonest_s = mean_interval_s(begun.pace, begun.rounds) * jitter_factor(
@@ -335,7 +335,7 @@ def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
 def _over(
     step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress, left: Value
 ) -> str:
-    """Return why there is no further slice; empty while there may be one."""
+    """Return why there will be no further slice; empty while there may be one."""
     begun, least = under.campaign, step.limits.min_trade or Fraction(0)
     rounds = "1 slice" if under.done == 1 else f"{under.done} slices"
     if begun.pace.style is ExecutionStyle.LIMIT and under.done:
@@ -374,7 +374,7 @@ def _turned(drifts: Sequence[AssetDrift], begun: GradualExecution, least: Value)
     for one, lack in zip(drifts, corrections(drifts, begun.goal).values(), strict=True):
         if abs(lack) > least and lack * sides.get(one.token, 0) < 0:
             return (
-                f"{one.symbol} would have to be {'bought' if lack > 0 else 'sold'}, and was to be"
+                f"{one.symbol} would now have to be {'bought' if lack > 0 else 'sold'} instead of"
                 f" {'sold' if lack > 0 else 'bought'}"
             )
     return ""

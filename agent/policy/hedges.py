@@ -24,8 +24,8 @@ from agent.units import BPS, Value, floor_int, format_percent, largest_remainder
 def held_hedges(
     hedges: Sequence[Hedge], account: MarginAccount, policy: FuturesPolicy
 ) -> tuple[Hedge, ...]:
-    """Return the open hedges that the account still holds. In a market without a target no hedge is
-    larger than the short position: a liquidation, or a trade by hand, has closed the rest.
+    """Return the open hedges that the account still holds. In a market without a target a hedge is
+    at most the short position; a liquidation or manual trade has closed the rest.
     """
     targeted = {one.market for one in policy.targets if one.weight_bps and policy.leverage_bps}
     known = {market.market for market in account.markets}
@@ -42,7 +42,7 @@ def held_hedges(
 
 
 def hedged_value(step: StepInput, hedge: Hedge) -> Value:
-    """Return the value of a hedge at the index, numeraire base units."""
+    """Return the value of a hedge at the index, in numeraire base units."""
     account = step.snapshot.futures
     if account is None:
         return Fraction(0)
@@ -60,11 +60,11 @@ def apply_hedges(step: StepInput) -> StepInput:
 
 
 def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
-    """Return the step with these hedges: the hedged value is added to its asset's target, and the other
-    targets shrink in proportion. The collateral's weight still includes the margin.
+    """Return the step with these hedges: the hedged value is added to its asset's target, and the
+    other targets shrink in proportion. The collateral's weight still includes the margin.
 
-    The targets are unchanged while a price or a balance is missing; nothing is rebalanced then. An
-    asset in quarantine keeps its target of zero.
+    The targets are unchanged while a price or a balance is missing, since no rebalance happens
+    then. An asset in quarantine keeps its target of zero.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or not hedges:
@@ -102,16 +102,14 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     return replace(changed, unhedged_bps=tuple(own.items()))
 
 
-# --- The end of a hedge.
+# --- Closing of hedges.
 
 
 def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -> str:
-    """Return why an open hedge is closed; empty while it stays open.
-
-    A hedge is closed if its asset is in quarantine, without a target or not in the portfolio; if it
-    is back in its band and its excess over target is at most half the hedged value; if funding,
-    pending and expected until the horizon, costs more than the sale would have; or if its horizon
-    has passed.
+    """Return why to close an open hedge; empty if it stays open. A hedge is closed if its asset is
+    in quarantine, has no target or is not in the portfolio; if the asset is back in its band and
+    its excess over target is at most half the hedged value; if pending and expected funding until
+    the horizon exceeds the cost of the sale; or if its horizon has passed.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None:
@@ -139,7 +137,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     funding = max(Fraction(0), expected_funding(market, -value, left_s))
     funding += _pending(account, hedge) / quote_per_numeraire(step)
     if funding > hedge.sale_cost:
-        return "its funding costs more than a sale would have"
+        return "its funding exceeds the cost of the sale"
     return ""
 
 
@@ -155,8 +153,8 @@ def _pending(account: MarginAccount, hedge: Hedge) -> Fraction:
 
 
 def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
-    """Return the first hedge to be closed at this block; None if each stays open, or while account
-    or prices are unknown.
+    """Return the first hedge to close at this block; None if all stay open, or while account or
+    prices are unknown.
     """
     if step.futures is None or step.futures_held or futures_fault(step):
         return None
@@ -169,7 +167,7 @@ def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures |
 
 
 def _label(step: StepInput, hedge: Hedge) -> str:
-    """Return the name of a hedge's asset; that of its market once the asset is not known any more."""
+    """Return the name of a hedge's asset, or of its market if the asset is no longer known."""
     known = [asset.token for asset in step.portfolio.assets] + [*step.portfolio.hubs]
     labels = [token.label for token in known if token.address == hedge.token]
     if not labels and step.snapshot.futures is not None:
@@ -187,8 +185,8 @@ def hedges_after(
 ) -> tuple[Hedge, ...]:
     """Return the hedges after an order of `size_raw` in a market is filled.
 
-    `opened` is the hedge that the order opens. An order that `closes` takes its size from the hedge of
-    its market; any other changes the targeted position alone.
+    `opened` is the hedge that the order opens. An order that `closes` reduces the hedge of its
+    market by its size; any other order changes only the targeted position.
     """
     policy, now_s = step.futures, step.snapshot.head.timestamp_s
     if policy is None:
@@ -203,8 +201,8 @@ def hedges_after(
 
 
 def filled_hedges(granted: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
-    """Return the hedges after an order of which `filled_raw` was filled: it may be less than ordered
-    at a venue that cancels the rest. What was filled opens or closes the hedge of its market first.
+    """Return the hedges after an order filled by `filled_raw`, which may be less than ordered at a
+    venue that cancels the rest. The filled size first opens or closes the hedge of its market.
     """
     order = granted.action
     if not isinstance(order, PerpOrder) or filled_raw == order.size_raw:
@@ -228,7 +226,7 @@ def _reduced(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
 
 
 def closed_lately(step: StepInput, token: str) -> bool:
-    """True if a hedge of the token was closed within one horizon: after a hedge expires, the excess
+    """True if a hedge of the token was closed within one horizon; after a hedge expires, the excess
     is sold, not hedged again.
     """
     policy, now_s = step.futures, step.snapshot.head.timestamp_s

@@ -1,9 +1,7 @@
-"""Minimum total at which targets, bands, pools and gas can work, its annual cost, and the setting
-to change.
-
-A correction of the share b of the portfolio V moves b·V and costs gas G and the pool fee f of the
-moved value, so that it stays within limits.plan_cost c from V = G / (b·(c - f)) on. The purchase of
-everything but the numeraire is the same with b = 1 - its target. Impact is neglected: it is small
+"""Minimum portfolio value at which targets, bands, pools and gas are economical, its annual cost,
+and the setting to change. A correction of the share b of the portfolio V moves b·V and costs gas G
+and the pool fee f of the moved value, so it stays within limits.plan_cost c if V ≥ G / (b·(c - f)).
+For the first purchase, b is 1 less the numeraire's target. Impact is neglected, because it is small
 at the minimum. Frequency of corrections: a weight w with annual volatility s against the rest moves
 by w·(1 - w)·s a year, and leaves ±b after (b / (w·(1 - w)·s))² years on average (mean exit time of
 a driftless Brownian motion).
@@ -30,13 +28,13 @@ from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
 
-# --- Minimum portfolio size, so that every leg is worth its trade (R1.5), and number of assets
+# --- Minimum portfolio size at which every leg is worth trading (R1.5), and number of assets
 # (R1.1).
 
 
 MIN_ASSETS = 2
 MOST = 12
-"""Number of assets above which every step warns; more still work."""
+"""Number of assets above which every step warns; more are still possible."""
 EASY = 6
 """Number of assets above which the setup of a portfolio warns."""
 LEG_GAS = 150_000
@@ -94,8 +92,8 @@ def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     if value >= least:
         return ""
     return (
-        f"the investable total of {format_money(step, value)} makes the smallest target smaller"
-        f" than min_trade {format_money(step, step.limits.min_trade)}; at least"
+        f"with an investable total of {format_money(step, value)} the smallest target is "
+        f"below min_trade {format_money(step, step.limits.min_trade)}; at least"
         f" {format_money(step, least)} is needed"
     )
 
@@ -106,8 +104,8 @@ def gas_too_high_reason(
     """Return why gas is too expensive to trade now (R1.5); empty if it is not, or if min_trade is
     off.
 
-    Without a reference price of native coin no plan passes its cost guard, so that this check is
-    not needed.
+    Without a reference price of native coin no plan passes the cost guard, so this check is not
+    needed.
     """
     native = references.prices.get(step.portfolio.wrapped_native)
     if native is None or step.limits.min_trade is None:
@@ -150,14 +148,14 @@ def format_money(step: StepInput, value: Value | None) -> str:
 VOLATILITY = Fraction(60, 100)
 """Annual volatility assumed of each asset against the rest of the portfolio."""
 UNBANDED = Fraction(10, 100)
-"""Drift assumed for a trigger without a band, as a fraction of the target: a smaller drift does not
-pay.
+"""Drift assumed for a trigger without a band, as a fraction of the target; correcting a smaller
+drift is not worth its cost.
 """
 USUAL_PIPS = 3_000
 """Pool fee assumed without a known pool."""
 YEAR_S = 365 * 86_400
 MOST_COST_BPS, WIDEST = 500, Fraction(1, 2)
-"""Largest settings that are suggested: a plan_cost of 5 %, a band of half of the target."""
+"""Largest suggested settings: a plan_cost of 5 %, and a band of half of the target."""
 GWEI = 10**9
 
 
@@ -200,7 +198,7 @@ class MinimumTotal:
 
     `binding_limit` names the limit that decides it. `purchase` is the minimum of the first purchase
     alone (None: done). `a_year` is the expected number of corrections a year, `cost` the cost of
-    one at the minimum total, `year_cost` that of a year.
+    one at the minimum total, `year_cost` the cost of a year.
     """
 
     total: Value | None
@@ -259,7 +257,7 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
 
 
 def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
-    """Return the settings that would each make this total work; none if it works already."""
+    """Return the settings that would each make this total sufficient; empty if it already is."""
     found, room, fee = compute_minimum_total(terms), _room(terms), Fraction(terms.fee_pips, PIPS)
     if found.total is not None and total >= found.total:
         return ()
@@ -274,7 +272,7 @@ def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ..
     need_bps = ceil_int((fee + found.gas / (total * first.drift)) * BPS)
     if terms.plan_cost_bps < need_bps <= MOST_COST_BPS and first.drift * total >= terms.min_trade:
         ways.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
-    ways.append("a zone as trigger, which trades only when it pays")
+    ways.append("a zone as trigger, which trades only if that saves more than it costs")
     if found.total is not None and "gas" in found.binding_limit:
         below = Fraction(terms.gas_price_wei, GWEI) * total / found.total
         ways.append(f"a chain, or an hour, with gas below {_short(below)} gwei")
@@ -338,7 +336,7 @@ def correction_drift(
 
 def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
     """Format the minimum total, its annual cost, and the effect of a lower total;
-    `suggested_settings` has the remedies.
+    `suggested_settings` returns the remedies.
     """
     found, gwei = compute_minimum_total(terms), _short(Fraction(terms.gas_price_wei, GWEI))
     if found.total is None:

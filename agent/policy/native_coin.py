@@ -20,8 +20,8 @@ from agent.model import (
 from agent.units import UINT256_MAX, ceil_int, decimal_text
 
 STEP_GAS = 2_000_000
-"""Gas units that the transactions of one step may need; their cost at the worst price is kept above
-limits.native_floor.
+"""Gas units that the transactions of one step may need. Their cost at the worst price is kept on
+top of limits.native_floor.
 """
 UNWRAP_GAS = 36_000
 """Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded
@@ -84,7 +84,7 @@ def has_native_asset(portfolio: Portfolio) -> bool:
 
 def held_balances(step: StepInput) -> dict[str, int]:
     """Return the base units of each asset by token; the native asset includes native coin. The cost
-    of this step's approvals is included, so that the plan after them equals the plan before.
+    of this step's approvals is added back, so that the plan after them equals the plan before.
     """
     found = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for asset in step.portfolio.assets:
@@ -101,8 +101,8 @@ def reserved_raw(step: StepInput, asset: Asset) -> int:
 
 
 def full_reserve_raw(step: StepInput, asset: Asset) -> int:
-    """Return a reserve in base units that leaves nothing of the asset to spend, without raising its
-    shortfall. Without a known balance the reserve exceeds every possible one.
+    """Return a reserve in base units that makes the whole asset unspendable without raising its
+    shortfall. If the balance is unknown, the reserve exceeds every possible balance.
     """
     there = held_balances(step).get(asset.token.address)
     if there is None:
@@ -141,12 +141,12 @@ def _price_wei(step: StepInput) -> int:
 
 
 def least_wei(step: StepInput, gas: int) -> int:
-    """Return the native coin that so much gas costs at the present price, with its margin, wei."""
+    """Return the cost of this much gas at the current price, with its margin, in wei."""
     return ceil_int(gas * GAS_MARGIN) * _price_wei(step)
 
 
 def margin_wei(step: StepInput) -> int:
-    """Return the native coin that this step's own gas may take at worst, wei."""
+    """Return the worst-case gas cost of this step, in wei."""
     return STEP_GAS * worst_price_wei(step)
 
 
@@ -193,11 +193,9 @@ def unwrap_cost_wei(step: StepInput) -> int:
 
 def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     """Return the unwrapping that must precede `decision` because native coin is too low; None if
-    there is enough.
-
-    The threshold of a hold is limits.native_floor; that of other decisions is the step's own gas,
-    since a plan that can be sent includes its refill. Also None if gas is too expensive, or too
-    little can be unwrapped, and for orders at a futures venue beside the chain.
+    there is enough. The threshold of a hold is limits.native_floor; that of other decisions is the
+    step's own gas, since a plan that can be sent includes its refill. Also None if gas is too
+    expensive or too little can be unwrapped, and for orders at an off-chain futures venue.
     """
     account = step.snapshot.futures
     if isinstance(decision, AdjustFutures) and account is not None and not account.is_on_chain:
@@ -207,7 +205,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
         case Hold():
             needed_wei, what = floor_wei(step), "limits.native_floor"
         case Rebalance() | AdjustLiquidity() | AdjustFutures():
-            needed_wei, what = margin_wei(step), "what this step's gas may take"
+            needed_wei, what = margin_wei(step), "this step's worst-case gas"
         case Halt() | TopUp():
             return None
     raw = min(refill_raw(step), wrapped_raw(step))

@@ -1,8 +1,6 @@
-"""Quarantine of single tokens that must not be traded, and faults that halt the whole step.
-
-A quarantined token is not traded. Like a reserve, its balance counts neither in the total nor in
-weights. The targets of the other assets grow in proportion, so that the quarantine alone causes no
-trade.
+"""Quarantine of single tokens that must not be traded, and faults that halt the whole step. Like a
+reserve, the balance of a quarantined token counts neither in the total nor in weights. The targets
+of the other assets grow in proportion, so the quarantine alone causes no trade.
 """
 
 from __future__ import annotations
@@ -41,14 +39,14 @@ from agent.reference import (
 from agent.units import BPS, format_duration, format_time, largest_remainder
 
 SILENT_S = 3_600
-"""Chain time of an unreadable balance after which the other assets are traded without it; until
-then nothing is traded.
+"""Chain time after which the other assets are traded without an asset whose balance is unreadable;
+until then trading halts.
 """
 
 
 def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
-    """Return the step with these tokens in quarantine too; accepted or already quarantined tokens
-    change nothing.
+    """Return the step with these tokens also in quarantine; accepted and already quarantined tokens
+    are ignored.
     """
     known = {holding.token for holding in step.snapshot.holdings}
     already = {screened.token for screened in step.quarantine}
@@ -102,10 +100,8 @@ def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
 
 def silent_assets(step: StepInput) -> list[ScreenedToken]:
     """Return the assets whose balance has been unreadable for SILENT_S, so that the others need not
-    wait any longer (T10).
-
-    The numeraire, which prices everything, tokens in liquidity and the wrapped native coin are
-    never among them.
+    wait any longer (T10). Excludes the numeraire, which prices everything, tokens in liquidity, and
+    the wrapped native coin.
     """
     bound, now_s = _indispensable(step.portfolio), step.snapshot.head.timestamp_s
     waited = [
@@ -121,7 +117,7 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
 
 def exclude_unpriced(step: StepInput) -> StepInput:
     """Return the step without the assets that have no reference price or no known balance, for
-    exits alone: their value is unknown and counts as zero where a loss is compared with the
+    exits only. Their value is unknown and counts as zero when a loss is compared with the
     portfolio.
     """
     portfolio = step.portfolio
@@ -161,7 +157,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
 
 
 def _indispensable(portfolio: Portfolio) -> set[str]:
-    """Return the tokens without which nothing can be valued or paid, and those in liquidity."""
+    """Return the tokens that are needed to value or pay anything, and those in liquidity."""
     found = {portfolio.numeraire.address, portfolio.wrapped_native}
     found |= {token for held in portfolio.positions for token in (held.token0, held.token1)}
     found |= {token for target in portfolio.lp_targets for token in (target.token0, target.token1)}
@@ -184,7 +180,7 @@ def changed_tokens(
     """Return the tokens whose code differs from its pin: `pins` are code hashes, `backing`
     (implementation, its code hash), by token.
 
-    A token without a pin is not among them: a plan that touches it is refused as a whole.
+    Tokens without a pin are not included, because a plan that touches one is refused as a whole.
     """
     code = {entry.address: entry.hash for entry in snapshot.code_hashes}
     now: dict[str, list[str]] = {}
@@ -211,7 +207,7 @@ def distrust_changed_venue(
     backing: Mapping[str, tuple[str, str]],
 ) -> Snapshot:
     """Return the snapshot without the margin account if a contract of the venue, or the
-    implementation behind it, differs from its pin: what it answers is not known any more.
+    implementation behind it, differs from its pin, because its answers can no longer be trusted.
 
     `contracts` are names by address, `pins` and `backing` as in `changed_tokens`.
     """
@@ -248,7 +244,7 @@ def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> s
     )
 
 
-# --- Faults: inputs of a step that are unknown, stale or contradictory, so that it cannot be decided.
+# --- Faults: inputs that are unknown, stale or contradictory, so that the step cannot be decided.
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,15 +283,15 @@ def unknown_balances(step: StepInput) -> list[Fault]:
 
 
 def store_ahead_faults(history: History, now_s: int) -> list[str]:
-    """Return a fault if the store has a later time than the block: it is of another chain, or an
-    endpoint lags behind.
+    """Return a fault if the store has a later time than the block: the store belongs to another
+    chain, or an endpoint lags behind.
     """
     last_s = last_evaluation_s(history)
     if last_s is None or last_s <= now_s:
         return []
     return [
-        f"the last action in the store is of {format_time(last_s)}, the block only of"
-        f" {format_time(now_s)}"
+        f"the last action in the store was at {format_time(last_s)}, "
+        f"but the block is from {format_time(now_s)}"
     ]
 
 

@@ -19,7 +19,7 @@ from agent.units import BPS, YEAR_S, Value, format_duration, format_time
 from agent.weights.returns import RiskEstimate, estimate_risk
 
 LEAST_VOLATILITY_BPS = 10
-"""Least volatility, 0.1 % a year: even a stable token moves, and two tokens without risk could be
+"""Minimum volatility, 0.1 % a year: even a stable token moves, and two riskless tokens could be
 swapped endlessly.
 """
 MOST_VOLATILITY_BPS = 100_000
@@ -27,7 +27,7 @@ MOST_CORRELATION_BPS = 9_900
 SHORTEST_HORIZON_S = 3_600
 LONGEST_HORIZON_S = YEAR_S
 MOST_COST_BPS = 100
-"""Upper bound: above it, 1 % of tracking error would cost more than 1 % a year."""
+"""Upper bound, above which 1 % of tracking error would cost more than 1 % a year."""
 OWN_RISK = Fraction(1, 1000)
 """Least eigenvalue of the correlations: every mix of tokens keeps some risk."""
 
@@ -40,7 +40,9 @@ def aversion(risk: TrackingRisk) -> Fraction:
 
 
 def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
-    """Return the correlation matrix in the order of `tokens`. Raises KeyError if a pair is missing."""
+    """Return the correlation matrix in the order of `tokens`. Raises KeyError if a pair is
+    missing.
+    """
     known = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
     return [
         [Fraction(1) if one == other else known[frozenset((one, other))] for other in tokens]
@@ -114,8 +116,8 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     for address, label in labels.items():
         if address not in known:
             yield (
-                f"policy.risk.volatilities: that of {label} is missing",
-                f'write what it is a year, such as {label} = "60%"',
+                f"policy.risk.volatilities: {label} is missing",
+                f'write its annual volatility, such as {label} = "60%"',
             )
         elif not LEAST_VOLATILITY_BPS <= known[address] <= MOST_VOLATILITY_BPS:
             shown = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000% a year"
@@ -148,8 +150,8 @@ def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     if broken is not None:
         yield (
             (
-                "policy.risk.correlations: no prices move like that: those of"
-                f" {labels[tokens[broken]]} contradict the others (the matrix is not positive"
+                f"policy.risk.correlations: the values of {labels[tokens[broken]]} "
+                "contradict the others (the matrix is not positive"
                 " semidefinite)"
             ),
             "bring them nearer to 0%, or take all of them from one table of prices",
@@ -177,7 +179,7 @@ def first_contradiction(related: Matrix) -> int | None:
     return None
 
 
-# --- Covariances of a zone from recorded prices, for values that the owner has not given.
+# --- Covariances of a zone from recorded prices, for values that are not configured.
 
 
 Pairs = Mapping[frozenset[str], int]
@@ -197,11 +199,10 @@ def price_history_needed(policy: Policy) -> tuple[int, int]:
 
 
 def apply_measured_risk(step: StepInput) -> StepInput:
-    """Return the step with its zone's volatilities and correlations from recorded prices; the
-    owner's values stay.
-
-    The numeraire, whose price never moves in itself, gets the least volatility and no correlation.
-    If prices are missing or too old, `unmeasured` has the reason, and the zone holds.
+    """Return the step with its zone's volatilities and correlations from recorded prices;
+    configured values take precedence. The numeraire, whose own price is constant, gets the minimum
+    volatility and no correlation. If prices are missing or too old, `unmeasured` has the reason,
+    and the zone holds.
     """
     trigger = step.policy.trigger
     if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
@@ -255,8 +256,8 @@ def _close(bps: int) -> int:
 
 
 def _possible(pairs: dict[tuple[str, str], int], tokens: list[str]) -> dict[tuple[str, str], int]:
-    """Scale correlations towards zero until they are consistent; rounding or the owner's values may
-    contradict.
+    """Scale correlations towards zero until they are consistent, because rounding or configured
+    values may contradict them.
     """
     while first_contradiction(_matrix(pairs, tokens)) is not None:
         pairs = {pair: int(bps * TOWARDS_NONE) for pair, bps in pairs.items()}

@@ -1,4 +1,4 @@
-"""Questions to signals of one's own, from a step alone, and what counts as an answer."""
+"""Requests to user-defined signals, built from a step alone, and validation of their answers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from agent.units import Token, format_duration
 from agent.weights import choose
 
 SLACK = 100
-"""Millionths by which a sum of weights may miss one: 0.01 %."""
+"""Millionths by which a sum of weights may differ from one: 0.01 %."""
 
 
 def signal_requests(
     step: StepInput, choices: Mapping[str, Allocation]
 ) -> tuple[SignalRequest, ...]:
-    """Return the questions that are due: the portfolio's, or those of its strategies, whose last
-    `choices` are by name. `step` has prices and the portfolio's last allocation in its history.
+    """Return the requests that are due, of the portfolio or of its strategies; `choices` are the
+    strategies' last allocations by name. `step` has prices and the portfolio's last allocation in
+    its history.
     """
     assets = step.portfolio.assets
     asking: list[tuple[str, AllocatorConfig | None, tuple[Asset, ...], Allocation | None]] = []
@@ -56,7 +57,7 @@ def signal_requests(
 def _request(
     step: StepInput, owner: str, weights: AllocatorConfig, settings: SignalSettings
 ) -> SignalRequest:
-    """Return the question with its view, or with the reason that the view is incomplete."""
+    """Return the request with its view, or with the reason why the view is incomplete."""
     portfolio, now_s = step.portfolio, trusted_time_s(step.snapshot)
     free = [asset.token for asset in portfolio.assets if asset.token.address not in weights.fixed]
     numeraire = portfolio.numeraire
@@ -69,10 +70,10 @@ def _request(
         prices[token.label] = bars
         if token in free and (why := _too_little(weights, bars, now_s)):
             late.append(f"{token.label} {why}")
-    whole = replace(step, split=None)  # shares of the wallet, not of one strategy
+    whole = replace(step, split=None)  # these are shares of the wallet, not of one strategy
     shares = {drift.token: drift.share for drift in current_drifts(whole)}
     if not shares:
-        late.append("balances or prices are not all known")
+        late.append("some balances or prices are unknown")
     view = SignalView(
         now_s,
         numeraire.label,
@@ -105,7 +106,7 @@ def _bars(
 
 
 def _too_little(weights: AllocatorConfig, bars: tuple[PriceBar, ...], now_s: int) -> str:
-    """Return why prices do not suffice by min_history and max_age; empty if they do."""
+    """Return why prices do not meet min_history and max_age; empty if they do."""
     if len(bars) <= weights.min_returns:
         return f"has {len(bars)} prices, min_history requires {weights.min_returns + 1}"
     if now_s - bars[-1].at_s > weights.max_age_s:
@@ -122,8 +123,8 @@ def _futures_held(step: StepInput, settings: SignalSettings) -> dict[str, float]
 
 
 def checked_answer(request: SignalRequest, found: Any, source: str) -> SignalAnswer:
-    """Return the answer on the grid, or with the reason that it is none: a name that is not known, a
-    weight that is not finite or out of bounds, a sum that is not one.
+    """Return the answer in millionths, or with the reason why it is invalid: an unknown name, a
+    weight that is not finite or out of bounds, or a wrong sum.
     """
     settings, answer = request.settings, SignalAnswer(request.settings.name, request.owner)
     if not isinstance(found, dict):
@@ -151,7 +152,7 @@ def _spot(found: Any, tokens: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 
 def _futures(found: Any, markets: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     if not markets:
-        raise ValueError("it returned futures weights, and the config has no [futures]")
+        raise ValueError("it returned futures weights, but the config has no [futures]")
     parts = _on_grid(found, markets, "a futures market", -1)
     if (total := sum(map(abs, parts.values()))) > GRID + SLACK:
         raise ValueError(f"its absolute futures weights sum to {total / GRID:g}, above 1")
@@ -161,7 +162,7 @@ def _futures(found: Any, markets: Mapping[str, str]) -> tuple[tuple[str, int], .
 def _on_grid(found: Any, names: Mapping[str, str], what: str, least: int) -> dict[str, int]:
     """Return weights in millionths, rounded half to even."""
     if not isinstance(found, dict):
-        raise ValueError("its weights are no mapping")
+        raise ValueError("its weights are not a mapping")
     parts = {}
     for name, weight in found.items():
         if name not in names:

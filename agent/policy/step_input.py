@@ -37,8 +37,8 @@ from agent.units import BPS, NATIVE, decimal_text, format_percent, largest_remai
 class StrategyMemory:
     """The store's memory of strategies.
 
-    `trades` are the steps whose own goal an unbooked swap carried out, by intent id; `choices` the
-    newest weights that allocators chose, by strategy.
+    `trades` are the steps of unbooked swaps, by intent id; `choices` are the newest weights chosen
+    by allocators, by strategy.
     """
 
     ledger: StrategyLedger
@@ -48,7 +48,7 @@ class StrategyMemory:
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """The store's memory at a step's block, besides the budgets in its history. `untradable` are
+    """The store's data at a step's block, besides the budgets in its history. `untradable` are
     tokens to quarantine.
     """
 
@@ -67,7 +67,7 @@ class StepMemory:
 
 
 def choose_strategy_weights(step: StepInput) -> StepInput:
-    """Return the step with the weights that the strategies' allocators choose, each as for a whole
+    """Return the step with the weights chosen by the strategies' allocators, each as for a whole
     portfolio, and the choices.
     """
     split, books = step.split, step.history.sleeves
@@ -177,8 +177,8 @@ TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (
     apply_orders,
     apply_measured_risk,
 )
-"""Adjustments of the targets, in order: allocator, strategies, orders; and the measured risk of a zone.
-Each reads `step.history` and returns the step with its targets, and the reason in `wishes`.
+"""Target adjustments in order: allocator, strategies, orders, and the measured risk of a zone. Each
+reads `step.history` and returns the step with its targets and the reason in `wishes`.
 """
 
 
@@ -201,12 +201,12 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         partial(reconcile_ledger, books=memory.balances, stands=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
         withdrawals.reserve_withdrawals,
-        balance_changes.exclude_unexplained_rises,  # before strategies: no strategy owns an unexplained increase
+        balance_changes.exclude_unexplained_rises,  # before strategies: none owns it
         partial(add_strategy_books, memory=memory.strategies, balances=memory.balances),
         apply_effective_targets,
-        quarantine.quarantine_silent_assets,  # after targets: weight never moves to a token that must not be traded
+        quarantine.quarantine_silent_assets,  # after targets: gets no weight
         partial(quarantine.quarantine_tokens, found=memory.untradable),
-        apply_hedges,  # last: what is hedged is a share of the assets that are left
+        apply_hedges,  # last, because the hedged value is a share of the remaining assets
     )
 
 

@@ -1,4 +1,4 @@
-"""Target weights that an allocator chose from data, or the reason that there are none."""
+"""Target weights chosen by an allocator, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agent.reference import reference_prices
 from agent.weights import choose
 from agent.weights.allocators import AllocatorData
 
-# --- Replacement of targets, with the reason.
+# --- Replacing targets, with the reason.
 
 
 def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> StepInput:
@@ -58,7 +58,7 @@ def apply_allocation(step: StepInput) -> StepInput:
 
 
 def allocator_inputs(step: StepInput) -> AllocatorData:
-    """Return the allocator's data: recorded prices, and the numeraire's, which is 1 by
+    """Return the allocator's data: recorded prices, and the numeraire's price, which is 1 by
     definition.
     """
     portfolio = step.portfolio
@@ -89,8 +89,8 @@ def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: i
 
 
 def trusted_time_s(snapshot: Snapshot) -> int:
-    """Return chain time, at most AHEAD_S ahead of the agent's clock: a header from the future must
-    not fix a choice (T6).
+    """Return chain time, capped at AHEAD_S ahead of the agent's clock, because a header from the
+    future must not fix a choice (T6).
     """
     return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
 
@@ -118,7 +118,8 @@ def _without(
         return _with(
             step,
             last,
-            f"{choose.format_allocation(last)}; kept, since no new ones could be chosen: {why}",
+            f"{choose.format_allocation(last)}; kept, because no "
+            f"new weights could be chosen: {why}",
         )
     if last is None and weights.until_chosen is InitialWeights.TARGETS:
         reason = (

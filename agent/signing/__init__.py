@@ -1,1 +1,3 @@
-"""Keys and the transactions they may sign: calldata decoded anew, one table of rules."""
+"""Keys and the transactions that they may sign: calldata is decoded independently and judged by one
+table of rules.
+"""

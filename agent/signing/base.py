@@ -1,4 +1,6 @@
-"""Terms and refusals of the signing rules, and the rules for oracle and payout transactions."""
+"""Fixed terms and refusals of the signing rules, and the rules for oracle and payout
+transactions.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from agent.units import NATIVE
 BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
 """A replacement pays at least 12.5 % more in every fee field; nodes require 10 %."""
 PRIORITY_CAP_WEI = 5 * 10**9
-"""Cap on the tip that an endpoint suggests, and on the tip of a transaction that replaces none."""
+"""Cap on the tip that an endpoint suggests, and on the tip of a transaction that is not a
+replacement.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,12 @@ class FuturesRules:
     """The signer's fixed terms of the futures layer. Addresses are checksummed; the contracts of
     Perpetual Protocol v2 are pinned, and empty for another venue.
 
-    `trader` is the margin account: the wallet, or another one that made the wallet its delegate.
+    `trader` is the margin account: the wallet, or another account whose delegate the wallet is.
     `delegate` is the key that the trader may allow to trade (None: none). `markets` are base
-    tokens, or the venue's names. Bounds are at most `slippage_bps` from the index, reductions in an
-    emergency at most `emergency_slippage_bps`, and their gas costs at most `emergency_fee_wei` a unit
-    (None: off). An index older than `index_age_s` cannot set a bound. Orders of a venue beside the
-    chain end within `max_validity_s`.
+    tokens, or the venue's market names. Bounds are at most `slippage_bps` from the index;
+    reductions in an emergency at most `emergency_slippage_bps`, at a gas price of at most
+    `emergency_fee_wei` (None: off). An index older than `index_age_s` cannot set a bound. Orders of
+    an off-chain venue expire within `max_validity_s`.
     """
 
     clearing_house: str
@@ -52,12 +56,12 @@ class SigningRules:
 
     `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash
     are pinned in the store and were compared with the chain in this step. `managers` (V3 position
-    managers), `v2_routers` and `pairs` (V2) are pinned likewise, and only for liquidity. `oracles`
-    are V3 pools whose number of price observations may be increased. Payouts go only to `payouts`,
-    addresses in the config that the owner confirmed. `max_deadline_s` is the longest validity of a
-    swap, in seconds from the grant's chain time. `max_fee_wei` is limits.gas_price, the largest
-    price of one unit of gas (None: off). `wrapped_native` is the token that the native coin may be
-    exchanged for. `futures` are the terms of the futures layer (None: none is signed).
+    managers), `v2_routers` and `pairs` (V2) are pinned in the same way, and only for liquidity.
+    `oracles` are V3 pools whose number of price observations may be increased. Payouts go only to
+    `payouts`, addresses in the config that the owner confirmed. `max_deadline_s` is the longest
+    validity of a swap, in seconds from the grant's chain time. `max_fee_wei` is limits.gas_price,
+    the largest price of one unit of gas (None: off). `wrapped_native` is the token that the native
+    coin may be exchanged for. `futures` are the terms of the futures layer (None: none is signed).
     """
 
     chain_id: int
@@ -111,7 +115,7 @@ SLOT_BITS = 16
 
 
 def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the call may be signed; raise Refused naming the rule that failed."""
+    """Return if the call may be signed, else raise Refused with the failed rule."""
     try:
         words = CalldataReader(data[4:])
         slots = words.uint(SLOT_BITS)
@@ -142,7 +146,7 @@ TRANSFER = bytes.fromhex("a9059cbb")
 
 
 def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the transfer of a token may be signed; raise Refused with the rule that failed."""
+    """Return if the transfer of a token may be signed, else raise Refused with the failed rule."""
     try:
         words = CalldataReader(data[4:])
         to, raw = words.address(), words.uint()
@@ -159,7 +163,9 @@ def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
 
 
 def judge_native_payout(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the payout of native coin may be signed; raise Refused with the rule that failed."""
+    """Return if the payout of native coin may be signed, else raise Refused with the failed
+    rule.
+    """
     payout = _granted(grant)
     if payout.token != NATIVE:
         refuse("contract", "native coin", f"the granted token {payout.token}")
@@ -182,7 +188,7 @@ def _to(to: str, payout: Payout, rules: SigningRules) -> None:
     if to != payout.to:
         refuse("recipient", to, f"the granted address {payout.to}")
     if to not in rules.payouts:
-        refuse("recipient", to, "a payout address that its owner has confirmed")
+        refuse("recipient", to, "a payout address confirmed by the owner")
     ours = (
         rules.wallet,
         *rules.tokens,
@@ -205,5 +211,7 @@ def _amount(raw: int, payout: Payout) -> None:
         refuse("payout_amount", raw, f"exactly {payout.raw}, above zero")
     if raw > payout.most_raw:
         refuse(
-            "payout_per_day", raw, f"at most {payout.most_raw}, which limits.payout_per_day leaves"
+            "payout_per_day",
+            raw,
+            f"at most {payout.most_raw}, the remainder of limits.payout_per_day",
         )

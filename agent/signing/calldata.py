@@ -64,7 +64,7 @@ class CalldataReader:
     def exactly(self, expected: int, what: str) -> None:
         """Require the next word to be `expected`, by the canonical encoding."""
         if self.uint() != expected:
-            raise UndecodableCalldata(f"calldata: {what} is not where it belongs")
+            raise UndecodableCalldata(f"calldata: {what} is not at its canonical offset")
 
     def count(self, most: int, what: str) -> int:
         """Return the next word as a length of at most `most`."""
@@ -77,7 +77,7 @@ class CalldataReader:
         """Return the next `length` bytes."""
         part = self._data[self._at : self._at + length]
         if len(part) != length:
-            raise UndecodableCalldata("calldata: it ends too early")
+            raise UndecodableCalldata("calldata ends too early")
         self._at += length
         return part
 
@@ -91,11 +91,11 @@ class CalldataReader:
     def end(self) -> None:
         """Raise UndecodableCalldata unless everything was read."""
         if self._at != len(self._data):
-            raise UndecodableCalldata("calldata: bytes are left over")
+            raise UndecodableCalldata("calldata has trailing bytes")
 
 
-# --- Strict decoder of the Rebalancer's packed program (contracts/src/Rebalancer.sol). Unused fields
-# are zero, every listed token is listed once and used, and no bytes are left.
+# --- Strict decoder of the Rebalancer's packed program (contracts/src/Rebalancer.sol). Unused
+# fields are zero, every listed token is listed once and used, and no bytes are left.
 
 
 LEG_BYTES = 39
@@ -122,7 +122,8 @@ class FundsLocation(Enum):
 @dataclass(frozen=True, slots=True)
 class WatchedBalance:
     """A watched balance of the wallet. It changes by at least `bound_raw`; a negative bound is the
-    most that may be spent. `price_x128` is numeraire base units per token base unit, times 2^128.
+    maximum that may be spent. `price_x128` is numeraire base units per token base unit, times
+    2^128.
     """
 
     token: str
@@ -135,7 +136,7 @@ class ProgramLeg:
     """One swap, amounts in base units.
 
     `amount_raw` is 0 unless the wallet pays; `pair_with` is set if the recipient is a pair. The
-    pool is the factory's pool of both tokens and the fee; no address of the plan is used.
+    pool is derived from the factory, both tokens and the fee, never from an address in the plan.
     """
 
     venue: Venue
@@ -240,7 +241,7 @@ def _leg(source: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
 
 
 MAX_CALLS = 64
-"""More calls in one multicall than any plan needs; bounds the work on hostile calldata."""
+"""Maximum calls in one multicall, more than any plan needs; bounds the work on hostile calldata."""
 MAX_PATH = 8
 
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
@@ -286,7 +287,9 @@ RouterSwap = ExactInputSingle | SwapExactTokens
 
 @dataclass(frozen=True, slots=True)
 class WrapEth:
-    """SwapRouter02 wrapETH: wrap this much of the attached native coin; the router keeps it."""
+    """SwapRouter02 wrapETH: wrap this amount of the attached native coin, which stays in the
+    router.
+    """
 
     value_wei: int
 
@@ -419,7 +422,7 @@ def _multicall(words: CalldataReader) -> Multicall:
     expected = count * WORD
     for offset in offsets:
         if offset != expected:
-            raise UndecodableCalldata("calldata: a call is not where it belongs")
+            raise UndecodableCalldata("calldata: a call is not at its canonical offset")
         length = words.count(1 << 16, "bytes in a call")
         call = _decode(words.padded(length), _INNER)
         if not isinstance(call, MulticallItem):

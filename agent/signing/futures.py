@@ -1,5 +1,5 @@
-"""The signer's rule for futures on Perpetual Protocol v2: the granted order to the unit, bound from the
-index, within the leverage limit; margin only to and from the wallet.
+"""The signer's rule for futures on Perpetual Protocol v2: exactly the granted order, with a bound
+near the index and within the leverage limit; margin moves only to and from the wallet.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WITHDRAW = selector("withdraw(address,uint256)")
 APPROVE = selector("approve(address,uint8)")
 REVOKE = selector("revoke(address,uint8)")
 TRADE_ONLY = 1
-"""Action of DelegateApproval that lets a delegate open and reduce positions, and nothing else."""
+"""Action of DelegateApproval that only allows a delegate to open and reduce positions."""
 PPM = 1_000_000
 
 
@@ -126,7 +126,7 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
     if rules.futures is None:
         refuse("futures", type(call).__name__, "none: no futures are configured")
     if grant.futures is None:
-        refuse("action", type(call).__name__, "none: the grant holds no action of futures")
+        refuse("action", type(call).__name__, "none: the grant has no futures action")
     granted, terms = grant.futures, rules.futures
     match call, granted.action:
         case [OpenPosition(), PerpOrder()]:
@@ -149,7 +149,9 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
 def require_approval(
     token: str, spender: str, raw: int, granted: FuturesGrant, rules: SigningRules
 ) -> None:
-    """Require an approval to be the vault's, of exactly the collateral of the granted deposit."""
+    """Require that an approval is for the vault, of exactly the collateral of the granted
+    deposit.
+    """
     if rules.futures is None or not isinstance(granted.action, MarginDeposit):
         refuse("approval", "an approval", "none: no deposit of margin is granted")
     if token != rules.futures.collateral or token not in rules.tokens:
@@ -170,14 +172,16 @@ def _contract(to: str, pinned: str, role: str) -> None:
 
 
 def _own_account(wallet: str, terms: FuturesRules) -> None:
-    """Require the wallet to be the trader: a delegate changes neither margin nor delegates."""
+    """Require the wallet to be the trader, because a delegate must change neither margin nor
+    delegates.
+    """
     if terms.trader != wallet:
         refuse("trader", f"the delegate {wallet}", f"the account {terms.trader} itself")
 
 
 def _judge_trader(call: OpenPosition, wallet: str, terms: FuturesRules) -> None:
-    """Require the call to trade for the configured account; openPosition trades for the wallet
-    itself.
+    """Require the call to trade for the configured account; openPosition always trades for the
+    wallet itself.
     """
     traded_for = wallet if call.trader is None else call.trader
     if traded_for != terms.trader:
@@ -222,7 +226,7 @@ def _judge_size(call: OpenPosition, order: PerpOrder, terms: FuturesRules) -> No
 
 
 def judge_order(order: PerpOrder, granted: FuturesGrant, now_s: int, terms: FuturesRules) -> None:
-    """Require a bound near the snapshot's index; an order that does not reduce must end within the
+    """Require a bound near the snapshot's index. An order that does not reduce must keep the
     leverage limit.
     """
     account = granted.account
@@ -259,7 +263,9 @@ def _judge_bound(order: PerpOrder, market: PerpMarket, slippage_bps: int) -> Non
 def _judge_leverage(
     order: PerpOrder, market: PerpMarket, account: MarginAccount, most_bps: int
 ) -> None:
-    """Gross notional at the marks per account value, after a fill at the bound that paid the fee."""
+    """Require gross notional (at the marks) over account value to be within the limit after a fill
+    at the bound with the fee.
+    """
     marks = {one.market: one.mark for one in account.markets}
     sizes = {one.market: one.size_raw for one in account.positions}
     if missing := sorted(sizes.keys() - marks.keys()):

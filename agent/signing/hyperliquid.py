@@ -1,5 +1,5 @@
-"""The signer's rule for orders on Hyperliquid: the granted order to the unit, immediate-or-cancel, bound
-from the index, within the leverage limit, with a short validity.
+"""The signer's rule for orders on Hyperliquid: exactly the granted order, immediate-or-cancel, with
+a bound near the index, within the leverage limit, and with a short validity.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _WIRE = {"a", "b", "p", "s", "r", "t", "c"}
 _AT_ONCE = {"limit": {"tif": "Ioc"}}
 CLOID_BYTES = 16
 NONCE_SLACK_S = 60
-"""Largest distance of a nonce, a time of the venue, from this machine's clock."""
+"""Largest difference between a nonce, which is a timestamp, and this machine's clock."""
 
 
 def require_signable_order(
     tx: UnsignedTx, grant: Grant, rules: FuturesRules, now_s: int
 ) -> dict[str, Any]:
-    """Return the action of an order that may be signed at `now_s` of this machine's clock. Raises
-    Refused with the rule that failed.
+    """Return the action of an order if it may be signed at `now_s` of this machine's clock. Raises
+    Refused with the failed rule.
     """
     granted = grant.futures
     if grant.kind is not IntentKind.FUTURES or granted is None:
@@ -38,7 +38,7 @@ def require_signable_order(
     if tx.to != rules.trader:
         refuse("trader", tx.to, rules.trader)
     if tx.value_wei or tx.gas:
-        refuse("value", f"{tx.value_wei} wei, {tx.gas} gas", "none: it is no transaction")
+        refuse("value", f"{tx.value_wei} wei, {tx.gas} gas", "none: it is not a transaction")
     if abs(tx.nonce - now_s * 1000) > NONCE_SLACK_S * 1000:
         refuse("nonce", tx.nonce, f"within {NONCE_SLACK_S} s of {now_s * 1000}")
     last_s = now_s + rules.max_validity_s
@@ -51,7 +51,9 @@ def require_signable_order(
 
 
 def decode_action(data: str) -> dict[str, Any]:
-    """Return the action in `data`, 0x-hex of JSON with one order. Raises Refused for another form."""
+    """Return the action in `data`, 0x-hex of JSON with one order. Raises Refused for
+    another form.
+    """
     try:
         action = json.loads(bytes.fromhex(data.removeprefix("0x")))
     except (ValueError, RecursionError):

@@ -131,7 +131,7 @@ def load_key(
     if published and live:
         raise ConfigError(
             f"the key of {key.address} is published, and chain {chain_id} is not local",
-            "use a private key of your own",
+            "use your own private key",
         )
     if fork and not published:
         raise ConfigError(
@@ -158,8 +158,8 @@ def _published_account(index: int, chain_id: int, live: bool) -> SigningKey:
 def _read_key(
     source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPrompt, ask: SecretPrompt | None
 ) -> SigningKey | ConfigError:
-    """Return the key, or the error of reading it: if raised here, its traceback would hold the
-    frames that read the key.
+    """Return the key, or the error of reading it. If raised here, the error's traceback would keep
+    the frames that read the key.
     """
     match source:
         case SuppliedKey(key):

@@ -43,7 +43,8 @@ def read_private_file(path: Path) -> bytes:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 raise ConfigError(
-                    f"wallet.keystore: {path} is not a regular file", "name the keystore file"
+                    f"wallet.keystore: {path} is not a regular file",
+                    "use the path of the keystore file",
                 )
             if state.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise ConfigError(
@@ -124,7 +125,7 @@ def require_free_path(path: Path) -> None:
     if os.path.lexists(path):
         raise ConfigError(
             f"{path} exists already; nothing was changed",
-            "name another file, or move that one away",
+            "use another path, or move that file away",
             code=ErrorCode.EXISTS,
         )
     if not path.parent.is_dir():
@@ -147,7 +148,7 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
     except FileExistsError:
         raise ConfigError(
             f"{path} exists already; nothing was changed",
-            "name another file, or move that one away",
+            "use another path, or move that file away",
             code=ErrorCode.EXISTS,
         ) from None
     except OSError as error:
@@ -172,7 +173,7 @@ def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
     require_strong(new)
     if new.reveal() == old.reveal():
         raise ConfigError("the new password is the old one", "choose another password")
-    real = path.resolve()  # a link stays a link
+    real = path.resolve()  # keep a symbolic link as a link
     draft = _draft(real, key, new)
     try:
         draft.replace(real)
@@ -261,7 +262,7 @@ _ALTERNATIVES = (
     " service"
 )
 _PLAIN = ("null", "plaintext", "alt.file", "uncrypted")
-"""Parts of the names of backends that store nothing, or store it readable."""
+"""Parts of the names of backends that store nothing, or store secrets in readable form."""
 
 
 def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
@@ -327,7 +328,7 @@ def require_keyring() -> str:
         name = f"{type(part).__module__}.{type(part).__name__}"
         if any(plain in name.lower() for plain in _PLAIN):
             raise ConfigError(
-                f"keyring: {name} stores secrets readable, or not at all", _ALTERNATIVES
+                f"keyring: {name} stores secrets in readable form, or not at all", _ALTERNATIVES
             )
     return f"{type(backend).__module__}.{type(backend).__name__}"
 
@@ -338,7 +339,7 @@ def _read(entry: tuple[str, str]) -> Secret | None:
     require_keyring()
     try:
         text = keyring.get_password(*entry)
-    except Exception as error:  # each backend raises errors of its own
+    except Exception as error:  # each backend raises its own errors
         failed = _failed("read", entry, error)
     else:
         return None if text is None else Secret(text)

@@ -1,5 +1,5 @@
-"""The signer's rule for liquidity: the granted action to the unit, minimums at or above the floors,
-paid to the wallet.
+"""The signer's rule for liquidity: exactly the granted action, with minimums at or above the
+floors, paid to the wallet.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _remove(words: CalldataReader) -> RemoveLiquidity:
 
 
 def _take_out(words: CalldataReader) -> DecreaseAndCollect:
-    """Exactly two calls, each where canonical encoding puts it."""
+    """Require exactly two calls, each at its canonical offset."""
     words.exactly(WORD, "the list of calls")
     words.exactly(2, "the number of calls")
     lengths = 4 + 5 * WORD, 4 + 4 * WORD
@@ -224,7 +224,7 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
         refuse("call", error.message, "the canonical encoding of a call of the table")
     action = grant.action
     if action is None:
-        refuse("action", "liquidity", "none: the grant holds no action")
+        refuse("action", "liquidity", "none: the grant has no action")
     _contract(tx.to, action, rules)
     match call, action:
         case [DecreaseAndCollect(), Withdraw(venue="uniswap_v3")]:
@@ -258,8 +258,8 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
 def require_approval(
     token: str, spender: str, raw: int, action: LpAction, rules: SigningRules
 ) -> None:
-    """Require an approval to name exactly the action's input: tokens it provides, or LP tokens of
-    the pair it withdraws from.
+    """Require that an approval is for exactly the action's input: tokens that it provides, or LP
+    tokens of the pair from which it withdraws.
     """
     match action:
         case Provide():
@@ -272,7 +272,7 @@ def require_approval(
                 refuse(
                     "contract",
                     token,
-                    f"the pinned pair {action.contract}, whose liquidity is taken out",
+                    f"the pinned pair {action.contract}, whose liquidity is withdrawn",
                 )
         case _:
             refuse(
@@ -284,7 +284,7 @@ def require_approval(
     if spender not in allowed:
         refuse("spender", spender, f"the pinned {_role(action)}")
     if raw not in (0, amounts[token]):
-        refuse("approval_amount", raw, f"0, or the {amounts[token]} that the action takes")
+        refuse("approval_amount", raw, f"0, or the {amounts[token]} that the action spends")
 
 
 def _counterparts(action: LpAction, rules: SigningRules) -> tuple[str, ...]:
@@ -344,8 +344,8 @@ def _provided(
 
 
 def _minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], grant: Grant) -> None:
-    """Require the plan's minimums: at or above the floors, and not both zero, since two minimums of
-    zero would accept any price.
+    """Require the plan's minimums, at or above the floors, and not both zero, because that would
+    accept any price.
     """
     if len(grant.floors_raw) != 2:
         refuse("floor", f"{len(grant.floors_raw)} floors", "one for each of the two tokens")

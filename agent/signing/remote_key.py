@@ -1,6 +1,6 @@
 """Remote key: a service, such as a cloud key service, that signs 32-byte hashes and returns DER.
 
-An adapter needs two calls of its service: the public key once (`address_from_public_key`), and a
+An adapter needs two calls of the service: the public key once (`address_from_public_key`), and a
 signature of a digest for each transaction (`RemoteKey`). For AWS KMS these are GetPublicKey, and
 Sign with MessageType DIGEST and ECDSA_SHA_256 on a key of ECC_SECG_P256K1; other services return
 the same bytes. docs/keys.md has the details.
@@ -37,8 +37,8 @@ class RemoteKey:
     """
 
     def __init__(self, address: str, sign_digest: Callable[[bytes], bytes]) -> None:
-        """Set the service. `sign_digest` takes 32 bytes and returns the DER signature; any error it
-        raises means that the service is unavailable.
+        """Set the service. `sign_digest` takes 32 bytes and returns the DER signature; any error
+        that it raises counts as an unavailable service.
         """
         self.address = address
         self._sign_digest = sign_digest
@@ -53,7 +53,7 @@ class RemoteKey:
         signed = sign_with(tx, self._vrs)
         if Account.recover_transaction(signed.raw) != self.address:
             raise OperatorNeeded(
-                "the key service's signature makes a transaction of another wallet",
+                "the key service's signature belongs to another wallet",
                 "check wallet.address and the key",
                 code=ErrorCode.KEY,
             )
@@ -80,7 +80,7 @@ class RemoteKey:
         except InvalidSignature as error:
             raise OperatorNeeded(
                 f"the key service's answer is not a signature of {self.address}: {error}",
-                "check that it is this key",
+                "check that the service uses the key of this address",
                 code=ErrorCode.SIGNATURE,
             ) from None
 
@@ -92,7 +92,7 @@ def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
     """
     r, s = _integers(der)
     if not (0 < r < CURVE_ORDER and 0 < s < CURVE_ORDER):
-        raise InvalidSignature("its numbers are not below the curve's order")
+        raise InvalidSignature("its values are not below the curve's order")
     s = min(s, CURVE_ORDER - s)
     for bit in (0, 1):
         try:

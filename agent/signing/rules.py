@@ -1,4 +1,4 @@
-"""Table of signable calls: selector, kind, rule; every other transaction is refused by name (T4).
+"""Table of signable calls: selector, kind and rule. Every other transaction is refused (T4).
 
 The signer decodes each transaction and compares it with the grant; it trusts no field. A new
 feature adds a row, its rule and its mutation tests.
@@ -66,7 +66,7 @@ def require_signable(
         )
     _fees(tx, grant, rules, nonces[tx.nonce])
     data = _data(tx)
-    # Without data, only the grant tells a cancel from a payout of native coin.
+    # Without data, only the grant distinguishes a cancel from a payout of native coin.
     pays_coin = not data and grant.kind is IntentKind.PAYOUT
     if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not pays_coin:
         refuse("value", f"{tx.value_wei} wei", "0 wei")
@@ -92,7 +92,7 @@ def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
 
 
 def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None) -> None:
-    """Require one form of fee, within limits.gas_price and the granted gas cost.
+    """Require one kind of fee, within limits.gas_price and the granted gas cost.
 
     The tip is within its cap, or one bump above the tip signed at this nonce.
     """
@@ -149,8 +149,8 @@ def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> N
 
 def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Require the granted approval, exact to the base unit, of a pinned token and spender; a reset
-    to zero needs no pinned spender. LP tokens, the position manager and the V2 router require the
-    action of a grant, the vault of futures a deposit.
+    to zero needs no pinned spender. LP tokens, the position manager and the V2 router require a
+    granted action, the futures vault a granted deposit.
     """
     call = _decoded(data)
     if not isinstance(call, Approve) or grant.approve is None:

@@ -72,12 +72,14 @@ class PrivateKey:
         return signed
 
     def reveal(self) -> bytes:
-        """Return the 32 bytes of the key, for encryption; the caller must not store or show them."""
+        """Return the 32 bytes of the key, for encryption; the caller must not store or show
+        them.
+        """
         return bytes(self.__account.key)
 
     def _try(self, fields: Mapping[str, Any]) -> SignedTx | str:
-        """Return the name of an error instead of raising it: the frames of its traceback would hold
-        the key.
+        """Return the name of an error instead of raising it, because the frames of its traceback
+        would hold the key.
         """
         try:
             raw, digest, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
@@ -104,7 +106,7 @@ class PrivateKey:
 
 
 class AgentPrivateKey:
-    """The key of a futures venue's agent, which signs EIP-712 messages; the wallet's key cannot."""
+    """The agent key of a futures venue, which signs EIP-712 messages; the wallet's key cannot."""
 
     __slots__ = ("__account", "address")
 
@@ -115,7 +117,9 @@ class AgentPrivateKey:
         self.address: str = key.address
 
     def sign_message(self, signable_message: Any) -> Any:
-        """Return the signature of an encoded message. Raises OperatorNeeded if it cannot be signed."""
+        """Return the signature of an encoded message. Raises OperatorNeeded if it cannot be
+        signed.
+        """
         try:
             signed: object = self.__account.sign_message(signable_message)
         except Exception as error:  # no error must leave this frame
@@ -167,5 +171,5 @@ def disable_core_dumps() -> None:
     try:
         # Linux; also effective where core files are piped to a program.
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    except (OSError, AttributeError):  # a system without prctl has only the limit above
+    except (OSError, AttributeError):  # systems without prctl have only the limit above
         return

@@ -64,8 +64,8 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
 
 
 def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
-    """Return the calls of each leg, each with its kind: a swap, or a kind of payment. A leg that
-    the router pays with attached native coin is one call together with the wrap leg before it.
+    """Return the calls of each leg, each with its kind: a swap, or a kind of payment. A leg paid by
+    the router in attached native coin forms one call with the wrap leg before it.
     """
     groups: list[list[tuple[int, Leg, str]]] = []
     paid_wei: int | None = None
@@ -95,7 +95,7 @@ def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
     if paid_wei is not None:
         refuse(
             "native",
-            f"{paid_wei} wei wrapped for no swap",
+            f"{paid_wei} wei wrapped without a swap",
             "a swap after every wrap into the router",
         )
     return groups
@@ -421,7 +421,7 @@ def _conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> Non
         refuse(
             "value_floor",
             call.floor_raw,
-            f"at least {least_raw}, which the floors of the legs come to",
+            f"at least {least_raw}, the sum of the legs' floors",
         )
 
 

@@ -70,7 +70,7 @@ larger files as it reads them.
 
 
 def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
-    """Open the store at `url` (SQLAlchemy form), migrated to the present version; create it if it
+    """Open the store at `url` (SQLAlchemy form), migrated to the current version; create it if it
     does not exist.
 
     `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Raises
@@ -280,7 +280,7 @@ def _migrate(engine: Engine) -> Path | None:
 
 
 def run_migrations(connection: Connection) -> None:
-    """Migrate the tables to the present version by the scripts, in the connection's transaction."""
+    """Migrate the tables to the current version by the scripts, in the connection's transaction."""
     from alembic import command
     from alembic.config import Config
 

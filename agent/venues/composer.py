@@ -59,7 +59,9 @@ from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
 @dataclass(frozen=True, slots=True)
 class GasFees:
-    """Wei per gas, named as in UnsignedTx; the first two for EIP-1559, the last for legacy chains."""
+    """Wei per gas, named as in UnsignedTx; the first two for EIP-1559, the last for legacy
+    chains.
+    """
 
     max_fee_wei: int | None
     max_priority_fee_wei: int | None
@@ -84,7 +86,7 @@ def gas_fees(
     With a base fee (EIP-1559) the tip is the endpoint's `priority_fee_wei`, at most
     `priority_cap_wei`, and the max fee is 2 · base fee + tip, at most `limit_wei`: enough for six
     full blocks. Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is
-    limits.gas_price (None: off). Raises Refused if the present price is above it.
+    limits.gas_price (None: off). Raises Refused if the current price is above it.
     """
     if head.base_fee_wei is None:
         _require_within(gas_price_wei, limit_wei)
@@ -155,7 +157,9 @@ def liquidity_contract(step: StepInput, action: LpAction) -> str:
 def build_approval(
     step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None
 ) -> Approval:
-    """Return an approval with its labels; a token outside the portfolio is an LP token of a pair."""
+    """Return an approval with its labels; a token outside the portfolio is an LP token of a
+    pair.
+    """
     return Approval(
         token,
         spender,
@@ -688,7 +692,9 @@ def _native_change_wei(draft: _TxDraft) -> int:
 
 
 def _top_up_draft(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
-    """Return the unwrapping by the wallet itself: WETH9 needs neither router nor approval for it."""
+    """Return the unwrapping by the wallet itself: WETH9 needs neither router nor approval
+    for it.
+    """
     token = step.portfolio.token(step.portfolio.wrapped_native)
     note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
     return _TxDraft(

@@ -123,7 +123,7 @@ def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_pat
         perps.set_index("WETH", above)
         chain.refresh_feeds()
         planned = agent.rebalance(send=False)
-        assert "its funding costs more than a sale would have" in planned.reason, planned.reason
+        assert "its funding exceeds the cost of the sale" in planned.reason, planned.reason
         agent.rebalance(send=True, confirm=agents.yes)
         assert short_raw(perps) == 0
 

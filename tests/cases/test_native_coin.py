@@ -170,7 +170,7 @@ def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_ow
     with opened(chain, tmp_path, router, 10**15, dict(shares), PLAIN) as (agent, before):
         decided = agent.status().decided.decision
         assert isinstance(decided, TopUp)
-        assert ("gas may take" if drifted else "limits.native_floor") in decided.reason
+        assert ("worst-case gas" if drifted else "limits.native_floor") in decided.reason
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         (unwrapped,) = outcome.transactions

@@ -99,7 +99,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         chain.warp(7 * DAY_S + 60)
         stays = agent.rebalance(send=True, confirm=yes)
         assert stays.kind is OutcomeKind.HOLD
-        assert "new ones" in stays.step_input.wishes[0]
+        assert "no new weights" in stays.step_input.wishes[0]
         assert chosen_bps(agent) == chosen
         chain.warp(2 * DAY_S)
         ended = agent.rebalance(send=True, confirm=yes)

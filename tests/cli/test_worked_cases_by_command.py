@@ -161,8 +161,8 @@ def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_a
 @pytest.mark.parametrize(
     ("target", "value", "band", "symbol", "why"),
     [
-        ({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "A", "none of it is held"),
-        ({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "B", "nothing else has any value"),
+        ({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "A", "the portfolio holds none of it"),
+        ({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "B", "no other asset has value"),
         ({"A": 5, "B": 95}, {"A": 5, "B": 95}, "5%abs", "A", "reaches down to 0 %"),
         ({"A": 5, "B": 95}, {"A": 5, "B": 95}, "5%abs", "B", "reaches up to 100 %"),
         ({"A": 5, "B": 95}, {"A": 5, "B": 95}, None, "A", "no band was given"),

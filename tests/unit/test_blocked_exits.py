@@ -127,8 +127,8 @@ def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
         held = tuple(replace(one, raw=dict(found.plan.holdings_after)[one.token]) for one in step.snapshot.holdings)
         step = replace(step, snapshot=replace(step.snapshot, holdings=held))
     assert [one for one, _ in sold] == [WETH.address, WBTC.address, LINK.address]
-    assert sold[0][1] == "WETH is sold first, then WBTC, LINK, each by its own transaction"
-    assert sold[1][1] == "WBTC is sold first, then LINK, each by its own transaction" and "by its own" not in sold[2][1]
+    assert sold[0][1] == "WETH is sold first, then WBTC, LINK, each in its own transaction"
+    assert sold[1][1] == "WBTC is sold first, then LINK, each in its own transaction" and "in its own" not in sold[2][1]
 
 
 def test_an_exit_that_was_refused_less_often_goes_first() -> None:

@@ -115,7 +115,7 @@ SCHEDULE = '{{ kind = "time", {} }}'
         (SCHEDULE.format('cron = "0 9 * * *", every = "1d"'), "policy.trigger: give exactly one of every and cron"),
         ('{ kind = "review", review_every = "29m", execute_every = "1d" }', "policy.trigger.review_every: 1740 s"),
         ('{ kind = "review", review_every = "1d", execute_every = "29d" }', "policy.trigger.execute_every: 2505600 s"),
-        ('{ kind = "review", review_every = "2d", execute_every = "1d" }', "policy.trigger.execute_every: 86400 s is shorter"),
+        ('{ kind = "review", review_every = "2d", execute_every = "1d" }', "policy.trigger.execute_every: 86400 s is less"),
         ('{ kind = "review", review_every = "1d" }', "policy.trigger: give exactly one of execute_every and execute_cron"),
         (
             f"{{ {REVIEW.replace('0 9 1 1,4,7,10 *', '0 9 31 2 *')} }}",

@@ -102,7 +102,7 @@ def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: 
         ("", "policy.risk: missing; a zone needs [policy.risk] with volatilities and correlations"),
         (
             RISK.replace(', USDC = "0.5%"', ""),
-            'policy.risk.volatilities: that of USDC is missing; write what it is a year, such as USDC = "60%"',
+            'policy.risk.volatilities: USDC is missing; write its annual volatility, such as USDC = "60%"',
         ),
         (RISK.replace("0.5%", "0%"), "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000% a year; even a stable token moves"),
         (RISK.replace("80%", "1001%"), "policy.risk.volatilities: WETH = 1001% is not between 0.1% and 1000% a year"),

@@ -80,7 +80,7 @@ def test_a_trigger_that_waits_for_a_person_orders_nothing_and_says_so() -> None:
     asked = replace(WETH_POLICY, ask=("leverage",))
     decision = decide(step_of(OVER, asked)).decision
     assert isinstance(decision, Hold)
-    assert "futures: leverage is above its limit; futures.ask demands a confirmation: trimtab rebalance --send" in decision.reason
+    assert "futures: leverage is above its limit; futures.ask requires a confirmation: trimtab rebalance --send" in decision.reason
     assert isinstance(decide(step_of(OVER)).decision, AdjustFutures)
     assert isinstance(decide(step_of(EMPTY, asked)).decision, AdjustFutures)
     assert isinstance(decide(step_of(EMPTY, replace(asked, ask=("drift",)))).decision, Hold)

@@ -147,7 +147,7 @@ def test_an_unknown_account_leaves_the_value_per_share_as_it_was() -> None:
 
 
 def test_a_deposit_waits_to_be_invested_while_the_account_is_unknown() -> None:
-    with pytest.raises(Refused, match="the margin account's value is not known: not read"):
+    with pytest.raises(Refused, match="the margin account's value is unknown: not read"):
         goal_to_invest(margined(None, futures_unknown="not read"), {USDC: 100 * E6})
     assert goal_to_invest(margined(book(0), {"WETH": 4_000, "USDC": 6_000}), {USDC: 500 * E6}).weights
 

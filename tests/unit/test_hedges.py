@@ -240,7 +240,7 @@ def later(seconds: int, **changes: object) -> StepInput:
     [
         (later(30 * DAY_S), "its horizon of 30 days has passed"),
         (later(0, weth=40_000), "WETH is back in its band"),
-        (overweight(margined(10_000, -5 * E18, funding_daily=Fraction(-1, 100)), hedges=(OPEN,), weth=70_000), "its funding costs more"),
+        (overweight(margined(10_000, -5 * E18, funding_daily=Fraction(-1, 100)), hedges=(OPEN,), weth=70_000), "its funding exceeds"),
         (later(0, policy=replace(HEDGING, hedge=None)), "hedges are no longer configured"),
     ],
 )
@@ -345,7 +345,7 @@ def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
 def test_pending_funding_counts_against_a_hedge() -> None:
     owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=2_501 * E18),))
     need = hedge_need(overweight(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight(owing, hedges=(OPEN,), weth=70_000)))
-    assert need is not None and "its funding costs more" in need.reason
+    assert need is not None and "its funding exceeds" in need.reason
 
 
 def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:

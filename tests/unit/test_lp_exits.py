@@ -203,7 +203,7 @@ def test_with_both_price_limits_off_nothing_is_taken_out() -> None:
     step = world([paired(2_000)], bounds=bounds_off)
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    with raises_code(Refused, "impermanent_loss", "nothing bounds"):
+    with raises_code(Refused, "impermanent_loss", "unbounded"):
         plan_liquidity(step, decision)
 
 

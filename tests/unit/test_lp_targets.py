@@ -109,7 +109,7 @@ def test_reserves_stay_in_the_wallet() -> None:
     action, plan = only_provide(step), planned(step)
     assert dict(plan.holdings_after)[WETH.address] >= 10**18
     assert dict(zip((action.token0, action.token1), action.amounts_raw, strict=True))[WETH.address] == pytest.approx(5 * 10**17, rel=1e-6)
-    assert any(mentions(item.why, "no more", "WETH") for item in plan.skipped)
+    assert any(mentions(item.why, "no spendable", "WETH") for item in plan.skipped)
     assert passes(step)
 
 
@@ -122,8 +122,8 @@ def test_no_more_is_provided_than_the_step_has_approved() -> None:
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        ({"lp_max_weight_bps": 1_500}, "limits.lp_max_weight leaves no room"),
-        ({"impermanent_loss_bps": 30}, "limits.impermanent_loss leaves"),
+        ({"lp_max_weight_bps": 1_500}, "limits.lp_max_weight allows no more"),
+        ({"impermanent_loss_bps": 30}, "limits.impermanent_loss allows"),
     ],
 )
 def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, object], said: str) -> None:
@@ -137,7 +137,7 @@ def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, o
 
 
 def test_without_any_room_nothing_is_added() -> None:
-    held(world(targets=[wanted(2_000)], bounds=roomy(impermanent_loss_bps=0)), "limits.impermanent_loss leaves no room")
+    held(world(targets=[wanted(2_000)], bounds=roomy(impermanent_loss_bps=0)), "limits.impermanent_loss allows no more")
 
 
 def test_what_is_too_small_or_too_dear_in_gas_is_left() -> None:
@@ -152,7 +152,7 @@ def test_what_comes_to_no_liquidity_is_left() -> None:
     step = world(
         targets=[wanted(2_000)], values={"WETH": 8_000, "USDC": 0}, bounds=roomy(min_trade=None, plan_cost_bps=None), trigger=quiet()
     )
-    held(step, "the wallet has no more USDC to spend", "give no liquidity")
+    held(step, "the wallet has no spendable USDC left", "give no liquidity")
 
 
 def test_a_shallow_pool_gets_nothing() -> None:
@@ -232,7 +232,7 @@ def test_a_push_that_makes_spot_leave_a_range_recentres_nothing() -> None:
 def test_a_band_that_the_slippage_limit_makes_too_narrow_holds_providing_back() -> None:
     at = v3_at(Fraction(1_014, 1_000))
     step = world(targets=[wanted(2_000, at, width_bps=300)], pushed=Fraction(1_014, 1_000), bounds=roomy(slippage_bps=5))
-    held(step, "within which limits.slippage bounds what liquidity costs")
+    held(step, "where limits.slippage no longer bounds the cost of liquidity")
 
 
 PUSHED = Fraction(1_010, 1_000)
@@ -281,5 +281,5 @@ def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day()
 
 
 def test_a_pool_whose_push_makes_liquidity_dearer_than_plan_cost_gets_nothing() -> None:
-    said = "a cost of 3.72 USDC, 2.42 USDC of it since the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
+    said = "a cost of 3.72 USDC, 2.42 USDC of it because the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
     held(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), said)

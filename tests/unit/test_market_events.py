@@ -102,7 +102,7 @@ def test_a_recorded_high_counts_from_the_first_look(before: Sequence[int], now: 
 def test_without_a_recorded_price_a_fall_fires_nothing_and_says_so() -> None:
     decision = decide(asked(FALL, 1_000, history(prices=()))).decision
     assert isinstance(decision, Hold)
-    assert mentions(decision.reason, "WETH", "no price")
+    assert mentions(decision.reason, "WETH", "no recorded price")
     assert "next tick" in decision.reason
 
 

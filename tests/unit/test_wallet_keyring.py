@@ -49,7 +49,11 @@ def test_an_entry_is_never_written_over() -> None:
 
 @pytest.mark.parametrize(
     ("backend", "why"),
-    [(fail.Keyring(), "has none"), (null.Keyring(), "readable, or not at all"), (PlaintextKeyring(), "readable, or not at all")],
+    [
+        (fail.Keyring(), "has none"),
+        (null.Keyring(), "in readable form, or not at all"),
+        (PlaintextKeyring(), "in readable form, or not at all"),
+    ],
 )
 def test_a_system_without_a_keyring_that_keeps_secrets_is_told(backend: KeyringBackend, why: str) -> None:
     with using(backend):

@@ -274,7 +274,7 @@ def test_while_nothing_can_be_chosen_the_last_choice_stands_for_as_long_as_the_c
     kept = apply_effective_targets(later(step, 20 * DAY_S, first))
     assert dict(first.weights_bps) == {asset.token.address: asset.target_bps for asset in kept.effective_assets}
     assert kept.history.allocation == first
-    assert any("new ones" in wish and "days" not in wish for wish in kept.wishes)
+    assert any("no new weights" in wish and "days" not in wish for wish in kept.wishes)
     why = reason(later(step, 21 * DAY_S + 1, first))
     assert "max_age" in why
     assert "portfolio.weights.keep" in why

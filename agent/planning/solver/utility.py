@@ -326,7 +326,7 @@ HAIR = 5e-5
 
 @dataclass(frozen=True, slots=True)
 class PlanObjective:
-    """Goal shares of the final total by node (hubs zero), present values, the price of a unit to
+    """Goal shares of the final total by node (hubs zero), current values, the price of a unit to
     move, and θ as `tie_break`. `least` is the value that cannot be sold: in positions, not
     approved, or protected. No token is bought beyond `most`. `off` is the value to move; in a zone
     `risk` prices the remainder.
@@ -437,7 +437,7 @@ def objective_for_exit(objective: PlanObjective, into: int) -> PlanObjective:
 
 
 def _risk(problem: Problem, risk: TrackingRisk, off: FloatArray) -> DeviationRisk:
-    """Return the zone's risk in value: its factor is λ·H / V. `off` is the present deviation."""
+    """Return the zone's risk in value: its factor is λ·H / V. `off` is the current deviation."""
     tokens = [node.address for node in problem.assets]
     known = dict(zip(tokens, volatilities(risk, tokens), strict=True))
     spread = np.array([float(known.get(node.address, 0)) for node in problem.nodes])

@@ -29,8 +29,8 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, forma
 
 DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
-"""Chain time in which all increases together block purchases for at most limits.balance_jump_wait,
-which is never longer.
+"""Chain time within which all increases together block purchases for at most
+limits.balance_jump_wait, which is never longer.
 """
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
@@ -42,9 +42,9 @@ loses in a reorg.
 def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
     """True if balances and expected balances can be compared.
 
-    False for a snapshot older than the openings, and for one that may hold an own transaction whose
-    receipt the journal lacks. A recorded height far above a fresh head is ignored, so that one bad
-    answer of a single endpoint does not block every later cycle.
+    False for a snapshot older than the openings, and for one that may contain a transaction of ours
+    whose receipt is not in the journal. A recorded height far above a fresh head is ignored, so
+    that one bad answer of a single endpoint does not block every later cycle.
     """
     if books.unsettled_nonce is not None and books.unsettled_nonce < snapshot.nonce_latest:
         return False
@@ -76,8 +76,8 @@ def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[
 
 
 def balances_of(snapshot: Snapshot) -> dict[str, int]:
-    """Return every balance without contradicting reads, base units by token; units.NATIVE is the
-    native coin.
+    """Return every balance whose reads agree, in base units by token; units.NATIVE is the native
+    coin.
     """
     unsure = {item.address for item in snapshot.quarantined}
     read: dict[str, set[int]] = {}
@@ -95,9 +95,9 @@ def unexplained(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTrans
     """Return the unexplained changes of assets and native coin, as transfers that are not stored
     yet.
 
-    A `rebasing` token explains its own changes. Native coin that arrives while it is not an asset
-    is gas money. An increase that restores an open decrease closes it. Every other change waits for
-    the owner.
+    Changes of a `rebasing` token are explained by the token itself. Native coin that arrives while
+    it is not an asset is gas money. An increase that restores an open decrease closes it. Every
+    other change waits for the owner.
     """
     return tuple(flow for flow in changes_to_record(step, books) if flow.id == 0)
 
@@ -107,7 +107,7 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
 
     A transfer without a price is valued once there is one. An increase that blocked purchases for
     limits.balance_jump_wait is accepted as a deposit; while portfolio.max_live_value is exceeded it
-    stays unexplained and blocks nothing.
+    stays unexplained but does not block.
     """
     moved = differences(step.snapshot, books)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
@@ -117,7 +117,7 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
     if not changes and not (may_change(books) and is_comparable(step.snapshot, books)):
         return ()
     prices = reference_prices(step).by_token
-    # Chain time: a machine clock set back would take a decrease out of the last 24 h (T6).
+    # Use chain time: a machine clock set back would move a decrease out of the last 24 h (T6).
     chain_s = step.snapshot.head.timestamp_s
     flows = []
     for token, (delta, since) in sorted(changes.items()):
@@ -187,10 +187,9 @@ def _aged(step: StepInput, flow: ExternalTransfer, capped: bool) -> ExternalTran
 
 
 def accepted_s(step: StepInput, flow: ExternalTransfer) -> int:
-    """Return the chain time from which an increase that blocks purchases counts as a deposit.
-
-    It is that of the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not
-    prolong the block.
+    """Return the chain time from which an increase that blocks purchases counts as a deposit. It
+    depends on the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not prolong
+    the block.
     """
     first_s = step.history.rose_s
     if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S:
@@ -204,15 +203,15 @@ def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple
     """Return the ids of the newest open decreases of `token` that an increase by `delta` restores
     exactly; none for another amount.
 
-    Either an endpoint was wrong or the money came back; nothing is missing. A decrease after an
-    increase is not treated as undone: the owner may have sent the increase, and a thief taken it.
+    Either an endpoint was wrong or the money came back, so nothing is missing. A decrease after an
+    increase is never treated as undone: the owner may have sent the increase and a thief taken it.
     """
     rest, ids = delta, []
     for flow in reversed([one for one in before if one.token == token]):
         if flow.is_open and flow.delta_raw < 0 < rest:
             ids.append(flow.id)
         elif flow.kind is not ExternalTransferKind.GAS_MONEY:
-            break  # a part may have come as gas money while an endpoint was still wrong
+            break  # a part may have been recorded as gas money while an endpoint was still wrong
         rest += flow.delta_raw
         if ids and rest == 0:
             return tuple(ids)
@@ -257,8 +256,9 @@ def _judged(
 ) -> tuple[ExternalTransfer, ...]:
     """Return flows with `halts` set if beyond limits.balance_jump of the portfolio, before or
     after, whichever is smaller. An increase counts with all flows open within a day, a decrease
-    with that day's decreases: deposits by others never make a small decrease a large one. A
-    decrease without a price exceeds any limit; an increase without one is judged once priced.
+    only with that day's decreases, so that deposits by others never make a small decrease count as
+    a large one. A decrease without a price exceeds any limit; an increase without a price is judged
+    once it has one.
     """
     limit_bps, worth = step.limits.balance_jump_bps, _worth(step, prices)
     base = min(
@@ -288,9 +288,8 @@ def _sum(flows: Iterable[ExternalTransfer]) -> Value:
 
 def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
     """Return the known value of the portfolio at reference prices, reserves included; a lower
-    bound.
-
-    A price that is missing for one cycle must not let dust of another token halt the agent.
+    bound. Dust of one token must not halt the agent because the price of another is missing for one
+    cycle.
     """
     held, sure = native_coin.held_balances(step), balances_of(step.snapshot)
     known = (
@@ -307,8 +306,8 @@ def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
 
 
 def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput:
-    """Return the step with every open flow in its present state, including unrecorded ones, and
-    decreases in the losses.
+    """Return the step with the current state of every open flow, including unrecorded ones, and
+    with decreases counted as losses.
     """
     found = changes_to_record(step, books)
     if not found:
@@ -365,8 +364,8 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
 def unpriced_loss_reason(flow: ExternalTransfer) -> str:
     """Return why the losses of a day are unknown while a decrease has no price."""
     return (
-        f"flow {flow.id}, a decrease of {flow.token}, has no price: confirm what it was (trimtab"
-        " flows)"
+        f"flow {flow.id}, a decrease of {flow.token}, has no price: "
+        "confirm its cause (trimtab flows)"
     )
 
 
@@ -393,8 +392,8 @@ def halt_reason(step: StepInput) -> str:
         last_s = max(accepted_s(step, flow) for flow in holding)
         until += f", or accepted as deposits at {format_time(last_s)}"
     return (
-        f"unexplained balance changes{beyond}: {message}{more}; nothing is bought or rebalanced"
-        f" {until}: trimtab flows confirm; exits, withdrawals and stop continue"
+        f"unexplained balance changes{beyond}: {message}{more}; no purchases or rebalances "
+        f"{until}: trimtab flows confirm; exits, withdrawals and stop continue"
     )
 
 
@@ -404,7 +403,7 @@ def format_accepted_deposits(step: StepInput) -> str:
     more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     if texts:
         return (
-            f"accepted as a deposit, since it was never explained: {'; '.join(texts[:SHOWN])}{more}"
+            f"accepted as a deposit, because it was not explained: {'; '.join(texts[:SHOWN])}{more}"
         )
     return ""
 
@@ -443,13 +442,13 @@ def token_label(step: StepInput, token: str) -> str:
         return token
 
 
-# --- Unexplained increases above portfolio.max_live_value: they are excluded, and trading continues
-# with the rest.
+# --- Unexplained increases above portfolio.max_live_value are excluded, and trading continues with
+# the rest.
 
 
 ABOVE_MAX_LIVE_VALUE = (
-    "unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise"
-    " that"
+    "unexplained, above portfolio.max_live_value; trimtab flows "
+    "confirm, then withdraw it or raise the limit"
 )
 NOT_REQUESTED = (
     "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
@@ -461,8 +460,8 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     portfolio.max_live_value.
 
     Increases excluded once stay excluded, so that a portfolio near the limit neither buys nor sells
-    with a gift. `aside` names them. They are not managed, and guards judge the rest. An amount
-    returned to an exit is excluded again. Without prices the step is unchanged.
+    with a gift. `aside` names them. They are not managed, and guards judge the rest. An amount that
+    was included for an exit is excluded again. Without prices the step is unchanged.
     """
     if step.aside:
         return step
@@ -556,7 +555,7 @@ def rises_after_sales(
     step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]
 ) -> dict[str, int]:
     """Return the increases; the part that the wallet no longer holds, sold by an exit, counts as
-    numeraire at present prices.
+    numeraire at current prices.
     """
     held, home = native_coin.held_balances(step), step.portfolio.numeraire.address
     gone = (

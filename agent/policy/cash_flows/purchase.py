@@ -1,9 +1,9 @@
 """First purchase and top-up: money that the owner confirmed, exempt from limits.turnover and
 limits.daily_turnover.
 
-The exemption is bounded by the confirmed amount. While the strategy has never traded, that is the
-whole portfolio once, less the wallet's turnover of the last 24 h; afterwards the rest of the
-purchase under way, or of a top-up's deposits.
+The exemption is bounded by the confirmed amount. Before the strategy's first trade that is the
+whole portfolio once, less the wallet's turnover of the last 24 h; afterwards the rest of the active
+purchase or of a top-up's deposits.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def active_purchase(step: StepInput) -> ExecutionProgress | None:
 
 
 def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:
-    """Return the name of a store's first rebalance: a purchase only if nothing but the numeraire is
-    sold.
+    """Return the name of a store's first rebalance: a purchase only if the numeraire alone
+    is sold.
     """
     home, least = step.portfolio.numeraire.address, step.limits.min_trade or Fraction(1)
     sells = any(
@@ -158,8 +158,8 @@ def investable_deposits(
 ) -> tuple[ExternalTransfer, ...]:
     """Return the increases, given oldest first, that fit below portfolio.max_live_value.
 
-    The oldest come first and each counts as a whole, so that a later deposit takes no room from an
-    earlier one. Raises Refused if none fits.
+    Each counts as a whole, in this order, so that a later deposit takes no room from an earlier
+    one. Raises Refused if none fits.
     """
     limit, whole = step.limits.max_live_value, restore_excluded(step)
     if limit is None or not came:
@@ -168,7 +168,7 @@ def investable_deposits(
     try:
         standing = compute_drifts(whole, prices)
     except Refused:
-        return tuple(came)  # unknown: planning reports the refusal
+        return tuple(came)  # if unknown, planning reports the refusal
     free = {one.token: one.investable_raw for one in standing}
     risen = rises_after_sales(whole, unexplained_rises(whole), prices)
     rose = sum(

@@ -82,7 +82,7 @@ def reserve_withdrawals(step: StepInput) -> StepInput:
 
 
 def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInput:
-    """Return the step with further claims reserved that are not stored yet."""
+    """Return the step with additional claims reserved that are not stored yet."""
     history = replace(step.history, claims=(*step.history.claims, *more))
     return _reserved(replace(step, history=history), more)
 
@@ -181,7 +181,9 @@ def open_withdrawal_reason(step: StepInput) -> str:
 
 
 def is_auto_resumed(step: StepInput, parts: WithdrawalProgress) -> bool:
-    """True while `trimtab run` continues a withdrawal in parts; later the owner has to resume it."""
+    """True while `trimtab run` continues a withdrawal in parts; after that the owner has to resume
+    it.
+    """
     return step.snapshot.head.timestamp_s < parts.until_s
 
 
@@ -233,9 +235,9 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     """Return the goal that raises the shortfall of `token` for a claim.
 
     It sells the shortfall plus at most limits.plan_cost and limits.slippage on it: first the asset
-    furthest above its target of the remaining portfolio, then the next. Few assets are sold, and
-    none below its target before all others are at theirs. Raises Refused if everything else is
-    worth less than the shortfall.
+    furthest above its target of the remaining portfolio, then the next. As few assets as possible
+    are sold, and none below its target before all others are at theirs. Raises Refused if
+    everything else is worth less than the shortfall.
     """
     drifts, price = _drifts(step), token_price(step, token)
     if price is None:
@@ -258,7 +260,7 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     }
     sold = _taken(over, gross, step.limits.min_trade or Fraction(0), free)
     rest = gross - sum(sold.values(), Fraction(0))
-    if rest > 0:  # every asset is at or below its target: take the remainder in proportion
+    if rest > 0:  # every asset is at or below its target, so take the remainder in proportion
         room = {name: free[name] - sold.get(name, Fraction(0)) for name in free}
         whole = sum(room.values(), Fraction(0))
         sold = {
@@ -272,7 +274,7 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
 
 
 def gross_sale_value(step: StepInput, token: str) -> Value:
-    """Return the most that is sold for the shortfall of `token`, numeraire base units; exempt from
+    """Return the maximum sold for the shortfall of `token`, in numeraire base units; exempt from
     the turnover limits.
     """
     price = token_price(step, token) or Fraction(0)
@@ -296,7 +298,7 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     """
     if fault := margin_fault(step):
         raise Refused(
-            f"the margin account's value is not known: {fault}",
+            f"the margin account's value is unknown: {fault}",
             remedy="see trimtab margin; invest once it is known",
         )
     drifts = _drifts(step)
@@ -330,7 +332,7 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
 
 
 def insufficient_balance(step: StepInput, asked: Value, there: Value) -> Refused:
-    """Return the refusal with the shortfall in numbers and withheld unexplained deposits."""
+    """Return the refusal with the shortfall and any withheld unexplained deposits."""
     numeraire = step.portfolio.numeraire
     wanted, found, short = (
         f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

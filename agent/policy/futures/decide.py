@@ -1,5 +1,5 @@
-"""Whether the futures layer acts at a block: a reduction that a limit demands, or the way to the
-targets.
+"""Decision of the futures layer at a block: a reduction that a limit requires, or orders towards
+the targets.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ from agent.policy.futures.targets import (
 )
 from agent.units import BPS, Value, floor_int, format_time
 
-DEMAND = "futures.ask demands a confirmation: trimtab rebalance --send"
+DEMAND = "futures.ask requires a confirmation: trimtab rebalance --send"
 """Remedy of a trigger in futures.ask."""
 WARNING_S = 7 * 86_400
 """Time before the end of an agent's approval at which an alert begins."""
 ORDER_GAS = 1_100_000
-"""Gas of an order: up to 1.08 million were measured on the real contracts."""
+"""Gas of an order; the largest measured on the real contracts was 1.08 million."""
 
 
 def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
-    """Return what the futures layer asks for at this block; None without futures, if every weight
-    and limit is kept, and while account or indexes are unknown (`futures_note` says so).
-
-    Reductions go on beside an unknown index, in the other markets; `drifts` are empty while spot
-    prices or balances are not known, which then hold back what depends on them.
+    """Return the futures adjustment due at this block; None without futures, if every weight and
+    limit is kept, and while account or indexes are unknown (`futures_note` reports that). If an
+    index is unknown, reductions continue in the other markets. `drifts` are empty while spot prices
+    or balances are unknown, which blocks only the actions that depend on them.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or step.futures_held:
@@ -53,7 +52,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     if emergency_orders(account, policy).keys() - stale.keys():
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
     if unfinished_orders(account, step.reduction_goals).keys() - stale.keys():
-        return AdjustFutures("futures: a reduction is under way", is_reducing=True)
+        return AdjustFutures("futures: a reduction is in progress", is_reducing=True)
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
     if not fired:
         return None
@@ -66,9 +65,8 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
 
 def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int], ...]:
     """Return the size at which each position of a limit's reduction ends; empty for other plans.
-
-    Orders are sent one by one, each planned anew: after the first the limit may hold again, and the
-    others must be cut by the same share all the same.
+    Orders are sent one by one, each planned again. After the first order the limit may hold again,
+    but the others must still be cut by the same share.
     """
     account = step.snapshot.futures
     if account is None or plan.trigger not in {trigger.value for trigger in REDUCING}:
@@ -79,7 +77,7 @@ def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int]
 
 
 def stale_markets(step: StepInput) -> dict[str, str]:
-    """Return by market why indexes are not known; empty without an account."""
+    """Return the reason of each unknown index, by market; empty without an account."""
     if step.futures is None or step.snapshot.futures is None:
         return {}
     return stale_indexes(step.snapshot.futures, step.futures, step.snapshot.head.timestamp_s)
@@ -93,8 +91,8 @@ def futures_fault(step: StepInput) -> str:
 
 
 def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
-    """Return the notes on a futures layer that cannot act or waits for a person, on positions that
-    funding keeps small, and on a delegate's key; empty without any, or without futures.
+    """Return notes on a futures layer that cannot act or waits for the user, on positions kept
+    small by funding, and on a delegate's key; empty if there are none.
     """
     notes = []
     reasons = [
@@ -134,7 +132,7 @@ def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 
 
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
-    """Return the triggers that fire and wait for a person; none while prices are unknown."""
+    """Return the triggers that fired and wait for the user; empty while prices are unknown."""
     account, policy = step.snapshot.futures, step.futures
     if step.snapshot.futures_blocked or futures_fault(step):
         return ()
@@ -145,8 +143,8 @@ def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[Fut
 
 
 def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value | None:
-    """Return the spot portfolio's value in base units of the futures quote; None if it is not known
-    for certain: without drifts, or with assets that count as zero.
+    """Return the spot portfolio's value in base units of the futures quote; None if it is
+    uncertain, because drifts are missing or assets count as zero.
     """
     if not drifts or uncounted_reason(step):
         return None
@@ -154,9 +152,9 @@ def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value 
 
 
 def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
-    """Return the collateral that this step may deposit, in its own base units: what the wallet can
-    spend of it, within futures.limits.max_top_up_per_day. Zero for a delegate's key, after failed
-    deposits, and while the last 24 h are unknown.
+    """Return the collateral that this step may deposit, in its own base units: the wallet's
+    spendable balance, within futures.limits.max_top_up_per_day. Zero for a delegate's key, after
+    failed deposits, and while the last 24 h are unknown.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or trades_for_another(step) or step.history.unknown:
@@ -186,8 +184,8 @@ def approval_ends_soon(snapshot: Snapshot) -> bool:
 
 
 def backing_off(step: StepInput, market: str, longest_s: int = failures.LONGEST_WAIT_S) -> str:
-    """Return why a market waits after failed reductions, for `longest_s` at most; empty if it does
-    not.
+    """Return why a market backs off after failed reductions, for at most `longest_s`; empty if it
+    does not.
     """
     failed = failures.exit_failures(step.history, market)
     wait_s = min(failures.retry_wait_s(failed), longest_s)

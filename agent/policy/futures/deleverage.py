@@ -1,4 +1,4 @@
-"""Reductions that the owner requests: every position by the same share, or one market."""
+"""Reductions requested by the owner: every position by the same share, or one market."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.units import ceil_int
 
 
 def closing_order(account: MarginAccount, market: str) -> dict[str, int]:
-    """Return the order that closes the position in a market; none without one."""
+    """Return the order that closes the position in a market; empty without a position."""
     size = account.size_raw(market)
     return {market: -size} if size else {}
 
@@ -20,10 +20,9 @@ def closing_order(account: MarginAccount, market: str) -> dict[str, int]:
 def deleverage_orders(
     account: MarginAccount, leverage: Fraction, markets: Collection[str], slippage_bps: int
 ) -> dict[str, int]:
-    """Return the orders that bring the leverage down to `leverage` at most, the positions in
-    `markets` by the same share, in whole lots rounded up; none if it is there.
-
-    Each fill counts at its bound with its fee. Positions are closed if less is not enough.
+    """Return the orders that reduce the positions in `markets` by the same share, in whole lots
+    rounded up, until the leverage is at most `leverage`; empty if it already is. Each fill counts
+    at its bound with its fee. Positions are closed if nothing less is enough.
     """
     gross, value = margin.gross_notional_raw(account), margin.account_value_raw(account)
     held = [one for one in account.positions if one.market in markets]
@@ -48,7 +47,7 @@ def deleverage_orders(
 
 
 def _cost_share(market: PerpMarket, held: Position, slippage_bps: int) -> Fraction:
-    """Return what closing at the bound costs per notional at the mark, the fee included."""
+    """Return the cost of closing at the bound, fee included, per notional at the mark."""
     value = abs(held.size_raw) * market.mark
     bound = index_bound_raw(market, -held.size_raw, slippage_bps)
     worse = value - bound if held.is_long else bound - value

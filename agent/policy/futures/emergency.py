@@ -1,5 +1,5 @@
-"""Emergencies of the futures layer: positions closed ahead of their liquidation, with a fee ceiling and
-a gas budget of their own.
+"""Emergencies of the futures layer: positions closed ahead of liquidation, with a separate fee
+ceiling and gas budget.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from agent.policy.futures.decide import stale_markets
 from agent.policy.futures.targets import emergency_orders
 
 FEE_MULTIPLE = 5
-"""Fee ceiling of an emergency as a multiple of limits.gas_price, where it is not configured."""
+"""Default fee ceiling of an emergency, as a multiple of limits.gas_price."""
 
 
 def emergency_need(step: StepInput) -> AdjustFutures | None:
-    """Return the emergency that the account shows at the marks, which liquidation uses; None without
-    one, while the account is unknown, and without a fresh index in any market of its orders.
+    """Return the emergency of the account, judged at the marks, as liquidation is; None if there is
+    none, while the account is unknown, and if no market of its orders has a fresh index.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or step.futures_held:
@@ -26,14 +26,13 @@ def emergency_need(step: StepInput) -> AdjustFutures | None:
 
 
 def is_emergency(plan: Plan | None) -> bool:
-    """True if the plan closes positions ahead of their liquidation."""
+    """True if the plan closes positions ahead of liquidation."""
     return plan is not None and plan.futures is not None and plan.futures.is_emergency
 
 
 def fee_ceiling_wei(futures: FuturesLimits, limits: Limits) -> int | None:
-    """Return the most that a unit of gas may cost in an emergency, wei; None: unlimited.
-
-    It is futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
+    """Return the maximum gas price of an emergency, in wei (None: unlimited):
+    futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
     """
     if futures.emergency_gas_price_wei:
         return futures.emergency_gas_price_wei
@@ -41,10 +40,8 @@ def fee_ceiling_wei(futures: FuturesLimits, limits: Limits) -> int | None:
 
 
 def gas_per_day_wei(futures: FuturesLimits, limits: Limits) -> int | None:
-    """Return the gas that emergencies may cost in 24 h, wei, apart from all other gas; None:
-    unlimited.
-
-    It is futures.limits.emergency_gas_per_day, else as much as limits.gas_per_day.
+    """Return the maximum gas cost of emergencies in 24 h, in wei, separate from all other gas
+    (None: unlimited): futures.limits.emergency_gas_per_day, else limits.gas_per_day.
     """
     return futures.emergency_gas_per_day_wei or limits.gas_per_day_wei
 

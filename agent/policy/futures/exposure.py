@@ -1,4 +1,4 @@
-"""Spot and futures on one scale: the margin account as a holding, the spot portfolio's value in the
+"""Spot and futures combined: the margin account as a holding, the spot portfolio's value in the
 quote, and the exposure to each asset's price.
 """
 
@@ -16,11 +16,10 @@ from agent.units import Price, Value
 
 def margin_holdings(step: StepInput) -> dict[str, int]:
     """Return the margin account's value in base units of its collateral, by token. It counts in the
-    total and in the collateral's weight, and no swap can spend it.
-
-    Empty without futures, while the account is unknown, and if the collateral is not an asset or in
-    quarantine, as its wallet balance is then not counted either. Empty for a delegate's wallet: the
-    account is part of its owner's portfolio.
+    total and in the collateral's weight, but no swap can spend it. Empty without futures, while the
+    account is unknown, and if the collateral is not an asset or is quarantined, because its wallet
+    balance is not counted then either. Empty for a delegate's wallet: the account is part of its
+    owner's portfolio.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or trades_for_another(step):
@@ -71,8 +70,8 @@ def margin_mark(step: StepInput) -> MarginMark | None:
 
 
 def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Return the margin account's result since the NAV record, numeraire base units; zero if either
-    has no margin mark.
+    """Return the margin account's result since the NAV record, in numeraire base units; zero if the
+    record or the step has no margin mark.
     """
     kept, mark = step.history.unit_value, margin_mark(step)
     account, policy = step.snapshot.futures, step.futures
@@ -101,8 +100,8 @@ def spot_value(drifts: Sequence[AssetDrift]) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Exposure to one price, in numeraire base units: `spot` held, `futures` negative for a
-    short. `token` is empty for a market without a spot asset, which `symbol` then names.
+    """Exposure to one price, in numeraire base units: `spot` held, `futures` negative for a short.
+    `token` is empty for a market without a spot asset; `symbol` is then the market's.
     """
 
     token: str
@@ -129,7 +128,9 @@ def quote_rate(
 def spot_value_raw(
     account: MarginAccount, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
 ) -> Fraction | None:
-    """Return the spot portfolio's value in quote base units; None if the collateral has no price."""
+    """Return the spot portfolio's value in quote base units; None if the collateral has no
+    price.
+    """
     rate = quote_rate(account, policy, drifts)
     return None if rate is None else rate * spot_value(drifts)
 
@@ -137,8 +138,8 @@ def spot_value_raw(
 def exposures(
     account: MarginAccount, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
 ) -> tuple[Exposure, ...]:
-    """Return the exposure of each asset, then of each held market without one; empty if the
-    collateral has no price. The margin account's value is part of the collateral's.
+    """Return the exposure to each asset, then to each held market without an asset; empty if the
+    collateral has no price. The margin account's value is part of the collateral's exposure.
     """
     rate = quote_rate(account, policy, drifts)
     if rate is None:

@@ -1,4 +1,6 @@
-"""Expected funding of positions: a cost over a horizon, at the market's newest rate, unchanged."""
+"""Expected funding of positions over a horizon, assuming that the market's newest rate stays
+constant.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,14 @@ DAY_S = 86_400
 
 
 def expected_funding(market: PerpMarket, notional: Fraction, horizon_s: int) -> Fraction:
-    """Return what a signed notional pays over the horizon (negative: it is paid)."""
+    """Return the funding that a signed notional pays over the horizon (negative: receives)."""
     return notional * market.funding_daily * horizon_s / DAY_S
 
 
 def expected_cost(account: MarginAccount, horizon_s: int) -> Fraction:
-    """Return what all positions pay over the horizon, quote base units (negative: they are paid)."""
+    """Return the funding that all positions pay over the horizon, in quote base units (negative:
+    receive).
+    """
     return sum(
         (
             expected_funding(
@@ -31,7 +35,9 @@ def expected_cost(account: MarginAccount, horizon_s: int) -> Fraction:
 
 
 def bleeding(market: PerpMarket, notional: Fraction, horizon_s: int) -> Fraction:
-    """Return the share of a signed notional that it pays over the horizon; zero if it is paid."""
+    """Return the funding that a signed notional pays over the horizon, as a share of it; zero if it
+    receives funding.
+    """
     if not notional:
         return Fraction(0)
     return max(Fraction(0), expected_funding(market, notional, horizon_s) / abs(notional))

@@ -1,7 +1,6 @@
-"""Costs of a hedge in place of a sale: part of an overweight is shorted.
-
-A hedge keeps the holding and its tax lots and removes the price risk. It costs the taker fee twice,
-funding while it is open, and the margin that it ties up.
+"""Costs of a hedge, which shorts part of an overweight instead of selling it. A hedge keeps the
+holding and its tax lots and removes the price risk. It costs the taker fee twice, funding while it
+is open, and the capital cost of its margin.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ def choose(
     comparison: HedgeComparison, min_saving: Value, *, counts_income: bool
 ) -> HedgeComparison:
     """Return the comparison with its choice: the short, if it is cheaper by more than `min_saving`.
-
-    Without `counts_income` funding that the short would receive does not count: a mark that is
+    Unless `counts_income`, funding that the short would receive does not count, because a mark
     pushed above its index for a moment must not open a hedge (T12).
     """
     if not comparison.hedged:
@@ -36,8 +34,8 @@ def choose(
 def short_costs(
     market: PerpMarket, hedged: Value, horizon_s: int, initial_share: Fraction, yearly_bps: int
 ) -> tuple[Value, Value, Value, Value]:
-    """Return fees of opening and closing, expected funding, margin tied up, and its cost of capital
-    over the horizon, of a short of this value.
+    """Return the costs of a short of this value: fees of opening and closing, expected funding,
+    required margin, and its cost of capital over the horizon.
     """
     tied = hedged * initial_share
     return (
@@ -49,15 +47,15 @@ def short_costs(
 
 
 def margin_share(market: PerpMarket, policy: FuturesPolicy) -> Fraction:
-    """Return the margin per notional that a short ties up: the larger of the initial
-    margin and the inverse of `max_leverage`.
+    """Return the margin per notional that a short requires: the larger of the initial margin and
+    the inverse of `max_leverage`.
     """
     initial = Fraction(max((tier.initial_ppm for tier in market.tiers), default=0), margin.PPM)
     return max(initial, Fraction(BPS, policy.limits.max_leverage_bps))
 
 
 def compare_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str:
-    """Return the sentence with all costs and the choice; values have `decimals`."""
+    """Describe all costs and the choice in a sentence; values have `decimals`."""
 
     def amount(value: Value) -> str:
         return value_text(value, decimals, 2)

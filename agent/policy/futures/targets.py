@@ -1,7 +1,6 @@
-"""Target notional of each market, drift from it, and what triggers an order.
-
-A position that pays funding counts with what it is expected to pay over the funding horizon, so
-that it is overweight and is trimmed; one that is paid counts by its notional alone.
+"""Target notional of each market, drift from it, and triggers of orders. Funding that a position is
+expected to pay over the funding horizon is added to its notional, so that it counts as overweight
+and is trimmed; funding to be received does not count.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from agent.units import BPS, ceil_int
 
 
 class FuturesTrigger(Enum):
-    """Why the futures layer acts. Reductions come before rebalances."""
+    """Cause of a futures action. Reductions come before rebalances."""
 
     LEVERAGE = "leverage"
     UTILISATION = "utilisation"
@@ -45,20 +44,20 @@ class FuturesTrigger(Enum):
 
 
 REDUCING = (FuturesTrigger.LEVERAGE, FuturesTrigger.UTILISATION, FuturesTrigger.SPOT_MULTIPLE)
-"""Triggers of reductions that a limit demands."""
+"""Triggers of reductions that a limit requires."""
 DRIFT_REASONS = {
     FuturesTrigger.FUNDING: "expected funding puts a position above its band",
     FuturesTrigger.DRIFT: "a weight of the notional has left its band",
     FuturesTrigger.LEVERAGE_DRIFT: "the leverage has left the band of its target",
 }
-"""Reasons of orders that no limit demands."""
+"""Reasons of orders that no limit requires."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotionalDrift:
-    """A market's signed notional and its target, in quote base units, with the share of the gross
-    notional held (of the target gross where nothing is held) and the target weight. `funding` is
-    the share of the notional that it, or a position at its target, pays over the funding horizon.
+    """A market's signed notional and its target, in quote base units, with the share of the held
+    gross notional (of the target gross if nothing is held) and the target weight. `funding` is the
+    share of notional that the position, or one at its target, pays over the funding horizon.
     """
 
     market: str
@@ -76,17 +75,17 @@ class NotionalDrift:
 
     @property
     def funded_drift(self) -> Fraction:
-        """Share above target, with expected funding counted in the share held."""
+        """Share above target, with expected funding added to the held share."""
         return self.share * (1 + self.funding) - self.target_share
 
     @property
     def funded_target(self) -> Fraction:
-        """Notional that is at its target with its expected funding."""
+        """Notional that, with its expected funding, is at its target."""
         return self.target / (1 + self.funding)
 
 
 def targeted(account: MarginAccount, policy: FuturesPolicy) -> MarginAccount:
-    """Return the account with its open hedges taken out of the positions: targets are for the rest."""
+    """Return the account without its open hedges, since targets apply to the other positions."""
     for hedge in policy.hedges:
         held = account.size_raw(hedge.market)
         others = tuple(one for one in account.positions if one.market != hedge.market)
@@ -98,7 +97,7 @@ def targeted(account: MarginAccount, policy: FuturesPolicy) -> MarginAccount:
 
 def target_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the target gross notional: account value times the target leverage; zero for an
-    account that is worth nothing.
+    account without value.
     """
     return Fraction(max(0, margin.account_value_raw(account)) * policy.leverage_bps, BPS)
 
@@ -106,7 +105,7 @@ def target_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
 def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[NotionalDrift, ...]:
     """Return the drift of every market that has a target or a position, in the order of markets.
 
-    Shares are of the gross notional held, and of the target where nothing is held.
+    Shares refer to the held gross notional, or to the target if nothing is held.
     """
     weights = {target.market: target.weight_bps for target in policy.targets}
     targets = weights if policy.leverage_bps else {}
@@ -131,8 +130,8 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
 def triggered(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> tuple[FuturesTrigger, ...]:
-    """Return the triggers that require an order, by priority; empty if there are none. Those that
-    wait for a person (`policy.ask`) are left out.
+    """Return the triggers that require an order, by priority; empty if there are none. Triggers
+    that wait for the user (`policy.ask`) are excluded.
     """
     fired = fired_triggers(account, policy, spot_value)
     return tuple(trigger for trigger in fired if trigger.value not in policy.ask)
@@ -141,8 +140,8 @@ def triggered(
 def fired_triggers(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> tuple[FuturesTrigger, ...]:
-    """Return all triggers that fire, by priority, also those that wait for a person. None of the
-    spot multiple while the spot value is not known (None).
+    """Return all triggers that fire, by priority, including those that wait for the user. The spot
+    multiple does not trigger while the spot value is unknown (None).
     """
     broken = {breach.limit for breach in _known_breaches(account, policy, spot_value)}
     found = [
@@ -157,7 +156,7 @@ def fired_triggers(
     band = Fraction(policy.band_bps, BPS)
     if funding_trims(account, policy):
         found.append(FuturesTrigger.FUNDING)
-    # With a funding horizon a position may stay off its target: funding forbids the order to it.
+    # With a funding horizon a position may stay off its target, because funding forbids the order.
     may_order = not policy.funding_horizon_s or bool(orders_to_target(account, policy))
     drifts = notional_drifts(account, policy)
     if band and may_order and any(abs(drift.drift) > band for drift in drifts):
@@ -178,8 +177,8 @@ def _known_breaches(
 def _leverage_drifted(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> bool:
-    """True if the gross notional is outside the band of its target. A target above what
-    `spot_multiple` allows counts as that much, so that this limit causes no drift.
+    """True if the gross notional is outside the band of its target. The target is capped at the
+    maximum of `spot_multiple`, so that this limit causes no drift.
     """
     multiple_bps = policy.limits.spot_multiple_bps
     if not policy.leverage_band_bps or (multiple_bps and spot_value is None):
@@ -196,10 +195,9 @@ def _leverage_drifted(
 
 def orders_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the size of the order that brings each market to its target notional, in whole lots;
-    markets without a change are left out. Sizes end at or below their target.
-
-    Expected funding is taken out of a target, and a position that pays too much of it is not
-    enlarged (`funding_waits`).
+    markets without a change are skipped. Sizes end at or below their target. Expected funding is
+    deducted from a target, and a position that pays too much funding is not enlarged
+    (`funding_waits`).
     """
     changes = {}
     for drift in notional_drifts(account, policy):
@@ -210,7 +208,7 @@ def orders_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
 
 
 def funding_waits(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
-    """Return a note on each position outside its band that funding keeps from being enlarged."""
+    """Return a note on each position outside its band that is not enlarged because of funding."""
     band = Fraction(policy.band_bps, BPS)
     return tuple(
         f"{drift.symbol} is not enlarged: it would pay {float(drift.funding) * 100:.2f} % of its"
@@ -231,7 +229,7 @@ def _funding_forbids(
     account: MarginAccount, policy: FuturesPolicy, drift: NotionalDrift, change_raw: int
 ) -> bool:
     """True if an order enlarges a position whose funding alone is above half of the band. Above the
-    whole band it is trimmed; the half between is the hysteresis.
+    whole band it is trimmed; the difference is the hysteresis.
     """
     held = targeted(account, policy).size_raw(drift.market)
     after = held + change_raw
@@ -241,11 +239,10 @@ def _funding_forbids(
 
 
 def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
-    """Return the orders, in whole lots, that trim positions which funding puts beyond the band to
-    their funded targets; none turns or enlarges a position.
-
-    The band is the hysteresis: with its funding a trimmed position is at its target, so that the
-    rate has to rise by as much as the band before it is trimmed again.
+    """Return the orders, in whole lots, that trim positions beyond the band because of funding to
+    their funded targets; no order flips or enlarges a position. The band is the hysteresis: a
+    trimmed position, with its funding, is at its target, so the rate has to rise by the whole band
+    before it is trimmed again.
     """
     orders = {}
     band = Fraction(policy.band_bps, BPS)
@@ -268,9 +265,9 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
 def allowed_gross(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> Fraction:
-    """Return the gross notional that a reduction goes down to: below each broken limit by the
-    hysteresis, so that the next tick does not trigger again, and within every limit if all prices
-    move against the positions by `slippage` before the fill.
+    """Return the gross notional at which a reduction ends: below each breached limit by the
+    hysteresis, so that the next tick does not trigger again, and within every limit even if all
+    prices move against the positions by `slippage` before the fill.
     """
     limits = policy.limits
     gross = Fraction(margin.gross_notional_raw(account))
@@ -286,9 +283,8 @@ def allowed_gross(
 def _kept_shares(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> list[Fraction]:
-    """Return for each broken limit the share of all positions that meets it. Margin and the loss of
-    a stress move are proportional to the notional, so that one factor meets utilisation and the
-    stress move too.
+    """Return, for each breached limit, the share of all positions that meets it. Margin and stress
+    loss are proportional to the notional, so one factor also meets utilisation and the stress move.
     """
     limits = policy.limits
     gross = Fraction(margin.gross_notional_raw(account))
@@ -323,14 +319,14 @@ def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fract
 
 
 def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
-    """Gross notional whose loss by the stress move leaves the maintenance margin."""
+    """Return the gross notional whose stress loss leaves just the maintenance margin."""
     need = stress_need(account, policy)
     return Fraction(max(0, margin.account_value_raw(account))) / need if need else Fraction(0)
 
 
 def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
-    """Return the account value per gross notional that the stress move leaves at the maintenance
-    margin: value - g·move = rate·g·(1 + move); zero without positions.
+    """Return the account value per gross notional that just keeps the maintenance margin after the
+    stress move: value - g·move = rate·g·(1 + move); zero without positions.
     """
     gross = margin.gross_notional_raw(account)
     if not gross:
@@ -346,9 +342,9 @@ def reduction_orders(
     spot_value: Fraction | None,
     waiting: Collection[str] = (),
 ) -> dict[str, int]:
-    """Return the orders that bring every position down by the same share to the allowed gross
-    notional, in whole lots rounded up; none while no limit is broken. Beside paused and `waiting`
-    markets, whose orders are not sent, the others are cut by as much more.
+    """Return the orders that reduce every position by the same share to the allowed gross notional,
+    in whole lots rounded up; empty while no limit is breached. If paused or `waiting` markets
+    cannot be reduced, the others are cut by that much more.
     """
     gross = Fraction(margin.gross_notional_raw(account))
     allowed = allowed_gross(account, policy, spot_value)
@@ -371,7 +367,7 @@ def reduction_orders(
 
 
 def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Return the orders that bring larger positions down to their goals."""
+    """Return the orders that reduce positions above their goals to them."""
     orders = {}
     for market, goal in goals:
         held = account.size_raw(market)
@@ -381,11 +377,10 @@ def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) 
 
 
 def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> dict[str, str]:
-    """Return by market why the index of held markets is not known, or of targeted ones while none is
-    held. A market that is only targeted holds back no reduction of another.
-
-    Nothing is opened beside one. A reduction needs the index of its own market alone: the risk of
-    the account is judged at the marks, as liquidators do.
+    """Return the reason of each unknown index, by market, among held markets, or among targeted
+    markets while none is held. A market without a position never blocks a reduction of another. No
+    position is opened while an index is unknown. A reduction needs only the index of its own
+    market, because the account's risk is judged at the marks, as liquidators do.
     """
     wanted = {position.market for position in account.positions}
     wanted = wanted or {target.market for target in policy.targets if target.weight_bps}
@@ -397,25 +392,24 @@ def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> 
 
 
 def stale_index_reason(market: PerpMarket, policy: FuturesPolicy, now_s: int) -> str:
-    """Return that a market's index is too old, from the future, or of an unknown time; empty if it
-    is none of these.
+    """Return a message if a market's index is too old, dated in the future, or of unknown age;
+    empty otherwise.
     """
     age_s = now_s - market.index_s
     if 0 <= age_s <= policy.limits.index_age_s:
         return ""
     if not market.index_s:
-        return f"the time of the index of {market.symbol} is not known"
+        return f"the time of the index of {market.symbol} is unknown"
     return f"the index of {market.symbol} is {age_s} s old"
 
 
 def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the orders that close positions whose liquidation is nearer than
-    `emergency_distance_bps`, or all of an account that is liquidatable, or would be if every price
-    moved against its position by that much; none otherwise.
-
-    Half of a position is closed at a time, as liquidators do, so that a spike that reverts costs
-    only half. More is closed where the venue accepts no half, or where half leaves the distance
-    below its limit with the hysteresis, so that the next tick does not trigger again.
+    `emergency_distance_bps`, or all positions of an account that is liquidatable, or would be if
+    every price moved against its position by that much; empty otherwise. Half of a position is
+    closed at a time, as liquidators do, so that a temporary spike costs only half. More is closed
+    if the venue does not accept a half, or if half leaves the distance below its limit plus the
+    hysteresis, so that the next tick does not trigger again.
     """
     near = Fraction(policy.limits.emergency_distance_bps, BPS)
     every = margin.is_liquidatable(margin.with_adverse_move(account, near))
@@ -430,9 +424,10 @@ def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
 
 
 def emergency_size_raw(account: MarginAccount, position: Position, limits: FuturesLimits) -> int:
-    """Return half of a position in whole lots, or the least more that is enough: filled at the bound
-    it leaves the margin that the venue demands of a reduction, filled at the mark the distance to
-    liquidation with its hysteresis; all of it if nothing less does.
+    """Return the size to close: half of a position in whole lots, or the smallest larger size after
+    which a fill at the bound leaves the margin that the venue requires for a reduction, and a fill
+    at the mark the distance to liquidation with its hysteresis; the whole position if nothing less
+    does.
     """
     market = account.market(position.market)
     lot, high = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)

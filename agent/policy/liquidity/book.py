@@ -1,5 +1,5 @@
-"""Wallet and liquidity positions while liquidity moves are planned: balances, exposure and expected
-loss after each move.
+"""Wallet and liquidity positions during planning: balances, exposure and expected loss after each
+move.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class CollectMove:
 
 @dataclass(frozen=True, slots=True)
 class ProvideMove:
-    """Provide at most `desired` base units: to the position `one`, or if None to a new one of
-    `ticks` (None for V2).
+    """Provide at most `desired` base units: to the position `one`, or if None to a new position
+    with `ticks` (None for V2).
     """
 
     target: LpTarget
@@ -126,8 +126,8 @@ Amounts = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PositionBook:
-    """Book of wallet and positions: `held` are the wallet's base units by token, `uncertain` the
-    predicted part of them that may turn out lower, `pairs` the positions.
+    """Balances of wallet and positions: `held` are the wallet's base units by token, `uncertain`
+    the part that is predicted and may turn out lower, `pairs` the positions.
     """
 
     step: StepInput
@@ -322,7 +322,7 @@ def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fr
     """Return why a pool at this price must not be used (T11); empty if it may be."""
     band = band_bps(limits)
     if band is None:
-        return "limits.oracle_deviation and limits.slippage are both off: nothing bounds the price"
+        return "limits.oracle_deviation and limits.slippage are both off: the price is unbounded"
     if price is None:
         return "its pool has no price"
     off = abs(price / reference - 1)

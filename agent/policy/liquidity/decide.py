@@ -1,4 +1,6 @@
-"""Liquidity moves at this block: withdrawals that a limit requires, else moves towards the targets."""
+"""Liquidity moves at this block: withdrawals that a limit requires, else moves towards the
+targets.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,7 @@ def next_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAd
 
 
 def restrict_to_pools(step: StepInput, pools: Collection[str]) -> StepInput:
-    """Return the step with targets only in these pools; with all targets if none is named."""
+    """Return the step with targets only in these pools; with all targets if no pool is given."""
     if not pools:
         return step
     kept = tuple(target for target in step.portfolio.lp_targets if target.pool in pools)
@@ -122,9 +124,9 @@ def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -
 class TargetReport:
     """Report on one liquidity target. `value` is provided to its pool, `fees` of it are
     uncollected, `share` is its share of the portfolio (None for an empty one). `left_range` are
-    positions whose range the reference price has left. `pool_off` is the pool's deviation from the
-    reference. `asks` are the moves due now, before triggers and cooldown; `leaves` are the reasons
-    of skipped moves.
+    positions whose range no longer contains the reference price. `pool_off` is the pool's deviation
+    from the reference. `asks` are the moves due now, before triggers and cooldown; `leaves` are the
+    reasons of skipped moves.
     """
 
     target: LpTarget
@@ -185,13 +187,13 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     return tuple(found)
 
 
-# --- Withdrawals to the limits of loss and weight, at reference prices alone (T3).
-# Order: loss avoided per unit of cost. The loss is the mean impermanent loss over the horizon. The
-# cost is gas, plus forgone earnings of liquidity in range. Future fees are unknown from one block;
-# in a balanced market they offset the loss of every position alike (Milionis et al. 2022), so
-# limits.plan_cost of the value replaces them. Positions without earnings therefore go first, then
-# those with most loss per value. The last is withdrawn only until both sums reach EXIT_TARGET_SHARE
-# of their limits, so that a small price move needs no further withdrawal.
+# --- Withdrawals to the limits of loss and weight, at reference prices alone (T3). Order: loss
+# avoided per unit of cost. The loss is the mean impermanent loss over the horizon. The cost is gas,
+# plus forgone earnings of liquidity in range. Future fees cannot be known from one block; in a
+# balanced market they offset the loss of every position equally (Milionis et al. 2022), so
+# limits.plan_cost of the value stands in for them. Positions without earnings therefore go first,
+# then those with the highest loss per value. The last position is withdrawn only until both sums
+# reach EXIT_TARGET_SHARE of their limits, so that a small price move needs no further withdrawal.
 
 
 FORGONE_BPS = 50
@@ -218,13 +220,13 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             break
         pool = getattr(position, "pair", None) or getattr(position, "pool", None)
         if pool in book.step.left_pools:
-            skipped.append(SkippedItem(one.name, f"not taken out: {WITHDRAWAL_FAILED}"))
+            skipped.append(SkippedItem(one.name, f"not withdrawn: {WITHDRAWAL_FAILED}"))
             continue
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
                 book.value(one, positions.uncollected_fees(position))
                 > minting.V3_COLLECT_UNITS * gas_unit_value
-            ):  # dust cannot keep a limit exceeded
+            ):  # dust alone cannot exceed a limit
                 moves.append(CollectMove(one, position, f"{why}: its uncollected amounts"))
                 book = book.collected(one)
             continue
@@ -248,7 +250,9 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             part = format_percent(Fraction(liquidity, position.liquidity))
         moves.append(WithdrawMove(one, position, liquidity, f"{why}: {part} of it"))
         book = book_after_withdrawal(book, one, position, liquidity)
-    taken = ", ".join(move.one.name for move in moves) or "nothing now: every position is skipped"
+    taken = (
+        ", ".join(move.one.name for move in moves) or "no withdrawal now: every position is skipped"
+    )
     return LiquidityAdjustment(tuple(moves), f"{why}: withdraw {taken}", tuple(skipped), over=True)
 
 
@@ -275,7 +279,7 @@ def _needed(
     exit_limits: LiquidityLimits,
 ) -> int:
     """Return the least liquidity of a position, worth at least min_trade, that brings both sums to
-    the target; all of it if that is not enough.
+    the target; all of it if that is insufficient.
     """
     whole = _capped(book, one, position.liquidity)
     bare = book.value_without_fees(one, position)
@@ -289,7 +293,7 @@ def _needed(
     high = whole
     if book_after_withdrawal(book, one, position, low).load().within(exit_limits):
         high = low
-    # Loss and value are proportional to liquidity; a precision of one thousandth is enough.
+    # Loss and value are proportional to liquidity, so a precision of one thousandth is enough.
     while high - low > max(1, whole // 1_000):
         middle = (low + high) // 2
         low, high = (
@@ -300,15 +304,15 @@ def _needed(
     stays = bare * (whole - high) / position.liquidity
     nothing = (
         max(positions.principal(position, high)) == 0
-    )  # fees come with any part, but every withdrawal needs a minimum
+    )  # any part includes the fees, but every withdrawal needs a minimum
     return (
         whole if nothing or stays < least else high
     )  # the remainder would not pay for a transaction
 
 
 def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
-    """Return the liquidity, for LP tokens of a pair at most this step's approval: they are paid to
-    the router.
+    """Return the liquidity, capped at this step's approval for LP tokens of a pair, which the
+    router spends.
     """
     if one.token_id is not None:
         return liquidity

@@ -26,7 +26,7 @@ from agent.policy.liquidity.book import (
 from agent.units import BPS, Value, ceil_int, floor_int, format_percent, value_text
 
 EXIT_TARGET_SHARE = Fraction(95, 100)
-"""Fraction of a limit to which a withdrawal returns, and above which nothing is added."""
+"""Fraction of a limit to which a withdrawal reduces, and above which no liquidity is added."""
 
 
 def book_after_withdrawal(
@@ -43,7 +43,7 @@ def book_after_withdrawal(
 
 
 APPROVALS = 2
-"""Approvals of a provision: both tokens, exact, renewed each time."""
+"""Number of approvals of a provision: both tokens, exact, each time."""
 NEAR = 1_000_000
 """Divisor of an amount: an amount up to this fraction below its approval is raised to it."""
 
@@ -67,10 +67,9 @@ class AdjustmentBuilder:
     def worth_it(
         self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)
     ) -> str:
-        """Return why a move of this value is too small or costs too much; empty if it pays.
-
-        `approvals` is the number it needs first, `skew` the cost of a pool off the reference. Gas
-        of this step's own approvals is sunk and does not count.
+        """Return why a move of this value is too small or too expensive; empty if it is worth it.
+        `approvals` is the number that it needs first, `skew` the cost of a pool off the reference.
+        Gas already spent on this step's approvals does not count.
         """
         limits = self.book.step.limits
         units += 0 if self.book.step.spend_caps else approvals * minting.APPROVE_UNITS
@@ -83,8 +82,8 @@ class AdjustmentBuilder:
             what = f"gas of {self.money(cost)}"
             if skew * BPS > value:
                 what = (
-                    f"a cost of {self.money(cost)}, {self.money(skew)} of it since the pool is off"
-                    " the reference,"
+                    f"a cost of {self.money(cost)}, {self.money(skew)} of it "
+                    "because the pool is off the reference,"
                 )
             return (
                 f"{what} for {self.money(value)} is above limits.plan_cost of"
@@ -111,9 +110,8 @@ def add_liquidity(
     value: Value,
     reason: str,
 ) -> bool:
-    """Provide up to a value, to the largest position of `own` or else a new one.
-
-    Return True if anything is provided.
+    """Provide up to a value, to the largest position of `own` or else a new one. Return True if
+    liquidity is provided.
     """
     book = builder.book
     place = _place(book, target, pool, own)
@@ -225,14 +223,14 @@ def _allowed(
         exit_limits.weight is not None
         and (room := max(Fraction(0), exit_limits.weight * load.total - load.weight)) < value
     ):
-        value, message = room, "limits.lp_max_weight leaves no room for more"
+        value, message = room, "limits.lp_max_weight allows no more"
     rate = _loss_rate(book, target, within)
     if (
         exit_limits.loss is not None
         and rate > 0
         and (room := max(Fraction(0), exit_limits.loss * load.total - load.loss) / rate) < value
     ):
-        value, message = room, "limits.impermanent_loss leaves no room for more"
+        value, message = room, "limits.impermanent_loss allows no more"
     return value, message
 
 
@@ -270,7 +268,7 @@ def _desired(
     for token, amount in zip((target.token0, target.token1), unit, strict=True):
         if amount > 0 and (most := Fraction(book.spendable(token), amount)) < part:
             part = most
-            short = f"the wallet has no more {book.step.portfolio.token(token).label} to spend"
+            short = f"the wallet has no spendable {book.step.portfolio.token(token).label} left"
     return (floor_int(unit[0] * part), floor_int(unit[1] * part)), short
 
 
@@ -282,9 +280,8 @@ def _taken_whole(
     desired: Amounts,
 ) -> Amounts:
     """Return `desired` without the part that rounding would leave unused, so that no allowance
-    remains to revoke.
-
-    For the same reason an amount up to a millionth below this step's approval is raised to it.
+    remains to be revoked. For the same reason an amount up to a millionth below this step's
+    approval is raised to it.
     """
     caps = dict(book.step.spend_caps)
 
@@ -314,8 +311,8 @@ def _unsafe(
     price = pools.marginal_price(pool, pool.token0)
     if not minting.is_within_band(price, book.ratio(target), band):
         return (
-            f"the pool is beyond the {band} bps around the reference within which limits.slippage"
-            " bounds what liquidity costs"
+            f"the pool is more than {band} bps off the reference, where limits.slippage "
+            "no longer bounds the cost of liquidity"
         )
     at = pool.tick_state
     if within is not None and at is not None and not within[0] < at.sqrt_price_x96 < within[1]:
@@ -339,7 +336,7 @@ def book_after_provision(
     ticks: Amounts | None,
     desired: Amounts,
 ) -> PositionBook | None:
-    """Return the book after provision; None if nothing would be provided."""
+    """Return the book after provision; None if no liquidity would be provided."""
     liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
     if liquidity <= 0 or min(desired) <= 0:
         return None
@@ -350,22 +347,22 @@ def book_after_provision(
     return None
 
 
-# --- Moves to the liquidity targets: new ranges, changes of size, fees reinvested.
-# Values are at reference prices (T3). Nothing moves while its pool is off the reference, below
-# min_trade, or for gas above plan_cost of its value. Shares have a band. Additions stay within a
-# part of the loss budget and of the largest weight, and within the spendable balance.
+# --- Moves to the liquidity targets: new ranges, changes of size, fees reinvested. Values are at
+# reference prices (T3). No liquidity moves while its pool is off the reference, below min_trade, or
+# if gas exceeds plan_cost of its value. Shares have a band. Additions stay within a part of the
+# loss budget and of the maximum weight, and within the spendable balance.
 
 
 BAND = Fraction(1, 10)
 """Tolerance of a pool's value, as a fraction of its share."""
 REST = Fraction(1, 1_000)
-"""Fraction of the share left undone by a step that has acted: rounding and price moves do not
-justify gas.
+"""Fraction of the share that a step which has already acted ignores: rounding and price moves do
+not justify gas.
 """
 HeldPositions = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 
-WITHDRAWAL_FAILED = "its withdrawal did not succeed in this step"
+WITHDRAWAL_FAILED = "its withdrawal failed in this step"
 
 
 def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
@@ -455,8 +452,8 @@ def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> b
 def _leave(
     builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value
 ) -> Value:
-    """Withdraw out-of-range positions if worth the gas of withdrawal and new range; return the
-    value moved.
+    """Withdraw out-of-range positions if that is worth the gas of the withdrawal and of a new
+    range; return the value moved.
     """
     moved = Fraction(0)
     for one, position in left:
@@ -472,12 +469,12 @@ def _leave(
             builder.skip(target, f"{one.name} stays out of range: {why_not}")
             continue
         reason = (
-            f"the reference price has left the range of {one.name}: {builder.money(value)}"
-            " taken out"
+            f"the reference price has left the range of {one.name}: "
+            f"{builder.money(value)} withdrawn"
         )
         if (
             isinstance(position, LpV3Position) and max(positions.principal(position)) == 0
-        ):  # empty, so no minimum applies
+        ):  # the position is empty, so no minimum applies
             builder.moves.append(CollectMove(one, position, reason))
             builder.book = book.collected(one)
         else:

@@ -16,7 +16,7 @@ from agent.model import ConfirmedPosition, LpMissingPosition, LpPosition, LpV2Po
 from agent.units import BPS, Price, Value, safe_label
 
 Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
-"""Positions with the owner's confirmations."""
+"""Positions with their confirmations by the owner."""
 MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
 """Price moves of the forecasts, in bps."""
 REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
@@ -51,8 +51,8 @@ class PositionReport:
     units at reference prices.
 
     `redeemable_raw` and `fees_raw` are the amounts that the contracts pay now, `counted_raw` those
-    that weights count. `value` is that of `counted_raw`, `hold` that of the provided amounts,
-    `fees` that of uncollected earnings, `loss` is `hold` less the liquidity's value without fees
+    that weights count. `value` is the value of `counted_raw`, `hold` of the provided amounts, and
+    `fees` of uncollected earnings; `loss` is `hold` less the liquidity's value without fees
     (negative: a gain). `pool_off` is the pool's deviation from the reference.
     """
 
@@ -227,8 +227,8 @@ def _forecasts(
     curve: impermanent_loss.LiquidityCurve | None,
     bare: Value,
 ) -> tuple[LossForecast, ...]:
-    """Return the forecasts: the price of the token that is not the numeraire moves; of two such
-    tokens the first.
+    """Return the forecasts for a price move of the token that is not the numeraire, or of the first
+    if neither is.
     """
     moves_first = position.token0 != step.portfolio.numeraire.address
     moving = step.portfolio.token(position.token0 if moves_first else position.token1).label
@@ -292,7 +292,7 @@ def _prices(position: LpPosition, prices: Mapping[str, Price]) -> tuple[Price, P
         if token not in prices:
             raise Refused(
                 f"{position.name}: {safe_label('', token)} has no reference price",
-                remedy="see status for what has no price",
+                remedy="trimtab status shows which prices are missing",
             )
     return prices[position.token0], prices[position.token1]
 

@@ -1,7 +1,7 @@
 """Conditional orders: price levels, stages, expiry, and NAV per share.
 
-Stages change only by reference prices that the preceding blocks confirm (T3). No stage changes
-while a price is unknown or sources conflict; then nothing is decided, and the reason is reported.
+Stages change only at reference prices that the preceding blocks confirm (T3). While a price is
+unknown or sources conflict, no stage changes and no decision is made; the reason is reported.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ from agent.reference import (
 )
 from agent.units import BPS, Price, Value, floor_int, format_percent, format_time, price_text
 
-# --- Price levels of orders: trigger price, validity when arming, expiry, NAV per share, and their text.
+# --- Price levels of orders: trigger price, validity when arming, expiry, NAV per share, and their
+# text.
 
 
 FIGURES = 7
-"""Significant figures of a price in a sentence."""
+"""Significant figures of a price in messages."""
 
 
 def trigger_price(order: ConditionalOrder) -> Price | None:
-    """Return the price at which the order triggers, numeraire base units per token base unit; None
-    while its basis is not fixed.
+    """Return the price at which the order triggers, in numeraire base units per token base unit;
+    None while its basis is not fixed.
     """
     terms, sign = order.terms, 1 if order.kind is OrderKind.TAKE_PROFIT else -1
     if order.kind is OrderKind.TRAILING_STOP:
@@ -71,8 +72,8 @@ def arm_order(
     """Return the order armed at `price`. Shares of exits count from the level of `entry`, if one is
     in force.
 
-    Raises Refused for a level that can never be met, or that the price has met already: an order
-    that would fire at once is a trade.
+    Raises Refused for a level that can never be met, or that the price has already met, since an
+    order that would fire at once is a trade.
     """
     if entry is None or not order.is_exit:
         counts_from = price
@@ -94,7 +95,7 @@ def require_valid_level(
     at, room = trigger_price(order), Fraction(book.hysteresis_bps, BPS)
     if at is None or at <= 0:
         raise Refused(
-            "its level is at or below zero, so that it can never act",
+            "its level is at or below zero, so it can never fire",
             remedy="write a price above zero, or less than 100%",
         )
     match order.kind:
@@ -128,8 +129,9 @@ def require_valid_level(
 
 
 def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
-    """True if the order is armed only after its entry was filled: before that there is no profit or
-    highest price. A stop loss is armed at once, so that a price jump over both levels buys nothing.
+    """True if the order is armed only after its entry was filled, because before that there is no
+    profit or highest price. A stop loss is armed at once, so that a price jump over both levels
+    does not buy.
     """
     if entry is None or kind in (OrderKind.ENTRY, OrderKind.STOP_LOSS):
         return False
@@ -137,7 +139,7 @@ def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
 
 
 def was_filled_when_armed(order: ConditionalOrder) -> bool:
-    """True if an entry was at or above the price when it was armed, so that it delayed nothing."""
+    """True if an entry was at or above the price when it was armed, so it delayed no purchase."""
     at = trigger_price(order)
     return (
         order.kind is OrderKind.ENTRY
@@ -229,7 +231,7 @@ def _share(terms: OrderTerms) -> Fraction:
     return Fraction(terms.share_bps or 0, BPS)
 
 
-# --- Expiry of a limit order: it is never sent if it could still be mined after its time (T14); and
+# --- Expiry of a limit order, which is never sent if it could be mined after its time (T14); and
 # NAV per share.
 
 
@@ -242,7 +244,7 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
         return f"expired {format_time(order.until_s)}"
     if now_s + deadline_s > order.until_s:
         return (
-            f"expires {format_time(order.until_s)}, sooner than a transaction of now would"
+            f"expires {format_time(order.until_s)}, sooner than a transaction sent now would"
             f" (execution.deadline {deadline_s} s)"
         )
     return ""
@@ -257,8 +259,8 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
 
 ZERO = Fraction(0)
 UNIT_VALUE_FIGURES = 10**12
-"""Denominator of a stored unit value, rounded down: products of exact fractions would grow without
-bound.
+"""Denominator of a stored unit value, which is rounded down, because products of exact fractions
+would grow without bound.
 """
 MOVED = Fraction(1, 1_000)
 """Fraction of the portfolio by which holdings must change to begin a new span, so that dust writes
@@ -269,8 +271,8 @@ nothing.
 def unit_value_at(
     kept: NavPerShare | None, prices: Mapping[str, Price], in_margin: Value = ZERO
 ) -> Fraction:
-    """Return the NAV per share at these prices, with the margin account's result since the record; 1
-    before the first record. Tokens without a price then or now are left out.
+    """Return the NAV per share at these prices, with the margin account's result since the record;
+    1 before the first record. Tokens without a price then or now are skipped.
     """
     if kept is None:
         return Fraction(1)
@@ -288,8 +290,8 @@ def unit_value_at(
 
 
 def is_known_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
-    """True if every recorded holding has a price; otherwise the NAV per share would be another
-    portfolio's.
+    """True if every recorded holding has a price; otherwise the NAV per share would describe
+    another portfolio.
     """
     return kept is None or all(token in prices for token, raw in kept.holdings if raw)
 
@@ -304,7 +306,7 @@ def updated_unit_value(
     held = {drift.token: drift.investable_raw + drift.locked_raw for drift in drifts}
     mark, result = margin_mark(step), margin_result(step, prices)
     if kept is not None and kept.margin is not None and margin_fault(step):
-        return kept  # its result is counted once it is known again
+        return kept  # count its result once it is known again
     had = {} if kept is None else dict(kept.holdings)
     if kept is not None and mark is None and kept.margin is None and had.keys() == held.keys():
         moved = sum(
@@ -321,8 +323,8 @@ def updated_unit_value(
 
 
 HIGHER = Fraction(1, 1_000)
-"""Smallest recorded rise above the highest price of a trailing stop: limits writes in a rising
-market.
+"""Smallest recorded rise above the highest price of a trailing stop, which limits writes in a
+rising market.
 """
 DUST_SHARE = Fraction(1, BPS)
 """Fraction of the portfolio that may remain of a sold asset, if limits.min_trade is off or less."""
@@ -434,9 +436,7 @@ def dust_value(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
 
 
 def is_in_targeted_pool(step: StepInput, token: str) -> bool:
-    """True if a pool with a liquidity target has the token, so that its liquidity is withdrawn
-    first.
-    """
+    """True if a pool with a liquidity target has the token, so its liquidity is withdrawn first."""
     pools = {
         target.pool
         for target in step.portfolio.lp_targets
@@ -453,7 +453,7 @@ def is_in_targeted_pool(step: StepInput, token: str) -> bool:
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     try:
         return compute_drifts(step, prices)
-    except Refused:  # without a balance or a price nothing is decided, and no exit counts as sold
+    except Refused:  # without a balance or a price no decision is made, and no exit counts as sold
         return ()
 
 
@@ -516,7 +516,7 @@ def _next(
         return order
     if order.stage is OrderStage.FIRED and _above(
         order, price
-    ):  # an entry closes without confirmation
+    ):  # closing an entry needs no confirmation
         order = replace(order, stage=OrderStage.ARMED, at=price, since_s=now_s)
     if order.stage in (OrderStage.WAITING, OrderStage.OFF):
         order = replace(order, terms=terms)
@@ -577,7 +577,7 @@ def _in_liquidity(step: StepInput, one: AssetDrift, least: Value) -> bool:
 def _sold(
     step: StepInput, order: ConditionalOrder, drifts: Sequence[AssetDrift]
 ) -> ConditionalOrder:
-    """Return a fired exit as done once only dust of the tokens sold remains."""
+    """Return a fired exit as done once only dust of the sold tokens remains."""
     numeraire = step.portfolio.numeraire.address
     sells = [
         one

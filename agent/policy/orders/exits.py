@@ -1,5 +1,5 @@
-"""Effects of orders on targets and decision: sell triggered exits for the numeraire, and do not buy
-before an entry.
+"""Effects of orders on targets and decision: triggered exits are sold for the numeraire, and assets
+are not bought before their entry.
 """
 
 from __future__ import annotations
@@ -52,17 +52,18 @@ from agent.reference import ReferencePrices, price_fault, reference_prices
 from agent.units import BPS, NATIVE, Price, Value, format_time, largest_remainder
 
 WIDER = Fraction(10, 9)
-"""Factor by which the shares of unsold assets may change in an exit, since its cost shrinks the
-total."""
+"""Factor by which the shares of unsold assets may change in an exit, because its cost reduces the
+total.
+"""
 
 
 def apply_orders(step: StepInput) -> StepInput:
-    """Return the step with every order updated by this block, and the targets that orders leave."""
+    """Return the step with every order updated to this block, and with the resulting targets."""
     return apply_order_targets(advance_orders(step))
 
 
 def apply_order_targets(step: StepInput) -> StepInput:
-    """Return the step with targets after orders: zero for exited assets, at most the present share
+    """Return the step with targets after orders: zero for exited assets, at most the current share
     for assets awaiting entry.
     """
     orders = step.history.orders
@@ -130,7 +131,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
-    """Return the orders that contradict present prices; each blocks all trading but exits until
+    """Return the orders that contradict current prices; each blocks all trading except exits until
     the owner resolves it.
     """
     book, known, found = step.portfolio.orders, orders_by_key(step.history.orders), []
@@ -165,9 +166,8 @@ def triggered_exit(
     """Return the trade of triggered orders, regardless of trigger and cooldown; None if nothing is
     left to sell.
 
-    It sells the wallet's balance of the first of `exit_tokens` for the numeraire and trades nothing
-    else. The others follow, each by its own transaction; then targeted liquidity is withdrawn to be
-    sold too.
+    It sells only the wallet's balance of the first of `exit_tokens`, for the numeraire. The others
+    follow, each in its own transaction; then targeted liquidity is withdrawn and sold too.
     """
     fired, leaving = _fired(step), exit_tokens(step, drifts)
     if leaving:
@@ -200,8 +200,8 @@ def triggered_exit(
 
 
 def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the pools whose withdrawal need not wait after its own failures; all if every one
-    waits, so that the guards give the reason.
+    """Return the pools whose withdrawal is not backing off after its own failures; all pools if
+    every one is, so that the guards report the reason.
     """
     now_s = step.snapshot.head.timestamp_s
     ready = tuple(
@@ -213,8 +213,8 @@ def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]
 
 
 def exit_price_fault(step: StepInput, *tokens: str) -> str:
-    """Return why the prices that an exit of these tokens depends on may not be acted on: theirs, the
-    numeraire's, and the native coin's for gas. Empty if they may.
+    """Return why an exit of these tokens must not act on its prices (theirs, the numeraire's, and
+    the native coin's for gas); empty if it may.
     """
     portfolio = step.portfolio
     depends = {*tokens, portfolio.numeraire.address, portfolio.wrapped_native}
@@ -232,10 +232,9 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
 
 
 def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
-    """Sort assets that are sold out, each by its own transaction.
-
-    Exits with the fewest failures of their own go first, refusals at submission and reverts
-    together, then in the portfolio's order: no token moves another one's exit back.
+    """Sort assets that are sold completely, each in its own transaction. Exits with the fewest
+    failures of their own go first (refusals at submission plus reverts), then in the portfolio's
+    order, so that no token can delay another's exit.
     """
     refusals = {one.token: one.times for one in step.history.late}
 
@@ -251,7 +250,7 @@ def _followers(step: StepInput, leaving: Sequence[str]) -> str:
     if len(leaving) == 1:
         return ""
     first, *others = (order_subject(step.portfolio, token) for token in leaving)
-    return f"; {first} is sold first, then {', '.join(others)}, each by its own transaction"
+    return f"; {first} is sold first, then {', '.join(others)}, each in its own transaction"
 
 
 def _fired(step: StepInput) -> list[ConditionalOrder]:
@@ -280,8 +279,8 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
 
 
 def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
-    """True if liquidity can be withdrawn now: its pool is near the reference, and every input is
-    known.
+    """True if liquidity can be withdrawn now, because its pool is near the reference and every
+    input is known.
     """
     try:
         return any(
@@ -292,7 +291,9 @@ def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
 
 
 def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[ConditionalOrder]) -> bool:
-    """True if a triggered order sells it. A quarantined token is not sold until it is released."""
+    """True if a triggered order sells the asset. A quarantined token is not sold until it is
+    released.
+    """
     numeraire = step.portfolio.numeraire.address
     if one.token == numeraire or one.token in {shut.token for shut in step.quarantine}:
         return False
@@ -304,16 +305,16 @@ def _exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOr
 
 
 def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
-    """Return the target an asset keeps: at most its present share, rounded down, so that nothing is
-    bought.
+    """Return the target that an asset keeps: at most its current share, rounded down, so that none
+    is bought.
     """
     share = next((one.share for one in drifts if one.token == asset.token.address), Fraction(0))
     return min(asset.target_bps, share * BPS // 1)
 
 
 def _shared_out(step: StepInput, fixed: Mapping[str, int]) -> dict[str, int]:
-    """Return targets in bps by token: those of `fixed`, and the remainder as the owner has
-    chosen.
+    """Return targets in bps by token: `fixed` as given, and the remainder distributed as
+    configured.
     """
     portfolio, numeraire = step.portfolio, step.portfolio.numeraire.address
     targets = {asset.token.address: asset.target_bps for asset in step.effective_assets}
@@ -339,8 +340,8 @@ def _shared_out(step: StepInput, fixed: Mapping[str, int]) -> dict[str, int]:
 
 
 def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Return the least value of a target, numeraire base units; below it the portfolio counts as too
-    small.
+    """Return the minimum value of a target, in numeraire base units; below it the portfolio counts
+    as too small.
     """
     native = prices.get(step.portfolio.wrapped_native)
     if native is None:
@@ -355,7 +356,7 @@ def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     try:
         return compute_drifts(step, prices)
-    except Refused:  # no decision is made then; an asset awaiting its entry keeps no target
+    except Refused:  # no decision is made then, and an asset awaiting its entry keeps no target
         return ()
 
 
@@ -377,7 +378,10 @@ def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
     message = (
         f"{order_name(portfolio, order)} at {limit} fired at {at} ({format_time(order.since_s)})"
     )
-    return f"{message}: {what} is sold for {money} and stays out until trimtab orders arm {again}"
+    return (
+        f"{message}: {what} is sold for {money} and stays out of the "
+        f"market until trimtab orders arm {again}"
+    )
 
 
 def _out_words(step: StepInput, token: str) -> str:
@@ -404,8 +408,8 @@ def _wait_words(step: StepInput, token: str) -> str:
 
 
 def _unconfirmed_words(step: StepInput) -> list[str]:
-    """Return notes on orders that present prices alone would change, and on entries that
-    delayed no purchase.
+    """Return notes on orders that would change at current prices without confirmation, and on
+    entries that delayed no purchase.
     """
     portfolio, now = step.portfolio, orders_by_key(step.history.orders)
     waiting = [
@@ -438,14 +442,17 @@ REMEDY = (
     "wait for deeper pools, pin others with trimtab trust, or raise limits.price_impact or"
     " limits.plan_cost"
 )
-RETRY_REMEDY = "find out why its token refuses; trimtab resume retries it in the next cycle"
+RETRY_REMEDY = (
+    "find out why its token refuses the transfer; trimtab resume retries it in the next cycle"
+)
 FREE_RETRIES = 3
-"""Refusals in a row of an exit at submission after which it is still retried in the next cycle:
-markets move."""
+"""Number of consecutive refusals at submission after which an exit is still retried in the next
+cycle, because markets move.
+"""
 BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
-"""Chain time of the first back-off after that, doubled with each refusal, and its maximum: every
-retry approves and revokes, for gas. The maximum is low, since an attacker who moves the pool before
-sending can trigger the back-off.
+"""Chain time of the first back-off after that, doubled with each refusal, and its maximum. Every
+retry approves and revokes, which costs gas; the maximum is low, because an attacker who moves the
+pool before sending can trigger the back-off.
 """
 DAY_S = 86_400
 
@@ -457,7 +464,7 @@ def retry_at_s(one: SubmissionRefusal) -> int:
 
 
 def backing_off(step: StepInput, token: str) -> BlockedExit | None:
-    """Return the exit if it is backing off now; a refusal dated in the future by a wrong header
+    """Return the exit if it is backing off now; a refusal that a wrong header dated in the future
     does not count.
     """
     now_s = step.snapshot.head.timestamp_s
@@ -469,8 +476,8 @@ def backing_off(step: StepInput, token: str) -> BlockedExit | None:
 
 
 def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals to store after this exit was refused at submission; less than a day apart
-    they count as in a row.
+    """Return the refusals to store after this exit was refused at submission; refusals less than a
+    day apart count as consecutive.
     """
     now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
     before = known.get(refused.token)
@@ -480,7 +487,7 @@ def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[Submi
 
 
 def avoids_other_tokens(step: StepInput, token: str) -> bool:
-    """True if the exit of a token failed, so that it is sold through no other token if it can be."""
+    """True if the exit of a token failed, so that a route without other tokens is preferred."""
     failed = failures.exit_failures(step.history, token).reverts
     return bool(
         token in step.direct or failed or any(one.token == token for one in step.history.late)
@@ -565,15 +572,15 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
 def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     """Return the targets of the remaining assets in bps by token.
 
-    If the weight of exited assets waits in the numeraire, unsold exits are not there yet. So the
-    others keep their value, and the numeraire's share is smaller by the blocked exits.
+    If the weight of exited assets is held in the numeraire, unsold exits are not in it yet. So the
+    others keep their value, and the numeraire's share is reduced by the blocked exits.
     """
     before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
         return before  # redistributed already, or handled per strategy
     prices = reference_prices(step).by_token
     if not (drifts := _drifts(step, prices)):
-        return before  # the total is not known: nothing but exits is decided
+        return before  # the total is unknown, so only exits are decided
     whole = investable_total(drifts)
     left = whole - sum(
         (one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0)
@@ -609,7 +616,10 @@ def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
         again = "is kept until then"
     else:
         again = "is kept and retried in each cycle"
-    return f"{label} is out and cannot be sold now: {one.why}; it {again}; {one.remedy}, or {back}"
+    return (
+        f"{label} is to be sold but cannot be sold now: {one.why}; "
+        f"it {again}; {one.remedy}, or {back}"
+    )
 
 
 def disarm_command(step: StepInput, one: BlockedExit) -> str:

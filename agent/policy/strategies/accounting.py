@@ -1,9 +1,7 @@
-"""Books of strategies, updated to a block: openings, trades, deposits and withdrawals, and their
-sum.
-
-The books of all strategies and the reserves (gas included) add up to the wallet's balances, to the
-base unit. Every balance change is a transaction of the agent or a stored transfer; a difference of
-a single unit blocks every trade.
+"""Accounts of strategies, updated to a block: openings, trades, deposits, withdrawals, and their
+sum. The accounts of all strategies and the reserves (gas included) add up to the wallet's balances,
+to the base unit. Every balance change is a transaction of the agent or a stored transfer, and a
+difference of a single unit blocks every trade.
 """
 
 from __future__ import annotations
@@ -186,17 +184,18 @@ def reserved_balances(step: StepInput, balances: Mapping[str, int]) -> dict[str,
     }
 
 
-UNRECORDED_TRANSFER = "flow that is not written down"
-REMEDY = "see it and take it over with trimtab strategies apply"
+UNRECORDED_TRANSFER = "flow without a record"
+REMEDY = "review and accept it with trimtab strategies apply"
 AdjustmentSource = Callable[[StepInput], tuple[StrategyValues, StrategyHoldings]]
-"""Source of strategies' adjustments at a step (values by strategy and token), and of their books
-after capital moved."""
+"""Function that returns the strategies' adjustments at a step (values by strategy and token) and
+their accounts after capital transfers.
+"""
 IntentStep = Callable[[Intent], StepInput | None]
-"""Source of the step of a trade; None if the trade was not the strategies', or its step is
-unknown.
+"""Function that returns the step of a trade; None if the strategies did not cause the trade, or its
+step is unknown.
 """
 _OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY, IntentKind.FUTURES)
-"""Transactions that trade no token of a strategy: they change only reserves."""
+"""Transactions that change only reserves, no token of a strategy."""
 _CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 
 
@@ -207,8 +206,8 @@ def update_books(
     adjustments: AdjustmentSource,
     fresh: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
-    """Return the books at the step's block; `fresh` are transfers not stored yet. `step` is the one
-    before any quarantine.
+    """Return the accounts at the step's block; `fresh` are transfers not stored yet. `step` is the
+    input before any quarantine.
     """
     split, balances = step.split, wallet_balances(step)
     if split is None:
@@ -216,7 +215,7 @@ def update_books(
     update = open_books(step, split, ledger)
     if balances is None or update is None:
         return StrategyBooks(
-            (), "balances or prices of the assets are not all known", turn=ledger.turn
+            (), "some balances or prices of the assets are unknown", turn=ledger.turn
         )
     aside = reserved_balances(step, balances)
     if not ledger.bookings:
@@ -242,12 +241,10 @@ def apply_configured_split(
     adjustments: AdjustmentSource,
     fresh: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
-    """Return the books after the owner assigned the wallet as it is to the strategies of the
-    config.
-
-    An unexplained difference is shared like a transfer. Removed strategies are closed and new ones
-    opened. If that changes the split, each gets its share: in kind, at reference prices, without a
-    trade.
+    """Return the accounts after the owner assigned the current wallet to the strategies of the
+    config. An unexplained difference is shared like a transfer. Removed strategies are closed and
+    new ones opened. If that changes the split, each gets its share in kind, at reference prices,
+    without a trade.
     """
     found = update_books(step, ledger, own, adjustments, fresh)
     split = step.split
@@ -306,7 +303,7 @@ def netting_booking(
 def _resplit(
     held: StrategyHoldings, split: CapitalSplit, update: StrategyBooksUpdate
 ) -> StrategyHoldings:
-    """Give each strategy its share of the whole, and a removed one nothing."""
+    """Give each strategy its share of the whole, and removed strategies nothing."""
     names = [one.name for one in split.strategies]
     after: StrategyHoldings = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
     whole = sum(strategy_capital(after, update.prices).values(), Fraction(0))
@@ -314,7 +311,7 @@ def _resplit(
         one.name: whole * one.share_bps / BPS for one in split.strategies
     }
     restore_capital_shares(after, due, update.prices)
-    for name in after.keys() - set(names):  # base units that no whole payment could move
+    for name in after.keys() - set(names):  # base units that no payment in whole units could move
         for token, raw in after[name].items():
             after[names[0]][token] = after[names[0]].get(token, 0) + raw
         after[name] = dict.fromkeys(after[name], 0)
@@ -418,7 +415,7 @@ def _trade(
         wanted, moved = adjustments(own)
         if known.keys() >= set(update.tokens) and moved.keys() == update.held.keys():
             wished, prices = wanted, known
-            if _same(update, moved):  # no other booking has changed the books since
+            if _same(update, moved):  # no other booking has changed the accounts since
                 base = moved
     after, costs = settle_trade(base, wished, inside, prices, update.tokens)
     update.book(source, StrategyBookingKind.TRADE, after, aside, base, _acted(wished), costs)
@@ -436,7 +433,7 @@ def _acted(wished: StrategyValues) -> tuple[str, ...]:
 
 
 def _mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
-    """Return the balances that differ from the books; empty if none does."""
+    """Return the balances that differ from the accounts; empty if none does."""
     wrong = []
     for token in update.tokens:
         booked = update.aside.get(token, 0) + update.total(token)
@@ -458,7 +455,7 @@ def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
         return ""
     gone = ", ".join(sorted(set(update.held) - names))
     new = ", ".join(sorted(names - set(update.held)))
-    what = [f"{gone} is to be closed"] * bool(gone) + [f"{new} is to be opened"] * bool(new)
+    what = [f"{gone} will be closed"] * bool(gone) + [f"{new} will be opened"] * bool(new)
     return (
         f"the strategies of the config differ from those of the books ({'; '.join(what)}); {REMEDY}"
     )

@@ -45,9 +45,7 @@ Prices = Mapping[str, Price]
 
 @dataclass(frozen=True, slots=True)
 class NettedToken:
-    """Purchases and sales of one token by strategies, numeraire base units: `crossed` is netted
-    internally, `net` is signed.
-    """
+    """Purchases and sales of one token by strategies, in numeraire base units."""
 
     token: str
     bought: Value
@@ -156,7 +154,7 @@ def restore_capital_shares(
     """Move tokens until each strategy has its `due` value, to the rounding of a base unit, in
     place; return the payments.
 
-    A payer gives first its holdings beyond `wanted`; without that in kind.
+    A payer first gives its holdings beyond `wanted`; without `wanted` it pays in kind.
     """
     paid: dict[tuple[str, str], Value] = {}
     for giver in held:
@@ -247,13 +245,13 @@ def settle_trade(
     prices: Prices,
     tokens: Sequence[str],
 ) -> tuple[StrategyHoldings, dict[str, Value]]:
-    """Return the books after a trade that changed the wallet by `deltas` (base units by token), and
-    its cost by strategy.
+    """Return the holdings after a trade that changed the wallet by `deltas` (base units by token),
+    and its cost by strategy.
 
     Opposite adjustments are netted at reference prices, and the market's fills go to those with a
     remainder. The cost is shared by remainder for the market (by capital if none). A strategy that
-    got more than its part pays the others, first in tokens it did not want. Without `deltas`
-    adjustments are only netted. Raises ValueError if more went than all hold.
+    received more than its part pays the others, first in tokens that it did not want. Without
+    `deltas` adjustments are only netted. Raises ValueError if the trade spent more than all hold.
     """
     before = strategy_capital(held, prices)
     books = copy_holdings(held)
@@ -319,11 +317,10 @@ def apply_transfer(
     prices: Prices,
     only: str | None = None,
 ) -> StrategyHoldings:
-    """Return the books after a transfer of `raw` base units (negative: out of the wallet), by capital
-    share or for the strategy `only`.
-
-    A decrease is taken from the holders of the token; then the others pay them in kind, so that
-    each bears its share of the value. Raises ValueError if the decrease exceeds all holdings.
+    """Return the holdings after a transfer of `raw` base units (negative: out of the wallet), by
+    capital share or for the strategy `only`. A decrease is taken from the holders of the token; the
+    others then pay them in kind, so that each bears its share of the value. Raises ValueError if
+    the decrease exceeds all holdings.
     """
     books, before = copy_holdings(held), strategy_capital(held, prices)
     whole = sum(before.values(), Fraction(0))
@@ -344,7 +341,7 @@ def apply_transfer(
     lost = whole - sum(strategy_capital(books, prices).values(), Fraction(0))
     due = {name: max(before[name] - value * part[name], Fraction(0)) for name in held}
     short = lost - sum((before[name] - due[name] for name in held), Fraction(0))
-    if short > 0:  # the strategy has less than the decrease: the others bear the remainder
+    if short > 0:  # the strategy has less than the decrease, so the others bear the remainder
         others = {name: amount for name, amount in due.items() if amount > 0}
         rest = sum(others.values(), Fraction(0))
         due |= {name: amount - short * amount / rest for name, amount in others.items()}
@@ -377,11 +374,11 @@ def target_capital_shares(
     }
 
 
-# --- Health: the Sharpe ratio of a strategy's unit values pauses it, and restores its capital.
-# The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1), times the root
-# of 365, without a riskless rate (Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21,
-# 1994). A day's value is the last one recorded in it (UTC). Whole numbers throughout: returns in
-# 10^-12, the ratio in thousandths.
+# --- Health: the Sharpe ratio of a strategy's unit values pauses the strategy and restores its
+# capital. The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1),
+# times the root of 365, without a riskless rate (Sharpe, The Sharpe Ratio, Journal of Portfolio
+# Management 21, 1994). A day's value is the last one recorded in it (UTC). Whole numbers
+# throughout: returns in 10^-12, the ratio in thousandths.
 
 
 DAY_S = 86_400
@@ -393,11 +390,9 @@ ENOUGH = (2, 3)
 
 
 def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
-    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None if too
-    little is known.
-
-    Too little: values do not reach back to the beginning of the window, days are missing, or
-    nothing ever moved.
+    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None if the
+    values do not reach back to the beginning of the window, too many days are missing, or the value
+    never changed.
     """
     day = {
         point.at_s // DAY_S: point.index
@@ -436,7 +431,7 @@ def update_health(
     """Return the state after a cycle: paused after a period below the limit, restored after a
     period at the recovery level.
 
-    An unknown ratio restarts both periods: too little history neither pauses nor restores.
+    An unknown ratio restarts both periods, so too little history neither pauses nor restores.
     """
     if state.health is StrategyHealth.ACTIVE:
         limit, period_s = rule.limit_milli, rule.period_s
@@ -489,8 +484,8 @@ def update_unit_index(
     """Return the state with its index updated, and its unit value if the strategy has units.
 
     The index follows the unit value; while the strategy is paused it follows its weights at
-    reference prices, without costs. Futures weights count, active or paused, with the margin
-    account's part of the capital, at index prices less funding, without costs.
+    reference prices, without costs. Futures weights count whether the strategy is active or paused,
+    with the margin account's part of the capital, at index prices less funding, without costs.
     """
     if unit is None:
         unit = state.unit
@@ -529,7 +524,9 @@ def _futures_growth(
     futures: FuturesGrowth,
     now_s: int,
 ) -> Fraction:
-    """Return the growth of capital at the target notional since the last prices; one without any."""
+    """Return the growth factor of capital at the target notional since the last prices; 1 without
+    futures weights.
+    """
     days = Fraction(now_s - (now_s if noted_s is None else noted_s), DAY_S)
     growth = Fraction(1)
     for market, bps in strategy.futures_bps:

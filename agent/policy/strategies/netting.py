@@ -50,16 +50,15 @@ from agent.reference import reference_prices
 from agent.units import BPS, PIPS, Price, Value, format_time, largest_remainder, value_text
 
 ZERO_BAND = Threshold(0, None)
-"""The band of a strategy that waits in the numeraire."""
+"""Band of a strategy that is held in the numeraire."""
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyAdjustment:
-    """A strategy's decision: its capital after transfers between strategies, its present and target
-    share, whether it acts, and the reason.
-
-    `wanted` is the target value of each token, or the present one while the strategy does not act.
-    `by` are the names of its reviewed schedules in the store.
+    """A strategy's decision: its capital after transfers between strategies, its current and target
+    share, whether it acts, and the reason. `wanted` is the target value of each token, or the
+    current value if the strategy does not act. `by` are the names of its reviewed schedules in the
+    store.
     """
 
     name: str
@@ -103,11 +102,9 @@ def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> 
 
 
 def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) -> dict[str, int]:
-    """Return the present weights of a strategy, bps by token: all in the numeraire while it is
-    paused.
-
-    Weights excluded by orders wait in the numeraire; weights of quarantined or unsellable tokens
-    are shared by the other tokens in proportion.
+    """Return the current target weights of a strategy, bps by token: all in the numeraire while it
+    is paused. Weights excluded by orders go to the numeraire; weights of quarantined or unsellable
+    tokens are shared by the other tokens in proportion.
     """
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
     if state.health is StrategyHealth.PAUSED:
@@ -158,8 +155,8 @@ def strategy_adjustment(
     due: Fraction,
     prices: Prices,
 ) -> StrategyAdjustment:
-    """Return the strategy's adjustment, given `held`, the books of all strategies after capital
-    moved.
+    """Return the strategy's adjustment; `held` are the accounts of all strategies after capital
+    transfers.
     """
     drifts = strategy_drifts(step, strategy, book.state, held[strategy.name], prices)
     answer, buying = _answer(step, strategy, book, drifts), _buying(step, book)
@@ -250,8 +247,8 @@ def strategy_drifts(
 def _no_more_than_held(
     step: StepInput, weights: dict[str, int], held: Mapping[str, int], prices: Prices
 ) -> dict[str, int]:
-    """Return the weights with assets awaiting their entry capped at their holdings; the rest waits
-    in the numeraire.
+    """Return the weights with assets awaiting their entry capped at their holdings; the rest goes
+    to the numeraire.
     """
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
     waiting = [
@@ -313,8 +310,8 @@ def _signals(
 def _shares(
     step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool
 ) -> list[Fraction]:
-    """Return the nearest shares within the goal that sum to one; a gap is filled within the goal's
-    ranges in proportion to their room.
+    """Return the nearest shares within the goal that sum to one; a gap is filled in proportion to
+    the room within the goal's ranges.
     """
     if paused:
         return [Fraction(drift.target_bps, BPS) for drift in drifts]
@@ -351,9 +348,10 @@ class NettingResult:
     """The decisions of all strategies at one block, netted.
 
     `moved` is the capital transferred between strategies in kind: (payer, receiver, value).
-    `netted` has the value of each token that is netted internally and that is left for the market;
-    `goal` the combined target shares of the whole portfolio, with the margin that no strategy owns.
-    `saved` is the fee that the netted value would have paid in the cheapest pool of each token.
+    `netted` has, by token, the value netted internally and the value left for the market; `goal`
+    has the combined target shares of the whole portfolio, including the margin, which no strategy
+    owns. `saved` are the fees that the netted value would have paid in the cheapest pool of each
+    token.
     """
 
     wishes: tuple[StrategyAdjustment, ...]
@@ -376,7 +374,7 @@ def strategies_fault(step: StepInput) -> str:
     if step.split is None:
         return ""
     if step.portfolio.positions or step.portfolio.lp_targets:
-        return "the books of strategies do not count liquidity positions; remove one of them"
+        return "strategies cannot be combined with liquidity positions; remove one of them"
     books = step.history.sleeves
     if books is None:
         return "the books of the strategies are missing"
@@ -384,9 +382,8 @@ def strategies_fault(step: StepInput) -> str:
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:
-    """Return every strategy's adjustment and the netted result.
-
-    Needs `strategies_fault` to be empty. Raises Refused for unknown balances.
+    """Return every strategy's adjustment and the netted result. Requires an empty
+    `strategies_fault`. Raises Refused for unknown balances.
     """
     split, books = step.split, step.history.sleeves
     if split is None or books is None:

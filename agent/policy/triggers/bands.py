@@ -48,10 +48,9 @@ class TriggerInput:
 
 @dataclass(frozen=True, slots=True)
 class TriggerResult:
-    """Result of a trigger. `next_s` is the next due time of a schedule; None is the next tick.
-
-    `due` is true if a schedule required a review now, also without a trade; `reviews` are the names
-    of such schedules in the store. `by_time` is true if a schedule fired the trigger regardless of
+    """Result of a trigger. `next_s` is the next due time of a schedule (None: the next tick). `due`
+    is true if a schedule required a review now, even without a trade; `reviews` are the names of
+    such schedules in the store. `by_time` is true if a schedule fired the trigger regardless of
     prices; otherwise `signals` are the price signals that fired it. `waits_s` is the execution time
     of this review's result.
     """
@@ -71,9 +70,8 @@ class TriggerRules:
     """Rules of one class of agent/model/triggers.py.
 
     `validate` raises ConfigError for a trigger that could never fire, or has invalid numbers.
-    `history_s` are the seconds of recorded prices that it needs. `plain` is true if nothing but its
-    band and its schedule decides: a back-test then skips the bars in between, and may compile the
-    rest.
+    `history_s` are the seconds of recorded prices that it needs. `plain` is true if only its band
+    and its schedule decide; a back-test then skips the bars in between and may compile the rest.
     """
 
     validate: Callable[[Any], None]
@@ -183,7 +181,7 @@ NOTATIONS = (
 
 
 def band_signals(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
-    """Return for each asset outside its band the side on which it is."""
+    """Return, for each asset outside its band, its side."""
     above = {("too much", one.token) for one in drifts if one.outside and _is_above(one)}
     below = {("too little", one.token) for one in drifts if one.outside and not _is_above(one)}
     return tuple(sorted(above | below))
@@ -254,7 +252,7 @@ BELOW_BPS = 50
 trade.
 """
 BUYS = (TradeSide.BUY, TradeSide.LOSERS)
-"""Sides under which an overweight asset is not sold."""
+"""Values of policy.only under which an overweight asset is not sold."""
 
 
 def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
@@ -325,7 +323,7 @@ def _end(one: AssetDrift) -> Fraction:
 
 
 def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[GoalWeight, ...]:
-    """Return the points with the amount missing to a sum of one spread over underweight assets, in
+    """Return the points, with the amount missing to one spread over underweight assets in
     proportion.
     """
     lacks = {

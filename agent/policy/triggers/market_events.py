@@ -1,11 +1,9 @@
-"""Market events from recorded prices: a drawdown from the highest price of a window, a jump of
-volatility.
-
-Recorded prices are at most one an hour and token, reference prices that the preceding blocks
-confirmed. Drawdown: 1 - p / max of the window. Volatility: realised variance per second, the sum of
-squared returns over the time they took (Andersen and Bollerslev, Answering the Skeptics, 1998, eq.
-6, per second since the points are not evenly spaced); returns are p'/p - 1 in integers of 1/UNIT.
-Prices before the last rebalance do not count, so that an event fires once.
+"""Market events from recorded prices: a drawdown from the highest price of a window, and a jump in
+volatility. Recorded prices are reference prices confirmed by the preceding blocks, at most one per
+hour and token. Drawdown: 1 - p / max of the window. Volatility: realised variance per second, the
+sum of squared returns over the time they took (Andersen and Bollerslev, Answering the Skeptics,
+1998, eq. 6, per second since the points are not evenly spaced); returns are p'/p - 1 in integers of
+1/UNIT. Prices before the last rebalance do not count, so an event fires only once.
 """
 
 from __future__ import annotations
@@ -36,8 +34,8 @@ record covers the window."""
 UNIT = 10**12
 """Returns are rounded to the nearest 1/UNIT, half to even."""
 CALM_BPS = 100
-"""Minimum volatility of the long window, 1 % a year: against a constant price any move would be a
-jump.
+"""Minimum volatility of the long window, 1 % a year, because against a constant price any move
+would be a jump.
 """
 FEWEST_SHORT, FEWEST_LONG = 6, 24
 """Fewest returns for a window."""
@@ -47,8 +45,8 @@ COVERED = Fraction(3, 4)
 
 @dataclass(frozen=True, slots=True)
 class EventProgress:
-    """Progress of an event for one asset: `reach` is 1 at its limit and fires beyond; `unknown` is
-    why it cannot be computed.
+    """Progress of an event for one asset: `reach` is 1 at the limit, and above 1 the event fires;
+    `unknown` is the reason if it cannot be computed.
     """
 
     token: str
@@ -81,7 +79,7 @@ def _counted(
 
 def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> TriggerResult:
     """Return a result that fires if any asset exceeds the limit. Assets without enough recorded
-    prices are named and fire nothing.
+    prices are named and never fire.
     """
     over = [one for one in progress if one.fired]
     known = [one for one in progress if not one.unknown]
@@ -121,7 +119,7 @@ def _fall(
     """
     now_s, rebalanced_s = inputs.now_s, inputs.history.last_rebalance_s
     if not points:
-        return _unknown(drift, "no price of it is recorded yet")
+        return _unknown(drift, "it has no recorded price yet")
     start_s = now_s - event.within_s
     since_s = start_s if rebalanced_s is None else max(start_s, rebalanced_s)
     highest = f"highest {_since(event, since_s, start_s, points[0].at_s)}"

@@ -1,14 +1,12 @@
 """The no-trade zone: proportional costs leave a zone around the targets, and gas widens it.
 
-With costs in proportion to the traded amount it is best to do nothing inside a zone, and outside to
-trade to its edge, where the risk saved by the last unit equals its cost (Davis and Norman,
+With costs proportional to the traded amount it is optimal not to trade inside a zone, and outside
+to trade to its edge, where the risk saved by the last unit equals its cost (Davis and Norman,
 Portfolio Selection with Transaction Costs, 1990; Leland 1999). A fixed cost F makes the trigger
-wider than the destination: a return over a distance x to the edge saves ½·k·x², so that it pays
-from x = √(2F/k).
-
-The costs here are a lower bound of any trade: fees of the cheapest route at current prices, and the
-pools' disadvantage against the reference; an advantage is no reason to trade. The planner decides
-if a plan pays with its impact and gas.
+wider than the destination: a return over a distance x to the edge saves ½·k·x², so it is worth its
+cost from x = √(2F/k). The costs here are a lower bound of any trade: fees of the cheapest route at
+current prices, and the pools' disadvantage against the reference (an advantage is not a reason to
+trade). The planner decides whether a plan is worth its impact and gas.
 """
 
 from __future__ import annotations
@@ -62,9 +60,9 @@ Costs = Mapping[tuple[int, int], Fraction]
 
 @dataclass(frozen=True, slots=True)
 class ZoneInterval:
-    """Shares within which one asset is not traded while the others keep their proportions. `low`
-    and `high`, the destination, are where the last unit pays; `trigger_low` and `trigger_high` are
-    where a whole swap pays, with gas and approval.
+    """Shares within which one asset is not traded while the others keep their proportions. Beyond
+    `low` and `high`, the destination, the next unit saves more than it costs; beyond `trigger_low`
+    and `trigger_high` a whole swap does, with gas and approval.
     """
 
     token: str
@@ -76,8 +74,8 @@ class ZoneInterval:
 
 @dataclass(frozen=True, slots=True)
 class ZoneExchange:
-    """The exchange that pays best: saving and cost of the next unit from `source` to `target`, per
-    unit of value.
+    """The best exchange: saving and cost of the next unit from `source` to `target`, per unit of
+    value.
     """
 
     source: str
@@ -178,14 +176,15 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
 
 
 def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
-    """Return a result that fires if a first unit pays for itself. The engine still holds if the
-    plan costs more than it saves.
+    """Return a result that fires if the first unit saves more than it costs. The engine still holds
+    if the plan costs more than it saves.
     """
     pair = found.pair
     if pair is None:
         return TriggerResult(
             False,
-            "nothing to move: no usable pool connects an overweight token to an underweight one",
+            "no exchange possible: no usable pool connects an "
+            "overweight token to an underweight one",
             None,
         )
     if pair.saves <= 0:
@@ -250,7 +249,7 @@ def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> s
 
 
 def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
-    """Return the change of all shares for a rise of one share by one: the others fall in proportion
+    """Return the change of all shares if one share rises by one and the others fall in proportion
     to their targets.
     """
     rest = 1 - targets[number]
@@ -260,7 +259,9 @@ def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
 
 
 def _edge(slope: Sequence[Fraction], costs: Costs) -> Fraction:
-    """Return the largest deviation that no exchange pays to reduce; 1 if none ever pays."""
+    """Return the largest deviation that is not worth reducing by any exchange; 1 if no exchange is
+    ever worth it.
+    """
     edges = [cost / (slope[i] - slope[j]) for (i, j), cost in costs.items() if slope[i] > slope[j]]
     return min([*edges, Fraction(1)])
 
@@ -335,7 +336,9 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
 def _usable(
     step: StepInput, pool: Pool, position: Mapping[str, int], prices: Mapping[str, Price]
 ) -> bool:
-    """True if the planner would trade in the pool: known tokens, readable, not empty, deep enough."""
+    """True if the planner would trade in the pool: known tokens, readable, not empty, deep
+    enough.
+    """
     if (
         pool.token0 not in position
         or pool.token1 not in position

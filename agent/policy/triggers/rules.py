@@ -54,7 +54,7 @@ RULES: Mapping[type[Any], TriggerRules] = {
     **market_events.RULES,
     **no_trade_zone.RULES,
 }
-"""Rules by class. AnyOf uses those of its triggers."""
+"""Rules by class. AnyOf uses the rules of its triggers."""
 NOTATIONS: Mapping[str, TriggerNotation] = {
     one.kind: one
     for one in (
@@ -85,9 +85,7 @@ def evaluate_trigger(
 
 
 def _any(answers: Sequence[TriggerResult]) -> TriggerResult:
-    """Return the combination of several results: the reasons of those that fired, or of all if none
-    did.
-    """
+    """Combine several results: the reasons are those of fired triggers, or of all if none fired."""
     firing = [answer for answer in answers if answer.fired]
     review_times = [answer.next_s for answer in answers]
     return TriggerResult(
@@ -121,13 +119,13 @@ def required_history_s(policy: Policy, split: CapitalSplit | None = None) -> int
 
 
 def is_plain(trigger: Trigger) -> bool:
-    """True if nothing but a band and a schedule decides."""
+    """True if only a band and a schedule decide."""
     return not isinstance(trigger, AnyOf) and RULES[type(trigger)].plain
 
 
 def band_and_interval(trigger: Trigger) -> tuple[Threshold | None, int | None] | None:
-    """Return the band and the interval in seconds if they alone decide; None with any other rule,
-    or a calendar.
+    """Return the band and the interval in seconds if they alone decide; None with any other rule or
+    a cron schedule.
     """
     if not is_plain(trigger) or any(isinstance(one, Cron) for one in schedules_of(trigger)):
         return None
@@ -224,11 +222,10 @@ def format_trigger(trigger: Trigger, portfolio: Portfolio) -> str:
     return RULES[type(trigger)].describe(trigger, portfolio)
 
 
-# --- Price confirmation: price signals must also hold at the preceding blocks, since one or two
-# blocks can be manipulated (T3).
-# Nothing is stored for this: the preceding blocks are read again, by hash, before each action. A
-# restart, second process or restored store therefore cannot lose or double a count, a reorg changes
-# the blocks read, and the same input gives the same decision.
+# --- Price confirmation: price signals must also hold at the preceding blocks, because one or two
+# blocks can be manipulated (T3). Nothing is stored for this: the preceding blocks are read again,
+# by hash, before each action. So a restart, second process or restored store cannot lose or double
+# a count, a reorg changes the blocks read, and the same input gives the same decision.
 
 
 Prices = Mapping[str, Price]

@@ -44,7 +44,7 @@ _FIELDS = (
     ("month", 11),
     ("day of the week", 7),
 )
-"""Each field with its largest step: CronSim would run `*/90` minutes every hour."""
+"""Each field with its largest step, because CronSim would run `*/90` minutes every hour."""
 _DAY_S = 86_400
 
 
@@ -72,7 +72,7 @@ def next_cron_time(schedule: Cron, after_s: int) -> int | None:
             best_s = earliest(best_s, *(at_s for at_s in times_s if at_s > after_s))
             if best_s is not None and not skipped and best_s <= first_s:
                 break
-    except CronSimError:  # well formed, such as 30 February
+    except CronSimError:  # well formed, but a date such as 30 February
         return None
     return best_s
 
@@ -83,7 +83,7 @@ def _wall(zone: ZoneInfo, at_s: int) -> datetime:
 
 @lru_cache(maxsize=64)
 def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
-    """Return the expression as CronSim takes it, its zone, and whether its hours follow the
+    """Return the expression in CronSim's form, its time zone, and whether its hours follow the
     clock.
     """
     fields = expression.upper().split()
@@ -149,9 +149,10 @@ def last_evaluation_s(history: History) -> int | None:
 def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int | None:
     """Return the start of a schedule's interval.
 
-    A rebalance counts as a review; an execution follows only an execution. A schedule unknown to
-    the store, as after an edit, counts from the last rebalance, so that reviews of other schedules
-    do not delay it. A store older than named schedules has one time for all.
+    A rebalance counts as a review; the interval of executions starts only at an execution. A
+    schedule unknown to the store, such as after an edit, counts from the last rebalance, so that
+    reviews of other schedules do not delay it. Stores from before named schedules have one time for
+    all.
     """
     own_s = dict(history.reviews).get(schedule_name(schedule, what))
     if own_s is None:
@@ -191,8 +192,8 @@ def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
     """Return the random delay of a review in seconds: a part of `jitter_bps` of its interval, and
     at most an hour (T15).
 
-    It hides the minute of the trade from observers of the schedule. A review is never early, so
-    that a permitted trade stays permitted.
+    It hides the minute of the trade from observers of the schedule. A review is never early, so a
+    permitted trade stays permitted.
     """
     return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
 
@@ -221,7 +222,7 @@ def _latest(*times_s: int | None) -> int | None:
 SHORTEST_S = 1_800
 LONGEST_S = 2_419_200
 _SOME_DAY_S = 1_700_000_000
-"""Time from which cron expressions are tried; any day would do, since the calendar has no end."""
+"""Start time for validating cron expressions; any day would do."""
 _KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
 
 
@@ -295,8 +296,8 @@ def _validate_staged(trigger: StagedTrigger) -> None:
         and execution.every_s < review.every_s
     ):
         raise ConfigError(
-            f"policy.trigger.execute_every: {execution.every_s} s is shorter than review_every,"
-            f" {review.every_s} s",
+            f"policy.trigger.execute_every: {execution.every_s} s is less "
+            f"than review_every, {review.every_s} s",
             "an execution reviews too: review at least as often, or use hybrid",
         )
 

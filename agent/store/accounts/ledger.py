@@ -320,7 +320,7 @@ class LedgerStore:
     def open_places(
         self, snapshot: Snapshot, holdings: Mapping[Place, tuple[int, Fraction | None]]
     ) -> tuple[Place, ...]:
-        """Open new places in the book with their present holdings (base units, value), and return
+        """Open new places in the book with their current holdings (base units, value), and return
         them.
 
         Opens none while a transaction is open, and no token whose balance was not compared at this
@@ -369,7 +369,9 @@ class LedgerStore:
         return self.db.query_until("read the ledger", ledger_balances, head_block, *of)
 
     def find_misstatements(self) -> tuple[str, ...]:
-        """Return messages about stored sums that differ from the entries; empty if there are none."""
+        """Return messages about stored sums that differ from the entries; empty if there
+        are none.
+        """
         with self.db.read("check the ledger") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else ledger_sums.find_misstatements(db, book.number)

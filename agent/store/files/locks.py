@@ -22,7 +22,9 @@ from platformdirs import user_state_path
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
 
 POLL_S = 0.25
-"""Interval between attempts to get a lock, much shorter than the pause between two cycles of a run."""
+"""Interval between attempts to get a lock, much shorter than the pause between two cycles
+of a run.
+"""
 UNKNOWN = "unknown"
 
 
@@ -48,7 +50,9 @@ def store_lock_path(store_file: Path) -> Path:
 
 
 def service_lock_path(path: Path) -> Path:
-    """Return the path of the lock of the run that serves the wallet, beside the wallet's at `path`."""
+    """Return the path of the lock of the run that serves the wallet, beside the wallet's at
+    `path`.
+    """
     return path.with_suffix(".service.lock")
 
 
@@ -334,14 +338,16 @@ def pause_file(store_file: Path) -> Path:
 
 
 class KillSwitch:
-    """Kill switch: paused if the file exists, if the store is paused, or if either cannot be read."""
+    """Kill switch: paused if the file exists, if the store is paused, or if either cannot
+    be read.
+    """
 
     def __init__(self, file: Path, store: PauseStore) -> None:
         self.file = file
         self._store = store
 
     def read(self) -> KillSwitchState:
-        """Read the present state of both switches."""
+        """Read the current state of both switches."""
         try:
             present = _present(self.file)
             stored = self._store.paused()

@@ -1,1 +1,1 @@
-"""Alembic scripts that migrate a store of any earlier version to the present one."""
+"""Alembic scripts that migrate a store of any earlier version to the current one."""
