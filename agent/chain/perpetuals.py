@@ -41,7 +41,8 @@ _GET_SETTLEMENT_TOKEN = selector("getSettlementToken()")
 _GET_PNL = selector("getPnlAndPendingFee(address)")
 _GET_BASE_TOKENS = selector("getBaseTokens(address)")
 _HAS_ORDER = selector("hasOrder(address)")
-_GET_ACCOUNT_VALUE = selector("getAccountValue(address)")
+_GET_SETTLEMENT_VALUE = selector("getSettlementTokenValue(address)")
+_GET_COLLATERAL_TOKENS = selector("getCollateralTokens(address)")
 _GET_MAINTENANCE = selector("getMarginRequirementForLiquidation(address)")
 _GET_FREE = selector("getFreeCollateral(address)")
 _GET_INITIAL_RATIO, _GET_MAINTENANCE_RATIO = selector("getImRatio()"), selector("getMmRatio()")
@@ -111,11 +112,12 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             64 + 32 * MOST_MARKETS,
         ),
         _ask("orders", scope.account_balance, address_call(_HAS_ORDER, who)),
+        _ask("account value", scope.vault, address_call(_GET_SETTLEMENT_VALUE, who), heavy=True),
         _ask(
-            "account value",
-            scope.clearing_house,
-            address_call(_GET_ACCOUNT_VALUE, who),
-            heavy=True,
+            "other collateral",
+            scope.vault,
+            address_call(_GET_COLLATERAL_TOKENS, who),
+            64 + 32 * MOST_MARKETS,
         ),
         _ask(
             "maintenance margin",
@@ -164,7 +166,8 @@ def read_account(scope: PerpScope, answers: Sequence[LensAnswer]) -> MarginAccou
 
     Value, maintenance margin and free margin are computed from the positions and must equal the
     contracts' answers. They would differ if the account had positions in other markets or provided
-    liquidity.
+    liquidity. Collateral other than the settlement token is not counted: the venue's free margin
+    may then be more.
     """
     questions = perp_questions(scope)
     try:
@@ -184,12 +187,15 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
             f" {scope.collateral.label}"
         )
     realised, _, pending_fee = _words(left, 3)
-    unknown = _markets_elsewhere(scope, *next(left))
-    (orders,) = _words(left, 1)
-    (value,), (maintenance,), (free,) = _words(left, 1), _words(left, 1), _words(left, 1)
+    known = {int(market.base, 16) for market in scope.markets}
+    held = [word for word in _addresses(*next(left)) if word not in known]
+    (orders,), (value,) = _words(left, 1), _words(left, 1)
+    gifts = _addresses(*next(left))
+    (maintenance,), (free,) = _words(left, 1), _words(left, 1)
     (initial_ppm,), (maintenance_ppm,) = _words(left, 1), _words(left, 1)
     (most_funding_ppm,) = _words(left, 1)
-    if unknown:
+    if held:
+        unknown = ", ".join(f"0x{word:040x}" for word in held)
         raise _Unreadable(f"the account has positions in markets not configured: {unknown}")
     if orders or pending_fee:
         raise _Unreadable("the account provides liquidity, whose value is not counted")
@@ -209,20 +215,20 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
         markets=tuple(markets),
     )
     computed = {
-        "account value": (margin.settled_value_raw(account), to_signed(value)),
+        "account value": (margin.settled_value_raw(account), to_signed(value) * scale),
         "maintenance margin": (margin.maintenance_raw(account), to_signed(maintenance)),
         "free margin": (max(0, margin.free_raw(account)) // scale, free),
     }
+    if gifts and free > computed["free margin"][0]:
+        del computed["free margin"]  # anyone may deposit another collateral, which is not counted
     for name, (ours, theirs) in computed.items():
         if ours != theirs:
             raise _Unreadable(f"the {name} is {theirs} base units, but its parts sum to {ours}")
     return account
 
 
-def _markets_elsewhere(scope: PerpScope, question: PerpQuestion, answer: LensAnswer) -> str:
-    """Return the addresses of the account's unconfigured markets, comma-separated. Raises
-    _Unreadable.
-    """
+def _addresses(question: PerpQuestion, answer: LensAnswer) -> tuple[int, ...]:
+    """Return a list of at most MOST_MARKETS addresses. Raises _Unreadable."""
     head = answer_words(answer, 2)
     if isinstance(head, CallStatus):
         raise _Unreadable(f"{question.name} could not be read: {head.why}")
@@ -230,8 +236,7 @@ def _markets_elsewhere(scope: PerpScope, question: PerpQuestion, answer: LensAns
     words = answer_words(answer, 2 + count) if count <= MOST_MARKETS else CallStatus.TOO_LONG
     if offset != 32 or isinstance(words, CallStatus):
         raise _Unreadable(f"{question.name} could not be read: {CallStatus.MALFORMED.why}")
-    known = {int(market.base, 16) for market in scope.markets}
-    return ", ".join(f"0x{word:040x}" for word in words[2:] if word not in known)
+    return words[2:]
 
 
 def _market(

@@ -224,14 +224,13 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
 
 
 def _is_required_by_index(case: GuardCase, policy: FuturesPolicy, account: MarginAccount) -> bool:
-    """True if the account breaks a limit with every mark at its index, all of which are fresh. A
-    spot value that is not known for certain requires nothing.
+    """True if the account breaks a limit with every mark at its index; a stale one counts at its
+    mark where that is better. A spot value that is not known for certain requires nothing.
     """
-    if stale_markets(case.step):
-        return False
     is_unknown = uncounted_reason(case.step) or decision_faults(case.step, case.references)
     spot_value = None if is_unknown else _spot_value(case)
-    return bool(set(triggered(margin.at_index(account), policy, spot_value)) & set(REDUCING))
+    at_index = margin.at_index(account, stale_markets(case.step))
+    return bool(set(triggered(at_index, policy, spot_value)) & set(REDUCING))
 
 
 def hedge_size(case: GuardCase) -> GuardMeasurement:

@@ -7,6 +7,7 @@ Venues with margin tiers (Hyperliquid) apply a separate rate to each part of a n
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from fractions import Fraction
 
@@ -301,9 +302,18 @@ def with_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAcco
     return replace(account, markets=markets)
 
 
-def at_index(account: MarginAccount) -> MarginAccount:
-    """Return the account with every mark set to its index, which trades cannot move."""
-    return replace(account, markets=tuple(replace(one, mark=one.index) for one in account.markets))
+def at_index(account: MarginAccount, doubtful: Collection[str] = ()) -> MarginAccount:
+    """Return the account with every mark set to its index, which trades cannot move. In `doubtful`
+    markets the better of both counts, for the position held: neither can then force a reduction.
+    """
+
+    def price(one: PerpMarket) -> Price:
+        if one.market not in doubtful:
+            return one.index
+        best = max if account.size_raw(one.market) > 0 else min
+        return best(one.mark, one.index)
+
+    return replace(account, markets=tuple(replace(one, mark=price(one)) for one in account.markets))
 
 
 def with_adverse_move(account: MarginAccount, share: Fraction) -> MarginAccount:

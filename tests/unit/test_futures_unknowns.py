@@ -294,8 +294,8 @@ def test_the_daily_budget_counts_orders_at_the_index_to_the_base_unit(off: int, 
 
 
 def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> None:
-    """At the old index of BTC the leverage is above its limit; its mark says 3.1x, a pushed ETH alone."""
-    held = two(10_000, 9 * E18, E18 // 2)
+    """At the old index of BTC the leverage is above its limit, at its mark a pushed ETH alone breaks it."""
+    held = two(10_000, 7 * E18, E18 // 2)
     markets = tuple(
         replace(one, mark=one.mark * Fraction(95, 100)) if one.market == "ETH" else replace(one, index=one.index * Fraction(80, 100))
         for one in held.markets
@@ -305,6 +305,14 @@ def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> 
     assert not budget(step_of(pushed, HALVES, **spent))
     fresh = replace(pushed, markets=tuple(replace(one, index_s=NOW_S - 60) for one in markets))
     assert budget(step_of(fresh, HALVES, **spent))
+
+
+@pytest.mark.parametrize("btc", [E18 // 4, -E18 // 4])
+def test_the_daily_budget_is_waived_by_a_crash_beside_a_stale_index(btc: int) -> None:
+    """The market of the stale index counts at the better of its two prices, which no push makes worse."""
+    held = margin.with_marks(two(12_000, 15 * E18, btc), {"ETH": Fraction(-1, 10), "BTC": Fraction(-1, 10)})
+    fallen = replace(held, markets=tuple(replace(one, index=one.mark) if one.market == "ETH" else one for one in held.markets))
+    assert budget(step_of(fallen, HALVES, reduced_24h=Fraction(90_000 * 10**6)))
 
 
 def test_the_daily_budget_is_not_waived_by_an_unknown_spot_value() -> None:

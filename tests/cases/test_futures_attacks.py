@@ -1,0 +1,282 @@
+"""An attacker who wants the futures account drained or liquidated: stale, contradictory or missing data, pushed virtual
+pools, gifts; whole steps on the deployed contracts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.chain.perpetuals import perp_questions
+from agent.chain.rpc import HttpTransport
+from agent.execution.step_context import StepOutcome
+from agent.localchain.perpetuals import LocalPerps
+from agent.margin import account as margin
+from tests.cases.test_futures_faults import BOTH, LONG, MOST, held, leverage, moved, orders, perps, pushed, size, step
+from tests.support import agents
+from tests.support.endpoints import Through
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import later, read_now, scope_of
+
+__all__ = ["perps"]
+
+
+def value_at_index(perps: LocalPerps) -> Fraction:
+    """The account's value in dollars at index prices, which no trade moves."""
+    account = read_now(perps, perps.chain.wallet.address)
+    return Fraction(margin.account_value_raw(margin.at_index(account)), 10**18)
+
+
+def crashed(perps: LocalPerps, share: Fraction = Fraction(-20, 100)) -> int:
+    """A WETH book above its leverage limit; its size."""
+    held(perps, "WETH", Fraction(26, 10))
+    moved(perps, "WETH", share)
+    perps.chain.refresh_feeds()
+    return size(perps, "WETH")
+
+
+def aged(perps: LocalPerps, symbol: str, seconds: int) -> None:
+    """Time passes in which only the index of this market is written."""
+    perps.chain.node.mine_at(perps.chain.now_s() + seconds)
+    perps.set_index(symbol, perps.chain.books.prices_usd[symbol])
+    perps.chain.refresh_feeds()
+
+
+def reduced(perps: LocalPerps, folder: Path, before: int, weights: dict[str, str] = LONG, **limits: str) -> StepOutcome:
+    """A step that brings the leverage below its limit and turns nothing."""
+    outcome = step(perps, folder, weights, **limits)
+    assert orders(outcome), outcome.reason
+    assert 0 < size(perps, "WETH") < before
+    assert leverage(perps) <= MOST, outcome.reason
+    return outcome
+
+
+# --- Gifts.
+
+
+def gifted_collateral(perps: LocalPerps, raw: int) -> None:
+    """Another collateral that the venue takes; a stranger deposits some of it for the wallet."""
+    chain, wbtc = perps.chain, perps.chain.tokens["WBTC"].address
+    manager = perps.contract(perps.vault.functions.getCollateralManager().call(), "CollateralManager").functions
+    feed = perps.contract(perps.markets["WBTC"].base, "BaseToken").functions.getPriceFeed().call()
+    chain.send(manager.addCollateral(wbtc, (feed, 700_000, 100_000, 10**30)))
+    stranger, token = chain.accounts[4].address, chain.token_contract("WBTC").functions
+    chain.send(token.mint(stranger, raw))
+    chain.send(token.approve(perps.addresses.vault, raw), stranger)
+    chain.send(perps.vault.functions.depositFor(chain.wallet.address, wbtc, raw), stranger)
+
+
+@pytest.mark.parametrize("raw", [1, 10**7])
+def test_a_gift_of_another_collateral_blinds_nobody(perps: LocalPerps, tmp_path: Path, raw: int) -> None:
+    """For a hundredth of a cent a stranger changes the venue's account value; the agent counts its own margin, and acts."""
+    before = crashed(perps)
+    gifted_collateral(perps, raw)
+    account = read_now(perps, perps.chain.wallet.address)
+    theirs = perps.clearing_house.functions.getAccountValue(perps.chain.wallet.address).call()
+    assert margin.settled_value_raw(account) < theirs
+    reduced(perps, tmp_path, before)
+
+
+def test_a_gift_of_margin_above_the_managed_value_stops_no_reduction(perps: LocalPerps, tmp_path: Path) -> None:
+    """portfolio.max_live_value holds back rebalances and openings alone."""
+    before = crashed(perps, Fraction(-30, 100))
+    chain, stranger = perps.chain, perps.chain.accounts[4].address
+    usdc = chain.token_contract("USDC").functions
+    chain.send(usdc.mint(chain.wallet.address, 500_000 * 10**6), stranger)
+    outcome = reduced(perps, tmp_path, before)
+    assert size(perps, "WETH") < before, outcome.reason
+
+
+# --- Missing and stale data.
+
+
+@pytest.mark.parametrize(("fall", "is_emergency"), [(Fraction(-22, 100), False), (Fraction(-30, 100), True)])
+def test_an_index_that_stopped_holds_no_reduction_of_another_market_back(
+    perps: LocalPerps, tmp_path: Path, fall: Fraction, is_emergency: bool
+) -> None:
+    """A crash of WETH while the index of WBTC is old: the daily budget does not hold back what the index of WETH requires."""
+    held(perps, "WBTC", Fraction(-1))
+    held(perps, "WETH", Fraction(26, 10))
+    moved(perps, "WETH", fall)
+    before = {symbol: size(perps, symbol) for symbol in BOTH}
+    aged(perps, "WETH", 3_700)
+    outcome = step(perps, tmp_path, BOTH)
+    assert orders(outcome), outcome.reason
+    assert 0 <= size(perps, "WETH") < before["WETH"]
+    assert size(perps, "WBTC") == before["WBTC"]
+    first = outcome.plan.futures if outcome.plan is not None else None
+    assert first is None or first.is_emergency is is_emergency
+
+
+@pytest.mark.parametrize(("seconds", "is_known"), [(7_200, False), (10 * 86_400, True)])
+def test_spot_feeds_that_stopped_hold_no_reduction_back(perps: LocalPerps, tmp_path: Path, seconds: int, is_known: bool) -> None:
+    """At first the means of the pools contradict them; after ten days the means alone count."""
+    before = crashed(perps)
+    later(perps, seconds)
+    outcome = reduced(perps, tmp_path, before, spot_multiple="10x")
+    assert ("spot_multiple is not judged" in outcome.reason) is not is_known
+
+
+def test_a_spot_token_that_answers_nothing_holds_no_reduction_back(perps: LocalPerps, tmp_path: Path) -> None:
+    before = crashed(perps)
+    changes = futures_changes(perps, LONG, spot_multiple="2x")
+    with agents.agent_on(perps.chain, tmp_path, changes, {"WETH": "40%", "USDC": "40%", "WBTC": "20%"}) as agent:
+        perps.chain.node.rpc("anvil_setCode", perps.chain.tokens["WBTC"].address, "0xfe")  # type: ignore[attr-defined]  # always anvil here
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+    assert orders(outcome) and 0 < size(perps, "WETH") < before, outcome.reason
+    assert leverage(perps) <= MOST
+
+
+# --- One endpoint that is fed something else.
+
+
+def frozen(perps: LocalPerps) -> Callable[[str, list[Any], Any], Any]:
+    """Answers in which the position is worth ten times as much, so that no limit is broken."""
+    scope = scope_of(perps, perps.chain.wallet.address)
+    word = next(
+        perps.chain.transport.call("eth_call", [{"to": one.address, "data": "0x" + one.item.data.hex()}, "latest"])[2:66]
+        for one in perp_questions(scope)
+        if one.name == "collateral"
+    )
+
+    def change(method: str, _: list[Any], answer: Any) -> Any:
+        return answer.replace(word, f"{int(word, 16) * 10:064x}") if method == "eth_call" and isinstance(answer, str) else answer
+
+    return change
+
+
+@pytest.mark.parametrize(("honest", "acts"), [(1, False), (2, True)])
+def test_one_endpoint_fed_a_rich_account_stops_no_reduction_of_two_others(
+    perps: LocalPerps, tmp_path: Path, honest: int, acts: bool
+) -> None:
+    """Two operators must agree; with two in all a lie holds everything back, and is named."""
+    before, chain = crashed(perps), perps.chain
+    lines = [HttpTransport(chain.url or "", f"honest {number}", 10, attempts=1) for number in range(honest)]
+    liar = Through(HttpTransport(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
+    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, LONG), EVEN)
+    with agents.again(chain, loaded, [*lines, liar]) as agent:
+        if not acts:
+            with pytest.raises(Exception, match="liar"):
+                agent.rebalance(send=True, confirm=agents.yes)
+            assert size(perps, "WETH") == before
+            return
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+    assert orders(outcome) and size(perps, "WETH") < before, outcome.reason
+
+
+# --- Pushed virtual pools.
+
+
+@pytest.mark.parametrize(("push", "fills"), [(Fraction(-9, 100), False), (Fraction(-18, 1_000), True)])
+def test_a_mark_pushed_again_and_again_costs_one_reduction(perps: LocalPerps, tmp_path: Path, push: Fraction, fills: bool) -> None:
+    """Ten times within a day the pool is held below its index and let go: the index never moves. Beyond the bound nothing
+    fills; within it the hysteresis leaves one reduction.
+    """
+    held(perps, "WETH", Fraction(295, 100))
+    before, worth = size(perps, "WETH"), value_at_index(perps)
+    price = perps.chain.books.prices_usd["WETH"]
+    closed = reductions = 0
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_reduction_per_day="1x"), EVEN) as agent:
+        for _ in range(10):
+            for share in (push, Fraction(0)):
+                pushed(perps, "WETH", share)
+                later(perps, 1_900)
+                perps.chain.refresh_feeds()
+                was = size(perps, "WETH")
+                agent.rebalance(send=True, confirm=agents.yes)
+                closed += max(0, was - size(perps, "WETH"))
+                reductions += size(perps, "WETH") < was
+                assert not margin.is_liquidatable(read_now(perps, perps.chain.wallet.address))
+                assert leverage_at_index(perps) <= MOST
+    assert reductions == fills
+    assert closed * price / 10**18 <= worth, "1x of the account"
+    assert size(perps, "WETH") > before / 2
+    assert value_at_index(perps) > worth * Fraction(96, 100), "fees, the bound of one reduction, and funding"
+
+
+def leverage_at_index(perps: LocalPerps) -> Fraction:
+    found = margin.leverage(margin.at_index(read_now(perps, perps.chain.wallet.address)))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("fall", [Fraction(-20, 100), Fraction(-24, 100)])
+def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_money_at_hand(
+    perps: LocalPerps, tmp_path: Path, fall: Fraction
+) -> None:
+    """The book is near its liquidation after a crash, and the pool is held 8 % below the index: no sale within the bound fills."""
+    chain, wallet = perps.chain, perps.chain.wallet.address
+    held(perps, "WETH", Fraction(26, 10))
+    moved(perps, "WETH", fall)
+    chain.move_market({"WETH": chain.books.prices_usd["WETH"]})
+    pushed(perps, "WETH", Fraction(-8, 100))
+    later(perps, 1_900)
+    chain.refresh_feeds()
+    before = margin.account_value_raw(read_now(perps, wallet))
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day="5%"), EVEN) as agent:
+        for _ in range(3):
+            outcome = agent.rebalance(send=True, confirm=agents.yes)
+            later(perps, 120)
+            chain.refresh_feeds()
+    account = read_now(perps, wallet)
+    assert margin.account_value_raw(account) - before > 1_000 * 10**18, outcome.reason
+    assert not margin.is_liquidatable(account)
+
+
+@pytest.mark.parametrize("share", [Fraction(-2, 100), Fraction(-4, 100)])
+def test_a_pool_pushed_just_before_a_reduction_is_sent_costs_at_most_its_bound(perps: LocalPerps, tmp_path: Path, share: Fraction) -> None:
+    """Searchers see the order and sell first: within the bound it fills, beyond it reverts, and the next one goes in time."""
+    before = crashed(perps)
+    chain, worth = perps.chain, value_at_index(perps)
+
+    def sandwich() -> None:
+        chain.node.mine_at(chain.now_s() + 15)
+        pushed(perps, "WETH", share)
+
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+        agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, sandwich))
+        pushed(perps, "WETH", Fraction(0))
+        later(perps, 60)
+        chain.refresh_feeds()
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+    assert 0 < size(perps, "WETH") < before and leverage(perps) <= MOST, outcome.reason
+    closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.books.prices_usd["WETH"]
+    assert worth - value_at_index(perps) <= closed * Fraction(25, 1_000), "2 % of bound, 0.1 % of fee, and rounding"
+
+
+def test_a_pool_pushed_just_before_an_opening_is_sent_opens_nothing_worse_than_its_bound(perps: LocalPerps, tmp_path: Path) -> None:
+    chain, worth = perps.chain, value_at_index(perps)
+
+    def front_run() -> None:
+        chain.node.mine_at(chain.now_s() + 15)
+        pushed(perps, "WETH", Fraction(4, 100))
+
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+        agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, front_run))
+        assert size(perps, "WETH") == 0
+        pushed(perps, "WETH", Fraction(0))
+    assert value_at_index(perps) == worth
+
+
+def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: LocalPerps, tmp_path: Path) -> None:
+    """The pool is held above its index, so that longs pay; let go, the funding that is expected is gone."""
+    held(perps, "WETH", 2)
+    worth, price = value_at_index(perps), perps.chain.books.prices_usd["WETH"]
+    changes = futures_changes(perps, LONG, max_reduction_per_day="1x")
+    changes["futures"] = {**changes["futures"], "funding_horizon": "7d"}  # type: ignore[dict-item]  # a table
+    closed = 0
+    with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
+        for share in (Fraction(4, 100), Fraction(0)) * 6:
+            pushed(perps, "WETH", share)
+            later(perps, 1_900)
+            perps.chain.refresh_feeds()
+            was = size(perps, "WETH")
+            agent.rebalance(send=True, confirm=agents.yes)
+            closed += max(0, was - size(perps, "WETH"))
+            assert size(perps, "WETH") >= 0 and leverage_at_index(perps) <= MOST
+    assert 0 < closed * price / 10**18 <= worth
+    assert value_at_index(perps) > worth * Fraction(95, 100)
