@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 from agent.accounting import entries as book
 from agent.accounting.export import CsvRow, ExportTable, TokenNames, format_utc
+from agent.accounting.tax_lots import Rate, identity_rate
 from agent.model import Entry
-from agent.units import decimal_text, value_text
+from agent.units import Value, decimal_text, value_text
 
 
 def futures_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
@@ -41,6 +43,23 @@ def futures_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
         for cells in futures_events(entry, names)
     ]
     return ExportTable("futures", columns, tuple(rows))
+
+
+def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[str, Value]:
+    """Return realised profit less settled funding by calendar year (UTC), in base units of the
+    numeraire times `rate`: the sum of these rows of the export. Events without a price are not
+    in it.
+    """
+    years: dict[str, Value] = {}
+    for entry in entries:
+        made = entry.futures
+        if made is None or made.price is None or not (made.fills or made.funding):
+            continue
+        raw = sum(fill.realised_raw for fill in made.fills)
+        raw -= sum(paid.paid_raw for paid in made.funding)
+        year, value = format_utc(entry.chain_s)[:4], raw * made.price / made.settlement_raw
+        years[year] = years.get(year, Fraction(0)) + value * rate(entry.chain_s)
+    return years
 
 
 QUOTE_DECIMALS = 18

@@ -277,6 +277,7 @@ class SimulationResult:
     bands: NDArray[np.float64] = field(default_factory=_no_path)
     lots: str = "fifo"
     taxes: tuple[YearGain, ...] = ()
+    futures_taxes: tuple[YearGain, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
     policy: str = ""
     premium: RebalancingPremium | None = None
@@ -472,6 +473,23 @@ class TaxLotLedger:
             self._portfolio.numeraire.address,
             self._portfolio.wrapped_native,
         )
+
+
+def futures_years(world: SimulatedWorld) -> tuple[YearGain, ...]:
+    """Return what futures realised in every calendar year: profit of reductions less funding and
+    penalties; empty without futures.
+    """
+    if (venue := world.venue) is None:
+        return ()
+    times_s = world.table.times_s
+    found = []
+    for start_s, end_s in calendar_periods("year", int(times_s[0]), int(times_s[-1])):
+        first, last = (int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s]))
+        realised = venue.realised_until(world.money, last) - venue.realised_until(
+            world.money, first
+        )
+        found.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised))
+    return tuple(found)
 
 
 # --- Delisted holdings: amounts, and the part of the final value that is based on old prices.

@@ -33,6 +33,7 @@ from agent.backtest.result import (
     delisted_holdings,
     format_delisted,
     funding_of_holdings,
+    futures_years,
     portfolio_paths,
     premium_of_simulation,
     target_bands,
@@ -424,6 +425,7 @@ class SimulationRun:
             bands=paths.bands,
             lots=wanted.tax.method.value,
             taxes=ledger.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
+            futures_taxes=futures_years(world),
             parameters=parameter_texts(world.settings),
             policy=codec.dumps(wanted.policy),
             premium=(

@@ -204,6 +204,9 @@ def show_pnl(console: Console, document: Document) -> None:
         if tax["year_limit"] is not None:
             limit = f"; at most {tax['year_limit']} a year"
         say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
+    if tax is not None and (futures := tax.get("futures")):
+        years = ", ".join(f"{year} {money(result)}" for year, result in futures.items())
+        say(f"Futures, apart from these gains, in {tax['currency']}: {years}.")
     if tax is not None and tax["old_rate"]:
         console.print(cell(tax["old_rate"], "yellow"))
     if document["unpriced"]:

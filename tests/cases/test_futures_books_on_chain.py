@@ -65,7 +65,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
     paid = sum(Fraction(day["paid"]) for day in found["recorded"])
     assert abs(paid - Fraction(owed, 10**18)) < Fraction(1, 10**5), "nothing is settled yet: all of it is pending"
 
-    lower = changes_of(perps, TWO, leverage="1x", max_leverage="1x", stress_move="off")
+    lower = changes_of(perps, TWO, leverage="1x", max_leverage="1x", stress_move="off") | {"tax": {"method": "fifo", "year_limit": "off"}}
     with agents.agent_on(chain, tmp_path, lower, EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         later(perps, 600)
@@ -96,6 +96,11 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "futures.csv").read_text())))
     events = {row["event"] for row in rows}
     assert events == {"trading fee", "realised profit", "funding"}
+    tax = document["tax"]
+    assert tax is not None
+    [year] = tax["futures"].values()
+    listed_value = sum(Fraction(row["value"]) for row in rows if row["event"] != "trading fee")
+    assert abs(Fraction(year) - listed_value) <= len(rows) * Fraction(1, 10**6), "the year's figure is the sum of the export's rows"
     listed = [one for entry in api.list_entries(tmp_path / "trimtab.toml", 50)["entries"] for one in entry.get("futures", [])]
     assert {one["event"] for one in listed} == events and len(listed) == len(rows)
     values = list(csv.DictReader(io.StringIO((tmp_path / "out" / "values.csv").read_text())))

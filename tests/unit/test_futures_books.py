@@ -14,7 +14,7 @@ from agent.accounting import entries as book
 from agent.accounting.entries import EntryPrices, SettledTransaction, futures_entry, margin_entry
 from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotki_events
 from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_lines, summed
-from agent.accounting.futures_export import futures_table
+from agent.accounting.futures_export import futures_table, futures_years
 from agent.accounting.performance import performance
 from agent.errors import ConfigError
 from agent.model import (
@@ -185,6 +185,16 @@ def test_readings_and_effects_are_written_only_where_they_are() -> None:
     assert NATIVE in COUNTED
 
 
+def test_realised_futures_count_in_the_year_of_their_settlement_at_its_rate() -> None:
+    first, second = order(2, size=-1, realised=40, funding=-3), replace(order(3, size=-1, realised=-10), chain_s=366 * DAY_S)
+    unpriced = replace(first, futures=replace(effect(realised=7, size=1), price=None))
+    assert futures_years([first, second, unpriced, deposit(1, 400)]) == {"1970": 43 * E6, "1971": -10 * E6}
+    assert futures_years([first, second], lambda at_s: Fraction(1, 2) if at_s < DAY_S else Fraction(2)) == {
+        "1970": 43 * E6 / 2,
+        "1971": -20 * E6,
+    }
+
+
 NAMES = TokenNames({USDC: Token(USDC, "USDC", 6)}, Token(USDC, "USDC", 6))
 
 
@@ -198,6 +208,7 @@ def test_the_export_names_each_fee_profit_payment_and_move() -> None:
         ("realised profit", "33", "33"),
         ("funding", "-5", "-5"),
     ]
+    assert futures_years(entries) == {"1970": 28 * E6}, "the profit less the funding; fees of openings count when their share is closed"
     assert {row["currency"] for row in rows} == {"USDC"} and rows[1]["size"] == "2"
     assert futures_table([], NAMES).rows == ()
 

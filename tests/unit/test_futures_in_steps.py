@@ -81,6 +81,22 @@ def test_every_bar_is_what_numpy_works_out() -> None:
     assert book.profit.total_raw == book.final_raw - 5_000 * E18
 
 
+def test_realised_futures_are_a_figure_of_the_year_of_their_own() -> None:
+    """A long falls by a tenth before and after the turn of the year and is reduced: its share of the opening less what it brings."""
+    prices = [100.0] * 2 + [90.0] * 4 + [80.0] * 2
+    policy = replace(LONG, limits=replace(LONG.limits, top_up_per_day_bps=0), leverage_bps=30_000)
+    found = run(prices, policy, hours=24 * 20)
+    size, owed, by_year = 0.0, 0.0, dict[int, float]()
+    for fill in book_of(found).agent.fills:
+        traded, quote = fill.size_raw / E18, (fill.quote_raw - fill.fee_raw) / E18
+        year = int(str(np.datetime64(fill.time_s, "s").astype("datetime64[Y]")))
+        share = max(0.0, -traded / size) if size else 0.0
+        by_year[year] = by_year.get(year, 0.0) + (quote + owed * share if share else 0.0)
+        size, owed = size + traded, owed * (1 - share) + (0.0 if share else quote)
+    assert {one.year: float(one.realised) / E18 for one in found.futures_taxes} == pytest.approx(by_year, abs=1e-6)
+    assert len(by_year) == 2 and all(by_year.values()), by_year
+
+
 def test_a_quiet_bar_needs_no_step() -> None:
     chance = np.random.default_rng(3)
     prices = (100 * np.exp(np.cumsum(chance.normal(0, 0.01, 120)))).tolist()

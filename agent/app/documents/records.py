@@ -179,8 +179,10 @@ class PeriodDocument(PeriodDates):
 
 TaxYearsDocument = TypedDict("TaxYearsDocument", {
     "method": str, "currency": str, "years": dict[str, Decimal], "year_limit": str | None,
-    "old_rate": str,
+    "old_rate": str, "futures": NotRequired[dict[str, Decimal]],
 })  # fmt: skip
+"""Realised gains by calendar year. `futures` is realised profit less settled funding of futures, by
+year and apart from the gains; missing without futures."""
 ProfitDocument = TypedDict("ProfitDocument", {
     "numeraire": str, "benchmark": str, "period": str, "why_empty": str, "since": str, "until": str,
     "value": Money, "gas_money": Money, "reserved": Money, "periods": list[PeriodDocument],

@@ -124,7 +124,9 @@ SimulatedTradeDocument = TypedDict("SimulatedTradeDocument", {
 SimulatedFlowDocument = TypedDict(
     "SimulatedFlowDocument", {"time": int, "value": Decimal, "before": Decimal}
 )
-TaxesDocument = TypedDict("TaxesDocument", {"lots": str, "years": dict[str, Decimal]})
+TaxesDocument = TypedDict("TaxesDocument", {
+    "lots": str, "years": dict[str, Decimal], "futures": NotRequired[dict[str, Decimal]],
+})  # fmt: skip
 EndedPriceDocument = TypedDict("EndedPriceDocument", {
     "symbol": str, "amount": Decimal, "price": Decimal, "at": int, "value": Decimal,
     "share": Decimal | None,

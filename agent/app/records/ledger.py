@@ -25,7 +25,7 @@ from agent.accounting.export import (
     format_utc,
     weights_bps,
 )
-from agent.accounting.futures_export import futures_events, futures_table
+from agent.accounting.futures_export import futures_events, futures_table, futures_years
 from agent.accounting.performance import (
     Performance,
     ReturnPeriod,
@@ -383,13 +383,18 @@ def _tax(found: LedgerData) -> TaxYearsDocument | None:
     for disposal in disposals:
         by_year.setdefault(format_utc(disposal.disposed_s)[:4], []).append(disposal)
     years = {year: net_gain(sold) for year, sold in by_year.items()}
-    return {
+    rates = read_rates(found.loaded)
+    futures = futures_years(found.entries, identity_rate if rates is None else rates.at)
+    made: TaxYearsDocument = {
         "method": tax.method,
         "currency": tax.currency or found.numeraire.label,
         "years": {year: _money(found, gain) for year, gain in sorted(years.items())},
         "year_limit": tax.year_limit,
         "old_rate": _old_rate(found),
     }
+    if futures:
+        made["futures"] = {year: _money(found, value) for year, value in sorted(futures.items())}
+    return made
 
 
 def _old_rate(found: LedgerData) -> str:

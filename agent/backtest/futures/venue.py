@@ -155,6 +155,7 @@ class SimulatedVenue:
         self.done: list[SentPlan] = []
         self._sent = SentPlan()
         self._figures = np.empty((4, self.path.bars))
+        self._realised_raw: list[int] = []
 
     def advance_to(self, bar: int) -> None:
         """Move to a later bar: every bar between is marked, pays funding, and may be liquidated."""
@@ -168,6 +169,8 @@ class SimulatedVenue:
         """Record the figures at the end of this bar."""
         if self.bar >= 0:
             self._figures[:, self.bar] = book_figures(self.book)
+            del self._realised_raw[self.bar :]
+            self._realised_raw.append(self.book.account.realised_raw)
 
     @property
     def open_hedges(self) -> bool:
@@ -187,6 +190,13 @@ class SimulatedVenue:
         """Return the account value at the end of each bar, whole coins."""
         found: Floats = self._figures[0]
         return found
+
+    def realised_until(self, money: Token, bar: int) -> Value:
+        """Return realised profit less funding and penalties up to the end of a bar, numeraire base
+        units; zero before the first.
+        """
+        raw = self._realised_raw[bar] if bar >= 0 else 0
+        return raw * Fraction(money.unit, QUOTE.unit)
 
     def result(self, refused: Sequence[tuple[str, int]]) -> BookResult:
         """Return the book over all bars; `refused` are refused plans by reason."""

@@ -284,7 +284,19 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
         ("year", f"realised ({result.numeraire})"),
         (*rows, ("all", format_money(total, result.decimals))),
     )
-    return ReportSection("Taxable gains", words, (), (table,))
+    tables = [table]
+    if result.futures_taxes:
+        tables.append(
+            ReportTable(
+                ("year", f"futures, less funding ({result.numeraire})"),
+                tuple(
+                    (str(one.year), format_money(one.realised, result.decimals))
+                    for one in result.futures_taxes
+                ),
+                "Apart from the gains above and from year_limit",
+            )
+        )
+    return ReportSection("Taxable gains", words, (), tuple(tables))
 
 
 def run_log_section(found: BacktestAnalysis) -> ReportSection:

@@ -353,6 +353,11 @@ def backtest_document(found: SimulationResult) -> dict[str, Any]:
         "taxes": {
             "lots": found.lots,
             "years": {str(one.year): money(one.realised) for one in found.taxes},
+            **(
+                {"futures": {str(one.year): money(one.realised) for one in found.futures_taxes}}
+                if found.futures_taxes
+                else {}
+            ),
         },
         "ended": [
             {
