@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.agent import quote as quote
     from agent.app.agent import snapshot as snapshot
     from agent.app.agent import step as step
-    from agent.app.alerting import alerts as alerts
-    from agent.app.alerting import try_targets as try_targets
+    from agent.app.alert_channels import alerts as alerts
+    from agent.app.alert_channels import try_targets as try_targets
     from agent.app.describe import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.futures import FuturesOptions as FuturesOptions

@@ -15,7 +15,7 @@ from agent.amm.pools import KnownTicksExceeded
 from agent.app import config_versions, describe, withdrawal_run
 from agent.app.describe import Sandwich, parameters, sandwich
 from agent.app.documents.status import least_total_now
-from agent.app.start.checks import endpoint_records
+from agent.app.start.endpoint_checks import endpoint_records
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_duration_s
 from agent.config.limits import accepted_limits

@@ -5,34 +5,24 @@ names of unknown tokens (T17).
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
-from agent.app.documents import fill
-from agent.app.documents.setup import AlertDocument, AlertTargetDocument
 from agent.app.positions.futures_alerts import (
     agent_alerts,
     futures_alerts,
     net_shares,
     planned_actions,
 )
-from agent.config.load import LoadedConfig, load_config
-from agent.config.service import AlertsTable, AlertTargetTable
-from agent.errors import EXIT_OPERATOR, ConfigError, Refused, Retryable, TrimtabError
+from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     Alert,
     AlertKind,
-    AlertMessage,
-    AlertTargetState,
     AssetDrift,
     BlockedExit,
-    Delivery,
     IntentKind,
     OrderStage,
     Plan,
@@ -42,14 +32,6 @@ from agent.model import (
 )
 from agent.model.strategies import StrategyHealth
 from agent.observe.notify import (
-    UNANSWERED,
-    AlertChannel,
-    AlertNotifier,
-    AlertRules,
-    ChannelSubscription,
-    QuietHours,
-    apprise_send,
-    drain_channels,
     sanitize_text,
 )
 from agent.policy.cash_flows import balance_changes
@@ -59,17 +41,10 @@ from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.exits import disarm_command
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import format_band
-from agent.store.alerts import AlertStore
-from agent.units import BPS, Price, decimal_text, format_percent, parse_raw, price_text
+from agent.units import BPS, Price, decimal_text, format_percent, price_text
 
 if TYPE_CHECKING:
-    from agent.app.agent import Agent
-    from agent.app.documents.setup import (
-        AlertsDocument,
-        AlertTestDocument,
-        AssetAlertDocument,
-        QuietHoursDocument,
-    )
+    pass
 
 
 # --- Drift and reviews: one alert, with trades, cost and the command to run.
@@ -513,161 +488,3 @@ def run_hung_alert() -> Alert:
 def price_distance(price: Price, limit: Price | None) -> Fraction | None:
     """Signed relative move from the price to the limit; None without a limit or a price."""
     return None if limit is None or price == 0 else limit / price - 1
-
-
-# --- Notifier: targets from the environment, rules from [alerts], state from the store.
-
-
-TEST = "This is a test of trimtab's alerts."
-SLACK_S = 10.0
-"""Extra seconds that a test waits for a target after its last attempt."""
-
-
-def open_notifier(
-    table: AlertsTable, store: AlertStore, failed: Callable[[Delivery], None]
-) -> AlertNotifier | None:
-    """Open the notifier; None without alert targets. Raises ConfigError for a target whose variable
-    is not set.
-    """
-    if not table.targets:
-        return None
-    return AlertNotifier(store, open_subscriptions(table), alert_rules(table), failed)
-
-
-def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
-    """Open a channel for each alert target, with the kinds that it receives."""
-    return [
-        ChannelSubscription(_open_channel(table, target), _kinds(target.events or table.events))
-        for target in table.targets
-    ]
-
-
-def alert_rules(table: AlertsTable) -> AlertRules:
-    """Return kinds, cooldowns, repeats and quiet hours of [alerts]."""
-    minutes = table.quiet_minutes()
-    return AlertRules(
-        kinds=_kinds(table.events),
-        cooldown_s=table.cooldown,
-        cooldowns={AlertKind(event): seconds for event, seconds in table.cooldowns.items()},
-        repeat_s=table.repeat,
-        quiet=None if minutes is None else QuietHours(*minutes, ZoneInfo(table.timezone or "UTC")),
-        urgent=_kinds(table.urgent),
-    )
-
-
-def low_gas_wei(loaded: LoadedConfig) -> int | None:
-    """Return the low-gas threshold in wei; None if neither alerts.low_gas nor limits.native_floor
-    is set.
-    """
-    text = loaded.config.alerts.low_gas or loaded.config.limits.native_floor
-    return None if text is None else parse_raw(text, 18, "alerts.low_gas")
-
-
-def alerts(agent: Agent) -> AlertsDocument:
-    """Return the alert prices of each asset, the active alerts, and the deliveries of each
-    target.
-    """
-    status = agent.status()
-    table, store = agent.context.config.alerts, agent.context.store
-    states, targets = store.alerts.states(), store.alerts.targets()
-    names = {target.name for target in table.targets}
-    sent = [state for state in states if state.told_s is not None]
-    quiet: QuietHoursDocument | None = None
-    if table.quiet is not None:
-        quiet = {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)}
-    return {
-        "block": status.step_input.snapshot.head.number,
-        "assets": [_asset(agent, asset) for asset in asset_bands(status.decided.drifts)],
-        "events": list(table.events),
-        "quiet": quiet,
-        "cooldown_s": table.cooldown,
-        "targets": [
-            _target(target, targets.get(target.name, AlertTargetState(target.name)), table)
-            for target in table.targets
-        ],
-        "forgotten_targets": sorted(set(targets) - names),
-        "open": [
-            fill(AlertDocument, state)
-            for state in states
-            if state.since_s is not None or state.untold
-        ],
-        "last": [
-            fill(AlertDocument, state)
-            for state in sorted(sent, key=lambda state: state.told_s or 0, reverse=True)[:10]
-        ],
-    }
-
-
-def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
-    """Send a test message to each target and wait for the results; uses neither chain nor store.
-    Raises ConfigError without targets.
-    """
-    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    table = loaded.config.alerts
-    if not table.targets:
-        raise ConfigError(
-            "alerts.targets: no alert target is configured",
-            "write [[alerts.targets]] with name and url_env; see docs/alerts.md",
-        )
-    channels = [_open_channel(table, target) for target in table.targets]
-    for number, channel in enumerate(channels):
-        channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST, int(time.time())))
-    deliveries = drain_channels(channels, table.timeout * table.attempts + SLACK_S)
-    reasons = {delivery.message.target: delivery.why for delivery in deliveries}
-    results = [(channel.name, reasons.get(channel.name, UNANSWERED)) for channel in channels]
-    return {
-        "reached": not any(why for _, why in results),
-        "targets": [{"name": n, "delivered": not why, "why": why} for n, why in results],
-    }
-
-
-def _open_channel(table: AlertsTable, target: AlertTargetTable) -> AlertChannel:
-    send = apprise_send(target.resolve(), target.url_env, float(table.timeout))
-    return AlertChannel(target.name, send, table.attempts, table.label)
-
-
-def _kinds(events: Sequence[str]) -> frozenset[AlertKind]:
-    return frozenset(AlertKind(event) for event in events)
-
-
-def _asset(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
-    drift, token = asset.drift, agent.portfolio.token(asset.drift.token)
-    numeraire = agent.portfolio.numeraire
-
-    def price(value: Price | None) -> str | None:
-        return None if value is None else price_text(value, token.decimals, numeraire.decimals)
-
-    def distance_bps(limit: Price | None) -> int | None:
-        distance = price_distance(drift.price, limit)
-        return None if distance is None else round(distance * BPS)
-
-    return {
-        "symbol": token.label,
-        "price": price(drift.price),
-        "alert_low": price(asset.low),
-        "alert_high": price(asset.high),
-        "to_low_bps": distance_bps(asset.low),
-        "to_high_bps": distance_bps(asset.high),
-        "weight_bps": drift.weight_bps,
-        "band_bps": [round(drift.band_low_bps), round(drift.band_high_bps)],
-        "side": asset.side,
-    }
-
-
-def _target(
-    target: AlertTargetTable, state: AlertTargetState, table: AlertsTable
-) -> AlertTargetDocument:
-    try:
-        target.resolve()
-        ready = True
-    except ConfigError:
-        ready = False
-    events = list(target.events or table.events)
-    return fill(
-        AlertTargetDocument,
-        state,
-        name=target.name,
-        ready=ready,
-        url_env=target.url_env,
-        events=events,
-    )

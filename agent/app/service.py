@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from agent import wiring
-from agent.app import alerting
+from agent.app import alert_channels, alerting
 from agent.app.agent import READING_STAGE, Agent
 from agent.config import load
 from agent.config.fields import parse_duration_s
@@ -334,7 +334,7 @@ class Service:
         if not silent and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
         facts = alerting.RunFacts(
-            self.paused, silent, alerting.low_gas_wei(self.agent.context.loaded)
+            self.paused, silent, alert_channels.low_gas_wei(self.agent.context.loaded)
         )
         now_s = self.agent.context.clock.now_s()
         for state in self.alert_notifier.on_cycle(
@@ -413,7 +413,7 @@ def serve(
     if not paper:
         if (url := table.heartbeat()) is not None:
             heartbeat = Heartbeat(url, table.heartbeat_method, on_failed_heartbeat)
-        alert_notifier = alerting.open_notifier(
+        alert_notifier = alert_channels.open_notifier(
             agent.context.config.alerts, agent.context.store.alerts, on_failed_delivery
         )
     service = Service(

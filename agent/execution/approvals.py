@@ -24,7 +24,7 @@ from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import halt_for
 from agent.ports import Approval, Journal, PreparedTransaction, StepStorage
 from agent.store.journal import family
-from agent.venues import composer
+from agent.venues import allowances
 
 MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
 """Maximum consecutive revocations of an allowance that the token still reports, and the number of
@@ -217,7 +217,7 @@ def open_exposure(readers: StepReaders, store: StepStorage) -> OpenExposure:
     """Return pending transactions and open allowances; writes and sends nothing."""
     step_input = readers.step_input_at(readers.reader.snapshot())
     return OpenExposure(
-        step_input, pending_intents(store.journal), tuple(composer.revocations(step_input))
+        step_input, pending_intents(store.journal), tuple(allowances.revocations(step_input))
     )
 
 
@@ -250,10 +250,10 @@ def cancel_and_revoke(
         codec.dumps(step_input),
         codec.dumps(ManualAction("pause --hard")),
     )
-    allowed = composer.revocations(step_input)
+    allowed = allowances.revocations(step_input)
     sent, failures = revoke_allowances(actors, step_id, step_input, allowed)
     after = readers.step_input_at(readers.reader.snapshot()) if sent else step_input
-    if remaining := composer.revocations(after):
+    if remaining := allowances.revocations(after):
         failures.append(format_open_allowances(remaining))
     failures += [
         f"«{note}» is still pending"

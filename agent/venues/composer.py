@@ -9,8 +9,6 @@ from fractions import Fraction
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
 from agent.model import (
-    Collect,
-    ExecutionConfig,
     Head,
     IntentKind,
     Leg,
@@ -18,22 +16,17 @@ from agent.model import (
     LpAction,
     Payout,
     Plan,
-    Provide,
     StepInput,
     TopUp,
     UnsignedTx,
     Verdict,
-    Withdraw,
 )
 from agent.model.futures import (
     UNREAD_ACCOUNT,
     DelegateChange,
-    FuturesAction,
     FuturesGrant,
     FuturesPlan,
-    FuturesPolicy,
     MarginDeposit,
-    MarginWithdrawal,
     PerpOrder,
 )
 from agent.planning.futures_step import action_gas
@@ -49,8 +42,17 @@ from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
 from agent.signing.base import encode_observations as encode_slots
 from agent.signing.base import encode_payout as encode_transfer
 from agent.signing.calldata import WITHDRAW
-from agent.units import BPS, NATIVE, decimal_text, floor_int, safe_label
+from agent.units import BPS, NATIVE, decimal_text, floor_int
 from agent.venues import liquidity, rebalancer, swap_router_02
+from agent.venues.allowances import (
+    action_note,
+    approval_note,
+    build_approval,
+    futures_note,
+    liquidity_contract,
+    order_note,
+    revocations,
+)
 from agent.venues.perpetual_protocol import in_words
 from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
@@ -121,137 +123,6 @@ def _require_within(price_wei: int, limit_wei: int | None) -> None:
             (verdict,),
             "wait, or raise the limit",
         )
-
-
-# --- Spenders of the wallet's tokens, approvals, and their descriptions.
-
-
-ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
-
-
-def allowed_spenders(
-    execution: ExecutionConfig, futures: FuturesPolicy | None = None
-) -> dict[str, str]:
-    """Return every contract that may ever hold an allowance of the wallet, with its role."""
-    vault = {futures.vault: "futures vault"} if futures is not None and futures.vault else {}
-    return (
-        {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity}
-        | {execution.router: "router"}
-        | vault
-    )
-
-
-def liquidity_contract(step: StepInput, action: LpAction) -> str:
-    """Return the contract that an action calls. Raises Refused if the config names none, or another
-    position manager.
-    """
-    contract = dict(step.execution.liquidity).get(action.venue)
-    if contract is None or (action.venue == "uniswap_v3" and action.contract != contract):
-        raise Refused(
-            f"{action.name}: the config names no {ROLES.get(action.venue, action.venue)} for it",
-            remedy="see [venues]",
-        )
-    return contract
-
-
-def build_approval(
-    step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None
-) -> Approval:
-    """Return an approval with its labels; a token outside the portfolio is an LP token of a
-    pair.
-    """
-    return Approval(
-        token,
-        spender,
-        raw,
-        token_label(step, token),
-        allowed_spenders(step.execution, step.futures).get(spender, spender),
-        action,
-    )
-
-
-def revocations(step: StepInput) -> list[Approval]:
-    """Return approvals that set every open allowance of the config's spenders to zero."""
-    spenders = allowed_spenders(step.execution, step.futures)
-    return [
-        build_approval(step, token, spender, 0)
-        for token, spender in tokens.open_allowances(step.snapshot)
-        if spender in spenders
-    ]
-
-
-def token_label(step: StepInput, token: str) -> str:
-    """Return a token's display name, LP tokens included."""
-    return _label_and_decimals(step, token)[0]
-
-
-def approval_note(step: StepInput, approved: Approval) -> str:
-    """Describe an approval."""
-    if approved.raw == 0:
-        return f"set the {approved.holder}'s allowance of {approved.label} to zero"
-    amount = decimal_text(approved.raw, _label_and_decimals(step, approved.token)[1])
-    return f"approve the {approved.holder} for {amount} {approved.label}"
-
-
-def action_note(step: StepInput, action: LpAction) -> str:
-    """Describe an action, with its expected amounts."""
-    match action:
-        case Withdraw():
-            return f"take {_pair(step, action, action.amounts_raw)} out of {action.name}"
-        case Collect():
-            return f"collect {_pair(step, action, action.fees_raw)} from {action.name}"
-        case Provide():
-            return f"provide {_pair(step, action, action.amounts_raw)} to {action.name}"
-
-
-def futures_note(step: StepInput, futures: FuturesAction) -> str:
-    """Describe a futures action."""
-    collateral = "" if step.futures is None else step.futures.collateral
-    match futures:
-        case PerpOrder():
-            return order_note(step, futures)
-        case MarginDeposit(raw):
-            label, decimals = _label_and_decimals(step, collateral)
-            return f"deposit {decimal_text(raw, decimals)} {label} as margin"
-        case MarginWithdrawal(raw):
-            label, decimals = _label_and_decimals(step, collateral)
-            return f"withdraw {decimal_text(raw, decimals)} {label} of margin"
-        case DelegateChange(delegate, is_allowed):
-            verb = "let" if is_allowed else "no longer let"
-            return f"{verb} {delegate} trade futures for this account"
-
-
-def order_note(step: StepInput, order: PerpOrder) -> str:
-    """Describe a futures order, with its bound in quote coins."""
-    account = step.snapshot.futures
-    verb = "sell" if order.size_raw < 0 else "buy"
-    limit = "at least" if order.size_raw < 0 else "at most"
-    purpose = "reduce" if order.is_reduce_only else "open"
-    if account is None:
-        return f"{purpose} futures: {verb} {abs(order.size_raw)} base units of {order.market}"
-    market, quote = account.market(order.market), account.quote
-    size = decimal_text(abs(order.size_raw), market.size_decimals)
-    bound = decimal_text(order.bound_raw, quote.decimals)
-    return (
-        f"{purpose} futures: {verb} {size} {safe_label(market.symbol, market.market)} for {limit}"
-        f" {bound} {quote.label}"
-    )
-
-
-def _pair(step: StepInput, action: LpAction, raw: tuple[int, int]) -> str:
-    parts = []
-    for token, amount in zip((action.token0, action.token1), raw, strict=True):
-        label, decimals = _label_and_decimals(step, token)
-        parts.append(f"{decimal_text(amount, decimals)} {label}")
-    return " and ".join(parts)
-
-
-def _label_and_decimals(step: StepInput, address: str) -> tuple[str, int]:
-    try:
-        token = step.portfolio.token(address)
-    except KeyError:  # LP tokens of Uniswap V2 have 18 decimals
-        return f"LP tokens of {safe_label('', address)}", 18
-    return token.label, token.decimals
 
 
 # --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor of the

@@ -9,7 +9,7 @@ import apprise
 import pytest
 import tomlkit
 
-from agent.app import alerting
+from agent.app import alert_channels
 from agent.config.load import parse_config
 from agent.config.service import EVENTS, AlertsTable
 from agent.errors import ConfigError
@@ -69,8 +69,8 @@ def test_a_variable_that_is_not_set_is_named_when_the_run_begins(monkeypatch: py
     monkeypatch.delenv("NOT_SET", raising=False)
     table = AlertsTable.model_validate({"targets": [{"name": "a", "url_env": "NOT_SET"}]})
     with raises_field("alerts.targets.url_env", "NOT_SET"):
-        alerting.open_notifier(table, store.alerts, lambda _: None)
-    assert alerting.open_notifier(AlertsTable(), store.alerts, lambda _: None) is None
+        alert_channels.open_notifier(table, store.alerts, lambda _: None)
+    assert alert_channels.open_notifier(AlertsTable(), store.alerts, lambda _: None) is None
     store.close()
 
 
@@ -83,7 +83,7 @@ def test_sink_that_apprise_lacks_is_one_function(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setenv("BOARD", "noticeboard://office")
     table = AlertsTable.model_validate({"targets": [{"name": "board", "url_env": "BOARD", "events": ["halt"]}]})
-    (subscription,) = alerting.open_subscriptions(table)
+    (subscription,) = alert_channels.open_subscriptions(table)
     assert subscription.kinds == {AlertKind.HALT}
     subscription.channel.put(AlertMessage(0, "board", AlertKind.HALT, "prices are stale", 1))
     assert [delivery.why for delivery in drain_channels([subscription.channel], 30)] == [""]

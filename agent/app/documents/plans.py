@@ -279,7 +279,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
     parts = optional_comparisons(outcome)
     head = {**fill(StepDocument, outcome, portfolio, decision=decided), **futures, **parts}
     if found is not None and found.futures is not None:
-        from agent.venues.composer import futures_note
+        from agent.venues.allowances import futures_note
 
         head["futures_actions"] = [futures_note(step, one) for one in found.futures.actions]
     if found is None:

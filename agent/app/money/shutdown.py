@@ -51,7 +51,7 @@ from agent.policy.orders.exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.store.files.locks import LockHeld, require_private
 from agent.units import NATIVE
-from agent.venues import composer
+from agent.venues import allowances
 
 # --- Hard pause: pause immediately, show pending transactions and allowances, act once confirmed
 # (T14).
@@ -210,7 +210,7 @@ def _holders(agent: Agent) -> dict[str, str]:
         roles[v2.router] = "V2 router"
     if config.execution.rebalancer is not None:
         roles[config.execution.rebalancer] = "rebalancer"
-    return roles | composer.allowed_spenders(agent.context.execution, agent.context.futures)
+    return roles | allowances.allowed_spenders(agent.context.execution, agent.context.futures)
 
 
 # --- Shutdown: cancel, sell, revoke and pay out, in this order; each action can be resumed.
@@ -458,7 +458,7 @@ class _Shutdown:
 
     def _revoke(self) -> None:
         step = current_step_input(self._context.readers, self._context.store)
-        allowed = composer.revocations(step)
+        allowed = allowances.revocations(step)
         if not allowed:
             return
         step_id = uuid.uuid4().hex[:12]

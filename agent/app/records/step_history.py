@@ -56,7 +56,7 @@ from agent.units import (
     parse_raw,
     value_text,
 )
-from agent.venues import composer
+from agent.venues import allowances
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PauseDocument
@@ -451,7 +451,7 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
             f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."
         ]
         words += [
-            f"  {n}. {composer.action_note(step_input, action)}: {action.reason}."
+            f"  {n}. {allowances.action_note(step_input, action)}: {action.reason}."
             for n, action in enumerate(plan.actions, 1)
         ]
         return words + _skipped_lines(plan, names)
@@ -460,7 +460,7 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
         count = f"1 {what}" if len(actions) == 1 else f"{len(actions)} {what}s"
         words = [f"The plan: {count} of futures, expected cost {cost} {numeraire.label}."]
         words += [
-            f"  {n}. {composer.futures_note(step_input, action)}."
+            f"  {n}. {allowances.futures_note(step_input, action)}."
             for n, action in enumerate(actions, 1)
         ]
         return words + _skipped_lines(plan, names)

@@ -1,0 +1,138 @@
+"""Endpoints: probes of the doctor, and the records that every command can show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.app.documents import fill
+from agent.app.documents.plans import EndpointDocument
+from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
+from agent.chain.quorum import common_height, height_disagreement, quorum_size
+from agent.config.schema import ChainTable
+from agent.errors import (
+    EXIT_OPERATOR,
+    EXIT_REFUSED,
+    EXIT_RETRYABLE,
+    TrimtabError,
+)
+from agent.model import Snapshot
+
+if TYPE_CHECKING:
+    from agent.app.documents.setup import ProbedEndpointDocument
+
+MAX_CLOCK_SKEW_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointProbe:
+    """Answer of one endpoint. `head` is None if it failed or `lags`; `found` is then the reason."""
+
+    endpoint: Endpoint
+    head: int | None
+    found: str
+    remedy: str = ""
+    exit: int = EXIT_REFUSED
+    lags: bool = False
+
+
+def probe_endpoints(
+    endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Callable[[], float]
+) -> list[EndpointProbe]:
+    """Read chain id and head of each endpoint; mark those that lag behind the others."""
+    probes = [_probe(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
+    heads = {probe.endpoint: probe.head for probe in probes if probe.head is not None}
+    if len(operators_of(heads)) < chain.min_operators:
+        return probes
+    endpoint_pool = EndpointPool(
+        endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks
+    )
+    # records the lag in each endpoint's health
+    height_disagreement(endpoint_pool, heads, common_height(heads, chain.min_operators))
+    return [_marked_if_lagging(probe) for probe in probes]
+
+
+def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) -> bool:
+    """Return whether the operators with a working endpoint are a quorum of all that answer,
+    including lagging ones.
+    """
+    working = operators_of(probe.endpoint for probe in probes if probe.head is not None)
+    answering = operators_of(
+        probe.endpoint for probe in probes if probe.head is not None or probe.lags
+    )
+    return len(working) >= quorum_size(len(answering), min_operators)
+
+
+def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
+    """State, score from 0 to 1, latency and last problem of each endpoint in this process."""
+    return [
+        fill(EndpointDocument, state, operator=operator)
+        for operator, state in endpoint_pool.endpoint_states()
+    ]
+
+
+def report(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
+    """Records of the probed endpoints with their heads."""
+    return [
+        {**endpoint_records(EndpointPool([probe.endpoint], 1))[0], "head": probe.head}
+        for probe in probes
+    ]
+
+
+def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Yield operator and reason of each endpoint that the quorum excluded from a snapshot."""
+    yield from (
+        (item.address, item.why) for item in snapshot.quarantined if item.item == "endpoint"
+    )
+
+
+def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> EndpointProbe:
+    try:
+        started = time.monotonic()
+        reported = int(endpoint.call("eth_chainId", []), 16)
+        took_ms = (time.monotonic() - started) * 1000
+        block = endpoint.call("eth_getBlockByNumber", ["latest", False])
+        head, head_s = int(block["number"], 16), int(block["timestamp"], 16)
+    except TrimtabError as error:
+        return EndpointProbe(
+            endpoint,
+            None,
+            error.message,
+            error.remedy or "check the URL and the network",
+            error.exit_code,
+        )
+    except (TypeError, ValueError, KeyError):
+        return EndpointProbe(
+            endpoint, None, "is not a node's JSON-RPC endpoint", "check its URL", EXIT_OPERATOR
+        )
+    if reported != chain_id:
+        why = f"chain {reported}, but chain.chain_id is {chain_id}"
+        return EndpointProbe(
+            endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR
+        )
+    skew_s = head_s - int(now_s())
+    if skew_s > MAX_CLOCK_SKEW_S:
+        return EndpointProbe(
+            endpoint,
+            None,
+            f"its head is {skew_s} s in the future",
+            "set this machine's clock (NTP)",
+        )
+    return EndpointProbe(
+        endpoint, head, f"chain {reported}, {took_ms:.0f} ms, head {head}, {-skew_s} s old"
+    )
+
+
+def _marked_if_lagging(probe: EndpointProbe) -> EndpointProbe:
+    if probe.head is None or not probe.endpoint.health.lagging:
+        return probe
+    return EndpointProbe(
+        probe.endpoint,
+        None,
+        f"{probe.found}: {probe.endpoint.health.state.why}",
+        "ask its operator, or replace it",
+        EXIT_RETRYABLE,
+        lags=True,
+    )
