@@ -48,7 +48,7 @@ from agent.model import BlockedExit, MoveMargin, Plan, PlanRequest, StepInput
 from agent.model.futures import FuturesPlan, PerpOrder
 from agent.planning.hedge import HEDGE
 from agent.policy.futures.decide import reduction_goals
-from agent.policy.orders.exits import exclude_blocked_exits, may_go_directly
+from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
 from agent.ports import Approval, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4

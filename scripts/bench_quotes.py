@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.amm.v2 import V2Pool
-from agent.amm.v3 import pool
+from agent.amm.v3 import pool_swap
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
@@ -70,7 +70,9 @@ def workload() -> dict[str, tuple[Pool, int]]:
     v3 = v3_pool()
     # The tick at 0 is the first one downwards: the fifth lies at -4 spacings.
     amounts = {
-        count: pool.largest_in(v3, True, get_sqrt_ratio_at_tick(SPACING // 2 - count * SPACING))
+        count: pool_swap.largest_in(
+            v3, True, get_sqrt_ratio_at_tick(SPACING // 2 - count * SPACING)
+        )
         for count in (5, 50)
     }
     return {

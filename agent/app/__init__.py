@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.positions.strategies import route_transfers as route_transfers
     from agent.app.positions.strategies import strategies as strategies
     from agent.app.positions.strategies import take_over_strategies as take_over_strategies
+    from agent.app.records.allocations import weights as weights
     from agent.app.records.funding import futures_funding as futures_funding
     from agent.app.records.ledger import check_books as check_books
     from agent.app.records.ledger import compare_with_chain as compare_with_chain
@@ -78,7 +79,6 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.records.price_history import forget_prices as forget_prices
     from agent.app.records.price_history import import_prices as import_prices
     from agent.app.records.price_history import prices as prices
-    from agent.app.records.price_history import weights as weights
     from agent.app.records.step_history import at_price as at_price
     from agent.app.records.step_history import cancel_waiting as cancel_waiting
     from agent.app.records.step_history import explain as explain

@@ -38,7 +38,7 @@ from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
 from agent.policy.futures.hedge import compare_text
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.orders.exits import disarm_command
+from agent.policy.orders.blocked_exits import disarm_command
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import format_band
 from agent.units import BPS, Price, decimal_text, format_percent, price_text

@@ -10,7 +10,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent import codec, wiring
-from agent.app.agent import Agent, Progress, ignore_progress, never_confirm
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents.plans import transaction
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError

@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 
 from agent import wiring
 from agent.app import alert_channels, alerting
-from agent.app.agent import READING_STAGE, Agent
+from agent.app.agent import Agent
+from agent.app.cycles import READING_STAGE
 from agent.config import load
 from agent.config.fields import parse_duration_s
 from agent.config.load import LoadedConfig

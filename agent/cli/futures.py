@@ -31,7 +31,7 @@ from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent
-    from agent.app.agent import Confirm, Progress
+    from agent.app.cycles import Confirm, Progress
     from agent.app.documents.futures import FuturesReport
     from agent.app.documents.setup import AgentApprovalDocument
     from agent.cli.display.output import Document, Spinner

@@ -21,7 +21,7 @@ from agent.planning.hedge import HEDGE, HEDGE_MARGIN
 from agent.planning.proposals import Proposer
 from agent.policy import failures
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.orders.exits import exclude_blocked_exits, may_go_directly
+from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
 from agent.ports import EvidenceSource
 
 

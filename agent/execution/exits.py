@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.table import MARKET_GUARDS, REMEDIES
 from agent.model import BlockedExit, Intent, IntentKind, Plan, SubmissionRefusal, Verdict
 from agent.policy import native_coin, quarantine
-from agent.policy.orders import exits
+from agent.policy.orders import blocked_exits
 from agent.ports import Approval, BudgetJournal, Composer
 
 MAX_INEFFECTIVE_APPROVALS = 2
@@ -89,7 +89,7 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
     token, failing = outcome.decided.exit_token, [one for one in outcome.verdicts if not one.passed]
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:
         return None
-    if token in exits.excluded_tokens(outcome.step_input):
+    if token in blocked_exits.excluded_tokens(outcome.step_input):
         return None
     if not failing or not {one.guard for one in failing} <= MARKET_GUARDS | BUDGET_GUARDS:
         return None
@@ -168,7 +168,9 @@ def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: 
     }:
         raise Refused(f"{quarantine.format_quarantine(step, shut)}, {unknown}", remedy=remedy)
     if stays := {one.token for one in step.stuck} - {one.token for one in confirmed.decided.stuck}:
-        raise Refused(f"{exits.format_blocked_exits(step, stays)}, {unknown}", remedy=remedy)
+        raise Refused(
+            f"{blocked_exits.format_blocked_exits(step, stays)}, {unknown}", remedy=remedy
+        )
 
 
 def concerns_trade(why: Refused) -> bool:
@@ -203,6 +205,6 @@ def clear_submission_refusals(budgets: BudgetJournal, outcome: StepOutcome) -> N
     ends every series of failures.
     """
     refusals = outcome.step_input.history.late
-    kept = exits.open_submission_refusals(outcome.step_input, outcome.decided.exit_token)
+    kept = blocked_exits.open_submission_refusals(outcome.step_input, outcome.decided.exit_token)
     if kept != refusals:
         budgets.mark_submission_refusals(kept)

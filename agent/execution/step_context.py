@@ -25,8 +25,8 @@ from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import quarantine
 from agent.policy.decide import DecisionResult, decide
+from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.orders import exits
 from agent.policy.triggers import rules
 from agent.ports import (
     BalanceJournal,
@@ -282,7 +282,7 @@ def propose_screened(
             gathered = evidence.gather(step, proposal.plan)
         except Retryable as error:
             if token := proposal.decided.exit_token:
-                directly = exits.may_go_directly(step, proposal.plan, token)
+                directly = blocked_exits.may_go_directly(step, proposal.plan, token)
                 raise ExitInterrupted(token, error, directly) from error
             raise
         remaining = quarantine.quarantine_tokens(step, gathered.screens or ())

@@ -15,7 +15,7 @@ from agent.model.futures import PerpOrder
 from agent.planning.futures_step import CLOSE_HEDGE
 from agent.planning.hedge import HEDGE, HEDGE_MARGIN
 from agent.policy import failures
-from agent.policy.orders.exits import RETRY_REMEDY, add_submission_refusal, may_go_directly
+from agent.policy.orders.blocked_exits import RETRY_REMEDY, add_submission_refusal, may_go_directly
 
 MAX_ORDERS = 12
 """Maximum futures actions of a step, each with a plan of its own."""

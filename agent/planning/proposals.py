@@ -34,8 +34,8 @@ from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.policy.decide import DecisionResult, decide, liquidity_or_hold
+from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.orders import exits
 from agent.policy.orders.conditional import expiry_reason
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
 from agent.units import NATIVE, format_time
@@ -62,7 +62,9 @@ class RefusedWithBlockedExits(Refused):
     def __init__(self, step: StepInput, why: Refused) -> None:
         super().__init__(
             "; ".join(
-                part for part in (why.message, exits.format_blocked_exits(step), step.aside) if part
+                part
+                for part in (why.message, blocked_exits.format_blocked_exits(step), step.aside)
+                if part
             ),
             why.verdicts,
             why.remedy,
@@ -155,11 +157,11 @@ def _exits_first(step_input: StepInput) -> Proposal:
         and plan is None
         and isinstance(decision := decided.decision, Rebalance)
     ):
-        found = exits.backing_off(step, token) or planned_exit(step, decision, token)
+        found = blocked_exits.backing_off(step, token) or planned_exit(step, decision, token)
         if isinstance(found, Plan):
             plan = found
         else:
-            step = exits.exclude_blocked_exits(step, [found])
+            step = blocked_exits.exclude_blocked_exits(step, [found])
             decided = decide(step)
     if (
         plan is None
@@ -187,7 +189,7 @@ def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | Blo
     failure it is sold without a route through another token, if the market allows, because that
     token may be at fault.
     """
-    if exits.avoids_other_tokens(step, token):
+    if blocked_exits.avoids_other_tokens(step, token):
         between = (token, step.portfolio.numeraire.address)
         if isinstance(found := _planned_exit(step, decision, token, between), Plan):
             return found
@@ -200,14 +202,14 @@ def _planned_exit(
     try:
         plan = planner.plan(step, decision, between=between)
     except planner.NothingPlanned as nothing:
-        return BlockedExit(token, nothing.message, exits.REMEDY)
+        return BlockedExit(token, nothing.message, blocked_exits.REMEDY)
     if token in _sold(step, plan):
         return plan
     whys = {item.what: item.why for item in plan.skipped}
     why = whys.get(
         step.portfolio.token(token).label, "the market absorbs none of it within the limits"
     )
-    return BlockedExit(token, why, exits.REMEDY)
+    return BlockedExit(token, why, blocked_exits.REMEDY)
 
 
 def decision_at(step_input: StepInput) -> DecisionResult:

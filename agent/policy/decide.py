@@ -42,7 +42,7 @@ from agent.policy.liquidity import decide as liquidity_moves
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.minimum import format_money
-from agent.policy.orders import exits
+from agent.policy.orders import blocked_exits, exits
 from agent.policy.quarantine import Fault, decision_faults
 from agent.policy.strategies import netting
 from agent.policy.strategies.netting import NettingResult
@@ -134,7 +134,7 @@ def decide(step: StepInput) -> DecisionResult:
         result = replace(result, ended=invalid)
     notes = (
         quarantine.format_quarantine(step),
-        exits.format_blocked_exits(step),
+        blocked_exits.format_blocked_exits(step),
         step.aside,
         balance_changes.format_accepted_deposits(step),
         futures_note(step, result.drifts),

@@ -201,7 +201,7 @@ def _since_success(
     resumed, newest first.
 
     Only such a success ends a streak. Cancels do not count. Successful approvals count, since each
-    new attempt may need one, but not those for exits refused before sending: agent/policy/orders/exits.py
+    new attempt may need one, but not those for exits refused before sending: agent/policy/orders/blocked_exits.py
     bounds their attempts, and an exit that never succeeds must not stop the others.
     """
     streak: list[IntentRow] = []

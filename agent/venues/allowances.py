@@ -54,7 +54,9 @@ def liquidity_contract(step: StepInput, action: LpAction) -> str:
 def build_approval(
     step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None
 ) -> Approval:
-    """Return an approval with its labels; a token outside the portfolio is an LP token of a pair."""
+    """Return an approval with its labels; a token outside the portfolio is an LP token of a
+    pair.
+    """
     return Approval(
         token,
         spender,

@@ -11,7 +11,8 @@ import pytest
 from eth_account import Account
 
 from agent import wiring
-from agent.app.agent import Agent, ignore_progress
+from agent.app.agent import Agent
+from agent.app.cycles import ignore_progress
 from agent.app.records import maintenance
 from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
 from agent.errors import OperatorNeeded

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.app.agent import Agent, ignore_progress, never_confirm
+from agent.app.agent import Agent
+from agent.app.cycles import ignore_progress, never_confirm
 from agent.errors import Refused
 from agent.localchain import LocalChain
 from agent.model import Plan, Provide, StepInput, Withdraw

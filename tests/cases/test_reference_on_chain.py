@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import engine, wiring
-from agent.app.agent import ignore_progress
+from agent.app.cycles import ignore_progress
 from agent.app.start.checks import doctor
 from agent.artifacts import own_artifact
 from agent.execution.step_context import OutcomeKind, StepOutcome

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from agent import app as api
 from agent import wiring
-from agent.app.agent import ignore_progress
+from agent.app.cycles import ignore_progress
 from agent.cli.main import app
 from agent.errors import ConfigError
 from agent.execution.step_context import StepOutcome

@@ -10,7 +10,7 @@ import pytest
 
 from agent.amm import pools
 from agent.amm.pools import ContractRevert
-from agent.amm.v3 import pool as bounds
+from agent.amm.v3 import pool_swap
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import (
     MAX_SQRT_RATIO,
@@ -85,7 +85,7 @@ def random_case(random: Random, pool: V3Pool) -> Case:
     elif kind < 0.4:
         amount = random.randint(1, 2 << random.randint(0, 120))
     else:
-        most = bounds.largest_in(pool, down, random_goal(random, pool, down))
+        most = pool_swap.largest_in(pool, down, random_goal(random, pool, down))
         amount = most + random.choice((-1, 0, 1)) if kind < 0.7 else int(most * random.random())
         amount = max(1, min(amount, 2**200))
         if not exact_in and pool.sqrt_price_x96 != price_limit(down):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
-from agent.amm.v3 import pool
+from agent.amm.v3 import pool_swap
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import Refused
@@ -29,7 +29,11 @@ impacts = st.one_of(st.integers(0, 500), st.integers(0, 10_000))
 @example(1, 2**193)
 def test_bounds_of_a_price_are_the_nearest_roots_on_their_side(numerator, denominator):
     """Squares in units of 2^-192: the least root at or above the price, the greatest at or below it."""
-    price, least, greatest = numerator << 192, pool.price_floor(numerator, denominator), pool.price_ceiling(numerator, denominator)
+    price, least, greatest = (
+        numerator << 192,
+        pool_swap.price_floor(numerator, denominator),
+        pool_swap.price_ceiling(numerator, denominator),
+    )
     assert (least - 1) ** 2 * denominator < price <= least**2 * denominator
     assert greatest**2 * denominator <= price < (greatest + 1) ** 2 * denominator
 
@@ -135,7 +139,7 @@ def test_bounds_hold_where_the_contract_leaves_its_precise_formula():
     high = get_sqrt_ratio_at_tick(52 * spacing)
     state = v3_pool([(-50 * spacing, 54 * spacing, 2**120)], high, 52 * spacing, 50, spacing)
     goal = get_sqrt_ratio_at_tick(1)
-    most = pool.largest_in(state, True, goal)
+    most = pool_swap.largest_in(state, True, goal)
     assert state.swap(TOKEN0, most).after.sqrt_price_x96 >= goal
     assert state.swap(TOKEN0, most + 1).after.sqrt_price_x96 < goal
 
@@ -158,7 +162,7 @@ def test_a_free_price_is_answered_up_to_the_impact_bound():
 
 def test_the_largest_output_stays_inside_where_rounding_leads_the_price_to_the_border():
     coarse = flat(liquidity=2**120, known_from_tick=-5000, ticks=())
-    most = pool.largest_out(coarse, True)
+    most = pool_swap.largest_out(coarse, True)
     assert coarse.swap_exact_out(TOKEN0, most).amount_out_raw == most
     with pytest.raises(BeyondKnownTicks):
         coarse.swap_exact_out(TOKEN0, most + 1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
-from agent.amm.v3.pool import INT256_MAX, WIDEST_SPACING, swap
+from agent.amm.v3.pool_swap import INT256_MAX, WIDEST_SPACING, swap
 from agent.amm.v3.tick_math import (
     MAX_SQRT_RATIO,
     MAX_TICK,

@@ -41,7 +41,8 @@ from agent.model.strategies import StrategyHealth
 from agent.planning import proposals, requests
 from agent.planning.planner import NothingPlanned, plan
 from agent.policy.decide import decide
-from agent.policy.orders.exits import apply_orders, exclude_blocked_exits
+from agent.policy.orders.blocked_exits import exclude_blocked_exits
+from agent.policy.orders.exits import apply_orders
 from agent.policy.step_input import apply_effective_targets
 from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_limits
 from tests.support.lp_worlds import quiet, ranged, world

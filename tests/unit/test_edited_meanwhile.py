@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.app import agent as rounds
-from agent.app import config_versions
-from agent.app.agent import ignore_progress, never_confirm
+from agent.app import config_versions, cycles
+from agent.app.cycles import ignore_progress, never_confirm
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionStyle
@@ -79,6 +78,6 @@ def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(
     desk.readers = None  # a round that began would fail here
     desk.store.configs.confirm(OTHER, 2)
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
-    found = rounds.continue_execution(wallet(desk), first)
+    found = cycles.continue_execution(wallet(desk), first)
     assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))
     assert "edited" in found.reason

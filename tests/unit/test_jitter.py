@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.app import agent as schedule
+from agent.app import cycles
 from agent.model import Cron, Every, HybridTrigger, Schedule, Threshold
 from agent.policy.decide import decide
 from agent.policy.triggers.rules import evaluate_trigger
@@ -87,7 +87,7 @@ def reviews(jitter_bps: int, chance: Callable[[], float]) -> list[int]:
             past = history(last_review_s=clock.now_s(), delay_ppm=int(chance() * MILLION))
         return due
 
-    looks = schedule.run_periodically(look, LOOK_S, clock, chance)
+    looks = cycles.run_periodically(look, LOOK_S, clock, chance)
     while len(times) <= REVIEWS:
         next(looks)
     return [after - before - HALF_HOUR_S for before, after in pairwise(times)]
@@ -107,7 +107,7 @@ def guessed(late: list[int], within_s: int) -> float:
 
 def test_nobody_who_watched_every_review_foresees_the_next_better_than_by_chance() -> None:
     late = reviews(TENTH_BPS, SystemRandom().random)
-    longest_s = WINDOW_S + LOOK_S * (1 + schedule.JITTER) + 1
+    longest_s = WINDOW_S + LOOK_S * (1 + cycles.JITTER) + 1
     assert all(0 <= one <= longest_s for one in late), "a review came before its interval had passed, or after its window"
     parts = [sum(part * WINDOW_S // 6 <= one - LOOK_S // 2 < (part + 1) * WINDOW_S // 6 for one in late) for part in range(6)]
     expected = REVIEWS / 6

@@ -6,7 +6,7 @@ from itertools import count, islice
 
 import pytest
 
-from agent.app.agent import JITTER, SLEEP_SLICE_S, interruptible_sleep, run_periodically
+from agent.app.cycles import JITTER, SLEEP_SLICE_S, interruptible_sleep, run_periodically
 
 
 class Sleeps:

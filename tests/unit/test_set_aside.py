@@ -13,7 +13,7 @@ from agent.policy.cash_flows.balance_changes import exclude_unexplained_rises, e
 from agent.policy.cash_flows.purchase import investable_deposits
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
-from agent.policy.orders import exits
+from agent.policy.orders import blocked_exits
 from agent.policy.quarantine import quarantine_tokens
 from agent.units import NATIVE
 from tests.support.builders import (
@@ -133,7 +133,7 @@ def test_an_exit_takes_it_and_what_is_sealed_stays_sealed() -> None:
 
 def test_all_of_a_gift_is_left_alone_again_though_an_exit_made_the_rest_small() -> None:
     back = restore_excluded(exclude_unexplained_rises(gifted(1_500)))
-    small = exits.exclude_blocked_exits(back, [BlockedExit(WETH.address, "no market", "")])
+    small = blocked_exits.exclude_blocked_exits(back, [BlockedExit(WETH.address, "no market", "")])
     assert reserves(exclude_unexplained_rises(small))["USDC"] == raw(1_500, USDC)
 
 

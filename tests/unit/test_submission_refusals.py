@@ -18,7 +18,7 @@ from agent.execution import exits as late
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import BlockedExit, Intent, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, Verdict
 from agent.planning import proposals, requests
-from agent.policy.orders import exits as stuck
+from agent.policy.orders import blocked_exits
 from agent.ports import Approval, Composer
 from agent.store import Store, open_store
 from agent.units import NATIVE
@@ -71,7 +71,7 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
     step, sold = fired(pools=(MARKET[0], DEAR, SOUND)), []
     while (outcome := sale(step)).plan is not None:
         sold.append((outcome.decided.exit_token, moved(outcome.plan)))
-        step = stuck.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decided.exit_token, "sold", "")])
+        step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decided.exit_token, "sold", "")])
     assert sold == [(one.address, {one.address, USDC.address}) for one in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
     assert next(one.why for one in outcome.decided.stuck if one.token == WBTC.address).startswith("refused by oracle_deviation")
@@ -124,7 +124,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     step = fired("LINK", values=HEAVY, pools=ALL)
     now_s = step.snapshot.head.timestamp_s
     refused = SubmissionRefusal(LINK.address, now_s, times, "the token said no")
-    assert stuck.retry_at_s(refused) == now_s + rests_s
+    assert blocked_exits.retry_at_s(refused) == now_s + rests_s
     step = replace(step, history=replace(step.history, late=(refused,)))
     found = proposals.rebalance(step)
     assert found.plan is not None and found.plan.exits is (rests_s == 0)
@@ -149,14 +149,14 @@ def test_no_sale_that_the_owner_asks_for_rests() -> None:
 def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_more() -> None:
     step = fired("LINK", "WBTC", pools=ALL)
     now_s, refused = step.snapshot.head.timestamp_s, BlockedExit(LINK.address, "no", "")
-    (first,) = stuck.add_submission_refusal(step, refused)
+    (first,) = blocked_exits.add_submission_refusal(step, refused)
     assert (first.times, first.at_s, first.why) == (1, now_s, "no")
     known = replace(step, history=replace(step.history, late=(first, replace(first, token=WETH.address))))
-    assert [one.times for one in stuck.add_submission_refusal(known, refused)] == [2, 1]
-    assert stuck.open_submission_refusals(known, "") == (first,), "no order sells WETH"
-    assert stuck.open_submission_refusals(known, LINK.address) == ()
+    assert [one.times for one in blocked_exits.add_submission_refusal(known, refused)] == [2, 1]
+    assert blocked_exits.open_submission_refusals(known, "") == (first,), "no order sells WETH"
+    assert blocked_exits.open_submission_refusals(known, LINK.address) == ()
     old = replace(step, history=replace(step.history, late=(replace(first, at_s=now_s - 2 * 86_400),)))
-    assert [one.times for one in stuck.add_submission_refusal(old, refused)] == [1]
+    assert [one.times for one in blocked_exits.add_submission_refusal(old, refused)] == [1]
 
 
 def approved(store: Store, number: int, token: str) -> None:

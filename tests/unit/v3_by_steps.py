@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from hypothesis import strategies as st
 
 from agent.amm.pools import ContractRevert
-from agent.amm.v3.pool import V3Pool, swap
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.pool_swap import swap
 from agent.amm.v3.swap_math import compute_swap_step
 from agent.amm.v3.tick_bitmap import TickLiquidity, next_initialized_tick_within_one_word
 from agent.amm.v3.tick_math import (

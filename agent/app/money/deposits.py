@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import engine, wiring
-from agent.app.agent import Agent, Progress, ignore_progress
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents.steps import transfer_document
 from agent.config.load import load_config
 from agent.errors import ConfigError

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent import engine, wiring
-from agent.app.agent import Agent, Progress, ignore_progress
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress
 from agent.errors import ConfigError, Refused
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent import codec, engine, wiring
-from agent.app.agent import Agent, Progress, ignore_progress, never_confirm, open_agent
+from agent.app.agent import Agent, open_agent
+from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.records.step_history import pause_by_file
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.fields import parse_address
@@ -47,7 +48,7 @@ from agent.model import (
 from agent.planning import requests
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import balance_changes, withdrawals
-from agent.policy.orders.exits import exclude_blocked_exits
+from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.store.files.locks import LockHeld, require_private
 from agent.units import NATIVE

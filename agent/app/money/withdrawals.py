@@ -9,7 +9,8 @@ from fractions import Fraction
 
 from agent import wiring
 from agent.app import withdrawal_run
-from agent.app.agent import Agent, Progress, ignore_progress, never_confirm
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.withdrawal_run import (
     Confirm,
     WithdrawalReport,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.app.agent import Agent, Confirm, Progress
+from agent.app.agent import Agent
+from agent.app.cycles import Confirm, Progress
 from agent.config.futures import HyperliquidTable, require_hedge_market
 from agent.errors import ConfigError
 from agent.execution.step_context import StepOutcome

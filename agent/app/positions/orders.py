@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from agent import engine, wiring
 from agent.app import config_versions
-from agent.app.agent import Agent, Confirm, Progress, close_orders
+from agent.app.agent import Agent
+from agent.app.cycles import Confirm, Progress, close_orders
 from agent.app.describe import limit_prices
 from agent.app.records.step_history import order_document
 from agent.config.edits import edit_order_levels, write_config
@@ -34,8 +35,8 @@ from agent.model import (
 from agent.planning import proposals
 from agent.planning.proposals import decision_at
 from agent.policy.futures.exposure import margin_result
+from agent.policy.orders import blocked_exits, exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.orders import exits
 from agent.policy.orders.conditional import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
 from agent.units import BPS, Price, decimal_text, format_time, parse_raw, price_text
@@ -83,8 +84,8 @@ def orders_document(step: StepInput) -> OrdersDocument:
         "orders": [_row(step, order) for order in step.history.orders],
         "told": list(step.wishes),
         "stuck": [
-            *(exits.format_blocked_exit(step, one) for one in blocked),
-            *exits.format_retries(step, {one.token for one in blocked}),
+            *(blocked_exits.format_blocked_exit(step, one) for one in blocked),
+            *blocked_exits.format_retries(step, {one.token for one in blocked}),
         ],
     }
 

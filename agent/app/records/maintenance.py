@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import wiring
-from agent.app.agent import Agent, ignore_progress, never_confirm
+from agent.app.agent import Agent
+from agent.app.cycles import ignore_progress, never_confirm
 from agent.app.documents import fill
 from agent.app.documents.records import JournalledDocument, TracedDocument, TransitionDocument
 from agent.config.load import LoadedConfig, load_config

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from agent import engine, wiring
 from agent.app import config_versions
-from agent.app.agent import Agent, Progress, ignore_progress, open_agent
+from agent.app.agent import Agent, open_agent
+from agent.app.cycles import Progress, ignore_progress
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.settings.changed_assets import (
     NO_NEW_TOKENS,

@@ -22,8 +22,8 @@ from agent.policy import native_coin
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.futures.exposure import margin_value
 from agent.policy.liquidity import valuation
+from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.orders import exits
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, format_time, value_text
 
@@ -520,7 +520,7 @@ def restore_excluded(step: StepInput) -> StepInput:
     """
     if not step.aside:
         return step
-    raws, shut = dict(step.aside_raw), exits.excluded_tokens(step)
+    raws, shut = dict(step.aside_raw), blocked_exits.excluded_tokens(step)
     freed = {token: raw for token, raw in raws.items() if token not in shut}
     assets = tuple(
         replace(asset, reserve_raw=max(0, asset.reserve_raw - freed.get(asset.token.address, 0)))
@@ -572,7 +572,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
 
     Quarantined tokens and blocked exits are reported elsewhere.
     """
-    held, shut, found = native_coin.held_balances(step), exits.excluded_tokens(step), []
+    held, shut, found = native_coin.held_balances(step), blocked_exits.excluded_tokens(step), []
     rises = {} if not step.aside else dict(step.aside_raw)
     for asset in step.effective_assets:
         token = asset.token.address

@@ -32,8 +32,8 @@ from agent.policy.drift import (
     restrict_to_side,
 )
 from agent.policy.futures.exposure import margin_holdings
+from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.orders import exits
 from agent.policy.strategies import capital
 from agent.policy.strategies.capital import (
     NettedToken,
@@ -106,7 +106,7 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
     is paused. Weights excluded by orders go to the numeraire; weights of quarantined or unsellable
     tokens are shared by the other tokens in proportion.
     """
-    numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
+    numeraire, shut = step.portfolio.numeraire.address, blocked_exits.excluded_tokens(step)
     if state.health is StrategyHealth.PAUSED:
         weights = {numeraire: BPS}
     else:
@@ -130,7 +130,7 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     """
     if step.split is None:
         return set()
-    numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
+    numeraire, shut = step.portfolio.numeraire.address, blocked_exits.excluded_tokens(step)
     wanted = {
         token
         for one in step.split.strategies
@@ -230,7 +230,7 @@ def strategy_drifts(
     """Return the drift of each asset of one strategy from its weights, by the band of its own
     trigger.
     """
-    weights, shut = strategy_weights(step, strategy, state), exits.excluded_tokens(step)
+    weights, shut = strategy_weights(step, strategy, state), blocked_exits.excluded_tokens(step)
     weights = _no_more_than_held(step, weights, held, prices)
     assets = []
     for asset in step.portfolio.assets:
@@ -250,7 +250,7 @@ def _no_more_than_held(
     """Return the weights with assets awaiting their entry capped at their holdings; the rest goes
     to the numeraire.
     """
-    numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
+    numeraire, shut = step.portfolio.numeraire.address, blocked_exits.excluded_tokens(step)
     waiting = [
         token
         for token, bps in weights.items()

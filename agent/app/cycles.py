@@ -1,0 +1,260 @@
+"""Cycles of the agent: one, a gradual execution slice by slice, and a run until the owner stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from agent import engine, wiring
+from agent.app import config_versions, withdrawal_run
+from agent.errors import Refused, Retryable, TrimtabError
+from agent.execution.approvals import cancel_and_revoke
+from agent.execution.step_context import (
+    OutcomeKind,
+    StepActors,
+    StepOutcome,
+)
+from agent.model import (
+    AgentCycle,
+    ExecutionProgress,
+    ExecutionStyle,
+    StepInput,
+)
+from agent.policy.orders.conditional import expiry_reason
+from agent.ports import Clock
+from agent.store.files.locks import LockHeld
+from agent.store.store import ConfigChanged
+
+if TYPE_CHECKING:
+    from agent.app.agent import Agent
+
+Progress = Callable[[str], None]
+Confirm = Callable[[StepOutcome], bool]
+CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
+
+
+def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
+    """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
+    orders = tuple(
+        order for order in context.store.executions.limit_orders() if order.state == "open"
+    )
+    outcome = engine.run_step(context.readers, AgentCycle(orders), context.store, actors)
+    if orders and actors is not None:
+        close_orders(context, outcome.after or outcome.step_input)
+    return outcome
+
+
+def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
+    """Close limit orders that are filled or have expired in chain time; they stay closed (T14)."""
+    chain_s = step_input.snapshot.head.timestamp_s
+    for order in context.store.executions.limit_orders():
+        if order.state == "filled":
+            context.store.executions.end(order.id, order.state, order.why, chain_s)
+        elif order.state == "open" and (why := expiry_reason(step_input, order)):
+            context.store.executions.end(order.id, "expired", why, chain_s)
+
+
+def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
+    """Run the remaining slices of a gradual execution, until it ends or a cycle refuses.
+
+    The confirmation of the first slice covers all. Each slice is a step of its own, with a new
+    decision; between slices other commands may use the wallet, and the progress is kept in the
+    store. Return the outcome of the last slice, with the transactions of all.
+    """
+    context = wallet.context
+    outcome, last, sent = first, first, list(first.transactions)
+    while outcome.kind in CONTINUE_KINDS:
+        execution = _open_execution(context, outcome)
+        if execution is None:
+            break
+        now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
+        wallet.progress(
+            f"slice {execution.done + 1} of about {execution.campaign.rounds} is due in"
+            f" {max(0, execution.next_s - now_s)} s"
+        )
+        interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
+        try:
+            with wallet.held() as actors:
+                outcome = engine.run_step(context.readers, AgentCycle(), context.store, actors)
+        except ConfigChanged as edited:  # report the transactions sent before it
+            return replace(
+                outcome,
+                kind=OutcomeKind.REFUSED,
+                reason=str(edited),
+                transactions=tuple(sent),
+                verdicts=edited.verdicts,
+            )
+        sent += outcome.transactions
+        if outcome.kind is not OutcomeKind.HOLD:
+            last = outcome
+    if outcome is first:
+        return first
+    if outcome.kind is OutcomeKind.HOLD and last.kind is OutcomeKind.DONE:
+        return replace(
+            last, transactions=tuple(sent), reason=outcome.reason, after=outcome.step_input
+        )
+    return replace(outcome, transactions=tuple(sent))
+
+
+def confirm_once(confirm: Confirm) -> Confirm:
+    """Return a confirmation that asks once for all slices, and again after a step that tried an
+    exit.
+    """
+    confirmations: list[bool] = []
+
+    def answer(outcome: StepOutcome) -> bool:
+        if not confirmations or not confirmations[-1] or outcome.exits_tried:
+            confirmations.append(confirm(outcome))
+        return confirmations[-1]
+
+    return answer
+
+
+def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
+    """Return the store's open gradual execution in slices; None without one."""
+    now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
+    execution = context.store.budgets.history(now_s).campaign
+    if execution is None or execution.campaign.pace.style is ExecutionStyle.LIMIT:
+        return None
+    return execution
+
+
+READING_STAGE = "Reading the chain"
+
+
+def never_confirm(_: StepOutcome) -> bool:
+    """Decline every plan."""
+    return False
+
+
+def ignore_progress(_: str) -> None:
+    """Discard a progress message."""
+
+
+# --- A long run. Clock and random source are parameters, so tests simulate a year.
+
+
+T = TypeVar("T")
+JITTER = 0.1
+"""Share of the interval by which each cycle is delayed at random, so that a schedule does not
+announce trades (T15)."""
+SLEEP_SLICE_S = 5.0
+"""Longest single sleep while waiting; bounds the delay of an interruption."""
+
+
+def run_periodically(
+    cycle: Callable[[], T],
+    interval_s: float,
+    clock: Clock,
+    chance: Callable[[], float],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[T]:
+    """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between.
+    `chance` returns numbers in [0, 1); `interrupted` ends a pause early.
+    """
+    while True:
+        yield cycle()
+        interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, interrupted)
+
+
+def interruptible_sleep(seconds: float, clock: Clock, interrupted: Callable[[], bool]) -> None:
+    """Sleep for `seconds`, or until `interrupted` returns True."""
+    left_s = seconds
+    while left_s > 0 and not interrupted():
+        clock.sleep(min(left_s, SLEEP_SLICE_S))
+        left_s -= SLEEP_SLICE_S
+
+
+class AgentRun:
+    """A run of an agent. Without a wallet session it sends nothing."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        wallet: wiring.WalletSession | None,
+        every: str,
+        once: bool,
+        progress: Progress,
+    ) -> None:
+        self._agent = agent
+        self._wallet = wallet
+        self._every = every
+        self._once = once
+        self._progress = progress
+        self._was_hard = agent.context.switch.is_hard()
+        self._known_config = agent.context.store.configs.confirmed()
+        self._config_waits = False
+        """True while adoption of a new config is blocked by an endpoint or by the wallet's lock."""
+
+    def cycle(self) -> StepOutcome | TrimtabError | None:
+        """Run one cycle and return its outcome or transient error; None once the run is over.
+        Raises ConfigChanged and errors that need an operator.
+        """
+        self._progress(READING_STAGE)
+        try:
+            return self._act_by_newest_config()
+        except ConfigChanged:
+            raise
+        except LockHeld as held:
+            if self._once:
+                raise
+            return Retryable(held.message, held.remedy)
+        except (Retryable, Refused) as error:
+            return error
+        finally:
+            self._progress(f"next cycle in {self._every}")
+
+    def ends_pause(self) -> bool:
+        """Return whether the wait between cycles ends now: the run is over, a hard pause has begun,
+        or a config was confirmed.
+        """
+        try:
+            return self._over() or (
+                self._wallet is not None
+                and self._agent.context.switch.is_hard()
+                and not self._was_hard
+            )
+        except ConfigChanged:
+            return not self._config_waits
+
+    def _over(self) -> bool:
+        """True if the owner has stopped the bot. Raises ConfigChanged if another config was
+        confirmed.
+        """
+        context = self._agent.context
+        context.store.configs.require_present(context.loaded.digest, self._known_config)
+        return self._wallet is not None and context.store.requests.stopping() is not None
+
+    def _act_by_newest_config(self) -> StepOutcome | None:
+        try:
+            return self._act()
+        except ConfigChanged as edited:
+            if self._once:
+                raise
+            self._config_waits = True
+            self._agent.context, self._wallet = config_versions.with_confirmed_config(
+                self._agent.context, self._wallet, edited
+            )
+            self._known_config, self._config_waits = self._agent.context.confirmed, False
+        return self._act()
+
+    def _act(self) -> StepOutcome | None:
+        if self._over():
+            return None
+        if self._wallet is None:
+            return self._act_once(None)
+        with self._wallet.held() as actors:
+            # the owner may have stopped the bot while this cycle waited for the lock
+            return None if self._over() else self._act_once(actors)
+
+    def _act_once(self, actors: StepActors | None) -> StepOutcome:
+        """Run a step, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
+        context = self._agent.context
+        self._was_hard = context.switch.is_hard()
+        context.store.steps.prune(context.config.service.keep_steps)
+        if self._was_hard and actors is not None:
+            return cancel_and_revoke(
+                context.readers, context.store, actors, context.switch.read().reason
+            )
+        return withdrawal_run.continue_withdrawal(context, actors, run_cycle(context, actors))

@@ -1,0 +1,219 @@
+"""Blocked exits: triggered exits that cannot be sold now are excluded, and the rest continues.
+
+Like a quarantined asset, a blocked one counts neither in the total nor in weights and is not
+traded; each cycle tries the exit again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import (
+    PORTFOLIO,
+    BlockedExit,
+    OrderStage,
+    Plan,
+    StepInput,
+    SubmissionRefusal,
+    WeightReallocation,
+)
+from agent.policy import failures, native_coin
+from agent.policy.drift import investable_total
+from agent.policy.orders.conditional import (
+    fired_exit_order,
+    order_subject,
+)
+from agent.policy.orders.exits import _drifts
+from agent.reference import reference_prices
+from agent.units import BPS, NATIVE, format_time, largest_remainder
+
+REMEDY = (
+    "wait for deeper pools, pin others with trimtab trust, or raise limits.price_impact or"
+    " limits.plan_cost"
+)
+RETRY_REMEDY = "find out why its token refuses; trimtab resume retries it in the next cycle"
+FREE_RETRIES = 3
+"""Refusals in a row of an exit at submission after which it is still retried in the next cycle:
+markets move."""
+BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
+"""Chain time of the first back-off after that, doubled with each refusal, and its maximum: every
+retry approves and revokes, for gas. The maximum is low, since an attacker who moves the pool before
+sending can trigger the back-off.
+"""
+DAY_S = 86_400
+
+
+def retry_at_s(one: SubmissionRefusal) -> int:
+    """Return the chain time from which an exit refused at submission is tried again."""
+    more = one.times - FREE_RETRIES
+    return one.at_s + (0 if more <= 0 else min(BACKOFF_S << min(more - 1, 16), MAX_BACKOFF_S))
+
+
+def backing_off(step: StepInput, token: str) -> BlockedExit | None:
+    """Return the exit if it is backing off now; a refusal that a wrong header dated in the future
+    does not count.
+    """
+    now_s = step.snapshot.head.timestamp_s
+    for one in step.history.late:
+        if one.token == token and one.at_s <= now_s < retry_at_s(one):
+            why = f"{one.why}; {_often(one)}, so it backs off until {format_time(retry_at_s(one))}"
+            return BlockedExit(token, why, RETRY_REMEDY)
+    return None
+
+
+def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[SubmissionRefusal, ...]:
+    """Return the refusals to store after this exit was refused at submission; refusals less than a
+    day apart count as consecutive.
+    """
+    now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
+    before = known.get(refused.token)
+    times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
+    known[refused.token] = SubmissionRefusal(refused.token, now_s, times, refused.why)
+    return tuple(known.values())
+
+
+def avoids_other_tokens(step: StepInput, token: str) -> bool:
+    """True if the exit of a token failed, so that a route without other tokens is preferred."""
+    failed = failures.exit_failures(step.history, token).reverts
+    return bool(
+        token in step.direct or failed or any(one.token == token for one in step.history.late)
+    )
+
+
+def may_go_directly(step: StepInput, plan: Plan | None, token: str) -> bool:
+    """True if the plan sells the token through another one and a plan without it was not tried in
+    this step.
+    """
+    if plan is None or not token or token in step.direct:
+        return False
+    traded = {one for leg in plan.legs for one in (leg.token_in, leg.token_out)} - {NATIVE}
+    return not traded <= {token, step.portfolio.numeraire.address}
+
+
+def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefusal, ...]:
+    """Return the refusals that stay stored after this token was sold: those of fired exits that are
+    not done.
+    """
+    fired = _being_sold(step)
+    return tuple(
+        one for one in step.history.late if one.token != sold and {one.token, PORTFOLIO} & fired
+    )
+
+
+def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
+    """Format the exits refused at submission that are retried in the next cycle, without the tokens
+    in `texts`.
+    """
+    sold, known = _being_sold(step), {*texts}
+    again = [
+        one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold
+    ]
+    return [
+        f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at"
+        f" {format_time(one.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
+        f" {disarm_command(step, BlockedExit(one.token, '', ''))}"
+        for one in again
+    ]
+
+
+def _being_sold(step: StepInput) -> set[str]:
+    return {
+        order.token
+        for order in step.history.orders
+        if order.is_exit and order.stage is OrderStage.FIRED
+    }
+
+
+def _often(one: SubmissionRefusal) -> str:
+    if one.times == 1:
+        return "once"
+    return f"{one.times} times in a row"
+
+
+def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
+    """Return the step with these exits excluded, so that their assets keep their holdings."""
+    known = {one.token for one in step.stuck}
+    new = {one.token: one for one in found if one.token not in known}
+    if not new:
+        return step
+    targets, held = _targets(step, {*new}), native_coin.held_balances(step)
+    for asset in step.portfolio.assets:
+        if (one := new.get(token := asset.token.address)) is not None and token in held:
+            raw = max(0, held[token] - native_coin.reserved_raw(step, asset))
+            new[token] = replace(one, raw=raw)
+    assets = tuple(
+        replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset))
+        if asset.token.address in new
+        else asset
+        for asset in step.portfolio.assets
+    )
+    return replace(
+        step,
+        portfolio=replace(step.portfolio, assets=assets),
+        effective_bps=tuple(targets.items()),
+        stuck=(*step.stuck, *new.values()),
+    )
+
+
+def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
+    """Return the targets of the remaining assets in bps by token.
+
+    If the weight of exited assets is held in the numeraire, unsold exits are not in it yet. So the
+    others keep their value, and the numeraire's share is reduced by the blocked exits.
+    """
+    before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
+    if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
+        return before  # redistributed already, or handled per strategy
+    prices = reference_prices(step).by_token
+    if not (drifts := _drifts(step, prices)):
+        return before  # the total is unknown, so only exits are decided
+    whole = investable_total(drifts)
+    left = whole - sum(
+        (one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0)
+    )
+    if left <= 0:
+        return before
+    numeraire = step.portfolio.numeraire.address
+    others = {token: bps * whole / left for token, bps in before.items() if token != numeraire}
+    rest = max(Fraction(0), BPS - sum(others.values(), Fraction(0)))
+    shares = largest_remainder([others.get(token, rest) for token in before])
+    return dict(zip(before, shares, strict=True))
+
+
+def excluded_tokens(step: StepInput) -> set[str]:
+    """Return excluded tokens: in quarantine, or with a blocked exit."""
+    return {one.token for one in step.quarantine} | {one.token for one in step.stuck}
+
+
+def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> str:
+    """Format blocked exits, of all tokens or of `only`, with reason and remedies; empty without
+    any.
+    """
+    blocked: Sequence[BlockedExit] = step.stuck
+    if only is not None:
+        blocked = [exit_ for exit_ in step.stuck if exit_.token in {*only}]
+    return "; ".join(format_blocked_exit(step, one) for one in blocked)
+
+
+def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
+    """Format one blocked exit: the order, the reason, and the remedy."""
+    label, back = order_subject(step.portfolio, one.token), disarm_command(step, one)
+    if backing_off(step, one.token):
+        again = "is kept until then"
+    else:
+        again = "is kept and retried in each cycle"
+    return (
+        f"{label} is to be sold but cannot be sold now: {one.why}; "
+        f"it {again}; {one.remedy}, or {back}"
+    )
+
+
+def disarm_command(step: StepInput, one: BlockedExit) -> str:
+    """Return the command that cancels an exit order."""
+    whole = fired_exit_order(step.history.orders, PORTFOLIO) is not None
+    return (
+        "cancel the order: trimtab orders disarm"
+        f" {PORTFOLIO if whole else order_subject(step.portfolio, one.token)}"
+    )
