@@ -48,7 +48,7 @@ class FuturesChange:
 
 
 @dataclass(frozen=True, slots=True)
-class FuturesResult:
+class FuturesProfit:
     """Profit of a period and its components: `profit = price - fees - funding`."""
 
     price: Value
@@ -62,7 +62,7 @@ class FuturesResult:
         """Profit or loss of the futures."""
         return self.price - self.fees - self.funding
 
-    def in_base_units(self) -> FuturesResult:
+    def in_base_units(self) -> FuturesProfit:
         """Return the components rounded to numeraire base units; the rounded ones sum exactly."""
         profit, fees, funding = (
             Fraction(round(one)) for one in (self.profit, self.fees, self.funding)
@@ -89,10 +89,10 @@ def futures_changes(
     return tuple(found)
 
 
-def summed(changes: Iterable[FuturesChange]) -> FuturesResult:
+def summed(changes: Iterable[FuturesChange]) -> FuturesProfit:
     """Return the sums of changes."""
     changes, zero = tuple(changes), Fraction(0)
-    return FuturesResult(
+    return FuturesProfit(
         sum((one.price for one in changes), zero),
         sum((one.fees for one in changes), zero),
         sum((one.funding for one in changes), zero),

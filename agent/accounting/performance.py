@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from agent.accounting import entries as book
 from agent.accounting.entries import GAS, exact_sum, quantize
-from agent.accounting.futures import FuturesChange, FuturesResult, futures_changes, summed
+from agent.accounting.futures import FuturesChange, FuturesProfit, futures_changes, summed
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, YEAR_S, Value
@@ -307,7 +307,7 @@ class Performance:
     turnover: Value
     costs: PerformanceCosts
     parts: tuple[ReturnPeriod, ...]
-    futures: FuturesResult | None = None
+    futures: FuturesProfit | None = None
 
     @property
     def hint(self) -> str:

@@ -24,7 +24,7 @@ from agent.model.transactions import PerpFill, PerpFunding
 from agent.policy.futures.decide import ORDER_GAS
 from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector
-from agent.signing.futures import FuturesCall, MoveMargin, OpenPosition
+from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
 from agent.signing.futures import decode as decode_futures
 from agent.venues.perpetual_protocol import REVERTS, PerpContracts, revert_code
 
@@ -133,7 +133,7 @@ class PaperVenue:
                 return VenueEffects(balances, {**allowances, tx.to: raw}, held, APPROVE_UNITS)
             case OpenPosition():
                 return self._filled(call, balances, allowances, account, held, head)
-            case MoveMargin():
+            case MarginTransfer():
                 return self._moved(call, balances, allowances, account, held)
             case other:
                 raise TransactionReverted(f"{type(other).__name__} is not simulated")
@@ -197,7 +197,7 @@ class PaperVenue:
 
     def _moved(
         self,
-        call: MoveMargin,
+        call: MarginTransfer,
         balances: Mapping[str, int],
         allowances: Mapping[str, int],
         account: MarginAccount,

@@ -55,7 +55,7 @@ class OpenPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class MoveMargin:
+class MarginTransfer:
     """Vault.deposit or withdraw of `raw` base units of a token, for the sender."""
 
     token: str
@@ -71,7 +71,7 @@ class ChangeDelegate:
     is_allowed: bool
 
 
-FuturesCall = OpenPosition | MoveMargin | ChangeDelegate
+FuturesCall = OpenPosition | MarginTransfer | ChangeDelegate
 
 
 def decode(data: bytes) -> FuturesCall:
@@ -105,8 +105,8 @@ def _delegate(words: CalldataReader, *, is_allowed: bool) -> ChangeDelegate:
 _DECODERS: dict[bytes, Callable[[CalldataReader], FuturesCall]] = {
     OPEN_POSITION: _order,
     OPEN_POSITION_FOR: lambda words: _order(words, words.address()),
-    DEPOSIT: lambda words: MoveMargin(words.address(), words.uint(), True),
-    WITHDRAW: lambda words: MoveMargin(words.address(), words.uint(), False),
+    DEPOSIT: lambda words: MarginTransfer(words.address(), words.uint(), True),
+    WITHDRAW: lambda words: MarginTransfer(words.address(), words.uint(), False),
     APPROVE: lambda words: _delegate(words, is_allowed=True),
     REVOKE: lambda words: _delegate(words, is_allowed=False),
 }
@@ -135,9 +135,9 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
             _judge_size(call, granted.action, terms)
             judge_order(granted.action, granted, grant.now_s, terms)
             require_deadline(call.deadline_s, grant, rules)
-        case [MoveMargin(is_deposit=True), MarginDeposit()]:
+        case [MarginTransfer(is_deposit=True), MarginDeposit()]:
             _judge_margin(tx.to, call, granted.action.raw, rules.wallet, terms)
-        case [MoveMargin(is_deposit=False), MarginWithdrawal()]:
+        case [MarginTransfer(is_deposit=False), MarginWithdrawal()]:
             _judge_margin(tx.to, call, granted.action.raw, rules.wallet, terms)
         case [ChangeDelegate(), DelegateChange()]:
             _contract(tx.to, terms.delegate_approval, "delegate approval")
@@ -188,7 +188,9 @@ def _judge_trader(call: OpenPosition, wallet: str, terms: FuturesRules) -> None:
         refuse("trader", traded_for, terms.trader)
 
 
-def _judge_margin(to: str, call: MoveMargin, raw: int, wallet: str, terms: FuturesRules) -> None:
+def _judge_margin(
+    to: str, call: MarginTransfer, raw: int, wallet: str, terms: FuturesRules
+) -> None:
     _contract(to, terms.vault, "vault")
     _own_account(wallet, terms)
     if call.token != terms.collateral:

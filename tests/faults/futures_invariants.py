@@ -12,7 +12,7 @@ from web3.logs import DISCARD
 from agent.margin import account as margin
 from agent.model import Intent, IntentKind
 from agent.signing.calldata import UndecodableCalldata
-from agent.signing.futures import MoveMargin, OpenPosition, decode
+from agent.signing.futures import MarginTransfer, OpenPosition, decode
 from agent.units import BPS
 from tests.faults.scene import Layer
 from tests.support.perps import WAD, read_now
@@ -157,7 +157,7 @@ def beyond_policy(layer: Layer, one: Any, wallet: str, latest_s: int) -> list[st
         call = decode(bytes.fromhex(one["input"].removeprefix("0x")))
     except UndecodableCalldata as error:
         return [f"{one['hash']} is outside the policy: {error}"]
-    if isinstance(call, MoveMargin) and call.is_deposit and call.token == layer.perps.collateral.address and layer.deposits:
+    if isinstance(call, MarginTransfer) and call.is_deposit and call.token == layer.perps.collateral.address and layer.deposits:
         return []
     if not isinstance(call, OpenPosition):
         return [f"{one['hash']} is outside the policy: {type(call).__name__}"]

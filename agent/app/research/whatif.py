@@ -1,4 +1,4 @@
-"""What-if: drift, trades and alert prices of targets and values on the command line."""
+"""Drift, trades and alert prices of targets and values on the command line (what-if)."""
 
 from __future__ import annotations
 

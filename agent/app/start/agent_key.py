@@ -37,7 +37,7 @@ Confirm = Callable[["AgentApprovalDocument"], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the config keeps the agent's key: a file, an entry (service, name) of the keyring, or
+    """Place of the agent's key by the config: a file, an entry (service, name) of the keyring, or
     neither: a variable. `address` is that of the key there, "" without one.
     """
 

@@ -54,7 +54,7 @@ class BookProfit:
 
 
 @dataclass(frozen=True, slots=True)
-class FuturesFill:
+class BookFill:
     """A filled order in the market of a symbol: signed size, quote exchanged without the fee
     (positive: received).
     """
@@ -88,7 +88,7 @@ class FuturesBook:
         self.account, self.reserve_raw, self._venue = account, reserve_raw, venue
         self.profit = BookProfit()
         self.deposited_raw = 0
-        self.fills: list[FuturesFill] = []
+        self.fills: list[BookFill] = []
         self.liquidations: list[Liquidation] = []
         self.unfilled: Counter[str] = Counter()
 
@@ -160,7 +160,7 @@ class FuturesBook:
         self._trade(order.market, size_raw, quote_raw, fee_raw)
         self._add(fees_raw=fee_raw)
         self.fills.append(
-            FuturesFill(bar, time_s, held.symbol, size_raw, quote_raw, fee_raw, trigger)
+            BookFill(bar, time_s, held.symbol, size_raw, quote_raw, fee_raw, trigger)
         )
 
     def revert_reason(self, order: PerpOrder, time_s: int) -> str:

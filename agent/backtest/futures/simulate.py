@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from agent import codec
 from agent.backtest.futures.book import (
+    BookFill,
     BookProfit,
     FuturesBook,
-    FuturesFill,
     Liquidation,
     PerpVenueSettings,
 )
@@ -68,7 +68,7 @@ class BookResult:
     funding: Floats
     deposited_raw: int
     sizes: tuple[tuple[str, int], ...]
-    fills: tuple[FuturesFill, ...]
+    fills: tuple[BookFill, ...]
     liquidations: tuple[Liquidation, ...]
     unfilled: tuple[tuple[str, int], ...]
     refused: tuple[tuple[str, int], ...]

@@ -208,7 +208,7 @@ def cancel_action(cloid: str, asset: int) -> dict[str, object]:
 
 
 class TicketStage(Enum):
-    """What became of an order."""
+    """Outcome of an order."""
 
     UNKNOWN = "unknown"
     OPEN = "open"
