@@ -20,7 +20,7 @@ from agent.model import PaperWallet, Snapshot
 from agent.paper import chain
 from agent.ports import Clock
 from agent.units import parse_raw
-from agent.wiring.context import live_store_file
+from agent.wiring.paper import live_store_file
 
 NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
 

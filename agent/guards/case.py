@@ -4,11 +4,10 @@ guards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Generic, TypeVar
 
 from agent.errors import Refused
 from agent.guards.replay import (
@@ -22,20 +21,14 @@ from agent.guards.replay import (
 )
 from agent.margin.state import is_reduction
 from agent.model import (
-    LIMITS,
     Asset,
     Evidence,
     LegFunding,
-    Limits,
-    LimitSpec,
-    LimitUnit,
     Plan,
     Provide,
     Rebalance,
     StepInput,
-    TighterDirection,
     TopUp,
-    Verdict,
 )
 from agent.model.futures import AccountAction, DelegateChange, MarginDeposit
 from agent.planning.gas import approval_gas_units
@@ -53,7 +46,7 @@ from agent.policy.liquidity.book import (
 )
 from agent.policy.native_coin import GAS_MARGIN
 from agent.reference import ReferencePrices, reference_prices, spot_prices
-from agent.units import BPS, NATIVE, Token, ceil_int, decimal_text, value_text
+from agent.units import NATIVE, Token, ceil_int
 
 
 class MissingData(Exception):
@@ -522,139 +515,3 @@ def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpR
         return replay_actions(open_position_book(step, prices), plan.actions)
     except Refused as why:
         return why.message
-
-
-# --- Formats of measurements and limits in verdicts.
-
-
-OFF = "off"
-
-
-def format_bps(limit: int) -> str:
-    """Format basis points: 100 -> "100 bps"."""
-    return f"{limit} bps"
-
-
-def format_ratio(share: Fraction) -> str:
-    """Format a share in basis points, rounded up to two places so that a breach never displays as
-    equal to the limit.
-    """
-    return f"{decimal_text(ceil_int(share * BPS * 100), 2)} bps"
-
-
-def format_money(value: Fraction, numeraire: Token) -> str:
-    """Format a value in numeraire base units as whole coins."""
-    return f"{value_text(value, numeraire.decimals)} {numeraire.label}"
-
-
-def format_gwei(wei: int) -> str:
-    """Format a gas price."""
-    return f"{decimal_text(wei, 9)} gwei"
-
-
-def format_native(wei: int) -> str:
-    """Format an amount of native coin."""
-    return f"{decimal_text(wei, 18)} native"
-
-
-def format_seconds(number: int) -> str:
-    """Format a duration."""
-    return f"{number} s"
-
-
-# --- Guards: name, limit, measurement and remedy.
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Guard(Generic[T]):
-    """A guard. `limit` reads the limit from the input (None: off), `format_limit` formats it,
-    `measure` compares the case with it.
-
-    `remedy` is an instruction for the owner. A guard that `judges_market` checks only the pools and
-    tokens of a plan; its refusal of one exit does not block the others.
-    """
-
-    name: str
-    limit: Callable[[StepInput], T | None]
-    format_limit: Callable[[T, StepInput], str]
-    measure: Callable[[GuardCase, T], GuardMeasurement]
-    remedy: str
-    judges_market: bool = False
-
-    def judge(self, case: GuardCase) -> Verdict:
-        """Return the verdict. Missing data refuse the plan; a limit that is off passes."""
-        limit = self.limit(case.step)
-        if limit is None:
-            return Verdict(self.name, "not measured", OFF, True)
-        try:
-            measured = self.measure(case, limit)
-        except MissingData as why:
-            measured = GuardMeasurement(f"unknown: {why}", False)
-        return Verdict(
-            self.name,
-            measured.text,
-            measured.limit or self.format_limit(limit, case.step),
-            measured.passed,
-        )
-
-
-def always(
-    name: str,
-    rule: str,
-    measure: Callable[[GuardCase], GuardMeasurement],
-    remedy: str,
-    *,
-    judges_market: bool = False,
-) -> Guard[bool]:
-    """Return a guard that the config cannot switch off; `rule` is the text of its limit."""
-    return Guard(
-        name,
-        lambda _: True,
-        lambda _, __: rule,
-        lambda case, _: measure(case),
-        remedy,
-        judges_market,
-    )
-
-
-def limited(
-    key: str,
-    limit: Callable[[Limits], T | None],
-    measure: Callable[[GuardCase, T], GuardMeasurement],
-    remedy: str,
-    *,
-    judges_market: bool = False,
-) -> Guard[T]:
-    """Return a guard for a key of [limits]; the row of the key in LIMITS determines the format of
-    the limit.
-    """
-    spec = LIMITS[key]
-    return Guard(
-        key,
-        lambda step: limit(step.limits),
-        lambda value, step: _format_limit(spec, value, step),
-        measure,
-        remedy,
-        judges_market,
-    )
-
-
-def _format_limit(spec: LimitSpec, limit: Any, step: StepInput) -> str:
-    """Format a limit with its unit, with "at least" for a minimum."""
-    match spec.unit:
-        case LimitUnit.SHARE:
-            text = format_bps(limit)
-        case LimitUnit.DURATION:
-            text = format_seconds(limit)
-        case LimitUnit.GAS_PRICE:
-            text = format_gwei(limit)
-        case LimitUnit.NATIVE:
-            text = format_native(limit)
-        case LimitUnit.COINS:
-            text = format_money(limit, step.portfolio.numeraire)
-        case LimitUnit.SWITCH:
-            text = "on"
-    return f"at least {text}" if spec.tighter is TighterDirection.MORE else text

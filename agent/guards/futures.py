@@ -8,14 +8,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from agent.guards.case import (
-    Guard,
-    GuardCase,
-    GuardMeasurement,
-    MissingData,
-    always,
-    format_seconds,
-)
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData
+from agent.guards.guard import Guard, always, format_seconds
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import after_action, breaches, is_reduction, margin_state

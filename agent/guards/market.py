@@ -11,17 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from agent.amm import pools
-from agent.guards.case import (
-    Guard,
-    GuardCase,
-    GuardMeasurement,
-    MissingData,
-    always,
-    format_money,
-    format_ratio,
-    format_seconds,
-    limited,
-)
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData
+from agent.guards.guard import Guard, always, format_money, format_ratio, format_seconds, limited
 from agent.guards.replay import SimulatedSwap, worst_overpayment_share
 from agent.model import (
     Asset,

@@ -9,11 +9,10 @@ from typing import Any
 
 from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
-from agent.guards.case import (
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData
+from agent.guards.futures import futures_cost
+from agent.guards.guard import (
     Guard,
-    GuardCase,
-    GuardMeasurement,
-    MissingData,
     format_bps,
     format_gwei,
     format_money,
@@ -21,7 +20,6 @@ from agent.guards.case import (
     format_ratio,
     limited,
 )
-from agent.guards.futures import futures_cost
 from agent.model import Provide, Rebalance, StepInput, TopUp
 from agent.policy import failures
 from agent.policy.cash_flows import purchase

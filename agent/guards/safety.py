@@ -6,15 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.guards.case import (
-    Guard,
-    GuardCase,
-    GuardMeasurement,
-    MissingData,
-    always,
-    format_seconds,
-    limited,
-)
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData
+from agent.guards.guard import Guard, always, format_seconds, limited
 from agent.guards.replay import LegFlow
 from agent.model import Collect, LegFunding, LpAction, Plan, Provide, Withdraw
 from agent.policy import failures

@@ -15,7 +15,6 @@ from secrets import SystemRandom
 
 from agent.accounting.performance import year_start_s
 from agent.accounting.tax_lots import Lots, TaxLotRun, identity_rate, run_tax_lots
-from agent.backtest.router import RouterAddresses
 from agent.chain.endpoints import EndpointPool
 from agent.chain.own_positions import PositionReader
 from agent.chain.positions import resolve_positions
@@ -30,7 +29,6 @@ from agent.chain.second_quote import (
     V3Contracts,
     build_quoter,
 )
-from agent.chain.sender import QuorumSender
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import find_proxies, read_tokens
 from agent.chain.watch import PoolRef, SnapshotScope
@@ -50,11 +48,10 @@ from agent.config.build import (
     liquidity_contracts,
     with_allocators,
 )
-from agent.config.futures import FuturesTable, build_futures
+from agent.config.futures import build_futures
 from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config, RpcTable, read_rates, year_limit
-from agent.config.service import FILES, MEGABYTES
 from agent.config.signals import build_signals
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
@@ -76,48 +73,20 @@ from agent.model import (
 from agent.model.futures import FuturesPolicy
 from agent.model.strategies import CapitalSplit
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
-from agent.paper.venue import PaperVenue
 from agent.policy import quarantine
 from agent.policy.step_input import assemble_input
-from agent.ports import Clock, Reader, SigningKey
+from agent.ports import Clock, SigningKey
 from agent.signals.host import SignalHost
 from agent.signing import keys
 from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import open_store
-from agent.store.recorder import RecorderLimits, StepRecorder
+from agent.store.recorder import StepRecorder
 from agent.store.store import Store
 from agent.venues.discovery import discover_pools
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.rebalancer import require_own_rebalancer
 from agent.wiring.futures import VenueReader, order_venue, paper_venue, perp_scope
-
-# --- Recorder that writes steps as files.
-
-
-MEGABYTE = 10**6
-PAPER_FOLDER = "paper"
-"""Folder of paper steps below record.dir."""
-
-
-def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
-    """Open a recorder into `folder`, or into record.dir beside the config; None without either.
-    Raises ConfigError if the folder cannot be used.
-    """
-    table = loaded.config.record
-    books = "paper" if loaded.paper else "live"
-    limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
-    if table is not None:
-        limits = RecorderLimits(table.keep_files, table.keep_megabytes * MEGABYTE)
-    if folder is not None:
-        return StepRecorder(folder, loaded.digest, books, limits)
-    if table is None:
-        return None
-    place = loaded.path.parent / table.dir
-    recorder = StepRecorder(place, loaded.digest, books, limits)  # creates the folder
-    if loaded.paper:
-        return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, limits)
-    return recorder
-
+from agent.wiring.paper import open_recorder, paper_chain, prepare_paper_store
 
 # --- Tax state of a plan: open lots and the year's realised gains, by [tax].
 
@@ -182,55 +151,6 @@ class TaxRunCache:
 
 
 # --- Paper trading: reads the live chain, acts on a simulated one, and has no key.
-
-
-def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
-    """Copy the live store's pinned contracts into the paper store. Raises ConfigError for features
-    that are not simulated.
-    """
-    config = loaded.config
-    if config.portfolio.positions or (config.lp is not None and config.lp.targets):
-        raise ConfigError(
-            "paper: liquidity positions are not simulated",
-            "remove positions and lp.targets from a copy of the config",
-        )
-    if config.futures is not None and not isinstance(config.futures, FuturesTable):
-        raise ConfigError(
-            f"paper: {config.futures.venue} is not simulated",
-            "remove [futures] from a copy of the config",
-        )
-    if config.execution.router != "swap_router_02":
-        raise ConfigError(
-            "paper: only SwapRouter02 is simulated",
-            'write execution.router = "swap_router_02" into a copy of the config',
-        )
-    store.paper.copy_pins(live_store_file(loaded))
-
-
-def live_store_file(loaded: LoadedConfig) -> Path:
-    """Path of the live store's file; paper trading only reads it."""
-    return Path(loaded.live_url.removeprefix("sqlite:///"))
-
-
-def paper_chain(
-    config: Config,
-    execution: ExecutionConfig,
-    endpoint_pool: EndpointPool,
-    store: Store,
-    reader: Reader,
-    venue: PaperVenue | None,
-) -> PaperChain:
-    """Simulated chain of paper trading over the live chain's snapshots and newest header; sends
-    nothing.
-    """
-    sender = QuorumSender(endpoint_pool, config.chain.chain_id)
-    return PaperChain(
-        store.paper,
-        reader,
-        sender.head,
-        RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native),
-        venue,
-    )
 
 
 UNBOUNDED_IMPACT_BPS = 1_000

@@ -16,7 +16,7 @@ from agent.config.limits import LimitsTable
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
 from agent.config.template import render
-from agent.guards.case import Guard
+from agent.guards.guard import Guard
 from agent.guards.table import GUARDS, MARKET_GUARDS, REMEDIES
 from agent.model import LIMITS, Limits, LimitUnit
 from tests.support.builders import step_input, with_limits

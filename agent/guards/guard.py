@@ -1,0 +1,149 @@
+"""A guard: name, limit, measurement and remedy; formats of measurements and limits in verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Generic, TypeVar
+
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData
+from agent.model import (
+    LIMITS,
+    Limits,
+    LimitSpec,
+    LimitUnit,
+    StepInput,
+    TighterDirection,
+    Verdict,
+)
+from agent.units import BPS, Token, ceil_int, decimal_text, value_text
+
+OFF = "off"
+
+
+def format_bps(limit: int) -> str:
+    """Format basis points: 100 -> "100 bps"."""
+    return f"{limit} bps"
+
+
+def format_ratio(share: Fraction) -> str:
+    """Format a share in basis points, rounded up to two places so that a breach never displays as
+    equal to the limit.
+    """
+    return f"{decimal_text(ceil_int(share * BPS * 100), 2)} bps"
+
+
+def format_money(value: Fraction, numeraire: Token) -> str:
+    """Format a value in numeraire base units as whole coins."""
+    return f"{value_text(value, numeraire.decimals)} {numeraire.label}"
+
+
+def format_gwei(wei: int) -> str:
+    """Format a gas price."""
+    return f"{decimal_text(wei, 9)} gwei"
+
+
+def format_native(wei: int) -> str:
+    """Format an amount of native coin."""
+    return f"{decimal_text(wei, 18)} native"
+
+
+def format_seconds(number: int) -> str:
+    """Format a duration."""
+    return f"{number} s"
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard(Generic[T]):
+    """A guard. `limit` reads the limit from the input (None: off), `format_limit` formats it,
+    `measure` compares the case with it.
+
+    `remedy` is an instruction for the owner. A guard that `judges_market` checks only the pools and
+    tokens of a plan; its refusal of one exit does not block the others.
+    """
+
+    name: str
+    limit: Callable[[StepInput], T | None]
+    format_limit: Callable[[T, StepInput], str]
+    measure: Callable[[GuardCase, T], GuardMeasurement]
+    remedy: str
+    judges_market: bool = False
+
+    def judge(self, case: GuardCase) -> Verdict:
+        """Return the verdict. Missing data refuse the plan; a limit that is off passes."""
+        limit = self.limit(case.step)
+        if limit is None:
+            return Verdict(self.name, "not measured", OFF, True)
+        try:
+            measured = self.measure(case, limit)
+        except MissingData as why:
+            measured = GuardMeasurement(f"unknown: {why}", False)
+        return Verdict(
+            self.name,
+            measured.text,
+            measured.limit or self.format_limit(limit, case.step),
+            measured.passed,
+        )
+
+
+def always(
+    name: str,
+    rule: str,
+    measure: Callable[[GuardCase], GuardMeasurement],
+    remedy: str,
+    *,
+    judges_market: bool = False,
+) -> Guard[bool]:
+    """Return a guard that the config cannot switch off; `rule` is the text of its limit."""
+    return Guard(
+        name,
+        lambda _: True,
+        lambda _, __: rule,
+        lambda case, _: measure(case),
+        remedy,
+        judges_market,
+    )
+
+
+def limited(
+    key: str,
+    limit: Callable[[Limits], T | None],
+    measure: Callable[[GuardCase, T], GuardMeasurement],
+    remedy: str,
+    *,
+    judges_market: bool = False,
+) -> Guard[T]:
+    """Return a guard for a key of [limits]; the row of the key in LIMITS determines the format of
+    the limit.
+    """
+    spec = LIMITS[key]
+    return Guard(
+        key,
+        lambda step: limit(step.limits),
+        lambda value, step: _format_limit(spec, value, step),
+        measure,
+        remedy,
+        judges_market,
+    )
+
+
+def _format_limit(spec: LimitSpec, limit: Any, step: StepInput) -> str:
+    """Format a limit with its unit, with "at least" for a minimum."""
+    match spec.unit:
+        case LimitUnit.SHARE:
+            text = format_bps(limit)
+        case LimitUnit.DURATION:
+            text = format_seconds(limit)
+        case LimitUnit.GAS_PRICE:
+            text = format_gwei(limit)
+        case LimitUnit.NATIVE:
+            text = format_native(limit)
+        case LimitUnit.COINS:
+            text = format_money(limit, step.portfolio.numeraire)
+        case LimitUnit.SWITCH:
+            text = "on"
+    return f"at least {text}" if spec.tighter is TighterDirection.MORE else text

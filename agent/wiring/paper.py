@@ -1,0 +1,95 @@
+"""Paper trading: reads the live chain, acts on a simulated one, and has no key; and recorded steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.backtest.router import RouterAddresses
+from agent.chain.endpoints import EndpointPool
+from agent.chain.sender import QuorumSender
+from agent.config.futures import FuturesTable
+from agent.config.load import LoadedConfig
+from agent.config.schema import Config
+from agent.config.service import FILES, MEGABYTES
+from agent.errors import ConfigError
+from agent.model import (
+    ExecutionConfig,
+)
+from agent.paper.chain import PaperChain
+from agent.paper.venue import PaperVenue
+from agent.ports import Reader
+from agent.store.recorder import RecorderLimits, StepRecorder
+from agent.store.store import Store
+
+MEGABYTE = 10**6
+PAPER_FOLDER = "paper"
+"""Folder of paper steps below record.dir."""
+
+
+def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
+    """Open a recorder into `folder`, or into record.dir beside the config; None without either.
+    Raises ConfigError if the folder cannot be used.
+    """
+    table = loaded.config.record
+    books = "paper" if loaded.paper else "live"
+    limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
+    if table is not None:
+        limits = RecorderLimits(table.keep_files, table.keep_megabytes * MEGABYTE)
+    if folder is not None:
+        return StepRecorder(folder, loaded.digest, books, limits)
+    if table is None:
+        return None
+    place = loaded.path.parent / table.dir
+    recorder = StepRecorder(place, loaded.digest, books, limits)  # creates the folder
+    if loaded.paper:
+        return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, limits)
+    return recorder
+
+
+def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
+    """Copy the live store's pinned contracts into the paper store. Raises ConfigError for features
+    that are not simulated.
+    """
+    config = loaded.config
+    if config.portfolio.positions or (config.lp is not None and config.lp.targets):
+        raise ConfigError(
+            "paper: liquidity positions are not simulated",
+            "remove positions and lp.targets from a copy of the config",
+        )
+    if config.futures is not None and not isinstance(config.futures, FuturesTable):
+        raise ConfigError(
+            f"paper: {config.futures.venue} is not simulated",
+            "remove [futures] from a copy of the config",
+        )
+    if config.execution.router != "swap_router_02":
+        raise ConfigError(
+            "paper: only SwapRouter02 is simulated",
+            'write execution.router = "swap_router_02" into a copy of the config',
+        )
+    store.paper.copy_pins(live_store_file(loaded))
+
+
+def live_store_file(loaded: LoadedConfig) -> Path:
+    """Path of the live store's file; paper trading only reads it."""
+    return Path(loaded.live_url.removeprefix("sqlite:///"))
+
+
+def paper_chain(
+    config: Config,
+    execution: ExecutionConfig,
+    endpoint_pool: EndpointPool,
+    store: Store,
+    reader: Reader,
+    venue: PaperVenue | None,
+) -> PaperChain:
+    """Simulated chain of paper trading over the live chain's snapshots and newest header; sends
+    nothing.
+    """
+    sender = QuorumSender(endpoint_pool, config.chain.chain_id)
+    return PaperChain(
+        store.paper,
+        reader,
+        sender.head,
+        RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native),
+        venue,
+    )
