@@ -150,9 +150,6 @@ class TaxRunCache:
         return self._lots
 
 
-# --- Paper trading: reads the live chain, acts on a simulated one, and has no key.
-
-
 UNBOUNDED_IMPACT_BPS = 1_000
 """Price impact up to which ticks are read if the impact limit is off."""
 

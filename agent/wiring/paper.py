@@ -1,4 +1,4 @@
-"""Paper trading: reads the live chain, acts on a simulated one, and has no key; and recorded steps."""
+"""Paper trading, which reads the live chain and acts on a simulated one; and recorded steps."""
 
 from __future__ import annotations
 
