@@ -136,6 +136,19 @@ def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: boo
     return required
 
 
+def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
+    """Margin by market and tier on the notional at the mark, rounded up."""
+    parts = (
+        tiered_raw(
+            account.market(position.market).tiers,
+            abs(value_at_mark_raw(account, position)),
+            is_initial=is_initial,
+        )
+        for position in account.positions
+    )
+    return ceil_int(sum(parts, Fraction(0)))
+
+
 def maintenance_raw(account: MarginAccount) -> int:
     """Account value below which positions are liquidated.
 
@@ -145,19 +158,7 @@ def maintenance_raw(account: MarginAccount) -> int:
     """
     if (rate := _single_rate(account, is_initial=False)) is not None:
         return mul_div_down(gross_notional_raw(account), rate, PPM)
-    return ceil_int(
-        sum(
-            (
-                tiered_raw(
-                    account.market(position.market).tiers,
-                    abs(value_at_mark_raw(account, position)),
-                    is_initial=False,
-                )
-                for position in account.positions
-            ),
-            Fraction(0),
-        )
-    )
+    return _tiered_sum_raw(account, is_initial=False)
 
 
 def initial_raw(account: MarginAccount) -> int:
@@ -168,19 +169,7 @@ def initial_raw(account: MarginAccount) -> int:
     rate = _single_rate(account, is_initial=True) if account.initial_on_debt else None
     if rate is not None:
         return mul_div_down(debt_value_raw(account), rate, PPM)
-    return ceil_int(
-        sum(
-            (
-                tiered_raw(
-                    account.market(position.market).tiers,
-                    abs(value_at_mark_raw(account, position)),
-                    is_initial=True,
-                )
-                for position in account.positions
-            ),
-            Fraction(0),
-        )
-    )
+    return _tiered_sum_raw(account, is_initial=True)
 
 
 def free_raw(account: MarginAccount) -> int:

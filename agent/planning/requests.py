@@ -128,15 +128,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
             try:
                 plan = partial_plans.plan_within_daily_loss(step, wanted)
             except planner.NothingPlanned as nothing:
-                return _by_owner(
-                    step,
-                    Hold(
-                        balance_changes.append_excluded(
-                            step, f"the deposit stays uninvested for now: {nothing.message}"
-                        )
-                    ),
-                    None,
-                )
+                return _uninvested(step, nothing)
             return _by_owner(step, plan.decision, plan)
         under = purchase.active_purchase(step)
         if under is None or under.id == before:
@@ -155,18 +147,15 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         try:
             decided, made = plan_purchase(step, decided, wanted, PurchaseKind.TOP_UP)
         except planner.NothingPlanned as nothing:
-            return _by_owner(
-                step,
-                Hold(
-                    balance_changes.append_excluded(
-                        step, f"the deposit stays uninvested for now: {nothing.message}"
-                    )
-                ),
-                None,
-            )
+            return _uninvested(step, nothing)
         return Proposal(decided, made, step)
 
     return propose
+
+
+def _uninvested(step: StepInput, why: planner.NothingPlanned) -> Proposal:
+    message = f"the deposit stays uninvested for now: {why.message}"
+    return _by_owner(step, Hold(balance_changes.append_excluded(step, message)), None)
 
 
 def sell_everything(step: StepInput) -> Proposal:

@@ -7,7 +7,8 @@ import json
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,7 @@ def require_strong(password: Secret) -> None:
 def require_free_path(path: Path) -> None:
     """Raise ConfigError if `path` exists, or its folder is missing."""
     if os.path.lexists(path):
-        raise ConfigError(
-            f"{path} exists already; nothing was changed",
-            "use another path, or move that file away",
-            code=ErrorCode.EXISTS,
-        )
+        raise _exists(path)
     if not path.parent.is_dir():
         raise ConfigError(
             f"{path}: folder {path.parent} does not exist",
@@ -136,21 +133,19 @@ def require_free_path(path: Path) -> None:
         )
 
 
-def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
-    """Write a new keystore at `path`, with mode 0600, atomically and never over an existing file,
-    and verify it by decrypting it. Raises ConfigError.
-    """
-    require_strong(password)
-    require_free_path(path)
-    draft = _draft(path, key, password)
+def _exists(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} exists already; nothing was changed",
+        "use another path, or move that file away",
+        code=ErrorCode.EXISTS,
+    )
+
+
+@contextmanager
+def _placed(draft: Path, path: Path) -> Iterator[None]:
+    """Remove the draft when its move to `path` ends. Raises ConfigError if `path` cannot be written."""
     try:
-        _link_into_place(draft, path)
-    except FileExistsError:
-        raise ConfigError(
-            f"{path} exists already; nothing was changed",
-            "use another path, or move that file away",
-            code=ErrorCode.EXISTS,
-        ) from None
+        yield
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror})",
@@ -160,6 +155,20 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
+
+
+def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
+    """Write a new keystore at `path`, with mode 0600, atomically and never over an existing file,
+    and verify it by decrypting it. Raises ConfigError.
+    """
+    require_strong(password)
+    require_free_path(path)
+    draft = _draft(path, key, password)
+    with _placed(draft, path):
+        try:
+            _link_into_place(draft, path)
+        except FileExistsError:
+            raise _exists(path) from None
     sync_folder(path.parent)
 
 
@@ -175,17 +184,8 @@ def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
         raise ConfigError("the new password is the old one", "choose another password")
     real = path.resolve()  # keep a symbolic link as a link
     draft = _draft(real, key, new)
-    try:
+    with _placed(draft, path):
         draft.replace(real)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written ({error.strerror})",
-            "choose a folder that you may write to",
-            code=ErrorCode.FILE,
-        ) from None
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
     sync_folder(real.parent)
     return key
 

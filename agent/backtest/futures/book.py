@@ -159,9 +159,7 @@ class FuturesBook:
         quote_raw, fee_raw = self.exchanged(held, size_raw)
         self._trade(order.market, size_raw, quote_raw, fee_raw)
         self._add(fees_raw=fee_raw)
-        self.fills.append(
-            BookFill(bar, time_s, held.symbol, size_raw, quote_raw, fee_raw, trigger)
-        )
+        self.fills.append(BookFill(bar, time_s, held.symbol, size_raw, quote_raw, fee_raw, trigger))
 
     def revert_reason(self, order: PerpOrder, time_s: int) -> str:
         """Return why the venue would revert an order; empty if it fills."""
