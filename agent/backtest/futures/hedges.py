@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.backtest.futures.book import FuturesFill
+from agent.backtest.futures.book import BookFill
 from agent.margin.account import position_value_raw
 from agent.model.futures import Hedge, MarginAccount
 
@@ -20,7 +20,7 @@ class SentPlan:
     trigger: str = ""
     reason: str = ""
     hedges: tuple[Hedge, ...] = ()
-    fill: FuturesFill | None = None
+    fill: BookFill | None = None
 
 
 @dataclass(frozen=True, slots=True)

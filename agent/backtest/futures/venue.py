@@ -47,7 +47,7 @@ from agent.ports.futures import PerpOrderDraft
 from agent.signing import calldata
 from agent.signing.base import FuturesRules
 from agent.signing.calldata import Approve, UndecodableCalldata
-from agent.signing.futures import FuturesCall, MoveMargin, OpenPosition
+from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
 from agent.signing.futures import decode as decode_futures
 from agent.units import Token, Value
 from agent.venues.perpetual_protocol import PerpContracts, futures_call
@@ -269,7 +269,7 @@ class SimulatedVenue:
         match call:
             case Approve(raw=raw):
                 return VenueEffects(held, raw, book, APPROVE_UNITS)
-            case MoveMargin(token=token, raw=raw, is_deposit=True):
+            case MarginTransfer(token=token, raw=raw, is_deposit=True):
                 if min(held.get(token, 0), self.allowance_raw) < raw:
                     raise TransactionReverted("STF")
                 held[token] -= raw
