@@ -49,7 +49,7 @@ def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live
 
 
 def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> None:
-    with raises_field("store.url", "paper books"):
+    with raises_field("store.url", "paper trading"):
         _ = loaded(tmp_path, ("sqlite:///trimtab.db", "sqlite:///paper.db")).store_url
 
 
