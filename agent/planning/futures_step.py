@@ -23,6 +23,7 @@ from agent.planning.futures import (
     market_order,
     plan_futures,
     smaller_orders,
+    top_up_raw,
     untradable_reason,
 )
 from agent.policy import failures
@@ -85,7 +86,15 @@ def plan_adjustment(
         else:
             orders.append(order)
     if not orders and not planned.account_actions:
-        return "; ".join([planned.reason, *refused])
+        if not (deposit_raw := _last_deposit_raw(step, planned, drifts)):
+            return "; ".join([planned.reason, *refused])
+        planned = replace(
+            planned,
+            reason=f"{planned.trigger} is above its limit and no reduction is possible now:"
+            " margin is deposited",
+            account_actions=(MarginDeposit(deposit_raw),),
+            is_emergency=False,
+        )
     futures = replace(
         planned,
         orders=tuple(orders),
@@ -95,6 +104,23 @@ def plan_adjustment(
     )
     decision = replace(decision, is_reducing=futures.is_reducing)
     return futures_plan(step, decision, futures, account, drifts)
+
+
+def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[AssetDrift, ...]) -> int:
+    """Return the deposit in place of reductions that are all refused or failing, as in a pool that is
+    held beyond their bounds: what the wallet may deposit, at most what restores the limits; zero
+    for other plans, beside a stale index, and below limits.min_trade.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or planned.trigger not in ENDING_HEDGES:
+        return 0
+    if not planned.orders or not account.is_on_chain or stale_markets(step):
+        return 0
+    needed = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
+    at_hand = depositable_raw(step, drifts)
+    approved = approved_raw(step, policy)
+    deposit = approved if 0 < approved <= at_hand else min(needed, at_hand)
+    return deposit if deposit >= max(1, step.limits.min_trade or 0) else 0
 
 
 def approved_raw(step: StepInput, policy: FuturesPolicy) -> int:

@@ -204,9 +204,9 @@ def leverage_at_index(perps: LocalPerps) -> Fraction:
     return found
 
 
-@pytest.mark.parametrize("fall", [Fraction(-20, 100), Fraction(-24, 100)])
+@pytest.mark.parametrize(("fall", "at_hand"), [(Fraction(-20, 100), "5%"), (Fraction(-24, 100), "5%"), (Fraction(-24, 100), "2%")])
 def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_money_at_hand(
-    perps: LocalPerps, tmp_path: Path, fall: Fraction
+    perps: LocalPerps, tmp_path: Path, fall: Fraction, at_hand: str
 ) -> None:
     """The book is near its liquidation after a crash, and the pool is held 8 % below the index: no sale within the bound fills."""
     chain, wallet = perps.chain, perps.chain.wallet.address
@@ -217,7 +217,7 @@ def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_mone
     later(perps, 1_900)
     chain.refresh_feeds()
     before = margin.account_value_raw(read_now(perps, wallet))
-    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day="5%"), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day=at_hand), EVEN) as agent:
         for _ in range(3):
             outcome = agent.rebalance(send=True, confirm=agents.yes)
             later(perps, 120)

@@ -22,6 +22,7 @@ from agent.model.futures import (
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
+    PerpOrder,
 )
 from agent.planning.proposals import rebalance
 from agent.planning.requests import proposer
@@ -209,3 +210,36 @@ def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() ->
     lost = with_snapshot(step_of(None, policy(account=OTHER)), futures_unknown="the venue is down")
     found = decide(lost)
     assert not isinstance(found.decision, Halt) and found.drifts and "no order, the venue is down" in found.decision.reason
+
+
+FAILING = {"failed_exits": (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}
+
+
+@pytest.mark.parametrize("held", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
+def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: MarginAccount) -> None:
+    """5 % of 10,000 in the wallet are not enough to restore the limit, and are more than nothing."""
+    step = step_of(held, policy(500), **FAILING)
+    [deposit] = futures_of(step).actions
+    assert deposit == MarginDeposit(500 * UNIT)
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None and not plan.futures.is_emergency
+    assert refusing(step, plan) == set()
+    assert all(isinstance(one, PerpOrder) for one in futures_of(step_of(held, policy(500))).actions), "reductions go first"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        step_of(OVER, policy(500), **FAILING, topped_up_24h=Fraction(500 * UNIT)),
+        step_of(OVER, policy(5), **FAILING),
+        step_of(OVER, policy(0), **FAILING),
+        step_of(CALM, policy(500), **FAILING),
+        step_of(replace(OVER, is_on_chain=False), policy(500), **FAILING),
+        step_of(OVER, policy(500, OTHER), **FAILING),
+        step_of(in_usdc(book(10_000, 20 * E18, index_s=NOW_S - 10_000)), policy(500), **FAILING),
+    ],
+    ids=["budget used", "dust", "no budget", "no limit broken", "beside the chain", "delegate", "stale index"],
+)
+def test_the_last_deposit_keeps_its_budget_and_needs_a_broken_limit(step: StepInput) -> None:
+    plan = rebalance(step).plan
+    assert plan is None or plan.futures is None or not plan.futures.account_actions
