@@ -13,7 +13,7 @@ __all__ = ["Store", "open_memory_store", "open_store"]
 
 
 def __getattr__(name: str) -> object:
-    """Load SQLAlchemy on first use; locks and the transition table do not need it."""
+    """Load SQLAlchemy on first use, because locks and the transition table do not need it."""
     if name in ("open_memory_store", "open_store"):
         from agent.store import opening
 

@@ -19,7 +19,7 @@ from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 MAX_PENDING_MESSAGES = 100
 """Largest number of pending messages per target; the oldest beyond it are dropped and counted."""
 RETENTION_S = 90 * 86_400
-"""Age at which an alert is deleted if it has ended and has no pending message."""
+"""Age at which an ended alert without a pending message is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,9 @@ class AlertStore:
     def record(
         self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int
     ) -> tuple[AlertMessage, ...]:
-        """Record states, queue a message for each (target, state), and return the messages in order."""
+        """Record states, queue a message for each (target, state), and return the messages in
+        order.
+        """
         with self.db.write("write the alerts") as db:
             rows = [
                 {

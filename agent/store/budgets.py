@@ -1,5 +1,5 @@
-"""Budgets and movements: consumption of limits by finished intents, its sums over the last 24 h of
-chain time, and streaks of failed transactions.
+"""Budgets and movements: use of limits by finished intents, its sums over the last 24 h of chain
+time, and streaks of failed transactions.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ from agent.store.transitions import CONSUMED
 FETCH_SIZE = 20
 """Number of transactions read at once, newest first."""
 RESUMED_AFTER = "resumed_after"
-"""Key of the newest intent's number when the owner last resumed; failures up to it do not count."""
+"""Key of the newest intent's number at the owner's last resume; failures up to it do not count."""
 STOP = "failures_stop"
 """Key that is set while consecutive failures stop rebalances."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
@@ -90,9 +90,8 @@ class FailureStreak:
 def failure_streak(
     db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]
 ) -> FailureStreak:
-    """Count the wallet's consecutive failures by the facts STOP and RESUMED_AFTER.
-
-    `refusals` has the number of an intent by token; approvals of the token up to it do not count.
+    """Count the wallet's consecutive failures, with the facts STOP and RESUMED_AFTER. `refusals`
+    has an intent's number by token; approvals of the token up to it do not count.
     """
     return FailureStreak(*_count(_since_success(db, facts, refusals)), bool(facts.get(STOP)))
 
@@ -107,8 +106,9 @@ def exit_failures(
     """Return the failures of each exit in the last 24 h of chain time, since it last succeeded or
     the owner resumed, newest first.
 
-    `recent` are the budgets of that time. A revert without a budget counts as of now. The plan of
-    an intent names its exit (policy/failures.py); the success of another exit ends no streak.
+    `recent` are the budgets of that time. A revert without a budget counts as if it happened now.
+    An intent's plan determines its exit (policy/failures.py); the success of another exit does not
+    end a streak.
     """
     resumed = int(facts.get(RESUMED_AFTER) or 0)
     failed = _newest_reverts(db, resumed, recent, chain_now_s)
@@ -160,13 +160,15 @@ class _ExitStreak:
 def _newest_reverts(
     db: Connection, resumed: int, recent: Sequence[BudgetRow], chain_now_s: int
 ) -> dict[str, int]:
-    """Return the chain time by intent of each revert that is in the budgets `recent`, or in none."""
+    """Return the chain time by intent of each revert that is in the budgets `recent`, or in
+    none.
+    """
     booked_s = {budget.intent_id: budget.chain_s for budget in recent}
     reverts: dict[str, int] = {}
     newest_first = db.execute(_maybe_reverted(), {"resumed": resumed}).yield_per(FETCH_SIZE)
     for row in cast("Iterable[IntentRow]", newest_first):
         if row.id not in booked_s and db.scalar(_loss(), {"of": row.id}) is not None:
-            break  # its budget is older
+            break  # its budget is too old
         if _reverted(row):
             reverts[row.id] = booked_s.get(row.id, chain_now_s)
     newest_first.close()
@@ -205,7 +207,7 @@ def _since_success(
     bounds their attempts, and an exit that never succeeds must not stop the others.
     """
     streak: list[IntentRow] = []
-    # The streak is short and the table long, so rows are fetched a few at a time.
+    # Streaks are short and the table is long, so rows are fetched in small batches.
     newest_first = db.execute(
         _newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
     ).yield_per(FETCH_SIZE)
@@ -255,11 +257,15 @@ MOST_REVIEWS = 32
 """Largest number of stored schedules; the oldest beyond it are dropped."""
 DEPEGGED = "depegged"
 UNREADABLE_BALANCES = "unread"
-"""Key of the assets whose balance cannot be read, each as address:chain time of the first failure."""
+"""Key of the assets whose balance cannot be read, each as address:chain time of the first
+failure.
+"""
 SUBMISSION_REFUSALS = "late"
 """Key of the exits refused at submission, as JSON."""
 UNTRIGGERED_SWAP = "swap_besides"
-"""Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a swap by hand."""
+"""Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, or a
+manual swap.
+"""
 _EXIT_KINDS = (
     UNTRIGGERED_SWAP,
     IntentKind.LIQUIDITY.value,
@@ -272,7 +278,7 @@ _KINDS = (
     UNTRIGGERED_SWAP,
     *FUTURES_KINDS[1:],
 )
-"""Every kind of a budget: with a condition on all kinds SQLite uses their index."""
+"""All budget kinds; with a condition on them SQLite uses the index."""
 META_KEYS = (
     *(
         LAST_REVIEW,
@@ -301,9 +307,9 @@ class BudgetStore:
         """Return the history: sums of the last 24 h of chain time, and the state that decisions
         need.
 
-        Budgets with a time in the future count too, so that a wrong clock cannot reset them (T6).
-        Gains do not offset losses. Unexplained falls count as losses unless the owner has
-        classified them as withdrawals. External transactions count with their losses and payouts.
+        Budgets dated in the future count too, so that a wrong clock cannot reset them (T6). Gains
+        do not offset losses. Unexplained decreases count as losses unless the owner has classified
+        them as withdrawals. External transactions count with their losses and payouts.
         """
         return self.db.query_until(
             "read the budgets", _history, chain_now_s, self.db.wallet, self.db.coin
@@ -320,8 +326,8 @@ class BudgetStore:
     ) -> None:
         """Add a finished intent to the budgets, and its balance changes to the movements.
 
-        Does nothing for an intent that is booked, or whose receipt in the journal differs, since
-        another process has then seen a reorg.
+        Does nothing for an intent that is already booked, or whose receipt in the journal differs
+        because another process has seen a reorg.
         """
         with self.db.write("book a transaction") as db:
             text = db.scalar(_receipt(), {"of": intent.id})
@@ -366,7 +372,9 @@ class BudgetStore:
             return _newest(db, IntentKind.SWAP)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
-        """Record the last review of the portfolio, its schedules, and the delay of the next review."""
+        """Record the last review of the portfolio, its schedules, and the delay of the next
+        review.
+        """
         with self.db.write("write the review") as db:
             reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
             if reviews:
@@ -396,9 +404,9 @@ class BudgetStore:
 
 
 def _kind(db: Connection, intent: Intent) -> str:
-    """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of the
-    policy, FUTURES_REDUCTION for a reduction, FUTURES_EMERGENCY in an emergency, FUTURES_DEPOSIT for
-    a deposit of margin. A swap without a plan counts as a rebalance.
+    """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of
+    the policy, FUTURES_REDUCTION for a reduction, FUTURES_EMERGENCY in an emergency,
+    FUTURES_DEPOSIT for a margin deposit. A swap without a plan counts as a rebalance.
     """
     if intent.kind is IntentKind.FUTURES:
         granted = _grant(db, intent.id).futures
@@ -436,7 +444,9 @@ def _plan(db: Connection, intent_id: str) -> Plan | None:
 
 
 def _hedges(db: Connection) -> tuple[Hedge, ...]:
-    """Return the hedges after the newest successful futures action, from its grant and its fills."""
+    """Return the hedges after the newest successful futures action, from its grant and its
+    fills.
+    """
     newest = [
         row
         for kind in FUTURES_KINDS
@@ -600,7 +610,7 @@ def _newest(db: Connection, kind: IntentKind) -> int | None:
 
 
 def mark_resumed(db: Connection) -> None:
-    """Clear failure streaks and exits refused at submission, since the owner has reviewed them."""
+    """Clear failure streaks and exits refused at submission, which the owner has reviewed."""
     _write_submission_refusals(db, ())
     database.write_facts(db, {STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
 

@@ -1,8 +1,8 @@
 """Database access: transactions, cached statements, and remedies for database errors.
 
 Building a statement takes five times as long as running it in SQLite, so each is built once, by a
-cached function. Selects of a model return read-only rows with its attributes; writes reach the
-connection at once.
+cached function. Selects of a model return read-only rows with the model's attributes; writes reach
+the connection at once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
             " safe"
         ),
     ),
-    (("locked", "busy"), "another program holds the store; close it and run the command again"),
+    (
+        ("locked", "busy"),
+        "another program has locked the store; close it and run the command again",
+    ),
     (
         ("malformed", "not a database", "corrupt", "disk i/o error"),
         "keep the file, restore a backup, compare it with the chain",
@@ -118,8 +121,8 @@ LIVE = "live"
 class Database:
     """Transactions on the database of one wallet, one per read and write.
 
-    `coin` is the wrapped native coin: only its Withdrawal events unwrap native coin. `book_kind` is
-    the kind of the ledger, live or paper: a store whose newest book is of the other kind opens a new
+    `coin` is the wrapped native coin; only its Withdrawal events unwrap native coin. `book_kind` is
+    the kind of the ledger, live or paper; a store whose newest book has the other kind opens a new
     book at the chain's balances.
     """
 
@@ -132,7 +135,7 @@ class Database:
 
     @contextmanager
     def read(self, what: str) -> Iterator[Connection]:
-        """Yield a connection in a read transaction; errors name the action `what`."""
+        """Yield a connection in a read transaction; error messages contain the action `what`."""
         with database_errors(what), self.engine.connect() as db, db.begin():
             yield db
 
@@ -280,8 +283,8 @@ def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
 
 @cache
 def insert_new(kind: type[Base], dialect: str) -> Insert:
-    """Build an insert that keeps existing rows and reports the number written; PostgreSQL's drivers
-    omit that by default.
+    """Build an insert that keeps existing rows and reports the number written, which PostgreSQL's
+    drivers omit by default.
     """
     return (
         _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
@@ -289,7 +292,7 @@ def insert_new(kind: type[Base], dialect: str) -> Insert:
 
 
 def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
-    """Return the insert of the dialect: the syntax for conflicts differs."""
+    """Return the dialect's insert, because the syntax for conflicts differs."""
     if dialect == "sqlite":
         return sqlite.insert(kind)
     from sqlalchemy.dialects import postgresql  # loaded only for PostgreSQL

@@ -62,7 +62,7 @@ _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
 class StepStore:
     """Steps with their input and result; each method is a transaction of its own.
 
-    `on_step_recorded` is called with each finished step, and its errors are raised.
+    `on_step_recorded` is called with each finished step; its errors propagate.
     """
 
     db: Database
@@ -102,7 +102,7 @@ class StepStore:
             self.on_step_recorded(record)
 
     def newest(self, limit: int) -> tuple[StepSummary, ...]:
-        """The newest steps, newest first."""
+        """Return the newest steps, newest first."""
         with self.db.read("read the steps") as db:
             return tuple(
                 records.step_summary(row) for row in db.execute(_summaries(), {"limit": limit})
@@ -120,7 +120,7 @@ class StepStore:
         return None if record is None else record.input_json
 
     def by_hand(self, intent_id: str) -> bool:
-        """True if the plan of the intent's step was requested by hand; False without a plan."""
+        """True if the plan of the intent's step was a manual request; False without a plan."""
         with self.db.read("read the step") as db:
             plan_z = db.scalar(_plan(), {"of": intent_id})
         if plan_z is None:
@@ -132,7 +132,7 @@ class StepStore:
         """Delete steps without a transaction that are not among the newest `keep` steps, up to
         MOST_AT_ONCE; return their number.
 
-        The first step stays: schedules count from it.
+        The first step stays, because schedules count from it.
         """
         with self.db.write("remove old steps") as db:
             newest, first = db.execute(select(func.max(StepRow.seq), func.min(StepRow.seq))).one()
@@ -176,19 +176,19 @@ class IntentStore:
         `replaces` is the id of the newest open intent at the nonce, whose bytes were sent. A CANCEL
         without it replaces the only open intent there.
         """
-        with self.db.write("write the transaction down") as db:
+        with self.db.write("write the transaction") as db:
             rivals = all_rows(db, _rivals(), IntentRow, nonce=tx.nonce)
             replaced = _replaced(rivals, kind, replaces)
             if rivals and replaced is None:
                 raise OperatorNeeded(
-                    f"nonce {tx.nonce} already carries an open transaction:"
+                    f"nonce {tx.nonce} already has an open transaction:"
                     f" {', '.join(f'{row.note} ({row.tx_hash})' for row in rivals)}",
                     "run the command again: it resolves open transactions first",
                     code=ErrorCode.OPEN_TRANSACTION,
                 )
             if replaces is not None and replaced is None:
                 raise ValueError(
-                    f"nothing open at nonce {tx.nonce} can be replaced by a {kind.value}"
+                    f"no open transaction at nonce {tx.nonce} can be replaced by a {kind.value}"
                 )
             intent = Intent(
                 uuid.uuid4().hex[:16],
@@ -252,7 +252,7 @@ class IntentStore:
             _require_allowed(db, row, to if event is None else event, to, tx_hash, receipt)
             tx_hash = tx_hash or row.tx_hash
             receipt_json = row.receipt_json if receipt is None else codec.dumps(receipt)
-            if to not in CONSUMED:  # a reorg removes the receipt too
+            if to not in CONSUMED:  # also true if a reorg removes the receipt
                 receipt_json = None
             if row.receipt_json is not None and receipt_json != row.receipt_json:
                 budgets.unbook_intent(db, records.intent_from_row(row))
@@ -285,8 +285,8 @@ class IntentStore:
             return _at_nonce(db, nonce)
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
-        """Return ended intents of that nonce that may still be mined: an open intent shares it with
-        them, and none ended in a block.
+        """Return ended intents of that nonce that may still be mined, because none of them ended in
+        a block and an open intent shares the nonce.
         """
         with self.db.read("read transactions") as db:
             at_nonce = _at_nonce(db, nonce)
@@ -312,7 +312,9 @@ class IntentStore:
         return self.db.query("read transactions", _unbooked)
 
     def intents(self, step_id: str | None = None, limit: int = 100) -> Sequence[Intent]:
-        """Return the intents of a step, oldest first; without a step the newest `limit`, newest first."""
+        """Return the intents of a step, oldest first; without a step the newest `limit`, newest
+        first.
+        """
         with self.db.read("read transactions") as db:
             if step_id is None:
                 return _intents(db, _newest, limit=limit)
@@ -334,11 +336,11 @@ class IntentStore:
             )
 
     def expected_nonce(self) -> int | None:
-        """Return the next nonce by this store; None before a nonce was adopted."""
+        """Return the next nonce according to this store; None before a nonce was adopted."""
         return self.db.query("read the nonce", _expected_nonce)
 
     def newest_venue_nonce(self) -> int:
-        """Return the highest nonce of an order at a venue beside the chain; 0 before the first."""
+        """Return the highest nonce of an order at an off-chain venue; 0 before the first."""
         with self.db.read("read the nonce") as db:
             return db.scalar(_venue_nonce()) or 0
 
@@ -365,7 +367,7 @@ class ProposalStore:
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
         """Record the block at which an intent was proposed."""
-        with self.db.write("write a proposal down") as db:
+        with self.db.write("record a proposal") as db:
             database.write_facts(db, {PROPOSAL + intent_id: since_block})
 
     def proposed(self) -> dict[str, int]:
@@ -380,7 +382,7 @@ class ProposalStore:
 def _replaced(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
     """Return the id of the open intent that a new one may replace; None if there is none.
 
-    An intent is replaced once at most, by the same kind with higher fees or by a cancel; a cancel
+    An intent is replaced at most once, by the same kind with higher fees or by a cancel; a cancel
     only by a cancel.
     """
     cancel = IntentKind.CANCEL.value
@@ -427,7 +429,9 @@ def _require_allowed(
     tx_hash: str | None,
     receipt: Receipt | None,
 ) -> None:
-    """Raise ValueError unless the table has this move, it leads to `to`, and its guard allows it."""
+    """Raise ValueError unless the table has this transition, it leads to `to`, and its guard allows
+    it.
+    """
     try:
         rule = find_rule(IntentState(row.state), move)
     except ValueError as error:
@@ -462,7 +466,7 @@ def _facts(
 
 def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
     """Return the intents of `at_nonce`, oldest first, that share the nonce with an intent by
-    replacement, itself included.
+    replacement, including the intent itself.
 
     Transactions that a reorg removed long ago have the same nonce and do not count.
     """
@@ -477,7 +481,9 @@ def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
 
 
 def _adoption(db: Connection) -> tuple[int, int] | None:
-    """Return the nonce adopted last, and the newest intent by then; None before an adoption."""
+    """Return the last adopted nonce, and the newest intent at that time; None before an
+    adoption.
+    """
     facts = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
     if len(facts) < 2:
         return None
@@ -557,8 +563,8 @@ _plan = cache(
 
 @cache
 def _used() -> Select[Any]:
-    """Select the highest used nonce. Walking the index down to the first match spares SQLite a sort of
-    all rows.
+    """Select the highest used nonce. SQLite walks the index down to the first match instead of
+    sorting all rows.
     """
     fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > bindparam("after")
     of_chain = select(IntentRow.nonce).where(*fits, _is_of_the_chain())
@@ -566,7 +572,7 @@ def _used() -> Select[Any]:
 
 
 def _is_of_the_chain() -> ColumnElement[bool]:
-    """Return the condition that an intent is not an order of a venue beside the chain."""
+    """Return the condition that an intent is not an order of an off-chain venue."""
     return IntentRow.nonce < FIRST_VENUE_NONCE
 
 
@@ -583,6 +589,8 @@ def _summaries() -> Select[str, int, str | None, str | None, str | None]:
 
 @cache
 def _without_budget() -> Select[Any]:
-    """Select consumed intents without a budget beyond the settled ones, oldest first."""
+    """Select intents that used their nonce, have no budget and are newer than the settled ones,
+    oldest first.
+    """
     lacking = IntentRow.state.in_(_CONSUMED), ~exists().where(BudgetRow.intent_id == IntentRow.id)
     return _in_order().where(IntentRow.seq > bindparam("settled"), *lacking)

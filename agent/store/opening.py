@@ -64,8 +64,8 @@ HEAD_SCHEMA = MIGRATIONS / "head.sql"
 """Schema of an empty SQLite file, generated from the migrations by scripts/store_schema.py."""
 _BUSY_TIMEOUT_MS = 5_000
 _CHECKED_BYTES = 64 * 1024 * 1024
-"""Largest file that is checked whole at opening, which takes a second. SQLite checks the pages of
-larger files as it reads them.
+"""Largest file that is checked completely at opening, which takes a second. SQLite checks the pages
+of larger files as it reads them.
 """
 
 
@@ -109,7 +109,7 @@ def open_memory_store(chain_id: int, wallet: str, coin: str = "", books: str = L
 
 @cache
 def _empty() -> bytes:
-    """Return the image of an empty store; cached, since a search opens thousands."""
+    """Return the image of an empty store; cached, because a search opens thousands."""
     with closing(sqlite3.connect(":memory:")) as empty:
         empty.executescript(";\n".join(HEAD_SCHEMA.read_text().splitlines()))
         return empty.serialize()
@@ -123,7 +123,7 @@ def sqlite_path(url: str) -> Path | None:
     file = address.database
     if not file or file == ":memory:" or file.startswith("file:"):
         raise ConfigError(
-            f"store.url: {url!r} is not a file, and the journal must survive the process; write"
+            f"store.url: {url!r} is not a file, but the journal must survive the process; write"
             " sqlite:///trimtab.db"
         )
     return Path(file)
@@ -153,7 +153,7 @@ def _private(path: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-    # In a folder like /tmp another user may have created it meanwhile.
+    # In a folder like /tmp another user may have created the file meanwhile.
     require_private(path, "store", companions=True)
 
 
@@ -166,7 +166,8 @@ def _engine(address: URL, **options: Any) -> Engine:
         ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _durable)
-        # Set on the dialect: an event listener would take a third of every statement's time.
+        # Set on the dialect, because an event listener would take a third of every statement's
+        # time.
         engine.dialect.do_begin = _begin  # type: ignore[assignment, method-assign]  # hook of the dialect
     return engine
 
@@ -185,8 +186,8 @@ def _durable(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: PoolProxiedConnection) -> None:
-    """Begin a transaction. A writer takes the write lock at once: taking it later can fail after
-    statements have run.
+    """Begin a transaction. A writer takes the write lock at once, because taking it later can fail
+    after statements have run.
     """
     raw: Any = connection.dbapi_connection
     raw.execute("BEGIN IMMEDIATE" if WRITE in connection.info else "BEGIN")
@@ -218,7 +219,7 @@ def _version(connection: Connection) -> str | None:
             return None
         raise OperatorNeeded(
             "store: this database is not a trimtab store",
-            "give store.url a file of its own",
+            "use a separate file in store.url",
             code=ErrorCode.NOT_A_STORE,
         )
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
@@ -241,7 +242,7 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
     if path is not None and not path.is_file():
         raise ConfigError(
             f"store.url: there is no store at {path}",
-            "the first command that needs it creates it",
+            "the first command that needs a store creates it",
         )
     with database_errors("upgrade the store"):
         if path is not None:
@@ -256,9 +257,10 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
 
 
 def _migrate(engine: Engine) -> Path | None:
-    """Run all migrations in one transaction and return the path of the backup, None for a new store.
+    """Run all migrations in one transaction and return the path of the backup, None for a new
+    store.
 
-    A store with data is backed up first. A new SQLite file is created in its final form.
+    A store with data is backed up first. A new SQLite file is created directly in its final form.
     """
     with engine.connect() as connection, connection.begin():
         before = _version(connection)
@@ -294,7 +296,7 @@ def run_migrations(connection: Connection) -> None:
 def _partial(create: CreateIndex, compiler: Any, **more: Any) -> str:
     """Compile partial indexes on PostgreSQL with the condition for SQLite.
 
-    The models have only the latter, so that PostgreSQL's dialect is loaded on demand.
+    The models define only the latter, so that PostgreSQL's dialect is loaded on demand.
     """
     options = create.element.dialect_options
     if options["postgresql"]["where"] is None:

@@ -3,7 +3,7 @@
 An order is stored before the agent acts on it. The start of an execution is stored once; its
 progress is derived from receipts. A slice is stored before any of its transactions is sent, with
 the draw for the next slice. It counts as done while a swap of its step is in a block; a reorg that
-removes the block undoes it. A restart derives the same progress.
+removes the block undoes that. A restart derives the same progress.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ T = TypeVar("T")
 
 
 ORDERS_VERSION = "orders_turn"
-"""Key of the number of writes: a process that read an older version does not overwrite orders."""
+"""Key of the number of writes, which prevents a process that read an older version from overwriting
+orders.
+"""
 NAV_PER_SHARE = "unit_value"
 
 
@@ -181,7 +183,7 @@ class GradualExecutionStore:
 
     def store_next_draw(self, draw: SliceDraw) -> None:
         """Store the draw for the first slice of the next execution, unless one is stored."""
-        with self.db.write("write a draw down") as db:
+        with self.db.write("record a draw") as db:
             if database.find_fact(db, SLICE_DRAW) is None:
                 database.write_facts(db, {SLICE_DRAW: f"{draw.size_ppm} {draw.wait_ppm}"})
 
@@ -204,7 +206,7 @@ class GradualExecutionStore:
             if _open(db, EXECUTION):
                 raise OperatorNeeded(
                     "another gradual execution is open already",
-                    "let it end, or end it: trimtab limit --cancel ID",
+                    "wait until it ends, or end it: trimtab limit --cancel ID",
                     code=ErrorCode.EXECUTION_OPEN,
                 )
             database.delete_facts(db, SLICE_DRAW)
@@ -213,7 +215,7 @@ class GradualExecutionStore:
     def begin_slice(
         self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
     ) -> None:
-        """Record an attempt at a slice before it is sent; `draw` is for the next slice, and that of
+        """Record an attempt at a slice before it is sent; `draw` is for the next slice; the draw of
         the first attempt counts.
 
         `at_s` is the chain time of the plan. Raises Refused if the execution or order has ended.
@@ -243,7 +245,7 @@ class GradualExecutionStore:
             return bool(rows)
 
     def newest(self, limit: int = 20) -> tuple[PastGradualExecution, ...]:
-        """The newest executions, newest first."""
+        """Return the newest executions, newest first."""
         with self.db.read("read the executions") as db:
             return tuple(
                 PastGradualExecution(
@@ -265,7 +267,7 @@ class GradualExecutionStore:
 
     def add_limit_order(self, order: LimitOrder) -> LimitOrder:
         """Record an order and return it with its id."""
-        with self.db.write("write an order down") as db:
+        with self.db.write("record an order") as db:
             body = codec.dumps(replace(order, id=""))
             return replace(order, id=_add(db, ORDER, order.begun_s, body))
 
@@ -321,7 +323,7 @@ def _shared_budget_spent(
 def _progress(
     db: Connection, row: GradualExecutionRow, wallet: str, coin: str
 ) -> ExecutionProgress:
-    """Return the progress of an execution: slices by the swaps in blocks, value and loss by the
+    """Return the progress of an execution: slices from the mined swaps, value and loss from the
     receipts of all its transactions.
     """
     execution = _loaded(GradualExecution, row)
@@ -347,7 +349,9 @@ def _progress(
 
 
 def _sold(intents: Sequence[Intent], wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
-    """Return the base units by token that the wallet sold; native coin counts as its wrapped token."""
+    """Return the base units by token that the wallet sold; native coin counts as its
+    wrapped token.
+    """
     sold: dict[str, int] = {}
     for intent in intents:
         for token, raw in intent.changes(wallet, coin).items():

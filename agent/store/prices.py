@@ -18,7 +18,7 @@ from agent.store.tables import AllocationRow, PriceRow
 
 HOUR_S = 3_600
 RETENTION_S = 800 * 86_400
-"""Retention of prices: above the longest window of 730 days (agent/config/weights.py)."""
+"""Retention of prices, longer than the longest window of 730 days (agent/config/weights.py)."""
 AGENT_SOURCE = "look"
 """Source of prices that the agent's cycles record."""
 
@@ -45,9 +45,9 @@ class PriceStore:
     ) -> int:
         """Record prices, the first of each token and hour; return the number of new ones.
 
-        Prices that are RETENTION_S older than the agent's newest are deleted, and not recorded.
+        Prices that are RETENTION_S older than the agent's newest are deleted or not recorded.
         """
-        with self.db.write("write prices down", keeps_answers=True) as db:
+        with self.db.write("record prices", keeps_answers=True) as db:
             newest_s = max((point.at_s for point in points), default=0)
             if source != AGENT_SOURCE:
                 own = select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)
@@ -166,7 +166,7 @@ def _older() -> Delete:
     return delete(PriceRow).where(PriceRow.hour < bindparam("before"))
 
 
-# --- Weights chosen by allocators: every choice is kept, the newest counts.
+# --- Weights chosen by allocators. Every choice is kept, and the newest counts.
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class AllocationStore:
 
     def record(self, chosen: Allocation, owner: str = "") -> None:
         """Record a choice; recording it twice changes nothing."""
-        with self.db.write("write chosen weights down") as db:
+        with self.db.write("record chosen weights") as db:
             newest = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
             text = codec.dumps(chosen)
             if newest is None or newest.chosen_json != text:

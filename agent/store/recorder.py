@@ -23,16 +23,16 @@ FORMAT = "trimtab step"
 _NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")
 _DRAFT = re.compile(r"\.step-[0-9]{8,15}-[0-9a-f]{12}\.json\.[0-9a-f]{12}\.draft")
 _STALE_S = 3_600
-"""Age from which a draft counts as left over by a process that died while writing it."""
+"""Age above which a draft counts as left over from a process that died while writing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
     """A recorded step: its input and its result.
 
-    `version` is trimtab's, `config` the SHA-256 of the config file, `books` the kind of store (live
-    or paper), `step` the id in the store, `now_s` the start. `decision`, `reason` and `outcome` are
-    those of the store. `asked` is the request (None in files of earlier versions).
+    `version` is trimtab's version, `config` the SHA-256 of the config file, `books` the kind of
+    store (live or paper), `step` the id in the store, `now_s` the start. `decision`, `reason` and
+    `outcome` are as in the store. `asked` is the request (None in files of earlier versions).
     """
 
     format: str
@@ -53,7 +53,7 @@ def load_recorded_step(text: str) -> RecordedStep:
     """Parse a recorded step. Raises ConfigError with the reason if it is not one."""
     step = codec.loads(RecordedStep, text)
     if step.format != FORMAT:
-        raise ConfigError("not a recorded step", "name a folder written by trimtab run --record")
+        raise ConfigError("not a recorded step", "use a folder written by trimtab run --record")
     return step
 
 
@@ -66,7 +66,9 @@ class RecorderLimits:
 
 
 class StepRecorder:
-    """Writes each step of a store to a file. A failed write is reported and does not stop the agent."""
+    """Writes each step of a store to a file. A failed write is reported and does not stop the
+    agent.
+    """
 
     def __init__(self, folder: Path, config: str, books: str, bounds: RecorderLimits) -> None:
         """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
@@ -83,11 +85,11 @@ class StepRecorder:
         except OSError as error:
             raise ConfigError(
                 f"record.dir {folder}: {error.strerror}",
-                "name a folder that can be written, in one that exists",
+                "use a writable folder in an existing one",
             ) from None
 
     def write_step(self, record: StepRecord) -> None:
-        """Write a step to a file. A repeated call writes one more file."""
+        """Write a step to a file. A repeated call writes another file."""
         try:
             self._put(record)
         except (OSError, TrimtabError) as error:
@@ -163,7 +165,7 @@ class FileOutbox:
         except OSError as error:
             raise OperatorNeeded(
                 f"the proposal {path} cannot be written ({error.strerror})",
-                "make room there, then run it again",
+                "free space there, then run it again",
                 code=ErrorCode.FILE,
             ) from None
         return str(path)

@@ -16,11 +16,14 @@ from agent.units import NATIVE
 
 FUTURES_REDUCTION = "futures_reduction"
 """Budget kind of a futures reduction outside of emergencies; its turnover is the notional, which
-limits of turnover do not count."""
+turnover limits ignore.
+"""
 FUTURES_EMERGENCY = "futures_emergency"
-"""Budget kind of a position closed ahead of its liquidation."""
+"""Budget kind of a position closed ahead of liquidation."""
 FUTURES_DEPOSIT = "futures_deposit"
-"""Budget kind of a deposit of margin; its turnover is the collateral, likewise."""
+"""Budget kind of a margin deposit; its turnover is the collateral, which turnover limits ignore
+too.
+"""
 
 FUTURES_KINDS = (
     IntentKind.FUTURES.value,
@@ -59,7 +62,9 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """A known change of one balance of the wallet, in signed base units; native coin is units.NATIVE."""
+    """A known change of one balance of the wallet, in signed base units; native coin is
+    units.NATIVE.
+    """
 
     token: str
     delta_raw: int
@@ -126,7 +131,9 @@ def decode_json(cls: type[T], text: str) -> T:
 
 @lru_cache(maxsize=1_024)
 def _read(cls: Hashable, text: str) -> object:
-    """Decode, with a cache: a step reads the same row many times, and results are immutable."""
+    """Decode with a cache, because a step reads the same row many times and results are
+    immutable.
+    """
     return codec.loads(cls, text)
 
 
@@ -175,10 +182,9 @@ def intent_from_row(row: IntentRow) -> Intent:
 
 
 def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
-    """Return the balance changes of `wallet` by the receipt of an intent: tokens by events, native
-    coin sent or unwrapped, gas.
-
-    Only the Withdrawal events of `coin` count, since any contract may emit one.
+    """Return the balance changes of `wallet` from the receipt of an intent: tokens by events,
+    native coin sent or unwrapped, gas. Only the Withdrawal events of `coin` count, because any
+    contract may emit one.
     """
     receipt = intent.receipt
     if receipt is None:

@@ -58,8 +58,8 @@ class RequestStore:
             before = active_stop(db) if kind is RequestKind.STOP else None
             if before is not None and before.state is RequestState.OPEN:
                 raise ConfigError(
-                    "the bot is being stopped already",
-                    "trimtab stop continues it, trimtab resume ends it",
+                    "a shutdown is already in progress",
+                    "trimtab stop continues it, trimtab resume cancels it",
                 )
             text = codec.dumps(request)
             number = insert_returning_id(
@@ -79,7 +79,9 @@ class RequestStore:
             return tuple(_request(row) for row in reversed(rows))
 
     def redirect(self, number: int, to: str | None) -> None:
-        """Set or clear the payout address of a withdrawal. Raises ConfigError if it does not exist."""
+        """Set or clear the payout address of a withdrawal. Raises ConfigError if it does
+        not exist.
+        """
         with self.db.write("write where a withdrawal goes") as db:
             request = replace(_request(_row(db, number)), to=to)
             db.execute(_change(), {"of": number, "request_json": codec.dumps(request)})
@@ -139,7 +141,7 @@ def open_claims(db: Connection) -> tuple[PendingPayment, ...]:
 
 
 def release_withdrawals(db: Connection, now_s: int) -> None:
-    """Release open withdrawals, since an unknown transaction of the wallet may have paid them."""
+    """Release open withdrawals, because an unknown transaction of the wallet may have paid them."""
     released = {"state": RequestState.RELEASED.value, "ended_s": now_s}
     for row in all_rows(db, _withdrawals(), RequestRow):
         db.execute(_change(), {"of": row.seq, **released})
@@ -157,7 +159,7 @@ def stop_reason(db: Connection) -> str:
     if stop is None:
         return ""
     if stop.state is RequestState.DONE:
-        return "the bot was stopped by its owner (trimtab resume lets it go on)"
+        return "the bot was stopped by its owner (trimtab resume restarts it)"
     return (
         "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts"
         " trading"

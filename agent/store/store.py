@@ -44,8 +44,8 @@ from agent.store.tables import Base, ConfigRow, ImplementationRow, PauseRow, Pin
 
 
 class Store:
-    """Repositories of one wallet. A database or disk failure raises OperatorNeeded, and the call has
-    written nothing.
+    """Repositories of one wallet. A database or disk failure raises OperatorNeeded without having
+    written anything.
     """
 
     def __init__(self, db: Database) -> None:
@@ -88,18 +88,19 @@ class Store:
             raise OperatorNeeded(
                 f"store: belongs to wallet {found.get('wallet')} on chain {found.get('chain_id')}, "
                 f"the config says {self.db.wallet} on chain {chain_id}",
-                "give each wallet and chain a store of its own (store.url)",
+                "use a separate store for each wallet and chain (store.url)",
                 code=ErrorCode.STORE_OWNER,
             )
         elif books != self.db.book_kind:
             raise OperatorNeeded(
-                f"store: holds {books} data, and the command needs {self.db.book_kind} data",
-                "name the live store in store.url; only trimtab paper and --paper use the paper store",
+                f"store: holds {books} data, but the command needs {self.db.book_kind} data",
+                "set store.url to the live store; only trimtab paper "
+                "and --paper use the paper store",
                 code=ErrorCode.PAPER,
             )
 
     def adopt_copy(self) -> None:
-        """Adopt this copy: the owner has confirmed that it is the store that continues."""
+        """Adopt this copy after the owner has confirmed that it is the store to continue with."""
         with self.db.write("adopt the copy") as db:
             database.delete_facts(db, COPY_KEY)
 
@@ -107,7 +108,7 @@ class Store:
 AGENT_KEY = "agent:"
 APPROVAL_NONCE_KEY = "agent approval nonce"
 AGENT_DIGITS = 32
-"""Hex digits of an agent's address in its fact's key, which holds 40 characters."""
+"""Hex digits of an agent's address in the key of its fact, which has at most 40 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class TrustStore:
         implementations: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         """Pin contracts by address and code hash, and proxy implementations by token, address and
-        code hash, in one transaction. A pin replaces that of the same address.
+        code hash, in one transaction. A pin replaces an earlier pin of the same address.
         """
         with self.db.write("pin contracts") as db:
             upsert_rows(
@@ -154,8 +155,8 @@ class TrustStore:
             )
 
     def remember_agent(self, address: str, until_ms: int) -> int:
-        """Record when the approval of a futures venue's agent key ends, unless it is known; return
-        the end on record.
+        """Record when the approval of a futures venue's agent key expires, unless already recorded;
+        return the recorded time.
         """
         key = AGENT_KEY + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.write("write the agent's approval") as db:
@@ -164,8 +165,8 @@ class TrustStore:
             return known or until_ms
 
     def take_approval_nonce(self, now_ms: int) -> int:
-        """Record and return the nonce of an approval of an agent's key: the time, or the next after
-        the newest on record.
+        """Record and return the nonce for approving an agent key: the current time, or one after
+        the newest recorded nonce.
         """
         with self.db.write("write the approval's nonce") as db:
             nonce = max(now_ms, database.fact_number(db, APPROVAL_NONCE_KEY) + 1)
@@ -173,7 +174,7 @@ class TrustStore:
             return nonce
 
     def agent_end_ms(self, address: str) -> int:
-        """Return the end on record of an agent's approval; zero without one."""
+        """Return the recorded expiry of an agent's approval; zero without one."""
         key = AGENT_KEY + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.read("read the agent's approval") as db:
             return database.fact_number(db, key)
@@ -198,7 +199,7 @@ class PauseSwitch:
         self._turn(True, reason, now_s, hard)
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Turn the pause switch off; consecutive reverts count from here on."""
+        """Turn the pause switch off; consecutive reverts count from now on."""
         self._turn(False, reason, now_s, False)
 
     def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
@@ -212,7 +213,7 @@ class PauseSwitch:
                 budgets.mark_resumed(db)
 
     def paused(self) -> Pause:
-        """Return the state of the pause switch. A copy is paused until it is adopted, also after
+        """Return the state of the pause switch. A copy is paused until it is adopted, even after
         `resume` (T8).
         """
         with self.db.read("read the pause switch") as db:
@@ -233,7 +234,7 @@ _implementations = cache(lambda: select(ImplementationRow))
 _turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
 
 
-# --- Config versions: every version that was used, or found unconfirmed, with hash, text without
+# --- Config versions: every version that was used or found unconfirmed, with hash, text without
 # secrets, and origin.
 
 
@@ -291,7 +292,7 @@ class ConfigVersionStore:
         if now not in (known, digest):
             verdict = Verdict("config", digest[:16], str(now)[:16], False)
             raise ConfigChanged(
-                "the config was edited; this process uses the previous version",
+                "the config was changed; this process uses the previous version",
                 (verdict,),
                 "start it again",
             )
@@ -355,11 +356,15 @@ class PaperStore:
         """Save the paper wallet. Raises OperatorNeeded if there is none."""
         with self.db.write("write the paper wallet") as db:
             if database.find_fact(db, PAPER_WALLET) is None:
-                raise OperatorNeeded("the paper wallet has not started", "trimtab paper begins one")
+                raise OperatorNeeded(
+                    "the paper wallet has not started", "run trimtab paper to create one"
+                )
             database.write_facts(db, {PAPER_WALLET: codec.dumps(state)})
 
     def copy_pins(self, live: Path) -> None:
-        """Replace the pins by those of the live store at `live`; without that store remove them."""
+        """Replace the pins with those of the live store at `live`; without that store
+        remove them.
+        """
         tables = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
         with self.db.write("copy the pins") as db:
             for kind, rows in tables:
@@ -374,7 +379,9 @@ class PaperStore:
 
 
 def _rows_of_store(live: Path, kind: type[Base]) -> list[dict[str, object]]:
-    """Return the rows of a table of another store; empty if the store or the table does not exist."""
+    """Return the rows of a table of another store; empty if the store or the table does not
+    exist.
+    """
     if not live.is_file():
         return []
     table, names = kind.__tablename__, [column.name for column in kind.__table__.columns]

@@ -46,14 +46,14 @@ from agent.store.transitions import CONSUMED, OPEN
 
 STRATEGIES_VERSION = "sleeves_turn"
 BOOKED_TO_INTENT = "sleeves_after"
-"""Key of the newest transaction that was settled when the accounts were opened: the opening balances
-contain it and all earlier ones.
+"""Key of the newest transaction that was settled when the accounts were opened: the opening
+balances include it and all earlier ones.
 """
 BOOKED_TO_TRANSFER = "sleeves_flow_after"
 TRANSFERS_STRATEGY = "sleeves_flows_to"
 HOUR_S = 3_600
 FOLD_AT = 500
-"""Number of bookings of transfers from which they are merged into one."""
+"""Number of transfer bookings above which they are merged into one."""
 _NAMED = "folded flows"
 _FOLDING = ("flow ", "aside ", _NAMED)
 _CONSUMED = tuple(state.value for state in CONSUMED)
@@ -141,20 +141,22 @@ class StrategyStore:
             )
 
     def forget(self, names: Sequence[str]) -> None:
-        """Delete states and NAV of closed strategies, since a name may be used again."""
+        """Delete states and NAV of closed strategies, because a name may be reused."""
         with self.db.write("forget strategies that were closed") as db:
             for row in (StrategyRow, NavPointRow):
                 db.execute(delete(row).where(row.name.in_(names)))
 
     def route_transfers(self, name: str | None) -> None:
-        """Set the strategy that later deposits and withdrawals belong to; None splits them by capital."""
+        """Set the strategy that receives later deposits and withdrawals; None splits them by
+        capital.
+        """
         with self.db.write("write the strategy of deposits") as db:
             database.write_facts(db, {TRANSFERS_STRATEGY: name or ""})
 
 
 @lru_cache(maxsize=16_384)
 def _booking(text: str) -> StrategyBooking:
-    """Parse a booking from its JSON; cached, since every cycle reads all bookings."""
+    """Parse a booking from its JSON; cached, because every cycle reads all bookings."""
     return decode_json(StrategyBooking, text)
 
 
@@ -168,7 +170,7 @@ def _mark_opening(db: Connection) -> None:
 
 
 def _fold(db: Connection) -> None:
-    """Merge bookings of old transfers into one, since anyone may send any number of transfers."""
+    """Merge bookings of old transfers into one, because anyone can send any number of transfers."""
     if (db.scalar(_foldable_count()) or 0) < FOLD_AT:
         return
     rows = all_rows(db, _foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)

@@ -1,5 +1,5 @@
-"""Tables of the store as SQLAlchemy models. Base units and values are text, since database integers
-have fewer than 256 bits.
+"""Tables of the store as SQLAlchemy models. Base units and values are text, because database
+integers have fewer than 256 bits.
 """
 
 from __future__ import annotations
@@ -105,10 +105,9 @@ class TransitionRow(Base):
 
 
 class BudgetRow(Base):
-    """Consumption of daily limits by one intent, at the chain time of its block, as fractions "a/b";
-    `outflow` is the value of its payout.
-
-    `kind` is that of the intent, or `swap_besides` for a swap without a trigger of the policy.
+    """Use of daily limits by one intent, at the chain time of its block, as fractions "a/b";
+    `outflow` is the value of its payout. `kind` is the intent's kind, or `swap_besides` for a swap
+    without a trigger of the policy.
     """
 
     __tablename__ = "budgets"
@@ -165,7 +164,9 @@ class OpeningRow(Base):
 
 
 class ExternalTransferRow(Base):
-    """A balance change without a transaction of the agent; `kind` is NULL until it is classified."""
+    """A balance change without a transaction of the agent; `kind` is NULL until it is
+    classified.
+    """
 
     __tablename__ = "flows"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -186,7 +187,7 @@ class ExternalTransferRow(Base):
 
 
 class ExternalTransactionRow(Base):
-    """A wallet transaction that this store did not send, read from the chain: its consumption of daily
+    """A wallet transaction that this store did not send, read from the chain: its use of daily
     limits, and its balance changes as JSON, base units by token.
     """
 
@@ -460,8 +461,8 @@ class AlertTargetRow(Base):
 
 
 class StrategyBookingRow(Base):
-    """One booking in the accounts of strategies, as JSON; that of a transaction is deleted if a reorg
-    removes its block.
+    """One booking in the accounts of strategies, as JSON; a transaction's booking is deleted if a
+    reorg removes its block.
     """
 
     __tablename__ = "sleeve_bookings"

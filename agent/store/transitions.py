@@ -1,7 +1,6 @@
-"""The transition table of intents: event, state before and after, and guard of each move.
-
-docs/journal.md shows it as a diagram. A move that is not in the table, or that its guard refuses,
-changes nothing.
+"""Transition table of intents: event, state before and after, and guard of each transition.
+docs/journal.md shows it as a diagram. A transition that is not in the table, or that its guard
+refuses, has no effect.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ _FINAL, _REVERTED, _REPLACED, _CANCELLED = (
 
 @dataclass(frozen=True, slots=True)
 class TransitionFacts:
-    """Facts of an intent at the moment of a move, and the data of the move itself.
+    """Facts about an intent at a transition, and the data of the transition itself.
 
-    `left` is True if it was ever BROADCAST, so its bytes may have been sent. `winner` is the kind of
-    the intent that ended in a block among those that share its nonce by replacement. `adopted` is
-    True if the operator has since adopted a nonce. `known` is the stored receipt, `receipt` that of
-    the move.
+    `left` is True if it was ever BROADCAST, so its bytes may have been sent. `winner` is the kind
+    of the intent that ended in a block among those that share its nonce by replacement. `adopted`
+    is True if the operator has since adopted a nonce. `known` is the stored receipt, `receipt` the
+    receipt of the transition.
     """
 
     tx_hash: str | None
@@ -44,7 +43,7 @@ class TransitionFacts:
 
 
 Guard = Callable[[TransitionFacts], str | None]
-"""Reason why the move is refused; None if it is allowed."""
+"""Reason why the transition is refused; None if it is allowed."""
 
 
 def _hash_known(facts: TransitionFacts) -> str | None:
@@ -174,7 +173,7 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
         _undecided,
     ),
 )
-"""At most one row for a state and an event, and at most one for two states."""
+"""There is at most one row per state and event, and at most one per pair of states."""
 
 RULE_BY_EVENT: dict[tuple[IntentState, IntentEvent], TransitionRule] = {
     (row.before, row.event): row for row in TRANSITION_RULES
@@ -189,22 +188,24 @@ TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
 }
 
 OPEN: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
-"""States that reconciliation still has to resolve. The others last until a reorg."""
+"""States that reconciliation still has to resolve. The others change only by a reorg."""
 
 CONSUMED: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
-"""States in which the chain has used up the nonce."""
+"""States in which the nonce is used on the chain."""
 
 ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
 """Final states of transactions in a block."""
 
 
 def is_allowed(before: IntentState, after: IntentState) -> bool:
-    """True if the table has a move from `before` to `after`; its guard may still refuse."""
+    """True if the table has a transition from `before` to `after`; its guard may still refuse."""
     return (before, after) in _BETWEEN
 
 
 def find_rule(before: IntentState, to: IntentState | IntentEvent) -> TransitionRule:
-    """Return the row of a move to a state, or by an event. Raises ValueError if there is none."""
+    """Return the row of a transition to a state, or by an event. Raises ValueError if there is
+    none.
+    """
     if isinstance(to, IntentEvent):
         rule = RULE_BY_EVENT.get((before, to))
         refusal = f"cannot be moved by {to.value} in state {before.value}"

@@ -1,4 +1,6 @@
-"""Compose judged plans into unsigned transactions with their grants: nonce, fees, gas, deadline."""
+"""Composes judged plans into unsigned transactions with their grants: nonce, fees, gas,
+deadline.
+"""
 
 from __future__ import annotations
 
@@ -56,13 +58,13 @@ from agent.venues.allowances import (
 from agent.venues.perpetual_protocol import in_words
 from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
-# --- Gas fees: from the agreed header, under the owner's ceiling, with a bounded tip.
+# --- Gas fees from the quorum's header, below the owner's ceiling, with a bounded tip.
 
 
 @dataclass(frozen=True, slots=True)
 class GasFees:
-    """Wei per gas, named as in UnsignedTx; the first two for EIP-1559, the last for legacy
-    chains.
+    """Wei per gas, with the names of UnsignedTx; the first two are for EIP-1559, the last for
+    legacy chains.
     """
 
     max_fee_wei: int | None
@@ -125,8 +127,8 @@ def _require_within(price_wei: int, limit_wei: int | None) -> None:
         )
 
 
-# --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor of the
-# change of its value.
+# --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor for the
+# change in its value.
 
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
@@ -143,7 +145,7 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     """Return the conditions of `plan` at reference prices.
 
     The value floor is the total of the legs' minimums, or the loss of limits.plan_cost on the value
-    sold if that is smaller: the realised cost is held to the same limit as the predicted one. It is
+    sold if that is smaller, so the realised cost has the same limit as the predicted one. It is
     lowered by one base unit of the numeraire for the rounding of prices. Raises Refused if a token
     has no reference price.
     """
@@ -168,18 +170,21 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     return RebalancerTerms(prices, floor_int(floor) - 1)
 
 
-# --- The composer: drafts of each kind of transaction, completed by nonce, fees and gas.
+# --- The composer: drafts of each kind of transaction, completed with nonce, fees and gas.
 
 
 GAS_MARGIN = Fraction(5, 4)
-"""Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
+"""Gas limit as a multiple of the estimate, because crossed ticks can change between simulation and
+inclusion.
+"""
 APPROVAL_MOST_GAS = 500_000
-"""Largest gas limit of an approval; most need 50,000. A token that burns more would use up the
-day's gas budget."""
+"""Largest gas limit of an approval; most need 50,000. A token that burns more could use up the
+day's gas budget.
+"""
 EXIT_MOST_GAS = 4
 """Largest gas of an exit, as a multiple of its planned gas, for the same reason."""
 AHEAD_S = 30
-"""Seconds by which the sender's head may be ahead of the agreed header and the agent's clock."""
+"""Seconds by which the sender's head may be ahead of the quorum's header and the agent's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +221,7 @@ class RouterComposer:
         self._perps = perps
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        """Return the exact approvals that the plan lacks, of the router of its swaps, or of the
+        """Return the exact approvals that the plan lacks, for the router of its swaps or the
         contract of its first action.
         """
         if isinstance(plan.decision, TopUp):
@@ -270,10 +275,10 @@ class RouterComposer:
         return prepared
 
     def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
-        """Compose the growth of a V3 pool's price observations to `slots`. Raises Refused if the
+        """Compose an increase of a V3 pool's price observations to `slots`. Raises Refused if the
         simulation fails.
         """
-        note = f"let {pool} keep {slots} price observations"
+        note = f"increase the price observations of {pool} to {slots}"
         return self._prepare(
             step, _TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots))
         )
@@ -341,10 +346,12 @@ class RouterComposer:
         nonce: int,
         head: Head,
     ) -> PreparedTransaction:
-        """Return an order for a venue beside the chain, quoted first: no gas, and its own nonce."""
+        """Return an order for an off-chain venue, quoted first, without gas and with the venue's
+        nonce.
+        """
         order = granted.action
         if self._perps is None or not isinstance(order, PerpOrder):
-            raise ValueError("only a venue drafts an order")
+            raise ValueError("only a venue can draft an order")
         self._perps.quote(granted.account, order)
         chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
         tx = UnsignedTx(chain_id, nonce, drafted.to, 0, drafted.data, 0, *fees)
@@ -399,7 +406,9 @@ class RouterComposer:
         )
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
-        """Raise Refused once the plan has expired: a late confirmation does not count (T14)."""
+        """Raise Refused once the plan has expired, because a late confirmation does not count
+        (T14).
+        """
         self._require_fresh(step, plan)
 
     def _require_fresh(self, step: StepInput, plan: Plan) -> Head:
@@ -440,7 +449,7 @@ class RouterComposer:
                 "plan again from a new snapshot",
             )
         head = self._head(step)
-        # By the header that the quorum agreed on: one endpoint must not decide the fees (T2).
+        # Use the quorum's header, because one endpoint must not decide the fees (T2).
         price = gas_fees(
             step.snapshot.head,
             step.snapshot.priority_fee_wei,
@@ -464,7 +473,7 @@ class RouterComposer:
         if plan is not None and plan.exits and simulated.gas > EXIT_MOST_GAS * plan.gas_units:
             most = EXIT_MOST_GAS * plan.gas_units
             raise UnsendableTransaction(
-                f"«{note}» would burn {simulated.gas} gas, {plan.gas_units} were planned",
+                f"«{note}» would burn {simulated.gas} gas instead of the planned {plan.gas_units}",
                 (Verdict("gas", f"{simulated.gas} gas", f"{most} gas", False),),
                 "inspect the token's transfer function",
             )
@@ -478,7 +487,7 @@ class RouterComposer:
             measured = f"{decimal_text(max(0, native_left_wei), 18)} left"
             verdict = Verdict("native_floor", measured, decimal_text(floor_wei, 18), False)
             raise Refused(
-                f"at the node's estimate of {simulated.gas} gas, too little native coin is left",
+                f"the node's estimate of {simulated.gas} gas leaves too little native coin",
                 (verdict,),
                 "send native coin to the wallet",
             )
@@ -510,7 +519,7 @@ class RouterComposer:
         """Return the sender's head.
 
         Raises Refused if its time is ahead of the agreed header and the agent's clock. Deadlines
-        follow from it, and a swap with a late deadline is a free option for an endpoint that
+        are derived from it, and a swap with a late deadline is a free option for an endpoint that
         withholds it (T2, T7).
         """
         head, agreed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
@@ -529,7 +538,7 @@ class RouterComposer:
 
 
 def _is_emergency(draft: _TxDraft) -> bool:
-    """True if the transaction closes a position ahead of its liquidation."""
+    """True if the transaction closes a position ahead of liquidation."""
     return draft.futures is not None and draft.futures.is_emergency
 
 
@@ -540,11 +549,11 @@ def _fee_ceiling_wei(step: StepInput, draft: _TxDraft) -> int | None:
 
 
 def _expected_gas(draft: _TxDraft) -> int:
-    """Return the gas units of the plan, which its guards have judged; 0 without a plan.
+    """Return the plan's gas units as judged by its guards; 0 without a plan.
 
-    A node's estimate can be too low: a pair updates its price sums at most once per second, and
-    the first update of each costs 20,000 more. The estimate omits this if the pair was traded in
-    the same second.
+    A node's estimate can be too low: a pair updates its price sums at most once per second, and the
+    first update of each costs 20,000 more. The estimate omits this if the pair was traded in the
+    same second.
     """
     if draft.plan is not None:
         return draft.plan.gas_units
@@ -563,9 +572,7 @@ def _native_change_wei(draft: _TxDraft) -> int:
 
 
 def _top_up_draft(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
-    """Return the unwrapping by the wallet itself: WETH9 needs neither router nor approval
-    for it.
-    """
+    """Return an unwrapping by the wallet itself, which needs neither router nor approval."""
     token = step.portfolio.token(step.portfolio.wrapped_native)
     note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
     return _TxDraft(

@@ -47,7 +47,7 @@ class UniswapV2:
     pools: tuple[str, ...] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
-        """Return the first calls: the factory's pool of every pair, or the tokens of each named
+        """Return the first calls: the factory's pool for every pair, or the tokens of each named
         pool.
         """
         if self.pools is None:
@@ -80,7 +80,7 @@ class UniswapV2:
         ]
 
     def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
-        """True if the pair has reserves. Raises ConfigError if the factory did not make it."""
+        """True if the pair has reserves. Raises ConfigError if the factory did not create it."""
         require_made_by(
             self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0])
         )
@@ -121,12 +121,12 @@ def _pool_token(venue: str, pool: str, answer: LensAnswer) -> str:
 
 
 def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) -> None:
-    """Raise ConfigError unless the factory's pool for these tokens is this one: anyone can deploy a
-    similar contract.
+    """Raise ConfigError unless this is the factory's pool for these tokens, because anyone can
+    deploy a similar contract.
     """
     if known != pool.address:
         raise ConfigError(
-            f"venues.{venue}.pools: {pool.address} was not made by the factory {factory}",
+            f"venues.{venue}.pools: {pool.address} was not created by the factory {factory}",
             "remove it; it may be a trap",
         )
 
@@ -151,7 +151,7 @@ class UniswapV3:
     pools: tuple[str, ...] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
-        """Return the first calls: the factory's pool of every pair and tier, or the tokens and fee
+        """Return the first calls: the factory's pool for every pair and tier, or the tokens and fee
         of each named pool.
         """
         if self.pools is None:
@@ -189,7 +189,7 @@ class UniswapV3:
         ]
 
     def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
-        """True if the pool is initialised. Raises ConfigError if the factory did not make it."""
+        """True if the pool is initialised. Raises ConfigError if the factory did not create it."""
         require_made_by(
             self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0])
         )
@@ -315,7 +315,9 @@ def configured(venues: VenueSettings) -> Iterator[AmmVenue]:
 def _with_price(
     transport: Transport, candidates: Sequence[tuple[AmmVenue, PoolRef]]
 ) -> Iterator[PoolRef]:
-    """Check every candidate and yield those with a price: anyone can create an empty pool."""
+    """Check every candidate and yield those with a price, because anyone can create an
+    empty pool.
+    """
     checks: list[list[CallItem]] = [venue.check_items(pool) for venue, pool in candidates]
     answers = iter(query_lens(transport, [item for items in checks for item in items]))
     for (venue, pool), items in zip(candidates, checks, strict=True):
@@ -334,8 +336,8 @@ def _require_known(venue: AmmVenue, pool: PoolRef, known: dict[str, Token]) -> N
     foreign = [address for address in (pool.token0, pool.token1) if address not in known]
     if foreign:
         raise ConfigError(
-            f"venues.{venue.name}.pools: {pool.address} trades {' and '.join(foreign)}, neither"
-            " asset nor hub",
+            f"venues.{venue.name}.pools: {pool.address} trades {' and '.join(foreign)}, "
+            "which are neither assets nor hubs",
             "remove the pool, or add the token to portfolio.hubs",
         )
 

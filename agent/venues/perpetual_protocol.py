@@ -1,5 +1,5 @@
-"""Calldata of Perpetual Protocol v2 (orders, margin, delegates), quotes by eth_call of the
-transaction itself, and descriptions of revert codes.
+"""Calldata of Perpetual Protocol v2 (orders, margin, delegates), quotes by eth_call of the exact
+transaction, and descriptions of revert codes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agent.ports.futures import PerpOrderDraft
 from agent.signing.calldata import selector
 
 LONGEST_QUOTE_S = 365 * 86_400
-"""Deadline of a quoted order, counted from its index; far off, since a quote is never sent."""
+"""Validity of a quoted order from its index time; long, because a quote is never sent."""
 OPEN_POSITION_DELEGATE = 1
 """DelegateApproval: the delegate may trade but not withdraw."""
 _ORDER = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
@@ -67,8 +67,8 @@ REVOKE_DELEGATE = selector("revoke(address,uint8)")
 
 @dataclass(frozen=True, slots=True)
 class PerpContracts:
-    """Contracts that transactions go to, and the account that trades. A delegate trades for another
-    account: `trader` is then not the sender.
+    """Contracts to which transactions go, and the account that trades. A delegate trades for
+    another account: `trader` is then not the sender.
     """
 
     clearing_house: str
@@ -91,8 +91,8 @@ class PerpetualProtocol:
         transport: Transport,
         status_of: Callable[[str], TransactionStatus],
     ) -> None:
-        """Take the contracts, the wallet, the collateral token, and `status_of` of the sender of
-        transactions. An order is valid for `valid_s`.
+        """Set the contracts, the wallet, the collateral token, and the sender's `status_of`. An
+        order is valid for `valid_s`.
         """
         self._contracts = contracts
         self._wallet = wallet
@@ -102,23 +102,25 @@ class PerpetualProtocol:
         self._status_of = status_of
 
     def read(self, snapshot: Snapshot) -> Snapshot:
-        """See PerpVenue: the lens has read the account in the round trips of the snapshot."""
+        """See PerpVenue. The lens has already read the account with the snapshot."""
         return snapshot
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
-        """See PerpVenue: by `eth_call` of the transaction itself."""
+        """See PerpVenue. Quotes by `eth_call` of the exact transaction."""
         market = account.market(order.market)
         end_s = market.index_s + LONGEST_QUOTE_S
         return quote_order(self._transport, order, self._contracts, self._wallet, end_s)
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
-        """See PerpVenue: a call of the clearing house, the vault or the delegate approval."""
+        """See PerpVenue. Returns a call of the clearing house, the vault or the delegate
+        approval.
+        """
         end_s = now_s + self._valid_s
         to, data = futures_call(action, self._contracts, self._wallet, self._collateral, end_s)
         return PerpOrderDraft(to, data, end_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
-        """See PerpVenue: the receipt of the transaction."""
+        """See PerpVenue. Returns the receipt of the transaction."""
         return self._status_of(str(intent.tx_hash)).receipt
 
 
@@ -127,7 +129,7 @@ def encode_order(order: PerpOrder, contracts: PerpContracts, sender: str, deadli
 
     A sale is exact base in with a minimum quote out, a purchase exact base out with a maximum quote
     in (ClearingHouse.openPosition). Raises Refused for a limit order, which this venue does not
-    have, and for one without a size or a bound.
+    support, and for an order without a size or a bound.
     """
     if order.kind is not PerpOrderKind.MARKET:
         raise Refused(
@@ -162,7 +164,7 @@ def encode_withdrawal(token: str, raw: int) -> str:
 
 
 def encode_delegate(delegate: str, *, is_allowed: bool) -> str:
-    """Return 0x-hex calldata that lets `delegate` trade for the sender, or revokes it."""
+    """Return 0x-hex calldata that allows `delegate` to trade for the sender, or revokes it."""
     selector = APPROVE_DELEGATE if is_allowed else REVOKE_DELEGATE
     return _hex(selector + abi_encode(["address", "uint8"], [delegate, OPEN_POSITION_DELEGATE]))
 
@@ -171,7 +173,7 @@ def futures_call(
     action: FuturesAction, contracts: PerpContracts, sender: str, collateral: str, deadline_s: int
 ) -> tuple[str, str]:
     """Return contract and 0x-hex calldata of an action. Raises Refused for an order that the venue
-    does not have.
+    does not support.
     """
     match action:
         case PerpOrder():
@@ -192,7 +194,7 @@ def quote_order(
     deadline_s: int,
     block: object = "latest",
 ) -> PerpQuote:
-    """Return the amounts that exactly this transaction would exchange at a block, by eth_call.
+    """Return the amounts that this exact transaction would exchange at a block, by eth_call.
 
     Raises Refused with a description of the revert, Retryable for any other failure.
     """
@@ -207,7 +209,7 @@ def quote_order(
         raise Refused(f"the order reverts: {REVERTS[code]} ({code})", remedy="plan again") from None
     words = parse_bytes(answer, "quote of an order")
     if len(words) != 64:
-        raise Retryable("the quote of an order is not two words", "try another endpoint")
+        raise Retryable("the quote of an order does not have two words", "try another endpoint")
     size_raw, quote_raw = abi_decode(["uint256", "uint256"], words)
     if size_raw != abs(order.size_raw):
         raise Refused(
@@ -225,7 +227,7 @@ def revert_code(data: str, message: str) -> str:
     if raw[:4] == _ERROR_STRING:
         try:
             return str(abi_decode(["string"], raw[4:])[0])
-        except Exception:  # eth-abi raises various errors; each means no readable reason
+        except Exception:  # eth-abi raises various errors; the reason is unreadable
             return ""
     return next((code for code in REVERTS if code in message.split()), "")
 

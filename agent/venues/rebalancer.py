@@ -1,4 +1,4 @@
-"""Calldata of one Rebalancer call per plan, its conditions, and the check of a deployment."""
+"""Calldata of one Rebalancer call per plan, its conditions, and verification of a deployment."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def native_wei(plan: Plan) -> int:
 
 
 def min_balance_changes(legs: Sequence[Leg]) -> dict[str, int]:
-    """Return the least change of the wallet's balances by token, base units: the legs' minimum
+    """Return the minimum change of the wallet's balances by token, in base units: the legs' minimum
     outputs less their inputs.
     """
     return balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in legs])
@@ -156,7 +156,7 @@ def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str
     """Return source and sink of each leg, and the other token of the pair that it pays into.
 
     An output for a later V2 leg goes directly into that leg's pair. If another leg uses the pair in
-    between, the output goes through the contract instead: the pair would absorb it.
+    between, the output goes through the contract instead, because the pair would absorb it.
     """
     spenders: dict[int, int] = {}
     waiting: dict[str, list[int]] = {}
@@ -170,8 +170,8 @@ def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str
         if leg.source is LegFunding.ROUTER:
             if leg.token_in not in waiting:
                 raise Refused(
-                    f"leg {number + 1} spends {leg.token_in} from the router, where no leg before"
-                    " it left any",
+                    f"leg {number + 1} spends {leg.token_in} from the "
+                    "router, but no earlier leg left any",
                     code=ErrorCode.ROUTER_BALANCE,
                 )
             spenders |= dict.fromkeys(waiting.pop(leg.token_in), number)
@@ -227,7 +227,7 @@ def _address(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-# --- Deployment bytecode of the Rebalancer, and the check of a deployed one.
+# --- Deployment bytecode of the Rebalancer, and verification of a deployed one.
 
 
 V2_INIT_CODE_HASH = "0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f"
@@ -238,7 +238,7 @@ V3_INIT_CODE_HASH = "0xe34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f
 
 def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
     """Return 0x-hex data of the transaction that deploys a Rebalancer for these factories, by
-    venue. An unused venue has the zero address, which created no pool.
+    venue. An unused venue gets the zero address, which has no pools.
     """
     v2, v3 = factories.get(V2_VENUE, NATIVE), factories.get(V3_VENUE, NATIVE)
     words = [wrapped_native, v2, _bytes(V2_INIT_CODE_HASH), v3, _bytes(V3_INIT_CODE_HASH)]

@@ -117,8 +117,8 @@ def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
 
 
 def _payments(leg: Leg, wallet: str) -> list[bytes]:
-    """Return the calls of a leg that wraps or unwraps. Wrapping for the next leg needs none: that
-    leg's payment wraps the coin.
+    """Return the calls of a leg that wraps or unwraps. Wrapping for the next leg needs no call,
+    because that leg's payment wraps the coin.
     """
     if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
         return []
@@ -133,14 +133,16 @@ def _payments(leg: Leg, wallet: str) -> list[bytes]:
 
 
 def _check_flow(legs: Sequence[Leg]) -> None:
-    """Require a later leg to spend every output left in the router: anyone can take a remainder."""
+    """Require a later leg to spend every output left in the router, because anyone can take a
+    remainder.
+    """
     held: set[str] = set()
     for number, leg in enumerate(legs, 1):
         if leg.source is LegFunding.ROUTER:
             if leg.token_in not in held:
                 raise Refused(
-                    f"leg {number} spends {leg.token_in} from the router, where no leg before it"
-                    " left any",
+                    f"leg {number} spends {leg.token_in} from the "
+                    "router, but no earlier leg left any",
                     code=ErrorCode.ROUTER_BALANCE,
                 )
             held.discard(leg.token_in)
@@ -159,7 +161,7 @@ def _check_flow(legs: Sequence[Leg]) -> None:
 
 def _check_native(legs: Sequence[Leg]) -> None:
     """Require native coin for a swap to be wrapped directly before it, ahead of all other payments
-    in wrapped coin: the router uses its native coin for any payment in wrapped coin
+    in wrapped coin, because the router uses its native coin for any payment in wrapped coin
     (PeripheryPayments.pay).
     """
     wraps = [
@@ -175,7 +177,8 @@ def _check_native(legs: Sequence[Leg]) -> None:
             or swap.amount_in_raw != legs[number].amount_in_raw
         ):
             raise Refused(
-                f"leg {number + 1} wraps {legs[number].amount_in_raw} wei for no swap of just that",
+                f"leg {number + 1} wraps {legs[number].amount_in_raw} wei "
+                "without a swap of exactly that amount",
                 code=ErrorCode.WRAPPING,
             )
         if any(

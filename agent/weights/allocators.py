@@ -1,8 +1,8 @@
 """Allocators: minimum variance, risk parity, hierarchical risk parity, inverse volatility, market
 cap and equal weights.
 
-The last digits of skfolio's solver differ between processors. Where the active bounds of its result
-determine a closed form, that is computed in fixed order (agent/floats.py), so that machines agree
+The last digits of skfolio's solver differ between processors. If the active bounds of its result
+determine a closed form, that is computed in a fixed order (agent/floats.py), so that machines agree
 to the bit. All other results differ by less than the rounding of shares (GRID).
 """
 
@@ -29,7 +29,7 @@ Optimiser = Callable[[Floats, Floats, Floats], Floats]
 _EXACT = {"tol_gap_abs": 1e-14, "tol_gap_rel": 1e-14, "tol_feas": 1e-14}
 """Tolerances of the solver Clarabel, near the precision of floats."""
 _CLOSE = 1e-6
-"""Distance within which a share of the solver counts as being at its bound."""
+"""Distance within which a share from the solver counts as at its bound."""
 _NEAR = 1e-4
 """Largest error of the risk parity solver; it stops early on some problems."""
 _STEPS = 100
@@ -97,7 +97,7 @@ def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Float
 def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
     """Return the risk parity shares with the active bounds of the solver's result `near`.
 
-    Return `near` itself if the shares differ from it: then the active bounds are uncertain.
+    Return `near` itself if the shares differ from it, because the active bounds are then uncertain.
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free = np.flatnonzero(~(least | most))
@@ -119,8 +119,8 @@ def _polished_minimum_variance(
     """Return the minimum variance shares with the active bounds of the solver's result `near`, all
     other shares solved exactly.
 
-    Return `near` itself if the exact shares violate a bound or are not a minimum: then the active
-    bounds are uncertain.
+    Return `near` itself if the exact shares violate a bound or are not a minimum, because the
+    active bounds are then uncertain.
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free, shares = ~(least | most), np.where(least, low, np.where(most, high, 0.0))
@@ -181,7 +181,7 @@ def _bounds(low: Floats, high: Floats) -> dict[str, Floats]:
 
 
 def _solved(made: Any, covariance: Floats) -> Floats:
-    """Run an estimator of skfolio and return its weights. The returns are placeholders, since the
+    """Run an estimator of skfolio and return its weights. The returns are placeholders, because the
     prior has the covariance.
     """
     try:
@@ -207,7 +207,7 @@ def _solved(made: Any, covariance: Floats) -> Floats:
 def _prior(covariance: Floats) -> Any:
     """Return a skfolio prior with this covariance, scaled, and expected returns of zero."""
     priors = import_extra("skfolio.prior")
-    scale = fsum_array(np.diag(covariance)) / len(covariance)  # no weight depends on it
+    scale = fsum_array(np.diag(covariance)) / len(covariance)  # it does not affect the weights
     scaled = covariance / scale
 
     class Given(priors.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
@@ -243,8 +243,8 @@ def _distance(covariance: Floats) -> Any:
 
 
 GRID = 10**6
-"""Grid of an optimiser's shares: a hundredth of a basis point, many times the error of a solver. On
-the grid, equal shares are equal, and their basis points do not depend on last digits.
+"""Grid for an optimiser's shares: a hundredth of a basis point, many times the error of a solver.
+On the grid, equal shares are exactly equal, and their basis points do not depend on last digits.
 """
 
 
@@ -254,7 +254,7 @@ class AllocatorData:
     labels.
 
     `current` are the prices of this block, which count if no recorded price is within `max_age_s`;
-    None if the config requires confirmed prices. `answer` is that of the signal that was asked.
+    None if the config requires confirmed prices. `answer` is the signal's answer.
     """
 
     now_s: int
@@ -280,7 +280,7 @@ class WeightBounds:
 @dataclass(frozen=True, slots=True)
 class UnroundedWeights:
     """Shares of the free assets in bps, within their bounds up to rounding; `why` explains them,
-    `data` describes the sample. Without `shares` the targets stay; `futures_bps` are those of
+    `data` describes the sample. Without `shares` the targets stay; `futures_bps` is as in
     `Allocation`.
     """
 
@@ -316,8 +316,8 @@ def equal(
 def market_cap(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
 ) -> UnroundedWeights:
-    """Return shares in proportion to market capitalisation. Weight above a bound goes to the other
-    assets in proportion.
+    """Return shares in proportion to market capitalisation. Weight above a bound is distributed to
+    the other assets in proportion.
     """
     supplies = {supply.token: supply for supply in (*facts.supplies, *weights.supplies)}
     caps, times, sources = [], [], []
@@ -417,12 +417,12 @@ def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) ->
 def signal(
     _weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
 ) -> UnroundedWeights:
-    """Return the weights that a signal of one's own answered. Raises Refused with the reason if it
-    gave none, or one beyond its bounds.
+    """Return the weights from a user-defined signal. Raises Refused with the reason if there are
+    none, or if one is beyond its bounds.
     """
     answer = facts.answer
     if answer is None:
-        raise Refused("the signal was not asked", remedy="see docs/signals.md")
+        raise Refused("the signal was not run", remedy="see docs/signals.md")
     if answer.why:
         raise Refused(f"signal {answer.name}: {answer.why}", remedy="see docs/signals.md")
     parts, shares = dict(answer.spot_ppm or ()), []
@@ -450,7 +450,7 @@ def signal(
 
 
 def _futures_bps(answer: SignalAnswer) -> tuple[tuple[str, int], ...]:
-    """Return the futures weights in bps by largest remainder, of a total of at most one."""
+    """Return the futures weights in bps, by largest remainder, with a total of at most one."""
     parts = answer.futures_ppm or ()
     sizes = [Fraction(abs(ppm)) for _, ppm in parts]
     total = min(BPS, round(sum(sizes, Fraction(0)) * BPS / GRID))

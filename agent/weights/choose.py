@@ -1,4 +1,4 @@
-"""Choice of weights: due time, allocator result, and smallest change."""
+"""Choice of weights: due time, allocator result, and minimum change."""
 
 from __future__ import annotations
 

@@ -145,8 +145,7 @@ def compute_returns(
 
 
 def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
-    """Return the annual covariance: sample volatilities, and correlations shrunk towards zero.
-
+    """Return the annual covariance: sample volatilities, and correlations shrunk towards zero as in
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
     (2004), applied to standardised returns, so that shrinkage does not depend on volatility. Raises
     Refused if one asset is a combination of others.
@@ -234,7 +233,7 @@ _REMEDY = (
 )
 
 
-# --- Risk estimates for the no-trade zone, by the returns and covariance of the allocators.
+# --- Risk estimates for the no-trade zone, with the allocators' returns and covariance.
 
 
 @dataclass(frozen=True, slots=True)

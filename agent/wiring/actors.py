@@ -1,5 +1,5 @@
-"""Wallet sessions: the key is loaded once; signer, executor and composer are built for each action,
-under the wallet's lock.
+"""Wallet sessions: the key is loaded once, and signer, executor and composer are built for each
+action, under the wallet's lock.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def signing_rules(
     pools: Sequence[PoolRef] = (),
     payouts: tuple[str, ...] = (),
 ) -> SigningRules:
-    """Return the signing rules: they permit the configured router under its kind, the liquidity
-    contracts, the pools' observations and the payout addresses, and nothing else.
+    """Return the signing rules, which permit only the configured router (under its kind), the
+    liquidity contracts, the pools' observations, the payout addresses, and the futures terms.
     """
     own_rebalancer = execution.router_kind == "rebalancer"
     rules = SigningRules(
@@ -90,10 +90,10 @@ class WalletSession:
     def held(self, *, cancels_only: bool = False) -> Iterator[StepActors]:
         """Wait for the wallet's lock, yield the actors of one action, and release the lock.
 
-        The actors are built anew each time, since another process may have sent, paid or confirmed
+        The actors are rebuilt each time, because another process may have sent, paid or confirmed
         in between. Raises LockHeld if the lock takes too long. Raises ConfigChanged if another
-        config was confirmed since the context was opened, unless the action `cancels_only`, that
-        is cancels pending transactions and revokes allowances.
+        config was confirmed since the context was opened, unless the action `cancels_only`, which
+        means that it only cancels pending transactions and revokes allowances.
         """
         with self.locked():
             if not cancels_only:
@@ -180,7 +180,9 @@ class WalletSession:
         return StepActors(executor, composer, self.confirm)
 
     def _agent_signer(self, rules: SigningRules, clock: Clock) -> Signer:
-        """Return the signer of the venue's orders; without an agent key it signs nothing."""
+        """Return the signer of the venue's orders, which refuses everything without an
+        agent key.
+        """
         config, terms = self.context.config, rules.futures
         if self.agent_key is None or terms is None:
             return ReadOnlySigner(config.wallet.address)
@@ -194,7 +196,7 @@ def paper_actors(
     confirm: Callable[[StepOutcome], bool],
     progress: Callable[[str], None],
 ) -> StepActors:
-    """Executor and composer over the paper chain, where a transaction that pays the base fee is
+    """Build executor and composer on the paper chain, where a transaction that pays the base fee is
     mined and any other stays pending.
     """
     if context.paper is None or not context.loaded.paper:
@@ -278,8 +280,8 @@ def open_wallet_session(
 
 
 def _agent_key(context: AgentContext) -> SigningKey | None:
-    """Load the agent key of the futures venue; None if there is none: the rest works without.
-    Raises ConfigError.
+    """Load the agent key of the futures venue; None if there is none, because everything else works
+    without it. Raises ConfigError.
     """
     config = context.config
     if missing_agent_key(context.loaded):
@@ -293,7 +295,9 @@ def _agent_key(context: AgentContext) -> SigningKey | None:
 
 
 def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
-    """Path of the wallet's lock, chain id, wallet, and path of the lock beside the store."""
+    """Return the path of the wallet's lock, chain id, wallet, and path of the lock beside the
+    store.
+    """
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
     file = store_file(loaded).resolve()
     alone = chain.local or loaded.paper  # a paper store never blocks the wallet itself
@@ -308,8 +312,8 @@ def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
 def submission_settings(
     config: Config, limits: Limits, futures: FuturesPolicy | None = None
 ) -> SubmissionSettings:
-    """Timing and caps of submissions: live chains make a block every 2 to 12 s, local ones at
-    once.
+    """Return timing and caps of submissions. Live chains produce a block every 2 to 12 s, local
+    chains at once.
     """
     local = config.chain.local
     return SubmissionSettings(

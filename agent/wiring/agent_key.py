@@ -1,4 +1,4 @@
-"""Approval of an agent's key at the futures venue beside the chain, by the wallet's key."""
+"""Approval of an agent key at an off-chain futures venue, signed by the wallet's key."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from agent.wiring.futures import VENUE_TIMEOUT_S
 
 
 class AgentApprover:
-    """Approves keys as the agent of the wallet's account, under futures.agent_name. Each approval is
-    on record before it is posted, and is posted once.
+    """Approves keys as the agent of the wallet's account, under futures.agent_name. Each approval
+    is recorded before it is posted, and posted once.
     """
 
     def __init__(self, context: AgentContext, table: HyperliquidTable) -> None:
-        """Take the context, and its table of the venue. Raises ConfigError unless the account is
-        the wallet's own.
+        """Set the context and its venue table. Raises ConfigError unless the account is the
+        wallet's own.
         """
         wallet = context.config.wallet.address
         if table.account not in (None, wallet):
             raise ConfigError(
-                f"futures.account: {table.account} is not the wallet {wallet}, and only an account's"
-                " own key approves agents",
-                "run it with the config of that wallet, or approve the key's address under"
-                f" {table.agent_name} at the venue",
+                f"futures.account: {table.account} is not the wallet {wallet}, and "
+                "only an account's own key can approve agents",
+                "run this with the config of that wallet, or approve the key's "
+                f"address under {table.agent_name} at the venue",
             )
         is_mainnet = table.network == "mainnet"
         self._context = context
@@ -59,11 +59,13 @@ class AgentApprover:
             )
 
     def approved(self) -> NamedAgent | None:
-        """Return the approved agent of the name; None without one. Raises Retryable."""
+        """Return the approved agent of the configured name; None without one. Raises Retryable."""
         return next((one for one in self._venue.agents() if one.name == self._name), None)
 
     def is_fresh(self, address: str) -> bool:
-        """True if a key has not been an agent, or anything else, at the venue. Raises Retryable."""
+        """True if the venue has never known a key as an agent or in another role. Raises
+        Retryable.
+        """
         try:
             require_fresh_agent(self._connection, address, self._former(address))
         except Refused:
@@ -79,16 +81,15 @@ class AgentApprover:
         key = keys.load_key(source, chain.chain_id, ask=ask, fork=chain.fork)
         if not isinstance(key, ApprovalKey):
             raise ConfigError(
-                "wallet: this key does not sign the approval of an agent",
+                "wallet: this key cannot sign the approval of an agent",
                 "approve the agent key's address at the venue",
             )
         return ApprovalSigner(key, self._rules, context.clock)
 
     def approve(self, signer: ApprovalSigner, address: str, until_ms: int) -> NamedAgent:
-        """Approve a key until the venue's time `until_ms`.
-
-        Raises Refused if signer or venue turn it down, Retryable with the code `unknown_if_sent` if
-        the venue does not list it: the approval may still arrive.
+        """Approve a key until the venue's time `until_ms`. Raises Refused if signer or venue
+        rejects it, Retryable with the code `unknown_if_sent` if the venue does not list it, because
+        the approval may still arrive.
         """
         trust, agent = self._context.store.trust, NamedAgent(self._name, address, until_ms)
         nonce_ms = trust.take_approval_nonce(self._now_ms())
@@ -105,7 +106,7 @@ class AgentApprover:
             found = self.approved()
         if found != agent:
             raise Retryable(
-                f"the approval of {address} was sent, and the venue does not list it",
+                f"the approval of {address} was sent, but the venue does not list it",
                 "see trimtab doctor; trimtab delegate --send approves another key",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             )

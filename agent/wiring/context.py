@@ -88,7 +88,7 @@ from agent.venues.rebalancer import require_own_rebalancer
 from agent.wiring.futures import VenueReader, order_venue, paper_venue, perp_scope
 from agent.wiring.paper import open_recorder, paper_chain, prepare_paper_store
 
-# --- Tax state of a plan: open lots and the year's realised gains, by [tax].
+# --- Tax state of a plan: open lots and the year's realised gains, from [tax].
 
 
 class TaxRunCache:
@@ -101,8 +101,8 @@ class TaxRunCache:
         self._lots: TaxLotRun | None = None
 
     def state(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
-        """Tax state of the year at `now_s`; None without [tax], or if an exchange rate is missing
-        and no limit depends on it.
+        """Return the tax state of the year at `now_s`; None without [tax], or if an exchange rate
+        is missing and no limit depends on it.
 
         Mined and pending transactions count with their gains but not with their losses, because a
         reorg may remove them. Raises ConfigError if tax.year_limit is set and a rate is missing.
@@ -151,7 +151,7 @@ class TaxRunCache:
 
 
 UNBOUNDED_IMPACT_BPS = 1_000
-"""Price impact up to which ticks are read if the impact limit is off."""
+"""Price impact for which ticks are read if the impact limit is off."""
 
 
 class SystemClock:
@@ -168,8 +168,8 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    """Everything needed to read and evaluate, and to build the actors. `line` is a quorum transport
-    over `endpoints`.
+    """Everything needed to read, evaluate and build the actors. `line` is a quorum transport over
+    `endpoints`.
     """
 
     loaded: LoadedConfig
@@ -186,7 +186,7 @@ class AgentContext:
     clock: Clock
     reader: PositionReader
     quoter: UnanimousQuoter
-    """Shared by all cycles: the caches of uniswap-python never release an object."""
+    """Shared by all cycles, because the caches of uniswap-python never release an object."""
     key: keys.KeySource | None = None
     """Key that replaces the config's, if the calling program has one."""
     split: CapitalSplit | None = None
@@ -206,15 +206,17 @@ class AgentContext:
 
     @property
     def attended(self) -> AgentContext:
-        """The context of a step that a person started: no futures trigger waits for one."""
+        """The context of a step started by the user, in which no futures trigger waits for
+        confirmation.
+        """
         if self.futures is None or not self.futures.ask:
             return self
         return replace(self, futures=replace(self.futures, ask=()))
 
     @property
     def counted(self) -> Portfolio:
-        """The portfolio with its liquidity positions: those that the config confirms, and those
-        that the agent opened.
+        """The portfolio with its liquidity positions, confirmed in the config or opened by the
+        agent.
         """
         return replace(
             self.portfolio,
@@ -281,12 +283,12 @@ class AgentContext:
 
     @property
     def screen(self) -> TokenScreen:
-        """Screen that simulates token transfers."""
+        """Token screen, which simulates transfers."""
         return TokenScreen(self.line, self.config.chain.wrapped_native)
 
     @property
     def readers(self) -> StepReaders:
-        """Readers of a step: chain, store and evidence; on paper those of the simulated chain."""
+        """Readers of a step: chain, store and evidence, or the simulated chain on paper."""
         evidence = GatheredEvidence(
             paused=self._paused,
             pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
@@ -317,7 +319,9 @@ class AgentContext:
         return live
 
     def order_venue(self, key: SigningKey | None = None) -> HyperliquidPerps | None:
-        """Return the futures venue beside the chain; None without it. Without `key` it reads only."""
+        """Return the off-chain futures venue; None if there is none. Without `key` it is
+        read-only.
+        """
         return order_venue(self.loaded, self.portfolio, self.store, self.clock, key)
 
     def _paused(self) -> tuple[bool, str]:
@@ -362,7 +366,7 @@ def open_store_offline(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch
 
 def open_transports(config: Config) -> tuple[Transport, ...]:
     """Open one transport per endpoint of the config."""
-    attempts = 3 if len(config.chain.rpc) == 1 else 2  # a second endpoint is a faster retry
+    attempts = 3 if len(config.chain.rpc) == 1 else 2  # a second endpoint is faster than a retry
     return tuple(open_transport(endpoint, attempts) for endpoint in config.chain.rpc)
 
 
@@ -376,8 +380,8 @@ def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
 def open_endpoint_pool(
     config: Config, transports: Sequence[Transport] | None = None
 ) -> EndpointPool:
-    """Open the endpoints of the config, or `transports`, as one pool. Raises ConfigError if they
-    have too few operators.
+    """Open the endpoints of the config, or `transports`, as one pool. Raises ConfigError for too
+    few operators.
     """
     if transports is None:
         transports = open_transports(config)
@@ -396,9 +400,9 @@ def open_context(
 ) -> Iterator[AgentContext]:
     """Connect to the chain and the store; read tokens, discover pools.
 
-    Once pools are pinned, unpinned ones are excluded, so that a pool created after `trimtab trust`
-    waits for the owner; `untrusted_pools` includes them for display. With `record`, or [record] in
-    the config, each step is written as a file.
+    Once pools are pinned, unpinned pools are excluded, so that a pool created after `trimtab trust`
+    needs the owner's confirmation; `untrusted_pools` includes them for display. With `record`, or
+    [record] in the config, each step is written as a file.
     """
     endpoint_pool = open_endpoint_pool(loaded.config, transports)
     portfolio, split = _target_portfolio(loaded, endpoint_pool)

@@ -71,7 +71,7 @@ def perp_contracts(config: Config) -> PerpContracts | None:
 
 
 def futures_rules(config: Config, portfolio: Portfolio, spot: Limits) -> FuturesRules | None:
-    """Return the signer's terms of the futures layer; None without [futures]."""
+    """Return the signer's futures terms; None without [futures]."""
     table, policy = config.futures, build_futures(config, _tokens(portfolio))
     if table is None or policy is None:
         return None
@@ -102,7 +102,7 @@ def chain_venue(
     transport: Transport,
     status_of: Callable[[str], TransactionStatus],
 ) -> PerpetualProtocol | None:
-    """Return the venue of [futures] on the chain; None without it."""
+    """Return the on-chain venue of [futures]; None if there is none."""
     contracts, policy = perp_contracts(config), build_futures(config, _tokens(portfolio))
     if contracts is None or policy is None:
         return None
@@ -126,12 +126,15 @@ def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> P
 
 
 def missing_agent_key(loaded: LoadedConfig) -> str:
-    """Return why there is no agent key for the venue of [futures]; empty if there may be one."""
+    """Return why there is no agent key for the venue of [futures]; empty if there is one."""
     table = loaded.config.futures
     if not isinstance(table, HyperliquidTable) or table.key_name is None:
         return "no agent key is configured; set futures.agent_keystore"
     if table.agent_keystore and not (loaded.path.parent / table.agent_keystore).exists():
-        return f"the agent key {table.agent_keystore} does not exist; trimtab delegate --send"
+        return (
+            f"the agent key {table.agent_keystore} does not exist; "
+            "create it with trimtab delegate --send"
+        )
     return ""
 
 
@@ -142,8 +145,8 @@ def order_venue(
     clock: Clock,
     key: SigningKey | None = None,
 ) -> HyperliquidPerps | None:
-    """Return the venue of [futures] beside the chain; None without it. Without `key` it reads only.
-    Raises ConfigError.
+    """Return the off-chain venue of [futures]; None if there is none. Without `key` it is
+    read-only. Raises ConfigError.
     """
     config = loaded.config
     table = config.futures
@@ -154,7 +157,7 @@ def order_venue(
         raise ConfigError(
             f"futures.collateral: {table.collateral} has {places} decimals, the venue's USDC has"
             f" {USDC.decimals}",
-            "name the portfolio's USDC",
+            "use the portfolio's USDC",
         )
     is_mainnet = table.network == "mainnet"
     client = HyperliquidVenue(
@@ -179,12 +182,12 @@ def order_venue(
 
 
 def agent_key(config: Config, key: SigningKey) -> AgentKey:
-    """Return the key of the agent. Raises ConfigError for a key that has another purpose, is
-    published, or does not sign messages here.
+    """Return the agent's key. Raises ConfigError for a key with another purpose, a published key,
+    or a key that cannot sign messages.
     """
     table = config.futures
     if not isinstance(table, HyperliquidTable):
-        raise ConfigError("futures: the venue takes no agent key", "remove it")
+        raise ConfigError("futures: the venue does not use an agent key", "remove it")
     if key.address in (config.wallet.address, table.account):
         raise ConfigError(
             f"futures: the agent key {key.address} is the wallet's or the account's own",
@@ -197,13 +200,13 @@ def agent_key(config: Config, key: SigningKey) -> AgentKey:
         )
     if is_published(key.address) and not config.chain.local:
         raise ConfigError(
-            f"futures: the agent key {key.address} is published", "create a key of your own"
+            f"futures: the agent key {key.address} is published", "create your own key"
         )
     return AgentKey(AgentPrivateKey(key), is_mainnet=table.network == "mainnet")
 
 
 class VenueReader:
-    """ports.Reader whose snapshots have the margin account of a venue beside the chain."""
+    """ports.Reader whose snapshots include the margin account of an off-chain venue."""
 
     def __init__(self, reader: Reader, venue: PerpVenue) -> None:
         self._reader = reader

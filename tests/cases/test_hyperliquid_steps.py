@@ -126,7 +126,7 @@ def test_a_partial_fill_is_booked_exactly_and_the_rest_decided_anew(
     changes = venue_changes(server, {"ETH": "100%"}) | {"futures.leverage_band": "10%"}
     with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.REFUSED and "the book has nothing" in outcome.reason, "the rest found no seller"
+        assert outcome.kind is OutcomeKind.REFUSED and "the book has no order" in outcome.reason, "the rest found no seller"
         first = outcome.transactions[0]
         granted = agent.context.store.journal.grant(first.id).futures
         assert granted is not None and isinstance(granted.action, PerpOrder) and first.receipt is not None
@@ -270,7 +270,7 @@ def test_a_book_without_an_order_within_the_bound_sends_nothing(server: Hyperliq
     server.seed("ETH", step="0.1")
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.REFUSED and "nothing within the order's bound" in outcome.reason
+        assert outcome.kind is OutcomeKind.REFUSED and "no order within the bound" in outcome.reason
         assert posted(server) == 0 and agent.context.store.journal.intents() == ()
 
 

@@ -250,7 +250,7 @@ def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: 
         ({**pair, "entry": {"WETH": "1", "LINK": "1"}}, {}, "its entry names"),
         ({**pair, "pair": chain.tokens["USDC"].address}, {}, "is it a Uniswap V2 pair"),
         ({**pair, "pair": chain.wallet.address}, {}, "no contract"),
-        ({**pair, "pair": trap}, {}, "was not made by the factory"),
+        ({**pair, "pair": trap}, {}, "was not created by the factory"),
         (token, {manager: chain.addresses.swap_router_02}, "not a position manager"),
         (token, {manager: chain.tokens["USDC"].address}, "not a position manager"),
         (token, {manager: chain.wallet.address}, "not a position manager"),

@@ -150,11 +150,11 @@ def test_an_approval_decodes_to_itself() -> None:
         (plan_of(leg(WETH, USDC, 0, 5)), "amount", "must be above zero"),
         (plan_of(leg(WETH, USDC, 5, 500, venue="curve")), "venue", "'curve'"),
         (plan_of(leg(WETH, USDC, 5, 500, sink=LegFunding.ROUTER)), "router_balance", "leaves"),
-        (plan_of(leg(WETH, USDC, 5, 500, source=LegFunding.ROUTER)), "router_balance", "no leg before it"),
+        (plan_of(leg(WETH, USDC, 5, 500, source=LegFunding.ROUTER)), "router_balance", "no earlier leg"),
         (
             plan_of(leg(WETH, USDC, 5, 500, sink=LegFunding.ROUTER), leg(WBTC, USDC, 5, 500, source=LegFunding.ROUTER)),
             "router_balance",
-            "no leg before it",
+            "no earlier leg",
         ),
     ],
 )

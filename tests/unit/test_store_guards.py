@@ -93,7 +93,7 @@ def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> No
     try:
         with raises_code(LockHeld, "lock", "1 s") as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
-        assert mentions(found.value.remedy, "answer", "question")
+        assert mentions(found.value.remedy, "answer", "prompt")
         assert len(set(told)) == 1 and mentions(told[0], "wallet", f"process {child.pid}")
         assert sum(slept) == 1
         service_lock_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run

@@ -39,22 +39,22 @@ def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 
 def trades_for_another(step: StepInput) -> bool:
-    """True if the wallet is a delegate: it trades for another account, whose margin is not its own,
-    and can neither deposit nor withdraw.
+    """True if the wallet is a delegate, which trades for another account and can neither deposit
+    nor withdraw margin.
     """
     policy = step.futures
     return policy is not None and policy.account not in ("", step.snapshot.owner)
 
 
 def margin_fault(step: StepInput) -> str:
-    """Return why the value of the portfolio's margin account is not known; empty if it is, without
-    futures, and for a delegate, whose portfolio has none.
+    """Return why the value of the portfolio's margin account is unknown; empty if it is known,
+    without futures, and for a delegate, whose portfolio has no margin account.
     """
     return "" if trades_for_another(step) else account_fault(step)
 
 
 def account_fault(step: StepInput) -> str:
-    """Return why the margin account is not known; empty if it is, or without futures."""
+    """Return why the margin account is unknown; empty if it is known, or without futures."""
     if step.futures is None or step.snapshot.futures is not None:
         return ""
     return step.snapshot.futures_unknown or "the margin account was not read"

@@ -1,4 +1,6 @@
-"""Stored accounting of the wallet: expected balances, external transfers, and external transactions."""
+"""Stored accounting of the wallet: expected balances, external transfers, and external
+transactions.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ from agent.store.tables import (
 )
 from agent.store.transitions import CONSUMED, OPEN
 
-# --- External transactions, read from the chain: from before this store, or by another store.
+# --- External transactions, read from the chain: sent before this store existed, or by another
+# store.
 
 
 DAY_S = 86_400
@@ -53,7 +56,7 @@ KNOWN = "day_known"
 
 
 def forget_prior_day(db: Connection, nonce: int) -> bool:
-    """Forget that the prior day is known, after foreign use of the wallet; return False if recorded
+    """Mark the prior day as unknown after foreign use of the wallet; return False if recorded
     transactions reach the next `nonce`.
     """
     if database.find_fact(db, KNOWN) == str(nonce):
@@ -100,33 +103,35 @@ def _young() -> Select[Any]:
 
 
 FOLDED_TO = "folded_seq"
-"""Key of the newest intent that openings contain: it and all earlier ones are final and deep."""
+"""Key of the newest intent included in the openings; it and all earlier ones are final and deep."""
 BALANCES_VERSION = "books_turn"
 ACCEPTED = "accepted_flows"
-"""Key of the deposits accepted last, each as number:chain time."""
+"""Key of the most recently accepted deposits, each as number:chain time."""
 RISE_SINCE = "rose_s"
 """Key of the chain time since which unexplained deposits have blocked trades continuously."""
 LEFT_ALONE = "left_alone"
-"""Key of the newest transfer when deposits were last excluded above portfolio.max_live_value; those
-up to it stay excluded."""
+"""Key of the newest transfer when deposits were last excluded above portfolio.max_live_value;
+transfers up to it stay excluded.
+"""
 FOLD_DEPTH_BLOCKS = 256
-"""Depth in blocks from which a final transaction becomes part of the opening: four times that of the
-deepest reorg that is followed."""
+"""Depth in blocks from which a final transaction becomes part of the opening: four times the depth
+of the deepest reorg that is followed.
+"""
 RECENT = 1_000
 """Number of newest transfers searched for those of the last 24 h. A header from the future could hide
 transfers from a search by time.
 """
 MOST = 2**63 - 1
-"""The largest integer of SQLite; no transfer has it as id."""
+"""The largest SQLite integer; no transfer has it as id."""
 SHOWN = 50
 """Largest number of open transfers in a step."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
 RISES = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 FALLS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
-"""Kinds that the owner may assign to an increase, and to a decrease; the first is the default."""
+"""Kinds that the owner may assign to an increase and to a decrease; the first is the default."""
 FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
-"""Condition of decreases; SQLite uses their index only if the condition is the same."""
+"""Condition of decreases; SQLite uses their index only if the condition is identical."""
 
 
 def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
@@ -188,14 +193,14 @@ def _record_rise(db: Connection, at_s: int) -> None:
 
 
 def rise_since_s(facts: Mapping[str, str]) -> int | None:
-    """Return the chain time since which unexplained deposits block trades, by the fact RISE_SINCE; None
+    """Return the chain time since which unexplained deposits block trades (fact RISE_SINCE); None
     without one.
     """
     return int(facts[RISE_SINCE]) if RISE_SINCE in facts else None
 
 
 def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    """Return the excluded deposits by the fact LEFT_ALONE, base units by token."""
+    """Return the excluded deposits (fact LEFT_ALONE), base units by token."""
     until = database.parse_fact_number(LEFT_ALONE, facts.get(LEFT_ALONE))
     return unexplained_rises(db, until) if until else ()
 
@@ -213,7 +218,7 @@ def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
     row = first_row(db, _by_number(), ExternalTransferRow, of=flow.id)
     if row is None or row.kind is not None:
         return
-    ledger_sums.add_transfer(db, flow.token, 0)  # the ledger's entries have changed
+    ledger_sums.add_transfer(db, flow.token, 0)  # this changes the ledger's entries
     value = None if flow.value is None else str(flow.value)
     changes: dict[str, object] = {}
     if flow.kind is ExternalTransferKind.ACCEPTED:
@@ -231,8 +236,8 @@ def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
 def accepted_deposits(
     db: Connection, facts: Mapping[str, str], chain_now_s: int
 ) -> tuple[ExternalTransfer, ...]:
-    """Return the deposits accepted in the last 24 h of chain time and not reclassified since, by the
-    fact ACCEPTED, oldest first; SHOWN at most.
+    """Return the deposits accepted in the last 24 h of chain time and not reclassified since (fact
+    ACCEPTED), oldest first, at most SHOWN.
     """
     rows = (
         first_row(db, _by_number(), ExternalTransferRow, of=seq)
@@ -268,8 +273,8 @@ def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...
 
 
 def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
-    """Return unexplained transfers, oldest first: the newest SHOWN, and the newest SHOWN each of those
-    that halt and of losses, so that dust cannot hide them.
+    """Return unexplained transfers, oldest first: the newest SHOWN, plus the newest SHOWN that halt
+    and the newest SHOWN losses, so that dust cannot hide them.
     """
     newest = _oldest_first(db, _unexplained(), SHOWN)
     if len(newest) < SHOWN:
@@ -287,10 +292,9 @@ def _oldest_first(
 
 @dataclass(frozen=True, slots=True)
 class LostValue:
-    """Value of falls that the owner has not classified as withdrawals: in the last 24 h of chain time,
-    and in total.
-
-    `unknown` is why the value of the last 24 h cannot be calculated; empty if it can.
+    """Value of decreases that the owner has not classified as withdrawals: in the last 24 h of
+    chain time, and in total. `unknown` is the reason if the value of the last 24 h cannot be
+    calculated, otherwise empty.
     """
 
     day: Fraction
@@ -432,7 +436,8 @@ class BalanceStore:
         """
         rows = _intents_after(db, folded)
         ends: dict[int, int] = {}
-        # A replaced intent may still be mined while a reorg can remove the winner of its nonce.
+        # As long as a reorg can remove the winner of its nonce, a replaced intent may still be
+        # mined.
         for row in rows:
             ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
         carried = {
@@ -446,7 +451,7 @@ class BalanceStore:
                 break
             folded = row.seq
             for change in _own_changes(row, self.db.wallet, self.db.coin):
-                # An unread balance keeps its opening, which has to include this change too.
+                # An unread balance keeps its opening, which must include this change too.
                 if change.token in changed:
                     raw, block = changed[change.token]
                     changed[change.token] = (raw + change.delta_raw, block)
@@ -517,10 +522,10 @@ class BalanceStore:
             return tuple(classified)
 
     def prior_day_known(self, chain_now_s: int) -> bool:
-        """True if all transactions of the last 24 h are known: they were read from the chain, or 24 h
-        have passed since the first attempt.
+        """True if all transactions of the last 24 h are known: they were read from the chain, or 24
+        h have passed since the first attempt.
 
-        False if rows lack payouts, as before store version 0015: the chain is read again.
+        False if rows have no payouts, as before store version 0015; the chain is then read again.
         """
         with self.db.read("read the books") as db:
             if db.scalar(_young(), {"since": chain_now_s - DAY_S}) is not None:
@@ -538,8 +543,8 @@ class BalanceStore:
         """Record transactions that this store did not send, up to the wallet's next `nonce`; the
         last 24 h are known from here on.
 
-        The openings contain the balances up to their block, so only later transactions explain a
-        change.
+        The openings include the balances up to their block, so only later transactions can explain
+        a change.
         """
         with self.db.write("write the books") as db:
             counted = db.scalar(select(func.max(OpeningRow.block_number)))

@@ -60,8 +60,8 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 def ledger_balances(
     db: Connection, head_block: int, kind: str, wallet: str, coin: str
 ) -> tuple[tuple[LedgerBalance, ...], float]:
-    """Return the wallet's balances by the ledger at that block, and the next block at which they
-    change without a write.
+    """Return the wallet's ledger balances at that block, and the next block at which they change
+    without a write.
     """
     if (book := current_book(db, kind)) is None:
         return (), math.inf
@@ -274,8 +274,8 @@ class LedgerStore:
         return tuple(sorted(intents, key=_block_number))
 
     def counted(self, intent_id: str) -> frozenset[str]:
-        """Return the tokens whose changes by that intent count: they were in the book when it was
-        recorded.
+        """Return the tokens whose changes by that intent count, because they were in the book when
+        it was recorded.
         """
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
@@ -323,8 +323,8 @@ class LedgerStore:
         """Open new places in the book with their current holdings (base units, value), and return
         them.
 
-        Opens none while a transaction is open, and no token whose balance was not compared at this
-        snapshot. Positions minted by the agent are entered by their receipts instead.
+        Opens no place while a transaction is open, and no token whose balance was not compared at
+        this snapshot. Positions minted by the agent are entered by their receipts instead.
         """
         with self.db.write("open the ledger") as db:
             book = current_book(db, self.db.book_kind) or ledger_sums.open_book(
@@ -362,8 +362,8 @@ class LedgerStore:
         return self.db.query("read the ledger", _has_places, self.db.book_kind, frozenset(places))
 
     def balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
-        """Return the wallet's balances by the ledger at that block, mined transactions that are not
-        final included.
+        """Return the wallet's ledger balances at that block, including mined transactions that are
+        not final.
         """
         of = self.db.book_kind, self.db.wallet, self.db.coin
         return self.db.query_until("read the ledger", ledger_balances, head_block, *of)
@@ -391,7 +391,7 @@ class LedgerStore:
             return () if book is None else ledger(db, book)
 
     def version(self) -> tuple[int, ...]:
-        """Return figures that change whenever the ledger does."""
+        """Return numbers that change whenever the ledger changes."""
         counts = (
             select(func.max(BookRow.seq)),
             select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
@@ -455,7 +455,7 @@ class LedgerStore:
                 database.write_facts(db, {LEDGER_TOKENS: codec.dumps(after)})
 
     def token_names(self) -> LedgerTokens | None:
-        """Return every token that was ever in the portfolio, the numeraire and the wrapped native
+        """Return every token that was ever in the portfolio, the numeraire, and the wrapped native
         coin; None before the first cycle.
         """
         return self.db.query("read the ledger", _token_names)
@@ -467,7 +467,7 @@ def _block_number(intent: Intent) -> int:
 
 def _begun(db: Connection, kind: str) -> int | None:
     """Return the number of the newest intent in the first opening of the current book; None before
-    it.
+    an opening.
     """
     book = current_book(db, kind)
     return None if book is None else opened_after_intent(db, book)

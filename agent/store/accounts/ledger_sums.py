@@ -1,9 +1,8 @@
-"""Ledger books: openings, valuations, and running sums, which are written in the same transaction as
-the rows they sum.
+"""Ledger books: openings, valuations, and running sums, which are written in the same transaction
+as the rows they sum.
 
-The sums are the balances of a book, the total loss and the last settled intent. With them a cycle
-reads no more rows in an old book than in a new one. `trimtab books check` compares them with the
-rows they sum.
+The sums are the balances of a book, the total loss and the last settled intent. They keep a cycle
+as fast in an old book as in a new one. `trimtab books check` compares them with the summed rows.
 """
 
 from __future__ import annotations
@@ -63,16 +62,17 @@ _POSTING = {"account", "token", "raw", "value"}
 _HELD = {"token", "wallet_raw", "lp_raw", "price", "target_bps"}
 _RESERVED = _HELD | {"reserved_raw"}
 _MARGINED = _RESERVED | {"margin"}
-"""Keys of a holding; older valuations lack `reserved_raw`, and their whole balance counts as managed.
-Only collateral has `margin`."""
+"""Keys of a holding; older valuations lack `reserved_raw`, so their whole balance counts as
+managed. Only collateral has `margin`.
+"""
 _MARGIN = {"settlement_raw", "collateral_raw", "realised_raw", "unrealised_raw", "markets"}
 _MARKET = {"market", "symbol", "size_raw", "notional_raw", "pending_raw", "funding_daily"}
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Pause the garbage collector, which would scan thousands of new long-lived objects again and
-    again.
+    """Pause the garbage collector, which would repeatedly scan thousands of new long-lived
+    objects.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -209,7 +209,7 @@ class LedgerBook:
 
 
 def current_book(db: Connection, kind: str) -> LedgerBook | None:
-    """Return the newest book if it is of that kind, else None."""
+    """Return the newest book if it has that kind, else None."""
     row = first_row(db, _newest_book(), BookRow)
     if row is None or row.kind != kind:
         return None
@@ -239,8 +239,9 @@ def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
 
 HOUR_S = 3_600
 SETTLED_TO = "settled_to"
-"""Key of a number of an intent: it and all earlier ones have ended, are booked in the budgets, and
-are in the ledger or older than its book."""
+"""Key of an intent's number; it and all earlier intents have ended, are booked in the budgets, and
+are in the ledger or older than its book.
+"""
 LOSS_TOTAL = "loss_total"
 """Key of the total loss of booked intents, in quanta of accounting/entries.py; gains do not offset
 it."""
@@ -305,7 +306,7 @@ def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
 
 
 def rebuild_sums(db: Connection, book: int) -> None:
-    """Rebuild all sums from the rows they sum."""
+    """Rebuild all sums from their rows."""
     db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book))
     open_balances(db, book, recomputed_balances(db, book))
     database.write_facts(
@@ -343,7 +344,7 @@ def entries_version(db: Connection) -> int:
 
 
 def loss_total(facts: Mapping[str, str]) -> Fraction:
-    """Return the loss of all booked intents in numeraire base units, by the fact LOSS_TOTAL."""
+    """Return the loss of all booked intents in numeraire base units (fact LOSS_TOTAL)."""
     return Fraction(database.parse_fact_number(LOSS_TOTAL, facts.get(LOSS_TOTAL)), QUANTA_PER_UNIT)
 
 
@@ -354,7 +355,7 @@ def add_loss(db: Connection, loss: Fraction, sign: int = 1) -> None:
 
 
 def round_loss_up(loss: Fraction) -> int:
-    """Return a loss in quanta, rounded up; zero for a gain."""
+    """Convert a loss to quanta, rounded up; zero for a gain."""
     return max(0, ceil_int(loss * QUANTA_PER_UNIT))
 
 
@@ -523,7 +524,7 @@ def valuations(
 
 
 def _due(db: Connection, book: LedgerBook | None, valuation: Valuation, forced: bool) -> bool:
-    """True if a valuation is due: in a later block than the last and, unless forced, in another
+    """True if a valuation is due: at a later block than the last and, unless forced, in another
     hour.
     """
     if book is None:

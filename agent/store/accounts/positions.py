@@ -1,5 +1,5 @@
-"""Stored liquidity positions: changes by mined intents, and found positions with the owner's
-decision on them.
+"""Stored liquidity positions: changes by mined intents, and discovered positions with the owner's
+decision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ POSITIONS_SCANNED = "positions_looked"
 
 
 def positions_moved_since(db: Connection, after: int | None) -> set[str]:
-    """Return the names of positions that intents after that number changed; empty without a number."""
+    """Return the names of positions that intents after that number changed; empty without a
+    number.
+    """
     if after is None:
         return set()
     changes = column_values(db, _own_beyond(), of=after)
@@ -40,7 +42,7 @@ def positions_moved_since(db: Connection, after: int | None) -> set[str]:
 
 
 def undecided_positions(db: Connection) -> tuple[str, ...]:
-    """Return the names of positions that the owner has to decide on."""
+    """Return the names of positions that await the owner's decision."""
     return tuple(column_values(db, _undecided()))
 
 
@@ -50,7 +52,9 @@ def require_position_scan(db: Connection) -> None:
 
 
 def record_change(db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
-    """Record the position change of a liquidity action by its receipt; delete it without one."""
+    """Record the position change of a liquidity action from its receipt; delete it if there is no
+    receipt.
+    """
     action = records.decode_json(Grant, records.decompress_text(row.grant_z)).action
     change = None
     if receipt is not None and action is not None:
@@ -92,7 +96,7 @@ class PositionStore:
             return database.find_fact(db, POSITIONS_SCANNED) is not None
 
     def record(self, names: Iterable[str], now_s: int) -> None:
-        """Record positions that the owner has to decide on."""
+        """Record positions that await the owner's decision."""
         with self.db.write("write liquidity positions") as db:
             known = {row.name for row in all_rows(db, _positions_found(), FoundPositionRow)}
             fresh = [name for name in dict.fromkeys(names) if name not in known]
@@ -113,8 +117,8 @@ class PositionStore:
             database.write_facts(db, {POSITIONS_SCANNED: 1})
 
     def decide(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
-        """Record the owner's decision on a position: with its mint `move` it counts from here on; None
-        forgets it.
+        """Record the owner's decision on a position: with its mint `move` it counts from now on;
+        None ignores it.
         """
         with self.db.write("write a liquidity position") as db:
             verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))

@@ -25,8 +25,8 @@ _SIDES = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True, slots=True)
 class StoreFileInfo:
-    """Metadata of a store's file. `copy` is source and time of a copy that is not adopted yet (else
-    None); `books` is "live" or "paper".
+    """Metadata of a store's file. `copy` has the source and time of a copy that is not adopted yet
+    (else None); `books` is "live" or "paper".
     """
 
     version: str
@@ -46,12 +46,12 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
     _require_free(target, force)
     if target.exists() and source.samefile(target):
         raise ConfigError(
-            f"{target} is the store itself", "name another file", code=ErrorCode.SAME_FILE
+            f"{target} is the store itself", "use another file name", code=ErrorCode.SAME_FILE
         )
     if any(target.with_name(target.name + side).exists() for side in _SIDES):
         raise ConfigError(
             f"{target} looks like a store in use: it has a write-ahead log",
-            "name another file",
+            "use another file name",
             code=ErrorCode.IN_USE,
         )
     with database_errors("make the backup"), _beside(target) as part:
@@ -78,12 +78,12 @@ def restore(
     """
     if not source.is_file():
         raise ConfigError(
-            f"backup {source}: there is no such file", "name a file that trimtab db backup wrote"
+            f"backup {source}: there is no such file", "use a file written by trimtab db backup"
         )
     if target.exists() and source.samefile(target):
         raise ConfigError(
             f"{source} is the store itself",
-            "name a file that trimtab db backup wrote",
+            "use a file written by trimtab db backup",
             code=ErrorCode.SAME_FILE,
         )
     info = inspect_store_file(source)
@@ -91,13 +91,13 @@ def restore(
         raise OperatorNeeded(
             f"backup {source}: belongs to wallet {info.wallet} on chain {info.chain_id}, the"
             f" config says {wallet} on chain {chain_id}",
-            "name a backup of this wallet and chain",
+            "use a backup of this wallet and chain",
             code=ErrorCode.STORE_OWNER,
         )
     if info.books != "live":
         raise OperatorNeeded(
             f"backup {source}: holds {info.books} data, which cannot become live data",
-            "name a backup of the live store",
+            "use a backup of the live store",
             code=ErrorCode.PAPER,
         )
     if info.version not in known:
@@ -120,7 +120,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
     """Check a store's file without writing, and return its metadata.
 
     Checks pages, foreign keys, and that each transaction has the state of its last transition.
-    Raises OperatorNeeded that names the damage.
+    Raises OperatorNeeded with the damage.
     """
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
@@ -134,7 +134,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
         if not {"alembic_version", "meta", "intents", "transitions"} <= tables:
             raise OperatorNeeded(
                 f"{path} is not a trimtab store",
-                "name a file that trimtab db backup wrote",
+                "use a file written by trimtab db backup",
                 code=ErrorCode.NOT_A_STORE,
             )
         if pages != "ok":
@@ -145,7 +145,9 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
         mismatch = store.execute(_MISMATCH).fetchone()
         if mismatch is not None:
             number, state, last = mismatch
-            raise _damaged(path, f"transaction {number} is {state}, its last move led to {last}")
+            raise _damaged(
+                path, f"transaction {number} is {state}, but its last transition led to {last}"
+            )
         meta = dict(store.execute("SELECT key, value FROM meta"))
         (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
     return StoreFileInfo(
@@ -203,7 +205,7 @@ def _beside(target: Path) -> Iterator[Path]:
     """Yield a new owner-only file beside `target`, and remove it unless it was renamed."""
     if not target.parent.is_dir():
         raise ConfigError(
-            f"folder {str(target.parent)!r} does not exist; create it or name another"
+            f"folder {str(target.parent)!r} does not exist; create it or use another folder"
         )
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
@@ -217,7 +219,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 def _require_free(target: Path, force: bool) -> None:
     if target.is_dir():
-        raise ConfigError(f"{target} is a folder", "name a file in it")
+        raise ConfigError(f"{target} is a folder", "use a file name in it")
     if target.exists() and not force:
         raise ConfigError(
             f"{target} exists and is not overwritten",

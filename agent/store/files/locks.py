@@ -1,7 +1,7 @@
 """Locks of a wallet, permission checks, and the kill switch.
 
-One process at a time acts for a wallet, and one run serves it. The operating system releases a lock
-when its process ends.
+Only one process at a time acts for a wallet, and only one run serves it. The operating system
+releases a lock when its process ends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNKNOWN = "unknown"
 
 
 class LockHeld(OperatorNeeded):
-    """Raised when another process holds the wallet, or serves it already."""
+    """Raised when another process already holds the wallet's lock, or already serves the wallet."""
 
 
 def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chain: bool) -> Path:
@@ -43,8 +43,8 @@ def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chai
 
 
 def store_lock_path(store_file: Path) -> Path:
-    """Return the path of the lock beside a store, which all users of the store share whatever their
-    state folders.
+    """Return the path of the lock beside a store, shared by all users of the store even with
+    different state folders.
     """
     return store_file.with_name(store_file.name + ".lock")
 
@@ -60,7 +60,7 @@ def service_lock_path(path: Path) -> Path:
 def wallet_lock(
     path: Path, chain_id: int, wallet: str, beside: Path | None = None
 ) -> Iterator[None]:
-    """Hold the wallet: only its holder signs, sends, or changes the journal.
+    """Hold the wallet's lock; only its holder signs, sends, or changes the journal.
 
     `beside` is a second lock, for a store shared by processes with different state folders. Raises
     LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be taken.
@@ -80,7 +80,7 @@ def wait_for_lock(
     sleep: Callable[[float], None],
     tell: Callable[[str], None],
 ) -> Iterator[None]:
-    """Hold the wallet like `wallet_lock`, but wait up to `patience_s` for another process; `tell`
+    """Hold the lock like `wallet_lock`, but wait up to `patience_s` for another process; `tell`
     reports the holder.
 
     Raises LockHeld after that time.
@@ -140,7 +140,8 @@ def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> 
 
 @contextmanager
 def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # it imports asyncio, which most commands do not need
+    # filelock imports asyncio, which most commands do not need
+    from filelock import FileLock, Timeout
 
     lock = FileLock(path, timeout=0, mode=0o600)
     try:
@@ -164,9 +165,9 @@ def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
 
 def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
     pid_file = path.with_suffix(".pid")
-    remedy = "wait until it is done, answer its question, or end it"
+    remedy = "wait until it is done, answer its prompt, or end it"
     if _serves(path):
-        remedy = "it is the run, in the middle of a cycle; try again later, or see its log"
+        remedy = "it is the run, in the middle of a cycle; try again later or see its log"
     return LockHeld(
         f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain"
         f" {chain_id}; see {pid_file}",
@@ -182,7 +183,7 @@ def _holder_text(path: Path, beside: Path | None) -> str:
 
 
 def _serves(path: Path) -> bool:
-    """True if the wallet's holder is the run that serves it."""
+    """True if the lock's holder is the run that serves the wallet."""
     holder = _holder(path.with_suffix(".pid"))
     return holder != UNKNOWN and holder == _holder(service_lock_path(path).with_suffix(".pid"))
 
@@ -209,11 +210,11 @@ def _holder(pid_file: Path) -> str:
     return text if text.isdecimal() else UNKNOWN
 
 
-# --- Permissions: only their owner may write files that control money, and their folders.
+# --- Permissions: files that control money, and their folders, may be writable only by their owner.
 
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
-"""Suffixes of the files that SQLite reads beside its own."""
+"""Suffixes of the files that SQLite reads beside the database."""
 
 
 def require_private(path: Path, what: str, *, companions: bool = False) -> None:
@@ -221,9 +222,9 @@ def require_private(path: Path, what: str, *, companions: bool = False) -> None:
     `what` names it in the message.
 
     As with sshd's StrictModes, file and folder must belong to this user or root and be writable by
-    their owner alone. A folder may also be writable by the user's own group without other members,
-    which a umask of 002 creates, or be sticky like /tmp, where only owners remove files. With
-    `companions` SQLite's files beside it are checked too. A missing file passes.
+    their owner alone. A folder may also be writable by the user's own group if that has no other
+    members (which a umask of 002 creates), or be sticky like /tmp, where only owners can remove
+    files. With `companions` SQLite's files beside it are checked too. A missing file passes.
     """
     names = (path, *(path.with_name(path.name + end) for end in _COMPANIONS if companions))
     for file in names:
@@ -247,7 +248,7 @@ def _folder_is_ours(state: os.stat_result) -> bool:
 
 
 def _alone_in(gid: int) -> bool:
-    """True if that is the number of the user's own group, and it has no other members."""
+    """True if that is the id of the user's own group, and it has no other members."""
     try:
         me, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
@@ -259,7 +260,7 @@ def _alone_in(gid: int) -> bool:
 def _state(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except OSError:  # the reader reports the error
+    except OSError:  # the caller reports the error when it reads the file
         return None
 
 
@@ -267,7 +268,7 @@ def _require_owner(state: os.stat_result, path: Path, what: str) -> None:
     if state.st_uid not in (os.geteuid(), 0):
         raise ConfigError(
             f"{what}: {path} belongs to another user (uid {state.st_uid}), who can change it",
-            "run as that user, or make a copy of your own",
+            "run as that user, or make your own copy",
         )
 
 
@@ -320,9 +321,8 @@ class PauseRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KillSwitchState:
-    """State of both switches; `paused` is None, which counts as True, if they cannot be read.
-
-    With `hard` pending transactions are cancelled and allowances revoked; nothing else is sent.
+    """State of both switches; `paused` is None, which counts as True, if they cannot be read. If
+    `hard`, pending transactions are cancelled and allowances revoked, and nothing else is sent.
     """
 
     paused: bool | None
@@ -331,8 +331,8 @@ class KillSwitchState:
 
 
 def pause_file(store_file: Path) -> Path:
-    """Return the path of the file whose presence pauses the agent, such as trimtab.db.paused: to create
-    it takes neither trimtab nor disk space.
+    """Return the path of the file whose presence pauses the agent, such as trimtab.db.paused;
+    creating it takes neither trimtab nor disk space.
     """
     return store_file.with_name(store_file.name + ".paused")
 
@@ -363,15 +363,15 @@ class KillSwitch:
         return self.read().paused
 
     def is_hard(self) -> bool:
-        """True if paused hard. An unreadable switch is not: it blocks cancels too."""
+        """True if paused hard. False for an unreadable switch, which blocks cancels too."""
         state = self.read()
         return state.paused is True and state.hard
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turn both switches on; raise OperatorNeeded if neither can be written.
 
-        A hard pause needs the store, which records cancels. Without it OperatorNeeded is raised,
-        and the agent is paused softly.
+        A hard pause needs the store, which records cancels; if it cannot be written, OperatorNeeded
+        is raised and the agent is only paused softly.
         """
         failures = []
         try:
@@ -396,7 +396,9 @@ class KillSwitch:
             )
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Turn both switches off, the store's first: after a failure the file still pauses."""
+        """Turn both switches off, the store's first, so that after a failure the file still
+        pauses.
+        """
         self._store.resume(reason, now_s)
         try:
             self.file.unlink(missing_ok=True)

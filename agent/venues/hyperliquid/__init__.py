@@ -1,1 +1,1 @@
-"""Hyperliquid: accounts and markets as the model has them, orders with client order ids."""
+"""Hyperliquid: accounts and markets as model types, and orders with client order ids."""

@@ -1,8 +1,7 @@
-"""The account and the markets of Hyperliquid as the model has them, proven against each other.
-
-Sizes are counted in the venue's smallest size, amounts in USDC of 6 decimals, so that every figure
-of the venue is a whole number. Sources: "Margin tiers", "Margining", "Funding" of the venue's
-documentation and its Info endpoint.
+"""The account and markets of Hyperliquid as model types, checked against each other. Sizes are in
+units of the venue's smallest size and amounts in USDC of 6 decimals, so that every figure is a
+whole number. Sources: "Margin tiers", "Margining", "Funding" of the venue's documentation and its
+Info endpoint.
 """
 
 from __future__ import annotations
@@ -26,27 +25,27 @@ from agent.venues.hyperliquid.orders import (
 )
 
 USDC = Token("", "USDC", QUOTE_DECIMALS)
-"""Collateral at the venue; it has no address there."""
+"""Collateral at the venue, which has no address there."""
 SINGLE_TIER_IDS = 50
-"""A margin table of a smaller id has one tier, whose maximum leverage is the id."""
+"""Margin tables with a smaller id have one tier, whose maximum leverage is the id."""
 HOURS_PER_DAY = 24
 LEAST_PLANNED_RAW = MIN_NOTIONAL_RAW * 1_001 // 1_000
-"""Smallest order of a plan: a bound rounded to a tick keeps the venue's minimum."""
-MAX_MARK_MOVE_BPS = 100
-"""Most that a mark may differ between the account and the markets, which are read one after the
-other.
+"""Smallest order of a plan, chosen so that a bound rounded to a tick still meets the venue's
+minimum.
 """
+MAX_MARK_MOVE_BPS = 100
+"""Largest difference of a mark between account and markets, which are read one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedMarket:
-    """A market of the universe: its number in orders, and what margin it takes."""
+    """A market of the universe: its number in orders, and its margin requirements."""
 
     coin: str
     asset: int
     size_decimals: int
     leverages: tuple[tuple[int, int], ...]
-    """Maximum leverage of each part of the notional above so many base units."""
+    """Maximum leverage of the part of the notional above each threshold in base units."""
     is_paused: bool
     mark: Fraction
     index: Fraction
@@ -54,10 +53,9 @@ class ListedMarket:
 
 
 def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMarket]:
-    """Parse the markets of `coins` in a `metaAndAssetCtxs` answer; others may have any form.
-
-    Delisted markets, those without a price, and those that trade on isolated margin only are
-    paused: the account is cross-margined. Raises Retryable for another form.
+    """Parse the markets of `coins` in a `metaAndAssetCtxs` answer; other markets are ignored.
+    Delisted markets, markets without a price, and markets with isolated margin only are paused,
+    because the account is cross-margined. Raises Retryable for an unexpected format.
     """
     if not isinstance(answer, list) or len(answer) != 2:
         raise _malformed("the markets")
@@ -122,11 +120,9 @@ def _leverages(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
 
 
 def margin_tiers(market: ListedMarket, leverage: int) -> tuple[MarginTier, ...]:
-    """Return the margin rates of a market at the leverage that the account has set there.
-
-    Maintenance is half the initial margin at a tier's maximum leverage; initial margin is one over
-    the set leverage, or over the tier's maximum where that is less. Rates are rounded up to parts
-    per million.
+    """Return the margin rates of a market at the account's leverage setting. Maintenance is half
+    the initial margin at a tier's maximum leverage; initial margin is one over the set leverage, or
+    over the tier's maximum if that is lower. Rates are rounded up to parts per million.
     """
     return tuple(
         MarginTier(
@@ -146,7 +142,7 @@ def parse_leverage(answer: object, coin: str) -> int:
         raise _malformed(f"the leverage of {coin}")
     if found.get("type") != "cross":
         raise OperatorNeeded(
-            f"{coin} is set to isolated margin; trimtab counts one cross-margined account",
+            f"{coin} is set to isolated margin; trimtab supports only one cross-margined account",
             "close the position and set the market to cross margin",
             code=ErrorCode.POSITION,
         )
@@ -179,8 +175,8 @@ def build_market(
 
 @dataclass(frozen=True, slots=True)
 class ReportedAccount:
-    """A `clearinghouseState` answer in base units. `raw_usd_raw` is the balance with what positions
-    cost and brought; `values_raw` are signed values of the positions at the venue's mark.
+    """A `clearinghouseState` answer in base units. `raw_usd_raw` is the balance including the cost
+    and proceeds of positions; `values_raw` are signed values of the positions at the venue's mark.
     """
 
     time_ms: int
@@ -195,8 +191,8 @@ class ReportedAccount:
 
 
 def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> ReportedAccount:
-    """Parse a `clearinghouseState` answer. Raises Retryable for another form, and for figures that
-    contradict each other; OperatorNeeded for isolated positions.
+    """Parse a `clearinghouseState` answer. Raises Retryable for an unexpected format and for
+    contradictory figures, OperatorNeeded for isolated positions.
     """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("time"), int):
         raise _malformed("the account")
@@ -212,12 +208,13 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
         leverages.append((coin, parse_leverage(held, coin)))
         size = parse_raw(held.get("szi"), listed[coin].size_decimals, f"the size of {coin}")
         value = _usd(held, "positionValue") * (1 if size > 0 else -1)
-        # Cost of the position as the venue itself counts its profit; its entry price is rounded.
+        # Cost of the position from the venue's own profit figure, because its entry price is
+        # rounded.
         positions.append(Position(coin, size, _usd(held, "unrealizedPnl") - value))
         values.append(value)
     if total != cross:
         raise OperatorNeeded(
-            "the account holds isolated margin; trimtab counts one cross-margined account",
+            "the account holds isolated margin; trimtab supports only one cross-margined account",
             "close isolated positions",
             code=ErrorCode.POSITION,
         )
@@ -237,7 +234,7 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
 
 
 def _prove_sums(account: ReportedAccount) -> None:
-    """Raise Retryable unless value and notional are the sums of balance and positions."""
+    """Raise Retryable unless value and notional equal the sums of balance and positions."""
     for what, measured, expected in (
         (
             "account value",
@@ -253,12 +250,11 @@ def _prove_sums(account: ReportedAccount) -> None:
 def build_account(
     account: ReportedAccount, markets: tuple[PerpMarket, ...], deposited_raw: int
 ) -> MarginAccount:
-    """Return the account of the model. `markets` cover every position, with the marks that are
-    newest; `deposited_raw` is the sum of deposits less withdrawals.
-
-    Raises Retryable if the venue's maintenance margin is not that of its own tiers, or if a mark has
-    moved by more than `MAX_MARK_MOVE_BPS` since the account was read. A venue that lies about all of
-    them at once cannot be told from its own answers.
+    """Return the account as a model type. `markets` cover every position, with the newest marks;
+    `deposited_raw` is the sum of deposits less withdrawals. Raises Retryable if the venue's
+    maintenance margin does not follow from its own tiers, or if a mark has moved by more than
+    `MAX_MARK_MOVE_BPS` since the account was read. Consistently false answers of the venue cannot
+    be detected.
     """
     by_name = {market.market: market for market in markets}
     required, rounding = Fraction(0), 1
@@ -288,7 +284,7 @@ def parse_transfers(answer: object, owner: str) -> tuple[int, int, int]:
     """Return a page of `userNonFundingLedgerUpdates`: the sum of USDC moved into the margin account
     (negative: out of it), the number of rows, and the time of the last.
 
-    Rows of other kinds move no margin. Raises Retryable for another form.
+    Rows of other kinds move no margin. Raises Retryable for an unexpected format.
     """
     if not isinstance(answer, list):
         raise _malformed("transfers")
@@ -319,7 +315,9 @@ def _moved_raw(delta: Mapping[str, object], owner: str) -> int:
 
 
 def parse_fee_ppm(answer: object) -> int:
-    """Return the taker fee of a `userFees` answer, parts per million of the notional, rounded up."""
+    """Return the taker fee of a `userFees` answer, parts per million of the notional,
+    rounded up.
+    """
     if not isinstance(answer, Mapping):
         raise _malformed("the fees")
     fee = parse_decimal(answer.get("userCrossRate"), "the taker fee")
@@ -345,12 +343,14 @@ def _list(row: object, name: str) -> list[object]:
 
 
 def _malformed(what: str) -> Retryable:
-    return Retryable(f"the venue's answer for {what} has another form", code=ErrorCode.ANSWER)
+    return Retryable(
+        f"the venue's answer for {what} has an unexpected format", code=ErrorCode.ANSWER
+    )
 
 
 def _contradiction(what: str, measured_raw: int, expected_raw: int) -> Retryable:
     return Retryable(
         f"the venue contradicts itself on {what}: {measured_raw} base units, expected {expected_raw}",
-        "read again; if it stays, do not trade there",
+        "read again; if the contradiction persists, do not trade there",
         code=ErrorCode.ANSWER,
     )

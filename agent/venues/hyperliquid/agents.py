@@ -1,4 +1,4 @@
-"""Approvals of agent wallets at Hyperliquid: each key once, under a name and with an end."""
+"""Approvals of agent wallets at Hyperliquid: each key once, with a name and an expiry."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from agent.venues.hyperliquid.client import (
 
 
 def require_fresh_agent(connection: VenueConnection, address: str, former: Collection[str]) -> None:
-    """Raise Refused for a key that has been an agent, or anything else, at the venue.
-
-    `former` are the addresses of all agents so far, from the caller's own records: the venue may
-    forget an agent with its nonces, and anyone who kept an action that it signed could send it again.
+    """Raise Refused for a key that the venue already knows as an agent or in another role. `former`
+    are the addresses of all agents so far, from the caller's own records, because the venue may
+    forget an agent with its nonces, and old signed actions could then be replayed.
     """
     known = {one.lower() for one in former}
     answer = connection.info(type="userRole", user=address.lower())
@@ -44,22 +43,20 @@ def require_fresh_agent(connection: VenueConnection, address: str, former: Colle
 def new_approval(
     connection: VenueConnection, owner: str, agent: NamedAgent, now_ms: int, former: Collection[str]
 ) -> AgentApproval:
-    """Return the approval of an agent wallet for the owner's account, under its name and until its
-    end. The name replaces an earlier agent of that name.
-
-    Raises Refused for a key that is not fresh, ConfigError for a name or an end that the venue does
-    not take. An agent without a name is never approved: the venue's library signs an empty name
-    there and posts none.
+    """Return the approval of an agent wallet for the owner's account, with its name and expiry. It
+    replaces an earlier agent of that name. Raises Refused for a key that is not fresh, ConfigError
+    for a name or an expiry that the venue does not accept. An agent without a name is never
+    approved, because the venue's library signs an empty name but posts none.
     """
     if not AGENT_NAME.fullmatch(agent.name):
         raise ConfigError(
-            f"hyperliquid agent: {agent.name!r} is not a name",
+            f"hyperliquid agent: {agent.name!r} is not a valid name",
             "use 1 to 16 letters, digits, dots and dashes",
         )
     if not now_ms < agent.valid_until_ms <= now_ms + LONGEST_APPROVAL_MS:
         raise ConfigError(
             f"hyperliquid agent: {agent.valid_until_ms} ms is not within 180 days from now",
-            "choose a nearer end",
+            "choose an earlier expiry",
         )
     if agent.address.lower() == owner.lower():
         raise Refused(
@@ -88,7 +85,7 @@ def approve_agent(
 
 
 def approval_action(approval: AgentApproval) -> dict[str, object]:
-    """Return the action of an approval, as it is posted."""
+    """Return the action of an approval in the form in which it is posted."""
     return {
         "type": "approveAgent",
         "signatureChainId": hex(SIGNING_CHAIN),
@@ -100,7 +97,7 @@ def approval_action(approval: AgentApproval) -> dict[str, object]:
 
 
 def approval_message(action: Mapping[str, object]) -> dict[str, Any]:
-    """Return the EIP-712 message that the venue's library signs for such an action."""
+    """Return the EIP-712 message that the venue's library signs for an approval."""
     names = ("hyperliquidChain", "agentAddress", "agentName", "nonce")
     kinds = ("string", "address", "string", "uint64")
     types = [{"name": name, "type": kind} for name, kind in zip(names, kinds, strict=True)]
@@ -111,8 +108,8 @@ def approval_message(action: Mapping[str, object]) -> dict[str, Any]:
 def post_approval(
     connection: VenueConnection, action: Mapping[str, object], signature: Mapping[str, object]
 ) -> None:
-    """Post a signed approval, once. Raises Refused with the venue's reason if it turned it down,
-    Retryable with the code `unknown_if_sent` without an answer.
+    """Post a signed approval once. Raises Refused with the venue's reason if rejected, Retryable
+    with the code `unknown_if_sent` without an answer.
     """
     body = {"action": action, "nonce": action["nonce"], "signature": signature}
     answer = connection.exchange(body)

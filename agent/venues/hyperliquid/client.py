@@ -1,8 +1,7 @@
-"""The venue Hyperliquid over HTTP: reads, orders that happen at most once, agent wallets.
-
-An agent wallet trades for an account and cannot withdraw. Its key signs orders and cancels here, and
-nothing else. Signatures are those of the venue's own library; requests are ours, because that
-library takes floats, chooses the network by the address, and waits without limit.
+"""HTTP client of Hyperliquid: reads, at-most-once orders, and agent wallets. An agent wallet trades
+for an account and cannot withdraw; its key signs only orders and cancels here. Signatures come from
+the venue's own library. Requests are our own, because that library takes floats, chooses the
+network by the address, and has no timeouts.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ HOSTS = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz": False}
 """Published hosts: True for mainnet."""
 
 TRANSFERS_PER_PAGE = 500
-"""Rows of an answer by time; one with as many may be continued."""
+"""Maximum rows of a time-range answer; an answer with this many rows may have further pages."""
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _SIGNED_BY_AGENTS = frozenset({"order", "cancelByCloid"})
@@ -78,11 +77,13 @@ class NamedAgent:
 
 
 class _NoAnswer(Exception):
-    """No answer to a request that may have arrived."""
+    """Raised if a request that may have arrived has no answer."""
 
 
 class VenueConnection:
-    """Requests to /info and /exchange of one venue. A read may be repeated; what is sent never is."""
+    """Requests to /info and /exchange of one venue. Reads may be repeated; actions are never sent
+    twice.
+    """
 
     def __init__(self, url: str, *, is_mainnet: bool, timeout_s: float) -> None:
         parts = urlsplit(url)
@@ -118,8 +119,8 @@ class VenueConnection:
         )
 
     def exchange(self, body: Mapping[str, object]) -> object:
-        """Return the answer to a signed action. Raises Retryable with the code `unknown_if_sent`
-        without one, whatever the HTTP status: a gateway may have its own.
+        """Return the answer to a signed action. Without an answer raises Retryable with the code
+        `unknown_if_sent`, whatever the HTTP status, because a gateway may set its own.
         """
         try:
             status, text = self._post(self._exchange, body)
@@ -131,13 +132,13 @@ class VenueConnection:
             problem = f"HTTP {status}"
         raise Retryable(
             f"Hyperliquid did not answer an action: {problem}",
-            "ask what became of it before anything is sent again",
+            "query its outcome before anything is sent again",
             code=ErrorCode.UNKNOWN_IF_SENT,
         )
 
     def _post(self, connection: Connection, body: Mapping[str, object]) -> tuple[int, bytes]:
-        """Return status and body. The libraries' errors are replaced outside their handlers, since
-        their tracebacks would show the URL.
+        """Return status and body. Library errors are replaced outside their handlers, because their
+        tracebacks would show the URL.
         """
         data, deadline = json.dumps(body).encode(), time.monotonic() + self._timeout_s
         try:
@@ -198,7 +199,7 @@ class HyperliquidVenue:
         now_ms: Callable[[], int],
         key: AgentKey | None = None,
     ) -> None:
-        """Take the account's own address, never the agent's, and the portfolio's token of each
+        """Set the account's own address, never the agent's, and the portfolio's token of each
         market ("" for none). Without `key` nothing can be sent.
         """
         self._connection = connection
@@ -219,7 +220,7 @@ class HyperliquidVenue:
 
     def read(self) -> MarginAccount:
         """Return account and markets. Raises Retryable for answers that contradict each other,
-        OperatorNeeded for isolated margin, Refused for a market that the venue lacks.
+        OperatorNeeded for isolated margin, Refused for a market that the venue does not have.
         """
         state = self._info("clearinghouseState")
         held = _held_coins(state)
@@ -247,7 +248,7 @@ class HyperliquidVenue:
         return build_account(reported, markets, self._deposited_raw())
 
     def _deposited_raw(self) -> int:
-        """Return deposits less withdrawals of all time, page by page; what was read is kept."""
+        """Return the sum of all deposits less withdrawals. Pages already read are kept."""
         while True:
             answer = self._info("userNonFundingLedgerUpdates", startTime=self._transfers_ms)
             moved_raw, rows, last_ms = parse_transfers(answer, self._account)
@@ -261,9 +262,9 @@ class HyperliquidVenue:
         answer = self._connection.info(type="l2Book", coin=coin)
         levels = answer.get("levels") if isinstance(answer, Mapping) else None
         if not isinstance(levels, list) or len(levels) != 2 or not isinstance(levels[asks], list):
-            raise Retryable("the venue's answer for the book has another form")
+            raise Retryable("the venue's answer for the book has an unexpected format")
         if not all(isinstance(level, Mapping) for level in levels[asks]):
-            raise Retryable("the venue's answer for the book has another form")
+            raise Retryable("the venue's answer for the book has an unexpected format")
         return [
             (
                 parse_decimal(level.get("px"), "a price of the book"),
@@ -273,22 +274,24 @@ class HyperliquidVenue:
         ]
 
     def asset_of(self, coin: str) -> int:
-        """Return the number of a market in orders. Raises Refused if the venue has none."""
+        """Return the market's number for orders. Raises Refused if the venue does not have the
+        market.
+        """
         return self._market(coin).asset
 
     def agents(self) -> tuple[NamedAgent, ...]:
         """Return the named agent wallets of the account that have not expired."""
         answer = self._info("extraAgents")
         if not isinstance(answer, list):
-            raise Retryable("the venue's answer for agents is no list", code=ErrorCode.ANSWER)
+            raise Retryable("the venue's answer for agents is not a list", code=ErrorCode.ANSWER)
         found = []
         for row in answer:
             until = row.get("validUntil") if isinstance(row, Mapping) else None
             if not isinstance(row, Mapping) or not isinstance(until, int):
-                raise Retryable("the venue's answer for an agent has another form")
+                raise Retryable("the venue's answer for an agent has an unexpected format")
             address = row.get("address")
             if not isinstance(address, str) or not is_address(address):
-                raise Retryable("the venue's answer for an agent has another form")
+                raise Retryable("the venue's answer for an agent has an unexpected format")
             found.append(NamedAgent(str(row.get("name")), to_checksum_address(address), until))
         return tuple(found)
 
@@ -307,16 +310,15 @@ class HyperliquidVenue:
             code=ErrorCode.KEY,
         )
 
-    # --- Orders: at most once, without nonces that follow each other.
+    # --- Orders: at most once, without consecutive nonces.
 
     def submit(self, ticket: OrderTicket) -> OrderState:
-        """Send an order unless the venue already knows it, and return what became of it.
-
-        The ticket must be stored before. An order that the venue knows by its client order id is
-        never sent. Refused means that the order has not happened and never will. Any other error
-        leaves that open until `is_dead` says so: ask `state_of`, or submit the same ticket, which
-        cannot happen twice. Retryable with the code `unknown_if_sent`: no answer, and the order is
-        not known yet. OperatorNeeded: the key may not trade.
+        """Send an order unless the venue already knows it, and return its outcome. The ticket must
+        be stored before. An order that the venue knows by its client order id is never sent.
+        Refused means that the order was not executed and never will be. After any other error that
+        is open until `is_dead`: query `state_of`, or submit the same ticket, which cannot execute
+        twice. Retryable with the code `unknown_if_sent`: no answer, and the order is not known yet.
+        OperatorNeeded: the key may not trade.
         """
         key = self._require_key()
         known = self.state_of(ticket.cloid)
@@ -324,9 +326,7 @@ class HyperliquidVenue:
             return _taken(known, None)
         if self._now_ms() >= ticket.expires_ms:
             if self.is_dead(ticket):
-                raise Refused(
-                    "the order's time is over", remedy="plan again", code=ErrorCode.DEADLINE
-                )
+                raise Refused("the order has expired", remedy="plan again", code=ErrorCode.DEADLINE)
             raise _unknown(ticket)
         market = self._market(ticket.order.market)
         body = key.sign(
@@ -348,7 +348,7 @@ class HyperliquidVenue:
         return _taken(state, refusal)
 
     def state_of(self, cloid: str) -> OrderState:
-        """Return what the venue knows of a client order id, with its fills."""
+        """Return the venue's state of a client order id, with its fills."""
         record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if record is None:
             return OrderState(cloid, TicketStage.UNKNOWN)
@@ -356,13 +356,13 @@ class HyperliquidVenue:
         return order_state(record, fills, self._market(record.coin).size_decimals)
 
     def is_dead(self, ticket: OrderTicket) -> bool:
-        """True if an order has not happened and never will: the venue's own time is past the
-        ticket's end, and it was asked afterwards. Only then may a new ticket take its place.
+        """True if an order was not executed and never will be: the venue does not know it at a
+        venue time past the ticket's expiry. Only then may a new ticket replace it.
         """
         return self.never_happened(ticket.cloid, ticket.expires_ms)
 
     def never_happened(self, cloid: str, expires_ms: int) -> bool:
-        """True if an order that ends at `expires_ms` is unknown at a later time of the venue."""
+        """True if an order that expires at `expires_ms` is unknown at a later time of the venue."""
         state = self._info("clearinghouseState")
         time_ms = state.get("time") if isinstance(state, Mapping) else None
         if not isinstance(time_ms, int) or time_ms <= expires_ms:
@@ -370,10 +370,9 @@ class HyperliquidVenue:
         return self.state_of(cloid).stage is TicketStage.UNKNOWN
 
     def post(self, body: Mapping[str, object]) -> str:
-        """Post a signed order once, without asking for it. Return the venue's reason if it judged
-        the order and turned it down, or does not know the signer, else an empty text.
-
-        Raises Retryable if the order may have happened.
+        """Post a signed order once, without querying it first. Return the reason if the venue
+        rejected the order or does not know the signer, else an empty text. Raises Retryable if the
+        order may have been executed.
         """
         refusal = parse_refusal(self._connection.exchange(body))
         if refusal is None or refusal.is_judged or _is_signer_unknown(refusal):
@@ -383,9 +382,8 @@ class HyperliquidVenue:
         )
 
     def cancel(self, cloid: str) -> OrderState:
-        """Cancel an open order and return its state. An order that is not open is left alone.
-
-        Nonces of cancels are odd, those of tickets even, so that none takes another's.
+        """Cancel an open order and return its state; other orders are unchanged. Nonces of cancels
+        are odd and those of tickets even, so they never collide.
         """
         record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if record is not None and record.stage is TicketStage.OPEN:
@@ -417,7 +415,7 @@ class HyperliquidVenue:
 
 
 def _taken(state: OrderState, refusal: Refusal | None) -> OrderState:
-    """Return the state of an order that the venue took. Raises Refused for a rejected one."""
+    """Return the state of an accepted order. Raises Refused for a rejected one."""
     if state.stage is TicketStage.REJECTED:
         raise _refused(refusal or Refusal(state.reason, is_judged=True))
     return state
@@ -425,15 +423,15 @@ def _taken(state: OrderState, refusal: Refusal | None) -> OrderState:
 
 def _unknown(ticket: OrderTicket) -> Retryable:
     return Retryable(
-        "an order was sent, and the venue does not know it yet",
-        f"ask for {ticket.cloid} again; it is dead after {ticket.expires_ms} ms of the venue's time",
+        "an order was sent, but the venue does not know it yet",
+        f"query {ticket.cloid} again; it expires at {ticket.expires_ms} ms of the venue's time",
         code=ErrorCode.UNKNOWN_IF_SENT,
     )
 
 
 def _is_signer_unknown(refusal: Refusal) -> bool:
-    """True for the venue's answer to a signature of another network, of an expired agent or of a
-    stranger.
+    """True for the venue's answer to a signature for another network, by an expired agent, or by an
+    unknown key.
     """
     return "does not exist" in refusal.reason
 
@@ -451,7 +449,7 @@ def _refused(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
 
 
 def _held_coins(state: object) -> Sequence[str]:
-    """Return the coins of the positions, where they can be read."""
+    """Return the coins of the readable positions."""
     rows = state.get("assetPositions") if isinstance(state, Mapping) else None
     positions = [row.get("position") for row in rows or () if isinstance(row, Mapping)]
     return [str(held.get("coin")) for held in positions if isinstance(held, Mapping)]

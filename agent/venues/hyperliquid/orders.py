@@ -1,8 +1,7 @@
-"""Orders of Hyperliquid: prices in ticks, client order ids, actions, and what became of an order.
-
-Amounts are strings of decimals in the venue's JSON. They are written from integers and parsed
-strictly; no float is involved. Sources: "Tick and lot size", "Exchange endpoint" and "Info endpoint"
-of the venue's API documentation.
+"""Orders of Hyperliquid: prices in ticks, client order ids, actions, and order states. Amounts are
+decimal strings in the venue's JSON, written from integers and parsed strictly, without floats.
+Sources: "Tick and lot size", "Exchange endpoint" and "Info endpoint" of the venue's API
+documentation.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from agent.model.futures import PerpMarket, PerpOrder, PerpOrderKind
 from agent.units import Price, ceil_int, decimal_text, floor_int
 
 QUOTE_DECIMALS = 6
-"""Decimals of USDC. A price has at most 6 less the decimals of a size, so that price times size is
-a whole number of base units.
+"""Decimals of USDC. A price has at most 6 decimals less those of a size, so that price times size
+is a whole number of base units.
 """
 SIGNIFICANT_FIGURES = 5
-"""Of a price that is not a whole number."""
+"""Maximum significant figures of a price that is not a whole number."""
 MIN_NOTIONAL_RAW = 10 * 10**QUOTE_DECIMALS
 """Smallest order: 10 USD at its limit price."""
 LONGEST_VALIDITY_MS = 60 * 60 * 1000
@@ -37,22 +36,22 @@ _DECIMAL = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,12})?")
 
 
 def parse_decimal(value: object, what: str) -> Fraction:
-    """Return a decimal of the venue. Raises Retryable naming `what`."""
+    """Parse a decimal of the venue. Raises Retryable with `what`."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         return Fraction(value)
     raise Retryable(f"the venue's answer for {what} is not a decimal", code=ErrorCode.ANSWER)
 
 
 def parse_raw(value: object, decimals: int, what: str) -> int:
-    """Return a decimal in base units. Raises Retryable naming `what` for more places."""
+    """Parse a decimal as base units. Raises Retryable with `what` if it has more places."""
     return parse_whole(parse_decimal(value, what) * 10**decimals, what)
 
 
 def parse_whole(value: Fraction, what: str) -> int:
-    """Return a number of base units. Raises Retryable if the venue's answer has a part of one."""
+    """Parse a number of base units. Raises Retryable for a fraction of a base unit."""
     if value.denominator != 1:
         raise Retryable(
-            f"the venue's answer for {what} has more places than it may", code=ErrorCode.ANSWER
+            f"the venue's answer for {what} has too many decimal places", code=ErrorCode.ANSWER
         )
     return value.numerator
 
@@ -63,7 +62,7 @@ def price_of(quoted: Fraction, size_decimals: int) -> Price:
 
 
 def quoted_price(price: Price, size_decimals: int) -> Fraction:
-    """Return a price of the model as the venue quotes it, USDC per coin."""
+    """Convert a price of the model to the venue's quotation, USDC per coin."""
     return price * Fraction(10**size_decimals, 10**QUOTE_DECIMALS)
 
 
@@ -88,12 +87,12 @@ def limit_price(market: PerpMarket, order: PerpOrder) -> Fraction:
 
 
 def price_text(quoted: Fraction) -> str:
-    """Return a quoted price as the venue's JSON has it, without trailing zeros."""
+    """Format a quoted price for the venue's JSON, without trailing zeros."""
     return decimal_text(_whole(quoted * 10**QUOTE_DECIMALS), QUOTE_DECIMALS)
 
 
 def size_text(market: PerpMarket, size_raw: int) -> str:
-    """Return the absolute size as the venue's JSON has it."""
+    """Format the absolute size for the venue's JSON."""
     return decimal_text(abs(size_raw), market.size_decimals)
 
 
@@ -103,16 +102,15 @@ def _whole(value: Fraction) -> int:
     return value.numerator
 
 
-# --- Tickets: what is written down before an order is sent.
+# --- Tickets: records that are stored before an order is sent.
 
 
 @dataclass(frozen=True, slots=True)
 class OrderTicket:
-    """An order with what makes it happen at most once.
-
-    `cloid` is the client order id, 16 bytes as 0x-hex. The venue takes each nonce of a signer once,
-    and nothing after `expires_ms`. A ticket is stored before it is submitted; submitted again, it is
-    the same bytes, which the venue cannot accept twice.
+    """An order with the fields that make it execute at most once. `cloid` is the client order id,
+    16 bytes as 0x-hex. The venue accepts each nonce of a signer once, and nothing after
+    `expires_ms`. A ticket is stored before it is submitted; a resubmission has the same bytes,
+    which the venue cannot accept twice.
     """
 
     order: PerpOrder
@@ -139,10 +137,9 @@ def cloid_of(step_id: str, index: int, order: PerpOrder) -> str:
 def issue_tickets(
     step_id: str, orders: Sequence[PerpOrder], now_ms: int, valid_ms: int
 ) -> tuple[OrderTicket, ...]:
-    """Return the tickets of a step's orders, valid for `valid_ms` from now.
-
-    Nonces are even milliseconds from now on. Issue new tickets only later than the last
-    ones, and for an order whose ticket is dead (HyperliquidVenue.is_dead) or was never submitted.
+    """Return the tickets of a step's orders, valid for `valid_ms` from now. Nonces are even
+    milliseconds from now on. Issue new tickets only later than the previous ones, and only for
+    orders whose ticket is dead (HyperliquidVenue.is_dead) or was never submitted.
     """
     if not 0 < valid_ms <= LONGEST_VALIDITY_MS:
         raise ValueError(f"a validity of {valid_ms} ms is not within an hour")
@@ -157,15 +154,15 @@ def issue_tickets(
     )
 
 
-# --- Actions: what is signed and posted. The order of the keys is part of the signature.
+# --- Actions that are signed and posted. The order of keys is part of the signature.
 
 
 def order_action(ticket: OrderTicket, market: PerpMarket, asset: int) -> dict[str, object]:
     """Return the action of a ticket; `asset` is the market's number at the venue.
 
-    A market order is an immediate-or-cancel limit order at its bound (Ioc), a limit
-    order rests (Gtc). Raises Refused for an order that the venue would turn down whenever it
-    arrives; a market that is paused by now may have taken it before.
+    A market order is an immediate-or-cancel limit order at its bound (Ioc), a limit order rests
+    (Gtc). Raises Refused for an order that the venue would always reject. A paused market does not
+    count, because it may have accepted the order before.
     """
     order = ticket.order
     if order.market != market.market or not order.size_raw or order.bound_raw <= 0:
@@ -184,7 +181,7 @@ def order_action(ticket: OrderTicket, market: PerpMarket, asset: int) -> dict[st
         raise Refused(
             f"{market.symbol}: an order of {decimal_text(notional_raw, QUOTE_DECIMALS)} USD is below"
             f" the venue's minimum of {decimal_text(MIN_NOTIONAL_RAW, QUOTE_DECIMALS)} USD",
-            remedy="leave it until it is larger",
+            remedy="wait until it is larger",
             code=ErrorCode.AMOUNT,
         )
     wire = {
@@ -219,10 +216,10 @@ class TicketStage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
-    """The venue's status of a client order id. `filled_raw` is signed as the order's size,
-    `quote_raw` what the fills added to the quote balance without the fee, `fee_raw` the fee
-    (negative: a rebate), `closed_raw` the profit that the fills realised, before the fee. `reason`
-    is the venue's status verbatim.
+    """The venue's status of a client order id. `filled_raw` has the sign of the order's size,
+    `quote_raw` is the change of the quote balance by the fills without the fee, `fee_raw` the fee
+    (negative: a rebate), `closed_raw` the profit realised by the fills, before the fee. `reason` is
+    the venue's status verbatim.
     """
 
     cloid: str
@@ -237,14 +234,14 @@ class OrderState:
 
     @property
     def is_final(self) -> bool:
-        """True if nothing more fills."""
+        """True if the order cannot fill further."""
         return self.stage in {TicketStage.FILLED, TicketStage.CANCELED, TicketStage.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
-    """An order that the venue knows, without its fills. `size` is in coins, negative for a sale;
-    `taken_ms` is the time at which the venue took it.
+    """An order known to the venue, without its fills. `size` is in coins, negative for a sale;
+    `taken_ms` is the time at which the venue accepted it.
     """
 
     cloid: str
@@ -257,21 +254,24 @@ class OrderRecord:
 
 
 def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
-    """Parse an `orderStatus` answer; None for an order that the venue does not know.
-
-    Raises Retryable for an answer about another order or in another form.
+    """Parse an `orderStatus` answer; None for an order that the venue does not know. Raises
+    Retryable for an answer about another order or with an unexpected format.
     """
     if isinstance(answer, Mapping) and answer.get("status") == "unknownOid":
         return None
     outer = answer.get("order") if isinstance(answer, Mapping) else None
     order = outer.get("order") if isinstance(outer, Mapping) else None
     if not isinstance(outer, Mapping) or not isinstance(order, Mapping):
-        raise Retryable("the venue's answer for an order has another form", code=ErrorCode.ANSWER)
+        raise Retryable(
+            "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
+        )
     if order.get("cloid") != cloid:
         raise Retryable("the venue answered for another order", code=ErrorCode.ANSWER)
     oid, taken_ms, side = order.get("oid"), order.get("timestamp"), order.get("side")
     if not isinstance(oid, int) or not isinstance(taken_ms, int) or side not in ("A", "B"):
-        raise Retryable("the venue's answer for an order has another form", code=ErrorCode.ANSWER)
+        raise Retryable(
+            "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
+        )
     word = scrub(str(outer.get("status")))
     size = parse_decimal(order.get("origSz"), "the size of an order")
     return OrderRecord(
@@ -288,11 +288,13 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
 def order_state(record: OrderRecord, fills: object, size_decimals: int) -> OrderState:
     """Return the state of an order with its fills, a `userFillsByTime` answer.
 
-    Raises Retryable if an order is called filled and its fills do not add up, or exceed its size:
-    the venue lists fills a moment later.
+    Raises Retryable if the fills of a filled order do not add up or exceed its size, because the
+    venue lists fills with a delay.
     """
     if not isinstance(fills, list) or not all(isinstance(fill, Mapping) for fill in fills):
-        raise Retryable("the venue's answer for fills has another form", code=ErrorCode.ANSWER)
+        raise Retryable(
+            "the venue's answer for fills has an unexpected format", code=ErrorCode.ANSWER
+        )
     size, quote, fee, closed = Fraction(0), Fraction(0), Fraction(0), Fraction(0)
     sign = 1 if record.size > 0 else -1
     for fill in fills:
@@ -320,7 +322,7 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
 
 
 def _stage(word: str) -> TicketStage:
-    """Return the stage of a status word; those of other endings are `…Canceled` and `…Rejected`."""
+    """Return the stage of a status word; other endings are `…Canceled` and `…Rejected`."""
     if word in ("open", "triggered"):
         return TicketStage.OPEN
     if word == "filled":
@@ -334,9 +336,9 @@ def _stage(word: str) -> TicketStage:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The venue's reason for turning something down, scrubbed. `is_judged` is true if it judged the
-    order itself, so that the nonce is spent and no copy of the action can happen; an action that was
-    not judged may have happened before.
+    """The venue's reason for a rejection, sanitised. `is_judged` is true if it judged the order
+    itself, so the nonce is used and no copy of the action can execute; otherwise the action may
+    have been executed before.
     """
 
     reason: str
@@ -344,8 +346,8 @@ class Refusal:
 
 
 def parse_refusal(answer: object) -> Refusal | None:
-    """Parse the answer to an order or a cancel; None if the venue took it. Raises Retryable for an
-    answer in another form.
+    """Parse the answer to an order or a cancel; None if the venue accepted it. Raises Retryable for
+    an unexpected format.
     """
     if isinstance(answer, Mapping) and answer.get("status") == "err":
         return Refusal(scrub(str(answer.get("response"))), is_judged=False)
@@ -358,4 +360,6 @@ def parse_refusal(answer: object) -> Refusal | None:
             return Refusal(scrub(str(status["error"])), is_judged=True)
         if status == "success" or isinstance(status, Mapping):
             return None
-    raise Retryable("the venue's answer to an action has another form", code=ErrorCode.ANSWER)
+    raise Retryable(
+        "the venue's answer to an action has an unexpected format", code=ErrorCode.ANSWER
+    )

@@ -1,5 +1,5 @@
-"""Hyperliquid as the step's futures venue: its account in the snapshot, quotes by its order book, orders
-drafted, signed by the rules, posted once and settled by client order id.
+"""Hyperliquid as the futures venue of a step: account in the snapshot, quotes from the order book,
+and orders that are drafted, signed within the rules, posted once and settled by client order id.
 """
 
 from __future__ import annotations
@@ -45,19 +45,21 @@ from agent.venues.hyperliquid.orders import (
 )
 
 MAX_CLOCK_SKEW_S = 30
-"""Largest difference of the venue's clock and this machine's: nonces and ends are times."""
+"""Largest difference between the venue's clock and this machine's, since nonces and expiries are
+timestamps.
+"""
 
 RENEW = "trimtab delegate --send approves a new key"
 
 
 class AgentRecord(Protocol):
-    """Record of the approvals of agents: the end of each, by address."""
+    """Record of agent approvals: the expiry of each, by address."""
 
     def agent_end_ms(self, address: str) -> int:
-        """Return the end on record; zero without one."""
+        """Return the recorded expiry; zero without one."""
 
     def remember_agent(self, address: str, until_ms: int) -> int:
-        """Record an end unless one is on record; return the one on record."""
+        """Record an expiry unless one is recorded; return the recorded one."""
 
 
 class HyperliquidPerps:
@@ -74,9 +76,9 @@ class HyperliquidPerps:
         *,
         no_key: str,
     ) -> None:
-        """Take the client of the account. An order is valid for `valid_s`; `newest_nonce` is that
-        of the journal, so that no nonce is used twice, also after a step back of the clock.
-        `no_key` is the reason why there is no agent key (empty: there is).
+        """Set the client of the account. An order is valid for `valid_s`. `newest_nonce` is the
+        journal's newest nonce, so that none is used twice even if the clock is set back. `no_key`
+        is the reason if there is no agent key, otherwise empty.
         """
         self._client = client
         self._clock = clock
@@ -87,8 +89,8 @@ class HyperliquidPerps:
         self._no_key = no_key
 
     def read(self, snapshot: Snapshot) -> Snapshot:
-        """See PerpVenue. An index is dated by chain time: the snapshot's, less the answer's age by
-        this machine's clock.
+        """See PerpVenue. An index gets the snapshot's chain time, less the answer's age by this
+        machine's clock.
         """
         try:
             account = self._client.read()
@@ -101,8 +103,8 @@ class HyperliquidPerps:
         )
 
     def _approval(self, until_s: int) -> tuple[str, int]:
-        """Return why no order could be sent that is valid until then (empty: one could), and the
-        end of the agent's approval.
+        """Return why no order valid until that time could be sent (empty if one could), and the
+        expiry of the agent's approval.
         """
         if self._no_key:
             return self._no_key, 0
@@ -133,15 +135,15 @@ class HyperliquidPerps:
         filled_raw = abs(order.size_raw) - ceil_int(left * market.unit)
         if filled_raw <= 0:
             raise UnsendableTransaction(
-                f"{market.symbol}: the book has nothing within the order's bound",
-                (Verdict("simulation", "nothing fills", "a part of the size", False),),
+                f"{market.symbol}: the book has no order within the bound",
+                (Verdict("simulation", "no fill", "a part of the size", False),),
                 "nothing was sent; plan again from a new snapshot",
             )
         return PerpQuote(filled_raw, floor_int(paid * 10**QUOTE_DECIMALS))
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
-        """See PerpVenue. The nonce is the time in even milliseconds, or the next after the
-        journal's newest; the end counts from this machine's clock, as the venue's does.
+        """See PerpVenue. The nonce is the time in even milliseconds, or one after the journal's
+        newest. The expiry is based on this machine's clock.
         """
         if not isinstance(action, PerpOrder) or action.kind is not PerpOrderKind.MARKET:
             raise Refused(
@@ -159,8 +161,8 @@ class HyperliquidPerps:
         return PerpOrderDraft(self._client.account, "0x" + text.encode().hex(), end_s, nonce)
 
     def outcome(self, intent: Intent) -> Receipt | None:
-        """See PerpVenue: by the client order id. An order that the venue never saw is over once its
-        own time is past the end.
+        """See PerpVenue. Queries by client order id. An order that the venue never saw has ended
+        once the venue's time is past its expiry.
         """
         cloid = str(intent.tx_hash)
         state = self._client.state_of(cloid)
@@ -190,8 +192,8 @@ class HyperliquidPerps:
         return named[0] if named else None
 
     def require_agent(self, until_s: int) -> None:
-        """See OrderVenue. The agent has the configured name and the end that it had at first: one
-        that was approved again may repeat old orders.
+        """See OrderVenue. The agent must have the configured name and its original expiry, because
+        an agent approved again could repeat old orders.
         """
         try:
             agent = self._client.require_agent(until_s * 1000)
@@ -211,10 +213,12 @@ class HyperliquidPerps:
 
 
 class AgentSigner:
-    """Implements ports.Signer for the orders of an account: rules first, then the agent's key."""
+    """Implements ports.Signer for orders of an account: checks the rules, then signs with the
+    agent's key.
+    """
 
     def __init__(self, key: AgentKey, rules: FuturesRules, clock: Clock) -> None:
-        """Take the key of the agent and the terms of the futures layer."""
+        """Set the agent's key and the signing terms of the futures layer."""
         self._key = key
         self._rules = rules
         self._clock = clock
@@ -239,8 +243,8 @@ def _barred(why: str) -> Refused:
 
 
 def _dated(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:
-    """Return the account with its indices dated by chain time. Raises Retryable if the venue's clock
-    is too far from this machine's.
+    """Return the account with its index times converted to chain time. Raises Retryable if the
+    venue's clock differs too much from this machine's.
     """
     venue_s = account.markets[0].index_s
     if abs(skew_s := venue_s - snapshot.now_s) > MAX_CLOCK_SKEW_S:
