@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import READING, ask_with_changes, cell, emit, err, out, spinner
+from agent.cli.display.output import (
+    READING,
+    ask_with_changes,
+    cell,
+    emit,
+    err,
+    note,
+    out,
+    spinner,
+)
 from agent.cli.money import open_for_command
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -122,7 +131,12 @@ def deleverage(
             agent, to, market, send=send, confirm=confirm, progress=progress
         )
 
-    raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
+    def warn(agent: Agent) -> None:
+        if reopens := futures_requests.reopening_note(agent, to):
+            note(reopens)
+
+    style = PrintStyle(as_json, verbose)
+    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, warn))
 
 
 @command(Heading.TRADE, 70)
@@ -252,13 +266,18 @@ def _carry_out(
     style: PrintStyle,
     send: bool,
     yes: bool,
+    warn: Callable[[Agent], None] = lambda _: None,
 ) -> int:
-    """Carry out an owner's request, print its outcome, and return the exit code."""
+    """Carry out an owner's request, print its outcome, and return the exit code. `warn` prints what the owner may not
+    expect.
+    """
     with open_for_command(config, send=send, yes=yes) as (agent, wait):
         confirm = confirmer(agent, yes, wait, verbose=style.verbose)
         outcome = act(agent, confirm, wait.update)
         with wait.aside():
-            return show_outcome(outcome, agent, style, sent=send)
+            code = show_outcome(outcome, agent, style, sent=send)
+            warn(agent)
+            return code
 
 
 def _read(config: Path, paper: bool) -> FuturesReport:
@@ -273,5 +292,5 @@ def _known(document: Document, as_json: bool) -> int:
     if not document["unknown"]:
         return EXIT_OK
     if not as_json:
-        err.print(cell(f"The margin account is not known: {document['unknown']}", "bold red"))
+        err.print(cell(f"The margin account is unknown: {document['unknown']}", "bold red"))
     return EXIT_REFUSED

@@ -133,7 +133,11 @@ def read_venue(path: Path) -> VenueFileTable:
     try:
         return VenueFileTable.model_validate(data)
     except ValidationError as error:
-        mistakes = "; ".join(describe_errors(error, data, VenueFileTable))
+        missing = "missing; trimtab init writes every key with an initial value"
+        mistakes = "; ".join(
+            text.replace(missing, "missing")
+            for text in describe_errors(error, data, VenueFileTable)
+        )
         raise ConfigError(
             f"--futures-venue {path}: {mistakes}", "docs/futures.md shows its form"
         ) from None

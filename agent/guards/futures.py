@@ -124,7 +124,7 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
     spot_value = _spot_value(case)
     broken = breaches(margin_state(after, policy.limits), policy.limits, spot_value)
     if broken:
-        text = "; ".join(f"{one.limit} {one.measured} of {one.allowed}" for one in broken)
+        text = "; ".join(f"{one.limit} {one.measured}, limit {one.allowed}" for one in broken)
         return GuardMeasurement(text, False)
     leverage = margin.leverage(after)
     return GuardMeasurement(

@@ -40,7 +40,7 @@ from agent.policy.futures.funding import expected_funding
 from agent.policy.futures.targets import REDUCING
 from agent.policy.hedges import hedges_after
 from agent.reference import reference_prices
-from agent.units import ceil_int, largest_remainder
+from agent.units import BPS, ceil_int, largest_remainder
 
 DEPOSIT_GAS, WITHDRAWAL_GAS, DELEGATE_GAS = 250_000, 1_500_000, 80_000
 """Gas of a deposit, a withdrawal and a delegate change, also measured."""
@@ -103,7 +103,34 @@ def plan_adjustment(
         hedges=_hedges_left(step, decision, planned, orders),
     )
     decision = replace(decision, is_reducing=futures.is_reducing)
-    return futures_plan(step, decision, futures, account, drifts)
+    plan = futures_plan(step, decision, futures, account, drifts)
+    return not_worth_it(step, plan, account) or plan
+
+
+def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:
+    """Return why the orders of a plan are not worth their cost: fees and basis at the mark, and gas,
+    are above limits.plan_cost. Empty if they are not, and for reductions and ends of hedges.
+    """
+    most_bps, futures = step.limits.plan_cost_bps, plan.futures
+    if most_bps is None or futures is None or futures.is_reducing or not futures.orders:
+        return ""
+    if futures.trigger == CLOSE_HEDGE:
+        return ""
+    cost, notional = Fraction(0), Fraction(0)
+    for order in futures.orders:
+        market = account.market(order.market)
+        worse = order.size_raw * (market.mark - market.index)
+        cost += max(Fraction(0), worse)
+        cost += abs(order.size_raw) * market.mark * market.fee_ppm / PPM
+        notional += abs(order.size_raw) * market.index
+    unit = quote_per_numeraire(step)
+    cost, notional = cost / unit + plan.cost.gas, notional / unit
+    if cost * BPS <= most_bps * notional:
+        return ""
+    return (
+        f"its orders cost {float(cost / notional) * BPS:.2f} bps, above limits.plan_cost of"
+        f" {most_bps} bps; it waits for cheaper gas or a larger order"
+    )
 
 
 def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[AssetDrift, ...]) -> int:

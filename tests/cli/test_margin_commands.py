@@ -48,7 +48,14 @@ def test_deleverage_reduces_every_position_and_closes_a_market(perps: LocalPerps
     before = leverage_of(perps)
     dry = run("deleverage", "--to", "0.5x", "--json")
     assert (dry.code, dry.json["outcome"], leverage_of(perps)) == (0, "planned", before), dry
-    words = run("deleverage", "--to", "0.5x").out
+    said = run("deleverage", "--to", "0.5x")
+    assert "open to futures.leverage" in said.err, "the next step opens to the targets again"
+    words = said.out
+    assert words.startswith("futures: the owner reduces"), words
+    explained = run("explain").out
+    assert "Futures: account value" in explained and "leverage" in explained
+    wrong = run("deleverage", "--to", "2")
+    assert wrong.code == 2 and "such as 2x" in wrong.err
     assert "reduces all positions to a leverage of 0.5x" in words and "To send: reduce futures: sell" in words
     assert len(dry.json["futures_actions"]) == 2
     done = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")

@@ -73,7 +73,7 @@ def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
 
 def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -> None:
     drifted = step_input(values={"WETH": 5_600, "USDC": 4_400})
-    drifted = replace(drifted, limits=replace(drifted.limits, plan_cost_bps=1))
+    drifted = replace(drifted, limits=replace(drifted.limits, plan_cost_bps=15))
     alone = rebalance(drifted)
     assert alone.plan is None and isinstance(alone.decided.decision, Hold)
     found = rebalance(replace(with_snapshot(drifted, futures=EMPTY), futures=POLICY))
@@ -82,6 +82,18 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
     kept = replace(with_snapshot(drifted, futures=book(10_000, 10 * E18)), futures=POLICY)
     assert rebalance(kept).decided.decision == alone.decided.decision
+
+
+def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
+    """Small margin: each order of the way to the targets would be refused at every block."""
+    dear = step_of(EMPTY)
+    dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
+    held = rebalance(dear)
+    assert isinstance(held.decided.decision, Hold) and held.plan is None
+    assert "above limits.plan_cost of 5 bps" in held.decided.decision.reason
+    over = step_of(OVER)
+    over = replace(over, limits=replace(over.limits, plan_cost_bps=5))
+    assert rebalance(over).plan is not None
 
 
 @pytest.mark.parametrize("history", [{"failures_stop": True}, {"reverts_in_row": 3}])

@@ -25,7 +25,7 @@ from agent.policy.futures.exposure import (
     trades_for_another,
     uncounted_reason,
 )
-from agent.units import Price, decimal_text, price_text, value_text
+from agent.units import BPS, Price, decimal_text, format_percent, price_text, value_text
 
 if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
@@ -392,6 +392,21 @@ def _size_text(raw: int, decimals: int) -> str:
     """Format a size, rounded down to six places."""
     cut = max(0, decimals - 6)
     return decimal_text(raw // 10**cut, decimals - cut)
+
+
+def figures(account: MarginAccount, policy: FuturesPolicy) -> str:
+    """Format leverage, utilisation and the nearest liquidation, each with its limit."""
+    limits, leverage, used = policy.limits, margin.leverage(account), margin.utilisation(account)
+    parts = [
+        f"leverage {'unlimited' if leverage is None else f'{float(leverage):.2f}x'} of at most"
+        f" {limits.max_leverage_bps / BPS:g}x",
+        f"utilisation {'unlimited' if used is None else format_percent(used)} of at most"
+        f" {limits.max_utilisation_bps / 100:g} %",
+    ]
+    if (near := nearest_liquidation(account)) is not None:
+        market, distance = near
+        parts.append(f"liquidation of {market.symbol} {format_percent(abs(distance))} away")
+    return ", ".join(parts)
 
 
 def optional_summary(

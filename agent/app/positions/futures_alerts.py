@@ -8,12 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.app.documents.futures import action_text
+from agent.app.documents.futures import action_text, figures
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.margin import account as margin
-from agent.margin.account import nearest_liquidation
 from agent.model import Alert, AlertKind, AssetDrift, StepInput
-from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount
+from agent.model.futures import FuturesPlan
 from agent.planning.futures import plan_futures
 from agent.policy.drift import investable_total
 from agent.policy.futures.decide import (
@@ -23,7 +21,7 @@ from agent.policy.futures.decide import (
     waiting_triggers,
 )
 from agent.policy.futures.exposure import exposures, trades_for_another
-from agent.units import BPS, format_percent, format_time
+from agent.units import format_percent, format_time
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
 UNSENT = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
@@ -108,18 +106,3 @@ def net_exposure_text(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     shares = net_shares(step, drifts)
     named = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
     return f"net exposure {named}" if named else ""
-
-
-def figures(account: MarginAccount, policy: FuturesPolicy) -> str:
-    """Format leverage, utilisation and the nearest liquidation, each with its limit."""
-    limits, leverage, used = policy.limits, margin.leverage(account), margin.utilisation(account)
-    parts = [
-        f"leverage {'unlimited' if leverage is None else f'{float(leverage):.2f}x'} of at most"
-        f" {limits.max_leverage_bps / BPS:g}x",
-        f"utilisation {'unlimited' if used is None else format_percent(used)} of at most"
-        f" {limits.max_utilisation_bps / 100:g} %",
-    ]
-    if (near := nearest_liquidation(account)) is not None:
-        market, distance = near
-        parts.append(f"liquidation of {market.symbol} {format_percent(abs(distance))} away")
-    return ", ".join(parts)

@@ -93,6 +93,27 @@ def deleverage(
         raise ConfigError(
             f"--market: {symbol!r} is not a futures market", f"choose from {', '.join(known)}"
         )
-    bps = None if leverage is None else parse_share_bps(leverage, "--to")
+    bps = None if leverage is None else _leverage_bps(leverage)
     asked = Deleverage(bps, symbol or "")
     return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
+
+
+def reopening_note(agent: Agent, leverage: str | None) -> str:
+    """Return a note if the next step opens again what a reduction to a leverage closes; else an
+    empty text.
+    """
+    target_bps = agent.futures_policy().leverage_bps
+    if (0 if leverage is None else _leverage_bps(leverage)) >= target_bps:
+        return ""
+    return (
+        f"The targets stay: the next step may open to futures.leverage of {target_bps / BPS:g}x"
+        " again. Lower it first, or run trimtab pause."
+    )
+
+
+def _leverage_bps(text: str) -> int:
+    """Return the basis points of "2x". Raises ConfigError."""
+    try:
+        return parse_share_bps(text, "--to")
+    except ConfigError as error:
+        raise ConfigError(error.message, "write it as a multiple, such as 2x or 0.5x") from None

@@ -17,6 +17,7 @@ from agent.accounting.futures import futures_lines
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill, utc
+from agent.app.documents.futures import figures
 from agent.app.documents.plans import LimitOrderDocument
 from agent.app.documents.records import (
     CorrectionDocument,
@@ -28,6 +29,7 @@ from agent.app.documents.records import (
 from agent.app.documents.steps import netting_document, tax_document
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, TrimtabError
+from agent.margin.account import account_value_raw
 from agent.model import (
     AdjustFutures,
     AdjustLiquidity,
@@ -307,6 +309,12 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label},"
             f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
             f" ({edges}){', outside' if drift.outside else ''}."
+        )
+    if (account := step_input.snapshot.futures) is not None and step_input.futures is not None:
+        value = value_text(Fraction(account_value_raw(account)), account.quote.decimals, 2)
+        words.append(
+            f"Futures: account value {value} {account.quote.label},"
+            f" {figures(account, step_input.futures)}."
         )
     words += _zone_words(decided.zone, step_input)
     words += execution_sentences(step_input, plan)

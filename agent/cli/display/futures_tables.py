@@ -256,6 +256,7 @@ def show_summary(console: Console, document: Document) -> None:
         f"{one['symbol']} {money(one['net'])} (spot {money(one['spot'])}, futures"
         f" {money(one['futures'])})"
         for one in found["exposures"]
+        if one["futures"] != "0"
     ]
     if shown:
         console.print(cell(f"Net exposure in {document['numeraire']}: {'; '.join(shown)}"))

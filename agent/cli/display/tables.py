@@ -409,7 +409,7 @@ def zone(found: Document, numeraire: str) -> FigureTable:
 def decision(document: Document) -> Notice:
     """Return the decision and its reason."""
     kind = document["decision"]["kind"]
-    title = {"adjustliquidity": "liquidity"}.get(kind, kind)
+    title = {"adjustliquidity": "liquidity", "adjustfutures": "futures"}.get(kind, kind)
     return Notice(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))
 
 
