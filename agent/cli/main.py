@@ -126,7 +126,8 @@ def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done or nothing to do, 2 invalid input, 10 refused, 11 retry later, 12 operator
-    needed, 13 a run hung, 14 a replay decided differently, 130 Ctrl-C in a command without a chain.
+    needed, 13 a run hung, 14 a replay decided differently, 130 Ctrl-C in a command that uses no
+    chain.
     """
     gc.set_threshold(GARBAGE)
     # skip garbage collection at exit, which would take as long as a cycle

@@ -31,7 +31,7 @@ def require_signable_order(
     """
     granted = grant.futures
     if grant.kind is not IntentKind.FUTURES or granted is None:
-        refuse("action", "an order", "none: the grant holds no action of futures")
+        refuse("action", "an order", "none: the grant has no futures action")
     order = granted.action
     if not isinstance(order, PerpOrder):
         refuse("action", "an order", f"{type(order).__name__}, as granted")

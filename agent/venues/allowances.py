@@ -45,7 +45,7 @@ def liquidity_contract(step: StepInput, action: LpAction) -> str:
     contract = dict(step.execution.liquidity).get(action.venue)
     if contract is None or (action.venue == "uniswap_v3" and action.contract != contract):
         raise Refused(
-            f"{action.name}: the config names no {ROLES.get(action.venue, action.venue)} for it",
+            f"{action.name}: the config has no {ROLES.get(action.venue, action.venue)} for it",
             remedy="see [venues]",
         )
     return contract
@@ -94,7 +94,7 @@ def action_note(step: StepInput, action: LpAction) -> str:
     """Describe an action, with its expected amounts."""
     match action:
         case Withdraw():
-            return f"take {_pair(step, action, action.amounts_raw)} out of {action.name}"
+            return f"withdraw {_pair(step, action, action.amounts_raw)} from {action.name}"
         case Collect():
             return f"collect {_pair(step, action, action.fees_raw)} from {action.name}"
         case Provide():
@@ -114,8 +114,8 @@ def futures_note(step: StepInput, futures: FuturesAction) -> str:
             label, decimals = _label_and_decimals(step, collateral)
             return f"withdraw {decimal_text(raw, decimals)} {label} of margin"
         case DelegateChange(delegate, is_allowed):
-            verb = "let" if is_allowed else "no longer let"
-            return f"{verb} {delegate} trade futures for this account"
+            verb = "allow" if is_allowed else "no longer allow"
+            return f"{verb} {delegate} to trade futures for this account"
 
 
 def order_note(step: StepInput, order: PerpOrder) -> str:

@@ -64,13 +64,13 @@ def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
     if config.execution.router != "swap_router_02":
         raise ConfigError(
             "paper: only SwapRouter02 is simulated",
-            'write execution.router = "swap_router_02" into a copy of the config',
+            'set execution.router = "swap_router_02" in a copy of the config',
         )
     store.paper.copy_pins(live_store_file(loaded))
 
 
 def live_store_file(loaded: LoadedConfig) -> Path:
-    """Path of the live store's file; paper trading only reads it."""
+    """Return the path of the live store's file, which paper trading only reads."""
     return Path(loaded.live_url.removeprefix("sqlite:///"))
 
 
@@ -82,8 +82,8 @@ def paper_chain(
     reader: Reader,
     venue: PaperVenue | None,
 ) -> PaperChain:
-    """Simulated chain of paper trading over the live chain's snapshots and newest header; sends
-    nothing.
+    """Return the simulated chain of paper trading, based on the live chain's snapshots and newest
+    header; it sends nothing.
     """
     sender = QuorumSender(endpoint_pool, config.chain.chain_id)
     return PaperChain(

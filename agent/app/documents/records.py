@@ -77,7 +77,7 @@ HistoryDocument = TypedDict("HistoryDocument", {
     "steps": list[PastStepDocument], "corrections": list[CorrectionDocument],
     "values": list[ValuationDocument], "books": NotRequired[str],
 })  # fmt: skip
-"""The newest steps, newest first. `books` is set for paper trading."""
+"""Return the newest steps, newest first. `books` is set for paper trading."""
 WaitingDocument = TypedDict("WaitingDocument", {
     "orders": list[LimitOrderDocument], "corrections": list[CorrectionDocument],
 })  # fmt: skip

@@ -240,5 +240,5 @@ def _require(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(
             f"store.url: there is no store at {path}",
-            "the first command that needs it creates it",
+            "the first command that needs a store creates it",
         )

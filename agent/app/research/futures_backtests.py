@@ -1,4 +1,6 @@
-"""Backtests and margin-call stress of a futures book, from a price file and command-line options."""
+"""Backtests and margin-call stress of a futures book, from a price file and command-line
+options.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ HYSTERESIS_BPS = 500
 EMERGENCY_DISTANCE_BPS = 500
 """Distance to liquidation below which positions are closed."""
 MAX_BASIS_BPS = 500
-"""Distance of mark and index above which nothing is opened."""
+"""Distance between mark and index above which no position is opened."""
 VENUE = {"fee": "10bps", "slippage": "10bps", "penalty": "2.5%", "bound": "5%"}
 """Defaults of `--venue`."""
 

@@ -159,7 +159,7 @@ def _files(folder: Path) -> Iterator[Path]:
         )
     except OSError as error:
         raise ConfigError(
-            f"{folder}: {error.strerror}", "name a folder written by trimtab run --record"
+            f"{folder}: {error.strerror}", "use a folder written by trimtab run --record"
         ) from None
     yield from (folder / name for name in names)
 

@@ -250,8 +250,8 @@ class SimulatedVenue:
     # --- Transactions.
 
     def call_of(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
-        """Return the decoded call of a transaction to the venue, or of an approval of its vault;
-        None for any other.
+        """Return the decoded call of a transaction to the venue or of an approval for its vault;
+        None for any other transaction.
         """
         try:
             if tx.to in (CLEARING_HOUSE, VAULT):

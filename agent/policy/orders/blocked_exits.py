@@ -33,14 +33,17 @@ REMEDY = (
     "wait for deeper pools, pin others with trimtab trust, or raise limits.price_impact or"
     " limits.plan_cost"
 )
-RETRY_REMEDY = "find out why its token refuses; trimtab resume retries it in the next cycle"
+RETRY_REMEDY = (
+    "find out why its token refuses the transfer; trimtab resume retries it in the next cycle"
+)
 FREE_RETRIES = 3
-"""Refusals in a row of an exit at submission after which it is still retried in the next cycle:
-markets move."""
+"""Number of consecutive refusals at submission after which an exit is still retried in the next
+cycle, because markets move.
+"""
 BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
-"""Chain time of the first back-off after that, doubled with each refusal, and its maximum: every
-retry approves and revokes, for gas. The maximum is low, since an attacker who moves the pool before
-sending can trigger the back-off.
+"""Chain time of the first back-off after that, doubled with each refusal, and its maximum. Every
+retry approves and revokes, which costs gas; the maximum is low, because an attacker who moves the
+pool before sending can trigger the back-off.
 """
 DAY_S = 86_400
 

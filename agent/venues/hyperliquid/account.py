@@ -214,7 +214,7 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
         values.append(value)
     if total != cross:
         raise OperatorNeeded(
-            "the account holds isolated margin; trimtab supports only one cross-margined account",
+            "the account has isolated margin; trimtab supports only one cross-margined account",
             "close isolated positions",
             code=ErrorCode.POSITION,
         )
