@@ -182,3 +182,26 @@ def test_the_health_of_a_strategy_with_futures_pauses_it() -> None:
     assert paused.time_s >= START_S + 50 * DAY_S
     assert {one.name: one.health for one in found.strategies} == {"falling": "paused", "idle": "active"}
     assert book_of(found).agent.sizes == (), "a paused strategy holds no futures"
+
+
+def test_repeated_reductions_keep_the_weights() -> None:
+    """60/40 of BTC and ETH at 3x fall together again and again: each step cuts both by the same share, order by order."""
+    spec = make_spec({"BTC": 2_000, "ETH": 2_000, "USD": 6_000}, BAND, "USD")
+    tokens = {token.symbol: token for token in spec.tokens}
+    limits = replace(LONG.limits, top_up_per_day_bps=0, hysteresis_bps=500)
+    both = replace(LONG, targets=(FuturesTarget("BTC", 6_000), FuturesTarget("ETH", 4_000)), leverage_bps=30_000, limits=limits)
+    live = simulated_policy(replace(both, collateral=tokens["USD"].address, leverage_band_bps=0), {"BTC": "BTC", "ETH": "ETH"})
+    assets = (("BTC", tokens["BTC"].address), ("ETH", tokens["ETH"].address))
+    setup = FuturesSetup(FuturesSettings(both, VENUE, 5_000 * E18, 0, 0, 0), live, tokens["USD"], assets)
+    closes = 100 * np.cumprod([1.0, 0.88, 0.93, 0.93, 0.92, 0.9])
+    table = hourly(BTC=closes.tolist(), ETH=closes.tolist())
+    book = book_of(simulate(spec, table, SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000)), futures=setup)).agent
+    reduced = {fill.bar for fill in book.fills if fill.trigger == "leverage"}
+    assert len(reduced) >= 3
+    sizes, start = {"BTC": 0.0, "ETH": 0.0}, 0.0
+    for bar in range(len(closes)):
+        for fill in (one for one in book.fills if one.bar == bar):
+            sizes[fill.symbol] += fill.size_raw / E18
+        share = sizes["BTC"] / sum(sizes.values())
+        start = share if bar == 0 else start
+        assert start == pytest.approx(0.6, abs=2e-3) and share == pytest.approx(start, abs=1e-4), bar
