@@ -85,7 +85,13 @@ from agent.store.store import Store
 from agent.venues.discovery import discover_pools
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.rebalancer import require_own_rebalancer
-from agent.wiring.futures import VenueReader, order_venue, paper_venue, perp_scope
+from agent.wiring.futures import (
+    VenueReader,
+    order_venue,
+    paper_venue,
+    perp_scope,
+    require_venue_decimals,
+)
 from agent.wiring.paper import open_recorder, paper_chain, prepare_paper_store
 
 # --- Tax state of a plan: open lots and the year's realised gains, from [tax].
@@ -476,6 +482,7 @@ def _build_context(  # noqa: PLR0913
 ) -> AgentContext:
     """Discover the pools of the portfolio's tokens and build the context."""
     config, line = loaded.config, QuorumTransport(endpoint_pool)
+    require_venue_decimals(config, portfolio)
     limits = build_limits(config, portfolio.numeraire)
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     addresses = [token.address for token in tokens]

@@ -125,6 +125,21 @@ def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> P
     return PaperVenue(contracts, table.exchange, collateral, transport)
 
 
+def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
+    """Raise ConfigError if the collateral counts in other units than the venue: its amounts are
+    those of a USDC of 6 decimals, and the collateral of some chains has 18.
+    """
+    table = config.futures
+    if not isinstance(table, HyperliquidTable):
+        return
+    if (places := _tokens(portfolio)[table.collateral].decimals) != USDC.decimals:
+        raise ConfigError(
+            f"futures.collateral: {table.collateral} has {places} decimals on chain"
+            f" {config.chain.chain_id}, and Hyperliquid counts in a USDC of {USDC.decimals}",
+            "use a chain whose USDC has 6 decimals, or remove [futures]",
+        )
+
+
 def missing_agent_key(loaded: LoadedConfig) -> str:
     """Return why there is no agent key for the venue of [futures]; empty if there is one."""
     table = loaded.config.futures
@@ -153,12 +168,6 @@ def order_venue(
     if not isinstance(table, HyperliquidTable):
         return None
     tokens = _tokens(portfolio)
-    if (places := tokens[table.collateral].decimals) != USDC.decimals:
-        raise ConfigError(
-            f"futures.collateral: {table.collateral} has {places} decimals, the venue's USDC has"
-            f" {USDC.decimals}",
-            "use the portfolio's USDC",
-        )
     is_mainnet = table.network == "mainnet"
     client = HyperliquidVenue(
         VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent import app as api
 from agent import wiring
+from agent.chain.rpc import Transport
 from agent.localchain import LocalChain
+from agent.units import Token
+from agent.wiring import context
 from tests.cli.tools import Said
 from tests.support import agents
 from tests.support.futures import EVEN
@@ -213,3 +217,27 @@ def test_what_the_venue_or_the_owner_refuses_leaves_no_key(
     assert run("delegate", "--send", "--yes").code == 2
     assert "documents no action" in run("delegate", "--end", "--send", "--yes").err
     assert unapproved.bodies == [] and list(tmp_path.glob("agent.json*")) == []
+
+
+def test_a_usdc_of_other_decimals_than_the_venues_is_refused_by_every_command(
+    unapproved: HyperliquidServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on BNB Smart Chain, where USDC has 18."""
+    read = context.read_tokens
+
+    def as_there(line: Transport, addresses: Sequence[str]) -> tuple[Token, ...]:
+        return tuple(replace(one, decimals=18) if one.symbol == "USDC" else one for one in read(line, addresses))
+
+    monkeypatch.setattr(context, "read_tokens", as_there)
+    for words in (
+        ("status",),
+        ("plan",),
+        ("margin",),
+        ("doctor",),
+        ("trust", "--yes"),
+        ("rebalance", "--send", "--yes"),
+        ("run", "--once"),
+    ):
+        said = run(*words)
+        assert said.code == 2 and "USDC has 18 decimals" in said.out + said.err, (words, said)
+    assert unapproved.bodies == []
