@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the only list of public names: type checkers import it, __getattr__ reads it
+if TYPE_CHECKING:  # the single list of public names, used by type checkers and by __getattr__
     from agent.app.agent import Agent as Agent
     from agent.app.agent import PortfolioStatus as PortfolioStatus
     from agent.app.agent import open_agent as open_agent

@@ -51,8 +51,9 @@ if TYPE_CHECKING:
 
 
 UNMOVED_TOLERANCE = Fraction(1, 100)
-"""Largest distance from the median ratio of weight to target, as a share of it, at which an asset
-counts as unmoved."""
+"""An asset counts as unmoved if its ratio of weight to target differs from the median ratio by at
+most this share.
+"""
 MAX_NAMED = 3
 """Assets named in one alert."""
 UNCHANGED_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
@@ -61,8 +62,8 @@ UNCHANGED_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINE
 
 @dataclass(frozen=True, slots=True)
 class AssetBand:
-    """Drift of an asset, and the prices at which it would leave its band if no other price moved;
-    None if no such price exists.
+    """Drift of an asset, and the prices at which it would leave its band if no other price moved
+    (None if there is none).
     """
 
     drift: AssetDrift
@@ -245,9 +246,9 @@ LASTING_KINDS = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, Al
 ALWAYS_CHECKED_KINDS = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
 """Kinds that even a failed cycle checks."""
 KILL_SWITCH = "kill_switch"
-"""Guard whose refusal, if it is the only one, is reported as a pause and not as a refusal."""
+"""If this guard is the only one that refuses, a pause is reported instead of a refusal."""
 FAILURES = "reverts_in_row"
-"""Guard after whose refusal exits continue; the alert says so."""
+"""Guard that stops rebalances but not exits, which the alert mentions."""
 MOVING_KINDS = (
     IntentKind.SWAP,
     IntentKind.LIQUIDITY,

@@ -1,5 +1,5 @@
-"""Descriptions of steps and configs: pool names, sandwich exposure, strategies, parameters, triggers,
-limit prices. Reads no chain.
+"""Descriptions of steps and configs: pool names, sandwich exposure, strategies, parameters,
+triggers, limit prices. Reads no chain.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bo
 PRIVATE, PUBLIC, EITHER = (
     "private endpoint",
     "public mempool",
-    "private endpoint, public mempool where it fails",
+    "private endpoint, public mempool if it fails",
 )
 
 APPROVAL_LEAK = (
@@ -345,7 +345,8 @@ def _key(config: Config) -> str:
     wallet = config.wallet
     if wallet.mode == "propose":
         return (
-            f"external signer: proposed to {'the owners of the Safe' if wallet.safe else 'its owner'} in"
+            f"external signer: proposed to"
+            f" {'the owners of the Safe' if wallet.safe else 'its owner'} in"
             f" {wallet.proposals}"
         )
     if wallet.keystore is not None:
@@ -397,10 +398,10 @@ def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
 
 
 def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
-    """Return limit and market price, both ways round, in whole coins.
+    """Return limit and market price, in both directions, in whole coins.
 
-    `off_bps` is the distance of the limit from the market, positive if it asks for more. Market
-    prices are None if a reference price is missing.
+    `off_bps` is the distance of the limit from the market, positive if the limit is better than the
+    market. Market prices are None if a reference price is missing.
     """
     sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
     known = reference_prices(step).prices

@@ -181,8 +181,9 @@ class StopRequested(KeyboardInterrupt):
 class StoppableClock:
     """Clock whose sleep raises StopRequested after a signal.
 
-    The agent sleeps only between cycles and while a journaled transaction is pending, so the next
-    run can resume. A second signal interrupts at once, and so does a signal during a prompt.
+    The agent sleeps only between cycles and while a journaled transaction is pending; in both cases
+    the next run can resume. A second signal interrupts at once, and so does a signal during a
+    prompt.
 
     A handler runs between any two bytecodes of the main thread, so it must not take a lock that the
     sleep holds. An Event would deadlock; `SimpleQueue.put` is reentrant.

@@ -175,7 +175,7 @@ PARQUET = b"PAR1"
 
 
 def why_unreadable(path: Path) -> str:
-    """Return why a file cannot be read as a table: encoding, quotes, or the first row with too many
+    """Return the reason why a file cannot be read as a table: encoding, quotes, or the first row with too many
     cells.
     """
     try:

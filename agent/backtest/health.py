@@ -1,4 +1,4 @@
-"""Health of the strategies of a simulation: each change, and the state at the end."""
+"""Health of the strategies in a simulation: each change, and the final state."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from agent.model.strategies import StrategyBooks
 
 @dataclass(frozen=True, slots=True)
 class HealthRecord:
-    """A strategy's health from a time on: "active" or "paused", why, and its Sharpe ratio in
-    thousandths (None: not known yet).
+    """A strategy's health from a point in time: "active" or "paused", the reason, and its Sharpe
+    ratio in thousandths (None if not known yet).
     """
 
     time_s: int
@@ -28,7 +28,7 @@ class HealthLog:
         self._newest: dict[str, HealthRecord] = {}
 
     def add(self, time_s: int, books: StrategyBooks | None) -> None:
-        """Take the states of a step; None without strategies."""
+        """Add the states after a step; None without strategies."""
         for book in () if books is None else books.sleeves:
             state = book.state
             found = HealthRecord(
@@ -41,5 +41,5 @@ class HealthLog:
 
     @property
     def newest(self) -> tuple[HealthRecord, ...]:
-        """The newest state of each strategy."""
+        """Newest state of each strategy."""
         return tuple(self._newest.values())

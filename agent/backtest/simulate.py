@@ -74,11 +74,11 @@ class DueBarFinder:
     With bands, a bar is quiet if every weight is inside its band by more than BAND_MARGIN; with a
     schedule, if no review is due. At quiet bars `decide` would hold and change no stored state.
     While a price is stale `decide` halts; the first of those bars is evaluated, or all of them if
-    the simulation continues without the asset. Prices of a bar are compared with the current
-    holdings, so no later bar counts.
+    the simulation continues without the asset. Each bar's prices are compared with the current
+    holdings; later bars are not used.
 
-    With futures each bar is entered and then judged by `is_quiet`, because every mark, payment of
-    funding and liquidation changes the margin account.
+    With futures every bar is entered, and `is_quiet` then decides, because marks, funding payments
+    and liquidations change the margin account.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -126,8 +126,9 @@ class DueBarFinder:
         return bars
 
     def is_quiet(self) -> bool:
-        """True if the world's bar needs no step, in a simulation with futures: no weight or schedule
-        is due, no futures trigger fires, no hedge is open, and every price is new.
+        """Return whether the world's bar needs no step, in a simulation with futures: no weight is
+        outside its band, no schedule is due, no futures trigger fires, no hedge is open, and every
+        price is new.
         """
         world = self._world
         if not self._fits or (venue := world.venue) is None or world.settings.looks_at_all:
@@ -177,7 +178,7 @@ class DueBarFinder:
             [balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets]
         )
         values = held * self._prices[start:end]
-        if (venue := self._world.venue) is not None:  # of the world's bar, the only one asked for
+        if (venue := self._world.venue) is not None:  # at the world's bar, the only one requested
             tokens = [asset.token.address for asset in portfolio.assets]
             account = float(venue.value(self._world.money) / self._world.money.unit)
             values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, account)

@@ -464,8 +464,9 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
 
 
 def _beside_margin(world: SimulatedWorld, values: dict[str, Fraction]) -> dict[str, Fraction]:
-    """Return the values that an initial wallet holds beside its margin account, so that both together
-    are at the targets; as near as the wallet alone can come where the collateral is beyond its own.
+    """Return the values that an initial wallet holds in addition to its margin account, so that
+    both together are at the targets, or as close as the wallet allows if the collateral exceeds its
+    target.
     """
     if world.venue is None:
         return values

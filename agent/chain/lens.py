@@ -52,7 +52,7 @@ _WHY = {
     CallStatus.NO_CODE: "there is no contract at this address",
     CallStatus.UNREAD: "the endpoint allows too little gas to read it",
     CallStatus.NOT_INITIALISED: "the pool has no price yet",
-    CallStatus.MALFORMED: "the answer does not have the format of this kind of contract",
+    CallStatus.MALFORMED: "the answer is malformed for this kind of contract",
 }
 
 

@@ -33,7 +33,7 @@ from agent.units import NATIVE
 VERSIONS = ("1.3.0", "1.4.1")
 """Supported versions. Their domain has a chain id, and a failed call reverts (GS013)."""
 CALL = 0
-"""Operation of a plain call. A delegate call, which would run foreign code as the Safe, is never
+"""Operation of a plain call. Delegate calls, which run arbitrary code as the Safe, are never
 proposed.
 """
 _FIELDS = (

@@ -86,7 +86,9 @@ def margin(
         raise ConfigError("--deposit and --withdraw cannot be combined", "use one of them")
     amount = withdraw if deposit is None else deposit
     if paper and amount is not None:
-        raise ConfigError("--paper only shows: no margin is moved on paper by hand", "omit --paper")
+        raise ConfigError(
+            "--paper is read-only: margin cannot be moved manually on paper", "omit --paper"
+        )
     if amount is None:
         if send:
             raise ConfigError("--send needs --deposit or --withdraw", "for example --deposit 100")

@@ -62,7 +62,7 @@ def render(
     """
     coins = _DollarCaps(numeraire, dollars)
     rpc = "\n".join(
-        f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is a secret: it stays in the'
+        f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is secret and stays in the'
         f' environment\noperator = "{operator}"'
         for env, operator in rpc_envs
     )
@@ -76,13 +76,13 @@ confirmations = 2                  # blocks until a transaction counts as final
 wrapped_native = "{preset.wrapped_native}"
 # Money moves only when two endpoints of different operators agree. To trust one alone, name it:
 # single_operator = "{rpc_envs[0][1]}"
-# To require agreement of more than two: quorum = 3
+# To require more than two: quorum = 3
 max_lag_blocks = 3                 # largest distance in blocks between operators while trading
 {rpc}
 
 [wallet]
 address = "{wallet}"               # enough for status and plan
-keystore = "wallet.json"           # by trimtab wallet create; or keyring = "trimtab/main", or key_env = "TRIMTAB_KEY", or prompt = true
+keystore = "wallet.json"           # from trimtab wallet create; or keyring = "trimtab/main", or key_env = "TRIMTAB_KEY", or prompt = true
 # To sign elsewhere, by the wallet's owner or the owners of a Safe, without a key here: mode = "propose" (docs/keys.md)
 payout_addresses = []             # allowed recipients of trimtab withdraw, after trimtab trust has confirmed them
 
@@ -103,9 +103,9 @@ numeraire = "{numeraire}"
 # step = "1d"
 # min_history = "30d"
 # max_age = "2d"
-# keep = "14d"                     # how long the last choice is valid if no new one can be made; then nothing is traded
-# churn = "1%"                     # a choice that changes no weight by more is not applied
-# until_chosen = "wait"            # before the first choice nothing is traded; or "targets": those above
+# keep = "14d"                     # validity of the last choice if no new one can be made; after that trading stops
+# churn = "1%"                     # choices that change no weight by more are not applied
+# until_chosen = "wait"            # no trading before the first choice; or "targets": the targets above
 # fixed = ["{numeraire}"]          # keeps its target
 # cap = "60%"                      # of any asset; limits = {{ WETH = {{ min = "10%", max = "50%" }} }} for single ones
 
@@ -127,7 +127,7 @@ fee_tiers = [100, 500, 3000, 10000]
 
 [policy]
 {_triggers()}
-# zone: trades when the risk saved exceeds the cost, as far as it does (docs/zone.md); requires destination = "zone":
+# zone: trades as long as the risk saved exceeds the cost (docs/zone.md); requires destination = "zone":
 # trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # cost of 1 % of tracking error a year
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
 # risk = {{ estimate = {{ window = "90d", step = "1d", min_history = "30d", max_age = "2d" }} }}   # or from recorded prices
@@ -138,12 +138,12 @@ cooldown = "1h"
 confirm_blocks = 3                 # previous blocks whose prices must confirm a trigger; 0 acts on a single block
 jitter = "10%"                     # random delay of a schedule, as a share of its interval; "off" is predictable
 
-[limits]                           # each may be "off"; a limit without its data refuses; shares have a unit: %, bps or x
+[limits]                           # each may be "off"; a limit with missing data refuses; shares need a unit: %, bps or x
 # i_accept = ["slippage"]          # limits that are off or above their ceiling on purpose: {_ceilings()}
 {_limits(preset, assets, coins)}
 
 [execution]
-router = "swap_router_02"          # or "rebalancer", our own contract: rebalancer = "0x…" is its address
+router = "swap_router_02"          # or "rebalancer", trimtab's own contract, at the address rebalancer = "0x…"
 deadline = "90s"
 submit_url = ""                    # private submission endpoint; empty: public mempool
 submit_public_fallback = false     # true: use the public mempool if the private endpoint fails
@@ -152,17 +152,17 @@ style = "market"                   # one trade; or gradual execution, with every
 # style = "twap"                   # over = "6h" in place of interval, recovery and waiting_cost
 # max_rounds = 6
 # interval = "10m"                 # mean time between two slices
-# recovery = "10m"                 # half-life of a pool's recovery after a trade: your assumption
+# recovery = "10m"                 # assumed half-life of a pool's recovery after a trade
 # waiting_cost = "0.5bps"          # cost of waiting an hour, as a share of the remainder; "zone" uses the risk of a zone
 # size_jitter = "30%"              # random deviation of a slice from an equal share; "off" is predictable
-# time_jitter = "50%"              # likewise for times
+# time_jitter = "50%"              # random deviation of the time between slices
 # budget = "0.5%"                  # largest loss of all slices against arrival prices, as a share of the order
 # style = "limit"                  # one trade, no worse than arrival prices less limit, within patience
 # limit = "0.2%"
 # patience = "4h"
 
 [lp]                               # parameters for judging liquidity positions
-volatility = "60%"                 # of a pair's price, a year; a position may have its own
+volatility = "60%"                 # annual, of a pair's price; a position may override it
 horizon = "30d"                    # horizon of the expected loss
 # Only positions confirmed here are counted, with the amounts deposited:
 # [[portfolio.positions]]
@@ -194,41 +194,41 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # [split]
 # relative = "20%"                 # of a share: drift at which the split of capital is restored
 
-# Perpetual futures beside the tokens (docs/futures.md): their orders go through the same step
+# Perpetual futures in addition to the tokens (docs/futures.md); orders go through the same step
 # [futures]
 # venue = "perpetual_protocol_v2"
-# clearing_house = "0x…"           # likewise vault, account_balance, exchange, market_registry, config, delegate_approval
-# account = "0x…"                  # whose margin account; without it the wallet's
-# collateral = "{numeraire}"              # asset that margin is deposited in
-# On Hyperliquid instead: venue = "hyperliquid", url, network, agent_name and agent_keystore, markets by symbol alone
+# clearing_house = "0x…"           # also vault, account_balance, exchange, market_registry, config, delegate_approval
+# account = "0x…"                  # owner of the margin account; default: the wallet
+# collateral = "{numeraire}"              # margin asset
+# On Hyperliquid instead: venue = "hyperliquid", url, network, agent_name and agent_keystore, markets by symbol only
 # leverage = "2x"                  # gross notional per account value
-# band = "5%"                      # drift of a market's weight, in points, that triggers; "off": none does
+# band = "5%"                      # drift of a market's weight, in points, that triggers; "off" disables it
 # leverage_band = "20%"            # drift of the gross notional, as a share of its target, that triggers
 # ask = ["leverage"]               # triggers that only alert, and act in trimtab rebalance --send
-# funding_horizon = "7d"           # expected funding over it is a cost, and a position that pays it counts as overweight; "off"
+# funding_horizon = "7d"           # horizon of expected funding, which counts as cost and makes a paying position overweight; or "off"
 # [[futures.markets]]
 # symbol = "WETH"
-# base = "0x…"                     # the market's virtual base token; aggregator = "0x…" is its index feed's
+# base = "0x…"                     # the market's virtual base token; also aggregator = "0x…" of its index feed
 # asset = "WETH"                   # asset with the same price
 # weight = "60%"                   # of the gross notional, "-40%" for a short; absolute weights sum to 100%
 # [futures.limits]
 # max_leverage = "4x"
-# max_utilisation = "60%"          # share of the account value that is not free
-# max_position = "70%"             # share of one position in the gross notional
-# spot_multiple = "2.5x"           # gross notional per spot value
-# stress_move = "20%"              # move against every position at once that the account survives
+# max_utilisation = "60%"          # maximum share of the account value in use as margin
+# max_position = "70%"             # maximum share of one position in the gross notional
+# spot_multiple = "2.5x"           # maximum gross notional per spot value
+# stress_move = "20%"              # adverse move of all positions at once that the account must survive
 # slippage = "0.5%"                # distance of an order's bound from the index; emergency_slippage = "3%"
 # hysteresis = "5%"                # distance below its limit at which a reduction ends
 # emergency_distance = "5%"        # distance to liquidation below which half of a position is closed
-# max_basis = "2%"                 # distance of mark and index above which nothing is opened
-# max_reduction_per_day = "2x"     # notional that reductions close in 24 h per account value, emergencies apart
-# max_top_up_per_day = "10%"       # collateral deposited in 24 h before anything is reduced, of spot; "0%": none
-# index_age = "1h"                 # age of the index above which nothing is traded
-# [futures.hedge]                  # shorts part of an overweight instead of selling it, where that is cheaper
+# max_basis = "2%"                 # maximum distance of mark and index for opening positions
+# max_reduction_per_day = "2x"     # maximum notional closed by reductions in 24 h per account value, except emergencies
+# max_top_up_per_day = "10%"       # maximum collateral deposited in 24 h before positions are reduced, as a share of spot
+# index_age = "1h"                 # maximum age of the index for trading
+# [futures.hedge]                  # shorts part of an overweight instead of selling it if that is cheaper
 # ratio = "50%"                    # of the overweight; its market needs asset
 # horizon = "30d"                  # expected holding time, after which a hedge is closed
-# min_saving = "0.5%"              # of the hedged value, by which the short has to be cheaper
-# tax_rate = "25%"                 # on gains by the lots of [tax]; capital_cost = "4%" is a year's, on margin tied up
+# min_saving = "0.5%"              # of the hedged value: minimum saving of the short
+# tax_rate = "25%"                 # on gains by the lots of [tax]; capital_cost = "4%" is the yearly cost of the required margin
 
 [store]
 url = "sqlite:///trimtab.db"
@@ -237,16 +237,16 @@ url = "sqlite:///trimtab.db"
 # listen = "127.0.0.1:9464"        # /metrics, /health, /ready; loopback only
 # heartbeat_url_env = "HEARTBEAT"  # requested after each successful cycle: a dead man's switch
 # log_format = "json"              # or "text": log lines on stderr
-hang_after = "10m"                 # a cycle that makes no progress for so long ends the process; systemd restarts it
-wallet_wait = "2m"                 # how long a process waits for another one that has the wallet
+hang_after = "10m"                 # a cycle without progress for this long ends the process; systemd restarts it
+wallet_wait = "2m"                 # maximum wait for another process that holds the wallet
 keep_steps = 2000                  # newest cycles without a transaction to keep
 
 [alerts]                           # notifications to the owner (docs/alerts.md)
 cooldown = "6h"                    # minimum time between two alerts of one cause
-# quiet = "22:00-07:00"            # with timezone = "Europe/Berlin"; urgent = ["error"] is sent then too
+# quiet = "22:00-07:00"            # with timezone = "Europe/Berlin"; urgent = ["error"] is always sent
 # [[alerts.targets]]
 # name = "mail"
-# url_env = "TRIMTAB_MAIL"         # an address in apprise's form, a secret: mailtos://…, tgram://…, jsons://…
+# url_env = "TRIMTAB_MAIL"         # secret address in apprise's format: mailtos://…, tgram://…, jsons://…
 """
 
 
@@ -290,7 +290,7 @@ def _sequencer(preset: Preset) -> str:
         return ""
     grace = f'sequencer_grace = "{SEQUENCER_GRACE}"             # uptime required before trading'
     return (
-        f'sequencer_feed = "{feed}"   # whether the rollup\'s sequencer is up; or "off"\n{grace}\n'
+        f'sequencer_feed = "{feed}"   # uptime feed of the rollup\'s sequencer; or "off"\n{grace}\n'
     )
 
 

@@ -117,7 +117,7 @@ def test_an_endpoint_url_never_shows_in_an_error() -> None:
 
 
 def test_one_operator_is_enough_only_when_named() -> None:
-    one = ('[[chain.rpc]]\nurl_env = "RPC_B"      # the URL is a secret: it stays in the environment\noperator = "two"', "")
+    one = ('[[chain.rpc]]\nurl_env = "RPC_B"      # the URL is secret and stays in the environment\noperator = "two"', "")
     assert parse_config(text(one)).chain.min_operators == 2
     assert parse_config(text(one, ("# single_operator", "single_operator"))).chain.min_operators == 1
 

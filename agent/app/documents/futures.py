@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FuturesReport:
-    """Futures of a step. `account` is None if unknown, and there is no plan then; `spot_value` (quote
-    base units) is None if it is not known.
+    """Futures of a step. `account` is None if unknown, and then there is no plan. `spot_value`
+    (quote base units) is None if unknown.
     """
 
     step: StepInput
@@ -139,7 +139,8 @@ MarginDocument = TypedDict("MarginDocument", {
     "books": NotRequired[str],
 })  # fmt: skip
 """The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
-reason if there is no plan, `blocked` the reason why none can be sent (empty: they can)."""
+reason if there is no plan, `blocked` the reason why orders cannot be sent (empty if they can).
+"""
 MarketFundingDocument = TypedDict("MarketFundingDocument", {
     "market": str, "symbol": str, "daily_rate": Decimal, "notional": Decimal,
     "pending": Decimal, "today": Money, "daily": Decimal, "expected": Decimal,
@@ -165,14 +166,17 @@ HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
     "hedge_capital": Money, "hedge_cost": Money, "margin": Money, "days": Decimal,
     "choice": Annotated[str, one_of("sell", "hedge")], "reason": str,
 })  # fmt: skip
-"""A sale and a short of `hedged` out of `excess`, both in the numeraire; fees include gas. `margin` is
-tied up by the short, `hedge_funding` expected over `days` (negative: received)."""
+"""A sale and a short of `hedged` out of `excess`, both in the numeraire; fees include gas. `margin`
+is the margin required by the short, `hedge_funding` the funding expected over `days` (negative:
+received).
+"""
 FuturesFillDocument = TypedDict("FuturesFillDocument", {
     "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw, "price": Decimal,
     "notional": Decimal, "fee": Decimal, "realised": Decimal, "unit": str, "note": str,
 })  # fmt: skip
-"""A filled futures order: `price` is the mean, `notional`, `fee` and `realised` are in `unit`, `note`
-is the order with its bound."""
+"""A filled futures order. `price` is the mean price; `notional`, `fee` and `realised` are in
+`unit`; `note` describes the order with its bound.
+"""
 ExposureDocument = TypedDict(
     "ExposureDocument", {"symbol": str, "spot": Money, "futures": Money, "net": Money}
 )
@@ -188,8 +192,8 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
 })  # fmt: skip
 """The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
 to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
-top-ups and reductions that the agent would plan now, as text, `blocked` the reason why none can be
-sent (empty: they can).
+top-ups and reductions that the agent would plan now, as text, `blocked` the reason why orders
+cannot be sent (empty if they can).
 """
 
 

@@ -200,7 +200,7 @@ StrategyDocument = TypedDict("StrategyDocument", {
     "costs": Money, "last_rebalance_s": int | None, "acts": bool, "reason": str,
     "holdings": list[StrategyHoldingDocument], "futures": NotRequired[dict[str, int]],
 })  # fmt: skip
-"""`futures` are signed weights in bps by market, of strategies that have any."""
+"""`futures` has signed weights in bps by market, for strategies with futures."""
 
 
 def strategy_document(
@@ -262,7 +262,7 @@ StrategiesDocument = TypedDict("StrategiesDocument", {
 })  # fmt: skip
 """Strategies over one wallet; `why` and `applied` are set when their books are reconciled."""
 RoutedTransfersDocument = TypedDict("RoutedTransfersDocument", {"flows_to": str | None})
-"""Name of the strategy that gets deposits; None if they are shared by capital."""
+"""Name of the strategy that receives deposits; None if they are shared by capital."""
 ObservationsDocument = TypedDict("ObservationsDocument", {
     "pool": Address, "tokens": list[str], "fee_pips": int, "observations": int,
     "observations_next": int, "counts": bool, "why": str,

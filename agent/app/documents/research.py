@@ -196,8 +196,8 @@ class FuturesBookDocument(TypedDict):
 
 
 class SimulatedHedgeDocument(TypedDict):
-    """A hedge: size at its opening, times, and why it was opened and closed; `closed` is null while it
-    is open. `profit` is what its fills earned, without funding; null if a part was liquidated.
+    """A hedge: its initial size, opening and closing times and reasons. `closed` is null while it
+    is open. `profit` is the profit of its fills without funding; null if a part was liquidated.
     """
 
     symbol: str
@@ -210,7 +210,7 @@ class SimulatedHedgeDocument(TypedDict):
 
 
 class StrategyHealthDocument(TypedDict):
-    """A strategy's health from a time on; `sharpe` is null until its window is full."""
+    """A strategy's health from a point in time. `sharpe` is null until its window is full."""
 
     time: int
     name: str
@@ -256,8 +256,9 @@ BacktestDocument = TypedDict("BacktestDocument", {
     "report": NotRequired[list[str]], "futures": NotRequired[FuturesBacktestDocument],
 })  # fmt: skip
 """Values are in the numeraire, times in Unix seconds; `refused` and `kept` count evaluations by
-reason. `strategies` is the health of each at the end, `health` its changes; missing without
-strategies."""
+reason. `strategies` has the final health of each strategy, `health` the changes; both are missing
+without strategies.
+"""
 OnlyFuturesBacktestDocument = TypedDict(
     "OnlyFuturesBacktestDocument",
     {"futures": FuturesBacktestDocument, "report": NotRequired[list[str]]},

@@ -1,4 +1,4 @@
-"""Deposits: find them, invest them after confirmation, and classify external transfers by hand."""
+"""Deposits: find them, invest them after confirmation, and classify external transfers."""
 
 from __future__ import annotations
 

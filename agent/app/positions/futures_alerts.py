@@ -60,10 +60,10 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
 
 
 def agent_alerts(step: StepInput) -> Iterator[Alert]:
-    """Yield an alert while the agent's key may not trade at the venue, or soon may not."""
+    """Yield an alert while the agent's key is not approved at the venue, or its approval ends soon."""
     snapshot = step.snapshot
     if snapshot.futures_blocked:
-        text = f"No futures order can be sent: {snapshot.futures_blocked}. Spot goes on"
+        text = f"No futures order can be sent: {snapshot.futures_blocked}. Spot trading continues"
         yield Alert(AlertKind.HALT, "futures:agent", text, True)
     elif approval_ends_soon(snapshot):
         text = (
@@ -74,8 +74,8 @@ def agent_alerts(step: StepInput) -> Iterator[Alert]:
 
 
 def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False) -> str:
-    """Return the actions of a plan as text, such as "close 0.4 of 1.2 WETH (long)"; empty without an
-    account.
+    """Return the actions of a plan as text, such as "close 0.4 of 1.2 WETH (long)"; empty without
+    an account.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None:

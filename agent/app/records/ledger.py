@@ -144,7 +144,7 @@ class LedgerData:
 
     def taxed(self, numeraire_only: bool = False) -> TaxLotRun:
         """Return lots and disposals by the method of [tax], in its currency unless
-        `numeraire_only`; first in, first out without [tax].
+        `numeraire_only`; FIFO without [tax].
         """
         tax = self.loaded.config.tax
         rates = None if numeraire_only else read_rates(self.loaded)
@@ -319,7 +319,7 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
 
 
 def _futures_events(entry: Entry, names: TokenNames) -> dict[str, list[FuturesEventDocument]]:
-    """Return the key `futures` with the events of an entry; nothing without futures."""
+    """Return the key `futures` with the events of an entry; empty without futures."""
     found: list[FuturesEventDocument] = [
         {"event": event, "symbol": symbol, "amount": amount, "value": value}
         for event, market, symbol, _, _, amount, value in futures_events(entry, names)

@@ -131,7 +131,7 @@ def _require_running(agent: Agent) -> None:
 
 
 def _unfinished(store: Store) -> Sequence[Intent]:
-    """Return open transactions at nonces where the journal knows no mined transaction."""
+    """Return the open transactions at nonces without a mined transaction in the journal."""
     found = store.journal.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return [intent for intent in found if intent.tx.nonce not in mined]

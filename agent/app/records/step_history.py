@@ -97,7 +97,7 @@ class StepCosts:
 
     def futures(self, intents: Iterable[Intent]) -> dict[str, FuturesLinesDocument]:
         """Return the key `futures` with fees, funding and realised profit of final transactions;
-        nothing without futures.
+        empty without futures.
         """
         found = futures_lines(self._store.ledger.entries_of(intent.id for intent in intents))
         if found is None or self._names is None:

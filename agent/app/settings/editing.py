@@ -178,8 +178,8 @@ def _record_versions(
 
 
 def accept_edit(report: EditReport, agent: Agent) -> bool:
-    """Accept without asking (`--yes`). Raises Refused on a live chain if the file was changed by
-    hand, because the caller may not have seen those changes.
+    """Accept without asking (`--yes`). Raises Refused on a live chain if the file was changed
+    manually, because the caller may not have seen those changes.
     """
     if report.by_hand and not agent.context.config.chain.local:
         raise config_versions.unconfirmed_error(report.by_hand)

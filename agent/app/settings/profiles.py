@@ -83,10 +83,10 @@ def import_profile(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
 ) -> Document:
     """Import a profile into the config: `confirm` sees the changes and the transition; without it
-    nothing is written. A config without cycles is written without a transition if its chain cannot
-    be read. Raises ConfigError for content not allowed in a profile, another chain, a token that is
-    unknown, ambiguous or has the display name of another, or an invalid new config; Refused for a
-    transition that is not allowed (agent/app/settings/editing.py).
+    nothing is written. Without a store, the config is written even if its chain cannot be read,
+    without a transition. Raises ConfigError for content not allowed in a profile, another chain, a
+    token that is unknown, ambiguous or has the display name of another, or an invalid new config;
+    Refused for a transition that is not allowed (agent/app/settings/editing.py).
     """
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id

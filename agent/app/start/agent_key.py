@@ -1,5 +1,5 @@
-"""The agent's key of a futures venue beside the chain: created, kept as other keys are, and approved by
-the wallet.
+"""The agent's key of a futures venue: created, stored like other keys, and approved by the wallet
+on the venue.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from agent.app.documents.setup import AgentApprovalDocument
 
 DAYS, MOST_DAYS = 90, 179
-"""Days for which a key is approved, and the most; the venue takes less than 180 from its own clock."""
+"""Default and maximum days of an approval. The venue accepts less than 180 days by its own clock.
+"""
 DAY_MS = 86_400_000
 PASSWORD_VARIABLE = "TRIMTAB_AGENT_PASSWORD"  # noqa: S105 the name of a variable
 
@@ -37,8 +38,8 @@ Confirm = Callable[["AgentApprovalDocument"], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Place of the agent's key by the config: a file, an entry (service, name) of the keyring, or
-    neither: a variable. `address` is that of the key there, "" without one.
+    """Location of the agent's key in the config: a file, a keyring entry (service, name), or a
+    variable if both are None. `address` is that of the stored key, "" without one.
     """
 
     file: Path | None
@@ -48,7 +49,7 @@ class _Place:
 
 
 def approves_agents(agent: Agent) -> bool:
-    """True if the futures venue trades by an agent's key."""
+    """Return whether the futures venue is traded with an agent's key."""
     return isinstance(agent.context.config.futures, HyperliquidTable)
 
 
@@ -61,23 +62,22 @@ def approve_agent_key(
     confirm: Confirm,
     ask: Ask | None,
 ) -> AgentApprovalDocument:
-    """Approve the agent's key for `days`, with `send` and a confirmation; else tell what would be
-    done.
+    """Approve the agent's key for `days`, with `send` and a confirmation; otherwise only preview.
 
-    A key that was an agent before is never approved again: a new one is created in its place, and
+    A key that was an agent before is never approved again. A new one is created in its place, and
     the old file is kept beside it. Raises ConfigError, Refused, Retryable.
     """
     table = agent.context.config.futures
     if not isinstance(table, HyperliquidTable):
-        raise ConfigError("delegate: the futures venue takes no agent key", "omit it")
+        raise ConfigError("delegate: the futures venue has no agent keys", "omit it")
     if ends:
         raise ConfigError(
-            "--end: Hyperliquid documents no action that ends an agent",
-            "remove it on the venue's page API, or approve another key under its name: trimtab"
+            "--end: Hyperliquid documents no action to revoke an agent",
+            "remove it on the venue's API page, or approve another key under its name: trimtab"
             " delegate --send",
         )
     if agent.on_paper:
-        raise ConfigError("delegate: not on paper", "omit --paper")
+        raise ConfigError("delegate: not available on paper", "omit --paper")
     disable_core_dumps()
     approver = wiring.AgentApprover(agent.context, table)
     approver.require_account()
@@ -85,7 +85,8 @@ def approve_agent_key(
     is_fresh = bool(place.address) and approver.is_fresh(place.address)
     if place.address and not is_fresh and place.file is None:
         raise ConfigError(
-            f"the key {place.address} in {place.text} was an agent before; agent keys are never used"
+            f"the key {place.address} in {place.text} was an agent before; agent keys are never"
+            f" used"
             " twice",
             "name another entry or variable in [futures]",
         )
@@ -134,7 +135,7 @@ def approve_agent_key(
 
 
 def _place(agent: Agent, table: HyperliquidTable) -> _Place:
-    """Find the key's place and address. Raises ConfigError."""
+    """Return the key's location and address. Raises ConfigError."""
     if table.agent_keystore is not None:
         file = agent.context.loaded.path.parent / table.agent_keystore
         held = os.path.lexists(file)
@@ -151,7 +152,7 @@ def _place(agent: Agent, table: HyperliquidTable) -> _Place:
 
 
 def _create(place: _Place, ask: Ask | None) -> tuple[str, Path | None]:
-    """Create a key, and store it. Return its address and its file, which has a name of its own until
+    """Create a key and store it. Return its address and file; the file has a temporary name until
     the key is approved. Raises ConfigError.
     """
     key = PrivateKey(Account.create())
@@ -159,14 +160,16 @@ def _create(place: _Place, ask: Ask | None) -> tuple[str, Path | None]:
         keystore.save_to_keyring(place.entry, key)
         return key.address, None
     if place.file is None:
-        raise ConfigError("futures: no place for a new agent key", "set futures.agent_keystore")
+        raise ConfigError("futures: nowhere to store a new agent key", "set futures.agent_keystore")
     file = _beside(place.file, key.address)
     keystore.write_keystore(file, key, new_password(_password(), _naming(place.file, ask)))
     return key.address, file
 
 
 def _put_in_place(new: Path, place: _Place) -> Path | None:
-    """Give the new key's file its name; return the old one's new place, None without one."""
+    """Rename the new key's file to its final name. Return the new path of the old file, None
+    without one.
+    """
     if place.file is None:
         return None
     kept = _beside(place.file, place.address) if place.address else None

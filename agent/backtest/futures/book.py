@@ -55,7 +55,7 @@ class BookProfit:
 
 @dataclass(frozen=True, slots=True)
 class BookFill:
-    """A filled order in the market of a symbol: signed size, quote exchanged without the fee
+    """A filled order in the market of a symbol: signed size, and quote exchanged without the fee
     (positive: received).
     """
 
@@ -93,7 +93,7 @@ class FuturesBook:
         self.unfilled: Counter[str] = Counter()
 
     def copy(self) -> FuturesBook:
-        """Return a book whose changes leave this one as it is."""
+        """Return an independent copy of the book."""
         found = FuturesBook(self.account, self.reserve_raw, self._venue)
         found.profit, found.deposited_raw = self.profit, self.deposited_raw
         found.fills, found.liquidations = [*self.fills], [*self.liquidations]
@@ -118,7 +118,7 @@ class FuturesBook:
         self._add(funding_raw=paid_raw)
 
     def deposit(self, raw: int, *, from_wallet: bool = False) -> None:
-        """Move collateral into the account: from the reserve, or from a wallet outside the book."""
+        """Move collateral into the account, from the reserve or from a wallet outside the book."""
         quote_raw = raw * self.account.settlement_raw
         self.reserve_raw -= 0 if from_wallet else quote_raw
         self.deposited_raw += quote_raw
@@ -162,7 +162,7 @@ class FuturesBook:
         self.fills.append(BookFill(bar, time_s, held.symbol, size_raw, quote_raw, fee_raw, trigger))
 
     def revert_reason(self, order: PerpOrder, time_s: int) -> str:
-        """Return why the venue would revert an order; empty if it fills."""
+        """Return the reason why the venue would revert an order; empty if it fills."""
         size_raw, held = self._fillable_raw(order), self.account.market(order.market)
         exchanged_raw, fee_raw = self.exchanged(held, size_raw)
         quote_raw = exchanged_raw - fee_raw

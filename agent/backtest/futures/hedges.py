@@ -1,4 +1,4 @@
-"""Hedges of a simulation: when each was opened and closed, why, and what its short earned."""
+"""Hedges of a simulation: opening and closing times and reasons, and the profit of each short."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from agent.model.futures import Hedge, MarginAccount
 
 @dataclass(frozen=True, slots=True)
 class SentPlan:
-    """A futures plan whose first action was sent: why, the hedges after it, and its fill (None: none,
-    as for a deposit).
+    """A futures plan with a sent first action: reason, the hedges after it, and its fill (None for
+    an action without one, such as a deposit).
     """
 
     trigger: str = ""
@@ -25,11 +25,12 @@ class SentPlan:
 
 @dataclass(frozen=True, slots=True)
 class HedgeRecord:
-    """One hedge: the market's symbol, its size at the opening, chain times, and the reasons of
-    opening and end; without `closed_s` it is open.
+    """One hedge: the market's symbol, its initial size, chain times, and the reasons for opening
+    and closing. `closed_s` is None while it is open.
 
-    `profit_raw` is what its fills earned, quote base units: proceeds less cost of buying back, less
-    fees, an open rest at the mark. Funding is not part of it. None if a part was liquidated.
+    `profit_raw` is the profit of its fills in quote base units: proceeds less the cost of buying
+    back, less fees, with an open rest at the mark price. It excludes funding. None if a part was
+    liquidated.
     """
 
     symbol: str
@@ -43,9 +44,7 @@ class HedgeRecord:
 
 
 def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[HedgeRecord, ...]:
-    """Return the hedges of a simulation in the order of their openings, from its plans and the account
-    at the end.
-    """
+    """Return the hedges of a simulation by opening time, from its plans and the account at the end."""
     ended: list[HedgeRecord] = []
     held: dict[str, tuple[int, HedgeRecord]] = {}
     for plan in sent:
@@ -59,7 +58,7 @@ def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[Hed
                 record = HedgeRecord(symbol, hedge.token, hedge.size_raw, hedge.at_s, plan.reason)
             part = Fraction(0) if fill is None else Fraction(change_raw, fill.size_raw)
             if fill is None or fill.symbol != record.symbol or not 0 < part <= 1:
-                record = replace(record, profit_raw=None)  # liquidated since the plan before
+                record = replace(record, profit_raw=None)  # liquidated since the previous plan
             elif record.profit_raw is not None:
                 earned = (fill.quote_raw - fill.fee_raw) * part
                 record = replace(record, profit_raw=record.profit_raw + round(earned))

@@ -2,7 +2,7 @@
 
 At each bar, in this order: prices, funding, liquidation by the venue, fills of the orders that were
 planned at earlier bars, plan. A plan sees prices up to its bar; its orders are filled at a later
-one.
+bar.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class BookResult:
 
 @dataclass(frozen=True, slots=True)
 class FuturesResult:
-    """The agent's book, and the same first orders held without the agent; `hedges` are those that
-    whole steps opened.
+    """The agent's book, and a book that holds the same first positions. `hedges` are those opened
+    by whole steps.
     """
 
     symbols: tuple[str, ...]
@@ -161,10 +161,10 @@ def simulate_futures(
     agent: BookResult | None = None,
     hedges: tuple[HedgeRecord, ...] = (),
 ) -> FuturesResult:
-    """Simulate both books. `spot_values` are those of the spot portfolio by bar, in quote base
-    units; none: zero. `policies` are the targets in effect by bar; none: those of the settings.
-    `agent` is the agent's book where whole steps have traded it, with its `hedges`; the held one is
-    then simulated alone.
+    """Simulate both books. `spot_values` are the spot portfolio's values by bar, in quote base
+    units (default: zero). `policies` are the targets in effect by bar (default: those of the
+    settings). If whole steps have already traded the agent's book, `agent` is that book with its
+    `hedges`, and only the held book is simulated.
     """
     traders = [
         _Trader(opened_book(path, settings), settings, is_agent=is_agent)
@@ -204,8 +204,8 @@ def policies_by_bar(
     weights: Sequence[tuple[int, Mapping[str, Fraction]]],
     bars: Iterable[int],
 ) -> tuple[FuturesPolicy, ...]:
-    """Return the policy in effect at each of `bars`, by the weights asked for from a bar on; empty if
-    none were. Before the first weights nothing is held.
+    """Return the policy in effect at each of `bars`, following the requested weights; empty without
+    any. Nothing is held before the first weights.
     """
     if not weights:
         return ()
@@ -221,7 +221,7 @@ def policies_by_bar(
 def settle_bar(
     book: FuturesBook, path: FuturesPath, bar: int, markets: tuple[PerpMarket, ...]
 ) -> None:
-    """Move a book's prices to a bar, pay the funding since the bar before, and liquidate."""
+    """Move a book's prices to a bar, pay the funding since the previous bar, and liquidate."""
     book.mark(markets)
     for payment in path.payments[bar]:
         price = path.index[payment.price_bar][payment.column]
@@ -236,7 +236,7 @@ def markets_at(
     bar: int,
     named: Mapping[str, tuple[str, str]] | None = None,
 ) -> tuple[PerpMarket, ...]:
-    """Return the markets at a bar. `named` are market and asset by symbol; without it both are the
+    """Return the markets at a bar. `named` has market and asset by symbol; by default both are the
     symbol.
     """
     venue, lots = settings.venue, dict(settings.venue.lots)
@@ -291,7 +291,7 @@ def opened_book(
     named: Mapping[str, tuple[str, str]] | None = None,
 ) -> FuturesBook:
     """Return a book without positions at the first bar. `settlement_raw` is one base unit of the
-    collateral in quote base units, `named` as in `markets_at`.
+    collateral in quote base units; `named` as in `markets_at`.
     """
     markets = markets_at(path, settings, 0, named)
     account = MarginAccount(QUOTE, settlement_raw, settings.collateral_raw, 0, (), markets)
@@ -313,7 +313,7 @@ def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
 def book_result(
     book: FuturesBook, figures: Floats, refused: Sequence[tuple[str, int]]
 ) -> BookResult:
-    """Return a book with its figures over the bars, and refused plans by reason."""
+    """Return a book's result: its figures over the bars, and refused plans by reason."""
     equity, leverage, utilisation, funding = figures
     return BookResult(
         book.value_raw,

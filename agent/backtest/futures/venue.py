@@ -1,5 +1,5 @@
-"""A futures venue beside a simulated spot portfolio: the calls of Perpetual Protocol v2 on a simulated
-book, so that the live step trades it with its own plans, guards, journal and signer rules.
+"""A futures venue for a simulated spot portfolio: the calls of Perpetual Protocol v2 on a simulated
+book. The live step trades on it with its own plans, guards, journal and signer rules.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ CONTRACTS = PerpContracts(CLEARING_HOUSE, VAULT, simulated_address("delegate app
 
 @dataclass(frozen=True, slots=True)
 class FuturesSetup:
-    """The futures of a simulated portfolio: `settings` by symbols of the price table, with the policy
-    that the held book opens; the live `policy`, whose markets and contracts are simulated; the
-    collateral token, and by symbol the token with the same price.
+    """The futures of a simulated portfolio: `settings` by symbols of the price table, with the
+    policy that the held book opens; the live `policy` with simulated markets and contracts; the
+    collateral token; and by symbol, the token with the same price.
     """
 
     settings: FuturesSettings
@@ -72,7 +72,7 @@ class FuturesSetup:
 
     @property
     def margin_raw(self) -> int:
-        """Collateral at the start, in its own base units."""
+        """Initial collateral in its own base units."""
         return self.settings.collateral_raw * self.collateral.unit // QUOTE.unit
 
     def path(self, table: PriceTable) -> FuturesPath:
@@ -86,7 +86,7 @@ def market_address(symbol: str) -> str:
 
 
 def simulated_policy(policy: FuturesPolicy, names: Mapping[str, str]) -> FuturesPolicy:
-    """Return a live policy on the simulated venue; `names` are the symbols of its markets."""
+    """Return a live policy on the simulated venue. `names` are the symbols of its markets."""
     return replace(
         policy,
         targets=tuple(
@@ -99,8 +99,8 @@ def simulated_policy(policy: FuturesPolicy, names: Mapping[str, str]) -> Futures
 
 
 def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> BacktestSpec:
-    """Return the spec whose strategies and signals name the markets of the simulated venue; `names` as
-    in `simulated_policy`.
+    """Return the spec with the strategies' and signals' markets replaced by those of the simulated
+    venue; `names` as in `simulated_policy`.
     """
 
     def renamed(allocator: AllocatorConfig | None) -> AllocatorConfig | None:
@@ -131,7 +131,7 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
 
 @dataclass(frozen=True, slots=True)
 class VenueEffects:
-    """Effects of a transaction to the venue, not applied yet; `allowance_raw` is the vault's."""
+    """Pending effects of a transaction to the venue. `allowance_raw` is the vault's allowance."""
 
     balances: dict[str, int]
     allowance_raw: int
@@ -142,7 +142,7 @@ class VenueEffects:
 
 
 class SimulatedVenue:
-    """ports.futures.PerpVenue over a simulated book at the bar of its world."""
+    """ports.futures.PerpVenue on a simulated book, at the current bar of its world."""
 
     def __init__(self, setup: FuturesSetup, table: PriceTable, valid_s: int) -> None:
         self.setup, self.path = setup, setup.path(table)
@@ -158,7 +158,9 @@ class SimulatedVenue:
         self._realised_raw: list[int] = []
 
     def advance_to(self, bar: int) -> None:
-        """Move to a later bar: every bar between is marked, pays funding, and may be liquidated."""
+        """Move to a later bar. Every bar in between is marked, pays funding, and may cause
+        liquidations.
+        """
         while self.bar < bar:
             self.record()
             self.bar += 1
@@ -174,7 +176,7 @@ class SimulatedVenue:
 
     @property
     def open_hedges(self) -> bool:
-        """True if a hedge is open after the newest plan."""
+        """Return whether a hedge is open after the newest plan."""
         return bool(self.done) and any(one.size_raw for one in self.done[-1].hedges)
 
     @property
@@ -183,11 +185,13 @@ class SimulatedVenue:
         return {market: symbol for symbol, (market, _) in self._named.items()}
 
     def value(self, money: Token) -> Value:
-        """Return the account value in base units of the numeraire, one quote coin each."""
+        """Return the account value in base units of the numeraire, at one quote coin per numeraire
+        coin.
+        """
         return account_value_raw(self.book.account) * Fraction(money.unit, QUOTE.unit)
 
     def values(self) -> Floats:
-        """Return the account value at the end of each bar, whole coins."""
+        """Return the account value at the end of each bar, in whole coins."""
         found: Floats = self._figures[0]
         return found
 
@@ -199,7 +203,7 @@ class SimulatedVenue:
         return raw * Fraction(money.unit, QUOTE.unit)
 
     def result(self, refused: Sequence[tuple[str, int]]) -> BookResult:
-        """Return the book over all bars; `refused` are refused plans by reason."""
+        """Return the book over all bars. `refused` has refused plans by reason."""
         return book_result(self.book, self._figures, refused)
 
     def hedges(self) -> tuple[HedgeRecord, ...]:
@@ -207,7 +211,7 @@ class SimulatedVenue:
         return hedge_records(self.done, self.book.account)
 
     def begin(self, plan: FuturesPlan, reason: str) -> None:
-        """Take note of a plan before its first action is sent."""
+        """Record a plan before its first action is sent."""
         self._sent = SentPlan(plan.trigger, reason, plan.hedges)
 
     # ports.futures.PerpVenue
@@ -216,22 +220,22 @@ class SimulatedVenue:
         return replace(snapshot, futures=self.book.account)
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
-        """See PerpVenue: at the book's fill price."""
+        """See PerpVenue. Quotes the book's fill price."""
         quote_raw, _ = self.book.exchanged(account.market(order.market), order.size_raw)
         return PerpQuote(abs(order.size_raw), abs(quote_raw))
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
-        """See PerpVenue: a call of the clearing house or the vault."""
+        """See PerpVenue. A call of the clearing house or the vault."""
         end_s, collateral = now_s + self._valid_s, self.setup.collateral.address
         to, data = futures_call(action, CONTRACTS, WALLET, collateral, end_s)
         return PerpOrderDraft(to, data, end_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
-        """See PerpVenue: orders are transactions of the chain."""
+        """See PerpVenue. Orders are transactions on the chain."""
         return intent.receipt
 
     def rules(self) -> FuturesRules:
-        """Return the signer's terms."""
+        """Return the signer's rules for the venue."""
         policy = self.setup.policy
         return FuturesRules(
             CLEARING_HOUSE,
@@ -285,7 +289,7 @@ class SimulatedVenue:
                 raise TransactionReverted(f"{type(other).__name__} is not simulated")
 
     def apply(self, effects: VenueEffects) -> None:
-        """Keep the effects of a transaction."""
+        """Apply the effects of a transaction."""
         self.book, self.allowance_raw = effects.book, effects.allowance_raw
         fill = self.book.fills[-1] if effects.fills else None
         self.done.append(replace(self._sent, fill=fill))

@@ -112,7 +112,7 @@ def futures_section(result: FuturesResult) -> ReportSection:
 
 
 def _hedge_table(result: FuturesResult) -> ReportTable:
-    """Return when each hedge was opened and closed, why it ended, and what its fills earned."""
+    """Return a table of hedges: opening and closing times, reason for closing, and profit."""
     rows = tuple(
         (
             f"{one.symbol}, {format_day(one.opened_s)}",
@@ -123,8 +123,8 @@ def _hedge_table(result: FuturesResult) -> ReportTable:
         )
         for one in result.hedges
     )
-    head = ("hedge", "short", "closed", f"earned, {QUOTE.symbol}", "why it ended")
-    return ReportTable(head, rows, "Hedges, without funding; an open one at the mark")
+    head = ("hedge", "short", "closed", f"earned, {QUOTE.symbol}", "reason for closing")
+    return ReportTable(head, rows, "Hedges, excluding funding; open hedges at the mark price")
 
 
 def _profit_table(result: FuturesResult) -> ReportTable:
@@ -160,7 +160,8 @@ def _summary(result: FuturesResult) -> str:
     change = agent.final_raw / result.start_raw - 1
     return (
         f"The futures book ends {format_percent(change, signed=True)} at"
-        f" {_money(agent.final_raw)} {QUOTE.symbol}; held it ends at {_money(held.final_raw)}. It is"
+        f" {_money(agent.final_raw)} {QUOTE.symbol}; held it ends at {_money(held.final_raw)}. It"
+        f" is"
         f" above its limit of {limit:g}x for at most"
         f" {pluralize(agent.longest_above(result.settings.policy.limits.max_leverage_bps), 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent.liquidations), 'time')};"

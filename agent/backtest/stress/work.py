@@ -166,7 +166,7 @@ def share_outside_bands(weights: Floats, edges: Floats | None) -> float:
 
 
 def max_drawdown(values: Floats) -> float:
-    """Return the largest decline from an earlier maximum, as a share of it."""
+    """Return the largest decline from an earlier maximum, as a share of that maximum."""
     return float((1 - values / np.maximum.accumulate(values)).max())
 
 

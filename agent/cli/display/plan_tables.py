@@ -82,7 +82,7 @@ def show_plan(
 
 
 def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
-    """Print the transactions of a step, and what they changed in wallet and futures."""
+    """Print the transactions of a step, and their changes to wallet and futures."""
     console.print(transactions(document))
     if document["realised"]:
         console.print(realised(document, decimals))
