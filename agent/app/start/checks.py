@@ -287,7 +287,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     yield from _holdings(context, step)
     for label, screened in screen_tokens(context, step):
         yield CheckResult(
-            f"transfers of {label}",
+            f"moves of {label}",
             OK if screened.finding.accepted else NOTE,
             screened.why,
             screened.finding.remedy,
