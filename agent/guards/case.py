@@ -21,6 +21,7 @@ from agent.guards.replay import (
 )
 from agent.margin.state import is_reduction
 from agent.model import (
+    AdjustFutures,
     Asset,
     Evidence,
     LegFunding,
@@ -47,6 +48,9 @@ from agent.policy.liquidity.book import (
 from agent.policy.native_coin import GAS_MARGIN
 from agent.reference import ReferencePrices, reference_prices, spot_prices
 from agent.units import NATIVE, Token, ceil_int
+
+DEPOSITING = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
+"""Triggers of deposits that need no price of the spot portfolio."""
 
 
 class MissingData(Exception):
@@ -252,13 +256,18 @@ class GuardCase:
         }
 
     def needs_no_spot_price(self) -> bool:
-        """True for futures reductions, except those demanded by the spot value; False for
-        deposits.
+        """True for futures reductions and deposits that a limit requires, except those demanded by
+        the spot value; False for deposits of the owner and for hedges.
         """
-        futures = self.plan.futures
+        futures, decision = self.plan.futures, self.plan.decision
+        by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
         return (
             futures is not None
-            and (not futures.account_actions or self.ends_delegate())
+            and (
+                not futures.account_actions
+                or self.ends_delegate()
+                or (futures.trigger in DEPOSITING and not by_owner)
+            )
             and futures.trigger != FuturesTrigger.SPOT_MULTIPLE.value
             and self.reduces_futures()
         )

@@ -24,7 +24,7 @@ from agent.model.futures import (
     MarginWithdrawal,
     PerpOrder,
 )
-from agent.policy.futures.decide import quote_per_numeraire, stale_markets
+from agent.policy.futures.decide import collateral_raw, quote_per_numeraire, stale_markets
 from agent.policy.futures.exposure import margin_value, trades_for_another, uncounted_reason
 from agent.policy.futures.targets import REDUCING, emergency_orders, triggered
 from agent.policy.quarantine import decision_faults
@@ -175,8 +175,8 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
 
 def top_up_budget(case: GuardCase) -> GuardMeasurement:
     """Return the collateral deposited in 24 h, this plan included, as a share of the spot
-    portfolio: a manipulated mark must not drain the wallet into the account (T12). Owner deposits
-    pass.
+    portfolio: a manipulated mark must not drain the wallet into the account (T12). While prices
+    are missing or contradictory, only the wallet's collateral counts. Owner deposits pass.
     """
     plan, policy, account = _layer(case)
     most = policy.limits.top_up_per_day_bps
@@ -188,7 +188,9 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
     case.require_known_day()
     unit = quote_per_numeraire(case.step)
     deposited = case.step.history.topped_up_24h * unit + plan.top_up_raw * account.settlement_raw
-    total = _spot_value(case)
+    total = Fraction(collateral_raw(case.step, policy.collateral) * account.settlement_raw)
+    if not decision_faults(case.step, case.references):
+        total = _spot_value(case)
     text = "all of the spot portfolio" if total <= 0 else _percent(deposited / total)
     return GuardMeasurement(text, deposited * BPS <= most * total, limit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -12,7 +13,19 @@ from agent.app.documents.futures import futures_report
 from agent.errors import Refused
 from agent.margin import account as margin
 from agent.margin.state import after_action
-from agent.model import AdjustFutures, Allowance, ExitFailures, Halt, MoveMargin, Plan, StepInput
+from agent.model import (
+    AdjustFutures,
+    Allowance,
+    ExitFailures,
+    Halt,
+    Holding,
+    MoveMargin,
+    Plan,
+    QuarantinedItem,
+    ScreenedToken,
+    StepInput,
+    TokenFinding,
+)
 from agent.model.futures import (
     AccountAction,
     DelegateChange,
@@ -29,8 +42,9 @@ from agent.planning.requests import proposer
 from agent.policy import failures
 from agent.policy.decide import decide
 from agent.policy.futures import exposure
+from agent.policy.quarantine import quarantine_tokens
 from agent.units import BPS
-from tests.support.builders import NOW_S, OWNER, token, with_snapshot
+from tests.support.builders import NOW_S, OWNER, token, v3_pool, with_snapshot, without_feed
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import LIMITS, POLICY, book, step_of
 from tests.unit.test_margin_account import E18
@@ -243,3 +257,37 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: Ma
 def test_the_last_deposit_keeps_its_budget_and_needs_a_broken_limit(step: StepInput) -> None:
     plan = rebalance(step).plan
     assert plan is None or plan.futures is None or not plan.futures.account_actions
+
+
+def contradictory(step: StepInput) -> StepInput:
+    """The means of the pools follow a crash late, or a stranger has pushed one."""
+    return with_snapshot(step, pools=(v3_pool(token("WETH"), token("USDC"), 2_000, twap_price=2_500),))
+
+
+@pytest.mark.parametrize("blind", [contradictory, lambda step: without_feed(step, "WETH")], ids=["contradictory", "missing"])
+@pytest.mark.parametrize(("top_up", "deposits"), [(None, 4_035), (BPS, 4_035), (9_000, 4_035), (8_000, 0)])
+def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collateral_alone(
+    blind: Callable[[StepInput], StepInput], top_up: int | None, deposits: int
+) -> None:
+    """4,035.1 restore the limit: 81 % of the 5,000 USDC in the wallet, 41 % of a portfolio whose other half has no price."""
+    step = blind(step_of(OVER, policy(top_up)))
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None
+    assert plan.futures.top_up_raw // UNIT == deposits and bool(plan.futures.orders) is not bool(deposits)
+    assert refusing(step, plan) == set()
+    if deposits:
+        spent = replace(step, history=replace(step.history, topped_up_24h=Fraction(5_000 * UNIT)))
+        assert ("top_up_per_day" in refusing(spent, plan)) is (top_up is not None)
+
+
+@pytest.mark.parametrize("change", ["quarantined", "two balances", "shut"])
+def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
+    step = step_of(OVER, policy(None))
+    if change == "quarantined":
+        step = with_snapshot(step, quarantined=(QuarantinedItem("balance", USDC, "reverted"),))
+    elif change == "two balances":
+        step = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(USDC, 5_000 * UNIT + 1)))
+    else:
+        step = quarantine_tokens(step, [ScreenedToken(USDC, TokenFinding.CODE_CHANGED)])
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None and plan.futures.orders and not plan.futures.account_actions

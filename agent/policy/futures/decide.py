@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.model import AdjustFutures, AssetDrift, Snapshot, StepInput
 from agent.model.futures import FuturesPlan
-from agent.policy import failures
+from agent.policy import failures, native_coin
 from agent.policy.futures.exposure import (
     account_fault,
     spot_value,
@@ -154,19 +154,39 @@ def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value 
 def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     """Return the collateral that this step may deposit, in its own base units: the wallet's
     spendable balance, within futures.limits.max_top_up_per_day. Zero for a delegate's key, after
-    failed deposits, and while the last 24 h are unknown.
+    failed deposits, and while the last 24 h are unknown. Without drifts the collateral, which is
+    the numeraire, is all that counts in the value of the spot portfolio.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or trades_for_another(step) or step.history.unknown:
         return 0
-    held = sum(drift.investable_raw for drift in drifts if drift.token == policy.collateral)
+    if drifts:
+        held = sum(drift.investable_raw for drift in drifts if drift.token == policy.collateral)
+        value = spot_value(drifts)
+    else:
+        held = collateral_raw(step, policy.collateral)
+        value = Fraction(held)
     if backing_off(step, failures.MARGIN):
         return 0
     if (most_bps := policy.limits.top_up_per_day_bps) is None:
         return held
-    most = spot_value(drifts) * most_bps / BPS  # at most what is known
+    most = value * most_bps / BPS  # at most what is known
     left = (most - step.history.topped_up_24h) * quote_per_numeraire(step)
     return max(0, min(held, floor_int(left / account.settlement_raw)))
+
+
+def collateral_raw(step: StepInput, token: str) -> int:
+    """Return the wallet's spendable balance of a token, base units; zero unless it is known for
+    certain.
+    """
+    snapshot = step.snapshot
+    balances = {one.raw for one in snapshot.holdings if one.token == token}
+    asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
+    if asset is None or len(balances) != 1:
+        return 0
+    if any(one.address == token for one in snapshot.quarantined):
+        return 0
+    return max(0, balances.pop() - native_coin.reserved_raw(step, asset))
 
 
 def quote_per_numeraire(step: StepInput) -> Fraction:
