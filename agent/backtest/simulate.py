@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
@@ -218,6 +219,8 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished bars and of all bars."""
 LONGEST = 200
+AMOUNT = re.compile(r"\d[\d.,]*\d|\d")
+"""Numbers in a reason: refusals that differ in them alone count as one."""
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = [
     "Progress",
@@ -354,7 +357,7 @@ class SimulationRun:
         self._halted += outcome.kind is OutcomeKind.HALT
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
             failing = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
-            why = ", ".join(failing) or outcome.reason
+            why = ", ".join(failing) or AMOUNT.sub("…", outcome.reason)
             _count(self._refused if plan is None else self._refused_futures, why)
         elif isinstance(outcome.decision, Hold):
             kept_by = outcome.decision.kept_by

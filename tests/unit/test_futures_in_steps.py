@@ -123,6 +123,13 @@ def test_guards_judge_futures_in_a_backtest_as_live() -> None:
     assert dict(book_of(lossy).agent.refused) == {"daily_loss": 2}, "the first order has used up the day's loss"
 
 
+def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
+    """The margin outgrows the whole weight of its collateral, which swaps cannot spend."""
+    found = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
+    ((why, times),) = found.refused
+    assert times >= 3 and why.startswith("nothing to trade of a drift of … USD")
+
+
 def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
     found = run([100.0, 100, 82, 82], replace(LONG, leverage_bps=30_000))
     book = book_of(found).agent
