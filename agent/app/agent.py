@@ -34,12 +34,7 @@ from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
 from agent.execution.settlement import native_delta
-from agent.execution.step_context import (
-    StepActors,
-    StepOutcome,
-    TickExtender,
-    confirm_prices,
-)
+from agent.execution.step_context import StepActors, StepOutcome, TickExtender, confirm_prices
 from agent.model import (
     AgentCycle,
     CloseHedge,
@@ -58,7 +53,8 @@ from agent.model.futures import FuturesPolicy
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum, native_coin
-from agent.policy.decide import DecisionResult, current_drifts
+from agent.policy.decide import current_drifts
+from agent.policy.decision import DecisionResult
 from agent.policy.drift import investable_total, overweight_messages
 from agent.policy.liquidity import valuation
 from agent.ports import Clock, SigningKey

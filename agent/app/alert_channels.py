@@ -14,12 +14,7 @@ from agent.app.documents.setup import AlertDocument, AlertTargetDocument
 from agent.config.load import LoadedConfig, load_config
 from agent.config.service import AlertsTable, AlertTargetTable
 from agent.errors import ConfigError
-from agent.model import (
-    AlertKind,
-    AlertMessage,
-    AlertTargetState,
-    Delivery,
-)
+from agent.model import AlertKind, AlertMessage, AlertTargetState, Delivery
 from agent.observe.notify import (
     UNANSWERED,
     AlertChannel,

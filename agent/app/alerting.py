@@ -31,9 +31,7 @@ from agent.model import (
     Verdict,
 )
 from agent.model.strategies import StrategyHealth
-from agent.observe.notify import (
-    sanitize_text,
-)
+from agent.observe.notify import sanitize_text
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
 from agent.policy.futures.hedge import compare_text

@@ -10,17 +10,8 @@ from agent import engine, wiring
 from agent.app import config_versions, withdrawal_run
 from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution.approvals import cancel_and_revoke
-from agent.execution.step_context import (
-    OutcomeKind,
-    StepActors,
-    StepOutcome,
-)
-from agent.model import (
-    AgentCycle,
-    ExecutionProgress,
-    ExecutionStyle,
-    StepInput,
-)
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.model import AgentCycle, ExecutionProgress, ExecutionStyle, StepInput
 from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock
 from agent.store.files.locks import LockHeld

@@ -28,7 +28,7 @@ from agent.guards.market import (
 from agent.model import LIMITS, Destination, LimitUnit, LpTarget, Portfolio, StepInput, TradeSide
 from agent.model.gradual_execution import LimitOrder
 from agent.model.strategies import CapitalSplit, Strategy
-from agent.policy.decide import DecisionResult
+from agent.policy.decision import DecisionResult
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.strategies.capital import target_capital_shares
 from agent.policy.triggers import bands, rules

@@ -32,7 +32,7 @@ from agent.observe.health import MAX_MISSED_CYCLES, Heartbeat, RunHealth, System
 from agent.observe.logs import Format, Log, configure
 from agent.observe.metrics import CycleFigures, Metrics, serving
 from agent.observe.notify import AlertNotifier
-from agent.policy.decide import DecisionResult
+from agent.policy.decision import DecisionResult
 from agent.ports import Clock
 from agent.units import BPS, value_text
 

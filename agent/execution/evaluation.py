@@ -20,7 +20,8 @@ from agent.model import AdjustFutures, Halt, Plan, Rebalance, StepInput
 from agent.planning.hedge import HEDGE, HEDGE_MARGIN
 from agent.planning.proposals import Proposer
 from agent.policy import failures
-from agent.policy.decide import DecisionResult, decide
+from agent.policy.decide import decide
+from agent.policy.decision import DecisionResult
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
 from agent.ports import EvidenceSource
 

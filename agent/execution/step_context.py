@@ -24,7 +24,8 @@ from agent.model.futures import HedgeComparison
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import quarantine
-from agent.policy.decide import DecisionResult, decide
+from agent.policy.decide import decide
+from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import rules

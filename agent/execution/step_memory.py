@@ -29,11 +29,11 @@ from agent.model import (
 from agent.model.signals import SignalAnswer
 from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
 from agent.policy import risk, step_input, targets
-from agent.policy.futures_targets import margin_growth
 from agent.policy.gradual_execution import MILLION
 from agent.policy.signals import signal_requests
 from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import accounting, capital, netting
+from agent.policy.strategies.futures_targets import margin_growth
 from agent.policy.triggers import rules
 from agent.ports import (
     AllocationJournal,

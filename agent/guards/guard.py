@@ -8,15 +8,7 @@ from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.model import (
-    LIMITS,
-    Limits,
-    LimitSpec,
-    LimitUnit,
-    StepInput,
-    TighterDirection,
-    Verdict,
-)
+from agent.model import LIMITS, Limits, LimitSpec, LimitUnit, StepInput, TighterDirection, Verdict
 from agent.units import BPS, Token, ceil_int, decimal_text, value_text
 
 OFF = "off"

@@ -36,7 +36,8 @@ from agent.planning.futures import reducing_plan
 from agent.planning.futures_step import futures_plan
 from agent.planning.proposals import Proposal, Proposer
 from agent.policy import native_coin
-from agent.policy.decide import DecisionResult, decide, halt_for
+from agent.policy.decide import decide, halt_for
+from agent.policy.decision import DecisionResult
 from agent.policy.futures.decide import stale_markets
 from agent.policy.futures.deleverage import closing_order, deleverage_orders
 from agent.policy.hedges import hedges_after

@@ -45,7 +45,7 @@ from agent.planning.partial_plans import (
 )
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy.cash_flows import balance_changes
-from agent.policy.decide import DecisionResult
+from agent.policy.decision import DecisionResult
 from agent.policy.drift import compute_drifts, corrections
 from agent.policy.gradual_execution import (
     budget_left,

@@ -24,7 +24,7 @@ from agent.model.futures import (
 from agent.planning import planner
 from agent.planning.futures import market_order, no_opening_reason, untradable_reason
 from agent.planning.futures_step import approved_raw, closing_plan, futures_plan
-from agent.policy.decide import DecisionResult
+from agent.policy.decision import DecisionResult
 from agent.policy.drift import investable_total, rebalance_goal
 from agent.policy.futures.decide import (
     ORDER_GAS,

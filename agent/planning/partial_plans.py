@@ -26,7 +26,7 @@ from agent.planning.gas import NATIVE_VENUE, approval_gas_units
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchase
 from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.policy.decide import DecisionResult
+from agent.policy.decision import DecisionResult
 from agent.policy.drift import compute_drifts, corrections, investable_total
 from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
 from agent.reference import reference_prices

@@ -33,7 +33,8 @@ from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
-from agent.policy.decide import DecisionResult, decide, liquidity_or_hold
+from agent.policy.decide import decide, liquidity_or_hold
+from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import expiry_reason

@@ -53,7 +53,8 @@ from agent.planning.proposals import (
 )
 from agent.policy import native_coin, quarantine
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
-from agent.policy.decide import decide, spares_exits
+from agent.policy.decide import decide
+from agent.policy.decision import spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
 from agent.policy.orders import exits
 from agent.policy.orders.exits import exit_goal, exit_price_fault

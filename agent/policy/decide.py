@@ -4,20 +4,16 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
 
 from agent.errors import Refused
 from agent.model import (
     AdjustLiquidity,
     AssetDrift,
-    BlockedExit,
     Decision,
-    ExecutionSlice,
     Goal,
-    GradualExecution,
     Halt,
     HaltCode,
     Hold,
@@ -27,25 +23,24 @@ from agent.model import (
 )
 from agent.policy import failures, gradual_execution, minimum, native_coin, quarantine, targets
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
-from agent.policy.drift import (
-    compute_drifts,
-    corrections,
-    investable_total,
-    rebalance_goal,
-    restrict_to_side,
+from agent.policy.decision import (
+    FAULTS_OF_SOME_ASSETS,
+    DecisionContext,
+    DecisionResult,
+    first_fault,
+    halt_with,
+    spares_exits,
 )
+from agent.policy.drift import corrections, investable_total, rebalance_goal, restrict_to_side
 from agent.policy.futures.decide import ORDER_GAS, futures_need, futures_note
 from agent.policy.futures.emergency import emergency_need
-from agent.policy.futures.exposure import margin_fault
 from agent.policy.hedges import hedge_need
 from agent.policy.liquidity import decide as liquidity_moves
-from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.minimum import format_money
 from agent.policy.orders import blocked_exits, exits
 from agent.policy.quarantine import Fault, decision_faults
 from agent.policy.strategies import netting
-from agent.policy.strategies.netting import NettingResult
 from agent.policy.triggers import bands, no_trade_zone, rules
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.no_trade_zone import ZoneView
@@ -54,8 +49,6 @@ from agent.reference import ReferencePrices, reference_prices
 from agent.units import Price, Value, format_time
 
 AFTER_HEDGE = "the rest of the rebalance, beside its hedge"
-FAULTS_OF_SOME_ASSETS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION, HaltCode.ORDERS))
-"""Faults of prices or orders of some assets, which do not affect exits of other assets."""
 FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
     HaltCode.REFERENCE_PRICE,
     HaltCode.QUARANTINE,
@@ -65,62 +58,6 @@ FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
     HaltCode.STRATEGIES,
 }
 """Faults of the spot portfolio, which concern no reduction of futures."""
-
-
-def spares_exits(halt: Halt) -> bool:
-    """True if only prices or orders of some assets are at fault, so exits of other assets may
-    continue.
-    """
-    return bool(halt.codes) and {*halt.codes} <= FAULTS_OF_SOME_ASSETS
-
-
-def _halt(faults: Sequence[Fault]) -> Halt:
-    codes = dict.fromkeys(fault.code for fault in faults)
-    return Halt("; ".join(fault.message for fault in faults), tuple(codes))
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionResult:
-    """A decision with its inputs and consequences. `drifts` is empty if balances or prices are
-    unknown.
-
-    - `reviewed`: a schedule was due and its review is done, so that the next interval starts at
-      this block; `reviews` are the names of such schedules in the store, `next_s` the next due
-      time.
-    - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more than
-      it costs.
-    - `round`: the due slice of a gradual execution; `ended`: why the execution is over; `begins`:
-      the execution that starts with this decision.
-    - `order`: the limit order that is filled.
-    - `netting`: the result of several strategies on one wallet; `is_netting_only` if they trade
-      only with each other and not on the market.
-    - `exit_token`: the asset that an exit sells, empty without an exit; `stuck`: blocked exits.
-    """
-
-    decision: Decision
-    drifts: tuple[AssetDrift, ...]
-    references: ReferencePrices
-    reviewed: bool = False
-    zone: ZoneView | None = None
-    reviews: tuple[str, ...] = ()
-    next_s: int | None = None
-    round: ExecutionSlice | None = None
-    ended: str = ""
-    begins: GradualExecution | None = None
-    order: str = ""
-    netting: NettingResult | None = None
-    is_netting_only: bool = False
-    exit_token: str = ""
-    stuck: tuple[BlockedExit, ...] = ()
-
-    @property
-    def price_driven(self) -> Decision:
-        """The decision that preceding blocks have to confirm; internal netting counts as the
-        rebalance that prices caused.
-        """
-        if self.is_netting_only and self.netting is not None:
-            return Rebalance(self.decision.reason, self.netting.goal)
-        return self.decision
 
 
 def decide(step: StepInput) -> DecisionResult:
@@ -143,60 +80,6 @@ def decide(step: StepInput) -> DecisionResult:
     return replace(result, decision=replace(result.decision, reason=message))
 
 
-@dataclass(frozen=True)
-class DecisionContext:
-    """A step with its reference prices. Values shared by several deciders are computed on first
-    use; prices and drifts are valid only without faults.
-    """
-
-    step: StepInput
-    references: ReferencePrices
-
-    @cached_property
-    def prices(self) -> Mapping[str, Price]:
-        """Reference prices by token, in the numeraire's base units per base unit."""
-        return self.references.by_token
-
-    @cached_property
-    def drifts(self) -> tuple[AssetDrift, ...]:
-        """Weight and target of each asset."""
-        return compute_drifts(self.step, self.prices)
-
-    @cached_property
-    def stop(self) -> Fault | None:
-        """Reason to stop all trading; None if trading is allowed."""
-        step = self.step
-        return _first_fault(
-            (HaltCode.STOPPED, step.history.stopped),
-            (HaltCode.LEDGER, step.history.books),
-            (HaltCode.POSITIONS, valuation.undecided_positions_reason(step)),
-        )
-
-    @cached_property
-    def held_back(self) -> tuple[Fault, ...]:
-        """Reasons to allow only exits and withdrawals of liquidity; empty if rebalances are allowed
-        too.
-        """
-        reasons = (
-            (HaltCode.WITHDRAWAL, withdrawals.open_withdrawal_reason(self.step)),
-            (HaltCode.BALANCE_CHANGE, balance_changes.halt_reason(self.step)),
-            (HaltCode.FUTURES, _unknown_margin(self.step)),
-        )
-        return tuple(Fault(code, reason) for code, reason in reasons if reason)
-
-    def result(self, decision: Decision) -> DecisionResult:
-        """Return the result of this decision."""
-        return DecisionResult(decision, self.drifts, self.references)
-
-
-def _first_fault(*reasons: tuple[HaltCode, str]) -> Fault | None:
-    return next((Fault(code, reason) for code, reason in reasons if reason), None)
-
-
-def _unknown_margin(step: StepInput) -> str:
-    return "the margin account's value is unknown" if margin_fault(step) else ""
-
-
 Decider = Callable[[DecisionContext], DecisionResult | None]
 """Return the decision of a step, or None to leave it to the next decider."""
 
@@ -211,7 +94,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     faults = decision_faults(context.step, context.references)
     if not faults:
         return None
-    halted = _halt(faults)
+    halted = halt_with(faults)
     sold = None
     if spares_exits(halted):
         sold = _escape_liquidation(context) or _sell_triggered_exits(context)
@@ -315,7 +198,7 @@ def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
     if not (lacking := context.step.exits_only):
         return None
     if (sold := _sell_triggered_exits(context) or _reduce_futures(context)) is None:
-        halt = _halt([Fault(HaltCode.REFERENCE_PRICE, lacking)])
+        halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, lacking)])
         return DecisionResult(halt, (), context.references)
     reason = f"{sold.decision.reason}; nothing else is traded: {lacking}"
     return replace(sold, decision=replace(sold.decision, reason=reason))
@@ -325,12 +208,12 @@ def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
     """Halt after failures, if ledger and chain differ, with unconfirmed positions, or without target
     weights.
     """
-    stop = context.stop or _first_fault(
+    stop = context.stop or first_fault(
         (HaltCode.WEIGHTS, targets.missing_weights_reason(context.step))
     )
     if stop is None:
         return None
-    return context.result(_halt((*context.held_back, stop)))
+    return context.result(halt_with((*context.held_back, stop)))
 
 
 def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
@@ -342,7 +225,7 @@ def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
     code = HaltCode.MIN_TRADE
     if investable_total(context.drifts) == 0:
         code = HaltCode.EMPTY
-    return context.result(_halt([Fault(code, reason)]))
+    return context.result(halt_with([Fault(code, reason)]))
 
 
 def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult | None:
@@ -362,7 +245,7 @@ def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     """Wait while a withdrawal is open, a balance change unexplained, or the margin unknown."""
     if not context.held_back:
         return None
-    halt, next_s = _halt(context.held_back), withdrawals.next_part_s(context.step)
+    halt, next_s = halt_with(context.held_back), withdrawals.next_part_s(context.step)
     if next_s is None:
         return context.result(halt)
     return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))

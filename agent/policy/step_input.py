@@ -23,12 +23,12 @@ from agent.model.signals import SignalAnswer
 from agent.model.strategies import CapitalSplit, StrategyLedger
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
-from agent.policy.futures_targets import apply_futures_targets
 from agent.policy.hedges import apply_hedges
 from agent.policy.orders.exits import apply_orders
 from agent.policy.risk import apply_measured_risk
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.capital import target_capital_shares
+from agent.policy.strategies.futures_targets import apply_futures_targets
 from agent.policy.targets import allocation_history_s, apply_allocation, with_targets
 from agent.units import BPS, NATIVE, decimal_text, format_percent, largest_remainder
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from agent.chain import tokens
 from agent.errors import Refused
-from agent.model import (
-    Collect,
-    ExecutionConfig,
-    LpAction,
-    Provide,
-    StepInput,
-    Withdraw,
-)
+from agent.model import Collect, ExecutionConfig, LpAction, Provide, StepInput, Withdraw
 from agent.model.futures import (
     DelegateChange,
     FuturesAction,

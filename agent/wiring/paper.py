@@ -12,9 +12,7 @@ from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.config.service import FILES, MEGABYTES
 from agent.errors import ConfigError
-from agent.model import (
-    ExecutionConfig,
-)
+from agent.model import ExecutionConfig
 from agent.paper.chain import PaperChain
 from agent.paper.venue import PaperVenue
 from agent.ports import Reader

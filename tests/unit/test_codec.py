@@ -33,7 +33,8 @@ from agent.model import (
     Threshold,
     Trigger,
 )
-from agent.policy.decide import DecisionResult, decide
+from agent.policy.decide import decide
+from agent.policy.decision import DecisionResult
 from tests.support.builders import step_input, token, v3_pool
 
 ANY_SIZE = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

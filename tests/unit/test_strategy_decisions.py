@@ -12,7 +12,8 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import Destination, Every, Halt, HaltCode, Hold, Rebalance, StepInput
 from agent.model.strategies import StrategyHealth, StrategyLedger, StrategyState
 from agent.planning import proposals
-from agent.policy.decide import DecisionResult, decide
+from agent.policy.decide import decide
+from agent.policy.decision import DecisionResult
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.capital import target_capital_shares

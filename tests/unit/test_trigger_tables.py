@@ -27,7 +27,8 @@ from agent.model import (
     Threshold,
     Trigger,
 )
-from agent.policy.decide import DecisionResult, decide
+from agent.policy.decide import decide
+from agent.policy.decision import DecisionResult
 from agent.policy.triggers import rules
 from agent.policy.triggers.schedules import EXECUTION, schedule_name
 from agent.reference import reference_prices

@@ -14,12 +14,7 @@ from itertools import accumulate
 from math import isqrt
 from typing import ClassVar
 
-from agent.amm.pools import (
-    BeyondKnownTicks,
-    is_zero_for_one,
-    moved_back,
-    without_mean,
-)
+from agent.amm.pools import BeyondKnownTicks, is_zero_for_one, moved_back, without_mean
 from agent.amm.v3.pool_swap import (
     WIDEST_SPACING,
     SwapState,

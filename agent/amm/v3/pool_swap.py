@@ -10,9 +10,7 @@ from collections.abc import Callable
 from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.amm.pools import (
-    ContractRevert,
-)
+from agent.amm.pools import ContractRevert
 from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
 from agent.amm.v3.swap_math import compute_swap_step, whole_step
 from agent.amm.v3.tick_bitmap import End, next_step, stop_table, tick_table

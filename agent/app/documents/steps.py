@@ -31,7 +31,7 @@ from agent.units import BPS, decimal_text
 
 if TYPE_CHECKING:
     from agent.model import ExternalTransfer, Plan, Portfolio, StepInput
-    from agent.policy.decide import DecisionResult
+    from agent.policy.decision import DecisionResult
     from agent.policy.strategies.netting import NettingResult
 
 

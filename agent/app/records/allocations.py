@@ -10,13 +10,7 @@ from agent.app.agent import Agent
 from agent.app.documents import fill
 from agent.app.documents.positions import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.errors import ConfigError, Refused
-from agent.model import (
-    Allocation,
-    AllocationMethod,
-    AllocationNeeds,
-    AllocatorConfig,
-    StepInput,
-)
+from agent.model import Allocation, AllocationMethod, AllocationNeeds, AllocatorConfig, StepInput
 from agent.policy import targets
 from agent.policy.signals import signal_requests
 from agent.weights import choose

@@ -22,13 +22,7 @@ from agent.backtest.data import why_unreadable
 from agent.chain.history import past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError, TrimtabError
-from agent.model import (
-    Pool,
-    Portfolio,
-    PricePoint,
-    PriceSource,
-    StepInput,
-)
+from agent.model import Pool, Portfolio, PricePoint, PriceSource, StepInput
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices

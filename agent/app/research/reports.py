@@ -12,9 +12,7 @@ from agent.backtest.report.futures import futures_page, futures_section
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.result import SimulationResult
 from agent.backtest.stress.report import stress_page
-from agent.backtest.stress.run import (
-    StressResult,
-)
+from agent.backtest.stress.run import StressResult
 from agent.backtest.tune.report import tune_page
 from agent.backtest.tune.search import TuneResult
 from agent.errors import ConfigError

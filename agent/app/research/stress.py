@@ -8,13 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.app.research.backtests import MarketOptions, PortfolioOptions, require_priced_gas
-from agent.backtest.data import (
-    PriceTable,
-)
-from agent.backtest.settings import (
-    BacktestSpec,
-    SimulationSettings,
-)
+from agent.backtest.data import PriceTable
+from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.stress.paths import Scenario, Severity
 from agent.backtest.stress.report import stress_document
 from agent.backtest.stress.run import (

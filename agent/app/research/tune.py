@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.app.research.backtests import MarketOptions, PortfolioOptions, require_priced_gas
-from agent.backtest.data import (
-    select_spec_symbols,
-)
+from agent.backtest.data import select_spec_symbols
 from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import PolicyChoice, parse_calendar_rule, parse_choice, parse_grid
 from agent.backtest.tune.jobs import (
@@ -30,10 +28,7 @@ from agent.backtest.tune.statistics import Objective, WalkForwardMode
 from agent.backtest.workers import check_address, run_locally, run_on_cluster
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError, Refused
-from agent.model import (
-    AllocationMethod,
-    Every,
-)
+from agent.model import AllocationMethod, Every
 
 __all__ = ["tune_document"]
 

@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING
 from agent.app.documents.status import least_totals_of_values
 from agent.config.build import starting_limits
 from agent.config.triggers import parse_band
-from agent.errors import (
-    ConfigError,
-)
-from agent.model import (
-    Asset,
-    AssetDrift,
-    Destination,
-    Every,
-    History,
-    Threshold,
-    TradeSide,
-)
+from agent.errors import ConfigError
+from agent.model import Asset, AssetDrift, Destination, Every, History, Threshold, TradeSide
 from agent.policy import minimum
 from agent.policy.drift import (
     alert_prices,

@@ -21,10 +21,7 @@ from agent.model import (
 )
 from agent.policy import failures, native_coin
 from agent.policy.drift import investable_total
-from agent.policy.orders.conditional import (
-    fired_exit_order,
-    order_subject,
-)
+from agent.policy.orders.conditional import fired_exit_order, order_subject
 from agent.policy.orders.exits import _drifts
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, format_time, largest_remainder

@@ -1,0 +1,143 @@
+"""Result of a decision, and the step that deciders share: its prices, drifts and reasons to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from agent.model import (
+    AssetDrift,
+    BlockedExit,
+    Decision,
+    ExecutionSlice,
+    GradualExecution,
+    Halt,
+    HaltCode,
+    Rebalance,
+    StepInput,
+)
+from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.policy.drift import compute_drifts
+from agent.policy.futures.exposure import margin_fault
+from agent.policy.liquidity import valuation
+from agent.policy.quarantine import Fault
+from agent.policy.strategies.netting import NettingResult
+from agent.policy.triggers.no_trade_zone import ZoneView
+from agent.reference import ReferencePrices
+from agent.units import Price
+
+FAULTS_OF_SOME_ASSETS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION, HaltCode.ORDERS))
+"""Faults of prices or orders of some assets, which do not affect exits of other assets."""
+
+
+def spares_exits(halt: Halt) -> bool:
+    """True if only prices or orders of some assets are at fault, so exits of other assets may
+    continue.
+    """
+    return bool(halt.codes) and {*halt.codes} <= FAULTS_OF_SOME_ASSETS
+
+
+def halt_with(faults: Sequence[Fault]) -> Halt:
+    """Return a halt with these faults as its reason."""
+    codes = dict.fromkeys(fault.code for fault in faults)
+    return Halt("; ".join(fault.message for fault in faults), tuple(codes))
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionResult:
+    """A decision with its inputs and consequences. `drifts` is empty if balances or prices are
+    unknown.
+
+    - `reviewed`: a schedule was due and its review is done, so that the next interval starts at
+      this block; `reviews` are the names of such schedules in the store, `next_s` the next due
+      time.
+    - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more than
+      it costs.
+    - `round`: the due slice of a gradual execution; `ended`: why the execution is over; `begins`:
+      the execution that starts with this decision.
+    - `order`: the limit order that is filled.
+    - `netting`: the result of several strategies on one wallet; `is_netting_only` if they trade
+      only with each other and not on the market.
+    - `exit_token`: the asset that an exit sells, empty without an exit; `stuck`: blocked exits.
+    """
+
+    decision: Decision
+    drifts: tuple[AssetDrift, ...]
+    references: ReferencePrices
+    reviewed: bool = False
+    zone: ZoneView | None = None
+    reviews: tuple[str, ...] = ()
+    next_s: int | None = None
+    round: ExecutionSlice | None = None
+    ended: str = ""
+    begins: GradualExecution | None = None
+    order: str = ""
+    netting: NettingResult | None = None
+    is_netting_only: bool = False
+    exit_token: str = ""
+    stuck: tuple[BlockedExit, ...] = ()
+
+    @property
+    def price_driven(self) -> Decision:
+        """The decision that preceding blocks have to confirm; internal netting counts as the
+        rebalance that prices caused.
+        """
+        if self.is_netting_only and self.netting is not None:
+            return Rebalance(self.decision.reason, self.netting.goal)
+        return self.decision
+
+
+@dataclass(frozen=True)
+class DecisionContext:
+    """A step with its reference prices. Values shared by several deciders are computed on first
+    use; prices and drifts are valid only without faults.
+    """
+
+    step: StepInput
+    references: ReferencePrices
+
+    @cached_property
+    def prices(self) -> Mapping[str, Price]:
+        """Reference prices by token, in the numeraire's base units per base unit."""
+        return self.references.by_token
+
+    @cached_property
+    def drifts(self) -> tuple[AssetDrift, ...]:
+        """Weight and target of each asset."""
+        return compute_drifts(self.step, self.prices)
+
+    @cached_property
+    def stop(self) -> Fault | None:
+        """Reason to stop all trading; None if trading is allowed."""
+        step = self.step
+        return first_fault(
+            (HaltCode.STOPPED, step.history.stopped),
+            (HaltCode.LEDGER, step.history.books),
+            (HaltCode.POSITIONS, valuation.undecided_positions_reason(step)),
+        )
+
+    @cached_property
+    def held_back(self) -> tuple[Fault, ...]:
+        """Reasons to allow only exits and withdrawals of liquidity; empty if rebalances are allowed
+        too.
+        """
+        reasons = (
+            (HaltCode.WITHDRAWAL, withdrawals.open_withdrawal_reason(self.step)),
+            (HaltCode.BALANCE_CHANGE, balance_changes.halt_reason(self.step)),
+            (HaltCode.FUTURES, _unknown_margin(self.step)),
+        )
+        return tuple(Fault(code, reason) for code, reason in reasons if reason)
+
+    def result(self, decision: Decision) -> DecisionResult:
+        """Return the result of this decision."""
+        return DecisionResult(decision, self.drifts, self.references)
+
+
+def first_fault(*reasons: tuple[HaltCode, str]) -> Fault | None:
+    """Return the first of these faults with a reason; None if every reason is empty."""
+    return next((Fault(code, reason) for code, reason in reasons if reason), None)
+
+
+def _unknown_margin(step: StepInput) -> str:
+    return "the margin account's value is unknown" if margin_fault(step) else ""
