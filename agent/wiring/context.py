@@ -52,6 +52,7 @@ from agent.config.futures import build_futures
 from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config, RpcTable, read_rates, year_limit
+from agent.config.service import FILES, MEGABYTES
 from agent.config.signals import build_signals
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
@@ -80,7 +81,7 @@ from agent.signals.host import SignalHost
 from agent.signing import keys
 from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import open_store
-from agent.store.recorder import StepRecorder
+from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
 from agent.venues.discovery import discover_pools
 from agent.venues.hyperliquid.venue import HyperliquidPerps
@@ -92,7 +93,7 @@ from agent.wiring.futures import (
     perp_scope,
     require_venue_decimals,
 )
-from agent.wiring.paper import open_recorder, paper_chain, prepare_paper_store
+from agent.wiring.paper import PAPER_FOLDER, paper_chain, prepare_paper_store
 
 # --- Tax state of a plan: open lots and the year's realised gains, from [tax].
 
@@ -158,6 +159,29 @@ class TaxRunCache:
 
 UNBOUNDED_IMPACT_BPS = 1_000
 """Price impact for which ticks are read if the impact limit is off."""
+
+
+MEGABYTE = 10**6
+
+
+def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
+    """Open a recorder into `folder`, or into record.dir beside the config; None without either.
+    Raises ConfigError if the folder cannot be used.
+    """
+    table = loaded.config.record
+    books = "paper" if loaded.paper else "live"
+    limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
+    if table is not None:
+        limits = RecorderLimits(table.keep_files, table.keep_megabytes * MEGABYTE)
+    if folder is not None:
+        return StepRecorder(folder, loaded.digest, books, limits)
+    if table is None:
+        return None
+    place = loaded.path.parent / table.dir
+    recorder = StepRecorder(place, loaded.digest, books, limits)  # creates the folder
+    if loaded.paper:
+        return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, limits)
+    return recorder
 
 
 class SystemClock:

@@ -1,4 +1,4 @@
-"""Paper trading, which reads the live chain and acts on a simulated one; and recorded steps."""
+"""Paper trading: reads the live chain, acts on a simulated one, and has no key."""
 
 from __future__ import annotations
 
@@ -10,38 +10,15 @@ from agent.chain.sender import QuorumSender
 from agent.config.futures import FuturesTable
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config
-from agent.config.service import FILES, MEGABYTES
 from agent.errors import ConfigError
 from agent.model import ExecutionConfig
 from agent.paper.chain import PaperChain
 from agent.paper.venue import PaperVenue
 from agent.ports import Reader
-from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
 
-MEGABYTE = 10**6
 PAPER_FOLDER = "paper"
 """Folder of paper steps below record.dir."""
-
-
-def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
-    """Open a recorder into `folder`, or into record.dir beside the config; None without either.
-    Raises ConfigError if the folder cannot be used.
-    """
-    table = loaded.config.record
-    books = "paper" if loaded.paper else "live"
-    limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
-    if table is not None:
-        limits = RecorderLimits(table.keep_files, table.keep_megabytes * MEGABYTE)
-    if folder is not None:
-        return StepRecorder(folder, loaded.digest, books, limits)
-    if table is None:
-        return None
-    place = loaded.path.parent / table.dir
-    recorder = StepRecorder(place, loaded.digest, books, limits)  # creates the folder
-    if loaded.paper:
-        return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, limits)
-    return recorder
 
 
 def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
