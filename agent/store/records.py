@@ -33,6 +33,9 @@ FUTURES_KINDS = (
 )
 """Budget kinds of the futures layer."""
 
+UNTRIGGERED_SWAP = "swap_besides"
+"""Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a swap by hand."""
+
 T = TypeVar("T")
 
 
