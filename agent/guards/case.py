@@ -20,7 +20,17 @@ from agent.guards.replay import (
     worst_overpayment_share,
 )
 from agent.margin.state import is_reduction
-from agent.model import Asset, Evidence, LegFunding, Plan, Provide, Rebalance, StepInput, TopUp
+from agent.model import (
+    AdjustFutures,
+    Asset,
+    Evidence,
+    LegFunding,
+    Plan,
+    Provide,
+    Rebalance,
+    StepInput,
+    TopUp,
+)
 from agent.model.futures import AccountAction, DelegateChange, MarginDeposit
 from agent.planning.gas import approval_gas_units
 from agent.policy import native_coin
