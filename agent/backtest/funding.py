@@ -270,10 +270,10 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
         polars.col("step") <= 0
     )
     if later.height:
-        word = "twice" if later["step"][0] == 0 else "after a later one"
+        word = "a repeated" if later["step"][0] == 0 else "an unordered"
         raise ConfigError(
-            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has that"
-            f" time {word}",
+            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has"
+            f" {word} time",
             "sort the file by time, without duplicates",
         )
     symbols = frame["symbol"].unique(maintain_order=True).to_list()

@@ -203,8 +203,8 @@ def backtest(
 ) -> None:
     r"""Back-tests the agent on recorded prices and simulated pools. Sends nothing.
 
-    With --futures-target, or \[futures] in the config, also a futures book with funding and
-    liquidations, beside the same book held; without --target the book alone.
+    With --futures-target, or \[futures] in the config, also simulates a futures book with
+    funding and liquidations, and the same book held; without --target only the book.
     """
     from agent import app as api
 

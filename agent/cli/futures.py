@@ -270,8 +270,8 @@ def _carry_out(
     yes: bool,
     warn: Callable[[Agent], None] = lambda _: None,
 ) -> int:
-    """Carry out an owner's request, print its outcome, and return the exit code. `warn` prints what the owner may not
-    expect.
+    """Carry out an owner's request, print its outcome, and return the exit code. `warn` prints any
+    warnings.
     """
     with open_for_command(config, send=send, yes=yes) as (agent, wait):
         confirm = confirmer(agent, yes, wait, verbose=style.verbose)

@@ -186,8 +186,8 @@ def require_weights(table: PortfolioTable) -> None:
     low, high = zip(*(weight_bounds(weights, symbol) for symbol in free), strict=True)
     if not sum(low) <= rest <= sum(high):
         raise ValueError(
-            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in all, and"
-            f" {rest / 100:g}% remains to allocate; widen them, or cap"
+            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in total, but"
+            f" {rest / 100:g}% must be allocated; widen them, or raise cap"
         )
 
 
@@ -261,7 +261,7 @@ def weights_text(table: PortfolioTable) -> str:
         low, high = weight_bounds(weights, symbol)
         parts.append(f"{symbol} {low / 100:g}% to {high / 100:g}%")
     parts += [
-        f"changes of up to {(weights.churn or 0) / 100:g}% left alone",
+        f"changes of up to {(weights.churn or 0) / 100:g}% not applied",
         f"kept for {format_duration(weights.keep or 0)} if none can be chosen",
         f"until the first choice: {weights.until_chosen}",
     ]

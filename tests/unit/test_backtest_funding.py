@@ -254,8 +254,8 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said", "remedy"),
     [
-        (("2021-01-01,A,0.1", "2021-01-01,B,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has that time twice", "without duplicates"),
-        (("2021-01-02,B,0.1", "2021-01-02,A,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has that time after a later one", "sort"),
+        (("2021-01-01,A,0.1", "2021-01-01,B,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has a repeated time", "without duplicates"),
+        (("2021-01-02,B,0.1", "2021-01-02,A,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has an unordered time", "sort"),
         (("2021-01-01,A,0.1", "2021-01-02,A,NaN"), "row 2: 'A' has a rate of nan", "or remove the row"),
         (("2021-01-01,A,0.1", "2021-01-02,A,inf"), "row 2: 'A' has a rate of inf", "or remove the row"),
         (("2021-01-01,A,0.1", "2021-01-02,A,-inf"), "row 2: 'A' has a rate of -inf", "or remove the row"),

@@ -121,7 +121,7 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         (RETURNS, [("fixed", '["USDC", "WBTC"]')], "leaves 1 assets to choose weights for"),
         (RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is not an asset"),
         (RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target"),
-        (RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in all, and 80%"),
+        (RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in total, but 80%"),
         (RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%"),
     ],
 )

@@ -106,9 +106,9 @@ def read_prices(
         before = closes.setdefault(symbol, {})
         newest_s = next(reversed(before.values()))[0] if before else 0
         if at_s <= newest_s:
-            order = "twice" if at_s == newest_s else "after a later one"
+            order = "a repeated" if at_s == newest_s else "an unordered"
             raise ConfigError(
-                f"{path.name}, row {number}: {symbol} has that time {order}",
+                f"{path.name}, row {number}: {symbol} has {order} time",
                 "sort the file by time, without duplicates",
             )
         before[number] = (at_s, _close(close, path, number))

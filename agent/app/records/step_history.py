@@ -324,7 +324,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         case _ if record.line.decision == "payout":
             words.append("By the owner: a payment of a withdrawal or a stop.")
         case _ if by_hand and plan is not None:
-            words.append(f"By hand: {plan.decision.reason}.")
+            words.append(f"Manual: {plan.decision.reason}.")
         case decision:
             words += _decision_words(decision)
     if plan is not None:
@@ -434,7 +434,7 @@ def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
         edges = f"{format_percent(item.low)} to {format_percent(item.high)}"
         triggers = f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}"
         words.append(
-            f"{label} is traded to {edges} where that pays; with gas it pays beyond {triggers}."
+            f"{label} is traded to {edges} if that pays; including gas, it pays beyond {triggers}."
         )
     saving = found.saving
     if saving is not None:
