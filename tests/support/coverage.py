@@ -1,36 +1,74 @@
 """Lines and branches of the package that tests run: `python -m pytest -p tests.support.coverage --covered FILE -n 2` writes them as JSON.
 
 Processes of pytest-xdist that run tests measure, by slipcover's library and [tool.slipcover] in pyproject.toml. slipcover's own plugin
-also instruments the tests and the process that only distributes them, and leaves `threshold` at its default.
+also instruments the tests and the process that only distributes them.
 
-For branches slipcover rewrites each module's syntax tree. The code compiled from it is kept in build/branches for the next process.
+Before Python 3.12 slipcover puts a call before each line and branch; a line that ran calls again, until its module is written anew.
+Here the first call overwrites itself in memory with a jump, so that a line is counted once and then costs nothing. The code with its
+calls is kept in build/branches for the next process. From Python 3.12 on the interpreter does both, and slipcover uses it.
 """
 
 from __future__ import annotations
 
 import ast
+import ctypes
+import dis
 import hashlib
 import json
 import marshal
 import os
 import sys
 import tomllib
+from collections import defaultdict
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from slipcover import FileMatcher, ImportManager, Slipcover, branch, importer, merge_coverage, version
+from slipcover import FileMatcher, ImportManager, Slipcover, branch, importer, merge_coverage, slipcover, version
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "branches"
+Place = int | tuple[int, int]
+"""A line, or a branch from one line to another."""
+CALL, PLACE = "slipcover's call", "slipcover's place"
+"""What stands in kept code for the function that is called, and in a pair with a place, for what it is called with."""
+JUMP = dis.opmap["JUMP_FORWARD"]
+OVERWRITES = sys.version_info < (3, 12)
 
 
-def branching(name: str, path: Path) -> CodeType:
-    """Return a module's code with slipcover's marks of branches, compiled once for each state of its source."""
+@dataclass(eq=False, slots=True)
+class Probe:
+    """What the calls before one place have in common. It keeps the code whose memory it changes."""
+
+    place: Place
+    seen: set[Place]
+    code: CodeType | None = None
+    calls: tuple[int, ...] = ()
+    """Their addresses: each begins with a no-op whose argument is the length of a jump over the call."""
+
+
+def reached(probe: Probe) -> None:
+    """Counts a place that runs for the first time: its calls become jumps."""
+    probe.seen.add(probe.place)
+    for call in probe.calls:
+        ctypes.memset(call, JUMP, 1)
+
+
+class Marking(Slipcover):  # type: ignore[misc]
+    """slipcover, which leaves constants in place of its probes, and last among them at which offset each place is called for."""
+
+    def instrument(self, co: CodeType, parent: CodeType | None = None) -> CodeType:
+        marked: CodeType = super().instrument(co, parent)
+        return marked.replace(co_consts=(*marked.co_consts, tuple(self.code2index.pop(marked))))
+
+
+def marked(name: str, path: Path) -> tuple[set[int], set[tuple[int, int]], CodeType]:
+    """Lines, branches and marked code of a module, worked out once for each state of its source."""
     source = path.read_bytes()
-    state = hashlib.sha256(f"{sys.version} {version.__version__} {path}\n".encode() + source).digest()
+    state = hashlib.sha256(f"{sys.version} {version.__version__} {path}\n".encode() + Path(__file__).read_bytes() + source).digest()
     kept = KEPT / name
     try:
         known = kept.read_bytes()
@@ -38,23 +76,50 @@ def branching(name: str, path: Path) -> CodeType:
             return marshal.loads(known[len(state) :])  # type: ignore[no-any-return]
     except (OSError, EOFError, ValueError, TypeError):  # none yet, or one cut short
         pass
-    code: CodeType = compile(branch.preinstrument(ast.parse(source)), str(path), "exec")
+    meter = Marking(branch=True)
+    code = meter.instrument(compile(branch.preinstrument(ast.parse(source)), str(path), "exec"))
+    found = meter.code_lines[str(path)], meter.code_branches[str(path)], code
     KEPT.mkdir(parents=True, exist_ok=True)
     written = kept.with_name(f"{name}.{os.getpid()}")
-    written.write_bytes(state + marshal.dumps(code))
+    written.write_bytes(state + marshal.dumps(found))
     written.replace(kept)  # other processes read it meanwhile
-    return code
+    return found
+
+
+def armed(code: CodeType, seen: set[Place]) -> CodeType:
+    """Marked code with probes for its constants, which add what runs to what was seen."""
+    *consts, calls = code.co_consts
+    probes = []
+    for at, const in enumerate(consts):
+        match const:
+            case CodeType():
+                consts[at] = armed(const, seen)
+            case (str(mark), place) if mark == PLACE:
+                probes.append(Probe(place, seen))
+                consts[at] = probes[-1]
+            case str() if const == CALL:
+                consts[at] = reached
+    found = code.replace(co_consts=tuple(consts))
+    addresses = defaultdict(list)
+    for offset, place in calls:
+        addresses[place].append(id(found) + CodeType.__basicsize__ + offset)
+    for probe in probes:
+        probe.code, probe.calls = found, tuple(addresses[probe.place])
+    return found
 
 
 class Loader(importer.SlipcoverLoader):  # type: ignore[misc]
-    """slipcover's loader with code that is kept."""
+    """slipcover's loader with code that is kept and counts once."""
 
     def exec_module(self, module: ModuleType) -> None:
-        if not isinstance(self.orig_loader, SourceFileLoader):
+        if not OVERWRITES or not isinstance(self.orig_loader, SourceFileLoader):
             super().exec_module(module)
             return
-        self.sci.register_module(module)
-        exec(self.sci.instrument(branching(module.__name__, self.origin)), module.__dict__)
+        lines, branches, code = marked(module.__name__, self.origin)
+        name = code.co_filename
+        self.sci.code_lines[name] |= lines
+        self.sci.code_branches[name] |= branches
+        exec(armed(code, self.sci.all_seen[name]), module.__dict__)
 
 
 def _begun() -> Slipcover | None:
@@ -62,13 +127,9 @@ def _begun() -> Slipcover | None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return None
     how = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["slipcover"]
-    meter = Slipcover(
-        branch=how["branch"],
-        d_miss_threshold=how["threshold"],
-        source=how["source"],
-        omit=how["omit"],
-        exclude_also=how["exclude-also"],
-    )
+    if OVERWRITES:
+        slipcover.probe = SimpleNamespace(signal=CALL, new=lambda _meter, _file, place, _threshold: (PLACE, place))
+    meter = Slipcover(branch=how["branch"], source=how["source"], omit=how["omit"], exclude_also=how["exclude-also"])
     importer.SlipcoverLoader = Loader
     ImportManager(meter, FileMatcher(how["source"], how["omit"])).__enter__()
     return meter
