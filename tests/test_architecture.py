@@ -222,6 +222,31 @@ def test_a_pure_module_loads_no_web3() -> None:
     assert not loaded_by("import agent.planning.planner") & {"web3", "sqlalchemy", "requests"}
 
 
+MOST_ENTRIES = 20
+MOST_LINES = 620
+
+
+def test_a_folder_holds_at_most_twenty_entries_and_a_file_one_concept() -> None:
+    """agent/ itself apart, whose entries are the packages of the layers."""
+    folders: dict[Path, set[str]] = {}
+    for path in modules():
+        for folder in path.parents:
+            if AGENT in folder.parents:
+                folders.setdefault(folder, set()).add(path.relative_to(folder).parts[0])
+    assert not named((folder, entries) for folder, entries in folders.items() if len(entries) > MOST_ENTRIES)
+    long = {path: lines for path in modules() if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES}
+    assert not long, "give its second concept a file of its own"
+
+
+def test_no_two_classes_have_one_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: where for name, where in homes.items() if len(where) > 1}
+
+
 GONE = {
     "announcer", "announcers", "arcs", "ballot", "ballots", "campaigns", "carrier", "carriers", "circles", "courier", "couriers", "crumb",
     "crumbs", "eyes", "hands", "keyless", "laid", "lean", "letters", "onlooker", "osring", "remembered", "sleeve", "strays", "taker",

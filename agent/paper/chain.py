@@ -34,7 +34,7 @@ from agent.model import (
     StepInput,
     UnsignedTx,
 )
-from agent.paper.venue import PaperVenue, VenueEffects
+from agent.paper.venue import PaperVenue, PaperVenueEffects
 from agent.policy.cash_flows.balance_changes import balances_of
 from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
 from agent.reference import reference_prices
@@ -140,7 +140,7 @@ class PaperChain:
         seen = self._seen
         if seen is None or seen.head.number < head.number:
             seen = self.snapshot()
-        done: TransactionEffects | VenueEffects
+        done: TransactionEffects | PaperVenueEffects
         try:
             try:
                 done = self._run(tx, self.state(), _pools(seen), seen.head)
@@ -239,7 +239,7 @@ class PaperChain:
         further: bool,
     ) -> tuple[PaperWallet, dict[str, Pool]]:
         """Return the wallet and the pools after a transaction, which may have reverted."""
-        done: TransactionEffects | VenueEffects | None
+        done: TransactionEffects | PaperVenueEffects | None
         try:
             done = self._run(one.tx, state, pools, head)
         except TransactionReverted as error:
@@ -274,7 +274,7 @@ class PaperChain:
         if done is None:
             return state, pools
         spender = self._place.router
-        if isinstance(done, VenueEffects) and self._venue is not None:
+        if isinstance(done, PaperVenueEffects) and self._venue is not None:
             spender = self._venue.contracts.vault
             state, after = replace(state, margin=done.margin), pools
         elif isinstance(done, TransactionEffects):
@@ -288,7 +288,7 @@ class PaperChain:
 
     def _run(
         self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, Pool], head: Head
-    ) -> TransactionEffects | VenueEffects:
+    ) -> TransactionEffects | PaperVenueEffects:
         balances = {held.token: held.raw for held in state.balances}
         if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
             seen = self._seen

@@ -39,7 +39,7 @@ WORD = 2**256
 
 
 @dataclass(frozen=True, slots=True)
-class VenueEffects:
+class PaperVenueEffects:
     """Effects of a transaction to the venue, not applied yet: wallet balances, the vault's
     allowances by token, the margin account, and events.
     """
@@ -124,13 +124,13 @@ class PaperVenue:
         account: MarginAccount,
         held: PaperMargin,
         head: Head,
-    ) -> VenueEffects:
+    ) -> PaperVenueEffects:
         """Return the effects at a block. Raises TransactionReverted if the contracts would
         revert.
         """
         match call:
             case Approve(raw=raw):
-                return VenueEffects(balances, {**allowances, tx.to: raw}, held, APPROVE_UNITS)
+                return PaperVenueEffects(balances, {**allowances, tx.to: raw}, held, APPROVE_UNITS)
             case OpenPosition():
                 return self._filled(call, balances, allowances, account, held, head)
             case MarginTransfer():
@@ -146,7 +146,7 @@ class PaperVenue:
         account: MarginAccount,
         held: PaperMargin,
         head: Head,
-    ) -> VenueEffects:
+    ) -> PaperVenueEffects:
         """Settle funding, then fill an order, as ClearingHouse.openPosition does."""
         market = account.market(call.market)
         if head.timestamp_s > call.deadline_s:
@@ -186,7 +186,7 @@ class PaperVenue:
             PaperPosition(one.market, one.size_raw, one.open_notional_raw, growths[one.market])
             for one in after.positions
         )
-        return VenueEffects(
+        return PaperVenueEffects(
             balances,
             allowances,
             PaperMargin(held.collateral_raw, after.realised_raw, positions),
@@ -202,7 +202,7 @@ class PaperVenue:
         allowances: Mapping[str, int],
         account: MarginAccount,
         held: PaperMargin,
-    ) -> VenueEffects:
+    ) -> PaperVenueEffects:
         """Deposit or withdraw collateral as the vault does."""
         balance, allowed = balances.get(call.token, 0), allowances.get(call.token, 0)
         raw, vault = call.raw * account.settlement_raw, self.contracts.vault
@@ -211,7 +211,7 @@ class PaperVenue:
         if call.is_deposit:
             if min(balance, allowed) < call.raw:
                 raise TransactionReverted("STF")
-            return VenueEffects(
+            return PaperVenueEffects(
                 {**balances, call.token: balance - call.raw},
                 {**allowances, call.token: allowed - call.raw},
                 replace(held, collateral_raw=held.collateral_raw + raw),
@@ -220,7 +220,7 @@ class PaperVenue:
             )
         if margin.free_raw(account) < raw:
             raise TransactionReverted(f"{REVERTS['V_NEFC']} (V_NEFC)")
-        return VenueEffects(
+        return PaperVenueEffects(
             {**balances, call.token: balance + call.raw},
             allowances,
             replace(held, collateral_raw=held.collateral_raw - raw),
