@@ -221,7 +221,7 @@ class Agent:
         return self._step(asked, send, confirm, progress)
 
     def futures_policy(self) -> FuturesPolicy:
-        """The futures layer of the config. Raises ConfigError without one."""
+        """Return the config's futures policy. Raises ConfigError without [futures]."""
         if self.context.futures is None:
             raise ConfigError(
                 "futures: the config has no [futures]", "add it as docs/futures.md describes"

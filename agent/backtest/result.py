@@ -236,9 +236,10 @@ class SimulationResult:
     - `policy` is canonical JSON of the spec's policy.
     - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies asked
       for other futures: signed shares of the target notional.
-    - `book` are the futures that the same steps traded; their account counts in `equity`, in the
-      weight of its collateral and in every value, and as idle collateral in `hold`. None without.
-    - `health` are the changes of strategies' health, `strategies` the state of each at the end.
+    - `book` has the futures traded by the same steps, None without futures. The margin account
+      counts in `equity`, in the weight of its collateral and in every value; in `hold` it counts
+      as idle collateral.
+    - `health` has the changes of the strategies' health, `strategies` the final state of each.
     - `funding` is the funding that shorts of the holdings would have received, part of no other
       figure; None without rates.
     """
@@ -435,7 +436,9 @@ class TaxLotLedger:
     def __init__(
         self, store: Store, portfolio: Portfolio, rule: TaxRule, *, is_needed: bool = False
     ) -> None:
-        """`is_needed` without a limit too: hedges compare their cost with the tax of a sale."""
+        """`is_needed` forces the tax state even without a limit, for hedges that compare their cost
+        with the tax of a sale.
+        """
         self._store, self._portfolio, self._rule = store, portfolio, rule
         self._is_needed = is_needed or rule.year_limit is not None
         self._mark: tuple[int, ...] | None = None
@@ -476,8 +479,8 @@ class TaxLotLedger:
 
 
 def futures_years(world: SimulatedWorld) -> tuple[YearGain, ...]:
-    """Return what futures realised in every calendar year: profit of reductions less funding and
-    penalties; empty without futures.
+    """Return the profit that futures realised in each calendar year: profit of reductions less
+    funding and penalties; empty without futures.
     """
     if (venue := world.venue) is None:
         return ()

@@ -180,7 +180,7 @@ def revoke(
         sent, troubles = revoke_allowances(actors, step_id, step, zero)
         current_step_input(context.readers, context.store)
         left = [one for one in _open_allowances(agent, addresses) if one.raw]
-        troubles += [f"the {one.holder} may still take {one.label}" for one in left]
+        troubles += [f"the {one.holder} may still spend {one.label}" for one in left]
         reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
     return replace(

@@ -98,7 +98,7 @@ def _show_events(name: str, book: Document) -> None:
     if book["deposited"] != "0":
         say(f"{name}: {money(book['deposited'])} deposited from the wallet")
     for why, times in {**book["unfilled"], **book["refused"]}.items():
-        say(f"{name}: {times} orders not filled or cut: {why}")
+        say(f"{name}: {times} orders unfilled or reduced: {why}")
 
 
 def _show_hedge(one: Document) -> None:
