@@ -102,9 +102,10 @@ AgentApprovalDocument = TypedDict("AgentApprovalDocument", {
     "network": str, "name": str, "agent": Address | None, "key": str, "until": str,
     "replaces": Address | None, "kept": str | None,
 })  # fmt: skip
-"""Approval of an agent's key at a futures venue: `agent` is None while the key is not created, `key`
-its place, `until` the end of the approval in UTC, `replaces` the agent that has the name now, `kept`
-the file that an older key was moved to."""
+"""Approval of an agent's key at a futures venue: `agent` is None until the key is created, `key` is
+its location, `until` the end of the approval in UTC, `replaces` the agent that currently has the
+name, `kept` the file that an older key was moved to.
+"""
 KeyAddressDocument = TypedDict("KeyAddressDocument", {
     "address": Address, "verified": bool, "keystore": NotRequired[str],
     "keyring": NotRequired[str], "config": NotRequired[str],
