@@ -106,7 +106,9 @@ def margin(
             progress=progress,
         )
 
-    raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
+    what = "withdraws margin" if deposit is None else "deposits margin"
+    style = PrintStyle(as_json, verbose)
+    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, what))
 
 
 @command(Heading.TRADE, 60)
@@ -138,7 +140,9 @@ def deleverage(
             note(reopens)
 
     style = PrintStyle(as_json, verbose)
-    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, warn))
+    raise typer.Exit(
+        _carry_out(config, carry_out, style, send, yes, "reduces futures positions", warn)
+    )
 
 
 @command(Heading.TRADE, 70)
@@ -188,7 +192,9 @@ def delegate(
             agent, ends=end, send=send, confirm=confirm, progress=progress
         )
 
-    raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
+    what = "ends the delegate's right to trade" if end else "lets the delegate trade"
+    style = PrintStyle(as_json, verbose)
+    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, what))
 
 
 @command(Heading.LOOK, 90)
@@ -239,7 +245,9 @@ def hedge(
             agent, asset, ratio, close=close, send=send, confirm=confirm, progress=progress
         )
 
-    raise typer.Exit(_carry_out(config, carry_out, PrintStyle(as_json, verbose), send, yes))
+    what = f"closes the hedge of {asset}" if close else f"hedges {asset}"
+    style = PrintStyle(as_json, verbose)
+    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, what))
 
 
 def _approval_confirmer(
@@ -268,6 +276,7 @@ def _carry_out(
     style: PrintStyle,
     send: bool,
     yes: bool,
+    what: str,
     warn: Callable[[Agent], None] = lambda _: None,
 ) -> int:
     """Carry out an owner's request, print its outcome, and return the exit code. `warn` prints any
@@ -277,9 +286,19 @@ def _carry_out(
         confirm = confirmer(agent, yes, wait, verbose=style.verbose)
         outcome = act(agent, confirm, wait.update)
         with wait.aside():
-            code = show_outcome(outcome, agent, style, sent=send)
+            code = show_outcome(outcome, agent, style, sent=send, extra=_asked(outcome, what))
             warn(agent)
             return code
+
+
+def _asked(outcome: StepOutcome, what: str) -> dict[str, object]:
+    """Return the request as the decision of an outcome that was refused without a plan: the step's
+    own decision is another matter.
+    """
+    if outcome.plan is not None or outcome.kind.value != "refused":
+        return {}
+    kind = outcome.kind.value
+    return {"decision": {"kind": "adjustfutures", "reason": f"the owner {what}", "outcome": kind}}
 
 
 def _read(config: Path, paper: bool) -> FuturesReport:

@@ -264,7 +264,7 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
 
         _chapter(console, 5, "A day with the perpetuals above their index: longs pay funding")
         world.pass_a_day_at_a_premium()
-        funding = documents.funding(api.futures_layer(agent))
+        funding = documents.funding(*api.futures_funding(agent, 7))
         futures_tables.show_funding(console, funding)
 
         _chapter(console, 6, "Portfolio and futures at the end")

@@ -11,13 +11,15 @@ from fractions import Fraction
 from agent.accounting.tax_lots import planned_gains, wallet_changes
 from agent.errors import Refused
 from agent.margin.account import size_for_notional_raw
-from agent.margin.state import largest_allowed_raw
+from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
 from agent.model import AdjustFutures, AssetDrift, Destination, Plan, Rebalance, StepInput
 from agent.model.futures import (
+    FuturesLimits,
     FuturesPlan,
     FuturesPolicy,
     Hedge,
     HedgeComparison,
+    MarginAccount,
     MarginDeposit,
     PerpMarket,
 )
@@ -177,6 +179,21 @@ class Short:
     deposit_raw: int = 0
 
 
+def _least_short_breach(
+    account: MarginAccount,
+    market: PerpMarket,
+    limits: FuturesLimits,
+    spot_value: Value | None,
+) -> str:
+    """Return why no short keeps the limits: too little margin, or the limits that one lot breaks."""
+    least = market_order(market, -market.lot_raw, limits.slippage_bps, is_reduce_only=False)
+    broken = breaches(margin_state(after_action(account, least), limits), limits, spot_value)
+    if not broken or {one.limit for one in broken} - {"max_position", "spot_multiple"}:
+        return "the margin account is too small for a short"
+    named = "; ".join(f"{one.limit} {one.measured}, limit {one.allowed}" for one in broken)
+    return f"a short of any size would break {named}"
+
+
 def _short(
     step: StepInput,
     drifts: Sequence[AssetDrift],
@@ -215,7 +232,7 @@ def _short(
         if abs(with_it) > abs(found_raw):
             found_raw, deposit_raw = with_it, at_hand
     if not found_raw:
-        return Short(0, "the margin account is too small for a short")
+        return Short(0, _least_short_breach(account, market, policy.limits, spot_value))
     if why := untradable_reason(market, found_raw, policy.limits.slippage_bps):
         return Short(0, why)
     why = "" if found_raw == size_raw else "cut to what the margin account allows"

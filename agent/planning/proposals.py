@@ -138,7 +138,8 @@ def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFu
     plan = plan_adjustment(step, decision, decided.drifts)
     if isinstance(plan, Plan):
         return Proposal(replace(decided, decision=plan.decision), plan)
-    spot = replace(step, futures_held=f"{decision.reason}, but {plan}")
+    why = decision.reason.partition("; spot: ")[0]  # spot's reason follows anyway
+    spot = replace(step, futures_held=f"{why}, but {plan}")
     return _carried_out(spot, decide(spot))
 
 

@@ -195,6 +195,14 @@ def test_a_small_margin_account_cuts_the_hedge() -> None:
     assert "cut to what the margin account allows" in plan.decision.reason
 
 
+def test_a_limit_that_no_short_keeps_is_named() -> None:
+    """A short alone in its account is all of its notional."""
+    policy = replace(HEDGING, limits=replace(LIMITS, max_position_bps=8_500))
+    plan = rebalance(overweight(margined(10_000), policy=policy)).plan
+    assert plan is not None and plan.futures is None
+    assert "a short of any size would break max_position 100.00 %, limit 85.00 %" in plan.decision.reason
+
+
 def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
     """3x is allowed: 10,000 tie up 3,333.33, of which 105 % are deposited; then the whole short is possible."""
     limits = replace(LIMITS, top_up_per_day_bps=None)
