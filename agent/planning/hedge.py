@@ -35,6 +35,7 @@ from agent.policy.futures.decide import (
     futures_fault,
     quote_per_numeraire,
     spot_value_in_quote,
+    stale_markets,
 )
 from agent.policy.futures.hedge import choose, compare_text, margin_share, short_costs
 from agent.policy.futures.targets import stale_index_reason
@@ -415,7 +416,7 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
     hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")
-    if fault := step.futures_held or futures_fault(step):
+    if fault := step.futures_held or stale_markets(step).get(hedge.market):
         raise Refused(
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )

@@ -14,7 +14,7 @@ from agent.model import AdjustFutures, AssetDrift, StepInput
 from agent.model.futures import FuturesGrant, FuturesPolicy, Hedge, MarginAccount, PerpOrder
 from agent.policy import quarantine
 from agent.policy.drift import band, compute_drifts, investable_total
-from agent.policy.futures.decide import futures_fault, quote_per_numeraire
+from agent.policy.futures.decide import quote_per_numeraire, stale_markets
 from agent.policy.futures.funding import DAY_S, expected_funding
 from agent.policy.targets import with_targets
 from agent.reference import reference_prices
@@ -153,13 +153,14 @@ def _pending(account: MarginAccount, hedge: Hedge) -> Fraction:
 
 
 def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
-    """Return the first hedge to close at this block; None if all stay open, or while account or
-    prices are unknown.
+    """Return the first hedge to close at this block; None if all stay open, or while the account or
+    the index of its market is unknown.
     """
-    if step.futures is None or step.futures_held or futures_fault(step):
+    if step.futures is None or step.futures_held or step.snapshot.futures is None:
         return None
+    stale = stale_markets(step)
     for hedge in step.futures.hedges:
-        if why := unwind_reason(step, drifts, hedge):
+        if hedge.market not in stale and (why := unwind_reason(step, drifts, hedge)):
             label = _label(step, hedge)
             reason = f"futures: the hedge of {label} is closed: {why}"
             return AdjustFutures(reason, is_reducing=True, closes=hedge.market)

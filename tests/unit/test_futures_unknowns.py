@@ -14,7 +14,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
 from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
-from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
+from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount
 from agent.planning.proposals import rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.futures.decide import spot_value_in_quote
@@ -131,6 +131,20 @@ def test_an_order_in_the_market_of_a_stale_index_is_refused_by_its_guard() -> No
     plan = planned(fresh)
     assert plan.futures is not None and {one.market for one in plan.futures.orders} == {"ETH", "BTC"}
     assert "index_age" in refusing(step_of(two(1_300, 7 * E18, E18 // 4), HALVES), plan)
+
+
+@pytest.mark.parametrize(("eth_s", "closes"), [(NOW_S - 60, True), (STALE_S, False)])
+def test_a_stale_index_keeps_no_hedge_of_another_market_open(eth_s: int, closes: bool) -> None:
+    """[futures.hedge] was removed, so that the short is bought back."""
+    hedge = Hedge("ETH", token("WETH").address, -E18, NOW_S - 100, Fraction(1))
+    step = step_of(two(10_000, -E18, E18 // 10, eth_s=eth_s), replace(HALVES, hedges=(hedge,), band_bps=0), hedges=(hedge,))
+    found = rebalance(step)
+    if not closes:
+        assert found.plan is None
+        return
+    plan = planned(step)
+    assert plan.futures is not None and plan.futures.trigger == "close_hedge"
+    assert [(one.market, one.size_raw) for one in plan.futures.orders] == [("ETH", E18)]
 
 
 # --- Missing and contradictory spot prices.
