@@ -252,8 +252,8 @@ class V2Pool:
         """See Pool. The bound includes the fee in the reserves: (1 + x)^(1+φ) = 1/(1 − impact), x
         in reserves.
 
-        This is the largest total input of any number of swaps; that of a single swap is some
-        millionths smaller.
+        This is the largest total input over any number of swaps; for a single swap the largest
+        input is some millionths smaller.
         """
         reserve_in, reserve_out = self._reserves(token_in)
         if reserve_in <= 0 or reserve_out <= 0:

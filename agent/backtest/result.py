@@ -240,8 +240,8 @@ class SimulationResult:
       counts in `equity`, in the weight of its collateral and in every value; in `hold` it counts
       as idle collateral.
     - `health` has the changes of the strategies' health, `strategies` the final state of each.
-    - `funding` is the funding that shorts of the holdings would have received, part of no other
-      figure; None without rates.
+    - `funding` is the funding that shorts of the holdings would have received; no other
+      figure includes it. None without rates.
     """
 
     symbols: tuple[str, ...]
@@ -303,7 +303,7 @@ Path = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TargetBands:
-    """Targets and bands as shares by token, from a bar on."""
+    """Targets and bands as shares by token, in effect from a bar on."""
 
     bar: int
     targets: dict[str, float]

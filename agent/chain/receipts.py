@@ -162,7 +162,9 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
 
 
 def _topics(log: Log, event: str, count: int) -> list[object] | None:
-    """Return the topics of a log entry if it is this event with that number of topics."""
+    """Return the topics of a log entry if it has this event signature and number of topics, else
+    None.
+    """
     topics = log.get("topics")
     if isinstance(topics, list) and len(topics) == count and topics[0] == event:
         return topics

@@ -290,7 +290,7 @@ def restore(
     path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept
+    """Restores a backup. Nothing is sent until trimtab db adopt; with --force the old store is kept
     beside it.
     """
     from agent import app as api
