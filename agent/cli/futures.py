@@ -287,7 +287,8 @@ def _carry_out(
         outcome = act(agent, confirm, wait.update)
         with wait.aside():
             code = show_outcome(outcome, agent, style, sent=send, extra=_asked(outcome, what))
-            warn(agent)
+            if code == EXIT_OK:
+                warn(agent)
             return code
 
 

@@ -202,6 +202,7 @@ def test_an_agent_that_may_not_trade_holds_futures_and_spot_goes_on(
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert IntentKind.SWAP in [intent.kind for intent in outcome.transactions], outcome.reason
         assert "trimtab delegate" in outcome.reason, "a reduction is due, and the reason names the remedy"
+        assert ("restart" in outcome.reason) is (change is another_key)
         assert orders_of(outcome) == [] and posted(server) == 0
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert again.transactions == () and "trimtab delegate" in again.reason, again.reason

@@ -153,6 +153,8 @@ def test_delegate_creates_stores_and_approves_an_agent_key_that_then_trades(
     planned = run("delegate", "--json").json
     assert (planned["outcome"], planned["agent"], planned["replaces"]) == ("planned", None, None)
     assert not file.exists() and server.bodies == [], "without --send nothing is written or posted"
+    words = run("delegate").out
+    assert "key: a new one" in words and "replaces: none" in words and "cannot withdraw" in words
     assert run("delegate", "--send").code == 2, "without a terminal nobody confirms"
 
     done = run("delegate", "--days", "30", "--send", "--yes", "--json").json

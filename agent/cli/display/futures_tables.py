@@ -264,23 +264,25 @@ def show_summary(console: Console, document: Document) -> None:
 
 def show_approval(console: Console, document: Document) -> None:
     """Print the approval of an agent's key."""
-    made = table("Agent key of the futures venue", ("figure",), ("value",))
-    made.show_header = False
-    made.add_row("account", document["account"])
-    made.add_row("network", document["network"])
-    made.add_row("name", document["name"])
-    made.add_row("key", document["agent"] or "a new one")
-    made.add_row("kept in", cell(document["key"]))
-    made.add_row("may trade until", document["until"])
-    made.add_row("replaces", document["replaces"] or NONE)
-    console.print(made)
+    for name, text in (
+        ("account", document["account"]),
+        ("network", document["network"]),
+        ("agent name", document["name"]),
+        ("key", document["agent"] or "a new one"),
+        ("kept in", document["key"]),
+        ("may trade until", document["until"]),
+        ("replaces", document["replaces"] or NONE),
+    ):
+        console.print(cell(f"{name}: {text}"))
     console.print(cell("The key trades for the account and cannot withdraw."))
     if document["kept"]:
         console.print(cell(f"The old key is in {document['kept']}."))
     match document["outcome"]:
         case "done":
             console.print(
-                cell("done: approved. Restart a running trimtab run: it has the old key.")
+                cell(
+                    "done: approved. Restart a running trimtab run: it loads the key at its start."
+                )
             )
         case "declined":
             console.print(cell("declined: not confirmed; nothing was sent"))

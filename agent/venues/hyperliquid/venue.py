@@ -198,7 +198,13 @@ class HyperliquidPerps:
         try:
             agent = self._client.require_agent(until_s * 1000)
         except OperatorNeeded as error:
-            raise _barred(error.message) from None
+            approved = self.agent()
+            if approved is None or approved.valid_until_ms <= until_s * 1000:
+                raise _barred(error.message) from None
+            raise _barred(
+                f"the agent approved as {approved.name} is {approved.address}, not the key in use;"
+                " restart a run that began before this approval"
+            ) from None
         if agent.name != self._agent_name:
             raise _barred(
                 f"the agent {agent.address} is named {agent.name!r} at the venue, not"
