@@ -9,7 +9,7 @@ import pytest
 
 from agent.app import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
-from agent.app.positions.futures_requests import hedge
+from agent.app.positions.futures_requests import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
@@ -164,3 +164,28 @@ def test_the_owner_opens_and_closes_a_hedge(perps: LocalPerps, tmp_path: Path) -
         assert opened.kind is OutcomeKind.DONE and short_raw(perps) < 0, opened.reason
         closed = by_hand(agent, "", close=True, send=True)
         assert closed.kind is OutcomeKind.DONE and short_raw(perps) == 0, closed.reason
+
+
+def recorded_raw(agent: Agent, perps: LocalPerps) -> int:
+    """Size of the hedge in the store."""
+    (found,) = agent.context.store.budgets.history(perps.chain.now_s()).hedges
+    return found.size_raw
+
+
+def test_record_and_position_agree_after_each_deleverage(perps: LocalPerps, tmp_path: Path) -> None:
+    with agents.agent_on(perps.chain, tmp_path, changes(perps), EVEN) as agent:
+        hedged(agent, perps)
+        whole = short_raw(perps)
+        for leverage, market in (("0.1x", None), (None, "WETH")):
+            reduced = deleverage(agent, leverage, market, send=True, confirm=agents.yes, progress=lambda _: None)
+            assert reduced.kind is OutcomeKind.DONE, reduced.reason
+            assert whole < short_raw(perps) == recorded_raw(agent, perps) <= 0
+        assert short_raw(perps) == 0
+
+
+def test_a_hedge_of_an_asset_whose_target_is_taken_away_is_closed_at_the_next_step(perps: LocalPerps, tmp_path: Path) -> None:
+    with agents.agent_on(perps.chain, tmp_path, changes(perps), EVEN) as agent:
+        hedged(agent, perps)
+    with agents.agent_on(perps.chain, tmp_path, changes(perps), {"WETH": "0%", "USDC": "100%"}) as agent:
+        closed = agent.rebalance(send=True, confirm=agents.yes)
+        assert short_raw(perps) == 0 == recorded_raw(agent, perps), closed.reason
