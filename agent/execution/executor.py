@@ -38,7 +38,7 @@ class JournaledExecutor:
 
     def resync_nonce(self) -> int:
         """Adopt the chain's current nonce on the operator's command, and return it; for a wallet
-        that was used by hand, or a store restored from a backup. Raises Retryable while a
+        that was used manually, or a store restored from a backup. Raises Retryable while a
         transaction of the agent is open.
         """
         return self._reconciler.resync_nonce()

@@ -43,8 +43,9 @@ def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
 
 
 def index_age(case: GuardCase) -> GuardMeasurement:
-    """Return the oldest index, by block time, among the markets of the orders; and of the positions,
-    unless every action is an order that reduces: that needs the index of its own market alone.
+    """Return the age of the oldest index, by block time, among the markets of the orders and,
+    unless every action is a reduction, of the positions. A reduction needs only the index of its
+    own market.
     """
     plan, policy, account = _layer(case)
     wanted = {order.market for order in plan.orders}
@@ -220,8 +221,9 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
 
 
 def _is_required_by_index(case: GuardCase, policy: FuturesPolicy, account: MarginAccount) -> bool:
-    """True if the account breaks a limit with every mark at its index; a stale one counts at its
-    mark where that is better. A spot value that is not known for certain requires nothing.
+    """True if the account breaches a limit with every mark set to its index. A stale index is
+    replaced by the mark if that is better for the account. An uncertain spot value requires no
+    reduction.
     """
     is_unknown = uncounted_reason(case.step) or decision_faults(case.step, case.references)
     spot_value = None if is_unknown else _spot_value(case)

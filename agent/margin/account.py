@@ -230,7 +230,7 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
     without a position, or if no such mark is at or above zero.
 
     With value V, mark m, size s, other maintenance O and rate r of the position's tier, it solves V
-    + s (P - m) = O + r |s| P - d, where d is what lower tiers save.
+    + s (P - m) = O + r |s| P - d, where d is the saving by lower tiers.
     """
     held = account.market(market)
     size = account.size_raw(market)

@@ -93,7 +93,7 @@ class Entry:
     """Ledger entry of a final transaction, flow or opening. The postings of each token sum to zero.
 
     `id` is the id of its intent, flow or opening. `by_hand` marks a manual trade, which is reported
-    apart from the strategy. `futures` is the effect on the margin account (None: no effect).
+    separately from the strategy. `futures` is the effect on the margin account (None: no effect).
     """
 
     id: str

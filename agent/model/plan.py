@@ -132,9 +132,10 @@ class Rebalance:
     """A trigger fired: trade towards the goal.
 
     `exit` marks an order that sells for the numeraire: neither cooldown nor turnover limits apply
-    to this sale, all other limits do. `by_hand` marks a manual trade, which is reported apart from
-    the strategy. `by_owner` marks an investment or a transition that the owner requested. `apart`
-    is the value moved for a purchase or a withdrawal: turnover limits are for drift and exclude it.
+    to this sale, all other limits do. `by_hand` marks a manual trade, which is reported separately
+    from the strategy. `by_owner` marks an investment or a transition that the owner requested.
+    `apart` is the value moved for a purchase or a withdrawal: turnover limits are for drift and
+    exclude it.
     """
 
     reason: str

@@ -56,7 +56,7 @@ class History:
     flows: tuple[ExternalTransfer, ...] = ()
     """Unexplained balance changes."""
     unknown: str = ""
-    """Reason why the last 24 h are not known; daily limits then refuse. Empty: known."""
+    """Reason why the last 24 h are unknown; daily limits then refuse. Empty: known."""
     undecided: tuple[str, ...] = ()
     """Liquidity positions of the wallet that the owner has to adopt or forget."""
     delay_ppm: int = 0
@@ -84,7 +84,7 @@ class History:
     books: str = ""
     """Disagreement of ledger and chain; empty: none."""
     tax: TaxState | None = None
-    """Inputs of a plan's taxable gain; None: not known."""
+    """Inputs of a plan's taxable gain; None: unknown."""
     campaign: ExecutionProgress | None = None
     """Gradual execution in progress."""
     campaign_ended_s: int | None = None
@@ -167,7 +167,7 @@ class StepInput:
     the approvals can be used.
     """
     acted: bool = False
-    """True once this step has moved liquidity; share bands then do not hold back the remaining
+    """True once this step has moved liquidity; share bands then no longer block the remaining
     actions.
     """
     quarantine: tuple[ScreenedToken, ...] = ()

@@ -1,5 +1,6 @@
 """Actions of the futures layer: the deposit or the reductions that a limit requires, else orders
-towards the targets. The price bound of an order counts from the index; after an opening every limit holds.
+towards the targets. The price bound of an order is relative to the index; after an opening every
+limit holds.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ from agent.policy.futures.targets import (
 from agent.units import BPS, ceil_int
 
 DUST_PARTS = 10
-"""Part of the band, of the target notional, below which a change is not worth an order."""
+"""Fraction of the band, as a share of the target notional, below which a change is not worth an
+order.
+"""
 BELOW_MINIMUM = "the order is below the venue's minimum"
 NO_MARKETS: Mapping[str, str] = {}
 
@@ -63,11 +66,12 @@ def plan_futures(  # noqa: PLR0913
 ) -> FuturesPlan:
     """Plan the actions of one step; equal inputs give equal plans.
 
-    `spot_value` is in quote base units (None: not known), `collateral_raw` what the wallet can deposit, in base units
-    of the collateral token, `approved_raw` the deposit approved in this step, `goals` the sizes
-    that its reduction ends at, `waiting` the markets whose orders failed. Freed margin is not used
-    again in the same plan: a step reduces or opens. Beside a held market without a fresh index
-    nothing is opened or deposited, and the others are reduced.
+    `spot_value` is in quote base units (None: unknown). `collateral_raw` is the wallet's
+    depositable balance in base units of the collateral token, `approved_raw` the deposit approved
+    in this step. `goals` are the final sizes of the step's reduction, `waiting` the markets whose
+    orders failed. A step either reduces or opens, so freed margin is not used again in the same
+    plan. While a held market has no fresh index, positions are neither opened nor margin deposited,
+    and the other markets are reduced.
     """
     stale = stale_indexes(account, policy, now_s)
     if closing := emergency_orders(account, policy):
@@ -178,8 +182,8 @@ def reducing_plan(
     is_emergency: bool,
     no: Mapping[str, str] = NO_MARKETS,
 ) -> FuturesPlan:
-    """Return a plan of reductions, largest notional first; paused markets are named instead, and
-    the markets in `no` with their reasons.
+    """Return a plan of reductions, largest notional first. Paused markets and the markets in `no`
+    are skipped and listed with their reasons.
     """
     limits = policy.limits
     slippage = limits.emergency_slippage_bps if is_emergency else limits.slippage_bps
@@ -273,7 +277,7 @@ def _to_targets(
 
 
 def paused_reason(market: PerpMarket) -> str:
-    """Return that a market is paused; empty if it is not."""
+    """Return a message if a market is paused; empty otherwise."""
     return f"{market.symbol} is paused" if market.is_paused else ""
 
 

@@ -108,8 +108,8 @@ def plan_adjustment(
 
 
 def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:
-    """Return why the orders of a plan are not worth their cost: fees and basis at the mark, and gas,
-    are above limits.plan_cost. Empty if they are not, and for reductions and ends of hedges.
+    """Return why the orders of a plan are not worth their cost: fees and basis at the mark, plus
+    gas, exceed limits.plan_cost. Empty if they do not, and for reductions and closed hedges.
     """
     most_bps, futures = step.limits.plan_cost_bps, plan.futures
     if most_bps is None or futures is None or futures.is_reducing or not futures.orders:
@@ -134,9 +134,9 @@ def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:
 
 
 def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[AssetDrift, ...]) -> int:
-    """Return the deposit in place of reductions that are all refused or failing, as in a pool that is
-    held beyond their bounds: what the wallet may deposit, at most what restores the limits; zero
-    for other plans, beside a stale index, and below limits.min_trade.
+    """Return the deposit to make if all reductions are refused or failing, for example because a
+    pool is held beyond their bounds: the depositable balance, at most the amount that restores the
+    limits. Zero for other plans, while an index is stale, and below limits.min_trade.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or planned.trigger not in ENDING_HEDGES:
@@ -187,8 +187,8 @@ def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
 
 
 def _hedges_first(step: StepInput, planned: FuturesPlan) -> FuturesPlan:
-    """Return the plan; if a limit demands a reduction that closing a hedge provides, the plan that
-    closes the first such hedge.
+    """Return the plan or, if closing a hedge provides a reduction that a limit requires, the plan
+    that closes the first such hedge.
     """
     limits = {trigger.value for trigger in REDUCING}
     if not planned.orders or planned.trigger not in limits or step.futures is None:

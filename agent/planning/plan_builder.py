@@ -227,7 +227,9 @@ def _dropped_reason(rest: _Remainder, dropped: set[str]) -> tuple[str, str]:
 
 
 def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> tuple[str, str]:
-    """Return why the used pools take no more of a token: their bounds, their ticks, or the cost."""
+    """Return why the used pools accept no more of a token: their bounds, their ticks, or
+    the cost.
+    """
     problem, draft = rest.market.problem, rest.settled.draft
     full = sorted({edge.pool for edge in edges} & draft.full) or sorted(draft.full)
     elsewhere = "elsewhere " if full else ""
@@ -301,9 +303,9 @@ def _money(step: StepInput, value: float) -> str:
 #
 # The gap is against the higher of two bounds. In the first a rate above the reference counts as
 # just below it (a hundredth of a basis point). The second takes real rates, for plans in the token
-# order of this one that move no token past its goal (agent/planning/solver/cycles.py). Neither includes
-# arbitrage. The search proves the order best in most markets; with dozens of contradicting pools it
-# stops early.
+# order of this one that move no token past its goal (agent/planning/solver/cycles.py). Neither
+# includes arbitrage. The search proves the order best in most markets; with dozens of contradicting
+# pools it stops early.
 #
 # Gas, limits.min_trade and the legs per route are not part of the problem; their effect and integer
 # rounding count in the gap. A gap of zero on a skewed snapshot is the best plan for that snapshot.

@@ -57,7 +57,7 @@ FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
     HaltCode.ZONE,
     HaltCode.STRATEGIES,
 }
-"""Faults of the spot portfolio, which concern no reduction of futures."""
+"""Faults of the spot portfolio, which do not affect futures reductions."""
 
 
 def decide(step: StepInput) -> DecisionResult:
@@ -88,8 +88,8 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     """Halt while an input of the decision is unknown, stale or contradictory.
 
     If only the prices or orders of some assets are at fault, exits that do not depend on these
-    prices are sold. Futures that break a limit are reduced beside faults of the spot portfolio,
-    those near their liquidation beside any fault.
+    prices are sold. Futures that breach a limit are reduced despite faults of the spot portfolio,
+    futures near liquidation despite any fault.
     """
     faults = decision_faults(context.step, context.references)
     if not faults:
@@ -106,7 +106,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
 
 
 def _reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionResult | None:
-    """Reduce futures based on the venue's own figures alone, which need no price of the spot
+    """Reduce futures based only on the venue's own figures, without prices of the spot
     portfolio.
     """
     step = context.step
@@ -465,8 +465,8 @@ def _withdraw_liquidity_first(
     """Return the withdrawals of the liquidity targets; they precede swaps, which cannot spend
     liquidity.
 
-    Provisions wait until no swap is due. Nothing is withdrawn during the cooldown after an action:
-    oscillating prices would move liquidity in every cycle.
+    Provisions wait until no swap is due. No withdrawals during the cooldown after an action,
+    because oscillating prices would move liquidity in every cycle.
     """
     if _cooldown(step, liquidity_too=True) or failures.is_stopped(step.history):
         return None

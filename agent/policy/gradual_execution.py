@@ -1,7 +1,7 @@
 """Gradual execution at this block: due, waiting, or ended with a reason; slice sizes, times and
 budget.
 
-Only the terms of an execution are stored. Each slice is decided anew from the snapshot, and the
+Only the terms of an execution are stored. Each slice is decided again from the snapshot, and the
 execution ends once its terms no longer match.
 """
 

@@ -450,7 +450,7 @@ def _risk(problem: Problem, risk: TrackingRisk, off: FloatArray) -> DeviationRis
 
 
 def _kept(node: TokenNode, goal: Goal) -> Value:
-    """Return the lowest value to which the goal lets a token fall."""
+    """Return the lowest value that the goal permits for a token."""
     if node.address in goal.unsold:
         return node.value
     caps = dict(goal.sell_at_most)

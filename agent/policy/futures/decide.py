@@ -32,7 +32,7 @@ from agent.units import BPS, Value, floor_int, format_time
 DEMAND = "futures.ask requires a confirmation: trimtab rebalance --send"
 """Remedy of a trigger in futures.ask."""
 WARNING_S = 7 * 86_400
-"""Time before the end of an agent's approval at which an alert begins."""
+"""Time before the expiry of an agent's approval at which an alert begins."""
 ORDER_GAS = 1_100_000
 """Gas of an order; the largest measured on the real contracts was 1.08 million."""
 
@@ -84,8 +84,8 @@ def stale_markets(step: StepInput) -> dict[str, str]:
 
 
 def futures_fault(step: StepInput) -> str:
-    """Return why the futures layer opens nothing at this block, and reduces nothing in the markets
-    named; empty if it may.
+    """Return why the futures layer opens no position at this block, and does not reduce the named
+    markets; empty if it may.
     """
     return account_fault(step) or ", ".join(stale_markets(step).values())
 
@@ -123,7 +123,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 
 
 def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
-    """Return why the spot multiple is not judged; empty if it is, or if it is off."""
+    """Return why the spot multiple is not judged; empty if it is judged or off."""
     if step.futures is None or not step.futures.limits.spot_multiple_bps:
         return ""
     if not drifts:
@@ -154,8 +154,8 @@ def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value 
 def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     """Return the collateral that this step may deposit, in its own base units: the wallet's
     spendable balance, within futures.limits.max_top_up_per_day. Zero for a delegate's key, after
-    failed deposits, and while the last 24 h are unknown. Without drifts the collateral, which is
-    the numeraire, is all that counts in the value of the spot portfolio.
+    failed deposits, and while the last 24 h are unknown. Without drifts only the collateral, which
+    is the numeraire, counts in the value of the spot portfolio.
     """
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or trades_for_another(step) or step.history.unknown:
@@ -170,7 +170,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
         return 0
     if (most_bps := policy.limits.top_up_per_day_bps) is None:
         return held
-    most = value * most_bps / BPS  # at most what is known
+    most = value * most_bps / BPS  # only the known part
     left = (most - step.history.topped_up_24h) * quote_per_numeraire(step)
     return max(0, min(held, floor_int(left / account.settlement_raw)))
 
@@ -199,7 +199,7 @@ def quote_per_numeraire(step: StepInput) -> Fraction:
 
 
 def approval_ends_soon(snapshot: Snapshot) -> bool:
-    """True within the last days of an approval of the agent's key."""
+    """True within the last days before the agent key's approval expires."""
     return 0 < snapshot.agent_end_s < snapshot.now_s + WARNING_S
 
 

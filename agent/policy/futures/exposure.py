@@ -82,8 +82,8 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 
 def uncounted_reason(step: StepInput) -> str:
-    """Return which assets of unknown value count as zero in `spot_value`, which is then too low: in
-    quarantine, or left out; empty without any.
+    """Return the assets of unknown value that count as zero in `spot_value`, which is then too low:
+    quarantined or excluded assets. Empty if there are none.
     """
     if step.exits_only:
         return step.exits_only

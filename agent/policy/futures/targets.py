@@ -169,7 +169,7 @@ def fired_triggers(
 def _known_breaches(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> list[Breach]:
-    """Return every limit that the account is known to break."""
+    """Return every limit that the account is known to breach."""
     found = breaches(margin_state(account, policy.limits), policy.limits, spot_value)
     return [one for one in found if one.limit != "spot_multiple" or spot_value is not None]
 

@@ -93,8 +93,8 @@ def may_go_directly(step: StepInput, plan: Plan | None, token: str) -> bool:
 
 
 def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals that stay stored after this token was sold: those of fired exits that are
-    not done.
+    """Return the refusals to keep after this token was sold: those of fired exits that are not
+    done.
     """
     fired = _being_sold(step)
     return tuple(
