@@ -20,8 +20,8 @@ from agent.policy.orders.blocked_exits import RETRY_REMEDY, add_submission_refus
 MAX_ORDERS = 12
 """Maximum futures actions of a step, each with a plan of its own."""
 FEWER, MOST_PARTS = 4, 64
-"""Factor by which each refused simulation divides a reduction further, and the largest divisor
-tried in a step.
+"""Each refused simulation multiplies the divisor of a reduction by FEWER, up to MOST_PARTS in a
+step.
 """
 
 
@@ -114,7 +114,7 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
     """
     reason = str(refusal)
     if outcome.plan is None:
-        reason += f"; {outcome.reason}"  # the decision's reason
+        reason += f"; {outcome.reason}"  # include the decision's reason
     stopped = replace(
         outcome,
         kind=OutcomeKind.REFUSED,

@@ -486,8 +486,8 @@ class GuardCase:
 
     def worst_gas_wei(self) -> int:
         """Return the largest gas cost of the transactions: gas limits (GAS_MARGIN times the
-        estimate) at the fee cap, which is never above limits.gas_price, or above its own ceiling in
-        a futures emergency.
+        estimate) at the fee cap, which is at most limits.gas_price or, in a futures emergency, that
+        emergency's ceiling.
         """
         ceiling_wei = step_fee_ceiling_wei(self.step, self.plan)
         price_wei = native_coin.price_below_wei(self.step, ceiling_wei)

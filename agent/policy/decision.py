@@ -1,4 +1,6 @@
-"""Result of a decision, and the step that deciders share: its prices, drifts and reasons to stop."""
+"""Result of a decision, and the step that deciders share: its prices, drifts and reasons to
+stop.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +82,8 @@ class DecisionResult:
 
     @property
     def price_driven(self) -> Decision:
-        """The decision that preceding blocks have to confirm; internal netting counts as the
-        rebalance that prices caused.
+        """The decision that preceding blocks have to confirm. For internal netting this is the
+        rebalance that it replaces.
         """
         if self.is_netting_only and self.netting is not None:
             return Rebalance(self.decision.reason, self.netting.goal)

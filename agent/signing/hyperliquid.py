@@ -51,8 +51,8 @@ def require_signable_order(
 
 
 def decode_action(data: str) -> dict[str, Any]:
-    """Return the action in `data`, 0x-hex of JSON with one order. Raises Refused for
-    another form.
+    """Return the action in `data`, 0x-hex of JSON with one order. Raises Refused for any other
+    format.
     """
     try:
         action = json.loads(bytes.fromhex(data.removeprefix("0x")))

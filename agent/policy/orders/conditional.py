@@ -72,8 +72,8 @@ def arm_order(
     """Return the order armed at `price`. Shares of exits count from the level of `entry`, if one is
     in force.
 
-    Raises Refused for a level that can never be met, or that the price has already met, since an
-    order that would fire at once is a trade.
+    Raises Refused for a level that can never be met, or that the price has already met, because
+    such an order would fire at once.
     """
     if entry is None or not order.is_exit:
         counts_from = price
@@ -236,8 +236,8 @@ def _share(terms: OrderTerms) -> Fraction:
 
 
 def expiry_reason(step: StepInput, order: LimitOrder) -> str:
-    """Return why the order must not be sent at this block; empty if it may. A transaction counts
-    until its deadline.
+    """Return why the order must not be sent at this block; empty if it may. A transaction may be
+    mined until its deadline.
     """
     now_s, deadline_s = step.snapshot.head.timestamp_s, step.execution.deadline_s
     if now_s >= order.until_s:
@@ -263,8 +263,8 @@ UNIT_VALUE_FIGURES = 10**12
 would grow without bound.
 """
 MOVED = Fraction(1, 1_000)
-"""Fraction of the portfolio by which holdings must change to begin a new span, so that dust writes
-nothing.
+"""Fraction of the portfolio by which holdings must change to begin a new span, so that dust causes
+no write.
 """
 
 
@@ -299,8 +299,8 @@ def is_known_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
 def updated_unit_value(
     step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]
 ) -> NavPerShare:
-    """Return the NAV record to store: the same while holdings are alike, else a new one that begins
-    at this block. With a margin account each cycle begins a new one.
+    """Return the NAV record to store: the same while holdings are equal, else a new record that
+    begins at this block. With a margin account each cycle begins a new record.
     """
     kept = step.history.unit_value
     held = {drift.token: drift.investable_raw + drift.locked_raw for drift in drifts}
@@ -327,7 +327,9 @@ HIGHER = Fraction(1, 1_000)
 rising market.
 """
 DUST_SHARE = Fraction(1, BPS)
-"""Fraction of the portfolio that may remain of a sold asset, if limits.min_trade is off or less."""
+"""Fraction of the portfolio that may remain of a sold asset; limits.min_trade applies if it is
+larger.
+"""
 ORDER = {kind: number for number, kind in enumerate(OrderKind)}
 EXITED_STAGES = (OrderStage.FIRED, OrderStage.DONE)
 

@@ -103,7 +103,9 @@ def _young() -> Select[Any]:
 
 
 FOLDED_TO = "folded_seq"
-"""Key of the newest intent included in the openings; it and all earlier ones are final and deep."""
+"""Key of the newest intent included in the openings; it and all earlier intents are final beyond
+any reorg that is followed.
+"""
 BALANCES_VERSION = "books_turn"
 ACCEPTED = "accepted_flows"
 """Key of the most recently accepted deposits, each as number:chain time."""

@@ -123,7 +123,7 @@ class HyperliquidPerps:
         return "", end_s
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
-        """See PerpVenue: the part of the order that the book fills within its bound."""
+        """See PerpVenue. Quotes the part of the order that the book fills within its bound."""
         market = account.market(order.market)
         limit, buys = limit_price(market, order), order.size_raw > 0
         left, paid = Fraction(abs(order.size_raw), market.unit), Fraction(0)
