@@ -111,8 +111,17 @@ def futures_note(step: StepInput, futures: FuturesAction) -> str:
             return f"{verb} {delegate} to trade futures for this account"
 
 
+def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
+    """Format an amount to six places; all of it if that would be zero."""
+    cut = 10 ** max(0, decimals - 6)
+    whole = -(-raw // cut) if up else raw // cut
+    return decimal_text(whole, min(decimals, 6)) if whole else decimal_text(raw, decimals)
+
+
 def order_note(step: StepInput, order: PerpOrder) -> str:
-    """Describe a futures order, with its bound in quote coins."""
+    """Describe a futures order, with its bound in quote coins; both to six places, the bound
+    rounded so that it holds.
+    """
     account = step.snapshot.futures
     verb = "sell" if order.size_raw < 0 else "buy"
     limit = "at least" if order.size_raw < 0 else "at most"
@@ -120,8 +129,8 @@ def order_note(step: StepInput, order: PerpOrder) -> str:
     if account is None:
         return f"{purpose} futures: {verb} {abs(order.size_raw)} base units of {order.market}"
     market, quote = account.market(order.market), account.quote
-    size = decimal_text(abs(order.size_raw), market.size_decimals)
-    bound = decimal_text(order.bound_raw, quote.decimals)
+    size = _six_places(abs(order.size_raw), market.size_decimals)
+    bound = _six_places(order.bound_raw, quote.decimals, up=order.size_raw > 0)
     return (
         f"{purpose} futures: {verb} {size} {safe_label(market.symbol, market.market)} for {limit}"
         f" {bound} {quote.label}"

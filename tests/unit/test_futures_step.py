@@ -11,11 +11,12 @@ import pytest
 from agent import codec, guards
 from agent.app.documents.futures import report_of
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
 from agent.policy.futures.decide import reduction_goals
+from agent.venues.allowances import order_note
 from tests.support.builders import NOW_S, step_input, token, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_margin_account import E18, account, market
@@ -214,3 +215,13 @@ def test_orders_to_targets_leave_no_goals() -> None:
     plan = rebalance(step).plan
     assert plan is not None and plan.futures is not None and not plan.futures.is_reducing
     assert reduction_goals(step, plan.futures) == ()
+
+
+def test_the_note_of_an_order_has_six_places_and_never_promises_more_than_the_bound() -> None:
+    step = step_of(EMPTY)
+    size, bound = E18 + 1_234_567_890_123, 3_000 * E18 + 1
+    buy = PerpOrder("ETH", size, PerpOrderKind.MARKET, bound, is_reduce_only=False)
+    sell = PerpOrder("ETH", -size, PerpOrderKind.MARKET, bound, is_reduce_only=True)
+    assert order_note(step, buy).startswith("open futures: buy 1.000001 ETH for at most 3000.000001 ")
+    assert order_note(step, sell).startswith("reduce futures: sell 1.000001 ETH for at least 3000 ")
+    assert "buy 0.000000000000000007 ETH" in order_note(step, replace(buy, size_raw=7))
