@@ -17,7 +17,7 @@ from agent.localchain import LocalChain, open_anvil
 from agent.localchain.perpetuals import LocalPerps
 from tests.support.perps import perps_on
 from tests.support.transactions import STORES
-from tests.support.worlds import Origin, checked_once, compiled_once, derived_once, missing, one_case, tester_world
+from tests.support.worlds import Origin, checked_once, compiled_once, missing, multiplied_by_tables, one_case, tester_world
 
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
 os.environ.setdefault("ECC_BACKEND_CLASS", "eth_keys.backends.NativeECCBackend")  # else each signature looks for coincurve once more
@@ -44,8 +44,8 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def once() -> Iterator[None]:
-    """What all tests repeat is done once per process: the compiling of queries, public keys, and the check of ABIs."""
-    with compiled_once(), derived_once(), checked_once():
+    """What all tests repeat is done once per process: the compiling of queries, the multiples of the generator, and the check of ABIs."""
+    with compiled_once(), multiplied_by_tables(), checked_once():
         yield
 
 

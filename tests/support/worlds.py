@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_keys.backends.native import main as native
+from eth_keys.backends.native import ecdsa, jacobian
+from eth_keys.constants import SECPK1_G, SECPK1_N
 from filelock import FileLock
 from sqlalchemy import URL, Engine
 from web3.utils import abi as abis
@@ -32,7 +33,7 @@ from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
 from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode, read_view
-from agent.localchain.world import MAX_TICK, dev_accounts
+from agent.localchain.world import MAX_TICK
 from agent.model import Pool
 from agent.store import opening
 
@@ -41,6 +42,9 @@ from agent.store import opening
 
 DATA = Path(__file__).parents[1] / "data"
 MAINNET_POOL = DATA / "uniswap_v3_wbtc_weth_3000_block_24407242.json"
+Jacobian = tuple[int, int, int]
+NOTHING: Jacobian = (0, 0, 1)
+"""Nought times a point, as eth_keys writes it."""
 
 
 def missing(why: str) -> None:
@@ -276,23 +280,37 @@ def compiled_once() -> Iterator[None]:
         opening.create_engine = make
 
 
+def _tables() -> list[list[Jacobian]]:
+    """Of each four bits of a factor the 16 multiples of secp256k1's generator."""
+    tables, base = [], jacobian.to_jacobian(SECPK1_G)
+    for _ in range(64):
+        tables.append([NOTHING])
+        for _ in range(15):
+            tables[-1].append(jacobian.jacobian_add(tables[-1][-1], base))
+        base = jacobian.jacobian_add(tables[-1][-1], base)
+    return tables
+
+
 @contextmanager
-def derived_once() -> Iterator[None]:
-    """While it lasts, the public keys of the local chains' published keys are worked out once per process; no other key is kept."""
-    derive, known, kept = native.private_key_to_public_key, {bytes.fromhex(account.key[2:]) for account in dev_accounts()}, {}
+def multiplied_by_tables() -> Iterator[None]:
+    """While it lasts, signatures and public keys take a sixth of their time: 64 additions multiply the generator, not 256 doublings."""
+    plain, fast, tables, generator = ecdsa.jacobian_multiply, ecdsa.fast_multiply, _tables(), jacobian.to_jacobian(SECPK1_G)
 
-    def derived(key: bytes) -> bytes:
-        if key not in known:
-            return bytes(derive(key))
-        if key not in kept:
-            kept[key] = bytes(derive(key))
-        return kept[key]
+    def multiplied(point: Jacobian, factor: int) -> Jacobian:
+        if point != generator:
+            return plain(point, factor)
+        found, rest = NOTHING, factor % SECPK1_N
+        for multiples in tables:
+            found = jacobian.jacobian_add(found, multiples[rest % 16])
+            rest //= 16
+        return found
 
-    native.private_key_to_public_key = derived
+    ecdsa.jacobian_multiply = multiplied
+    ecdsa.fast_multiply = lambda point, factor: jacobian.from_jacobian(multiplied(jacobian.to_jacobian(point), factor))
     try:
         yield
     finally:
-        native.private_key_to_public_key = derive
+        ecdsa.jacobian_multiply, ecdsa.fast_multiply = plain, fast
 
 
 @contextmanager

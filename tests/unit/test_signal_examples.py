@@ -75,7 +75,7 @@ def config_file(folder: Path, name: str, more: str = "") -> Path:
     return config
 
 
-def first_days(folder: Path, days: int = 90) -> Path:
+def first_days(folder: Path, days: int = 45) -> Path:
     """The first days of the sample."""
     file = folder / "prices.csv"
     file.write_text("\n".join(api.prices_file(None, True).read_text().splitlines()[: days + 1]) + "\n")
