@@ -87,13 +87,13 @@ class _BoxQp:
 
     def minimum(self, near: Sequence[int]) -> tuple[Row, list[int]]:
         """Return the minimum and the sides at which unknowns are held there."""
-        there = self._fitting(near)
-        sides, step = (
-            (self._first(), [0.0] * len(self.slope)) if there is None else (list(near), there)
-        )
+        sides = list(near) or self._first()
+        step = [
+            low if side < 0 else high if side > 0 else 0.0
+            for side, low, high in zip(sides, self.low, self.high, strict=True)
+        ]
         for _ in range(ROUNDS * len(step)):
-            if there is None:
-                there = self._with_held(sides, step)
+            there = self._with_held(sides, step)
             rooms = {i: self._room(i, step, there) for i in self._beyond(sides, there)}
             part = min(rooms.values(), default=1.0)
             if part < 1:
@@ -116,21 +116,7 @@ class _BoxQp:
                 if wrong <= 0:
                     break
                 sides[-worst] = 0
-            there = None
         return step, sides
-
-    def _fitting(self, near: Sequence[int]) -> Row | None:
-        """Return the minimum with unknowns held at these sides; None if it is outside the box."""
-        if not near:
-            return None
-        there = self._with_held(
-            near,
-            [
-                low if side < 0 else high
-                for side, low, high in zip(near, self.low, self.high, strict=True)
-            ],
-        )
-        return None if self._beyond(near, there) else there
 
     def _beyond(self, sides: Sequence[int], there: Row) -> list[int]:
         """Return the free unknowns that are outside the box."""
