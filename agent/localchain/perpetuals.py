@@ -277,14 +277,19 @@ class LocalPerps:
     # operations for tests and tools
 
     def set_index(self, symbol: str, price: Fraction | int) -> None:
-        """Set the index price of a market. Two updates in one second revert (CPF_NU)."""
+        """Set the index price of a market, in a second of its own: the second of two updates in one
+        second reverts (CPF_NU).
+        """
         market = self.markets[symbol]
         flux = self.chain.contract(market.aggregator, npm_artifact(_AGGREGATOR, PERPS)).functions
-        answer = round(Fraction(price) * 10**INDEX_DECIMALS)
-        self.chain.send(flux.submit(int(flux.latestRound().call()) + 1, answer))
         feed = self.chain.contract(
             market.feed, npm_artifact(_ORACLE.format("ChainlinkPriceFeedV3"), PERPS)
         )
+        last_s = int(feed.functions.getLastValidTimestamp().call())
+        if self.chain.now_s() <= last_s:
+            self.chain.node.mine_at(last_s + 1)
+        answer = round(Fraction(price) * 10**INDEX_DECIMALS)
+        self.chain.send(flux.submit(int(flux.latestRound().call()) + 1, answer))
         self.chain.send(feed.functions.update())
 
     def deposit(self, who: str, raw: int) -> None:
