@@ -15,14 +15,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, printable_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _PACKAGE = Path(__file__).resolve().parent
 _REPO = _PACKAGE.parent
 WEB = _PACKAGE / "web"
 """Templates, styles and scripts of HTML pages."""
+
+
+def templates(extra: str) -> Environment:
+    """Return the environment of the HTML templates: every value is escaped, with visible control
+    characters. Raises ConfigError, naming `extra`, if Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise ConfigError(
+            "html: Jinja2 is not installed", f"pip install 'trimtab[{extra}]'"
+        ) from None
+    return Environment(
+        loader=FileSystemLoader(WEB / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: printable_text(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
 NPM_INSTALL = (
     "install",
     "--omit=dev",

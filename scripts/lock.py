@@ -61,7 +61,15 @@ def write_all(upgrade: list[str]) -> None:
     ]
     same = ("--universal", "--no-annotate", "--constraint", "requirements.lock")
     every = extras(
-        "uniswap-python", "hyperliquid", "local", "analysis", "cluster", "build", "test", "dev"
+        "uniswap-python",
+        "hyperliquid",
+        "local",
+        "analysis",
+        "cluster",
+        "dashboard",
+        "build",
+        "test",
+        "dev",
     )
     with tempfile.TemporaryDirectory() as scratch:
         override = Path(scratch) / "override.txt"

@@ -1,4 +1,4 @@
-"""Commands that run the agent, and its alerts: run, paper, replay, alerts."""
+"""Commands that run the agent, its dashboard and its alerts: run, paper, replay, serve, alerts."""
 
 from __future__ import annotations
 
@@ -429,3 +429,32 @@ def _price(text: str | None) -> str:
 
 def _percent(bps: int | None) -> str:
     return "" if bps is None else f"{bps / 100:+.1f} %"
+
+
+# --- The dashboard.
+
+
+@command(Heading.LOOK, 15)
+def serve(
+    config: ConfigPath = DEFAULT_CONFIG,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on: 127.0.0.1, ::1 or localhost.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8765,
+    as_json: AsJson = False,
+) -> None:
+    """Serves the dashboard to a browser on this machine until stopped. It reads only, and never loads
+    a key.
+    """
+    from agent.web.server import serve_dashboard
+
+    def ready(address: str) -> None:
+        emit(
+            {"url": address},
+            as_json,
+            lambda: say(f"Dashboard: {address} (read-only). Stop with Ctrl-C."),
+        )
+
+    serve_dashboard(config, host, port, ready)

@@ -70,6 +70,7 @@ DOCUMENTS: dict[str, Any] = {
     "doctor": setup.DoctorDocument,
     "trust": setup.TrustDocument,
     "localchain": setup.LocalChainDocument,
+    "serve": setup.DashboardDocument,
     "demo": setup.DemoDocument | setup.FuturesDemoDocument,
     "templates": setup.TemplatesDocument,
     "export-profile": setup.ExportedProfileDocument,

@@ -168,6 +168,8 @@ LocalChainDocument = TypedDict("LocalChainDocument", {
     "chain_id": int, "url": str | None, "wallet": Address, "tokens": dict[str, Address],
     "pools": dict[str, Address], "feeds": dict[str, Address], "config": str | None,
 })  # fmt: skip
+DashboardDocument = TypedDict("DashboardDocument", {"url": str})
+"""Address at which the dashboard answers."""
 DemoDocument = TypedDict("DemoDocument", {
     "before": StatusDocument, "moves": dict[str, str], "drifted": StatusDocument,
     "plan": PlanDocument, "rebalance": RebalanceDocument, "after": StatusDocument,

@@ -228,22 +228,7 @@ def render_html(page: ReportPage) -> str:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    """Return the template environment: every value is escaped, with visible control characters."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise ConfigError(
-            "report: Jinja2 is not installed", "pip install 'trimtab[analysis]'"
-        ) from None
-    return Environment(
-        loader=FileSystemLoader(artifacts.WEB / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: printable_text(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    return artifacts.templates("analysis")
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,155 @@
+"""The newest documents, kept up to date from the store and the chain, and who is told of changes.
+
+Pages are rendered from here and never wait for a read; a slow reader of events holds up nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from agent.errors import TrimtabError
+from agent.web.reading import Documents, ReadingProcess
+
+POLL_S = 2.0
+"""Interval between two looks at the store's file."""
+FRESH_S = 60.0
+"""Age at which documents of the chain are read again while somebody looks."""
+RETRY_S = 10.0
+MAX_STREAMS = 100
+PING_S = 15.0
+STEPS_KEPT = 200
+
+
+class Board:
+    """Documents by name, with the time of each read. `failed` has the reason of a failed read."""
+
+    def __init__(self, config: str, store: Path) -> None:
+        self.documents: Documents = {}
+        self.failed: dict[str, str] = {}
+        self.read_at: dict[str, float] = {}
+        self.streams = 0
+        self._config = config
+        self._store = store
+        self._mark: str | None = None
+        self._files: tuple[object, ...] = ()
+        self._processes = {"stored": ReadingProcess(), "live": ReadingProcess()}
+        self._reading: dict[str, asyncio.Task[None]] = {}
+        self.version = 0
+        self._changed = asyncio.Event()
+        self._steps: dict[str, Documents] = {}
+        self._closing = False
+
+    async def watch(self) -> None:
+        """Read again after each new cycle in the store, until cancelled."""
+        while True:
+            if (files := self._stamps()) != self._files:
+                try:
+                    mark = await self._call("stored", "newest_step")
+                except TrimtabError as error:
+                    self.failed["stored_documents"] = str(error)
+                else:
+                    self._files = files
+                    if mark != self._mark:
+                        self._mark = mark
+                        self.refresh()
+            await asyncio.sleep(POLL_S)
+
+    def refresh(self) -> None:
+        """Read the documents of the store and the chain again, in the background."""
+        self._start("stored", "stored_documents")
+        self._start("live", "live_documents")
+
+    def wanted(self, *functions: str) -> None:
+        """Read what is missing or old, in the background."""
+        for function in functions:
+            age_s = time.monotonic() - self.read_at.get(function, -FRESH_S)
+            if age_s >= (RETRY_S if function in self.failed else FRESH_S):
+                self._start("stored" if function == "stored_documents" else "live", function)
+
+    async def step(self, step_id: str) -> Documents:
+        """Return `explain` of a past step. Raises TrimtabError for an unknown id."""
+        if step_id not in self._steps:
+            found = await self._call("stored", "step_document", step_id)
+            if len(self._steps) >= STEPS_KEPT:
+                self._steps.clear()
+            self._steps[step_id] = found
+        return self._steps[step_id]
+
+    async def events(self, seen: int) -> AsyncIterator[str]:
+        """Yield server-sent events: `changed` after each read since version `seen`, which the page
+        shows, and a comment while nothing changes.
+
+        A reader that takes its time misses changes in between and gets the newest.
+        """
+        yield "retry: 2000\n\n"
+        while not self._closing:
+            changed = self._changed
+            if seen == self.version:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), PING_S)
+            if seen == self.version:
+                yield ": alive\n\n"
+            else:
+                seen = self.version
+                yield f"event: changed\ndata: {seen}\n\n"
+
+    def end_streams(self) -> None:
+        """End the event streams."""
+        self._closing = True
+        self.announce()
+
+    def close(self) -> None:
+        """End the event streams and the reading processes."""
+        self.end_streams()
+        for task in self._reading.values():
+            task.cancel()
+        for process in self._processes.values():
+            process.stop()
+
+    def announce(self) -> None:
+        """Wake every stream. Waits for none of them."""
+        self.version += 1
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _start(self, process: str, function: str) -> None:
+        if function not in self._reading and not self._closing:
+            self._reading[function] = asyncio.create_task(self._read(process, function))
+
+    async def _read(self, process: str, function: str) -> None:
+        try:
+            found = await self._call(process, function)
+        except TrimtabError as error:
+            self.failed[function] = str(error)
+        else:
+            self.documents.update(found)
+            self.failed.pop(function, None)
+            self._steps.clear()
+        finally:
+            self._reading.pop(function, None)
+        self.read_at[function] = time.monotonic()
+        self.announce()
+
+    async def _call(self, process: str, function: str, *arguments: str) -> Any:
+        try:
+            future = self._processes[process].submit(function, self._config, *arguments)
+            return await asyncio.wrap_future(future)
+        except TrimtabError:
+            raise
+        except Exception as error:  # the process died
+            raise TrimtabError(f"the reading process ended: {type(error).__name__}") from None
+
+    def _stamps(self) -> tuple[object, ...]:
+        found: list[object] = []
+        for ending in ("", "-wal", ".paused"):
+            try:
+                stat = self._store.with_name(self._store.name + ending).stat()
+                found.append((stat.st_mtime_ns, stat.st_size))
+            except OSError:
+                found.append(None)
+        return tuple(found)

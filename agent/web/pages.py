@@ -1,0 +1,180 @@
+"""Pages from documents: the templates of agent/web/templates, with every value escaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup, escape
+
+from agent import artifacts
+from agent.errors import printable_text
+from agent.web.figures import at, format_figure, sign_class
+from agent.web.reading import Documents
+
+EXTRA = "dashboard"
+SHOWN_REBALANCES, SHOWN_CYCLES = 25, 40
+POINTS = 400
+"""Points of a chart."""
+WIDTH_BPS = 10_000
+
+
+class Page(NamedTuple):
+    """A page: its path, title, template, and the reads that it needs."""
+
+    path: str
+    title: str
+    template: str
+    reads: tuple[str, ...]
+
+
+STORED, LIVE, PLAN = "stored_documents", "live_documents", "plan_document"
+PAGES = (
+    Page("/", "Overview", "overview.html", (LIVE, STORED)),
+    Page("/history", "History", "history.html", (STORED,)),
+    Page("/assets", "Assets", "assets.html", (LIVE,)),
+    Page("/alerts", "Alerts", "alerts.html", (LIVE,)),
+    Page("/futures", "Futures", "futures.html", (LIVE,)),
+    Page("/plan", "Plan now", "plan.html", (PLAN,)),
+)
+STEP = Page("/history/{step}", "Step", "step.html", ())
+ASSETS = (
+    "vendor/htmx-2.0.11.min.js",
+    "vendor/htmx-ext-sse-2.2.4.min.js",
+    "vendor/uplot-1.6.32.min.js",
+    "vendor/uplot-1.6.32.min.css",
+    "dashboard.css",
+    "dashboard.js",
+    "icon.svg",
+)
+"""The files that are served, and no others."""
+
+
+class Renderer:
+    """Renders pages. Raises ConfigError if Jinja2 is missing."""
+
+    def __init__(self) -> None:
+        self._templates = artifacts.templates(EXTRA)
+
+    def page(
+        self, page: Page, documents: Documents, failed: Mapping[str, str], version: int
+    ) -> str:
+        """Render a page from the documents read so far; `version` is that of the board."""
+        status = documents.get("status", {})
+
+        def figure(path: str, form: str = "text", colour: bool = False) -> Markup:
+            value = at(documents, path)
+            style = sign_class(value) if colour else ""
+            return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
+                "" if value is None else str(value),
+                path,
+                form,
+                Markup(' class="{}"').format(style) if style else "",
+                printable_text(format_figure(value, form)),
+            )
+
+        decimals = {one["symbol"]: one["decimals"] for one in status.get("holdings", ())}
+
+        def coins(symbol: str) -> str:
+            return f"coins:{decimals[symbol]}" if symbol in decimals else "number"
+
+        return self._templates.get_template(page.template).render(
+            page=page,
+            version=version,
+            pages=PAGES,
+            title=page.title,
+            documents=documents,
+            status=status,
+            figure=figure,
+            coins=coins,
+            failed=[failed[read] for read in page.reads if read in failed],
+            charts=charts,
+            bar=bar,
+            periods=newest_periods,
+            rebalances=rebalances,
+            limits={"rebalances": SHOWN_REBALANCES, "cycles": SHOWN_CYCLES},
+        )
+
+
+def newest_periods(documents: Documents) -> list[tuple[str, str]]:
+    """Return (name, path of its newest period) for each period of `pnl` that has figures."""
+    found = []
+    for name, document in documents.get("pnl", {}).items():
+        if rows := document.get("periods"):
+            found.append((name, f"pnl.{name}.periods.{len(rows) - 1}"))
+    return found
+
+
+def rebalances(history: Mapping[str, Any], *, sent: bool) -> list[int]:
+    """Return the indices of steps with transactions, or of those without."""
+    return [
+        number
+        for number, step in enumerate(history.get("steps", ()))
+        if bool(step["transactions"]) is sent
+    ]
+
+
+def charts(history: Mapping[str, Any], unit: str) -> list[dict[str, str]]:
+    """Return value and weights over time, oldest first, as JSON for the charts' elements; empty for
+    fewer than two valuations.
+    """
+    values = list(reversed(history.get("values", ())))
+    if len(values) < 2:
+        return []
+    every = -(-len(values) // POINTS)
+    kept = values[::-1][::every][::-1]
+    times = [one["time"] for one in kept]
+    symbols = sorted({symbol for one in kept for symbol in one["weights_bps"]})
+    return [
+        _chart("Value", unit, times, {"Value": [float(one["value"]) for one in kept]}),
+        _chart(
+            "Weights",
+            "%",
+            times,
+            {
+                printable_text(symbol): [one["weights_bps"].get(symbol, 0) / 100 for one in kept]
+                for symbol in symbols
+            },
+        ),
+    ]
+
+
+def _chart(
+    name: str, unit: str, times: Sequence[str], lines: Mapping[str, Sequence[float]]
+) -> dict[str, str]:
+    spoken = "; ".join(
+        f"{label} from {line[0]:,.2f} to {line[-1]:,.2f}" for label, line in lines.items()
+    )
+    return {
+        "title": f"{name} over time, in {unit}",
+        "label": f"{name} in {unit}, {times[0]} to {times[-1]}: {spoken}",
+        "data": json.dumps({"times": times, "lines": lines, "unit": unit}),
+    }
+
+
+def bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
+    """Return a picture of a weight in its band, with the target as a line."""
+    low, high = holding["band_bps"]
+
+    def x(bps: int) -> str:
+        return f"{min(max(bps, 0), full_bps) * 100 / full_bps:.2f}"
+
+    inside = low <= holding["weight_bps"] <= high
+    text = (
+        f"{holding['weight_bps'] / 100:.2f} %, {'inside' if inside else 'outside'} its band of"
+        f" {low / 100:.2f} to {high / 100:.2f} %"
+    )
+    return Markup(
+        '<svg class="bar{}" viewBox="0 0 100 10" preserveAspectRatio="none" role="img"'
+        ' aria-label="{}"><rect class="band" x="{}" y="0" width="{}" height="10"></rect>'
+        '<rect class="weight" x="0" y="3" width="{}" height="4"></rect>'
+        '<rect class="target" x="{}" y="0" width="0.8" height="10"></rect></svg>'
+    ).format(
+        "" if inside else " outside",
+        escape(printable_text(f"{holding['symbol']}: {text}")),
+        x(low),
+        f"{float(x(high)) - float(x(low)):.2f}",
+        x(holding["weight_bps"]),
+        x(holding["target_bps"]),
+    )

@@ -1,0 +1,76 @@
+"""Processes that read the store and the chain, so that the process that serves pages loads neither:
+it imports no module that could sign.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from typing import Any
+
+from agent.errors import TrimtabError
+
+Documents = dict[str, Any]
+
+
+class ReadingProcess:
+    """A process that calls functions of `agent.app.dashboard`, one at a time; restarted if it
+    died.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, function: str, *arguments: str) -> Future[Any]:
+        """Call `function` there. The future has its result, or raises its TrimtabError."""
+        if self._pool is None:
+            self._pool = self._started()
+        try:
+            return self._pool.submit(_call, function, *arguments)
+        except BrokenProcessPool:
+            self._pool = self._started()
+            return self._pool.submit(_call, function, *arguments)
+
+    def stop(self) -> None:
+        """End the process, also during a read."""
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _started(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), _end_with_parent, max_tasks_per_child=None
+        )
+
+
+def _call(function: str, *arguments: str) -> Any:
+    """Return the result of a function of agent.app.dashboard. Every error is a TrimtabError."""
+    try:
+        read: Callable[..., Any] = getattr(import_module("agent.app.dashboard"), function)
+        return read(*arguments)
+    except TrimtabError:
+        raise
+    except Exception as error:
+        raise TrimtabError(
+            f"internal error: {type(error).__name__}", "see trimtab status"
+        ) from None
+
+
+def _end_with_parent() -> None:
+    """Ignore Ctrl-C, which the parent handles, and exit when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (parent := multiprocessing.parent_process()) is not None:
+
+        def wait() -> None:
+            parent.join()
+            os._exit(0)
+
+        threading.Thread(target=wait, daemon=True).start()

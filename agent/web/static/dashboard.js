@@ -1,0 +1,41 @@
+// Draws the charts of a page, and says whether live updates arrive. Everything else is the server's.
+"use strict";
+(() => {
+  const colours = ["--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7", "--c8"];
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let drawn = [];
+  const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  function draw(element) {
+    const found = JSON.parse(element.dataset.chart);
+    const names = Object.keys(found.lines);
+    const axis = { stroke: colour("--soft"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid"), width: 1 } };
+    const options = {
+      width: element.clientWidth, height: 240, tzDate: time => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
+      series: [{ label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...names.map((name, at) => ({ label: name, stroke: colour(colours[at % colours.length]), width: 2 }))],
+      axes: [axis, { ...axis, size: 70, values: (_, splits) => splits.map(one => one.toLocaleString("en")) }],
+      legend: { show: names.length > 1 },
+    };
+    element.replaceChildren();
+    const times = found.times.map(one => Date.parse(one.replace(" ", "T").replace(/Z?$/, "Z")) / 1000);
+    drawn.push([element, new uPlot(options, [times, ...names.map(name => found.lines[name])], element)]);
+  }
+
+  function drawAll() {
+    for (const [, chart] of drawn) chart.destroy();
+    drawn = [];
+    document.querySelectorAll("[data-chart]").forEach(draw);
+  }
+
+  function say(text) {
+    const place = document.getElementById("connection");
+    if (place.textContent !== text) place.textContent = text;
+  }
+
+  document.addEventListener("DOMContentLoaded", drawAll);
+  document.addEventListener("htmx:afterSettle", drawAll);
+  document.addEventListener("htmx:sseOpen", () => say("Live: this page follows the agent."));
+  document.addEventListener("htmx:sseError", () => say("No live updates: the dashboard does not answer. Figures may be old."));
+  dark.addEventListener("change", drawAll);
+  addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: 240 }); });
+})();

@@ -1,0 +1,152 @@
+"""The dashboard beside the agent on the local chain: each figure against the command's JSON, live in Chromium, without a violation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.web.figures import at, format_figure
+from agent.web.pages import PAGES
+from tests.browser.chromium import PHONE, WIDE
+from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
+from tests.cli.tools import Desk, first_document
+from tests.support.worlds import missing
+
+pytestmark = pytest.mark.skipif(find_spec("fastapi") is None or find_spec("uvicorn") is None, reason="needs the extra dashboard")
+
+AXE = Path(__file__).parents[2] / "contracts" / "node_modules" / "axe-core" / "axe.min.js"
+SIGNING = "SIGNING"
+PROGRAM = f"""
+import atexit, sys
+from agent.cli.main import main
+watched = ("agent.signing", "agent.wiring", "agent.config", "eth_", "keyring")
+atexit.register(lambda: print("{SIGNING}", [name for name in sys.modules if name.startswith(watched)], file=sys.stderr))
+main()
+"""
+"""`trimtab`, which says at its end what it has loaded of all that signs."""
+PERIODS = ("day", "week", "month", "year", "all")
+
+
+@contextlib.contextmanager
+def dashboard(desk: Desk) -> Iterator[str]:  # noqa: F811
+    """The address of `trimtab serve`; it loads no module that signs, and ends at once with exit code 0."""
+    command = [sys.executable, "-c", PROGRAM, "serve", "--port", "0", "--json", "--config", str(desk.config)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield first_document(process)["url"]
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=10)
+        assert process.returncode == 0, said
+        assert said == f"{SIGNING} []\n"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def figures(page: Any) -> list[tuple[str, str, str, str]]:
+    """Path, form, exact value and text of each figure."""
+    script = "[...document.querySelectorAll('data[data-of]')].map(one => [one.dataset.of, one.dataset.form, one.value, one.textContent])"
+    return [tuple(one) for one in page.evaluate(script)]
+
+
+def wait_for(page: Any, condition: str) -> None:
+    page.wait_for_function(condition, timeout=60_000)
+
+
+def without_age(value: Any) -> str:
+    """A text without what differs between two reads of the same block."""
+    return re.sub(r"\d+ s\b", "", str(value))
+
+
+def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium: Any) -> None:  # noqa: F811
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+    desk.ask("orders", "set", "WETH", "--stop-loss", "20%")
+    desk.edit(("test_account = 0\n", ""))  # no key from here on
+    with dashboard(desk) as address:
+        context = chromium.new_context(viewport={"width": WIDE[0], "height": WIDE[1]}, bypass_csp=True)
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        asked: list[str] = []
+        page.on("request", lambda one: asked.append(one.url))
+
+        page.goto(address)
+        wait_for(page, "document.querySelector('[data-of=\"status.total_value\"]') && document.querySelector('[data-of^=\"pnl.all\"]')")
+        shown = {"/": figures(page)}
+        charts = page.locator(".chart canvas").count()
+        mark = desk.node.rpc("eth_blockNumber")
+        for one in PAGES[1:]:
+            page.goto(address.rstrip("/") + one.path)
+            wait_for(page, "document.querySelector('data[data-of]') || document.body.innerText.includes('no [futures]')")
+            shown[one.path] = figures(page)
+        page.goto(f"{address}history")
+        page.click("tbody a >> nth=0")
+        wait_for(page, "document.querySelector('[data-of=\"explain.outcome\"]')")
+        shown["explain"] = figures(page)
+        step = page.url.rpartition("/")[2]
+
+        told = {
+            "status": desk.ask("status"),
+            "history": desk.ask("history", "--limit", "100"),
+            "pnl": {period: desk.ask("pnl", "--period", period) for period in PERIODS},
+            "orders": desk.ask("orders"),
+            "alerts": desk.ask("alerts"),
+            "plan": desk.ask("plan"),
+            "explain": desk.ask("explain", step),
+        }
+        assert desk.node.rpc("eth_blockNumber") == mark
+        compared = 0
+        for path, found in shown.items():
+            for of, form, value, text in found:
+                exact = at(told, of)
+                assert without_age(value) == without_age("" if exact is None else exact), (path, of)
+                assert without_age(text) == without_age(format_figure(exact, form)), (path, of)
+                compared += 1
+        assert compared > 200 and charts == 2
+        assert {of.partition(".")[0] for found in shown.values() for of, *_ in found} == told.keys()
+
+        # Each page in both colours: no violation, and no wider than a phone.
+        for number, one in enumerate(PAGES):
+            page.emulate_media(color_scheme=("light", "dark")[number % 2])
+            page.set_viewport_size(dict(zip(("width", "height"), PHONE if number % 3 else WIDE, strict=True)))
+            page.goto(address.rstrip("/") + one.path)
+            page.wait_for_selector("h1")
+            page.add_script_tag(path=str(AXE))
+            assert [(found["id"], found["nodes"][0]["html"]) for found in page.evaluate("axe.run()")["violations"]] == [], one.path
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        context.close()
+
+        # Under the real policy: live after a step of another process, and by keyboard alone.
+        context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]})
+        page = context.new_page()
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.goto(f"{address}history")
+        page.wait_for_selector("#connection:has-text('Live')")
+        before = len([of for of, *_ in figures(page) if of.endswith(".time")])
+        desk.ask("run", "--once")
+        page.wait_for_selector(f"[data-of='history.steps.{before}.time']")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id || location.hash") in ("main", "#main")
+        context.close()
+        assert complaints == []
+        assert {url.split("/")[2] for url in asked} == {address.split("/")[2]}
+
+
+def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
+    desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
+    said = desk.run("serve", "--port", "0", "--json")
+    assert said.code == 2 and json.loads(said.out)["error"]["message"].startswith("store:")

@@ -1,0 +1,254 @@
+"""The dashboard over documents of the commands: what it shows, what it refuses, and whom it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import ConfigError
+from agent.web.figures import format_figure
+
+if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+import uvicorn
+
+from agent.web.app import HEADERS, build, host_name
+from agent.web.board import MAX_STREAMS, Board
+from agent.web.pages import PAGES
+from agent.web.server import serve_dashboard
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "json"
+HOSTILE = "<img src=x onerror=alert(1)>"
+MARKUP = "\"'></data><script>alert(1)</script>"
+
+
+def golden(name: str) -> Any:
+    """A golden document; what differs between runs is 1."""
+    return json.loads((GOLDEN / f"{name}.json").read_text().replace('"ANY"', '"1"'))["document"]
+
+
+def documents() -> dict[str, Any]:
+    """Documents of a portfolio whose token, reasons and terms are markup."""
+    status, history, profit = golden("25-status"), golden("26-history"), golden("28-pnl")
+    status["holdings"][0]["symbol"] = HOSTILE
+    status["decision"]["reason"] = status["trigger"]["words"] = MARKUP
+    status["warnings"] = [MARKUP]
+    history["steps"][0]["reason"] = MARKUP
+    history["values"] = [
+        {"time": f"2026-01-0{day} 00:00:00", "block": day, "value": "100.5", "weights_bps": {HOSTILE: 5_000, "B": 5_000}} for day in (2, 1)
+    ]
+    alerts = golden("09-alerts")
+    alerts["open"] = [{"key": "a", "event": "b", "text": MARKUP, "since": None, "told": None, "waits": False}]
+    return {
+        "status": status,
+        "history": history,
+        "pnl": dict.fromkeys(("day", "week", "month", "year", "all"), profit),
+        "alerts": alerts,
+        "orders": golden("15-orders"),
+        "plan": golden("04-plan"),
+    }
+
+
+class StillBoard(Board):
+    """A board whose documents are given and never read again."""
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+    def wanted(self, *functions: str) -> None:
+        """Everything is there."""
+
+
+class Served:
+    """A dashboard on a port of this machine."""
+
+    def __init__(self) -> None:
+        self.board = StillBoard("none.toml", Path("none.db"))
+        self.board.documents = documents()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        self.server = uvicorn.Server(
+            uvicorn.Config(build(self.board, lambda: self.server.should_exit), log_level="error", timeout_graceful_shutdown=1)
+        )
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self.server.serve([listener]),))
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body. The path goes out as it is."""
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        link.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"Host": f"localhost:{self.port}", **headers}.items():
+            link.putheader(name.replace("_", "-"), value)
+        link.endheaders()
+        answer = link.getresponse()
+        found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        link.close()
+        return found
+
+    def stream(self, place: str = "/events") -> socket.socket:
+        """An open event stream, of which nothing is read."""
+        link = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        link.sendall(f"GET {place} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return link
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    found = Served()
+    yield found
+    found.server.should_exit = True
+    found.thread.join(10)
+    assert not found.thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "shown"),
+    [
+        ("12345.6789", "money", "12,345.67"), ("-0.001", "money+", "0.00"), ("5", "money+", "+5.00"), ("-5.5", "money+", "−5.50"),
+        ("0.000123456789", "amount", "0.000123456"), ("75000", "amount", "75,000"), (1234, "percent", "12.34 %"),
+        (-1, "percent+", "−0.01 %"), ("0.5", "ratio", "50.00 %"), (None, "money", "–"), ("1500000", "coins:6", "1.5"),
+        (float("nan"), "percent", "–"), ("7", "number", "7"),
+    ],
+)  # fmt: skip
+def test_figures_are_cut_and_never_rounded(value: Any, form: str, shown: str) -> None:
+    assert format_figure(value, form) == shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
+def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served, page: Any) -> None:
+    code, headers, body = served.ask(page.path)
+    text = body.decode()
+    assert code == 200
+    assert HOSTILE not in text and MARKUP not in text and "<script>" not in text
+    assert " onerror" not in text.replace("&lt;img src=x onerror=alert(1)&gt;", "")
+    assert "style=" not in text
+    if page.path == "/":
+        assert "&lt;img src=x onerror" in text and "&lt;/data&gt;&lt;script&gt;" in text
+    policy = headers["content-security-policy"]
+    assert "script-src 'self';" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+    assert "http" not in text.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.nip.io", "192.168.1.4", "", "[::2]"]
+)
+def test_a_rebound_name_is_refused_on_every_path(served: Served, host: str) -> None:
+    for path in ("/", "/events", "/static/dashboard.js"):
+        code, headers, body = served.ask(path, Host=host)
+        assert code == 421 and b"data" not in body
+        assert headers.keys() >= {name.lower() for name in HEADERS}
+
+
+def test_loopback_names_are_served_on_any_port_of_a_tunnel(served: Served) -> None:
+    for host in ("localhost", "127.0.0.1:9999", "[::1]:80", "LOCALHOST:1"):
+        assert served.ask("/alerts", Host=host)[0] == 200
+    assert host_name("a:b:c") == "" and host_name("localhost:123456") == ""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
+def test_every_other_verb_is_405(served: Served, method: str) -> None:
+    for path in (*(page.path for page in PAGES), "/events", "/static/dashboard.js", "/history/x", "/nothing"):
+        code, headers, _ = served.ask(path, method)
+        assert code == 405 and headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/vendor/../../app.py", "/static//etc/passwd",
+     "/static/report.js", "/static/dashboard.css%00", "/history/..%2f..%2ftrimtab.toml", "/history/%3Cscript%3E", "/docs", "/openapi.json"],
+)  # fmt: skip
+def test_no_path_leads_out_of_the_served_files(served: Served, path: str) -> None:
+    code, _, body = served.ask(path)
+    assert code == 404 and b"script" not in body and b"import" not in body
+
+
+def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: Served) -> None:
+    lazy = [served.stream() for _ in range(20)]
+    reader = served.stream()
+    assert b"text/event-stream" in reader.recv(4096)
+    began = time.process_time()
+    for _ in range(5_000):
+        served.loop.call_soon_threadsafe(served.board.announce)
+    assert served.ask("/")[0] == 200
+    seen = b""
+    while b"event: changed" not in seen:
+        seen += reader.recv(65_536)
+    assert time.process_time() - began < 2
+    for link in (*lazy, reader):
+        link.close()
+
+
+def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: Served) -> None:
+    page = served.ask("/alerts")[2].decode()
+    place = page.split('sse-connect="')[1].split('"')[0]
+    served.loop.call_soon_threadsafe(served.board.announce)
+    link = served.stream(place)
+    seen = b""
+    while b"event: changed" not in seen:
+        seen += link.recv(4096)
+    link.close()
+
+
+def test_more_streams_than_allowed_are_refused(served: Served) -> None:
+    links = [served.stream() for _ in range(MAX_STREAMS + 1)]
+    answers = [link.recv(64).split(b"\r\n")[0] for link in links]
+    assert b"503" in answers[-1]
+    for link in links:
+        link.close()
+
+
+def test_the_first_page_with_its_files_is_below_100_kb(served: Served) -> None:
+    total = 0
+    for path in ("/", *(f"/static/{name}" for name in served_files(served))):
+        code, headers, body = served.ask(path, Accept_Encoding="gzip")
+        assert code == 200
+        total += len(body) + sum(len(name) + len(value) + 4 for name, value in headers.items())
+        if headers.get("content-encoding") == "gzip":
+            gzip.decompress(body)
+    assert total < 100_000
+
+
+def served_files(served: Served) -> list[str]:
+    text = served.ask("/")[2].decode()
+    return [part.split('"')[0] for part in text.split("/static/")[1:]]
+
+
+def test_the_serving_process_loads_no_module_that_signs_or_reads_a_key() -> None:
+    code = "import agent.cli.main, agent.web.server, agent.web.app, agent.web.board, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith(("agent.signing", "agent.wiring", "agent.config", "eth_", "keyring"))}
+    assert not loaded
+
+
+def test_other_hosts_and_taken_ports_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        serve_dashboard(tmp_path / "a.toml", "0.0.0.0", 8765, print)
+    assert refused.value.field == "--host" and "ssh -L" in refused.value.remedy
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError) as refused:
+        serve_dashboard(tmp_path / "a.toml", "127.0.0.1", taken.getsockname()[1], print)
+    assert refused.value.field == "--port"
+
+
+def test_without_the_extra_the_remedy_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(ConfigError) as refused:
+        serve_dashboard(tmp_path / "a.toml", "127.0.0.1", 0, print)
+    assert "trimtab[dashboard]" in refused.value.remedy
