@@ -13,7 +13,7 @@ from agent.app.documents import plans
 from agent.app.documents.status import status
 from agent.app.futures import futures_layer
 from agent.app.positions.orders import standing_orders
-from agent.app.records.ledger import pnl
+from agent.app.records.ledger import newest_pnl
 from agent.app.records.step_history import explain, history
 from agent.config.load import ConfigSource, load_config
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
@@ -47,10 +47,12 @@ def newest_step(config: ConfigSource) -> str:
 
 
 def stored_documents(config: ConfigSource) -> Documents:
-    """Return `history` and `pnl` of each period, from the store alone."""
+    """Return `history` and `pnl`, the newest of each period, from the store alone."""
     loaded = load_config(config)
-    profits = {period: _read(lambda: pnl(loaded, period)) for period in PERIODS}  # noqa: B023
-    return {"history": _read(lambda: history(loaded, NEWEST)), "pnl": profits}
+    return {
+        "history": _read(lambda: history(loaded, NEWEST)),
+        "pnl": _read(lambda: newest_pnl(loaded, PERIODS)),
+    }
 
 
 def live_documents(config: ConfigSource) -> Documents:

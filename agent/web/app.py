@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Route
 
 from agent import artifacts
 from agent.errors import ConfigError, TrimtabError
@@ -173,6 +174,6 @@ def build(board: Board, stopping: Callable[[], bool]) -> Any:
         app.add_route(page.path, partial(show, page), ["GET"])
     app.add_route(STEP.path, step, ["GET"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
-    app.add_route("/events", EventStream(board))
+    app.router.routes.append(Route("/events", EventStream(board)))
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
     return Checks(app)

@@ -98,12 +98,11 @@ class Renderer:
 
 
 def newest_periods(documents: Documents) -> list[tuple[str, str]]:
-    """Return (name, path of its newest period) for each period of `pnl` that has figures."""
-    found = []
-    for name, document in documents.get("pnl", {}).items():
-        if rows := document.get("periods"):
-            found.append((name, f"pnl.{name}.periods.{len(rows) - 1}"))
-    return found
+    """Return (name, path of its figures) for each period of `pnl` that has any."""
+    documents = documents.get("pnl", {})
+    if "error" in documents:
+        return []
+    return [(name, f"pnl.{name}.periods.0") for name, one in documents.items() if one["periods"]]
 
 
 def rebalances(history: Mapping[str, Any], *, sent: bool) -> list[int]:

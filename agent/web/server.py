@@ -76,6 +76,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen()  # connections wait from here on until they are served
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 why, remedy = "is in use", "stop the other program, or choose another --port"

@@ -44,6 +44,7 @@ def golden(name: str) -> Any:
 def documents() -> dict[str, Any]:
     """Documents of a portfolio whose token, reasons and terms are markup."""
     status, history, profit = golden("25-status"), golden("26-history"), golden("28-pnl")
+    profit["periods"] = profit["periods"][-1:]
     status["holdings"][0]["symbol"] = HOSTILE
     status["decision"]["reason"] = status["trigger"]["words"] = MARKUP
     status["warnings"] = [MARKUP]

@@ -207,43 +207,52 @@ def pnl(
     period or benchmark, and for an empty ledger.
     """
     with open_ledger_data(config) as ledger:
-        if not ledger.valuations:
-            raise ConfigError(
-                "the ledger has no valuations yet", "run trimtab pnl --now, or trimtab run"
-            )
-        token = ledger.numeraire.address
-        if benchmark is not None:
-            token = _token(ledger, benchmark)
-        first, final = ledger.valuations[0], ledger.valuations[-1]
-        spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MAX_PERIODS) :]
-        periods = [
-            performance(ledger.entries, ledger.valuations, start, end, token)
-            for start, end in spans
-        ]
-        # one run serves all periods: later disposals do not change earlier gains
-        taxed = ledger.taxed(numeraire_only=True)
-        blocks = {entry.id: entry.block for entry in ledger.entries}
-        rows = [
-            _period(ledger, result, span, taxed, blocks)
-            for result, span in zip(periods, spans, strict=True)
-            if result is not None
-        ]
-        return {
-            "numeraire": ledger.numeraire.label,
-            "benchmark": ledger.names.label(token),
-            "period": period,
-            "why_empty": "" if rows else _why_empty(ledger.valuations),
-            "since": format_utc(first.chain_s),
-            "until": format_utc(final.chain_s),
-            "value": _money(ledger, final.managed),
-            "gas_money": _money(ledger, final.gas_money),
-            "reserved": _money(ledger, final.reserved - final.gas_money),
-            "periods": rows,
-            "unrealised": _money(ledger, _unrealised(taxed, final, ledger.entries)),
-            "method": taxed.lots.method.value,
-            "unpriced": sorted(set(taxed.unpriced)),
-            "tax": _tax(ledger),
-        }
+        return _profit(ledger, period, benchmark, last)
+
+
+def newest_pnl(config: ConfigSource, periods: Sequence[str]) -> dict[str, ProfitDocument]:
+    """Return the newest period of each kind, as `pnl` does with `last` 1; reads the ledger once."""
+    with open_ledger_data(config) as ledger:
+        return {period: _profit(ledger, period, None, 1) for period in periods}
+
+
+def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -> ProfitDocument:
+    if not ledger.valuations:
+        raise ConfigError(
+            "the ledger has no valuations yet", "run trimtab pnl --now, or trimtab run"
+        )
+    token = ledger.numeraire.address
+    if benchmark is not None:
+        token = _token(ledger, benchmark)
+    first, final = ledger.valuations[0], ledger.valuations[-1]
+    spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MAX_PERIODS) :]
+    periods = [
+        performance(ledger.entries, ledger.valuations, start, end, token) for start, end in spans
+    ]
+    # one run serves all periods: later disposals do not change earlier gains
+    taxed = ledger.taxed(numeraire_only=True)
+    blocks = {entry.id: entry.block for entry in ledger.entries}
+    rows = [
+        _period(ledger, result, span, taxed, blocks)
+        for result, span in zip(periods, spans, strict=True)
+        if result is not None
+    ]
+    return {
+        "numeraire": ledger.numeraire.label,
+        "benchmark": ledger.names.label(token),
+        "period": period,
+        "why_empty": "" if rows else _why_empty(ledger.valuations),
+        "since": format_utc(first.chain_s),
+        "until": format_utc(final.chain_s),
+        "value": _money(ledger, final.managed),
+        "gas_money": _money(ledger, final.gas_money),
+        "reserved": _money(ledger, final.reserved - final.gas_money),
+        "periods": rows,
+        "unrealised": _money(ledger, _unrealised(taxed, final, ledger.entries)),
+        "method": taxed.lots.method.value,
+        "unpriced": sorted(set(taxed.unpriced)),
+        "tax": _tax(ledger),
+    }
 
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
