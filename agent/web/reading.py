@@ -20,7 +20,7 @@ Documents = dict[str, Any]
 
 
 class ReadingProcess:
-    """A process that calls functions of `agent.app.records.dashboard`, one at a time; restarted if it
+    """A process that calls functions of `agent.app.service`, one at a time; restarted if it
     died.
     """
 
@@ -52,9 +52,9 @@ class ReadingProcess:
 
 
 def _call(function: str, *arguments: str) -> Any:
-    """Return the result of a function of agent.app.records.dashboard. Every error is a TrimtabError."""
+    """Return the result of a function of agent.app.service. Every error is a TrimtabError."""
     try:
-        read: Callable[..., Any] = getattr(import_module("agent.app.records.dashboard"), function)
+        read: Callable[..., Any] = getattr(import_module("agent.app.service"), function)
         return read(*arguments)
     except TrimtabError:
         raise
