@@ -93,7 +93,7 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     for old, new in changes:
         futures = futures.replace(old, new, 1)
     config = config_file(tmp_path, "trend", futures)
-    market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 150)
+    market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 90)
     portfolio = api.PortfolioOptions(config, "", "", "", "target", "", "", "BTC=WBTC,ETH=WETH", "")
     spot, found = api.backtest_portfolio(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
     assert len(spot.futures_weights) > 5

@@ -7,7 +7,6 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
 from agent.backtest.tune import statistics
 from agent.backtest.tune.statistics import (
@@ -170,6 +169,8 @@ def test_resampled_means_spread_as_the_closed_form_says() -> None:
 
 
 def test_block_lengths_are_near_those_of_arch() -> None:
+    from arch.bootstrap import optimal_block_length  # slow to import
+
     chance = np.random.default_rng(14)
     series = [chained(chance, n, rho) for n in (250, 1_000, 3_000) for rho in (0.3, 0.6, 0.9) for _ in range(5)]
     ratios = [block_length(one) / float(optimal_block_length(one)["stationary"].iloc[0]) for one in series]
@@ -178,6 +179,8 @@ def test_block_lengths_are_near_those_of_arch() -> None:
 
 
 def test_resampled_means_are_distributed_as_those_of_arch() -> None:
+    from arch.bootstrap import StationaryBootstrap  # slow to import
+
     values, ends = chained(np.random.default_rng(3), 500, 0.6), [0.01, 0.025, 0.5, 0.975, 0.99]
     peer = StationaryBootstrap(12, values, seed=2).apply(np.mean, 10_000)[:, 0]
     own = resampled_means(values, 12.0, 10_000, 1)
