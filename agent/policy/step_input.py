@@ -201,10 +201,12 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         partial(reconcile_ledger, books=memory.balances, stands=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
         withdrawals.reserve_withdrawals,
-        balance_changes.exclude_unexplained_rises,  # before strategies: none owns it
+        # before strategies, because no strategy owns an unexplained increase
+        balance_changes.exclude_unexplained_rises,
         partial(add_strategy_books, memory=memory.strategies, balances=memory.balances),
         apply_effective_targets,
-        quarantine.quarantine_silent_assets,  # after targets: gets no weight
+        # after targets, so that a quarantined token gets no weight
+        quarantine.quarantine_silent_assets,
         partial(quarantine.quarantine_tokens, found=memory.untradable),
         apply_hedges,  # last, because the hedged value is a share of the remaining assets
     )
@@ -284,8 +286,8 @@ def reconcile_ledger(
 ) -> StepInput:
     """Return the step with ledger differences in its history.
 
-    Unexplained, unrecorded changes are flows and not differences. A snapshot not comparable with
-    expected balances is not compared with the ledger either.
+    Unexplained, unrecorded changes are flows and not differences. A snapshot that cannot be
+    compared with expected balances is not compared with the ledger either.
     """
     if not balance_changes.is_comparable(step.snapshot, books):
         return step

@@ -25,8 +25,8 @@ from agent.units import BPS, Value, floor_int
 ROUNDS = 20
 """Maximum number of iterations; two are usual, and each newly binding limit takes one more."""
 SETTLED = 5e-8
-"""Utility of a change in pool outputs beyond the counted curves, per unit of scale, at which the
-iteration ends.
+"""Tolerance: the iteration ends once pool outputs beyond the counted curves change the utility by
+less than this, per unit of scale.
 """
 LEAST_PRICE = 1e-6
 """Least price of a unit, so that the iteration also ends with a limits.plan_cost of zero, at which

@@ -141,8 +141,8 @@ def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
 def _outside(
     db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningRow]
 ) -> list[tuple[tuple[int, int, int], Entry]]:
-    """Return entries of external transactions, with their places in chain order. Prices are those
-    of the valuation before the transaction, else of the first valuation.
+    """Return entries of external transactions, with their positions in chain order. Prices are
+    those of the valuation before the transaction, else of the first valuation.
     """
     in_order: list[tuple[tuple[int, int, int], Entry]] = []
     valued: tuple[Valuation, ...] | None = None
