@@ -15,7 +15,6 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents import futures as documents
 from agent.app.documents.status import status as status_document
 from agent.execution.step_context import OutcomeKind
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import EntryKind, MoveMargin
 from agent.model.futures import MarginDeposit, MarginWithdrawal
@@ -23,19 +22,18 @@ from tests.cases.test_futures_orders import crash, opened
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.futures import futures_changes as changes_of
-from tests.support.perps import WAD, later, perps_on
+from tests.support.perps import WAD, later
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
 E12 = 10**12
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
+def perps(perps_chain: LocalPerps) -> LocalPerps:
     """A wallet on its spot targets, with 10,000 of margin."""
-    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    found = perps_on(anvil_chain)
-    found.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
-    return found
+    agents.fund(perps_chain.chain, {"WETH": 50_000, "USDC": 50_000})
+    perps_chain.deposit(perps_chain.chain.wallet.address, 10_000 * 10**6)
+    return perps_chain
 
 
 def account_value(perps: LocalPerps) -> int:

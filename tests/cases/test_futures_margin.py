@@ -9,7 +9,6 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind, MoveMargin
@@ -19,18 +18,17 @@ from agent.venues import perpetual_protocol as venue
 from tests.cases.test_futures_orders import crash, kinds, opened
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
-from tests.support.perps import WAD, contracts_of, perps_on, read_now, send_data
+from tests.support.perps import WAD, contracts_of, read_now, send_data
 
 UNIT = 10**6
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
+def perps(perps_chain: LocalPerps) -> LocalPerps:
     """A wallet on its spot targets, with 10,000 of margin."""
-    agents.fund(anvil_chain, {"WETH": 40_000, "USDC": 40_000})
-    found = perps_on(anvil_chain)
-    found.deposit(anvil_chain.wallet.address, 10_000 * UNIT)
-    return found
+    agents.fund(perps_chain.chain, {"WETH": 40_000, "USDC": 40_000})
+    perps_chain.deposit(perps_chain.chain.wallet.address, 10_000 * UNIT)
+    return perps_chain
 
 
 def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_path: Path) -> None:

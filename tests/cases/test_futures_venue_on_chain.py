@@ -15,18 +15,17 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import Halt, HaltCode
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
-from tests.support.perps import perps_on, read_now
+from tests.support.perps import read_now
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
+def perps(perps_chain: LocalPerps) -> LocalPerps:
     """A wallet on its spot targets, with 10,000 of margin."""
-    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    found = perps_on(anvil_chain)
-    found.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
-    return found
+    agents.fund(perps_chain.chain, {"WETH": 50_000, "USDC": 50_000})
+    perps_chain.deposit(perps_chain.chain.wallet.address, 10_000 * 10**6)
+    return perps_chain
 
 
 def checks(chain: LocalChain, loaded: object) -> dict[str, tuple[str, str]]:

@@ -11,25 +11,23 @@ from agent.app import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.positions.futures_requests import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
 from agent.policy.decide import current_drifts
 from tests.support import agents
 from tests.support.futures import EVEN, futures_table
-from tests.support.perps import later, perps_on, read_now
+from tests.support.perps import later, read_now
 
 DAY_S = 86_400
 TAXED = {"horizon": "30d", "min_saving": "0.5%", "tax_rate": "25%", "capital_cost": "4%"}
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
+def perps(perps_chain: LocalPerps) -> LocalPerps:
     """A wallet on its spot targets, with 20,000 of margin."""
-    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 50_000})
-    found = perps_on(anvil_chain)
-    found.deposit(anvil_chain.wallet.address, 20_000 * 10**6)
-    return found
+    agents.fund(perps_chain.chain, {"WETH": 70_000, "USDC": 50_000})
+    perps_chain.deposit(perps_chain.chain.wallet.address, 20_000 * 10**6)
+    return perps_chain
 
 
 def changes(perps: LocalPerps, max_top_up_per_day: str = "0%", **hedge: str) -> dict[str, object]:
@@ -98,18 +96,18 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         assert agent.context.store.budgets.history(perps.chain.now_s()).hedges[0].size_raw == 0
 
 
-def test_missing_margin_is_deposited_before_the_hedge(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 69_500})
-    perps = perps_on(anvil_chain)
-    perps.deposit(anvil_chain.wallet.address, 500 * 10**6)
-    with agents.agent_on(anvil_chain, tmp_path, changes(perps, max_top_up_per_day="off"), EVEN) as agent:
+def test_missing_margin_is_deposited_before_the_hedge(perps_chain: LocalPerps, tmp_path: Path) -> None:
+    perps, chain = perps_chain, perps_chain.chain
+    agents.fund(chain, {"WETH": 70_000, "USDC": 69_500})
+    perps.deposit(chain.wallet.address, 500 * 10**6)
+    with agents.agent_on(chain, tmp_path, changes(perps, max_top_up_per_day="off"), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
         rise(perps, Fraction(1, 2))
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
         assert kinds == [IntentKind.FUTURES, IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
-        assert short_raw(perps) < 0 and read_now(perps, anvil_chain.wallet.address).collateral_raw > 2_000 * 10**18
+        assert short_raw(perps) < 0 and read_now(perps, chain.wallet.address).collateral_raw > 2_000 * 10**18
 
 
 def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_path: Path) -> None:
@@ -128,11 +126,11 @@ def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_pat
         assert short_raw(perps) == 0
 
 
-def test_a_margin_account_that_runs_short_ends_its_hedge(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 66_500})
-    perps = perps_on(anvil_chain)
-    perps.deposit(anvil_chain.wallet.address, 3_500 * 10**6)
-    with agents.agent_on(anvil_chain, tmp_path, changes(perps), EVEN) as agent:
+def test_a_margin_account_that_runs_short_ends_its_hedge(perps_chain: LocalPerps, tmp_path: Path) -> None:
+    perps, chain = perps_chain, perps_chain.chain
+    agents.fund(chain, {"WETH": 70_000, "USDC": 66_500})
+    perps.deposit(chain.wallet.address, 3_500 * 10**6)
+    with agents.agent_on(chain, tmp_path, changes(perps), EVEN) as agent:
         hedged(agent, perps)
         rise(perps, Fraction(12, 100))
         planned = agent.rebalance(send=False)

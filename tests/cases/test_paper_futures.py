@@ -13,7 +13,6 @@ from agent.app.paper import PaperStart, open_paper
 from agent.backtest.router import TransactionReverted
 from agent.chain.receipts import parse_receipt
 from agent.execution.step_context import OutcomeKind
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import Head, PaperMargin, UnsignedTx
@@ -22,19 +21,18 @@ from agent.paper.venue import PaperVenue, PaperVenueEffects
 from agent.venues.perpetual_protocol import encode_order
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
-from tests.support.perps import WAD, contracts_of, later, perps_on, read_now, send_data
+from tests.support.perps import WAD, contracts_of, later, read_now, send_data
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain) -> LocalPerps:
+def perps(perps_chain: LocalPerps, monkeypatch: pytest.MonkeyPatch) -> LocalPerps:
     """A wallet on its spot targets, with 10,000 of margin."""
-    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 40_000})
-    found = perps_on(anvil_chain)
-    found.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
-    anvil_chain.perps = found
-    return found
+    agents.fund(perps_chain.chain, {"WETH": 50_000, "USDC": 40_000})
+    perps_chain.deposit(perps_chain.chain.wallet.address, 10_000 * 10**6)
+    monkeypatch.setattr(perps_chain.chain, "perps", perps_chain)
+    return perps_chain
 
 
 def venue_of(perps: LocalPerps) -> PaperVenue:
