@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,7 +23,9 @@ from tests.cli.conftest import desk, served  # noqa: F401  the local chain of th
 from tests.cli.tools import Desk, first_document
 from tests.support.worlds import missing
 
-pytestmark = pytest.mark.skipif(find_spec("fastapi") is None or find_spec("uvicorn") is None, reason="needs the extra dashboard")
+pytestmark = pytest.mark.skipif(
+    (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"), reason="needs the extra dashboard"
+)
 
 AXE = Path(__file__).parents[2] / "contracts" / "node_modules" / "axe-core" / "axe.min.js"
 SIGNING = "SIGNING"
