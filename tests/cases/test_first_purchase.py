@@ -11,7 +11,8 @@ from agent.app.money.deposits import InvestmentReport
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
-from agent.model import PurchaseKind
+from agent.model import Hold, PurchaseKind
+from agent.planning.partial_plans import DAILY_LOSS
 from tests.support.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
 from tests.support.plans import evidence
 from tests.support.text import mentions
@@ -97,7 +98,8 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
                 judged = build_guard_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
                 assert outcome.step_input.history.loss_24h + judged.worst_cost() <= judged.total() * int(limit * 10_000) / 10_000
                 assert parts > 1 or ("part 1 of " in outcome.reason and 'limits.daily_loss = "' in outcome.reason), outcome.reason
-            waited += "waits for limits.daily_loss" in outcome.reason
+            decision = outcome.decided.decision
+            waited += isinstance(decision, Hold) and decision.kept_by == DAILY_LOSS
             assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
             if "done in" in outcome.reason:
                 break

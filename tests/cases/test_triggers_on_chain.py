@@ -84,7 +84,7 @@ def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(anvil_chain: 
     loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
     start = chain.books.prices_usd["WETH"]
     chain.move_market({"WETH": start * Fraction(7, 10)})
-    assert mentions(look(chain, loaded).reason, "WETH", "no price")
+    assert mentions(look(chain, loaded).reason, "WETH", "no recorded price")
     chain.move_market({"WETH": start})
     for _ in range(4):
         chain.warp(HOUR_S)

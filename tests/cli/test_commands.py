@@ -135,7 +135,7 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
     for step in steps:
         told = desk.ask("explain", step["step"])
         assert step["step"] in told["words"][0]
-        assert any(mentions(line, "decided", "rebalance") or "by hand" in line.lower() for line in told["words"])
+        assert any(mentions(line, "decided", "rebalance") or line.startswith("Manual: ") for line in told["words"])
     assert "150 USDC" in desk.run("explain").out, "the newest, where none is named"
     assert [item["kind"] for item in steps[2]["transactions"]] == ["swap"]
 

@@ -156,11 +156,11 @@ def test_native_coin_never_stays_and_forced_coin_stops_nobody(anvil_chain: Local
         if forced:
             force_coin(anvil_chain, stage.rebalancer, ETHER)
         for legs, wei in (([swap], 1), ([wrap], ETHER // 10 + 1), ([wrap, swap], ETHER)):
-            assert mentions(desk.would(raw_program(tokens, legs), value_wei=wei).reason, f"{NATIVE}", "left behind")
+            assert mentions(desk.would(raw_program(tokens, legs), value_wei=wei).reason, f"{NATIVE}", "LeftBehind")
         more = desk.would(raw_program(tokens, [wrap]), value_wei=ETHER // 10 - 1)
         assert not more.ok, "nobody wraps what is not his"
         here = raw_leg(tokens, COIN, NATIVE, weth, sink=HERE, raw=ETHER // 10)
-        assert mentions(desk.would(raw_program(tokens, [here]), value_wei=ETHER // 10).reason, f"{weth}", "left behind")
+        assert mentions(desk.would(raw_program(tokens, [here]), value_wei=ETHER // 10).reason, f"{weth}", "LeftBehind")
     plan = plan_of(desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))
     assert desk.swap(plan).status == 1
     assert anvil_chain.w3.eth.get_balance(stage.rebalancer) == ETHER, "not the wallet's, and nobody's to take"
@@ -204,7 +204,7 @@ def test_tokens_never_stay_and_given_ones_go_to_the_next_caller(anvil_chain: Loc
     desk, weth, usdc = stage.context, stage.at("WETH"), stage.at("USDC")
     tokens = [weth, usdc]
     kept = raw_program(tokens, [raw_leg(tokens, V3, weth, usdc, fee=500, sink=HERE, raw=ETHER // 10)])
-    assert mentions(desk.would(kept).reason, f"{usdc}", "left behind")
+    assert mentions(desk.would(kept).reason, f"{usdc}", "LeftBehind")
     anvil_chain.set_balance("USDC", 7 * USD, owner=stage.rebalancer)
     first = desk.leg("v3 USDC/USDT 100", "USDT", 300 * USD, sink=R)
     plan = plan_of(first, desk.leg("v3 LINK/USDC 10000", "USDC", first.amount_out_raw, source=R))

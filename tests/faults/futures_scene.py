@@ -76,7 +76,7 @@ def deployed(chain: LocalChain) -> LocalPerps:
 
 
 def spot_of(seed: int, kind: Kind, margin_usd: int) -> Scenario:
-    """The spot portfolio beside the futures, on its targets or off them; the margin is part of its dollars."""
+    """The spot portfolio beside the futures, on its targets or off them; margin of its own is part of its dollars."""
     draw = random.Random(f"futures {seed}")
     total = draw.randrange(45_000, 90_000)
     off = draw.choice((-1, 1)) * draw.randrange(total // 8, total // 4) if kind.spot else 0
@@ -111,5 +111,5 @@ def futures_scene(
         assert most_bps > BPS
         layer = Layer(perps, trader, read_now(perps, trader), kind.weights, most_bps, int(kind.deposits != "0%"))
         more = {"portfolio.max_live_value": "200000", "futures": table, **(changes or {})}
-        with staged(chain, folder, spot_of(seed, kind, usd), more, operators, int(kind.spot), layer) as made:
+        with staged(chain, folder, spot_of(seed, kind, 0 if kind.others else usd), more, operators, int(kind.spot), layer) as made:
             yield made

@@ -80,4 +80,4 @@ def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
     found = cycles.continue_execution(wallet(desk), first)
     assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))
-    assert "edited" in found.reason
+    assert [verdict.guard for verdict in found.verdicts] == ["config"]
