@@ -113,9 +113,9 @@ _SHOWN = 60
 def to_jsonable(obj: object) -> Any:
     """Return `obj` as dicts, lists, strings, booleans and integers.
 
-    Fractions become "a/b", integers from 2^53 on decimal strings, enums their value; members of a
-    union get their tag under "type". Raises TypeError for bytes and floats: signed bytes are never
-    written (T8), amounts are exact.
+    Fractions become "a/b", integers of 2^53 and above decimal strings, enums their value; members
+    of a union get their tag under "type". Raises TypeError for bytes and floats: signed bytes are
+    never written (T8), amounts are exact.
     """
     return _converter.unstructure(obj)
 

@@ -262,9 +262,9 @@ def _approve(
         run.close(outcome)
         return None
     if newest.receipt is not None and newest.tx.to == outcome.decided.exit_token:
-        raise exits.ExitRefused(f"«{newest.note}» reverted")
+        raise exits.ExitRefused(f'"{newest.note}" reverted')
     return run.close(
-        replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{newest.note}» did not succeed"),
+        replace(outcome, kind=OutcomeKind.FAILED, reason=f'"{newest.note}" did not succeed'),
     )
 
 
@@ -277,7 +277,7 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
-        name, otherwise = f"«{prepared.note}»", "no liquidity was moved"
+        name, otherwise = f'"{prepared.note}"', "no liquidity was moved"
         outcome = run.close(_execute(run, actors, outcome, prepared, name, otherwise))
         if outcome.kind is OutcomeKind.FAILED and (pool := run.pool_to_leave(plan)):
             run.leave_pool(pool, outcome)
@@ -314,7 +314,7 @@ def _send_futures(
         raise ValueError("an outcome without a plan sends nothing")
     prepared = actors.composer.futures(outcome.step_input, plan)
     otherwise = "no position was changed" if futures.orders else "no margin was moved"
-    name = f"«{prepared.note}»"
+    name = f'"{prepared.note}"'
     outcome = run.close(_execute(run, actors, outcome, prepared, name, otherwise))
     run.orders += 1
     run.reduced = run.reduced or frees

@@ -425,7 +425,7 @@ class _EntryLots:
             self.run.sums["income"] += face_in + sum(value_bought)
         if not got:
             face_out = paid = costs = 0
-        elif face_out:  # tokens given besides the numeraire count at their reference prices
+        elif face_out:  # tokens given with the numeraire count at their reference prices
             paid = sum(value_sold)
             costs = face_out + paid
         else:

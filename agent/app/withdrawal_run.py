@@ -201,7 +201,7 @@ class WithdrawalRun:
             self._sent.append(intent)
             if not intent.succeeded:
                 why = (
-                    f"«{intent.note}» ended {intent.state.value}; trimtab withdraw --resume"
+                    f'"{intent.note}" ended {intent.state.value}; trimtab withdraw --resume'
                     f" {number} tries again"
                 )
                 return self.report(withdrawable_step(self._context), sale, "failed", why)

@@ -352,8 +352,8 @@ def _gas(
     allowances: Mapping[str, int],
     pools: Mapping[str, Pool],
 ) -> int:
-    """Return the gas by the planner's model. A pool writes at most one observation in a transaction
-    that moves its tick.
+    """Return the gas according to the planner's model. A pool writes at most one observation in a
+    transaction that moves its tick.
     """
     units, written = 0, set[str]()
     for before, one in done.met:

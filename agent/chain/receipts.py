@@ -497,8 +497,8 @@ _PANICS = {
 
 
 def revert_reason(fault: RpcFault) -> str:
-    """Return the reason of a failed call, with the contract's text in parentheses; safe characters
-    only (T17).
+    """Return why a call failed, with the contract's text in parentheses; safe characters only
+    (T17).
     """
     if fault.data not in ("", "0x"):
         return _from_data(bytes.fromhex(fault.data[2:]))

@@ -198,7 +198,9 @@ class _LibraryQuoter:
 
 @dataclass(slots=True)
 class _View:
-    """Chain as seen by the library: contract calls at one block, and a network id that it accepts."""
+    """The chain that the library sees: contract calls at one block, and a network id that it
+    accepts.
+    """
 
     transport: Transport
     block_hash: str = ""

@@ -301,7 +301,7 @@ def _meaning(fault: RpcFault) -> _RefusalKind | None:
 
 
 def _failure(fault: RpcFault) -> str:
-    """Return the reason of a failed simulation. Raises Retryable if the node itself failed."""
+    """Return why a simulation failed. Raises Retryable if the node itself failed."""
     if _reverts(fault):
         return revert_reason(fault)
     meaning = _meaning(fault)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FREE = "0 wei"
 FIGURES = (
     ("CAGR", "cagr"),
-    ("volatility a year", "volatility"),
+    ("annual volatility", "volatility"),
     ("Sharpe ratio", "sharpe"),
     ("maximum drawdown", "max_drawdown"),
 )

@@ -163,8 +163,8 @@ def withdraw(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Withdraws money to a confirmed address, exactly once. Raises a shortfall from the most
-    overweight assets first.
+    """Withdraws money to a confirmed address, exactly once. Covers a shortfall by selling the
+    most overweight assets first.
     """
     from agent.app.documents import fill, owner
     from agent.app.money import withdrawals

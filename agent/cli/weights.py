@@ -150,7 +150,7 @@ def _show_weights(document: Document) -> None:
         elif item["limits_bps"] is not None:
             limits = "{} to {}".format(*map(_percent, item["limits_bps"]))
         if item["volatility"] is not None:
-            data = f"volatility {float(item['volatility']):.1%} a year"
+            data = f"annual volatility {float(item['volatility']):.1%}"
         elif item["supply_raw"] is not None:
             data = f"supply by {item['supply_source']}"
         parts = (_percent(item[which]) for which in ("target_bps", "standing_bps", "now_bps"))

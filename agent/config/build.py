@@ -221,7 +221,7 @@ def liquidity_contracts(
     return tuple((venue, contract) for venue, contract in contracts if venue in used)
 
 
-# --- Contracts of the config besides tokens and pools.
+# --- Contracts of the config other than tokens and pools.
 
 
 def factories(config: Config) -> dict[str, str]:

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 LEAST_WIDTH_BPS = 10
 MOST_WIDTH_BPS = 100_000
 MOST_VOLATILITY_BPS = 100_000
-"""1000 % a year."""
+"""Maximum annual volatility, 1000 %."""
 
 
 def sane_volatility(value: int) -> int:
-    """Return the volatility in basis points a year. Raises ValueError if implausible."""
+    """Return the annual volatility in basis points. Raises ValueError if implausible."""
     if not 0 < value <= MOST_VOLATILITY_BPS:
-        raise ValueError("a volatility is above 0% and at most 1000% a year; write for example 60%")
+        raise ValueError(
+            "an annual volatility is above 0% and at most 1000%; write for example 60%"
+        )
     return value
 
 

@@ -300,7 +300,7 @@ def _hourly(value: object) -> Fraction | str:
     if bps is None or bps < 0:
         raise ValueError(
             f"{value!r} is not a cost per hour; write the cost of one hour as a share of the"
-            ' remainder, such as 0.5bps, or "zone"'
+            ' amount not yet traded, such as 0.5bps, or "zone"'
         )
     return bps
 
@@ -311,8 +311,8 @@ def _signed_bps(value: object) -> int:
     bps = _parse_bps(plain)
     if bps is None or bps.denominator != 1:
         raise ValueError(
-            f"{value!r} is not a share; write the distance from arrival prices: worse such as"
-            ' "0.2%", or better such as "-0.5%"'
+            f"{value!r} is not a share; write the distance from arrival prices, such as"
+            ' "0.2%" (worse) or "-0.5%" (better)'
         )
     return int(bps)
 

@@ -128,7 +128,7 @@ fee_tiers = [100, 500, 3000, 10000]
 [policy]
 {_triggers()}
 # zone: trades as long as the risk saved exceeds the cost (docs/zone.md); requires destination = "zone":
-# trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # cost of 1 % of tracking error a year
+# trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # annual cost of 1 % of tracking error
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
 # risk = {{ estimate = {{ window = "90d", step = "1d", min_history = "30d", max_age = "2d" }} }}   # or from recorded prices
 trigger = {{ kind = "threshold", relative = "10%" }}

@@ -126,7 +126,7 @@ def set_to_zero(
             break
         sent.append(intent)
         if not intent.succeeded:
-            failures.append(f"{approval.label}: «{intent.note}» did not succeed")
+            failures.append(f'{approval.label}: "{intent.note}" did not succeed')
         step_input = after_gas(step_input, intent)
     return failures
 
@@ -256,7 +256,7 @@ def cancel_and_revoke(
     if remaining := allowances.revocations(after):
         failures.append(format_open_allowances(remaining))
     failures += [
-        f"«{note}» is still pending"
+        f'"{note}" is still pending'
         for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))
     ]
     cancels = _cancels(store.journal, before)
@@ -317,7 +317,7 @@ def _cancel_summary(
     if before:
         nonces = len({intent.tx.nonce for intent in before})
         parts.append(f"{nonces - len(mined)} of {nonces} pending transactions cancelled")
-    parts += [f"«{intent.note}» was mined before it could be cancelled" for intent in mined]
+    parts += [f'"{intent.note}" was mined before it could be cancelled' for intent in mined]
     if sent:
         revoked = sum(intent.succeeded for intent in sent)
         parts.append(f"{revoked} of {len(sent)} allowances set to zero")

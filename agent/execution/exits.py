@@ -95,7 +95,7 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
         return None
     why = "; ".join(f"{one.guard} measured {one.measured}, limit {one.limit}" for one in failing)
     remedies = dict.fromkeys(REMEDIES.get(one.guard, "plan again") for one in failing)
-    return BlockedExit(token, f"refused by {why}", "; ".join(remedies))
+    return BlockedExit(token, f"refused: {why}", "; ".join(remedies))
 
 
 def concerns_budget(verdicts: Sequence[Verdict]) -> bool:

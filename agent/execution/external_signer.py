@@ -154,7 +154,7 @@ class ProposingExecutor(JournaledExecutor):
             by = f"{mined.tx_hash}, a different transaction"
         raise OperatorNeeded(
             f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in place of"
-            f" {intent.id} («{intent.note}»)",
+            f' {intent.id} ("{intent.note}")',
             "find out who signed it and check the balances, then run trimtab adopt",
             code=ErrorCode.NONCE_USED,
         )
@@ -164,7 +164,7 @@ class ProposingExecutor(JournaledExecutor):
         place = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
         until = "" if intent.deadline_s is None else f" until {_time(intent.deadline_s)}"
         return AwaitingExternalSignature(
-            f"«{intent.note}» is proposed and awaits its signature{until}: {place}",
+            f'"{intent.note}" is proposed and awaits its signature{until}: {place}',
             "have it signed and sent, then run the command again: it settles the proposal from the"
             " chain and continues",
             document,
@@ -207,7 +207,7 @@ class ProposingExecutor(JournaledExecutor):
             mined = self._owner.carried(intent.tx, proposed[intent.id])
             if mined is not None and mined.same:
                 raise OperatorNeeded(
-                    f"the dropped proposal {intent.id} («{intent.note}») was sent after all, by"
+                    f'the dropped proposal {intent.id} ("{intent.note}") was sent after all, by'
                     f" {mined.tx_hash}",
                     "check the balances, then run trimtab adopt",
                     code=ErrorCode.PROPOSAL_SENT,
@@ -227,7 +227,7 @@ def require_no_open_proposals(journal: Journal, proposals: ProposalJournal) -> N
     for intent in journal.open_intents():
         if intent.state is IntentState.PLANNED and intent.id in proposed:
             raise OperatorNeeded(
-                f"the proposal {intent.id} («{intent.note}») awaits an external signature",
+                f'the proposal {intent.id} ("{intent.note}") awaits an external signature',
                 'after it was sent or has expired, run once more with wallet.mode = "propose"',
                 code=ErrorCode.PROPOSAL_OPEN,
             )

@@ -73,7 +73,7 @@ class GuardCase:
     """Input of all guards. `prices` and `spots` are in numeraire base units per token base unit, by
     token.
 
-    `unpriced` has the reason of each missing price. `lp` is the simulation of the liquidity
+    `unpriced` says why each missing price is missing. `lp` is the simulation of the liquidity
     actions, or the reason why there is none.
     """
 
@@ -274,8 +274,8 @@ class GuardCase:
 
     def counted_turnover(self) -> Fraction:
         """Return the turnover that counts against limits. Raises MissingData. For an exit this is
-        the value bought besides the numeraire; for a purchase or withdrawal, the value beyond the
-        confirmed amount.
+        the value of purchases other than of the numeraire; for a purchase or withdrawal, the value
+        beyond the confirmed amount.
         """
         return max(Fraction(0), self._limited() - self.apart())
 
@@ -284,8 +284,8 @@ class GuardCase:
         return min(self._limited(), self.apart())
 
     def _limited(self) -> Fraction:
-        """Return the turnover before exemptions; for an exit only purchases besides the numeraire.
-        Raises MissingData.
+        """Return the turnover before exemptions; for an exit only purchases other than
+        of the numeraire. Raises MissingData.
         """
         if not self.plan.exits:
             return self.turnover()

@@ -86,8 +86,8 @@ def _with_exempt(case: GuardCase, measured: GuardMeasurement, limit_bps: int) ->
     moved = format_money(case.exempt_turnover(), case.numeraire)
     return replace(
         measured,
-        text=f"{moved} of the {name}; besides {measured.text}",
-        limit=f"{format_money(most, case.numeraire)}; besides {format_bps(limit_bps)}",
+        text=f"{moved} for the {name}, plus {measured.text}",
+        limit=f"{format_money(most, case.numeraire)}, plus {format_bps(limit_bps)}",
     )
 
 
@@ -255,7 +255,8 @@ def _share(
     )
 
 
-# --- Guard of the taxable gain of a plan, from the open lots of ledger and pending transactions.
+# --- Guard of the taxable gain of a plan, from the open lots of the ledger and of pending
+# transactions.
 
 
 def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:

@@ -68,7 +68,7 @@ def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) ->
     if refusing:
         message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
         remedy = "; ".join(f"{v.guard}: {remedies.get(v.guard, 'plan again')}" for v in refusing)
-        raise Refused(f"refused by {message}", verdicts, remedy)
+        raise Refused(f"refused: {message}", verdicts, remedy)
 
 
 # --- Guards of payouts: kill switch, confirmed address, daily cap, balance.

@@ -15,11 +15,11 @@ from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
 from agent.units import BPS, Price, ceil_int, floor_int, mul_div_down
 
 Q96 = 2**96
-"""One whole of a square root price (FixedPoint96)."""
+"""1.0 as a Q96 square root price (FixedPoint96)."""
 PPM = 1_000_000
 """Parts per million in one whole."""
 WAD = 10**18
-"""One whole of the venue's fixed-point shares."""
+"""1.0 in the venue's 18-decimal fixed-point format."""
 LEAST_PARTIAL_LIQUIDATION = 100
 """Position value, in whole quote coins, up to which a liquidation closes the whole position."""
 
@@ -293,7 +293,8 @@ def with_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAcco
 
 def at_index(account: MarginAccount, doubtful: Collection[str] = ()) -> MarginAccount:
     """Return the account with every mark set to its index, which trades cannot move. In `doubtful`
-    markets the better of both counts, for the position held: neither can then force a reduction.
+    markets, use whichever of mark and index is better for the position held, so that neither alone
+    can force a reduction.
     """
 
     def price(one: PerpMarket) -> Price:
@@ -334,7 +335,7 @@ def with_trade(account: MarginAccount, market: str, size_raw: int, quote_raw: in
 
 def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, int]:
     """Return the realised profit of a fill and the open notional after it
-    (Exchange._getPnlToBeRealized, with its share of 18 decimals).
+    (Exchange._getPnlToBeRealized, whose share closed has 18 decimals).
     """
     held = position.size_raw
     if held * size_raw >= 0:

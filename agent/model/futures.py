@@ -123,8 +123,8 @@ class MarginAccount:
 
 
 UNREAD_ACCOUNT = MarginAccount(Token("", "", 18), 1, 0, 0, (), ())
-"""Placeholder account of a grant that needs none: a delegate is revoked while the account is
-unknown.
+"""Placeholder for a grant that needs no account: a delegate can be revoked even while the account
+is unknown.
 """
 
 
@@ -248,7 +248,7 @@ class FuturesLimits:
     emergency_distance_bps: int
     """Distance to liquidation below which positions are closed ahead of the liquidator."""
     emergency_slippage_bps: int
-    """Distance from the index of the bound of such an emergency order."""
+    """Distance of an emergency order's bound from the index."""
     max_basis_bps: int
     """Distance between mark and index above which no position is opened."""
     index_age_s: int
@@ -329,16 +329,16 @@ class HedgeComparison:
 @dataclass(frozen=True, slots=True)
 class FuturesPolicy:
     """Targets of the futures layer. `leverage_bps` is the target of gross notional over account
-    value, and a market's target notional is its weight of that. A drift beyond a band triggers:
-    `band_bps` for a weight, in points of the gross notional (zero: off), and `leverage_band_bps`
-    for the gross notional, as a share of its target. Addresses: `collateral` is the portfolio's
-    token in which margin is deposited (empty: no deposits), `account` the trader whose margin
-    account is read, `vault` the contract that takes deposits, `delegate` the key that the account
-    may allow to trade (empty: none). The triggers in `ask` act only in a step that the user
-    started; other steps only report them. `funding_horizon_s` is the time over which expected
-    funding counts as a cost and as drift (zero: it does not count). `hedge` has the terms of hedges
-    that replace sales (None: no hedges), and `hedges` are the open ones, which are not part of the
-    targets.
+    value, and a market's target notional is its weight times the total target notional. A drift
+    beyond a band triggers: `band_bps` for a weight, in points of the gross notional (zero: off),
+    and `leverage_band_bps` for the gross notional, as a share of its target. Addresses:
+    `collateral` is the portfolio's token in which margin is deposited (empty: no deposits),
+    `account` the trader whose margin account is read, `vault` the contract that takes deposits,
+    `delegate` the key that the account may allow to trade (empty: none). The triggers in `ask` act
+    only in a step that the user started; other steps only report them. `funding_horizon_s` is the
+    time over which expected funding counts as a cost and as drift (zero: it does not count).
+    `hedge` has the terms of hedges that replace sales (None: no hedges), and `hedges` are the open
+    ones, which are not part of the targets.
     """
 
     targets: tuple[FuturesTarget, ...]

@@ -9,7 +9,7 @@ from agent.model.signals import SignalSettings
 
 
 class AllocationNeeds(Enum):
-    """Data that a method needs, besides the assets and their bounds."""
+    """Data that a method needs in addition to the assets and their bounds."""
 
     NOTHING = "nothing"
     SUPPLIES = "supplies"

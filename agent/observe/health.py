@@ -174,8 +174,8 @@ class Heartbeat:
             self._failed(why)
 
     def _request(self) -> str:
-        """Send the request; return the reason of a failure, without the URL and the server's
-        answer, or empty.
+        """Send the request; return why it failed, without the URL and the server's answer, or
+        empty.
         """
         try:
             with requests.request(
@@ -251,7 +251,7 @@ class Watchdog:
             return None
         return (
             f"no sign of life for {silent_s:.0f} s, longer than {self._bound_s:g} s, since"
-            f" «{stage}»"
+            f' "{stage}"'
         )
 
     @contextmanager

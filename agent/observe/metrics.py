@@ -25,7 +25,7 @@ from prometheus_client import (
 from agent.errors import ConfigError
 from agent.observe.health import RunHealth
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped; the creation time of a counter is no use
+disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped; the creation time of a counter is useless
 
 OUTCOMES = (
     "hold",

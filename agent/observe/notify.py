@@ -182,7 +182,7 @@ def _counted(state: AlertState) -> str:
 
 
 SendMessage = Callable[[str, str], str]
-"""Function that sends title and text; returns the reason of a failure, empty on success."""
+"""Function that sends title and text; returns why it failed, empty on success."""
 MAX_QUEUED = 100
 UNANSWERED = "no answer in time"
 """Failure reason of a channel that did not answer before its timeout."""
@@ -262,7 +262,7 @@ class AlertChannel:
             self._waiting.task_done()
 
     def _try(self, message: AlertMessage) -> str:
-        """Send one message and return the reason of a failure, without the target's answer (foreign
+        """Send one message and return why it failed, without the target's answer (foreign
         text) or address (a secret).
         """
         try:

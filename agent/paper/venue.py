@@ -245,7 +245,7 @@ class PaperVenue:
 
     def _ask(self, data: bytes, count: int, head: Head) -> tuple[int, ...]:
         """Call the exchange as the clearing house and return the words of the answer. Raises
-        TransactionReverted with the reason of a revert.
+        TransactionReverted with the revert reason.
         """
         call = {
             "from": self.contracts.clearing_house,

@@ -199,8 +199,8 @@ REFUNDED = 5
 
 @dataclass(frozen=True, slots=True)
 class RouterGas:
-    """Gas of one router: the base transaction, and a watched wallet balance; swaps have the gas of
-    their pools.
+    """Gas of one router: the base transaction, and each wallet balance that it checks. Swap gas
+    comes from the pools.
 
     `direct` is true if a leg may pay the next pool directly, and `fed` is the gas that this saves.
     The other fields are for native coin: a swap paid with the value sent, wrapping to the wallet,
@@ -248,8 +248,8 @@ def leg_gas_units(
     router: RouterGas = ROUTER_GAS["swap_router_02"],
     moved: bool = True,
 ) -> int:
-    """Return the gas units of one swap in `pool` without its tokens; `moved` is true if it writes
-    an observation.
+    """Return the gas units of one swap in `pool`, excluding token transfers; `moved` is true if it
+    writes an observation.
     """
     gas = pool.gas
     stops = gas.tick * ticks_crossed + gas.stop * max(0, steps - 1 - ticks_crossed)
@@ -257,8 +257,8 @@ def leg_gas_units(
 
 
 def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
-    """Return the gas units of a further swap through a pool in that direction; the observation is
-    written once.
+    """Return the gas units of another swap through the same pool in the same direction; the
+    observation is written once.
     """
     return pool.gas.swap[router.name] - pool.gas.again
 

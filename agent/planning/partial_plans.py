@@ -337,8 +337,8 @@ def _useful(step: StepInput) -> bool:
 
 
 def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
-    """Return the note that limits.daily_loss is the reason of a part; empty otherwise. The approvals
-    of this step do not count.
+    """Return the note that a plan is partial because of limits.daily_loss; empty otherwise. The
+    approvals of this step do not count.
     """
     if daily_loss_left(step) is None:
         return ""

@@ -136,8 +136,8 @@ def quote(
     """Quote `amount_in_raw`: with `pool` the exact output of that pool, else the best split.
 
     Only limits.pool_min_value applies. Raises ConfigError for unknown tokens or pool,
-    KnownTicksExceeded if the known ticks end first, Refused if no route exists or the pools cannot
-    take the amount.
+    KnownTicksExceeded if the ticks that were read do not reach far enough, Refused if no route
+    exists or the pools cannot take the amount.
     """
     _check(step, token_in, token_out, amount_in_raw)
     prices = _known_prices(step)

@@ -237,7 +237,9 @@ def _implementation_change(
 
 
 def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> str:
-    """Format the tokens in quarantine, all or of `only`, with reasons; empty without any."""
+    """Format the tokens in quarantine, all of them or only those in `only`, with reasons; empty if
+    there are none.
+    """
     shown = [one for one in step.quarantine if only is None or one.token in only]
     return "; ".join(
         f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in shown

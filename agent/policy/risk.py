@@ -19,7 +19,7 @@ from agent.units import BPS, YEAR_S, Value, format_duration, format_time
 from agent.weights.returns import RiskEstimate, estimate_risk
 
 LEAST_VOLATILITY_BPS = 10
-"""Minimum volatility, 0.1 % a year: even a stable token moves, and two riskless tokens could be
+"""Minimum annual volatility, 0.1 %: even a stable token moves, and two riskless tokens could be
 swapped endlessly.
 """
 MOST_VOLATILITY_BPS = 100_000
@@ -101,11 +101,12 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     """
     if not 0 < risk.cost_bps <= MOST_COST_BPS:
         shown = (
-            f"{float(risk.cost_bps):g} bps is not above 0 and at most {MOST_COST_BPS} bps a year"
+            f"{float(risk.cost_bps):g} bps is out of range: it must be above 0 and at most"
+            f" {MOST_COST_BPS} bps a year"
         )
         yield (
             f"policy.trigger.tracking_error_cost: {shown}",
-            'write the cost of 1 % of tracking error a year, such as "0.5bps"',
+            'write the annual cost of 1 % of tracking error, such as "0.5bps"',
         )
     if not SHORTEST_HORIZON_S <= risk.horizon_s <= LONGEST_HORIZON_S:
         yield (
@@ -120,7 +121,7 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
                 f'write its annual volatility, such as {label} = "60%"',
             )
         elif not LEAST_VOLATILITY_BPS <= known[address] <= MOST_VOLATILITY_BPS:
-            shown = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000% a year"
+            shown = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000%"
             yield (
                 f"policy.risk.volatilities: {shown}",
                 'even a stable token moves: write at least "0.1%"',
@@ -290,4 +291,4 @@ def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | N
         f"{found.count} returns over {format_duration(risk.measuring.step_s)},"
         f" {format_time(found.from_s)} to {format_time(found.until_s)}"
     )
-    return f"volatilities a year and correlations of {of}: {', '.join(listed)}"
+    return f"annual volatilities and correlations from {of}: {', '.join(listed)}"

@@ -48,7 +48,7 @@ class StrategyMemory:
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """The store's data at a step's block, besides the budgets in its history. `untradable` are
+    """The store's data at a step's block, except the budgets in its history. `untradable` are
     tokens to quarantine.
     """
 

@@ -49,7 +49,7 @@ def read_private_file(path: Path) -> bytes:
                 )
             if state.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise ConfigError(
-                    f"wallet.keystore: users other than its owner may use {path} (mode"
+                    f"wallet.keystore: users other than its owner can access {path} (mode"
                     f" {stat.S_IMODE(state.st_mode):04o})",
                     f"run: chmod 600 {path}",
                 )
@@ -254,7 +254,7 @@ def _new_file(path: Path, data: bytes) -> None:
         raise
 
 
-# --- Keys in the OS keyring, by the keyring library: under a service and a name (T18).
+# --- Keys in the OS keyring, through the keyring library, stored under a service and a name (T18).
 
 
 _ALTERNATIVES = (

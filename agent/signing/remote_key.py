@@ -60,7 +60,7 @@ class RemoteKey:
         return signed
 
     def sign_agent_approval(self, approval: AgentApproval) -> Vrs:
-        """Sign as ApprovalKey. Raises as `sign_transaction`."""
+        """Sign as ApprovalKey. Raises the same errors as `sign_transaction`."""
         bit, r, s = self._vrs(approval_digest(approval))
         return 27 + bit, r, s
 

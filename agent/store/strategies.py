@@ -150,7 +150,7 @@ class StrategyStore:
         """Set the strategy that receives later deposits and withdrawals; None splits them by
         capital.
         """
-        with self.db.write("write the strategy of deposits") as db:
+        with self.db.write("save which strategy receives deposits") as db:
             database.write_facts(db, {TRANSFERS_STRATEGY: name or ""})
 
 
@@ -215,7 +215,7 @@ def _transfer_id(source: str) -> int:
 
 
 def _intents(db: Connection, bookings: Sequence[StrategyBooking], after: int) -> tuple[Intent, ...]:
-    """Return unbooked transactions in a block, oldest first."""
+    """Return mined transactions that are not booked yet, oldest first."""
     if not bookings:
         return ()
     known, opened = {booking.source for booking in bookings}, bookings[0].block
@@ -281,7 +281,7 @@ def _points() -> Select[Any]:
 
 @cache
 def _mined() -> Select[Any]:
-    """Select intents in a block, beyond a number."""
+    """Select mined intents with a sequence number above `after`."""
     mined = (
         IntentRow.seq > bindparam("after"),
         IntentRow.state.in_(_CONSUMED),
@@ -292,7 +292,7 @@ def _mined() -> Select[Any]:
 
 @cache
 def _outside() -> Select[Any]:
-    """Select external transactions of the wallet beyond a block."""
+    """Select external transactions of the wallet mined after `block`."""
     return (
         select(ExternalTransactionRow)
         .where(ExternalTransactionRow.block_number > bindparam("block"))

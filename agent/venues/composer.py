@@ -63,8 +63,8 @@ from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
 @dataclass(frozen=True, slots=True)
 class GasFees:
-    """Wei per gas, with the names of UnsignedTx; the first two are for EIP-1559, the last for
-    legacy chains.
+    """Prices in wei per unit of gas; fields are named as in UnsignedTx. The first two are for
+    EIP-1559, the last is for legacy chains.
     """
 
     max_fee_wei: int | None
@@ -182,7 +182,9 @@ APPROVAL_MOST_GAS = 500_000
 day's gas budget.
 """
 EXIT_MOST_GAS = 4
-"""Largest gas of an exit, as a multiple of its planned gas, for the same reason."""
+"""Largest gas of an exit, as a multiple of its planned gas, so that a token cannot use up the day's
+gas budget.
+"""
 AHEAD_S = 30
 """Seconds by which the sender's head may be ahead of the quorum's header and the agent's clock."""
 
@@ -268,7 +270,7 @@ class RouterComposer:
         if prepared.tx.gas > APPROVAL_MOST_GAS:
             verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{APPROVAL_MOST_GAS} gas", False)
             raise UnsendableTransaction(
-                f"«{prepared.note}» would burn {prepared.tx.gas} gas",
+                f'"{prepared.note}" would burn {prepared.tx.gas} gas',
                 (verdict,),
                 "inspect the token's approve function",
             )
@@ -466,14 +468,14 @@ class RouterComposer:
             verdict = Verdict("simulation", reason, "success", False)
             kind = UnsendableTransaction if simulated.reverted else Refused
             raise kind(
-                f"simulation of «{note}» fails: {reason}",
+                f'simulation of "{note}" fails: {reason}',
                 (verdict,),
                 "nothing was sent; plan again from a new snapshot",
             )
         if plan is not None and plan.exits and simulated.gas > EXIT_MOST_GAS * plan.gas_units:
             most = EXIT_MOST_GAS * plan.gas_units
             raise UnsendableTransaction(
-                f"«{note}» would burn {simulated.gas} gas instead of the planned {plan.gas_units}",
+                f'"{note}" would burn {simulated.gas} gas instead of the planned {plan.gas_units}',
                 (Verdict("gas", f"{simulated.gas} gas", f"{most} gas", False),),
                 "inspect the token's transfer function",
             )

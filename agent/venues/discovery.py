@@ -58,7 +58,7 @@ class UniswapV2:
         self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
     ) -> list[PoolRef]:
         """Return candidates from the answers to find_items. Raises ConfigError if the factory or a
-        named pool is another contract.
+        named pool is not a contract of this kind.
         """
         if self.pools is None:
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
@@ -164,7 +164,7 @@ class UniswapV3:
         self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
     ) -> list[PoolRef]:
         """Return candidates from the answers to find_items. Raises ConfigError if the factory or a
-        named pool is another contract.
+        named pool is not a contract of this kind.
         """
         if self.pools is None:
             searched = [(pair, fee) for pair in pairs for fee in self.fee_tiers]

@@ -233,7 +233,7 @@ def revert_code(data: str, message: str) -> str:
 
 
 def in_words(reason: str) -> str:
-    """Return the reason of a failed simulation with the description of its revert code."""
+    """Return why a simulation failed, with the description of its revert code."""
     code = revert_code("", reason)
     return f"{REVERTS[code]} ({code})" if code else reason
 

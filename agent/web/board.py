@@ -26,7 +26,7 @@ STEPS_KEPT = 200
 
 
 class Board:
-    """Documents by name, with the time of each read. `failed` has the reason of a failed read."""
+    """Documents by name, with the time of each read. `failed` says why a read failed."""
 
     def __init__(self, config: str, store: Path) -> None:
         self.documents: Documents = {}

@@ -384,7 +384,7 @@ def minimum_variance(
     seen, shares, matrix = _optimised(weights, bounds, facts, minimum_variance_weights)
     return _from_returns(
         _bps(shares, bounds),
-        f"minimum variance: volatility {_deviation(shares, matrix):.1%} a year",
+        f"minimum variance: annual volatility {_deviation(shares, matrix):.1%}",
         seen,
     )
 
@@ -408,8 +408,8 @@ def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) ->
     """Return the shares of hierarchical risk parity."""
     seen, shares, matrix = _optimised(weights, bounds, facts, hrp_weights)
     why = (
-        "hierarchical risk parity on the tree of correlations: volatility"
-        f" {_deviation(shares, matrix):.1%} a year"
+        "hierarchical risk parity on the tree of correlations: annual volatility"
+        f" {_deviation(shares, matrix):.1%}"
     )
     return _from_returns(_bps(shares, bounds), why, seen)
 

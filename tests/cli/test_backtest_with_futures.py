@@ -77,7 +77,7 @@ def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare
     tables = next(one for one in json.loads(page.with_suffix(".json").read_text())["sections"] if one["title"] == "Futures")["tables"]
     assert tables[1]["rows"][0][0].startswith("WETH, ")
     shown = bare(*made)
-    for word in ("hedge of", "back in its band", "earned without funding", "Futures, 7 bars"):
+    for word in ("hedge of", "back in its band", "earned excluding funding", "Futures, 7 bars"):
         assert word in shown.out
 
 

@@ -76,7 +76,7 @@ def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
 
 def test_the_table_has_what_is_quoted_of_a_portfolio(bare: Bare) -> None:
     said, found = bare(*RUN), bare(*RUN, "--json").json["figures"]
-    for name in ("CAGR", "volatility a year", "Sharpe ratio", "maximum drawdown"):
+    for name in ("CAGR", "annual volatility", "Sharpe ratio", "maximum drawdown"):
         assert name in said.out
     for whose in ("rebalanced", "held"):
         assert -1 < float(found[whose]["max_drawdown"]) < 0 < float(found[whose]["volatility"])

@@ -85,7 +85,7 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
     said = child.ended(120)
     assert said.code == 13, said
     (hung,) = [line for line in logged(child) if line["event"] == "hung"]
-    assert mentions(hung["what"], "10 s", "«Reading the chain»")
+    assert mentions(hung["what"], "10 s", '"Reading the chain"')
     assert "chain/rpc.py" in hung["what"]
     assert SECRET not in said.err
     stalling.clear()

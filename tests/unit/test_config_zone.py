@@ -80,9 +80,15 @@ def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (TRIGGER.replace("0.5bps", "0bps"), "policy.trigger.tracking_error_cost: 0 bps is not above 0 and at most 100 bps a year"),
-        (TRIGGER.replace("0.5bps", "-1bps"), "policy.trigger.tracking_error_cost: -1 bps is not above 0"),
-        (TRIGGER.replace("0.5bps", "5%"), "policy.trigger.tracking_error_cost: 500 bps is not above 0 and at most 100 bps a year"),
+        (
+            TRIGGER.replace("0.5bps", "0bps"),
+            "policy.trigger.tracking_error_cost: 0 bps is out of range: it must be above 0 and at most 100 bps a year",
+        ),
+        (TRIGGER.replace("0.5bps", "-1bps"), "policy.trigger.tracking_error_cost: -1 bps is out of range: it must be above 0"),
+        (
+            TRIGGER.replace("0.5bps", "5%"),
+            "policy.trigger.tracking_error_cost: 500 bps is out of range: it must be above 0 and at most 100 bps a year",
+        ),
         (TRIGGER.replace("0.5bps", "0.5"), "policy.trigger.tracking_error_cost: '0.5' is not a cost per year; write the cost of 1 %"),
         (TRIGGER.replace("0.5bps", "nanbps"), "policy.trigger.tracking_error_cost: 'nanbps' is not a cost per year"),
         (TRIGGER.replace("30d", "59m"), "policy.trigger.horizon: 3540 s is not between 1h and 365d; write the time until the next review"),
@@ -104,8 +110,8 @@ def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: 
             RISK.replace(', USDC = "0.5%"', ""),
             'policy.risk.volatilities: USDC is missing; write its annual volatility, such as USDC = "60%"',
         ),
-        (RISK.replace("0.5%", "0%"), "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000% a year; even a stable token moves"),
-        (RISK.replace("80%", "1001%"), "policy.risk.volatilities: WETH = 1001% is not between 0.1% and 1000% a year"),
+        (RISK.replace("0.5%", "0%"), "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000%; even a stable token moves"),
+        (RISK.replace("80%", "1001%"), "policy.risk.volatilities: WETH = 1001% is not between 0.1% and 1000%"),
         (RISK.replace("WETH", "WEHT"), "policy.risk.volatilities: 'WEHT' is not an asset; remove it or correct its spelling"),
         (RISK.replace('correlation = "0%"\n', ""), 'policy.risk.correlations: WETH/USDC is missing; write "WETH/USDC" = "50%"'),
         (

@@ -49,7 +49,7 @@ def test_a_refused_reduction_holds_back_no_rebalance() -> None:
     found = outcome_of(step_of(PUSHED, SKEWED, **SPENT))
     assert found.kind is OutcomeKind.PLANNED
     assert isinstance(found.decision, Rebalance)
-    assert "futures: refused by reduction_per_day" in found.reason
+    assert "futures: refused: reduction_per_day" in found.reason
     assert codec.loads(StepInput, codec.dumps(found.step_input)) == found.step_input
 
 

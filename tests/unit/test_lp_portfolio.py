@@ -118,7 +118,7 @@ def test_a_position_of_a_token_that_is_no_asset_halts_by_name() -> None:
     strange = replace(step.portfolio.positions[0], token0=address("another token"))
     decision = decide(replace(step, portfolio=replace(step.portfolio, positions=(strange,)))).decision
     assert isinstance(decision, Halt)
-    assert "no asset" in decision.reason
+    assert "not in the portfolio's assets" in decision.reason
 
 
 def test_a_burned_position_counts_nothing_and_is_told() -> None:

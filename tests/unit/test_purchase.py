@@ -69,7 +69,7 @@ def test_guards_of_turnover_show_the_limit_alone_for_drift() -> None:
     outcome = evaluation.evaluate_input(money(last_rebalance_s=1), proposals.rebalance, Seen())
     assert outcome.plan is not None
     found = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
-    assert found.limit == "3000 bps" and "besides" not in found.measured
+    assert found.limit == "3000 bps" and "plus" not in found.measured
 
 
 @pytest.mark.parametrize("daily_loss_bps", [100, None])

@@ -26,7 +26,7 @@ from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 from tests.unit.test_blocked_exits import DEAR, HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH, Sees, fired, judged, moved
 
-REVERTS = UnsendableTransaction("simulation of «swap» fails: the token said no", (Verdict("simulation", "no", "success", False),))
+REVERTS = UnsendableTransaction('simulation of "swap" fails: the token said no', (Verdict("simulation", "no", "success", False),))
 ALL = (*MARKET, SOUND)
 
 
@@ -74,7 +74,7 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
         step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decided.exit_token, "sold", "")])
     assert sold == [(one.address, {one.address, USDC.address}) for one in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
-    assert next(one.why for one in outcome.decided.stuck if one.token == WBTC.address).startswith("refused by oracle_deviation")
+    assert next(one.why for one in outcome.decided.stuck if one.token == WBTC.address).startswith("refused: oracle_deviation")
 
 
 def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:

@@ -213,9 +213,9 @@ def test_what_the_wallet_lacks_is_not_sold() -> None:
 @pytest.mark.parametrize(
     ("risk", "said"),
     [
-        ({"cost_bps": 0}, "policy.trigger.tracking_error_cost: 0 bps is not above 0"),
+        ({"cost_bps": 0}, "policy.trigger.tracking_error_cost: 0 bps is out of range: it must be above 0"),
         ({"horizon_s": 60}, "policy.trigger.horizon: 60 s is not between 1h and 365d"),
-        ({"volatilities": {"USDC": 0}}, "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000% a year"),
+        ({"volatilities": {"USDC": 0}}, "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000%"),
         ({"correlations": {("WETH", "USDC"): 10_000}}, "policy.risk.correlations: WETH/USDC = 100% is beyond 99%"),
     ],
 )

@@ -26,8 +26,8 @@ AlertPriceDocument = TypedDict("AlertPriceDocument", {
 
 
 class FuturesMarketDocument(TypedDict):
-    """One market: notional, weight, order. Amounts are in the unit of the values, sizes in
-    contracts at the given price, by default 1.
+    """One market: notional, weight, order. Amounts are in the unit of the values given on the
+    command line, sizes in contracts at the given price, by default 1.
     """
 
     symbol: str
@@ -42,8 +42,8 @@ class FuturesMarketDocument(TypedDict):
 
 
 class HedgeDocument(TypedDict):
-    """An overweight spot asset: amounts sold, shorted instead, and left exposed. With --horizon also
-    the choice, and the cost of each for the share that may be shorted.
+    """An overweight spot asset: amounts sold, shorted instead, and left exposed. With --horizon,
+    also whether to sell or short the share that may be shorted, and the cost of each.
     """
 
     symbol: str
@@ -134,7 +134,7 @@ EndedPriceDocument = TypedDict("EndedPriceDocument", {
 
 
 class BookFiguresDocument(TypedDict):
-    """Growth a year, volatility, Sharpe ratio and maximum drawdown; null if unknown."""
+    """Annual growth, volatility, Sharpe ratio and maximum drawdown; null if unknown."""
 
     cagr: str | None
     volatility: str | None

@@ -163,7 +163,7 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
         return token
     found = [asset for asset in step.effective_assets if asset.token.address not in shut]
     if not found:
-        raise Refused("no tradable asset besides the numeraire", remedy="see trimtab status")
+        raise Refused("no tradable asset other than the numeraire", remedy="see trimtab status")
     return max(found, key=lambda asset: asset.target_bps).token
 
 
@@ -216,7 +216,7 @@ def _completed_leg(
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
     receipt, plan = swap.receipt, outcome.plan
     if receipt is None or plan is None:
-        raise Refused(f"«{swap.note}» has no receipt")
+        raise Refused(f'"{swap.note}" has no receipt')
     wallet = outcome.step_input.snapshot.owner
     changes = swap.changes(wallet, agent.portfolio.wrapped_native)
     got = receipt.net(wallet).get(bought.address, changes.get(bought.address, 0))

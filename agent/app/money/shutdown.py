@@ -497,7 +497,7 @@ class _Shutdown:
             )
             self._sent.append(intent)
             if not intent.succeeded:
-                raise Refused(f"«{intent.note}» ended {intent.state.value}")
+                raise Refused(f'"{intent.note}" ended {intent.state.value}')
 
 
 def _free(step: StepInput) -> tuple[Payment, ...]:

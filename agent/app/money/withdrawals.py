@@ -165,7 +165,7 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
         ]
         if under_way:
             raise Retryable(
-                f"«{under_way[0].note}» is pending",
+                f'"{under_way[0].note}" is pending',
                 "trimtab reconcile, then release the unpaid part",
             )
         store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())

@@ -77,7 +77,7 @@ def report(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
 
 
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Yield operator and reason of each endpoint that the quorum excluded from a snapshot."""
+    """Yield each endpoint that the quorum excluded from a snapshot: its operator, and why."""
     yield from (
         (item.address, item.why) for item in snapshot.quarantined if item.item == "endpoint"
     )

@@ -139,7 +139,7 @@ def _profit_table(result: FuturesResult) -> ReportTable:
                 ("from funding", "funding", -1),
                 ("from fees", "fees", -1),
                 ("from liquidation penalties", "penalties", -1),
-                ("covered by the venue's insurance", "insured", 1),
+                ("from the venue's insurance", "insured", 1),
             )
         ),
         ("final value", *(_money(book.final_raw) for book in books)),

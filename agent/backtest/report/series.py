@@ -237,7 +237,7 @@ def risk_metrics(found: GrowthSeries) -> RiskMetrics:
 
 @dataclass(frozen=True, slots=True)
 class PerformanceMetrics:
-    """Growth a year, volatility and Sharpe ratio of the samples (risk-free rate zero), and the
+    """Annual growth, volatility and Sharpe ratio of the samples (risk-free rate zero), and the
     maximum drawdown, zero or less.
 
     NaN if the run is too short.

@@ -24,7 +24,9 @@ PRICE_PLACES = 12
 CRASH, CRASH_BARS = 0.4, 48
 RALLY, RALLY_BARS = 0.6, 72
 NOISE = 0.012
-"""Standard deviation of a bar's move in a crash and rally: about 110 % a year for hourly bars."""
+"""Standard deviation of a bar's move in a crash and rally: about 110 % annualised for hourly
+bars.
+"""
 QUIET_BARS = 2
 """Initial bars at the first price, in which a book is opened."""
 

@@ -15,7 +15,7 @@ PROFIT = (
     ("insured", ""),
 )
 """Components of a profit, with "-" for those that reduce it."""
-NAMES = {"penalties": "liquidation penalties", "insured": "covered by the venue's insurance"}
+NAMES = {"penalties": "liquidation penalties", "insured": "the venue's insurance"}
 BOOKS = ("agent", "held")
 
 
@@ -111,7 +111,7 @@ def _show_hedge(one: Document) -> None:
     opened = datetime.fromtimestamp(one["opened"], UTC)
     say(
         f"hedge of {one['size'].lstrip('-')} {one['symbol']}, opened {opened:%Y-%m-%d %H:%M} UTC,"
-        f" {until}; earned without funding: {earned}"
+        f" {until}; earned excluding funding: {earned}"
     )
 
 

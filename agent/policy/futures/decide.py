@@ -77,7 +77,7 @@ def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int]
 
 
 def stale_markets(step: StepInput) -> dict[str, str]:
-    """Return the reason of each unknown index, by market; empty without an account."""
+    """Return, by market, why each unknown index is unknown; empty without an account."""
     if step.futures is None or step.snapshot.futures is None:
         return {}
     return stale_indexes(step.snapshot.futures, step.futures, step.snapshot.head.timestamp_s)

@@ -50,7 +50,7 @@ DRIFT_REASONS = {
     FuturesTrigger.DRIFT: "a weight of the notional has left its band",
     FuturesTrigger.LEVERAGE_DRIFT: "the leverage has left the band of its target",
 }
-"""Reasons of orders that no limit requires."""
+"""Reasons for orders that no limit requires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,8 +377,8 @@ def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) 
 
 
 def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> dict[str, str]:
-    """Return the reason of each unknown index, by market, among held markets, or among targeted
-    markets while none is held. A market without a position never blocks a reduction of another. No
+    """Return, by market, why each unknown index is unknown: for held markets, or for targeted
+    markets if none is held. A market without a position never blocks a reduction of another. No
     position is opened while an index is unknown. A reduction needs only the index of its own
     market, because the account's risk is judged at the marks, as liquidators do.
     """

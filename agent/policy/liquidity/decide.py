@@ -126,7 +126,7 @@ class TargetReport:
     uncollected, `share` is its share of the portfolio (None for an empty one). `left_range` are
     positions whose range no longer contains the reference price. `pool_off` is the pool's deviation
     from the reference. `asks` are the moves due now, before triggers and cooldown; `leaves` are the
-    reasons of skipped moves.
+    reasons for skipping moves.
     """
 
     target: LpTarget

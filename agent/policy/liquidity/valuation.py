@@ -16,7 +16,7 @@ from agent.model import ConfirmedPosition, LpMissingPosition, LpPosition, LpV2Po
 from agent.units import BPS, Price, Value, safe_label
 
 Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
-"""Positions with their confirmations by the owner."""
+"""Each position's config entry (the owner's confirmation) with its on-chain state."""
 MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
 """Price moves of the forecasts, in bps."""
 REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
@@ -83,7 +83,7 @@ def faults(step: StepInput) -> tuple[str, ...]:
         strange = [token for token in (one.token0, one.token1) if token not in assets]
         if strange:
             found.append(
-                f"position {one.name} holds {' and '.join(strange)}, no asset of the portfolio"
+                f"position {one.name} holds {' and '.join(strange)}: not in the portfolio's assets"
             )
         elif one.name not in read:
             found.append(
@@ -251,8 +251,8 @@ def _forecasts(
 
 
 def _v2_fees(position: LpV2Position, one: ConfirmedPosition, price0: Price, price1: Price) -> Value:
-    """Return the growth of a pair's share in value: √(a0·a1) now against √(e0·e1) provided
-    (whitepaper v2, section 2.4).
+    """Return the fees earned by a V2 position, in value: the growth of √(a0·a1) over the
+    provided √(e0·e1) (whitepaper v2, section 2.4).
 
     2·√(a0·a1·p0·p1) is the value of a share whose pool is at the reference price.
     """

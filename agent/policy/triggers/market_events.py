@@ -34,7 +34,7 @@ record covers the window."""
 UNIT = 10**12
 """Returns are rounded to the nearest 1/UNIT, half to even."""
 CALM_BPS = 100
-"""Minimum volatility of the long window, 1 % a year, because against a constant price any move
+"""Minimum annual volatility of the long window, 1 %, because against a constant price any move
 would be a jump.
 """
 FEWEST_SHORT, FEWEST_LONG = 6, 24
@@ -178,7 +178,7 @@ def _jump(
         )
     calm = max(long, Fraction(CALM_BPS**2, BPS**2 * YEAR_S))
     message = (
-        f"the volatility of {drift.symbol} is {_yearly(short)} a year over"
+        f"the annual volatility of {drift.symbol} is {_yearly(short)} over"
         f" {format_duration(event.short_s)}, {_yearly(calm)} over the"
         f" {format_duration(event.long_s)} before"
     )

@@ -158,7 +158,7 @@ def _positions_own() -> Select[str, int]:
 
 @cache
 def _own_beyond() -> Select[Any]:
-    """Select position changes of intents beyond a number."""
+    """Select position changes of intents with a sequence number above `of`."""
     return (
         _positions_own()
         .with_only_columns(LiquidityRow.move_json)

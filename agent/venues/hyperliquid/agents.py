@@ -74,8 +74,8 @@ def approve_agent(
     now_ms: int,
     former: Collection[str],
 ) -> None:
-    """Approve an agent wallet for the account of an owner that signs messages. Raises as
-    `new_approval` and `post_approval`.
+    """Approve an agent wallet for the account of an owner that signs messages. Raises the same
+    errors as `new_approval` and `post_approval`.
     """
     from eth_account.messages import encode_typed_data
 
