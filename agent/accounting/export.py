@@ -476,7 +476,7 @@ class RateTable:
         return self.rates[number - 1]
 
     def age_s(self, at_s: int) -> int:
-        """Return the age of the rate at a chain time, in seconds. Raises ConfigError like `at`."""
+        """Return the rate's age at a chain time, in seconds. Raises ConfigError as `at` does."""
         self.at(at_s)
         return at_s - self.times[bisect_right(self.times, at_s) - 1]
 

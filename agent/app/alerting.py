@@ -189,7 +189,7 @@ def format_trades(
 
 def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
     """Format the swaps, or the futures actions, of an outcome's plan, with the comparisons of sale and
-    hedge; empty without any.
+    hedge; empty if there are none.
     """
     step, plan = outcome.step_input, outcome.plan
     if plan is not None and plan.futures is not None:

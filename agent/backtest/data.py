@@ -88,7 +88,7 @@ class PriceTable:
 
 
 def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
-    """Build a table from plain numbers. Raises ConfigError like validate_prices."""
+    """Build a table from plain numbers. Raises ConfigError as validate_prices does."""
     array = np.column_stack([np.asarray(column, dtype=np.float64) for column in closes.values()])
     return validate_prices(PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), array))
 
@@ -248,8 +248,8 @@ def read_table(path: Path) -> PriceTable:
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     """Return the gas price in wei at each time: the newest entry so far of the file's columns
-    `time` and `gas_price_wei`. Raises ConfigError like read_table, and if the file begins after the
-    first time.
+    `time` and `gas_price_wei`. Raises ConfigError as read_table does, and if the file begins after
+    the first time.
     """
     polars, option = load_polars(), "--gas-prices"
     frame = read_frame(polars, path, option)
@@ -407,7 +407,7 @@ def _parsed(times: Any, path: Path) -> Any:
 
 
 def _offset(zone: str) -> timedelta:
-    """Return the UTC offset of that zone."""
+    """Return the UTC offset of a zone such as "Z" or "+02:00"."""
     if zone in ("", "Z"):
         return timedelta(0)
     digits = zone[1:].replace(":", "")

@@ -235,7 +235,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     """Read funding rates by symbol in file order, from the columns time, symbol and rate. A rate is
     a share of notional per interval, positive if longs pay shorts.
 
-    Raises ConfigError like read_table, and for rates that are not a number or beyond the whole
+    Raises ConfigError as read_table does, and for rates that are not a number or beyond the whole
     notional.
     """
     polars, option = load_polars(), "--funding"

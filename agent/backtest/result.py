@@ -499,7 +499,7 @@ def futures_years(world: SimulatedWorld) -> tuple[YearGain, ...]:
 
 
 SHOWN = 2
-"""Decimal places of a value in words."""
+"""Decimal places of a value in text."""
 
 
 def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:

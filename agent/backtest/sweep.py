@@ -59,7 +59,7 @@ def prepare_prices(
     `times_s`.
 
     Raises ConfigError for times that repeat or fall, for prices that are zero, negative or
-    infinite, and for an asset without any.
+    infinite, and for an asset without prices.
     """
     times, table = _shaped(symbols, times_s, prices)
     if patience_bars is not None and patience_bars < 0:
@@ -329,7 +329,7 @@ class SettingArrays:
 
 
 def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArrays:
-    """Return the settings as arrays for a table of that many assets. Raises ConfigError without
+    """Return the settings as arrays for a table of `assets` assets. Raises ConfigError without
     settings, or for an invalid setting.
     """
     if not settings:

@@ -234,7 +234,7 @@ def find_tx_by_nonce(
 def find_safe_execution(
     endpoint_pool: EndpointPool, safe: str, safe_tx_hash: str, since_block: int, head_block: int
 ) -> SafeExecution | None:
-    """Return the transaction in which `safe` executed the call of that hash, agreed by enough
+    """Return the transaction in which `safe` executed the call with this hash, agreed by enough
     operators; None if there is none.
     """
     return _agreed(

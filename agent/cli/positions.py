@@ -549,7 +549,9 @@ def holdings(one: Document, unit: str) -> Any:
 
 
 def netting_lines(found: Document | None, unit: str) -> list[str]:
-    """Return sentences on internal netting between strategies; empty without any."""
+    """Return sentences on internal netting between strategies; empty if there is
+    none.
+    """
     if found is None:
         return []
     lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]

@@ -230,7 +230,7 @@ def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
     for token in tokens:
         if token.symbol == symbol and token.address != address:
             raise ConfigError(
-                f"--add {symbol}: the known token of that symbol is {token.address}",
+                f"--add {symbol}: the known token with that symbol is {token.address}",
                 "compare the address with a source you trust",
             )
     refuse_look_alike(

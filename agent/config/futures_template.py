@@ -93,7 +93,7 @@ BAND = "5%"
 
 
 def find_futures_profile(name: str) -> FuturesProfile:
-    """Return the profile of that name. Raises ConfigError listing all names."""
+    """Return the profile with this name. Raises ConfigError listing all names."""
     if name not in FUTURES_PROFILES:
         raise ConfigError(
             f"--futures: {name!r} is not a profile", f"choose from {', '.join(FUTURES_PROFILES)}"

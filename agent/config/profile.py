@@ -262,8 +262,8 @@ class ResolvedToken:
 def resolve_token(
     symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str
 ) -> ResolvedToken:
-    """Return the token of that symbol. Raises ConfigError if it is unknown, ambiguous, or resembles
-    another known symbol.
+    """Return the token with this symbol. Raises ConfigError if it is unknown, ambiguous, or
+    resembles another known symbol.
     """
     own = [
         TemplateAsset(

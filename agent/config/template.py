@@ -494,7 +494,7 @@ PORTFOLIO_TEMPLATES = {
 
 
 def find_template(name: str) -> PortfolioTemplate:
-    """Return the template of that name. Raises ConfigError listing all names."""
+    """Return the template with this name. Raises ConfigError listing all names."""
     if name not in PORTFOLIO_TEMPLATES:
         raise ConfigError(
             f"--template: {name!r} is not known",

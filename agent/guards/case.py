@@ -50,7 +50,7 @@ from agent.reference import ReferencePrices, reference_prices, spot_prices
 from agent.units import NATIVE, Token, ceil_int
 
 DEPOSITING = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
-"""Triggers of deposits that need no price of the spot portfolio."""
+"""Triggers of deposits that need no prices of the spot portfolio."""
 
 
 class MissingData(Exception):
@@ -109,7 +109,7 @@ class GuardCase:
         if price is None or price <= 0:
             raise MissingData(
                 f"no reference price of {self.label(address)}:"
-                f" {self.unpriced.get(address, 'no token of the portfolio')}"
+                f" {self.unpriced.get(address, 'not a token of the portfolio')}"
             )
         return price
 
@@ -368,7 +368,7 @@ class GuardCase:
 
     def require_known_day(self) -> None:
         """Raise MissingData if the wallet's last 24 h are unknown, so that no daily limit starts
-        empty (T6). For an exit no decrease of a balance counts, so none needs a price.
+        empty (T6). For an exit decreases of balances do not count, so no price of theirs is needed.
         """
         history = self.step.history
         if history.unknown and not (

@@ -423,7 +423,7 @@ class LocalChain:
         )
 
     def mint_position(self, pool: str, tick_lower: int, tick_upper: int, liquidity: int) -> None:
-        """Mint exactly this liquidity between two ticks of the pool of that name, owned by the
+        """Mint exactly this liquidity between two ticks of the pool with this name, owned by the
         PoolMinter.
         """
         self.mint_positions(self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))

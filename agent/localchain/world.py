@@ -95,7 +95,7 @@ class LocalWorld:
     history_s: int = 3 * 3600
 
     def token(self, symbol: str) -> TokenSpec:
-        """Return the token of that symbol. Raises KeyError if there is none."""
+        """Return the token with this symbol. Raises KeyError if there is none."""
         for spec in self.tokens:
             if spec.symbol == symbol:
                 return spec

@@ -146,8 +146,8 @@ class PerpFunding:
 class Receipt:
     """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
-    For an order at an off-chain venue it is written once the order has ended, with the head of that
-    time as block and status 0 if nothing was filled. `wrapped` are Deposit and Withdrawal events
+    For an order at an off-chain venue it is written once the order has ended, with that moment's
+    head as block, and status 0 if nothing was filled. `wrapped` are Deposit and Withdrawal events
     (as of WETH9), recorded as transfers from and to the zero address. `fills` are changes of
     futures positions, `funding` their settled funding payments.
     """

@@ -98,7 +98,7 @@ class PaperChain:
         return self._seen
 
     def real(self, block_hash: str) -> Snapshot | None:
-        """Return the newest real snapshot, if it is of that block."""
+        """Return the newest real snapshot if it was read at this block."""
         if self._seen is not None and self._seen.head.hash == block_hash:
             return self._seen
         return None

@@ -45,7 +45,7 @@ def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | N
     """Return a plan whose worst case fits the remainder of limits.daily_loss: the whole plan, or a
     part with the cheapest moves first. Exits are never reduced. If no part is worth a trade, the
     whole plan is returned, and the guard refuses it. `whole` is the result of
-    planner.plan_after_tax if known. Raises Refused like it.
+    planner.plan_after_tax if known. Raises Refused as the planner does.
     """
     whole = whole or planner.plan_after_tax(step, decision)
     if decision.exit or (room := daily_loss_left(step)) is None:
@@ -233,7 +233,7 @@ def plan_purchase(
     part.
 
     Returns a hold without a plan while the remainder of limits.daily_loss is too little for a
-    further part. Raises Refused like the planner.
+    further part. Raises Refused as the planner does.
     """
     intended_value = _value_to_move(decided, decision.goal)
     whole = planner.plan_after_tax(step, decision)

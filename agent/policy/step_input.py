@@ -110,7 +110,7 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
 
 
 def _chosen_futures(found: StepInput) -> tuple[tuple[str, int], ...]:
-    """Return the futures weights of an allocation; empty without any."""
+    """Return the futures weights of an allocation; empty if it has none."""
     return () if found.history.allocation is None else found.history.allocation.futures_bps
 
 
@@ -223,7 +223,7 @@ def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
 
 
 def hold_blocked_futures(step: StepInput) -> StepInput:
-    """Return the step with futures held while the venue takes no order of the agent's key."""
+    """Return the step with futures held while the venue refuses orders by the agent's key."""
     blocked = step.snapshot.futures_blocked
     if step.futures is None or not blocked:
         return step

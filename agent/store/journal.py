@@ -280,13 +280,13 @@ class IntentStore:
         return self.db.query("read open transactions", _intents, _opened)
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
-        """Return every intent of that nonce, ended ones included, oldest first."""
+        """Return every intent with this nonce, ended ones included, oldest first."""
         with self.db.read("read transactions") as db:
             return _at_nonce(db, nonce)
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
-        """Return ended intents of that nonce that may still be mined, because none of them ended in
-        a block and an open intent shares the nonce.
+        """Return ended intents with this nonce that may still be mined, because none of them ended
+        in a block and an open intent shares the nonce.
         """
         with self.db.read("read transactions") as db:
             at_nonce = _at_nonce(db, nonce)

@@ -237,7 +237,7 @@ class GradualExecutionStore:
             )
 
     def end(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
-        """End an execution or an order; return False if none of that id is open."""
+        """End an execution or an order; return False if none with this id is open."""
         with self.db.write("record the end of a gradual execution") as db:
             rows = [row for row in _open(db) if row.id == campaign_id]
             for row in rows:

@@ -63,7 +63,7 @@ def choose_allocation(
     """Return an allocation with the weights of all assets in bps, sum 10,000.
 
     The weights are those of `last` if none would move by more than `churn_bps`. The result does not
-    depend on the order of assets. Raises Refused like `unrounded_weights`.
+    depend on the order of assets. Raises Refused as `unrounded_weights` does.
     """
     bounds, result = unrounded_weights(weights, assets, facts)
     chosen: list[int] = []

@@ -49,7 +49,7 @@ def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
         (("set", "DOGE", "--entry", "5%"), "'DOGE' is not an asset"),
         (("arm", "DOGE", "--yes"), "'DOGE' is not an asset"),
         (("arm", "WETH", "--yes"), "none configured for WETH"),
-        (("disarm", "WETH", "--yes"), "none of that kind for WETH"),
+        (("disarm", "WETH", "--yes"), "none of this kind for WETH"),
         (("disarm", "WETH", "--only", "stops", "--yes"), "'stops' is not a kind of order"),
         (("arm", "WETH"), "confirmation"),
     ):

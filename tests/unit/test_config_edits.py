@@ -78,7 +78,7 @@ def test_what_does_not_validate_is_refused_whole() -> None:
         ({"adds": ["LINK=0x12:10%"]}, "not an address"),
         ({"adds": [f"WETH={LINK.address}:10%"]}, "already an asset"),
         ({"adds": [f"CHAIN={WBTC.address}:10%"]}, "already an asset"),
-        ({"adds": ["LINK=0x" + "22" * 20 + ":10%"]}, "the known token of that symbol"),
+        ({"adds": ["LINK=0x" + "22" * 20 + ":10%"]}, "the known token with that symbol"),
         ({"adds": ["L1NK=0x" + "22" * 20 + ":10%"]}, "looks like"),
         ({"adds": ["[red]x=0x" + "22" * 20 + ":10%"]}, "symbol"),
         ({"sets": ["policy.nowhere.key=1"]}, "there is no 'nowhere'"),

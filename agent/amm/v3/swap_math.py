@@ -23,7 +23,7 @@ def compute_swap_step(
 ) -> tuple[int, int, int, int]:
     """Return (next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep;
     amount_remaining < 0 specifies an output. Amounts in base units; the fee is in the input token,
-    on top of amount in. Raises ContractRevert like the contract.
+    on top of amount in. Raises ContractRevert where the contract reverts.
     """
     current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
     if amount_remaining < 0:

@@ -422,7 +422,7 @@ def optional_summary(
 
 
 def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
-    """Return the key `comparisons` of sales and hedges; empty without any."""
+    """Return the key `comparisons` of sales and hedges; empty if there are none."""
     portfolio = outcome.step_input.portfolio
     compared = [_compared(one, portfolio) for one in outcome.comparisons]
     return {"comparisons": compared} if compared else {}

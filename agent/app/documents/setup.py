@@ -178,7 +178,7 @@ DemoDocument = TypedDict("DemoDocument", {
 UntouchedDocument = TypedDict("UntouchedDocument", {
     "leverage": Decimal | None, "is_liquidated": bool,
 })  # fmt: skip
-"""The initial positions without any reduction: their leverage, and whether liquidators close them.
+"""The initial positions before any reduction: their leverage, and whether liquidators close them.
 """
 CrashDocument = TypedDict("CrashDocument", {
     "moves": dict[str, str], "margin": MarginDocument, "rebalance": RebalanceDocument,

@@ -126,7 +126,7 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     ]
     if not known:
         raise ConfigError(
-            f"orders: none of that kind for {_called(subject)}", "trimtab orders lists them"
+            f"orders: none of this kind for {_called(subject)}", "trimtab orders lists them"
         )
     now_s = step.snapshot.head.timestamp_s
     off = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in known]

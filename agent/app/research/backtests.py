@@ -175,7 +175,7 @@ class PortfolioOptions:
         return table, rename_funding_symbols(rates, names)
 
     def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
-        """Return the backtest spec of the config, or of the options without any limits. Raises
+        """Return the backtest spec of the config, or of the options, without limits. Raises
         ConfigError naming the option.
         """
         if self.config is None:

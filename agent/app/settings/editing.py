@@ -423,7 +423,8 @@ def remove(  # noqa: PLR0913
     clock: Clock | None = None,
 ) -> RemovalReport:
     """Remove the assets of `changes.removes`. Held assets get a target of 0 % first; with `send` they
-    are sold at once and then removed. Raises like `edit`, and Refused while the bot is stopped.
+    are sold at once and then removed. Raises the same errors as `edit`, and Refused while the bot
+    is stopped.
     """
 
     def change(changed: ConfigChanges, confirmed: Confirm | None) -> EditReport:

@@ -340,7 +340,9 @@ def _counts(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None
 
 
 def health_section(result: SimulationResult) -> ReportSection | None:
-    """Return the health of strategies at the end, and each pause and return; None without any."""
+    """Return the health of strategies at the end, and each pause and return; None without
+    strategies.
+    """
     if not result.strategies:
         return None
 

@@ -76,7 +76,8 @@ def _scores(total: Floats, squares: Floats, count: int, objective: Objective) ->
 
 
 def expected_maximum(variance: float, trials: int) -> float:
-    """Return the expected best Sharpe ratio of that many trials without skill, with that variance.
+    """Return the expected best Sharpe ratio of `trials` trials without skill; `variance` is that of
+    their ratios.
 
     Bailey & López de Prado 2014, "The Deflated Sharpe Ratio", equation 1: sqrt(V)·((1 - γ)·Z⁻¹(1 -
     1/N) + γ·Z⁻¹(1 - 1/(N·e))).

@@ -174,7 +174,7 @@ def ask_with_changes(lines: tuple[str, ...], question: str) -> bool:
 
 
 def format_stage(stage: str) -> str:
-    """Describe a progress stage in words; stages of a transaction have fixed names
+    """Describe a progress stage as text; stages of a transaction have fixed names
     (SubmissionEvent).
     """
     match stage.split(":"):

@@ -48,7 +48,7 @@ NONE = Fraction(0)
 
 
 def is_first_purchase(step: StepInput) -> bool:
-    """True if the next rebalance is the first purchase: this store has no trade of the strategy."""
+    """True if the next rebalance is the first purchase: the store has no trade by the strategy."""
     return (
         step.limits.first_purchase_s is not None
         and step.history.last_rebalance_s is None

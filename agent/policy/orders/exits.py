@@ -243,7 +243,7 @@ def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
 
 
 def _followers(step: StepInput, leaving: Sequence[str]) -> str:
-    """Return the note on the exits behind the first; empty without any."""
+    """Return the note on the exits after the first; empty if there are none."""
     if len(leaving) == 1:
         return ""
     first, *others = (order_subject(step.portfolio, token) for token in leaving)

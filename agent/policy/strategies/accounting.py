@@ -195,7 +195,7 @@ IntentStep = Callable[[Intent], StepInput | None]
 step is unknown.
 """
 _OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY, IntentKind.FUTURES)
-"""Transactions that change only reserves, no token of a strategy."""
+"""Transactions that change only reserves, not the tokens of a strategy."""
 _CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 
 

@@ -44,9 +44,9 @@ def new_approval(
     connection: VenueConnection, owner: str, agent: NamedAgent, now_ms: int, former: Collection[str]
 ) -> AgentApproval:
     """Return the approval of an agent wallet for the owner's account, with its name and expiry. It
-    replaces an earlier agent of that name. Raises Refused for a key that is not fresh, ConfigError
-    for a name or an expiry that the venue does not accept. An agent without a name is never
-    approved, because the venue's library signs an empty name but posts none.
+    replaces an earlier agent with the same name. Raises Refused for a key that is not fresh,
+    ConfigError for a name or an expiry that the venue does not accept. An agent without a name is
+    never approved, because the venue's library signs an empty name but posts none.
     """
     if not AGENT_NAME.fullmatch(agent.name):
         raise ConfigError(
