@@ -219,7 +219,7 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished bars and of all bars."""
 LONGEST = 200
-AMOUNT = re.compile(r"\d[\d.,]*\d|\d")
+AMOUNT = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
 """Numbers in a reason: refusals that differ in them alone count as one."""
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = [

@@ -264,8 +264,8 @@ class PlanCost:
 class SkippedItem:
     """A trade or token that the plan skips, and the reason, such as impact bound, dust or no route.
 
-    `kept_by` names the cost or size limit if the trade is possible but not worthwhile; empty
-    otherwise.
+    `kept_by` names the cost or size limit if the trade is possible but not worthwhile, and is
+    "locked" if the excess is in positions or margin; empty otherwise.
     """
 
     what: str

@@ -23,6 +23,8 @@ from agent.planning.solver.utility import PlanObjective
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
+LOCKED = "locked"
+"""Cause of a drift whose excess is in liquidity positions or margin, which swaps cannot spend."""
 LIFTED = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
@@ -131,7 +133,7 @@ def skipped_items(
                 "liquidity positions" if step.futures is None else "liquidity positions or margin"
             )
             why = f"{_money(step, value)} above its target are in {where}, which swaps cannot spend"
-            skipped.append(SkippedItem(node.label, why))
+            skipped.append(SkippedItem(node.label, why, LOCKED))
             continue
         opposite = below if sells else above
         others = tuple(int(i) for i in np.flatnonzero(opposite > WORTH_SAYING * total))
@@ -151,19 +153,17 @@ def skipped_items(
 def _reason(
     step: StepInput, objective: PlanObjective, total: float, rest: _Remainder
 ) -> tuple[str, str]:
-    """Return why a token stays off target, and the limit of cost or size that alone keeps it
-    there.
+    """Return why a token stays off target, and the limit of cost or size, or LOCKED, if that alone
+    keeps it there.
     """
     unmoved, nodes = rest.settled.unmoved, rest.market.problem.nodes
     if rest.token in unmoved:
         return _unmoved_reason(step, rest)
-    fixed = {
-        i
-        for i in range(len(nodes))
-        if i in unmoved or objective.locked[i] > objective.high[i] * total
-    }
-    if rest.others and fixed.issuperset(rest.others):
+    locked = {i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total}
+    if rest.others and (locked | set(unmoved)).issuperset(rest.others):
         why = f"{' and '.join(nodes[i].label for i in rest.others)} cannot be traded against it"
+        if not rest.sells and locked.issuperset(rest.others):
+            return why, LOCKED
         dust = all(unmoved.get(i) == DUST for i in rest.others)
         return why, MIN_TRADE if dust and not rest.is_bounded else ""
     return _market_reason(rest, zone=objective.risk is not None)

@@ -22,7 +22,14 @@ from agent.model import (
     TrackingRisk,
     Verdict,
 )
-from agent.planning.plan_builder import MIN_TRADE, PLAN_COST, assemble_plan, gap_bps, skipped_items
+from agent.planning.plan_builder import (
+    LOCKED,
+    MIN_TRADE,
+    PLAN_COST,
+    assemble_plan,
+    gap_bps,
+    skipped_items,
+)
 from agent.planning.problem import PoolGraph, Problem, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import DUST, FixedPoint, find_fixed_point, sell_exits_whole
@@ -205,8 +212,8 @@ NEARLY = Fraction(5, 4)
 
 class NothingPlanned(Refused):
     """No move is possible or worth its cost within the limits. `kept_by` names the cost or size
-    limit if that is the only obstacle, which makes the result a hold instead of a refusal; empty
-    otherwise. `drift` is the value that would have to move, numeraire base units.
+    limit, or LOCKED, if that is the only obstacle, which makes the result a hold instead of a
+    refusal; empty otherwise. `drift` is the value that would have to move, numeraire base units.
     """
 
     def __init__(
@@ -415,16 +422,18 @@ def _nothing(
 
 
 def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> str:
-    """Return the limit of cost or size that alone blocks every asset off target; empty if anything
-    else does.
+    """Return the limit of cost or size that alone blocks every asset off target, or LOCKED if there
+    is no other excess to sell; empty if anything else does.
     """
     kept = {item.what: item.kept_by for item in skipped}
     found = {node: kept[node.label] for node in problem.assets if node.label in kept}
-    large = [node.address for node, why in found.items() if why != MIN_TRADE]
+    large = [node.address for node, why in found.items() if why not in (MIN_TRADE, LOCKED)]
     if large and _too_dear(problem, large, Fraction(round(drift))):
         return PLAN_COST
     if not found or not all(found.values()):
         return ""
+    if LOCKED in found.values():
+        return LOCKED
     if PLAN_COST in found.values():
         return PLAN_COST
     return MIN_TRADE

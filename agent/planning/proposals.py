@@ -29,7 +29,7 @@ from agent.planning.gradual_execution import limit_swap, schedule_plan
 from agent.planning.hedge import hedge_instead
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_purchase
-from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
+from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
@@ -74,8 +74,10 @@ class RefusedWithBlockedExits(Refused):
         self.step = step
 
 
-NOT_WORTH_IT_LIMITS = (PLAN_COST, MIN_TRADE)
-"""Limits that cause a hold because a trade is not worth its cost."""
+HOLDING_CAUSES = (PLAN_COST, MIN_TRADE, LOCKED)
+"""Causes for which a fired trigger holds instead of refusing: the trade is not worth its cost, or
+swaps cannot spend the excess.
+"""
 Proposer = Callable[[StepInput], Proposal]
 
 
@@ -123,7 +125,7 @@ def _or_futures(step: StepInput, decision: Rebalance, found: Proposal) -> Propos
     hold = found.decided.decision
     if step.futures is None or step.spot_held or not decision.by_trigger:
         return found
-    if not isinstance(hold, Hold) or hold.kept_by not in NOT_WORTH_IT_LIMITS:
+    if not isinstance(hold, Hold) or hold.kept_by not in HOLDING_CAUSES:
         return found
     why = hold.reason.removeprefix(f"{decision.reason}; ")
     held = replace(step, spot_held=f"spot: {why}")
@@ -239,7 +241,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
             found = _worth_it(step_input, decided)
     except Refused:
         return decided
-    held = isinstance(found.decision, Hold) and found.decision.kept_by in NOT_WORTH_IT_LIMITS
+    held = isinstance(found.decision, Hold) and found.decision.kept_by in HOLDING_CAUSES
     return found if held or tried else decided
 
 
@@ -303,16 +305,19 @@ def _in_time(step: StepInput, decided: DecisionResult, decision: Rebalance, plan
 def _not_worth_it(
     step: StepInput, decided: DecisionResult, decision: Rebalance, nothing: planner.NothingPlanned
 ) -> Proposal:
-    """Return the hold for a trade above limits.plan_cost or below limits.min_trade; its review
-    counts as done.
+    """Return the hold for a trade above limits.plan_cost or below limits.min_trade, or without an
+    excess that swaps can spend; its review counts as done.
     """
     if decided.next_s is None:
         again = ""
     else:
         again = f"; next review {format_time(decided.next_s)}"
+    if nothing.kept_by == LOCKED:
+        why = nothing.message
+    else:
+        why = minimum.not_worth_reason(step, decided.references, nothing.drift)
     held = Hold(
-        f"{decision.reason};"
-        f" {minimum.not_worth_reason(step, decided.references, nothing.drift)}{again}",
+        f"{decision.reason}; {why}{again}",
         decided.next_s,
         nothing.kept_by,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -123,11 +124,11 @@ def test_guards_judge_futures_in_a_backtest_as_live() -> None:
     assert dict(book_of(lossy).agent.refused) == {"daily_loss": 2}, "the first order has used up the day's loss"
 
 
-def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
-    """The margin outgrows the whole weight of its collateral, which swaps cannot spend."""
+def test_margin_above_the_weight_of_its_collateral_holds_spot_alone() -> None:
+    """The margin outgrows the whole weight of its collateral, which swaps cannot spend: futures go on."""
     found = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
-    ((why, times),) = found.refused
-    assert times >= 3 and why.startswith("nothing to trade of a drift of … USD")
+    assert found.refused == () and dict(found.kept)["locked"] >= 3
+    assert len(book_of(found).agent.fills) >= 1
 
 
 def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
@@ -211,3 +212,12 @@ def test_repeated_reductions_keep_the_weights() -> None:
         share = sizes["BTC"] / sum(sizes.values())
         start = share if bar == 0 else start
         assert start == pytest.approx(0.6, abs=2e-3) and share == pytest.approx(start, abs=1e-4), bar
+
+
+def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
+    """No pool accepts anything; each bar's drift is another amount, and the pool's address stays whole."""
+    closed = spec_of(limits=replace(PERMISSIVE_LIMITS, price_impact_bps=0))
+    found = run([100.0, 200, 210, 220, 230, 240], replace(LONG, leverage_bps=100), spec=closed)
+    ((why, times),) = found.refused
+    assert times >= 3 and why.startswith("nothing to trade of a drift of … USD")
+    assert re.search("0x[0-9a-fA-F]{40}", why)
