@@ -155,7 +155,7 @@ def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path
     found = assemble_input(made, read_memory(made, store))
     assert {point.token for point in found.history.prices} == {WETH.address, WBTC.address, LINK.address}
     assert 89 * 3 <= len(found.history.prices) <= 92 * 3
-    assert "of 90 returns" in risk_of(found).measured
+    assert "90 returns" in risk_of(found).measured
     unmeasured = replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, measuring=None))))
     plain = assemble_input(unmeasured, read_memory(unmeasured, store))
     assert plain.history.prices == () and measuring.price_history_needed(plain.policy) == (0, 0)
