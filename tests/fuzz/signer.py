@@ -29,6 +29,8 @@ from tests.support.signing import DEADLINE_S, KEY, NONCES, NOW_S, RULES, STRANGE
 WINDOW_S = 90
 CEILING_WEI, TIP_WEI = 15 * 10**9, 5 * 10**9
 """The ceiling of the rules, and the highest tip of a first transaction."""
+EMERGENCY_CEILING_WEI = 30 * 10**9
+"""The ceiling of a reduction of futures ahead of liquidation."""
 SENTINELS = ["0x" + "0" * 40, "0x" + "0" * 39 + "1", "0x" + "0" * 39 + "2", "0x" + "f" * 40]
 KNOWN = sorted({one.tx.to for one in SIGNABLES.values()} | {WALLET, STRANGER, address("pool"), *RULES.tokens})
 NUMBERS = [0, 1, 2, 31, 32, 64, 2**24 - 1, 2**64, 2**128 - 1, 2**160 - 1, 2**255, UINT256_MAX, DEADLINE_S, NOW_S, NOW_S + 90, NOW_S + 91]
@@ -153,7 +155,8 @@ def inside(one: Signable, tx: UnsignedTx) -> bool:
     one_form = (tx.max_fee_wei is None) == (tx.max_priority_fee_wei is None) == (tx.gas_price_wei is not None)
     if not one_form or price is None or not 0 < tx.gas * price <= one.grant.max_gas_wei or tx.nonce != one.tx.nonce:
         return False
-    if price > CEILING_WEI or not 0 <= (tx.max_priority_fee_wei or 0) <= min(price, TIP_WEI):
+    ceiling_wei = EMERGENCY_CEILING_WEI if one.grant.is_emergency else CEILING_WEI
+    if price > ceiling_wei or not 0 <= (tx.max_priority_fee_wei or 0) <= min(price, TIP_WEI):
         return False
     if (tx.chain_id, tx.to, tx.value_wei) != (one.tx.chain_id, one.tx.to, one.tx.value_wei) or tx.gas < 21_000:
         return False

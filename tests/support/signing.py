@@ -251,6 +251,7 @@ HOUSE, VAULT, DELEGATES, VETH, VBTC, DELEGATE, TRADER = (
 FUTURES = FuturesRules(
     HOUSE, VAULT, DELEGATES, USDC, WALLET, DELEGATE, (VETH, VBTC),
     max_leverage_bps=30_000, slippage_bps=100, emergency_slippage_bps=300, index_age_s=3_600,
+    emergency_fee_wei=30 * 10**9,
 )  # fmt: skip
 FUTURES_RULES = replace(RULES, futures=FUTURES)
 DELEGATE_RULES = replace(RULES, futures=replace(FUTURES, trader=TRADER))
