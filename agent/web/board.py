@@ -39,6 +39,7 @@ class Board:
         self._files: tuple[object, ...] = ()
         self._processes = {"stored": ReadingProcess(), "live": ReadingProcess()}
         self._reading: dict[str, asyncio.Task[None]] = {}
+        self._overtaken: set[str] = set()
         self.version = 0
         self._changed = asyncio.Event()
         self._steps: dict[str, Documents] = {}
@@ -60,7 +61,10 @@ class Board:
             await asyncio.sleep(POLL_S)
 
     def refresh(self) -> None:
-        """Read the documents of the store and the chain again, in the background."""
+        """Read the documents of the store and the chain again, in the background; after the present
+        read, if one is under way, since that may have begun before the change.
+        """
+        self._overtaken |= self._reading.keys() & {"stored_documents", "live_documents"}
         self._start("stored", "stored_documents")
         self._start("live", "live_documents")
 
@@ -134,6 +138,9 @@ class Board:
             self._reading.pop(function, None)
         self.read_at[function] = time.monotonic()
         self.announce()
+        if function in self._overtaken:
+            self._overtaken.discard(function)
+            self._start(process, function)
 
     async def _call(self, process: str, function: str, *arguments: str) -> Any:
         try:

@@ -209,6 +209,29 @@ def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: S
     link.close()
 
 
+def test_a_change_during_a_read_is_read_after_it() -> None:
+    class SlowBoard(Board):
+        reads = 0
+
+        async def _call(self, process: str, function: str, *arguments: str) -> Any:
+            if function != "stored_documents":
+                return {}
+            self.reads += 1
+            number = self.reads
+            await asyncio.sleep(0.01)
+            return {"history": number}
+
+    async def scene() -> None:
+        board = SlowBoard("none.toml", Path("none.db"))
+        board.wanted("stored_documents")
+        await asyncio.sleep(0)
+        board.refresh()  # a cycle ended: the read under way may have begun before
+        await asyncio.sleep(0.1)
+        assert (board.reads, board.documents["history"]) == (2, 2)
+
+    asyncio.run(scene())
+
+
 def test_more_streams_than_allowed_are_refused(served: Served) -> None:
     links = [served.stream() for _ in range(MAX_STREAMS + 1)]
     answers = [link.recv(64).split(b"\r\n")[0] for link in links]
