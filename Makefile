@@ -2,9 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# Both halves of the suite run at once, the longer one with a process more, and wait for blocks, servers and processes for a part of their time.
+# Both halves of the suite run at once, and wait for blocks, servers and processes for a part of their time.
 HALF_JOBS := $(shell expr \( $(JOBS) + 2 \) / 2)
-MORE_JOBS := $(shell expr $(HALF_JOBS) + 1)
 # Cases of faults wait more than they work: two for each core.
 FAULT_JOBS ?= 4
 # Bytecode is kept beside its source, whatever the shell says. Of what is installed a tenth is ever read: that is compiled at the end.
@@ -50,7 +49,7 @@ endef
 cover: $(READY)
 	mkdir -p build && rm -f $(COVERAGE)
 	failed=; $(in_scratch); \
-	$(BIN)/python -m pytest -p tests.support.coverage --covered $(COVERAGE) -n $(MORE_JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(INTEGRATION)) || failed="$$failed unit,cli"; \
+	$(BIN)/python -m pytest -p tests.support.coverage --covered $(COVERAGE) -n $(HALF_JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(INTEGRATION)) || failed="$$failed unit,cli"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 85 || failed="$$failed coverage"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 95 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
