@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# Both halves of the suite run at once, and wait for blocks, servers and processes for a part of their time.
-HALF_JOBS := $(shell expr \( $(JOBS) + 2 \) / 2)
+# Tests wait for blocks, servers and processes for a part of their time.
+WAITING_JOBS := $(shell expr $(JOBS) + $(JOBS) / 2)
 # Cases of faults wait more than they work: two for each core.
 FAULT_JOBS ?= 4
 # Bytecode is kept beside its source, whatever the shell says. Of what is installed a tenth is ever read: that is compiled at the end.
@@ -15,15 +15,14 @@ SERVICE := .venv/.service
 READY := .venv/.ready
 OLD := .venv-web3-6
 
-.PHONY: demo test check cover integration setup service slow plans faults faults-futures kills fuzz mutants golden fmt web3-6 installs lock clean
+.PHONY: demo test check setup service cover slow plans faults faults-futures kills fuzz mutants golden fmt web3-6 installs lock clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
 
-# All three run side by side, each whatever the others say: types are checked by one core, and where one half of the suite waits the
-# other works.
+# Both parts run side by side, each whatever the other says: types are checked by one core.
 test: $(READY)
-	$(MAKE) --keep-going --jobs 3 check cover integration
+	$(MAKE) --keep-going --jobs 2 check cover
 
 # Lint, types, architecture, Solidity.
 check: $(READY)
@@ -34,32 +33,24 @@ check: $(READY)
 	$(BIN)/pytest tests/test_architecture.py
 
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
-# 85 % of everything and 95 % of the pure part are covered, branches too, by the unit and command tests alone. The integration tests
+# The whole suite: 85 % of everything, 95 % of the pure part are covered, branches too, by the unit and command tests alone. The others
 # run the same lines again and again: unmeasured.
 # The architecture is part of check.
 PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*
 COVERAGE := build/coverage.json
-INTEGRATION := tests/cases tests/faults tests/browser tests/differential tests/fuzz
+UNMEASURED := tests/cases tests/faults tests/browser tests/differential tests/fuzz
 # Stores of tests lie in memory where it has 4 GB for files and may run programs: else each of their commits waits for the disk.
 IN_MEMORY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 4000000 ] 2>/dev/null && \
   ! grep -q ' /dev/shm .*noexec' /proc/mounts && echo /dev/shm)
-define in_scratch
-	if [ -n "$(IN_MEMORY)" ] && scratch=$$(mktemp -d -p $(IN_MEMORY) trimtab.XXXXXX); then export TMPDIR=$$scratch; trap 'rm -rf "$$scratch"' EXIT INT TERM; fi
-endef
 cover: $(READY)
 	mkdir -p build && rm -f $(COVERAGE)
-	failed=; $(in_scratch); \
-	$(BIN)/python -m pytest -p tests.support.coverage --covered $(COVERAGE) -n $(HALF_JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(INTEGRATION)) || failed="$$failed unit,cli"; \
+	failed=; scratch=; \
+	if [ -n "$(IN_MEMORY)" ] && scratch=$$(mktemp -d -p $(IN_MEMORY) trimtab.XXXXXX); then export TMPDIR=$$scratch; trap 'rm -rf "$$scratch"' EXIT INT TERM; fi; \
+	$(BIN)/python -m pytest -p tests.support.coverage --covered $(COVERAGE) -n $(WAITING_JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(UNMEASURED)) || failed="$$failed unit,cli"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 85 || failed="$$failed coverage"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 95 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
+	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal $(UNMEASURED) || failed="$$failed cases,faults,browser,differential,fuzz"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
-
-# Its output comes in one piece at its end: the dots of the other half show that the suite is at work.
-integration: $(READY)
-	mkdir -p build
-	$(in_scratch); \
-	$(BIN)/pytest -n $(HALF_JOBS) --dist worksteal $(INTEGRATION) > build/integration.log 2>&1; code=$$?; \
-	cat build/integration.log; exit $$code
 
 # Formats, and applies the safe fixes of the linter; what is left is named by check.
 fmt: $(READY)
