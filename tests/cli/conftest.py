@@ -81,3 +81,19 @@ def bare(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     """Runs a command that needs no chain."""
     monkeypatch.setenv("COLUMNS", "100")
     return lambda *args: in_process(capfd, monkeypatch, *args)
+
+
+@pytest.fixture(scope="module")
+def futures_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """`trimtab localchain --futures --write-config`."""
+    try:
+        anvil_binary()
+    except ConfigError as error:
+        missing(str(error))
+    config = tmp_path_factory.mktemp("futures") / "local.toml"
+    process = start("localchain", "--futures", "--port", str(free_port()), "--write-config", str(config), "--json")
+    try:
+        yield config, first_document(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0

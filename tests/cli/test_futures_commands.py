@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.artifacts import anvil_binary
-from agent.errors import ConfigError
-from agent.localchain.nodes import free_port
-from tests.cli.tools import Desk, Said, first_document, start
+from tests.cli.tools import Desk, Said
 from tests.support.text import mentions
-from tests.support.worlds import missing
 
 Ask = Callable[..., Said]
-
-
-@pytest.fixture(scope="module")
-def futures_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """`trimtab localchain --futures --write-config`."""
-    try:
-        anvil_binary()
-    except ConfigError as error:
-        missing(str(error))
-    config = tmp_path_factory.mktemp("futures") / "local.toml"
-    process = start("localchain", "--futures", "--port", str(free_port()), "--write-config", str(config), "--json")
-    try:
-        yield config, first_document(process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
 
 
 @pytest.fixture

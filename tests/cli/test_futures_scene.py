@@ -1,25 +1,21 @@
-"""The scene of futures from the first command to the last: a served chain, its config, orders, a crash, a reduction."""
+"""The scene of futures from the first command to the last: a futures_chain chain, its config, orders, a crash, a reduction."""
 
 from __future__ import annotations
 
-import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.app.start.setup import FuturesStart, initialise
-from agent.artifacts import anvil_binary
 from agent.config.futures_template import FUTURES_PROFILES
 from agent.config.load import load_config
 from agent.config.template import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
-from agent.localchain.nodes import free_port
 from agent.units import parse_share_bps
-from tests.cli.tools import Said, first_document, start
-from tests.support.worlds import missing
+from tests.cli.tools import Said
 
 Ask = Callable[..., Said]
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -87,24 +83,8 @@ def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
         FuturesStart("moderate", None).text("USDC", [])
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """`trimtab localchain --futures --write-config`."""
-    try:
-        anvil_binary()
-    except ConfigError as error:
-        missing(str(error))
-    config = tmp_path_factory.mktemp("scene") / "local.toml"
-    process = start("localchain", "--futures", "--port", str(free_port()), "--write-config", str(config), "--json")
-    try:
-        yield config, first_document(process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-
-
-def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, served: tuple[Path, dict[str, Any]]) -> None:
-    config, about = served
+def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tuple[Path, dict[str, Any]]) -> None:
+    config, about = futures_chain
     config.write_text(config.read_text().replace('leverage = "2x"', 'leverage = "3x"'))
 
     def asked(*args: str) -> Any:
