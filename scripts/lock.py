@@ -67,6 +67,8 @@ def write_all(upgrade: list[str]) -> None:
         "analysis",
         "cluster",
         "dashboard",
+        "mcp",
+        "telegram",
         "build",
         "test",
         "dev",
