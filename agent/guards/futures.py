@@ -24,9 +24,10 @@ from agent.model.futures import (
     MarginWithdrawal,
     PerpOrder,
 )
-from agent.policy.futures.decide import collateral_raw, quote_per_numeraire, stale_markets
+from agent.policy.futures.budgets import required_by_index
+from agent.policy.futures.decide import collateral_raw, quote_per_numeraire
 from agent.policy.futures.exposure import margin_value, trades_for_another, uncounted_reason
-from agent.policy.futures.targets import REDUCING, emergency_orders, triggered
+from agent.policy.futures.targets import emergency_orders
 from agent.policy.quarantine import decision_faults
 from agent.units import BPS, Value, decimal_text
 
@@ -122,7 +123,7 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
         if _opens_by_reduction(after, action):
             return GuardMeasurement("a reduction that opens", False)
         after = after_action(after, action)
-    spot_value = _spot_value(case)
+    spot_value = None if trades_for_another(case.step) else _spot_value(case)
     broken = breaches(margin_state(after, policy.limits), policy.limits, spot_value)
     if broken:
         text = "; ".join(f"{one.limit} {one.measured}, limit {one.allowed}" for one in broken)
@@ -207,7 +208,8 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     closes = [order for order in plan.orders if order.is_reduce_only]
     if plan.is_emergency or not closes or not most or _by_owner(case):
         return GuardMeasurement("not measured", True, "off" if not most else _times(most))
-    if _is_required_by_index(case, policy, account):
+    is_unknown = uncounted_reason(case.step) or decision_faults(case.step, case.references)
+    if required_by_index(case.step, None if is_unknown else _spot_value(case)):
         return GuardMeasurement("required by the index", True, _times(most))
     case.require_known_day()
     value = margin.account_value_raw(account)
@@ -218,17 +220,6 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     if value <= 0:
         return GuardMeasurement("an account without value", True, _times(most))
     return GuardMeasurement(_times(closed / value), closed <= most * value, _times(most))
-
-
-def _is_required_by_index(case: GuardCase, policy: FuturesPolicy, account: MarginAccount) -> bool:
-    """True if the account breaches a limit with every mark set to its index. A stale index is
-    replaced by the mark if that is better for the account. An uncertain spot value requires no
-    reduction.
-    """
-    is_unknown = uncounted_reason(case.step) or decision_faults(case.step, case.references)
-    spot_value = None if is_unknown else _spot_value(case)
-    at_index = margin.at_index(account, stale_markets(case.step))
-    return bool(set(triggered(at_index, policy, spot_value)) & set(REDUCING))
 
 
 def hedge_size(case: GuardCase) -> GuardMeasurement:

@@ -5,7 +5,7 @@ limit holds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -44,7 +44,7 @@ from agent.policy.futures.targets import (
     triggered,
     unfinished_orders,
 )
-from agent.units import BPS, ceil_int
+from agent.units import BPS, ceil_int, floor_int
 
 DUST_PARTS = 10
 """Fraction of the band, as a share of the target notional, below which a change is not worth an
@@ -317,6 +317,22 @@ def smaller_orders(
         signed = size if order.size_raw > 0 else -size
         orders.append(market_order(market, signed, slippage, is_reduce_only=True))
     return tuple(orders)
+
+
+def cut_reductions(
+    account: MarginAccount, orders: Iterable[PerpOrder], limits: FuturesLimits, share: Fraction
+) -> list[PerpOrder]:
+    """Return the orders cut to a share of their size, in whole lots rounded down; orders below one
+    lot or the venue's smallest order are left out.
+    """
+    cut = []
+    for order in orders:
+        market = account.market(order.market)
+        lots = floor_int(abs(order.size_raw) * share / market.lot_raw)
+        size = lots * market.lot_raw if order.size_raw > 0 else -lots * market.lot_raw
+        if size and not _is_below_minimum(market, size, limits.slippage_bps):
+            cut.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
+    return cut
 
 
 def _is_below_minimum(market: PerpMarket, size_raw: int, slippage_bps: int) -> bool:

@@ -20,6 +20,7 @@ from agent.model.futures import (
     PerpOrder,
 )
 from agent.planning.futures import (
+    cut_reductions,
     market_order,
     plan_futures,
     smaller_orders,
@@ -27,6 +28,7 @@ from agent.planning.futures import (
     untradable_reason,
 )
 from agent.policy import failures
+from agent.policy.futures.budgets import left_to_reduce
 from agent.policy.futures.decide import (
     ORDER_GAS,
     backing_off,
@@ -85,6 +87,11 @@ def plan_adjustment(
             refused.append(f"{account.market(order.market).symbol}: {waits}")
         else:
             orders.append(order)
+    if over := _over_budget(step, planned, orders, drifts):
+        orders, why = over
+        refused.append(why)
+        if not orders:
+            return "; ".join(refused)
     if not orders and not planned.account_actions:
         if not (deposit_raw := _last_deposit_raw(step, planned, drifts)):
             return "; ".join([planned.reason, *refused])
@@ -105,6 +112,33 @@ def plan_adjustment(
     decision = replace(decision, is_reducing=futures.is_reducing)
     plan = futures_plan(step, decision, futures, account, drifts)
     return not_worth_it(step, plan, account) or plan
+
+
+def _over_budget(
+    step: StepInput,
+    planned: FuturesPlan,
+    orders: Sequence[PerpOrder],
+    drifts: tuple[AssetDrift, ...],
+) -> tuple[list[PerpOrder], str] | None:
+    """Return the reductions cut, all by the same share, to what futures.limits.max_reduction_per_day
+    leaves, and the note on it; None if they are within it. Openings that a cut reduction was to
+    make room for are not sent.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    closes = [order for order in orders if order.is_reduce_only]
+    if account is None or policy is None or planned.is_emergency or not closes:
+        return None
+    left = left_to_reduce(step, spot_value_in_quote(step, drifts))
+    wanted = sum(
+        (abs(order.size_raw) * account.market(order.market).index for order in closes), Fraction(0)
+    )
+    if left is None or wanted <= left:
+        return None
+    cut = cut_reductions(account, closes, policy.limits, left / wanted)
+    key = "futures.limits.max_reduction_per_day"
+    if not cut:
+        return [], f"{key} is used: no reduction within 24 h that the index does not require"
+    return cut, f"the reductions are cut to {float(left / wanted) * 100:.2f} %, which {key} leaves"
 
 
 def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:

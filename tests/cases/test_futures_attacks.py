@@ -198,6 +198,23 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(perps: LocalPerps, tm
     assert value_at_index(perps) > worth * Fraction(96, 100), "fees, the bound of one reduction, and funding"
 
 
+def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps: LocalPerps, tmp_path: Path) -> None:
+    """The mark is held 1.8 % below its index: of the 0.1x and more that the limit asks for, a budget of 0.02x is closed, once."""
+    held(perps, "WETH", Fraction(294, 100))
+    before, worth = size(perps, "WETH"), value_at_index(perps)
+    pushed(perps, "WETH", Fraction(-18, 1_000))
+    later(perps, 1_900)
+    perps.chain.refresh_feeds()
+    price = perps.chain.books.prices_usd["WETH"]
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_reduction_per_day="2%"), EVEN) as agent:
+        first = agent.rebalance(send=True, confirm=agents.yes)
+        closed = (before - size(perps, "WETH")) * price / 10**18
+        assert worth * Fraction(18, 1_000) < closed <= worth * Fraction(2, 100), first.reason
+        again = agent.rebalance(send=True, confirm=agents.yes)
+    assert orders(again) == [] and "max_reduction_per_day is used" in again.reason
+    assert (before - size(perps, "WETH")) * price / 10**18 == closed
+
+
 def leverage_at_index(perps: LocalPerps) -> Fraction:
     found = margin.leverage(margin.at_index(read_now(perps, perps.chain.wallet.address)))
     assert found is not None

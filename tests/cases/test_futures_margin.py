@@ -164,6 +164,19 @@ def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: Loca
         assert held.collateral_raw <= before.collateral_raw
 
 
+def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_portfolio(perps: LocalPerps, tmp_path: Path) -> None:
+    """90,000 in the delegate's own wallet are not the owner's spot portfolio, of which nothing is known."""
+    owner, key = perps.chain.accounts[3].address, perps.chain.wallet.address
+    perps.deposit(owner, 10_000 * UNIT)
+    send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
+    changes = futures_changes(perps, {"WETH": "100%"}, spot_multiple="2x")
+    changes["futures"] |= {"account": owner}  # type: ignore[operator]
+    with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+    assert IntentKind.FUTURES not in kinds(outcome) and f"the portfolio of {owner} is not read" in outcome.reason
+    assert read_now(perps, owner).positions == ()
+
+
 def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
     opened(perps, {"WETH": int(27_000 / chain.books.prices_usd["WETH"] * WAD)})

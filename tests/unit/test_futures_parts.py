@@ -45,18 +45,33 @@ def outcome_of(step: StepInput, *, paused: bool = False) -> StepOutcome:
     return evaluate_input(step, rebalance, Answers(paused))
 
 
+NEAR = book(1_300, 10 * E18)
+"""Near its liquidation."""
+NO_GAS = replace(POLICY, limits=replace(POLICY.limits, emergency_gas_per_day_wei=1))
+"""Every emergency order is refused for its gas."""
+
+
 def test_a_refused_reduction_holds_back_no_rebalance() -> None:
-    found = outcome_of(step_of(PUSHED, SKEWED, **SPENT))
+    found = outcome_of(replace(step_of(NEAR, SKEWED), futures=NO_GAS))
     assert found.kind is OutcomeKind.PLANNED
     assert isinstance(found.decision, Rebalance)
-    assert "futures: refused: reduction_per_day" in found.reason
+    assert "futures: refused: gas_per_day" in found.reason
     assert codec.loads(StepInput, codec.dumps(found.step_input)) == found.step_input
 
 
+def test_a_used_budget_of_reductions_holds_back_no_rebalance() -> None:
+    found = outcome_of(step_of(PUSHED, SKEWED, **SPENT))
+    assert found.kind is OutcomeKind.PLANNED
+    assert isinstance(found.decision, Rebalance)
+    assert "futures.limits.max_reduction_per_day is used" in found.reason
+    held = outcome_of(step_of(PUSHED, EVEN, **SPENT))
+    assert held.kind is OutcomeKind.HOLD and "max_reduction_per_day is used" in held.reason
+
+
 def test_a_refused_reduction_is_the_outcome_where_spot_holds() -> None:
-    found = outcome_of(step_of(PUSHED, EVEN, **SPENT))
+    found = outcome_of(replace(step_of(NEAR, EVEN), futures=NO_GAS))
     assert (found.kind, isinstance(found.decision, AdjustFutures)) == (OutcomeKind.REFUSED, True)
-    assert "reduction_per_day" in found.reason
+    assert "gas_per_day" in found.reason
 
 
 def narrow(step: StepInput) -> StepInput:

@@ -289,8 +289,8 @@ def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -
 
 
 def budget(step: StepInput) -> bool:
-    """True if the plan of the step passes the guard."""
-    plan = rebalance(step).plan
+    """True if the plan that the step would have with a fresh budget passes the guard."""
+    plan = rebalance(replace(step, history=replace(step.history, reduced_24h=Fraction(0)))).plan
     assert plan is not None and plan.futures is not None and plan.futures.orders
     return "reduction_per_day" not in refusing(step, plan)
 

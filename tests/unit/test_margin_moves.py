@@ -291,3 +291,22 @@ def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
         step = quarantine_tokens(step, [ScreenedToken(USDC, TokenFinding.CODE_CHANGED)])
     plan = rebalance(step).plan
     assert plan is not None and plan.futures is not None and plan.futures.orders and not plan.futures.account_actions
+
+
+@pytest.mark.parametrize("multiple_bps", [20_000, 100])
+def test_a_delegate_s_own_wallet_is_not_the_spot_value_of_the_account(multiple_bps: int) -> None:
+    """The owner's portfolio is not read: the multiple is unknown, triggers no reduction, and nothing is opened."""
+    terms = replace(policy(account=OTHER), limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
+    opening = rebalance(step_of(EMPTY, policy(account=OTHER))).plan
+    assert opening is not None and opening.futures is not None and opening.futures.orders, "without a multiple it trades"
+    assert "futures_state" in refusing(step_of(EMPTY, terms), opening)
+    for held in (EMPTY, CALM):
+        step = step_of(held, terms)
+        found = rebalance(step)
+        assert found.plan is None, "10,000 in the delegate's wallet count for nothing"
+        assert f"spot_multiple is not judged, the portfolio of {OTHER} is not read" in found.decided.decision.reason
+        report = futures_report(step, decide(step).drifts)
+        assert report is not None and report.spot_value is None
+    over = futures_of(step_of(OVER, terms))
+    assert over.trigger == "leverage" and over.is_reducing
+    assert refusing(step_of(OVER, terms), rebalance(step_of(OVER, terms)).plan) == set()

@@ -82,11 +82,14 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 
 def uncounted_reason(step: StepInput) -> str:
-    """Return the assets of unknown value that count as zero in `spot_value`, which is then too low:
-    quarantined or excluded assets. Empty if there are none.
+    """Return why `spot_value` is not the spot value of the margin account's owner: assets of unknown
+    value count as zero (quarantined or excluded), or the wallet is a delegate, and the owner's
+    portfolio is not read. Empty otherwise.
     """
     if step.exits_only:
         return step.exits_only
+    if step.futures is not None and trades_for_another(step):
+        return f"the portfolio of {step.futures.account} is not read"
     empty = {one.token for one in step.snapshot.holdings if not one.raw}
     shut = [one.token for one in step.quarantine if one.token not in empty]
     labels = ", ".join(step.portfolio.token(one).label for one in shut)
