@@ -132,6 +132,10 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.settings.editing import edit as edit
     from agent.app.settings.profiles import export_profile as export_profile
     from agent.app.settings.profiles import import_profile as import_profile
+    from agent.app.settings.users import add_user as add_user
+    from agent.app.settings.users import list_users as list_users
+    from agent.app.settings.users import remove_user as remove_user
+    from agent.app.settings.users import user_log as user_log
     from agent.app.start.checks import doctor as doctor
     from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import initialise as initialise

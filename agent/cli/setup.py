@@ -1,4 +1,4 @@
-"""Set-up commands: init, doctor, trust, wallet; localchain and demo without a config."""
+"""Set-up commands: init, doctor, trust, wallet, and the dashboard's users."""
 
 from __future__ import annotations
 
@@ -412,3 +412,103 @@ def _made(document: Document, as_json: bool) -> None:
 def _warn(document: Document) -> None:
     for warning in document["warnings"]:
         note(f"Note: {warning}.")
+
+
+# --- Users of the dashboard.
+
+
+UserName = Annotated[str, typer.Argument(help="The user's name.")]
+user_group = command_group(
+    Heading.LOOK,
+    16,
+    "user",
+    "Users of the dashboard. With one or more it demands a login, else it is read-only.",
+)
+
+
+@user_group.command("add")
+def add_user(
+    name: UserName,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="The user sees all pages and controls nothing.")
+    ] = False,
+    password_env: Env = None,
+    password_fd: Descriptor = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Adds a user, with a password typed hidden, and shows the secret of its one-time codes once."""
+    made = api.add_user(
+        config,
+        name,
+        api.Password(password_env, password_fd),
+        _ask(),
+        read_only=read_only,
+    )
+
+    def show() -> None:
+        say(f"Added {name}{' (read-only)' if read_only else ''}.")
+        say("Enter this in an authenticator app (TOTP). It is not shown again:")
+        say(made["otpauth"])
+
+    emit(made, as_json, show)
+
+
+@user_group.command("list")
+def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Lists the users with their roles and lock-outs."""
+    from agent.cli.display import tables
+
+    document = api.list_users(config)
+
+    def show() -> None:
+        made = tables.table("Users", ("name", "role", "added (UTC)", "locked out"), ())
+        for one in document["users"]:
+            made.add_row(
+                cell(one["user"]),
+                "read-only" if one["read_only"] else "full",
+                one["created"],
+                f"{one['locked_s']} s" if one["locked_s"] else "no",
+            )
+        if document["users"]:
+            out.print(made)
+        else:
+            say("No users: the dashboard is read-only, on this machine only. trimtab user add NAME")
+
+    emit(document, as_json, show)
+
+
+@user_group.command("remove")
+def remove_user(
+    name: UserName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Removes a user and ends its sessions."""
+    document = api.remove_user(config, name)
+    emit(document, as_json, lambda: say(f"Removed {name}."))
+
+
+@user_group.command("log")
+def user_log(
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, help="Number of events.")
+    ] = 50,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Shows logins, lock-outs and controls, newest first."""
+    from agent.cli.display import tables
+
+    document = api.user_log(config, limit)
+
+    def show() -> None:
+        made = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
+        for one in document["events"]:
+            made.add_row(
+                *(cell(one[key]) for key in ("time", "event", "user", "address", "detail"))
+            )
+        if document["events"]:
+            out.print(made)
+        else:
+            say("No events.")
+
+    emit(document, as_json, show)

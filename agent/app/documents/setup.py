@@ -170,6 +170,19 @@ LocalChainDocument = TypedDict("LocalChainDocument", {
 })  # fmt: skip
 DashboardDocument = TypedDict("DashboardDocument", {"url": str})
 """Address at which the dashboard answers."""
+NewUserDocument = TypedDict(
+    "NewUserDocument", {"user": str, "read_only": bool, "secret": str, "otpauth": str}
+)
+"""A new user of the dashboard with the secret of its one-time codes, which is shown once."""
+UserDocument = TypedDict(
+    "UserDocument", {"user": str, "read_only": bool, "created": str, "locked_s": int}
+)
+UsersDocument = TypedDict("UsersDocument", {"users": list[UserDocument]})
+RemovedUserDocument = TypedDict("RemovedUserDocument", {"removed": str})
+UserEventDocument = TypedDict(
+    "UserEventDocument", {"time": str, "event": str, "user": str, "address": str, "detail": str}
+)
+UserLogDocument = TypedDict("UserLogDocument", {"events": list[UserEventDocument]})
 DemoDocument = TypedDict("DemoDocument", {
     "before": StatusDocument, "moves": dict[str, str], "drifted": StatusDocument,
     "plan": PlanDocument, "rebalance": RebalanceDocument, "after": StatusDocument,

@@ -1,0 +1,213 @@
+"""Users of the dashboard: add, list and remove them, check a login, show the audit log."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.accounting.export import format_utc
+from agent.errors import ConfigError, ErrorCode
+from agent.store.files.users import (
+    DashboardUser,
+    UserEvent,
+    UserEventKind,
+    UserStore,
+    users_path,
+)
+
+if TYPE_CHECKING:
+    from agent.app.documents.setup import (
+        NewUserDocument,
+        RemovedUserDocument,
+        UserLogDocument,
+        UsersDocument,
+    )
+    from agent.app.start.wallet import Ask, Password
+    from agent.config.load import ConfigSource
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+CODE = re.compile(r"[0-9]{6}")
+CODE_S = 30
+"""Validity of a one-time code; the one before and the one after are accepted too."""
+LONGEST_PASSWORD = 1024
+MISSING = "pip install 'trimtab[dashboard]'"
+NO_HASH = (
+    "$argon2id$v=19$m=65536,t=3,p=4$IT0BzPBxi5pVNgeycR0ZZA$"
+    "SaGnb2eBYvaUzgSViPApCN7ya35PwakfXwSKjiVoI5s"
+)
+"""Stands for the hash of an unknown user, so that its check takes as long."""
+TITLE = "trimtab"
+
+
+# --- Commands.
+
+
+def add_user(
+    config: ConfigSource, name: str, password: Password, ask: Ask | None, *, read_only: bool
+) -> NewUserDocument:
+    """Add a user and return the secret of its one-time codes, which is shown only now. Raises
+    ConfigError for an invalid or taken name or a weak password.
+    """
+    _require_packages()
+    import argon2
+    import pyotp
+
+    from agent.app.start.wallet import new_password
+
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"NAME: {name!r} is not a valid user name",
+            "use at most 32 lower-case letters, digits, dots, hyphens and underscores",
+        )
+    users = _open(config)
+    if any(user.name == name for user in users.users()):
+        raise _taken(name)
+    text = new_password(password, ask).reveal()
+    if len(text) > LONGEST_PASSWORD:
+        raise ConfigError(f"the password is longer than {LONGEST_PASSWORD}", "use a shorter one")
+    secret = pyotp.random_base32()
+    users.add(name, argon2.PasswordHasher().hash(text), secret, read_only, _now_s())
+    uri = pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=TITLE)
+    return {"user": name, "read_only": read_only, "secret": secret, "otpauth": uri}
+
+
+def list_users(config: ConfigSource) -> UsersDocument:
+    """Return the users by name."""
+    users, now_s = _open(config), _now_s()
+    return {
+        "users": [
+            {
+                "user": user.name,
+                "read_only": user.read_only,
+                "created": format_utc(user.created_s),
+                "locked_s": users.locked_s(user.name, now_s),
+            }
+            for user in users.users()
+        ]
+    }
+
+
+def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
+    """Remove a user; its sessions end. Raises ConfigError if there is none of this name."""
+    if not _open(config).remove(name, _now_s()):
+        raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
+    return {"removed": name}
+
+
+def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
+    """Return the newest logins, lock-outs and controls, newest first."""
+    return {
+        "events": [
+            {
+                "time": format_utc(event.at_s),
+                "event": event.kind.value,
+                "user": event.user,
+                "address": event.address,
+                "detail": event.detail,
+            }
+            for event in _open(config).events(limit)
+        ]
+    }
+
+
+# --- For the dashboard, in a process of its own that loads no config, no chain and no key: only
+# `users_file` imports them, in another.
+
+
+def users_file(config: ConfigSource) -> str:
+    """Return the path of the file of users, which exists once there was one."""
+    from agent import wiring
+    from agent.config.load import load_config
+
+    return str(users_path(wiring.store_file(load_config(config))))
+
+
+def known_users(file: str) -> dict[int, tuple[str, bool]]:
+    """Return (name, read-only) of each user by its id."""
+    return {user.id: (user.name, user.read_only) for user in UserStore(Path(file)).users()}
+
+
+def login(file: str, name: str, password: str, code: str, address: str) -> dict[str, Any]:
+    """Check a login: `user` is the id on success, else None, and `locked_s` the remaining seconds
+    of a lock-out.
+
+    Each attempt counts before it is checked, an unknown name takes as long as a wrong password, and
+    a code is accepted once.
+    """
+    import argon2
+
+    users, now_s, subject = UserStore(Path(file)), _now_s(), _network(address)
+    if locked_s := users.book_attempt(name, subject, now_s):
+        return {"user": None, "locked_s": locked_s}
+    user = next((one for one in users.users() if one.name == name), None)
+    known = False
+    with suppress(argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        known = argon2.PasswordHasher().verify(
+            NO_HASH if user is None else user.password_hash, password[: LONGEST_PASSWORD + 1]
+        )
+    why = "name or password"
+    if known and user is not None:
+        counter = _counter(user, code, now_s)
+        if counter and users.accept(user, counter, subject, now_s):
+            return {"user": user.id, "locked_s": 0}
+        why = "one-time code used before" if counter else "one-time code"
+    return {"user": None, "locked_s": users.reject(name, subject, why, now_s)}
+
+
+def record_event(file: str, kind: str, user: str, address: str, detail: str) -> None:
+    """Append an event to the audit log."""
+    event = UserEvent(_now_s(), UserEventKind(kind), user, _network(address), detail)
+    UserStore(Path(file)).record(event)
+
+
+def _counter(user: DashboardUser, code: str, now_s: int) -> int:
+    """Return the number of the period in which this code is valid; 0 for a wrong code."""
+    import pyotp
+
+    if not CODE.fullmatch(code):
+        return 0
+    codes, found = pyotp.TOTP(user.totp_secret), 0
+    for counter in (now_s // CODE_S + shift for shift in (-1, 0, 1)):
+        if hmac.compare_digest(codes.at(counter * CODE_S), code):
+            found = counter
+    return found
+
+
+def _network(address: str) -> str:
+    """Return an address, of IPv6 its network of 64 bits, which a single attacker may own."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if parsed.version == 6 and not parsed.is_loopback:
+        mapped = parsed.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
+def _open(config: ConfigSource) -> UserStore:
+    return UserStore(Path(users_file(config)))
+
+
+def _taken(name: str) -> ConfigError:
+    return ConfigError(
+        f"{name}: there is already a user of this name",
+        "choose another, or remove it first: trimtab user remove",
+        code=ErrorCode.EXISTS,
+    )
+
+
+def _require_packages() -> None:
+    for package in ("argon2", "pyotp"):
+        if find_spec(package) is None:
+            raise ConfigError(f"user: {package} is not installed", MISSING)
+
+
+def _now_s() -> int:
+    return int(time.time())

@@ -1,0 +1,298 @@
+"""Users of the dashboard, failed logins and the audit log, in a file of its own beside the store.
+
+It is no table of the store, so that an attacker who guesses passwords never waits for or delays the
+agent's writes, and so that a restored backup brings back no removed user and no used code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.store.files.locks import require_private
+
+SUFFIX = ".users"
+"""Ending of the file's name, after that of the store."""
+BUSY_S = 10.0
+FREE_FAILURES = {"name": 5, "address": 20}
+"""Failed logins before a lock-out: more by address, which several users may share."""
+FIRST_LOCK_S, LONGEST_LOCK_S = 60, 900
+FORGET_S = 3_600
+"""Time without a failure after which earlier ones no longer count."""
+MAX_EVENTS = 50_000
+"""Events kept of each kind."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS user (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, password_hash TEXT NOT NULL,
+  totp_secret TEXT NOT NULL, read_only INTEGER NOT NULL, last_counter INTEGER NOT NULL DEFAULT 0,
+  created_s INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS failure (
+  kind TEXT NOT NULL, subject TEXT NOT NULL, failures INTEGER NOT NULL, newest_s INTEGER NOT NULL,
+  locked_until_s INTEGER NOT NULL, PRIMARY KEY (kind, subject));
+CREATE TABLE IF NOT EXISTS event (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, at_s INTEGER NOT NULL, kind TEXT NOT NULL,
+  user TEXT NOT NULL, address TEXT NOT NULL, detail TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS event_kind ON event (kind, seq);
+"""
+
+
+class UserEventKind(StrEnum):
+    """Kinds of events in the audit log."""
+
+    ADDED = "user_added"
+    REMOVED = "user_removed"
+    LOGIN = "login"
+    FAILED = "login_failed"
+    LOCKED = "locked"
+    LOGOUT = "logout"
+    CONTROL = "control"
+    REFUSED = "control_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardUser:
+    """A user. `id` is never used again, also not for a later user of the same name."""
+
+    id: int
+    name: str
+    password_hash: str
+    totp_secret: str
+    read_only: bool
+    created_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvent:
+    """An entry of the audit log. `address` is empty for commands on this machine."""
+
+    at_s: int
+    kind: UserEventKind
+    user: str
+    address: str
+    detail: str
+
+
+def users_path(store: Path) -> Path:
+    """Return the file of a store's users."""
+    return store.with_name(store.name + SUFFIX)
+
+
+class UserStore:
+    """The file of users; each method is a transaction of its own. A missing file has no users; the
+    first `add` creates it, with mode 0600.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def users(self) -> tuple[DashboardUser, ...]:
+        """Return the users by name."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT id, name, password_hash, totp_secret, read_only, created_s FROM user"
+                " ORDER BY name"
+            )
+            return tuple(
+                DashboardUser(one[0], one[1], one[2], one[3], bool(one[4]), one[5]) for one in rows
+            )
+
+    def add(
+        self, name: str, password_hash: str, totp_secret: str, read_only: bool, now_s: int
+    ) -> None:
+        """Add a user. Raises ConfigError if the name is taken."""
+        if not self._path.exists():
+            with _failures("create the users"):
+                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
+        with self._write("add a user") as db:
+            if db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone():
+                raise ConfigError(
+                    f"{name}: there is already a user of this name",
+                    "choose another, or remove it first: trimtab user remove",
+                    code=ErrorCode.EXISTS,
+                )
+            db.execute(
+                "INSERT INTO user (name, password_hash, totp_secret, read_only, created_s)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (name, password_hash, totp_secret, read_only, now_s),
+            )
+            # a new user is never locked out for guesses at the name of an earlier one
+            db.execute("DELETE FROM failure WHERE kind = 'name' AND subject = ?", (_hashed(name),))
+            role = "read-only" if read_only else "full"
+            _append(db, UserEvent(now_s, UserEventKind.ADDED, name, "", role))
+
+    def remove(self, name: str, now_s: int) -> bool:
+        """Remove a user; return False if there is none of this name."""
+        if not self._path.exists():
+            return False
+        with self._write("remove a user") as db:
+            if not db.execute("DELETE FROM user WHERE name = ?", (name,)).rowcount:
+                return False
+            _append(db, UserEvent(now_s, UserEventKind.REMOVED, name, "", ""))
+            return True
+
+    def book_attempt(self, name: str, address: str, now_s: int) -> int:
+        """Count a login as failed before it is checked, and return 0; or, during a lock-out, count
+        nothing and return its remaining seconds.
+
+        `accept` takes the count back, so that attempts at the same time cannot share one.
+        """
+        with self._write("count a login") as db:
+            db.execute(
+                "DELETE FROM failure WHERE newest_s < ? AND locked_until_s < ?",
+                (now_s - FORGET_S, now_s),
+            )
+            subjects = (("name", _hashed(name)), ("address", address))
+            found = {
+                kind: db.execute(
+                    "SELECT failures, locked_until_s FROM failure WHERE kind = ? AND subject = ?",
+                    (kind, subject),
+                ).fetchone()
+                or (0, 0)
+                for kind, subject in subjects
+            }
+            locked_s = max(until for _, until in found.values()) - now_s
+            if locked_s > 0:
+                return locked_s
+            for kind, subject in subjects:
+                failures = found[kind][0] + 1
+                lock_s = _lock_s(kind, failures)
+                db.execute(
+                    "INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)",
+                    (kind, subject, failures, now_s, now_s + lock_s if lock_s else 0),
+                )
+            return 0
+
+    def reject(self, name: str, address: str, why: str, now_s: int) -> int:
+        """Log a failed login; return the seconds of a lock-out that follows from it, else 0.
+
+        The name is logged only if a user has it: it may be a password typed into the wrong field.
+        """
+        with self._write("write a failed login") as db:
+            known = db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone()
+            user = name if known else ""
+            _append(db, UserEvent(now_s, UserEventKind.FAILED, user, address, why))
+            longest_s = 0
+            for kind, subject in (("name", _hashed(name)), ("address", address)):
+                (until_s,) = db.execute(
+                    "SELECT locked_until_s FROM failure WHERE kind = ? AND subject = ?",
+                    (kind, subject),
+                ).fetchone() or (0,)
+                if (lock_s := until_s - now_s) > 0:
+                    detail = f"{kind} for {lock_s} s"
+                    _append(db, UserEvent(now_s, UserEventKind.LOCKED, user, address, detail))
+                    longest_s = max(longest_s, lock_s)
+            return longest_s
+
+    def accept(self, user: DashboardUser, counter: int, address: str, now_s: int) -> bool:
+        """Use up a one-time code and log the login; return False if the code, or a later one, was
+        used before, or if the user is gone.
+        """
+        with self._write("write a login") as db:
+            used = db.execute(
+                "UPDATE user SET last_counter = ? WHERE id = ? AND last_counter < ?",
+                (counter, user.id, counter),
+            ).rowcount
+            if not used:
+                return False
+            db.execute(
+                "DELETE FROM failure WHERE kind = 'name' AND subject = ?", (_hashed(user.name),)
+            )
+            db.execute(
+                "UPDATE failure SET failures = failures - 1, locked_until_s = 0"
+                " WHERE kind = 'address' AND subject = ?",
+                (address,),
+            )
+            _append(db, UserEvent(now_s, UserEventKind.LOGIN, user.name, address, ""))
+            return True
+
+    def record(self, event: UserEvent) -> None:
+        """Append an event to the audit log."""
+        with self._write("write the audit log") as db:
+            _append(db, event)
+
+    def events(self, limit: int) -> tuple[UserEvent, ...]:
+        """Return the newest events, newest first."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT at_s, kind, user, address, detail FROM event ORDER BY seq DESC LIMIT ?",
+                (limit,),
+            )
+            return tuple(UserEvent(one[0], UserEventKind(one[1]), *one[2:]) for one in rows)
+
+    def locked_s(self, name: str, now_s: int) -> int:
+        """Return the remaining seconds of a user's lock-out; 0 without one."""
+        with self._read() as db:
+            row = db.execute(
+                "SELECT locked_until_s FROM failure WHERE kind = 'name' AND subject = ?",
+                (_hashed(name),),
+            ).fetchone()
+            return max(0, row[0] - now_s) if row else 0
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        if not self._path.exists():
+            with closing(sqlite3.connect(":memory:")) as db:
+                db.executescript(_SCHEMA)
+                yield db
+            return
+        with self._write("read the users") as db:
+            yield db
+
+    @contextmanager
+    def _write(self, action: str) -> Iterator[sqlite3.Connection]:
+        require_private(self._path, "the users")
+        if self._path.stat().st_mode & 0o077:
+            raise ConfigError(
+                f"{self._path}: other users of this machine can read it",
+                f"chmod 600 {self._path}",
+                code=ErrorCode.ACCESS,
+            )
+        with (
+            _failures(action),
+            closing(sqlite3.connect(self._path, BUSY_S, isolation_level=None)) as db,
+        ):
+            db.executescript(_SCHEMA)
+            db.execute("BEGIN IMMEDIATE")
+            with db:
+                yield db
+
+
+def _lock_s(kind: str, failures: int) -> int:
+    """Return the length of the lock-out after this number of failures in a row; 0 for none."""
+    over = failures - FREE_FAILURES[kind]
+    return 0 if over < 0 else min(LONGEST_LOCK_S, FIRST_LOCK_S << min(over, 10))
+
+
+def _append(db: sqlite3.Connection, event: UserEvent) -> None:
+    row = (event.at_s, event.kind.value, event.user, event.address, event.detail)
+    db.execute("INSERT INTO event (at_s, kind, user, address, detail) VALUES (?, ?, ?, ?, ?)", row)
+    db.execute(
+        "DELETE FROM event WHERE kind = ? AND seq <= (SELECT seq FROM event WHERE kind = ?"
+        " ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+        (event.kind.value, event.kind.value, MAX_EVENTS),
+    )
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+@contextmanager
+def _failures(action: str) -> Iterator[None]:
+    """Turn database and file errors inside into OperatorNeeded."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise OperatorNeeded(
+            f"users: cannot {action}: {error}",
+            "make the file writable for this user, or free space on its disk; if it is damaged,"
+            " remove it and add the users again",
+            code=ErrorCode.STORE,
+        ) from error

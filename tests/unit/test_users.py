@@ -1,0 +1,199 @@
+"""Users of the dashboard: who may log in, how often one may guess, and what the audit log keeps."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.app.settings import users
+from agent.errors import ConfigError, OperatorNeeded
+from agent.store.files.users import FIRST_LOCK_S, FORGET_S, FREE_FAILURES, LONGEST_LOCK_S, MAX_EVENTS, UserEvent, UserEventKind, UserStore
+
+argon2 = pytest.importorskip("argon2")
+pyotp = pytest.importorskip("pyotp")
+
+SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+PASSWORD = "correct horse battery"
+HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+HERE = "192.0.2.7"
+START_S = 1_800_000_000
+
+
+class Clock:
+    """The time of `login`, which the test moves."""
+
+    now_s = START_S
+
+    def __call__(self) -> int:
+        return self.now_s
+
+    @property
+    def code(self) -> str:
+        """The code that is valid now."""
+        return str(pyotp.TOTP(SECRET).at(self.now_s))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(users, "_now_s", found)
+    return found
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """A file with the user `ann`."""
+    path = tmp_path / "trimtab.db.users"
+    UserStore(path).add("ann", HASH, SECRET, False, START_S)
+    return str(path)
+
+
+def kinds(file: str) -> list[str]:
+    """Kinds of the events, oldest first."""
+    return [event.kind.value for event in reversed(UserStore(Path(file)).events(1_000))]
+
+
+def test_a_login_needs_name_password_and_code(file: str, clock: Clock) -> None:
+    right = ("ann", PASSWORD, clock.code)
+    for wrong in (("bob", *right[1:]), ("ann", "wrong horse", right[2]), (*right[:2], "000000"), (*right[:2], ""), ("", "", "")):
+        assert users.login(file, *wrong, HERE) == {"user": None, "locked_s": 0}
+        clock.now_s += FORGET_S
+        right = ("ann", PASSWORD, clock.code)
+    assert users.login(file, *right, HERE) == {"user": 1, "locked_s": 0}
+    assert kinds(file) == ["user_added", *["login_failed"] * 5, "login"]
+
+
+def test_a_code_is_accepted_once_and_never_an_earlier_one(file: str, clock: Clock) -> None:
+    earlier, code = str(pyotp.TOTP(SECRET).at(clock.now_s - 30)), clock.code
+    assert users.login(file, "ann", PASSWORD, code, HERE)["user"] == 1
+    for replayed in (code, earlier):
+        assert users.login(file, "ann", PASSWORD, replayed, HERE)["user"] is None
+    clock.now_s += 30
+    assert users.login(file, "ann", PASSWORD, code, HERE)["user"] is None  # still in its window
+    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] == 1
+
+
+def test_a_code_of_another_minute_is_refused(file: str, clock: Clock) -> None:
+    for shift_s, wanted in ((-90, None), (90, None), (-30, 1), (30, 1)):
+        assert users.login(file, "ann", PASSWORD, str(pyotp.TOTP(SECRET).at(clock.now_s + shift_s)), HERE)["user"] == wanted
+
+
+def test_guesses_lock_a_name_out_and_each_further_one_for_longer(file: str, clock: Clock) -> None:
+    def guess(number: int) -> int:
+        return int(users.login(file, "ann", PASSWORD, "000000", f"192.0.2.{number}")["locked_s"])
+
+    assert [guess(number) for number in range(FREE_FAILURES["name"])] == [0] * (FREE_FAILURES["name"] - 1) + [FIRST_LOCK_S]
+    before = kinds(file)
+    assert guess(50) == FIRST_LOCK_S  # whatever the address, and uncounted
+    assert users.login(file, "ann", PASSWORD, clock.code, HERE) == {"user": None, "locked_s": FIRST_LOCK_S}
+    assert kinds(file) == before and before[-2:] == ["login_failed", "locked"]
+    locks = []
+    for number in range(6):
+        clock.now_s += locks[-1] if locks else FIRST_LOCK_S
+        locks.append(guess(60 + number))
+    assert locks == [120, 240, 480, LONGEST_LOCK_S, LONGEST_LOCK_S, LONGEST_LOCK_S]
+    clock.now_s += LONGEST_LOCK_S
+    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] == 1
+    assert guess(70) == 0  # the count began anew
+
+
+def test_guesses_lock_an_address_out_whatever_the_names(file: str, clock: Clock) -> None:
+    store = UserStore(Path(file))
+    for number in range(FREE_FAILURES["address"]):
+        assert store.book_attempt(f"name{number}", HERE, clock.now_s) == 0
+    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["locked_s"] == FIRST_LOCK_S
+    assert users.login(file, "ann", PASSWORD, clock.code, "192.0.2.8")["user"] == 1
+
+
+def test_attempts_at_the_same_time_share_no_guess(file: str) -> None:
+    """Each counts before it is checked: a sixth attempt is refused while five are being checked."""
+    store = UserStore(Path(file))
+    assert [store.book_attempt("ann", f"192.0.2.{n}", START_S) for n in range(6)] == [0] * 5 + [FIRST_LOCK_S]
+
+
+def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(file: str, clock: Clock) -> None:
+    store = UserStore(Path(file))
+    for number in range(FREE_FAILURES["address"] - 2):
+        store.book_attempt(f"name{number}", HERE, clock.now_s)
+    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] == 1
+    assert store.book_attempt("b", HERE, clock.now_s) == 0
+    assert store.book_attempt("c", HERE, clock.now_s) == 0
+    assert store.book_attempt("d", HERE, clock.now_s) == FIRST_LOCK_S
+
+
+def test_addresses_of_one_ipv6_network_count_together(file: str, clock: Clock) -> None:
+    for number in range(FREE_FAILURES["address"]):
+        UserStore(Path(file)).book_attempt(f"n{number}", users._network(f"2001:db8::{number:x}"), clock.now_s)
+    assert users.login(file, "ann", PASSWORD, clock.code, "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
+    assert users._network("::1") == "::1" and users._network("::ffff:192.0.2.1") == "192.0.2.1"
+
+
+def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "a.users"
+    UserStore(path).add("ann", argon2.PasswordHasher().hash(PASSWORD), SECRET, False, START_S)
+
+    def seconds(name: str) -> float:
+        began = time.process_time()
+        users.login(str(path), name, "wrong", "000000", HERE)
+        return time.process_time() - began
+
+    known, unknown = seconds("ann"), seconds("bob")
+    assert 0.4 < unknown / known < 2.5
+
+
+def test_a_name_that_no_user_has_is_not_logged(file: str, clock: Clock) -> None:
+    users.login(file, PASSWORD, "ann", clock.code, HERE)
+    newest = UserStore(Path(file)).events(1)[0]
+    assert (newest.kind, newest.user, newest.address) == (UserEventKind.FAILED, "", HERE)
+    assert PASSWORD.encode() not in Path(file).read_bytes()
+
+
+def test_the_file_is_the_owners_alone_and_another_is_refused(file: str, clock: Clock) -> None:
+    path = Path(file)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert PASSWORD not in path.read_bytes().decode("latin-1")
+    path.chmod(0o640)
+    with pytest.raises(ConfigError):
+        users.known_users(file)
+
+
+def test_a_removed_user_cannot_log_in_and_its_id_never_returns(file: str, clock: Clock) -> None:
+    store = UserStore(Path(file))
+    assert store.remove("ann", START_S) and not store.remove("ann", START_S)
+    assert users.known_users(file) == {}
+    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] is None
+    store.add("ann", HASH, SECRET, True, START_S)
+    assert users.known_users(file) == {2: ("ann", True)}
+    with pytest.raises(ConfigError):
+        store.add("ann", HASH, SECRET, True, START_S)
+
+
+def test_the_log_is_bounded_and_failures_push_out_no_control(file: str) -> None:
+    store = UserStore(Path(file))
+    store.record(UserEvent(START_S, UserEventKind.CONTROL, "ann", HERE, "stop"))
+    with store._write("fill") as db:
+        rows = ((START_S, "login_failed", "", HERE, "") for _ in range(MAX_EVENTS))
+        db.executemany("INSERT INTO event (at_s, kind, user, address, detail) VALUES (?, ?, ?, ?, ?)", rows)
+    store.reject("x", HERE, "password", START_S)
+    found = [event.kind for event in store.events(2 * MAX_EVENTS)]
+    assert found.count(UserEventKind.FAILED) == MAX_EVENTS and UserEventKind.CONTROL in found
+
+
+def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "a.users"
+    path.write_bytes(b"no database, and more than a hundred bytes of it" * 9)
+    path.chmod(0o600)
+    with pytest.raises(OperatorNeeded):
+        users.known_users(str(path))
+    with pytest.raises(OperatorNeeded):
+        users.login(str(path), "ann", PASSWORD, clock.code, HERE)
+
+
+def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
+    path = tmp_path / "a.users"
+    store = UserStore(path)
+    assert users.known_users(str(path)) == {} and store.events(9) == () and not store.remove("ann", START_S)
+    assert store.locked_s("ann", START_S) == 0 and not path.exists()
