@@ -39,8 +39,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.money.shutdown import revoke as revoke
     from agent.app.money.shutdown import stop as stop
     from agent.app.money.withdrawals import withdraw as withdraw
-    from agent.app.oracle import observations as observations
-    from agent.app.oracle import raise_observations as raise_observations
     from agent.app.paper import PaperStart as PaperStart
     from agent.app.paper import always_confirm as always_confirm
     from agent.app.paper import on_paper as on_paper
@@ -75,6 +73,8 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.maintenance import restore_store as restore_store
     from agent.app.records.maintenance import transactions as transactions
     from agent.app.records.maintenance import upgrade_store as upgrade_store
+    from agent.app.records.oracle import observations as observations
+    from agent.app.records.oracle import raise_observations as raise_observations
     from agent.app.records.price_history import fetch_prices as fetch_prices
     from agent.app.records.price_history import forget_prices as forget_prices
     from agent.app.records.price_history import import_prices as import_prices

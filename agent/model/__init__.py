@@ -10,6 +10,16 @@ from agent.model.alerts import (
     AlertTargetState,
     Delivery,
 )
+from agent.model.controls import (
+    Control,
+    ControlCode,
+    ControlEvent,
+    ControlKind,
+    ControlOrigin,
+    ControlRecord,
+    ControlState,
+    ShownPlan,
+)
 from agent.model.gradual_execution import (
     BudgetCarryover,
     ExecutionProgress,
@@ -233,6 +243,13 @@ __all__ = [
     "Collect",
     "ConditionalOrder",
     "ConfirmedPosition",
+    "Control",
+    "ControlCode",
+    "ControlEvent",
+    "ControlKind",
+    "ControlOrigin",
+    "ControlRecord",
+    "ControlState",
     "Cron",
     "Decision",
     "Deleverage",
@@ -343,6 +360,7 @@ __all__ = [
     "SellEntireBalance",
     "SellEverything",
     "SettledFunding",
+    "ShownPlan",
     "SignedTx",
     "SingleTrigger",
     "SkippedItem",

@@ -54,6 +54,7 @@ REVISIONS = (
     "0014",
     "0015",
     "0016",
+    "0017",
 )
 """Store versions that can be read or migrated, oldest first; migrations/versions has a script for
 each.

@@ -23,6 +23,7 @@ from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.accounts.positions import PositionStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
+from agent.store.controls import ControlStore
 from agent.store.database import (
     LIVE,
     Database,
@@ -68,6 +69,7 @@ class Store:
         self.pause_switch = PauseSwitch(db)
         self.configs = ConfigVersionStore(db)
         self.alerts = AlertStore(db)
+        self.controls = ControlStore(db)
         self.paper = PaperStore(db)
 
     def close(self) -> None:

@@ -29,6 +29,10 @@ _IS_OPEN = (
 )
 
 
+IS_UNFINISHED = "state IN ('queued', 'taken')"
+"""Condition of the index on unfinished controls; a query has to repeat it to use the index."""
+
+
 class Base(DeclarativeBase):
     """Base class of the models."""
 
@@ -488,3 +492,61 @@ class NavPointRow(Base):
     at_s: Mapped[int] = mapped_column(BigInteger)
     unit: Mapped[str] = mapped_column(Text)
     health_index: Mapped[str] = mapped_column(Text)
+
+
+# --- Tables of controls.
+
+
+class ControlRow(Base):
+    """A requested action with its seal, and its state. Nothing here is trusted without the seal."""
+
+    __tablename__ = "controls"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    arguments_json: Mapped[str] = mapped_column(Text)
+    plan_hash: Mapped[str] = mapped_column(String(64))
+    asked_by: Mapped[str] = mapped_column(String(80))
+    origin: Mapped[str] = mapped_column(String(20))
+    asked_s: Mapped[int] = mapped_column(BigInteger)
+    expires_s: Mapped[int] = mapped_column(BigInteger)
+    seal: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(20))
+    code: Mapped[str] = mapped_column(String(40))
+    reason: Mapped[str] = mapped_column(Text)
+    result_json: Mapped[str] = mapped_column(Text)
+    changed_s: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("controls_unfinished", "seq", sqlite_where=text(IS_UNFINISHED)),)
+
+
+class ControlLogRow(Base):
+    """A line of the audit log of controls. Triggers forbid changes and deletions; a control can be
+    taken only once.
+    """
+
+    __tablename__ = "control_log"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    control_id: Mapped[str] = mapped_column(String(40))
+    kind: Mapped[str] = mapped_column(String(20))
+    origin: Mapped[str] = mapped_column(String(20))
+    asked_by: Mapped[str] = mapped_column(String(80))
+    state: Mapped[str] = mapped_column(String(20))
+    code: Mapped[str] = mapped_column(String(40))
+    reason: Mapped[str] = mapped_column(Text)
+    at_s: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index("control_log_taken", "control_id", unique=True, sqlite_where=text("state = 'taken'")),
+        Index("control_log_by_time", "at_s"),
+    )
+
+
+class ShownPlanRow(Base):
+    """A plan as it was shown, by its hash; `waiting` is True for the plan that a run offers."""
+
+    __tablename__ = "shown_plans"
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    plan_json: Mapped[str] = mapped_column(Text)
+    shown_s: Mapped[int] = mapped_column(BigInteger, index=True)
+    waiting: Mapped[bool] = mapped_column(Boolean)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.app.oracle import observations, raise_observations
+from agent.app.records.oracle import observations, raise_observations
 from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind

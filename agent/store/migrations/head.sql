@@ -53,4 +53,13 @@ CREATE INDEX intents_by_step ON intents (step_id)
 CREATE INDEX budgets_by_kind ON budgets (kind, succeeded, chain_s)
 CREATE INDEX flows_unexplained ON flows (seq) WHERE kind IS NULL
 CREATE INDEX flows_that_fell ON flows (seq) WHERE delta_raw LIKE '-%'
-INSERT INTO alembic_version (version_num) VALUES ('0016')
+CREATE TABLE controls ( seq INTEGER NOT NULL, id VARCHAR(40) NOT NULL, kind VARCHAR(20) NOT NULL, arguments_json TEXT NOT NULL, plan_hash VARCHAR(64) NOT NULL, asked_by VARCHAR(80) NOT NULL, origin VARCHAR(20) NOT NULL, asked_s BIGINT NOT NULL, expires_s BIGINT NOT NULL, seal VARCHAR(64) NOT NULL, state VARCHAR(20) NOT NULL, code VARCHAR(40) NOT NULL, reason TEXT NOT NULL, result_json TEXT NOT NULL, changed_s BIGINT NOT NULL, PRIMARY KEY (seq), UNIQUE (id) )
+CREATE INDEX controls_unfinished ON controls (seq) WHERE state IN ('queued', 'taken')
+CREATE TABLE control_log ( seq INTEGER NOT NULL, control_id VARCHAR(40) NOT NULL, kind VARCHAR(20) NOT NULL, origin VARCHAR(20) NOT NULL, asked_by VARCHAR(80) NOT NULL, state VARCHAR(20) NOT NULL, code VARCHAR(40) NOT NULL, reason TEXT NOT NULL, at_s BIGINT NOT NULL, PRIMARY KEY (seq) )
+CREATE UNIQUE INDEX control_log_taken ON control_log (control_id) WHERE state = 'taken'
+CREATE INDEX control_log_by_time ON control_log (at_s)
+CREATE TRIGGER control_log_no_update BEFORE UPDATE ON control_log BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END
+CREATE TRIGGER control_log_no_delete BEFORE DELETE ON control_log BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END
+CREATE TABLE shown_plans ( hash VARCHAR(64) NOT NULL, plan_json TEXT NOT NULL, shown_s BIGINT NOT NULL, waiting BOOLEAN NOT NULL, PRIMARY KEY (hash) )
+CREATE INDEX ix_shown_plans_shown_s ON shown_plans (shown_s)
+INSERT INTO alembic_version (version_num) VALUES ('0017')

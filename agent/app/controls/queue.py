@@ -1,0 +1,275 @@
+"""The queue of controls as its callers use it: check a request, seal and store it, list the queue.
+Reads no chain and loads no key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+from agent import wiring
+from agent.app.documents.controls import (
+    ControlDocument,
+    ControlsDocument,
+    ShownPlanDocument,
+    control_document,
+    shown_document,
+)
+from agent.config.edits import parse_changes
+from agent.config.fields import parse_address
+from agent.config.load import ConfigSource, LoadedConfig, load_config
+from agent.errors import ConfigError, ErrorCode, Refused
+from agent.model import Control, ControlCode, ControlKind, ControlOrigin, ShownPlan
+from agent.model.controls import Arguments
+from agent.store import Store
+from agent.store.files.locks import service_lock_path
+from agent.store.files.secret import installation_secret
+from agent.units import parse_raw
+
+LIFETIME_S = 300
+"""Time that a control stays valid unless its caller wants less."""
+MAX_LIFETIME_S = 900
+MAX_TEXT = 4_000
+"""Largest total length of the arguments."""
+MAX_NAME = 80
+"""Largest length of the requester's name."""
+YES, MANY = "yes", "many"
+
+ARGUMENTS: Mapping[ControlKind, Mapping[str, str]] = {
+    ControlKind.PAUSE: {"reason": "", "hard": YES},
+    ControlKind.RESUME: {},
+    ControlKind.REBALANCE: {},
+    ControlKind.CONFIRM: {},
+    ControlKind.INVEST: {"flow": MANY},
+    ControlKind.WITHDRAW: {"amount": "", "in": "", "pro-rata": YES, "to": "", "resume": ""},
+    ControlKind.EDIT: {"set": MANY, "target": MANY, "remove": MANY, "in-slices": YES, "send": YES},
+    ControlKind.STOP: {"to-stable": YES, "send-to": ""},
+}
+"""Arguments of each kind: the command's options; "yes" for a switch, "many" for repeatable ones."""
+CONFIRMS_A_PLAN = frozenset(ControlKind) - {ControlKind.PAUSE, ControlKind.RESUME}
+"""Kinds that need the hash of a shown plan; a stop that neither sells nor pays does not."""
+
+
+def submit(  # noqa: PLR0913
+    config: ConfigSource,
+    kind: ControlKind | str,
+    arguments: Iterable[tuple[str, str]] = (),
+    *,
+    plan_hash: str = "",
+    asked_by: str,
+    origin: ControlOrigin | str,
+    lifetime_s: int = LIFETIME_S,
+    now: Callable[[], float] = time.time,
+) -> Control:
+    """Check a request as its command would, seal it, and queue it for the run; return the control.
+
+    A pause takes effect at once, with or without a run. Raises ConfigError for an invalid argument,
+    with field, value and remedy; Refused if the queue is full or the plan was not shown.
+    """
+    loaded = load_config(config)
+    kind, origin = parse_kind(kind), _parse_origin(origin)
+    pairs = check_arguments(loaded, kind, arguments)
+    if not asked_by or len(asked_by) > MAX_NAME or not asked_by.isprintable():
+        raise ConfigError(
+            f"asked_by: {asked_by!r} is not a name", f"write 1 to {MAX_NAME} printable characters"
+        )
+    if not 1 <= lifetime_s <= MAX_LIFETIME_S:
+        raise ConfigError(
+            f"lifetime: {lifetime_s} s is out of range", f"write 1 to {MAX_LIFETIME_S} seconds"
+        )
+    now_s = int(now())
+    secret = installation_secret(wiring.store_file(loaded))
+    with wiring.open_store_offline(loaded) as (store, switch):
+        _require_shown(store, kind, pairs, plan_hash)
+        control = Control(
+            secrets.token_hex(16),
+            kind,
+            pairs,
+            plan_hash,
+            asked_by,
+            origin,
+            now_s,
+            now_s + lifetime_s,
+        ).sealed(secret)
+        if kind is ControlKind.PAUSE:
+            reason = control.value("reason") or f"paused by {asked_by} ({origin.value})"
+            switch.pause(reason, now_s, hard=control.flag("hard"))
+            store.controls.record_done(control)
+        else:
+            store.controls.queue(control)
+    return control
+
+
+def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
+    """Return the newest controls, newest first, and the plan that waits for a confirmation."""
+    loaded = load_config(config)
+    with wiring.open_store_offline(loaded) as (store, _):
+        queued = len(store.controls.queued())
+        waiting = store.controls.waiting()
+        records = store.controls.newest(limit)
+    return {
+        "served": is_served(loaded),
+        "queued": queued,
+        "waiting": None if waiting is None else _stored_document(waiting),
+        "controls": [control_document(record) for record in records],
+    }
+
+
+def find_control(config: ConfigSource, control_id: str) -> ControlDocument:
+    """Return one control. Raises ConfigError for an unknown id."""
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        record = store.controls.find(control_id)
+    if record is None:
+        raise ConfigError(
+            f"control: {control_id!r} is not in the store",
+            "trimtab controls lists them",
+            code=ErrorCode.UNKNOWN,
+        )
+    return control_document(record)
+
+
+def is_served(loaded: LoadedConfig) -> bool:
+    """Return whether a run serves the wallet, and so takes controls."""
+    *_, beside = wiring.lock_locations(loaded)
+    with suppress(OSError, ValueError):
+        pid = int(service_lock_path(beside).with_suffix(".pid").read_text())
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def parse_kind(kind: ControlKind | str) -> ControlKind:
+    """Parse the name of a kind."""
+    try:
+        return ControlKind(kind)
+    except ValueError:
+        known = ", ".join(one.value for one in ControlKind)
+        raise ConfigError(f"kind: {kind!r} is unknown", f"choose from {known}") from None
+
+
+def _parse_origin(origin: ControlOrigin | str) -> ControlOrigin:
+    try:
+        return ControlOrigin(origin)
+    except ValueError:
+        known = ", ".join(one.value for one in ControlOrigin)
+        raise ConfigError(f"origin: {origin!r} is unknown", f"choose from {known}") from None
+
+
+def check_arguments(
+    loaded: LoadedConfig, kind: ControlKind, arguments: Iterable[tuple[str, str]]
+) -> Arguments:
+    """Return the arguments of a kind, checked as its command checks its options. Raises ConfigError
+    with field, value and remedy.
+    """
+    pairs = tuple((str(name), str(value)) for name, value in arguments)
+    known = ARGUMENTS[kind]
+    seen: set[str] = set()
+    for name, value in pairs:
+        if name not in known:
+            options = f"choose from {', '.join(known)}" if known else "omit it"
+            raise ConfigError(f"{name!r}: {kind.value} has no such argument", options)
+        if name in seen and known[name] != MANY:
+            raise ConfigError(f"{name}: given twice", "give it once")
+        if known[name] == YES and value != YES:
+            raise ConfigError(f"{name}: {value!r} is not a switch", "write yes, or omit it")
+        seen.add(name)
+    if sum(len(name) + len(value) for name, value in pairs) > MAX_TEXT:
+        raise ConfigError(
+            f"arguments: longer than {MAX_TEXT} characters", "split the request, or shorten it"
+        )
+    if any(not value.isprintable() for _, value in pairs):
+        raise ConfigError("arguments: a control character", "write printable text")
+    if (check := _CHECKS.get(kind)) is not None:
+        check(loaded, pairs)
+    return pairs
+
+
+def _require_shown(store: Store, kind: ControlKind, arguments: Arguments, plan_hash: str) -> None:
+    """Raise unless `plan_hash` is that of a plan shown for this request, or none is needed."""
+    if not plan_hash:
+        if kind in CONFIRMS_A_PLAN and not (kind is ControlKind.STOP and not arguments):
+            raise ConfigError(
+                "plan_hash: missing", f"show the plan first: trimtab request {kind.value}"
+            )
+        return
+    if kind not in CONFIRMS_A_PLAN:
+        raise ConfigError(f"plan_hash: {kind.value} confirms no plan", "omit it")
+    shown = store.controls.shown(plan_hash)
+    if shown is None or (shown.kind, shown.arguments) != (kind, arguments):
+        raise Refused(
+            "the plan was not shown for this request, or too long ago",
+            remedy=f"show it again: trimtab request {kind.value}",
+            code=ControlCode.NOT_SHOWN,
+        )
+
+
+def _check_invest(_: LoadedConfig, arguments: Arguments) -> None:
+    for _name, value in arguments:
+        _positive("flow", value, "trimtab flows lists the numbers")
+
+
+def _check_withdraw(loaded: LoadedConfig, arguments: Arguments) -> None:
+    given = dict(arguments)
+    amount, resumed, to = given.get("amount"), given.get("resume"), given.get("to")
+    if (amount is None) == (resumed is None):
+        raise ConfigError("amount: needed, unless resume is given", "give one of the two")
+    if resumed is not None:
+        _positive("resume", resumed, "trimtab withdraw lists the numbers")
+        if "in" in given or "pro-rata" in given:
+            raise ConfigError("resume: takes no in and no pro-rata", "omit them")
+    if amount is not None and parse_raw(amount, 36, "amount") == 0:
+        raise ConfigError("amount: '0' must be above 0", "for example 500")
+    if "in" in given and "pro-rata" in given:
+        raise ConfigError("in: cannot be combined with pro-rata", "use one of them")
+    if (name := given.get("in")) is not None:
+        symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
+        if name not in symbols:
+            raise ConfigError(
+                f"in: {name!r} is not an asset of the portfolio",
+                f"choose from {', '.join(symbols)}",
+            )
+    if to is not None:
+        _check_payee(loaded, "to", to)
+
+
+def _check_edit(_: LoadedConfig, arguments: Arguments) -> None:
+    found = Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
+    changes = parse_changes(found.values("set"), found.values("target"), (), found.values("remove"))
+    if not changes.any:
+        raise ConfigError("edit: no change given", "give set, target or remove")
+    if found.flag("send") and not changes.removes:
+        raise ConfigError("send: needs remove", "omit it; a run uses the edited config at once")
+
+
+def _check_stop(loaded: LoadedConfig, arguments: Arguments) -> None:
+    if (to := dict(arguments).get("send-to")) is not None:
+        _check_payee(loaded, "send-to", to)
+
+
+def _check_payee(loaded: LoadedConfig, field: str, value: str) -> None:
+    if parse_address(value, field) not in loaded.config.wallet.payout_addresses:
+        raise ConfigError(
+            f"{field}: {value} is not in wallet.payout_addresses",
+            "only an address that the config names can be paid",
+        )
+
+
+def _positive(field: str, value: str, remedy: str) -> None:
+    if not value.isdecimal() or not value.isascii() or not 0 < int(value) < 2**62:
+        raise ConfigError(f"{field}: {value!r} is not a number above 0", remedy)
+
+
+_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, Arguments], None]] = {
+    ControlKind.INVEST: _check_invest,
+    ControlKind.WITHDRAW: _check_withdraw,
+    ControlKind.EDIT: _check_edit,
+    ControlKind.STOP: _check_stop,
+}
+
+
+def _stored_document(plan: ShownPlan) -> ShownPlanDocument:
+    return shown_document(plan, json.loads(plan.document or "{}"))

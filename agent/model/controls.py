@@ -1,0 +1,207 @@
+"""Controls: actions that the owner requests from outside the running agent, and their states."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum
+
+Arguments = tuple[tuple[str, str], ...]
+"""Pairs of an option's name, without dashes, and its text; an option may be repeated."""
+
+
+class ControlKind(Enum):
+    """Action of a control, by the name of its command."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    REBALANCE = "rebalance"
+    CONFIRM = "confirm"
+    INVEST = "invest"
+    WITHDRAW = "withdraw"
+    EDIT = "edit"
+    STOP = "stop"
+
+
+class ControlOrigin(Enum):
+    """Part of the program that a control came from."""
+
+    DASHBOARD = "dashboard"
+    API = "api"
+    TELEGRAM = "telegram"
+    CLI = "cli"
+
+
+class ControlState(Enum):
+    """State of a control. DONE, REFUSED, FAILED and EXPIRED are final."""
+
+    QUEUED = "queued"
+    TAKEN = "taken"
+    DONE = "done"
+    REFUSED = "refused"
+    """Nothing was sent."""
+    FAILED = "failed"
+    """Begun, and not completed; its transactions are in the journal."""
+    EXPIRED = "expired"
+
+
+class ControlCode(StrEnum):
+    """Why a control was refused or failed, where no guard or error of the action says it."""
+
+    SEAL = "seal"
+    """Not written by this installation, or changed since."""
+    CLOCK = "clock"
+    """Dated in the future, valid for too long, or the clock was set back."""
+    EXPIRED = "expired"
+    REPLAYED = "replayed"
+    """Taken before."""
+    NOT_SHOWN = "not_shown"
+    """The plan's hash is unknown: its plan was not shown, or long ago."""
+    PLAN_CHANGED = "plan_changed"
+    """The plan differs from the one shown."""
+    NOT_WAITING = "not_waiting"
+    """The confirmed plan does not wait any more, for example because it was confirmed already."""
+    WIDENS = "widens"
+    """The edit would permit more than the confirmed config."""
+    QUEUE_FULL = "queue_full"
+    INTERRUPTED = "interrupted"
+    """The run ended while it carried the control out."""
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A requested action. Times are Unix seconds of this machine.
+
+    `plan_hash` is the hash of the shown plan that the control confirms, "" if it confirms none.
+    `seal` is an HMAC-SHA256 over all other fields, as hex digits.
+    """
+
+    id: str
+    kind: ControlKind
+    arguments: Arguments
+    plan_hash: str
+    asked_by: str
+    origin: ControlOrigin
+    asked_at_s: int
+    expires_at_s: int
+    seal: str = ""
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return every value of an argument."""
+        return tuple(value for key, value in self.arguments if key == name)
+
+    def value(self, name: str) -> str | None:
+        """Return the value of an argument; None if it is missing."""
+        return next(iter(self.values(name)), None)
+
+    def flag(self, name: str) -> bool:
+        """Return whether an argument is "yes"."""
+        return self.value(name) == "yes"
+
+    def sealed(self, secret: bytes) -> Control:
+        """Return the control with its seal."""
+        return replace(self, seal=self._seal(secret))
+
+    def is_genuine(self, secret: bytes) -> bool:
+        """Return whether the seal was made with `secret` over exactly these fields."""
+        return hmac.compare_digest(self.seal.encode(), self._seal(secret).encode())
+
+    def _seal(self, secret: bytes) -> str:
+        return hmac.new(secret, self._canonical(), hashlib.sha256).hexdigest()
+
+    def _canonical(self) -> bytes:
+        fields = [
+            "trimtab control 1",
+            self.id,
+            self.kind.value,
+            [list(pair) for pair in self.arguments],
+            self.plan_hash,
+            self.asked_by,
+            self.origin.value,
+            self.asked_at_s,
+            self.expires_at_s,
+        ]
+        return canonical_json(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRecord:
+    """A control as stored. `code` is "" or a ControlCode, a guard or an error's code; `result` are
+    pairs such as ("transaction", hash). `changed_s` is when it got its state.
+    """
+
+    number: int
+    control: Control
+    state: ControlState
+    code: str
+    reason: str
+    result: Arguments
+    changed_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlEvent:
+    """A line of the audit log, which only grows: a control got the state `state`."""
+
+    number: int
+    control: str
+    kind: str
+    origin: str
+    asked_by: str
+    state: str
+    code: str
+    reason: str
+    at_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPlan:
+    """A plan as shown to its owner, for a control to confirm.
+
+    `exact` has to be equal when it is carried out. `amounts` are (name, amount, tolerance): planned
+    changes in base units by token or position, which may differ by at most the tolerance. `document`
+    is the JSON document that was shown; it is not part of the hash.
+    """
+
+    kind: ControlKind
+    arguments: Arguments
+    exact: Arguments
+    amounts: tuple[tuple[str, int, int], ...]
+    shown_at_s: int = 0
+    document: str = ""
+
+    @property
+    def hash(self) -> str:
+        """Return the SHA-256 of what binds, as hex digits."""
+        fields = [
+            "trimtab plan 1",
+            self.kind.value,
+            [list(pair) for pair in self.arguments],
+            [list(pair) for pair in self.exact],
+            [[name, str(amount), str(tolerance)] for name, amount, tolerance in self.amounts],
+        ]
+        return hashlib.sha256(canonical_json(fields)).hexdigest()
+
+    def difference(self, found: ShownPlan) -> str:
+        """Return the first difference of the plan `found` beyond the tolerances; "" without one."""
+        if (self.kind, self.arguments) != (found.kind, found.arguments):
+            return "it was shown for another request"
+        mine, other = dict(self.exact), dict(found.exact)
+        for name in (*mine, *other):
+            if mine.get(name) != other.get(name):
+                return f"{name}: {other.get(name) or 'none'}, shown {mine.get(name) or 'none'}"
+        allowed = {name: (amount, tolerance) for name, amount, tolerance in self.amounts}
+        now = {name: amount for name, amount, _ in found.amounts}
+        for name in (*allowed, *now):
+            amount, tolerance = allowed.get(name, (0, 0))
+            if abs(now.get(name, 0) - amount) > tolerance:
+                return f"{name}: {now.get(name, 0)}, shown {amount}"
+        return ""
+
+
+def canonical_json(value: object) -> bytes:
+    """Return the only encoding of a list of texts, numbers and lists."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()

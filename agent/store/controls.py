@@ -1,0 +1,356 @@
+"""Stored controls: the queue, the audit log that only grows, and plans as they were shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, delete, func, select, text, update
+
+from agent import codec
+from agent.errors import Refused
+from agent.model import (
+    Control,
+    ControlCode,
+    ControlEvent,
+    ControlKind,
+    ControlOrigin,
+    ControlRecord,
+    ControlState,
+    ShownPlan,
+    Verdict,
+)
+from agent.model.controls import Arguments
+from agent.store.database import (
+    Database,
+    all_rows,
+    first_row,
+    insert_returning_id,
+    insert_rows,
+    max_value,
+    upsert_rows,
+)
+from agent.store.records import decode_json
+from agent.store.tables import IS_UNFINISHED, ControlLogRow, ControlRow, ShownPlanRow
+
+MAX_QUEUED = 100
+"""Largest number of queued controls."""
+MAX_SHOWN = 200
+"""Shown plans kept, besides the one that waits; the oldest beyond it are dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedControl:
+    """A queued row by its number. `control` is None if the row is damaged."""
+
+    number: int
+    control: Control | None
+
+
+@dataclass(frozen=True, slots=True)
+class ControlEnd:
+    """The end of a control, by its row's number."""
+
+    number: int
+    state: ControlState
+    code: str = ""
+    reason: str = ""
+    result: Arguments = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ControlStore:
+    """Controls of this wallet; each method is one transaction. Times are Unix seconds of this
+    machine.
+    """
+
+    db: Database
+
+    def queue(self, control: Control) -> int:
+        """Store a control as QUEUED and return its number. Raises Refused if the queue is full."""
+        with self.db.write("queue a control") as db:
+            waiting = db.scalar(_queued_count())
+            if waiting >= MAX_QUEUED:
+                verdict = Verdict("control_queue", str(waiting), str(MAX_QUEUED), False)
+                raise Refused(
+                    f"the queue is full: {waiting} controls wait",
+                    (verdict,),
+                    "start trimtab run --send, which takes them, or wait until they expire",
+                    code=ControlCode.QUEUE_FULL,
+                )
+            return _insert(db, control, ControlState.QUEUED)
+
+    def record_done(self, control: Control) -> int:
+        """Store a control that was carried out at its submission, and return its number."""
+        with self.db.write("record a control") as db:
+            return _insert(db, control, ControlState.DONE)
+
+    def has_queued(self) -> bool:
+        """Return whether a control is queued."""
+        with self.db.read("read the controls") as db:
+            return db.scalar(_first_queued()) is not None
+
+    def queued(self, limit: int = MAX_QUEUED) -> tuple[QueuedControl, ...]:
+        """Return the oldest queued controls, oldest first."""
+        with self.db.read("read the controls") as db:
+            rows = all_rows(db, _in_state(), ControlRow, state="queued", limit=limit)
+            return tuple(QueuedControl(row.seq, _control(row)) for row in rows)
+
+    def taken(self) -> tuple[QueuedControl, ...]:
+        """Return the controls that were taken and not finished, oldest first."""
+        with self.db.read("read the controls") as db:
+            rows = all_rows(db, _in_state(), ControlRow, state="taken", limit=-1)
+            return tuple(QueuedControl(row.seq, _control(row)) for row in rows)
+
+    def take(self, number: int, now_s: int) -> bool:
+        """Move a control from QUEUED to TAKEN. Return False, and write nothing, if it is not queued
+        or its id was taken before.
+        """
+        with self.db.write("take a control") as db:
+            row = first_row(db, _by_number(), ControlRow, of=number)
+            if row is None or row.state != ControlState.QUEUED.value:
+                return False
+            if db.scalar(_log_of_taken(), {"of": row.id}) is not None:
+                return False
+            _end(db, row, ControlEnd(number, ControlState.TAKEN), now_s)
+            return True
+
+    def finish(self, ends: Sequence[ControlEnd], now_s: int) -> None:
+        """Store the final states of queued or taken controls. A finished control keeps its state."""
+        with self.db.write("finish a control") as db:
+            for end in ends:
+                row = first_row(db, _by_number(), ControlRow, of=end.number)
+                if row is not None and row.state in _UNFINISHED:
+                    _end(db, row, end, now_s)
+
+    def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
+        """Return the newest controls, newest first. Damaged rows are omitted."""
+        with self.db.read("read the controls") as db:
+            found = (_record(row) for row in all_rows(db, _newest(), ControlRow, limit=limit))
+            return tuple(record for record in found if record is not None)
+
+    def find(self, control_id: str) -> ControlRecord | None:
+        """Return a control by its id; None if it is unknown or damaged."""
+        with self.db.read("read the controls") as db:
+            row = first_row(db, _by_id(), ControlRow, of=control_id)
+            return None if row is None else _record(row)
+
+    def log(self, after: int = 0, limit: int = 1_000) -> tuple[ControlEvent, ...]:
+        """Return lines of the audit log with a number above `after`, oldest first."""
+        with self.db.read("read the log of controls") as db:
+            rows = all_rows(db, _log_after(), ControlLogRow, of=after, limit=limit)
+            return tuple(
+                ControlEvent(
+                    row.seq,
+                    row.control_id,
+                    row.kind,
+                    row.origin,
+                    row.asked_by,
+                    row.state,
+                    row.code,
+                    row.reason,
+                    row.at_s,
+                )
+                for row in rows
+            )
+
+    def log_end(self) -> tuple[int, int]:
+        """Return number and latest time of the audit log; zeros while it is empty."""
+        with self.db.read("read the log of controls") as db:
+            return max_value(db, ControlLogRow.seq), max_value(db, ControlLogRow.at_s)
+
+    def show(self, plan: ShownPlan) -> None:
+        """Store a plan as it is shown, for a control to confirm by its hash."""
+        with self.db.write("store a shown plan") as db:
+            waits = first_row(db, _plan_by_hash(), ShownPlanRow, of=plan.hash)
+            _insert_plan(db, plan, waits is not None and waits.waiting)
+            old = db.scalars(_plans_beyond(), {"limit": MAX_SHOWN}).all()
+            db.execute(delete(ShownPlanRow).where(ShownPlanRow.hash.in_(old)))
+
+    def shown(self, plan_hash: str) -> ShownPlan | None:
+        """Return a shown plan by its hash; None if it is unknown, or was altered since."""
+        with self.db.read("read a shown plan") as db:
+            row = first_row(db, _plan_by_hash(), ShownPlanRow, of=plan_hash)
+            return None if row is None else _plan(row)
+
+    def offer(self, plan: ShownPlan) -> None:
+        """Store the plan that waits for a confirmation, in place of an earlier one."""
+        with self.db.write("offer a plan") as db:
+            db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
+            _insert_plan(db, plan, True)
+
+    def waiting(self) -> ShownPlan | None:
+        """Return the plan that waits for a confirmation; None without one."""
+        with self.db.read("read the waiting plan") as db:
+            row = first_row(db, _waiting_plan(), ShownPlanRow)
+            return None if row is None else _plan(row)
+
+    def end_offer(self) -> None:
+        """Remove the waiting plan."""
+        with self.db.write("withdraw the waiting plan") as db:
+            db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
+
+
+_UNFINISHED = (ControlState.QUEUED.value, ControlState.TAKEN.value)
+
+
+def _insert(db: Connection, control: Control, state: ControlState) -> int:
+    number = insert_returning_id(
+        db,
+        ControlRow,
+        id=control.id,
+        kind=control.kind.value,
+        arguments_json=json.dumps(control.arguments),
+        plan_hash=control.plan_hash,
+        asked_by=control.asked_by,
+        origin=control.origin.value,
+        asked_s=control.asked_at_s,
+        expires_s=control.expires_at_s,
+        seal=control.seal,
+        state=state.value,
+        code="",
+        reason="",
+        result_json="[]",
+        changed_s=control.asked_at_s,
+    )
+    row = first_row(db, _by_number(), ControlRow, of=number)
+    if row is not None:
+        _log(db, row, ControlEnd(number, state), control.asked_at_s)
+    return number
+
+
+def _end(db: Connection, row: ControlRow, end: ControlEnd, now_s: int) -> None:
+    db.execute(
+        _change(),
+        {
+            "of": row.seq,
+            "state": end.state.value,
+            "code": end.code,
+            "reason": end.reason,
+            "result_json": json.dumps(end.result),
+            "changed_s": now_s,
+        },
+    )
+    _log(db, row, end, now_s)
+
+
+def _log(db: Connection, row: ControlRow, end: ControlEnd, now_s: int) -> None:
+    insert_rows(
+        db,
+        ControlLogRow,
+        [
+            {
+                "control_id": row.id,
+                "kind": row.kind,
+                "origin": row.origin,
+                "asked_by": row.asked_by,
+                "state": end.state.value,
+                "code": end.code,
+                "reason": end.reason,
+                "at_s": now_s,
+            }
+        ],
+    )
+
+
+def _control(row: ControlRow) -> Control | None:
+    """Return the control of a row; None if the row holds what no program wrote."""
+    try:
+        arguments = tuple((str(name), str(value)) for name, value in json.loads(row.arguments_json))
+        kind, origin = ControlKind(row.kind), ControlOrigin(row.origin)
+        asked_s, expires_s = int(row.asked_s), int(row.expires_s)
+    except (ValueError, TypeError):
+        return None
+    values = (row.id, row.plan_hash, row.asked_by, row.seal)
+    if not all(isinstance(value, str) for value in values):
+        return None
+    return Control(
+        row.id, kind, arguments, row.plan_hash, row.asked_by, origin, asked_s, expires_s, row.seal
+    )
+
+
+def _record(row: ControlRow) -> ControlRecord | None:
+    control = _control(row)
+    try:
+        state = ControlState(row.state)
+        result = tuple((str(name), str(value)) for name, value in json.loads(row.result_json))
+    except (ValueError, TypeError):
+        return None
+    if control is None:
+        return None
+    return ControlRecord(row.seq, control, state, row.code, row.reason, result, row.changed_s)
+
+
+def _insert_plan(db: Connection, plan: ShownPlan, waiting: bool) -> None:
+    row = {
+        "hash": plan.hash,
+        "plan_json": codec.dumps(plan),
+        "shown_s": plan.shown_at_s,
+        "waiting": waiting,
+    }
+    upsert_rows(db, ShownPlanRow, [row])
+
+
+def _plan(row: ShownPlanRow) -> ShownPlan | None:
+    plan = decode_json(ShownPlan, row.plan_json)
+    return plan if plan.hash == row.hash else None
+
+
+_change = cache(lambda: update(ControlRow).where(ControlRow.seq == bindparam("of")))
+_by_number = cache(lambda: select(ControlRow).where(ControlRow.seq == bindparam("of")))
+_by_id = cache(lambda: select(ControlRow).where(ControlRow.id == bindparam("of")))
+_newest = cache(
+    lambda: select(ControlRow).order_by(ControlRow.seq.desc()).limit(bindparam("limit"))
+)
+_log_of_taken = cache(
+    lambda: select(ControlLogRow.seq).where(
+        ControlLogRow.control_id == bindparam("of"),
+        ControlLogRow.state == ControlState.TAKEN.value,
+    )
+)
+_log_after = cache(
+    lambda: (
+        select(ControlLogRow)
+        .where(ControlLogRow.seq > bindparam("of"))
+        .order_by(ControlLogRow.seq)
+        .limit(bindparam("limit"))
+    )
+)
+_plan_by_hash = cache(lambda: select(ShownPlanRow).where(ShownPlanRow.hash == bindparam("of")))
+_waiting_plan = cache(lambda: select(ShownPlanRow).where(ShownPlanRow.waiting).limit(1))
+
+
+@cache
+def _queued_count() -> Select[Any]:
+    queued = ControlRow.state == ControlState.QUEUED.value
+    return select(func.count()).select_from(ControlRow).where(text(IS_UNFINISHED), queued)
+
+
+@cache
+def _first_queued() -> Select[Any]:
+    queued = ControlRow.state == ControlState.QUEUED.value
+    return select(ControlRow.seq).where(text(IS_UNFINISHED), queued).limit(1)
+
+
+@cache
+def _in_state() -> Select[Any]:
+    return (
+        select(ControlRow)
+        .where(text(IS_UNFINISHED), ControlRow.state == bindparam("state"))
+        .order_by(ControlRow.seq)
+        .limit(bindparam("limit"))
+    )
+
+
+@cache
+def _plans_beyond() -> Select[Any]:
+    """Select the hashes of the oldest shown plans beyond the limit."""
+    return (
+        select(ShownPlanRow.hash)
+        .where(~ShownPlanRow.waiting)
+        .order_by(ShownPlanRow.shown_s.desc())
+        .offset(bindparam("limit"))
+    )

@@ -1,0 +1,68 @@
+"""Secret of an installation, in a file beside the store and never in it: whoever can write the store
+cannot seal a control.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.store.files.locks import require_private
+
+SECRET_BYTES = 32
+
+
+def secret_path(store_file: Path) -> Path:
+    """Return the path of the secret, such as trimtab.db.secret."""
+    return store_file.with_name(store_file.name + ".secret")
+
+
+def installation_secret(store_file: Path) -> bytes:
+    """Return the secret beside a store; make it at first use.
+
+    Raises ConfigError if others may read or write it, OperatorNeeded if it cannot be read or
+    written.
+    """
+    path = secret_path(store_file)
+    try:
+        if not path.exists():
+            _make(path)
+        require_private(path, "secret")
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ConfigError(
+                f"secret: others may read {path} (mode {mode:04o})", f"run: chmod 600 {path}"
+            )
+        found = bytes.fromhex(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise OperatorNeeded(
+            f"{path} cannot be read: {error}",
+            "remove it to make a new one; queued controls are then refused",
+            code=ErrorCode.FILE,
+        ) from error
+    if len(found) != SECRET_BYTES:
+        raise OperatorNeeded(
+            f"{path} does not hold {SECRET_BYTES} bytes",
+            "remove it to make a new one; queued controls are then refused",
+            code=ErrorCode.FILE,
+        )
+    return found
+
+
+def _make(path: Path) -> None:
+    """Write a new secret in one step, so that two processes at once agree on the first one."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()

@@ -1,0 +1,309 @@
+"""Controls: sealed, bound to what was shown, taken once, finished once; the audit log only grows."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from agent.app.controls import queue
+from agent.config.load import load_config
+from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.model import Control, ControlCode, ControlKind, ControlOrigin, ControlState, ShownPlan
+from agent.store import Store, open_store
+from agent.store.controls import MAX_QUEUED, MAX_SHOWN, ControlEnd
+from agent.store.files.secret import installation_secret, secret_path
+from agent.store.tables import ControlRow
+from tests.support import agents
+from tests.support.transactions import CHAIN_ID, STORES, WALLET, new_store
+
+SECRET = b"s" * 32
+PLAN = ShownPlan(ControlKind.REBALANCE, (), (("futures", "none"),), (("0xA", -1_000, 10), ("0xB", 2_000, 20)), 5, "{}")
+
+
+def control(number: int = 1, **changes: object) -> Control:
+    made = Control(f"{number:032x}", ControlKind.RESUME, (("flow", "1"),), "ab", "owner", ControlOrigin.API, 1_000, 1_300)
+    return replace(made, **changes).sealed(SECRET)  # type: ignore[arg-type]  # fields by name
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return new_store(request.param, tmp_path)
+
+
+OTHERS: dict[str, object] = {
+    "id": "f" * 32, "kind": ControlKind.STOP, "arguments": (("flow", "2"),), "plan_hash": "", "asked_by": "ownes",
+    "origin": ControlOrigin.CLI, "asked_at_s": 1_001, "expires_at_s": 1_301, "seal": "0" * 64,
+}  # fmt: skip
+
+
+# --- The seal.
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Control)])
+def test_a_seal_covers_every_field(name: str) -> None:
+    genuine = control()
+    assert genuine.is_genuine(SECRET) and not genuine.is_genuine(b"t" * 32)
+    assert not replace(genuine, **{name: OTHERS[name]}).is_genuine(SECRET)  # type: ignore[arg-type]  # fields by name
+
+
+def test_fields_cannot_be_moved_into_one_another() -> None:
+    one = control(arguments=(("a", "b"),))
+    for other in ((("ab", ""),), (("a", 'b"]],["'),), (), (("a", "b"), ("", ""))):
+        assert replace(control(arguments=other), seal=one.seal).is_genuine(SECRET) is False
+    assert control(seal="é").seal == control().seal
+    assert not replace(control(), seal="é").is_genuine(SECRET), "a seal that is no ASCII is compared too"
+
+
+# --- What was shown.
+
+
+def test_a_hash_covers_what_binds_and_nothing_else() -> None:
+    assert replace(PLAN, shown_at_s=9, document="{1}").hash == PLAN.hash
+    for changed in (
+        replace(PLAN, kind=ControlKind.STOP),
+        replace(PLAN, arguments=(("a", "b"),)),
+        replace(PLAN, exact=()),
+        replace(PLAN, amounts=PLAN.amounts[:1]),
+        replace(PLAN, amounts=(("0xA", -1_000, 11), PLAN.amounts[1])),
+    ):
+        assert changed.hash != PLAN.hash
+
+
+@pytest.mark.parametrize(
+    ("found", "named"),
+    [
+        (PLAN, ""),
+        (replace(PLAN, amounts=(("0xA", -1_010, 0), ("0xB", 1_980, 0))), ""),
+        (replace(PLAN, amounts=(("0xA", -1_011, 0), ("0xB", 2_000, 0))), "0xA"),
+        (replace(PLAN, amounts=(("0xA", -1_000, 0),)), "0xB"),
+        (replace(PLAN, amounts=(*PLAN.amounts, ("0xC", 1, 10**9))), "0xC"),
+        (replace(PLAN, exact=()), "futures"),
+        (replace(PLAN, exact=(*PLAN.exact, ("to", "0x1"))), "to"),
+        (replace(PLAN, arguments=(("a", "b"),)), "another request"),
+        (replace(PLAN, kind=ControlKind.STOP), "another request"),
+    ],
+)  # fmt: skip
+def test_a_plan_may_differ_by_its_tolerances_only(found: ShownPlan, named: str) -> None:
+    difference = PLAN.difference(found)
+    assert (named in difference) if named else difference == ""
+
+
+# --- The store, in a file and in memory.
+
+
+def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
+    number = store.controls.queue(control())
+    assert store.controls.has_queued() and store.controls.queued()[0].control == control()
+    assert store.controls.take(number, 1_010) and not store.controls.take(number, 1_011)
+    assert not store.controls.has_queued() and [one.number for one in store.controls.taken()] == [number]
+    end = ControlEnd(number, ControlState.DONE, "", "paid", (("transaction", "0x1"),))
+    store.controls.finish([end], 1_020)
+    store.controls.finish([ControlEnd(number, ControlState.REFUSED)], 1_021)
+    (record,) = store.controls.newest()
+    assert (record.state, record.reason, record.result, record.changed_s) == (ControlState.DONE, "paid", end.result, 1_020)
+    assert store.controls.find(control().id) == record and store.controls.find("no") is None
+    assert [event.state for event in store.controls.log()] == ["queued", "taken", "done"]
+    assert [event.state for event in store.controls.log(after=2)] == ["done"]
+    assert store.controls.log_end() == (3, 1_020)
+
+
+def test_controls_come_in_the_order_of_their_requests(store: Store) -> None:
+    for number in (3, 1, 2):
+        store.controls.queue(control(number))
+    assert [one.control.id[-1] for one in store.controls.queued() if one.control] == ["3", "1", "2"]
+    assert [one.control.id[-1] for one in store.controls.newest(2)] == ["2", "1"]
+
+
+def test_a_row_set_back_to_queued_is_not_taken_again(store: Store) -> None:
+    number = store.controls.queue(control())
+    assert store.controls.take(number, 1_010)
+    store.controls.finish([ControlEnd(number, ControlState.DONE)], 1_020)
+    with store.db.write("alter") as db:
+        db.execute(update(ControlRow).values(state="queued"))
+    assert store.controls.has_queued() and not store.controls.take(number, 1_030)
+
+
+def test_an_id_is_queued_once(store: Store) -> None:
+    store.controls.queue(control())
+    with pytest.raises(OperatorNeeded):
+        store.controls.queue(control())
+
+
+@pytest.mark.parametrize("column", ["kind", "origin", "arguments_json"])
+def test_a_damaged_row_is_reported_and_never_raises(store: Store, column: str) -> None:
+    number = store.controls.queue(control())
+    with store.db.write("alter") as db:
+        db.execute(update(ControlRow).values({column: '{"a": 1'}))
+    (found,) = store.controls.queued()
+    assert (found.number, found.control) == (number, None)
+    store.controls.finish([ControlEnd(number, ControlState.REFUSED, ControlCode.SEAL)], 1_000)
+    assert not store.controls.has_queued() and store.controls.newest() == ()
+    assert store.controls.log()[-1].code == "seal"
+
+
+@pytest.mark.parametrize("statement", ["UPDATE control_log SET reason = 'x'", "DELETE FROM control_log"])
+def test_the_audit_log_only_grows(store: Store, statement: str) -> None:
+    store.controls.queue(control())
+    with pytest.raises(OperatorNeeded, match="only grows"), store.db.write("alter the log") as db:
+        db.exec_driver_sql(statement)
+    assert len(store.controls.log()) == 1
+
+
+def test_a_full_queue_refuses_with_its_reason(store: Store) -> None:
+    for number in range(MAX_QUEUED):
+        store.controls.queue(control(number))
+    with pytest.raises(Refused) as refused:
+        store.controls.queue(control(MAX_QUEUED))
+    assert refused.value.code == ControlCode.QUEUE_FULL and refused.value.guards == ("control_queue",)
+    store.controls.finish([ControlEnd(store.controls.queued()[0].number, ControlState.EXPIRED)], 2_000)
+    store.controls.queue(control(MAX_QUEUED))
+
+
+def test_one_plan_waits_and_shown_plans_are_bounded(store: Store) -> None:
+    assert store.controls.waiting() is None and store.controls.shown(PLAN.hash) is None
+    store.controls.offer(PLAN)
+    other = replace(PLAN, exact=())
+    store.controls.show(PLAN)
+    assert store.controls.waiting() == PLAN, "showing it again leaves it waiting"
+    store.controls.offer(other)
+    assert store.controls.waiting() == other and store.controls.shown(PLAN.hash) is None
+    for number in range(MAX_SHOWN + 3):
+        store.controls.show(replace(PLAN, exact=(("n", str(number)),), shown_at_s=number))
+    assert store.controls.shown(replace(PLAN, exact=(("n", "2"),)).hash) is None
+    assert store.controls.shown(replace(PLAN, exact=(("n", "3"),)).hash) is not None
+    assert store.controls.waiting() == other
+    store.controls.end_offer()
+    assert store.controls.waiting() is None
+
+
+def test_a_shown_plan_that_was_altered_is_unknown(store: Store) -> None:
+    store.controls.show(PLAN)
+    with store.db.write("alter") as db:
+        db.exec_driver_sql("UPDATE shown_plans SET plan_json = replace(plan_json, '-1000', '-9000')")
+    assert store.controls.shown(PLAN.hash) is None
+
+
+def test_a_store_of_the_version_before_gets_the_queue(tmp_path: Path) -> None:
+    from tests.support.stores import taken_back
+
+    file = tmp_path / "trimtab.db"
+    open_store(f"sqlite:///{file}", CHAIN_ID, WALLET).close()
+    taken_back(file, "0016")
+    store = open_store(f"sqlite:///{file}", CHAIN_ID, WALLET)
+    store.controls.queue(control())
+    assert [event.state for event in store.controls.log()] == ["queued"]
+    store.close()
+
+
+# --- The secret beside the store.
+
+
+def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "trimtab.db"
+    made = installation_secret(file)
+    assert len(made) == 32 and installation_secret(file) == made
+    path = secret_path(file)
+    assert path.stat().st_mode & 0o777 == 0o600 and [*tmp_path.iterdir()] == [path]
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        installation_secret(file)
+    path.chmod(0o600)
+    path.write_text("ab")
+    with pytest.raises(OperatorNeeded):
+        installation_secret(file)
+
+
+def test_processes_that_begin_at_once_agree_on_the_secret(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert len(set(pool.map(installation_secret, [tmp_path / "trimtab.db"] * 16))) == 1
+
+
+# --- Submission.
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return agents.config(tmp_path)
+
+
+def opened(config: Path) -> Store:
+    loaded = load_config(config)
+    return open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
+
+
+def submitted(config: Path, kind: str, *arguments: tuple[str, str], plan_hash: str = "", **more: object) -> Control:
+    return queue.submit(config, kind, arguments, plan_hash=plan_hash, asked_by="owner", origin="cli", **more)  # type: ignore[arg-type]
+
+
+def test_a_request_is_sealed_and_queued(config: Path) -> None:
+    made = submitted(config, "resume", lifetime_s=60, now=lambda: 5_000.9)
+    assert (made.asked_at_s, made.expires_at_s, made.kind) == (5_000, 5_060, ControlKind.RESUME)
+    assert made.is_genuine(installation_secret(config.parent / "mine.db"))
+    document = queue.list_controls(config)
+    assert (document["queued"], document["waiting"], document["served"]) == (1, None, False)
+    assert document["controls"] == [queue.find_control(config, made.id)]
+    assert document["controls"][0]["state"] == "queued"
+    assert json.dumps(document)
+
+
+def test_a_pause_takes_effect_without_a_run(config: Path) -> None:
+    submitted(config, "pause", ("reason", "smoke"), ("hard", "yes"))
+    store = opened(config)
+    assert (store.pause_switch.paused().reason, store.pause_switch.paused().hard) == ("smoke", True)
+    assert [event.state for event in store.controls.log()] == ["done"] and not store.controls.has_queued()
+    store.close()
+
+
+BAD = [
+    ("dance", [], "kind"), ("resume", [("reason", "x")], "'reason'"), ("pause", [("hard", "true")], "hard"),
+    ("pause", [("reason", "a"), ("reason", "b")], "reason"), ("pause", [("reason", "x" * 5_000)], "arguments"),
+    ("pause", [("reason", "a\nb")], "arguments"), ("invest", [("flow", "-1")], "flow"), ("invest", [("flow", "٣")], "flow"),
+    ("invest", [("flow", "9" * 30)], "flow"), ("withdraw", [], "amount"), ("withdraw", [("amount", "0")], "amount"),
+    ("withdraw", [("amount", "1e3")], "amount"), ("withdraw", [("amount", "1"), ("resume", "1")], "amount"),
+    ("withdraw", [("amount", "1"), ("in", "DOGE")], "in"), ("withdraw", [("amount", "1"), ("in", "WETH"), ("pro-rata", "yes")], "in"),
+    ("withdraw", [("resume", "1"), ("in", "WETH")], "resume"), ("withdraw", [("amount", "1"), ("to", agents.OTHER)], "to"),
+    ("withdraw", [("amount", "1"), ("to", "0x1")], "to"), ("stop", [("send-to", agents.OTHER)], "send-to"), ("edit", [], "edit"),
+    ("edit", [("set", "limits")], "--set"), ("edit", [("add", "LINK=0x1:1%")], "'add'"),
+    ("edit", [("target", "WETH=40%"), ("send", "yes")], "send"), ("edit", [("set", "chain.rpc.0.url=http://x")], "--set"),
+    ("rebalance", [], "plan_hash"), ("confirm", [], "plan_hash"), ("stop", [("to-stable", "yes")], "plan_hash"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "arguments", "field"), BAD)
+def test_a_bad_request_names_its_field_and_stores_nothing(config: Path, kind: str, arguments: list[tuple[str, str]], field: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        submitted(config, kind, *arguments)
+    assert error.value.message.startswith(field) and error.value.remedy
+    store = opened(config)
+    assert store.controls.log() == ()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "field"), [({"asked_by": ""}, "asked_by"), ({"asked_by": "a\x1b"}, "asked_by"), ({"origin": "mars"}, "origin"),
+                        ({"lifetime_s": 0}, "lifetime"), ({"lifetime_s": 901}, "lifetime")],
+)  # fmt: skip
+def test_requester_origin_and_lifetime_are_checked(config: Path, more: dict[str, object], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        queue.submit(config, "resume", (), **({"asked_by": "owner", "origin": "cli"} | more))  # type: ignore[arg-type]
+
+
+def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: Path) -> None:
+    stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),))
+    store = opened(config)
+    store.controls.show(stop)
+    assert submitted(config, "stop", *stop.arguments, plan_hash=stop.hash).plan_hash == stop.hash
+    submitted(config, "stop")
+    for kind, arguments, plan_hash in (("stop", (), stop.hash), ("rebalance", (), stop.hash), ("rebalance", (), "0" * 64)):
+        with pytest.raises(Refused) as refused:
+            submitted(config, kind, *arguments, plan_hash=plan_hash)
+        assert refused.value.code == ControlCode.NOT_SHOWN
+    with pytest.raises(ConfigError, match="plan_hash"):
+        submitted(config, "resume", plan_hash=stop.hash)
+    assert len(store.controls.log()) == 2
+    store.close()
