@@ -41,6 +41,7 @@ from agent.model.futures import (
     AccountAction,
     FuturesAction,
     FuturesGrant,
+    FuturesLimits,
     FuturesPlan,
     FuturesPolicy,
     MarginAccount,
@@ -92,8 +93,18 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     FuturesPolicy: (
         *("leverage_band_bps", "ask", "full_leverage_bps", "funding_horizon_s", "hedge", "hedges"),
     ),
-    History: ("reduced_24h", "topped_up_24h", "emergency_gas_24h_wei", "signals", "hedges"),
+    History: (
+        *(
+            "reduced_24h",
+            "topped_up_24h",
+            "emergency_gas_24h_wei",
+            "emergency_s",
+            "signals",
+            "hedges",
+        ),
+    ),
     PlanCost: ("funding",),
+    FuturesLimits: ("emergency_cooldown_s",),
     FuturesPlan: ("hedges",),
     FuturesGrant: ("hedges", "hedges_before"),
     PerpMarket: ("min_notional_raw",),

@@ -40,6 +40,8 @@ MOST_EMERGENCY_BPS = 2_000
 HYPERLIQUID_MARGIN = "USDC"
 """Prefix of the symbol of Hyperliquid's margin token on any chain (USDC, USDC.e)."""
 LONGEST_INDEX_AGE_S = 86_400
+EMERGENCY_COOLDOWN_S, LONGEST_COOLDOWN_S = 86_400, 30 * 86_400
+"""Default and longest time after an emergency in which no position is opened."""
 LONGEST_HORIZON_S = 365 * 86_400
 """Longest time over which expected funding and hedges count."""
 
@@ -112,6 +114,7 @@ class FuturesLimitsTable(ConfigTable):
     max_top_up_per_day: ShareOrOff = BPS // 10
     emergency_gas_price: GasPrice | None = None
     emergency_gas_per_day: PlainDecimal | None = None
+    emergency_cooldown: DurationOrOff = EMERGENCY_COOLDOWN_S
 
     @model_validator(mode="after")
     def _sane(self) -> FuturesLimitsTable:
@@ -139,6 +142,10 @@ class FuturesLimitsTable(ConfigTable):
             )
         if not 0 < self.index_age <= LONGEST_INDEX_AGE_S:
             raise ValueError(f"index_age: {self.index_age}s; write above 0s and at most 1d")
+        if (self.emergency_cooldown or 0) > LONGEST_COOLDOWN_S:
+            raise ValueError(
+                f'emergency_cooldown: {self.emergency_cooldown}s; write at most 30d, or "off"'
+            )
         return self
 
 
@@ -423,6 +430,7 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
                 limits.emergency_gas_per_day or "0", 18, "futures.limits.emergency_gas_per_day"
             ),
             top_up_per_day_bps=limits.max_top_up_per_day,
+            emergency_cooldown_s=limits.emergency_cooldown or 0,
         ),
         tokens[table.collateral].address,
         table.account or config.wallet.address,

@@ -25,7 +25,7 @@ from agent.model.futures import (
     PerpOrder,
 )
 from agent.policy.futures.budgets import required_by_index
-from agent.policy.futures.decide import collateral_raw, quote_per_numeraire
+from agent.policy.futures.decide import collateral_raw, opens_s, quote_per_numeraire
 from agent.policy.futures.exposure import margin_value, trades_for_another, uncounted_reason
 from agent.policy.futures.targets import emergency_orders
 from agent.policy.quarantine import decision_faults
@@ -105,6 +105,20 @@ def basis(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("no position is opened", True)
     worst, symbol = max(found)
     return GuardMeasurement(f"{_percent(worst)} ({symbol})", worst <= most, _percent(most))
+
+
+def reopening(case: GuardCase) -> GuardMeasurement:
+    """Return the time since the newest emergency of a plan that opens a position, so that prices
+    which gap back and forth do not close and open it at every tick.
+    """
+    plan, policy, account = _layer(case)
+    limit = format_seconds(policy.limits.emergency_cooldown_s)
+    last_s = case.step.history.emergency_s
+    if last_s is None or all(is_reduction(account, order) for order in plan.orders):
+        return GuardMeasurement("no emergency, or nothing opened", True, limit)
+    since_s = case.step.snapshot.head.timestamp_s - last_s
+    is_over = case.step.snapshot.head.timestamp_s >= opens_s(case.step)
+    return GuardMeasurement(f"{format_seconds(since_s)} after an emergency", is_over, limit)
 
 
 def futures_state(case: GuardCase) -> GuardMeasurement:
@@ -314,6 +328,12 @@ FUTURES_GUARDS: tuple[Guard[Any], ...] = (
         "futures.limits.max_basis",
         _unless_ending(basis),
         "wait until the mark returns to its index, or raise futures.limits.max_basis",
+    ),
+    always(
+        "reopening",
+        "futures.limits.emergency_cooldown",
+        _unless_ending(reopening),
+        "wait until the cooldown has passed, or lower futures.limits.emergency_cooldown",
     ),
     always(
         "futures_state",

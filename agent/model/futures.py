@@ -265,6 +265,8 @@ class FuturesLimits:
     """Maximum gas price in an emergency (zero: a multiple of limits.gas_price)."""
     emergency_gas_per_day_wei: int = 0
     """Maximum gas cost of emergencies in 24 h (zero: limits.gas_per_day)."""
+    emergency_cooldown_s: int = 0
+    """Time after an emergency in which no position is opened (zero: none)."""
 
 
 @dataclass(frozen=True, slots=True)

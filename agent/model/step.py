@@ -138,6 +138,8 @@ class History:
     """Collateral that the agent deposited into the margin account."""
     emergency_gas_24h_wei: int = 0
     """Part of `gas_24h_wei` for positions closed ahead of liquidation."""
+    emergency_s: int | None = None
+    """Chain time of the newest position closed ahead of liquidation."""
     signals: tuple[SignalAnswer, ...] = ()
     """Answers of the signals that this step ran."""
     hedges: tuple[Hedge, ...] = ()

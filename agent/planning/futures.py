@@ -28,6 +28,7 @@ from agent.model.futures import (
     PerpOrder,
     PerpOrderKind,
 )
+from agent.policy.futures.decide import cooldown_reason
 from agent.policy.futures.targets import (
     DRIFT_REASONS,
     REDUCING,
@@ -63,15 +64,17 @@ def plan_futures(  # noqa: PLR0913
     approved_raw: int = 0,
     goals: tuple[tuple[str, int], ...] = (),
     waiting: Collection[str] = (),
+    opens_from_s: int = 0,
 ) -> FuturesPlan:
     """Plan the actions of one step; equal inputs give equal plans.
 
     `spot_value` is in quote base units (None: unknown). `collateral_raw` is the wallet's
     depositable balance in base units of the collateral token, `approved_raw` the deposit approved
     in this step. `goals` are the final sizes of the step's reduction, `waiting` the markets whose
-    orders failed. A step either reduces or opens, so freed margin is not used again in the same
-    plan. While a held market has no fresh index, positions are neither opened nor margin deposited,
-    and the other markets are reduced.
+    orders failed. No position is opened before `opens_from_s`, after an emergency. A step either
+    reduces or opens, so freed margin is not used again in the same plan. While a held market has no
+    fresh index, positions are neither opened nor margin deposited, and the other markets are
+    reduced.
     """
     stale = stale_indexes(account, policy, now_s)
     if closing := emergency_orders(account, policy):
@@ -99,7 +102,7 @@ def plan_futures(  # noqa: PLR0913
         trims = funding_trims(account, policy)
         trimming = reducing_plan(account, policy, trims, fired[0].value, is_emergency=False)
         return replace(trimming, reason=DRIFT_REASONS[fired[0]])
-    return _to_targets(account, policy, spot_value, fired[0], now_s)
+    return _to_targets(account, policy, spot_value, fired[0], now_s, opens_from_s)
 
 
 def top_up_raw(
@@ -217,6 +220,7 @@ def _to_targets(
     spot_value: Fraction | None,
     trigger: FuturesTrigger,
     now_s: int,
+    opens_from_s: int,
 ) -> FuturesPlan:
     """Return the orders to the targets: reductions first, openings cut to every limit. Openings use
     only the margin that was free before the reductions of the same step. A limit cuts all of them
@@ -244,8 +248,10 @@ def _to_targets(
         else:
             orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
     openings = {}
+    waits = cooldown_reason(opens_from_s, now_s)
+    refused += [waits] if waits and sizes.keys() - reductions.keys() else []
     for name, size in sizes.items():
-        if name in reductions:
+        if name in reductions or waits:
             continue
         market = account.market(name)
         if why := stale_index_reason(market, policy, now_s) or no_opening_reason(market, policy):

@@ -33,6 +33,7 @@ from agent.policy.futures.decide import (
     ORDER_GAS,
     backing_off,
     depositable_raw,
+    opens_s,
     quote_per_numeraire,
     spot_value_in_quote,
     stale_markets,
@@ -76,6 +77,7 @@ def plan_adjustment(
             approved_raw(step, policy),
             step.reduction_goals,
             [one.market for one in account.positions if backing_off(step, one.market)],
+            opens_s(step),
         )
         planned = _hedges_first(step, planned)
     parts = dict(step.order_parts)

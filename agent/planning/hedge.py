@@ -31,8 +31,10 @@ from agent.policy.drift import investable_total, rebalance_goal
 from agent.policy.futures.decide import (
     ORDER_GAS,
     backing_off,
+    cooldown_reason,
     depositable_raw,
     futures_fault,
+    opens_s,
     quote_per_numeraire,
     spot_value_in_quote,
     stale_markets,
@@ -251,7 +253,8 @@ def _no_short_reason(
     if closed_lately(step, drift.token):
         return "its last hedge was closed within one horizon"
     return (
-        backing_off(step, market.market)
+        cooldown_reason(opens_s(step), step.snapshot.head.timestamp_s)
+        or backing_off(step, market.market)
         or no_opening_reason(market, policy)
         or stale_index_reason(market, policy, step.snapshot.head.timestamp_s)
     )

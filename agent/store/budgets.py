@@ -181,7 +181,7 @@ class BudgetStore:
     def last_rebalance(self) -> int | None:
         """Return the chain time of the newest successful swap by a trigger of the policy."""
         with self.db.read("read the last rebalance") as db:
-            return _newest(db, IntentKind.SWAP)
+            return _newest(db, IntentKind.SWAP.value)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
         """Record the last review of the portfolio, its schedules, and the delay of the next
@@ -288,7 +288,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
     fell = balances.lost_value(db, chain_now_s)
     external_loss = sum((max(Fraction(0), _fraction(row.loss)) for row in external), Fraction(0))
     history = History(
-        last_rebalance_s=_newest(db, IntentKind.SWAP),
+        last_rebalance_s=_newest(db, IntentKind.SWAP.value),
         last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
         turnover_24h=sum(
             (_fraction(row.turnover) for row in rows if row not in reductions + deposits),
@@ -300,11 +300,12 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         emergency_gas_24h_wei=sum(int(row.gas_wei) for row in own if row.kind == FUTURES_EMERGENCY),
+        emergency_s=_newest(db, FUTURES_EMERGENCY),
         reverts_in_row=streak.reverts,
         approvals_in_row=streak.approvals,
         failed_exits=exit_failures(db, facts, _seqs(refusals), own, chain_now_s),
         failures_stop=streak.stops,
-        last_liquidity_s=_newest(db, IntentKind.LIQUIDITY),
+        last_liquidity_s=_newest(db, IntentKind.LIQUIDITY.value),
         started_s=db.scalar(_started()),
         flows=balances.open_transfers(db),
         unknown=fell.unknown,
@@ -400,8 +401,8 @@ def _seqs(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
     return {refusal.token: seq for refusal, seq in refusals}
 
 
-def _newest(db: Connection, kind: IntentKind) -> int | None:
-    chain_s: int | None = db.scalar(_done(), {"kind": kind.value})
+def _newest(db: Connection, kind: str) -> int | None:
+    chain_s: int | None = db.scalar(_done(), {"kind": kind})
     return chain_s
 
 

@@ -82,7 +82,7 @@ def test_futures_become_a_policy_and_a_scope() -> None:
         (FuturesTarget(address(20), 6_000), FuturesTarget(address(22), -4_000)),
         20_000,
         500,
-        FuturesLimits(40_000, 6_000, 7_000, 25_000, 2_000, 50, 500, 500, 300, 200, 3_600, 20_000, 1_000),
+        FuturesLimits(40_000, 6_000, 7_000, 25_000, 2_000, 50, 500, 500, 300, 200, 3_600, 20_000, 1_000, emergency_cooldown_s=86_400),
         USDC.address,
         WALLET,
         vault=address(2),

@@ -20,7 +20,7 @@ from tests.support.plans import evidence
 from tests.unit.test_futures_backtest import SETTINGS, random_path
 from tests.unit.test_futures_step import step_of
 
-JUDGED = ("index_age", "order_bound", "basis", "futures_state", "margin_move")
+JUDGED = ("index_age", "order_bound", "basis", "reopening", "futures_state", "margin_move")
 
 
 @pytest.mark.parametrize("scenario", [FuturesScenario.CALM, FuturesScenario.GAP_30, FuturesScenario.FUNDING, FuturesScenario.BASIS])

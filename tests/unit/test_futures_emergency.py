@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent import guards
+from agent.backtest.futures.simulate import simulate_futures
 from agent.errors import Refused
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
@@ -27,6 +28,7 @@ from tests.support.plans import evidence
 from tests.support.signing import ESCAPE, FUTURES_RULES, futures_grant, order_tx
 from tests.support.transactions import START_S, bench, patient, receipt, tx
 from tests.unit.test_exits_of_a_step import stops
+from tests.unit.test_futures_backtest import SETTINGS, long_btc, moves
 from tests.unit.test_futures_step import OVER, POLICY, book, step_of
 from tests.unit.test_margin_account import E18
 
@@ -231,6 +233,8 @@ def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None
         made.store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S)
     history = made.store.budgets.history(START_S)
     assert (history.emergency_gas_24h_wei, history.gas_24h_wei) == (14, 14)
+    later = made.store.budgets.history(START_S + 9 * DAY_S)
+    assert (history.emergency_s, later.emergency_s, later.emergency_gas_24h_wei) == (START_S, START_S, 0)
     assert history.hedges == (hedge,)
 
 
@@ -250,3 +254,46 @@ def test_the_record_of_a_hedge_follows_what_was_filled(tmp_path: Path) -> None:
     intent = made.store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
     made.store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S)
     assert made.store.budgets.history(START_S).hedges == (replace(hedge, size_raw=-3),)
+
+
+# --- Nothing is opened for a while after an emergency.
+
+HOUR_S, DAY_S = 3_600, 86_400
+SAFE = book(10_000)
+"""Closed, after the price came back."""
+
+
+@pytest.mark.parametrize(("since_s", "opens"), [(0, False), (HOUR_S, False), (DAY_S - 1, False), (DAY_S, True)])
+def test_nothing_is_opened_within_the_cooldown_of_an_emergency(since_s: int, opens: bool) -> None:
+    """A price that gaps by 30 % and back would otherwise close and open the book at every tick."""
+    step = with_futures_limits(step_of(SAFE, emergency_s=NOW_S - since_s), emergency_cooldown_s=DAY_S)
+    found = rebalance(step)
+    assert bool(found.plan) is opens
+    if not opens:
+        assert isinstance(found.decided.decision, Hold)
+        assert "no position is opened before" in found.decided.decision.reason
+    judged_plan = rebalance(step_of(SAFE)).plan
+    assert judged_plan is not None
+    refused = {one.guard for one in guards.judge(step, judged_plan, evidence(step, judged_plan)) if not one.passed}
+    assert ("reopening" in refused) is not opens
+
+
+def test_the_cooldown_of_an_emergency_holds_no_reduction_back() -> None:
+    for held in (OVER, NEAR):
+        cooled = with_futures_limits(step_of(held, emergency_s=NOW_S - 60), emergency_cooldown_s=DAY_S)
+        plan, free = rebalance(cooled).plan, rebalance(step_of(held)).plan
+        assert plan is not None and free is not None and plan.futures is not None and free.futures is not None
+        assert plan.futures.orders == free.futures.orders and refusing(cooled) == set()
+
+
+def test_a_simulated_book_reopens_only_after_the_cooldown() -> None:
+    prices = [100] * 4 + [74] * 3 + [100] * 40
+    times = {}
+    for cooldown_s in (0, DAY_S):
+        limits = replace(SETTINGS.policy.limits, emergency_cooldown_s=cooldown_s, emergency_distance_bps=1_000)
+        settings = replace(long_btc(30_000), policy=replace(long_btc(30_000).policy, limits=limits, leverage_band_bps=1_000))
+        fills = simulate_futures(moves(*prices), settings).agent.fills
+        closed = [fill.bar for fill in fills if fill.trigger == "liquidation"]
+        assert closed and closed[0] <= 6, fills
+        times[cooldown_s] = min(fill.bar for fill in fills if fill.bar > closed[-1] and fill.size_raw > 0) - closed[-1]
+    assert times[0] <= 3 and 24 <= times[DAY_S] <= 26

@@ -17,7 +17,7 @@ from agent.margin.account import nearest_liquidation
 from agent.margin.state import LimitCheck, limit_checks, margin_state
 from agent.model.futures import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder
 from agent.planning.futures import plan_futures
-from agent.policy.futures.decide import depositable_raw
+from agent.policy.futures.decide import depositable_raw, opens_s
 from agent.policy.futures.exposure import (
     Exposure,
     exposures,
@@ -83,7 +83,9 @@ def report_of(
         spot,
         tuple(limit_checks(margin_state(account, policy.limits), policy.limits, spot)),
         () if trades_for_another(step) else exposures(account, policy, drifts),
-        plan_futures(account, replace(policy, ask=()), spot, now_s, at_hand),
+        plan_futures(
+            account, replace(policy, ask=()), spot, now_s, at_hand, opens_from_s=opens_s(step)
+        ),
     )
 
 

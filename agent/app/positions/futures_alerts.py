@@ -17,6 +17,7 @@ from agent.policy.drift import investable_total
 from agent.policy.futures.decide import (
     approval_ends_soon,
     futures_need,
+    opens_s,
     spot_value_in_quote,
     waiting_triggers,
 )
@@ -44,7 +45,9 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     plan = None if outcome.plan is None else outcome.plan.futures
     if plan is None:
         spot, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
-        plan = plan_futures(account, replace(policy, ask=()), spot, now_s)
+        plan = plan_futures(
+            account, replace(policy, ask=()), spot, now_s, opens_from_s=opens_s(step)
+        )
     would = f"It would {planned_actions(step, plan)}. " if plan.actions else ""
     if waiting:
         key = ", ".join(trigger.value for trigger in waiting)

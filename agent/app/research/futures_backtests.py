@@ -42,7 +42,7 @@ from agent.backtest.stress.futures import (
     run_futures_stress,
 )
 from agent.backtest.stress.futures import Progress as StressProgress
-from agent.config.futures import MarketTable, build_futures
+from agent.config.futures import EMERGENCY_COOLDOWN_S, MarketTable, build_futures
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
@@ -156,6 +156,7 @@ class FuturesBookOptions:
             emergency_slippage_bps=2 * bound_bps,
             max_basis_bps=MAX_BASIS_BPS,
             index_age_s=age_s,
+            emergency_cooldown_s=EMERGENCY_COOLDOWN_S,
         )
         return FuturesPolicy(
             tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),

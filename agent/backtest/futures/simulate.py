@@ -113,6 +113,7 @@ class _Trader:
         self._policy = settings.policy
         self._plan: FuturesPlan | None = None
         self._due_bar = 0
+        self._opens_s = 0
         self.refused: Counter[str] = Counter()
 
     def fill_due(self, bar: int, time_s: int, spot_value: Fraction) -> None:
@@ -128,6 +129,8 @@ class _Trader:
                 self.book.deposit(plan.top_up_raw)
             for order in plan.orders:
                 self.book.fill(order, bar, time_s, plan.trigger)
+            if plan.is_emergency and len(self.book.fills) > done:
+                self._opens_s = time_s + self._policy.limits.emergency_cooldown_s
             if not plan.is_emergency or self._settings.latency_bars:
                 return
             if len(self.book.fills) == done:
@@ -149,7 +152,9 @@ class _Trader:
     def _planned(self, time_s: int, spot_value: Fraction) -> FuturesPlan:
         account = self.book.account
         available = self.book.reserve_raw // account.settlement_raw if self._is_agent else 0
-        return plan_futures(account, self._policy, spot_value, time_s, available)
+        return plan_futures(
+            account, self._policy, spot_value, time_s, available, opens_from_s=self._opens_s
+        )
 
 
 def simulate_futures(

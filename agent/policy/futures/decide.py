@@ -90,6 +90,23 @@ def futures_fault(step: StepInput) -> str:
     return account_fault(step) or ", ".join(stale_markets(step).values())
 
 
+def opens_s(step: StepInput) -> int:
+    """Return the chain time from which positions may be opened again after an emergency, so that a
+    price which gaps back does not have them opened and closed once more; zero without one.
+    """
+    policy, last_s = step.futures, step.history.emergency_s
+    if policy is None or last_s is None or not policy.limits.emergency_cooldown_s:
+        return 0
+    return last_s + policy.limits.emergency_cooldown_s
+
+
+def cooldown_reason(opens_from_s: int, now_s: int) -> str:
+    """Return why no position is opened after an emergency; empty if one may be."""
+    if now_s >= opens_from_s:
+        return ""
+    return f"no position is opened before {format_time(opens_from_s)}, after an emergency"
+
+
 def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return notes on a futures layer that cannot act or waits for the user, on positions kept
     small by funding, and on a delegate's key; empty if there are none.
@@ -112,6 +129,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         if step.futures is not None and step.snapshot.futures is not None:
             waits = funding_waits(step.snapshot.futures, step.futures)
             notes += [f"futures: {why}" for why in waits]
+    if cooldown := cooldown_reason(opens_s(step), step.snapshot.head.timestamp_s):
+        notes.append(f"futures: {cooldown}")
     if step.futures_held:
         notes.append(step.futures_held)
     if step.futures is not None and trades_for_another(step):
