@@ -29,6 +29,7 @@ from agent.model import (
     Plan,
     PlanCost,
     Pool,
+    Portfolio,
     Receipt,
     Schedule,
     Snapshot,
@@ -101,6 +102,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
             "emergency_s",
             "signals",
             "hedges",
+            "cash",
         ),
     ),
     PlanCost: ("funding",),
@@ -111,6 +113,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     MarginAccount: ("is_on_chain",),
     AllocatorConfig: ("signal",),
     Strategy: ("futures_bps",),
+    Portfolio: ("use_cash_raw",),
     Allocation: ("futures_bps",),
 }
 """Fields that are omitted at their default, so that records without them keep their bytes."""

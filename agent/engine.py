@@ -28,7 +28,11 @@ from agent.execution.step_context import (
     record_anomalies,
     record_order_stages,
 )
-from agent.execution.step_memory import book_internal_netting, record_strategies
+from agent.execution.step_memory import (
+    book_internal_netting,
+    record_cash,
+    record_strategies,
+)
 from agent.execution.step_refusals import (
     MAX_ORDERS,
     hold_exit,
@@ -158,6 +162,7 @@ def _read_input(run: StepRun) -> StepInput:
 
 def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
     """Record weights, ledger, strategies and prices of a step, and its input."""
+    record_cash(run.store.cash, step_input)
     record_allocation(step_input, run.store.allocations)
     update_ledger(run.store, step_input)
     record_strategies(run.store.strategies, run.store.allocations, step_input)

@@ -254,6 +254,11 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
             )
             or "none"
         ),
+        "cash used": (
+            "all"
+            if config.portfolio.use_cash is None
+            else f"at most {config.portfolio.use_cash} {numeraire} of the wallet"
+        ),
         "weights": weights_text(config.portfolio),
         "liquidity positions": (
             ", ".join(position.name for position in portfolio.positions) or "none"

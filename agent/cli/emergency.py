@@ -311,6 +311,8 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         document["left"] if document["state"] not in ("planned", "refused", "declined") else ()
     ):
         console.print(cell(f"stays in the wallet: {line}"))
+    if document["left_alone"]:
+        console.print(cell(document["left_alone"]))
     if document["state"] == "planned":
         if console is out:
             say("Dry run: nothing was sent. Add --send to stop the bot.")

@@ -283,6 +283,8 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
     if document["payments"]:
         console.print(made)
     show_sent(console, document)
+    if document["left_alone"]:
+        console.print(cell(document["left_alone"]))
     if document["state"] == "planned":
         if console is out:
             does = "pay" if document["to"] else "set it aside"

@@ -70,8 +70,18 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     feeds = tuple((h.address, h.feed) for h in table.hubs if h.feed is not None)
     positions = build_positions(config, {asset.token.symbol: asset.token for asset in assets})
     orders = build_orders(table, assets, numeraire)
+    cash = table.use_cash
     return Portfolio(
-        numeraire, assets, hubs, config.chain.wrapped_native, feeds, positions, orders=orders
+        numeraire,
+        assets,
+        hubs,
+        config.chain.wrapped_native,
+        feeds,
+        positions,
+        orders=orders,
+        use_cash_raw=(
+            None if cash is None else parse_raw(cash, numeraire.decimals, "portfolio.use_cash")
+        ),
     )
 
 

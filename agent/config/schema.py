@@ -447,10 +447,13 @@ class AssetTable(HubTable, OrderKeys):
 
 
 class PortfolioTable(ConfigTable):
-    """Targets that sum to 100 %."""
+    """Targets that sum to 100 %. `use_cash` is the most numeraire that the agent takes from the
+    wallet, in whole coins.
+    """
 
     numeraire: str
     max_live_value: DecimalOrOff
+    use_cash: DecimalOrOff = None
     assets: list[AssetTable] = Field(min_length=2)
     hubs: list[HubTable] = Field(default_factory=list)
     positions: list[LpPositionTable] = Field(default_factory=list)
@@ -481,9 +484,19 @@ class PortfolioTable(ConfigTable):
                 f"numeraire {self.numeraire!r} is not an asset; add it with a target (0% is"
                 " allowed)"
             )
+        self._require_plain_cash()
         require_weights(self)
         require_orders(self)
         return self
+
+    def _require_plain_cash(self) -> None:
+        """Raise ValueError for use_cash on a numeraire whose balance changes without transfers."""
+        cash = next(asset for asset in self.assets if asset.symbol == self.numeraire)
+        if self.use_cash is not None and (cash.native or cash.rebasing):
+            raise ValueError(
+                f"use_cash: {self.numeraire} is {'the native coin' if cash.native else 'rebasing'},"
+                " so its transfers cannot be counted; omit use_cash, and set a reserve"
+            )
 
     @property
     def listed(self) -> list[AssetTable | HubTable]:

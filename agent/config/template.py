@@ -89,6 +89,7 @@ payout_addresses = []             # allowed recipients of trimtab withdraw, afte
 [portfolio]
 numeraire = "{numeraire}"
 {coins.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off" removes it
+# use_cash = "1000"                # {numeraire} that the agent takes from the wallet; the rest is left alone (docs/bot.md)
 {_assets(assets)}{_hubs(hubs)}
 # Conditional orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop of an asset; for the whole portfolio:
 # [portfolio.orders]

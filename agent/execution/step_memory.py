@@ -11,11 +11,12 @@ from fractions import Fraction
 from agent import codec
 from agent.chain.own_positions import find_unsolicited_positions
 from agent.chain.rpc import Transport
-from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.execution.settlement import review_time_s
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import (
     Allocation,
+    CashMemory,
     ExecutionStyle,
     Intent,
     IntentKind,
@@ -38,6 +39,7 @@ from agent.policy.triggers import rules
 from agent.ports import (
     AllocationJournal,
     BudgetJournal,
+    CashJournal,
     GradualExecutionJournal,
     PositionJournal,
     PriceJournal,
@@ -49,6 +51,27 @@ from agent.reference import reference_prices
 
 HOUR_S = 3_600
 DAY_S = 86_400
+
+
+def read_cash(step: StepInput, cash: CashJournal) -> CashMemory | None:
+    """Return the account of portfolio.use_cash; None without that limit."""
+    if step.portfolio.use_cash_raw is None:
+        return None
+    return cash.read(step.portfolio.numeraire.address, step.snapshot.head.number)
+
+
+def record_cash(cash: CashJournal, step: StepInput) -> None:
+    """Record the account of portfolio.use_cash before the step acts on it. Raises Retryable if it
+    cannot be opened at this block, or if another process wrote first.
+    """
+    state = step.history.cash
+    if state is None or state.is_stored:
+        return
+    if not (state.is_known and cash.record(state.account, state.turn)):
+        raise Retryable(
+            "portfolio.use_cash: the wallet's cash changed while its account was recorded",
+            "wait for the next cycle",
+        )
 
 
 def record_strategies(
@@ -216,6 +239,7 @@ def read_memory(
         tax,
         tuple(untradable),
         _answers(bare, prices, chosen, choices, signals),
+        read_cash(bare, store.cash),
     )
 
 

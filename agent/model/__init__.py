@@ -30,6 +30,9 @@ from agent.model.gradual_execution import (
     SliceDraw,
 )
 from agent.model.ledger import (
+    CashAccount,
+    CashMemory,
+    CashState,
     Entry,
     EntryKind,
     ExpectedBalances,
@@ -238,6 +241,9 @@ __all__ = [
     "AssetDrift",
     "BlockedExit",
     "BudgetCarryover",
+    "CashAccount",
+    "CashMemory",
+    "CashState",
     "CloseHedge",
     "CodeHash",
     "Collect",

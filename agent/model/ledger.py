@@ -406,6 +406,55 @@ class ExpectedBalances:
 
 
 @dataclass(frozen=True, slots=True)
+class CashAccount:
+    """Account of portfolio.use_cash: the numeraire `token` that the agent took from the wallet, at
+    most `limit_raw`, and the part left alone, in base units.
+
+    `transfer` and `intent` are the newest external transfer and payout that it contains, `external`
+    the transactions that are not in the journal.
+    """
+
+    token: str
+    limit_raw: int
+    taken_raw: int
+    unused_raw: int
+    transfer: int = 0
+    intent: int = 0
+    external: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CashMemory:
+    """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes since
+    then: transfers, and what final payouts paid. The markers are those of the updated account;
+    `turn` counts its writes.
+    """
+
+    account: CashAccount | None
+    changes: tuple[int, ...]
+    paid: tuple[int, ...]
+    transfer: int
+    intent: int
+    external: tuple[str, ...]
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class CashState:
+    """The account of portfolio.use_cash at a step's block, and the numeraire left alone there.
+
+    `is_stored` is false if the account has to be recorded before anything is sent; `is_known` is
+    false while it cannot be opened.
+    """
+
+    account: CashAccount
+    is_stored: bool
+    is_known: bool
+    turn: int
+    unused_raw: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ExternalTransaction:
     """A wallet transaction that is not in the journal: its use of daily limits and its balance
     changes.

@@ -213,7 +213,8 @@ class Portfolio:
     Routes may pass through the `hubs`; `hub_feeds` are their USD feeds. The price of
     `wrapped_native` is the price of gas; the token should be an asset or a hub. `positions` are the
     confirmed liquidity positions, `lp_targets` the target liquidity. `weights` is the allocator
-    that chooses the targets (None: fixed targets).
+    that chooses the targets (None: fixed targets). `use_cash_raw` is the most numeraire that the
+    agent takes from the wallet (None: all of it).
     """
 
     numeraire: Token
@@ -225,6 +226,7 @@ class Portfolio:
     lp_targets: tuple[LpTarget, ...] = ()
     weights: AllocatorConfig | None = None
     orders: OrdersConfig = NO_ORDERS
+    use_cash_raw: int | None = None
 
     def feed(self, address: str) -> str | None:
         """Return the USD price feed of the token at `address`; None without a feed."""

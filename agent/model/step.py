@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.model.futures import AccountAction, FuturesPolicy, Hedge
 from agent.model.gradual_execution import BudgetCarryover, ExecutionProgress, LimitOrder, SliceDraw
-from agent.model.ledger import ExternalTransfer, TaxState
+from agent.model.ledger import CashState, ExternalTransfer, TaxState
 from agent.model.limits import Limits
 from agent.model.market import PricePoint, ScreenedToken, Snapshot
 from agent.model.portfolio import (
@@ -144,6 +144,8 @@ class History:
     """Answers of the signals that this step ran."""
     hedges: tuple[Hedge, ...] = ()
     """Hedges that replace sales, after the newest futures order; includes recently closed ones."""
+    cash: CashState | None = None
+    """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
 
 
 @dataclass(frozen=True, slots=True)

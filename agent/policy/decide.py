@@ -22,7 +22,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import failures, gradual_execution, minimum, native_coin, quarantine, targets
-from agent.policy.cash_flows import balance_changes, purchase, withdrawals
+from agent.policy.cash_flows import balance_changes, cash_limit, purchase, withdrawals
 from agent.policy.decision import (
     FAULTS_OF_SOME_ASSETS,
     DecisionContext,
@@ -73,6 +73,7 @@ def decide(step: StepInput) -> DecisionResult:
         quarantine.format_quarantine(step),
         blocked_exits.format_blocked_exits(step),
         step.aside,
+        cash_limit.unused_text(step),
         balance_changes.format_accepted_deposits(step),
         futures_note(step, result.drifts),
     )

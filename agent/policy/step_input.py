@@ -11,6 +11,7 @@ from functools import partial
 
 from agent.model import (
     Allocation,
+    CashMemory,
     ExpectedBalances,
     LedgerBalance,
     Portfolio,
@@ -22,7 +23,7 @@ from agent.model import (
 from agent.model.signals import SignalAnswer
 from agent.model.strategies import CapitalSplit, StrategyLedger
 from agent.policy import quarantine
-from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.policy.cash_flows import balance_changes, cash_limit, withdrawals
 from agent.policy.hedges import apply_hedges
 from agent.policy.orders.exits import apply_orders
 from agent.policy.risk import apply_measured_risk
@@ -60,6 +61,7 @@ class StepMemory:
     tax: TaxState | None = None
     untradable: tuple[ScreenedToken, ...] = ()
     signals: tuple[SignalAnswer, ...] = ()
+    cash: CashMemory | None = None
 
 
 # --- Weights of the strategies, each and combined: the portfolio's targets while several share the
@@ -200,6 +202,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         partial(add_memory, memory=memory),
         partial(reconcile_ledger, books=memory.balances, stands=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
+        partial(cash_limit.reserve_unused_cash, memory=memory.cash, balances=memory.balances),
         withdrawals.reserve_withdrawals,
         # before strategies, because no strategy owns an unexplained increase
         balance_changes.exclude_unexplained_rises,

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from agent.model import (
     Allocation,
+    CashAccount,
+    CashMemory,
     ConditionalOrder,
     Entry,
     ExpectedBalances,
@@ -204,6 +206,16 @@ class BalanceJournal(Protocol):
         """Store the wallet's earlier transactions found on chain, and its next nonce."""
 
 
+class CashJournal(Protocol):
+    """The account of portfolio.use_cash."""
+
+    def read(self, token: str, block: int) -> CashMemory:
+        """Return the account with the changes of `token` up to the block."""
+
+    def record(self, account: CashAccount, turn: int) -> bool:
+        """Store the account. Return False and store nothing if it was written after `turn`."""
+
+
 class PositionJournal(Protocol):
     """Liquidity positions that the owner has to adopt or forget."""
 
@@ -382,6 +394,10 @@ class StepStorage(Protocol):
     @property
     def balances(self) -> BalanceJournal:
         """Expected balances."""
+
+    @property
+    def cash(self) -> CashJournal:
+        """Account of portfolio.use_cash."""
 
     @property
     def ledger(self) -> LedgerJournal:

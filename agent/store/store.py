@@ -18,6 +18,7 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import PaperWallet, Verdict
 from agent.store import budgets, database
 from agent.store.accounts.balances import BalanceStore
+from agent.store.accounts.cash import CashStore
 from agent.store.accounts.ledger import LedgerStore
 from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.accounts.positions import PositionStore
@@ -56,6 +57,7 @@ class Store:
         self.proposals = ProposalStore(db)
         self.budgets = BudgetStore(db)
         self.balances = BalanceStore(db)
+        self.cash = CashStore(db)
         self.positions = PositionStore(db)
         self.ledger = LedgerStore(db)
         self.valuations = ValuationStore(db)

@@ -262,6 +262,8 @@ def open_wallet_session(
     No key is loaded without `signs`, with an external signer, or for paper trading.
     """
     config = context.config
+    if config.portfolio.use_cash is None:
+        context.store.cash.forget()
     if context.paper is not None:
         return WalletSession(context, confirm, progress, None, None)
     submit_url = config.execution.submit_url.get_secret_value()

@@ -32,6 +32,7 @@ from agent.app.documents.plans import (
 )
 from agent.app.documents.steps import TRANSFERS, Block, ProgressDocument, TransferDocument
 from agent.app.withdrawal_run import format_parts
+from agent.policy.cash_flows.cash_limit import unused_text
 
 if TYPE_CHECKING:
     from agent.app import Agent, HardPauseReport
@@ -45,6 +46,8 @@ HANDED_OVER = (
 )
 """Advice while another process holds the wallet: a run, or a command that ends soon."""
 
+LeftAlone = Annotated[str, ConvertedBy(lambda step, _: unused_text(step)), Of("step_input")]
+"""The numeraire above portfolio.use_cash; empty without that limit."""
 PartsDocument = TypedDict(
     "PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str}
 )
@@ -57,7 +60,7 @@ WithdrawalDocument = TypedDict("WithdrawalDocument", {
     "state": str, "reason": str, "request": int | None, "to": Address | None,
     "payments": list[PaymentDocument], "sale": OutcomeDocument | None,
     "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentDocument],
-    "block": Block,
+    "left_alone": LeftAlone, "block": Block,
 })  # fmt: skip
 """A withdrawal; `sale` precedes the payments, None if the balance suffices."""
 RequestDocument = TypedDict("RequestDocument", {
@@ -167,7 +170,7 @@ ShutdownDocument = TypedDict("ShutdownDocument", {
     "revoke": Annotated[list[AllowanceDocument], Of("allowed")],
     "sale": Annotated[PlanDocument | None, FIRST_PLAN, Of("sales")], "sales": list[OutcomeDocument],
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
-    "transactions": list[SentDocument], "left": list[str], "block": Block,
+    "transactions": list[SentDocument], "left": list[str], "left_alone": LeftAlone, "block": Block,
 })  # fmt: skip
 """A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or
 paid."""

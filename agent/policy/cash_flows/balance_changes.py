@@ -450,6 +450,7 @@ ABOVE_MAX_LIVE_VALUE = (
     "unexplained, above portfolio.max_live_value; trimtab flows "
     "confirm, then withdraw it or raise the limit"
 )
+ABOVE_USE_CASH = "left alone: above portfolio.use_cash"
 NOT_REQUESTED = (
     "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
 )
@@ -548,6 +549,8 @@ def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str,
     if native_coin.has_native_asset(step.portfolio):
         wrapped = step.portfolio.wrapped_native
         rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
+    if (cash := step.history.cash) is not None and (home := cash.account.token) in rises:
+        rises[home] = max(0, rises[home] - cash.unused_raw)  # left alone already
     return rises
 
 
@@ -580,10 +583,13 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             continue
         claimed = [claim for claim in step.history.claims if claim.payment.token == token]
         free = held.get(token, 0)
+        cash = step.history.cash
+        unused = cash.unused_raw if cash is not None and cash.account.token == token else 0
         out = conditional_orders.fired_exit_order(
             step.history.orders, token
         ) or conditional_orders.fired_exit_order(step.history.orders, PORTFOLIO)
-        rest = asset.reserve_raw - rises.get(token, 0) - sum(claim.payment.raw for claim in claimed)
+        paid = sum(claim.payment.raw for claim in claimed)
+        rest = asset.reserve_raw - rises.get(token, 0) - paid - unused
         if out is not None and asset.target_bps == 0:
             why = "dust of an order, and the reserve"
         else:
@@ -591,6 +597,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
         reasons += [
             (rises.get(token, 0), ABOVE_MAX_LIVE_VALUE),
+            (unused, ABOVE_USE_CASH),
             (rest, why),
             (native_coin.floor_wei(step) if asset.native else 0, "limits.native_floor, for gas"),
         ]

@@ -1,0 +1,108 @@
+"""portfolio.use_cash: 1,000 of 5,000 in the wallet are managed, and the rest is left alone, on real contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+from agent.app.agent import Agent
+from agent.app.documents.status import status
+from agent.app.money import shutdown, withdrawals
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.units import BPS
+from tests.cases.test_gifts_before_exits import give
+from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, yes
+from tests.support.text import mentions
+
+HOME = "0x00000000000000000000000000000000000A11cE"
+HALVES = {"WETH": "50%", "USDC": "50%"}
+CAPPED: Mapping[str, object] = {**ROOMY, "portfolio.use_cash": "1000", "portfolio.max_live_value": "off", "wallet.payout_addresses": [HOME]}
+
+
+def unused(agent: Agent) -> int:
+    state = agent.step_input().history.cash
+    assert state is not None
+    return state.unused_raw
+
+
+def managed(agent: Agent) -> Fraction:
+    return sum((drift.value for drift in agent.plan().decided.drifts), Fraction(0))
+
+
+def near(value: Fraction | int, usd: int, within_bps: int = 60) -> bool:
+    return abs(value - usd * USD) * BPS <= within_bps * usd * USD
+
+
+def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 5_000})
+    with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
+        assert unused(agent) == 4_000 * USD and managed(agent) == 1_000 * USD
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(outcome)
+        assert near(sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == chain.tokens["USDC"].address), 500)
+        assert near(chain.balance("USDC"), 4_500) and unused(agent) == 4_000 * USD
+        for _ in range(3):
+            assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        (left,) = status(agent.status())["left_alone"]
+        assert (left["symbol"], left["amount"]) == ("USDC", "4000") and mentions(left["why"], "portfolio.use_cash")
+
+
+def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 5_000})
+    with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        for factor in (Fraction(1, 2), Fraction(1, 2), Fraction(6)):
+            chain.move_market({"WETH": chain.books.prices_usd["WETH"] * factor})
+            before = managed(agent)
+            agent.rebalance(send=True, confirm=yes)
+            assert chain.balance("USDC") >= 4_000 * USD and unused(agent) == 4_000 * USD
+            assert abs(managed(agent) - before) * 50 <= before, "trades move no money in or out"
+
+
+def test_deposits_fill_what_may_be_used_and_the_rest_is_left_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 400})
+    with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        assert unused(agent) == 0
+        give(chain, "USDC", 3_000)
+        explained(agent)
+        agent.rebalance(send=True, confirm=yes)
+        assert unused(agent) == 2_400 * USD and near(managed(agent), 1_000)
+        give(chain, "USDC", 100)
+        explained(agent)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        assert unused(agent) == 2_500 * USD
+
+
+def test_a_withdrawal_and_the_end_pay_only_what_is_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 5_000})
+    with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        paid = withdrawals.withdraw(agent, "700", to=HOME, send=True, confirm=lambda _: True)
+        assert paid.state == "paid" and paid.sale is not None, "what lacks is sold, not taken from the rest"
+        assert chain.balance("USDC", HOME) == 700 * USD and chain.balance("USDC") >= 4_000 * USD and unused(agent) == 4_000 * USD
+        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True)
+        assert done.state == "stopped", done.reason
+        assert chain.balance("USDC") == 4_000 * USD and near(chain.balance("USDC", HOME), 1_000)
+
+
+def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 5_000})
+    with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
+        agent.rebalance(send=True, confirm=yes)
+    for cash, left in (("1000", 4_000), ("2500", 2_500), ("2000", 3_000)):
+        with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": cash}, HALVES)) as agent:
+            assert unused(agent) == left * USD
+            agent.rebalance(send=True, confirm=yes)
+            assert unused(agent) == left * USD and chain.balance("USDC") >= left * USD
+    before = purse(chain).raw["USDC"]
+    with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": "off"}, HALVES)) as agent:
+        assert agent.step_input().history.cash is None and agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    assert chain.balance("USDC") < before
