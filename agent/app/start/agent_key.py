@@ -65,25 +65,17 @@ def approve_agent_key(
     """Approve the agent's key for `days`, with `send` and a confirmation; otherwise only preview.
 
     A key that was an agent before is never approved again. A new one is created in its place, and
-    the old file is kept beside it. Raises ConfigError, Refused, Retryable.
+    the old file is kept beside it. If an earlier run was interrupted after the venue approved its
+    key, that key is put in place and no other is approved. Raises ConfigError, Refused, Retryable.
     """
-    table = agent.context.config.futures
-    if not isinstance(table, HyperliquidTable):
-        raise ConfigError("delegate: the futures venue has no agent keys", "omit it")
-    if ends:
-        raise ConfigError(
-            "--end: Hyperliquid documents no action to revoke an agent",
-            "remove it on the venue's API page, or approve another key under its name: trimtab"
-            " delegate --send",
-        )
-    if agent.on_paper:
-        raise ConfigError("delegate: not available on paper", "omit --paper")
+    table = _require_table(agent, ends=ends)
     disable_core_dumps()
     approver = wiring.AgentApprover(agent.context, table)
     approver.require_account()
     before, place = approver.approved(), _place(agent, table)
-    is_fresh = bool(place.address) and approver.is_fresh(place.address)
-    if place.address and not is_fresh and place.file is None:
+    left = None if before is None else _left_beside(place, before.address)
+    is_fresh = left is None and bool(place.address) and approver.is_fresh(place.address)
+    if left is None and place.address and not is_fresh and place.file is None:
         raise ConfigError(
             f"the key {place.address} in {place.text} was an agent before; agent keys are never"
             f" used"
@@ -103,6 +95,9 @@ def approve_agent_key(
         "replaces": None if before is None else before.address,
         "kept": None,
     }
+    if before is not None and left is not None:
+        until = format_time(before.valid_until_ms // 1000)
+        document = {**document, "agent": before.address, "until": until, "replaces": None}
     if not send:
         return document
     _require_running(agent)
@@ -114,6 +109,12 @@ def approve_agent_key(
     )
     with session.held():
         _require_running(agent)
+        if before is not None and left is not None:
+            if approver.approved() != before:
+                raise Refused("the approval has changed meanwhile", remedy="run it again")
+            agent.context.store.trust.remember_agent(before.address, before.valid_until_ms)
+            kept = _put_in_place(left, place)
+            return {**document, "outcome": "done", "kept": None if kept is None else str(kept)}
         if is_fresh:
             key = keys.load_key(agent_key_source(agent.context.loaded), _chain(agent), ask=ask)
             approved = approver.approve(signer, key.address, until_ms)
@@ -125,13 +126,29 @@ def approve_agent_key(
             if where is not None:
                 where.unlink()
             raise
-        kept = None if where is None or place.file is None else _put_in_place(where, place)
+        kept = None if where is None else _put_in_place(where, place)
     return {
         **document,
         "outcome": "done",
         "agent": made,
         "kept": None if kept is None else str(kept),
     }
+
+
+def _require_table(agent: Agent, *, ends: bool) -> HyperliquidTable:
+    """Return [futures] of the venue. Raises ConfigError if it approves no keys, or on paper."""
+    table = agent.context.config.futures
+    if not isinstance(table, HyperliquidTable):
+        raise ConfigError("delegate: the futures venue has no agent keys", "omit it")
+    if ends:
+        raise ConfigError(
+            "--end: Hyperliquid documents no action to revoke an agent",
+            "remove it on the venue's API page, or approve another key under its name: trimtab"
+            " delegate --send",
+        )
+    if agent.on_paper:
+        raise ConfigError("delegate: not available on paper", "omit --paper")
+    return table
 
 
 def _place(agent: Agent, table: HyperliquidTable) -> _Place:
@@ -149,6 +166,20 @@ def _place(agent: Agent, table: HyperliquidTable) -> _Place:
     source = agent_key_source(agent.context.loaded)
     address = keys.load_key(source, _chain(agent), ask=None).address
     return _Place(None, None, address, f"variable {table.agent_key_env}")
+
+
+def _left_beside(place: _Place, approved: str) -> Path | None:
+    """Return the file of the approved key if an approval was interrupted before that file had its
+    final name; None otherwise. Raises ConfigError if the file has another key.
+    """
+    if place.file is None or place.address == approved:
+        return None
+    left = _beside(place.file, approved)
+    if not os.path.lexists(left):
+        return None
+    if (stated := stated_address(keystore.read_private_file(left), left)) != approved:
+        raise ConfigError(f"{left} has the key {stated}", "rename it")
+    return left
 
 
 def _create(place: _Place, ask: Ask | None) -> tuple[str, Path | None]:
