@@ -62,10 +62,6 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
     return years
 
 
-QUOTE_DECIMALS = 18
-"""Decimals of sizes and of the venue's quote."""
-
-
 def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
     """Yield event, market, symbol, size, notional, amount in the venue's quote, and value of each
     event.
@@ -80,15 +76,16 @@ def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
     if made is None:
         return
     rate = None if made.price is None else made.price / made.settlement_raw
+    # One base unit of the collateral is a power of ten of the quote's.
+    quote_places = names.decimals(made.collateral) + len(str(made.settlement_raw)) - 1
 
     def result(raw: int) -> tuple[str, str]:
         value = "" if rate is None else value_text(raw * rate, places)
-        return decimal_text(raw, QUOTE_DECIMALS), value
+        return decimal_text(raw, quote_places), value
 
     for fill in made.fills:
-        size, notional = (
-            decimal_text(raw, QUOTE_DECIMALS) for raw in (fill.size_raw, fill.notional_raw)
-        )
+        size = decimal_text(fill.size_raw, fill.size_decimals)
+        notional = decimal_text(fill.notional_raw, quote_places)
         at = (fill.market, fill.symbol, size, notional)
         yield ("trading fee", *at, *result(-fill.fee_raw))
         if fill.realised_raw:

@@ -18,6 +18,7 @@ from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import StepOutcome
 from agent.model import PaperWallet, Snapshot
 from agent.paper import chain
+from agent.paper.order_venue import PaperOrderVenue
 from agent.ports import Clock
 from agent.units import parse_raw
 from agent.wiring.paper import live_store_file
@@ -112,6 +113,9 @@ def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
     if begin.margin:
         decimals = agent.portfolio.token(futures.collateral).decimals
         deposit_raw = parse_raw(begin.margin, decimals, "--margin")
+    venue = context.order_venue()
+    if isinstance(venue, PaperOrderVenue):
+        return replace(wallet, margin=venue.begin(snapshot, deposit_raw))
     return replace(wallet, margin=context.paper.begin_margin(snapshot, deposit_raw))
 
 

@@ -103,6 +103,7 @@ def plan(
     save_input: Annotated[
         Path | None, typer.Option("--save-input", help="Save the input of the plan to this file.")
     ] = None,
+    paper: OnPaper = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
@@ -113,12 +114,18 @@ def plan(
 
     agent: Agent | None = None
     if input_file is not None:
+        if paper:
+            raise ConfigError(
+                "--input and --paper cannot be combined", "omit --paper: a saved input has its own"
+            )
         outcome = api.plan_from_input(_read(input_file))
         hint = "Plan from a file: guards that need live data did not run."
     else:
-        with spinner(READING), api.open_agent(config) as agent:
+        with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
             outcome = agent.plan()
         hint = "To send it: trimtab rebalance --send"
+        if paper:
+            hint = "To trade it on paper: trimtab paper --once"
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
     raise typer.Exit(

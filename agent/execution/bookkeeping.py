@@ -15,6 +15,7 @@ from agent.amm.lp import positions
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import HistoryUnavailable, MinedTx, RecentTransactions, recent_transactions
 from agent.errors import Refused, Retryable, TrimtabError
+from agent.execution.margin_entries import funding_entries, futures_effect, margin_reading
 from agent.execution.settlement import (
     originating_step,
     realised_legs,
@@ -23,27 +24,20 @@ from agent.execution.settlement import (
     trade_turnover,
 )
 from agent.execution.step_context import StepReaders
-from agent.margin import account as margin
 from agent.model import (
     Collect,
     Entry,
     EntryKind,
     ExternalTransaction,
-    FuturesEntry,
-    FuturesFill,
     Intent,
     IntentKind,
     IntentState,
     LpAction,
     LpV2Position,
     LpV3Position,
-    MarginReading,
-    MarketReading,
     Plan,
     Provide,
     Rebalance,
-    Receipt,
-    SettledFunding,
     StepInput,
     UnsignedTx,
     Valuation,
@@ -110,6 +104,7 @@ def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> N
         # A holding missing from the ledger must not look like a profit.
         if not store.ledger.has_places(places):
             return
+    store.ledger.enter_funding(funding_entries(step, prices))
     last_block, books = store.valuations.last_block(), store.balances.expected()
     changed = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
     due = any(last_block < block <= present.block for block in changed)
@@ -182,7 +177,7 @@ def derive_entry(
     if intent.kind is IntentKind.PAYOUT:
         return entries.payout_entry(change, prices, counted)
     if intent.kind is IntentKind.FUTURES and receipt.status == 1:
-        made = _futures_effect(basis, receipt, prices)
+        made = futures_effect(basis, receipt, prices)
         match None if grant.futures is None else grant.futures.action:
             case PerpOrder():
                 return entries.futures_entry(change, prices, counted, made)
@@ -192,64 +187,6 @@ def derive_entry(
                 return entries.trade_entry(change, prices, counted, {})
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
     return entries.trade_entry(change, prices, counted, _fees(grant, intent, counted), kind)
-
-
-def _futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> FuturesEntry | None:
-    """Return the effect of a receipt's events on the margin account of the step; None without an
-    account.
-    """
-    account, policy = basis.snapshot.futures, basis.futures
-    if account is None or policy is None:
-        return None
-    symbols = {market.market: market.symbol for market in account.markets}
-    own = (account.quote.address, policy.account)
-    return FuturesEntry(
-        policy.collateral,
-        account.settlement_raw,
-        prices.of(policy.collateral),
-        tuple(
-            FuturesFill(
-                fill.market,
-                symbols.get(fill.market, fill.market),
-                fill.size_raw,
-                abs(fill.quote_raw),
-                fill.fee_raw,
-                fill.realised_raw,
-            )
-            for fill in receipt.fills
-            if (fill.clearing_house, fill.trader) == own
-        ),
-        tuple(
-            SettledFunding(paid.market, symbols.get(paid.market, paid.market), paid.paid_raw)
-            for paid in receipt.funding
-            if (paid.clearing_house, paid.trader) == own
-        ),
-    )
-
-
-def margin_reading(step: StepInput) -> MarginReading | None:
-    """Read the margin account at the step's block; None if it is unknown or there is none."""
-    account = step.snapshot.futures
-    if account is None:
-        return None
-    pending = {one.market: one.funding_pending_raw for one in account.positions}
-    return MarginReading(
-        account.settlement_raw,
-        account.collateral_raw,
-        account.realised_raw,
-        margin.unrealised_raw(account),
-        tuple(
-            MarketReading(
-                market.market,
-                market.symbol,
-                account.size_raw(market.market),
-                margin.position_value_raw(market, account.size_raw(market.market)),
-                pending.get(market.market, 0),
-                market.funding_daily,
-            )
-            for market in account.markets
-        ),
-    )
 
 
 def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:

@@ -91,6 +91,17 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class VenuePayment:
+    """Funding of one market that the venue moved at chain time `at_s`; `paid_raw` is negative if
+    received.
+    """
+
+    market: str
+    at_s: int
+    paid_raw: int
+
+
+@dataclass(frozen=True, slots=True)
 class MarginAccount:
     """A cross-margined account: collateral and positions. `collateral_raw` is the deposited balance
     and `realised_raw` the realised profit that is not settled into it yet, both in quote base
@@ -98,7 +109,8 @@ class MarginAccount:
     quote of 18 decimals is settled in USDC. Initial margin applies to the quote owed and the shorts
     if `initial_on_debt` is set (Perpetual Protocol v2), otherwise to the notional (Hyperliquid). An
     off-chain venue (`is_on_chain` false) takes orders as signed messages without gas; no deposit is
-    sent to it.
+    sent to it. `payments` are funding payments of a venue that moves them by itself, those that the
+    ledger lacks, oldest first; they are part of `realised_raw`.
     """
 
     quote: Token
@@ -109,6 +121,7 @@ class MarginAccount:
     markets: tuple[PerpMarket, ...]
     initial_on_debt: bool = True
     is_on_chain: bool = True
+    payments: tuple[VenuePayment, ...] = ()
 
     def market(self, name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""

@@ -54,7 +54,7 @@ class Posting:
 class FuturesFill:
     """A trade in one futures market. `size_raw` is negative for a sale. `notional_raw` is the
     exchanged quote without the fee, and `realised_raw` the profit that a reduction realised, net of
-    its share of the fees.
+    its share of the fees. `size_decimals` are those of `size_raw`.
     """
 
     market: str
@@ -63,11 +63,14 @@ class FuturesFill:
     notional_raw: int
     fee_raw: int
     realised_raw: int
+    size_decimals: int = 18
 
 
 @dataclass(frozen=True, slots=True)
 class SettledFunding:
-    """Funding of one market that a transaction settled; `paid_raw` is negative if received."""
+    """Funding of one market that a transaction, or the venue by itself, settled; `paid_raw` is
+    negative if received.
+    """
 
     market: str
     symbol: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from agent.model.futures import VenuePayment
 from agent.model.market import Allowance, Holding
 from agent.units import NATIVE
 
@@ -358,22 +359,27 @@ class PaperTx:
 @dataclass(frozen=True, slots=True)
 class PaperPosition:
     """A futures position on paper. `growth_x96` is the funding growth of the market at the last
-    settlement.
+    settlement; at a venue that pays funding by the hour it is zero, and `settled_s` the time of the
+    newest payment.
     """
 
     market: str
     size_raw: int
     open_notional_raw: int
     growth_x96: int
+    settled_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PaperMargin:
-    """The margin account on paper: collateral and realised profit in quote base units."""
+    """The margin account on paper: collateral and realised profit in quote base units. `payments`
+    are hourly funding payments that the ledger lacks.
+    """
 
     collateral_raw: int
     realised_raw: int
     positions: tuple[PaperPosition, ...]
+    payments: tuple[VenuePayment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,6 +246,14 @@ class LedgerJournal(Protocol):
     def enter(self, intent: Intent, entry: Entry) -> bool:
         """Store the entry of a final intent; False if it has an entry, or a different receipt."""
 
+    def funding_since_s(self) -> int | None:
+        """Return the chain time after which funding payments of an off-chain venue may lack an
+        entry; None without a ledger.
+        """
+
+    def enter_funding(self, entries: Iterable[Entry]) -> None:
+        """Store entries of funding payments; those with an entry stay as they are."""
+
     def open_places(
         self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]
     ) -> tuple[tuple[str, str], ...]:

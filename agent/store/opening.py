@@ -55,6 +55,7 @@ REVISIONS = (
     "0015",
     "0016",
     "0017",
+    "0018",
 )
 """Store versions that can be read or migrated, oldest first; migrations/versions has a script for
 each.

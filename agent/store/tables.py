@@ -397,6 +397,17 @@ class EntryRow(Base):
     __table_args__ = (Index("entries_by_book", "book", "block_number"),)
 
 
+class FundingRow(Base):
+    """The ledger entry of one funding payment of a futures venue that pays by itself, off chain."""
+
+    __tablename__ = "funding_payments"
+    book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    market: Mapped[str] = mapped_column(String(60), primary_key=True)
+    at_s: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    entry_json: Mapped[str] = mapped_column(Text)
+
+
 class RunningBalanceRow(Base):
     """Sum of a token's opening, transfers and entries in the wallet, base units; see
     store/accounts/ledger_sums.py.

@@ -28,6 +28,7 @@ from agent.execution.submitter import SubmissionSettings, Submitter, signable_no
 from agent.execution.venue_orders import VenueExecutor
 from agent.model import ExecutionConfig, Limits
 from agent.model.futures import FuturesPolicy
+from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
 from agent.policy.futures.emergency import fee_ceiling_wei, gas_per_day_wei
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
@@ -214,15 +215,19 @@ def paper_actors(
         is_hard=context.switch.is_hard,
         tell=lambda event: progress(event.text or event.name),
     )
+    chain = JournaledExecutor(submitter)
+    executor: Executor = chain
+    venue = context.order_venue()
+    if isinstance(venue, PaperOrderVenue) and rules.futures is not None:
+        venue.settle()
+        signer = PaperAgentSigner(rules.futures, context.clock)
+        executor = VenueExecutor(chain, submitter, signer, venue)
+    perps = venue or chain_venue(
+        context.config, context.portfolio, context.line, context.paper.status_of
+    )
+    wallet = context.config.wallet.address
     return StepActors(
-        JournaledExecutor(submitter),
-        RouterComposer(
-            context.paper,
-            context.config.wallet.address,
-            context.clock,
-            chain_venue(context.config, context.portfolio, context.line, context.paper.status_of),
-        ),
-        confirm,
+        executor, RouterComposer(context.paper, wallet, context.clock, perps), confirm
     )
 
 

@@ -74,6 +74,7 @@ from agent.model import (
 from agent.model.futures import FuturesPolicy
 from agent.model.strategies import CapitalSplit
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
+from agent.paper.order_venue import PaperOrderVenue
 from agent.policy import quarantine
 from agent.policy.step_input import assemble_input
 from agent.ports import Clock, SigningKey
@@ -336,19 +337,21 @@ class AgentContext:
             SystemRandom().random,
         )
         if self.paper is not None:
-            return replace(
+            live = replace(
                 live,
                 reader=PaperReader(self.reader, self.paper),
                 evidence=PaperEvidence(evidence, self.paper),
             )
-        if self.config.wallet.safe:
+        elif self.config.wallet.safe:
             safe = SafeContract(self.line, self.config.wallet.address)
             return replace(live, reader=SafeReader(self.reader, safe))
         if (venue := self.order_venue()) is not None:
-            return replace(live, reader=VenueReader(self.reader, venue))
+            return replace(live, reader=VenueReader(live.reader, venue))
         return live
 
-    def order_venue(self, key: SigningKey | None = None) -> HyperliquidPerps | None:
+    def order_venue(
+        self, key: SigningKey | None = None
+    ) -> HyperliquidPerps | PaperOrderVenue | None:
         """Return the off-chain futures venue; None if there is none. Without `key` it is
         read-only.
         """

@@ -11,6 +11,7 @@ from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError
 from agent.model import Head, Limits, PastPrices, Portfolio, Snapshot
+from agent.paper.order_venue import PaperOrderVenue
 from agent.paper.venue import PaperVenue
 from agent.policy.futures.emergency import fee_ceiling_wei
 from agent.ports import Clock, Reader, SigningKey, TransactionStatus
@@ -159,9 +160,9 @@ def order_venue(
     store: Store,
     clock: Clock,
     key: SigningKey | None = None,
-) -> HyperliquidPerps | None:
-    """Return the off-chain venue of [futures]; None if there is none. Without `key` it is
-    read-only. Raises ConfigError.
+) -> HyperliquidPerps | PaperOrderVenue | None:
+    """Return the off-chain venue of [futures], on paper for a paper store; None if there is none.
+    Without `key` it is read-only. Raises ConfigError.
     """
     config = loaded.config
     table = config.futures
@@ -178,8 +179,9 @@ def order_venue(
         },
         lambda: clock.now_s() * 1000,
         None if key is None else agent_key(config, key),
+        (lambda: None) if loaded.paper else store.ledger.funding_since_s,
     )
-    return HyperliquidPerps(
+    venue = HyperliquidPerps(
         client,
         clock,
         config.execution.deadline,
@@ -188,6 +190,9 @@ def order_venue(
         store.trust,
         no_key=missing_agent_key(loaded),
     )
+    if loaded.paper:
+        return PaperOrderVenue(venue, client, store.paper, store.ledger.funding_since_s)
+    return venue
 
 
 def agent_key(config: Config, key: SigningKey) -> AgentKey:

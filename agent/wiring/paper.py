@@ -7,7 +7,6 @@ from pathlib import Path
 from agent.backtest.router import RouterAddresses
 from agent.chain.endpoints import EndpointPool
 from agent.chain.sender import QuorumSender
-from agent.config.futures import FuturesTable
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError
@@ -30,11 +29,6 @@ def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
         raise ConfigError(
             "paper: liquidity positions are not simulated",
             "remove positions and lp.targets from a copy of the config",
-        )
-    if config.futures is not None and not isinstance(config.futures, FuturesTable):
-        raise ConfigError(
-            f"paper: {config.futures.venue} is not simulated",
-            "remove [futures] from a copy of the config",
         )
     if config.execution.router != "swap_router_02":
         raise ConfigError(

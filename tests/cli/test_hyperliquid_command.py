@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,18 @@ from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer
 Run = Callable[..., Said]
 
 
+def funding_paid(run: Run) -> dict[str, Fraction]:
+    """Funding of the recorded days by market."""
+    paid: dict[str, Fraction] = {}
+    for row in run("funding", "--json").json["recorded"]:
+        paid[row["symbol"]] = paid.get(row["symbol"], Fraction(0)) + Fraction(row["paid"])
+    return paid
+
+
+def tax_total(years: dict[str, str]) -> Fraction:
+    return sum(map(Fraction, years.values()), Fraction(0))
+
+
 def test_commands_show_send_and_tell_orders_of_hyperliquid(
     anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,7 +46,7 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
     with venue_for(chain) as server:
-        agents.agent_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
+        agents.agent_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC) | {"tax": {"method": "fifo", "year_limit": "off"}}, EVEN)
         assert run("trust", "--yes", "--json").code == 0
         checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
         assert checks["futures account"]["state"] == "ok" and "10000 USDC on the testnet" in checks["futures account"]["found"]
@@ -83,11 +97,25 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert checks["futures account"]["state"] == "fail"
 
         server.read_faults.clear()
+        before = run("pnl", "--json").json["tax"]["futures"]
         chain.node.mine_at(chain.now_s() + 3_700)
+        paid = [server.pay_funding(coin) for coin in ("BTC", "ETH")]
+        unrecorded = funding_paid(run)
         assert run("run", "--once").code == 0
-        made = run("pnl", "--json").json["periods"][0]
+        told = run("pnl", "--json").json
+        made = told["periods"][0]
         assert (made["deposits"], made["futures"]["transferred"]) == ("0", "0"), "margin at the venue is no deposit from outside"
         assert made["futures"]["profit"] == made["profit"] != "0"
+        assert Fraction(made["futures"]["funding"]) == sum(paid) != 0
+        assert tax_total(told["tax"]["futures"]) == tax_total(before) - sum(paid), "hourly funding is in the year's figure"
+        assert funding_paid(run) == unrecorded == dict(zip(("BTC", "ETH"), paid, strict=True))
+        assert run("export", "--out", str(tmp_path / "out"), "--json").code == 0
+        rows = list(csv.DictReader((tmp_path / "out" / "futures.csv").open()))
+        assert [Fraction(row["amount"]) for row in rows if row["event"] == "funding"] == [-one for one in paid]
+        assert {row["symbol"]: abs(Fraction(row["size"])) < 10 for row in rows if row["size"]} == {"ETH": True, "BTC": True}
+        assert all(10 < Fraction(row["notional"]) < 50_000 for row in rows if row["notional"])
+        assert run("export", "--format", "rotki", "--out", str(tmp_path / "rotki")).code == 0
+        assert run("books", "check").code == 0
 
 
 def test_a_run_with_an_expired_agent_key_starts_holds_futures_and_trades_spot(

@@ -116,6 +116,9 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
     assert keyless.ask("paper", "--once", "--value", "5000")["outcome"] == "hold"
     status = keyless.ask("status", "--paper")
     assert abs(float(status["total_value"]) - 5_000) < 1
+    planned = keyless.ask("plan", "--paper")
+    assert (planned["outcome"], planned["books"]) == ("hold", "paper") and keyless.ask("plan")["outcome"] == "planned"
+    assert "--paper" in keyless.ask("plan", "--paper", "--input", "x.json", want=2)["error"]["message"]
     assert all(abs(item["drift_bps"]) <= 1 for item in status["holdings"])
     assert "apply to its first run only" in keyless.ask("paper", "--once", "--value", "6000", want=2)["error"]["message"]
     for path in keyless.config.parent.glob("paper.db*"):

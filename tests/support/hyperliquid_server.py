@@ -23,6 +23,7 @@ from eth_utils.crypto import keccak
 from hyperliquid.utils import signing
 
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 START_MS = 1_790_000_000_000
 HOUSE = "0x" + "11" * 20
 """Owner of the seeded book, with money without end."""
@@ -154,6 +155,9 @@ class HyperliquidServer:
         self.hides_orders = 0
         """How many more order queries answer that the order is unknown, as an API server behind its chain does."""
         self.transfers: list[dict[str, Any]] = []
+        self.rates: list[dict[str, Any]] = []
+        self.paid: list[dict[str, Any]] = []
+        """Funding by `pay_funding`: the rate of each hour, and each wallet's payment."""
         self.signers: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         """Every action posted, in order."""
@@ -198,12 +202,20 @@ class HyperliquidServer:
             if order.user == HOUSE and order.coin == name and order.status == "open":
                 order.status = "canceled"
 
-    def pay_funding(self, name: str) -> None:
-        """Pays an hour of funding on every position: longs pay when the rate is positive."""
+    def pay_funding(self, name: str) -> Fraction:
+        """Pays an hour of funding on every position: longs pay when the rate is positive. Returns what all together paid."""
         coin = self.coin(name)
-        for wallet in self.wallets.values():
-            if name in wallet.held:
-                wallet.usd -= wallet.held[name].size * (coin.index or coin.mark) * coin.funding
+        self.rates.append({"coin": name, "fundingRate": text(coin.funding, 10), "premium": "0.0", "time": self.now_ms})
+        total = Fraction(0)
+        for user, wallet in self.wallets.items():
+            if name in wallet.held and user != HOUSE:
+                size = wallet.held[name].size
+                paid = Fraction(text(size * (coin.index or coin.mark) * coin.funding))
+                wallet.usd -= paid
+                delta = {"type": "funding", "coin": name, "usdc": text(-paid), "szi": text(size), "fundingRate": text(coin.funding, 10)}
+                self.paid.append({"user": user, "time": self.now_ms, "hash": "0x" + "0" * 64, "delta": delta})
+                total += paid
+        return total
 
     def prune(self, address: str) -> None:
         """Forgets an agent with its nonces, as the venue may once it has ended."""
@@ -434,9 +446,26 @@ class HyperliquidServer:
             case "userNonFundingLedgerUpdates":
                 mine = [row for row in self.transfers if row["user"] == user and row["time"] >= body["startTime"]]
                 return [{key: value for key, value in row.items() if key != "user"} for row in mine[:500]]
+            case "userFunding":
+                mine = [row for row in self.paid if row["user"] == user and row["time"] >= body["startTime"]]
+                return [{key: value for key, value in row.items() if key != "user"} for row in mine[:500]]
+            case "fundingHistory":
+                return [row for row in self.rates if row["coin"] == body["coin"] and row["time"] >= body["startTime"]][:500]
+            case "candleSnapshot":
+                return self.candles(**body["req"])
             case "userFillsByTime":
                 return [fill for fill in self.fills if fill["user"] == user and fill["time"] >= body["startTime"]]
         return None
+
+    def candles(self, coin: str, interval: str, startTime: int, endTime: int) -> list[dict[str, Any]]:
+        """The whole hours of a span, all at the mark of now."""
+        assert interval == "1h"
+        price = text(self.coin(coin).mark)
+        opened = range(-(-startTime // HOUR_MS) * HOUR_MS, endTime + 1, HOUR_MS)
+        return [
+            {"t": at, "T": at + HOUR_MS - 1, "s": coin, "i": "1h", "o": price, "c": price, "h": price, "l": price, "v": "1", "n": 1}
+            for at in opened
+        ]
 
     def levels(self, name: str, is_buy: bool) -> list[dict[str, Any]]:
         """Resting orders of one side by price, best first, at most 20 prices."""

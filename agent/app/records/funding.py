@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agent.accounting.futures import DAY_S, FundingDay, funding_days, futures_changes
 from agent.app.futures import futures_layer
 from agent.execution.bookkeeping import entry_prices, valuation
+from agent.execution.margin_entries import funding_entries
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
@@ -28,5 +29,8 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     first_s = found.step.snapshot.head.timestamp_s // DAY_S * DAY_S - (days - 1) * DAY_S
     number = bisect_left([one.chain_s for one in valuations], first_s)
     valuations = valuations[max(0, number - 1) :]
-    made = funding_days(valuations, futures_changes(store.ledger.entries(), valuations))
+    entries = store.ledger.entries()
+    known = {entry.id for entry in entries}
+    fresh = [entry for entry in funding_entries(found.step, prices) if entry.id not in known]
+    made = funding_days(valuations, futures_changes((*entries, *fresh), valuations))
     return found, tuple(one for one in made if one.day_s >= first_s)

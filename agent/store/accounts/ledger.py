@@ -39,6 +39,7 @@ from agent.store.database import (
     all_rows,
     column_values,
     first_row,
+    insert_new_rows,
     insert_rows,
     max_value,
 )
@@ -48,6 +49,7 @@ from agent.store.tables import (
     EntryRow,
     ExternalTransactionRow,
     ExternalTransferRow,
+    FundingRow,
     IntentRow,
     OpeningRow,
 )
@@ -128,6 +130,10 @@ def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
             in_order.append(((flow.block, 1, flow.id), rules.transfer_entry(flow)))
     in_order += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
     in_order += _outside(db, book, opened)
+    in_order += [
+        ((row.block_number, 4, number), ledger_sums.parse_entry(row.entry_json))
+        for number, row in enumerate(all_rows(db, _funding(), FundingRow, of=book.number))
+    ]
     return tuple(entry for _, entry in sorted(in_order, key=lambda pair: pair[0]))
 
 
@@ -226,6 +232,14 @@ def _entries() -> Select[int, str]:
     return of_book.order_by(EntryRow.block_number, EntryRow.intent_seq)
 
 
+@cache
+def _funding() -> Select[Any]:
+    of_book = select(FundingRow).where(FundingRow.book == bindparam("of"))
+    return of_book.order_by(FundingRow.block_number, FundingRow.at_s, FundingRow.market)
+
+
+FUNDING_OVERLAP_S = 7_200
+"""Payments are read again for this long, because a venue may list one late."""
 LEDGER_TOKENS = "book_tokens"
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
@@ -317,6 +331,35 @@ class LedgerStore:
             ledger_sums.advance_settled(db)
             return True
 
+    def funding_since_s(self) -> int | None:
+        """See ports.LedgerJournal."""
+        with self.db.read("read the ledger") as db:
+            if (book := current_book(db, self.db.book_kind)) is None:
+                return None
+            newest_s = db.scalar(
+                select(func.max(FundingRow.at_s)).where(FundingRow.book == book.number)
+            )
+        return max(book.opened_s, (newest_s or 0) - FUNDING_OVERLAP_S)
+
+    def enter_funding(self, entries: Iterable[Entry]) -> None:
+        """See ports.LedgerJournal."""
+        found = [
+            {
+                "market": paid.market,
+                "at_s": entry.chain_s,
+                "block_number": entry.block,
+                "entry_json": codec.dumps(entry),
+            }
+            for entry in entries
+            if entry.futures is not None
+            for paid in entry.futures.funding
+        ]
+        if not found:
+            return
+        with self.db.write("write funding payments") as db:
+            if (book := current_book(db, self.db.book_kind)) is not None:
+                insert_new_rows(db, FundingRow, [{"book": book.number, **row} for row in found])
+
     def open_places(
         self, snapshot: Snapshot, holdings: Mapping[Place, tuple[int, Fraction | None]]
     ) -> tuple[Place, ...]:
@@ -395,6 +438,7 @@ class LedgerStore:
         counts = (
             select(func.max(BookRow.seq)),
             select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
+            select(func.count()).select_from(FundingRow),
             select(func.max(ExternalTransferRow.seq)),
             select(func.count())
             .select_from(ExternalTransferRow)

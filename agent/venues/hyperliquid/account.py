@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.margin import account as margin
-from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position, VenuePayment
 from agent.units import BPS, Token, ceil_int, safe_label
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
@@ -312,6 +312,26 @@ def _moved_raw(delta: Mapping[str, object], owner: str) -> int:
             return _usd(delta, "usdc")
         return -_usd(delta, "usdc") - (_usd(delta, "fee") if "fee" in delta else 0)
     return 0
+
+
+def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, ...]:
+    """Return the payments of `userFunding` rows, oldest first. Raises Retryable for an unexpected
+    format.
+    """
+    found = []
+    for row in rows:
+        delta = row.get("delta")
+        if not isinstance(delta, Mapping) or not isinstance(coin := delta.get("coin"), str):
+            raise _malformed("a funding payment")
+        found.append(VenuePayment(coin, time_of(row) // 1000, -_usd(delta, "usdc")))
+    return tuple(sorted(found, key=lambda one: (one.at_s, one.market)))
+
+
+def time_of(row: Mapping[str, object], key: str = "time") -> int:
+    """Return a row's time of the venue in milliseconds. Raises Retryable without one."""
+    if not isinstance(time_ms := row.get(key), int):
+        raise _malformed("a time")
+    return time_ms
 
 
 def parse_fee_ppm(answer: object) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from eth_utils.address import is_address, to_checksum_address
 
 from agent.chain.rpc import Connection
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
-from agent.model.futures import MarginAccount
+from agent.model.futures import MarginAccount, VenuePayment
 from agent.venues.hyperliquid.account import (
     ListedMarket,
     build_account,
@@ -27,9 +27,11 @@ from agent.venues.hyperliquid.account import (
     parse_account,
     parse_fee_ppm,
     parse_leverage,
+    parse_payments,
     parse_transfers,
     parse_universe,
     require_market,
+    time_of,
 )
 from agent.venues.hyperliquid.orders import (
     OrderState,
@@ -47,8 +49,9 @@ from agent.venues.hyperliquid.orders import (
 HOSTS = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz": False}
 """Published hosts: True for mainnet."""
 
-TRANSFERS_PER_PAGE = 500
+ROWS_PER_PAGE = 500
 """Maximum rows of a time-range answer; an answer with this many rows may have further pages."""
+DAY_MS = 86_400_000
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _SIGNED_BY_AGENTS = frozenset({"order", "cancelByCloid"})
@@ -198,15 +201,18 @@ class HyperliquidVenue:
         coins: Mapping[str, str],
         now_ms: Callable[[], int],
         key: AgentKey | None = None,
+        funding_since_s: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Set the account's own address, never the agent's, and the portfolio's token of each
-        market ("" for none). Without `key` nothing can be sent.
+        market ("" for none). Without `key` nothing can be sent. `funding_since_s` is the time after
+        which the ledger may lack funding payments (None: none are read).
         """
         self._connection = connection
         self._account = str(to_checksum_address(account))
         self._coins = dict(coins)
         self._now_ms = now_ms
         self._key = key
+        self._funding_since_s = funding_since_s
         self._listed: dict[str, ListedMarket] = {}
         self._cancel_ms = 0
         self._transferred_raw, self._transfers_ms = 0, 0
@@ -245,17 +251,67 @@ class HyperliquidVenue:
             )
             for coin, listed in self._listed.items()
         )
-        return build_account(reported, markets, self._deposited_raw())
+        account = build_account(reported, markets, self._deposited_raw())
+        if (since_s := self._funding_since_s()) is None:
+            return account
+        return replace(account, payments=self.payments(since_s * 1000, reported.time_ms))
 
     def _deposited_raw(self) -> int:
         """Return the sum of all deposits less withdrawals. Pages already read are kept."""
         while True:
             answer = self._info("userNonFundingLedgerUpdates", startTime=self._transfers_ms)
             moved_raw, rows, last_ms = parse_transfers(answer, self._account)
-            if rows < TRANSFERS_PER_PAGE:
+            if rows < ROWS_PER_PAGE:
                 return self._transferred_raw + moved_raw
             self._transferred_raw += moved_raw
             self._transfers_ms = last_ms + 1
+
+    # --- Funding.
+
+    def payments(self, since_ms: int, until_ms: int) -> tuple[VenuePayment, ...]:
+        """Return the account's funding payments after `since_ms` and up to `until_ms` of the
+        venue's time, oldest first. Raises Retryable.
+        """
+        rows = self._pages("userFunding", since_ms, user=self._account.lower())
+        return parse_payments([row for row in rows if time_of(row) <= until_ms])
+
+    def funding_rates(
+        self, coin: str, since_ms: int, until_ms: int
+    ) -> tuple[tuple[int, Fraction], ...]:
+        """Return time in milliseconds and hourly rate of the market's payments after `since_ms` and
+        up to `until_ms`, oldest first. Raises Retryable.
+        """
+        rows = self._pages("fundingHistory", since_ms, coin=coin)
+        return tuple(
+            (time_of(row), parse_decimal(row.get("fundingRate"), f"the funding of {coin}"))
+            for row in rows
+            if time_of(row) <= until_ms
+        )
+
+    def price_before(self, coin: str, time_ms: int) -> Fraction:
+        """Return the close of the last hourly candle before a time, USDC per coin. Raises
+        Retryable, also without a candle in a day.
+        """
+        span = {"coin": coin, "interval": "1h", "startTime": time_ms - DAY_MS, "endTime": time_ms}
+        answer = self._connection.info(type="candleSnapshot", req=span)
+        ended = [row for row in _rows(answer, "candles") if time_of(row, "T") < time_ms]
+        if not ended:
+            raise Retryable(f"the venue has no price of {coin} in the day before its funding")
+        return parse_decimal(ended[-1].get("c"), f"a price of {coin}")
+
+    def _pages(self, kind: str, since_ms: int, **fields: object) -> list[Mapping[str, object]]:
+        """Return all rows of a time-range read after `since_ms`."""
+        found: list[Mapping[str, object]] = []
+        while True:
+            answer = self._connection.info(type=kind, startTime=since_ms + 1, **fields)
+            rows = _rows(answer, kind)
+            if len(rows) < ROWS_PER_PAGE:
+                return found + rows
+            last_ms = max(time_of(row) for row in rows)
+            # Rows of the last time may continue on the next page.
+            whole = [row for row in rows if time_of(row) < last_ms]
+            found += whole or rows
+            since_ms = last_ms - 1 if whole else last_ms
 
     def book(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
         """Return price and size of the resting orders of one side, best first. Raises Retryable."""
@@ -453,6 +509,12 @@ def _held_coins(state: object) -> Sequence[str]:
     rows = state.get("assetPositions") if isinstance(state, Mapping) else None
     positions = [row.get("position") for row in rows or () if isinstance(row, Mapping)]
     return [str(held.get("coin")) for held in positions if isinstance(held, Mapping)]
+
+
+def _rows(answer: object, what: str) -> list[Mapping[str, object]]:
+    if not isinstance(answer, list) or not all(isinstance(row, Mapping) for row in answer):
+        raise Retryable(f"the venue's answer for {what} is not a list", code=ErrorCode.ANSWER)
+    return answer
 
 
 def _network(is_mainnet: bool) -> str:

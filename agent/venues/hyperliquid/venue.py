@@ -28,7 +28,13 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.model.futures import FuturesAction, MarginAccount, PerpOrder, PerpOrderKind, PerpQuote
+from agent.model.futures import (
+    FuturesAction,
+    MarginAccount,
+    PerpOrder,
+    PerpOrderKind,
+    PerpQuote,
+)
 from agent.ports import Clock, Grant
 from agent.ports.futures import PerpOrderDraft
 from agent.signing.base import FuturesRules
@@ -94,7 +100,7 @@ class HyperliquidPerps:
         """
         try:
             account = self._client.read()
-            found = _dated(account, snapshot)
+            found = dated(account, snapshot)
         except TrimtabError as error:
             return replace(snapshot, futures=None, futures_unknown=error.message)
         blocked, end_s = self._approval(snapshot.now_s + self._valid_s)
@@ -248,7 +254,7 @@ def _barred(why: str) -> Refused:
     return Refused(why, (verdict,), RENEW, code=ErrorCode.AGENT_KEY)
 
 
-def _dated(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:
+def dated(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:
     """Return the account with its index times converted to chain time. Raises Retryable if the
     venue's clock differs too much from this machine's.
     """

@@ -1,0 +1,178 @@
+"""Hyperliquid on paper beside the live account at the local venue: the same fills, margin and funding, and nothing that is posted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.app.agent import Agent
+from agent.app.paper import PaperStart, open_paper
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.margin import account as margin
+from agent.model import Deleverage, EntryKind, IntentState, MoveMargin, PerpFill, SignedTx
+from agent.model.futures import MarginAccount, MarginDeposit
+from agent.paper.order_venue import PaperOrderVenue
+from tests.support import agents
+from tests.support.futures import EVEN
+from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
+from tests.support.hyperliquid_server import HyperliquidServer
+
+
+@pytest.fixture
+def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
+    """A wallet on its spot targets, with 10,000 of margin at the venue."""
+    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as found:
+        yield found
+
+
+def account_of(agent: Agent) -> MarginAccount:
+    found = agent.step_input().snapshot.futures
+    assert found is not None, agent.step_input().snapshot.futures_unknown
+    return found
+
+
+def figures(account: MarginAccount) -> tuple[int, dict[str, tuple[int, int]]]:
+    held = {one.market: (one.size_raw, one.open_notional_raw) for one in account.positions}
+    return account.collateral_raw + account.realised_raw, held
+
+
+def fills_of(agent: Agent) -> list[PerpFill]:
+    intents = agent.context.store.journal.intents()
+    return [fill for one in intents if one.state is IntentState.FINAL and one.receipt for fill in one.receipt.fills]
+
+
+def payments_of(agent: Agent) -> list[tuple[int, str, int]]:
+    """Time, market and amount of the ledger's funding entries."""
+    entries = [entry for entry in agent.context.store.ledger.entries() if entry.kind is EntryKind.FUTURES and not entry.tx_hash]
+    return sorted((entry.chain_s, paid.market, paid.paid_raw) for entry in entries if entry.futures for paid in entry.futures.funding)
+
+
+def require_equal(paper: Agent, live: Agent, roundings: int) -> None:
+    """Equal positions; fees and funding, rounded up on paper, and the cost of a reduced position may differ by a base unit each."""
+    cash, held = figures(account_of(paper))
+    real_cash, real_held = figures(account_of(live))
+    assert {coin: size for coin, (size, _) in held.items()} == {coin: size for coin, (size, _) in real_held.items()}
+    assert all(abs(opened - real_held[coin][1]) <= 1 for coin, (_, opened) in held.items())
+    assert 0 <= real_cash - cash <= roundings, (real_cash, cash)
+
+
+def an_hour_later(chain: LocalChain, server: HyperliquidServer, *coins: str) -> None:
+    hour_s = (chain.now_s() // 3_600 + 1) * 3_600
+    chain.node.mine_at(hour_s)
+    for coin in coins:
+        server.pay_funding(coin)
+    chain.node.mine_at(hour_s + 60)
+
+
+def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The same steps on paper and live, at the same book, prices and hours."""
+    chain = anvil_chain
+    loaded = agents.trusted(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
+    paper = open_paper(loaded, PaperStart(), clock=chain.clock, transports=[chain.transport])
+    with agents.agent_on(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN) as live, paper as agent:
+        assert figures(account_of(agent)) == figures(account_of(live)) == (10_000 * 10**6, {})
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert server.wallet(chain.wallet.address).held == {} and len(server.bodies) == 1, "nothing but the approval was posted"
+        assert live.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        assert len(fills_of(agent)) == 2
+        for mine, real in zip(fills_of(agent), fills_of(live), strict=True):
+            assert (mine.market, mine.size_raw, mine.quote_raw) == (real.market, real.size_raw, real.quote_raw)
+            assert 0 <= mine.fee_raw - real.fee_raw <= 1 and mine.realised_raw == -mine.fee_raw
+        require_equal(agent, live, 2)
+        for coins in (("ETH", "BTC"), ("ETH",)):
+            an_hour_later(chain, server, *coins)
+            require_equal(agent, live, 5)
+        for one in (agent, live):
+            assert one.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
+        mine, real = (payments_of(one) for one in (agent, live))
+        assert [one[:2] for one in mine] == [one[:2] for one in real] and len(real) == 3, "each payment has one entry, on paper as live"
+        assert all(0 <= paid - live_paid <= 1 for (*_, paid), (*_, live_paid) in zip(mine, real, strict=True))
+        server.move("ETH", "-1/10")
+        server.seed("ETH", ("1000",) * 3)
+        for one in (agent, live):
+            done = one.adjust_futures(Deleverage(10_000), send=True, confirm=agents.yes)
+            assert done.kind is OutcomeKind.DONE, done.reason
+        require_equal(agent, live, 9)
+        assert (margin.leverage(account_of(agent)) or 9) <= 1
+        assert agent.context.store.journal.unbooked() == ()
+
+
+@pytest.fixture
+def newcomer(anvil_chain: LocalChain) -> Iterator[HyperliquidServer]:
+    """A venue that has never heard of the wallet."""
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as found:
+        found.wallets.pop(anvil_chain.wallet.address.lower())
+        found.agents, found.transfers = [], []
+        yield found
+
+
+def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
+    newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain, server = anvil_chain, newcomer
+    loaded = agents.trusted(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
+    begin = PaperStart(margin="500")
+    with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert margin.leverage(account_of(agent)) == pytest.approx(2, abs=0.05)
+        sizes = figures(account_of(agent))
+        server.read_faults["*"] = 503
+        down = agent.rebalance(send=True, confirm=agents.yes)
+        assert down.transactions == () and "HTTP 503" in down.step_input.snapshot.futures_unknown
+        server.read_faults.clear()
+        moved = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
+        assert moved.kind is OutcomeKind.REFUSED, moved.reason
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
+        assert figures(account_of(agent)) == sizes, "the positions are in the store"
+    assert len(server.bodies) == 1 and chain.wallet.address.lower() not in server.wallets
+
+
+def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain, server = anvil_chain, newcomer
+    server.move("ETH", "0")
+    server.seed("ETH", ("0.1",), "0.001")
+    changes = venue_changes(server, {"ETH": "100%"}) | {"futures.leverage_band": "2%"}
+    loaded = agents.trusted(chain, tmp_path, changes, EVEN)
+    begin = PaperStart(margin="500")
+    with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        assert max(fill.size_raw for fill in fills_of(agent)) == 10**3 < account_of(agent).size_raw("ETH"), "0.1 an order"
+        before = figures(account_of(agent))
+        server.move("ETH", "1/10")
+        empty = agent.rebalance(send=True, confirm=agents.yes)
+        assert (empty.kind, figures(account_of(agent))) == (OutcomeKind.REFUSED, before), empty.reason
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_process_that_dies_around_the_fill_neither_loses_nor_repeats_it(
+    newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
+) -> None:
+    chain = anvil_chain
+    loaded = agents.trusted(chain, tmp_path, venue_changes(newcomer, {"ETH": "100%"}), EVEN)
+    begin = PaperStart(margin="500")
+    post = PaperOrderVenue.post
+
+    def dying(self: PaperOrderVenue, signed: SignedTx) -> str:
+        if filled:
+            post(self, signed)
+        raise KeyboardInterrupt
+
+    with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
+        monkeypatch.setattr(PaperOrderVenue, "post", dying)
+        with pytest.raises(KeyboardInterrupt):
+            agent.rebalance(send=True, confirm=agents.yes)
+        monkeypatch.setattr(PaperOrderVenue, "post", post)
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is (OutcomeKind.HOLD if filled else OutcomeKind.DONE), outcome.reason
+        states = [one.state for one in agent.context.store.journal.intents()]
+        assert states == ([IntentState.FINAL] if filled else [IntentState.FINAL, IntentState.REVERTED])
+        assert [fill.size_raw for fill in fills_of(agent)] == [account_of(agent).size_raw("ETH")]
