@@ -438,23 +438,37 @@ def _percent(bps: int | None) -> str:
 def serve(
     config: ConfigPath = DEFAULT_CONFIG,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on: 127.0.0.1, ::1 or localhost.")
+        str,
+        typer.Option(
+            "--host", help="Address to listen on; beyond this machine it needs users and TLS."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8765,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Certificate with its chain (PEM).")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="Key of the certificate (PEM, mode 0600).")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name that browsers open, with TLS, if it is not --host."),
+    ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option("--proxy", help="Name of the proxy that browsers open and that has the TLS."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serves the dashboard to a browser on this machine until stopped. It reads only, and never loads
-    a key.
+    """Serves the dashboard to a browser until stopped. Without users (trimtab user add) it is
+    read-only and on this machine only. It never loads a key.
     """
+    from agent.web.reach import PublicOptions
     from agent.web.server import serve_dashboard
 
     def ready(address: str) -> None:
-        emit(
-            {"url": address},
-            as_json,
-            lambda: say(f"Dashboard: {address} (read-only). Stop with Ctrl-C."),
-        )
+        emit({"url": address}, as_json, lambda: say(f"Dashboard: {address}. Stop with Ctrl-C."))
 
-    serve_dashboard(config, host, port, ready)
+    serve_dashboard(config, host, port, ready, PublicOptions(tls_cert, tls_key, proxy, name))

@@ -4,100 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.requests import Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import (
+    HTMLResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
 from agent import artifacts
 from agent.errors import ConfigError, TrimtabError
+from agent.web.access import (
+    LOGIN,
+    Access,
+    Checks,
+    Receive,
+    Scope,
+    Send,
+    Session,
+    cookie,
+    form,
+    is_token,
+)
 from agent.web.board import MAX_STREAMS, Board
 from agent.web.pages import ASSETS, PAGES, STEP, Page, Renderer
+from agent.web.reach import Reach
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Names under which the dashboard answers. Any other Host header may be a rebound DNS name."""
-READ_VERBS = ("GET", "HEAD")
 SEEN = re.compile(rb"[0-9]{1,15}")
 STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NONCE = re.compile(r"[A-Za-z0-9_-]{22}")
 KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 MIN_GZIP_BYTES = 500
 STOP_POLL_S = 0.2
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
-        " img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
-
-
-class Checks:
-    """ASGI middleware: refuses foreign hosts and every verb that is not a read, and adds the
-    headers of security to each answer.
-    """
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Connections that are not HTTP are closed."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-
-        async def checked(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                known = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(
-                        (name.lower().encode(), value.encode())
-                        for name, value in {**HEADERS, "Cache-Control": "no-store"}.items()
-                        if name.lower().encode() not in known
-                    ),
-                ]
-            await send(message)
-
-        answer: Any = self._app
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1 or host_name(hosts[0].decode("latin-1")) not in LOOPBACK:
-            answer = PlainTextResponse("421: open the dashboard as localhost\n", 421)
-        elif scope["method"] not in READ_VERBS:
-            answer = PlainTextResponse(
-                "405: the dashboard only reads\n", 405, {"Allow": ", ".join(READ_VERBS)}
-            )
-        await answer(scope, receive, checked)
-
-
-def host_name(header: str) -> str:
-    """Return the name in a Host header without its port, in lower case."""
-    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?", header)
-    return "" if found is None else found[1].strip("[]").lower()
 
 
 class EventStream:
     """ASGI application of one event stream, with a bound on their number."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, access: Access) -> None:
         self._board = board
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client or the server ends."""
@@ -109,7 +65,10 @@ class EventStream:
         self._board.streams += 1
         try:
             seen = scope["query_string"].removeprefix(b"seen=")
-            events = self._board.events(int(seen) if SEEN.fullmatch(seen) else 0)
+            session: Session | None = scope["session"]
+            events = self._board.events(
+                int(seen) if SEEN.fullmatch(seen) else 0, lambda: self._access.alive(session)
+            )
             answer = StreamingResponse(events, media_type="text/event-stream")
             await answer(scope, receive, send)
         finally:
@@ -133,19 +92,115 @@ class StaticFiles:
         return Response(self._files[name], 200, {"Cache-Control": f"max-age={age_s}"}, kind)
 
 
-def build(board: Board, stopping: Callable[[], bool]) -> Any:
-    """Return the ASGI application over a board. Event streams end once `stopping` returns True, so
-    that they do not delay the end. Raises ConfigError if Jinja2 is missing.
+class Logins:
+    """Login and logout."""
+
+    def __init__(self, access: Access, renderer: Renderer, ended: Callable[[], None]) -> None:
+        self._access = access
+        self._renderer = renderer
+        self._ended = ended
+
+    async def show(self, request: Request) -> Response:
+        """Answer with the login page."""
+        if not self._access.required:
+            return PlainTextResponse("404: no such page\n", 404)
+        if request.scope["session"] is not None:
+            return RedirectResponse("/", 303)
+        return self._page(request, 200)
+
+    async def log_in(self, request: Request) -> Response:
+        """Check a login; on success begin a session with a new id."""
+        access, fields = self._access, await form(request)
+        nonce = cookie(request, self._form_cookie)
+        if fields is None:
+            return self._page(request, 400, "The form could not be read. Log in again.")
+        if not nonce or not is_token(fields.get("csrf"), access.login_token(nonce)):
+            return self._page(request, 403, "This form is too old. Log in again.")
+        name, password, code = (
+            (fields.get(key) or [""])[0] for key in ("name", "password", "code")
+        )
+        try:
+            found = await access.log_in(
+                name.strip(), password, re.sub(r"\s", "", code), request.scope["address"]
+            )
+        except TrimtabError as error:
+            return self._page(request, 503, f"Logins cannot be checked now: {error}")
+        if isinstance(found, int):
+            if found:
+                return self._page(
+                    request,
+                    429,
+                    f"Too many failed logins. Try again in {found} s; attempts before are refused.",
+                    {"Retry-After": str(found)},
+                )
+            return self._page(
+                request,
+                401,
+                "Wrong name, password or code. A code works once: wait for the next one.",
+            )
+        answer = RedirectResponse("/", 303)
+        self._set_cookie(answer, access.reach.cookie, found)
+        self._set_cookie(answer, self._form_cookie, "", 0)
+        return answer
+
+    async def log_out(self, request: Request) -> Response:
+        """End the session on the server, and the cookie."""
+        session: Session = request.scope["session"]
+        fields = await form(request)
+        if fields is None or not is_token(fields.get("csrf"), session.csrf):
+            return PlainTextResponse("403: the form is not from this session\n", 403)
+        self._access.end(cookie(request, self._access.reach.cookie))
+        self._ended()
+        answer = RedirectResponse(LOGIN, 303)
+        self._set_cookie(answer, self._access.reach.cookie, "", 0)
+        with suppress(TrimtabError):
+            await self._access.record("logout", session.name, request.scope["address"])
+        return answer
+
+    @property
+    def _form_cookie(self) -> str:
+        return f"{self._access.reach.cookie}-form"
+
+    def _page(
+        self,
+        request: Request,
+        status: int,
+        why: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        nonce = cookie(request, self._form_cookie) or ""
+        if not NONCE.fullmatch(nonce):
+            nonce = secrets.token_urlsafe(16)
+        text = self._renderer.login(self._access.login_token(nonce), why)
+        answer = HTMLResponse(text, status, dict(headers or {}))
+        self._set_cookie(answer, self._form_cookie, nonce)
+        return answer
+
+    def _set_cookie(
+        self, answer: Response, name: str, value: str, age_s: int | None = None
+    ) -> None:
+        secure = self._access.reach.secure
+        answer.set_cookie(
+            name, value, age_s, path="/", secure=secure, httponly=True, samesite="strict"
+        )
+
+
+def build(board: Board, stopping: Callable[[], bool], access: Access | None = None) -> Any:
+    """Return the ASGI application over a board, by default without users. Event streams end once
+    `stopping` returns True, so that they do not delay the end. Raises ConfigError if Jinja2 is
+    missing.
     """
-    renderer = Renderer()
+    renderer, access = Renderer(), access or Access(Reach())
+    logins = Logins(access, renderer, board.announce)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(one) for one in (board.watch(), end_streams())]
+        tasks = [asyncio.create_task(one) for one in (board.watch(), access.watch(), end_streams())]
         yield
         for task in tasks:
             task.cancel()
         board.close()
+        access.close()
 
     async def end_streams() -> None:
         while not stopping():
@@ -154,7 +209,10 @@ def build(board: Board, stopping: Callable[[], bool]) -> Any:
 
     async def show(page: Page, request: Request) -> Response:
         board.wanted(*page.reads)
-        return HTMLResponse(renderer.page(page, board.documents, board.failed, board.version))
+        session = request.scope["session"]
+        return HTMLResponse(
+            renderer.page(page, board.documents, board.failed, board.version, session)
+        )
 
     async def step(request: Request) -> Response:
         name = request.path_params["step"]
@@ -167,13 +225,17 @@ def build(board: Board, stopping: Callable[[], bool]) -> Any:
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
         shown = {**board.documents, **found}
-        return HTMLResponse(renderer.page(STEP, shown, {}, board.version))
+        session = request.scope["session"]
+        return HTMLResponse(renderer.page(STEP, shown, {}, board.version, session))
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     for page in PAGES:
         app.add_route(page.path, partial(show, page), ["GET"])
     app.add_route(STEP.path, step, ["GET"])
+    app.add_route(LOGIN, logins.show, ["GET"])
+    app.add_route(LOGIN, logins.log_in, ["POST"])
+    app.add_route("/logout", logins.log_out, ["POST"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
-    app.router.routes.append(Route("/events", EventStream(board)))
+    app.router.routes.append(Route("/events", EventStream(board, access)))
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
-    return Checks(app)
+    return Checks(app, access)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +84,20 @@ class Board:
             self._steps[step_id] = found
         return self._steps[step_id]
 
-    async def events(self, seen: int) -> AsyncIterator[str]:
+    async def events(self, seen: int, alive: Callable[[], bool]) -> AsyncIterator[str]:
         """Yield server-sent events: `changed` after each read since version `seen`, which the page
-        shows, and a comment while nothing changes.
+        shows, and a comment while nothing changes, as long as `alive` returns True.
 
         A reader that takes its time misses changes in between and gets the newest.
         """
         yield "retry: 2000\n\n"
-        while not self._closing:
+        while not self._closing and alive():
             changed = self._changed
             if seen == self.version:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), PING_S)
+            if not alive():
+                return
             if seen == self.version:
                 yield ": alive\n\n"
             else:
@@ -143,13 +145,7 @@ class Board:
             self._start(process, function)
 
     async def _call(self, process: str, function: str, *arguments: str) -> Any:
-        try:
-            future = self._processes[process].submit(function, self._config, *arguments)
-            return await asyncio.wrap_future(future)
-        except TrimtabError:
-            raise
-        except Exception as error:  # the process died
-            raise TrimtabError(f"the reading process ended: {type(error).__name__}") from None
+        return await self._processes[process].call(function, self._config, *arguments)
 
     def _stamps(self) -> tuple[object, ...]:
         found: list[object] = []

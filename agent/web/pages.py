@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -12,6 +12,9 @@ from agent import artifacts
 from agent.errors import printable_text
 from agent.web.figures import at, format_figure, sign_class
 from agent.web.reading import Documents
+
+if TYPE_CHECKING:
+    from agent.web.access import Session
 
 EXTRA = "dashboard"
 SHOWN_REBALANCES, SHOWN_CYCLES = 25, 40
@@ -57,8 +60,17 @@ class Renderer:
     def __init__(self) -> None:
         self._templates = artifacts.templates(EXTRA)
 
+    def login(self, csrf: str, why: str) -> str:
+        """Render the login page; `why` is the reason of a refusal."""
+        return self._templates.get_template("login.html").render(csrf=csrf, why=why)
+
     def page(
-        self, page: Page, documents: Documents, failed: Mapping[str, str], version: int
+        self,
+        page: Page,
+        documents: Documents,
+        failed: Mapping[str, str],
+        version: int,
+        session: Session | None = None,
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the board."""
         status = documents.get("status", {})
@@ -81,6 +93,7 @@ class Renderer:
 
         return self._templates.get_template(page.template).render(
             page=page,
+            session=session,
             version=version,
             pages=PAGES,
             title=page.title,

@@ -4,6 +4,7 @@ it imports no module that could sign.
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -20,15 +21,15 @@ Documents = dict[str, Any]
 
 
 class ReadingProcess:
-    """A process that calls functions of `agent.app.service`, one at a time; restarted if it
-    died.
-    """
+    """A process that calls functions of `agent.app`, one at a time; restarted if it died."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
 
-    def submit(self, function: str, *arguments: str) -> Future[Any]:
-        """Call `function` there. The future has its result, or raises its TrimtabError."""
+    def submit(self, function: str, *arguments: Any) -> Future[Any]:
+        """Call `function` there: a name in `agent.app.service`, or with its module below `agent.app`.
+        The future has its result, or raises its TrimtabError.
+        """
         if self._pool is None:
             self._pool = self._started()
         try:
@@ -36,6 +37,17 @@ class ReadingProcess:
         except BrokenProcessPool:
             self._pool = self._started()
             return self._pool.submit(_call, function, *arguments)
+
+    async def call(self, function: str, *arguments: Any) -> Any:
+        """Return the result of `function`. Raises its TrimtabError, and TrimtabError if the process
+        died.
+        """
+        try:
+            return await asyncio.wrap_future(self.submit(function, *arguments))
+        except TrimtabError:
+            raise
+        except Exception as error:
+            raise TrimtabError(f"the reading process ended: {type(error).__name__}") from None
 
     def stop(self) -> None:
         """End the process, also during a read."""
@@ -51,10 +63,11 @@ class ReadingProcess:
         )
 
 
-def _call(function: str, *arguments: str) -> Any:
-    """Return the result of a function of agent.app.service. Every error is a TrimtabError."""
+def _call(function: str, *arguments: Any) -> Any:
+    """Return the result of a function of agent.app. Every error is a TrimtabError."""
+    module, _, name = function.rpartition(".")
     try:
-        read: Callable[..., Any] = getattr(import_module("agent.app.service"), function)
+        read: Callable[..., Any] = getattr(import_module(f"agent.app.{module or 'service'}"), name)
         return read(*arguments)
     except TrimtabError:
         raise

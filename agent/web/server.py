@@ -1,4 +1,4 @@
-"""Serves the dashboard on this machine until stopped."""
+"""Serves the dashboard until stopped: on this machine, or beyond it with a login and TLS."""
 
 from __future__ import annotations
 
@@ -11,39 +11,53 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, Retryable, TrimtabError
+from agent.web.reach import LOOPBACK, PublicOptions, public_address, reach_of, require_protected
 from agent.web.reading import ReadingProcess
 
-HOSTS = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": socket.AF_INET6}
 SHUTDOWN_S = 1
 MISSING = "pip install 'trimtab[dashboard]'"
 
 
-def serve_dashboard(config: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve_dashboard(
+    config: Path,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    public: PublicOptions | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM, and call `ready` with the address once it answers.
 
-    Raises ConfigError for a host that is not loopback, a port in use, a config or a store that
-    cannot be read, or if the extra is not installed.
+    Raises ConfigError for a host beyond loopback without users and TLS or a proxy, a port in use, a
+    config or a store that cannot be read, or if the extra is not installed.
     """
-    if host not in HOSTS:
-        raise ConfigError(
-            f"--host {host}: the dashboard is served on this machine only",
-            f"omit it; from another machine: ssh -L {port}:127.0.0.1:{port} USER@THIS_MACHINE",
-        )
+    public = public or PublicOptions()
+    require_protected(host, port, public)
     try:
         import uvicorn
 
+        from agent.web.access import Access
         from agent.web.app import build
         from agent.web.board import Board
     except ImportError as error:
         raise ConfigError(f"serve: {error.name} is not installed", MISSING) from None
     with _listening(host, port) as listener:
-        store = _store_of(config)
+        store, users_file, users = _read_at_start(config)
+        if not users and (host not in LOOPBACK or public.proxy):
+            raise ConfigError(
+                f"--host {host}: there are no users, so there would be no login",
+                "add one first: trimtab user add NAME",
+            )
+        port = listener.getsockname()[1]
+        reach = reach_of(host, port, public)
+        access = Access(reach, users_file)
+        access.set_users(users)
         board = Board(str(config), store)
-        name = f"[{host}]" if ":" in host else host
-        address = f"http://{name}:{listener.getsockname()[1]}/"
+        address = public_address(host, port, public, reach.secure)
         server = uvicorn.Server(
             uvicorn.Config(
-                _announcing(build(board, lambda: server.should_exit), lambda: ready(address)),
+                _announcing(
+                    build(board, lambda: server.should_exit, access), lambda: ready(address)
+                ),
                 log_level="error",
                 access_log=False,
                 server_header=False,
@@ -51,17 +65,24 @@ def serve_dashboard(config: Path, host: str, port: int, ready: Callable[[str], N
                 proxy_headers=False,
                 timeout_graceful_shutdown=SHUTDOWN_S,
                 lifespan="on",
+                ssl_certfile=public.tls_cert,
+                ssl_keyfile=public.tls_key,
             )
         )
         with _stoppable():
             server.run(sockets=[listener])
 
 
-def _store_of(config: Path) -> Path:
-    """Return the store's file. Raises the errors of a config or store that cannot be read."""
+def _read_at_start(config: Path) -> tuple[Path, Path, dict[int, tuple[str, bool]]]:
+    """Return the store's file, that of the users, and the users. Raises the errors of a config, a
+    store or users that cannot be read.
+    """
     process = ReadingProcess()
     try:
-        return Path(process.submit("require_store", str(config)).result())
+        store = process.submit("require_store", str(config)).result()
+        users_file = process.submit("settings.users.users_file", str(config)).result()
+        users = process.submit("settings.users.known_users", users_file).result()
+        return Path(store), Path(users_file), users
     except TrimtabError:
         raise
     except Exception as error:
@@ -72,10 +93,18 @@ def _store_of(config: Path) -> Path:
 
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    with socket.socket(HOSTS[host], socket.SOCK_STREAM) as listener:
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError:
+        raise ConfigError(
+            f"--host {host}: not an address of this machine", "omit it, for 127.0.0.1"
+        ) from None
+    with socket.socket(family, kind) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, port))
+            listener.bind(place)
             listener.listen()  # connections wait from here on until they are served
         except OSError as error:
             if error.errno == errno.EADDRINUSE:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import http.client
-import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -25,99 +22,17 @@ from agent.web.figures import format_figure
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-import uvicorn
-
-from agent.web.app import HEADERS, build, host_name
+from agent.web.access import HEADERS, host_name
 from agent.web.board import MAX_STREAMS, Board
 from agent.web.pages import PAGES
 from agent.web.server import serve_dashboard
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "json"
-HOSTILE = "<img src=x onerror=alert(1)>"
-MARKUP = "\"'></data><script>alert(1)</script>"
-
-
-def golden(name: str) -> Any:
-    """A golden document; what differs between runs is 1."""
-    return json.loads((GOLDEN / f"{name}.json").read_text().replace('"ANY"', '"1"'))["document"]
-
-
-def documents() -> dict[str, Any]:
-    """Documents of a portfolio whose token, reasons and terms are markup."""
-    status, history, profit = golden("25-status"), golden("26-history"), golden("28-pnl")
-    profit["periods"] = profit["periods"][-1:]
-    status["holdings"][0]["symbol"] = HOSTILE
-    status["decision"]["reason"] = status["trigger"]["words"] = MARKUP
-    status["warnings"] = [MARKUP]
-    history["steps"][0]["reason"] = MARKUP
-    history["values"] = [
-        {"time": f"2026-01-0{day} 00:00:00", "block": day, "value": "100.5", "weights_bps": {HOSTILE: 5_000, "B": 5_000}} for day in (2, 1)
-    ]
-    alerts = golden("09-alerts")
-    alerts["open"] = [{"key": "a", "event": "b", "text": MARKUP, "since": None, "told": None, "waits": False}]
-    return {
-        "status": status,
-        "history": history,
-        "pnl": dict.fromkeys(("day", "week", "month", "year", "all"), profit),
-        "alerts": alerts,
-        "orders": golden("15-orders"),
-        "plan": golden("04-plan"),
-    }
-
-
-class StillBoard(Board):
-    """A board whose documents are given and never read again."""
-
-    async def watch(self) -> None:
-        await asyncio.Event().wait()
-
-    def wanted(self, *functions: str) -> None:
-        """Everything is there."""
-
-
-class Served:
-    """A dashboard on a port of this machine."""
-
-    def __init__(self) -> None:
-        self.board = StillBoard("none.toml", Path("none.db"))
-        self.board.documents = documents()
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.port = listener.getsockname()[1]
-        self.server = uvicorn.Server(
-            uvicorn.Config(build(self.board, lambda: self.server.should_exit), log_level="error", timeout_graceful_shutdown=1)
-        )
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self.server.serve([listener]),))
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body. The path goes out as it is."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        link.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in {"Host": f"localhost:{self.port}", **headers}.items():
-            link.putheader(name.replace("_", "-"), value)
-        link.endheaders()
-        answer = link.getresponse()
-        found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-        link.close()
-        return found
-
-    def stream(self, place: str = "/events") -> socket.socket:
-        """An open event stream, of which nothing is read."""
-        link = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        link.sendall(f"GET {place} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        return link
+from tests.support.dashboards import HOSTILE, MARKUP, Served
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    found = Served()
-    yield found
-    found.server.should_exit = True
-    found.thread.join(10)
-    assert not found.thread.is_alive()
+    with Served() as found:
+        yield found
 
 
 @pytest.mark.parametrize(
@@ -156,7 +71,7 @@ def test_a_rebound_name_is_refused_on_every_path(served: Served, host: str) -> N
     for path in ("/", "/events", "/static/dashboard.js"):
         code, headers, body = served.ask(path, Host=host)
         assert code == 421 and b"data" not in body
-        assert headers.keys() >= {name.lower() for name in HEADERS}
+        assert headers.keys() >= {name.lower() for name in HEADERS} | {"content-security-policy"}
 
 
 def test_loopback_names_are_served_on_any_port_of_a_tunnel(served: Served) -> None:
@@ -259,7 +174,8 @@ def served_files(served: Served) -> list[str]:
 def test_the_serving_process_loads_no_module_that_signs_or_reads_a_key() -> None:
     code = "import agent.cli.main, agent.web.server, agent.web.app, agent.web.board, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name for name in done.stdout.split() if name.startswith(("agent.signing", "agent.wiring", "agent.config", "eth_", "keyring"))}
+    kept_out = ("agent.signing", "agent.wiring", "agent.config", "agent.store", "agent.app.", "eth_", "keyring", "argon2", "pyotp")
+    loaded = {name for name in done.stdout.split() if name.startswith(kept_out)}
     assert not loaded
 
 

@@ -1,0 +1,345 @@
+"""Who may open the dashboard: names and proxies, users, sessions, and the checks of each request.
+
+Credentials are checked in a process of its own; this one knows the users' names and roles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi.requests import Request
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+
+from agent.errors import TrimtabError
+from agent.web.reach import Reach, plain_address
+from agent.web.reading import ReadingProcess
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+READ_VERBS = ("GET", "HEAD")
+VERBS = (*READ_VERBS, "POST")
+LOGIN = "/login"
+IDLE_S = 1_800
+"""A session ends after this time without a page that its user opened."""
+LONGEST_S = 43_200
+MAX_SESSIONS = 10
+"""Sessions of a user; a further login ends the oldest."""
+MAX_CHECKS = 8
+"""Logins that are checked or wait for it; more are refused."""
+POLL_S = 2.0
+MAX_FORM_BYTES = 16_384
+MAX_FIELDS = 100
+FORM_S = 10.0
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-store",
+}
+"""Headers of each answer, besides its content security policy. Without a referrer browsers send no
+origin with a form either.
+"""
+
+
+def content_policy(*, forms: bool) -> str:
+    """Return the content security policy: the dashboard's own files, no inline script or style."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+        f" img-src 'self'; base-uri 'none'; form-action {chr(39)}{'self' if forms else 'none'}"
+        f"{chr(39)}; frame-ancestors 'none'"
+    )
+
+
+@dataclass(slots=True)
+class Session:
+    """A login. Times are those of a monotonic clock."""
+
+    user: int
+    name: str
+    read_only: bool
+    began_s: float
+    used_s: float
+    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    ended: bool = False
+
+    def alive(self, now_s: float) -> bool:
+        """Return whether the session has neither ended nor expired."""
+        return not self.ended and now_s < min(self.used_s + IDLE_S, self.began_s + LONGEST_S)
+
+
+class Access:
+    """Users, sessions and logins. Without a file of users there is no login, and nothing but reading;
+    once there was a user, a login is needed until the process ends.
+    """
+
+    def __init__(
+        self,
+        reach: Reach,
+        users_file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.reach = reach
+        self.required = False
+        self._users: dict[int, tuple[str, bool]] = {}
+        self._file = users_file
+        self._clock = clock
+        self._stamp: object = None
+        self._sessions: dict[bytes, Session] = {}
+        self._process = ReadingProcess()
+        self._checks = 0
+        self._secret = secrets.token_bytes(32)
+
+    async def watch(self) -> None:
+        """Follow the file of users until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(POLL_S)
+
+    async def refresh(self) -> None:
+        """Read the users if their file has changed, and end the sessions of those who are gone or
+        have another role; all, if the file cannot be read.
+        """
+        if (stamp := self._stamp_of_file()) == self._stamp:
+            return
+        try:
+            users = await self._call("known_users")
+        except TrimtabError:
+            self.set_users({})
+        else:
+            self._stamp = stamp
+            self.set_users(users)
+
+    def set_users(self, users: dict[int, tuple[str, bool]]) -> None:
+        """Take over the users by id."""
+        self._users = users
+        self.required = self.required or bool(users)
+        for key, session in list(self._sessions.items()):
+            if users.get(session.user) != (session.name, session.read_only):
+                self._drop(key)
+
+    async def log_in(self, name: str, password: str, code: str, address: str) -> str | int:
+        """Return the id of a new session, or the seconds of a lock-out; 0 if the login is wrong.
+
+        Raises TrimtabError if it cannot be checked.
+        """
+        if self._checks >= MAX_CHECKS:
+            raise TrimtabError("too many logins at once", "try again in a minute")
+        self._checks += 1
+        try:
+            found = await self._call("login", name, password, code, address)
+        finally:
+            self._checks -= 1
+        if found["user"] not in self._users:
+            await self.refresh()  # added since the last look
+        if found["user"] not in self._users:
+            return int(found["locked_s"])
+        return self.begin(found["user"])
+
+    def begin(self, user: int) -> str:
+        """Begin a session and return its id, which is new and is kept as a hash only."""
+        now_s = self._clock()
+        for key, session in list(self._sessions.items()):
+            if not session.alive(now_s):
+                self._drop(key)
+        own = [key for key, session in self._sessions.items() if session.user == user]
+        for key in own[: max(0, len(own) - MAX_SESSIONS + 1)]:
+            self._drop(key)
+        chosen = secrets.token_urlsafe(32)
+        self._sessions[_key(chosen)] = Session(user, *self._users[user], now_s, now_s)
+        return chosen
+
+    def find(self, chosen: str | None, *, touch: bool) -> Session | None:
+        """Return the session of an id; with `touch` its idle time begins anew."""
+        session = self._sessions.get(_key(chosen or ""))
+        if session is None:
+            return None
+        now_s = self._clock()
+        if not session.alive(now_s):
+            self._drop(_key(chosen or ""))
+            return None
+        if touch:
+            session.used_s = now_s
+        return session
+
+    def alive(self, session: Session | None) -> bool:
+        """Return whether pages may still be shown to the holder of a session."""
+        return not self.required if session is None else session.alive(self._clock())
+
+    def end(self, chosen: str | None) -> None:
+        """End a session."""
+        self._drop(_key(chosen or ""))
+
+    async def record(self, kind: str, user: str, address: str, detail: str = "") -> None:
+        """Append an event to the audit log."""
+        await self._call("record_event", kind, user, address, detail)
+
+    def login_token(self, nonce: str) -> str:
+        """Return the token of a login form, which belongs to the cookie `nonce`."""
+        return hmac.new(self._secret, nonce.encode(), hashlib.sha256).hexdigest()
+
+    def close(self) -> None:
+        """End the process of logins."""
+        self._process.stop()
+
+    def _drop(self, key: bytes) -> None:
+        if (session := self._sessions.pop(key, None)) is not None:
+            session.ended = True
+
+    def _stamp_of_file(self) -> object:
+        try:
+            stat = self._file.stat() if self._file is not None else None
+        except OSError:
+            return None
+        return stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+    async def _call(self, function: str, *arguments: str) -> Any:
+        return await self._process.call(f"settings.users.{function}", str(self._file), *arguments)
+
+
+class Checks:
+    """ASGI middleware: refuses foreign hosts, foreign proxies, verbs and forms of other pages, leads
+    whoever has no session to the login, and adds the headers of security to each answer.
+    """
+
+    def __init__(
+        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], access: Access
+    ) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Connections that are not HTTP are closed."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = {
+            **HEADERS,
+            "Content-Security-Policy": content_policy(forms=self._access.required),
+        }
+        if self._access.reach.secure:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+
+        async def checked(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                known = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(
+                        (name.lower().encode(), value.encode())
+                        for name, value in headers.items()
+                        if name.lower().encode() not in known
+                    ),
+                ]
+            await send(message)
+
+        answer: Any = self._refusal(scope) or self._app
+        await answer(scope, receive, checked)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that may not pass, else None with its session and address
+        in the scope.
+        """
+        access, reach, method = self._access, self._access.reach, scope["method"]
+        request = Request(scope)
+        hosts = request.headers.getlist("host")
+        if len(hosts) != 1 or host_name(hosts[0]) not in reach.names:
+            name = min(reach.names, key=lambda one: (one != "localhost", one))
+            return PlainTextResponse(f"421: open the dashboard as {name}\n", 421)
+        peer = plain_address(scope["client"][0]) if scope.get("client") else ""
+        if reach.proxies:
+            if peer not in reach.proxies or request.headers.get("x-forwarded-proto") != "https":
+                return PlainTextResponse("403: only by HTTPS through the proxy\n", 403)
+            peer = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip() or peer
+        scope["address"], scope["session"] = peer, None
+        verbs = VERBS if access.required else READ_VERBS
+        if method not in verbs:
+            why = (
+                "is not a verb of the dashboard" if access.required else "the dashboard only reads"
+            )
+            allowed = {"Allow": ", ".join(verbs)}
+            return PlainTextResponse(f"405: {why}\n", 405, allowed)
+        if not access.required:
+            return None
+        if method == "POST" and not _is_own_form(request, reach):
+            return PlainTextResponse("403: the form is not from this dashboard\n", 403)
+        behind = "hx-request" in request.headers or request.url.path == "/events"
+        found = access.find(cookie(request, reach.cookie), touch=not behind)
+        scope["session"] = found
+        if found or request.url.path == LOGIN or request.url.path.startswith("/static/"):
+            return None
+        if behind or method == "POST":
+            return PlainTextResponse("401: log in\n", 401, {"HX-Redirect": LOGIN})
+        return RedirectResponse(LOGIN, 303)
+
+
+def _is_own_form(request: Request, reach: Reach) -> bool:
+    """Return whether a request comes from a page of the dashboard, by its origin."""
+    scheme = "https" if reach.secure else "http"
+    origins = request.headers.getlist("origin")
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    return origins == [f"{scheme}://{request.headers['host']}"] and site == "same-origin"
+
+
+async def form(request: Request) -> dict[str, list[str]] | None:
+    """Return the fields of a form; None if it is no form, too large or too slow."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    length = request.headers.get("content-length", "")
+    if kind != "application/x-www-form-urlencoded" or not re.fullmatch("[0-9]{1,9}", length):
+        return None
+    if int(length) > MAX_FORM_BYTES:
+        return None
+    try:
+        body = await asyncio.wait_for(request.body(), FORM_S)
+        pairs = parse_qsl(body.decode(), True, max_num_fields=MAX_FIELDS)
+    except (TimeoutError, ValueError):
+        return None
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def is_token(given: list[str] | None, expected: str) -> bool:
+    """Return whether a form has exactly this token."""
+    return len(given or ()) == 1 and hmac.compare_digest(
+        (given or [""])[0].encode(), expected.encode()
+    )
+
+
+def cookie(request: Request, name: str) -> str | None:
+    """Return the value of a cookie; None if it is missing, given twice or malformed."""
+    values = []
+    for header in request.headers.getlist("cookie"):
+        for part in header.split(";"):
+            key, found, value = part.strip().partition("=")
+            if found and key == name:
+                values.append(value)
+    return values[0] if len(values) == 1 else None
+
+
+def host_name(header: str) -> str:
+    """Return the name in a Host header without its port, in lower case."""
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?", header)
+    return "" if found is None else found[1].strip("[]").lower()
+
+
+def _key(chosen: str) -> bytes:
+    return hashlib.sha256(chosen.encode()).digest()

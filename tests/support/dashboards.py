@@ -1,0 +1,108 @@
+"""A dashboard over given documents, served on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from agent.web.access import Access
+from agent.web.app import build
+from agent.web.board import Board
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "json"
+HOSTILE = "<img src=x onerror=alert(1)>"
+MARKUP = "\"'></data><script>alert(1)</script>"
+
+
+def golden(name: str) -> Any:
+    """A golden document; what differs between runs is 1."""
+    return json.loads((GOLDEN / f"{name}.json").read_text().replace('"ANY"', '"1"'))["document"]
+
+
+def documents() -> dict[str, Any]:
+    """Documents of a portfolio whose token, reasons and terms are markup."""
+    status, history, profit = golden("25-status"), golden("26-history"), golden("28-pnl")
+    profit["periods"] = profit["periods"][-1:]
+    status["holdings"][0]["symbol"] = HOSTILE
+    status["decision"]["reason"] = status["trigger"]["words"] = MARKUP
+    status["warnings"] = [MARKUP]
+    history["steps"][0]["reason"] = MARKUP
+    history["values"] = [
+        {"time": f"2026-01-0{day} 00:00:00", "block": day, "value": "100.5", "weights_bps": {HOSTILE: 5_000, "B": 5_000}} for day in (2, 1)
+    ]
+    alerts = golden("09-alerts")
+    alerts["open"] = [{"key": "a", "event": "b", "text": MARKUP, "since": None, "told": None, "waits": False}]
+    return {
+        "status": status,
+        "history": history,
+        "pnl": dict.fromkeys(("day", "week", "month", "year", "all"), profit),
+        "alerts": alerts,
+        "orders": golden("15-orders"),
+        "plan": golden("04-plan"),
+    }
+
+
+class StillBoard(Board):
+    """A board whose documents are given and never read again."""
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+    def wanted(self, *functions: str) -> None:
+        """Everything is there."""
+
+
+class Served:
+    """A dashboard on a port of this machine."""
+
+    def __init__(self, access: Access | None = None, **more: Any) -> None:
+        self.board = StillBoard("none.toml", Path("none.db"))
+        self.board.documents = documents()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        app = build(self.board, lambda: self.server.should_exit, access)
+        self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", proxy_headers=False, timeout_graceful_shutdown=1, **more))
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self.server.serve([listener]),))
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+    def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body. The path goes out as it is."""
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        link.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        sent = {"Host": f"localhost:{self.port}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if body is not None:
+            sent = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body)), **sent}
+        for name, value in sent.items():
+            link.putheader(name, value)
+        link.endheaders(None if body is None else body.encode())
+        answer = link.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        found["set-cookie"] = "\n".join(value for name, value in answer.getheaders() if name.lower() == "set-cookie")
+        text = answer.read()
+        link.close()
+        return answer.status, found, text
+
+    def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:
+        """An open event stream, of which nothing is read."""
+        link = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        link.sendall(f"GET {place} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode())
+        return link

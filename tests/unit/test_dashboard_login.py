@@ -1,0 +1,418 @@
+"""Login of the dashboard under attack: sessions, forms, guesses, names and proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+import argon2
+import pyotp
+
+from agent.errors import ConfigError, TrimtabError
+from agent.store.files.users import FIRST_LOCK_S, FREE_FAILURES, UserStore
+from agent.web.access import IDLE_S, LONGEST_S, MAX_CHECKS, MAX_SESSIONS, Access
+from agent.web.pages import PAGES
+from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
+from agent.web.server import serve_dashboard
+from tests.support.dashboards import HOSTILE, MARKUP, Served
+
+PASSWORD = "correct horse battery"
+HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+NAMES = ("ann", "bob", "cleo", "dan", "eve", "fay")
+FULL, READ_ONLY = 1, 5
+"""Ids of ann, who may control, and of eve, who may not."""
+
+
+class Tags(HTMLParser):
+    """The elements of a page with the names of their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, list[str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take note of an element."""
+        self.tags.append((tag, [name for name, _ in attrs]))
+
+
+class Now:
+    """The monotonic clock of sessions, which the test moves."""
+
+    def __init__(self) -> None:
+        self.s = 1000.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+class Site(Served):
+    """A dashboard with users."""
+
+    def __init__(self, file: Path, reach: Reach | None = None) -> None:
+        self.file, self.now = file, Now()
+        self.secrets = {name: pyotp.random_base32() for name in NAMES}
+        for name in NAMES:
+            UserStore(file).add(name, HASH, self.secrets[name], name == "eve", 1)
+        self.access = Access(reach or Reach(port=1), file, self.now)
+        self.access.set_users({number + 1: (name, name == "eve") for number, name in enumerate(NAMES)})
+        super().__init__(self.access)
+
+    def enter(self, user: int = FULL) -> str:
+        """The cookie of a new session, without the form of the login."""
+        return f"trimtab-1={self.access.begin(user)}"
+
+    def token(self, cookie: str) -> str:
+        """The token of a session's forms, from a page."""
+        return re.findall(r'name="csrf" value="([^"]+)"', self.ask("/alerts", Cookie=cookie)[2].decode())[0]
+
+    def post(self, path: str, fields: dict[str, str], cookie: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Send a form as its page would."""
+        sent = {"Origin": f"http://localhost:{self.port}", "Cookie": cookie, **headers}
+        return self.ask(path, "POST", urlencode(fields), **sent)
+
+    def form(self) -> tuple[str, str]:
+        """Cookie and token of a login form."""
+        _, headers, body = self.ask("/login")
+        return headers["set-cookie"].split(";")[0], re.findall(r'name="csrf" value="([^"]+)"', body.decode())[0]
+
+    def log_in(self, name: str, code: str | None = None, password: str = PASSWORD, cookie: str = "") -> tuple[int, dict[str, str], bytes]:
+        """Fill the login form; by default with the code of this moment."""
+        nonce, csrf = self.form()
+        code = pyotp.TOTP(self.secrets[name]).now() if code is None else code
+        return self.post("/login", {"csrf": csrf, "name": name, "password": password, "code": code}, f"{nonce}; {cookie}")
+
+
+def session_of(headers: dict[str, str]) -> str:
+    """The session's cookie that an answer sets."""
+    return next(line.split(";")[0] for line in headers["set-cookie"].split("\n") if "-form" not in line)
+
+
+def until_end(stream: socket.socket) -> None:
+    """Read an event stream to its last chunk."""
+    said = b""
+    while not said.endswith(b"0\r\n\r\n"):
+        said += (found := stream.recv(65_536))
+        assert found, "closed without an end"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site") / "trimtab.db.users") as found:
+        yield found
+
+
+@pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/history/abc", "/events", "/nothing"])
+def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
+    code, headers, body = site.ask(path)
+    assert code in (303, 401) and b"data" not in body
+    assert headers.get("location", "/login") == "/login"
+    assert site.ask(path, HX_Request="true")[1]["hx-redirect"] == "/login"
+    for cookie in ("trimtab-1=", "trimtab-1=x", "trimtab-2=" + site.access.begin(FULL), "trimtab-1=a; trimtab-1=b"):
+        assert site.ask(path, Cookie=cookie)[0] in (303, 401)
+
+
+def test_login_with_a_code_opens_the_pages_and_logout_ends_it_on_the_server(site: Site) -> None:
+    code, headers, _ = site.log_in("ann")
+    assert (code, headers["location"]) == (303, "/")
+    line = next(one for one in headers["set-cookie"].split("\n") if "-form" not in one)
+    assert "HttpOnly" in line and "SameSite=strict" in line and "Secure" not in line and "Domain" not in line
+    cookie = session_of(headers)
+    assert site.ask("/", Cookie=cookie)[0] == 200
+    assert site.ask("/login", Cookie=cookie)[0] == 303
+    lazy = site.stream(cookie=cookie)
+    assert b"text/event-stream" in lazy.recv(4096)
+    assert site.post("/logout", {"csrf": "x"}, cookie)[0] == 403
+    code, headers, _ = site.post("/logout", {"csrf": site.token(cookie)}, cookie)
+    assert code == 303 and "Max-Age=0" in headers["set-cookie"]
+    assert site.ask("/", Cookie=cookie)[0] == 303  # a kept cookie is worth nothing
+    until_end(lazy)
+    lazy.close()
+    kinds = [event.kind.value for event in UserStore(site.file).events(2)]
+    assert kinds == ["logout", "login"]
+
+
+def test_session_fixation_a_login_gets_a_new_id_and_a_planted_one_is_worth_nothing(site: Site) -> None:
+    planted = "trimtab-1=planted-by-an-attacker"
+    code, headers, _ = site.log_in("bob", cookie=planted)
+    assert code == 303 and session_of(headers) != planted
+    assert site.ask("/", Cookie=planted)[0] == 303
+    known = site.enter()
+    again = site.enter()
+    assert known != again  # never the same id, also for the same user
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": ""}, {"Origin": "http://localhost:1"},
+     {"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"}, {"Content_Type": "text/plain"},
+     {"Content_Type": "application/json"}],
+    ids=str,
+)  # fmt: skip
+def test_csrf_a_form_of_another_page_is_refused(site: Site, headers: dict[str, str]) -> None:
+    cookie = site.enter()
+    assert site.post("/logout", {"csrf": site.token(cookie)}, cookie, **headers)[0] == 403
+    nonce, token = site.form()
+    fields = {"csrf": token, "name": "ann", "password": PASSWORD, "code": "000000"}
+    assert site.post("/login", fields, nonce, **headers)[0] in (400, 403)
+    assert site.ask("/", Cookie=cookie)[0] == 200
+
+
+def test_csrf_a_form_without_the_token_of_its_session_is_refused(site: Site) -> None:
+    cookie, other = site.enter(), site.enter()
+    for fields in ({}, {"csrf": ""}, {"csrf": site.token(other)}, {"csrf": site.token(cookie)[:-1]}):
+        assert site.post("/logout", fields, cookie)[0] == 403
+    assert site.ask("/logout", Cookie=cookie)[0] == 405  # never by a link
+    assert site.ask("/", Cookie=cookie)[0] == 200
+    nonce, token = site.form()
+    fields = {"name": "ann", "password": PASSWORD, "code": "000000"}
+    for given, sent in (({}, nonce), ({"csrf": token}, ""), ({"csrf": token}, "trimtab-1-form=AAAAAAAAAAAAAAAAAAAAAA")):
+        assert site.post("/login", {**fields, **given}, sent)[0] == 403
+
+
+def test_clickjacking_and_csp_no_page_may_be_framed_or_run_anything_inline(site: Site) -> None:
+    cookie = site.enter()
+    for path in ("/login", *(page.path for page in PAGES)):
+        code, headers, body = site.ask(path, Cookie="" if path == "/login" else cookie)
+        policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+        assert code == 200 and headers["x-frame-options"] == "DENY"
+        assert policy["frame-ancestors"] == policy["default-src"] == policy["base-uri"] == "'none'"
+        assert policy["form-action"] == policy["script-src"] == policy["style-src"] == "'self'"
+        scripts = re.findall(r"<script([^>]*)>(.*?)</script>", body.decode(), re.S)
+        assert all(inside == "" and given.startswith(' defer src="/static/') for given, inside in scripts)
+        found = Tags()
+        found.feed(body.decode())
+        assert not [(tag, name) for tag, names in found.tags for name in names if name == "style" or name.startswith("on")]
+        assert not [tag for tag, _ in found.tags if tag in ("style", "iframe", "object", "embed")]
+
+
+def test_xss_symbols_and_text_of_the_config_are_text_after_the_login_too(site: Site) -> None:
+    cookie = site.enter()
+    for page in PAGES:
+        text = site.ask(page.path, Cookie=cookie)[2].decode()
+        assert HOSTILE not in text and MARKUP not in text
+    code, _, body = site.log_in("ann", "000000", password=MARKUP)
+    assert code == 401 and MARKUP not in body.decode()
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", ""])
+def test_dns_rebinding_a_foreign_host_is_refused_with_a_session_and_for_forms(site: Site, host: str) -> None:
+    cookie = site.enter()
+    assert site.ask("/", Host=host, Cookie=cookie)[0] == 421
+    origin = f"http://{host}"
+    assert site.post("/logout", {"csrf": site.token(cookie)}, cookie, Host=host, Origin=origin)[0] == 421
+
+
+def test_brute_force_a_lock_out_is_told_and_logged(site: Site) -> None:
+    answers = [site.log_in("cleo", f"{number:06d}") for number in range(FREE_FAILURES["name"] + 1)]
+    assert [code for code, *_ in answers] == [401] * (FREE_FAILURES["name"] - 1) + [429, 429]
+    _, headers, body = answers[-1]
+    assert 0 < int(headers["retry-after"]) <= FIRST_LOCK_S and headers["retry-after"] in body.decode()
+    assert site.log_in("cleo")[0] == 429  # the right password and code too
+    events = [event for event in UserStore(site.file).events(20) if event.user == "cleo"]
+    assert [event.kind.value for event in events[:2]] == ["locked", "login_failed"] and events[0].address == "127.0.0.1"
+
+
+def test_totp_replay_a_code_opens_one_session(site: Site) -> None:
+    code = pyotp.TOTP(site.secrets["dan"]).now()
+    assert [site.log_in("dan", code)[0] for _ in range(2)] == [303, 401]
+
+
+def test_session_expiry_idle_and_absolute(site: Site) -> None:
+    idle, busy = site.enter(), site.enter()
+    began = site.now.s
+    while site.now.s < began + LONGEST_S - 1:
+        assert site.ask("/", Cookie=busy)[0] == 200
+        site.ask("/alerts", Cookie=idle, HX_Request="true")  # the page's own updates are no use of it
+        site.now.s = min(site.now.s + IDLE_S - 1, began + LONGEST_S - 1)
+    assert site.ask("/", Cookie=idle)[0] == 303
+    assert site.ask("/", Cookie=busy)[0] == 200
+    site.now.s += 1
+    assert site.ask("/", Cookie=busy)[0] == 303
+    assert site.ask("/", Cookie=busy, HX_Request="1")[0] == 401
+
+
+def test_a_stream_ends_with_its_session(site: Site) -> None:
+    link = site.stream(cookie=site.enter())
+    assert b"text/event-stream" in link.recv(4096)
+    site.now.s += IDLE_S
+    site.loop.call_soon_threadsafe(site.board.announce)
+    until_end(link)
+    link.close()
+
+
+def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: Path) -> None:
+    store = UserStore(tmp_path / "a.users")
+    store.add("ann", HASH, "A" * 32, False, 1)
+
+    async def scene() -> None:
+        access = Access(Reach(), tmp_path / "a.users")
+        await access.refresh()
+        session = access.find(chosen := access.begin(1), touch=True)
+        assert access.required and session is not None and access.alive(session)
+        store.remove("ann", 2)
+        store.add("ann", HASH, "A" * 32, True, 2)
+        await access.refresh()
+        assert access.find(chosen, touch=True) is None and not access.alive(session)
+        chosen = access.begin(2)
+        (tmp_path / "a.users").chmod(0o644)  # cannot be trusted any more
+        store_stat = (tmp_path / "a.users").stat()
+        os.utime(tmp_path / "a.users", (store_stat.st_atime, store_stat.st_mtime + 1))
+        await access.refresh()
+        assert access.find(chosen, touch=True) is None
+        (tmp_path / "a.users").unlink()  # no way back to pages without a login
+        await access.refresh()
+        assert access.required and not access.alive(None)
+        access.close()
+
+    asyncio.run(scene())
+
+
+def test_sessions_of_a_user_are_bounded(site: Site) -> None:
+    cookies = [site.enter(6) for _ in range(MAX_SESSIONS + 1)]
+    assert site.ask("/", Cookie=cookies[0])[0] == 303
+    assert site.ask("/", Cookie=cookies[1])[0] == site.ask("/", Cookie=cookies[-1])[0] == 200
+
+
+def test_a_flood_of_logins_is_refused_and_holds_up_no_page(site: Site) -> None:
+    async def flood() -> list[object]:
+        many = (site.access.log_in("nobody", "x", "0", "192.0.2.9") for _ in range(MAX_CHECKS + 5))
+        return list(await asyncio.gather(*many, return_exceptions=True))
+
+    cookie = site.enter()
+    future = asyncio.run_coroutine_threadsafe(flood(), site.loop)
+    assert site.ask("/", Cookie=cookie)[0] == 200
+    found = future.result(30)
+    assert sum(isinstance(one, TrimtabError) for one in found) == 5
+
+
+def test_a_form_that_is_too_large_or_does_not_end_is_refused(site: Site) -> None:
+    nonce, token = site.form()
+    assert site.post("/login", {"csrf": token, "name": "a" * 20_000}, nonce)[0] == 400
+    assert site.post("/login", {"csrf": token, **{str(n): "" for n in range(200)}}, nonce)[0] == 400
+    for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+        assert site.ask("/login", method)[0] == 405
+
+
+def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
+    through = {"Host": "dash.example.org", "X_Forwarded_Proto": "https", "X_Forwarded_For": "192.0.2.1, 203.0.113.5"}
+    reach = reach_of("127.0.0.1", 1, PublicOptions(proxy="dash.example.org"))
+    with Site(tmp_path / "a.users", reach) as site:
+        code, headers, _ = site.ask("/login", **through)
+        assert code == 200 and "Secure" in headers["set-cookie"] and headers["set-cookie"].startswith("__Host-trimtab-1")
+        assert "max-age" in headers["strict-transport-security"]
+        assert site.ask("/login", **{**through, "X_Forwarded_Proto": "http"})[0] == 403
+        assert site.ask("/login", **{**through, "Host": "localhost"})[0] == 421
+        assert site.ask("/login", Host="dash.example.org")[0] == 403
+        nonce, token = headers["set-cookie"].split(";")[0], re.findall(rb'name="csrf" value="([^"]+)"', site.ask("/login", **through)[2])[0]
+        fields = {"csrf": token.decode(), "name": "ann", "password": "x", "code": "0"}
+        origin = {"Origin": "https://dash.example.org"}
+        assert site.post("/login", fields, nonce, **{**through, **origin})[0] == 403  # the token of another cookie
+        token = re.findall(rb'name="csrf" value="([^"]+)"', site.ask("/login", Cookie=nonce, **through)[2])[0]
+        assert site.post("/login", {**fields, "csrf": token.decode()}, nonce, **{**through, **origin})[0] == 401
+        assert UserStore(site.file).events(1)[0].address == "203.0.113.5"
+
+
+def test_a_proxy_of_another_machine_is_known_by_its_address() -> None:
+    reach = reach_of("0.0.0.0", 1, PublicOptions(proxy="127.0.0.1"))
+    assert reach.proxies == {"127.0.0.1"} and reach.names == {"127.0.0.1"} and reach.secure
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> PublicOptions:
+    """A certificate of localhost and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "key.pem").chmod(0o600)
+    return PublicOptions(folder / "cert.pem", folder / "key.pem")
+
+
+def test_over_tls_cookies_are_secure_and_of_this_host_alone(certificate: PublicOptions) -> None:
+    access = Access(reach_of("127.0.0.1", 1, certificate))
+    access.set_users({1: ("ann", False)})
+    with Served(access, ssl_certfile=certificate.tls_cert, ssl_keyfile=certificate.tls_key) as served:
+        context = ssl.create_default_context(cafile=str(certificate.tls_cert))
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", served.port)), server_hostname="localhost") as link:
+            link.sendall(b"GET /login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            said = b"".join(iter(lambda: link.recv(65_536), b"")).decode()
+        assert "200 OK" in said and "strict-transport-security" in said
+        assert re.search(r"set-cookie: __Host-trimtab-1-form=[^\r]*; HttpOnly; Path=/; SameSite=strict; Secure\r", said)
+
+
+def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: PublicOptions, tmp_path: Path) -> None:
+    cert, key = certificate.tls_cert, certificate.tls_key
+    assert cert is not None and key is not None
+    refused = {
+        "--host": ("192.0.2.1", PublicOptions()),
+        "--tls-key": ("0.0.0.0", PublicOptions(tls_cert=cert)),
+        "--tls-cert": ("0.0.0.0", PublicOptions(tls_key=key)),
+        "--proxy": ("0.0.0.0", PublicOptions(cert, key, proxy="proxy.example")),
+        "--name": ("0.0.0.0", PublicOptions(cert, key)),
+    }
+    for field, (host, options) in refused.items():
+        with pytest.raises(ConfigError) as error:
+            require_protected(host, 1, options)
+        assert error.value.field == field
+    require_protected("0.0.0.0", 1, PublicOptions(cert, key, name="dash.example"))
+    require_protected("::", 1, PublicOptions(proxy="dash.example"))
+    assert reach_of("0.0.0.0", 1, PublicOptions(cert, key, name="Dash.example")).names == {"dash.example"}
+    loose = tmp_path / "key.pem"
+    loose.write_bytes(key.read_bytes())
+    loose.chmod(0o644)
+    for bad in (PublicOptions(cert, loose), PublicOptions(key, key), PublicOptions(cert, tmp_path / "none")):
+        with pytest.raises(ConfigError):
+            require_protected("127.0.0.1", 1, bad)
+
+
+def test_no_option_opens_a_dashboard_without_users_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.web.server._read_at_start", lambda _: (tmp_path / "s", tmp_path / "u", {}))
+    with pytest.raises(ConfigError) as error:
+        serve_dashboard(tmp_path / "a.toml", "127.0.0.1", 0, print, PublicOptions(proxy="dash.example"))
+    assert error.value.field == "--host" and "trimtab user add" in error.value.remedy
+
+
+def test_slow_readers_hold_up_no_login(site: Site) -> None:
+    lazy = [site.stream(cookie=site.enter()) for _ in range(20)]
+    halves = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(20)]
+    for link in halves:
+        link.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n")
+    answered = threading.Event()
+
+    def ask() -> None:
+        if site.log_in("fay")[0] == 303:
+            answered.set()
+
+    began = time.monotonic()
+    threading.Thread(target=ask).start()
+    assert answered.wait(20), time.monotonic() - began
+    for link in (*lazy, *halves):
+        link.close()
