@@ -32,7 +32,7 @@ SIGNING = "SIGNING"
 PROGRAM = f"""
 import atexit, sys
 from agent.cli.main import main
-watched = ("agent.signing", "agent.wiring", "agent.config", "eth_", "keyring")
+watched = ("agent.signing", "agent.wiring", "agent.config", "agent.store", "agent.app.", "eth_", "keyring", "argon2", "pyotp")
 atexit.register(lambda: print("{SIGNING}", [name for name in sys.modules if name.startswith(watched)], file=sys.stderr))
 main()
 """
