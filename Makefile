@@ -15,7 +15,7 @@ SERVICE := .venv/.service
 READY := .venv/.ready
 OLD := .venv-web3-6
 
-.PHONY: demo test check setup service cover slow plans faults faults-futures kills fuzz mutants golden fmt web3-6 installs lock clean
+.PHONY: demo test check setup service cover slow web plans faults faults-futures kills fuzz mutants golden fmt web3-6 installs lock clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -60,6 +60,10 @@ fmt: $(READY)
 # Tests that take half a minute and more: many looks in a row, random portfolios on a chain, an upgrade killed at every statement.
 slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
+
+# The API at length: schemathesis calls every operation with hundreds of valid and invalid parameters.
+web: $(READY)
+	$(BIN)/pytest -m slow tests/cli/test_api.py
 
 # A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it. Then thousands offline,
 # of every kind, by arithmetic of their own; some are solved by cvxpy too, which needs a network once.

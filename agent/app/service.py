@@ -487,7 +487,7 @@ def _optional_secret(read: Callable[[], Any]) -> list[str]:
 
 
 Documents = dict[str, Any]
-"""Documents by name. One that cannot be read has the single key `error`."""
+"""Documents by name. One that cannot be read has the keys `error`, its text, and `raised`."""
 PERIODS = ("day", "week", "month", "year", "all")
 NEWEST = 100
 """Steps and valuations shown."""
@@ -557,4 +557,4 @@ def _read(read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     except OperatorNeeded:
         raise
     except TrimtabError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "raised": error}

@@ -52,6 +52,9 @@ def history(
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=10_000, help="Number of steps, newest first.")
     ] = 20,
+    before: Annotated[
+        str | None, typer.Option("--before", help="Only steps before the step of this id.")
+    ] = None,
     configs: Annotated[
         bool, typer.Option("--configs", help="List config versions instead.")
     ] = False,
@@ -78,7 +81,7 @@ def history(
             found = config_versions.list_versions(paper_or_live(config, paper), limit)
             emit(found, as_json, lambda: profiles.show_all(found))
         return
-    document = mark_paper(api.history(paper_or_live(config, paper), limit), paper)
+    document = mark_paper(api.history(paper_or_live(config, paper), limit, before), paper)
 
     def show() -> None:
         out.print(steps(document))

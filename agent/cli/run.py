@@ -1,8 +1,9 @@
-"""Commands that run the agent, its dashboard and its alerts: run, paper, replay, serve, alerts."""
+"""Commands that run the agent, its dashboard and its alerts: run, paper, replay, serve, token, alerts."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
     from agent.execution.step_context import StepOutcome
     from agent.observe.logs import Format
+    from agent.web.tokens import TokenFile
 
 
 class LogFormat(StrEnum):
@@ -472,3 +474,77 @@ def serve(
         emit({"url": address}, as_json, lambda: say(f"Dashboard: {address}. Stop with Ctrl-C."))
 
     serve_dashboard(config, host, port, ready, PublicOptions(tls_cert, tls_key, proxy, name))
+
+
+# --- Tokens of the API.
+
+
+TokenName = Annotated[str, typer.Argument(help="Name of the token.")]
+token_group = command_group(Heading.SET_UP, 70, "token", "Tokens of the API: add, list, revoke.")
+
+
+@token_group.command()
+def add(
+    name: TokenName,
+    scope: Annotated[
+        list[str],
+        typer.Option("--scope", help="What it may do: read, plan or control; repeatable."),
+    ],
+    expires: Annotated[
+        str, typer.Option("--expires", help="Time until it expires, at most 366d.")
+    ] = "90d",
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Adds a token for the API of trimtab serve and shows it once; only its hash is stored."""
+    from agent.config.fields import parse_duration_s
+
+    tokens = _token_file(config)
+    made, text = tokens.add(name, scope, parse_duration_s(expires, "--expires"), int(time.time()))
+    document = {**made.document(int(time.time())), "token": text}
+
+    def show() -> None:
+        say(f"{name}: {', '.join(document['scopes'])}, until {document['expires']} UTC.")
+        say("This is the only time that the token is shown:")
+        say(text)
+
+    emit(document, as_json, show)
+
+
+@token_group.command("list")
+def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Lists the tokens with scopes, expiry and state."""
+    now_s = int(time.time())
+    document = {"tokens": [one.document(now_s) for one in _token_file(config).tokens()]}
+
+    def show() -> None:
+        from agent.cli.display import tables
+
+        made = tables.table("Tokens", ("name", "scopes", "created (UTC)", "expires (UTC)", "state"))
+        for one in document["tokens"]:
+            made.add_row(
+                one["name"],
+                ", ".join(one["scopes"]),
+                one["created"],
+                one["expires"],
+                one["state"],
+            )
+        out.print(made)
+
+    emit(document, as_json, show)
+
+
+@token_group.command()
+def revoke(name: TokenName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Revokes a token at once; a running server refuses it from the next request on."""
+    now_s = int(time.time())
+    document = _token_file(config).revoke(name, now_s).document(now_s)
+    emit(document, as_json, lambda: say(f"{name} is revoked."))
+
+
+def _token_file(config: Path) -> TokenFile:
+    """Return the tokens of the config's store."""
+    from agent.app.service import require_store
+    from agent.web.tokens import TokenFile
+
+    return TokenFile(Path(require_store(config)))

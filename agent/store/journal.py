@@ -55,6 +55,7 @@ MOST_AT_ONCE = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
 _OPEN = tuple(state.value for state in OPEN)
 _CONSUMED = tuple(state.value for state in CONSUMED)
+MAX_SEQ = 2**63 - 1
 _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
 
 
@@ -101,12 +102,11 @@ class StepStore:
         if self.on_step_recorded is not None and (record := self.get(step_id)) is not None:
             self.on_step_recorded(record)
 
-    def newest(self, limit: int) -> tuple[StepSummary, ...]:
-        """Return the newest steps, newest first."""
+    def newest(self, limit: int, before: str | None = None) -> tuple[StepSummary, ...]:
+        """Return the newest steps, or the newest before the step `before`, newest first."""
         with self.db.read("read the steps") as db:
-            return tuple(
-                records.step_summary(row) for row in db.execute(_summaries(), {"limit": limit})
-            )
+            asked = {"limit": limit, "before": before}
+            return tuple(records.step_summary(row) for row in db.execute(_summaries(), asked))
 
     def get(self, step_id: str) -> StepRecord | None:
         """Return a step with its input and plan; None if the id is unknown."""
@@ -584,7 +584,9 @@ _venue_nonce = cache(
 @cache
 def _summaries() -> Select[str, int, str | None, str | None, str | None]:
     columns = select(StepRow.id, StepRow.now_s, StepRow.decision, StepRow.reason, StepRow.outcome)
-    return columns.order_by(StepRow.seq.desc()).limit(bindparam("limit"))
+    end = select(StepRow.seq).where(StepRow.id == bindparam("before")).scalar_subquery()
+    older = columns.where(StepRow.seq < func.coalesce(end, MAX_SEQ))
+    return older.order_by(StepRow.seq.desc()).limit(bindparam("limit"))
 
 
 @cache

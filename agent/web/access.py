@@ -21,6 +21,7 @@ from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
+from agent.web.gate import PREFIX
 from agent.web.reach import Reach, plain_address
 from agent.web.reading import ReadingProcess
 
@@ -269,6 +270,8 @@ class Checks:
                 return PlainTextResponse("403: only by HTTPS through the proxy\n", 403)
             peer = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip() or peer
         scope["address"], scope["session"] = peer, None
+        if scope["path"].startswith(PREFIX + "/"):
+            return None  # programs have tokens, and no session counts there
         verbs = VERBS if access.required else READ_VERBS
         if method not in verbs:
             why = (

@@ -36,9 +36,12 @@ from agent.web.access import (
     form,
     is_token,
 )
+from agent.web.api import build_api
 from agent.web.board import MAX_STREAMS, Board
+from agent.web.gate import PREFIX
 from agent.web.pages import ASSETS, PAGES, STEP, Page, Renderer
 from agent.web.reach import Reach
+from agent.web.tokens import TokenFile
 
 SEEN = re.compile(rb"[0-9]{1,15}")
 STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -219,7 +222,7 @@ def build(board: Board, stopping: Callable[[], bool], access: Access | None = No
         if not STEP_ID.fullmatch(name):
             return PlainTextResponse("404: no such step\n", 404)
         try:
-            found = await board.step(name)
+            found = await board.stored("step_document", name)
         except ConfigError:
             return PlainTextResponse("404: no such step\n", 404)
         except TrimtabError as error:
@@ -236,6 +239,7 @@ def build(board: Board, stopping: Callable[[], bool], access: Access | None = No
     app.add_route(LOGIN, logins.log_in, ["POST"])
     app.add_route("/logout", logins.log_out, ["POST"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
+    app.mount(PREFIX, build_api(board, TokenFile(board.store)))
     app.router.routes.append(Route("/events", EventStream(board, access)))
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
     return Checks(app, access)

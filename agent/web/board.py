@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from agent.errors import TrimtabError
+from agent.errors import Retryable, TrimtabError
 from agent.web.reading import Documents, ReadingProcess
 
 POLL_S = 2.0
@@ -20,9 +20,11 @@ POLL_S = 2.0
 FRESH_S = 60.0
 """Age at which documents of the chain are read again while somebody looks."""
 RETRY_S = 10.0
+WAIT_S = 30.0
+"""Longest wait of an API call for a read."""
 MAX_STREAMS = 100
 PING_S = 15.0
-STEPS_KEPT = 200
+ANSWERS_KEPT = 200
 
 
 class Board:
@@ -30,11 +32,11 @@ class Board:
 
     def __init__(self, config: str, store: Path) -> None:
         self.documents: Documents = {}
-        self.failed: dict[str, str] = {}
+        self.failed: dict[str, TrimtabError] = {}
         self.read_at: dict[str, float] = {}
         self.streams = 0
+        self.store = store
         self._config = config
-        self._store = store
         self._mark: str | None = None
         self._files: tuple[object, ...] = ()
         self._processes = {"stored": ReadingProcess(), "live": ReadingProcess()}
@@ -42,20 +44,23 @@ class Board:
         self._overtaken: set[str] = set()
         self.version = 0
         self._changed = asyncio.Event()
-        self._steps: dict[str, Documents] = {}
+        self._answers: dict[tuple[object, ...], Documents] = {}
+        self._answered: tuple[object, ...] = ()
         self._closing = False
 
     async def watch(self) -> None:
-        """Read again after each new cycle in the store, until cancelled."""
+        """Read again after each new cycle in the store and each edit of the config, until
+        cancelled.
+        """
         while True:
             if (files := self._stamps()) != self._files:
                 try:
                     mark = await self._call("stored", "newest_step")
                 except TrimtabError as error:
-                    self.failed["stored_documents"] = str(error)
+                    self.failed["stored_documents"] = error
                 else:
-                    self._files = files
-                    if mark != self._mark:
+                    edited, self._files = files[:1] != self._files[:1], files
+                    if mark != self._mark or edited:
                         self._mark = mark
                         self.refresh()
             await asyncio.sleep(POLL_S)
@@ -75,14 +80,30 @@ class Board:
             if age_s >= (RETRY_S if function in self.failed else FRESH_S):
                 self._start("stored" if function == "stored_documents" else "live", function)
 
-    async def step(self, step_id: str) -> Documents:
-        """Return `explain` of a past step. Raises TrimtabError for an unknown id."""
-        if step_id not in self._steps:
-            found = await self._call("stored", "step_document", step_id)
-            if len(self._steps) >= STEPS_KEPT:
-                self._steps.clear()
-            self._steps[step_id] = found
-        return self._steps[step_id]
+    async def fresh(self, function: str) -> Documents:
+        """Return the documents after a read of `function` that is under way or due. Raises the
+        error of a failed read, and Retryable if the first one takes longer than WAIT_S.
+        """
+        self.wanted(function)
+        if (reading := self._reading.get(function)) is not None:
+            await asyncio.wait({reading}, timeout=WAIT_S)
+        if (error := self.failed.get(function)) is not None:
+            raise error.with_traceback(None)
+        if function not in self.read_at:
+            raise Retryable("the first read is not done yet", "try again in some seconds")
+        return self.documents
+
+    async def stored(self, function: str, *arguments: Any) -> Documents:
+        """Return the result of a function that reads the store alone. Results are kept until the
+        store changes. Raises its TrimtabError.
+        """
+        if (stamps := self._stamps()) != self._answered or len(self._answers) >= ANSWERS_KEPT:
+            self._answers.clear()
+            self._answered = stamps
+        key = function, arguments
+        if key not in self._answers:
+            self._answers[key] = await self._call("stored", function, *arguments)
+        return self._answers[key]
 
     async def events(self, seen: int, alive: Callable[[], bool]) -> AsyncIterator[str]:
         """Yield server-sent events: `changed` after each read since version `seen`, which the page
@@ -131,11 +152,10 @@ class Board:
         try:
             found = await self._call(process, function)
         except TrimtabError as error:
-            self.failed[function] = str(error)
+            self.failed[function] = error
         else:
             self.documents.update(found)
             self.failed.pop(function, None)
-            self._steps.clear()
         finally:
             self._reading.pop(function, None)
         self.read_at[function] = time.monotonic()
@@ -144,14 +164,17 @@ class Board:
             self._overtaken.discard(function)
             self._start(process, function)
 
-    async def _call(self, process: str, function: str, *arguments: str) -> Any:
+    async def _call(self, process: str, function: str, *arguments: Any) -> Any:
         return await self._processes[process].call(function, self._config, *arguments)
 
     def _stamps(self) -> tuple[object, ...]:
+        """Return what changes with the config, which comes first, and with the store."""
+        endings = ("", "-wal", ".paused")
+        stores = [self.store.with_name(self.store.name + ending) for ending in endings]
         found: list[object] = []
-        for ending in ("", "-wal", ".paused"):
+        for path in (Path(self._config), *stores):
             try:
-                stat = self._store.with_name(self._store.name + ending).stat()
+                stat = path.stat()
                 found.append((stat.st_mtime_ns, stat.st_size))
             except OSError:
                 found.append(None)

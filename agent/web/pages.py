@@ -68,7 +68,7 @@ class Renderer:
         self,
         page: Page,
         documents: Documents,
-        failed: Mapping[str, str],
+        failed: Mapping[str, object],
         version: int,
         session: Session | None = None,
     ) -> str:
@@ -101,7 +101,7 @@ class Renderer:
             status=status,
             figure=figure,
             coins=coins,
-            failed=[failed[read] for read in page.reads if read in failed],
+            failed=[str(failed[read]) for read in page.reads if read in failed],
             charts=charts,
             bar=bar,
             periods=newest_periods,

@@ -63,13 +63,16 @@ class StillBoard(Board):
 class Served:
     """A dashboard on a port of this machine."""
 
-    def __init__(self, access: Access | None = None, **more: Any) -> None:
-        self.board = StillBoard("none.toml", Path("none.db"))
-        self.board.documents = documents()
+    def __init__(self, access: Access | None = None, board: Board | None = None, **more: Any) -> None:
+        self.board = board or StillBoard("none.toml", Path("none.db"))
+        if board is None:
+            self.board.documents = documents()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         app = build(self.board, lambda: self.server.should_exit, access)
-        self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", proxy_headers=False, timeout_graceful_shutdown=1, **more))
+        self.server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", proxy_headers=False, lifespan="on", timeout_graceful_shutdown=1, **more)
+        )
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self.server.serve([listener]),))
         self.thread.start()

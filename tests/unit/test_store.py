@@ -175,6 +175,8 @@ def test_a_step_comes_back_as_it_was_written(store: Store) -> None:
     assert (record.line.decision, record.line.reason, record.line.outcome) == ("hold", "in band", "hold")
     assert [line.id for line in store.steps.newest(10)] == ["t", "s"]
     assert [line.id for line in store.steps.newest(1)] == ["t"]
+    assert [line.id for line in store.steps.newest(1, "t")] == ["s"]
+    assert store.steps.newest(1, "s") == ()
     assert store.steps.get("nothing") is None
     with pytest.raises(KeyError):
         store.steps.end("nothing", "hold", "", None, "hold")

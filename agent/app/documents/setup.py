@@ -170,6 +170,19 @@ LocalChainDocument = TypedDict("LocalChainDocument", {
 })  # fmt: skip
 DashboardDocument = TypedDict("DashboardDocument", {"url": str})
 """Address at which the dashboard answers."""
+TokenDocument = TypedDict("TokenDocument", {
+    "id": str, "name": str, "scopes": list[str], "created": str, "expires": str,
+    "state": Annotated[str, one_of("active", "expired", "revoked")],
+})  # fmt: skip
+TokensDocument = TypedDict("TokensDocument", {"tokens": list[TokenDocument]})
+
+
+class NewTokenDocument(TokenDocument):
+    """A new token of the API with its text, which is shown once."""
+
+    token: str
+
+
 NewUserDocument = TypedDict(
     "NewUserDocument", {"user": str, "read_only": bool, "secret": str, "otpauth": str}
 )

@@ -45,7 +45,7 @@ from agent.app.documents.records import (
 )
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.schema import read_rates
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
 from agent.model import Entry, LotMethod, StepInput, Valuation
@@ -219,7 +219,9 @@ def newest_pnl(config: ConfigSource, periods: Sequence[str]) -> dict[str, Profit
 def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -> ProfitDocument:
     if not ledger.valuations:
         raise ConfigError(
-            "the ledger has no valuations yet", "run trimtab pnl --now, or trimtab run"
+            "the ledger has no valuations yet",
+            "run trimtab pnl --now, or trimtab run",
+            code=ErrorCode.EMPTY,
         )
     token = ledger.numeraire.address
     if benchmark is not None:
@@ -452,7 +454,9 @@ def _token(found: LedgerData, name: str) -> str:
         if name in (token.symbol, address) or name.lower() == address.lower():
             return address
     labels = ", ".join(token.label for token in found.names.tokens.values())
-    raise ConfigError(f"--benchmark: {name!r} was never held", f"choose from {labels}")
+    raise ConfigError(
+        f"--benchmark: {name!r} was never held", f"choose from {labels}", code=ErrorCode.UNKNOWN
+    )
 
 
 def _money(found: LedgerData, value: Value) -> str:

@@ -28,7 +28,7 @@ from agent.app.documents.records import (
 )
 from agent.app.documents.steps import netting_document, tax_document
 from agent.config.load import ConfigSource, LoadedConfig, load_config
-from agent.errors import ConfigError, TrimtabError
+from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.margin.account import account_value_raw
 from agent.model import (
     AdjustFutures,
@@ -255,9 +255,14 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
 INTERRUPTED = "interrupted"
 
 
-def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
-    """Return the newest steps with transactions and costs, and valuations, newest first."""
+def history(config: ConfigSource, limit: int = 20, before: str | None = None) -> HistoryDocument:
+    """Return the newest steps with transactions and costs, gradual executions and valuations, newest
+    first. With `before` only steps, those before the step of this id; raises ConfigError for an
+    unknown id.
+    """
     with wiring.open_store_offline(load_config(config)) as (store, _):
+        if before is not None and store.steps.get(before) is None:
+            raise _unknown_step(before)
         costs = StepCosts(store)
         return {
             "steps": [
@@ -271,11 +276,19 @@ def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
                     cost=costs.cost(store.journal.intents(line.id)),
                     **costs.futures(store.journal.intents(line.id)),
                 )
-                for line in store.steps.newest(limit)
+                for line in store.steps.newest(limit, before)
             ],
-            "corrections": [_correction(one) for one in store.executions.newest(limit)],
-            "values": costs.values(limit),
+            "corrections": []
+            if before
+            else [_correction(one) for one in store.executions.newest(limit)],
+            "values": [] if before else costs.values(limit),
         }
+
+
+def _unknown_step(step_id: str) -> ConfigError:
+    return ConfigError(
+        f"step: {step_id!r} is not in the store", "see trimtab history", code=ErrorCode.UNKNOWN
+    )
 
 
 def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocument:
@@ -286,10 +299,14 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         if step_id is None:
             step_id = next((line.id for line in store.steps.newest(1)), None)
         if step_id is None:
-            raise ConfigError("step: the store has no steps yet", "trimtab plan records the first")
+            raise ConfigError(
+                "step: the store has no steps yet",
+                "trimtab plan records the first",
+                code=ErrorCode.EMPTY,
+            )
         record = store.steps.get(step_id)
         if record is None:
-            raise ConfigError(f"step: {step_id!r} is not in the store", "see trimtab history")
+            raise _unknown_step(step_id)
         intents = store.journal.intents(step_id)
     step_input = codec.loads(StepInput, record.input_json)
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)

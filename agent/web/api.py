@@ -1,0 +1,208 @@
+"""The API under /api/v1: the documents of the commands for programs that have a token.
+
+Every answer is the JSON of a command, or a problem (RFC 9457) with a code and a remedy. Its OpenAPI
+document is made from these routes and the declarations of the documents by scripts/openapi.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Path, Query, Security
+from fastapi.requests import Request
+from fastapi.responses import Response
+from fastapi.security import HTTPBearer
+
+from agent import artifacts
+from agent.web.board import Board
+from agent.web.gate import HANDLERS, PREFIX, PROBLEM_JSON, SPECIFICATION, ApiError, Gate, Needs
+from agent.web.pages import LIVE, PLAN
+from agent.web.tokens import TokenFile, TokenScope
+
+MOST_STEPS = 1_000
+STEP = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+def answer(
+    request: Request,
+    document: Any,
+    age_s: float | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Response:
+    """Return a document with its entity tag; 304 if the client has it."""
+    body = json.dumps(document, separators=(",", ":")).encode()
+    tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(more or {})}
+    if age_s is not None:
+        headers["Age"] = str(int(age_s))
+    known = request.headers.get("If-None-Match", "")
+    if known == "*" or tag.removeprefix("W/") in re.findall(r'"[^"]*"', known):
+        return Response(None, 304, headers)
+    return Response(body, 200, headers, "application/json")
+
+
+@cache
+def specification() -> bytes:
+    """Return the OpenAPI document."""
+    return (artifacts.WEB / "openapi.json").read_bytes()
+
+
+def _declared(schema: str, needed: TokenScope, *, paged: bool = False) -> dict[str, Any]:
+    """Return the keyword arguments of a route that answers with a document."""
+    headers = {"ETag": {"schema": {"type": "string"}, "description": "For If-None-Match."}}
+    if paged:
+        headers["Link"] = {"schema": {"type": "string"}, "description": 'rel="next": older steps.'}
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {
+        "dependencies": [Security(HTTPBearer(auto_error=False)), Security(Needs(needed))],
+        "description": f"Scope `{needed}`.",
+        "responses": {
+            200: {"description": "The document.", "headers": headers, "content": content},
+            304: {"description": "Not modified: the ETag is that of If-None-Match."},
+            **PROBLEMS,
+        },
+    }
+
+
+PROBLEM = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "content": PROBLEM}
+    for status, what in (
+        (400, "The address holds a token, or the request is not HTTP."),
+        (401, "No valid token."),
+        (403, "The token lacks the scope."),
+        (404, "There is no such thing."),
+        (409, "The portfolio has none of this."),
+        (413, "The body is too long."),
+        (422, "A parameter is invalid."),
+        (429, "Too many calls: Retry-After."),
+        (500, "An error of trimtab."),
+        (503, "It cannot be read now: Retry-After, or an operator is needed."),
+        ("default", "Any other error."),
+    )
+}
+LIVE_DOCUMENTS = {
+    "status": ("StatusDocument", "Holdings, weights, bands and the decision now"),
+    "orders": ("OrdersDocument", "Stop loss, take profit and other conditional orders"),
+    "alerts": ("AlertsDocument", "Alert prices, targets and open alerts"),
+    "positions": ("FuturesPositionsDocument", "Futures positions"),
+    "margin": ("MarginDocument", "Margin, leverage and limits of the futures account"),
+}
+"""Schema and title of the documents that are read from the chain."""
+
+
+def build_api(board: Board, tokens: TokenFile) -> Gate:
+    """Return the application that is mounted at PREFIX."""
+    app = FastAPI(
+        title="trimtab",
+        version="1",
+        summary="The JSON documents of the trimtab commands.",
+        servers=[{"url": PREFIX}],
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers=HANDLERS,
+    )
+    _add_live(app, board)
+    _add_stored(app, board)
+
+    @app.get(SPECIFICATION, include_in_schema=False)
+    async def openapi(_: Request) -> Response:
+        return Response(specification(), 200, {}, "application/json")
+
+    return Gate(app, tokens)
+
+
+def _add_live(app: FastAPI, board: Board) -> None:
+    """Add the routes of documents that are read from the chain."""
+
+    async def live(request: Request, name: str, part: str | None = None) -> Response:
+        documents = await board.fresh(LIVE)
+        if name not in documents:
+            raise ApiError(404, "not_configured", f"no {name}: no [futures]", "add [futures]")
+        if "raised" in (found := documents[name]):
+            raise found["raised"].with_traceback(None)
+        age_s = time.monotonic() - board.read_at[LIVE]
+        return answer(request, {part: found[part]} if part else found, age_s)
+
+    def add_live(name: str, schema: str, title: str, source: str, part: str | None = None) -> None:
+        async def read(request: Request) -> Response:
+            return await live(request, source, part)
+
+        declared = _declared(schema, TokenScope.READ)
+        app.add_api_route(f"/{name}", read, summary=title, operation_id=name, **declared)
+
+    for name, (schema, title) in LIVE_DOCUMENTS.items():
+        add_live(name, schema, title, name)
+    add_live("endpoints", "EndpointsDocument", "Records of the endpoints", "status", "endpoints")
+
+    @app.get(
+        "/plan",
+        summary="A dry run now: legs, cost, worst case, verdicts",
+        operation_id="plan",
+        **_declared("LivePlanDocument", TokenScope.PLAN),
+    )
+    async def plan(request: Request) -> Response:
+        documents = await board.fresh(PLAN)
+        return answer(request, documents["plan"], time.monotonic() - board.read_at[PLAN])
+
+
+def _add_stored(app: FastAPI, board: Board) -> None:
+    """Add the routes of documents that are read from the store alone."""
+
+    @app.get(
+        "/history",
+        summary="Past steps, newest first, with transactions and costs",
+        operation_id="history",
+        **_declared("HistoryDocument", TokenScope.READ, paged=True),
+    )
+    async def history(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 20,
+        before: Annotated[str | None, Query(pattern=STEP)] = None,
+    ) -> Response:
+        found = await board.stored("records.step_history.history", limit, before)
+        steps, link = found["steps"], {}
+        if len(steps) == limit:
+            older = f"{PREFIX}/history?limit={limit}&before={steps[-1]['step']}"
+            link = {"Link": f'<{older}>; rel="next"'}
+        return answer(request, found, more=link)
+
+    @app.get(
+        "/explain",
+        summary="The newest step in sentences",
+        operation_id="explain",
+        **_declared("ExplanationDocument", TokenScope.READ),
+    )
+    async def explain(request: Request) -> Response:
+        return answer(request, await board.stored("records.step_history.explain"))
+
+    @app.get(
+        "/explain/{step}",
+        summary="A past step in sentences",
+        operation_id="explain_step",
+        **_declared("ExplanationDocument", TokenScope.READ),
+    )
+    async def explain_step(request: Request, step: Annotated[str, Path(pattern=STEP)]) -> Response:
+        return answer(request, await board.stored("records.step_history.explain", step))
+
+    @app.get(
+        "/pnl",
+        summary="Profit and loss per period against holding and a benchmark",
+        operation_id="pnl",
+        **_declared("ProfitDocument", TokenScope.READ),
+    )
+    async def pnl(
+        request: Request,
+        period: Literal["day", "week", "month", "year", "all"] = "all",
+        benchmark: Annotated[str | None, Query(max_length=64)] = None,
+        last: Annotated[int, Query(ge=1, le=400)] = 12,
+    ) -> Response:
+        return answer(request, await board.stored("records.ledger.pnl", period, benchmark, last))

@@ -1,0 +1,260 @@
+"""Who may call the API: tokens and their scopes, rates, and refusals as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any, Literal
+from urllib.parse import unquote_plus
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.requests import Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from agent.errors import (
+    ConfigError,
+    ErrorCode,
+    OperatorNeeded,
+    Refused,
+    Retryable,
+    TrimtabError,
+    printable_text,
+)
+from agent.web.tokens import IN_URL, TokenFile, TokenScope
+
+PREFIX = "/api/v1"
+SPECIFICATION = "/openapi.json"
+"""The one path that needs no token."""
+CALLS_PER_MINUTE, BURST = 120, 60
+"""Calls of one token."""
+WRONG_PER_MINUTE, WRONG_BURST = 60, 30
+"""Calls without a valid token, of all clients together. They never slow down a valid token."""
+MAX_BODY = 16_384
+RETRY_S = 10
+PROBLEM_JSON = "application/problem+json"
+Messages = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Messages]]
+Send = Callable[[Messages], Awaitable[None]]
+
+
+class ApiProblem(BaseModel):
+    """An error (RFC 9457). `code` is stable and meant for programs, `remedy` for people."""
+
+    type: Literal["about:blank"] = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    remedy: str
+
+
+class ApiError(TrimtabError):
+    """A refusal of the API itself, with its status and headers."""
+
+    def __init__(self, status: int, code: str, message: str, remedy: str, **headers: str) -> None:
+        super().__init__(message, remedy, code=code)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class RateLimit:
+    """A token bucket. `now_s` is a monotonic clock."""
+
+    def __init__(self, per_minute: int, burst: int, now_s: Callable[[], float]) -> None:
+        self._per_s, self._burst, self._now_s = per_minute / 60, float(burst), now_s
+        self._left, self._at_s = self._burst, now_s()
+
+    def wait_s(self) -> int:
+        """Count a call; return 0, or the seconds after which the next one is allowed."""
+        now_s = self._now_s()
+        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left < 1:
+            return int((1 - self._left) / self._per_s) + 1
+        self._left -= 1
+        return 0
+
+
+class Gate:
+    """ASGI middleware of the API: admits requests with a valid token, within their rate, whose body
+    is short and whose address holds no token.
+    """
+
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        tokens: TokenFile,
+        now_s: Callable[[], float] = time.time,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tokens = tokens
+        self.app, self._now_s, self._clock_s = app, now_s, clock_s
+        self._limits: dict[str, RateLimit] = {}
+        self._wrong = RateLimit(WRONG_PER_MINUTE, WRONG_BURST, clock_s)
+
+    async def __call__(
+        self,
+        scope: Messages,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer one request."""
+        try:
+            self._admit(scope)
+            received = await _short_body(receive)
+        except TrimtabError as error:
+            await problem_response(error)(scope, receive, send)
+            return
+        await self.app(scope, received, send)
+
+    def _admit(self, scope: Messages) -> None:
+        if IN_URL.search(
+            scope["path"] + "?" + unquote_plus(scope["query_string"].decode("latin-1"))
+        ):
+            raise ApiError(
+                400,
+                "token_in_url",
+                "the address holds a token, and addresses end up in logs",
+                "revoke it: trimtab token revoke; send tokens as Authorization: Bearer TOKEN",
+            )
+        scope["state"] = {**scope.get("state", {}), "scopes": ()}
+        if scope["path"] == scope.get("root_path", "") + SPECIFICATION:
+            return
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        kind, _, text = (
+            given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
+        )
+        try:
+            token = self.tokens.find(text.strip()) if kind.lower() == "bearer" else None
+        except TrimtabError as error:
+            raise ApiError(503, error.code, error.message, error.remedy) from None
+        state = "" if token is None else token.state(int(self._now_s()))
+        if token is None or state != "active":
+            if wait_s := self._wrong.wait_s():
+                raise _too_many(wait_s)
+            raise ApiError(
+                401,
+                f"token_{state}" if state else "token_unknown" if given else "token_missing",
+                f"the token is {state}" if state else "no valid token",
+                "add one: trimtab token add; send it as Authorization: Bearer TOKEN",
+                WWW_Authenticate='Bearer realm="trimtab"',
+            )
+        limit = self._limits.setdefault(token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s))
+        if wait_s := limit.wait_s():
+            raise _too_many(wait_s)
+        scope["state"] |= {"scopes": token.scopes, "token": token.name}
+
+
+def _too_many(wait_s: int) -> ApiError:
+    return ApiError(
+        429, ErrorCode.RATE_LIMIT, "too many calls", f"wait {wait_s} s", Retry_After=str(wait_s)
+    )
+
+
+async def _short_body(receive: Receive) -> Receive:
+    """Return a `receive` over the whole body, read in advance. Raises ApiError beyond MAX_BODY."""
+    messages: list[Messages] = []
+    size = 0
+    while not messages or messages[-1].get("more_body", False):
+        messages.append(await receive())
+        size += len(messages[-1].get("body", b""))
+        if size > MAX_BODY:
+            raise ApiError(413, "body", f"the body is longer than {MAX_BODY} bytes", "shorten it")
+
+    async def received() -> Messages:
+        return messages.pop(0) if messages else await receive()
+
+    return received
+
+
+class Needs:
+    """Dependency of a route: the token has this scope, and the address the route's parameters, each
+    once.
+    """
+
+    def __init__(self, wanted: TokenScope) -> None:
+        self.wanted = wanted
+
+    def __call__(self, request: Request) -> None:
+        """Raise ApiError for anything else."""
+        if self.wanted not in request.state.scopes:
+            raise ApiError(
+                403,
+                "scope",
+                f"the token lacks the scope {self.wanted}",
+                f"add a token with --scope {self.wanted}",
+            )
+        known = {one.alias for one in request.scope["route"].dependant.query_params}
+        given = [name for name, _ in request.query_params.multi_items()]
+        if not known.issuperset(given) or len(given) != len({*given}):
+            raise ApiError(
+                422,
+                "parameter",
+                "query: an unknown parameter, or one given twice",
+                f"use {', '.join(sorted(known))}" if known else "omit it",
+            )
+
+
+def problem_response(error: TrimtabError) -> Response:
+    """Return an error as problem+json."""
+    headers: dict[str, str] = {}
+    match error:
+        case ApiError():
+            status, code, headers = error.status, error.code, error.headers
+        case ConfigError() if error.code == ErrorCode.UNKNOWN:
+            status, code = 404, error.code
+        case ConfigError() if error.field.startswith("--"):
+            status, code = 422, error.field.removeprefix("--")
+        case ConfigError():
+            status, code = 409, error.code or error.field or "config"
+        case Refused():
+            status, code = 409, error.code or "refused"
+        case Retryable():
+            status, code = 503, error.code or "retry"
+            headers = {"Retry-After": str(RETRY_S)}
+        case OperatorNeeded():
+            status, code = 503, error.code or "operator"
+        case _:
+            status, code = 500, error.code or "internal"
+    return _problem(status, code, error.message, error.remedy, headers)
+
+
+def _problem(
+    status: int, code: str, detail: str, remedy: str = "", headers: dict[str, str] | None = None
+) -> Response:
+    title = HTTPStatus(status).phrase
+    body = ApiProblem(title=title, status=status, detail=detail, code=code, remedy=remedy)
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(body.model_dump_json(), status, headers, PROBLEM_JSON)
+
+
+async def invalid_response(_: Request, error: Any) -> Response:
+    """Return the first invalid parameter, without its value."""
+    found = error.errors()[0]
+    where = ".".join(str(one) for one in found["loc"])
+    return _problem(422, "parameter", printable_text(f"{where}: {found['msg']}"), "see docs/api.md")
+
+
+async def status_response(_: Request, error: Any) -> Response:
+    """Return an error of the router: no such path, no such method."""
+    status = HTTPStatus(error.status_code)
+    return _problem(status, status.name.lower(), status.phrase, "", dict(error.headers or {}))
+
+
+async def failure_response(_: Request, error: Exception) -> Response:
+    """Return an error that is raised on purpose, or any other without its text."""
+    if isinstance(error, TrimtabError):
+        return problem_response(error)
+    return _problem(500, "internal", f"internal error: {type(error).__name__}")
+
+
+HANDLERS: dict[Any, Any] = {
+    RequestValidationError: invalid_response,
+    HTTPException: status_response,
+    TrimtabError: failure_response,
+    Exception: failure_response,
+}
+"""Exception handlers of the API."""

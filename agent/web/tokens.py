@@ -1,0 +1,223 @@
+"""API tokens with scopes, in a file beside the store that holds their hashes.
+
+A token is 256 random bits, so SHA-256 is enough: a slow hash protects passwords that can be guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import shlex
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from filelock import Timeout as LockTimeout
+
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
+from agent.files import replace_file
+
+SUFFIX = ".tokens"
+"""Ending of the file's name, after that of the store."""
+TOKEN = re.compile(r"trimtab_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+IN_URL = re.compile(r"trimtab_[0-9a-f]{16}_")
+NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
+DAY_S = 86_400
+LONGEST_S = 366 * DAY_S
+MAX_TOKENS = 1_000
+"""Entries in the file, revoked ones included; the oldest revoked or expired ones go first."""
+LOCK_S = 10.0
+NO_TOKEN = b"\0" * 32
+"""Compared with when no token has the id, so that an unknown id takes as long as a wrong secret."""
+
+
+class TokenScope(StrEnum):
+    """What a token may do. None of them includes another."""
+
+    READ = "read"
+    PLAN = "plan"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """An entry of the file. Times are Unix seconds."""
+
+    id: str
+    name: str
+    scopes: tuple[TokenScope, ...]
+    sha256: str
+    created_s: int
+    expires_s: int
+    revoked_s: int | None = None
+
+    def state(self, now_s: int) -> str:
+        """Return "active", "expired" or "revoked"."""
+        if self.revoked_s is not None:
+            return "revoked"
+        return "active" if now_s < self.expires_s else "expired"
+
+    def document(self, now_s: int) -> dict[str, Any]:
+        """Return the entry as a document, without its hash."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "scopes": [scope.value for scope in self.scopes],
+            "created": _utc(self.created_s),
+            "expires": _utc(self.expires_s),
+            "state": self.state(now_s),
+        }
+
+
+class TokenFile:
+    """The tokens of one store. Reads again when the file has changed."""
+
+    def __init__(self, store: Path) -> None:
+        self.path = store.with_name(store.name + SUFFIX)
+        self._stamp: tuple[int, ...] | None = None
+        self._tokens: tuple[ApiToken, ...] = ()
+
+    def tokens(self) -> tuple[ApiToken, ...]:
+        """Return all entries, oldest first. Raises ConfigError if others may write the file, and
+        OperatorNeeded if it is damaged.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise ConfigError(f"tokens: {self.path}: {error.strerror}") from None
+        with os.fdopen(descriptor, "rb") as file:
+            state = os.fstat(file.fileno())
+            if state.st_uid not in (os.geteuid(), 0) or state.st_mode & 0o077:
+                raise ConfigError(
+                    f"tokens: others may read or write {self.path}",
+                    f"run: chmod 600 {shlex.quote(str(self.path))}",
+                    code=ErrorCode.FILE,
+                )
+            stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
+            if stamp != self._stamp:
+                self._tokens, self._stamp = _parse(file.read(), self.path), stamp
+        return self._tokens
+
+    def add(
+        self, name: str, scopes: Collection[str], lifetime_s: int, now_s: int
+    ) -> tuple[ApiToken, str]:
+        """Add a token; return its entry and its text, which is kept nowhere. Raises ConfigError for
+        a name in use, an unknown scope and values out of range.
+        """
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"NAME: {name!r} is not a name", "use up to 32 letters, digits, dots and dashes"
+            )
+        for scope in scopes:
+            if scope not in TokenScope._value2member_map_:
+                raise ConfigError(f"--scope: {scope!r} is unknown", f"use {', '.join(TokenScope)}")
+        if not scopes:
+            raise ConfigError("--scope: none given", f"use {', '.join(TokenScope)}")
+        if not 0 < lifetime_s <= LONGEST_S:
+            raise ConfigError(
+                f"--expires: must be above 0 and at most {LONGEST_S // DAY_S}d", "write 90d"
+            )
+        with self._locked() as tokens:
+            if any(one.name == name and one.state(now_s) == "active" for one in tokens):
+                raise ConfigError(
+                    f"NAME: an active token is named {name}",
+                    f"revoke it first: trimtab token revoke {name}",
+                    code=ErrorCode.EXISTS,
+                )
+            token_id = secrets.token_hex(8)
+            text = f"trimtab_{token_id}_{secrets.token_urlsafe(32)}"
+            ordered = tuple(scope for scope in TokenScope if scope.value in scopes)
+            expires_s = now_s + lifetime_s
+            token = ApiToken(token_id, name, ordered, _digest(text).hex(), now_s, expires_s)
+            self._write(_without_oldest_ended((*tokens, token), now_s))
+        return token, text
+
+    def revoke(self, name: str, now_s: int) -> ApiToken:
+        """Revoke the active token of this name at once. Raises ConfigError if there is none."""
+        with self._locked() as tokens:
+            found = [one for one in tokens if one.name == name and one.state(now_s) == "active"]
+            if not found:
+                raise ConfigError(
+                    f"NAME: no active token is named {name!r}", "see trimtab token list"
+                )
+            revoked = replace(found[0], revoked_s=now_s)
+            self._write(tuple(revoked if one is found[0] else one for one in tokens))
+        return revoked
+
+    def find(self, text: str) -> ApiToken | None:
+        """Return the entry of a token's text, also an expired or revoked one; None if there is none.
+        The comparison takes the same time for every wrong text.
+        """
+        parts = TOKEN.fullmatch(text)
+        found = next((one for one in self.tokens() if parts and one.id == parts[1]), None)
+        expected = NO_TOKEN if found is None else bytes.fromhex(found.sha256)
+        return found if hmac.compare_digest(_digest(text), expected) else None
+
+    @contextmanager
+    def _locked(self) -> Iterator[tuple[ApiToken, ...]]:
+        lock = FileLock(self.path.with_name(self.path.name + ".lock"), timeout=LOCK_S, mode=0o600)
+        try:
+            with lock:
+                yield self.tokens()
+        except LockTimeout:
+            raise Retryable("tokens: another command changes them", "try again") from None
+
+    def _write(self, tokens: tuple[ApiToken, ...]) -> None:
+        text = json.dumps({"version": 1, "tokens": [asdict(one) for one in tokens]}, indent=1)
+        try:
+            replace_file(self.path, text.encode() + b"\n")
+        except OSError as error:
+            raise ConfigError(
+                f"tokens: cannot write {self.path}: {error.strerror}", code=ErrorCode.FILE
+            ) from None
+
+
+def _parse(content: bytes, path: Path) -> tuple[ApiToken, ...]:
+    try:
+        document = json.loads(content)
+        if document["version"] != 1:
+            raise ValueError("version")
+        rows: list[dict[str, Any]] = document["tokens"]
+        found = tuple(
+            ApiToken(**{**row, "scopes": tuple(TokenScope(one) for one in row["scopes"])})
+            for row in rows
+        )
+        if any(len(bytes.fromhex(one.sha256)) != len(NO_TOKEN) for one in found):
+            raise ValueError("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise OperatorNeeded(
+            f"tokens: {path} is damaged",
+            "delete it, which revokes every token, and add new ones",
+            code=ErrorCode.DAMAGED,
+        ) from None
+    return found
+
+
+def _without_oldest_ended(tokens: tuple[ApiToken, ...], now_s: int) -> tuple[ApiToken, ...]:
+    """Drop the oldest ended entries beyond MAX_TOKENS."""
+    over = len(tokens) - MAX_TOKENS
+    if over <= 0:
+        return tokens
+    dropped = [one for one in tokens if one.state(now_s) != "active"][:over]
+    if len(dropped) < over:
+        raise ConfigError(f"NAME: {MAX_TOKENS} tokens are active", "revoke some first")
+    return tuple(one for one in tokens if one not in dropped)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,65 @@
+"""The OpenAPI document of the API, from its routes and the declarations of the commands' documents.
+
+.venv/bin/python scripts/openapi.py --write after a change of either.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from agent.app.documents import futures, plans, positions, records, setup, status
+from agent.web.api import build_api
+from agent.web.board import Board
+from agent.web.gate import ApiProblem
+from agent.web.tokens import TokenFile
+
+FILE = Path(__file__).parent.parent / "agent" / "web" / "openapi.json"
+
+
+class EndpointsDocument(TypedDict):
+    """The endpoints as in `trimtab status`."""
+
+    endpoints: list[plans.EndpointDocument]
+
+
+DOCUMENTS: tuple[Any, ...] = (
+    status.StatusDocument, plans.LivePlanDocument, records.HistoryDocument, records.ExplanationDocument, records.ProfitDocument,
+    positions.OrdersDocument, setup.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument, EndpointsDocument,
+)  # fmt: skip
+
+
+def schemas() -> dict[str, Any]:
+    """The schema of each document by name. They have the declared keys and no others."""
+    exact = ConfigDict(extra="forbid")
+    wanted: list[Any] = [
+        (kind.__name__, "serialization", TypeAdapter(list[kind], config=exact))
+        for kind in DOCUMENTS
+    ]
+    _, found = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
+    problem = ApiProblem.model_json_schema(mode="serialization")
+    text = json.dumps({**found["$defs"], "ApiProblem": problem})
+    loaded: dict[str, Any] = json.loads(text.replace("agent__app__documents__", ""))
+    return loaded
+
+
+def document() -> str:
+    """The OpenAPI document as text."""
+    gate: Any = build_api(Board("none.toml", Path("none.db")), TokenFile(Path("none.db")))
+    found = gate.app.openapi()
+    found["components"]["schemas"] = schemas()
+    return json.dumps(found, indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        FILE.write_text(document())
+    elif FILE.read_text() != document():
+        sys.exit(f"{FILE} differs from the routes and documents: scripts/openapi.py --write")

@@ -1,0 +1,119 @@
+"""The API on the local chain: each document is that of its command, and schemathesis finds no answer that the OpenAPI document denies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
+    pytest.skip("the API needs the extra dashboard", allow_module_level=True)
+
+from agent.web import gate
+from agent.web.board import Board
+from agent.web.gate import PREFIX
+from agent.web.reading import _call
+from tests.cli.tools import Desk
+from tests.support.api import Client
+from tests.support.dashboards import Served
+
+
+class HereBoard(Board):
+    """Reads in this process, which has loaded all of it."""
+
+    async def _call(self, process: str, function: str, *arguments: Any) -> Any:
+        return await asyncio.to_thread(_call, function, self._config, *arguments)
+
+
+@pytest.fixture
+def server(desk: Desk) -> Iterator[Client]:
+    """The API over a store with a rebalance, a cycle and an order, by a token that may read and plan."""
+    desk.ask("rebalance", "--send", "--yes")
+    desk.ask("run", "--once")
+    desk.ask("orders", "set", "WETH", "--stop-loss", "20%")
+    desk.ask("plan")
+    made = desk.ask("token", "add", "test", "--scope", "read", "--scope", "plan")
+    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as found:
+        yield Client(found, made["token"])
+
+
+@pytest.fixture
+def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate.RateLimit, "wait_s", lambda _: 0)
+
+
+def examine(server: Client, examples: int) -> int:
+    """Call each operation of the OpenAPI document with valid and invalid parameters; return the number of calls."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis.generation import GenerationMode
+
+    schema = schemathesis.openapi.from_url(f"http://localhost:{server.served.port}{PREFIX}/openapi.json")
+    schema.config.update(base_url=f"http://localhost:{server.served.port}{PREFIX}")
+    calls, bearer = 0, {"Authorization": f"Bearer {server.token}"}
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        modes = [GenerationMode.POSITIVE]
+        if operation.query or operation.body:
+            modes.append(GenerationMode.NEGATIVE)
+        for mode in modes:
+
+            @settings(
+                max_examples=examples if operation.query or operation.path_parameters or operation.body else 1,
+                deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+            )  # fmt: skip
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def call(case: Any) -> None:
+                nonlocal calls
+                calls += 1
+                case.call_and_validate(headers=bearer)
+
+            call()
+    return calls
+
+
+def without_latency(document: Any) -> Any:
+    """A document without what is measured anew at each read, and without ages in its texts."""
+    match document:
+        case dict():
+            return {key: without_latency(value) for key, value in document.items() if key not in ("latency_ms", "score")}
+        case list():
+            return [without_latency(one) for one in document]
+        case str():
+            return re.sub(r"\b\d+ s\b", "", document)
+        case _:
+            return document
+
+
+@pytest.mark.usefixtures("unlimited")
+def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: Desk, server: Client) -> None:
+    commands: dict[str, tuple[str, ...]] = {
+        "/status": ("status",), "/plan": ("plan",), "/history?limit=2": ("history", "--limit", "2"), "/explain": ("explain",),
+        "/pnl?period=day&benchmark=WETH&last=3": ("pnl", "--period", "day", "--benchmark", "WETH", "--last", "3"),
+        "/orders": ("orders",), "/alerts": ("alerts",),
+    }  # fmt: skip
+    found = {path: server.ask(PREFIX + path) for path in commands}
+    commands["/explain"] += (found["/explain"].json["step"],)  # the commands below write newer steps
+    for path, command in commands.items():
+        assert without_latency(found[path].json) == without_latency(desk.ask(*command)), path
+    older = found["/history?limit=2"].headers["link"].split("<")[1].split(">")[0]
+    assert server.ask(older).json == desk.ask("history", "--limit", "2", "--before", older.partition("before=")[2])
+    assert server.ask(f"{PREFIX}/explain/{'0' * 26}").code == "unknown"
+    assert server.ask(f"{PREFIX}/history?before=none").code == "unknown"
+    assert server.ask(f"{PREFIX}/pnl?benchmark=NONE").code == "unknown"
+    assert server.ask(f"{PREFIX}/positions").code == "not_configured"
+    assert examine(server, 3) >= 11
+    assert desk.ask("token", "revoke", "test")["state"] == "revoked"
+    assert [one["state"] for one in desk.ask("token", "list")["tokens"]] == ["revoked"]
+    assert server.ask(f"{PREFIX}/status").code == "token_revoked"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unlimited")
+def test_schemathesis_finds_no_answer_that_the_openapi_document_denies(server: Client) -> None:
+    assert examine(server, 300) >= 1_000

@@ -1,0 +1,263 @@
+"""Tokens of the API: what they open, what they never open, and what is kept of them."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import ConfigError, OperatorNeeded
+
+if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
+    pytest.skip("the API needs the extra dashboard", allow_module_level=True)
+
+from agent.web import gate
+from agent.web.access import Access
+from agent.web.api import specification
+from agent.web.gate import PREFIX
+from agent.web.reach import Reach
+from agent.web.tokens import SUFFIX, TokenFile
+from tests.support.api import Client
+from tests.support.dashboards import Served, StillBoard
+
+NOW_S = 1_800_000_000
+DAY_S = 86_400
+OPERATIONS = [
+    (method.upper(), PREFIX + path.replace("{step}", "s1"), operation["description"].split("`")[1])
+    for path, methods in json.loads(specification())["paths"].items()
+    for method, operation in methods.items()
+]
+"""Method, path and scope of each operation that the OpenAPI document names."""
+
+
+class GivenBoard(StillBoard):
+    """A board whose answers are given too."""
+
+    async def _call(self, process: str, function: str, *arguments: Any) -> Any:
+        if function.endswith("history"):
+            return {"steps": [{"step": f"s{number}"} for number in range(arguments[0])], "corrections": [], "values": []}
+        return {"read": function, "with": list(arguments)}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    board = GivenBoard("none.toml", tmp_path_factory.mktemp("api") / "trimtab.db")
+    board.documents = {
+        "status": {"value": "1.50", "endpoints": [{"operator": "a"}]}, "orders": {}, "alerts": {}, "plan": {"outcome": "hold"},
+        "positions": {"error": "why", "raised": OperatorNeeded("positions: unknown", "look at the venue")},
+    }  # fmt: skip
+    board.read_at = dict.fromkeys(("live_documents", "plan_document"), time.monotonic())
+    with Served(board=board) as found:
+        yield Client(found)
+
+
+@pytest.fixture(autouse=True)
+def unlimited(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Rates are the subject of one test only."""
+    if "limit" not in request.node.name:
+        monkeypatch.setattr(gate.RateLimit, "wait_s", lambda _: 0)
+
+
+def token(server: Client, *scopes: str, lifetime_s: int = DAY_S, at_s: int | None = None) -> str:
+    """A new token."""
+    now_s = int(time.time()) if at_s is None else at_s
+    return TokenFile(server.served.board.store).add(f"t{time.monotonic_ns()}", scopes, lifetime_s, now_s)[1]
+
+
+def bearer(text: str) -> str:
+    return f"Bearer {text}"
+
+
+def test_only_a_hash_is_kept_in_a_private_file(tmp_path: Path) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    entry, text = tokens.add("ci", ["plan", "read", "read"], 90 * DAY_S, NOW_S)
+    assert tokens.path.name == f"a.db{SUFFIX}" and tokens.path.stat().st_mode & 0o777 == 0o600
+    kept = tokens.path.read_text()
+    assert text.split("_", 2)[2] not in kept and [scope.value for scope in entry.scopes] == ["read", "plan"]
+    assert "sha256" not in entry.document(NOW_S)
+    assert tokens.find(text) == entry and entry.state(NOW_S) == "active" and entry.state(NOW_S + 90 * DAY_S) == "expired"
+    assert tokens.revoke("ci", NOW_S + 1).state(NOW_S + 1) == "revoked"
+    assert TokenFile(tmp_path / "a.db").tokens()[0].revoked_s == NOW_S + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "lifetime_s", "field"),
+    [("a b", ["read"], 9, "NAME"), ("", ["read"], 9, "NAME"), ("x" * 33, ["read"], 9, "NAME"), ("taken", ["read"], 9, "NAME"),
+     ("a", [], 9, "--scope"), ("a", ["admin"], 9, "--scope"), ("a", ["read"], 0, "--expires"), ("a", ["read"], 367 * DAY_S, "--expires")],
+)  # fmt: skip
+def test_a_token_out_of_range_is_not_added(tmp_path: Path, name: str, scopes: list[str], lifetime_s: int, field: str) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    tokens.add("taken", ["read"], DAY_S, NOW_S)
+    with pytest.raises(ConfigError) as refused:
+        tokens.add(name, scopes, lifetime_s, NOW_S)
+    assert refused.value.field == field and len(tokens.tokens()) == 1
+
+
+def test_a_wrong_secret_and_an_unknown_id_are_compared_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    _, text = tokens.add("ci", ["read"], DAY_S, NOW_S)
+    compared: list[int] = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append(len(a)) or real(a, b))
+    wrong = (text[:-1] + ("A" if text[-1] != "A" else "B"), f"trimtab_{'0' * 16}_{text.split('_', 2)[2]}", "", "trimtab", "\udcff")
+    assert [tokens.find(one) for one in wrong] == [None] * len(wrong)
+    assert compared == [32] * len(wrong)
+
+
+@pytest.mark.parametrize("method_path_scope", OPERATIONS, ids=" ".join)
+def test_each_call_takes_its_own_scope_and_no_other(server: Client, method_path_scope: tuple[str, str, str]) -> None:
+    method, path, scope = method_path_scope
+    body = "{}" if method == "POST" else None
+    assert server.ask(path, method, body).code == "token_missing"
+    others = [one for one in ("read", "plan", "control") if one != scope]
+    refused = server.ask(path, method, body, Authorization=bearer(token(server, *others)))
+    assert (refused.status, refused.code) == (403, "scope")
+    assert server.ask(path, method, body, Authorization=bearer(token(server, scope))).status not in (401, 403)
+
+
+def test_a_stolen_read_token_only_reads(server: Client) -> None:
+    """No other verb, path, spelling of a path, or way to pass the token gets further."""
+    stolen = bearer(token(server, "read"))
+    reading = {path for method, path, scope in OPERATIONS if method == "GET" and scope == "read"}
+    for path in (*reading, f"{PREFIX}/plan", f"{PREFIX}/controls", f"{PREFIX}/nothing", f"{PREFIX}//plan", f"{PREFIX}/status/../plan"):
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "HEAD", "CONNECT"):
+            answer = server.ask(path, method, "{}" if method != "GET" else None, Authorization=stolen)
+            if not (method == "GET" and path in reading):
+                assert answer.status in (400, 403, 404, 405), (method, path)
+    override = {"X-HTTP-Method-Override": "POST", "X-Original-URL": "/api/v1/plan", "X-Forwarded-Host": "evil", "Cookie": "session=1"}
+    assert server.ask(f"{PREFIX}/plan", Authorization=stolen, **override).code == "scope"
+
+
+@pytest.mark.parametrize("given", ["", "Bearer", "Bearer ", "Basic dDp0", "Bearer trimtab_", "bearer x y", "Bearer " + "A" * 5_000])
+def test_what_is_no_token_opens_nothing(server: Client, given: str) -> None:
+    answer = server.ask(f"{PREFIX}/status", Authorization=given)
+    assert (answer.status, answer.code) == (401, "token_unknown")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_expired_and_revoked_tokens_are_refused_from_the_next_call_on(server: Client) -> None:
+    assert server.ask(f"{PREFIX}/status", Authorization=bearer(token(server, "read", at_s=NOW_S // 2))).code == "token_expired"
+    tokens = TokenFile(server.served.board.store)
+    entry, text = tokens.add("leaked", ["read"], DAY_S, int(time.time()))
+    assert server.ask(f"{PREFIX}/status", Authorization=bearer(text)).status == 200
+    tokens.revoke(entry.name, int(time.time()))
+    assert server.ask(f"{PREFIX}/status", Authorization=bearer(text)).code == "token_revoked"
+
+
+def test_a_token_in_the_address_is_refused_and_not_repeated(server: Client) -> None:
+    text = token(server, "read")
+    for path in (f"/status?token={text}", f"/explain/{text}", f"/history?access_token={text}", "/status?a=%74rimtab_" + text[8:]):
+        answer = server.ask(PREFIX + path, Authorization=bearer(text))
+        assert (answer.status, answer.code) == (400, "token_in_url")
+        assert text.encode() not in answer.body
+
+
+def test_a_file_that_others_may_read_or_that_is_damaged_opens_nothing(server: Client) -> None:
+    text = token(server, "read")
+    path = server.served.board.store.with_name(server.served.board.store.name + SUFFIX)
+    kept = path.read_bytes()
+    path.chmod(0o640)
+    assert server.ask(f"{PREFIX}/status", Authorization=bearer(text)).code == "file"
+    path.chmod(0o600)
+    for damage in (b"", b"[]", b'{"version": 2, "tokens": []}', kept.replace(b'"sha256": "', b'"sha256": "0'), kept[:-9]):
+        path.write_bytes(damage)
+        answer = server.ask(f"{PREFIX}/status", Authorization=bearer(text))
+        assert (answer.status, answer.code) == (503, "damaged")
+    path.write_bytes(kept)
+    assert server.ask(f"{PREFIX}/status", Authorization=bearer(text)).status == 200
+
+
+def test_the_limit_of_one_token_is_not_that_of_another_and_wrong_tokens_slow_down_none(server: Client) -> None:
+    path, one, other = f"{PREFIX}/status", bearer(token(server, "read")), bearer(token(server, "read"))
+    found = [server.ask(path, Authorization=one) for _ in range(gate.BURST + 2)]
+    assert {answer.status for answer in found[: gate.BURST]} == {200}
+    assert (found[-1].status, found[-1].code) == (429, "rate_limit") and int(found[-1].headers["retry-after"]) >= 1
+    wrong = [server.ask(path, Authorization="Bearer x").status for _ in range(gate.WRONG_BURST + 2)]
+    assert set(wrong[: gate.WRONG_BURST]) == {401} and wrong[-1] == 429
+    assert server.ask(path, Authorization=other).status == 200
+
+
+def test_a_rate_limit_refills_in_time() -> None:
+    now = [0.0]
+    limit = gate.RateLimit(60, 2, lambda: now[0])
+    assert [limit.wait_s() for _ in range(3)] == [0, 0, 2]
+    now[0] = 1.5
+    assert [limit.wait_s() for _ in range(2)] == [0, 1]
+
+
+def test_a_rebound_name_reaches_no_call(server: Client) -> None:
+    assert server.ask(f"{PREFIX}/status", Host="evil.example", Authorization=bearer(token(server, "read"))).status == 421
+
+
+def test_a_long_body_is_refused_before_it_is_parsed(server: Client) -> None:
+    text = bearer(token(server, "read", "control"))
+    assert server.ask(f"{PREFIX}/controls", "POST", " " * (gate.MAX_BODY + 1), Authorization=text).code == "body"
+
+
+def test_an_unchanged_document_is_not_sent_again(server: Client) -> None:
+    text = bearer(token(server, "read"))
+    first = server.ask(f"{PREFIX}/status", Authorization=text)
+    assert first.json == server.served.board.documents["status"] and int(first.headers["age"]) < 60
+    tag = first.headers["etag"]
+    for known in (tag, f'"x", {tag}', "*"):
+        again = server.ask(f"{PREFIX}/status", Authorization=text, If_None_Match=known)
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+    assert server.ask(f"{PREFIX}/status", Authorization=text, If_None_Match='W/"x"').status == 200
+
+
+def test_pages_of_history_lead_to_older_steps(server: Client) -> None:
+    text = bearer(token(server, "read"))
+    page = server.ask(f"{PREFIX}/history?limit=3", Authorization=text)
+    assert page.headers["link"] == f'<{PREFIX}/history?limit=3&before=s2>; rel="next"'
+    assert server.ask(f"{PREFIX}/endpoints", Authorization=text).json == {"endpoints": [{"operator": "a"}]}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/history?limit=0",
+        "/history?limit=x",
+        "/history?before=..%2f",
+        "/pnl?period=hour",
+        "/explain/a%20b",
+        "/status?a=1",
+        "/history?limit=1&limit=2",
+    ],
+)
+def test_invalid_parameters_are_named_and_not_repeated(server: Client, path: str) -> None:
+    answer = server.ask(PREFIX + path, Authorization=bearer(token(server, "read")))
+    assert (answer.status, answer.code) == (422, "parameter")
+
+
+def test_failures_carry_their_code_and_remedy(server: Client) -> None:
+    text = bearer(token(server, "read"))
+    failed = server.ask(f"{PREFIX}/positions", Authorization=text)
+    assert (failed.status, failed.code, failed.json["remedy"]) == (503, "operator", "look at the venue")
+    missing = server.ask(f"{PREFIX}/margin", Authorization=text)
+    assert (missing.status, missing.code) == (404, "not_configured")
+
+
+def test_the_specification_needs_no_token_and_is_that_of_the_routes(server: Client) -> None:
+    from scripts.openapi import document
+
+    assert server.ask(f"{PREFIX}/openapi.json").body == specification() == document().encode()
+
+
+def test_a_session_opens_no_call_and_a_token_no_page(server: Client) -> None:
+    access = Access(Reach())
+    access.set_users({1: ("owner", False)})
+    session = {"Cookie": f"{access.reach.cookie}={access.begin(1)}"}
+    with Served(access, GivenBoard("none.toml", server.served.board.store)) as found:
+        client = Client(found)
+        assert client.ask("/alerts", **session).status == 200
+        assert client.ask(f"{PREFIX}/status", **session).code == "token_missing"
+        every = bearer(token(server, "read", "plan", "control"))
+        assert client.ask("/alerts", Authorization=every).status == 303
+        assert client.ask(f"{PREFIX}/explain", Authorization=every).status == 200
