@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from agent import codec
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution import approvals, exits
+from agent.execution import approvals, evaluation
 from agent.execution import step_memory as step_records
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.evaluation import evaluate_input, reduces_risk
@@ -33,19 +33,17 @@ from agent.execution.step_memory import (
     record_cash,
     record_strategies,
 )
-from agent.execution.step_refusals import (
-    MAX_ORDERS,
-    hold_exit,
-    leave_failed_market,
-    skip_interrupted_exit,
-    skip_refusal,
-)
 from agent.execution.step_run import (
+    MAX_ORDERS,
     StepRun,
     finish,
+    hold_exit,
+    leave_failed_market,
     orders_futures,
     outcome_of_step,
     sent_so_far,
+    skip_interrupted_exit,
+    skip_refusal,
     sold_exits,
 )
 from agent.model import BlockedExit, MoveMargin, Plan, PlanRequest, StepInput
@@ -176,7 +174,7 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
     """Confirm, approve and send the plan. Return None if a new evaluation is needed."""
     step_records.record_execution_changes(run.store.executions, outcome)
     if run.confirmed is not None and run.swapped is None:
-        exits.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
+        evaluation.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
     if (plan := _plan_to_send(run, outcome)) is None:
         return finish(run, outcome)
     if _is_another_exit(run, outcome):
@@ -189,13 +187,13 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         declined = run.close(replace(outcome, kind=OutcomeKind.DECLINED, reason=reason))
         if not outcome.decided.exit_token:
             return declined
-        hold_exit(run, declined, exits.DECLINED)
+        hold_exit(run, declined, evaluation.DECLINED)
         return None
     _require_as_confirmed(confirmed, outcome, plan)
     if not plan.actions and plan.futures is None:
         step_records.begin_slice(run.readers, run.store.executions, outcome)
     last = run.approval_rounds + 1 == MAX_APPROVAL_ROUNDS
-    if needed := exits.missing_approvals(actors.composer, outcome, plan, run.sent, last):
+    if needed := evaluation.missing_approvals(actors.composer, outcome, plan, run.sent, last):
         return _approve(run, actors, outcome, needed)
     return _send(run, actors, outcome, plan)
 
@@ -206,7 +204,7 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
     """
     token = outcome.decided.exit_token
     if token and token in run.tried:
-        run.leave_exit(BlockedExit(token, exits.SOLD_IN_PART, exits.NOTHING_TO_DO))
+        run.leave_exit(BlockedExit(token, evaluation.SOLD_IN_PART, evaluation.NOTHING_TO_DO))
         return True
     if run.confirmed is None or run.confirmed.decided.exit_token == token:
         return False
@@ -244,7 +242,7 @@ def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Pl
     """Raise Refused if the plan differs in kind from the confirmed one: new exclusions, liquidity
     first, a different order.
     """
-    exits.require_no_new_exclusions(confirmed, outcome, REPLAN_REMEDY)
+    evaluation.require_no_new_exclusions(confirmed, outcome, REPLAN_REMEDY)
     if plan.actions and confirmed.plan is not None and not confirmed.plan.actions:
         raise Refused("liquidity must be moved before the confirmed swaps", remedy=REPLAN_REMEDY)
     if outcome.decided.order != confirmed.decided.order:
@@ -267,7 +265,7 @@ def _approve(
         run.close(outcome)
         return None
     if newest.receipt is not None and newest.tx.to == outcome.decided.exit_token:
-        raise exits.ExitRefused(f'"{newest.note}" reverted')
+        raise evaluation.ExitRefused(f'"{newest.note}" reverted')
     return run.close(
         replace(outcome, kind=OutcomeKind.FAILED, reason=f'"{newest.note}" did not succeed'),
     )
@@ -297,7 +295,7 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
             run.exits.append(outcome)
             blocked = None
             if outcome.kind is OutcomeKind.FAILED:
-                blocked = BlockedExit(token, exits.REVERTED, exits.NOTHING_TO_DO)
+                blocked = BlockedExit(token, evaluation.REVERTED, evaluation.NOTHING_TO_DO)
             run.leave_exit(blocked)
             return None
         run.swapped = outcome = replace(
@@ -356,7 +354,7 @@ def _execute(
             outcome, kind=OutcomeKind.FAILED, reason=f"{what} ended {state}; {otherwise}"
         )
     outcome = replace(outcome, kind=OutcomeKind.DONE)
-    exits.clear_submission_refusals(run.store.budgets, outcome)
+    evaluation.clear_submission_refusals(run.store.budgets, outcome)
     try:
         snapshot = run.readers.reader.snapshot()
     except (Retryable, Refused):  # the transaction is mined; the next step books it

@@ -1,13 +1,15 @@
-"""Evaluation of a step: decide, plan and judge. Nothing is written or sent."""
+"""Evaluation of a step: decide, plan and judge; nothing is written or sent. Exits that the guards
+refuse for their market, or that are refused just before sending, block only themselves: each exit
+is a separate transaction. A token can pass screening and still refuse the actual sale.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from agent import guards
-from agent.errors import Refused
-from agent.execution import exits
+from agent.errors import ErrorCode, Refused, UnsendableTransaction
 from agent.execution.step_context import (
     OutcomeKind,
     StepOutcome,
@@ -16,14 +18,220 @@ from agent.execution.step_context import (
     confirm_prices,
     propose_screened,
 )
-from agent.model import AdjustFutures, Halt, Plan, Rebalance, StepInput
+from agent.guards.table import MARKET_GUARDS, REMEDIES
+from agent.model import (
+    AdjustFutures,
+    BlockedExit,
+    Halt,
+    Intent,
+    IntentKind,
+    Plan,
+    Rebalance,
+    StepInput,
+    SubmissionRefusal,
+    Verdict,
+)
 from agent.planning.hedge import HEDGE, HEDGE_MARGIN
 from agent.planning.proposals import Proposer
-from agent.policy import failures
+from agent.policy import failures, native_coin, quarantine
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
+from agent.policy.orders import blocked_exits
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
-from agent.ports import EvidenceSource
+from agent.ports import Approval, BudgetJournal, Composer, EvidenceSource
+
+MAX_INEFFECTIVE_APPROVALS = 2
+"""Mined approvals without effect after which a token counts as refusing them."""
+TRADE_SIGNER_RULES = frozenset(
+    f"signer.{rule}"
+    for rule in (
+        "tokens",
+        "venue",
+        "pool_fee",
+        "amount_in",
+        "floor",
+        "min_out",
+        "price",
+        "bounds",
+        "approval_amount",
+        "contract",
+    )
+)
+"""Signer rules that judge the traded assets, as opposed to nonce, fees, chain, time, kind,
+recipient or spender.
+"""
+FUTURES_SIGNER_RULES = frozenset(
+    f"signer.{rule}"
+    for rule in (
+        "action",
+        "amount",
+        "approval",
+        "approval_amount",
+        "bound",
+        "contract",
+        "emergency",
+        "index_age",
+        "market",
+        "reduce_only",
+        "size",
+        "spender",
+        "tokens",
+        "trader",
+    )
+)
+"""Signer rules that judge the futures action itself, as opposed to nonce, fees, chain, time or
+kind.
+"""
+BUDGET_GUARDS = frozenset(
+    (
+        "daily_loss",
+        "total_loss",
+        "gas_per_day",
+        "native_floor",
+        "reverts_in_row",
+        "feed_health",
+        "depeg",
+        "signer.gas_cost",
+    )
+)
+"""Guards that may refuse one exit and pass another, because of its cost, gas, prices or failures.
+"""
+NOTHING_TO_DO = "no action needed"
+SOLD_IN_PART = "it was sold as far as the limits allow; the next cycle sells the rest"
+REVERTED = "its transaction failed; the next cycle tries again"
+DECLINED = "it was not confirmed"
+
+
+class ExitRefused(Refused):
+    """A refusal just before sending that only the exit's token caused."""
+
+
+def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
+    """Return the exit whose plan is refused only by guards of its market and by limits that another
+    exit may meet; None in every other case. An exit that was already skipped is not returned.
+    """
+    token, failing = outcome.decided.exit_token, [one for one in outcome.verdicts if not one.passed]
+    if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:
+        return None
+    if token in blocked_exits.excluded_tokens(outcome.step_input):
+        return None
+    if not failing or not {one.guard for one in failing} <= MARKET_GUARDS | BUDGET_GUARDS:
+        return None
+    why = "; ".join(f"{one.guard} measured {one.measured}, limit {one.limit}" for one in failing)
+    remedies = dict.fromkeys(REMEDIES.get(one.guard, "plan again") for one in failing)
+    return BlockedExit(token, f"refused: {why}", "; ".join(remedies))
+
+
+def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
+    """True if a limit of the whole wallet refuses: until it allows the exit, only plans that reduce
+    risk are sent.
+    """
+    return any(one.guard in BUDGET_GUARDS for one in verdicts if not one.passed)
+
+
+def missing_approvals(
+    composer: Composer, outcome: StepOutcome, plan: Plan, sent: Sequence[Intent], last: bool = False
+) -> Sequence[Approval]:
+    """Return approvals that the plan lacks. Raises ExitRefused if an exit's token hides or drops
+    its allowance. `last` means that no later plan can use an approval, so an exit that still lacks
+    one is not sold in this step.
+    """
+    token = outcome.decided.exit_token
+    try:
+        found = composer.approvals(outcome.step_input, plan)
+    except Refused as why:
+        if token:
+            raise ExitRefused(why.message, why.verdicts, why.remedy) from None
+        raise
+    tried = [
+        one
+        for one in sent
+        if one.succeeded and one.kind is IntentKind.APPROVE and one.tx.to == token
+    ]
+    for approval in found:
+        if approval.token == token and (last or len(tried) > MAX_INEFFECTIVE_APPROVALS):
+            raise ExitRefused(
+                f"{approval.label} was approved, but its allowance is still too small",
+                code=ErrorCode.ALLOWANCE,
+            )
+    return found
+
+
+def gas_refusal(why: Refused) -> bool:
+    """True if the gas of this transaction alone is refused, by the simulation's estimate."""
+    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
+    return bool(guards) and guards <= BUDGET_GUARDS
+
+
+def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
+    """Raise ExitRefused if the confirmed exit is no longer possible. Once approved, its token may
+    hide its balance, spoil its market or fail screening.
+    """
+    step, token = now.step_input, confirmed.decided.exit_token
+    if not token or token == now.decided.exit_token:
+        return
+    label, unknown = step.portfolio.token(token).label, "which was not part of the confirmed plan"
+    why = [quarantine.format_quarantine(step, {token})]
+    why += [f"{label} cannot be sold now: {one.why}" for one in step.stuck if one.token == token]
+    if reasons := [f"{reason}, {unknown}" for reason in why if reason]:
+        raise ExitRefused("; ".join(reasons), remedy=remedy)
+    had, has = (native_coin.held_balances(one.step_input).get(token, 0) for one in (confirmed, now))
+    if has < had:
+        raise ExitRefused(f"{label} was to be sold and is no longer in the wallet", remedy=remedy)
+
+
+def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
+    """Raise Refused for tokens excluded since the plan was confirmed; no exit waits for another
+    token.
+    """
+    step, unknown = now.step_input, "which was not part of the confirmed plan"
+    if now.decided.exit_token:
+        return
+    if shut := {one.token for one in step.quarantine} - {
+        one.token for one in confirmed.step_input.quarantine
+    }:
+        raise Refused(f"{quarantine.format_quarantine(step, shut)}, {unknown}", remedy=remedy)
+    if stays := {one.token for one in step.stuck} - {one.token for one in confirmed.decided.stuck}:
+        raise Refused(
+            f"{blocked_exits.format_blocked_exits(step, stays)}, {unknown}", remedy=remedy
+        )
+
+
+def concerns_trade(why: Refused) -> bool:
+    """True if the simulation, the token or a signer rule refused the trade itself; not fees, time
+    or wallet.
+    """
+    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
+    return isinstance(why, UnsendableTransaction | ExitRefused) or (
+        bool(guards) and guards <= TRADE_SIGNER_RULES
+    )
+
+
+def concerns_futures(why: Refused) -> bool:
+    """True if the simulation, the token or a signer rule refused the futures action itself."""
+    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
+    return isinstance(why, UnsendableTransaction | ExitRefused) or (
+        bool(guards) and guards <= FUTURES_SIGNER_RULES
+    )
+
+
+def without_doubtful(
+    known: Sequence[SubmissionRefusal],
+    doubtful: Mapping[str, SubmissionRefusal | None],
+) -> tuple[SubmissionRefusal, ...]:
+    """Restore the earlier refusals of these tokens."""
+    before = (one for one in doubtful.values() if one is not None)
+    return (*(one for one in known if one.token not in doubtful), *before)
+
+
+def clear_submission_refusals(budgets: BudgetJournal, outcome: StepOutcome) -> None:
+    """Clear the refusals of a sold token and of tokens that are no longer exits. A successful swap
+    ends every series of failures.
+    """
+    refusals = outcome.step_input.history.late
+    kept = blocked_exits.open_submission_refusals(outcome.step_input, outcome.decided.exit_token)
+    if kept != refusals:
+        budgets.mark_submission_refusals(kept)
 
 
 def evaluate(readers: StepReaders, propose: Proposer) -> StepOutcome:
@@ -51,13 +259,13 @@ def evaluate_input(
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     over_budget: StepOutcome | None = None
-    while (blocked := exits.own_refusal(outcome)) is not None:
+    while (blocked := own_refusal(outcome)) is not None:
         if may_go_directly(outcome.step_input, outcome.plan, blocked.token):
             direct = (*outcome.step_input.direct, blocked.token)
             step_input = replace(outcome.step_input, direct=direct)
             outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
             continue
-        if over_budget is None and exits.concerns_budget(outcome.verdicts):
+        if over_budget is None and concerns_budget(outcome.verdicts):
             over_budget = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked])
         outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)

@@ -1,14 +1,38 @@
-"""Executor of one transaction at a time: check, simulate, record, sign, send, wait until final."""
+"""Executors, one transaction at a time: with the own key, with an external signer, and the orders of
+an off-chain futures venue. Each move is recorded before the act.
+"""
 
 from __future__ import annotations
 
-from typing import NoReturn
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NoReturn
 
-from agent.errors import ErrorCode, Refused, Retryable
+from agent import codec
+from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.reconcile import Reconciler, TxReplacer
-from agent.execution.submitter import IN_FLIGHT_STATES, Submitter, guard_refusal
-from agent.model import Intent, IntentKind, Provide, UnsignedTx
-from agent.ports import Grant
+from agent.execution.submitter import (
+    IN_FLIGHT_STATES,
+    SubmissionEvent,
+    Submitter,
+    guard_refusal,
+    require_before_deadline,
+)
+from agent.model import (
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    Provide,
+    Receipt,
+    SignedTx,
+    UnsignedTx,
+)
+from agent.ports import ExternalSigner, Grant, Journal, Outbox, ProposalJournal, Signer
+from agent.ports.futures import OrderVenue
+from agent.units import format_time
 
 
 class JournaledExecutor:
@@ -145,3 +169,381 @@ class ReadOnlySigner:
         raise Refused(
             f"nothing is signed for {self.address} in a read-only run", remedy="add --send"
         )
+
+
+FORMAT = 1
+"""Version of the file's layout."""
+
+
+class AwaitingExternalSignature(Retryable):
+    """A transaction was proposed and awaits its signer; `document` is in the file `place`."""
+
+    def __init__(self, message: str, remedy: str, document: dict[str, Any], place: str) -> None:
+        super().__init__(message, remedy)
+        self.document = document
+        self.place = place
+
+
+class RefusingSigner:
+    """ports.Signer of a wallet with an external signer: refuses every transaction."""
+
+    def __init__(self, owner: ExternalSigner) -> None:
+        self.address = owner.address
+
+    def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
+        """Always raises."""
+        raise OperatorNeeded(
+            f"trimtab cannot sign for {self.address}: wallet.mode is propose, but a transaction"
+            " signed in another mode is pending",
+            "resend it with the former wallet.mode, or replace it with another "
+            "transaction at its nonce and run trimtab adopt",
+            code=ErrorCode.OPEN_TRANSACTION,
+        )
+
+
+class ProposingExecutor(JournaledExecutor):
+    """Executor for an external signer: records and proposes transactions, and sends none. Intents
+    stay PLANNED until the chain has the proposed transaction, then follow the journal's
+    transitions. An intent is on disk before it is proposed, and the proposal is made from the
+    journal alone.
+    """
+
+    def __init__(
+        self,
+        submitter: Submitter,
+        proposals: ProposalJournal,
+        owner: ExternalSigner,
+        outbox: Outbox,
+    ) -> None:
+        super().__init__(replace(submitter, signer=RefusingSigner(owner)))
+        self._journal, self._sender = submitter.journal, submitter.sender
+        self._proposals, self._owner, self._outbox = proposals, owner, outbox
+
+    def reconcile(self, *, may_send: bool = True) -> list[Intent]:
+        """Settle proposals that are mined or expired.
+
+        Raises AwaitingExternalSignature while one is unsigned, OperatorNeeded if another
+        transaction took its nonce or an expired one was sent.
+        """
+        proposed, open_before = self._proposals.proposed(), self._journal.open_intents()
+        for intent in open_before:
+            if intent.state is IntentState.PLANNED and intent.id in proposed:
+                self._settle(intent, proposed[intent.id])
+        self._require_none_sent_late(proposed)
+        self._reconciler.run(may_send=False)
+        return [self._now(intent) for intent in open_before]
+
+    def run(
+        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
+    ) -> Intent:
+        """Record the transaction and propose it.
+
+        Always raises: AwaitingExternalSignature once it is proposed. Before that, Refused by the
+        kill switch, the simulation, the nonce or the signing rules, Retryable if endpoints fail or
+        disagree, and OperatorNeeded as simulation and external signer do.
+        """
+        submitter = self._submitter
+        submitter.require_running(grant)
+        self._require_final_mint(grant)
+        self._require_turn(tx)
+        head = submitter.simulate(tx, grant.deadline_s, grant).head
+        self._owner.require(tx, grant)
+        intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        self._proposals.mark_proposed(intent.id, head.number)
+        raise self._awaiting(intent)
+
+    def cancel_pending(self, why: str) -> list[Intent]:
+        """Withdraw every proposal. A signer who has seen a proposal can still send it: a swap until
+        its deadline, an approval or payment at any time.
+
+        A proposal that the chain already has is settled. Raises OperatorNeeded if another
+        transaction took its nonce.
+        """
+        proposed = self._proposals.proposed()
+        unsigned = [
+            intent
+            for intent in self._journal.open_intents()
+            if intent.state is IntentState.PLANNED and intent.id in proposed
+        ]
+        for intent in unsigned:
+            self._outbox.remove_proposal(intent.id)
+        for intent in unsigned:
+            if not self._is_mined(intent, proposed[intent.id]):
+                self._drop(intent, why)
+        cancelled = super().cancel_pending(why)
+        ids = {intent.id for intent in cancelled}
+        return [*(self._now(intent) for intent in unsigned if intent.id not in ids), *cancelled]
+
+    def _settle(self, intent: Intent, since_block: int) -> None:
+        """Settle one proposal that is mined or expired; raise AwaitingExternalSignature
+        otherwise.
+        """
+        # Read the head before the nonce: if the nonce is then still free and the deadline has
+        # passed, the proposal was not sent in time.
+        head = self._sender.head()
+        if self._is_mined(intent, since_block):
+            return
+        if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
+            why = f"the proposal {intent.id} expired at {_time(intent.deadline_s)} unsent"
+            self._drop(intent, why)
+            return
+        raise self._awaiting(intent)
+
+    def _is_mined(self, intent: Intent, since_block: int) -> bool:
+        """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises
+        OperatorNeeded if another transaction took its nonce.
+        """
+        latest, _ = self._sender.nonces(self._owner.address)
+        if latest <= intent.tx.nonce:
+            return False
+        mined = self._owner.carried(intent.tx, since_block)
+        if mined is not None and mined.same:
+            self._submitter.move(
+                intent,
+                IntentState.SIGNED,
+                "signed elsewhere, found on the chain",
+                tx_hash=mined.tx_hash,
+            )
+            self._outbox.remove_proposal(intent.id)
+            return True
+        by = "a transaction that was not proposed"
+        if mined is not None:
+            by = f"{mined.tx_hash}, a different transaction"
+        raise OperatorNeeded(
+            f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in place of"
+            f' {intent.id} ("{intent.note}")',
+            "find out who signed it and check the balances, then run trimtab adopt",
+            code=ErrorCode.NONCE_USED,
+        )
+
+    def _awaiting(self, intent: Intent) -> AwaitingExternalSignature:
+        document = self._document(intent)
+        place = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
+        until = "" if intent.deadline_s is None else f" until {_time(intent.deadline_s)}"
+        return AwaitingExternalSignature(
+            f'"{intent.note}" is proposed and awaits its signature{until}: {place}',
+            "have it signed and sent, then run the command again: it settles the proposal from the"
+            " chain and continues",
+            document,
+            place,
+        )
+
+    def _document(self, intent: Intent) -> dict[str, Any]:
+        grant = self._journal.grant(intent.id)
+        plan = None if grant.plan is None else json.loads(codec.dumps(grant.plan))
+        return {
+            "proposal": FORMAT,
+            "id": intent.id,
+            "what": intent.note,
+            "purpose": intent.kind.value,
+            "chain_id": intent.tx.chain_id,
+            "created_s": intent.created_s,
+            "expires_s": intent.deadline_s,
+            **self._owner.shown(intent.tx),
+            "plan": plan,
+        }
+
+    def _drop(self, intent: Intent, why: str) -> None:
+        self._submitter.drop(intent, why)
+        self._outbox.remove_proposal(intent.id)
+
+    def _require_none_sent_late(self, proposed: dict[str, int]) -> None:
+        """Raise OperatorNeeded if a dropped proposal was sent after all. Approvals have no deadline
+        on chain; a late swap would revert.
+        """
+        expected = self._journal.expected_nonce()
+        latest, _ = self._sender.nonces(self._owner.address)
+        if expected is None or latest <= expected:
+            return
+        at_nonce = self._journal.intents_at(expected)
+        if any(intent.tx_hash is not None for intent in at_nonce):
+            return  # reconciliation follows these transactions by hash
+        for intent in at_nonce:
+            if intent.state is not IntentState.CANCELLED or intent.id not in proposed:
+                continue
+            mined = self._owner.carried(intent.tx, proposed[intent.id])
+            if mined is not None and mined.same:
+                raise OperatorNeeded(
+                    f'the dropped proposal {intent.id} ("{intent.note}") was sent after all, by'
+                    f" {mined.tx_hash}",
+                    "check the balances, then run trimtab adopt",
+                    code=ErrorCode.PROPOSAL_SENT,
+                )
+
+    def _now(self, intent: Intent) -> Intent:
+        return next(
+            other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id
+        )
+
+
+def require_no_open_proposals(journal: Journal, proposals: ProposalJournal) -> None:
+    """Raise OperatorNeeded while a proposal is unsigned: a local signer would drop it, and its
+    external signer could still send it.
+    """
+    proposed = proposals.proposed()
+    for intent in journal.open_intents():
+        if intent.state is IntentState.PLANNED and intent.id in proposed:
+            raise OperatorNeeded(
+                f'the proposal {intent.id} ("{intent.note}") awaits an external signature',
+                'after it was sent or has expired, run once more with wallet.mode = "propose"',
+                code=ErrorCode.PROPOSAL_OPEN,
+            )
+
+
+def _time(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+OUTCOME_POLLS = 5
+"""Number of queries for an open order's outcome before the step continues without it."""
+
+
+class VenueExecutor:
+    """Implements ports.Executor on top of the chain's executor: venue orders go to the venue,
+    everything else to the chain.
+    """
+
+    def __init__(
+        self, chain: JournaledExecutor, submitter: Submitter, signer: Signer, venue: OrderVenue
+    ) -> None:
+        """Take the chain's executor and submitter, and the signer and the venue of orders."""
+        self._chain = chain
+        self._submitter = submitter
+        self._signer = signer
+        self._venue = venue
+
+    def reconcile(self, *, may_send: bool = True) -> list[Intent]:
+        """Resolve open transactions on the chain, then open orders at the venue.
+
+        An order is never posted again. If the venue does not answer, the chain continues: the order
+        stays open, and no other order is sent.
+        """
+        return [*self._chain.reconcile(may_send=may_send), *self._resolve_all()]
+
+    def cancel_pending(self, why: str) -> list[Intent]:
+        """Cancel like the chain's executor. Orders are immediate-or-cancel, so none rests in the
+        book: unsent orders are dropped, all others resolved.
+        """
+        return [*self._chain.cancel_pending(why), *self._resolve_all()]
+
+    def resync_nonce(self) -> int:
+        """Adopt the chain's current nonce as the chain's executor does."""
+        return self._chain.resync_nonce()
+
+    def ready(self, *, for_revoking: bool = False) -> bool:
+        """True if the chain's executor is ready and no order is open."""
+        return self._chain.ready(for_revoking=for_revoking) and not self._open()
+
+    def run(
+        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
+    ) -> Intent:
+        """Run one order from PLANNED to its end; run a transaction through the chain's executor. A
+        partly filled order is FINAL with its fills; an order without a fill, or that the venue
+        never saw, is REVERTED. Raises Refused before anything is posted, with the code `agent_key`
+        for a key that may not trade, and Retryable while the outcome is open: the next `reconcile` resolves
+        it, and no other order is sent until then.
+        """
+        if not tx.is_venue_order:
+            return self._chain.run(step_id, kind, tx, grant, note)
+        submitter = self._submitter
+        submitter.require_running(grant)
+        self._require_turn()
+        self._venue.require_agent(grant.deadline_s)
+        intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent, refusal = self._post(intent, grant)
+        ended = self._await(intent, refusal)
+        if ended.state in (IntentState.FINAL, IntentState.REVERTED):
+            return ended
+        raise Retryable(
+            f"{note}: the venue does not know the order {intent.tx_hash} yet",
+            "run the command again: it first queries this order's outcome",
+            code=ErrorCode.NOT_MINED,
+        )
+
+    def _post(self, intent: Intent, grant: Grant) -> tuple[Intent, str]:
+        """Sign a PLANNED order, record it as BROADCAST, and post it; return the reason if the venue
+        rejects it. Drops the order if signing or the last check fails.
+        """
+        submitter = self._submitter
+        try:
+            signed = self._signer.sign(intent.tx, grant)
+        except TrimtabError as error:
+            submitter.drop(intent, error.message)
+            raise
+        intent = submitter.move(intent, IntentState.SIGNED, tx_hash=signed.hash)
+        try:
+            submitter.require_running(grant)
+            require_before_deadline(submitter.clock.now_s(), grant.deadline_s)
+        except TrimtabError as error:
+            submitter.drop(intent, error.message)
+            raise
+        intent = submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
+        submitter.tell(SubmissionEvent("before:send", intent))
+        refusal = ""
+        try:
+            refusal = self._venue.post(signed)
+        except Retryable as error:
+            submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
+        submitter.tell(SubmissionEvent("after:send", intent))
+        return intent, refusal
+
+    def _await(self, intent: Intent, refusal: str) -> Intent:
+        """Query the outcome until it is known, or the attempts are used up."""
+        submitter = self._submitter
+        for attempt in range(OUTCOME_POLLS):
+            if attempt:
+                submitter.clock.sleep(submitter.settings.poll_s)
+            intent = self._resolve(intent, refusal)
+            if intent.state not in (IntentState.BROADCAST, IntentState.MINED):
+                break
+        return intent
+
+    def _resolve_all(self) -> list[Intent]:
+        return [self._resolve(intent, "") for intent in self._open()]
+
+    def _resolve(self, intent: Intent, refusal: str) -> Intent:
+        """Return the intent in its current state: ended if its outcome is known."""
+        submitter = self._submitter
+        if intent.state is IntentState.PLANNED:
+            return submitter.drop(intent, "the process ended before signing")
+        if intent.state is IntentState.MINED:
+            return submitter.close(intent)
+        try:
+            receipt = self._venue.outcome(intent)
+            if receipt is None and intent.state is IntentState.SIGNED:
+                return submitter.drop(intent, "the process ended before sending")
+            if receipt is None and refusal:
+                receipt = unfilled(intent)
+            if receipt is None:
+                return intent
+            head = submitter.sender.head()
+        except Retryable as error:
+            submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
+            return intent
+        if intent.state is IntentState.SIGNED:  # sent by a copy of this store
+            intent = submitter.move(intent, IntentState.BROADCAST, "found at the venue")
+        receipt = replace(receipt, block_number=head.number, block_hash=head.hash)
+        note = refusal or ("" if receipt.status else "nothing was filled")
+        return submitter.close(submitter.move(intent, IntentState.MINED, note, receipt=receipt))
+
+    def _open(self) -> Sequence[Intent]:
+        return [
+            intent for intent in self._submitter.journal.open_intents() if intent.tx.is_venue_order
+        ]
+
+    def _require_turn(self) -> None:
+        """Raise Retryable while an order is open: it may still change the account."""
+        if not (waiting := self._open()):
+            return
+        first = waiting[0]
+        raise Retryable(
+            f"the outcome of an earlier order is not known: {first.note}, {first.tx_hash}",
+            "wait: it is resolved at the latest once it expires, "
+            f"{format_time(first.deadline_s or 0)}",
+            code=ErrorCode.OPEN_TRANSACTION,
+        )
+
+
+def unfilled(intent: Intent) -> Receipt:
+    """Return the receipt of an order that ended without a fill."""
+    return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())

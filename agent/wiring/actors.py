@@ -21,11 +21,15 @@ from agent.chain.watch import PoolKind, PoolRef
 from agent.config.load import LoadedConfig, agent_key_source, key_source
 from agent.config.schema import Config
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.executor import JournaledExecutor, ReadOnlySigner
-from agent.execution.external_signer import ProposingExecutor, require_no_open_proposals
+from agent.execution.executor import (
+    JournaledExecutor,
+    ProposingExecutor,
+    ReadOnlySigner,
+    VenueExecutor,
+    require_no_open_proposals,
+)
 from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
-from agent.execution.venue_orders import VenueExecutor
 from agent.model import ExecutionConfig, Limits
 from agent.model.futures import FuturesPolicy
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue

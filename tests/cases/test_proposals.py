@@ -16,7 +16,7 @@ from agent.app.cycles import ignore_progress
 from agent.app.records import maintenance
 from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
 from agent.errors import OperatorNeeded
-from agent.execution.external_signer import AwaitingExternalSignature
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX

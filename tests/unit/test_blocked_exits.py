@@ -14,7 +14,7 @@ from agent import codec, guards
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.app.positions.orders import orders_document, standing_orders
-from agent.execution import evaluation, exits
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.model import (
@@ -198,9 +198,9 @@ def test_the_pool_of_another_asset_does_not_hold_an_exit_up() -> None:
 
 def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
     refused = evaluation.evaluate_input_once(fired("LINK", pools=(*MARKET, OFF)), proposals.rebalance, Sees(), "abc")
-    blocked = exits.own_refusal(refused)
+    blocked = evaluation.own_refusal(refused)
     assert refused.kind is OutcomeKind.REFUSED and blocked is not None and blocked.token == LINK.address
-    assert exits.own_refusal(replace(refused, step_input=exclude_blocked_exits(refused.step_input, [blocked]))) is None
+    assert evaluation.own_refusal(replace(refused, step_input=exclude_blocked_exits(refused.step_input, [blocked]))) is None
 
 
 def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution.external_signer import AwaitingExternalSignature, ProposingExecutor
+from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction

@@ -14,7 +14,7 @@ from agent.chain.rpc import RpcFault, Transport
 from agent.chain.sender import NodeSender
 from agent.errors import Refused, UnsendableTransaction
 from agent.execution import evaluation
-from agent.execution import exits as late
+from agent.execution import evaluation as late
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import BlockedExit, Intent, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, Verdict
 from agent.planning import proposals, requests
