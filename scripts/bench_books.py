@@ -46,7 +46,7 @@ from agent.model import (
     ValuedHolding,
 )
 from agent.policy.step_input import assemble_input
-from agent.store import Store, records
+from agent.store import Store, database
 from agent.store.accounts import ledger, ledger_sums
 from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow, ValuationRow
 from agent.units import NATIVE
@@ -164,8 +164,8 @@ def build(store: Store, count: int, days: int) -> None:
     if known is None:
         raise RuntimeError("no book is open")
     step_z, grant_z = (
-        records.compress_text(codec.dumps(start)),
-        records.compress_text(codec.dumps(grant())),
+        database.compress_text(codec.dumps(start)),
+        database.compress_text(codec.dumps(grant())),
     )
     for first in range(0, count, AT_ONCE):
         numbers = range(first, min(count, first + AT_ONCE))
@@ -281,7 +281,7 @@ def _worth(number: int, hour: int, block: int, at_s: int) -> dict[str, object]:
     ]
     value = 10 * COIN * price + 20_000 * DOLLAR
     return {
-        "book": number, "block_number": block, "chain_s": at_s, "value": str(value), "held_z": records.compress_text(codec.dumps(held)),
+        "book": number, "block_number": block, "chain_s": at_s, "value": str(value), "held_z": database.compress_text(codec.dumps(held)),
     }  # fmt: skip
 
 

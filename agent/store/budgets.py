@@ -30,14 +30,23 @@ from agent.ports import Grant
 from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums, positions
 from agent.store.database import (
+    FUTURES_DEPOSIT,
+    FUTURES_EMERGENCY,
+    FUTURES_KINDS,
+    FUTURES_REDUCTION,
+    UNTRIGGERED_SWAP,
     Database,
+    Movement,
     all_rows,
     column_values,
+    decode_json,
+    decompress_text,
     first_row,
     insert_rows,
     max_value,
+    movements,
 )
-from agent.store.failure_streaks import (
+from agent.store.requests import (
     RESUMED_AFTER,
     STOP,
     booked_loss,
@@ -46,17 +55,6 @@ from agent.store.failure_streaks import (
     grant_of_intent,
     plan_of_intent,
     record_failure_stop,
-)
-from agent.store.records import (
-    FUTURES_DEPOSIT,
-    FUTURES_EMERGENCY,
-    FUTURES_KINDS,
-    FUTURES_REDUCTION,
-    UNTRIGGERED_SWAP,
-    Movement,
-    decode_json,
-    decompress_text,
-    movements,
 )
 from agent.store.tables import (
     BudgetRow,

@@ -27,13 +27,13 @@ from agent.model.controls import Arguments
 from agent.store.database import (
     Database,
     all_rows,
+    decode_json,
     first_row,
     insert_returning_id,
     insert_rows,
     max_value,
     upsert_rows,
 )
-from agent.store.records import decode_json
 from agent.store.tables import IS_UNFINISHED, ControlLogRow, ControlRow, ShownPlanRow
 
 MAX_QUEUED = 100

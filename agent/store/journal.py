@@ -34,10 +34,18 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import budgets, database, records, requests
+from agent.store import budgets, database, requests
 from agent.store.accounts import balances, ledger_sums, positions
-from agent.store.database import Database, all_rows, first_row, insert_rows, max_value
-from agent.store.records import IntentTransition, StepRecord, StepSummary
+from agent.store.database import (
+    Database,
+    IntentTransition,
+    StepRecord,
+    StepSummary,
+    all_rows,
+    first_row,
+    insert_rows,
+    max_value,
+)
 from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
     CONSUMED,
@@ -74,7 +82,7 @@ class StepStore:
     ) -> None:
         """Record the input of a step and its request; replace the input if the step has one."""
         with self.db.write("write the step", keeps_answers=True) as db:
-            text = records.compress_text(input_json)
+            text = database.compress_text(input_json)
             if db.execute(_update_step(), {"of": step_id, "input_z": text}).rowcount == 0:
                 insert_rows(
                     db,
@@ -89,7 +97,7 @@ class StepStore:
         begun.
         """
         with self.db.write("write the outcome of the step", keeps_answers=True) as db:
-            plan_z = None if plan_json is None else records.compress_text(plan_json)
+            plan_z = None if plan_json is None else database.compress_text(plan_json)
             ended = {
                 "of": step_id,
                 "decision": decision,
@@ -106,13 +114,13 @@ class StepStore:
         """Return the newest steps, or the newest before the step `before`, newest first."""
         with self.db.read("read the steps") as db:
             asked = {"limit": limit, "before": before}
-            return tuple(records.step_summary(row) for row in db.execute(_summaries(), asked))
+            return tuple(database.step_summary(row) for row in db.execute(_summaries(), asked))
 
     def get(self, step_id: str) -> StepRecord | None:
         """Return a step with its input and plan; None if the id is unknown."""
         with self.db.read("read the step") as db:
             row = first_row(db, _step(), StepRow, of=step_id)
-            return None if row is None else records.step_record(row)
+            return None if row is None else database.step_record(row)
 
     def input_json(self, step_id: str) -> str | None:
         """Return the input of a step as JSON; None if the id is unknown."""
@@ -125,7 +133,7 @@ class StepStore:
             plan_z = db.scalar(_plan(), {"of": intent_id})
         if plan_z is None:
             return False
-        decision = records.decode_json(Plan, records.decompress_text(plan_z)).decision
+        decision = database.decode_json(Plan, database.decompress_text(plan_z)).decision
         return isinstance(decision, Rebalance) and decision.by_hand
 
     def prune(self, keep: int) -> int:
@@ -210,7 +218,7 @@ class IntentStore:
                 "state": intent.state.value,
                 "nonce": tx.nonce,
                 "tx_json": codec.dumps(tx),
-                "grant_z": records.compress_text(codec.dumps(grant)),
+                "grant_z": database.compress_text(codec.dumps(grant)),
                 "note": note,
                 "created_s": now_s,
                 "deadline_s": deadline_s,
@@ -223,7 +231,9 @@ class IntentStore:
     def grant(self, intent_id: str) -> Grant:
         """Return the grant of an intent."""
         with self.db.read("read the grant") as db:
-            return records.decode_json(Grant, records.decompress_text(_row(db, intent_id).grant_z))
+            return database.decode_json(
+                Grant, database.decompress_text(_row(db, intent_id).grant_z)
+            )
 
     def advance(
         self,
@@ -255,10 +265,10 @@ class IntentStore:
             if to not in CONSUMED:  # also true if a reorg removes the receipt
                 receipt_json = None
             if row.receipt_json is not None and receipt_json != row.receipt_json:
-                budgets.unbook_intent(db, records.intent_from_row(row))
+                budgets.unbook_intent(db, database.intent_from_row(row))
             known = None
             if receipt_json is not None:
-                known = records.decode_json(Receipt, receipt_json)
+                known = database.decode_json(Receipt, receipt_json)
             if row.kind == IntentKind.LIQUIDITY.value:
                 positions.record_change(db, row, self.db.wallet, known)
             ledger_sums.reopen_settled(db, row.seq)
@@ -272,7 +282,7 @@ class IntentStore:
                 },
             )
             _record_transition(db, intent_id, before, to, now_s, tx_hash, note)
-            intent = records.intent_from_row(row)
+            intent = database.intent_from_row(row)
             return replace(intent, state=to, tx_hash=tx_hash, receipt=known)
 
     def open_intents(self) -> Sequence[Intent]:
@@ -453,7 +463,7 @@ def _facts(
     adoption = _adoption(db)
     known = None
     if row.receipt_json is not None:
-        known = records.decode_json(Receipt, row.receipt_json)
+        known = database.decode_json(Receipt, row.receipt_json)
     return TransitionFacts(
         tx_hash=tx_hash or row.tx_hash,
         left=db.scalar(_left(), {"of": row.id}) is not None,
@@ -500,7 +510,7 @@ def _row(db: Connection, intent_id: str) -> IntentRow:
 def _intents(
     db: Connection, query: Callable[[], Select[Any]], **given: object
 ) -> tuple[Intent, ...]:
-    return tuple(map(records.intent_from_row, all_rows(db, query(), IntentRow, **given)))
+    return tuple(map(database.intent_from_row, all_rows(db, query(), IntentRow, **given)))
 
 
 def _at_nonce(db: Connection, nonce: int) -> tuple[Intent, ...]:

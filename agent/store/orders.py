@@ -33,16 +33,17 @@ from agent.model import (
     SliceDraw,
 )
 from agent.policy.gradual_execution import carried_budget, slice_wait_s
-from agent.store import database, records
+from agent.store import database
 from agent.store.database import (
+    FUTURES_KINDS,
     Database,
     all_rows,
     column_values,
+    decode_json,
     first_row,
     insert_rows,
     upsert_rows,
 )
-from agent.store.records import FUTURES_KINDS, decode_json
 from agent.store.tables import (
     BudgetRow,
     ExecutionSliceRow,
@@ -380,7 +381,7 @@ def _mined(db: Connection, steps: Iterable[str]) -> Sequence[Intent]:
         .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(_CONSUMED))
         .order_by(IntentRow.seq)
     )
-    return [records.intent_from_row(row) for row in all_rows(db, query, IntentRow)]
+    return [database.intent_from_row(row) for row in all_rows(db, query, IntentRow)]
 
 
 def _open(db: Connection, kind: str | None = None) -> list[GradualExecutionRow]:

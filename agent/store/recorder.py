@@ -17,7 +17,7 @@ from pathlib import Path
 from agent import codec, files
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
 from agent.model import Plan, StepInput, StepRequest
-from agent.store.records import StepRecord
+from agent.store.database import StepRecord
 
 FORMAT = "trimtab step"
 _NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")

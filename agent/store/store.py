@@ -21,15 +21,20 @@ from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.cash import CashStore
 from agent.store.accounts.ledger import LedgerStore
 from agent.store.accounts.ledger_sums import ValuationStore
-from agent.store.accounts.positions import PositionStore
+from agent.store.accounts.positions import PositionStore, StrategyStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
 from agent.store.controls import ControlStore
 from agent.store.database import (
     LIVE,
     Database,
+    Pause,
+    Pin,
     all_rows,
+    compress_text,
     database_errors,
+    decode_json,
+    decompress_text,
     first_row,
     insert_new_rows,
     insert_rows,
@@ -39,9 +44,7 @@ from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
 from agent.store.journal import IntentStore, ProposalStore, StepStore
 from agent.store.orders import GradualExecutionStore, OrderStore
 from agent.store.prices import AllocationStore, PriceStore
-from agent.store.records import Pause, Pin, compress_text, decode_json, decompress_text
 from agent.store.requests import RequestStore
-from agent.store.strategies import StrategyStore
 from agent.store.tables import Base, ConfigRow, ImplementationRow, PauseRow, PinRow, PriceRow
 
 

@@ -15,7 +15,7 @@ from agent.errors import OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Plan, Transfer
 from agent.store import Store, open_store
 from agent.store.budgets import MOST_REVIEWS
-from agent.store.records import Movement
+from agent.store.database import Movement
 from agent.units import NATIVE
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, new_store, receipt, tx

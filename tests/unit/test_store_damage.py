@@ -10,9 +10,8 @@ import pytest
 from agent.errors import OperatorNeeded
 from agent.model import IntentKind
 from agent.store import Store, open_store
-from agent.store.database import remedy
+from agent.store.database import Movement, remedy
 from agent.store.files.locks import KillSwitch, wallet_lock
-from agent.store.records import Movement
 from agent.units import NATIVE
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, tx

@@ -290,7 +290,7 @@ def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_
 
 
 def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.store.strategies.FOLD_AT", 5)
+    monkeypatch.setattr("agent.store.accounts.positions.FOLD_AT", 5)
     store.strategies.record_bookings(books_of(brought_up(shared())).pending, 0)
     for number in range(1, 9):
         change = (("up", USDC.address, number), ("down", USDC.address, 1))

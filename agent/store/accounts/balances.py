@@ -25,7 +25,7 @@ from agent.model import (
     Snapshot,
 )
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S, unpriced_loss_reason
-from agent.store import database, records
+from agent.store import database
 from agent.store.accounts import ledger_sums
 from agent.store.database import (
     Database,
@@ -325,7 +325,7 @@ def _intents_after(db: Connection, folded: int) -> Sequence[IntentRow]:
 def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
     if row.state not in _CONSUMED:
         return []
-    intent: Intent = records.intent_from_row(row)
+    intent: Intent = database.intent_from_row(row)
     block = 0 if intent.receipt is None else intent.receipt.block_number
     return [
         OwnBalanceChange(token, raw, block)
@@ -335,7 +335,7 @@ def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChang
 
 def _block(row: IntentRow) -> int:
     """Return the block of a transaction; 0 without one."""
-    intent = records.intent_from_row(row)
+    intent = database.intent_from_row(row)
     return 0 if intent.receipt is None else intent.receipt.block_number
 
 

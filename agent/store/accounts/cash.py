@@ -12,10 +12,9 @@ from sqlalchemy import Connection, Select, bindparam, func, select
 
 from agent import codec
 from agent.model import CashAccount, CashMemory, IntentKind, IntentState
-from agent.store import database, records
+from agent.store import database
 from agent.store.accounts import balances
-from agent.store.database import Database, all_rows, max_value
-from agent.store.records import decode_json
+from agent.store.database import Database, all_rows, decode_json, max_value
 from agent.store.tables import ExternalTransactionRow, ExternalTransferRow, IntentRow
 from agent.store.transitions import OPEN
 from agent.units import NATIVE
@@ -108,7 +107,7 @@ def _paid(
             break
         newest = row.seq
         if row.state == IntentState.FINAL.value:
-            paid.append(-records.intent_from_row(row).changes(wallet, coin).get(token, 0))
+            paid.append(-database.intent_from_row(row).changes(wallet, coin).get(token, 0))
     return tuple(raw for raw in paid if raw > 0), newest
 
 

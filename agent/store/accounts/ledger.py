@@ -25,7 +25,7 @@ from agent.model import (
     Snapshot,
     Valuation,
 )
-from agent.store import database, records
+from agent.store import database
 from agent.store.accounts import balances, ledger_sums, positions
 from agent.store.accounts.ledger_sums import (
     LedgerBook,
@@ -95,7 +95,7 @@ def _unentered_moves(
         ledger_sums.settled_to(db), min((row.after_intent for row in opened.values()), default=0)
     )
     for row in all_rows(db, _unentered(), IntentRow, begun=begun):
-        intent = records.intent_from_row(row)
+        intent = database.intent_from_row(row)
         if intent.receipt is not None:
             moved = intent.changes(wallet, coin).items()
             counted = {
@@ -276,7 +276,7 @@ class LedgerStore:
                 return ()
             begun = max(begun, ledger_sums.settled_to(db))
             rows = all_rows(db, _lacking(_UNSETTLED), IntentRow, begun=begun)
-            return tuple(map(records.intent_from_row, rows))
+            return tuple(map(database.intent_from_row, rows))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
         """Return all final and reverted intents since the book opened, in chain order."""
@@ -284,7 +284,9 @@ class LedgerStore:
             if (begun := _begun(db, self.db.book_kind)) is None:
                 return ()
             rows = all_rows(db, _since(_ENDED), IntentRow, begun=begun)
-            intents = [records.intent_from_row(row) for row in rows if row.receipt_json is not None]
+            intents = [
+                database.intent_from_row(row) for row in rows if row.receipt_json is not None
+            ]
         return tuple(sorted(intents, key=_block_number))
 
     def counted(self, intent_id: str) -> frozenset[str]:
@@ -325,7 +327,7 @@ class LedgerStore:
                 or first_row(db, select_entry(), EntryRow, of=intent.id) is not None
             ):
                 return False
-            if records.intent_from_row(row).receipt != intent.receipt:
+            if database.intent_from_row(row).receipt != intent.receipt:
                 return False
             add_entry(db, book, row.seq, entry)
             ledger_sums.advance_settled(db)
@@ -523,12 +525,12 @@ def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
     missing = all_rows(
         db, _lacking(_ENDED), IntentRow, begun=max(begun, ledger_sums.settled_to(db))
     )
-    return tuple(records.intent_from_row(row) for row in missing if row.receipt_json is not None)
+    return tuple(database.intent_from_row(row) for row in missing if row.receipt_json is not None)
 
 
 def _token_names(db: Connection) -> LedgerTokens | None:
     text = database.find_fact(db, LEDGER_TOKENS)
-    return None if text is None else records.decode_json(LedgerTokens, text)
+    return None if text is None else database.decode_json(LedgerTokens, text)
 
 
 def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:

@@ -29,7 +29,7 @@ from agent.model import (
     Valuation,
     ValuedHolding,
 )
-from agent.store import database, records
+from agent.store import database
 from agent.store.database import (
     Database,
     all_rows,
@@ -92,7 +92,7 @@ def parse_entry(text: str) -> Entry:
     try:
         return _entry(json.loads(text))
     except (_UnexpectedFormat, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
-        return records.decode_json(Entry, text)
+        return database.decode_json(Entry, text)
 
 
 def parse_held(text: str) -> tuple[ValuedHolding, ...]:
@@ -100,7 +100,7 @@ def parse_held(text: str) -> tuple[ValuedHolding, ...]:
     try:
         return tuple(map(_held, json.loads(text)))
     except (_UnexpectedFormat, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
-        return records.decode_json(tuple[ValuedHolding, ...], text)
+        return database.decode_json(tuple[ValuedHolding, ...], text)
 
 
 def _entry(data: dict[str, Any]) -> Entry:
@@ -461,7 +461,7 @@ class ValuationStore:
             book = current_book(db, self.db.book_kind)
             if book is None or not _due(db, book, valuation, forced):
                 return False
-            held_z = records.compress_text(codec.dumps(list(valuation.held)))
+            held_z = database.compress_text(codec.dumps(list(valuation.held)))
             row = {
                 "book": book.number,
                 "block_number": valuation.block,
@@ -517,7 +517,7 @@ def valuations(
             row.block_number,
             row.chain_s,
             Fraction(row.value),
-            parse_held(records.decompress_text(row.held_z)),
+            parse_held(database.decompress_text(row.held_z)),
         )
         for row in reversed(rows)
     )
