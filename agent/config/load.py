@@ -20,7 +20,7 @@ from agent.config.futures import HyperliquidTable
 from agent.config.schema import Config
 from agent.errors import ConfigError
 from agent.policy.triggers import rules
-from agent.signing import keys, keystore
+from agent.signing import keys
 from agent.store.files.locks import require_private
 from agent.units import safe_label
 
@@ -310,7 +310,7 @@ def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True
 
 def keyring_backend() -> str:
     """Return the name of this system's keyring. Raises ConfigError without one."""
-    return keystore.require_keyring()
+    return keys.require_keyring()
 
 
 def key_source(loaded: LoadedConfig) -> keys.KeySource:

@@ -34,7 +34,7 @@ from agent.paper.chain import RECEIPTS, PaperWalletStore
 from agent.ports import Clock, Grant
 from agent.ports.futures import PerpOrderDraft
 from agent.signing.base import FuturesRules
-from agent.signing.hyperliquid import require_signable_order
+from agent.signing.futures import require_signable_order
 from agent.units import ceil_int, floor_int
 from agent.venues.hyperliquid.client import HyperliquidVenue
 from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, price_of

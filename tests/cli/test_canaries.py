@@ -24,7 +24,7 @@ from agent.cli.main import app
 from agent.errors import ConfigError
 from agent.execution.step_context import StepOutcome
 from agent.localchain.world import DevAccount
-from agent.signing import keystore
+from agent.signing import keys
 from agent.store.journal import IntentStore
 from tests.cli.test_sending import PASSWORD, WALLET_KEY
 from tests.cli.tools import SECRET, Desk, Said
@@ -68,7 +68,7 @@ def planted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     desk.edit(("test_account = 0", 'keystore = "wallet.json"'))
     for name, secret in (("TRIMTAB_KEYSTORE_PASSWORD", PASSWORD), ("K", WALLET_KEY), ("PHRASE", PHRASE), ("NEW", NEW_PASSWORD)):
         monkeypatch.setenv(name, secret)
-    monkeypatch.setattr(keystore, "SCRYPT_N", 2**4)
+    monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
     monkeypatch.chdir(desk.config.parent)
     return desk
 

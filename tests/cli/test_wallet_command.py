@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.signing import keystore
+from agent.signing import keys
 from tests.cli.terminal import typed
 from tests.cli.tools import TRIMTAB, Said
 from tests.support.keyrings import InMemory, using
@@ -21,7 +21,7 @@ Bare = Callable[..., Said]
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(keystore, "SCRYPT_N", 2**4)
+    monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
     monkeypatch.chdir(tmp_path)
 
 

@@ -20,7 +20,7 @@ from agent.app.start.agent_key import approve_agent_key
 from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.signing import keystore
+from agent.signing import keys
 from agent.venues.hyperliquid.client import VenueConnection
 from tests.faults.rig import in_child
 from tests.support.agents import again, fund, trusted, yes
@@ -106,7 +106,7 @@ class Wallet:
 
 @pytest.fixture
 def wallet(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wallet]:
-    monkeypatch.setattr(keystore, "SCRYPT_N", 2**4)
+    monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
     monkeypatch.setenv("TRIMTAB_AGENT_PASSWORD", "seven sober owls at dusk")
     with one_case(anvil_session), venue_for(anvil_session) as server:
         server.agents, server.bodies, server.nonces = [], [], {}

@@ -33,7 +33,7 @@ from agent.ports import Grant
 from agent.signing import calldata as calls
 from agent.signing import liquidity as liquidity_calldata
 from agent.signing import rules
-from agent.signing.remote_key import RemoteKey
+from agent.signing.secret import RemoteKey
 from agent.units import Token
 from agent.venues.discovery import discover_pools
 from agent.venues.rebalancer import require_own_rebalancer

@@ -15,7 +15,7 @@ from agent.model import IntentKind, UnsignedTx
 from agent.model.futures import FuturesGrant, MarginAccount, MarginDeposit, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
 from agent.ports import Grant
 from agent.signing.base import FuturesRules
-from agent.signing.hyperliquid import require_signable_order
+from agent.signing.futures import require_signable_order
 from agent.units import Token
 from agent.venues.hyperliquid.orders import OrderTicket, cloid_of, order_action
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent import app as api
 from agent.errors import ConfigError
-from agent.signing import keystore
+from agent.signing import keys
 from agent.signing.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccountKey, load_key
 from tests.support.text import raises_code, raises_field
 
@@ -28,7 +28,7 @@ ADDRESS = Account.from_key(bytes.fromhex(KEY)).address
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keystore, "SCRYPT_N", 2**4)
+    monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
 
 
 def typing(*lines: str) -> Callable[[str], str]:
@@ -108,7 +108,7 @@ def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, p
 @given(text=st.text(st.characters(codec="utf-8"), max_size=11))
 def test_no_password_under_twelve_characters_is_taken(text: str) -> None:
     with pytest.raises(ConfigError):
-        keystore.require_strong(Secret(text))
+        keys.require_strong(Secret(text))
 
 
 def test_passwords_that_differ_write_nothing(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_open_again_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keystore, "open_keystore", lambda raw, password, path: ConfigError("damaged"))
+    monkeypatch.setattr(keys, "open_keystore", lambda raw, password, path: ConfigError("damaged"))
     with raises_code(ConfigError, "file", "decrypted"):
         api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD))
     assert not list(tmp_path.iterdir())

@@ -10,9 +10,8 @@ from keyring.backends import fail, null
 
 from agent import app as api
 from agent.errors import ConfigError
-from agent.signing import keystore
-from agent.signing.keys import KeyringEntry, load_key
-from agent.signing.keystore import require_keyring
+from agent.signing import keys
+from agent.signing.keys import KeyringEntry, load_key, require_keyring
 from tests.support.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
 from tests.support.text import raises_field
 from tests.unit.test_signer_keys import everything_shown_of
@@ -30,7 +29,7 @@ def test_a_key_in_the_keyring_signs_for_its_wallet() -> None:
 
 
 def test_a_key_is_taken_over_into_both_keyring_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keystore, "SCRYPT_N", 2**4)
+    monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
     with using(InMemory()):
         made = api.import_wallet(tmp_path / "w.json", "trimtab/main", NONE, typing(KEY, GOOD, GOOD))
         assert made["address"] == ADDRESS == opened(tmp_path / "w.json", GOOD)

@@ -19,7 +19,7 @@ from agent.config.load import agent_key_source
 from agent.errors import ConfigError, Refused
 from agent.files import sync_folder
 from agent.model import Verdict
-from agent.signing import keys, keystore
+from agent.signing import keys
 from agent.signing.secret import PrivateKey, disable_core_dumps
 from agent.units import format_time
 
@@ -156,12 +156,12 @@ def _place(agent: Agent, table: HyperliquidTable) -> _Place:
     if table.agent_keystore is not None:
         file = agent.context.loaded.path.parent / table.agent_keystore
         held = os.path.lexists(file)
-        address = stated_address(keystore.read_private_file(file), file) if held else ""
+        address = stated_address(keys.read_private_file(file), file) if held else ""
         return _Place(file, None, address, f"keystore {file}")
     if table.agent_keyring is not None:
         service, name = table.agent_keyring.split("/")
         entry = (service, name)
-        address = keystore.load_from_keyring(entry).address if keystore.in_keyring(entry) else ""
+        address = keys.load_from_keyring(entry).address if keys.in_keyring(entry) else ""
         return _Place(None, entry, address, f"keyring {table.agent_keyring}")
     source = agent_key_source(agent.context.loaded)
     address = keys.load_key(source, _chain(agent), ask=None).address
@@ -177,7 +177,7 @@ def _left_beside(place: _Place, approved: str) -> Path | None:
     left = _beside(place.file, approved)
     if not os.path.lexists(left):
         return None
-    if (stated := stated_address(keystore.read_private_file(left), left)) != approved:
+    if (stated := stated_address(keys.read_private_file(left), left)) != approved:
         raise ConfigError(f"{left} has the key {stated}", "rename it")
     return left
 
@@ -188,12 +188,12 @@ def _create(place: _Place, ask: Ask | None) -> tuple[str, Path | None]:
     """
     key = PrivateKey(Account.create())
     if place.entry is not None:
-        keystore.save_to_keyring(place.entry, key)
+        keys.save_to_keyring(place.entry, key)
         return key.address, None
     if place.file is None:
         raise ConfigError("futures: nowhere to store a new agent key", "set futures.agent_keystore")
     file = _beside(place.file, key.address)
-    keystore.write_keystore(file, key, new_password(_password(), _naming(place.file, ask)))
+    keys.write_keystore(file, key, new_password(_password(), _naming(place.file, ask)))
     return key.address, file
 
 
@@ -205,7 +205,7 @@ def _put_in_place(new: Path, place: _Place) -> Path | None:
         return None
     kept = _beside(place.file, place.address) if place.address else None
     if kept is not None:
-        keystore.require_free_path(kept)
+        keys.require_free_path(kept)
         place.file.rename(kept)
     new.rename(place.file)
     sync_folder(place.file.parent)

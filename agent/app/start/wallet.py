@@ -15,7 +15,7 @@ from agent import codec
 from agent.config.fields import parse_address, parse_keyring, parse_variable
 from agent.config.load import key_source, load_config
 from agent.errors import ConfigError, ErrorCode
-from agent.signing import keys, keystore
+from agent.signing import keys
 from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def change_password(
 ) -> NewPasswordDocument:
     """Encrypt a keystore file with another password. On ConfigError the file is unchanged."""
     disable_core_dumps()
-    found = keystore.change_password(file, _known_password(file, old, ask), new_password(new, ask))
+    found = keys.change_password(file, _known_password(file, old, ask), new_password(new, ask))
     return {
         "address": found.address,
         "keystore": str(file),
@@ -111,17 +111,17 @@ def wallet_address(
     if keyring is not None:
         entry = parse_keyring(keyring, "--keyring")
         return {
-            "address": keystore.load_from_keyring(_entry(entry)).address,
+            "address": keys.load_from_keyring(_entry(entry)).address,
             "keyring": entry,
             "verified": True,
         }
     if config is not None:
         return _of_config(config, ask, verify)
     path = file or Path("wallet.json")
-    raw = keystore.read_private_file(path)
+    raw = keys.read_private_file(path)
     if not verify:
         return {"address": stated_address(raw, path), "keystore": str(path), "verified": False}
-    found = keystore.open_keystore(raw, _known_password(path, password, ask), path)
+    found = keys.open_keystore(raw, _known_password(path, password, ask), path)
     if isinstance(found, ConfigError):
         raise found
     return {"address": found.address, "keystore": str(path), "verified": True}
@@ -181,9 +181,9 @@ def _places(file: Path | None, keyring: str | None, password: Password) -> tuple
         )
     entry = None if keyring is None else _entry(parse_keyring(keyring, "--keyring"))
     if file is not None:
-        keystore.require_free_path(file)
+        keys.require_free_path(file)
     if entry is not None:
-        keystore.require_free_keyring_entry(entry)
+        keys.require_free_keyring_entry(entry)
     return entry
 
 
@@ -192,14 +192,14 @@ def _keep(
 ) -> NewKeyDocument:
     warnings = []
     if file is not None and password is not None:
-        keystore.write_keystore(file, key, password)
+        keys.write_keystore(file, key, password)
         warnings.append(
             f"anyone with {file} and its password controls the funds; without them the funds are"
             " lost: keep a copy of each, apart"
         )
     if entry is not None:
         try:
-            keystore.save_to_keyring(entry, key)
+            keys.save_to_keyring(entry, key)
         except ConfigError as error:
             kept = "" if file is None else f"; the keystore {file} is written"
             raise ConfigError(error.message + kept, error.remedy) from None
@@ -251,12 +251,12 @@ def new_password(password: Password, ask: Ask | None) -> Secret:
                 "a password is needed, and there is no terminal to ask for it", remedy
             )
         found = Secret(ask("New password: "))
-        keystore.require_strong(found)
+        keys.require_strong(found)
         if Secret(ask("Again: ")).reveal() != found.reveal():
             raise ConfigError(
                 "the two passwords differ; nothing was written", "type the same one twice"
             )
-    keystore.require_strong(found)
+    keys.require_strong(found)
     return found
 
 

@@ -38,7 +38,7 @@ from agent.model.futures import (
 from agent.ports import Clock, Grant
 from agent.ports.futures import PerpOrderDraft
 from agent.signing.base import FuturesRules
-from agent.signing.hyperliquid import require_signable_order
+from agent.signing.futures import require_signable_order
 from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, NamedAgent
 from agent.venues.hyperliquid.orders import (
