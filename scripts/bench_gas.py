@@ -29,7 +29,7 @@ from agent.chain.tokens import encode_approve
 from agent.localchain import LocalChain, open_anvil
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
 from agent.signing.calldata import EXACT_INPUT_SINGLE, SWAP_EXACT_TOKENS
-from agent.venues import rebalancer, swap_router_02
+from agent.venues import calldata
 
 W, R = LegFunding.WALLET, LegFunding.ROUTER
 QUOTER = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
@@ -191,9 +191,13 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
     ways = {
         "rebalancer": (
             at.rebalancer,
-            [rebalancer.encode(plan, deadline_s, rebalancer.RebalancerTerms(prices, -(10**9)))],
+            [
+                calldata.encode_rebalance(
+                    plan, deadline_s, calldata.RebalancerTerms(prices, -(10**9))
+                )
+            ],
         ),
-        "multicall": (at.swap_router_02, [swap_router_02.encode(plan, wallet, deadline_s)]),
+        "multicall": (at.swap_router_02, [calldata.encode_multicall(plan, wallet, deadline_s)]),
         "transactions": (
             at.swap_router_02,
             [single(replace(leg, source=W, sink=W), wallet) for leg in legs],
@@ -237,11 +241,11 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
                 send(chain, leg.token_in, encode_approve(to, leg.amount_in_raw))
             calls = [
                 (
-                    rebalancer.encode(
-                        plan_of(one), deadline_s, rebalancer.RebalancerTerms(prices, -(10**9))
+                    calldata.encode_rebalance(
+                        plan_of(one), deadline_s, calldata.RebalancerTerms(prices, -(10**9))
                     )
                     if router == "rebalancer"
-                    else swap_router_02.encode(plan_of(one), chain.wallet.address, deadline_s)
+                    else calldata.encode_multicall(plan_of(one), chain.wallet.address, deadline_s)
                 )
                 for one in plans
             ]

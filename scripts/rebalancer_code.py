@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.config import load_config
 from agent.config.build import factories
-from agent.venues.rebalancer import creation_code
+from agent.venues.calldata import creation_code
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from agent.paper import chain
 from agent.paper.order_venue import PaperOrderVenue
 from agent.ports import Clock
 from agent.units import parse_raw
-from agent.wiring.paper import live_store_file
+from agent.wiring.futures import live_store_file
 
 NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
 

@@ -27,7 +27,7 @@ from agent.signing.calldata import (
 )
 from agent.signing.rules import SignableNonces, SigningRules, require_signable
 from agent.units import NATIVE
-from agent.venues.swap_router_02 import ROUTER_ITSELF
+from agent.venues.calldata import ROUTER_ITSELF
 
 
 class NullSigner:

@@ -31,7 +31,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import ExternalSigner, Grant, Journal, Outbox, ProposalJournal, Signer
-from agent.ports.futures import OrderVenue
+from agent.ports.execution import OrderVenue
 from agent.units import format_time
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import ErrorCode, Refused
-from agent.guards import gas, market, portfolio, safety
+from agent.guards import market, portfolio, safety
 from agent.guards.case import build_guard_case
 from agent.guards.futures import FUTURES_GUARDS
 from agent.guards.guard import OFF, Guard, format_money
@@ -24,7 +24,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     *market.LEG_GUARDS,
     *portfolio.PLAN_GUARDS,
     *market.PRICE_GUARDS,
-    *gas.GAS_GUARDS,
+    *safety.GAS_GUARDS,
 )
 """Every guard, in the order of their verdicts."""
 REMEDIES = {guard.name: guard.remedy for guard in (*GUARDS, *FUTURES_GUARDS)}

@@ -18,7 +18,7 @@ from typing import IO, Any
 from agent.errors import ConfigError
 from agent.model.signals import SignalAnswer, SignalRequest, SignalView
 from agent.policy.signals import checked_answer
-from agent.signals.entry import signal_source
+from agent.signals.worker import signal_source
 
 LONGEST_ANSWER = 65_536
 PASSED = ("PATH", "LANG", "LC_ALL", "HOME", "SYSTEMROOT", "VIRTUAL_ENV")

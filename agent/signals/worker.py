@@ -1,20 +1,57 @@
 """Process that runs one signal: one view per line on stdin, one answer per line on stdout. `python
--m agent.signals.worker NAME` loads only the entry point NAME of the group `trimtab.signals`. Output
-printed by the signal goes to stderr.
+-m agent.signals.worker NAME` loads only the entry point NAME of the group `trimtab.signals`, which
+is found without loading it. Output printed by the signal goes to stderr.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, TextIO
 
+from agent.errors import ConfigError
 from agent.model.signals import PriceBar, SignalTargets, SignalView
-from agent.signals.entry import find_signal
+
+GROUP = "trimtab.signals"
+_PLAIN = re.compile(r"[A-Za-z0-9._+-]{1,64}")
+
+
+def find_signal(name: str) -> EntryPoint:
+    """Return the entry point of a signal, without loading it. Raises ConfigError if none is
+    installed, or more than one.
+    """
+    found = {(entry.value, _origin(entry)): entry for entry in entry_points(group=GROUP, name=name)}
+    if not found:
+        raise ConfigError(
+            f"signals.{name}: no installed package has the entry point {name} in {GROUP}",
+            "install the package, or correct the name; see docs/signals.md",
+        )
+    if len(found) > 1:
+        named = ", ".join(sorted(origin for _, origin in found))
+        raise ConfigError(
+            f"signals.{name}: {named} provide it", "uninstall all but one of these packages"
+        )
+    return next(iter(found.values()))
+
+
+def signal_source(name: str) -> str:
+    """Return the distribution and version that provide a signal. Raises ConfigError like
+    find_signal.
+    """
+    return _origin(find_signal(name))
+
+
+def _origin(entry: EntryPoint) -> str:
+    if entry.dist is None:
+        return "an unknown package"
+    parts = (entry.dist.name, entry.dist.version)
+    return " ".join(text if _PLAIN.fullmatch(text) else "?" for text in parts)
+
 
 LONGEST_REASON = 200
 

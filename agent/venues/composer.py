@@ -38,14 +38,14 @@ from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import withdrawals
 from agent.policy.futures.emergency import fee_ceiling_wei, gas_per_day_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
-from agent.ports.futures import PerpOrderDraft, PerpVenue
+from agent.ports.execution import PerpOrderDraft, PerpVenue
 from agent.reference import reference_prices
 from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
 from agent.signing.base import encode_observations as encode_slots
 from agent.signing.base import encode_payout as encode_transfer
 from agent.signing.calldata import WITHDRAW
 from agent.units import BPS, NATIVE, decimal_text, floor_int
-from agent.venues import liquidity, rebalancer, swap_router_02
+from agent.venues import calldata
 from agent.venues.allowances import (
     action_note,
     approval_note,
@@ -55,8 +55,8 @@ from agent.venues.allowances import (
     order_note,
     revocations,
 )
+from agent.venues.calldata import RebalancerTerms, min_balance_changes
 from agent.venues.perpetual_protocol import in_words
-from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
 # --- Gas fees from the quorum's header, below the owner's ceiling, with a bounded tip.
 
@@ -306,7 +306,7 @@ class RouterComposer:
         head = self._require_fresh(step, plan)
         action = plan.actions[0]
         deadline_s = head.timestamp_s + step.execution.deadline_s
-        data = liquidity.encode(action, self._wallet, deadline_s)
+        data = calldata.encode_liquidity(action, self._wallet, deadline_s)
         to, note = liquidity_contract(step, action), action_note(step, action)
         draft = _TxDraft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
@@ -392,10 +392,10 @@ class RouterComposer:
         """Return the call of the router. Raises Refused for legs that the router cannot run."""
         terms = None
         if step.execution.router_kind == "swap_router_02":
-            data = swap_router_02.encode(plan, self._wallet, deadline_s)
+            data = calldata.encode_multicall(plan, self._wallet, deadline_s)
         else:
             terms = rebalancer_terms(step, plan)
-            data = rebalancer.encode(plan, deadline_s, terms)
+            data = calldata.encode_rebalance(plan, deadline_s, terms)
         return _TxDraft(
             step.execution.router,
             data,
@@ -404,7 +404,7 @@ class RouterComposer:
             plan,
             deadline_s=deadline_s,
             terms=terms,
-            value_wei=rebalancer.native_wei(plan),
+            value_wei=calldata.native_wei(plan),
         )
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:

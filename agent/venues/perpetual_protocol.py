@@ -22,7 +22,7 @@ from agent.model.futures import (
     PerpQuote,
 )
 from agent.ports import TransactionStatus
-from agent.ports.futures import PerpOrderDraft
+from agent.ports.execution import PerpOrderDraft
 from agent.signing.calldata import selector
 
 LONGEST_QUOTE_S = 365 * 86_400

@@ -3,6 +3,7 @@ key and clock are real.
 """
 
 from agent.wiring.actors import (
+    AgentApprover,
     WalletSession,
     lock_locations,
     open_actors,
@@ -11,7 +12,6 @@ from agent.wiring.actors import (
     signing_rules,
     submission_settings,
 )
-from agent.wiring.agent_key import AgentApprover
 from agent.wiring.context import (
     AgentContext,
     SystemClock,

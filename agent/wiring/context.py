@@ -84,17 +84,19 @@ from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import open_store
 from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
+from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools
 from agent.venues.hyperliquid.venue import HyperliquidPerps
-from agent.venues.rebalancer import require_own_rebalancer
 from agent.wiring.futures import (
+    PAPER_FOLDER,
     VenueReader,
     order_venue,
+    paper_chain,
     paper_venue,
     perp_scope,
+    prepare_paper_store,
     require_venue_decimals,
 )
-from agent.wiring.paper import PAPER_FOLDER, paper_chain, prepare_paper_store
 
 # --- Tax state of a plan: open lots and the year's realised gains, from [tax].
 

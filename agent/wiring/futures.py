@@ -1,21 +1,28 @@
-"""Scope, venue and signing terms of the futures layer, built from a config."""
+"""Scope, venue and signing terms of the futures layer, built from a config; and paper trading, which
+reads the live chain, acts on a simulated one, and has no key.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 
+from agent.backtest.router import RouterAddresses
+from agent.chain.endpoints import EndpointPool
 from agent.chain.perpetuals import PerpMarketRef, PerpScope
 from agent.chain.rpc import Transport
+from agent.chain.sender import QuorumSender
 from agent.config.futures import FuturesTable, HyperliquidTable, build_futures
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError
-from agent.model import Head, Limits, PastPrices, Portfolio, Snapshot
+from agent.model import ExecutionConfig, Head, Limits, PastPrices, Portfolio, Snapshot
+from agent.paper.chain import PaperChain
 from agent.paper.order_venue import PaperOrderVenue
 from agent.paper.venue import PaperVenue
 from agent.policy.futures.emergency import fee_ceiling_wei
 from agent.ports import Clock, Reader, SigningKey, TransactionStatus
-from agent.ports.futures import PerpVenue
+from agent.ports.execution import PerpVenue
 from agent.signing.base import FuturesRules
 from agent.signing.keys import is_published
 from agent.signing.secret import AgentPrivateKey, PrivateKey
@@ -25,6 +32,54 @@ from agent.venues.hyperliquid.account import USDC
 from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, VenueConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.perpetual_protocol import PerpContracts, PerpetualProtocol
+
+PAPER_FOLDER = "paper"
+"""Folder of paper steps below record.dir."""
+
+
+def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
+    """Copy the live store's pinned contracts into the paper store. Raises ConfigError for features
+    that are not simulated.
+    """
+    config = loaded.config
+    if config.portfolio.positions or (config.lp is not None and config.lp.targets):
+        raise ConfigError(
+            "paper: liquidity positions are not simulated",
+            "remove positions and lp.targets from a copy of the config",
+        )
+    if config.execution.router != "swap_router_02":
+        raise ConfigError(
+            "paper: only SwapRouter02 is simulated",
+            'set execution.router = "swap_router_02" in a copy of the config',
+        )
+    store.paper.copy_pins(live_store_file(loaded))
+
+
+def live_store_file(loaded: LoadedConfig) -> Path:
+    """Return the path of the live store's file, which paper trading only reads."""
+    return Path(loaded.live_url.removeprefix("sqlite:///"))
+
+
+def paper_chain(
+    config: Config,
+    execution: ExecutionConfig,
+    endpoint_pool: EndpointPool,
+    store: Store,
+    reader: Reader,
+    venue: PaperVenue | None,
+) -> PaperChain:
+    """Return the simulated chain of paper trading, based on the live chain's snapshots and newest
+    header; it sends nothing.
+    """
+    sender = QuorumSender(endpoint_pool, config.chain.chain_id)
+    return PaperChain(
+        store.paper,
+        reader,
+        sender.head,
+        RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native),
+        venue,
+    )
+
 
 VENUE_TIMEOUT_S = 10.0
 

@@ -16,7 +16,7 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.signing.calldata import FundsLocation, RebalanceCall, decode
 from agent.units import BPS
-from agent.venues.rebalancer import V2_INIT_CODE_HASH, V3_INIT_CODE_HASH
+from agent.venues.calldata import V2_INIT_CODE_HASH, V3_INIT_CODE_HASH
 from tests.support.agents import (
     FIVE,
     ROOMY,

@@ -15,7 +15,7 @@ from agent.planning.gas import balance_deltas, unwrap, wrap
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, WITHDRAW
 from agent.signing.rules import require_signable
 from agent.units import NATIVE
-from agent.venues import swap_router_02
+from agent.venues import calldata
 from tests.support.signing import plan_of
 from tests.support.text import raises_code
 from tests.support.wallets import AtomicDesk, Desk, R, native_of
@@ -126,7 +126,7 @@ def test_wrapped_coin_spent_before_native_coin_is_what_the_router_confuses_and_n
     wrong = plan_of(own, coin, paid)
     deadline_s = desk.sender.head().timestamp_s + 60
     with raises_code(Refused, "wrapping"):
-        swap_router_02.encode(wrong, desk.wallet, deadline_s)
+        calldata.encode_multicall(wrong, desk.wallet, deadline_s)
 
     def call(leg: Leg) -> bytes:
         order = (leg.token_in, leg.token_out, leg.fee_pips, desk.wallet, leg.amount_in_raw, leg.min_out_raw, 0)

@@ -11,7 +11,7 @@ from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import LocalChain
 from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.units import NATIVE
-from agent.venues.rebalancer import RebalancerTerms
+from agent.venues.calldata import RebalancerTerms
 from tests.support.attacks import Stage
 from tests.support.signing import native_leg, plan_of
 from tests.support.text import mentions

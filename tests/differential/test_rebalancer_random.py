@@ -16,7 +16,7 @@ from agent.localchain import LocalChain
 from agent.model import Leg, LegFunding, Plan, Pool
 from agent.signing.calldata import FundsLocation
 from agent.units import NATIVE
-from agent.venues.rebalancer import decode
+from agent.venues.calldata import decode
 from tests.support.signing import native_leg, plan_of
 from tests.support.wallets import AtomicDesk
 from tests.support.worlds import read_pool

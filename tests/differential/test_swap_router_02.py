@@ -11,7 +11,7 @@ from agent.artifacts import npm_artifact
 from agent.localchain import LocalChain
 from agent.model import Receipt
 from agent.signing.calldata import MULTICALL, ExactInputSingle, Multicall, SwapExactTokens, decode, selector
-from agent.venues.swap_router_02 import ROUTER_ITSELF, encode
+from agent.venues.calldata import ROUTER_ITSELF, encode_multicall
 from tests.support.signing import plan_of
 from tests.support.text import mentions
 from tests.support.wallets import LIMIT_WEI, Desk, R, native_of, router_balances, three_way_plan
@@ -79,7 +79,7 @@ def test_a_v2_leg_can_feed_the_router_too(anvil_chain: LocalChain) -> None:
 def test_the_router_reads_our_calldata_as_our_decoder_does(tester_chain: LocalChain) -> None:
     desk = Desk(tester_chain)
     plan = three_way_plan(desk)
-    data = encode(plan, desk.wallet, 1_900_000_000)
+    data = encode_multicall(plan, desk.wallet, 1_900_000_000)
     router = desk.chain.contract(desk.router, npm_artifact(ROUTER))
     function, arguments = router.decode_function_input(data)
     call = decode(data)
@@ -114,7 +114,7 @@ def test_the_router_reads_our_calldata_as_our_decoder_does(tester_chain: LocalCh
 
 def test_our_selectors_are_those_of_the_deployed_router(tester_chain: LocalChain) -> None:
     router = tester_chain.contract(tester_chain.addresses.swap_router_02, npm_artifact(ROUTER))
-    data = encode(three_way_plan(Desk(tester_chain)), tester_chain.wallet.address, 1)
+    data = encode_multicall(three_way_plan(Desk(tester_chain)), tester_chain.wallet.address, 1)
     assert data.startswith("0x" + MULTICALL.hex())
     assert router.get_function_by_selector(MULTICALL).abi["name"] == "multicall"
     assert selector("multicall(bytes[])") != MULTICALL

@@ -35,8 +35,8 @@ from agent.signing import liquidity as liquidity_calldata
 from agent.signing import rules
 from agent.signing.secret import RemoteKey
 from agent.units import Token
+from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools
-from agent.venues.rebalancer import require_own_rebalancer
 from tests.support.signables import SIGNABLES
 from tests.support.signing import NONCES, WALLET
 

@@ -12,7 +12,7 @@ from agent.ports import Grant, Signer
 from agent.signing import base
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
-from agent.venues.swap_router_02 import encode, native_wei
+from agent.venues.calldata import encode_multicall, native_wei
 from tests.support import signing
 from tests.support import signing as providing
 from tests.support import signing as rebalancing
@@ -39,7 +39,7 @@ def _native() -> dict[str, Signable]:
     found = {}
     for name, plan in PLANS.items():
         grant = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, tuple(one.min_out_raw for one in plan.legs))
-        multicall = tx(ROUTER, encode(plan, WALLET, DEADLINE_S), value_wei=native_wei(plan))
+        multicall = tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S), value_wei=native_wei(plan))
         found[name] = Signable(multicall, grant, NATIVE_RULES)
     alone = plan_of(unwrap(WETH, 5 * 10**16))
     assert alone == ONLY

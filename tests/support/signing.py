@@ -28,11 +28,8 @@ from agent.signing.base import FuturesRules
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
 from agent.units import NATIVE, Token, floor_int
-from agent.venues.liquidity import encode as encode_liquidity
+from agent.venues.calldata import RebalancerTerms, encode_liquidity, encode_multicall, encode_rebalance, min_balance_changes, native_wei
 from agent.venues.perpetual_protocol import PerpContracts, encode_delegate, encode_deposit, encode_order, encode_withdrawal
-from agent.venues.rebalancer import RebalancerTerms, min_balance_changes, native_wei
-from agent.venues.rebalancer import encode as encode_rebalance
-from agent.venues.swap_router_02 import encode
 from tests.support.builders import address
 
 CHAIN_ID = 31337
@@ -111,7 +108,7 @@ def tx(to: str, data: str, **changes: object) -> UnsignedTx:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-SWAP = tx(ROUTER, encode(PLAN, WALLET, DEADLINE_S))
+SWAP = tx(ROUTER, encode_multicall(PLAN, WALLET, DEADLINE_S))
 APPROVE = tx(USDT, encode_approve(ROUTER, 500_000_000))
 RESET = tx(USDT, encode_approve(ROUTER, 0))
 CANCEL = tx(WALLET, "0x", gas=21_000)

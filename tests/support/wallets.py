@@ -26,11 +26,9 @@ from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store import Store
 from agent.units import NATIVE, floor_int
+from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
+from agent.venues.calldata import native_wei as rebalancer_native_wei
 from agent.venues.composer import gas_fees
-from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
-from agent.venues.rebalancer import encode as encode_rebalance
-from agent.venues.rebalancer import native_wei as rebalancer_native_wei
-from agent.venues.swap_router_02 import encode, native_wei
 from tests.support import builders
 from tests.support.signing import plan_of
 
@@ -141,7 +139,7 @@ class Desk:
 
     def swap_tx(self, plan: Plan, legacy: bool = False, **changes: object) -> UnsignedTx:
         """The plan as one transaction."""
-        data = encode(plan, self.wallet, self.sender.head().timestamp_s + DEADLINE_S)
+        data = encode_multicall(plan, self.wallet, self.sender.head().timestamp_s + DEADLINE_S)
         return self.tx(self.router, data, legacy, **{"value_wei": native_wei(plan)} | changes)
 
     def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:

@@ -35,7 +35,7 @@ from agent.ports import Grant
 from agent.signing.rules import SigningRules
 from agent.store import open_store
 from agent.store.store import Store
-from agent.venues.swap_router_02 import encode
+from agent.venues.calldata import encode_multicall
 from tests.support import builders
 from tests.support.plans import sell_weth
 from tests.support.text import raises_code
@@ -116,7 +116,7 @@ def sale(pool: V2Pool, least_raw: int = 1, raw: int = SOLD) -> str:
     ends = LegFunding.WALLET, LegFunding.WALLET
     leg = Leg(pool.address, "uniswap_v2", WETH.address, USDC.address, 3_000, raw, least_raw, least_raw, 0, 0, *ends)
     plan = replace(sell_weth(builders.step_input()), legs=(leg,))
-    return encode(plan, builders.OWNER, builders.NOW_S + 90)
+    return encode_multicall(plan, builders.OWNER, builders.NOW_S + 90)
 
 
 def approve(world: World, nonce: int = 7) -> None:

@@ -11,8 +11,8 @@ from agent.errors import Refused
 from agent.model import StepInput
 from agent.ports import Grant
 from agent.units import NATIVE, floor_int
+from agent.venues.calldata import min_balance_changes
 from agent.venues.composer import known_prices, rebalancer_terms
-from agent.venues.rebalancer import min_balance_changes
 from tests.support.builders import step_input, token, v2_pool, v3_pool
 from tests.support.plans import R, Swap, plan_of
 from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg

@@ -18,7 +18,7 @@ from agent.errors import Refused
 from agent.model import LegFunding, Plan
 from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, Venue, decode, selector
 from agent.units import NATIVE
-from agent.venues.rebalancer import RebalancerTerms, encode, min_balance_changes, native_wei, price_x128
+from agent.venues.calldata import RebalancerTerms, encode_rebalance, min_balance_changes, native_wei, price_x128
 from tests.support.signing import (
     COIN,
     DEADLINE_S,
@@ -42,7 +42,7 @@ R = LegFunding.ROUTER
 
 
 def read(plan: Plan, terms: RebalancerTerms | None = None) -> RebalanceCall:
-    call = decode(encode(plan, DEADLINE_S, terms or conditions(plan)))
+    call = decode(encode_rebalance(plan, DEADLINE_S, terms or conditions(plan)))
     assert isinstance(call, RebalanceCall)
     return call
 
@@ -136,22 +136,22 @@ def test_prices_lose_less_than_two_to_the_minus_128(price: Fraction) -> None:
 def test_a_plan_that_cannot_run_in_the_rebalancer_is_not_encoded(plan: Plan, code: str, figure: str) -> None:
     terms = RebalancerTerms(PRICES, -1)
     with raises_code(Refused, code, figure):
-        encode(plan, DEADLINE_S, terms)
+        encode_rebalance(plan, DEADLINE_S, terms)
 
 
 def test_a_deadline_or_floor_that_does_not_fit_is_not_encoded() -> None:
     for deadline_s in (0, -1, 2**40):
         with raises_code(Refused, "deadline"):
-            encode(PLAN, deadline_s, conditions(PLAN))
+            encode_rebalance(PLAN, deadline_s, conditions(PLAN))
     with raises_code(Refused, "range", "value floor"):
-        encode(PLAN, DEADLINE_S, replace(conditions(PLAN), floor_raw=-(2**127) - 1))
+        encode_rebalance(PLAN, DEADLINE_S, replace(conditions(PLAN), floor_raw=-(2**127) - 1))
 
 
 def test_more_tokens_than_a_byte_counts_are_not_encoded() -> None:
     tokens = ["0x" + f"{number:040x}" for number in range(1, 302)]
     legs = [leg(tokens[number], tokens[number + 1], 5, 500) for number in range(300)]
     with raises_code(Refused, "tokens", "at most 255"):
-        encode(plan_of(*legs), DEADLINE_S, RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0))
+        encode_rebalance(plan_of(*legs), DEADLINE_S, RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0))
 
 
 def packed(program: bytes) -> str:

@@ -14,7 +14,7 @@ from agent.ports import Grant
 from agent.signing import liquidity as liquidity_calldata
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
-from agent.venues.liquidity import encode
+from agent.venues.calldata import encode_liquidity
 from tests.support.signing import (  # fmt: skip
     ACTIONS,
     ADD,
@@ -95,7 +95,7 @@ def test_minimums_of_nothing_are_refused_even_where_the_floors_are_nothing(name:
     mutated = tx(V2_ROUTER if action.venue == "uniswap_v2" else MANAGER, data)
     refused(mutated, grant_of(replace(action, min_raw=(0, 0)), floors_raw=(0, 0)), "floor")
     with raises_code(Refused, "amount"):
-        encode(replace(action, min_raw=(0, 0)), WALLET, DEADLINE_S)
+        encode_liquidity(replace(action, min_raw=(0, 0)), WALLET, DEADLINE_S)
 
 
 def test_one_sided_minimums_are_signed_where_one_side_is_all_there_is() -> None:

@@ -16,7 +16,7 @@ from agent.model import LegFunding, UnsignedTx
 from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.calldata import Multicall, decode
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.swap_router_02 import encode
+from agent.venues.calldata import encode_multicall
 from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (
     ALLOWED,
@@ -122,7 +122,7 @@ def test_no_multicall_that_differs_from_the_plan_in_any_field_is_signed(data: st
     legs[number] = replace(legs[number], **{field: data.draw(values)})
     wallet = data.draw(st.just(WALLET) | ADDRESSES)
     try:
-        mutated = tx(ROUTER, encode(plan_of(*legs), wallet, DEADLINE_S))
+        mutated = tx(ROUTER, encode_multicall(plan_of(*legs), wallet, DEADLINE_S))
     except Refused:
         return  # the encoder refuses it before the signer sees it
     assert mutated.data == SWAP.data or not is_signed(mutated, SWAP_GRANT)

@@ -29,7 +29,7 @@ from agent.signing.calldata import (
 )
 from agent.signing.rules import require_signable
 from agent.units import NATIVE
-from agent.venues.swap_router_02 import encode, native_wei
+from agent.venues.calldata import encode_multicall, native_wei
 from tests.support.signing import (
     DEADLINE_S,
     MAX_GAS_WEI,
@@ -75,7 +75,7 @@ def grant_of(plan: Plan, kind: IntentKind = IntentKind.SWAP) -> Grant:
 
 
 def multicall(plan: Plan) -> UnsignedTx:
-    return tx(ROUTER, encode(plan, WALLET, DEADLINE_S), value_wei=native_wei(plan))
+    return tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S), value_wei=native_wei(plan))
 
 
 def withdraw(raw: int, to: str = WETH, value_wei: int = 0) -> UnsignedTx:
@@ -155,7 +155,7 @@ def test_no_multicall_of_another_plan_is_signed(data: st.DataObject, name: str) 
     changed[number] = replace(legs[number], **{field: data.draw(values)})
     wallet = data.draw(st.sampled_from([WALLET, STRANGER, ROUTER]))
     try:
-        found = encode(plan_of(*changed), wallet, DEADLINE_S)
+        found = encode_multicall(plan_of(*changed), wallet, DEADLINE_S)
     except (Refused, ValueError, IndexError):
         return  # the encoder refuses it before the signer sees it
     mutated = replace(multicall(PLANS[name]), data=found)
@@ -179,16 +179,16 @@ def raw_multicall(plan: Plan) -> str:
     """What an encoder without our checks would write."""
     from eth_abi.abi import encode as abi_encode
 
-    from agent.venues import swap_router_02
+    from agent.venues import calldata
 
     calls: list[bytes] = []
     paid_wei = 0
     for one in plan.legs:
         if one.venue == "wrapped_native":
-            calls += swap_router_02._payments(one, WALLET)
+            calls += calldata._payments(one, WALLET)
             paid_wei = one.amount_in_raw if one.token_in == NATIVE and one.sink is R else 0
         else:
-            calls.append(swap_router_02._swap(one, WALLET, one.amount_in_raw if one.source is W else paid_wei))
+            calls.append(calldata._swap(one, WALLET, one.amount_in_raw if one.source is W else paid_wei))
             paid_wei = 0
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, calls])).hex()
 

@@ -16,8 +16,8 @@ from agent.errors import Refused
 from agent.model import Allowance, Head, LegFunding
 from agent.planning.gas import swap_spend
 from agent.signing.calldata import Approve, UndecodableCalldata, decode, selector
+from agent.venues.calldata import encode_multicall
 from agent.venues.composer import GasFees, bump_fees, gas_fees
-from agent.venues.swap_router_02 import encode
 from tests.support.builders import snapshot
 from tests.support.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of
 from tests.support.text import raises_code
@@ -160,9 +160,9 @@ def test_an_approval_decodes_to_itself() -> None:
 )
 def test_a_plan_that_cannot_run_in_the_router_is_not_encoded(plan: object, code: str, figure: str) -> None:
     with raises_code(Refused, code, figure):
-        encode(plan, WALLET, DEADLINE_S)  # type: ignore[arg-type]
+        encode_multicall(plan, WALLET, DEADLINE_S)  # type: ignore[arg-type]
     with raises_code(Refused, "deadline"):
-        encode(PLAN, WALLET, 0)
+        encode_multicall(PLAN, WALLET, 0)
 
 
 @pytest.mark.parametrize("data", ["", "0x", "0x0", "0xzz", "095ea7b3", "0x 095ea7b3", "0x095ea7b3"])

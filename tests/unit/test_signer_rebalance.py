@@ -15,7 +15,7 @@ from agent.model import Leg, LegFunding, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import REBALANCE
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.rebalancer import RebalancerTerms, encode
+from agent.venues.calldata import RebalancerTerms, encode_rebalance
 from tests.support.signing import (
     APPROVE_GRANT,
     CANCEL,
@@ -69,7 +69,7 @@ def altered(plan: Plan, number: int, **changes: object) -> UnsignedTx:
 
 def _encoded(changed: Plan, granted: Plan) -> UnsignedTx:
     terms = RebalancerTerms(PRICES | {STRANGER: Fraction(1)}, conditions(granted).floor_raw)
-    return tx(REBALANCER, encode(changed, DEADLINE_S, terms))
+    return tx(REBALANCER, encode_rebalance(changed, DEADLINE_S, terms))
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -131,17 +131,17 @@ def test_a_leg_that_keeps_what_the_wallet_should_get_is_refused_and_one_that_spe
 
 
 def _encoded_own(plan: Plan) -> UnsignedTx:
-    return tx(REBALANCER, encode(plan, DEADLINE_S, conditions(plan)))
+    return tx(REBALANCER, encode_rebalance(plan, DEADLINE_S, conditions(plan)))
 
 
 def test_a_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
     foreign = plan_of(leg(WETH, STRANGER, 10**18, 500))
     terms = RebalancerTerms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
     grant = replace(grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), value_floor_raw=terms.floor_raw)
-    refused(tx(REBALANCER, encode(foreign, DEADLINE_S, terms)), grant, "tokens")
+    refused(tx(REBALANCER, encode_rebalance(foreign, DEADLINE_S, terms)), grant, "tokens")
     same = plan_of(leg(WETH, WETH, 10**18, 500))
     kept = RebalancerTerms({WETH: PRICES[WETH]}, -(10**10))
-    refused(tx(REBALANCER, encode(same, DEADLINE_S, kept)), replace(grant, plan=same), "tokens")
+    refused(tx(REBALANCER, encode_rebalance(same, DEADLINE_S, kept)), replace(grant, plan=same), "tokens")
 
 
 @pytest.mark.parametrize("deadline_s", [1, NOW_S - 1, NOW_S, NOW_S + 91, NOW_S + 3600, 2**40 - 1])
@@ -196,7 +196,7 @@ def test_floors_above_the_minimums_or_too_few_are_refused() -> None:
 def test_native_coin_is_exchanged_for_its_pinned_wrapping_alone() -> None:
     other = plan_of(native_leg(NATIVE, USDC, 10**9))
     grant = replace(grant_of(PLAN), plan=other, floors_raw=(1,), prices=((NATIVE, PRICES[NATIVE]), (USDC, Fraction(1))))
-    transaction = tx(REBALANCER, encode(other, DEADLINE_S, RebalancerTerms(PRICES, conditions(PLAN).floor_raw)), value_wei=10**9)
+    transaction = tx(REBALANCER, encode_rebalance(other, DEADLINE_S, RebalancerTerms(PRICES, conditions(PLAN).floor_raw)), value_wei=10**9)
     refused(transaction, grant, "tokens")
     transaction, grant = REBALANCES["coin"]
     for value_wei in (0, 10**18 - 1, 10**18 + 1, 2 * 10**18):
@@ -229,7 +229,7 @@ def test_the_rebalancer_may_be_approved_exactly() -> None:
 
 def program_with(plan: Plan, kinds: dict[int, tuple[int, int]]) -> UnsignedTx:
     """The plan's program with the kind and next byte of some legs replaced."""
-    data = bytearray.fromhex(encode(plan, DEADLINE_S, conditions(plan))[2:])
+    data = bytearray.fromhex(encode_rebalance(plan, DEADLINE_S, conditions(plan))[2:])
     length = int.from_bytes(data[36:68], "big")
     start = 68 + length - 39 * len(plan.legs)
     for number, (kind, following) in kinds.items():

@@ -16,7 +16,7 @@ from agent.errors import Refused
 from agent.model import LegFunding, UnsignedTx
 from agent.signing.calldata import RebalanceCall, UndecodableCalldata, decode
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.rebalancer import RebalancerTerms, encode
+from agent.venues.calldata import RebalancerTerms, encode_rebalance
 from tests.support.signables import calldata, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (
     DEADLINE_S,
@@ -155,7 +155,7 @@ def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: st
         dict.fromkeys((leg.token_in for leg in legs), Fraction(1)) | dict.fromkeys((leg.token_out for leg in legs), Fraction(1)) | PRICES
     )
     try:
-        encoded = encode(plan_of(*legs), DEADLINE_S, RebalancerTerms(prices, conditions(plan).floor_raw))
+        encoded = encode_rebalance(plan_of(*legs), DEADLINE_S, RebalancerTerms(prices, conditions(plan).floor_raw))
     except Refused:
         return  # the encoder refuses it before the signer sees it
     mutated = replace(transaction, data=encoded)
@@ -179,7 +179,7 @@ def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataO
     price = data.draw(st.fractions(min_value=0, max_value=10**9))
     floor_raw = data.draw(st.just(kept.floor_raw) | st.integers(-(2**127), 2**127 - 1))
     try:
-        mutated = replace(transaction, data=encode(plan, DEADLINE_S, RebalancerTerms({**kept.prices, token: price}, floor_raw)))
+        mutated = replace(transaction, data=encode_rebalance(plan, DEADLINE_S, RebalancerTerms({**kept.prices, token: price}, floor_raw)))
     except Refused:
         return
     assert mutated.data == transaction.data or not is_signed(mutated, grant)

@@ -13,7 +13,7 @@ from agent.model import IntentKind, Leg, LegFunding, UnsignedTx
 from agent.signing.calldata import APPROVE as APPROVE_SELECTOR
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, selector
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.swap_router_02 import encode
+from agent.venues.calldata import encode_multicall
 from tests.support.signing import (
     ALLOWED,
     APPROVE,
@@ -51,7 +51,7 @@ def with_leg(number: int, **changes: object) -> UnsignedTx:
     """The swap with one leg encoded differently from the granted plan."""
     legs: list[Leg] = list(PLAN.legs)
     legs[number] = replace(legs[number], **changes)  # type: ignore[arg-type]
-    return tx(ROUTER, encode(plan_of(*legs), WALLET, DEADLINE_S))
+    return tx(ROUTER, encode_multicall(plan_of(*legs), WALLET, DEADLINE_S))
 
 
 def single(recipient: str = WALLET, amount_in: int = 10**18, limit: int = 0) -> str:
@@ -167,13 +167,13 @@ def test_a_plan_that_spends_what_no_leg_left_in_the_router_is_refused() -> None:
 
 @pytest.mark.parametrize("deadline_s", [1, NOW_S - 1, NOW_S, NOW_S + 91, NOW_S + 3600, UINT256_MAX])
 def test_a_deadline_that_has_passed_or_is_too_far_is_refused(deadline_s: int) -> None:
-    refused(tx(ROUTER, encode(PLAN, WALLET, deadline_s)), SWAP_GRANT, "deadline")
+    refused(tx(ROUTER, encode_multicall(PLAN, WALLET, deadline_s)), SWAP_GRANT, "deadline")
 
 
 def test_the_shorter_of_the_grants_and_the_rules_deadline_counts() -> None:
-    assert signer().sign(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 90)), SWAP_GRANT).raw
-    refused(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 31)), replace(SWAP_GRANT, deadline_s=NOW_S + 30), "deadline")
-    refused(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 91)), replace(SWAP_GRANT, deadline_s=NOW_S + 3600), "deadline")
+    assert signer().sign(tx(ROUTER, encode_multicall(PLAN, WALLET, NOW_S + 90)), SWAP_GRANT).raw
+    refused(tx(ROUTER, encode_multicall(PLAN, WALLET, NOW_S + 31)), replace(SWAP_GRANT, deadline_s=NOW_S + 30), "deadline")
+    refused(tx(ROUTER, encode_multicall(PLAN, WALLET, NOW_S + 91)), replace(SWAP_GRANT, deadline_s=NOW_S + 3600), "deadline")
 
 
 def test_a_multicall_without_deadline_is_refused() -> None:
@@ -203,9 +203,9 @@ def test_anything_but_a_swap_inside_a_multicall_is_refused() -> None:
 
 def test_legs_missing_doubled_or_in_another_order_are_refused() -> None:
     first, second, third, fourth = PLAN.legs
-    refused(tx(ROUTER, encode(plan_of(first, second), WALLET, DEADLINE_S)), SWAP_GRANT, "legs")
-    refused(tx(ROUTER, encode(plan_of(*PLAN.legs, first), WALLET, DEADLINE_S)), SWAP_GRANT, "legs")
-    refused(tx(ROUTER, encode(plan_of(second, first, third, fourth), WALLET, DEADLINE_S)), SWAP_GRANT, "venue")
+    refused(tx(ROUTER, encode_multicall(plan_of(first, second), WALLET, DEADLINE_S)), SWAP_GRANT, "legs")
+    refused(tx(ROUTER, encode_multicall(plan_of(*PLAN.legs, first), WALLET, DEADLINE_S)), SWAP_GRANT, "legs")
+    refused(tx(ROUTER, encode_multicall(plan_of(second, first, third, fourth), WALLET, DEADLINE_S)), SWAP_GRANT, "venue")
     empty = "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, []])).hex()
     refused(tx(ROUTER, empty), replace(SWAP_GRANT, plan=plan_of(), floors_raw=()), "legs")
 
@@ -231,7 +231,7 @@ def test_a_minimum_of_zero_is_refused_even_if_plan_and_floor_say_so() -> None:
 def test_a_token_that_is_not_pinned_is_refused_even_if_the_plan_names_it() -> None:
     plan = plan_of(leg(WETH, STRANGER, 10**18, 10**9))
     grant = replace(SWAP_GRANT, plan=plan, floors_raw=(1,))
-    refused(tx(ROUTER, encode(plan, WALLET, DEADLINE_S)), grant, "tokens")
+    refused(tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S)), grant, "tokens")
 
 
 def test_a_swap_without_a_plan_and_an_approval_without_a_grant_are_refused() -> None:

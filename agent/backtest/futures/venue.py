@@ -43,7 +43,7 @@ from agent.model.transactions import Intent, PerpFill, Receipt
 from agent.model.weights import AllocatorConfig
 from agent.planning.futures_step import DEPOSIT_GAS
 from agent.policy.futures.decide import ORDER_GAS
-from agent.ports.futures import PerpOrderDraft
+from agent.ports.execution import PerpOrderDraft
 from agent.signing import calldata
 from agent.signing.base import FuturesRules
 from agent.signing.calldata import Approve, UndecodableCalldata

@@ -36,7 +36,7 @@ from agent.model.futures import (
     PerpQuote,
 )
 from agent.ports import Clock, Grant
-from agent.ports.futures import PerpOrderDraft
+from agent.ports.execution import PerpOrderDraft
 from agent.signing.base import FuturesRules
 from agent.signing.futures import require_signable_order
 from agent.units import ceil_int, floor_int, format_time

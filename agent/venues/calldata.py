@@ -1,0 +1,564 @@
+"""Calldata of what the wallet sends: one Rebalancer call or one SwapRouter02 multicall per plan, and
+liquidity actions for the V3 position manager and the V2 router. Also the conditions of a Rebalancer
+call, and verification of its deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.artifacts import own_artifact
+from agent.chain.lens import abi_encode
+from agent.chain.rpc import Transport
+from agent.errors import ConfigError, ErrorCode, Refused
+from agent.model import Collect, Leg, LegFunding, LpAction, Plan, Provide, Withdraw
+from agent.planning.gas import NATIVE_VENUE, balance_deltas
+from agent.signing.calldata import (
+    EXACT_INPUT_SINGLE,
+    MULTICALL,
+    PULL,
+    REBALANCE,
+    SWAP_EXACT_TOKENS,
+    SWEEP_TOKEN,
+    UNWRAP_WETH9,
+    WRAP_ETH,
+    Call,
+    FundsLocation,
+    RebalanceCall,
+    UndecodableCalldata,
+    Venue,
+    decode,
+)
+from agent.signing.liquidity import (
+    ADD,
+    COLLECT,
+    DECREASE,
+    INCREASE,
+    MANAGER_MULTICALL,
+    MINT,
+    REMOVE,
+    UINT128_MAX,
+)
+from agent.units import NATIVE, floor_int
+
+__all__ = [
+    "NATIVE_VENUE",
+    "ROUTER_ITSELF",
+    "V2_VENUE",
+    "V3_VENUE",
+    "Call",
+    "RebalanceCall",
+    "RebalancerTerms",
+    "UndecodableCalldata",
+    "decode",
+    "min_balance_changes",
+    "native_wei",
+    "price_x128",
+]
+
+
+V2_VENUE = "uniswap_v2"
+V3_VENUE = "uniswap_v3"
+_VENUES = {V2_VENUE: Venue.V2, V3_VENUE: Venue.V3, NATIVE_VENUE: Venue.NATIVE}
+_MOST_TOKENS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class RebalancerTerms:
+    """Conditions of the whole transaction.
+
+    `prices` are numeraire base units per token base unit, of every token whose balance changes.
+    `floor_raw` is the least change of the wallet's value, numeraire base units, usually negative.
+    """
+
+    prices: Mapping[str, Fraction]
+    floor_raw: int
+
+
+def encode_rebalance(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
+    """Return 0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; the sender
+    pays and receives.
+
+    `deadline_s` is a Unix time of the chain. Raises Refused if the Rebalancer cannot run the plan:
+    no legs, an unknown venue, an amount of zero or beyond 128 bits, a token without a price, a
+    token left behind.
+    """
+    if not plan.legs:
+        raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
+    if not 0 < deadline_s < 1 << 40:
+        raise Refused(
+            f"deadline {deadline_s} is not a Unix time",
+            remedy="set execution.deadline",
+            code=ErrorCode.DEADLINE,
+        )
+    places = _places(plan.legs)
+    changes = min_balance_changes(plan.legs)
+    traded = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
+    tokens = list(dict.fromkeys([*changes, *traded]))
+    if len(tokens) > _MOST_TOKENS:
+        raise Refused(
+            f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}",
+            code=ErrorCode.TOKENS,
+        )
+    header = (
+        deadline_s.to_bytes(5, "big")
+        + bytes([len(changes), len(tokens)])
+        + _signed(terms.floor_raw, "the value floor")
+    )
+    conditions = [
+        price_x128(terms.prices, token).to_bytes(24, "big") + _signed(raw, token)
+        for token, raw in changes.items()
+    ]
+    legs = [_leg(leg, *place, tokens) for leg, place in zip(plan.legs, places, strict=True)]
+    program = b"".join([header, *map(_address, tokens), *conditions, *legs])
+    return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
+
+
+def native_wei(plan: Plan) -> int:
+    """Return the native coin sent with the transaction, wei: the amount that the legs wrap."""
+    return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
+
+
+def min_balance_changes(legs: Sequence[Leg]) -> dict[str, int]:
+    """Return the minimum change of the wallet's balances by token, in base units: the legs' minimum
+    outputs less their inputs.
+    """
+    return balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in legs])
+
+
+def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
+    """Return a price times 2^128, rounded down. Raises Refused if there is none, or it does not fit
+    192 bits.
+    """
+    price = prices.get(token, Fraction(0))
+    scaled = floor_int(price * 2**128)
+    if not 0 < scaled < 1 << 192:
+        raise Refused(
+            f"the Rebalancer needs a price of {token}, got {price}",
+            remedy="give the token a price feed",
+            code=ErrorCode.REFERENCE_PRICE,
+        )
+    return scaled
+
+
+def _leg(
+    leg: Leg, source: FundsLocation, sink: FundsLocation, after: str | None, tokens: Sequence[str]
+) -> bytes:
+    if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
+        raise Refused(
+            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
+            f" {leg.min_out_raw} must be above zero",
+            remedy="raise limits.min_trade to skip dust",
+            code=ErrorCode.AMOUNT,
+        )
+    venue = _VENUES[leg.venue]
+    amount_raw = leg.amount_in_raw if source is FundsLocation.WALLET else 0
+    if max(amount_raw, leg.min_out_raw) >> 128:
+        raise Refused(
+            f"leg through pool {leg.pool}: an amount does not fit 128 bits",
+            remedy="trade in smaller parts",
+        )
+    kind = venue.value | source.value << 2 | sink.value << 4
+    numbers = [
+        tokens.index(leg.token_in),
+        tokens.index(leg.token_out),
+        0 if after is None else tokens.index(after),
+    ]
+    fee = 0 if venue is Venue.NATIVE else leg.fee_pips
+    return (
+        bytes([kind, *numbers])
+        + fee.to_bytes(3, "big")
+        + amount_raw.to_bytes(16, "big")
+        + leg.min_out_raw.to_bytes(16, "big")
+    )
+
+
+def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str | None]]:
+    """Return source and sink of each leg, and the other token of the pair that it pays into.
+
+    An output for a later V2 leg goes directly into that leg's pair. If another leg uses the pair in
+    between, the output goes through the contract instead, because the pair would absorb it.
+    """
+    spenders: dict[int, int] = {}
+    waiting: dict[str, list[int]] = {}
+    for number, leg in enumerate(legs):
+        if leg.venue not in _VENUES:
+            raise Refused(
+                f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}",
+                remedy=f"use {V2_VENUE} or {V3_VENUE}",
+                code=ErrorCode.VENUE,
+            )
+        if leg.source is LegFunding.ROUTER:
+            if leg.token_in not in waiting:
+                raise Refused(
+                    f"leg {number + 1} spends {leg.token_in} from the "
+                    "router, but no earlier leg left any",
+                    code=ErrorCode.ROUTER_BALANCE,
+                )
+            spenders |= dict.fromkeys(waiting.pop(leg.token_in), number)
+        if leg.sink is LegFunding.ROUTER:
+            waiting.setdefault(leg.token_out, []).append(number)
+    if waiting:
+        raise Refused(
+            f"the plan leaves {', '.join(sorted(waiting))} in the router, where anyone could"
+            " take it",
+            code=ErrorCode.ROUTER_BALANCE,
+        )
+    direct = {
+        spender
+        for spender in spenders.values()
+        if _direct(legs, spender, [f for f, s in spenders.items() if s == spender])
+    }
+    places: list[tuple[FundsLocation, FundsLocation, str | None]] = []
+    for number, leg in enumerate(legs):
+        if leg.source is LegFunding.WALLET:
+            source = FundsLocation.WALLET
+        elif number in direct:
+            source = FundsLocation.PAIR
+        else:
+            source = FundsLocation.HERE
+        if leg.sink is LegFunding.WALLET:
+            places.append((source, FundsLocation.WALLET, None))
+        elif spenders[number] in direct:
+            places.append((source, FundsLocation.PAIR, legs[spenders[number]].token_out))
+        else:
+            places.append((source, FundsLocation.HERE, None))
+    return places
+
+
+def _direct(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -> bool:
+    pair = legs[spender].pool
+    return legs[spender].venue == V2_VENUE and all(
+        leg.pool != pair for leg in legs[min(feeders) : spender]
+    )
+
+
+def _signed(raw: int, what: str) -> bytes:
+    try:
+        return raw.to_bytes(16, "big", signed=True)
+    except OverflowError:
+        raise Refused(
+            f"{what}: {raw} does not fit 127 bits",
+            remedy="trade in smaller parts",
+            code=ErrorCode.RANGE,
+        ) from None
+
+
+def _address(address: str) -> bytes:
+    return bytes.fromhex(address[2:])
+
+
+# --- Deployment bytecode of the Rebalancer, and verification of a deployed one.
+
+
+V2_INIT_CODE_HASH = "0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f"
+"""keccak256 of UniswapV2Pair's creation code; UniswapV2Library.pairFor."""
+V3_INIT_CODE_HASH = "0xe34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f87b8b54"
+"""keccak256 of UniswapV3Pool's creation code; PoolAddress.POOL_INIT_CODE_HASH."""
+
+
+def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
+    """Return 0x-hex data of the transaction that deploys a Rebalancer for these factories, by
+    venue. An unused venue gets the zero address, which has no pools.
+    """
+    v2, v3 = factories.get(V2_VENUE, NATIVE), factories.get(V3_VENUE, NATIVE)
+    words = [wrapped_native, v2, _bytes(V2_INIT_CODE_HASH), v3, _bytes(V3_INIT_CODE_HASH)]
+    return (
+        own_artifact("Rebalancer").bytecode
+        + abi_encode(["address", "address", "bytes32", "address", "bytes32"], words).hex()
+    )
+
+
+def require_own_rebalancer(
+    transport: Transport, address: str, wrapped_native: str, factories: Mapping[str, str]
+) -> None:
+    """Raise ConfigError unless the code at `address` equals, byte for byte, a deployment by
+    `creation_code`.
+    """
+    answers = transport.batch(
+        [
+            ("eth_call", [{"data": creation_code(wrapped_native, factories)}, "latest"]),
+            ("eth_getCode", [address, "latest"]),
+        ]
+    )
+    expected, found = (answer.lower() if isinstance(answer, str) else "" for answer in answers)
+    if len(expected) <= 2 or expected != found:
+        raise ConfigError(
+            f"execution.rebalancer: the code at {address} is not this version's Rebalancer for the"
+            " factories of the config",
+            "deploy it with the data that scripts/rebalancer_code.py prints, or use swap_router_02",
+        )
+
+
+def _bytes(word: str) -> bytes:
+    return bytes.fromhex(word[2:])
+
+
+ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
+"""Constants.ADDRESS_THIS of SwapRouter02: the router keeps the output for a later leg."""
+CONTRACT_BALANCE = 0
+"""Constants.CONTRACT_BALANCE of SwapRouter02: the leg spends the router's whole balance of its
+token."""
+
+
+def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
+    """Return 0x-hex calldata of `multicall(uint256,bytes[])` with every leg of `plan` in order.
+
+    `wallet` receives the router's outputs; `deadline_s` is a Unix time of the chain. Raises Refused
+    if the router cannot run the plan: no legs, an unknown venue, an amount of zero, a token left in
+    the router.
+    """
+    if not plan.legs:
+        raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
+    if deadline_s <= 0:
+        raise Refused(
+            f"deadline {deadline_s} is not a Unix time",
+            remedy="set execution.deadline",
+            code=ErrorCode.DEADLINE,
+        )
+    _check_flow(plan.legs)
+    _check_native(plan.legs)
+    calls: list[bytes] = []
+    paid_wei = 0
+    for leg in plan.legs:
+        _require_amounts(leg)
+        if leg.venue == NATIVE_VENUE:
+            calls += _payments(leg, wallet)
+            paid_wei = (
+                leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER else 0
+            )
+        else:
+            amount_in = (
+                leg.amount_in_raw
+                if leg.source is LegFunding.WALLET
+                else paid_wei or CONTRACT_BALANCE
+            )
+            calls.append(_swap(leg, wallet, amount_in))
+            paid_wei = 0
+    return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
+
+
+def _require_amounts(leg: Leg) -> None:
+    if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
+        raise Refused(
+            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
+            f" {leg.min_out_raw} must be above zero",
+            remedy="raise limits.min_trade to skip dust",
+            code=ErrorCode.AMOUNT,
+        )
+
+
+def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
+    recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
+    if leg.venue == V3_VENUE:
+        params = (
+            leg.token_in,
+            leg.token_out,
+            leg.fee_pips,
+            recipient,
+            amount_in,
+            leg.min_out_raw,
+            0,
+        )
+        return EXACT_INPUT_SINGLE + abi_encode(
+            ["(address,address,uint24,address,uint256,uint256,uint160)"], [params]
+        )
+    if leg.venue == V2_VENUE:
+        path = [leg.token_in, leg.token_out]
+        return SWAP_EXACT_TOKENS + abi_encode(
+            ["uint256", "uint256", "address[]", "address"],
+            [amount_in, leg.min_out_raw, path, recipient],
+        )
+    raise Refused(
+        f"leg through pool {leg.pool}: SwapRouter02 does not reach venue {leg.venue!r}",
+        remedy=f"use {V2_VENUE} or {V3_VENUE}",
+        code=ErrorCode.VENUE,
+    )
+
+
+def _payments(leg: Leg, wallet: str) -> list[bytes]:
+    """Return the calls of a leg that wraps or unwraps. Wrapping for the next leg needs no call,
+    because that leg's payment wraps the coin.
+    """
+    if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
+        return []
+    if leg.token_in == NATIVE:
+        swept = abi_encode(
+            ["address", "uint256", "address"], [leg.token_out, leg.min_out_raw, wallet]
+        )
+        return [WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw]), SWEEP_TOKEN + swept]
+    pulled = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
+    unwrapped = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
+    return [pulled, unwrapped] if leg.source is LegFunding.WALLET else [unwrapped]
+
+
+def _check_flow(legs: Sequence[Leg]) -> None:
+    """Require a later leg to spend every output left in the router, because anyone can take a
+    remainder.
+    """
+    held: set[str] = set()
+    for number, leg in enumerate(legs, 1):
+        if leg.source is LegFunding.ROUTER:
+            if leg.token_in not in held:
+                raise Refused(
+                    f"leg {number} spends {leg.token_in} from the "
+                    "router, but no earlier leg left any",
+                    code=ErrorCode.ROUTER_BALANCE,
+                )
+            held.discard(leg.token_in)
+        elif leg.venue == NATIVE_VENUE and held & {leg.token_in, leg.token_out}:
+            raise Refused(
+                f"leg {number} would mix with the router's balance", code=ErrorCode.ROUTER_BALANCE
+            )
+        if leg.sink is LegFunding.ROUTER:
+            held.add(leg.token_out)
+    if held:
+        raise Refused(
+            f"the plan leaves {', '.join(sorted(held))} in the router, where anyone could take it",
+            code=ErrorCode.ROUTER_BALANCE,
+        )
+
+
+def _check_native(legs: Sequence[Leg]) -> None:
+    """Require native coin for a swap to be wrapped directly before it, ahead of all other payments
+    in wrapped coin, because the router uses its native coin for any payment in wrapped coin
+    (PeripheryPayments.pay).
+    """
+    wraps = [
+        number
+        for number, leg in enumerate(legs)
+        if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
+    ]
+    for number in wraps:
+        swap = legs[number + 1]
+        if (
+            swap.source is not LegFunding.ROUTER
+            or swap.venue == NATIVE_VENUE
+            or swap.amount_in_raw != legs[number].amount_in_raw
+        ):
+            raise Refused(
+                f"leg {number + 1} wraps {legs[number].amount_in_raw} wei "
+                "without a swap of exactly that amount",
+                code=ErrorCode.WRAPPING,
+            )
+        if any(
+            leg.token_in == swap.token_in
+            for at, leg in enumerate(legs[:number])
+            if at - 1 not in wraps
+        ):
+            raise Refused(
+                f"leg {number + 2} is paid in native coin after wrapped coin was spent;"
+                " SwapRouter02 would confuse both",
+                code=ErrorCode.WRAPPING,
+            )
+
+
+def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
+    """Return 0x-hex calldata of `action`. `wallet` receives outputs and minted positions;
+    `deadline_s` is a Unix time of the chain.
+
+    A V3 withdrawal decreases and collects in one multicall; only decreaseLiquidity has a deadline.
+    Raises Refused for an unknown venue, an amount of zero, or two minimums of zero.
+    """
+    if deadline_s <= 0:
+        raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
+    match action:
+        case Withdraw(venue="uniswap_v3", token_id=int() as token_id):
+            _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
+            decrease = DECREASE + abi_encode(
+                ["(uint256,uint128,uint256,uint256,uint256)"],
+                [(token_id, action.liquidity, *action.min_raw, deadline_s)],
+            )
+            return _hex(
+                MANAGER_MULTICALL
+                + abi_encode(["bytes[]"], [[decrease, _collect(token_id, wallet)]])
+            )
+        case Withdraw(venue="uniswap_v2"):
+            _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
+            types = ["address", "address", "uint256", "uint256", "uint256", "address", "uint256"]
+            return _hex(
+                REMOVE
+                + abi_encode(
+                    types,
+                    [
+                        action.token0,
+                        action.token1,
+                        action.liquidity,
+                        *action.min_raw,
+                        wallet,
+                        deadline_s,
+                    ],
+                )
+            )
+        case Collect(venue="uniswap_v3"):
+            return _hex(_collect(action.token_id, wallet))
+        case Provide():
+            _require(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
+            return _hex(_provide(action, wallet, deadline_s))
+        case _:
+            raise Refused(
+                f"{action.name}: venue {action.venue!r} is not known",
+                remedy=f"use {V2_VENUE} or {V3_VENUE}",
+            )
+
+
+def _provide(action: Provide, wallet: str, deadline_s: int) -> bytes:
+    amounts = (*action.desired_raw, *action.min_raw)
+    if action.venue == V2_VENUE:
+        types = [
+            "address",
+            "address",
+            "uint256",
+            "uint256",
+            "uint256",
+            "uint256",
+            "address",
+            "uint256",
+        ]
+        return ADD + abi_encode(types, [action.token0, action.token1, *amounts, wallet, deadline_s])
+    if action.venue != V3_VENUE:
+        raise Refused(
+            f"{action.name}: venue {action.venue!r} is not known",
+            remedy=f"use {V2_VENUE} or {V3_VENUE}",
+        )
+    if action.token_id is not None:
+        return INCREASE + abi_encode(
+            ["(uint256,uint256,uint256,uint256,uint256,uint256)"],
+            [(action.token_id, *amounts, deadline_s)],
+        )
+    if action.ticks is None:
+        raise Refused(f"{action.name}: a new position needs its ticks")
+    fields = (
+        action.token0,
+        action.token1,
+        action.fee_pips,
+        *action.ticks,
+        *amounts,
+        wallet,
+        deadline_s,
+    )
+    return MINT + abi_encode(
+        ["(address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256)"],
+        [fields],
+    )
+
+
+def _collect(token_id: int, wallet: str) -> bytes:
+    return COLLECT + abi_encode(
+        ["(uint256,address,uint128,uint128)"], [(token_id, wallet, UINT128_MAX, UINT128_MAX)]
+    )
+
+
+def _require(something: bool, action: LpAction) -> None:
+    if not something:
+        raise Refused(
+            f"{action.name}: an amount of zero, or a minimum of zero for both tokens",
+            remedy="raise limits.min_trade to skip dust",
+            code=ErrorCode.AMOUNT,
+        )
+
+
+def _hex(data: bytes) -> str:
+    return "0x" + data.hex()
