@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.amm.v2 import V2Pool
 from agent.amm.v3 import pool_swap
+from agent.amm.v3.math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
-from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.model import Pool
 from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, our_worker
 

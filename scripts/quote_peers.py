@@ -23,9 +23,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.amm.v2 import V2Pool
+from agent.amm.v3.math import price_limit
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
-from agent.amm.v3.tick_math import price_limit
 from agent.model import Pool
 
 ROOT = Path(__file__).resolve().parent.parent

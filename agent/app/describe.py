@@ -26,7 +26,7 @@ from agent.guards.market import (
     sandwich_exposure,
 )
 from agent.model import LIMITS, Destination, LimitUnit, LpTarget, Portfolio, StepInput, TradeSide
-from agent.model.gradual_execution import LimitOrder
+from agent.model.plan import LimitOrder
 from agent.model.strategies import CapitalSplit, Strategy
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import conditional as conditional_orders

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.amm import FORMS
+from agent.amm.v3.math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
-from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
 from agent.backtest.data import PriceTable, columns_by_token, forward_fill
 from agent.backtest.futures.venue import SimulatedVenue
 from agent.backtest.settings import (

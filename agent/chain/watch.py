@@ -8,9 +8,9 @@ from enum import Enum
 from math import isqrt
 
 from agent.amm.v2 import V2Pool
+from agent.amm.v3.math import Q96, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
-from agent.amm.v3.tick_math import Q96, get_tick_at_sqrt_ratio
 from agent.chain import positions
 from agent.chain.lens import (
     AGGREGATOR,

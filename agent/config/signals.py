@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from agent.config.fields import ConfigTable, Duration
 from agent.config.weights import WeightsTable
-from agent.model.signals import SignalMarket, SignalSettings
+from agent.model.weights import SignalMarket, SignalSettings
 
 if TYPE_CHECKING:
     from agent.config.schema import Config

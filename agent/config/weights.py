@@ -23,7 +23,7 @@ from agent.model import (
     TokenSupply,
     WeightLimit,
 )
-from agent.model.signals import SignalSettings
+from agent.model.weights import SignalSettings
 from agent.units import BPS, floor_int, format_duration, safe_label
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from agent.model import (
     StepInput,
     TaxState,
 )
-from agent.model.signals import SignalAnswer
 from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
+from agent.model.weights import SignalAnswer
 from agent.policy import risk, step_input, targets
 from agent.policy.gradual_execution import MILLION
 from agent.policy.signals import signal_requests

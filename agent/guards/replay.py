@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.amm.lp import minting, positions
-from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK
+from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
 from agent.model import (
     Collect,

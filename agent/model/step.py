@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model.futures import AccountAction, FuturesPolicy, Hedge
-from agent.model.gradual_execution import BudgetCarryover, ExecutionProgress, LimitOrder, SliceDraw
 from agent.model.ledger import CashState, ExternalTransfer, TaxState
 from agent.model.limits import Limits
 from agent.model.market import PricePoint, ScreenedToken, Snapshot
+from agent.model.plan import BudgetCarryover, ExecutionProgress, LimitOrder, SliceDraw
 from agent.model.portfolio import (
     Asset,
     BlockedExit,
@@ -24,10 +24,9 @@ from agent.model.portfolio import (
     ReferenceConfig,
     SubmissionRefusal,
 )
-from agent.model.signals import SignalAnswer
 from agent.model.strategies import CapitalSplit, StrategyBooks
 from agent.model.transactions import PendingPayment
-from agent.model.weights import Allocation
+from agent.model.weights import Allocation, SignalAnswer
 
 
 @dataclass(frozen=True, slots=True)

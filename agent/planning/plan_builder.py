@@ -18,7 +18,7 @@ from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolEdge, PoolGraph, Prob
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.fixed_point import DUST, FixedPoint
-from agent.planning.solver.pool_selection import COSTLY, DEAR, OVER_COST
+from agent.planning.solver.search import COSTLY, DEAR, OVER_COST
 from agent.planning.solver.utility import PlanObjective
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
@@ -303,7 +303,7 @@ def _money(step: StepInput, value: float) -> str:
 #
 # The gap is against the higher of two bounds. In the first a rate above the reference counts as
 # just below it (a hundredth of a basis point). The second takes real rates, for plans in the token
-# order of this one that move no token past its goal (agent/planning/solver/cycles.py). Neither
+# order of this one that move no token past its goal (agent/planning/solver/search.py). Neither
 # includes arbitrage. The search proves the order best in most markets; with dozens of contradicting
 # pools it stops early.
 #

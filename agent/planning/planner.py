@@ -33,7 +33,7 @@ from agent.planning.plan_builder import (
 from agent.planning.problem import PoolGraph, Problem, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import DUST, FixedPoint, find_fixed_point, sell_exits_whole
-from agent.planning.solver.pool_selection import OVER_COST
+from agent.planning.solver.search import OVER_COST
 from agent.planning.solver.utility import (
     PlanObjective,
     leaving_tokens,

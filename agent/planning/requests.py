@@ -1,4 +1,6 @@
-"""Proposals for the owner's requests: raise or invest money, sell everything, apply an edit."""
+"""Proposals for the owner's requests: raise or invest money, sell everything, apply an edit; and for
+futures margin moves, delegates, reductions, hedges.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.margin import account as margin
 from agent.model import (
+    AdjustFutures,
     AdjustLiquidity,
     AgentCycle,
     AssetDrift,
@@ -38,8 +42,21 @@ from agent.model import (
     Unwrap,
     Verdict,
 )
-from agent.planning import partial_plans, planner, swaps
-from agent.planning.futures_requests import futures_command, futures_request
+from agent.model.futures import (
+    UNREAD_ACCOUNT,
+    AccountAction,
+    DelegateChange,
+    FuturesPlan,
+    FuturesPolicy,
+    Hedge,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+)
+from agent.planning import hedge, partial_plans, planner, swaps
+from agent.planning.futures import reducing_plan
+from agent.planning.futures_step import futures_plan
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_proportional_part, plan_purchase
 from agent.planning.proposals import (
@@ -53,13 +70,200 @@ from agent.planning.proposals import (
 )
 from agent.policy import native_coin, quarantine
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
-from agent.policy.decide import decide
-from agent.policy.decision import spares_exits
+from agent.policy.decide import decide, halt_for
+from agent.policy.decision import DecisionResult, spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
+from agent.policy.futures.decide import stale_markets
+from agent.policy.futures.deleverage import closing_order, deleverage_orders
+from agent.policy.hedges import hedges_after
 from agent.policy.orders import exits
 from agent.policy.orders.exits import exit_goal, exit_price_fault
 from agent.reference import reference_prices
-from agent.units import ceil_int, decimal_text
+from agent.units import BPS, ceil_int, decimal_text
+
+FuturesRequest = MoveMargin | Deleverage | OpenHedge | CloseHedge
+"""The owner's futures requests."""
+
+
+def futures_request(asked: FuturesRequest) -> Proposer:
+    """Return the proposer of a request; equal inputs give equal proposals."""
+    match asked:
+        case MoveMargin():
+            return move_margin(asked.action)
+        case Deleverage():
+            return deleverage(asked.leverage_bps, asked.symbol)
+        case OpenHedge() | CloseHedge():
+            return hedge_by_owner(asked)
+
+
+def futures_command(asked: FuturesRequest) -> str:
+    """Return the owner's command."""
+    match asked:
+        case MoveMargin(DelegateChange()):
+            return "delegate"
+        case MoveMargin():
+            return "margin"
+        case Deleverage():
+            return "deleverage"
+        case OpenHedge() | CloseHedge():
+            return "hedge"
+
+
+def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
+    """Return the proposer that shorts part of a token's excess over its target, or closes its
+    hedge, and then holds.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        decided = decide(step)
+        if isinstance(decided.decision, Halt):
+            return Proposal(decided, None)
+        label = step.portfolio.token(asked.token).label
+        policy = step.futures
+        if isinstance(asked, OpenHedge):
+            if step.after_hedge:
+                return Proposal(_decided(step, Hold(f"{label} is hedged")), None)
+            plan = hedge.open_by_owner(step, decided, asked.token, asked.ratio_bps)
+        elif policy is None or all(one.token != asked.token for one in policy.hedges):
+            return Proposal(_decided(step, Hold(f"{label} has no open hedge")), None)
+        else:
+            plan = hedge.close_by_owner(step, decided, asked.token)
+        return Proposal(_decided(step, plan.decision), plan)
+
+    return propose
+
+
+def move_margin(action: AccountAction) -> Proposer:
+    """Return the proposer of one requested margin move or delegate change."""
+
+    def propose(step: StepInput) -> Proposal:
+        ends = isinstance(action, DelegateChange) and not action.is_allowed
+        if ends and step.futures is not None and step.futures.vault:
+            account = step.snapshot.futures or UNREAD_ACCOUNT  # a stolen key can make it unknown
+        else:
+            account = require_account(step)
+        if not account.is_on_chain:
+            raise Refused(
+                "margin and keys of an off-chain venue are managed at the venue itself",
+                remedy="use the venue's website",
+            )
+        reason = _reason(action)
+        is_deposit = isinstance(action, MarginDeposit)
+        plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
+        return by_owner(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
+
+    return propose
+
+
+def deleverage(leverage_bps: int | None, symbol: str) -> Proposer:
+    """Return the proposer of the owner's reduction: one order per plan, each market once per step.
+    It holds once nothing is left to reduce.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        account = require_account(step)
+        if step.futures is None:
+            raise Refused("nothing is reduced: the config has no [futures]")
+        if step.futures_held:
+            raise Refused(f"nothing is reduced: {step.futures_held}", remedy="see trimtab doctor")
+        sizes, stale = (
+            _sizes(step, step.futures, account, leverage_bps, symbol),
+            stale_markets(step),
+        )
+        if stale and stale.keys() >= sizes.keys():
+            why = ", ".join(stale.values())
+            raise Refused(f"nothing is reduced: {why}", remedy="see trimtab margin")
+        reason = _goal(leverage_bps, symbol)
+        plan = reducing_plan(account, step.futures, sizes, "", is_emergency=False, no=stale)
+        if not plan.orders:
+            state = "; ".join(plan.refused) or f"leverage is {_leverage_text(account)}"
+            return Proposal(
+                _decided(step, Hold(f"{reason}: {state}, nothing is left to reduce")), None
+            )
+        decision = AdjustFutures(reason, is_reducing=True, by_owner=True)
+        return by_owner(step, decision, replace(plan, reason=reason), account)
+
+    return propose
+
+
+def _sizes(
+    step: StepInput,
+    policy: FuturesPolicy,
+    account: MarginAccount,
+    leverage_bps: int | None,
+    symbol: str,
+) -> dict[str, int]:
+    """Return the remaining orders of this step. Raises Refused for an unknown market."""
+    markets = [one.market for one in account.markets if symbol in ("", one.symbol)]
+    if not markets:
+        known = ", ".join(one.symbol for one in account.markets)
+        raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
+    left = [one for one in markets if one not in step.reduced_markets]
+    if leverage_bps is None:
+        return {name: size for one in left for name, size in closing_order(account, one).items()}
+    goal = Fraction(leverage_bps, BPS)
+    return deleverage_orders(account, goal, left, policy.limits.slippage_bps)
+
+
+def _goal(leverage_bps: int | None, symbol: str) -> str:
+    what = symbol or "all positions"
+    if leverage_bps is None:
+        return f"the owner closes {what}"
+    return f"the owner reduces {what} to a leverage of {leverage_bps / BPS:g}x"
+
+
+def _leverage_text(account: MarginAccount) -> str:
+    leverage = margin.leverage(account)
+    return "unlimited" if leverage is None else f"{float(leverage):.2f}x"
+
+
+def require_account(step: StepInput) -> MarginAccount:
+    """Return the margin account. Raises Refused if it is unknown or futures are not configured."""
+    account = step.snapshot.futures
+    if step.futures is None or account is None:
+        why = step.snapshot.futures_unknown or "the config has no [futures]"
+        raise Refused(f"the margin account is unknown: {why}", remedy="see trimtab margin")
+    return account
+
+
+def by_owner(
+    step: StepInput, decision: AdjustFutures, futures: FuturesPlan, account: MarginAccount
+) -> Proposal:
+    """Return the proposal of an owner's futures plan, or of the gas money refill that it needs
+    first.
+    """
+    decided = _decided(step, decision)
+    if account.is_on_chain and (first := native_coin.top_up(step, decision)):
+        raise Refused(
+            f"too little native coin for gas: {first.reason}",
+            remedy="send native coin to the wallet, or run trimtab rebalance --send first",
+        )
+    futures = replace(futures, hedges=_hedges_left(step, futures.orders))
+    return Proposal(decided, futures_plan(step, decision, futures, account, decided.drifts))
+
+
+def _hedges_left(step: StepInput, orders: Sequence[PerpOrder]) -> tuple[Hedge, ...]:
+    """Return the hedges after the first order; a purchase reduces the hedge of its market."""
+    if not orders:
+        return step.history.hedges
+    first = orders[0]
+    return hedges_after(step, first.market, first.size_raw, closes=first.size_raw > 0)
+
+
+def _decided(step: StepInput, decision: Decision) -> DecisionResult:
+    found = halt_for(step, decision.reason)
+    return replace(found, decision=decision)
+
+
+def _reason(action: AccountAction) -> str:
+    match action:
+        case MarginDeposit():
+            return "the owner deposits margin"
+        case MarginWithdrawal():
+            return "the owner withdraws margin"
+        case DelegateChange(delegate, is_allowed):
+            verb = "allows" if is_allowed else "no longer allows"
+            return f"the owner {verb} {delegate} to trade for the account"
 
 
 def raise_money(token: str) -> Proposer:

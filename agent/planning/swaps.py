@@ -44,7 +44,7 @@ from agent.planning.rounding import PlanDraft, pools_out_of_ticks, run_routes
 from agent.planning.routes import FlowPaths, decompose_flows
 from agent.planning.solver.dual import Program, Solution, solve_dual
 from agent.planning.solver.fixed_point import legs_by_edge, to_routes
-from agent.planning.solver.pool_selection import PoolSelection, PoolSelector
+from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.utility import sell_program
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes

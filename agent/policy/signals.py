@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from agent.model import Allocation, AllocationMethod, AllocatorConfig, Asset, PricePoint, StepInput
-from agent.model.signals import (
+from agent.model.weights import (
     GRID,
     PriceBar,
     SignalAnswer,

@@ -20,8 +20,8 @@ from agent.model import (
     StepInput,
     TaxState,
 )
-from agent.model.signals import SignalAnswer
 from agent.model.strategies import CapitalSplit, StrategyLedger
+from agent.model.weights import SignalAnswer
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, withdrawals
 from agent.policy.hedges import apply_hedges

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from agent.model import Evidence, Head, PastPrices, Plan, Snapshot, StepInput
-from agent.model.signals import SignalAnswer, SignalRequest
+from agent.model.weights import SignalAnswer, SignalRequest
 from agent.ports.execution import (
     Approval,
     Composer,

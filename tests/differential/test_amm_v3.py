@@ -11,8 +11,7 @@ import pytest
 from agent.amm import pools
 from agent.amm.pools import ContractRevert
 from agent.amm.v3 import pool_swap
-from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.tick_math import (
+from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
     MAX_TICK,
     MIN_SQRT_RATIO,
@@ -21,6 +20,7 @@ from agent.amm.v3.tick_math import (
     get_tick_at_sqrt_ratio,
     price_limit,
 )
+from agent.amm.v3.pool import V3Pool
 from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain
 from agent.model import SwapResult

@@ -10,8 +10,8 @@ from graphlib import CycleError, TopologicalSorter
 from agent.amm import pools as amm
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
+from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.model import LegFunding, Plan, Pool, Rebalance, StepInput
 from agent.planning.problem import Problem, build_problem
 from agent.planning.rounding import PlanDraft, RouteSimulator

@@ -11,8 +11,8 @@ from agent.amm import pools
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
 from agent.amm.v3 import pool_swap
+from agent.amm.v3.math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.tick_math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import Refused
 from agent.units import PIPS
 from tests.unit import amm_pools as given_pools

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
-from agent.amm.v3.pool_swap import INT256_MAX, WIDEST_SPACING, swap
-from agent.amm.v3.tick_math import (
+from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
     MAX_TICK,
     MIN_SQRT_RATIO,
@@ -19,6 +18,7 @@ from agent.amm.v3.tick_math import (
     get_tick_at_sqrt_ratio,
     price_limit,
 )
+from agent.amm.v3.pool_swap import INT256_MAX, WIDEST_SPACING, swap
 from agent.errors import Refused
 from tests.unit import amm_pools as given_pools
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, flat, v3_pool

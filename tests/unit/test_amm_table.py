@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent.amm import pools
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
+from agent.amm.v3.math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, Q96, get_sqrt_ratio_at_tick, price_limit
 from agent.amm.v3.pool_swap import swap
 from agent.amm.v3.tick_bitmap import tick_table
-from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, Q96, get_sqrt_ratio_at_tick, price_limit
 from tests.unit.amm_pools import TOKEN0, TOKEN1, flat, v3_pool
 from tests.unit.v3_by_steps import Ended, by_steps, by_table, draw_amount, draw_limit, some_pools, swap_by_steps
 

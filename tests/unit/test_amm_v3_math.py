@@ -8,15 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.pools import ContractRevert
-from agent.amm.v3.sqrt_price_math import (
+from agent.amm.v3.math import (
+    MAX_SQRT_RATIO,
+    MAX_TICK,
+    MIN_SQRT_RATIO,
+    MIN_TICK,
+    Q96,
+    compute_swap_step,
     get_amount0_delta,
     get_amount1_delta,
     get_next_sqrt_price_from_input,
     get_next_sqrt_price_from_output,
+    get_sqrt_ratio_at_tick,
+    get_tick_at_sqrt_ratio,
 )
-from agent.amm.v3.swap_math import compute_swap_step
 from agent.amm.v3.tick_bitmap import TickLiquidity, TickTable, next_initialized_tick_within_one_word, tick_table
-from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
 
 COIN = 10**18
 ticks = st.integers(MIN_TICK, MAX_TICK)

@@ -12,7 +12,7 @@ import pytest
 from agent import codec
 from agent.amm.lp import positions as change
 from agent.amm.lp import positions as exact
-from agent.amm.v3.tick_math import get_tick_at_sqrt_ratio
+from agent.amm.v3.math import get_tick_at_sqrt_ratio
 from agent.execution import settlement
 from agent.model import (  # fmt: skip
     Collect,

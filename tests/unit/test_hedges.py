@@ -41,9 +41,9 @@ from agent.model.futures import (
     PerpOrderKind,
     Position,
 )
-from agent.planning.futures_requests import hedge_by_owner
 from agent.planning.hedge import open_by_owner
 from agent.planning.proposals import rebalance
+from agent.planning.requests import hedge_by_owner
 from agent.policy.decide import current_drifts, decide
 from agent.policy.futures.hedge import choose, compare_text, margin_share, short_costs
 from agent.policy.futures.targets import notional_drifts

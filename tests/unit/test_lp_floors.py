@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.lp import minting, positions
-from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
+from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.units import BPS
 from tests.support.lp_worlds import price_at, v2, v3
 

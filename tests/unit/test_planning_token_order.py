@@ -10,8 +10,8 @@ import pytest
 
 from agent.model import StepInput
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
-from agent.planning.solver import cycles
-from agent.planning.solver.cycles import break_cycles, flows_by_token_pair, order_tokens, shortest_cycle
+from agent.planning.solver import search as token_order
+from agent.planning.solver.search import break_cycles, flows_by_token_pair, order_tokens, shortest_cycle
 from agent.planning.solver.utility import FlowOptimizer, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
@@ -50,7 +50,7 @@ def test_of_all_orders_of_four_tokens_the_best_is_found(turnover_bps: int | None
 
 
 def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cycles, "NODES", 10**3)
+    monkeypatch.setattr(token_order, "NODES", 10**3)
     for seed in range(6):
         market, search = skewed(seed, 4, 12)
         course = order_tokens(market, market.rows(), search)
@@ -64,7 +64,7 @@ def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.Mon
 
 def test_a_search_given_up_says_so_and_the_way_found_has_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
     unproven = 0
-    monkeypatch.setattr(cycles, "NODES", 3)
+    monkeypatch.setattr(token_order, "NODES", 3)
     for seed in range(6):
         market, search = skewed(seed, 6, 30)
         found = break_cycles(market.real.rows(market.rows()), order_tokens(market, market.rows(), search).search(search))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK
 from agent.chain.lens import PAGE_BYTES, CallStatus, V3Answer
 from agent.chain.watch import MAX_TICK as LENS_MAX_TICK
 from agent.chain.watch import PoolKind, PoolRef, deep_pool_item, with_deeper_ticks

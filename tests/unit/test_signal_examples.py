@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.model.signals import PriceBar, SignalTargets, SignalView
+from agent.model.weights import PriceBar, SignalTargets, SignalView
 from tests.support.signals import EXAMPLES, install_examples
 from tests.unit.test_config_futures import FUTURES
 from tests.unit.test_config_weights import config_text

@@ -17,7 +17,7 @@ from agent.config.signals import build_signals
 from agent.errors import ConfigError
 from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, Rebalance, StepInput
 from agent.model.futures import FuturesTarget
-from agent.model.signals import SignalAnswer, SignalMarket, SignalSettings
+from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
 from agent.policy.signals import checked_answer, signal_requests
 from agent.policy.step_input import apply_effective_targets

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from hypothesis import strategies as st
 
 from agent.amm.pools import ContractRevert
-from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.pool_swap import swap
-from agent.amm.v3.swap_math import compute_swap_step
-from agent.amm.v3.tick_bitmap import TickLiquidity, next_initialized_tick_within_one_word
-from agent.amm.v3.tick_math import (
+from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
     MAX_TICK,
     MIN_SQRT_RATIO,
     MIN_TICK,
+    compute_swap_step,
     get_sqrt_ratio_at_tick,
     get_tick_at_sqrt_ratio,
     price_limit,
 )
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.pool_swap import swap
+from agent.amm.v3.tick_bitmap import TickLiquidity, next_initialized_tick_within_one_word
 from tests.support import worlds as world
 from tests.unit import amm_pools as given_pools
 from tests.unit.amm_pools import flat

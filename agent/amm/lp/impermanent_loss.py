@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from agent.amm.lp.positions import sqrt_price_x96
-from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
+from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.floats import exp, log
 from agent.model import LpMissingPosition, LpPosition, LpV2Position, LpV3Position
 from agent.units import BPS, YEAR_S, Price

@@ -25,10 +25,11 @@ from math import isqrt
 
 from agent.amm.lp.positions import Amounts, sqrt_price_x96, v2_product, v2_protocol_mint
 from agent.amm.v2 import UINT112_MAX
-from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
-from agent.amm.v3.tick_math import (
+from agent.amm.v3.math import (
     MAX_TICK,
     MIN_TICK,
+    get_amount0_delta,
+    get_amount1_delta,
     get_sqrt_ratio_at_tick,
     get_tick_at_sqrt_ratio,
 )

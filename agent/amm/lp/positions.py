@@ -9,8 +9,13 @@ from dataclasses import replace
 from fractions import Fraction
 from math import isqrt
 
-from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
-from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, get_sqrt_ratio_at_tick
+from agent.amm.v3.math import (
+    MAX_SQRT_RATIO,
+    MIN_SQRT_RATIO,
+    get_amount0_delta,
+    get_amount1_delta,
+    get_sqrt_ratio_at_tick,
+)
 from agent.errors import ErrorCode, OperatorNeeded, Refused
 from agent.model import (
     Collect,

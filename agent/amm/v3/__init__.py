@@ -1,3 +1,1 @@
-"""Uniswap V3 in integers, with names as in v3-core: tick_math, sqrt_price_math, swap_math,
-tick_bitmap, and whole swaps.
-"""
+"""Uniswap V3 in integers, with names as in v3-core: math, tick_bitmap, and whole swaps."""

@@ -15,6 +15,15 @@ from math import isqrt
 from typing import ClassVar
 
 from agent.amm.pools import BeyondKnownTicks, is_zero_for_one, moved_back, without_mean
+from agent.amm.v3.math import (
+    MAX_SQRT_RATIO,
+    MAX_TICK,
+    MIN_TICK,
+    Q96,
+    get_sqrt_ratio_at_tick,
+    get_tick_at_sqrt_ratio,
+    price_limit,
+)
 from agent.amm.v3.pool_swap import (
     WIDEST_SPACING,
     SwapState,
@@ -27,15 +36,6 @@ from agent.amm.v3.pool_swap import (
     swap,
 )
 from agent.amm.v3.tick_bitmap import TickLiquidity
-from agent.amm.v3.tick_math import (
-    MAX_SQRT_RATIO,
-    MAX_TICK,
-    MIN_TICK,
-    Q96,
-    get_sqrt_ratio_at_tick,
-    get_tick_at_sqrt_ratio,
-    price_limit,
-)
 from agent.floats import log
 from agent.model import PriceCurve, SwapGas, SwapResult, TickState
 from agent.units import BPS, PIPS, Token, floor_int, mul_div_up

@@ -11,15 +11,17 @@ from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.amm.pools import ContractRevert
-from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
-from agent.amm.v3.swap_math import compute_swap_step, whole_step
-from agent.amm.v3.tick_bitmap import End, next_step, stop_table, tick_table
-from agent.amm.v3.tick_math import (
+from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
     MIN_SQRT_RATIO,
+    compute_swap_step,
+    get_amount0_delta,
+    get_amount1_delta,
     get_tick_at_sqrt_ratio,
     price_limit,
+    whole_step,
 )
+from agent.amm.v3.tick_bitmap import End, next_step, stop_table, tick_table
 from agent.units import PIPS, mul_div_up
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from enum import Enum
 from operator import lt
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.amm.v3.swap_math import whole_step
-from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, price_limit
+from agent.amm.v3.math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, price_limit, whole_step
 
 if TYPE_CHECKING:
     from agent.amm.v3.pool import V3Pool

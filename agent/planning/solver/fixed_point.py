@@ -16,9 +16,8 @@ from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import IndexArray, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, run_routes
 from agent.planning.routes import FlowPath, FlowPaths, Route, decompose_flows, merged_leg_counts
-from agent.planning.solver.cycles import TokenOrder, order_tokens
 from agent.planning.solver.dual import Solution, solve_dual
-from agent.planning.solver.pool_selection import PoolSelection, PoolSelector
+from agent.planning.solver.search import PoolSelection, PoolSelector, TokenOrder, order_tokens
 from agent.planning.solver.utility import FlowOptimizer, PlanObjective, sell_program
 from agent.units import BPS, Value, floor_int
 

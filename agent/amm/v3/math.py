@@ -1,0 +1,273 @@
+"""Arithmetic of Uniswap V3, to the bit of v3-core: TickMath, SqrtPriceMath, and SwapMath for one step
+of a swap within a range of constant liquidity. Prices in Q96.
+
+The amounts of a step are those between two sqrt prices, inlined there because this is the innermost
+loop of every quote; a property test compares the two. A step without liquidity is handled
+separately to avoid a division by zero: it costs nothing and reaches its target.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import isqrt
+
+from agent.amm.pools import ContractRevert
+from agent.units import PIPS, UINT256_MAX
+
+MIN_TICK = -887272
+MAX_TICK = 887272
+MIN_SQRT_RATIO = 4295128739
+"""get_sqrt_ratio_at_tick(MIN_TICK)."""
+MAX_SQRT_RATIO = 1461446703485210103287273052203988822378723970342
+"""get_sqrt_ratio_at_tick(MAX_TICK); no pool reaches it."""
+Q96 = 1 << 96
+
+
+def _powers() -> tuple[int, ...]:
+    """Return 1.0001^-(2^(i-1)) for i = 0…19 in Q128, rounded to nearest: the factors of TickMath."""
+    bits = 512
+    root = isqrt((10_000 << 2 * bits) // 10_001)
+    powers = []
+    for _ in range(20):
+        powers.append((root + (1 << bits - 129)) >> bits - 128)
+        root = root * root >> bits
+    return tuple(powers)
+
+
+_POWERS = _powers()
+_TICKS_PER_OCTAVE_Q64 = 255738958999603826347141
+"""2 / log2(1.0001) in Q64: sqrt-price ticks per doubling."""
+_LOG_BITS = 14
+
+
+def price_limit(zero_for_one: bool) -> int:
+    """Return the default price limit of routers: one inside the end of the price range."""
+    return MIN_SQRT_RATIO + 1 if zero_for_one else MAX_SQRT_RATIO - 1
+
+
+@lru_cache(maxsize=1 << 16)
+def get_sqrt_ratio_at_tick(tick: int) -> int:
+    """Return sqrt(1.0001^tick) in Q96, rounded up (TickMath.getSqrtRatioAtTick). Raises
+    ContractRevert("T") beyond MIN_TICK and MAX_TICK.
+    """
+    if not MIN_TICK <= tick <= MAX_TICK:
+        raise ContractRevert("TickMath.getSqrtRatioAtTick", "T")
+    ratio = 1 << 128
+    rest = abs(tick)
+    for power in _POWERS:
+        if rest & 1:
+            ratio = ratio * power >> 128
+        rest >>= 1
+        if not rest:
+            break
+    if tick > 0:
+        ratio = UINT256_MAX // ratio
+    return (ratio + 0xFFFFFFFF) >> 32
+
+
+def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:
+    """Return the greatest tick whose ratio is not above the price (TickMath.getTickAtSqrtRatio).
+    Raises ContractRevert("R") outside the range.
+    """
+    if not MIN_SQRT_RATIO <= sqrt_price_x96 < MAX_SQRT_RATIO:
+        raise ContractRevert("TickMath.getTickAtSqrtRatio", "R")
+    msb = sqrt_price_x96.bit_length() - 1
+    mantissa = sqrt_price_x96 >> msb - 63 if msb > 63 else sqrt_price_x96 << 63 - msb
+    log2 = msb - 96
+    for _ in range(_LOG_BITS):  # one more binary digit of the logarithm per iteration
+        mantissa = mantissa * mantissa >> 63
+        digit = mantissa >> 64
+        log2 = log2 << 1 | digit
+        mantissa >>= digit
+    # Truncation leaves the logarithm at most 2^-14 of an octave, or 0.85 ticks, too low, never too
+    # high. The ratios of ticks are rounded up, so one tick lower is certainly at or below the
+    # price.
+    tick = max(MIN_TICK, (log2 * _TICKS_PER_OCTAVE_Q64 >> 64 + _LOG_BITS) - 1)
+    while get_sqrt_ratio_at_tick(tick + 1) <= sqrt_price_x96:
+        tick += 1
+    return tick
+
+
+UINT160_BITS = 160
+
+
+def get_amount0_delta(
+    sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: int, round_up: bool
+) -> int:
+    """token0 base units between two prices: L/√lower − L/√upper (SqrtPriceMath.getAmount0Delta)."""
+    if sqrt_ratio_a_x96 > sqrt_ratio_b_x96:
+        sqrt_ratio_a_x96, sqrt_ratio_b_x96 = sqrt_ratio_b_x96, sqrt_ratio_a_x96
+    if sqrt_ratio_a_x96 <= 0:
+        raise ContractRevert("SqrtPriceMath.getAmount0Delta", "")
+    product = (liquidity << 96) * (sqrt_ratio_b_x96 - sqrt_ratio_a_x96)
+    if round_up:
+        return -((-product // sqrt_ratio_b_x96) // sqrt_ratio_a_x96)
+    return product // sqrt_ratio_b_x96 // sqrt_ratio_a_x96
+
+
+def get_amount1_delta(
+    sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: int, round_up: bool
+) -> int:
+    """token1 base units between two prices: L·(√upper − √lower) (SqrtPriceMath.getAmount1Delta)."""
+    product = liquidity * abs(sqrt_ratio_b_x96 - sqrt_ratio_a_x96)
+    return -(-product >> 96) if round_up else product >> 96
+
+
+def get_next_sqrt_price_from_amount0_rounding_up(
+    sqrt_price_x96: int, liquidity: int, amount: int, add: bool
+) -> int:
+    """Return the price after token0 is added or removed
+    (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp). Raises ContractRevert.
+    """
+    if amount == 0:
+        return sqrt_price_x96
+    numerator = liquidity << 96
+    product = amount * sqrt_price_x96
+    if add:
+        denominator = numerator + product
+        # the contract abandons the precise formula once it overflows 256 bits
+        if denominator >> 256:
+            return -(-numerator // (numerator // sqrt_price_x96 + amount))
+        return -(-numerator * sqrt_price_x96 // denominator)
+    if product >> 256 or numerator <= product:
+        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp", "")
+    price = -(-numerator * sqrt_price_x96 // (numerator - product))
+    return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp")
+
+
+def get_next_sqrt_price_from_amount1_rounding_down(
+    sqrt_price_x96: int, liquidity: int, amount: int, add: bool
+) -> int:
+    """Return the price after token1 is added or removed
+    (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown). Raises ContractRevert.
+    """
+    if add:
+        price = sqrt_price_x96 + (amount << 96) // liquidity
+        return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown")
+    price = sqrt_price_x96 + (-amount << 96) // liquidity
+    if price <= 0:
+        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown", "")
+    return price
+
+
+def get_next_sqrt_price_from_input(
+    sqrt_price_x96: int, liquidity: int, amount_in: int, zero_for_one: bool
+) -> int:
+    """Return the price after amount_in (less fee), rounded against the trader
+    (SqrtPriceMath.getNextSqrtPriceFromInput).
+    """
+    if sqrt_price_x96 <= 0 or liquidity <= 0:
+        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromInput", "")
+    if zero_for_one:
+        return get_next_sqrt_price_from_amount0_rounding_up(
+            sqrt_price_x96, liquidity, amount_in, True
+        )
+    return get_next_sqrt_price_from_amount1_rounding_down(
+        sqrt_price_x96, liquidity, amount_in, True
+    )
+
+
+def get_next_sqrt_price_from_output(
+    sqrt_price_x96: int, liquidity: int, amount_out: int, zero_for_one: bool
+) -> int:
+    """Return the price after amount_out, rounded against the trader
+    (SqrtPriceMath.getNextSqrtPriceFromOutput).
+    """
+    if sqrt_price_x96 <= 0 or liquidity <= 0:
+        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromOutput", "")
+    if zero_for_one:
+        return get_next_sqrt_price_from_amount1_rounding_down(
+            sqrt_price_x96, liquidity, amount_out, False
+        )
+    return get_next_sqrt_price_from_amount0_rounding_up(
+        sqrt_price_x96, liquidity, amount_out, False
+    )
+
+
+def _to_uint160(price: int, where: str) -> int:
+    if price >> UINT160_BITS:
+        raise ContractRevert(where, "")
+    return price
+
+
+def compute_swap_step(
+    sqrt_ratio_current_x96: int,
+    sqrt_ratio_target_x96: int,
+    liquidity: int,
+    amount_remaining: int,
+    fee_pips: int,
+) -> tuple[int, int, int, int]:
+    """Return (next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep;
+    amount_remaining < 0 specifies an output. Amounts in base units; the fee is in the input token,
+    on top of amount in. Raises ContractRevert where the contract reverts.
+    """
+    current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
+    if amount_remaining < 0:
+        return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
+    # An amount that does not reach the target in exact arithmetic does not reach it after rounding
+    # either, since prices round away from the target. Below, `reached` is therefore never the
+    # target, and the rest of the input is fee.
+    less_fee = amount_remaining * (PIPS - fee_pips) // PIPS
+    if current >= target:
+        amount_in = -((liquidity * (target - current) << 96) // current // target)
+        if less_fee >= amount_in:
+            return (
+                target,
+                amount_in,
+                liquidity * (current - target) >> 96,
+                -(-amount_in * fee_pips // (PIPS - fee_pips)),
+            )
+        reached = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, less_fee, True)
+        amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+        return (
+            reached,
+            amount_in,
+            liquidity * (current - reached) >> 96,
+            amount_remaining - amount_in,
+        )
+    amount_in = -(liquidity * (current - target) >> 96)
+    if less_fee >= amount_in:
+        amount_out = (liquidity * (target - current) << 96) // target // current
+        return target, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+    reached = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, less_fee, True)
+    amount_in = -(liquidity * (current - reached) >> 96)
+    amount_out = (liquidity * (reached - current) << 96) // reached // current
+    return reached, amount_in, amount_out, amount_remaining - amount_in
+
+
+def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tuple[int, int, int]:
+    """Return (amount in, amount out, fee) of a step that reaches its target with input left."""
+    if current >= target:
+        amount_in = -((liquidity * (target - current) << 96) // current // target)
+        amount_out = liquidity * (current - target) >> 96
+    else:
+        amount_in = -(liquidity * (current - target) >> 96)
+        amount_out = (liquidity * (target - current) << 96) // target // current
+    return amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+
+
+def _step_exact_out(
+    current: int, target: int, liquidity: int, wanted: int, fee_pips: int
+) -> tuple[int, int, int, int]:
+    """Return the result of computeSwapStep for amountRemaining < 0. A price short of the target is
+    rounded far enough to pay the whole output.
+    """
+    if current >= target:
+        amount_out = liquidity * (current - target) >> 96
+        reached = target
+        if wanted < amount_out:
+            reached, amount_out = (
+                get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, wanted, False),
+                wanted,
+            )
+        amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+    else:
+        amount_out = (liquidity * (target - current) << 96) // target // current
+        reached = target
+        if wanted < amount_out:
+            reached, amount_out = (
+                get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, wanted, False),
+                wanted,
+            )
+        amount_in = -(liquidity * (current - reached) >> 96)
+    return reached, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
