@@ -29,8 +29,8 @@ from agent.model import (
 from agent.model.step import RaiseForWithdrawal, Unwrap
 from agent.planning import requests
 from agent.policy import native_coin
-from agent.policy.cash_flows import withdrawals
-from agent.policy.cash_flows.purchase import LASTS_S
+from agent.policy.cash_flows import transfers
+from agent.policy.cash_flows.transfers import LASTS_S
 from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
@@ -79,7 +79,7 @@ Confirm = Callable[[WithdrawalReport], bool]
 
 def withdrawable_step(context: AgentContext) -> StepInput:
     """Return the newest step input without unexplained deposits, which cannot be withdrawn."""
-    return withdrawals.reserve_pending_deposits(current_step_input(context.readers, context.store))
+    return transfers.reserve_pending_deposits(current_step_input(context.readers, context.store))
 
 
 class WithdrawalRun:
@@ -265,7 +265,7 @@ class WithdrawalRun:
         """Return the step with the amounts of this withdrawal reserved, whether stored or not."""
         if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
             return step
-        return withdrawals.reserve_claims(
+        return transfers.reserve_claims(
             step, tuple(PendingPayment(0, payment) for payment in self._payments)
         )
 
@@ -274,14 +274,14 @@ class WithdrawalRun:
         return replace(
             readers,
             assemble=lambda snapshot, history: self._claimed(
-                withdrawals.reserve_pending_deposits(readers.assemble(snapshot, history))
+                transfers.reserve_pending_deposits(readers.assemble(snapshot, history))
             ),
         )
 
     def _short(self, step: StepInput) -> str | None:
         """Return the first token with a shortfall; None without one."""
         tokens = dict.fromkeys(payment.token for payment in self._payments)
-        return next((token for token in tokens if withdrawals.shortfall_raw(step, token) > 0), None)
+        return next((token for token in tokens if transfers.shortfall_raw(step, token) > 0), None)
 
     def _next(self) -> PendingPayment | None:
         claims = withdrawable_step(self._context).history.claims
@@ -325,7 +325,7 @@ def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token:
     after_raw = requests.shortfall_raw(step, plan, token)
     if after_raw <= 0:
         return
-    before_raw = withdrawals.shortfall_raw(step, token)
+    before_raw = transfers.shortfall_raw(step, token)
     done, now_s = _done(step, request, token), step.snapshot.head.timestamp_s
     count = done + _remaining_parts(before_raw, before_raw - after_raw)
     parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), before_raw)
@@ -343,8 +343,8 @@ def _record_part(
         return ""
     if requests.shortfall_raw(sale.step_input, plan, token) <= 0:
         return ""
-    before_raw = withdrawals.shortfall_raw(sale.step_input, token)
-    after_raw = withdrawals.shortfall_raw(step, token)
+    before_raw = transfers.shortfall_raw(sale.step_input, token)
+    after_raw = transfers.shortfall_raw(step, token)
     done, now_s = 1 + _done(sale.step_input, request, token), step.snapshot.head.timestamp_s
     count = done + _remaining_parts(after_raw, before_raw - after_raw)
     parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s))
@@ -363,7 +363,7 @@ def _remaining_parts(shortfall_raw: int, raised_raw: int) -> int:
 
 def _done(step: StepInput, request: OwnerRequest, token: str) -> int:
     """Return the number of parts raised, including one interrupted before it was recorded."""
-    return 0 if request.parts is None else withdrawals.counted(step, request.parts, token).done
+    return 0 if request.parts is None else transfers.counted(step, request.parts, token).done
 
 
 def _until_s(request: OwnerRequest, now_s: int) -> int:
@@ -381,13 +381,13 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
     if step.snapshot.head.timestamp_s >= request.parts.next_s:
         return
     token = next(
-        (one.token for one in request.payments if withdrawals.shortfall_raw(step, one.token) > 0),
+        (one.token for one in request.payments if transfers.shortfall_raw(step, one.token) > 0),
         None,
     )
     if token is None:
         return
     raise Refused(
-        f"withdrawal {request.id}: {format_parts(withdrawals.counted(step, request.parts, token))}",
+        f"withdrawal {request.id}: {format_parts(transfers.counted(step, request.parts, token))}",
         remedy="wait until then; parts are limits.first_purchase apart",
         code=ErrorCode.PART_NOT_DUE,
     )
@@ -402,8 +402,8 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
         token = claim.payment.token
         if claim.parts is None or token not in wanted:
             continue
-        if withdrawals.shortfall_raw(step, token) > 0:
-            progress = format_parts(withdrawals.counted(step, claim.parts, token))
+        if transfers.shortfall_raw(step, token) > 0:
+            progress = format_parts(transfers.counted(step, claim.parts, token))
             command = f"trimtab withdraw --release {claim.request}"
             raise Refused(
                 f"withdrawal {claim.request}: {progress}; only one withdrawal of an asset"
@@ -419,7 +419,7 @@ def format_parts(parts: WithdrawalProgress) -> str:
 
 
 def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:
-    return any(withdrawals.shortfall_raw(step, one.token) > 0 for one in request.payments)
+    return any(transfers.shortfall_raw(step, one.token) > 0 for one in request.payments)
 
 
 def is_next(request: OwnerRequest, step: StepInput) -> bool:

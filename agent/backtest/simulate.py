@@ -53,7 +53,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
 from agent.policy.futures.targets import emergency_orders, triggered
-from agent.policy.strategies.futures_targets import chosen_futures
+from agent.policy.signals import chosen_futures
 from agent.policy.triggers.rules import is_plain
 from agent.reference.checks import is_dollar
 from agent.units import BPS

@@ -31,10 +31,9 @@ from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategySt
 from agent.model.weights import SignalAnswer
 from agent.policy import risk, step_input, targets
 from agent.policy.gradual_execution import MILLION
-from agent.policy.signals import signal_requests
+from agent.policy.signals import margin_growth, signal_requests
 from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import accounting, capital, netting
-from agent.policy.strategies.futures_targets import margin_growth
 from agent.policy.triggers import rules
 from agent.ports import (
     AllocationJournal,

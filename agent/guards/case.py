@@ -34,7 +34,7 @@ from agent.model import (
 from agent.model.futures import AccountAction, DelegateChange, MarginDeposit
 from agent.planning.gas import approval_gas_units
 from agent.policy import native_coin
-from agent.policy.cash_flows import purchase, withdrawals
+from agent.policy.cash_flows import transfers
 from agent.policy.futures.emergency import step_fee_ceiling_wei
 from agent.policy.futures.exposure import margin_value
 from agent.policy.futures.targets import FuturesTrigger
@@ -311,7 +311,7 @@ class GuardCase:
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
-        return min(decision.apart, purchase.turnover_allowance(self.step))
+        return min(decision.apart, transfers.turnover_allowance(self.step))
 
     def _raised(self) -> Fraction:
         """Return the largest exempt turnover of an exit for open withdrawals, recomputed. Raises
@@ -328,13 +328,13 @@ class GuardCase:
         claimed = {claim.payment.token for claim in self.step.history.claims} - {
             self.numeraire.address
         }
-        return {token for token in claimed if withdrawals.shortfall_raw(self.step, token) > 0}
+        return {token for token in claimed if transfers.shortfall_raw(self.step, token) > 0}
 
     def _gross(self, tokens: set[str]) -> Fraction:
         """Return the largest sale value that these shortfalls justify. Raises MissingData."""
         try:
             return sum(
-                (withdrawals.gross_sale_value(self.step, token) for token in sorted(tokens)),
+                (transfers.gross_sale_value(self.step, token) for token in sorted(tokens)),
                 Fraction(0),
             )
         except Refused as why:

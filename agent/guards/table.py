@@ -16,7 +16,7 @@ from agent.guards.futures import FUTURES_GUARDS
 from agent.guards.guard import OFF, Guard, format_money
 from agent.model import Evidence, Payout, Plan, StepInput, Verdict
 from agent.policy import native_coin
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.units import NATIVE, decimal_text
 
 GUARDS: tuple[Guard[Any], ...] = (
@@ -130,7 +130,7 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
         return Verdict(name, f"unknown: {step.history.unknown}", limit_text, False)
     total = step.history.outflow_24h
     for payout in payouts:
-        price = withdrawals.token_price(step, payout.token)
+        price = transfers.token_price(step, payout.token)
         if price is None:
             measured = f"unknown: no reference price of {payout.token}"
             return Verdict(name, measured, limit_text, False)

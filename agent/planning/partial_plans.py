@@ -24,7 +24,7 @@ from agent.model import (
 from agent.planning import planner
 from agent.planning.gas import NATIVE_VENUE, approval_gas_units
 from agent.policy import native_coin
-from agent.policy.cash_flows import purchase
+from agent.policy.cash_flows import transfers
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import compute_drifts, corrections, investable_total
@@ -238,7 +238,7 @@ def plan_purchase(
     intended_value = _value_to_move(decided, decision.goal)
     whole = planner.plan_after_tax(step, decision)
     plan, part = plan_proportional_part(step, decided, decision, whole)
-    active = purchase.active_purchase(step)
+    active = transfers.active_purchase(step)
     if active is not None and not step.history.invested:
         if not fits_daily_loss(step, plan):
             reason = f"{decision.reason}; {daily_loss_wait_reason(step)}"
@@ -257,7 +257,7 @@ def plan_purchase(
         step, decided, decision.goal, kind, intended_value, ceil_int(1 / part)
     )
     if part < 1:
-        progress = purchase.format_progress(execution, 0)
+        progress = transfers.format_progress(execution, 0)
         why_part = _daily_loss_reason(step, decision, whole)
         decision = replace(decision, reason=f"{decision.reason}; {progress}{why_part}")
     due = ExecutionSlice(1, part, intended_value)
@@ -383,16 +383,16 @@ def _purchase_execution(
     now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
     prices, deposits = decided.references.prices, tuple[tuple[str, int], ...]()
     if kind is PurchaseKind.TOP_UP:
-        deposits = tuple(sorted(purchase.uninvested_deposits(step).items()))
-    over_s = now_s + max(purchase.LASTS_S, (parts + 1) * DAY_S)
+        deposits = tuple(sorted(transfers.uninvested_deposits(step).items()))
+    over_s = now_s + max(transfers.LASTS_S, (parts + 1) * DAY_S)
     return GradualExecution(
-        pace=purchase.pace(step, parts),
+        pace=transfers.pace(step, parts),
         targets_bps=target_weights(step),
         destination=step.policy.destination,
         goal=goal,
         arrival=tuple(sorted((token, known.price) for token, known in prices.items())),
         sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
-        wish=purchase.turnover_allowance(step) if step.history.invested else intended_value,
+        wish=transfers.turnover_allowance(step) if step.history.invested else intended_value,
         rounds=parts,
         budget=None,
         began_s=now_s,

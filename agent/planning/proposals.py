@@ -32,7 +32,7 @@ from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import minimum, quarantine
-from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.decide import decide, liquidity_or_hold
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
@@ -403,7 +403,7 @@ def _filled(
             why := expiry_reason(step_input, order)
             or _out(step_input, order)
             or balance_changes.halt_reason(step_input)
-            or withdrawals.open_withdrawal_reason(step_input)
+            or transfers.open_withdrawal_reason(step_input)
         ):
             continue
         try:

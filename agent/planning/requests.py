@@ -69,7 +69,7 @@ from agent.planning.proposals import (
     waiting_orders,
 )
 from agent.policy import native_coin, quarantine
-from agent.policy.cash_flows import balance_changes, purchase, withdrawals
+from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.decide import decide, halt_for
 from agent.policy.decision import DecisionResult, spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
@@ -276,15 +276,15 @@ def raise_money(token: str) -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
-        goal = withdrawals.goal_to_raise(step, token)
+        goal = transfers.goal_to_raise(step, token)
         wanted = Rebalance(
             f"raise {label} for a withdrawal",
             goal,
             exit=True,
-            apart=withdrawals.gross_sale_value(step, token),
+            apart=transfers.gross_sale_value(step, token),
         )
         plan = planner.plan(step, wanted)
-        done = withdrawals.parts_done(step, token)
+        done = transfers.parts_done(step, token)
         short = shortfall_raw(step, plan, token) > 0
         if step.limits.first_purchase_s is not None and (
             short or not partial_plans.fits_daily_loss(step, plan)
@@ -294,7 +294,7 @@ def raise_money(token: str) -> Proposer:
                 part = plan
             else:
                 part = plan_proportional_part(step, decided, wanted, plan)[0]
-            lacks, left = withdrawals.shortfall_raw(step, token), shortfall_raw(step, part, token)
+            lacks, left = transfers.shortfall_raw(step, token), shortfall_raw(step, part, token)
             if left < lacks and (short or left > 0):
                 wanted = replace(
                     wanted,
@@ -327,7 +327,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         if step.limits.first_purchase_s is None:
             wanted = Rebalance(
                 balance_changes.append_excluded(step, "invest the deposit"),
-                withdrawals.goal_to_invest(step, came),
+                transfers.goal_to_invest(step, came),
                 by_owner=True,
             )
             try:
@@ -335,7 +335,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
             except planner.NothingPlanned as nothing:
                 return _uninvested(step, nothing)
             return _by_owner(step, plan.decision, plan)
-        under = purchase.active_purchase(step)
+        under = transfers.active_purchase(step)
         if under is None or under.id == before:
             step = replace(
                 step, history=replace(step.history, invested=tuple(sorted(came.items())))
@@ -344,9 +344,9 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         message = balance_changes.append_excluded(step, "invest the deposit")
         wanted = Rebalance(
             message,
-            purchase.purchase_goal(step, decided.drifts),
+            transfers.purchase_goal(step, decided.drifts),
             by_owner=True,
-            apart=purchase.turnover_allowance(step),
+            apart=transfers.turnover_allowance(step),
         )
         decided = replace(decided, decision=wanted)
         try:
@@ -479,7 +479,7 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
     decided = decide(step)
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
-    if why := withdrawals.open_withdrawal_reason(step):
+    if why := transfers.open_withdrawal_reason(step):
         return Proposal(replace(decided, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
         wanted = Rebalance(

@@ -22,7 +22,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import failures, gradual_execution, minimum, native_coin, quarantine, targets
-from agent.policy.cash_flows import balance_changes, cash_limit, purchase, withdrawals
+from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.decision import (
     FAULTS_OF_SOME_ASSETS,
     DecisionContext,
@@ -246,7 +246,7 @@ def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     """Wait while a withdrawal is open, a balance change unexplained, or the margin unknown."""
     if not context.held_back:
         return None
-    halt, next_s = halt_with(context.held_back), withdrawals.next_part_s(context.step)
+    halt, next_s = halt_with(context.held_back), transfers.next_part_s(context.step)
     if next_s is None:
         return context.result(halt)
     return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))
@@ -531,19 +531,19 @@ def _act(
         return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
     if expensive := minimum.gas_too_high_reason(step, drifts, references):
         return Hold(f"{trigger.reason}; {expensive}", kept_by="gas"), False
-    first = purchase.is_first_purchase(step)
+    first = transfers.is_first_purchase(step)
     if combined_goal is not None:
         goal = combined_goal
     elif first and not isinstance(step.policy.trigger, NoTradeZone):
-        goal = purchase.purchase_goal(step, drifts)
+        goal = transfers.purchase_goal(step, drifts)
     else:
         goal = _rebalance_goal_now(step, drifts)
     largest = _largest(drifts, goal)
     if not _worth_it(step, largest):
         return _not_worth_a_trade(step, largest, trigger), trigger.due
     if first:
-        name = purchase.first_rebalance_name(step, drifts, goal)
-        allowance = purchase.turnover_allowance(step)
+        name = transfers.first_rebalance_name(step, drifts, goal)
+        allowance = transfers.turnover_allowance(step)
         return Rebalance(f"{name}; {trigger.reason}", goal, apart=allowance), trigger.due
     return Rebalance(trigger.reason, goal), trigger.due
 

@@ -19,7 +19,7 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
 from agent.policy.futures.exposure import margin_fault
 from agent.policy.liquidity import valuation
@@ -125,7 +125,7 @@ class DecisionContext:
         too.
         """
         reasons = (
-            (HaltCode.WITHDRAWAL, withdrawals.open_withdrawal_reason(self.step)),
+            (HaltCode.WITHDRAWAL, transfers.open_withdrawal_reason(self.step)),
             (HaltCode.BALANCE_CHANGE, balance_changes.halt_reason(self.step)),
             (HaltCode.FUTURES, _unknown_margin(self.step)),
         )

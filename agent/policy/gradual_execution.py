@@ -27,7 +27,7 @@ from agent.model import (
     SliceDraw,
     StepInput,
 )
-from agent.policy.cash_flows import purchase
+from agent.policy.cash_flows import transfers
 from agent.policy.drift import compute_drifts, corrections
 from agent.policy.triggers import rules
 from agent.policy.triggers.bands import Signal
@@ -205,9 +205,9 @@ def _purchase(
     """
     begun = under.campaign
     now_s = step.snapshot.head.timestamp_s
-    goal = purchase.purchase_goal(step, drifts)
+    goal = transfers.purchase_goal(step, drifts)
     lacks = corrections(drifts, goal).values()
-    allowed = purchase.turnover_allowance(step)
+    allowed = transfers.turnover_allowance(step)
     left = sum((lack for lack in lacks if lack > 0), Fraction(0))
     what = f"the {begun.purchase.value if begun.purchase else ''} from {format_time(begun.began_s)}"
     parts = "1 part" if under.done == 1 else f"{under.done} parts"
@@ -221,12 +221,12 @@ def _purchase(
         )
     elif now_s < under.next_s:
         message = (
-            f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at"
+            f"{transfers.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at"
             f" {format_time(under.next_s)}"
         )
         return SliceDecision(Hold(message, under.next_s, "limits.first_purchase"))
     else:
-        message = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy"
+        message = f"{transfers.format_progress(begun, under.done)}: {_money(step, left)} to buy"
         by_owner = begun.purchase is PurchaseKind.TOP_UP
         return SliceDecision(
             Rebalance(message, goal, by_owner=by_owner, apart=allowed),

@@ -23,13 +23,13 @@ from agent.model import (
 from agent.model.strategies import CapitalSplit, StrategyLedger
 from agent.model.weights import SignalAnswer
 from agent.policy import quarantine
-from agent.policy.cash_flows import balance_changes, cash_limit, withdrawals
+from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.hedges import apply_hedges
 from agent.policy.orders.exits import apply_orders
 from agent.policy.risk import apply_measured_risk
+from agent.policy.signals import apply_futures_targets
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.capital import target_capital_shares
-from agent.policy.strategies.futures_targets import apply_futures_targets
 from agent.policy.targets import allocation_history_s, apply_allocation, with_targets
 from agent.units import BPS, NATIVE, decimal_text, format_percent, largest_remainder
 
@@ -203,7 +203,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         partial(reconcile_ledger, books=memory.balances, stands=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
         partial(cash_limit.reserve_unused_cash, memory=memory.cash, balances=memory.balances),
-        withdrawals.reserve_withdrawals,
+        transfers.reserve_withdrawals,
         # before strategies, because no strategy owns an unexplained increase
         balance_changes.exclude_unexplained_rises,
         partial(add_strategy_books, memory=memory.strategies, balances=memory.balances),

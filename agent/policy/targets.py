@@ -1,24 +1,161 @@
-"""Target weights chosen by an allocator, or the reason why there are none."""
+"""Target weights chosen by an allocator, or the reason why there are none: due time, the allocator's
+result, and minimum change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from fractions import Fraction
 
+from agent import codec
 from agent.errors import Refused
 from agent.model import (
     Allocation,
     AllocationMethod,
     AllocatorConfig,
+    Asset,
     InitialWeights,
     Portfolio,
     Snapshot,
     StepInput,
+    WeightLimit,
 )
 from agent.reference import reference_prices
-from agent.weights import choose
-from agent.weights.allocators import AllocatorData
+from agent.units import BPS, bounded_bps
+from agent.weights.allocators import ALLOCATORS, AllocatorData, UnroundedWeights, WeightBounds
+
+
+def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
+    """Return a hash of allocator settings, assets, and targets of fixed assets. An allocation is
+    valid only under its hash.
+    """
+    fixed = {
+        asset.token.address: asset.target_bps
+        for asset in assets
+        if asset.token.address in weights.fixed
+    }
+    tokens = sorted(asset.token.address for asset in assets)
+    text = codec.dumps(weights) + repr(tokens) + repr(sorted(fixed.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def valid_allocation(
+    weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None
+) -> Allocation | None:
+    """Return the last allocation if its settings and assets are unchanged, else None."""
+    if last is None or last.basis != settings_hash(weights, assets):
+        return None
+    return last
+
+
+def is_allocation_due(
+    weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None, now_s: int
+) -> bool:
+    """True if a new allocation is due at chain time `now_s`."""
+    if weights.method is AllocationMethod.FIXED:
+        return False
+    last = valid_allocation(weights, assets, last)
+    return last is None or now_s >= last.at_s + weights.every_s
+
+
+def unrounded_weights(
+    weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData
+) -> tuple[WeightBounds, UnroundedWeights]:
+    """Return the allocator's unrounded result.
+
+    Raises Refused for data that are missing, stale, singular or zero.
+    """
+    bounds = bounds_of(weights, assets)
+    return bounds, ALLOCATORS[weights.method](weights, bounds, facts)
+
+
+def choose_allocation(
+    weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData, last: Allocation | None
+) -> Allocation:
+    """Return an allocation with the weights of all assets in bps, sum 10,000.
+
+    The weights are those of `last` if none would move by more than `churn_bps`. The result does not
+    depend on the order of assets. Raises Refused as `unrounded_weights` does.
+    """
+    bounds, result = unrounded_weights(weights, assets, facts)
+    chosen: list[int] = []
+    try:
+        if result.shares:
+            chosen = bounded_bps(result.shares, bounds.low, bounds.high, bounds.total)
+    except ValueError as error:
+        raise Refused(
+            f"{weights.method.value}: {error}", remedy="check portfolio.weights.limits"
+        ) from None
+    free = dict(zip(bounds.tokens if chosen else (), chosen, strict=True))
+    weights_bps = {
+        asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets
+    }
+    why, last = result.why, valid_allocation(weights, assets, last)
+    futures_bps = result.futures_bps
+    if last is not None:
+        before = {token: last.bps(token) for token in weights_bps}
+        moved = [abs(weights_bps[token] - before[token]) for token in weights_bps]
+        earlier = dict(last.futures_bps)
+        moved += [abs(bps - earlier.get(market, 0)) for market, bps in futures_bps]
+        most = BPS if bool(earlier) is not bool(futures_bps) else max(moved)
+        if 0 < most <= weights.churn_bps:
+            weights_bps, futures_bps = before, last.futures_bps
+            why += f"; no weight would move by more than {most / 100:g} %, so the weights stay"
+    return Allocation(
+        at_s=facts.now_s,
+        method=weights.method,
+        weights_bps=tuple(sorted(weights_bps.items())),
+        basis=settings_hash(weights, assets),
+        data=result.data,
+        why=why,
+        from_s=result.from_s,
+        until_s=result.until_s,
+        returns=0 if result.seen is None else len(result.seen.moves),
+        futures_bps=futures_bps,
+    )
+
+
+def format_allocation(chosen: Allocation) -> str:
+    """Format an allocation: method, time, data and reason."""
+    span = ""
+    if chosen.from_s is not None and chosen.until_s is not None:
+        span = f", {_utc(chosen.from_s)} to {_utc(chosen.until_s)}"
+
+    return (
+        f"weights by {chosen.method.value}, chosen {_utc(chosen.at_s)} from {chosen.data}{span}:"
+        f" {chosen.why}"
+    )
+
+
+def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds:
+    """Return the bounds of free assets, ordered by address, so that ties do not depend on list
+    order.
+
+    Raises Refused if no weights fit the bounds.
+    """
+    free = tuple(
+        sorted(asset.token.address for asset in assets if asset.token.address not in weights.fixed)
+    )
+    total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)
+    limits = {limit.token: limit for limit in weights.limits}
+    bounds = [limits.get(token, WeightLimit(token, 0, BPS)) for token in free]
+    low = tuple(limit.low_bps for limit in bounds)
+    high = tuple(min(limit.high_bps, total) for limit in bounds)
+    if not free or total <= 0 or not sum(low) <= total <= sum(high):
+        raise Refused(
+            f"weight limits sum to {sum(low) / 100:g} to {sum(high) / 100:g} %, but the free weights"
+            f" must sum to {total / 100:g} %",
+            remedy="widen portfolio.weights.limits",
+        )
+    return WeightBounds(free, total, low, high)
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
 
 # --- Replacing targets, with the reason.
 
@@ -47,14 +184,14 @@ def apply_allocation(step: StepInput) -> StepInput:
     if weights is None or weights.method is AllocationMethod.FIXED:
         return step
     assets, now_s = step.portfolio.assets, trusted_time_s(step.snapshot)
-    last = choose.valid_allocation(weights, assets, step.history.allocation)
-    if not choose.is_allocation_due(weights, assets, last, now_s) and last is not None:
-        return _with(step, last, choose.format_allocation(last))
+    last = valid_allocation(weights, assets, step.history.allocation)
+    if not is_allocation_due(weights, assets, last, now_s) and last is not None:
+        return _with(step, last, format_allocation(last))
     try:
-        chosen = choose.choose_allocation(weights, assets, allocator_inputs(step), last)
+        chosen = choose_allocation(weights, assets, allocator_inputs(step), last)
     except Refused as missing:
         return _without(step, weights, last, missing.message)
-    return _with(step, chosen, choose.format_allocation(chosen))
+    return _with(step, chosen, format_allocation(chosen))
 
 
 def allocator_inputs(step: StepInput) -> AllocatorData:
@@ -81,7 +218,7 @@ def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: i
     so that few steps carry them.
     """
     weights = portfolio.weights
-    if weights is None or not choose.is_allocation_due(weights, portfolio.assets, last, now_s):
+    if weights is None or not is_allocation_due(weights, portfolio.assets, last, now_s):
         return 0
     if weights.method.needs_window:
         return weights.window_s + weights.step_s
@@ -118,8 +255,7 @@ def _without(
         return _with(
             step,
             last,
-            f"{choose.format_allocation(last)}; kept, because no "
-            f"new weights could be chosen: {why}",
+            f"{format_allocation(last)}; kept, because no new weights could be chosen: {why}",
         )
     if last is None and weights.until_chosen is InitialWeights.TARGETS:
         reason = (

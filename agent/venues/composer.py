@@ -35,7 +35,7 @@ from agent.planning.futures_step import action_gas
 from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
 from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.policy.futures.emergency import fee_ceiling_wei, gas_per_day_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
 from agent.ports.execution import PerpOrderDraft, PerpVenue
@@ -289,7 +289,7 @@ class RouterComposer:
         """Compose a payout, bounded by the remainder of limits.payout_per_day. Raises Refused if the
         simulation fails.
         """
-        payout = replace(payout, most_raw=withdrawals.max_payout_raw(step, payout.token))
+        payout = replace(payout, most_raw=transfers.max_payout_raw(step, payout.token))
         token = step.portfolio.token(payout.token)
         note = f"pay {decimal_text(payout.raw, token.decimals)} {token.label} to {payout.to}"
         if payout.token == NATIVE:

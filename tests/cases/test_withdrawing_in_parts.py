@@ -20,7 +20,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Halt, Hold, IntentKind, LegFunding, LimitOrder, Payment, RequestKind, RequestState, StepInput
 from agent.planning import proposals, requests
-from agent.policy.cash_flows import withdrawals as outflow
+from agent.policy.cash_flows import transfers as outflow
 from tests.cases.test_gifts_before_exits import give
 from tests.cases.test_withdrawing import HOME, OPEN, TARGETS, ended, sure
 from tests.support.agents import USD, again, fund, swap_of, trusted, yes

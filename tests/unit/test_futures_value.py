@@ -14,7 +14,7 @@ from agent.model import ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalan
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import rebalance
 from agent.policy import failures
-from agent.policy.cash_flows.withdrawals import goal_to_invest
+from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import alert_prices, compute_drifts, investable_total
 from agent.policy.futures.decide import spot_value_in_quote

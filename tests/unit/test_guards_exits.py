@@ -9,7 +9,7 @@ import pytest
 
 from agent import guards
 from agent.model import ExternalTransfer, Goal, LotMethod, Payment, PendingPayment, Plan, Provide, Rebalance, StepInput, TaxState, TopUp
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from tests.support import builders
 from tests.support.builders import history, raw, step_input, token, v2_pool, with_limits
 from tests.support.lp_worlds import planned, ranged, wanted, world
@@ -78,7 +78,7 @@ def test_what_the_numeraire_buys_is_no_exit() -> None:
 def lacking(step: StepInput, whole: Fraction) -> StepInput:
     """A withdrawal of WBTC is open that lacks so much of it."""
     held = next(one.raw for one in step.snapshot.holdings if one.token == WBTC.address)
-    return withdrawals.reserve_claims(step, (PendingPayment(1, Payment(WBTC.address, held + raw(whole, WBTC))),))
+    return transfers.reserve_claims(step, (PendingPayment(1, Payment(WBTC.address, held + raw(whole, WBTC))),))
 
 
 def test_what_a_withdrawal_lacks_is_bought_and_no_more() -> None:

@@ -15,7 +15,7 @@ from agent import codec
 from agent.model import Drawdown, Every, Goal, Hold, IntentKind, IntentState, Plan, PricePoint, Rebalance
 from agent.planning import requests
 from agent.planning.proposals import manual_swap, rebalance
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import schedule_status
 from agent.store import Store
@@ -117,7 +117,7 @@ def test_each_way_to_swap_says_what_it_is() -> None:
     step = with_limits(step_input(values={"WETH": 7_000, "USDC": 3_000}, depth=50_000_000), turnover_bps=None)
     kept = replace(step.portfolio.assets[1], reserve_raw=4_000 * 10**6)
     withdraws = replace(step, portfolio=replace(step.portfolio, assets=(step.portfolio.assets[0], kept)))
-    assert withdrawals.goal_to_raise(withdraws, USDC.address)
+    assert transfers.goal_to_raise(withdraws, USDC.address)
     ways = {
         "trigger": rebalance(step),
         "hand": manual_swap(WETH.address, USDC.address, 10**17)(step),

@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.guards.case import MissingData, build_guard_case
 from agent.model import Evidence, History, Payment, PendingPayment, Plan, Rebalance, StepInput
 from agent.planning import planner, proposals
-from agent.policy.cash_flows import purchase, withdrawals
+from agent.policy.cash_flows import transfers
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
 from tests.support.builders import step_input, token, v2_pool, with_limits
@@ -104,7 +104,7 @@ def test_off_leaves_it_to_the_limits_of_turnover() -> None:
 
 def test_after_the_first_rebalance_nothing_is_apart() -> None:
     step = money(last_rebalance_s=1)
-    assert not purchase.is_first_purchase(step) and purchase.turnover_allowance(step) == 0
+    assert not transfers.is_first_purchase(step) and transfers.turnover_allowance(step) == 0
     assert counted(step, Fraction(10**18)) > 4_900, "a plan that claims more than was confirmed is counted whole"
     assert counted(money(), Fraction(10**18)) < 50
 
@@ -113,7 +113,7 @@ def raised(step: StepInput, lacks_usd: int) -> StepInput:
     """The same with a withdrawal of WETH worth so much, of which there is none."""
     token = step.portfolio.assets[0].token.address
     price = reference_prices(step).prices[token].price
-    return withdrawals.reserve_claims(step, (PendingPayment(1, Payment(token, floor_int(lacks_usd * MILLION / price))),))
+    return transfers.reserve_claims(step, (PendingPayment(1, Payment(token, floor_int(lacks_usd * MILLION / price))),))
 
 
 def test_a_sale_for_a_withdrawal_is_counted_beyond_what_it_lacks() -> None:
@@ -138,8 +138,8 @@ def test_what_a_withdrawal_lacks_is_unknown_while_a_balance_is() -> None:
 
 
 def test_what_the_wallet_moved_today_is_taken_off() -> None:
-    assert purchase.turnover_allowance(money(turnover_24h=Fraction(4_000 * MILLION))) == 1_000 * MILLION
-    assert purchase.turnover_allowance(money(turnover_24h=Fraction(9_000 * MILLION))) == 0
+    assert transfers.turnover_allowance(money(turnover_24h=Fraction(4_000 * MILLION))) == 1_000 * MILLION
+    assert transfers.turnover_allowance(money(turnover_24h=Fraction(9_000 * MILLION))) == 0
 
 
 def test_the_loss_limits_bind_a_purchase_as_ever() -> None:

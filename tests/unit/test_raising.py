@@ -26,7 +26,7 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning import requests
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
 from agent.units import NATIVE, UINT256_MAX
@@ -47,7 +47,7 @@ def standing(**values: Coins) -> StepInput:
 
 def wanting(step: StepInput, coins: Coins) -> StepInput:
     """So much USDC is set aside, written down nowhere."""
-    return withdrawals.reserve_claims(step, (PendingPayment(0, Payment(USDC.address, raw(coins, USDC))),))
+    return transfers.reserve_claims(step, (PendingPayment(0, Payment(USDC.address, raw(coins, USDC))),))
 
 
 def moved(step: StepInput, goal: object) -> dict[str, Fraction]:
@@ -59,14 +59,14 @@ def moved(step: StepInput, goal: object) -> dict[str, Fraction]:
 
 def test_the_asset_furthest_above_its_target_is_sold_first_and_little_more_than_lacks() -> None:
     step = wanting(standing(WETH=5_600, WBTC=2_400), 2_500)
-    assert withdrawals.shortfall_raw(step, USDC.address) == raw(500, USDC)
-    change = moved(step, withdrawals.goal_to_raise(step, USDC.address))
+    assert transfers.shortfall_raw(step, USDC.address) == raw(500, USDC)
+    change = moved(step, transfers.goal_to_raise(step, USDC.address))
     assert change["WBTC"] == 0 and change["WETH"] == -change["USDC"] and 500 < change["USDC"] < 505
 
 
 def test_nothing_falls_below_its_target_while_another_is_above() -> None:
     step = wanting(standing(WETH=6_000, WBTC=3_200, USDC=800), 3_000)
-    change = moved(step, withdrawals.goal_to_raise(step, USDC.address))
+    change = moved(step, transfers.goal_to_raise(step, USDC.address))
     left = Fraction(10_000 - 3_000)
     assert 6_000 + change["WETH"] >= left / 2 - 1 and 3_200 + change["WBTC"] >= left * 3 / 10 - 1
 
@@ -75,7 +75,7 @@ def test_nothing_falls_below_its_target_while_another_is_above() -> None:
 def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(weth: int, wbtc: int, usdc: int, part: int) -> None:
     coins = usdc + Fraction((weth + wbtc) * part, 100)
     step = wanting(standing(WETH=weth, WBTC=wbtc, USDC=usdc), coins)
-    goal = withdrawals.goal_to_raise(step, USDC.address)
+    goal = transfers.goal_to_raise(step, USDC.address)
     change = moved(step, goal)
     assert sum(wanted.low for wanted in goal.weights) == 1 and all(wanted.low >= 0 for wanted in goal.weights)
     assert change["USDC"] >= coins - usdc - Fraction(1, 10**5) and change["WETH"] <= 0 and change["WBTC"] <= 0
@@ -84,7 +84,7 @@ def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(wet
 def test_more_than_everything_is_refused_with_both_numbers() -> None:
     step = wanting(standing(), 10_001)
     with raises_code(Refused, "holdings", "1 USDC", "8000 USDC") as refused:
-        withdrawals.goal_to_raise(step, USDC.address)
+        transfers.goal_to_raise(step, USDC.address)
     assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
 
 
@@ -101,8 +101,8 @@ def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is
 def test_parts_are_the_same_of_every_asset_to_the_unit_below(part: int) -> None:
     step = standing(WETH=4_321, WBTC=2_718, USDC=3_141)
     value = Fraction(raw(4_321 + 2_718 + 3_141, USDC) * part, 10_000)
-    free, parts = withdrawals.free_raw(step), withdrawals.proportional_amounts(step, value)
-    whole = sum(free[one] * (withdrawals.token_price(step, one) or 0) for one in free)
+    free, parts = transfers.free_raw(step), transfers.proportional_amounts(step, value)
+    whole = sum(free[one] * (transfers.token_price(step, one) or 0) for one in free)
     assert all(parts.get(one, 0) == free[one] * value // whole for one in free)
 
 
@@ -123,12 +123,12 @@ def test_what_came_goes_where_it_lacks_and_nothing_else_is_sold(
     rose = {
         tokens[symbol].address: raw(Fraction(coins, 2_000 if symbol == "WETH" else 1), tokens[symbol]) for symbol, coins in came.items()
     }
-    change = {symbol: round(value) for symbol, value in moved(step, withdrawals.goal_to_invest(step, rose)).items() if value}
+    change = {symbol: round(value) for symbol, value in moved(step, transfers.goal_to_invest(step, rose)).items() if value}
     assert change == {name: -coins for name, coins in sold.items()} | bought
 
 
 def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() -> None:
-    step = withdrawals.reserve_claims(standing(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
+    step = transfers.reserve_claims(standing(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
     found = requests.sell_everything(step)
     assert found.plan is None and isinstance(found.decided.decision, Hold)
     assert "to sell" in found.decided.decision.reason
@@ -170,8 +170,8 @@ def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
     smaller = replace(rise, id=2, delta_raw=raw(300, USDC))
 
     def kept(*flows: ExternalTransfer, claims: tuple[PendingPayment, ...] = ()) -> dict[str, int]:
-        step = withdrawals.reserve_pending_deposits(
-            withdrawals.reserve_withdrawals(replace(standing(), history=history(flows=flows, claims=claims)))
+        step = transfers.reserve_pending_deposits(
+            transfers.reserve_withdrawals(replace(standing(), history=history(flows=flows, claims=claims)))
         )
         return {asset.token.symbol: asset.reserve_raw for asset in step.portfolio.assets}
 
@@ -187,7 +187,7 @@ def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
     assert kept(rise, claims=claimed) == {"WETH": 5, "WBTC": 0, "USDC": raw(2_300, USDC)}
     step = replace(standing(), history=history(flows=(replace(rise, delta_raw=raw(2_500, USDC)),)))
     assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 7) for asset in step.portfolio.assets)
-    left = withdrawals.reserve_pending_deposits(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
+    left = transfers.reserve_pending_deposits(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
     assert [asset.reserve_raw for asset in left] == [7, 7, raw(2_000, USDC)], "the reserve stays beneath"
     native = replace(rise, token=NATIVE, delta_raw=7)
     assert kept(native) == nothing | {"WETH": 7}, "native coin is taken for its wrapped token"
@@ -195,10 +195,10 @@ def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
 
 def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_while_it_lacks() -> None:
     claims = (PendingPayment(4, Payment(USDC.address, raw(1_500, USDC))),)
-    step = withdrawals.reserve_withdrawals(replace(standing(), history=history(claims=claims)))
+    step = transfers.reserve_withdrawals(replace(standing(), history=history(claims=claims)))
     assert {one.symbol: one.investable_raw for one in decide(step).drifts}["USDC"] == raw(500, USDC)
-    assert withdrawals.open_withdrawal_reason(step) == "" and not isinstance(decide(step).decision, Halt)
-    short = withdrawals.reserve_withdrawals(replace(standing(USDC=1_000), history=history(claims=claims)))
+    assert transfers.open_withdrawal_reason(step) == "" and not isinstance(decide(step).decision, Halt)
+    short = transfers.reserve_withdrawals(replace(standing(USDC=1_000), history=history(claims=claims)))
     decided = decide(short).decision
     assert isinstance(decided, Halt) and mentions(decided.reason, "withdrawal 4", "500 USDC") and "--resume 4" in decided.reason
 
@@ -206,8 +206,8 @@ def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_whil
 def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     fired = stuck.fired("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
     claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)
-    step = withdrawals.reserve_withdrawals(replace(fired, history=replace(fired.history, claims=claims)))
-    assert "withdrawal 4 is short of 500 USDC" in withdrawals.open_withdrawal_reason(step)
+    step = transfers.reserve_withdrawals(replace(fired, history=replace(fired.history, claims=claims)))
+    assert "withdrawal 4 is short of 500 USDC" in transfers.open_withdrawal_reason(step)
     found = stuck.judged(step)
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address, found.reason
     assert found.plan is not None and found.plan.exits
@@ -223,11 +223,11 @@ def test_a_stopped_bot_halts_by_name() -> None:
 def test_a_day_pays_what_its_limit_leaves_and_nothing_where_it_cannot_be_told() -> None:
     limited = with_limits(standing(), payout_per_day=Fraction(1_000 * 10**6))
     some = replace(limited, history=history(outflow_24h=Fraction(400 * 10**6)))
-    assert withdrawals.max_payout_raw(some, USDC.address) == 600 * 10**6
-    assert withdrawals.max_payout_raw(some, NATIVE) == 3 * 10**17 == withdrawals.max_payout_raw(some, WETH.address)
-    assert withdrawals.max_payout_raw(replace(limited, history=history(unknown="who knows")), USDC.address) == 0
-    assert withdrawals.max_payout_raw(with_limits(standing(), payout_per_day=None), USDC.address) == UINT256_MAX
-    assert withdrawals.max_payout_raw(standing(), USDC.address) == 0, "a limit that nobody wrote permits nothing"
+    assert transfers.max_payout_raw(some, USDC.address) == 600 * 10**6
+    assert transfers.max_payout_raw(some, NATIVE) == 3 * 10**17 == transfers.max_payout_raw(some, WETH.address)
+    assert transfers.max_payout_raw(replace(limited, history=history(unknown="who knows")), USDC.address) == 0
+    assert transfers.max_payout_raw(with_limits(standing(), payout_per_day=None), USDC.address) == UINT256_MAX
+    assert transfers.max_payout_raw(standing(), USDC.address) == 0, "a limit that nobody wrote permits nothing"
 
 
 def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
@@ -242,7 +242,7 @@ def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
     assert failing(replace(fine, raw=2_000 * 10**6 + 1)) == ["balance"]
     assert failing(replace(fine, raw=5_000 * 10**6 + 1)) == ["payout_per_day", "balance"]
     assert failing(fine, replace(step, history=history(unknown="who knows"))) == ["payout_per_day"]
-    other = withdrawals.reserve_withdrawals(replace(step, history=history(claims=(PendingPayment(9, Payment(USDC.address, 1)),))))
+    other = transfers.reserve_withdrawals(replace(step, history=history(claims=(PendingPayment(9, Payment(USDC.address, 1)),))))
     assert failing(fine, other) == ["balance"] and failing(replace(fine, request=9), other) == [], "what another set aside is not paid"
     assert [v.guard for v in table.judge_payout_permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
     with raises_code(Refused, "payout_address"):

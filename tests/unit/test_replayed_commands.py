@@ -34,7 +34,7 @@ from agent.model import (
     Unwrap,
 )
 from agent.planning.requests import proposer
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.store import open_store
 from agent.store.recorder import StepRecorder
 from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
@@ -50,7 +50,7 @@ THREE, DRIFTED, CASH = (
     with_limits(step_input(TARGETS, TARGETS | values), plan_cost_bps=200)
     for values in ({}, {"WETH": 7_000, "WBTC": 2_000, "USDC": 1_000}, {"USDC": 3_000})
 )
-OWED = withdrawals.reserve_claims(THREE, (PendingPayment(0, Payment(USDC.address, raw(3_000, USDC))),))
+OWED = transfers.reserve_claims(THREE, (PendingPayment(0, Payment(USDC.address, raw(3_000, USDC))),))
 CHEAP, DEAR = (LimitOrder("one", USDC.address, WETH.address, raw(100, USDC), Fraction(price), NOW_S + 3_600, NOW_S) for price in (1, 10**9))
 CASES: Mapping[str, tuple[PlanRequest, StepInput, str, OutcomeKind]] = {
     "own": (AgentCycle(), DRIFTED, "agent", OutcomeKind.PLANNED),

@@ -26,7 +26,7 @@ from agent.model import (
 )
 from agent.planning import planner, proposals, requests
 from agent.planning.gradual_execution import schedule_plan as in_time
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.quarantine import quarantine_tokens
@@ -61,9 +61,9 @@ def claiming(step: StepInput, symbol: str, coins: Fraction | int) -> StepInput:
 def test_what_is_set_aside_of_an_asset_that_a_stop_has_sold_lacks_nothing_and_can_be_paid() -> None:
     step = step_input(TARGETS, {"WETH": 1_000, "WBTC": 3_000, "USDC": 6_000})
     step = apply_orders(
-        withdrawals.reserve_withdrawals(claiming(with_order(step, "WETH", STOP, OrderStage.DONE, 2_500), "WETH", Fraction(1, 2)))
+        transfers.reserve_withdrawals(claiming(with_order(step, "WETH", STOP, OrderStage.DONE, 2_500), "WETH", Fraction(1, 2)))
     )
-    assert withdrawals.shortfall_raw(step, WETH.address) == 0
+    assert transfers.shortfall_raw(step, WETH.address) == 0
     assert not isinstance(decide(step).decision, Halt), decide(step).decision.reason
     (balance,) = [
         v for v in table.judge_payout(step, Payout(WETH.address, OWNER, raw(Fraction(1, 2), WETH), 0, 3), ()) if v.guard == "balance"
@@ -73,9 +73,9 @@ def test_what_is_set_aside_of_an_asset_that_a_stop_has_sold_lacks_nothing_and_ca
 
 def test_what_is_set_aside_of_a_token_in_quarantine_lacks_nothing_and_stops_no_other_asset() -> None:
     step = step_input(TARGETS, {"WETH": 7_000, "WBTC": 2_000, "USDC": 1_000})
-    step = withdrawals.reserve_withdrawals(claiming(step, "WBTC", Fraction(1, 100)))
+    step = transfers.reserve_withdrawals(claiming(step, "WBTC", Fraction(1, 100)))
     step = quarantine_tokens(step, [ScreenedToken(WBTC.address, TokenFinding.CODE_CHANGED)])
-    assert withdrawals.shortfall_raw(step, WBTC.address) == 0
+    assert transfers.shortfall_raw(step, WBTC.address) == 0
     assert isinstance(decide(step).decision, Rebalance), decide(step).decision.reason
 
 
@@ -93,7 +93,7 @@ def due_round() -> StepInput:
 
 
 def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -> None:
-    step = withdrawals.reserve_claims(due_round(), (PendingPayment(0, Payment(USDC.address, raw(310_000, USDC))),))
+    step = transfers.reserve_claims(due_round(), (PendingPayment(0, Payment(USDC.address, raw(310_000, USDC))),))
     for found in (
         requests.raise_money(USDC.address)(step),
         requests.sell_everything(due_round()),

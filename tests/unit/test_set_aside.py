@@ -8,9 +8,9 @@ from math import ceil
 
 from agent.errors import Refused
 from agent.model import BlockedExit, ExternalTransfer, Payment, PendingPayment, PriceSource, ScreenedToken, StepInput, TokenFinding
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.policy.cash_flows.balance_changes import exclude_unexplained_rises, excluded_amounts, restore_excluded
-from agent.policy.cash_flows.purchase import investable_deposits
+from agent.policy.cash_flows.transfers import investable_deposits
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
 from agent.policy.orders import blocked_exits
@@ -156,7 +156,7 @@ def test_all_that_is_no_part_of_the_portfolio_is_told_with_its_reason() -> None:
     step = gifted(1_500)
     assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 0) for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    step = exclude_unexplained_rises(withdrawals.reserve_claims(step, (PendingPayment(4, Payment(USDC.address, raw(100, USDC))),)))
+    step = exclude_unexplained_rises(transfers.reserve_claims(step, (PendingPayment(4, Payment(USDC.address, raw(100, USDC))),)))
     assert [(token, amount, why.split(",")[0]) for token, amount, why in excluded_amounts(step)] == [
         (USDC.address, raw(100, USDC), "withdrawal 4"),
         (USDC.address, raw(1_500, USDC), "unexplained"),

@@ -19,9 +19,8 @@ from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, R
 from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
-from agent.policy.signals import checked_answer, signal_requests
+from agent.policy.signals import checked_answer, combined_policy, signal_requests
 from agent.policy.step_input import apply_effective_targets
-from agent.policy.strategies.futures_targets import combined_policy
 from agent.signals.host import SignalHost
 from tests.support.builders import split, strategy, token
 from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed

@@ -14,9 +14,9 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model.futures import FuturesTarget
 from agent.model.strategies import NavPoint, Strategy, StrategyBook, StrategyBooks, StrategyHealth, StrategyState
+from agent.policy.signals import apply_futures_targets, margin_growth, strategy_futures
 from agent.policy.strategies import capital
 from agent.policy.strategies.capital import FuturesGrowth
-from agent.policy.strategies.futures_targets import apply_futures_targets, margin_growth, strategy_futures
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
 from tests.unit.test_config_futures import FUTURES, address
 from tests.unit.test_config_strategies import CARRY, TREND, tables

@@ -10,9 +10,9 @@ from scipy.optimize import minimize
 
 from agent.errors import Refused
 from agent.model import AllocationMethod
+from agent.policy.targets import bounds_of
 from agent.weights import allocators
 from agent.weights.allocators import AllocatorData, inverse_volatility
-from agent.weights.choose import bounds_of
 from agent.weights.returns import Floats, Returns, compute_returns, covariance
 from tests.support.builders import NOW_S, token
 from tests.support.planning_worlds import COINS, DAY_S, REAL_PRICES, allocator, covariance_of, moves, recorded, weighed

@@ -31,7 +31,7 @@ from agent.model import (
 )
 from agent.planning.requests import proposer
 from agent.policy import gradual_execution
-from agent.policy.cash_flows import balance_changes, purchase
+from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE
@@ -116,7 +116,7 @@ def invest(
 
 
 def _invest_request(found: InvestmentReport) -> Invest:
-    active = purchase.active_purchase(found.step_input)
+    active = transfers.active_purchase(found.step_input)
     amounts = tuple(_raw(found.step_input, found.came).items())
     return Invest(amounts, "" if active is None else active.id)
 
@@ -124,7 +124,7 @@ def _invest_request(found: InvestmentReport) -> Invest:
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
     """Return the unfinished top-up, if any; record a finished one as ended."""
     step = agent.context.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
-    active = purchase.active_purchase(step)
+    active = transfers.active_purchase(step)
     if active is None:
         return None
     prices = reference_prices(step).by_token
@@ -150,7 +150,7 @@ def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
             f"--flow {strange[0]}: no unexplained deposit has this number",
             "trimtab flows lists them",
         )
-    came = purchase.investable_deposits(
+    came = transfers.investable_deposits(
         step, [flow for flow in ours if not only or flow.id in only]
     )
     return InvestmentReport(step, came, None, left=tuple(flow for flow in ours if flow not in came))

@@ -15,7 +15,7 @@ from agent.execution.approvals import current_step_input
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import IntentKind, StepInput, Swap
 from agent.planning import proposals
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.reference import reference_prices
 from agent.units import BPS, Token, Value, ceil_int
 
@@ -171,7 +171,7 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
     """Return the smallest trade that every guard allows, or the last refusal, with its amount."""
     price = _price(step, sold)
     least = (step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)) * ROOM
-    most_raw = withdrawals.free_raw(step).get(sold.address, 0)
+    most_raw = transfers.free_raw(step).get(sold.address, 0)
     raw = min(max(1, ceil_int(least / price)), max(1, most_raw))
     for doubled in range(DOUBLINGS):
         if (
@@ -242,7 +242,7 @@ def _completed_leg(
 def _gas_value(outcome: StepOutcome) -> Value:
     """Return the value of the gas of all transactions, at prices before the swap."""
     step = outcome.step_input
-    price = withdrawals.token_price(step, step.portfolio.wrapped_native) or Fraction(0)
+    price = transfers.token_price(step, step.portfolio.wrapped_native) or Fraction(0)
     receipts = [intent.receipt for intent in outcome.transactions if intent.receipt is not None]
     return sum(receipt.gas_cost_wei for receipt in receipts) * price
 
@@ -255,6 +255,6 @@ def _price(step: StepInput, token: Token) -> Fraction:
 
 
 def _free_value(step: StepInput, token: str) -> Value:
-    return withdrawals.free_raw(step).get(token, 0) * (
-        withdrawals.token_price(step, token) or Fraction(0)
+    return transfers.free_raw(step).get(token, 0) * (
+        transfers.token_price(step, token) or Fraction(0)
     )

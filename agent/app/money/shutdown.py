@@ -47,7 +47,7 @@ from agent.model import (
 )
 from agent.planning import requests
 from agent.policy import minimum, native_coin
-from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.store.files.locks import LockHeld, require_private
@@ -421,7 +421,7 @@ class _Shutdown:
     def _report(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         numeraire = step.portfolio.numeraire.address
         left = tuple(
-            f"{withdrawals.format_payment(step, one)} {step.portfolio.token(one.token).label}"
+            f"{transfers.format_payment(step, one)} {step.portfolio.token(one.token).label}"
             for one in _free(step)
             if self._request.to is not None or (self._request.to_stable and one.token != numeraire)
         )
@@ -519,8 +519,8 @@ def _free(step: StepInput) -> tuple[Payment, ...]:
 
 
 def _exceeds_gas(step: StepInput, payment: Payment) -> bool:
-    price = withdrawals.token_price(step, payment.token)
-    native = withdrawals.token_price(step, NATIVE)
+    price = transfers.token_price(step, payment.token)
+    native = transfers.token_price(step, NATIVE)
     if price is None or native is None:
         return True
     return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)

@@ -20,7 +20,7 @@ from agent.app.withdrawal_run import (
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.model import IntentState, OwnerRequest, Payment, RequestKind, RequestState, StepInput
-from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows import transfers
 from agent.units import parse_raw
 
 # --- Payments of a withdrawal, parsed from input: one amount of one asset, or an equal share of
@@ -39,15 +39,15 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
             "trimtab status lists the assets",
         )
     raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
-    free, price = withdrawals.free_raw(step), withdrawals.token_price(step, token.address)
+    free, price = transfers.free_raw(step), transfers.token_price(step, token.address)
     if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
-    prices = {one: withdrawals.token_price(step, one) or Fraction(0) for one in free}
+    prices = {one: transfers.token_price(step, one) or Fraction(0) for one in free}
     there = sum(
         (count * prices[one] for one, count in free.items() if one != token.address), Fraction(0)
     )
     if (lacking := (raw - free[token.address]) * price) > there:
-        raise withdrawals.insufficient_balance(step, lacking, there)
+        raise transfers.insufficient_balance(step, lacking, there)
     return Payment(token.address, raw, asset.native)
 
 
@@ -57,7 +57,7 @@ def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payme
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     return tuple(
         Payment(token, raw, token in native)
-        for token, raw in withdrawals.proportional_amounts(step, value).items()
+        for token, raw in transfers.proportional_amounts(step, value).items()
     )
 
 
@@ -101,7 +101,7 @@ def withdraw(  # noqa: PLR0913
         withdrawal_run.require_alone(step, (one.token for one in payments))
         return WithdrawalRun(agent.context, payments, address)
 
-    step = withdrawals.reserve_pending_deposits(agent.step_input())
+    step = transfers.reserve_pending_deposits(agent.step_input())
     if not send:
         return asking(step).report(step)
     asking(step)  # an impossible withdrawal is refused before waiting for the wallet
@@ -137,7 +137,7 @@ def resume(
             request = replace(request, to=parse_address(to, "--to"))
         return WithdrawalRun(agent.context, _unpaid(step, number), request.to, request)
 
-    step = withdrawals.reserve_pending_deposits(agent.step_input())
+    step = transfers.reserve_pending_deposits(agent.step_input())
     asked = asking(step)
     if not send:
         return asked.report(step)

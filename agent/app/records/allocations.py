@@ -13,7 +13,6 @@ from agent.errors import ConfigError, Refused
 from agent.model import Allocation, AllocationMethod, AllocationNeeds, AllocatorConfig, StepInput
 from agent.policy import targets
 from agent.policy.signals import signal_requests
-from agent.weights import choose
 from agent.weights.allocators import WeightBounds
 from agent.weights.returns import Returns
 
@@ -44,22 +43,22 @@ def weights(agent: Agent) -> WeightsDocument:
         replace(asked, history=replace(asked.history, signals=answers))
     )
     last = store.allocations.newest()
-    current = choose.valid_allocation(settings, assets, last)
+    current = targets.valid_allocation(settings, assets, last)
     seen: Returns | None = None
     bounds: WeightBounds | None = None
     chosen: Allocation | None = None
     fault = ""
     try:
-        bounds = choose.bounds_of(settings, assets)
-        seen = choose.unrounded_weights(settings, assets, facts)[1].seen
-        chosen = choose.choose_allocation(settings, assets, facts, last)
+        bounds = targets.bounds_of(settings, assets)
+        seen = targets.unrounded_weights(settings, assets, facts)[1].seen
+        chosen = targets.choose_allocation(settings, assets, facts, last)
     except Refused as missing:
         fault = str(missing)
     return {
         "block": step.snapshot.head.number,
         "at_s": now_s,
         "kind": settings.method.value,
-        "due": choose.is_allocation_due(settings, assets, last, now_s),
+        "due": targets.is_allocation_due(settings, assets, last, now_s),
         "next_s": None if current is None else current.at_s + settings.every_s,
         "standing": _weights_document(step, current),
         "now": _weights_document(step, chosen),

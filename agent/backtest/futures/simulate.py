@@ -29,7 +29,7 @@ from agent.backtest.futures.market import FuturesPath
 from agent.margin import account as margin
 from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
 from agent.planning.futures import plan_futures
-from agent.policy.strategies.futures_targets import combined_policy
+from agent.policy.signals import combined_policy
 from agent.units import BPS, Token
 
 Floats = NDArray[np.float64]
