@@ -31,6 +31,16 @@ def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:
         draft.unlink(missing_ok=True)
 
 
+def create_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Create a file with its whole content or not at all. Raises FileExistsError, OSError."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
+    try:
+        replace_file(draft, content, mode)
+        os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Sync a folder, which makes new file names durable."""
     descriptor = os.open(folder, os.O_RDONLY)

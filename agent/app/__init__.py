@@ -137,6 +137,9 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.settings.users import remove_user as remove_user
     from agent.app.settings.users import user_log as user_log
     from agent.app.start.checks import doctor as doctor
+    from agent.app.start.guide import InitAnswers as InitAnswers
+    from agent.app.start.guide import baskets as baskets
+    from agent.app.start.past_results import PAST_BASIS as PAST_BASIS
     from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import initialise as initialise
     from agent.app.start.setup import templates as templates

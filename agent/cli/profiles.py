@@ -67,6 +67,8 @@ def templates(
                 limits += f"\nfutures at most {one['futures_notional']} of spot"
             if one["weights"]:
                 held += f"\nthen by {one['weights']['kind']} every {one['weights']['every']}"
+            if one["past"] is not None:
+                held += f"\n{tables.past_text(one['past'])}"
             made.add_row(
                 cell(one["name"], "bold"),
                 cell(f"{one['about']}\n{classes}\n{held}"),
@@ -75,6 +77,10 @@ def templates(
             )
         out.print(made)
         say(f"Futures: {document['futures']}.")
+        say(
+            f"Past results: {api.PAST_BASIS}, with the starting weights where an allocator needs"
+            " other data. They say nothing about the future."
+        )
         say(
             "To start from one: trimtab init --template NAME --wallet ADDRESS --rpc"
             " VARIABLE=OPERATOR"
@@ -124,6 +130,14 @@ def import_profile(
         bool,
         typer.Option("--in-slices", help="Allow a transition in slices, each within the limits."),
     ] = False,
+    past: Annotated[
+        bool | None,
+        typer.Option(
+            "--past/--no-past",
+            help="Back-test the result on the packaged prices of 2021.",
+            show_default="if it can ask",
+        ),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -156,6 +170,7 @@ def import_profile(
             token_list_sha256=token_list_sha256,
             sell_others=sell_others,
             in_rounds=in_slices,
+            past=interactive() and not yes if past is None else past,
         )
         document.update(owner.edit_document(document.pop("editing")))
 
@@ -198,6 +213,8 @@ def _show(console: Console, document: Document) -> None:
         )
     for note in document["notes"]:
         console.print(cell(f"note: {note}", "yellow"))
+    if document["past"] is not None:
+        console.print(cell(tables.past_text(document["past"], with_basis=True)))
     made = tables.table("Trigger and limits", ("key", "yours", "profile", "result"))
     for item in document["policy"]:
         made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "adopted")

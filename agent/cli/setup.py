@@ -32,22 +32,24 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.errors import EXIT_REFUSED, ConfigError
+from agent.errors import EXIT_REFUSED, ConfigError, Interrupted
 
 if TYPE_CHECKING:
+    from agent.app.documents.setup import InitDocument
+    from agent.app.start.guide import InitAnswers
     from agent.app.start.setup import FuturesStart
     from agent.cli.display.tables import FigureTable
 
 
 @command(Heading.SET_UP, 10)
 def init(
-    wallet: Annotated[str, typer.Option("--wallet", help="Address of the wallet.")],
+    wallet: Annotated[str | None, typer.Option("--wallet", help="Address of the wallet.")] = None,
     rpc: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--rpc", help="VARIABLE=OPERATOR, once per endpoint; the variable holds the URL."
         ),
-    ],
+    ] = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, once per token: WETH=50%.")
     ] = None,
@@ -61,7 +63,10 @@ def init(
         str | None,
         typer.Option("--stable", help="Share of stable tokens in the template stable-reserve."),
     ] = None,
-    network: Annotated[str, typer.Option("--network", help="Chain.")] = "ethereum",
+    network: Annotated[
+        str,
+        typer.Option("--network", help="Chain, or the config file of a trimtab localchain."),
+    ] = "ethereum",
     numeraire: Annotated[
         str, typer.Option("--numeraire", help="Symbol of the unit of account.")
     ] = "USDC",
@@ -92,17 +97,55 @@ def init(
             help="SYMBOL=SHARE of the notional, negative for a short; default: as the portfolio.",
         ),
     ] = None,
+    use_cash: Annotated[
+        str | None,
+        typer.Option("--use-cash", help="Most numeraire to use of the wallet; default: all."),
+    ] = None,
+    alert: Annotated[
+        str | None,
+        typer.Option(
+            "--alert", help="NAME=VARIABLE of an alert target; the variable holds its address."
+        ),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a commented config. Shows the addresses; sends nothing."""
+    """Writes a commented config. In a terminal, asks for what the options lack. Shows the
+    addresses; sends nothing.
+    """
     from agent import app as api
-    from agent.cli.display import tables
 
     targets, endpoints = (
         [_pair(text, "--target") for text in target or ()],
-        [_pair(text, "--rpc") for text in rpc],
+        [_pair(text, "--rpc") for text in rpc or ()],
     )
+    told = None if alert is None else _pair(alert, "--alert")
+    lacking = [
+        option
+        for option, given in (
+            ("--wallet", wallet),
+            ("--rpc", endpoints),
+            ("--target or --template", targets or template),
+        )
+        if not given
+    ]
+    if lacking and not yes and not as_json and interactive():
+        answers = api.InitAnswers(
+            network,
+            wallet or "",
+            tuple(endpoints),
+            template or "",
+            tuple(targets),
+            use_cash or "",
+            told,
+        )
+        _init_guided(config, answers)
+        return
+    if wallet is None or not endpoints:
+        raise ConfigError(
+            f"{lacking[0]}: missing", f"give {' and '.join(lacking)}, or run it in a terminal"
+        )
     document = api.initialise(
         config,
         network,
@@ -116,43 +159,64 @@ def init(
         stable,
         price,
         _futures_start(futures, futures_venue, futures_target or ()),
+        use_cash,
+        told,
     )
+    emit(document, as_json, lambda: _show_init(document))
 
-    def show() -> None:
-        say(f"Written: {document['config']}")
-        made = tables.table("Addresses", ("token", "target", "address"))
-        for asset in document["assets"]:
-            made.add_row(asset["symbol"], asset["target"], cell(asset["address"]))
-            made.add_row(
-                "  its price feed",
-                "",
-                cell(asset["feed"] or "none: a pool's time-weighted price"),
-                style="dim",
-            )
-        out.print(made)
-        if document["token_list_sha256"] is not None:
-            say(
-                f"SHA-256 of the token list: {document['token_list_sha256']}; pin it with"
-                " --token-list-sha256"
-            )
-        for warning in document["warnings"]:
-            note(warning)
-        if document["numeraire_usd"] != "1":
-            say(
-                f"Caps are counted in {document['numeraire']}, converted at"
-                f" {document['numeraire_usd']} dollars each."
-            )
-        say(
-            "Minimum sensible investment by gas price (native coin at 3,000 dollars, pool fee 0.3 %;"
-            " trimtab status uses current values):"
+
+def _init_guided(config: Path, answers: InitAnswers) -> None:
+    from agent.cli.display.dialogue import guided_init
+
+    if config.exists():
+        raise ConfigError(
+            f"{config}: exists already; nothing was changed", "name another file with --config"
         )
-        for one in document["least_total"]:
-            say(f"  {one['text']}")
-        say("Compare the addresses with a source you trust. Next:")
-        for line in document["next"]:
-            say(f"  {line}")
+    try:
+        document = guided_init(config, answers)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing was written") from None
+    if document is None:
+        note("Nothing written.")
+        raise typer.Exit(EXIT_REFUSED)
+    _show_init(document)
 
-    emit(document, as_json, show)
+
+def _show_init(document: InitDocument) -> None:
+    from agent.cli.display import tables
+
+    say(f"Written: {document['config']}")
+    made = tables.table("Addresses", ("token", "target", "address"))
+    for asset in document["assets"]:
+        made.add_row(asset["symbol"], asset["target"], cell(asset["address"]))
+        made.add_row(
+            "  its price feed",
+            "",
+            cell(asset["feed"] or "none: a pool's time-weighted price"),
+            style="dim",
+        )
+    out.print(made)
+    if document["token_list_sha256"] is not None:
+        say(
+            f"SHA-256 of the token list: {document['token_list_sha256']}; pin it with"
+            " --token-list-sha256"
+        )
+    for warning in document["warnings"]:
+        note(warning)
+    if document["numeraire_usd"] != "1":
+        say(
+            f"Caps are counted in {document['numeraire']}, converted at"
+            f" {document['numeraire_usd']} dollars each."
+        )
+    say(
+        "Minimum sensible investment by gas price (native coin at 3,000 dollars, pool fee 0.3 %;"
+        " trimtab status uses current values):"
+    )
+    for one in document["least_total"]:
+        say(f"  {one['text']}")
+    say("Compare the addresses with a source you trust. Next:")
+    for line in document["next"]:
+        say(f"  {line}")
 
 
 @command(Heading.SET_UP, 30)

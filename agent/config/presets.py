@@ -20,12 +20,12 @@ from agent.units import safe_label
 @dataclass(frozen=True, slots=True)
 class PresetToken:
     """A token and its Chainlink USD feed. A wrapped coin has the feed of its underlying coin, which
-    does not reflect a depeg of the wrapped coin.
+    does not reflect a depeg of the wrapped coin. `decimals` is None for tokens of a local chain.
     """
 
     symbol: str
     address: str
-    decimals: int
+    decimals: int | None
     feed: str | None
 
 

@@ -355,10 +355,12 @@ def _feed(asset: TemplateAsset) -> str:
 
 CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
 SUPPLIES = "supplies.csv"
-CLASSES: Mapping[int, Mapping[str, tuple[str, ...]]] = {
-    1: {CORE: ("WETH", "WBTC"), STABLE: ("USDC",), HIGH_BETA: ("LINK", "AAVE")},
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    CORE: ("WETH", "WBTC"),
+    STABLE: ("USDC",),
+    HIGH_BETA: ("LINK", "AAVE"),
 }
-"""Symbols of the preset by class and chain id: core, stable, high-beta."""
+"""Symbols by class, as far as the network's preset has them."""
 
 
 ALLOCATOR_ANCHOR = "[reference]\n"
@@ -478,7 +480,7 @@ PORTFOLIO_TEMPLATES = {
             },
             todo=(
                 f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for"
-                f" {', '.join(CLASSES[1][CORE])}: on this chain only wrapped coins are known"
+                f" {', '.join(CLASSES[CORE])}: on this chain only wrapped coins are known"
             ),
         ),
         PortfolioTemplate(
@@ -533,8 +535,12 @@ def template_targets(
     """Return (symbol, share) of each token on that network, each class split evenly. Raises
     ConfigError if no tokens of the chain are known.
     """
-    classes = CLASSES.get(preset.chain_id)
-    if classes is None:
+    known = {token.symbol for token in preset.tokens}
+    classes = {
+        name: tuple(symbol for symbol in symbols if symbol in known)
+        for name, symbols in CLASSES.items()
+    }
+    if not all(classes.values()):
         raise ConfigError(
             f"--template: no tokens are known for chain {preset.chain_id}",
             "give every token with --target",

@@ -63,7 +63,7 @@ def test_profiles_have_the_shares_and_the_bound_on_futures_that_are_promised(nam
     core, stable, beta, futures = PROMISED[name]
     config, text = made(tmp_path, name)
     shares = {asset.symbol: asset.target for asset in config.portfolio.assets}
-    classes = CLASSES[1]
+    classes = CLASSES
     assert [sum(shares[symbol] for symbol in classes[kind]) for kind in ("core", "stable", "high-beta")] == [core, stable, beta]
     assert tomllib.loads(text)["limits"]["futures_notional"] == futures
 
@@ -140,7 +140,7 @@ def standing(config: Config, shares: dict[str, Fraction]) -> tuple[AssetDrift, .
 
 def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(tmp_path: Path) -> None:
     config, _ = made(tmp_path, "stable-reserve", "80%")
-    crypto = [asset.symbol for asset in config.portfolio.assets if asset.symbol not in CLASSES[1][STABLE]]
+    crypto = [asset.symbol for asset in config.portfolio.assets if asset.symbol not in CLASSES[STABLE]]
     shares = dict.fromkeys(crypto, Fraction(35, 100) / len(crypto)) | {"USDC": Fraction(65, 100)}
     drifts = standing(config, shares)
     assert all(drift.outside for drift in drifts)

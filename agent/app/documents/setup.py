@@ -50,6 +50,13 @@ InitDocument = TypedDict("InitDocument", {
     "numeraire": str, "numeraire_usd": Decimal, "least_total": list[LeastTotalDocument],
     "assets": list[NewAssetDocument], "warnings": list[str], "next": list[str],
 })  # fmt: skip
+PastResultDocument = TypedDict("PastResultDocument", {
+    "from": str, "until": str, "return": str, "return_of_holding": str, "max_drawdown": str,
+    "max_drawdown_of_holding": str, "rebalances": int, "costs": str, "basis": str,
+})  # fmt: skip
+"""Back-test of a basket on the packaged prices: ratios as decimal strings, `costs` in the
+numeraire. It says nothing about the future.
+"""
 TemplateTokenDocument = TypedDict(
     "TemplateTokenDocument", {"symbol": str, "address": TokenPlace, "target": str}
 )
@@ -57,6 +64,7 @@ TemplateDocument = TypedDict("TemplateDocument", {
     "name": str, "about": str, "shares_bps": dict[str, int],
     "tokens": list[TemplateTokenDocument], "policy": dict[str, Any], "limits": dict[str, Any],
     "weights": dict[str, Any] | None, "todo": str, "futures_notional": str | None,
+    "past": PastResultDocument | None,
 })  # fmt: skip
 """A portfolio template; policy, limits and weights are config tables."""
 TemplatesDocument = TypedDict("TemplatesDocument", {
@@ -90,6 +98,7 @@ class ImportedProfileDocument(EditDocument):
     policy: list[PolicyChangeDocument]
     limits: list[ProfileLimitDocument]
     notes: list[str]
+    past: PastResultDocument | None
 
 
 NewKeyDocument = TypedDict("NewKeyDocument", {

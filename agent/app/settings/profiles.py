@@ -80,13 +80,15 @@ def import_profile(  # noqa: PLR0913
     token_list_sha256: str | None = None,
     sell_others: bool = False,
     in_rounds: bool = False,
+    past: bool = False,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
     """Import a profile into the config: `confirm` sees the changes and the transition; without it
-    nothing is written. Without a store, the config is written even if its chain cannot be read,
-    without a transition. Raises ConfigError for content not allowed in a profile, another chain, a
-    token that is unknown, ambiguous or has the display name of another, or an invalid new config;
-    Refused for a transition that is not allowed (agent/app/settings/editing.py).
+    nothing is written. With `past` the new config is back-tested on the packaged prices. Without a
+    store, the config is written even if its chain cannot be read, without a transition. Raises
+    ConfigError for content not allowed in a profile, another chain, a token that is unknown,
+    ambiguous or has the display name of another, or an invalid new config; Refused for a transition
+    that is not allowed (agent/app/settings/editing.py).
     """
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id
@@ -119,7 +121,13 @@ def import_profile(  # noqa: PLR0913
         "policy": _policy(loaded, new),
         "limits": limits + _followed(loaded, new, taken),
         "notes": _notes(new),
+        "past": None,
     }
+    if past:
+        from agent.app.research.past_results import past_result_or_reason  # loads the simulation
+
+        document["past"], why = past_result_or_reason(new)
+        document["notes"] += [why] if why else []
 
     def shown(found: EditReport, agent: Agent) -> bool:
         return confirm is not None and confirm(document, found, agent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shlex
 import time
@@ -18,6 +18,7 @@ from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.setup import NewAssetDocument
 from agent.app.documents.status import above_ceiling_lines, least_totals_of_config
+from agent.app.start import past_results
 from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
@@ -32,10 +33,18 @@ from agent.config.futures_template import (
     read_venue,
 )
 from agent.config.load import LoadedConfig, load_config, parse_config
-from agent.config.presets import PRESETS, Preset, TemplateAsset, read_token_list, refuse_look_alike
+from agent.config.presets import (
+    PRESETS,
+    Preset,
+    PresetToken,
+    TemplateAsset,
+    read_token_list,
+    refuse_look_alike,
+)
 from agent.config.schema import NATIVE, RpcTable
 from agent.config.template import PortfolioTemplate, render
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
+from agent.files import create_file
 from agent.model import Snapshot, Verdict
 from agent.policy import minimum
 from agent.reference.checks import is_dollar
@@ -153,21 +162,19 @@ def initialise(  # noqa: PLR0913
     stable: str | None = None,
     price: str | None = None,
     futures: FuturesStart | None = None,
+    use_cash: str | None = None,
+    alert: tuple[str, str] | None = None,
 ) -> InitDocument:
     """Write a commented config.
 
     `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs. `price` is the
     dollar price of the numeraire, by default from its feed. A `template` replaces the targets;
     `stable` is its share of stable tokens. `futures` adds a futures layer, its margin in the
-    numeraire. Raises ConfigError if the file exists, a symbol is unknown or ambiguous, or the shares
+    numeraire. `use_cash` is the most numeraire to take from the wallet, `alert` a target's (name,
+    variable). Raises ConfigError if the file exists, a symbol is unknown or ambiguous, or the shares
     do not sum to 100 %.
     """
-    if network not in PRESETS:
-        raise ConfigError(
-            f"--network: {network!r} is not known",
-            f"choose from {', '.join(PRESETS)}, or write the config yourself",
-        )
-    preset = PRESETS[network]
+    preset = find_preset(network)
     if token_list_sha256 is not None and token_list is None:
         raise ConfigError(
             "--token-list-sha256: no token list is given",
@@ -203,9 +210,10 @@ def initialise(  # noqa: PLR0913
         text = starters.apply_template(text, ready)
     if futures is not None:
         text += futures.text(numeraire, assets)
+    text = _with_choices(text, network, wallet, use_cash, alert)
     parsed = parse_config(text, "the new config")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        create_file(path, text.encode())
     except FileExistsError:
         raise ConfigError(
             f"{path}: exists already; nothing was changed",
@@ -216,8 +224,6 @@ def initialise(  # noqa: PLR0913
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror}", "choose a folder that exists"
         ) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
     needs = least_totals_of_config(parsed, dollars)
     option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
     steps = [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
@@ -239,6 +245,63 @@ def initialise(  # noqa: PLR0913
         ],
         "next": steps,
     }
+
+
+def find_preset(network: str) -> Preset:
+    """Return the preset of a network's name, or of the config file of a local chain. Raises
+    ConfigError.
+    """
+    if network in PRESETS:
+        return PRESETS[network]
+    if not Path(network).is_file():
+        raise ConfigError(
+            f"--network: {network!r} is not known",
+            f"choose from {', '.join(PRESETS)}, name the config of a trimtab localchain, or write"
+            " the config yourself",
+        )
+    config = load_config(network).config
+    v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
+    if not config.chain.local or v2 is None or v3 is None:
+        raise ConfigError(
+            f"--network {network}: not the config of a local chain",
+            "start one with trimtab localchain --write-config FILE",
+        )
+    tokens = [
+        PresetToken(token.symbol, token.address, token.decimals, token.feed)
+        for token in config.portfolio.listed
+    ]
+    return Preset(
+        config.chain.chain_id,
+        config.chain.wrapped_native,
+        v2.factory,
+        v2.router,
+        v3.factory,
+        v3.router,
+        v3.quoter,
+        v3.quoter_v1,
+        v3.position_manager,
+        tuple(tokens),
+    )
+
+
+def _with_choices(
+    text: str, network: str, wallet: str, use_cash: str | None, alert: tuple[str, str] | None
+) -> str:
+    """Return the config with the cash to use, an alert target, and on a local chain its test
+    key. Raises ConfigError.
+    """
+    if use_cash is not None:
+        text = text.replace('# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1)
+    if alert is not None:
+        name, variable = alert
+        parse_variable(variable, "--alert NAME=VARIABLE")
+        text += f"[[alerts.targets]]\nname = {json.dumps(name)}\nurl_env = {json.dumps(variable)}\n"
+    if network not in PRESETS:
+        of_chain = load_config(network).config.wallet
+        if of_chain.address == parse_address(wallet, "--wallet"):
+            key = f"test_account = {of_chain.test_account}"
+            text = text.replace('keystore = "wallet.json"', key.ljust(24), 1)
+    return text
 
 
 def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
@@ -486,11 +549,7 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
     """Every portfolio template with its tokens on that network. Raises ConfigError for a network
     without a preset.
     """
-    if network not in PRESETS:
-        raise ConfigError(
-            f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}"
-        )
-    preset = PRESETS[network]
+    preset = find_preset(network)
     addresses = {token.symbol: token.address for token in preset.tokens}
     found: list[TemplateDocument] = []
     for one in starters.PORTFOLIO_TEMPLATES.values():
@@ -512,6 +571,7 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
                 "weights": dict(one.weights) or None,
                 "todo": one.todo,
                 "futures_notional": None if one.futures is None else f"{one.futures}x",
+                "past": past_results.template_result(one.name),
             }
         )
     return {

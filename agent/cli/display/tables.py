@@ -433,6 +433,22 @@ def excluded_table(found: Sequence[Document]) -> FigureTable:
     return made
 
 
+def past_text(past: Document, *, with_basis: bool = False, short: bool = False) -> str:
+    """Return the past result of a basket in one line, with its basis if asked; `short` for 80
+    columns.
+    """
+    figures = {
+        name: f"{float(past[name]) * 100:+.1f} %"
+        for name in ("return", "return_of_holding", "max_drawdown", "max_drawdown_of_holding")
+    }
+    drawdown = "drawdown" if short else "maximum drawdown"
+    text = (
+        f"{past['from'][:4]}: {figures['return']} (held {figures['return_of_holding']}),"
+        f" {drawdown} {figures['max_drawdown']} (held {figures['max_drawdown_of_holding']})"
+    )
+    return f"{text}; {past['basis']}; not a forecast" if with_basis else text
+
+
 def transfers_table(found: Sequence[Document]) -> FigureTable:
     """Table of transfers, newest first."""
     made = table("Unexplained balance changes", ("id", "change", "status"))

@@ -1,0 +1,93 @@
+"""Past result of a basket: its config back-tested on the packaged prices of 2021, for templates,
+profiles and the dialogue of `trimtab init`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from agent.app.documents.setup import PastResultDocument
+from agent.app.research.backtests import (
+    MarketOptions,
+    rename_symbols,
+    sample,
+    spec_from_config,
+)
+from agent.app.start.past_results import PAST_BASIS
+from agent.backtest.data import read_table
+from agent.backtest.report.series import backtest_document
+from agent.backtest.simulate import simulate
+from agent.config import template as starters
+from agent.config.load import LoadedConfig, load_config_text
+from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.template import PortfolioTemplate
+from agent.errors import ConfigError, Refused
+from agent.model import AllocationMethod
+from agent.units import format_time
+
+WRAPPED = {"ETH": "WETH", "BTC": "WBTC"}
+"""Wrapped coins by the sample's symbols; a depeg of a wrapped coin is not in its prices."""
+MARKET = MarketOptions(cost="30bps", value="10000", gas="1 gwei")
+UNKNOWN_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
+"""Allocators that need data which the sample lacks; their starting weights are tested."""
+
+
+def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
+    """Return the result of a template as `trimtab init` writes it. Raises ConfigError."""
+    known = {token.symbol: token for token in ETHEREUM.tokens}
+    assets = [
+        TemplateAsset(symbol, known[symbol].address, share, known[symbol].feed)
+        for symbol, share in starters.template_targets(template, ETHEREUM)
+    ]
+    text = starters.render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
+    ready = replace(template, weights=_testable_weights(template))
+    loaded = load_config_text(
+        starters.apply_template(text, ready), Path("trimtab.toml"), "template"
+    )
+    return past_result(loaded)
+
+
+def _testable_weights(template: PortfolioTemplate) -> dict[str, str | list[str]]:
+    kind = template.weights.get("kind")
+    return {} if kind in [method.value for method in UNKNOWN_METHODS] else dict(template.weights)
+
+
+def past_result(loaded: LoadedConfig) -> PastResultDocument:
+    """Return the past result of a config. Raises ConfigError if the sample lacks an asset."""
+    symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
+    listed = {token.symbol for token in loaded.config.portfolio.listed}
+    names = {coin: wrapped for coin, wrapped in WRAPPED.items() if wrapped in listed}
+    table = rename_symbols(read_table(sample()[0]), names)
+    if missing := [symbol for symbol in symbols if symbol not in table.symbols]:
+        raise ConfigError(
+            f"no past result: the packaged prices lack {', '.join(missing)}",
+            "back-test it with your own prices: trimtab backtest --config --prices",
+        )
+    spec = spec_from_config(loaded)
+    weights = spec.portfolio.weights
+    if weights is not None and weights.method in UNKNOWN_METHODS:
+        spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
+    spec = replace(spec, limits=replace(spec.limits, max_live_value=None))
+    settings = MARKET.for_table(MARKET.settings(every_bar=False), spec, table)
+    found = backtest_document(simulate(spec, table, settings))
+    before, held = found["figures"]["rebalanced"], found["figures"]["held"]
+    return {
+        "from": format_time(found["from"])[:10],
+        "until": format_time(found["until"])[:10],
+        "return": found["twr"][:-2],
+        "return_of_holding": found["hold_twr"][:-2],
+        "max_drawdown": before["max_drawdown"][:-2],
+        "max_drawdown_of_holding": held["max_drawdown"][:-2],
+        "rebalances": found["rebalances"],
+        "costs": f"{float(found['costs']['total']):.2f}",
+        "basis": PAST_BASIS,
+    }
+
+
+def past_result_or_reason(loaded: LoadedConfig) -> tuple[PastResultDocument | None, str]:
+    """Return the past result, or why there is none."""
+    try:
+        return past_result(loaded), ""
+    except (ConfigError, Refused) as error:
+        return None, error.message

@@ -1,0 +1,29 @@
+"""Stored past results of the templates, written by scripts/past_results.py."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.app.documents.setup import PastResultDocument
+
+PAST_BASIS = (
+    "back-tested on daily prices of 2021 with 10,000 of the numeraire, 0.3 % fees, gas at 1 gwei"
+)
+STORED = Path(__file__).parents[2] / "backtest" / "sample" / "templates.json"
+
+
+def template_result(name: str) -> PastResultDocument | None:
+    """Return the stored result of a template (scripts/past_results.py writes it); None without
+    one.
+    """
+    return _stored().get(name)
+
+
+@cache
+def _stored() -> dict[str, PastResultDocument]:
+    found: dict[str, PastResultDocument] = json.loads(STORED.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,191 @@
+"""The dialogue of `trimtab init`: a question at a time, each answer checked at once and changeable
+before anything is written. Plain lines of at most 80 columns.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.cli.display.output import err, printable
+from agent.cli.display.tables import past_text
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.app.documents.setup import InitDocument
+    from agent.app.start.guide import InitAnswers
+
+WIDTH = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question: `about` explains it, `default` answers an empty line (None: an answer is
+    needed), `take` checks an answer, `shown` formats it.
+    """
+
+    name: str
+    about: Callable[[InitAnswers], str]
+    default: Callable[[InitAnswers], str | None]
+    take: Callable[[InitAnswers, str], InitAnswers]
+    shown: Callable[[InitAnswers], str]
+
+
+def guided_init(path: Path, answers: InitAnswers) -> InitDocument | None:
+    """Ask for every answer that `answers` lacks, show all, and write the config; None if the user
+    does not confirm. Until then no file exists.
+    """
+    questions = _questions()
+    _say("New config. Nothing is sent, and nothing is written before you confirm it.")
+    _say("Ctrl-C ends without a trace; each answer can be changed at the end.")
+    for question in questions:
+        answers = _ask(question, answers)
+    while True:
+        _say("")
+        for number, question in enumerate(questions, 1):
+            _say(f"{number} {question.name:<10} {question.shown(answers)}", "  ")
+        text = _line("Write it? yes, no, or the number of an answer to change: ")
+        if text.lower() in ("y", "yes"):
+            try:
+                return answers.write(path)
+            except ConfigError as error:
+                _refuse(error)
+        elif text.lower() in ("n", "no"):
+            return None
+        elif text.isdecimal() and 1 <= int(text) <= len(questions):
+            answers = _ask(questions[int(text) - 1], answers)
+            if not answers.rpc:  # another network
+                answers = _ask(questions[2], answers)
+
+
+def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
+    _say("")
+    _say(f"{question.name}. {question.about(answers)}")
+    while True:
+        default = question.default(answers)
+        text = _line(f"{question.name}{'' if default is None else f' [{default}]'}: ")
+        if not text and default is None:
+            continue
+        try:
+            return question.take(answers, text or default or "")
+        except ConfigError as error:
+            _refuse(error)
+
+
+def _questions() -> tuple[Question, ...]:
+    from agent import app as api
+    from agent.app.start.guide import variable_state
+
+    def basket(answers: InitAnswers) -> str:
+        lines = ["what the portfolio holds. A number, or your own: WETH=50% USDC=50%"]
+        for number, one in enumerate(api.baskets(answers.network), 1):
+            held = " ".join(f"{symbol} {share}" for symbol, share in one.targets)
+            lines.append(f"{number} {one.name}: {held}; from {one.least} USDC")
+            if one.past is not None:
+                lines.append(f"  {past_text(one.past, short=True)}")
+        lines.append(f"Past: {api.PAST_BASIS}; not a forecast. From: least capital at 1 gwei.")
+        return "\n".join(lines)
+
+    def alerts(answers: InitAnswers) -> str:
+        return (
+            "The variable with the address to notify, in apprise's format (mailto, tgram, …;"
+            " docs/alerts.md), for example TRIMTAB_ALERTS; or none."
+        )
+
+    return (
+        Question(
+            "Network",
+            lambda _: "ethereum, or the config file of a running trimtab localchain.",
+            lambda answers: answers.network,
+            lambda answers, text: answers.with_network(text),
+            lambda answers: answers.network,
+        ),
+        Question(
+            "Wallet",
+            lambda _: "Its address, 0x… To create a key: trimtab wallet create",
+            lambda answers: answers.wallet or None,
+            lambda answers, text: answers.with_wallet(text),
+            lambda answers: answers.wallet,
+        ),
+        Question(
+            "Endpoints",
+            lambda answers: (
+                "VARIABLE=OPERATOR of each; the variables hold the URLs, which are secrets. Two"
+                " different operators must agree before money moves."
+            ),
+            lambda answers: _pairs(answers.rpc) or None,
+            lambda answers, text: answers.with_endpoints(text),
+            lambda answers: ", ".join(
+                f"{variable}={operator} ({variable_state(variable)})"
+                for variable, operator in answers.rpc
+            ),
+        ),
+        Question(
+            "Basket",
+            basket,
+            lambda answers: answers.template or _pairs(answers.targets) or None,
+            lambda answers, text: answers.with_basket(text, api.baskets(answers.network)),
+            lambda answers: answers.template or _pairs(answers.targets),
+        ),
+        Question(
+            "Cash",
+            lambda _: (
+                "How much of the wallet's USDC the agent may use, such as 1000 of 5,000; the rest"
+                " is left alone."
+            ),
+            lambda answers: answers.use_cash or "all",
+            lambda answers, text: answers.with_cash(text),
+            lambda answers: f"{answers.use_cash or 'all'} USDC",
+        ),
+        Question(
+            "Alerts",
+            alerts,
+            lambda answers: answers.alert[1] if answers.alert else "none",
+            lambda answers, text: answers.with_alert(text),
+            lambda answers: (
+                f"{answers.alert[1]} ({variable_state(answers.alert[1])})"
+                if answers.alert
+                else "none"
+            ),
+        ),
+    )
+
+
+def _pairs(found: tuple[tuple[str, str], ...]) -> str:
+    return " ".join(f"{name}={value}" for name, value in found)
+
+
+def _line(prompt: str) -> str:
+    """Return a line from the terminal. Raises KeyboardInterrupt at the end of input."""
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    text = sys.stdin.readline()
+    if not text:
+        raise KeyboardInterrupt
+    return text.strip()
+
+
+def _refuse(error: ConfigError) -> None:
+    _say(f"{error.message}", "! ")
+    if error.remedy:
+        _say(error.remedy, "  ")
+
+
+def _say(text: str, indent: str = "") -> None:
+    """Print lines of at most WIDTH columns; further ones of a paragraph are indented."""
+    for line in text.split("\n") or [""]:
+        start = indent + line[: len(line) - len(line.lstrip())]
+        wrapped = textwrap.wrap(
+            printable(line.strip()),
+            WIDTH,
+            initial_indent=start,
+            subsequent_indent=f"{start}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        err.file.write("\n".join(wrapped or [""]) + "\n")
+    err.file.flush()

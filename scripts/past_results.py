@@ -1,0 +1,31 @@
+"""Back-tests every template on the packaged prices: agent/backtest/sample/templates.json.
+
+.venv/bin/python scripts/past_results.py            compares, and exits with 1 where one differs
+.venv/bin/python scripts/past_results.py --write    writes the file anew
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from agent.app.research.past_results import computed_template_result
+from agent.app.start.past_results import STORED
+from agent.config.template import PORTFOLIO_TEMPLATES
+
+
+def main() -> int:
+    """Compare or write the results."""
+    found = {name: computed_template_result(one) for name, one in PORTFOLIO_TEMPLATES.items()}
+    text = json.dumps(found, indent=1) + "\n"
+    if "--write" in sys.argv:
+        STORED.write_text(text, encoding="utf-8")
+        return 0
+    return int(STORED.read_text(encoding="utf-8") != text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""`trimtab init` at a terminal: every answer is checked and can be changed, and nothing is written before the last yes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.app.start import guide
+from agent.app.start.past_results import template_result
+from agent.config.load import load_config
+from agent.config.template import PORTFOLIO_TEMPLATES
+from agent.errors import ConfigError
+from tests.cli.terminal import typed
+from tests.cli.test_init import WALLET, Bare
+from tests.support.text import mentions
+
+PLAIN = {"COLUMNS": "80", "LINES": "24", "NO_COLOR": "1", "TERM": "dumb"}
+ANSWERS = [
+    ("Network [ethereum]: ", ""),
+    ("Wallet: ", "0x12"),
+    ("Wallet: ", WALLET),
+    ("Endpoints: ", "RPC_A=alpha"),
+    ("Endpoints: ", "RPC_A=alpha RPC_B=beta"),
+    ("Basket: ", "WETH=60% USDC=60%"),
+    ("Basket: ", "2"),
+    ("Cash [all]: ", "1,000"),
+    ("Alerts [none]: ", "https://hooks.example/secret"),
+    ("Alerts [none]: ", "TRIMTAB_ALERTS"),
+]
+
+
+def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(tmp_path: Path) -> None:
+    change = [("change: ", "4"), ("Basket [moderate]: ", "60/40"), ("change: ", "9"), ("change: ", "yes")]
+    seen = typed([*ANSWERS, *change], "init", cwd=tmp_path, env=PLAIN)
+    assert seen.code == 0, seen.shown
+    config = load_config(tmp_path / "trimtab.toml").config
+    assert {one.symbol: one.target for one in config.portfolio.assets} == {"WETH": 3_000, "WBTC": 3_000, "USDC": 4_000}
+    assert (config.wallet.address, config.portfolio.use_cash) == (WALLET, "1000")
+    assert config.alerts is not None and [target.url_env for target in config.alerts.targets] == ["TRIMTAB_ALERTS"]
+    assert [endpoint.operator for endpoint in config.chain.rpc] == ["alpha", "beta"]
+    past = template_result("moderate")
+    assert past is not None and mentions(seen.shown, "from", f"{float(past['return']) * 100:+.1f} %", "docs/alerts.md")
+    dialogue = seen.shown.split("Written:")[0]
+    assert "\x1b" not in dialogue and max(map(len, dialogue.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("last", [[("Cash [all]: ", "\x03")], [*ANSWERS[7:], ("change: ", "no")]])
+def test_who_ends_early_leaves_no_file(tmp_path: Path, last: list[tuple[str, str]]) -> None:
+    seen = typed([*ANSWERS[:7], *last], "init", cwd=tmp_path, env=PLAIN)
+    assert seen.code in (10, 130), seen.shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as_before(bare: Bare, tmp_path: Path) -> None:
+    config = tmp_path / "trimtab.toml"
+    said = bare("init", "--rpc", "RPC_A=alpha", "--config", str(config), "--json")
+    assert said.code == 2 and mentions(json.loads(said.out)["error"], "--wallet", "--target")
+    both = ("--use-cash", "250", "--alert", "mail=TRIMTAB_MAIL", "--yes")
+    said = bare("init", "--wallet", WALLET, "--rpc", "A=a", "--rpc", "B=b", "--template", "equal", *both, "--config", str(config), "--json")
+    found = load_config(config).config
+    assert said.code == 0 and found.portfolio.use_cash == "250"
+    assert found.alerts is not None and [target.name for target in found.alerts.targets] == ["mail"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("with_network", "mainnet"),
+        ("with_wallet", "vitalik.eth"),
+        ("with_endpoints", "https://rpc.example/key"),
+        ("with_endpoints", "A=one B=one"),
+        ("with_cash", "-5"),
+        ("with_cash", "0"),
+        ("with_alert", "mailto://me:secret@example.org"),
+    ],
+)
+def test_a_wrong_answer_is_refused_and_no_secret_repeated(answer: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        getattr(guide.InitAnswers(), answer)(text)
+    assert caught.value.remedy and "secret" not in str(caught.value).replace("a secret", "") and "rpc.example" not in str(caught.value)
+
+
+def test_every_template_has_a_past_result_and_a_least_capital() -> None:
+    known = guide.baskets("ethereum")
+    assert [one.name for one in known] == list(PORTFOLIO_TEMPLATES)
+    assert all(one.past is not None and float(one.least.replace(",", "")) > 0 for one in known)
+
+
+def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
+    served: tuple[Path, dict[str, Any]], bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, about = served
+    monkeypatch.setenv("TRIMTAB_LOCAL_RPC", about["url"])
+    network = [("Network [ethereum]: ", str(source)), ("Wallet: ", about["wallet"]), ("Endpoints [TRIMTAB_LOCAL_RPC=local]: ", "")]
+    rest = [("Basket: ", "60/40"), ("Cash [all]: ", ""), ("Alerts [none]: ", ""), ("change: ", "y")]
+    seen = typed([*network, *rest], "init", "--config", "mine.toml", cwd=tmp_path, env=PLAIN)
+    assert seen.code == 0, seen.shown
+    config = str(tmp_path / "mine.toml")
+    assert bare("trust", "--config", config, "--yes").code == 0
+    checked = bare("doctor", "--config", config, "--json")
+    assert checked.code == 0, [row for row in checked.json["checks"] if row["state"] == "fail"]
+    assert bare("plan", "--config", config, "--json").json["decision"]
