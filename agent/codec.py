@@ -113,7 +113,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     FuturesLimits: ("emergency_cooldown_s",),
     FuturesPlan: ("hedges",),
     FuturesGrant: ("hedges", "hedges_before"),
-    PerpMarket: ("min_notional_raw",),
+    PerpMarket: ("min_notional_raw", "is_named"),
     MarginAccount: ("is_on_chain", "payments"),
     PaperMargin: ("payments",),
     PaperPosition: ("settled_s",),

@@ -15,6 +15,7 @@ from agent.app.positions.futures_alerts import (
     futures_alerts,
     net_shares,
     planned_actions,
+    unnamed_alerts,
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -304,6 +305,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         yield from _strategy_alerts(latest)
         yield from futures_alerts(result)
         yield from agent_alerts(latest)
+        yield from unnamed_alerts(latest)
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
         yield from _gas_alerts(latest, facts.low_gas_wei)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+
+from eth_utils.address import to_checksum_address
 
 from agent.chain.lens import (
     LATEST_ROUND_DATA,
@@ -20,20 +22,22 @@ from agent.chain.lens import (
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
 from agent.signing.calldata import selector
-from agent.units import Token
+from agent.units import Token, safe_label
 
 WAD = 10**18
 FUNDING_WINDOW_S = 900
 """Window of the averages that Exchange computes funding from (ClearingHouseConfig.getTwapInterval).
 """
-MOST_MARKETS = 10
-"""Maximum number of markets read from an account's list of base tokens."""
+MOST_MARKETS = 64
+"""Maximum number of markets and collaterals read from an account's lists."""
 UNKNOWN_S = 0
 """Time of an index whose round could not be read. It bounds no order, and other markets are
 unaffected.
 """
 _HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
 """Gas cap and likely gas of a view that averages prices."""
+_ACCOUNT_GAS = 8_000_000
+"""Gas cap of a view that does so for every market in which the account has a position."""
 
 
 _GET_BALANCE = selector("getBalance(address)")
@@ -56,18 +60,21 @@ _GET_MARKET_TWAP = selector("getSqrtMarketTwapX96(address,uint32)")
 _GET_FEE = selector("getFeeRatio(address)")
 _GET_MOST_TICKS = selector("getMaxTickCrossedWithinBlock(address)")
 _IS_OPEN = selector("isOpen()")
+_SYMBOL, _PRICE_FEED = selector("symbol()"), selector("getPriceFeed()")
+_CHAINLINK_FEED, _AGGREGATOR = selector("getChainlinkPriceFeedV3()"), selector("getAggregator()")
 
 
 @dataclass(frozen=True, slots=True)
 class PerpMarketRef:
     """A market to read: its virtual base token, its index feed's aggregator, and the portfolio's
-    token with the same price (empty: none).
+    token with the same price (empty: none). `is_named` is false if the config does not name it.
     """
 
     base: str
     symbol: str
     asset: str
     aggregator: str
+    is_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
     asked = [
         _ask("collateral", scope.vault, address_call(_GET_BALANCE, who)),
         _ask("settlement token", scope.vault, _GET_SETTLEMENT_TOKEN),
-        _ask("profit", scope.account_balance, address_call(_GET_PNL, who), 96, heavy=True),
+        _ask("profit", scope.account_balance, address_call(_GET_PNL, who), 96, gas=_ACCOUNT_GAS),
         _ask(
             "markets held",
             scope.account_balance,
@@ -112,7 +119,9 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             64 + 32 * MOST_MARKETS,
         ),
         _ask("orders", scope.account_balance, address_call(_HAS_ORDER, who)),
-        _ask("account value", scope.vault, address_call(_GET_SETTLEMENT_VALUE, who), heavy=True),
+        _ask(
+            "account value", scope.vault, address_call(_GET_SETTLEMENT_VALUE, who), gas=_ACCOUNT_GAS
+        ),
         _ask(
             "other collateral",
             scope.vault,
@@ -123,9 +132,9 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             "maintenance margin",
             scope.account_balance,
             address_call(_GET_MAINTENANCE, who),
-            heavy=True,
+            gas=_ACCOUNT_GAS,
         ),
-        _ask("free margin", scope.vault, address_call(_GET_FREE, who), heavy=True),
+        _ask("free margin", scope.vault, address_call(_GET_FREE, who), gas=_ACCOUNT_GAS),
         _ask("initial ratio", scope.config, _GET_INITIAL_RATIO),
         _ask("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
         _ask("most funding", scope.config, _GET_MAX_FUNDING),
@@ -145,14 +154,17 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
                 f"funding in {name}",
                 scope.exchange,
                 address_call(_GET_FUNDING, who, base),
-                heavy=True,
+                gas=_HEAVY_GAS,
             ),
             _ask(
-                f"mark of {name}", scope.account_balance, address_call(_GET_MARK, base), heavy=True
+                f"mark of {name}",
+                scope.account_balance,
+                address_call(_GET_MARK, base),
+                gas=_HEAVY_GAS,
             ),
-            _ask(f"index of {name}", base, _GET_INDEX + uint_word(0), heavy=True),
-            _ask(f"mean index of {name}", base, index_twap, heavy=True),
-            _ask(f"mean market of {name}", scope.exchange, twap, heavy=True),
+            _ask(f"index of {name}", base, _GET_INDEX + uint_word(0), gas=_HEAVY_GAS),
+            _ask(f"mean index of {name}", base, index_twap, gas=_HEAVY_GAS),
+            _ask(f"mean market of {name}", scope.exchange, twap, gas=_HEAVY_GAS),
             _ask(f"fee of {name}", scope.market_registry, address_call(_GET_FEE, base)),
             _ask(f"ticks a block of {name}", scope.exchange, address_call(_GET_MOST_TICKS, base)),
             _ask(f"state of {name}", base, _IS_OPEN),
@@ -204,7 +216,8 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
     markets, positions = [], []
     for ref in scope.markets:
         market, position = _market(ref, tiers, Fraction(most_funding_ppm, margin.PPM), left)
-        markets.append(market)
+        if ref.is_named or position.size_raw:
+            markets.append(market)
         positions += [position] if position.size_raw else []
     account = MarginAccount(
         quote=Token(scope.clearing_house, "USD", 18),
@@ -225,6 +238,62 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
         if ours != theirs:
             raise _Unreadable(f"the {name} is {theirs} base units, but its parts sum to {ours}")
     return account
+
+
+def unread_bases(scope: PerpScope, answers: Sequence[LensAnswer]) -> tuple[str, ...]:
+    """Return the base tokens of markets outside of the scope in which the account has a position;
+    empty if the answer is unreadable, which makes the account unknown.
+    """
+    asked = zip(perp_questions(scope), answers, strict=True)
+    held = next(pair for pair in asked if pair[0].item.data[:4] == _GET_BASE_TOKENS)
+    known = {int(market.base, 16) for market in scope.markets}
+    try:
+        words = _addresses(*held)
+    except _Unreadable:
+        return ()
+    return tuple(to_checksum_address(f"0x{word:040x}") for word in words if word not in known)
+
+
+Ask = Callable[[Sequence[CallItem]], Sequence[LensAnswer]]
+"""Answers of several calls at one block."""
+
+
+def unnamed_markets(
+    bases: Sequence[str], named: Collection[str], ask: Ask
+) -> tuple[PerpMarketRef, ...]:
+    """Return the markets of base tokens that the config does not name. A symbol that is unsafe to
+    print, or the same as one of the config (`named`), is replaced by the address. An aggregator
+    that cannot be read leaves the age of the index unknown.
+    """
+    symbols = ask([CallItem(base, _SYMBOL, 96) for base in bases])
+    places = list(bases)
+    for view in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
+        found = ask([CallItem(place, view) for place in places])
+        places = [
+            place if (address := _address_word(answer)) is None else address
+            for place, answer in zip(places, found, strict=True)
+        ]
+    refs: list[PerpMarketRef] = []
+    for base, symbol, place in zip(bases, symbols, places, strict=True):
+        text = safe_label(_text(symbol), base)
+        taken = {*named, *(ref.symbol for ref in refs)}
+        refs.append(PerpMarketRef(base, base if text in taken else text, "", place, is_named=False))
+    return tuple(refs)
+
+
+def _address_word(answer: LensAnswer) -> str | None:
+    words = answer_words(answer, 1)
+    if isinstance(words, CallStatus) or not 0 < words[0] < 2**160:
+        return None
+    return to_checksum_address(f"0x{words[0]:040x}")
+
+
+def _text(answer: LensAnswer) -> str:
+    """Return a string of at most 32 bytes; empty if the answer is none."""
+    words = answer_words(answer, 3)
+    if isinstance(words, CallStatus) or words[0] != 32 or words[1] > 32:
+        return ""
+    return words[2].to_bytes(32, "big")[: words[1]].decode("ascii", "replace")
 
 
 def _addresses(question: PerpQuestion, answer: LensAnswer) -> tuple[int, ...]:
@@ -267,16 +336,15 @@ def _market(
         # Exchange._getDeltaTwapX96 caps it.
         funding_daily=max(-most_funding, min(most_funding, premium)),
         is_paused=not is_open or not most_ticks,
+        is_named=ref.is_named,
     )
     position = Position(ref.base, to_signed(size), to_signed(notional), to_signed(funding))
     return market, position
 
 
-def _ask(
-    name: str, target: str, data: bytes, longest: int = 32, *, heavy: bool = False
-) -> PerpQuestion:
-    if heavy:
-        return PerpQuestion(name, target, CallItem(target, data, longest, _HEAVY_GAS, _LIKELY_GAS))
+def _ask(name: str, target: str, data: bytes, longest: int = 32, *, gas: int = 0) -> PerpQuestion:
+    if gas:
+        return PerpQuestion(name, target, CallItem(target, data, longest, gas, _LIKELY_GAS))
     return PerpQuestion(name, target, CallItem(target, data, longest))
 
 

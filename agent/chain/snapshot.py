@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.lens import LensAnswer, LensItem, complete_answers, page_calls, split_into_pages
+from agent.chain.perpetuals import perp_questions, unnamed_markets, unread_bases
 from agent.chain.quorum import (
     NO_MAJORITY_REMEDY,
     EndpointAnswer,
@@ -194,6 +195,9 @@ class ChainReader:
             if older is None:
                 raise
             read = self._read(older, firsts, watch)
+        if (wider := self._with_held_markets(watch, read)) is not None:
+            self.watch = watch = wider
+            read = self._read(read.agreement.endpoint_answer.head, firsts, watch)
         return self._assemble(watch, read, now_s, self._endpoint_pool.requests - before)
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
@@ -273,6 +277,36 @@ class ChainReader:
             if one.says == agreement.endpoint_answer.says
         }
         return _BlockReading(agreement, alike, lost)
+
+    def _with_held_markets(
+        self, watch: SnapshotScope, found: _BlockReading
+    ) -> SnapshotScope | None:
+        """Return the scope with the futures markets in which someone else, such as a stolen
+        delegate, has opened a position for the account; None if there are none, or while they
+        cannot be read, which leaves the account unknown. Later snapshots read them with the others.
+        """
+        if (perps := watch.perps) is None:
+            return None
+        items = found.agreement.endpoint_answer.items
+        count = len(items) - len(tokens.proxy_call_names(watch.proxies))
+        answers = items[count - len(perp_questions(perps)) : count]
+        if not (bases := unread_bases(perps, answers)):
+            return None
+        head = found.agreement.endpoint_answer.head
+        at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
+        line = QuorumTransport(self._endpoint_pool)
+
+        def ask(asked: Sequence[LensItem]) -> list[LensAnswer]:
+            sized = split_into_pages(asked)
+            return list(
+                complete_answers(line, asked, sized, line.batch(page_calls(asked, sized, at)), at)
+            )
+
+        try:
+            more = unnamed_markets(bases, [one.symbol for one in perps.markets], ask)
+        except (Refused, Retryable):
+            return None
+        return replace(watch, perps=replace(perps, markets=(*perps.markets, *more)))
 
     def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
         """Return the newest block that all endpoints without a large lag have, by quorum on its

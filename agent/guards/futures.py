@@ -27,7 +27,7 @@ from agent.model.futures import (
 from agent.policy.futures.budgets import required_by_index
 from agent.policy.futures.decide import collateral_raw, opens_s, quote_per_numeraire
 from agent.policy.futures.exposure import margin_value, trades_for_another, uncounted_reason
-from agent.policy.futures.targets import emergency_orders
+from agent.policy.futures.targets import emergency_orders, unnamed_reasons
 from agent.policy.quarantine import decision_faults
 from agent.units import BPS, Value, decimal_text
 
@@ -132,6 +132,9 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("every action reduces or deposits", True)
     if all(isinstance(action, DelegateChange) for action in plan.actions):
         return GuardMeasurement("no position and no margin changes", True)
+    unnamed = unnamed_reasons(account)
+    if unnamed and any(not is_reduction(account, order) for order in plan.orders):
+        return GuardMeasurement("; ".join(unnamed.values()), False)
     after = account
     for action in plan.actions:
         if _opens_by_reduction(after, action):

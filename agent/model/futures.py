@@ -44,7 +44,8 @@ class PerpMarket:
     the size increment in base units, `tick` the price increment, and `min_notional_raw` the
     smallest notional of an order at its bound. `mark` and `index` are quote base units per base
     unit of size; `index_s` is the chain time of the index. `funding_daily` is the share of notional
-    that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
+    that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional. The
+    config does not name the market if `is_named` is false: someone else opened a position there.
     """
 
     market: str
@@ -61,6 +62,7 @@ class PerpMarket:
     funding_daily: Fraction
     is_paused: bool = False
     min_notional_raw: int = 0
+    is_named: bool = True
 
     @property
     def unit(self) -> int:

@@ -44,6 +44,7 @@ from agent.policy.futures.targets import (
     target_gross,
     triggered,
     unfinished_orders,
+    unnamed_reasons,
 )
 from agent.units import BPS, ceil_int, floor_int
 
@@ -73,15 +74,16 @@ def plan_futures(  # noqa: PLR0913
     in this step. `goals` are the final sizes of the step's reduction, `waiting` the markets whose
     orders failed. No position is opened before `opens_from_s`, after an emergency. A step either
     reduces or opens, so freed margin is not used again in the same plan. While a held market has no
-    fresh index, positions are neither opened nor margin deposited, and the other markets are
-    reduced.
+    fresh index, or is not named in the config, positions are neither opened nor margin deposited,
+    and the other markets are reduced. An emergency reduces unnamed markets too.
     """
     stale = stale_indexes(account, policy, now_s)
+    untouched = {**unnamed_reasons(account), **stale}
     if closing := emergency_orders(account, policy):
         return reducing_plan(account, policy, closing, "liquidation", is_emergency=True, no=stale)
     if rest := unfinished_orders(account, goals):
         plan = reducing_plan(
-            account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False, no=stale
+            account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False, no=untouched
         )
         return replace(plan, reason="reduce every position by the same share")
     fired = triggered(account, policy, spot_value)
@@ -89,15 +91,15 @@ def plan_futures(  # noqa: PLR0913
         return FuturesPlan((), "", "all futures weights and limits are kept")
     if fired[0] in REDUCING:
         deposit = 0
-        if not stale:
+        if not untouched:
             deposit = _deposit_raw(account, policy, spot_value, collateral_raw, approved_raw)
         if not deposit:
-            orders = reduction_orders(account, policy, spot_value, {*waiting, *stale})
+            orders = reduction_orders(account, policy, spot_value, {*waiting, *untouched})
             cause = fired[0].value
-            return reducing_plan(account, policy, orders, cause, is_emergency=False, no=stale)
+            return reducing_plan(account, policy, orders, cause, is_emergency=False, no=untouched)
         return _deposit_plan(fired[0], deposit)
-    if stale:
-        return FuturesPlan((), "", f"no order: {next(iter(stale.values()))}")
+    if untouched:
+        return FuturesPlan((), "", f"no order: {next(iter(untouched.values()))}")
     if fired[0] is FuturesTrigger.FUNDING:
         trims = funding_trims(account, policy)
         trimming = reducing_plan(account, policy, trims, fired[0].value, is_emergency=False)

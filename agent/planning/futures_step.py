@@ -37,6 +37,7 @@ from agent.policy.futures.decide import (
     quote_per_numeraire,
     spot_value_in_quote,
     stale_markets,
+    untouched_markets,
 )
 from agent.policy.futures.exposure import account_fault
 from agent.policy.futures.funding import expected_funding
@@ -177,7 +178,7 @@ def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[Asset
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or planned.trigger not in ENDING_HEDGES:
         return 0
-    if not planned.orders or not account.is_on_chain or stale_markets(step):
+    if not planned.orders or not account.is_on_chain or untouched_markets(step):
         return 0
     needed = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
     at_hand = depositable_raw(step, drifts)

@@ -195,6 +195,8 @@ def _sizes(
 ) -> dict[str, int]:
     """Return the remaining orders of this step. Raises Refused for an unknown market."""
     markets = [one.market for one in account.markets if symbol in ("", one.symbol)]
+    if not markets and step.reduced_markets:
+        return {}  # closed in this step, and not in the config
     if not markets:
         known = ", ".join(one.symbol for one in account.markets)
         raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")

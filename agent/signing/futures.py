@@ -217,11 +217,13 @@ def _delegate_text(call: ChangeDelegate) -> str:
 
 
 def _judge_size(call: OpenPosition, order: PerpOrder, terms: FuturesRules) -> None:
-    """Require a market order with the granted market, size and bound."""
+    """Require a market order with the granted market, size and bound; in a market that the config
+    does not name, only a reduction.
+    """
     if order.kind is not PerpOrderKind.MARKET:
         refuse("order", order.kind.value, "a market order")
-    if call.market not in terms.markets:
-        refuse("market", call.market, "a configured market")
+    if call.market not in terms.markets and not order.is_reduce_only:
+        refuse("market", call.market, "a configured market, or a reduction")
     if call.market != order.market:
         refuse("market", call.market, f"the granted market {order.market}")
     if call.size_raw != order.size_raw or call.size_raw == 0:
@@ -358,8 +360,8 @@ def _judge_wire(
     """Require the granted side, size, bound, kind and client order id."""
     if order.kind is not PerpOrderKind.MARKET or wire["t"] != _AT_ONCE:
         refuse("order", wire["t"], "an immediate-or-cancel order (Ioc)")
-    if order.market not in rules.markets:
-        refuse("market", order.market, "a configured market")
+    if order.market not in rules.markets and not order.is_reduce_only:
+        refuse("market", order.market, "a configured market, or a reduction")
     market = next((one for one in granted.account.markets if one.market == order.market), None)
     if market is None:
         refuse("market", order.market, "a market of the snapshot")

@@ -322,3 +322,23 @@ def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer,
         refused = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
         assert refused.kind is OutcomeKind.REFUSED and "off-chain" in refused.reason
         assert agent.context.store.journal.open_intents() == ()
+
+
+def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    """The agent key was stolen and bought BTC; ETH alone is named."""
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        btc = server.coin("BTC").mark
+        wallet = server.wallet(anvil_chain.wallet.address)
+        size = Fraction(round(15_000 / btc, 3))
+        wallet.held["BTC"] = Held(size, size * btc)
+        wallet.usd -= size * btc
+        before = held(server, anvil_chain, "ETH")
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        account = outcome.step_input.snapshot.futures
+        assert account is not None and [one.is_named for one in account.markets if one.market == "BTC"] == [False]
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert "the account has a position in BTC, which the config does not name" in outcome.reason
+        assert 0 < held(server, anvil_chain, "ETH") < before and held(server, anvil_chain, "BTC") == size

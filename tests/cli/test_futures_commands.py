@@ -92,19 +92,25 @@ def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path
     assert "34 contracts pinned" in next(row["found"] for row in found["checks"] if row["check"] == "trust")
 
 
-def test_a_position_outside_the_config_makes_the_account_unknown(bare: Ask, config: Path, tmp_path: Path) -> None:
+def test_a_position_outside_the_config_is_shown_counted_and_named(bare: Ask, config: Path, tmp_path: Path) -> None:
     text = config.read_text()
     start_at, end = text.index('[[futures.markets]]\nsymbol = "WBTC"'), text.index("[futures.limits]")
     changed = (text[:start_at] + text[end:]).replace('weight = "60%"', 'weight = "100%"').replace('"85%"', '"100%"')
     narrow = tmp_path / "trimtab.toml"
     narrow.write_text(changed.replace("sqlite:///local.db", f"sqlite:///{config.with_name('local.db')}"))
-    for command, key in (("positions", "positions"), ("margin", "limits"), ("funding", "markets")):
-        found = asked(bare, narrow, command, want=10)
-        assert mentions(found["unknown"], "markets not configured") and found[key] == []
-    assert asked(bare, narrow, "margin", want=10)["plan"] is None
-    said = bare("positions", "--config", str(narrow))
-    assert said.code == 10 and mentions(said.err, "margin account is unknown")
-    assert "margin account" in [one["item"] for one in asked(bare, narrow, "status")["quarantined"]]
+    whole, found = asked(bare, config, "positions"), asked(bare, narrow, "positions")
+    [strange] = [one for one in found["positions"] if one["symbol"] == "vWBTC"]
+    [named] = [one for one in whole["positions"] if one["symbol"] == "WBTC"]
+    assert (strange["market"], strange["size_raw"]) == (named["market"], named["size_raw"])
+    figures = asked(bare, narrow, "margin")
+    assert figures["unknown"] == "" and figures["margin"]["gross"] == asked(bare, config, "margin")["margin"]["gross"]
+    assert "vWBTC" in [one["symbol"] for one in asked(bare, narrow, "funding")["markets"]]
+    status = asked(bare, narrow, "status")
+    assert status["futures"]["unnamed"] == ["vWBTC"] and asked(bare, config, "status")["futures"]["unnamed"] == []
+    said = bare("status", "--config", str(narrow))
+    assert said.code == 0 and "Positions that the config does not name: vWBTC" in " ".join(said.out.split())
+    plan = asked(bare, narrow, "plan")
+    assert "which the config does not name" in plan["decision"]["reason"]
 
 
 def test_a_config_without_futures_says_so_and_shows_none(desk: Desk) -> None:

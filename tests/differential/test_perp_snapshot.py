@@ -69,12 +69,43 @@ def test_a_snapshot_without_a_margin_account_has_no_futures(perps: LocalPerps) -
 
 
 def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPerps) -> None:
+    """The whale provides liquidity, whose value is not counted."""
     chain = perps.chain
-    scope = scope_of(perps, chain.wallet.address)
-    seen = reader(chain, perps=replace(scope, markets=scope.markets[:1])).snapshot()
-    why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
+    scope = scope_of(perps, chain.whale.address)
+    seen = reader(chain, perps=scope).snapshot()
+    why = "the account provides liquidity, whose value is not counted"
     assert (seen.futures, seen.futures_unknown) == (None, why)
     assert QuarantinedItem(MARGIN_ACCOUNT, scope.trader, why) in seen.quarantined
+
+
+def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on_in_two_round_trips(perps: LocalPerps) -> None:
+    chain = perps.chain
+    scope = scope_of(perps, chain.wallet.address)
+    alone = reader(chain, perps=replace(scope, markets=scope.markets[:1]))
+    first, second = alone.snapshot(), alone.snapshot()
+    whole = reader(chain, perps=scope).snapshot().futures
+    assert whole is not None and first.futures is not None and first.futures_unknown == ""
+    assert first.futures.positions == whole.positions and first.futures.collateral_raw == whole.collateral_raw
+    [named, strange] = first.futures.markets
+    assert named == whole.markets[0]
+    assert strange == replace(whole.markets[1], symbol="vWBTC", asset="", is_named=False)
+    assert (second.requests, second.futures) == (2, first.futures)
+
+
+def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: LocalPerps) -> None:
+    chain = perps.chain
+    scope = scope_of(perps, chain.wallet.address)
+    narrow = replace(scope, markets=scope.markets[:1])
+    asked = 0
+
+    def fails(method: str, _: list[Any], answer: Any) -> Any:
+        nonlocal asked
+        asked += method == "eth_call"
+        return "0x" if method == "eth_call" and asked > 1 else answer
+
+    seen = reader(chain, Through(honest(chain, "broken"), "broken", change=fails), perps=narrow).snapshot()
+    why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
+    assert (seen.futures, seen.futures_unknown) == (None, why)
 
 
 def honest(chain: LocalChain, operator: str) -> HttpTransport:

@@ -328,3 +328,18 @@ def test_no_signed_order_breaks_bound_or_leverage(size: int, slip: int, held: in
     if abs(held + size) > abs(held) or held * size >= 0 or held * (held + size) < 0:
         assert not reduce_only
         assert 3_000 * abs(held + size) <= 3 * collateral
+
+
+def test_a_market_that_the_config_does_not_name_is_only_reduced() -> None:
+    """Someone else has opened a position there; an emergency or the owner closes it."""
+    terms = FUTURES_RULES.futures
+    assert terms is not None
+    elsewhere = replace(FUTURES_RULES, futures=replace(terms, markets=()))
+    for order, is_emergency in ((REDUCE, False), (ESCAPE, True)):
+        assert signer(elsewhere).sign(order_tx(order), futures_grant(order, is_emergency=is_emergency)).hash
+    for order in (BUY, SHORT):
+        refused(order_tx(order), futures_grant(order), "market", elsewhere)
+        disguised = replace(order, is_reduce_only=True)
+        refused(order_tx(disguised), futures_grant(disguised), "reduce_only", elsewhere)
+    larger = replace(REDUCE, size_raw=REDUCE.size_raw * 100, bound_raw=REDUCE.bound_raw * 100)
+    refused(order_tx(larger), futures_grant(larger), "reduce_only", elsewhere)

@@ -111,3 +111,12 @@ def test_data_that_is_no_action_is_refused(data: str) -> None:
 )
 def test_each_term_of_the_grant_is_kept(tx: UnsignedTx, grant: Grant, rule: str) -> None:
     assert refused(tx, grant) == rule
+
+
+def test_a_market_that_the_config_does_not_name_is_only_reduced() -> None:
+    rules = replace(RULES, markets=())
+    assert require_signable_order(tx_of(payload(SALE)), grant_of(SALE, HELD), rules, NOW_S)
+    for order, account in ((BUY, ACCOUNT), (replace(SALE, is_reduce_only=False), HELD), (SALE, ACCOUNT)):
+        with pytest.raises(Refused) as caught:
+            require_signable_order(tx_of(payload(order)), grant_of(order, account), rules, NOW_S)
+        assert caught.value.verdicts[0].guard in ("signer.market", "signer.reduce_only")

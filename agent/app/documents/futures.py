@@ -25,6 +25,7 @@ from agent.policy.futures.exposure import (
     trades_for_another,
     uncounted_reason,
 )
+from agent.policy.futures.targets import unnamed_reasons
 from agent.units import BPS, Price, decimal_text, format_percent, price_text, value_text
 
 if TYPE_CHECKING:
@@ -191,11 +192,12 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "max_leverage": Decimal, "value": Decimal, "gross": Decimal, "utilisation": Decimal | None,
     "max_utilisation": Decimal, "liquidation": NearestLiquidationDocument | None,
     "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str], "blocked": str,
+    "unnamed": list[str],
 })  # fmt: skip
 """The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
 to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
 top-ups and reductions that the agent would plan now, as text, `blocked` the reason why orders
-cannot be sent (empty if they can).
+cannot be sent (empty if they can), `unnamed` the positions in markets that the config does not name.
 """
 
 
@@ -301,6 +303,10 @@ def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
     ]
 
 
+def _unnamed(account: MarginAccount) -> list[str]:
+    return [account.market(name).symbol for name in unnamed_reasons(account)]
+
+
 def summary(found: FuturesReport) -> FuturesSummaryDocument:
     """Summary of the futures together with the spot portfolio."""
     account, portfolio = found.account, found.step.portfolio
@@ -322,6 +328,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "broken": [one.limit for one in found.checks if one.is_broken],
         "actions": _reducing_actions(found),
         "blocked": found.step.snapshot.futures_blocked,
+        "unnamed": [] if account is None else _unnamed(account),
         "exposures": [
             {
                 "symbol": portfolio.token(one.token).label if one.token else one.symbol,

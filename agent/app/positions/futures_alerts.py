@@ -22,7 +22,8 @@ from agent.policy.futures.decide import (
     waiting_triggers,
 )
 from agent.policy.futures.exposure import exposures, trades_for_another
-from agent.units import format_percent, format_time
+from agent.policy.futures.targets import unnamed_reasons
+from agent.units import decimal_text, format_percent, format_time
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
 UNSENT = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
@@ -60,6 +61,24 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     nets = net_exposure_text(step, drifts)
     text = f"{head}; {figures(account, policy)}{f', {nets}' if nets else ''}. {would}{command}"
     yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
+
+
+def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
+    """Yield an alert while the account has positions in markets that the config does not name."""
+    account = step.snapshot.futures
+    if account is None or not (found := unnamed_reasons(account)):
+        return
+    held = ", ".join(
+        f"{decimal_text(account.size_raw(name), market.size_decimals)} {market.symbol}"
+        for name in found
+        for market in [account.market(name)]
+    )
+    text = (
+        f"The futures account has positions that the config does not name: {held}. If you did not"
+        " open them, end the delegate (trimtab delegate --end --send), then close them (trimtab"
+        " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
+    )
+    yield Alert(AlertKind.HALT, "futures:unnamed", text, True)
 
 
 def agent_alerts(step: StepInput) -> Iterator[Alert]:

@@ -90,6 +90,10 @@ def deleverage(
     table = agent.context.config.futures
     known = [] if table is None else [market.symbol for market in table.markets]
     if symbol is not None and symbol not in known:
+        account = agent.step_input().snapshot.futures
+        known += [] if account is None else [one.symbol for one in account.markets]
+    if symbol is not None and symbol not in known:
+        known = list(dict.fromkeys(known))
         raise ConfigError(
             f"--market: {symbol!r} is not a futures market", f"choose from {', '.join(known)}"
         )

@@ -250,6 +250,12 @@ def show_summary(console: Console, document: Document) -> None:
         text += f"; breached: {', '.join(found['broken'])} (trimtab margin)"
     console.print(cell(text, "bold red" if found["broken"] else ""))
     _show_blocked(console, found)
+    if found["unnamed"]:
+        held = ", ".join(found["unnamed"])
+        text = (
+            f"Positions that the config does not name: {held}. Nothing is opened (docs/futures.md)"
+        )
+        console.print(cell(text, "bold red"))
     if found["actions"] and not found["blocked"]:
         console.print(cell(f"It would {', '.join(found['actions'])} (trimtab margin)", "yellow"))
     shown = [

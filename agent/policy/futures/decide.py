@@ -26,6 +26,7 @@ from agent.policy.futures.targets import (
     stale_indexes,
     triggered,
     unfinished_orders,
+    unnamed_reasons,
 )
 from agent.units import BPS, Value, floor_int, format_time
 
@@ -58,7 +59,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
         return None
     if fired[0] in REDUCING:
         return AdjustFutures(f"futures: {fired[0].value} is above its limit", is_reducing=True)
-    if stale:
+    if stale or unnamed_reasons(account):
         return None
     return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
 
@@ -84,10 +85,16 @@ def stale_markets(step: StepInput) -> dict[str, str]:
 
 
 def futures_fault(step: StepInput) -> str:
-    """Return why the futures layer opens no position at this block, and does not reduce the named
-    markets; empty if it may.
+    """Return why the futures layer opens no position at this block; empty if it may."""
+    return account_fault(step) or ", ".join(untouched_markets(step).values())
+
+
+def untouched_markets(step: StepInput) -> dict[str, str]:
+    """Return, by market, why a position is not reduced outside of emergencies: its index is
+    unknown, or the config does not name the market. Empty without an account.
     """
-    return account_fault(step) or ", ".join(stale_markets(step).values())
+    account = step.snapshot.futures
+    return {} if account is None else {**unnamed_reasons(account), **stale_markets(step)}
 
 
 def opens_s(step: StepInput) -> int:
@@ -119,7 +126,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     if fault := futures_fault(step):
         account = step.snapshot.futures
         held = 0 if account is None else len(account.positions)
-        some = held > len(stale_markets(step))
+        some = held > len(untouched_markets(step))
         notes.append(f"futures: {'nothing is opened' if some else 'no order'}, {fault}")
     else:
         if why := multiple_fault(step, drifts):

@@ -403,6 +403,19 @@ def stale_index_reason(market: PerpMarket, policy: FuturesPolicy, now_s: int) ->
     return f"the index of {market.symbol} is {age_s} s old"
 
 
+def unnamed_reasons(account: MarginAccount) -> dict[str, str]:
+    """Return a message for each held market that the config does not name: someone else, such as a
+    stolen delegate, has opened a position there. It counts in every figure. Until it is closed no
+    position is opened and no margin deposited, and only emergencies and the owner reduce it.
+    """
+    return {
+        market.market: f"the account has a position in {market.symbol}, which the config does not"
+        " name"
+        for market in account.markets
+        if not market.is_named and account.size_raw(market.market)
+    }
+
+
 def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the orders that close positions whose liquidation is nearer than
     `emergency_distance_bps`, or all positions of an account that is liquidatable, or would be if

@@ -150,10 +150,17 @@ def parse_leverage(answer: object, coin: str) -> int:
 
 
 def build_market(
-    listed: ListedMarket, leverage: int, asset: str, fee_ppm: int, read_s: int
+    listed: ListedMarket,
+    leverage: int,
+    asset: str,
+    fee_ppm: int,
+    read_s: int,
+    *,
+    is_named: bool = True,
 ) -> PerpMarket:
     """Return a market of the model. `asset` is the portfolio's token with the same price, `read_s`
-    the venue's time of the account, which is read before the prices.
+    the venue's time of the account, which is read before the prices; `is_named` is false if the
+    config does not name the market.
     """
     return PerpMarket(
         market=listed.coin,
@@ -170,6 +177,7 @@ def build_market(
         funding_daily=listed.funding_hourly * HOURS_PER_DAY,
         is_paused=listed.is_paused,
         min_notional_raw=LEAST_PLANNED_RAW,
+        is_named=is_named,
     )
 
 

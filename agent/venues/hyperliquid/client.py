@@ -248,6 +248,7 @@ class HyperliquidVenue:
                 self._coins.get(coin, ""),
                 fee_ppm,
                 reported.time_ms // 1000,
+                is_named=coin in self._coins,
             )
             for coin, listed in self._listed.items()
         )

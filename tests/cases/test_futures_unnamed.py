@@ -1,0 +1,141 @@
+"""Positions in markets that the config does not name, as a stolen delegate opens them: counted, told, closed in emergencies; they
+hold no reduction of the named markets back. Whole steps on the deployed contracts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.app.alerting import RunFacts, cycle_alerts
+from agent.app.documents.futures import positions, report_of, summary
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain.perpetuals import LocalPerps
+from agent.margin import account as margin
+from agent.model import AlertKind, Deleverage, IntentKind, MoveMargin
+from agent.model.futures import DelegateChange, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
+from agent.planning.proposals import rebalance
+from agent.venues import perpetual_protocol as venue
+from tests.cases.test_futures_faults import LONG, MARGIN_USD, MOST, held, leverage, moved, orders, perps, size
+from tests.support import agents
+from tests.support.futures import EVEN, futures_changes
+from tests.support.perps import WAD, account_of, contracts_of, later, read_now, send_data
+
+__all__ = ["perps"]
+STRANGE = "vWBTC"
+"""Symbol of the market's base token on the chain."""
+
+
+def stolen(perps: LocalPerps, multiple: Fraction) -> None:
+    """A delegate whose key was stolen takes a position of so much leverage in WBTC for the account."""
+    chain, key, owner = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
+    send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
+    raw = int(multiple * MARGIN_USD / chain.books.prices_usd["WBTC"] * WAD)
+    bound = 10**30 if raw > 0 else 1
+    order = PerpOrder(perps.markets["WBTC"].base, raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
+    data = venue.encode_order(order, contracts_of(perps, owner), key, chain.now_s() + 10_000)
+    send_data(perps, perps.addresses.clearing_house, data, key)
+    perps.trade(chain.whale.address, "WBTC", -raw)
+
+
+def known(outcome: StepOutcome) -> MarginAccount:
+    account = outcome.step_input.snapshot.futures
+    assert account is not None, outcome.step_input.snapshot.futures_unknown
+    return account
+
+
+def halts(outcome: StepOutcome) -> list[str]:
+    facts = RunFacts(None, 0, False)
+    return [one.text for one in cycle_alerts(outcome, facts) if one.kind is AlertKind.HALT and one.key == "futures:unnamed"]
+
+
+@pytest.mark.parametrize("multiple", [Fraction(1, 2), Fraction(-1, 2)])
+def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerps, tmp_path: Path, multiple: Fraction) -> None:
+    stolen(perps, multiple)
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day="off"), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        again = agent.rebalance(send=True, confirm=agents.yes)
+    assert orders(outcome) == [] and f"the account has a position in {STRANGE}, which the config does not name" in outcome.reason
+    account, views = known(outcome), account_of(perps, perps.chain.wallet.address)
+    base = perps.markets["WBTC"].base
+    assert (account.collateral_raw, {one.market: one for one in account.positions}) == (
+        views.collateral_raw,
+        {one.market: one for one in views.positions},
+    )
+    assert margin.leverage(account) == margin.leverage(views) and not account.market(base).is_named
+    assert account.market(base).index_s > 0, "its index is dated by the aggregator behind its feed"
+    step = again.step_input
+    assert step.futures is not None
+    report = report_of(step, step.futures, again.decided.drifts)
+    assert summary(report)["unnamed"] == [STRANGE]
+    assert [(one["market"], one["symbol"]) for one in positions(report)["positions"]] == [(base, STRANGE)]
+    [text] = halts(again)
+    assert STRANGE in text
+    assert again.step_input.snapshot.requests == 2 < outcome.step_input.snapshot.requests, "later snapshots take two round trips"
+
+
+@pytest.mark.parametrize("top_up", ["0%", "off"])
+def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps: LocalPerps, tmp_path: Path, top_up: str) -> None:
+    """The money of the wallet is not put beside a key that may be a thief's."""
+    held(perps, "WETH", 2)
+    stolen(perps, Fraction(3, 2))
+    before = {symbol: size(perps, symbol) for symbol in ("WETH", "WBTC")}
+    collateral = read_now(perps, perps.chain.wallet.address).collateral_raw
+    assert leverage(perps) > MOST
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day=top_up), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+    assert orders(outcome) and leverage(perps) <= MOST, outcome.reason
+    assert 0 < size(perps, "WETH") < before["WETH"] and size(perps, "WBTC") == before["WBTC"]
+    assert read_now(perps, perps.chain.wallet.address).collateral_raw <= collateral
+
+
+def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
+    """A crash of WBTC alone: only its position is near liquidation, at the venue's own index."""
+    stolen(perps, Fraction(5))
+    moved(perps, "WBTC", Fraction(-14, 100))
+    perps.chain.refresh_feeds()
+    before = size(perps, "WBTC")
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, emergency_distance="10%"), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        assert sent, outcome.reason
+        granted = agent.context.store.journal.grant(sent[0].id).futures
+        assert granted is not None and granted.is_emergency
+        assert abs(size(perps, "WBTC")) <= abs(before) / 2
+        assert not margin.is_liquidatable(read_now(perps, perps.chain.wallet.address))
+        assert agent.context.store.journal.unbooked() == () == agent.context.store.journal.open_intents()
+
+
+def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: LocalPerps, tmp_path: Path) -> None:
+    stolen(perps, Fraction(1))
+    changes = futures_changes(perps, LONG)
+    changes["futures"] |= {"delegate": perps.chain.accounts[3].address}  # type: ignore[operator]
+    with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
+        ended = agent.adjust_futures(
+            MoveMargin(DelegateChange(perps.chain.accounts[3].address, is_allowed=False)), send=True, confirm=agents.yes
+        )
+        assert ended.kind is OutcomeKind.DONE, ended.reason
+        closed = agent.adjust_futures(Deleverage(None, STRANGE), send=True, confirm=agents.yes)
+        assert closed.kind is OutcomeKind.DONE and size(perps, "WBTC") == 0, closed.reason
+        opened = agent.rebalance(send=True, confirm=agents.yes)
+        assert size(perps, "WETH") > 0 and halts(opened) == [], opened.reason
+        assert all(one.is_named for one in known(opened).markets)
+
+
+def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back(perps: LocalPerps, tmp_path: Path) -> None:
+    """A feed without an aggregator: the position counts, and the named market is reduced."""
+    held(perps, "WETH", 2)
+    stolen(perps, Fraction(3, 2))
+    later(perps, 60)
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+        outcome = agent.rebalance(send=False)
+        step = outcome.step_input
+        account = known(outcome)
+        blind = replace(account, markets=tuple(replace(one, index_s=one.index_s if one.is_named else 0) for one in account.markets))
+        found = rebalance(replace(step, snapshot=replace(step.snapshot, futures=blind))).plan
+    assert found is not None and found.futures is not None
+    assert [one.market for one in found.futures.orders] == [perps.markets["WETH"].base]
+    assert not any(isinstance(one, MarginDeposit) for one in found.futures.actions)
