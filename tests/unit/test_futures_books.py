@@ -167,7 +167,7 @@ def test_funding_is_booked_by_market_and_day() -> None:
 def test_stored_readings_are_parsed_as_the_codec_does(monkeypatch: pytest.MonkeyPatch) -> None:
     held = [valued(1, reading(5, -1, 2, -3, -4, 5)).held[0], valued(2, None).held[0]]
     slow: list[str] = []
-    monkeypatch.setattr(ledger_sums.records, "decode_json", lambda kind, text: slow.append(text) or codec.loads(kind, text))
+    monkeypatch.setattr(ledger_sums.database, "decode_json", lambda kind, text: slow.append(text) or codec.loads(kind, text))
     assert ledger_sums.parse_held(codec.dumps(held)) == tuple(held) and slow == []
     damaged = codec.dumps(held).replace("unrealised_raw", "unrealised")
     with pytest.raises(ConfigError):
