@@ -103,23 +103,25 @@ def always_confirm(_: StepOutcome) -> bool:
 def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
     """Return the initial paper wallet, with its margin account."""
     snapshot = agent.context.reader.snapshot()
-    wallet = _first_wallet(agent, begin, snapshot)
     context, futures = agent.context, agent.context.futures
-    if context.paper is None or futures is None:
-        if begin.margin:
-            raise ConfigError("--margin: the config has no [futures]", "omit it")
-        return wallet
     deposit_raw = 0 if begin.value or begin.amounts else None
     if begin.margin:
+        if futures is None:
+            raise ConfigError("--margin: the config has no [futures]", "omit it")
         decimals = agent.portfolio.token(futures.collateral).decimals
         deposit_raw = parse_raw(begin.margin, decimals, "--margin")
+    wallet = _first_wallet(agent, begin, snapshot, deposit_raw or 0)
+    if context.paper is None or futures is None:
+        return wallet
     venue = context.order_venue()
     if isinstance(venue, PaperOrderVenue):
         return replace(wallet, margin=venue.begin(snapshot, deposit_raw))
     return replace(wallet, margin=context.paper.begin_margin(snapshot, deposit_raw))
 
 
-def _first_wallet(agent: Agent, begin: PaperStart, snapshot: Snapshot) -> PaperWallet:
+def _first_wallet(
+    agent: Agent, begin: PaperStart, snapshot: Snapshot, margin_raw: int
+) -> PaperWallet:
     context = agent.context
     if not begin.value and not begin.amounts:
         return chain.paper_from_wallet(snapshot, context.tokens)
@@ -134,4 +136,4 @@ def _first_wallet(agent: Agent, begin: PaperStart, snapshot: Snapshot) -> PaperW
     if value == 0:
         raise ConfigError("--value: must be above 0", "write for example --value 10000")
     bare = context.bare_input(snapshot, context.store.budgets.history(snapshot.head.timestamp_s))
-    return chain.paper_from_value(bare, value, native_wei)
+    return chain.paper_from_value(bare, value, native_wei, margin_raw)

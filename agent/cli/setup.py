@@ -88,7 +88,10 @@ def init(
     ] = None,
     futures_venue: Annotated[
         Path | None,
-        typer.Option("--futures-venue", help="TOML file of the futures venue's contracts."),
+        typer.Option(
+            "--futures-venue",
+            help="Futures venue: hyperliquid, hyperliquid-testnet, or a TOML file of contracts.",
+        ),
     ] = None,
     futures_target: Annotated[
         list[str] | None,

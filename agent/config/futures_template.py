@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -121,22 +121,80 @@ class VenueFileTable(ConfigTable):
     delegate_approval: Address
     markets: dict[str, VenueMarketTable] = Field(min_length=1)
 
+    def name_of(self, symbol: str) -> str | None:
+        """Return the market of an asset; None without one."""
+        return symbol if symbol in self.markets else None
 
-def read_venue(path: Path) -> VenueFileTable:
-    """Read a venue file. Raises ConfigError with all mistakes."""
+    def keys(self) -> dict[str, str]:
+        """Return the venue's keys of [futures]."""
+        return {key: getattr(self, key) for key in VenueFileTable.model_fields if key != "markets"}
+
+    def market_keys(self, name: str) -> dict[str, str]:
+        """Return the venue's keys of a market."""
+        market = self.markets[name]
+        return {"base": market.base, "aggregator": market.aggregator}
+
+
+class HyperliquidFileTable(ConfigTable):
+    """Hyperliquid as a venue file: its API, and its markets by the asset's symbol. A market that no
+    asset has is named as at the venue.
+    """
+
+    venue: Literal["hyperliquid"]
+    url: str
+    network: Literal["mainnet", "testnet"]
+    markets: dict[str, str] = Field(min_length=1)
+
+    def name_of(self, symbol: str) -> str | None:
+        """Return the market of an asset, or the market itself; None without one."""
+        if symbol in self.markets.values():
+            return symbol
+        return self.markets.get(symbol)
+
+    def keys(self) -> dict[str, str]:
+        """Return the venue's keys of [futures], with the agent's."""
+        agent = {"agent_name": "trimtab", "agent_keystore": "agent.json"}
+        return {"venue": self.venue, "url": self.url, "network": self.network, **agent}
+
+    def market_keys(self, _name: str) -> dict[str, str]:
+        """Return the venue's keys of a market: none beside its name."""
+        return {}
+
+
+VenueTable = VenueFileTable | HyperliquidFileTable
+_HYPERLIQUID = {
+    "hyperliquid": ("https://api.hyperliquid.xyz", "mainnet"),
+    "hyperliquid-testnet": ("https://api.hyperliquid-testnet.xyz", "testnet"),
+}
+"""Names of venues without a file: API and network."""
+_COINS = {"WETH": "ETH", "WBTC": "BTC"} | {
+    coin: coin for coin in ("ETH", "BTC", "SOL", "LINK", "AAVE", "UNI", "ARB", "OP", "CRV", "LDO")
+}
+"""Hyperliquid's markets by the symbol of the asset; trimtab doctor checks them at the venue."""
+
+
+def read_venue(path: Path) -> VenueTable:
+    """Read a venue file, or return the venue of a name in `_HYPERLIQUID`. Raises ConfigError with
+    all mistakes.
+    """
+    if known := _HYPERLIQUID.get(str(path)):
+        url, network = known
+        return HyperliquidFileTable.model_validate(
+            {"venue": "hyperliquid", "url": url, "network": network, "markets": _COINS}
+        )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             f"--futures-venue {path}: cannot be read: {error}", "docs/futures.md shows its form"
         ) from None
+    kind = HyperliquidFileTable if data.get("venue") == "hyperliquid" else VenueFileTable
     try:
-        return VenueFileTable.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         missing = "missing; trimtab init writes every key with an initial value"
         mistakes = "; ".join(
-            text.replace(missing, "missing")
-            for text in describe_errors(error, data, VenueFileTable)
+            text.replace(missing, "missing") for text in describe_errors(error, data, kind)
         )
         raise ConfigError(
             f"--futures-venue {path}: {mistakes}", "docs/futures.md shows its form"
@@ -144,66 +202,66 @@ def read_venue(path: Path) -> VenueFileTable:
 
 
 def futures_weights(
-    venue: VenueFileTable, spot: Mapping[str, str], given: Mapping[str, str]
+    venue: VenueTable, spot: Mapping[str, str], given: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the target weights of the markets: `given`, or by default the proportions of the spot
     targets among assets with a market, all long. Raises ConfigError for unknown markets, or if
     absolute weights do not sum to 100 %.
     """
     if given:
-        total = 0
+        total, weights = 0, dict[str, str]()
         for symbol, text in given.items():
-            if symbol not in venue.markets:
+            if (name := venue.name_of(symbol)) is None or name in weights:
                 raise ConfigError(
-                    f"--futures-target: {symbol!r} has no market at the venue",
+                    f"--futures-target: {symbol!r} has no market at the venue, or is a second name"
+                    " of one",
                     f"choose from {', '.join(venue.markets)}",
                 )
             total += parse_share_bps(text.removeprefix("-"), f"--futures-target {symbol}")
+            weights[name] = text
         if total != BPS:
             raise ConfigError(
                 f"--futures-target: absolute weights sum to {total / 100:g}%, not 100%",
                 "write for example --futures-target WETH=60% --futures-target WBTC=-40%",
             )
-        return dict(given)
-    shares = {
-        symbol: parse_share_bps(text, f"--target {symbol}")
-        for symbol, text in spot.items()
-        if symbol in venue.markets
-    }
-    shares = {symbol: bps for symbol, bps in shares.items() if bps}
+        return weights
+    shares: dict[str, int] = {}
+    for symbol, text in spot.items():
+        if (name := venue.name_of(symbol)) and (bps := parse_share_bps(text, f"--target {symbol}")):
+            shares[name] = shares.get(name, 0) + bps
     if not shares or len(shares) > MOST_MARKETS:
         raise ConfigError(
             f"--futures: {len(shares)} assets have a market at the venue",
             "choose markets with --futures-target SYMBOL=SHARE",
         )
     parts = largest_remainder([Fraction(bps) for bps in shares.values()], BPS)
-    return {symbol: f"{bps / 100:g}%" for symbol, bps in zip(shares, parts, strict=True)}
+    return {name: f"{bps / 100:g}%" for name, bps in zip(shares, parts, strict=True)}
 
 
 def futures_text(
     profile: FuturesProfile,
-    venue: VenueFileTable,
+    venue: VenueTable,
     collateral: str,
     weights: Mapping[str, str],
-    assets: Mapping[str, str],
+    assets: Iterable[str],
 ) -> str:
     """Return the [futures] of a trimtab.toml. `weights` are those of `futures_weights`, `assets`
-    the symbols of the portfolio's assets by market; a market without an asset has no spot position.
+    the symbols of the portfolio's assets; a market without an asset has no spot position.
     """
-    contracts = {
-        key: getattr(venue, key) for key in VenueFileTable.model_fields if key != "markets"
-    }
+    of_market = dict[str, str]()
+    for symbol in assets:
+        if (name := venue.name_of(symbol)) is not None:
+            of_market.setdefault(name, symbol)
     head = {
-        **contracts,
+        **venue.keys(),
         "collateral": collateral,
         "leverage": profile.leverage,
         "band": BAND,
     }
     tables = [("[futures]", head)]
     for symbol, weight in weights.items():
-        market = venue.markets[symbol]
-        asset = {"asset": assets[symbol]} if symbol in assets else {}
-        keys = {"symbol": symbol, "base": market.base, **asset, "aggregator": market.aggregator}
+        asset = {"asset": of_market[symbol]} if symbol in of_market else {}
+        keys = {"symbol": symbol, **venue.market_keys(symbol), **asset}
         tables.append(("[[futures.markets]]", {**keys, "weight": weight}))
     tables.append(("[futures.limits]", {**profile.limits, "max_position": _room(profile, weights)}))
     about = (

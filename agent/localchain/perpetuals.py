@@ -364,8 +364,7 @@ def futures_config(
         leverage=leverage or profile.leverage,
         limits={**profile.limits, **limits},
     )
-    assets = {symbol: symbol for symbol in weights}
-    return futures_text(profile, venue_of(perps), perps.collateral.symbol, weights, assets)
+    return futures_text(profile, venue_of(perps), perps.collateral.symbol, weights, weights)
 
 
 def venue_of(perps: LocalPerps) -> VenueFileTable:

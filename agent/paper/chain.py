@@ -436,13 +436,24 @@ def paper_from_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: i
     )
 
 
-def paper_from_value(step: StepInput, value: Fraction, native_wei: int) -> PaperWallet:
+def paper_from_value(
+    step: StepInput, value: Fraction, native_wei: int, margin_raw: int = 0
+) -> PaperWallet:
     """Return a paper wallet of `value` whole coins of the numeraire, spread over the targets at
-    reference prices and rounded down, plus reserves. Raises ConfigError for an asset without a
-    price.
+    reference prices and rounded down, plus reserves. `margin_raw` of collateral in the margin
+    account counts in the weight of its asset, as far as the wallet can make up for it. Raises
+    ConfigError for an asset without a price.
     """
     portfolio, found = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals
+    collateral = "" if step.futures is None else step.futures.collateral
+    wanted = {
+        asset.token.address: (whole + margin_raw) * asset.target_bps / BPS
+        - (margin_raw if asset.token.address == collateral else 0)
+        for asset in portfolio.assets
+    }
+    wanted = {token: max(Fraction(0), part) for token, part in wanted.items()}
+    scale = whole / sum(wanted.values(), Fraction(0))
     raw = {}
     for asset in portfolio.assets:
         price = found.prices.get(asset.token.address)
@@ -453,6 +464,5 @@ def paper_from_value(step: StepInput, value: Fraction, native_wei: int) -> Paper
             )
         raw[asset.token.address] = asset.reserve_raw
         if price is not None:
-            bought = floor_int(whole * asset.target_bps / BPS / price.price)
-            raw[asset.token.address] += bought
+            raw[asset.token.address] += floor_int(wanted[asset.token.address] * scale / price.price)
     return paper_from_amounts(step.snapshot, raw, native_wei)

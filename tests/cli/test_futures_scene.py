@@ -79,7 +79,7 @@ def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
     venue.write_text(venue.read_text().replace("vault = ", "safe = "))
     with pytest.raises(ConfigError, match="vault: missing"):
         start_at.text("USDC", [])
-    with pytest.raises(ConfigError, match="the venue's contracts"):
+    with pytest.raises(ConfigError, match="no venue is given"):
         FuturesStart("moderate", None).text("USDC", [])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -271,3 +272,44 @@ def test_a_usdc_of_other_decimals_than_the_venues_is_refused_by_every_command(
         said = run(*words)
         assert said.code == 2 and "USDC has 18 decimals" in said.out + said.err, (words, said)
     assert unapproved.bodies == []
+
+
+def test_init_doctor_trust_and_paper_lead_from_nothing_to_a_dry_run(
+    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No deposit, no agent, no key: the config of `init`, at the local venue and chain."""
+    chain, venue = anvil_chain, tmp_path / "venue.toml"
+    wallet = chain.wallet.address
+    with venue_for(chain) as server:
+        server.wallets.pop(wallet.lower())
+        server.agents, server.transfers, server.bodies = [], [], []
+        venue.write_text(f'venue = "hyperliquid"\nurl = "{server.url}"\nnetwork = "testnet"\n[markets]\nWETH = "ETH"\n')
+        made = run(
+            *("init", "--wallet", wallet, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "A=one", "--rpc", "B=two"),
+            *("--futures", "moderate", "--futures-venue", str(venue), "--futures-target", "WETH=60%", "--futures-target", "BTC=-40%"),
+        )
+        assert made.code == 2 and "BTC" in made.err, "a market that the file does not have"
+        venue.write_text(venue.read_text() + 'WBTC = "BTC"\n')
+        made = run(
+            *("init", "--wallet", wallet, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "A=one", "--rpc", "B=two"),
+            *("--futures", "moderate", "--futures-venue", str(venue), "--futures-target", "WETH=60%", "--futures-target", "BTC=-40%"),
+            "--json",
+        )
+        assert made.code == 0 and [step for step in made.json["next"] if "paper" in step], made
+        futures = tomllib.loads((tmp_path / "trimtab.toml").read_text())["futures"]
+        assert [(one["symbol"], one.get("asset")) for one in futures["markets"]] == [("ETH", "WETH"), ("BTC", None)]
+        agents.agent_config(chain, tmp_path, {"portfolio.max_live_value": "200000", "futures": futures}, EVEN)
+        checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
+        assert (checks["futures account"]["state"], checks["futures agent"]["remedy"]) == ("warn", "trimtab delegate --send")
+        assert run("trust", "--yes").code == 0
+        paper = run("paper", "--once", "--value", "10000", "--margin", "2000", "--json").json
+        held = {one["symbol"]: one for one in run("status", "--paper", "--json").json["holdings"]}
+        assert all(abs(one["drift_bps"]) <= 20 for one in held.values()), "the margin counts in the weight of USDC from the start"
+        assert (paper["outcome"], [one["status"] for one in paper["transactions"]]) == ("done", ["final"] * 2), paper
+        assert {(one["symbol"], one["side"]) for one in run("positions", "--paper", "--json").json["positions"]} == {
+            ("ETH", "long"),
+            ("BTC", "short"),
+        }
+        assert 1.9 < float(run("margin", "--paper", "--json").json["margin"]["leverage"]) < 2.1
+        assert run("plan", "--paper", "--json").json["outcome"] == "hold"
+        assert run("positions", "--json").json["positions"] == [] == server.bodies, "nothing was posted, and the real account is empty"

@@ -26,6 +26,7 @@ from agent.config import load
 from agent.config import template as starters
 from agent.config.build import fixed_contracts
 from agent.config.fields import parse_address, parse_variable
+from agent.config.futures import HyperliquidTable
 from agent.config.futures_template import (
     find_futures_profile,
     futures_text,
@@ -126,7 +127,7 @@ EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470
 
 @dataclass(frozen=True, slots=True)
 class FuturesStart:
-    """Futures layer of a new config: a risk profile, the venue file, and target weights by symbol
+    """Futures layer of a new config: a risk profile, the venue's file or name, and target weights by symbol
     (none: the proportions of the spot targets).
     """
 
@@ -139,14 +140,14 @@ class FuturesStart:
         profile = find_futures_profile(self.profile)
         if self.venue is None:
             raise ConfigError(
-                "--futures: the venue's contracts are unknown",
-                "give them with --futures-venue FILE; docs/futures.md shows its form",
+                "--futures: no venue is given",
+                "write --futures-venue hyperliquid-testnet or hyperliquid, or name the file of its"
+                " contracts; docs/futures.md shows its form",
             )
         venue = read_venue(self.venue)
         spot = {asset.symbol: asset.target for asset in assets}
         weights = futures_weights(venue, spot, dict(self.targets))
-        same = {symbol: symbol for symbol in weights if symbol in spot}
-        return futures_text(profile, venue, numeraire, weights, same)
+        return futures_text(profile, venue, numeraire, weights, spot)
 
 
 def initialise(  # noqa: PLR0913
@@ -229,7 +230,10 @@ def initialise(  # noqa: PLR0913
     steps = [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
     if ready is not None and ready.todo:
         steps.append(ready.todo)
-    steps += [f"trimtab {command}{option}" for command in ("doctor", "trust")]
+    commands = ["doctor", "trust"]
+    if isinstance(parsed.futures, HyperliquidTable):
+        commands += ["paper --once --value 800 --margin 100", "delegate"]
+    steps += [f"trimtab {command}{option}" for command in commands]
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
