@@ -92,6 +92,12 @@ class Artifact:
     bytecode: str
 
 
+def documentation() -> list[Path]:
+    """Return the pages of the documentation, by name."""
+    bundled = _PACKAGE / "_data" / "docs"
+    return sorted((bundled if bundled.is_dir() else _REPO / "docs").glob("*.md"))
+
+
 def _data_dir(in_repo: str, in_wheel: str) -> Path:
     """Return a data folder of the checkout, or its copy inside the wheel (build mapping of
     pyproject.toml).

@@ -1,5 +1,5 @@
-"""Build hook of the wheel: takes Plotly's bundle along where contracts/node_modules has it, so that
-reports need no npm at run time.
+"""Build hook of the wheel: takes the pages of docs/ along, which trimtab mcp serves, and Plotly's
+bundle where contracts/node_modules has it, so that reports need no npm at run time.
 """
 
 from pathlib import Path
@@ -17,5 +17,10 @@ class WheelData(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's co
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before it packs; an editable install reads the checkout itself."""
-        if version == "standard" and (path := Path(self.root) / BUNDLE).is_file():
-            build_data["force_include"][str(path)] = "agent/_data/plotly-basic.min.js"
+        if version != "standard":
+            return
+        root, included = Path(self.root), build_data["force_include"]
+        for page in root.glob("docs/*.md"):
+            included[str(page)] = f"agent/_data/docs/{page.name}"
+        if (root / BUNDLE).is_file():
+            included[str(root / BUNDLE)] = "agent/_data/plotly-basic.min.js"

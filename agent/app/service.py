@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -523,9 +523,9 @@ def stored_documents(config: ConfigSource) -> Documents:
     }
 
 
-def live_documents(config: ConfigSource) -> Documents:
-    """Return `status`, `orders`, `alerts`, `positions` and `margin`, read from the chain. The last
-    two are missing without [futures].
+def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:
+    """Return `status`, `orders`, `alerts`, `positions` and `margin`, read from the chain, or only
+    those named. The last two are missing without [futures].
     """
     with open_agent(load_config(config)) as agent:
         readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
@@ -536,7 +536,11 @@ def live_documents(config: ConfigSource) -> Documents:
         if agent.context.futures is not None:
             readers["positions"] = lambda found: futures_documents.positions(futures_layer(found))
             readers["margin"] = lambda found: futures_documents.margin_account(futures_layer(found))
-        return {name: _read(lambda: read(agent)) for name, read in readers.items()}  # noqa: B023
+        return {
+            name: _read(lambda: read(agent))  # noqa: B023
+            for name, read in readers.items()
+            if name in names or not names
+        }
 
 
 def plan_document(config: ConfigSource) -> Documents:

@@ -548,3 +548,17 @@ def _token_file(config: Path) -> TokenFile:
     from agent.web.tokens import TokenFile
 
     return TokenFile(Path(require_store(config)))
+
+
+# --- Assistants.
+
+
+@command(Heading.LOOK, 16)
+@interruptible
+def mcp(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Answers assistants over stdin and stdout (Model Context Protocol): status, plan, explain,
+    history, pnl. It reads only, and never loads a key.
+    """
+    from agent.web.assistant import serve_assistant
+
+    serve_assistant(str(config))

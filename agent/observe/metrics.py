@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import threading
 import time
@@ -24,6 +23,7 @@ from prometheus_client import (
 
 from agent.errors import ConfigError
 from agent.observe.health import RunHealth
+from agent.observe.hosts import host_name, is_loopback
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped; the creation time of a counter is useless
 
@@ -185,7 +185,7 @@ class _Server(ThreadingHTTPServer):
         self.address_family = AF_INET6 if ":" in address[0] else self.address_family
         self.answers = answers
         self.slots = threading.BoundedSemaphore(_AT_ONCE)
-        self.loopback = ipaddress.ip_address(address[0]).is_loopback
+        self.loopback = is_loopback(address[0])
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> Answer:
         # refuse DNS rebinding: a web page whose name resolves to this address
-        if self.server.loopback and not _names_loopback(self.headers.get("Host", "")):
+        if self.server.loopback and not is_loopback(host_name(self.headers.get("Host", ""))):
             return 421, "text/plain", b"ask for a loopback address\n"
         found = self.server.answers(self.path.partition("?")[0])
         return found or (404, "text/plain", b"/metrics, /health, /ready\n")
@@ -238,17 +238,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing for requests."""
-
-
-def _names_loopback(host: str) -> bool:
-    name, _, port = host.rpartition(":")
-    if not port.isdecimal():
-        name = host
-    name = name.strip("[]")
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
+from agent.observe.hosts import host_name
 from agent.web.gate import PREFIX
 from agent.web.reach import Reach, plain_address
 from agent.web.reading import ReadingProcess
@@ -336,12 +337,6 @@ def cookie(request: Request, name: str) -> str | None:
             if found and key == name:
                 values.append(value)
     return values[0] if len(values) == 1 else None
-
-
-def host_name(header: str) -> str:
-    """Return the name in a Host header without its port, in lower case."""
-    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?", header)
-    return "" if found is None else found[1].strip("[]").lower()
 
 
 def _key(chosen: str) -> bytes:

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
+from agent.observe.hosts import host_name
 from agent.web.figures import format_figure
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-from agent.web.access import HEADERS, host_name
+from agent.web.access import HEADERS
 from agent.web.board import MAX_STREAMS, Board
 from agent.web.pages import PAGES
 from agent.web.server import serve_dashboard

@@ -1,0 +1,96 @@
+"""`trimtab mcp` as an assistant's program runs it: the SDK's client over stdio. Each document is its command's, and nothing acts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+if find_spec("mcp") is None and not os.environ.get("CI"):
+    pytest.skip("trimtab mcp needs its extra", allow_module_level=True)
+
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.types import CallToolResult, TextResourceContents
+from pydantic import AnyUrl
+
+from agent.web.assistant import INSTRUCTIONS, NOTICE, as_data
+from tests.cli.test_api import without_latency
+from tests.cli.tools import SECRET, Desk
+
+PROGRAM = """
+import atexit, sys
+from agent.cli.main import main
+watched = ("agent.signing", "agent.wiring", "agent.config", "agent.store", "eth_", "keyring")
+atexit.register(lambda: print([name for name in sys.modules if name.startswith(watched)], file=sys.stderr))
+main()
+"""
+"""`trimtab`, which says at its end what it has loaded of all that signs."""
+
+
+def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_nothing(desk: Desk, tmp_path: Any) -> None:
+    desk.ask("rebalance", "--send", "--yes")
+    said, before = tmp_path / "said.txt", desk.node.rpc("eth_blockNumber")
+    found: dict[str, Any] = {}
+
+    async def talk() -> None:
+        program = StdioServerParameters(
+            command=sys.executable, args=["-c", PROGRAM, "mcp", "--config", str(desk.config)], env=dict(os.environ)
+        )
+        with said.open("w") as errors:
+            async with stdio_client(program, errlog=errors) as (read, write), ClientSession(read, write) as session:
+                began = await session.initialize()
+                assert began.instructions == INSTRUCTIONS and NOTICE in INSTRUCTIONS
+                tools = (await session.list_tools()).tools
+                assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl"}
+                assert all(tool.annotations and tool.annotations.readOnlyHint for tool in tools)
+                calls = {"status": {}, "plan": {}, "history": {"limit": 1}, "pnl": {"period": "day"}, "explain": {}}
+                for name, given in calls.items():
+                    found[name] = await session.call_tool(name, given)
+                refused = {"rebalance": {}, "status": {"send": True}, "history": {"limit": 0}, "explain": {"step": "../a"}}
+                for name, given in refused.items():
+                    assert (await session.call_tool(name, given)).isError, name
+                unknown = await session.call_tool("explain", {"step": "none"})
+                assert unknown.isError and text_of(unknown).startswith("unknown: ")
+                pages = (await session.list_resources()).resources
+                assert {"api", "limits", "triggers"} <= {page.name for page in pages}
+                (page,) = (await session.read_resource(AnyUrl("trimtab://docs/limits"))).contents
+                assert isinstance(page, TextResourceContents) and page.text.startswith("# ")
+                for outside in ("trimtab://docs/../pyproject.toml", "file:///etc/passwd"):
+                    with pytest.raises(Exception, match="no such page"):
+                        await session.read_resource(AnyUrl(outside))
+
+    asyncio.run(talk())
+    assert said.read_text() == "[]\n", "it loads nothing that signs, and says nothing"
+    told = {
+        "status": desk.ask("status"), "history": desk.ask("history", "--limit", "1"), "pnl": desk.ask("pnl", "--period", "day"),
+        "explain": desk.ask("explain", found["explain"].structuredContent["document"]["step"]), "plan": desk.ask("plan"),
+    }  # fmt: skip
+    for name, document in told.items():
+        given = found[name].structuredContent
+        assert given["notice"] == NOTICE and SECRET not in text_of(found[name])
+        assert without_latency(given["document"]) == without_latency(document), name
+    assert desk.node.rpc("eth_blockNumber") == before
+
+
+def text_of(result: CallToolResult) -> str:
+    return "".join(one.text for one in result.content if one.type == "text")
+
+
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [
+        ("a\x1b[31mb", "a\\x1b[31mb"),
+        ("\u202eCDSU", "\\u202eCDSU"),
+        ("US\u200bDC", "US\\u200bDC"),
+        ("\U000e0049\U000e0067", "\\U000e0049\\U000e0067"),
+    ],
+)
+def test_what_an_eye_does_not_see_is_escaped_for_an_assistant_too(hostile: str, shown: str) -> None:
+    assert as_data({hostile: [{"reason": hostile, "raw": "1", "count": 2, "none": None}]}) == {
+        shown: [{"reason": shown, "raw": "1", "count": 2, "none": None}]
+    }
