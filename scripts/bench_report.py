@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from playwright.sync_api import sync_playwright
 
-from agent.app.research.reports import write_report
+from agent.app.research.trials import write_report
 from tests.browser.chromium import OPTIONS, PATIENCE_MS, PHONE, WIDE, program
 from tests.support.backtests import result_of
 

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.app.documents import futures, plans, positions, records, setup, status
+from agent.app.documents import futures, owner, plans, records, status
 from agent.web.api import build_api
 from agent.web.board import Board
 from agent.web.gate import ApiProblem
@@ -32,7 +32,7 @@ class EndpointsDocument(TypedDict):
 
 DOCUMENTS: tuple[Any, ...] = (
     status.StatusDocument, plans.LivePlanDocument, records.HistoryDocument, records.ExplanationDocument, records.ProfitDocument,
-    positions.OrdersDocument, setup.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument, EndpointsDocument,
+    records.OrdersDocument, owner.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument, EndpointsDocument,
 )  # fmt: skip
 
 

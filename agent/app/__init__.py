@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.describe import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.futures import FuturesOptions as FuturesOptions
+    from agent.app.futures import futures_funding as futures_funding
     from agent.app.futures import futures_layer as futures_layer
     from agent.app.futures import what_if_futures as what_if_futures
     from agent.app.local import DEMO_CRASHES as DEMO_CRASHES
@@ -30,34 +31,33 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.local import futures_demo_world as futures_demo_world
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain
-    from agent.app.money.deposits import confirm_transfers as confirm_transfers
-    from agent.app.money.deposits import invest as invest
-    from agent.app.money.deposits import list_transfers as list_transfers
     from agent.app.money.rehearsal import rehearse_trade as rehearse_trade
     from agent.app.money.shutdown import HardPauseReport as HardPauseReport
     from agent.app.money.shutdown import pause_hard as pause_hard
     from agent.app.money.shutdown import revoke as revoke
     from agent.app.money.shutdown import stop as stop
-    from agent.app.money.withdrawals import withdraw as withdraw
+    from agent.app.money.transfers import confirm_transfers as confirm_transfers
+    from agent.app.money.transfers import invest as invest
+    from agent.app.money.transfers import list_transfers as list_transfers
+    from agent.app.money.transfers import withdraw as withdraw
     from agent.app.paper import PaperStart as PaperStart
     from agent.app.paper import always_confirm as always_confirm
     from agent.app.paper import on_paper as on_paper
     from agent.app.paper import open_paper as open_paper
-    from agent.app.positions.liquidity import LiquidityReport as LiquidityReport
-    from agent.app.positions.liquidity import forget_position as forget_position
-    from agent.app.positions.liquidity import liquidity as liquidity
-    from agent.app.positions.liquidity import take_position as take_position
+    from agent.app.positions.holdings import LiquidityReport as LiquidityReport
+    from agent.app.positions.holdings import forget_position as forget_position
+    from agent.app.positions.holdings import liquidity as liquidity
+    from agent.app.positions.holdings import route_transfers as route_transfers
+    from agent.app.positions.holdings import strategies as strategies
+    from agent.app.positions.holdings import take_over_strategies as take_over_strategies
+    from agent.app.positions.holdings import take_position as take_position
     from agent.app.positions.orders import LimitOrderRequest as LimitOrderRequest
     from agent.app.positions.orders import arm_orders as arm_orders
     from agent.app.positions.orders import disarm_orders as disarm_orders
     from agent.app.positions.orders import set_orders as set_orders
     from agent.app.positions.orders import standing_orders as standing_orders
     from agent.app.positions.orders import swap_at_limit as swap_at_limit
-    from agent.app.positions.strategies import route_transfers as route_transfers
-    from agent.app.positions.strategies import strategies as strategies
-    from agent.app.positions.strategies import take_over_strategies as take_over_strategies
     from agent.app.records.allocations import weights as weights
-    from agent.app.records.funding import futures_funding as futures_funding
     from agent.app.records.ledger import check_books as check_books
     from agent.app.records.ledger import compare_with_chain as compare_with_chain
     from agent.app.records.ledger import export as export
@@ -110,19 +110,19 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.offline import input_text as input_text
     from agent.app.research.offline import plan_from_input as plan_from_input
     from agent.app.research.offline import replay as replay
-    from agent.app.research.reports import check_report_path as check_report_path
-    from agent.app.research.reports import write_report as write_report
-    from agent.app.research.reports import write_stress_report as write_stress_report
-    from agent.app.research.reports import write_tune_report as write_tune_report
-    from agent.app.research.stress import PreparedStressTest as PreparedStressTest
-    from agent.app.research.stress import StressOptions as StressOptions
-    from agent.app.research.stress import prepare_stress as prepare_stress
-    from agent.app.research.stress import run_stress as run_stress
-    from agent.app.research.stress import stress_document as stress_document
-    from agent.app.research.tune import TuneOptions as TuneOptions
-    from agent.app.research.tune import prepare_tune as prepare_tune
-    from agent.app.research.tune import run_tune as run_tune
-    from agent.app.research.tune import tune_document as tune_document
+    from agent.app.research.trials import PreparedStressTest as PreparedStressTest
+    from agent.app.research.trials import StressOptions as StressOptions
+    from agent.app.research.trials import TuneOptions as TuneOptions
+    from agent.app.research.trials import check_report_path as check_report_path
+    from agent.app.research.trials import prepare_stress as prepare_stress
+    from agent.app.research.trials import prepare_tune as prepare_tune
+    from agent.app.research.trials import run_stress as run_stress
+    from agent.app.research.trials import run_tune as run_tune
+    from agent.app.research.trials import stress_document as stress_document
+    from agent.app.research.trials import tune_document as tune_document
+    from agent.app.research.trials import write_report as write_report
+    from agent.app.research.trials import write_stress_report as write_stress_report
+    from agent.app.research.trials import write_tune_report as write_tune_report
     from agent.app.research.whatif import WhatIf as WhatIf
     from agent.app.research.whatif import what_if as what_if
     from agent.app.service import Service as Service

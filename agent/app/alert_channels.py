@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from agent.app.alerting import AssetBand, asset_bands, price_distance
 from agent.app.documents import fill
-from agent.app.documents.setup import AlertDocument, AlertTargetDocument
+from agent.app.documents.owner import AlertDocument, AlertTargetDocument
 from agent.config.load import LoadedConfig, load_config
 from agent.config.service import AlertsTable, AlertTargetTable
 from agent.errors import ConfigError
@@ -30,7 +30,7 @@ from agent.units import BPS, Price, parse_raw, price_text
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
-    from agent.app.documents.setup import (
+    from agent.app.documents.owner import (
         AlertsDocument,
         AlertTestDocument,
         AssetAlertDocument,

@@ -25,7 +25,7 @@ from agent.margin import account as margin
 from agent.units import floor_int, value_text
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import LocalChainDocument, UntouchedDocument
+    from agent.app.documents.owner import LocalChainDocument, UntouchedDocument
     from agent.model.futures import MarginAccount
 
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from agent.app import Agent
     from agent.app.cycles import Confirm, Progress
     from agent.app.documents.futures import FuturesReport
-    from agent.app.documents.setup import AgentApprovalDocument
+    from agent.app.documents.owner import AgentApprovalDocument
     from agent.cli.display.output import Document, Spinner
     from agent.execution.step_context import StepOutcome
 
@@ -78,8 +78,8 @@ def margin(
     """Shows the margin account with its limits, and the orders that the agent would plan. Deposits
     or withdraws margin.
     """
+    from agent.app import futures
     from agent.app.documents import futures as documents
-    from agent.app.positions import futures_requests
     from agent.cli.display import futures_tables
 
     if deposit is not None and withdraw is not None:
@@ -97,7 +97,7 @@ def margin(
         raise typer.Exit(_known(document, as_json))
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
-        return futures_requests.move_margin(
+        return futures.move_margin(
             agent,
             amount,
             deposits=deposit is not None,
@@ -128,15 +128,13 @@ def deleverage(
     as_json: AsJson = False,
 ) -> None:
     """Reduces futures positions, all by the same share or in one market, under the same guards."""
-    from agent.app.positions import futures_requests
+    from agent.app import futures
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
-        return futures_requests.deleverage(
-            agent, to, market, send=send, confirm=confirm, progress=progress
-        )
+        return futures.deleverage(agent, to, market, send=send, confirm=confirm, progress=progress)
 
     def warn(agent: Agent) -> None:
-        if reopens := futures_requests.reopening_note(agent, to):
+        if reopens := futures.reopening_note(agent, to):
             note(reopens)
 
     style = PrintStyle(as_json, verbose)
@@ -167,13 +165,13 @@ def delegate(
     """Lets another key trade for the margin account, without the right to withdraw. The key is that
     of futures.delegate, on Hyperliquid a new agent key.
     """
-    from agent.app.positions import futures_requests
-    from agent.app.start import agent_key
+    from agent.app import futures
+    from agent.app.start import venue
     from agent.cli.display import futures_tables
 
     with open_for_command(config, send=send, yes=yes) as (agent, wait):
-        if agent_key.approves_agents(agent):
-            document: Document = agent_key.approve_agent_key(
+        if venue.approves_agents(agent):
+            document: Document = venue.approve_agent_key(
                 agent,
                 days,
                 ends=end,
@@ -188,7 +186,7 @@ def delegate(
         raise ConfigError("--days: only Hyperliquid agent keys expire", "omit it")
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
-        return futures_requests.change_delegate(
+        return futures.change_delegate(
             agent, ends=end, send=send, confirm=confirm, progress=progress
         )
 
@@ -238,10 +236,10 @@ def hedge(
     """Shorts part of an overweight asset instead of selling it, and compares the costs of both.
     With --close it closes the short.
     """
-    from agent.app.positions import futures_requests
+    from agent.app import futures
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
-        return futures_requests.hedge(
+        return futures.hedge(
             agent, asset, ratio, close=close, send=send, confirm=confirm, progress=progress
         )
 

@@ -21,14 +21,14 @@ from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.app.documents.futures import MarginDocument
-    from agent.app.documents.plans import RebalanceDocument
-    from agent.app.documents.setup import (
+    from agent.app.documents.owner import (
         CrashDocument,
         DemoDocument,
         FuturesDemoDocument,
         LocalChainDocument,
         UntouchedDocument,
     )
+    from agent.app.documents.plans import RebalanceDocument
     from agent.app.local import FuturesDemoWorld
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app import Agent
-    from agent.app.money.deposits import InvestmentReport
+    from agent.app.money.transfers import InvestmentReport
     from agent.app.withdrawal_run import WithdrawalReport
 
 
@@ -103,7 +103,7 @@ def invest(
     Send tokens of the portfolio to the agent's wallet, then run this.
     """
     from agent.app.documents import owner
-    from agent.app.money import deposits
+    from agent.app.money import transfers
 
     with open_for_command(config, send=send, yes=yes) as (agent, wait):
 
@@ -123,7 +123,7 @@ def invest(
 
         if send:
             agent.require_not_stopped()
-        found = deposits.invest(
+        found = transfers.invest(
             agent, only=flow or (), send=send, confirm=confirm, progress=wait.update
         )
         report = owner.investment_document(found, agent, sent=send)
@@ -167,7 +167,7 @@ def withdraw(
     most overweight assets first.
     """
     from agent.app.documents import fill, owner
-    from agent.app.money import withdrawals
+    from agent.app.money import transfers
 
     if sum(given is not None for given in (amount, resume, release)) > 1:
         raise ConfigError("AMOUNT, --resume and --release cannot be combined", "use one of them")
@@ -178,7 +178,7 @@ def withdraw(
     with open_for_command(config, send=send, yes=yes) as (agent, wait):
         if amount is None and resume is None:
             if release is not None:
-                withdrawals.release(agent, release, wait.update)
+                transfers.release(agent, release, wait.update)
             requests = [one for one in agent.context.store.requests.newest() if one.payments]
             listed: Document = {
                 "withdrawals": [
@@ -202,11 +202,11 @@ def withdraw(
             )
 
         if resume is not None:
-            found = withdrawals.resume(
+            found = transfers.resume(
                 agent, resume, to=to, send=send, confirm=confirm, progress=wait.update
             )
         else:
-            found = withdrawals.withdraw(
+            found = transfers.withdraw(
                 agent,
                 amount or "",
                 token,

@@ -35,7 +35,7 @@ from agent.cli.options import (
 from agent.errors import EXIT_REFUSED, ConfigError, Interrupted
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import InitDocument
+    from agent.app.documents.owner import InitDocument
     from agent.app.start.guide import InitAnswers
     from agent.app.start.setup import FuturesStart
     from agent.cli.display.tables import FigureTable

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.app.research.reports import write_report
+from agent.app.research.trials import write_report
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection, ReportTable, write_page
 from tests.browser.chromium import PATIENCE_MS, PHONE, WIDE
 from tests.browser.conftest import Opened

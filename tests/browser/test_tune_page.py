@@ -12,7 +12,7 @@ from tests.support.text import mentions
 
 pytest.importorskip("numba")
 
-from agent.app.research.reports import write_pages
+from agent.app.research.trials import write_pages
 from agent.backtest.tune.report import tune_page
 from tests.browser.chromium import PHONE
 from tests.browser.conftest import Opened

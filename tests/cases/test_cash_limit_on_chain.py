@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.app.agent import Agent
 from agent.app.documents.status import status
-from agent.app.money import shutdown, withdrawals
+from agent.app.money import shutdown, transfers
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
@@ -84,7 +84,7 @@ def test_a_withdrawal_and_the_end_pay_only_what_is_managed(anvil_chain: LocalCha
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
-        paid = withdrawals.withdraw(agent, "700", to=HOME, send=True, confirm=lambda _: True)
+        paid = transfers.withdraw(agent, "700", to=HOME, send=True, confirm=lambda _: True)
         assert paid.state == "paid" and paid.sale is not None, "what lacks is sold, not taken from the rest"
         assert chain.balance("USDC", HOME) == 700 * USD and chain.balance("USDC") >= 4_000 * USD and unused(agent) == 4_000 * USD
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True)

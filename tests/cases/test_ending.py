@@ -10,7 +10,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.money import shutdown, withdrawals
+from agent.app.money import shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
@@ -79,10 +79,10 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
 
 def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        held = withdrawals.withdraw(agent, "100", send=True, confirm=lambda _: True)
+        held = transfers.withdraw(agent, "100", send=True, confirm=lambda _: True)
         agent.resync_nonce()
         with raises_code(ConfigError, "not_open"):
-            withdrawals.resume(agent, held.request or 0, to=HOME, send=True, confirm=lambda _: True)
+            transfers.resume(agent, held.request or 0, to=HOME, send=True, confirm=lambda _: True)
 
 
 def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -156,10 +156,10 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
     with again(chain, loaded) as agent:
         agent.plan()
     with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
-        withdrawals.withdraw(agent, "500", to=HOME, send=True, confirm=lambda _: True, progress=progress)
+        transfers.withdraw(agent, "500", to=HOME, send=True, confirm=lambda _: True, progress=progress)
     with again(chain, loaded) as agent:
         for request in agent.context.store.requests.newest(open_only=True):
-            done = withdrawals.resume(agent, request.id, send=True, confirm=lambda _: True)
+            done = transfers.resume(agent, request.id, send=True, confirm=lambda _: True)
             assert done.state == "paid", done.reason
         asked = agent.context.store.requests.newest()
         assert chain.balance("USDC", HOME) == (500 * USD if asked else 0)

@@ -6,8 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.app.agent import Agent
-from agent.app.money import deposits, withdrawals
-from agent.app.money.deposits import InvestmentReport
+from agent.app.money import transfers
+from agent.app.money.transfers import InvestmentReport
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
@@ -116,10 +116,10 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
-        deposits.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=sure)
         held = purse(chain)
         chain.set_balance("USDC", held.raw["USDC"] + 20_000 * USD)
-        done = deposits.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
         assert done.outcome.plan is not None and done.outcome.plan.turnover > 15_000 * USD, said(done.outcome.plan.skipped)
         assert agent.step_input().history.turnover_24h < 300 * USD
@@ -132,14 +132,14 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
     loaded = trusted(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
     with again(chain, loaded) as agent:
         agent.status()
-        deposits.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=sure)
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000_000 * USD)
-        part = deposits.invest(agent, send=True, confirm=sure)
+        part = transfers.invest(agent, send=True, confirm=sure)
         assert part.told and part.rest is not None and part.rest.done == 1 and part.rest.campaign.rounds > 1, part.outcome
         assert part.rest.campaign.purchase is PurchaseKind.TOP_UP
     with again(chain, loaded) as agent:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
-        more = deposits.invest(agent, send=True, confirm=sure)
+        more = transfers.invest(agent, send=True, confirm=sure)
         assert more.rest is not None and dict(more.rest.campaign.came)[chain.tokens["USDC"].address] > 1_000 * USD
         for _ in range(more.rest.campaign.rounds + 3):
             chain.move_market(dict(chain.books.prices_usd))
@@ -155,7 +155,7 @@ def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(anvil_chain: Loc
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
-        paid = withdrawals.withdraw(agent, "5000", send=True, confirm=lambda _: True)
+        paid = transfers.withdraw(agent, "5000", send=True, confirm=lambda _: True)
         assert paid.state == "reserved", paid.reason
         assert agent.step_input().history.turnover_24h < 100 * USD, "what is sold for a payout is no drift"
 

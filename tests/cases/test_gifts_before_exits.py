@@ -12,7 +12,7 @@ from agent import codec
 from agent.app.agent import Agent
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
-from agent.app.money import shutdown, withdrawals
+from agent.app.money import shutdown, transfers
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
@@ -171,9 +171,9 @@ def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(a
         give(chain, "USDC", 4_000)
         assert looked(agent).kind is OutcomeKind.HALT
         with raises_code(Refused, "holdings", "trimtab flows confirm"):
-            withdrawals.withdraw(agent, "11000", to=HOME, confirm=lambda _: True)
+            transfers.withdraw(agent, "11000", to=HOME, confirm=lambda _: True)
         before = purse(chain)
-        done = withdrawals.withdraw(agent, "6000", to=HOME, send=True, confirm=lambda _: True)
+        done = transfers.withdraw(agent, "6000", to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason
         assert chain.balance("USDC", HOME) == 6_000 * USD
         assert chain.balance("USDC") >= 4_000 * USD, "the gift is still there"

@@ -11,8 +11,8 @@ from pathlib import Path
 from agent.app.agent import Agent
 from agent.app.documents import plans
 from agent.app.documents.status import status
-from agent.app.money import deposits, shutdown, withdrawals
-from agent.app.money.deposits import InvestmentReport
+from agent.app.money import shutdown, transfers
+from agent.app.money.transfers import InvestmentReport
 from agent.app.settings import editing
 from agent.config.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
@@ -146,7 +146,7 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
     with gifted(chain, tmp_path, {}, ceiling="11000") as agent:
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         asked: list[InvestmentReport] = []
-        done = deposits.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
+        done = transfers.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.came] == [600 * USD], "what fits below the ceiling"
         assert [flow.delta_raw for flow in asked[0].left] == [1_100 * USD], "its owner saw what is left alone"
@@ -164,8 +164,8 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
         assert looked(agent).kind is OutcomeKind.HOLD
         for usd in (600, 700):  # its owner's, then a stranger's
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
-            deposits.list_transfers(agent)
-        done = deposits.invest(agent, send=True, confirm=sure)
+            transfers.list_transfers(agent)
+        done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.came] == [600 * USD]
         assert [flow.delta_raw for flow in done.left] == [700 * USD]
@@ -181,7 +181,7 @@ def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chai
         assert looked(agent).kind is OutcomeKind.HALT
         weth = chain.balance("WETH")
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
-        done = deposits.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert chain.balance("WETH") > weth, "the gift is not sold"
         assert looked(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
@@ -196,7 +196,7 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
         for send in (False, True):
             with raises_code(Refused, "max_live_value", "portfolio.max_live_value") as refused:
-                deposits.invest(agent, send=send, confirm=sure)
+                transfers.invest(agent, send=send, confirm=sure)
             assert "trimtab edit --set portfolio.max_live_value" in refused.value.remedy
         assert [flow.kind for flow in agent.context.store.balances.transfers()] == [None], "nothing is taken for a deposit"
 
@@ -204,7 +204,7 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
 def test_the_end_and_a_withdrawal_take_the_gift_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}) as agent:
-        done = withdrawals.withdraw(agent, "5500", to=HOME, send=True, confirm=lambda _: True)
+        done = transfers.withdraw(agent, "5500", to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "stopped", ended.reason

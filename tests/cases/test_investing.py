@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.app.money import deposits
-from agent.app.money.deposits import InvestmentReport
+from agent.app.money import transfers
+from agent.app.money.transfers import InvestmentReport
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
@@ -23,15 +23,15 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
-        assert deposits.invest(agent, send=True, confirm=sure).came == (), "nothing came yet"
+        assert transfers.invest(agent, send=True, confirm=sure).came == (), "nothing came yet"
         held = purse(chain)
         chain.set_balance("USDC", held.raw["USDC"] + 2_000 * USD)
-        looked = deposits.invest(agent, confirm=sure)
+        looked = transfers.invest(agent, confirm=sure)
         assert looked.outcome is not None and looked.outcome.kind is OutcomeKind.PLANNED and not looked.told
         assert agent.plan().kind is OutcomeKind.HALT, "until it is told nothing else trades"
-        assert deposits.invest(agent, send=True, confirm=lambda _: False).outcome.kind is OutcomeKind.DECLINED  # type: ignore[union-attr]
+        assert transfers.invest(agent, send=True, confirm=lambda _: False).outcome.kind is OutcomeKind.DECLINED  # type: ignore[union-attr]
         assert agent.plan().kind is OutcomeKind.HALT
-        done = deposits.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
         after = purse(chain)
         assert after.raw["WETH"] > held.raw["WETH"] and after.raw["WBTC"] > held.raw["WBTC"]
@@ -47,14 +47,14 @@ def test_in_kind_what_is_above_its_own_target_is_sold_and_dust_is_a_deposit_that
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         agent.status()
-        deposits.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=sure)
         held = purse(chain)
         chain.set_balance("WBTC", held.raw["WBTC"] + held.raw["WBTC"] // 2)
-        done = deposits.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         sold = {leg.token_in for leg in done.outcome.plan.legs if leg.source.value == "wallet"}  # type: ignore[union-attr]
         assert sold == {chain.tokens["WBTC"].address}
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
-        dust = deposits.invest(agent, send=True, confirm=sure)
+        dust = transfers.invest(agent, send=True, confirm=sure)
         assert dust.told and dust.outcome is not None and dust.outcome.kind is OutcomeKind.HOLD and dust.outcome.transactions == ()
         assert {flow.kind for flow in agent.context.store.balances.transfers()} == {ExternalTransferKind.DEPOSIT}

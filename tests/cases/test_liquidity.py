@@ -10,7 +10,7 @@ import pytest
 
 from agent.amm.lp import positions
 from agent.app.agent import Agent
-from agent.app.positions.liquidity import LiquidityReport, liquidity
+from agent.app.positions.holdings import LiquidityReport, liquidity
 from agent.app.start.checks import doctor
 from agent.artifacts import npm_artifact
 from agent.chain import own_positions

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import engine
-from agent.app.positions.liquidity import liquidity
+from agent.app.positions.holdings import liquidity
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LpV3Position, Provide, Withdraw

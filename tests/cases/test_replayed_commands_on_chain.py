@@ -9,7 +9,7 @@ from typing import Any
 import tomlkit
 
 from agent import app as api
-from agent.app.money import deposits, shutdown, withdrawals
+from agent.app.money import shutdown, transfers
 from agent.app.positions.orders import LimitOrderRequest, swap_at_limit
 from agent.app.settings import editing
 from agent.config import edits
@@ -74,9 +74,9 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000 * USD)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
         for answer in (False, True):
-            deposits.invest(agent, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]  # bound at once
+            transfers.invest(agent, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]  # bound at once
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
-        deposits.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=sure)
         assert agent.swap("WETH", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         assert agent.swap("WETH", "USDC", "0.05", send=True, confirm=yes).kind is OutcomeKind.DONE
         for price in ("9000", "2900"):
@@ -84,7 +84,7 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
             swap_at_limit(agent, order, send=True, confirm=yes, progress=lambda _: None)
         next(agent.run(send=True, confirm=yes, once=True))  # with the order that waits
         for answer in (False, True):
-            withdrawals.withdraw(agent, "4500", to=HOME, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
+            transfers.withdraw(agent, "4500", to=HOME, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
         shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
     told = asked(tmp_path)
     assert told["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
@@ -151,5 +151,5 @@ def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain
     chain.set_native(10**18)
     coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
     with agent_on(chain, tmp_path, {**KEPT, **coin}, {"WETH": "50%", "USDC": "50%"}) as agent:
-        assert withdrawals.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=sure).state == "paid"
     assert asked(tmp_path) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}

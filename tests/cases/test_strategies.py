@@ -9,7 +9,7 @@ import pytest
 from eth_typing import HexStr
 
 from agent.app.agent import Agent
-from agent.app.money import withdrawals
+from agent.app.money import transfers
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind
@@ -149,7 +149,7 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
     with again(chain, trusted(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
         before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).sleeves}
-        done = withdrawals.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
+        done = transfers.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "paid" and chain.balance("USDC", HOME) == 24_000 * USD
         agent.rebalance(send=True, confirm=yes)
         require_sum(chain, agent)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
-from agent.app.money import withdrawals
+from agent.app.money import transfers
 from agent.app.withdrawal_run import WithdrawalReport
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
@@ -43,7 +43,7 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
-        done = withdrawals.withdraw(agent, "1234.567891", to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, "1234.567891", to=HOME, send=True, confirm=sure)
         after = purse(chain)
         assert (done.state, done.sale) == ("paid", None), done.reason
         assert chain.balance("USDC", HOME) == before.raw["USDC"] - after.raw["USDC"] == 1_234_567_891
@@ -60,11 +60,11 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="5%") as agent:
         before = purse(chain)
-        planned = withdrawals.withdraw(agent, "3500", to=HOME, confirm=sure)
+        planned = transfers.withdraw(agent, "3500", to=HOME, confirm=sure)
         assert (planned.state, planned.refused, purse(chain)) == ("planned", False, before)
         assert planned.sale is not None and planned.sale.plan is not None
         assert {leg.token_in for leg in planned.sale.plan.legs} == {chain.tokens["WETH"].address}
-        done = withdrawals.withdraw(agent, "3500", to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, "3500", to=HOME, send=True, confirm=sure)
         after = purse(chain)
         assert done.state == "paid", done.reason
         assert chain.balance("USDC", HOME) == 3_500 * USD
@@ -78,7 +78,7 @@ def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnove
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="2%", limits__daily_turnover="2%") as agent:
         before = purse(chain)
-        done = withdrawals.withdraw(agent, "2.5", "WETH", to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, "2.5", "WETH", to=HOME, send=True, confirm=sure)
         assert done.state == "paid", done.reason
         assert chain.balance("WETH", HOME) == 25 * 10**17
         assert purse(chain).raw["USDC"] + purse(chain).raw["WBTC"] < before.raw["USDC"] + before.raw["WBTC"]
@@ -89,7 +89,7 @@ def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(anvil_c
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
-        done = withdrawals.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure)
         assert done.state == "paid", done.reason
         assert {intent.kind for intent in done.transactions} == {IntentKind.PAYOUT}
         whole = 10_000
@@ -104,23 +104,23 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
 ) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
-        held = withdrawals.withdraw(agent, "2000", send=True, confirm=sure)
+        held = transfers.withdraw(agent, "2000", send=True, confirm=sure)
         assert (held.state, held.transactions) == ("reserved", ()), held.reason
         drift = {one.symbol: one for one in agent.status().decided.drifts}["USDC"]
         assert drift.investable_raw == 700 * USD
         rebalanced = agent.rebalance(send=True, confirm=lambda _: True)
         assert rebalanced.kind is OutcomeKind.DONE, rebalanced.reason
         assert purse(chain).raw["USDC"] >= 2_000 * USD + 2_390 * USD
-        paid = withdrawals.resume(agent, held.request or 0, to=HOME, send=True, confirm=sure)
+        paid = transfers.resume(agent, held.request or 0, to=HOME, send=True, confirm=sure)
         assert (paid.state, chain.balance("USDC", HOME)) == ("paid", 2_000 * USD), paid.reason
         with raises_code(ConfigError, "not_open"):
-            withdrawals.resume(agent, held.request or 0, send=True, confirm=sure)
+            transfers.resume(agent, held.request or 0, send=True, confirm=sure)
 
 
 def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        held = withdrawals.withdraw(agent, "2000", send=True, confirm=sure)
-        withdrawals.release(agent, held.request or 0)
+        held = transfers.withdraw(agent, "2000", send=True, confirm=sure)
+        transfers.release(agent, held.request or 0)
         assert {one.symbol: one for one in agent.status().decided.drifts}["USDC"].investable_raw == 2_700 * USD
 
 
@@ -128,10 +128,10 @@ def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain
     with bot(anvil_chain, tmp_path) as agent:
         for more, pro_rata in ({"amount": "10001"}, False), ({"amount": "10001"}, True):
             with raises_code(Refused, "holdings", "1 USDC") as refused:
-                withdrawals.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
+                transfers.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
             assert [v.guard for v in refused.value.verdicts] == ["holdings"]
         with pytest.raises(ConfigError, match="AMOUNT"):
-            withdrawals.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
         assert agent.context.store.requests.newest() == ()
 
 
@@ -147,17 +147,17 @@ def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refuse
             (HOME, "1500.000001", "payout_per_day"),
             (HOME, "3500", "payout_per_day"),
         ):
-            looked = withdrawals.withdraw(agent, amount, to=to, confirm=sure)
+            looked = transfers.withdraw(agent, amount, to=to, confirm=sure)
             assert looked.state == "refused" and [v.guard for v in looked.verdicts if not v.passed] == [guard]
             with raises_code(Refused, guard):
-                withdrawals.withdraw(agent, amount, to=to, send=True, confirm=sure)
+                transfers.withdraw(agent, amount, to=to, send=True, confirm=sure)
         assert purse(chain) == before and agent.context.store.requests.newest() == ()
-        assert withdrawals.withdraw(agent, "1500", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, "1500", to=HOME, send=True, confirm=sure).state == "paid"
         with raises_code(Refused, "payout_per_day"):
-            withdrawals.withdraw(agent, "0.000001", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, "0.000001", to=HOME, send=True, confirm=sure)
         agent.context.store.requests.confirm_payout_address(stranger, 0)
         with raises_code(Refused, "payout_address"):
-            withdrawals.withdraw(agent, "1", to=stranger, send=True, confirm=sure)
+            transfers.withdraw(agent, "1", to=stranger, send=True, confirm=sure)
 
 
 def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         for amount in ("100", "3500"):
-            assert withdrawals.withdraw(agent, amount, to=HOME, send=True, confirm=lambda _: False).state == "declined"
+            assert transfers.withdraw(agent, amount, to=HOME, send=True, confirm=lambda _: False).state == "declined"
         agent.context.switch.pause("holiday", 0)
         with raises_code(Refused, "kill_switch"):
-            withdrawals.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
         assert purse(chain) == before and agent.context.store.requests.newest() == ()
 
 
@@ -183,7 +183,7 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
             agent.context.switch.pause("second thoughts", 0)
             return True
 
-        found = withdrawals.resume(agent, number, to=HOME, send=True, confirm=yes_and_pause)
+        found = transfers.resume(agent, number, to=HOME, send=True, confirm=yes_and_pause)
         assert found.state == "refused" and "pause" in found.reason, found.reason
         assert ended(agent, number) is RequestState.OPEN and purse(chain) == before
 
@@ -195,15 +195,15 @@ def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(anvil_chain: LocalC
     fund(chain, HELD)
     with agent_on(chain, tmp_path / "first", limit, TARGETS, vouched=False) as agent:
         before = agent.step_input().history.outflow_24h  # what was done to set the world up
-        assert withdrawals.withdraw(agent, "400", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, "400", to=HOME, send=True, confirm=sure).state == "paid"
         known = agent.step_input().history.outflow_24h - before
         assert known == 400 * USD
     with agent_on(chain, tmp_path / "second", limit, TARGETS, vouched=False) as agent:
         assert agent.step_input().history.outflow_24h - before == known
-        refused = withdrawals.withdraw(agent, "200", to=HOME, confirm=sure)
+        refused = transfers.withdraw(agent, "200", to=HOME, confirm=sure)
         assert refused.state == "refused" and "payout_per_day" in refused.reason
         with raises_code(Refused, "payout_per_day"):
-            withdrawals.withdraw(agent, "200", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, "200", to=HOME, send=True, confirm=sure)
         chain.warp(86_401)
-        assert withdrawals.withdraw(agent, "200", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, "200", to=HOME, send=True, confirm=sure).state == "paid"
     assert chain.balance("USDC", HOME) == 600 * USD

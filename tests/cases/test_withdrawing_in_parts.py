@@ -12,8 +12,8 @@ import pytest
 
 from agent.app import withdrawal_run
 from agent.app.agent import Agent
-from agent.app.money import deposits
-from agent.app.money import withdrawals as withdrawing
+from agent.app.money import transfers
+from agent.app.money import transfers as withdrawing
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -238,7 +238,7 @@ def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tm
         with raises_code(Refused, "part_not_due", "1 of about"):
             withdrawing.resume(agent, 1, send=True, confirm=sure)
         give(chain, "USDC", lacks // USD + 1)
-        deposits.list_transfers(agent)
+        transfers.list_transfers(agent)
         agent.context.store.balances.classify(None, None, agent.context.clock.now_s())
         assert withdrawing.resume(agent, 1, send=True, confirm=sure).state in ("paid", "waiting")
         assert chain.balance("USDC", HOME) == 3_000_000 * USD

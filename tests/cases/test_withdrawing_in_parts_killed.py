@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.money import withdrawals
+from agent.app.money import transfers
 from agent.app.withdrawal_run import WithdrawalReport
 from agent.config.load import LoadedConfig
 from agent.errors import Refused
@@ -39,9 +39,9 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
 
         with heard(hear):
             if command == "withdraw":
-                withdrawals.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
+                transfers.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
             elif command == "resume":
-                withdrawals.resume(agent, 1, send=True, confirm=sure)
+                transfers.resume(agent, 1, send=True, confirm=sure)
             else:
                 look(agent)
 
@@ -62,7 +62,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     if command != "withdraw":
         with again(chain, loaded) as agent:
-            assert withdrawals.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+            assert transfers.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
         raised = 2
     assert in_child(lambda: killed_in_part(chain, loaded, command, moment)) == -signal.SIGKILL
@@ -73,7 +73,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
         assert early.kind is OutcomeKind.HOLD, early.reason
         assert f"part {raised + 1}" in early.reason and "next at" in early.reason, early.reason
         with raises_code(Refused, "part_not_due", f"{raised} of about"):
-            withdrawals.resume(agent, 1, send=True, confirm=sure)
+            transfers.resume(agent, 1, send=True, confirm=sure)
         assert chain.balance("WETH") == left, "the next part keeps its distance"
 
     for part in range(raised + 1, 40):
@@ -95,7 +95,7 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        assert withdrawals.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        assert transfers.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
         before = agent.context.store.requests.newest()
 
@@ -103,6 +103,6 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
             agent.context.switch.pause("while it is asked for", 0)
             return True
 
-        found = withdrawals.resume(agent, 1, send=True, confirm=paused)
+        found = transfers.resume(agent, 1, send=True, confirm=paused)
         assert found.state == "refused" and "kill switch" in found.reason, found.reason
         assert agent.context.store.requests.newest() == before

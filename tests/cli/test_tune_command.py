@@ -105,7 +105,7 @@ def test_a_mistake_in_a_search_is_named(bare: Bare, prices: Path, more: tuple[st
 
 def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "agent.app.research.tune.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 2, 3)
+        "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 2, 3)
     )
     line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--json", "--out", str(tmp_path / "kept"))
     said = bare(*line)
@@ -118,7 +118,7 @@ def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_p
 
 def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "agent.app.research.tune.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 1, 3)
+        "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 1, 3)
     )
     monkeypatch.setattr("agent.cli.tune.interactive", lambda: True)
     asked: list[str] = []

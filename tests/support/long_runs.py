@@ -16,8 +16,7 @@ from typing import Any
 from agent import app as api
 from agent.accounting import entries
 from agent.app.agent import Agent
-from agent.app.money.deposits import invest
-from agent.app.money.withdrawals import withdraw
+from agent.app.money.transfers import invest, withdraw
 from agent.app.service import Service, serve
 from agent.app.settings.editing import edit
 from agent.config.edits import ConfigChanges, apply_changes

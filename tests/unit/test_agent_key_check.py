@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.start.venue_checks import _agent_key
+from agent.app.start.venue import _agent_key
 from agent.config.futures import HyperliquidTable
 from agent.config.load import parse_config
 from tests.unit.test_config import text

@@ -10,11 +10,11 @@ from typing_extensions import TypedDict
 
 from agent.app.documents import ConvertedBy, Decimal, Hash, Money, Of, Raw, Symbol, fill, money
 from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
-from agent.app.documents.plans import EndpointDocument
-from agent.app.documents.steps import (
+from agent.app.documents.plans import (
     Block,
     BlockedExits,
     DecisionDocument,
+    EndpointDocument,
     Excluded,
     Netting,
     Numeraire,

@@ -43,7 +43,7 @@ from agent.units import BPS, Price, decimal_text, format_time, parse_raw, price_
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
-    from agent.app.documents.positions import (
+    from agent.app.documents.records import (
         ArmedDocument,
         ChangedLevelsDocument,
         ConditionalOrderDocument,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.app.agent import Agent
 from agent.app.documents import fill
-from agent.app.documents.positions import AllocationDocument, WeightedAssetDocument, WeightsDocument
+from agent.app.documents.records import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.errors import ConfigError, Refused
 from agent.model import Allocation, AllocationMethod, AllocationNeeds, AllocatorConfig, StepInput
 from agent.policy import targets

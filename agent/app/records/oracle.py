@@ -22,7 +22,7 @@ from agent.reference import prices, reference_prices
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app.documents.positions import (
+    from agent.app.documents.records import (
         ObservationsDocument,
         PoolObservationsDocument,
         RaisedObservationsDocument,

@@ -18,7 +18,7 @@ from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill, utc
 from agent.app.documents.futures import figures
-from agent.app.documents.plans import LimitOrderDocument
+from agent.app.documents.plans import LimitOrderDocument, netting_document, tax_document
 from agent.app.documents.records import (
     CorrectionDocument,
     CostsDocument,
@@ -26,7 +26,6 @@ from agent.app.documents.records import (
     PastStepDocument,
     PastTransactionDocument,
 )
-from agent.app.documents.steps import netting_document, tax_document
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.margin.account import account_value_raw

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from agent.app.documents.setup import PastResultDocument
+from agent.app.documents.owner import PastResultDocument
 from agent.app.research.backtests import (
     MarketOptions,
     rename_symbols,

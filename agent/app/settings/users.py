@@ -22,7 +22,7 @@ from agent.store.files.users import (
 )
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import (
+    from agent.app.documents.owner import (
         NewUserDocument,
         RemovedUserDocument,
         UserLogDocument,

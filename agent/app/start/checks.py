@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent import codec, wiring
 from agent.app.describe import PRIVATE, submission, submission_text
 from agent.app.documents import fill
-from agent.app.documents.setup import FAIL, NOTE, OK, CheckDocument, CheckLine
+from agent.app.documents.owner import FAIL, NOTE, OK, CheckDocument, CheckLine
 from agent.app.documents.status import least_total_now
 from agent.app.start.endpoint_checks import (
     endpoint_records,
@@ -21,7 +21,7 @@ from agent.app.start.endpoint_checks import (
     report,
 )
 from agent.app.start.setup import EMPTY_CODE, NO_CODE
-from agent.app.start.venue_checks import venue_checks
+from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.rpc import Transport
@@ -48,7 +48,7 @@ from agent.units import decimal_text, price_text, safe_label
 from agent.venues import allowances
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import DoctorDocument, ProbedEndpointDocument
+    from agent.app.documents.owner import DoctorDocument, ProbedEndpointDocument
 
 
 # --- Prices: pair and bounds of each feed, validity of TWAPs, the rollup's sequencer.

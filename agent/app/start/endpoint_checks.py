@@ -16,7 +16,7 @@ from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabErr
 from agent.model import Snapshot
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import ProbedEndpointDocument
+    from agent.app.documents.owner import ProbedEndpointDocument
 
 MAX_CLOCK_SKEW_S = 30
 

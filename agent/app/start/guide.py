@@ -21,7 +21,7 @@ from agent.errors import ConfigError
 from agent.units import BPS, parse_bps, safe_label
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import InitDocument, PastResultDocument
+    from agent.app.documents.owner import InitDocument, PastResultDocument
 
 NUMERAIRE = "USDC"
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)

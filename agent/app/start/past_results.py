@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import PastResultDocument
+    from agent.app.documents.owner import PastResultDocument
 
 PAST_BASIS = (
     "back-tested on daily prices of 2021 with 10,000 of the numeraire, 0.3 % fees, gas at 1 gwei"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from agent import wiring
 from agent.app import config_versions
 from agent.app.documents import fill
-from agent.app.documents.setup import NewAssetDocument
+from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import above_ceiling_lines, least_totals_of_config
 from agent.app.start import past_results
 from agent.chain import watch
@@ -52,8 +52,8 @@ from agent.reference.checks import is_dollar
 from agent.units import Token, parse_bps, safe_label
 
 if TYPE_CHECKING:
-    from agent.app.documents.owner import ContractDocument
-    from agent.app.documents.setup import (
+    from agent.app.documents.owner import (
+        ContractDocument,
         InitDocument,
         TemplateDocument,
         TemplatesDocument,

@@ -19,7 +19,7 @@ from agent.signing import keys
 from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import KeyAddressDocument, NewKeyDocument, NewPasswordDocument
+    from agent.app.documents.owner import KeyAddressDocument, NewKeyDocument, NewPasswordDocument
 
 Ask = Callable[[str], str]
 """Prompt that returns the hidden input."""

@@ -16,7 +16,7 @@ from agent.cli.display.tables import past_text
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.app.documents.setup import InitDocument
+    from agent.app.documents.owner import InitDocument
     from agent.app.start.guide import InitAnswers
 
 WIDTH = 78

@@ -1,0 +1,373 @@
+"""Trials of a backtest's portfolio: stress tests on simulated paths and stress scenarios, parameter
+searches over a grid of triggers, and the report files of all (a page as HTML, its data as JSON).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from agent.app.research.backtests import MarketOptions, PortfolioOptions, require_priced_gas
+from agent.backtest.data import PriceTable, select_spec_symbols
+from agent.backtest.futures.simulate import FuturesResult
+from agent.backtest.report.backtest import backtest_page
+from agent.backtest.report.futures import futures_page, futures_section
+from agent.backtest.report.page import ReportPage, write_document, write_page
+from agent.backtest.result import SimulationResult
+from agent.backtest.settings import BacktestSpec, SimulationSettings
+from agent.backtest.stress.paths import Scenario, Severity
+from agent.backtest.stress.report import stress_document, stress_page
+from agent.backtest.stress.run import (
+    MOST_BARS,
+    StressResult,
+    StressSpec,
+    estimate_s,
+    run_stress_test,
+)
+from agent.backtest.stress.run import Progress as StressProgress
+from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
+from agent.backtest.sweep import available_cores
+from agent.backtest.tune.grid import PolicyChoice, parse_calendar_rule, parse_choice, parse_grid
+from agent.backtest.tune.jobs import (
+    CONFIRM_ABOVE_S,
+    AllocatorSchedule,
+    RunEngine,
+    RunResult,
+    TuneChunk,
+    TuneJob,
+    WorkEstimate,
+    estimate_work,
+    spec_for_choice,
+)
+from agent.backtest.tune.report import document as tune_document
+from agent.backtest.tune.report import tune_page
+from agent.backtest.tune.search import Progress as TuneProgress
+from agent.backtest.tune.search import TuneResult, TuneSpec, tune
+from agent.backtest.tune.statistics import Objective, WalkForwardMode
+from agent.backtest.workers import check_address, run_in_processes, run_locally, run_on_cluster
+from agent.config.build import starting_limits
+from agent.config.fields import parse_duration_s, parse_gas_price_wei
+from agent.errors import ConfigError, Refused
+from agent.model import AllocationMethod, Every
+from agent.units import parse_raw, parse_share_bps
+
+__all__ = ["stress_document", "tune_document"]
+
+
+DEFAULT_BARS = 720
+"""Default length of a path: one month of hourly bars."""
+PLACES = 18
+PARALLEL_FROM_S = 15.0
+"""Estimated seconds on one core above which several processes share the work."""
+LOST = "a process of the stress test died, perhaps for lack of memory"
+
+
+@dataclass(frozen=True, slots=True)
+class StressOptions:
+    """Options of a stress test, as entered. `scenarios` "all" selects those that apply to the
+    portfolio; an empty `block` is chosen from the data.
+    """
+
+    paths: int = 2_000
+    step_paths: int = 3
+    bars: int = 0
+    scenarios: str = "all"
+    block: str = ""
+    drift: str = "recorded"
+    crash: str = "50%"
+    crash_bars: int = 24
+    depeg: str = "10%"
+    gas: str = "500 gwei"
+    thin: str = "0.001"
+
+    def spec(self, table: PriceTable) -> StressSpec:
+        """Parse the options. Raises ConfigError naming the option."""
+        if self.drift not in ("recorded", "none"):
+            raise ConfigError(f"--drift: {self.drift!r}", "choose recorded or none")
+        if self.bars < 0 or self.bars > MOST_BARS:
+            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
+        severity = Severity(
+            crash_bps=parse_share_bps(self.crash, "--crash"),
+            crash_bars=self.crash_bars,
+            depeg_bps=parse_share_bps(self.depeg, "--depeg"),
+            gas_wei=parse_gas_price_wei(self.gas, "--gas-spike"),
+            depth_part=_number(self.thin, "--thin"),
+        )
+        return StressSpec(
+            paths=self.paths,
+            step_paths=self.step_paths,
+            bars=self.bars or min(DEFAULT_BARS, table.bars),
+            scenarios=_scenarios(self.scenarios),
+            severity=severity,
+            block=float(_number(self.block, "--block")) if self.block else None,
+            drift=self.drift == "recorded",
+            named=self.scenarios != "all",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStressTest:
+    """A checked stress test, and its estimated seconds on one core."""
+
+    portfolio: BacktestSpec
+    table: PriceTable
+    settings: SimulationSettings
+    test: StressSpec
+    seconds: float
+
+
+def prepare_stress(
+    prices: Path,
+    market: MarketOptions,
+    shocks: StressOptions,
+    portfolio: PortfolioOptions,
+    *,
+    limits: str = "usual",
+) -> PreparedStressTest:
+    """Check the options and build the stress test. Without a config, `limits` are "usual" (those of
+    `trimtab init`) or "off". Raises ConfigError naming the option.
+    """
+    table = portfolio.load_prices(prices)
+    settings = market.settings(every_bar=False)
+    if portfolio.config is None and limits not in ("usual", "off"):
+        raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
+    spec = portfolio.spec(table)
+    if portfolio.config is None and limits == "usual":
+        spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
+    require_priced_gas(settings, spec, table)
+    test = shocks.spec(table)
+    return PreparedStressTest(spec, table, settings, test, estimate_s(test, spec, settings))
+
+
+def run_stress(
+    prepared: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0
+) -> StressResult:
+    """Run the stress test on `cores` cores (0: all); their number does not change the result.
+
+    A short test runs in this process. Raises ConfigError if the options do not fit the prices,
+    Retryable if a process died.
+    """
+    many = cores or available_cores()
+
+    def share(
+        work: StressWork, pieces: Sequence[StressPiece]
+    ) -> Iterator[tuple[StressPiece, PieceResult]]:
+        return run_in_processes(work, pieces, min(many, len(pieces)), LOST)
+
+    alone = many == 1 or prepared.seconds < PARALLEL_FROM_S
+    return run_stress_test(
+        prepared.portfolio,
+        prepared.table,
+        prepared.settings,
+        prepared.test,
+        progress,
+        run_sequentially if alone else share,
+    )
+
+
+def _scenarios(text: str) -> tuple[Scenario, ...]:
+    known = {one.value: one for one in Scenario if one is not Scenario.CALM}
+    if text == "all":
+        return tuple(known.values())
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ConfigError(
+            f"--scenarios: {(unknown or [text])[0]!r}", f"choose from {', '.join(known)}, or all"
+        )
+    return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def _number(text: str, option: str) -> Fraction:
+    return Fraction(parse_raw(text, PLACES, option), 10**PLACES)
+
+
+MIN_FOLDS, MAX_FOLDS = 1, 50
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptions:
+    """Options of a parameter search, as entered: the grid, and the evaluation of its settings.
+
+    `calendar` is the interval of the baseline rule. An allocator chooses weights every `rechoose`
+    from the prices of the last `window`. `full` disables the fast kernel.
+    """
+
+    band: str = ""
+    every: str = ""
+    destination: str = "target"
+    allocator: str = "fixed"
+    trigger: str = ""
+    calendar: str = "28d"
+    objective: str = "growth"
+    walk: str = "anchored"
+    folds: int = 4
+    window: str = "60d"
+    rechoose: str = "7d"
+    full: bool = False
+
+
+def prepare_tune(
+    prices: Path, market: MarketOptions, grids: TuneOptions, portfolio: PortfolioOptions
+) -> TuneSpec:
+    """Check the options and build the search. A config's limits apply; the grid replaces its
+    trigger and destination. Raises ConfigError naming the option.
+    """
+    grid = parse_grid(grids.band, grids.every, grids.destination, grids.allocator, grids.trigger)
+    calendar = parse_calendar_rule(grids.calendar)
+    if market.flows or market.flow_file is not None:
+        raise ConfigError("--flow: deposits would count as growth", "omit them")
+    if not MIN_FOLDS <= grids.folds <= MAX_FOLDS:
+        raise ConfigError(
+            f"--folds: {grids.folds}", f"write a number from {MIN_FOLDS} to {MAX_FOLDS}"
+        )
+    table = portfolio.load_prices(prices)
+    if portfolio.config is None:
+        spec = replace(portfolio, band="", every=grids.calendar, destination="target").spec(table)
+    elif portfolio.target:
+        raise ConfigError("--config: it already sets targets", "omit --target")
+    else:
+        spec = portfolio.spec(table)
+        if spec.split is not None:
+            raise ConfigError(
+                "--config: each of its strategies has its own trigger",
+                "search the settings of one strategy at a time",
+            )
+    table = select_spec_symbols(spec, table)
+    settings = market.for_table(market.settings(every_bar=False), spec, table)
+    require_priced_gas(settings, spec, table)
+    schedule = AllocatorSchedule(
+        parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window")
+    )
+    for method in grid.allocators:
+        if method is not AllocationMethod.FIXED:
+            spec_for_choice(
+                spec,
+                PolicyChoice(Every(schedule.every_s), allocator=method),
+                schedule,
+                table.interval_s,
+            )
+    objective = parse_choice(grids.objective, "--objective", {one.value: one for one in Objective})
+    walk = parse_choice(grids.walk, "--walk", {one.value: one for one in WalkForwardMode})
+    return TuneSpec(
+        table, spec, settings, grid, calendar, schedule, objective, walk, grids.folds, grids.full
+    )
+
+
+def run_tune(
+    search: TuneSpec,
+    *,
+    cores: int = 0,
+    scheduler: str = "",
+    folder: Path | None = None,
+    confirm: Callable[[WorkEstimate], bool] | None = None,
+    progress: TuneProgress | None = None,
+) -> TuneResult:
+    """Run the search, or resume the one in `folder`.
+
+    It uses `cores` cores (0: all), and for runs of the full step the Dask scheduler at the address
+    `scheduler`. `confirm` is called if the search would take more than five minutes; without it the
+    search starts immediately. Raises Refused if declined, Retryable if the scheduler or a process
+    is lost, ConfigError for the folder of another search.
+    """
+    many = cores or available_cores()
+    if scheduler:
+        check_address(scheduler)
+
+    def allow(job: TuneJob, rest: Sequence[TuneChunk]) -> None:
+        if confirm is None:
+            return
+        estimate = estimate_work(job, rest, many)
+        if estimate.wall_s > CONFIRM_ABOVE_S and not confirm(estimate):
+            raise Refused(
+                f"not started: {estimate.words}",
+                remedy="confirm it with --yes, or use a smaller grid or fewer bars",
+            )
+
+    def work(
+        job: TuneJob, rest: Sequence[TuneChunk]
+    ) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
+        if not scheduler:
+            yield from run_locally(job, rest, many)
+            return
+        yield from run_locally(
+            job, [chunk for chunk in rest if chunk.engine is RunEngine.KERNEL], many
+        )
+        steps = [chunk for chunk in rest if chunk.engine is RunEngine.FULL]
+        if steps:
+            yield from run_on_cluster(job, steps, scheduler)
+
+    return tune(search, work, folder, allow, progress or (lambda _done, _runs: None))
+
+
+SUFFIXES = (".html", ".htm")
+
+
+def check_report_path(path: Path) -> None:
+    """Raise ConfigError, before any work is done, if the report could not be written."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(
+            f"--html: {path.name} does not end in .html",
+            "name a file such as report.html; its data are written beside it as JSON",
+        )
+    for target in (path, path.with_suffix(".json")):
+        if not path.parent.is_dir() or target.is_dir():
+            raise ConfigError(
+                f"--html: {target} cannot be written", "name a file in an existing folder"
+            )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
+    """Write the page and its data, and return both paths. Raises ConfigError if one cannot be
+    written.
+    """
+    check_report_path(path)
+    data = path.with_suffix(".json")
+    try:
+        write_page(page, path)
+        write_document(page, data)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return path, data
+
+
+def write_report(
+    result: SimulationResult | None, path: Path, futures: FuturesResult | None = None
+) -> tuple[Path, Path]:
+    """Write the report of a backtest, of its futures book, or of both. See write_pages. Raises
+    Refused without empyrical.
+    """
+    check_report_path(path)
+    if futures is None or result is None:
+        if result is not None:
+            return write_pages(backtest_page(result), path)
+        if futures is None:
+            raise ValueError("a report needs a backtest")
+        return write_pages(futures_page(futures), path)
+    page = backtest_page(result)
+    return write_pages(replace(page, sections=(*page.sections, futures_section(futures))), path)
+
+
+def write_stress_report(result: StressResult, path: Path) -> tuple[Path, Path]:
+    """Write the report of a stress test; see write_pages."""
+    return write_pages(stress_page(result), path)
+
+
+def write_tune_report(result: TuneResult, path: Path) -> tuple[Path, Path]:
+    """Write the report of a parameter search; see write_pages."""
+    return write_pages(tune_page(result), path)
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"--html: {path} cannot be written: {error.strerror}",
+        "name a file in a folder that you may write to",
+    )
