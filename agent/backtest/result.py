@@ -35,8 +35,7 @@ from agent.backtest.funding import (
 )
 from agent.backtest.funding import funding_digest as digest_of_funding
 from agent.backtest.futures.simulate import FuturesResult
-from agent.backtest.health import HealthRecord
-from agent.backtest.settings import AppliedTransfer, TaxRule
+from agent.backtest.settings import AppliedTransfer, HealthRecord, TaxRule
 from agent.backtest.world import SimulatedWorld
 from agent.errors import ConfigError
 from agent.model import AssetDrift, Portfolio, TaxState

@@ -24,7 +24,6 @@ from agent.backtest.futures.simulate import (
     simulate_futures,
 )
 from agent.backtest.futures.venue import FuturesSetup, SimulatedVenue
-from agent.backtest.health import HealthLog
 from agent.backtest.result import (
     PortfolioPaths,
     RebalanceRecord,
@@ -40,7 +39,7 @@ from agent.backtest.result import (
     target_bands,
     time_weighted_returns,
 )
-from agent.backtest.settings import IN_NUMERAIRE, LEAVE, BacktestSpec, SimulationSettings
+from agent.backtest.settings import IN_NUMERAIRE, LEAVE, BacktestSpec, HealthLog, SimulationSettings
 from agent.backtest.world import (
     EndOfPrices,
     Fill,

@@ -14,11 +14,10 @@ from agent.config.liquidity import build_positions
 from agent.config.orders import build_orders, build_pace
 from agent.config.presets import ETHEREUM
 from agent.config.schema import AssetTable, Config, HubTable
-from agent.config.signals import build_signals
 from agent.config.strategies import StrategyTable, strategy_as_portfolio
 from agent.config.template import render
 from agent.config.triggers import build_policy_trigger, build_trigger, is_zone
-from agent.config.weights import build_weights, supply_tokens
+from agent.config.weights import build_signals, build_weights, supply_tokens
 from agent.errors import ConfigError
 from agent.model import (
     AllocationMethod,

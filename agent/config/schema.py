@@ -39,10 +39,9 @@ from agent.config.orders import (
 )
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
 from agent.config.service import AlertsTable, RecordTable, ServiceTable
-from agent.config.signals import SignalTable, require_signals
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
-from agent.config.weights import WeightsTable, require_weights
+from agent.config.weights import SignalTable, WeightsTable, require_signals, require_weights
 from agent.errors import ConfigError
 from agent.units import BPS
 

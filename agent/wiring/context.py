@@ -53,8 +53,7 @@ from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config, RpcTable, read_rates, year_limit
 from agent.config.service import FILES, MEGABYTES
-from agent.config.signals import build_signals
-from agent.config.weights import build_weights
+from agent.config.weights import build_signals, build_weights
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import pending_entries, with_prior_day
 from agent.execution.step_context import StepReaders

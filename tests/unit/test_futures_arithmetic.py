@@ -12,7 +12,7 @@ import pytest
 
 from agent.app.research.backtests import MarketOptions, PortfolioOptions
 from agent.app.research.futures_backtests import FuturesBookOptions, backtest_futures, prepare_futures_stress, stress_futures
-from agent.backtest.futures.market import FuturesPath
+from agent.backtest.futures.book import FuturesPath
 from agent.backtest.futures.simulate import simulate_futures
 from agent.model.futures import FuturesTarget
 from tests.unit.test_backtest_shared_data import DATA, HOURLY, needs_data

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.backtest.funding import FundingRateSeries
-from agent.backtest.futures.book import PerpVenueSettings
-from agent.backtest.futures.market import FuturesPath, futures_path
+from agent.backtest.futures.book import FuturesPath, PerpVenueSettings, futures_path
 from agent.backtest.futures.simulate import FuturesResult, FuturesSettings, simulate_futures
 from agent.margin import account as margin
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget

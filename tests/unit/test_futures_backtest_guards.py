@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.backtest.futures.market import FuturesPath
+from agent.backtest.futures.book import FuturesPath
 from agent.backtest.futures.simulate import FuturesSettings, _Trader, simulate_futures
 from agent.backtest.stress.futures import FuturesScenario, FuturesSeverity, stressed_path
 from agent.guards.case import build_guard_case

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.backtest.futures.market import DAY_S, futures_path
+from agent.backtest.futures.book import DAY_S, futures_path
 from agent.backtest.futures.simulate import simulate_futures
 from agent.backtest.stress.futures import (
     FuturesScenario,

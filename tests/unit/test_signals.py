@@ -13,7 +13,7 @@ import pytest
 
 from agent import codec
 from agent.config.load import parse_config
-from agent.config.signals import build_signals
+from agent.config.weights import build_signals
 from agent.errors import ConfigError
 from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, Rebalance, StepInput
 from agent.model.futures import FuturesTarget

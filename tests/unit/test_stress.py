@@ -15,8 +15,16 @@ from agent.backtest.report.page import report_document
 from agent.backtest.settings import PERMISSIVE_LIMITS, OwnerTransfer, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import Scenario
-from agent.backtest.stress.report import figures, stress_page
-from agent.backtest.stress.run import StressCase, StressResult, estimate_s, expected_shortfall, quantiles, run_stress_test
+from agent.backtest.stress.run import (
+    StressCase,
+    StressResult,
+    estimate_s,
+    expected_shortfall,
+    figures,
+    quantiles,
+    run_stress_test,
+    stress_page,
+)
 from agent.backtest.stress.work import (
     BLOCKS,
     JUMPS,

@@ -39,8 +39,7 @@ from agent.config.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.load import LoadedConfig, load_config
 from agent.config.orders import build_pace
 from agent.config.schema import year_limit
-from agent.config.signals import build_signals
-from agent.config.weights import build_weights
+from agent.config.weights import build_signals, build_weights
 from agent.errors import ConfigError
 from agent.model import (
     Destination,

@@ -18,8 +18,7 @@ from agent.app.research.backtests import MarketOptions, PortfolioOptions, requir
 from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable
 from agent.backtest.funding import FundingRateSeries, funding_notes, require_prices
-from agent.backtest.futures.book import PerpVenueSettings
-from agent.backtest.futures.market import futures_path
+from agent.backtest.futures.book import PerpVenueSettings, futures_path
 from agent.backtest.futures.simulate import (
     DECIMALS,
     QUOTE,

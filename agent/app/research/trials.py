@@ -19,13 +19,14 @@ from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.stress.paths import Scenario, Severity
-from agent.backtest.stress.report import stress_document, stress_page
 from agent.backtest.stress.run import (
     MOST_BARS,
     StressResult,
     StressSpec,
     estimate_s,
     run_stress_test,
+    stress_document,
+    stress_page,
 )
 from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially

@@ -1,14 +1,107 @@
-"""A simulated futures book: account, profit, fills and liquidations."""
+"""A simulated futures book: prices, funding and pauses of its markets over the bars, account, profit,
+fills and liquidations, and its hedges with their times and reasons.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import numpy as np
+
+from agent.backtest.data import PriceTable, forward_fill
+from agent.backtest.funding import FundingRateSeries, rates_within
 from agent.margin import account as margin
-from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder
-from agent.units import BPS, ceil_int, floor_int, mul_div_up
+from agent.margin.account import position_value_raw
+from agent.model.futures import Hedge, MarginAccount, MarginTier, PerpMarket, PerpOrder
+from agent.units import BPS, Price, ceil_int, floor_int, mul_div_up
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class FundingPayment:
+    """A funding payment of one market (column `column` of the path) within a bar: longs pay `rate`
+    of the notional at the index of `price_bar` (negative: shorts pay).
+    """
+
+    column: int
+    rate: Fraction
+    price_bar: int
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesPath:
+    """Perpetual markets over the bars of a simulation; a row for each bar, a column for each
+    symbol.
+
+    `index` and `marks` are quote base units per base unit of size, `priced_s` is the time of each
+    index, earlier than the bar if the bar has no price. `payments` are those since the previous
+    bar. `daily` is the newest known rate, as a share of notional per day. At the bars in `paused`
+    there are neither fills nor liquidations.
+    """
+
+    symbols: tuple[str, ...]
+    times_s: tuple[int, ...]
+    index: tuple[tuple[Price, ...], ...]
+    marks: tuple[tuple[Price, ...], ...]
+    priced_s: tuple[tuple[int, ...], ...]
+    payments: tuple[tuple[FundingPayment, ...], ...]
+    daily: tuple[tuple[Fraction, ...], ...]
+    paused: frozenset[int] = frozenset()
+
+    @property
+    def bars(self) -> int:
+        """Number of bars."""
+        return len(self.times_s)
+
+
+def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -> FuturesPath:
+    """Return the path of a table's symbols, with marks equal to the index, and funding for symbols
+    with rates.
+    """
+    closes = forward_fill(table.closes)
+    known = np.where(np.isnan(table.closes), -1, np.arange(table.bars)[:, None])
+    newest = np.maximum.accumulate(known, axis=0)
+    index = tuple(tuple(Fraction(str(price)) for price in row) for row in closes.tolist())
+    payments, daily = _funding(table, funding)
+    return FuturesPath(
+        table.symbols,
+        tuple(table.times_s.tolist()),
+        index,
+        index,
+        tuple(tuple(row) for row in table.times_s[newest].tolist()),
+        payments,
+        daily,
+    )
+
+
+def _funding(
+    table: PriceTable, funding: Sequence[FundingRateSeries]
+) -> tuple[tuple[tuple[FundingPayment, ...], ...], tuple[tuple[Fraction, ...], ...]]:
+    """Return payments and newest daily rates by bar. A rate takes effect at the first bar at or
+    after its time; its notional uses the newest price until then, as in `funding_carry`.
+    """
+    payments: list[list[FundingPayment]] = [[] for _ in range(table.bars)]
+    daily = [[Fraction(0)] * len(table.symbols) for _ in range(table.bars)]
+    for series in funding:
+        if series.symbol not in table.symbols:
+            continue
+        column, inside = table.symbols.index(series.symbol), rates_within(series, table.times_s)
+        times_s, usual_s = series.times_s[inside], series.usual_s
+        bars = np.searchsorted(table.times_s, times_s, side="left").tolist()
+        priced = (np.searchsorted(table.times_s, times_s, side="right") - 1).tolist()
+        for bar, price_bar, value in zip(bars, priced, series.rates[inside].tolist(), strict=True):
+            rate = Fraction(str(value))
+            payments[bar].append(FundingPayment(column, rate, price_bar))
+            daily[bar][column] = rate * DAY_S / usual_s if usual_s else Fraction(0)
+        for bar in range(1, table.bars):
+            if not any(payment.column == column for payment in payments[bar]):
+                daily[bar][column] = daily[bar - 1][column]
+    return tuple(map(tuple, payments)), tuple(map(tuple, daily))
+
 
 MOST_LIQUIDATIONS = 100
 """Maximum number of liquidations in one bar; never reached, since each halves the notional or
@@ -216,3 +309,68 @@ def _bound(order: PerpOrder, size_raw: int) -> int:
     """Return the bound of a part of an order: its least signed quote, fee included."""
     part = Fraction(order.bound_raw * abs(size_raw), abs(order.size_raw))
     return -floor_int(part) if order.size_raw > 0 else ceil_int(part)
+
+
+@dataclass(frozen=True, slots=True)
+class SentPlan:
+    """A futures plan with a sent first action: reason, the hedges after it, and its fill (None for
+    an action without one, such as a deposit).
+    """
+
+    trigger: str = ""
+    reason: str = ""
+    hedges: tuple[Hedge, ...] = ()
+    fill: BookFill | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeRecord:
+    """One hedge: the market's symbol, its initial size, chain times, and the reasons for opening
+    and closing. `closed_s` is None while it is open.
+
+    `profit_raw` is the profit of its fills in quote base units: proceeds less the cost of buying
+    back, less fees, with an open rest at the mark price. It excludes funding. None if a part was
+    liquidated.
+    """
+
+    symbol: str
+    token: str
+    size_raw: int
+    opened_s: int
+    reason: str
+    closed_s: int | None = None
+    end: str = ""
+    profit_raw: int | None = 0
+
+
+def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[HedgeRecord, ...]:
+    """Return the hedges of a simulation by opening time, from its plans and the account at the end."""
+    ended: list[HedgeRecord] = []
+    held: dict[str, tuple[int, HedgeRecord]] = {}
+    for plan in sent:
+        for hedge in plan.hedges:
+            size_raw, record = held.get(hedge.token, (0, None))
+            if hedge.size_raw == size_raw:
+                continue
+            fill, change_raw = plan.fill, hedge.size_raw - size_raw
+            if record is None:
+                symbol = account.market(hedge.market).symbol
+                record = HedgeRecord(symbol, hedge.token, hedge.size_raw, hedge.at_s, plan.reason)
+            part = Fraction(0) if fill is None else Fraction(change_raw, fill.size_raw)
+            if fill is None or fill.symbol != record.symbol or not 0 < part <= 1:
+                record = replace(record, profit_raw=None)  # liquidated since the previous plan
+            elif record.profit_raw is not None:
+                earned = (fill.quote_raw - fill.fee_raw) * part
+                record = replace(record, profit_raw=record.profit_raw + round(earned))
+            held[hedge.token] = hedge.size_raw, record
+            if not hedge.size_raw:
+                closed_s = hedge.at_s if fill is None else fill.time_s
+                ended.append(replace(record, closed_s=closed_s, end=plan.reason))
+                del held[hedge.token]
+    for size_raw, record in held.values():
+        market = next(one for one in account.markets if one.symbol == record.symbol)
+        profit_raw = record.profit_raw
+        if profit_raw is not None and abs(account.size_raw(market.market)) >= abs(size_raw):
+            profit_raw += position_value_raw(market, size_raw)
+        ended.append(replace(record, profit_raw=profit_raw))
+    return tuple(sorted(ended, key=lambda one: (one.opened_s, one.symbol)))

@@ -21,11 +21,11 @@ from agent.backtest.futures.book import (
     BookFill,
     BookProfit,
     FuturesBook,
+    FuturesPath,
+    HedgeRecord,
     Liquidation,
     PerpVenueSettings,
 )
-from agent.backtest.futures.hedges import HedgeRecord
-from agent.backtest.futures.market import FuturesPath
 from agent.margin import account as margin
 from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
 from agent.planning.futures import plan_futures

@@ -12,9 +12,14 @@ import numpy as np
 
 from agent.backtest.data import PriceTable
 from agent.backtest.funding import FundingRateSeries
-from agent.backtest.futures.book import FuturesBook
-from agent.backtest.futures.hedges import HedgeRecord, SentPlan, hedge_records
-from agent.backtest.futures.market import FuturesPath, futures_path
+from agent.backtest.futures.book import (
+    FuturesBook,
+    FuturesPath,
+    HedgeRecord,
+    SentPlan,
+    futures_path,
+    hedge_records,
+)
 from agent.backtest.futures.simulate import (
     QUOTE,
     BookResult,

@@ -11,7 +11,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.backtest.health import HealthRecord
 from agent.backtest.report import sections as report_sections
 from agent.backtest.report.page import (
     NONE,
@@ -34,6 +33,7 @@ from agent.backtest.report.page import (
 from agent.backtest.report.sections import BacktestAnalysis
 from agent.backtest.report.series import DAY_S, drawdown_series, growth_series, risk_metrics
 from agent.backtest.result import SimulationResult
+from agent.backtest.settings import HealthRecord
 from agent.units import YEAR_S, Value
 
 KINDS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.backtest.data import PriceTable, forward_fill
-from agent.backtest.futures.market import DAY_S, FundingPayment, FuturesPath, futures_path
+from agent.backtest.futures.book import DAY_S, FundingPayment, FuturesPath, futures_path
 from agent.backtest.futures.simulate import BookResult, FuturesSettings, simulate_futures
 from agent.backtest.stress.paths import bootstrap_path, mean_block_length, return_history
 from agent.errors import ConfigError
