@@ -28,7 +28,7 @@ from agent.app.documents import plans
 from agent.app.documents.status import status
 from agent.app.start.setup import pin_all
 from agent.chain.rpc import HttpTransport
-from agent.cli.display.output import format_stage, note
+from agent.cli.display.terminal import format_stage, note
 from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError

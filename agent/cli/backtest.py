@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.futures import show_book
-from agent.cli.display.output import Document, emit, err, out, say
-from agent.cli.display.terminal import interruptible
+from agent.cli.display.futures_tables import show_book
+from agent.cli.display.terminal import Document, emit, err, interruptible, out, say
 from agent.cli.options import AsJson, Heading, command
 from agent.cli.whatif import (
     FUTURES,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli import money
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     Document,
     ask,
     cell,

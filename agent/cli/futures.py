@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     READING,
     ask_with_changes,
     cell,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from agent.app.cycles import Confirm, Progress
     from agent.app.documents.futures import FuturesReport
     from agent.app.documents.owner import AgentApprovalDocument
-    from agent.cli.display.output import Document, Spinner
+    from agent.cli.display.terminal import Document, Spinner
     from agent.execution.step_context import StepOutcome
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     Document,
     ask,
     cell,

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from agent.cli.display.output import Document, cell, emit, out, say, spinner
 from agent.cli.display.tables import FigureTable, amount, brief, money, table
+from agent.cli.display.terminal import Document, cell, emit, out, say, spinner
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,

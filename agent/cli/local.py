@@ -15,7 +15,7 @@ from rich.text import Text
 
 from agent import app as api
 from agent.cli.display import futures_tables, plan_tables, tables
-from agent.cli.display.output import emit, note, say
+from agent.cli.display.terminal import emit, note, say
 from agent.cli.options import AsJson, Heading, command
 from agent.errors import ConfigError
 
@@ -112,7 +112,7 @@ def demo(
     With --futures also Perpetual Protocol v2: positions are opened, the market crashes twice, and
     leverage is reduced before liquidation.
     """
-    from agent.cli.display.output import Output
+    from agent.cli.display.terminal import Output
 
     file = io.StringIO() if as_json else None
     columns, drawn = (None, None) if svg is None else (PICTURE_COLUMNS, True)

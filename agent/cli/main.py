@@ -20,7 +20,7 @@ import typer
 
 from agent import cli
 from agent.cli.display import terminal
-from agent.cli.display.output import fail
+from agent.cli.display.terminal import fail
 from agent.cli.options import DECLARED, DeclaredCommand
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     READING,
     Document,
     Spinner,

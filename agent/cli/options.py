@@ -127,7 +127,7 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     if not paper:
         return config
     from agent import app as api
-    from agent.cli.display.output import note
+    from agent.cli.display.terminal import note
 
     found = api.on_paper(config)
     note("PAPER: this is the paper-trading ledger, not the wallet's.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     READING,
     Spinner,
     ask,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from agent.app import Agent, LimitOrderRequest, StoppableClock
     from agent.app.documents.plans import LimitPricesDocument
     from agent.app.documents.records import WaitingDocument
-    from agent.cli.display.output import Document
+    from agent.cli.display.terminal import Document
     from agent.execution.step_context import StepOutcome
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     READING,
     Document,
     ask,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import typer
 
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     Document,
     ask,
     cell,

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     READING,
     Document,
     Spinner,
     cell,
     emit,
     fail,
+    interruptible,
     note,
     out,
     require_answerable,
     say,
     spinner,
 )
-from agent.cli.display.terminal import interruptible
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent import app as api
-from agent.cli.display.output import (
+from agent.cli.display.terminal import (
     Document,
     ask,
     cell,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import Document, cell, emit, note, out, say
-from agent.cli.display.terminal import interruptible
+from agent.cli.display.terminal import Document, cell, emit, interruptible, note, out, say
 from agent.cli.options import AsJson, Heading, command
 from agent.units import decimal_text, value_text
 

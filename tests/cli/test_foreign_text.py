@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.display.output import printable
+from agent.cli.display.terminal import printable
 from tests.cli.tools import SECRET, Desk, attach
 
 HARMFUL = ("\x1b[31mRED\x1b[0m\x1b]0;owned\x07", "[bold red]X[/] \u202eCDSU <script>=1+1", "Q" * 5000)

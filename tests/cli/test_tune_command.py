@@ -120,10 +120,10 @@ def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: P
     monkeypatch.setattr(
         "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 1, 3)
     )
-    monkeypatch.setattr("agent.cli.tune.interactive", lambda: True)
+    monkeypatch.setattr("agent.cli.trials.interactive", lambda: True)
     asked: list[str] = []
     for answer in (False, True):
-        monkeypatch.setattr("agent.cli.tune.ask", lambda question, answer=answer: asked.append(question) or answer)
+        monkeypatch.setattr("agent.cli.trials.ask", lambda question, answer=answer: asked.append(question) or answer)
         assert bare("tune", "--prices", str(prices), *WISHES, *BANDS).code == (0 if answer else 10)
     assert len(asked) == 2 and asked[0] == asked[1]
     assert mentions(asked[0], "7 runs", "11 bars", "11 h 6 min")

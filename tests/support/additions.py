@@ -126,7 +126,7 @@ def step_age_s(config: ConfigSource) -> int | None:
 
 from __future__ import annotations
 
-from agent.cli.display.output import emit, say
+from agent.cli.display.terminal import emit, say
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from agent.cli import history, options
-from agent.cli.display.output import format_stage
+from agent.cli.display.terminal import format_stage
 from agent.cli.ledger import figures
 from agent.cli.main import app, main
 from agent.cli.options import Heading

@@ -14,7 +14,7 @@ import pytest
 from agent.app.start.setup import initialise
 from agent.chain.rpc import parse_fault, scrub
 from agent.chain.tokens import symbol_text
-from agent.cli.display.output import printable
+from agent.cli.display.terminal import printable
 from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.observe.logs import Format, LineFormatter, Redactor

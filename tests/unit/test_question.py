@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.cli.display import output
-from agent.cli.display.output import ask
+from agent.cli.display import terminal
+from agent.cli.display.terminal import ask
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_question_that_nobody_answers_is_a_no_in_the_end(typed: int, monkeypat
     """Who asks may have the wallet: a run beside it could sell nothing at a stop for as long as the question stands."""
     late = threading.Timer(60, lambda: os.write(typed, b"y\n"))
     late.daemon = True
-    monkeypatch.setattr(output, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(terminal, "ANSWER_PATIENCE_S", 0.5)
     late.start()
     try:
         assert ask("Sign and send this?") is False

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.display.output import Bar
 from agent.cli.display.tables import FigureTable, holdings, table
+from agent.cli.display.terminal import Bar
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.test_architecture import AGENT, imported
 

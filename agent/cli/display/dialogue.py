@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.display.output import err, printable
 from agent.cli.display.tables import past_text
+from agent.cli.display.terminal import err, printable
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from agent.cli.display.futures_tables import fills, show_comparisons, show_summary
-from agent.cli.display.output import Document, cell, say
 from agent.cli.display.tables import (
     FigureTable,
     Notice,
@@ -25,6 +24,7 @@ from agent.cli.display.tables import (
     transfers_table,
     zone,
 )
+from agent.cli.display.terminal import Document, cell, say
 
 ACTION_AMOUNTS = ("amounts_raw", "min_raw", "fees_raw")
 SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")

@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.display.output import BAR_CELLS, FEWEST_CELLS, Bar, Document, cell, printable
+from agent.cli.display.terminal import BAR_CELLS, FEWEST_CELLS, Bar, Document, cell, printable
 from agent.units import decimal_text
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}

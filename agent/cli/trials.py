@@ -1,0 +1,553 @@
+"""`trimtab stress`: a policy on simulated paths, the live step on stress scenarios, and a futures book
+under margin calls. `trimtab tune`: search for the best band, interval and destination, with
+significance tests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.backtest import (
+    ContractSize,
+    Cost,
+    Depth,
+    Destination,
+    Every,
+    GasPrices,
+    Html,
+    Latency,
+    Names,
+    Native,
+    Numeraire,
+    PerpVenue,
+    Pool,
+    Reserve,
+    Sample,
+    StartMargin,
+    Target,
+    TargetLeverage,
+    TryConfig,
+    Value,
+    progress_display,
+    show_provenance,
+)
+from agent.cli.display.futures_tables import show_futures_stress
+from agent.cli.display.terminal import (
+    Document,
+    ask,
+    cell,
+    emit,
+    interactive,
+    interruptible,
+    out,
+    say,
+)
+from agent.cli.options import AsJson, Heading, Yes, command
+from agent.cli.whatif import FUTURES, FuturesTarget, MaxLeverage, MaxUtilisation, Stress
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.backtest.tune.jobs import WorkEstimate
+
+
+ASKED_FROM_S = 120.0
+"""Estimated duration, seconds, above which a confirmation is needed."""
+STRESS_SHOWN = ("50%", "95%")
+
+
+@command(Heading.TEST, 30)
+@interruptible
+def stress(
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            "--prices", help="CSV or Parquet as for backtest; paths start at its newest prices."
+        ),
+    ] = None,
+    sample: Sample = False,
+    config: TryConfig = None,
+    target: Target = "",
+    band: Annotated[
+        str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")
+    ] = "",
+    every: Every = "",
+    destination: Destination = "target",
+    limits: Annotated[
+        str,
+        typer.Option("--limits", help="Limits without a config: usual (as init writes) or off."),
+    ] = "usual",
+    paths: Annotated[
+        int, typer.Option("--paths", help="Paths per method, with the fast kernel.")
+    ] = 2_000,
+    step_paths: Annotated[
+        int,
+        typer.Option(
+            "--step-paths",
+            help="Paths per scenario, with the live step; the first is the recorded path.",
+        ),
+    ] = 3,
+    bars: Annotated[
+        int, typer.Option("--bars", help="Length of a path in bars; 0: 720, or all of the file.")
+    ] = 0,
+    scenarios: Annotated[
+        str,
+        typer.Option(
+            "--scenarios", help="crash,depeg,gas-spike,illiquid-pool,oracle-outage; or all."
+        ),
+    ] = "all",
+    block: Annotated[
+        str,
+        typer.Option(
+            "--block", help="Average length of resampled blocks in bars; default: automatic."
+        ),
+    ] = "",
+    drift: Annotated[
+        str, typer.Option("--drift", help="recorded, or none for zero average drift.")
+    ] = "recorded",
+    crash: Annotated[
+        str, typer.Option("--crash", help="Price drop in a crash, except of dollars.")
+    ] = "50%",
+    crash_bars: Annotated[
+        int, typer.Option("--crash-bars", help="Duration of the crash in bars.")
+    ] = 24,
+    depeg: Annotated[
+        str, typer.Option("--depeg", help="Price drop of a dollar in a depeg.")
+    ] = "10%",
+    gas_spike: Annotated[
+        str, typer.Option("--gas-spike", help="Gas price during a spike.")
+    ] = "500 gwei",
+    thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
+    cost: Cost = "10bps",
+    depth: Depth = "1000000000",
+    pool: Pool = "v2",
+    value: Value = "10000",
+    gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
+    native: Native = "",
+    numeraire: Numeraire = "",
+    names: Names = "",
+    seed: Annotated[
+        int, typer.Option("--seed", help="Random seed; the same seed gives the same paths.")
+    ] = 0,
+    cores: Annotated[
+        int,
+        typer.Option(
+            "--cores", min=0, help="Number of cores; 0 is all. Results do not depend on it."
+        ),
+    ] = 0,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a self-contained HTML report to this file.")
+    ] = None,
+    futures_target: FuturesTarget = "",
+    leverage: TargetLeverage = "2x",
+    margin: StartMargin = "",
+    reserve: Reserve = "",
+    max_leverage: MaxLeverage = "4x",
+    max_utilisation: MaxUtilisation = "80%",
+    stress: Stress = "10%",
+    lot: ContractSize = "",
+    venue: PerpVenue = "",
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            max=10_000,
+            help="Seeds of the crash with a rally.",
+            rich_help_panel=FUTURES,
+        ),
+    ] = 50,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stress-tests losses, turnover and time outside the bands over thousands of paths and market
+    breakdowns.
+
+    With --futures-target also stresses a futures book with margin calls; without --target only the
+    book. Sends nothing.
+    """
+    from agent import app as api
+
+    has_spot = bool(target) or config is not None or not futures_target
+    if html is not None:
+        if not has_spot:
+            raise ConfigError(
+                "--html: a futures book without a portfolio has no page",
+                "use --json, or add --target",
+            )
+        api.check_report_path(html)
+    file = api.prices_file(prices, sample)
+    market = api.MarketOptions(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed)
+    portfolio = api.PortfolioOptions(
+        config, target, band, every, destination, numeraire, native, names
+    )
+    seconds = 0.0
+    if has_spot:
+        prepared = api.prepare_stress(
+            file,
+            market,
+            api.StressOptions(
+                paths,
+                step_paths,
+                bars,
+                scenarios,
+                block,
+                drift,
+                crash,
+                crash_bars,
+                depeg,
+                gas_spike,
+                thin,
+            ),
+            portfolio,
+            limits=limits,
+        )
+        seconds += prepared.seconds
+    if futures_target:
+        book = api.prepare_futures_stress(
+            file,
+            api.FuturesBookOptions(
+                target=futures_target,
+                leverage=leverage,
+                margin=margin,
+                reserve=reserve,
+                max_leverage=max_leverage,
+                max_utilisation=max_utilisation,
+                stress=stress,
+                lot=lot,
+                venue=venue,
+            ),
+            market,
+            portfolio,
+            bars=bars,
+            paths=step_paths,
+            seeds=seeds,
+        )
+        seconds += api.futures_stress_seconds(book)
+    _confirm_duration(seconds, yes)
+    document: dict[str, Any] = {}
+    with progress_display("making paths", as_json) as status:
+
+        def progress(case: str, done: int, count: int) -> None:
+            if status is not None:
+                status.update(f"{case}: path {done} of {count}")
+
+        if has_spot:
+            result = api.run_stress(prepared, progress, cores)
+            document = api.stress_document(result)
+        if futures_target:
+            document["futures"] = api.stress_futures(book, progress)
+    if html is not None:
+        document["report"] = [str(path) for path in api.write_stress_report(result, html)]
+    emit(document, as_json, lambda: _show_stress_test(document))
+
+
+def _confirm_duration(seconds: float, yes: bool) -> None:
+    """Raise ConfigError if the test takes long and is not confirmed."""
+    if seconds <= ASKED_FROM_S or yes:
+        return
+    cost = f"this may take {seconds / 60:,.0f} minutes on one core"
+    if not interactive():
+        raise ConfigError(
+            cost, "add --yes, or use fewer paths (--paths, --step-paths) or shorter paths (--bars)"
+        )
+    if not ask(f"{cost}. Continue?"):
+        raise ConfigError(
+            "declined: no path was run",
+            "use fewer paths (--paths, --step-paths) or shorter paths (--bars)",
+        )
+
+
+def _show_stress_test(made: Document) -> None:
+    if "cases" in made:
+        _show_stress(made)
+    if "futures" in made:
+        show_futures_stress(made["futures"])
+
+
+def _show_stress(made: Document) -> None:
+    from agent.cli.display.tables import table
+
+    names = (*(f"loss {name}" for name in STRESS_SHOWN), "shortfall", "turnover", "outside")
+    shown = table(
+        f"{made['bars']} bars each; shortfall is the mean of the worst 5 %",
+        ("case",),
+        ("paths", *names),
+    )
+    for case in made["cases"]:
+        loss, turnover, outside = case["loss"], case["turnover"], case["outside_bands"]
+        shown.add_row(
+            case["name"],
+            str(case["paths"]),
+            *(_percent(loss["quantiles"][name]) for name in STRESS_SHOWN),
+            _percent(loss["expected_shortfall"]),
+            f"{float(turnover['quantiles']['50%']):.2f}",
+            "–" if outside is None else _percent(outside["quantiles"]["50%"]),
+        )
+    out.print(shown)
+    say(
+        "A negative loss is a gain. Turnover, in portfolios, and the share of bars outside a band"
+        " are medians."
+    )
+    for case in made["cases"]:
+        notes = [f"{times} times refused by {why}" for why, times in case["refused"].items()]
+        if case["halted"]:
+            notes.insert(0, f"{case['halted']} bars halted")
+        if notes:
+            say(f"{case['name']}: {', '.join(notes)}")
+    for name, why in made["left_out"].items():
+        say(f"skipped: {name}: {why}")
+    for note in made["notes"]:
+        say(note)
+    show_provenance(made)
+
+
+def _percent(share: str) -> str:
+    return f"{100 * float(share):.2f} %"
+
+
+SHADES = "·░▒▓█"
+"""Shades from the lowest objective to the highest."""
+
+
+ROWS = 10
+
+
+NUMBERED = 8
+"""Maximum number of columns of a map with numbers. Wider maps have only shades."""
+
+
+@command(Heading.TEST, 20)
+@interruptible
+def tune(
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest.")
+    ] = None,
+    sample: Sample = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="The config whose setting is searched, in place of --target."
+        ),
+    ] = None,
+    target: Target = "",
+    band: Annotated[
+        str,
+        typer.Option(
+            "--band", help="Bands to try: 1%rel..30%rel:12 are twelve; 5%abs,10%abs are two."
+        ),
+    ] = "",
+    every: Annotated[
+        str,
+        typer.Option(
+            "--every", help="Intervals to try: 1d,7d,28d; with --band also both together."
+        ),
+    ] = "",
+    destination: Annotated[
+        str, typer.Option("--destination", help="target, halfway, band; comma-separated.")
+    ] = "target",
+    allocator: Annotated[
+        str,
+        typer.Option(
+            "--allocator",
+            help="fixed, or kinds of portfolio.weights that only need prices; comma-separated.",
+        ),
+    ] = "fixed",
+    trigger: Annotated[
+        str, typer.Option("--trigger", help="Only these triggers: band, every, hybrid.")
+    ] = "",
+    calendar: Annotated[
+        str,
+        typer.Option("--calendar", help="Benchmark: rebalancing to the targets at this interval."),
+    ] = "28d",
+    objective: Annotated[str, typer.Option("--objective", help="growth, or sharpe.")] = "growth",
+    walk: Annotated[
+        str, typer.Option("--walk", help="anchored (windows from the first bar) or rolling.")
+    ] = "anchored",
+    folds: Annotated[int, typer.Option("--folds", help="Number of walk-forward folds.")] = 4,
+    window: Annotated[str, typer.Option("--window", help="Lookback of allocators.")] = "60d",
+    rechoose: Annotated[
+        str, typer.Option("--rechoose", help="Interval between choices of allocators.")
+    ] = "7d",
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Use the full step for every setting instead of the fast kernel."
+        ),
+    ] = False,
+    cost: Cost = "10bps",
+    depth: Depth = "1000000000",
+    pool: Pool = "v2",
+    value: Value = "10000",
+    gas: Annotated[
+        str, typer.Option("--gas", help="Gas price, such as 20 gwei; needs the full step.")
+    ] = "0 wei",
+    gas_prices: GasPrices = None,
+    native: Native = "",
+    latency: Latency = 0,
+    numeraire: Numeraire = "",
+    names: Names = "",
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+    cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all.")] = 0,
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", help="Dask scheduler for the full step: tcp://HOST:8786.")
+    ] = "",
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for all results; an interrupted search continues there."
+        ),
+    ] = None,
+    html: Html = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Searches settings on three quarters of the data and tests the best on the rest. Reports if
+    there is no edge.
+    """
+    from agent import app as api
+
+    if html is not None:
+        api.check_report_path(html)
+    file = api.prices_file(prices, sample)
+    market = api.MarketOptions(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
+    grids = api.TuneOptions(
+        band,
+        every,
+        destination,
+        allocator,
+        trigger,
+        calendar,
+        objective,
+        walk,
+        folds,
+        window,
+        rechoose,
+        full,
+    )
+    portfolio = api.PortfolioOptions(
+        config, target, numeraire=numeraire, native=native, names=names
+    )
+    search = api.prepare_tune(file, market, grids, portfolio)
+    with progress_display("measuring", as_json) as status:
+
+        def progress(done: int, runs: int) -> None:
+            if status is not None:
+                status.update(f"{done:,} of {runs:,} runs")
+
+        def confirm(estimate: WorkEstimate) -> bool:
+            if as_json or not interactive():
+                return False
+            if status is not None:
+                status.stop()
+            answer = ask(f"The search has {estimate.words}. Start?")
+            if status is not None:
+                status.start()
+            return answer
+
+        result = api.run_tune(
+            search,
+            cores=cores,
+            scheduler=scheduler,
+            folder=folder,
+            confirm=None if yes else confirm,
+            progress=progress,
+        )
+    document = api.tune_document(result)
+    if html is not None:
+        document["report"] = [str(path) for path in api.write_tune_report(result, html)]
+    emit(document, as_json, lambda: _show_search(document))
+
+
+def _show_search(made: Document) -> None:
+    from agent.cli.display.tables import amount, table
+
+    growth = made["objective"] == "growth"
+    head = (
+        f"{made['settings']:,} settings, ranked by {made['objective']} per year in the first three"
+        " quarters"
+    )
+    ranked = table(head, ("setting",), (made["objective"], "over hold", "costs", "trades"))
+    for one in made["ranked"][:ROWS]:
+        ranked.add_row(
+            cell(one["label"]),
+            _signed_percent(one["objective"]) if growth else one["objective"][:-3],
+            _signed_percent(one["over_hold"]),
+            amount(one["costs"], 2),
+            str(one["rebalances"]),
+        )
+    out.print(ranked)
+    _show_map(made["stability"], growth)
+    folds = table(
+        f"Walk-forward, {made['walk_forward']['walk']}",
+        ("chosen setting",),
+        ("over hold", "over calendar"),
+    )
+    for one in made["walk_forward"]["folds"]:
+        folds.add_row(
+            cell(one["chosen"]),
+            _signed_percent(one["over_hold"]),
+            _signed_percent(one["over_calendar"]),
+        )
+    if made["walk_forward"]["folds"]:
+        out.print(folds)
+    if (risk := made["overfitting"]) is not None:
+        say(
+            f"Probability of overfitting: {float(risk['probability']):.0%} ({risk['ways']:,} ways"
+            " to halve the data)"
+        )
+    if (deflated := made["deflated_sharpe"]) is not None:
+        say(
+            f"Deflated Sharpe ratio of the excess over hold, {deflated['trials']} trials:"
+            f" {float(deflated['probability']):.1%}"
+        )
+    if made["resumed"]:
+        say(f"{made['resumed']:,} runs were loaded from an earlier search")
+    for note in (*made["notes"], *made["verdict"]):
+        say(note)
+    say(
+        f"grid {made['grid_hash'][:16]}, config {made['config_hash'][:16]}, data"
+        f" {made['data_hash'][:16]}, seed {made['seed']}"
+    )
+
+
+def _show_map(stable: Document, growth: bool) -> None:
+    """Show the objective over two axes as shades; the best cell is in brackets."""
+    from agent.cli.display.tables import table
+
+    if len(stable["rows"]) * len(stable["columns"]) < 2:
+        return
+    known = [float(value) for row in stable["values"] for value in row if value is not None]
+    low, high = min(known), max(known)
+    shown = table(
+        f"{'Growth' if growth else 'Sharpe ratio'} by {stable['down']} and {stable['across']}",
+        (stable["down"], *stable["columns"]),
+    )
+    for i, (label, row) in enumerate(zip(stable["rows"], stable["values"], strict=True)):
+        cells = []
+        for j, value in enumerate(row):
+            if value is None:
+                cells.append(cell(""))
+                continue
+            share = (float(value) - low) / (high - low) if high > low else 1.0
+            text = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
+            if len(row) <= NUMBERED:
+                text += f" {_signed_percent(value) if growth else value[:-4]}"
+            cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
+        shown.add_row(cell(label), *cells)
+    out.print(shown)
+    near = stable["neighbours"]
+    if near is not None:
+        mean, most = near["mean_fall"], near["largest_fall"]
+        if growth:
+            mean, most = (f"{100 * float(fall):.2f} points" for fall in (mean, most))
+        say(
+            f"One grid step from the best, over {near['count']} neighbours, the objective falls by"
+            f" {mean} on average, {most} at most"
+        )
+
+
+def _signed_percent(text: str) -> str:
+    return f"{100 * float(text):+.2f} %"
