@@ -43,6 +43,7 @@ from agent.policy.futures.exposure import account_fault
 from agent.policy.futures.funding import expected_funding
 from agent.policy.futures.targets import REDUCING
 from agent.policy.hedges import hedges_after
+from agent.policy.quarantine import decision_faults
 from agent.reference import reference_prices
 from agent.units import BPS, ceil_int, largest_remainder
 
@@ -74,7 +75,7 @@ def plan_adjustment(
             policy,
             spot_value_in_quote(step, drifts),
             step.snapshot.head.timestamp_s,
-            depositable_raw(step, drifts),
+            deposit_at_hand_raw(step, drifts),
             approved_raw(step, policy),
             step.reduction_goals,
             [one.market for one in account.positions if backing_off(step, one.market)],
@@ -181,10 +182,17 @@ def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[Asset
     if not planned.orders or not account.is_on_chain or untouched_markets(step):
         return 0
     needed = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
-    at_hand = depositable_raw(step, drifts)
+    at_hand = deposit_at_hand_raw(step, drifts)
     approved = approved_raw(step, policy)
     deposit = approved if 0 < approved <= at_hand else min(needed, at_hand)
     return deposit if deposit >= max(1, step.limits.min_trade or 0) else 0
+
+
+def deposit_at_hand_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
+    """Return what the step may deposit (`depositable_raw`). While a spot price or balance is missing
+    or contradictory the drifts do not count, as in the guard.
+    """
+    return depositable_raw(step, () if decision_faults(step, reference_prices(step)) else drifts)
 
 
 def approved_raw(step: StepInput, policy: FuturesPolicy) -> int:

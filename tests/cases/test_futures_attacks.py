@@ -5,6 +5,7 @@ pools, gifts; whole steps on the deployed contracts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,52 @@ def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_mone
     account = read_now(perps, wallet)
     assert margin.account_value_raw(account) - before > 1_000 * 10**18, outcome.reason
     assert not margin.is_liquidatable(account)
+
+
+def behind(perps: LocalPerps, fall: Fraction, off: Fraction) -> None:
+    """A book of 2.6x after a fall of pool and index, of which the index comes back until the pool is `off` below it."""
+    chain = perps.chain
+    held(perps, "WETH", Fraction(26, 10))
+    moved(perps, "WETH", fall)
+    price = chain.books.prices_usd["WETH"] / (1 + off)
+    chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, "WETH": price})
+    later(perps, 1_900)
+    chain.refresh_feeds()
+    market = read_now(perps, chain.wallet.address).market(perps.markets["WETH"].base)
+    assert abs(market.mark / market.index - 1 - off) < Fraction(1, 100)
+
+
+@pytest.mark.parametrize("fall", [Fraction(-20, 100), Fraction(-305, 1_000)], ids=["limit", "emergency"])
+def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margin(
+    perps: LocalPerps, tmp_path: Path, fall: Fraction
+) -> None:
+    """12 % off, the venue refuses every sale at any bound (EX_OPB): the wallet deposits what it may, and the rest waits for the pool."""
+    behind(perps, fall, Fraction(-12, 100))
+    chain, before = perps.chain, size(perps, "WETH")
+    changes = futures_changes(perps, LONG, emergency_distance="8%", emergency_slippage="20%", max_top_up_per_day="3%")
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert "EX_OPB" in outcome.reason and size(perps, "WETH") == before, outcome.reason
+        assert agent.context.store.budgets.history(chain.now_s()).topped_up_24h > 0, outcome.reason
+        assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
+        pushed(perps, "WETH", Fraction(0))
+        later(perps, 1_900)
+        chain.refresh_feeds()
+        agent.rebalance(send=True, confirm=agents.yes)
+    assert leverage_at_index(perps) <= MOST
+
+
+def test_an_emergency_sells_below_the_index_as_far_as_its_stated_bound(perps: LocalPerps, tmp_path: Path) -> None:
+    """8 % off, within the bound of 10 % that the owner has stated for emergencies and beyond the 2 % of other reductions."""
+    behind(perps, Fraction(-305, 1_000), Fraction(-8, 100))
+    chain, before, worth = perps.chain, size(perps, "WETH"), value_at_index(perps)
+    changes = futures_changes(perps, LONG, emergency_distance="8%", emergency_slippage="10%")
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert agent.context.store.budgets.history(chain.now_s()).emergency_s is not None, outcome.reason
+    closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.books.prices_usd["WETH"]
+    assert closed > 0 and worth - value_at_index(perps) <= closed * Fraction(1_011, 10_000), "10 % of bound and 0.1 % of fee"
+    assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
 
 
 @pytest.mark.parametrize("share", [Fraction(-2, 100), Fraction(-4, 100)])

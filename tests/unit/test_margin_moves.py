@@ -280,6 +280,15 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
         assert ("top_up_per_day" in refusing(spent, plan)) is (top_up is not None)
 
 
+@pytest.mark.parametrize("held", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
+def test_the_last_deposit_beside_contradictory_prices_is_one_that_the_guard_passes(held: MarginAccount) -> None:
+    """5 % of the 5,000 USDC in the wallet; 5 % of the whole would be refused, and nothing deposited."""
+    step = contradictory(step_of(held, policy(500), **FAILING))
+    plan = rebalance(step).plan
+    assert plan is not None and plan.futures is not None and plan.futures.top_up_raw == 250 * UNIT
+    assert refusing(step, plan) == set()
+
+
 @pytest.mark.parametrize("change", ["quarantined", "two balances", "shut"])
 def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
     step = step_of(OVER, policy(None))
