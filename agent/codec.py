@@ -17,18 +17,26 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.model import (
+    AccountAction,
     AdjustFutures,
     Allocation,
     AllocatorConfig,
     Decision,
     Entry,
+    FuturesAction,
     FuturesFill,
+    FuturesGrant,
+    FuturesLimits,
+    FuturesPlan,
+    FuturesPolicy,
     History,
     LpPosition,
+    MarginAccount,
     NavPerShare,
     PaperMargin,
     PaperPosition,
     PaperWallet,
+    PerpMarket,
     Plan,
     PlanCost,
     Pool,
@@ -38,20 +46,10 @@ from agent.model import (
     Snapshot,
     StepInput,
     StepRequest,
+    Strategy,
     Trigger,
     ValuedHolding,
 )
-from agent.model.futures import (
-    AccountAction,
-    FuturesAction,
-    FuturesGrant,
-    FuturesLimits,
-    FuturesPlan,
-    FuturesPolicy,
-    MarginAccount,
-    PerpMarket,
-)
-from agent.model.strategies import Strategy
 from agent.ports import Grant
 
 T = TypeVar("T")

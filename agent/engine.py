@@ -46,8 +46,15 @@ from agent.execution.step_run import (
     skip_refusal,
     sold_exits,
 )
-from agent.model import BlockedExit, MoveMargin, Plan, PlanRequest, StepInput
-from agent.model.futures import FuturesPlan, PerpOrder
+from agent.model import (
+    BlockedExit,
+    FuturesPlan,
+    MoveMargin,
+    PerpOrder,
+    Plan,
+    PlanRequest,
+    StepInput,
+)
 from agent.planning.hedge import HEDGE
 from agent.policy.futures.decide import reduction_goals
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly

@@ -39,6 +39,7 @@ from agent.model import (
     AgentCycle,
     CloseHedge,
     Deleverage,
+    FuturesPolicy,
     Intent,
     IntentKind,
     MoveMargin,
@@ -49,7 +50,6 @@ from agent.model import (
     Swap,
     Verdict,
 )
-from agent.model.futures import FuturesPolicy
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum, native_coin

@@ -18,15 +18,15 @@ from agent.model import (
     AlertKind,
     AssetDrift,
     BlockedExit,
+    FuturesPlan,
     IntentKind,
     OrderStage,
     Plan,
     Portfolio,
     StepInput,
+    StrategyHealth,
     Verdict,
 )
-from agent.model.futures import FuturesPlan
-from agent.model.strategies import StrategyHealth
 from agent.observe.notify import sanitize_text
 from agent.planning.futures import plan_futures
 from agent.policy.cash_flows import balance_changes

@@ -25,9 +25,18 @@ from agent.guards.market import (
     plan_sandwich_loss,
     sandwich_exposure,
 )
-from agent.model import LIMITS, Destination, LimitUnit, LpTarget, Portfolio, StepInput, TradeSide
-from agent.model.plan import LimitOrder
-from agent.model.strategies import CapitalSplit, Strategy
+from agent.model import (
+    LIMITS,
+    CapitalSplit,
+    Destination,
+    LimitOrder,
+    LimitUnit,
+    LpTarget,
+    Portfolio,
+    StepInput,
+    Strategy,
+    TradeSide,
+)
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.strategies.capital import target_capital_shares

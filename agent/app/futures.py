@@ -23,9 +23,10 @@ from agent.execution.margin_entries import funding_entries
 from agent.execution.step_context import StepOutcome
 from agent.margin import account as margin
 from agent.margin.state import breaches, margin_state
-from agent.model import CloseHedge, Deleverage, MoveMargin, OpenHedge
-from agent.model.futures import (
+from agent.model import (
+    CloseHedge,
     DelegateChange,
+    Deleverage,
     FuturesLimits,
     FuturesPolicy,
     FuturesTarget,
@@ -34,6 +35,8 @@ from agent.model.futures import (
     MarginDeposit,
     MarginTier,
     MarginWithdrawal,
+    MoveMargin,
+    OpenHedge,
     PerpMarket,
     Position,
 )

@@ -26,7 +26,7 @@ from agent.units import floor_int, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import LocalChainDocument, UntouchedDocument
-    from agent.model.futures import MarginAccount
+    from agent.model import MarginAccount
 
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
 """Initial holdings of the served chain's wallet relative to its targets."""

@@ -20,13 +20,14 @@ from agent.model import (
     Payment,
     Payout,
     PendingPayment,
+    RaiseForWithdrawal,
     RequestKind,
     RequestState,
     StepInput,
+    Unwrap,
     Verdict,
     WithdrawalProgress,
 )
-from agent.model.step import RaiseForWithdrawal, Unwrap
 from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers

@@ -49,6 +49,7 @@ from agent.model import (
     Intent,
     Leg,
     PastPrices,
+    PerpFill,
     Plan,
     Receipt,
     ScreenedToken,
@@ -61,7 +62,6 @@ from agent.model import (
     UnsignedTx,
     Valuation,
 )
-from agent.model.transactions import PerpFill
 from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import required_history_s
 from agent.ports import PreparedTransaction, SignalSource, Simulation, TransactionStatus

@@ -19,6 +19,7 @@ from agent.amm.v3.pool import V3Pool
 from agent.errors import ConfigError
 from agent.model import (
     Asset,
+    CapitalSplit,
     Destination,
     ExecutionConfig,
     Limits,
@@ -27,9 +28,9 @@ from agent.model import (
     Portfolio,
     PriceSource,
     ReferenceConfig,
+    StrategyBooks,
     Trigger,
 )
-from agent.model.strategies import CapitalSplit, StrategyBooks
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
 # --- Deposits and withdrawals during a simulation: notation, and effect on the holdings.

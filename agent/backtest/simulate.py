@@ -54,7 +54,7 @@ from agent.policy.drift import band, has_band
 from agent.policy.futures.targets import emergency_orders, triggered
 from agent.policy.signals import chosen_futures
 from agent.policy.triggers.rules import is_plain
-from agent.reference.checks import is_dollar
+from agent.reference import is_dollar
 from agent.units import BPS
 
 # --- Quiet bars are skipped: prices and times alone show that a step would hold.

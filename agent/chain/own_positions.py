@@ -22,8 +22,14 @@ from agent.chain.positions import PositionRange, PositionRef
 from agent.chain.rpc import Transport
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import PoolKind, PoolRef
-from agent.model import ConfirmedPosition, Head, LpPositionChange, PastPrices, Snapshot
-from agent.model.liquidity import position_name
+from agent.model import (
+    ConfirmedPosition,
+    Head,
+    LpPositionChange,
+    PastPrices,
+    Snapshot,
+    position_name,
+)
 from agent.signing.calldata import address_from_word
 
 # --- Reader that adds the agent's positions to the snapshot.

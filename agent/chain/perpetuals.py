@@ -20,7 +20,7 @@ from agent.chain.lens import (
     uint_word,
 )
 from agent.margin import account as margin
-from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+from agent.model import MarginAccount, MarginTier, PerpMarket, Position
 from agent.signing.calldata import selector
 from agent.units import Token, safe_label
 

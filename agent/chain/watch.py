@@ -43,16 +43,17 @@ from agent.chain.positions import PositionRef
 from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError, ErrorCode, Retryable
 from agent.model import (
+    MARGIN_ACCOUNT,
     Allowance,
     CodeHash,
     FeedRound,
     Holding,
     LpPosition,
+    MarginAccount,
     Pool,
     QuarantinedItem,
     TokenSupply,
 )
-from agent.model.futures import MARGIN_ACCOUNT, MarginAccount
 from agent.units import BPS, Token
 
 # --- Price feeds: decimals, latest round, and bounds of the aggregator.

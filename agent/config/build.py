@@ -22,6 +22,7 @@ from agent.errors import ConfigError
 from agent.model import (
     AllocationMethod,
     Asset,
+    CapitalSplit,
     CodeHash,
     ConfirmedPosition,
     Destination,
@@ -32,10 +33,11 @@ from agent.model import (
     Portfolio,
     PriceSource,
     ReferenceConfig,
+    Strategy,
+    StrategyHealthRule,
     Threshold,
     TradeSide,
 )
-from agent.model.strategies import CapitalSplit, Strategy, StrategyHealthRule
 from agent.policy.triggers import rules
 from agent.units import Token, largest_remainder, parse_raw
 

@@ -23,7 +23,7 @@ from agent.config.fields import (
     to_value_error,
 )
 from agent.errors import ConfigError
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy
+from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy
 from agent.policy.futures.targets import FuturesTrigger
 from agent.units import BPS, Token, parse_raw, parse_share_bps
 

@@ -22,10 +22,11 @@ from agent.model import (
     AllocatorConfig,
     InitialWeights,
     Portfolio,
+    SignalMarket,
+    SignalSettings,
     TokenSupply,
     WeightLimit,
 )
-from agent.model.weights import SignalMarket, SignalSettings
 from agent.units import BPS, floor_int, format_duration, safe_label
 
 if TYPE_CHECKING:

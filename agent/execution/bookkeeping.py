@@ -35,6 +35,9 @@ from agent.model import (
     LpAction,
     LpV2Position,
     LpV3Position,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
     Plan,
     Provide,
     Rebalance,
@@ -44,7 +47,6 @@ from agent.model import (
     ValuedHolding,
     Withdraw,
 )
-from agent.model.futures import MarginDeposit, MarginWithdrawal, PerpOrder
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.cash_flows.balance_changes import token_label
@@ -59,8 +61,7 @@ from agent.ports import (
     PriceJournal,
     StepStorage,
 )
-from agent.reference import reference_prices
-from agent.reference.checks import confirmed_prices
+from agent.reference import confirmed_prices, reference_prices
 from agent.units import NATIVE, PIPS, Price
 
 Principal = Callable[[str], Mapping[str, int]]

@@ -30,8 +30,7 @@ from agent.model import (
     SignedTx,
     UnsignedTx,
 )
-from agent.ports import ExternalSigner, Grant, Journal, Outbox, ProposalJournal, Signer
-from agent.ports.execution import OrderVenue
+from agent.ports import ExternalSigner, Grant, Journal, OrderVenue, Outbox, ProposalJournal, Signer
 from agent.units import format_time
 
 

@@ -14,6 +14,7 @@ from agent.margin import account as margin
 from agent.model import (
     Collect,
     ExternalTransfer,
+    FuturesGrant,
     Intent,
     IntentKind,
     Leg,
@@ -24,6 +25,7 @@ from agent.model import (
     LpV3Position,
     Payout,
     PerpFill,
+    PerpOrder,
     Plan,
     Provide,
     Rebalance,
@@ -33,7 +35,6 @@ from agent.model import (
     Transfer,
     Withdraw,
 )
-from agent.model.futures import FuturesGrant, PerpOrder
 from agent.planning.futures_step import moved_raw
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.cash_flows import balance_changes

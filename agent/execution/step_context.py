@@ -12,6 +12,7 @@ from agent.model import (
     Decision,
     Evidence,
     Head,
+    HedgeComparison,
     History,
     Intent,
     PastPrices,
@@ -20,7 +21,6 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.model.futures import HedgeComparison
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import quarantine

@@ -20,15 +20,18 @@ from agent.model import (
     ExecutionStyle,
     Intent,
     IntentKind,
+    NavPoint,
     PricePoint,
     Rebalance,
     ScreenedToken,
+    SignalAnswer,
     SliceDraw,
     StepInput,
+    Strategy,
+    StrategyBooks,
+    StrategyState,
     TaxState,
 )
-from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
-from agent.model.weights import SignalAnswer
 from agent.policy import risk, step_input, targets
 from agent.policy.gradual_execution import MILLION
 from agent.policy.signals import margin_growth, signal_requests

@@ -15,15 +15,16 @@ from agent.execution.submitter import gas_spent_wei
 from agent.model import (
     AdjustFutures,
     BlockedExit,
+    HedgeComparison,
     History,
     Intent,
     IntentKind,
+    PerpOrder,
     Plan,
     PlanRequest,
     StepInput,
     SubmissionRefusal,
 )
-from agent.model.futures import HedgeComparison, PerpOrder
 from agent.planning.futures_step import CLOSE_HEDGE
 from agent.planning.hedge import HEDGE, HEDGE_MARGIN
 from agent.planning.proposals import Proposer

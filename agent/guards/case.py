@@ -21,17 +21,19 @@ from agent.guards.replay import (
 )
 from agent.margin.state import is_reduction
 from agent.model import (
+    AccountAction,
     AdjustFutures,
     Asset,
+    DelegateChange,
     Evidence,
     LegFunding,
+    MarginDeposit,
     Plan,
     Provide,
     Rebalance,
     StepInput,
     TopUp,
 )
-from agent.model.futures import AccountAction, DelegateChange, MarginDeposit
 from agent.planning.gas import approval_gas_units
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers

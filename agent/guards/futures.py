@@ -13,8 +13,8 @@ from agent.guards.guard import Guard, always, format_seconds
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import after_action, breaches, is_reduction, margin_state
-from agent.model import AdjustFutures
-from agent.model.futures import (
+from agent.model import (
+    AdjustFutures,
     DelegateChange,
     FuturesAction,
     FuturesPlan,

@@ -27,9 +27,15 @@ from agent.model import (
     StepInput,
 )
 from agent.planning.problem import fair_floor
-from agent.reference import reference_prices, sequencer_fault
-from agent.reference.checks import PegUnknown, dollar_pegs, source_deviations
-from agent.reference.prices import answer_bound_fault, round_regression_fault
+from agent.reference import (
+    PegUnknown,
+    answer_bound_fault,
+    dollar_pegs,
+    reference_prices,
+    round_regression_fault,
+    sequencer_fault,
+    source_deviations,
+)
 from agent.units import BPS, NATIVE, Value
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+from agent.model import MarginAccount, MarginTier, PerpMarket, Position
 from agent.units import BPS, Price, ceil_int, floor_int, mul_div_down
 
 Q96 = 2**96

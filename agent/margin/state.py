@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
-from agent.model.futures import (
+from agent.model import (
     DelegateChange,
     FuturesAction,
     FuturesLimits,

@@ -2,406 +2,239 @@
 ledger.
 """
 
-from agent.model.alerts import (
-    Alert,
-    AlertKind,
-    AlertMessage,
-    AlertState,
-    AlertTargetState,
-    Delivery,
-)
-from agent.model.controls import (
-    Control,
-    ControlCode,
-    ControlEvent,
-    ControlKind,
-    ControlOrigin,
-    ControlRecord,
-    ControlState,
-    ShownPlan,
-)
-from agent.model.ledger import (
-    CashAccount,
-    CashMemory,
-    CashState,
-    Entry,
-    EntryKind,
-    ExpectedBalances,
-    ExternalTransaction,
-    ExternalTransfer,
-    ExternalTransferKind,
-    FuturesEntry,
-    FuturesFill,
-    LedgerBalance,
-    LedgerOpening,
-    LedgerTokens,
-    LotMethod,
-    MarginReading,
-    MarketReading,
-    OpeningBalance,
-    OpenLot,
-    OwnBalanceChange,
-    Posting,
-    SettledFunding,
-    TaxState,
-    Valuation,
-    ValuedHolding,
-)
-from agent.model.limits import (
-    LIMITS,
-    LIMITS_AS_WRITTEN,
-    Limits,
-    LimitSpec,
-    LimitUnit,
-    TighterDirection,
-)
-from agent.model.liquidity import (
-    Collect,
-    ConfirmedPosition,
-    LpAction,
-    LpMissingPosition,
-    LpPosition,
-    LpPositionChange,
-    LpTarget,
-    LpV2Position,
-    LpV3Position,
-    Provide,
-    Withdraw,
-)
-from agent.model.market import (
-    Allowance,
-    CodeHash,
-    FeedRound,
-    Head,
-    Holding,
-    PastPrices,
-    Pool,
-    PriceCurve,
-    PricePoint,
-    ProxyImplementation,
-    QuarantinedItem,
-    ScreenedToken,
-    Snapshot,
-    SwapGas,
-    SwapResult,
-    TickState,
-    TokenFinding,
-)
-from agent.model.plan import (
-    AdjustFutures,
-    AdjustLiquidity,
-    AssetDrift,
-    BudgetCarryover,
-    Decision,
-    Evidence,
-    ExecutionProgress,
-    ExecutionSlice,
-    Goal,
-    GoalWeight,
-    GradualExecution,
-    Halt,
-    HaltCode,
-    Hold,
-    Leg,
-    LegFunding,
-    LimitOrder,
-    Plan,
-    PlanCost,
-    PurchaseKind,
-    Rebalance,
-    SecondQuote,
-    SkippedItem,
-    SliceDraw,
-    TopUp,
-    Verdict,
-)
-from agent.model.portfolio import (
-    PORTFOLIO,
-    Asset,
-    BlockedExit,
-    ConditionalOrder,
-    Destination,
-    ExecutionConfig,
-    ExecutionPace,
-    ExecutionStyle,
-    ExitFailures,
-    NavPerShare,
-    OrderKind,
-    OrdersConfig,
-    OrderStage,
-    OrderTerms,
-    Policy,
-    Portfolio,
-    PriceSource,
-    ReferenceConfig,
-    SlicingComparison,
-    SlicingCost,
-    SubmissionRefusal,
-    TradeSide,
-    WeightReallocation,
-)
-from agent.model.step import (
-    AgentCycle,
-    CloseHedge,
-    Deleverage,
-    History,
-    Invest,
-    ManualAction,
-    MoveMargin,
-    OpenHedge,
-    PlanRequest,
-    RaiseForWithdrawal,
-    SellEntireBalance,
-    SellEverything,
-    StepInput,
-    StepRequest,
-    Swap,
-    SwapAtPrice,
-    Unwrap,
-)
-from agent.model.transactions import (
-    FIRST_VENUE_NONCE,
-    Intent,
-    IntentEvent,
-    IntentKind,
-    IntentState,
-    LiquidityAdded,
-    OwnerRequest,
-    PaperMargin,
-    PaperPosition,
-    PaperTx,
-    PaperWallet,
-    Payment,
-    Payout,
-    PendingPayment,
-    PerpFill,
-    PerpFunding,
-    Receipt,
-    RequestKind,
-    RequestState,
-    SignedTx,
-    Transfer,
-    UnsignedTx,
-    WithdrawalProgress,
-)
-from agent.model.triggers import (
-    AnyOf,
-    Cron,
-    Drawdown,
-    Every,
-    HybridTrigger,
-    NoTradeZone,
-    RiskCostTradeoff,
-    RiskEstimationWindow,
-    Schedule,
-    SingleTrigger,
-    StagedTrigger,
-    Threshold,
-    TrackingRisk,
-    Trigger,
-    VolatilityJump,
-    review_interval_s,
-    schedules_of,
-    thresholds_of,
-)
-from agent.model.weights import (
-    PRICED_METHODS,
-    Allocation,
-    AllocationMethod,
-    AllocationNeeds,
-    AllocatorConfig,
-    InitialWeights,
-    TokenSupply,
-    WeightLimit,
-)
-
-__all__ = [
-    "FIRST_VENUE_NONCE",
-    "LIMITS",
-    "LIMITS_AS_WRITTEN",
-    "PORTFOLIO",
-    "PRICED_METHODS",
-    "AdjustFutures",
-    "AdjustLiquidity",
-    "AgentCycle",
-    "Alert",
-    "AlertKind",
-    "AlertMessage",
-    "AlertState",
-    "AlertTargetState",
-    "Allocation",
-    "AllocationMethod",
-    "AllocationNeeds",
-    "AllocatorConfig",
-    "Allowance",
-    "AnyOf",
-    "Asset",
-    "AssetDrift",
-    "BlockedExit",
-    "BudgetCarryover",
-    "CashAccount",
-    "CashMemory",
-    "CashState",
-    "CloseHedge",
-    "CodeHash",
-    "Collect",
-    "ConditionalOrder",
-    "ConfirmedPosition",
-    "Control",
-    "ControlCode",
-    "ControlEvent",
-    "ControlKind",
-    "ControlOrigin",
-    "ControlRecord",
-    "ControlState",
-    "Cron",
-    "Decision",
-    "Deleverage",
-    "Delivery",
-    "Destination",
-    "Drawdown",
-    "Entry",
-    "EntryKind",
-    "Every",
-    "Evidence",
-    "ExecutionConfig",
-    "ExecutionPace",
-    "ExecutionProgress",
-    "ExecutionSlice",
-    "ExecutionStyle",
-    "ExitFailures",
-    "ExpectedBalances",
-    "ExternalTransaction",
-    "ExternalTransfer",
-    "ExternalTransferKind",
-    "FeedRound",
-    "FuturesEntry",
-    "FuturesFill",
-    "Goal",
-    "GoalWeight",
-    "GradualExecution",
-    "Halt",
-    "HaltCode",
-    "Head",
-    "History",
-    "Hold",
-    "Holding",
-    "HybridTrigger",
-    "InitialWeights",
-    "Intent",
-    "IntentEvent",
-    "IntentKind",
-    "IntentState",
-    "Invest",
-    "LedgerBalance",
-    "LedgerOpening",
-    "LedgerTokens",
-    "Leg",
-    "LegFunding",
-    "LimitOrder",
-    "LimitSpec",
-    "LimitUnit",
-    "Limits",
-    "LiquidityAdded",
-    "LotMethod",
-    "LpAction",
-    "LpMissingPosition",
-    "LpPosition",
-    "LpPositionChange",
-    "LpTarget",
-    "LpV2Position",
-    "LpV3Position",
-    "ManualAction",
-    "MarginReading",
-    "MarketReading",
-    "MoveMargin",
-    "NavPerShare",
-    "NoTradeZone",
-    "OpenHedge",
-    "OpenLot",
-    "OpeningBalance",
-    "OrderKind",
-    "OrderStage",
-    "OrderTerms",
-    "OrdersConfig",
-    "OwnBalanceChange",
-    "OwnerRequest",
-    "PaperMargin",
-    "PaperPosition",
-    "PaperTx",
-    "PaperWallet",
-    "PastPrices",
-    "Payment",
-    "Payout",
-    "PendingPayment",
-    "PerpFill",
-    "PerpFunding",
-    "Plan",
-    "PlanCost",
-    "PlanRequest",
-    "Policy",
-    "Pool",
-    "Portfolio",
-    "Posting",
-    "PriceCurve",
-    "PricePoint",
-    "PriceSource",
-    "Provide",
-    "ProxyImplementation",
-    "PurchaseKind",
-    "QuarantinedItem",
-    "RaiseForWithdrawal",
-    "Rebalance",
-    "Receipt",
-    "ReferenceConfig",
-    "RequestKind",
-    "RequestState",
-    "RiskCostTradeoff",
-    "RiskEstimationWindow",
-    "Schedule",
-    "ScreenedToken",
-    "SecondQuote",
-    "SellEntireBalance",
-    "SellEverything",
-    "SettledFunding",
-    "ShownPlan",
-    "SignedTx",
-    "SingleTrigger",
-    "SkippedItem",
-    "SliceDraw",
-    "SlicingComparison",
-    "SlicingCost",
-    "Snapshot",
-    "StagedTrigger",
-    "StepInput",
-    "StepRequest",
-    "SubmissionRefusal",
-    "Swap",
-    "SwapAtPrice",
-    "SwapGas",
-    "SwapResult",
-    "TaxState",
-    "Threshold",
-    "TickState",
-    "TighterDirection",
-    "TokenFinding",
-    "TokenSupply",
-    "TopUp",
-    "TrackingRisk",
-    "TradeSide",
-    "Transfer",
-    "Trigger",
-    "UnsignedTx",
-    "Unwrap",
-    "Valuation",
-    "ValuedHolding",
-    "Verdict",
-    "VolatilityJump",
-    "WeightLimit",
-    "WeightReallocation",
-    "Withdraw",
-    "WithdrawalProgress",
-    "review_interval_s",
-    "schedules_of",
-    "thresholds_of",
-]
+from agent.model.alerts import Alert as Alert
+from agent.model.alerts import AlertKind as AlertKind
+from agent.model.alerts import AlertMessage as AlertMessage
+from agent.model.alerts import AlertState as AlertState
+from agent.model.alerts import AlertTargetState as AlertTargetState
+from agent.model.alerts import Delivery as Delivery
+from agent.model.controls import Arguments as Arguments
+from agent.model.controls import Control as Control
+from agent.model.controls import ControlCode as ControlCode
+from agent.model.controls import ControlEvent as ControlEvent
+from agent.model.controls import ControlKind as ControlKind
+from agent.model.controls import ControlOrigin as ControlOrigin
+from agent.model.controls import ControlRecord as ControlRecord
+from agent.model.controls import ControlState as ControlState
+from agent.model.controls import ShownPlan as ShownPlan
+from agent.model.futures import MARGIN_ACCOUNT as MARGIN_ACCOUNT
+from agent.model.futures import UNREAD_ACCOUNT as UNREAD_ACCOUNT
+from agent.model.futures import AccountAction as AccountAction
+from agent.model.futures import DelegateChange as DelegateChange
+from agent.model.futures import FuturesAction as FuturesAction
+from agent.model.futures import FuturesGrant as FuturesGrant
+from agent.model.futures import FuturesLimits as FuturesLimits
+from agent.model.futures import FuturesPlan as FuturesPlan
+from agent.model.futures import FuturesPolicy as FuturesPolicy
+from agent.model.futures import FuturesTarget as FuturesTarget
+from agent.model.futures import Hedge as Hedge
+from agent.model.futures import HedgeComparison as HedgeComparison
+from agent.model.futures import HedgePolicy as HedgePolicy
+from agent.model.futures import MarginAccount as MarginAccount
+from agent.model.futures import MarginDeposit as MarginDeposit
+from agent.model.futures import MarginMark as MarginMark
+from agent.model.futures import MarginTier as MarginTier
+from agent.model.futures import MarginWithdrawal as MarginWithdrawal
+from agent.model.futures import PerpMarket as PerpMarket
+from agent.model.futures import PerpOrder as PerpOrder
+from agent.model.futures import PerpOrderKind as PerpOrderKind
+from agent.model.futures import PerpQuote as PerpQuote
+from agent.model.futures import Position as Position
+from agent.model.futures import VenuePayment as VenuePayment
+from agent.model.ledger import CashAccount as CashAccount
+from agent.model.ledger import CashMemory as CashMemory
+from agent.model.ledger import CashState as CashState
+from agent.model.ledger import Entry as Entry
+from agent.model.ledger import EntryKind as EntryKind
+from agent.model.ledger import ExpectedBalances as ExpectedBalances
+from agent.model.ledger import ExternalTransaction as ExternalTransaction
+from agent.model.ledger import ExternalTransfer as ExternalTransfer
+from agent.model.ledger import ExternalTransferKind as ExternalTransferKind
+from agent.model.ledger import FuturesEntry as FuturesEntry
+from agent.model.ledger import FuturesFill as FuturesFill
+from agent.model.ledger import LedgerBalance as LedgerBalance
+from agent.model.ledger import LedgerOpening as LedgerOpening
+from agent.model.ledger import LedgerTokens as LedgerTokens
+from agent.model.ledger import LotMethod as LotMethod
+from agent.model.ledger import MarginReading as MarginReading
+from agent.model.ledger import MarketReading as MarketReading
+from agent.model.ledger import OpeningBalance as OpeningBalance
+from agent.model.ledger import OpenLot as OpenLot
+from agent.model.ledger import OwnBalanceChange as OwnBalanceChange
+from agent.model.ledger import Posting as Posting
+from agent.model.ledger import SettledFunding as SettledFunding
+from agent.model.ledger import TaxState as TaxState
+from agent.model.ledger import Valuation as Valuation
+from agent.model.ledger import ValuedHolding as ValuedHolding
+from agent.model.limits import LIMITS as LIMITS
+from agent.model.limits import LIMITS_AS_WRITTEN as LIMITS_AS_WRITTEN
+from agent.model.limits import Limits as Limits
+from agent.model.limits import LimitSpec as LimitSpec
+from agent.model.limits import LimitUnit as LimitUnit
+from agent.model.limits import TighterDirection as TighterDirection
+from agent.model.liquidity import Collect as Collect
+from agent.model.liquidity import ConfirmedPosition as ConfirmedPosition
+from agent.model.liquidity import LpAction as LpAction
+from agent.model.liquidity import LpMissingPosition as LpMissingPosition
+from agent.model.liquidity import LpPosition as LpPosition
+from agent.model.liquidity import LpPositionChange as LpPositionChange
+from agent.model.liquidity import LpTarget as LpTarget
+from agent.model.liquidity import LpV2Position as LpV2Position
+from agent.model.liquidity import LpV3Position as LpV3Position
+from agent.model.liquidity import Provide as Provide
+from agent.model.liquidity import Withdraw as Withdraw
+from agent.model.liquidity import position_name as position_name
+from agent.model.market import Allowance as Allowance
+from agent.model.market import CodeHash as CodeHash
+from agent.model.market import FeedRound as FeedRound
+from agent.model.market import Head as Head
+from agent.model.market import Holding as Holding
+from agent.model.market import PastPrices as PastPrices
+from agent.model.market import Pool as Pool
+from agent.model.market import PriceCurve as PriceCurve
+from agent.model.market import PricePoint as PricePoint
+from agent.model.market import ProxyImplementation as ProxyImplementation
+from agent.model.market import QuarantinedItem as QuarantinedItem
+from agent.model.market import ScreenedToken as ScreenedToken
+from agent.model.market import Snapshot as Snapshot
+from agent.model.market import SwapGas as SwapGas
+from agent.model.market import SwapResult as SwapResult
+from agent.model.market import TickState as TickState
+from agent.model.market import TokenFinding as TokenFinding
+from agent.model.plan import AdjustFutures as AdjustFutures
+from agent.model.plan import AdjustLiquidity as AdjustLiquidity
+from agent.model.plan import AssetDrift as AssetDrift
+from agent.model.plan import BudgetCarryover as BudgetCarryover
+from agent.model.plan import Decision as Decision
+from agent.model.plan import Evidence as Evidence
+from agent.model.plan import ExecutionProgress as ExecutionProgress
+from agent.model.plan import ExecutionSlice as ExecutionSlice
+from agent.model.plan import Goal as Goal
+from agent.model.plan import GoalWeight as GoalWeight
+from agent.model.plan import GradualExecution as GradualExecution
+from agent.model.plan import Halt as Halt
+from agent.model.plan import HaltCode as HaltCode
+from agent.model.plan import Hold as Hold
+from agent.model.plan import Leg as Leg
+from agent.model.plan import LegFunding as LegFunding
+from agent.model.plan import LimitOrder as LimitOrder
+from agent.model.plan import Plan as Plan
+from agent.model.plan import PlanCost as PlanCost
+from agent.model.plan import PurchaseKind as PurchaseKind
+from agent.model.plan import Rebalance as Rebalance
+from agent.model.plan import SecondQuote as SecondQuote
+from agent.model.plan import SkippedItem as SkippedItem
+from agent.model.plan import SliceDraw as SliceDraw
+from agent.model.plan import TopUp as TopUp
+from agent.model.plan import Verdict as Verdict
+from agent.model.portfolio import PORTFOLIO as PORTFOLIO
+from agent.model.portfolio import Asset as Asset
+from agent.model.portfolio import BlockedExit as BlockedExit
+from agent.model.portfolio import ConditionalOrder as ConditionalOrder
+from agent.model.portfolio import Destination as Destination
+from agent.model.portfolio import ExecutionConfig as ExecutionConfig
+from agent.model.portfolio import ExecutionPace as ExecutionPace
+from agent.model.portfolio import ExecutionStyle as ExecutionStyle
+from agent.model.portfolio import ExitFailures as ExitFailures
+from agent.model.portfolio import NavPerShare as NavPerShare
+from agent.model.portfolio import OrderKind as OrderKind
+from agent.model.portfolio import OrdersConfig as OrdersConfig
+from agent.model.portfolio import OrderStage as OrderStage
+from agent.model.portfolio import OrderTerms as OrderTerms
+from agent.model.portfolio import Policy as Policy
+from agent.model.portfolio import Portfolio as Portfolio
+from agent.model.portfolio import PriceSource as PriceSource
+from agent.model.portfolio import ReferenceConfig as ReferenceConfig
+from agent.model.portfolio import SlicingComparison as SlicingComparison
+from agent.model.portfolio import SlicingCost as SlicingCost
+from agent.model.portfolio import SubmissionRefusal as SubmissionRefusal
+from agent.model.portfolio import TradeSide as TradeSide
+from agent.model.portfolio import WeightReallocation as WeightReallocation
+from agent.model.step import AgentCycle as AgentCycle
+from agent.model.step import CloseHedge as CloseHedge
+from agent.model.step import Deleverage as Deleverage
+from agent.model.step import History as History
+from agent.model.step import Invest as Invest
+from agent.model.step import ManualAction as ManualAction
+from agent.model.step import MoveMargin as MoveMargin
+from agent.model.step import OpenHedge as OpenHedge
+from agent.model.step import PlanRequest as PlanRequest
+from agent.model.step import RaiseForWithdrawal as RaiseForWithdrawal
+from agent.model.step import SellEntireBalance as SellEntireBalance
+from agent.model.step import SellEverything as SellEverything
+from agent.model.step import StepInput as StepInput
+from agent.model.step import StepRequest as StepRequest
+from agent.model.step import Swap as Swap
+from agent.model.step import SwapAtPrice as SwapAtPrice
+from agent.model.step import Unwrap as Unwrap
+from agent.model.strategies import STRATEGY_UNITS as STRATEGY_UNITS
+from agent.model.strategies import UNALLOCATED as UNALLOCATED
+from agent.model.strategies import CapitalSplit as CapitalSplit
+from agent.model.strategies import NavPoint as NavPoint
+from agent.model.strategies import Strategy as Strategy
+from agent.model.strategies import StrategyBook as StrategyBook
+from agent.model.strategies import StrategyBooking as StrategyBooking
+from agent.model.strategies import StrategyBookingKind as StrategyBookingKind
+from agent.model.strategies import StrategyBooks as StrategyBooks
+from agent.model.strategies import StrategyHealth as StrategyHealth
+from agent.model.strategies import StrategyHealthRule as StrategyHealthRule
+from agent.model.strategies import StrategyLedger as StrategyLedger
+from agent.model.strategies import StrategyState as StrategyState
+from agent.model.transactions import FIRST_VENUE_NONCE as FIRST_VENUE_NONCE
+from agent.model.transactions import Intent as Intent
+from agent.model.transactions import IntentEvent as IntentEvent
+from agent.model.transactions import IntentKind as IntentKind
+from agent.model.transactions import IntentState as IntentState
+from agent.model.transactions import LiquidityAdded as LiquidityAdded
+from agent.model.transactions import OwnerRequest as OwnerRequest
+from agent.model.transactions import PaperMargin as PaperMargin
+from agent.model.transactions import PaperPosition as PaperPosition
+from agent.model.transactions import PaperTx as PaperTx
+from agent.model.transactions import PaperWallet as PaperWallet
+from agent.model.transactions import Payment as Payment
+from agent.model.transactions import Payout as Payout
+from agent.model.transactions import PendingPayment as PendingPayment
+from agent.model.transactions import PerpFill as PerpFill
+from agent.model.transactions import PerpFunding as PerpFunding
+from agent.model.transactions import Receipt as Receipt
+from agent.model.transactions import RequestKind as RequestKind
+from agent.model.transactions import RequestState as RequestState
+from agent.model.transactions import SignedTx as SignedTx
+from agent.model.transactions import Transfer as Transfer
+from agent.model.transactions import UnsignedTx as UnsignedTx
+from agent.model.transactions import WithdrawalProgress as WithdrawalProgress
+from agent.model.triggers import AnyOf as AnyOf
+from agent.model.triggers import Cron as Cron
+from agent.model.triggers import Drawdown as Drawdown
+from agent.model.triggers import Every as Every
+from agent.model.triggers import HybridTrigger as HybridTrigger
+from agent.model.triggers import NoTradeZone as NoTradeZone
+from agent.model.triggers import RiskCostTradeoff as RiskCostTradeoff
+from agent.model.triggers import RiskEstimationWindow as RiskEstimationWindow
+from agent.model.triggers import Schedule as Schedule
+from agent.model.triggers import SingleTrigger as SingleTrigger
+from agent.model.triggers import StagedTrigger as StagedTrigger
+from agent.model.triggers import Threshold as Threshold
+from agent.model.triggers import TrackingRisk as TrackingRisk
+from agent.model.triggers import Trigger as Trigger
+from agent.model.triggers import VolatilityJump as VolatilityJump
+from agent.model.triggers import review_interval_s as review_interval_s
+from agent.model.triggers import schedules_of as schedules_of
+from agent.model.triggers import thresholds_of as thresholds_of
+from agent.model.weights import GRID as GRID
+from agent.model.weights import PRICED_METHODS as PRICED_METHODS
+from agent.model.weights import Allocation as Allocation
+from agent.model.weights import AllocationMethod as AllocationMethod
+from agent.model.weights import AllocationNeeds as AllocationNeeds
+from agent.model.weights import AllocatorConfig as AllocatorConfig
+from agent.model.weights import InitialWeights as InitialWeights
+from agent.model.weights import PriceBar as PriceBar
+from agent.model.weights import Signal as Signal
+from agent.model.weights import SignalAnswer as SignalAnswer
+from agent.model.weights import SignalMarket as SignalMarket
+from agent.model.weights import SignalRequest as SignalRequest
+from agent.model.weights import SignalSettings as SignalSettings
+from agent.model.weights import SignalTargets as SignalTargets
+from agent.model.weights import SignalView as SignalView
+from agent.model.weights import TokenSupply as TokenSupply
+from agent.model.weights import WeightLimit as WeightLimit

@@ -12,27 +12,24 @@ from fractions import Fraction
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.margin import account as margin
 from agent.model import (
+    FuturesAction,
     Intent,
+    MarginAccount,
     PaperMargin,
     PaperPosition,
     PaperWallet,
     PerpFill,
+    PerpOrder,
+    PerpQuote,
+    Position,
     Receipt,
     SignedTx,
     Snapshot,
     UnsignedTx,
-)
-from agent.model.futures import (
-    FuturesAction,
-    MarginAccount,
-    PerpOrder,
-    PerpQuote,
-    Position,
     VenuePayment,
 )
 from agent.paper.chain import RECEIPTS, PaperWalletStore
-from agent.ports import Clock, Grant
-from agent.ports.execution import PerpOrderDraft
+from agent.ports import Clock, Grant, PerpOrderDraft
 from agent.signing.base import FuturesRules
 from agent.signing.futures import require_signable_order
 from agent.units import ceil_int, floor_int

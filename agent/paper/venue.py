@@ -18,9 +18,17 @@ from agent.chain.rpc import CallFailed, Transport, parse_bytes
 from agent.errors import ConfigError
 from agent.margin import account as margin
 from agent.margin.account import truncate
-from agent.model import Head, PaperMargin, PaperPosition, Transfer, UnsignedTx
-from agent.model.futures import MarginAccount, Position
-from agent.model.transactions import PerpFill, PerpFunding
+from agent.model import (
+    Head,
+    MarginAccount,
+    PaperMargin,
+    PaperPosition,
+    PerpFill,
+    PerpFunding,
+    Position,
+    Transfer,
+    UnsignedTx,
+)
 from agent.policy.futures.decide import ORDER_GAS
 from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector

@@ -18,7 +18,7 @@ from agent.margin.state import (
     largest_allowed_sizes,
     margin_state,
 )
-from agent.model.futures import (
+from agent.model import (
     FuturesLimits,
     FuturesPlan,
     FuturesPolicy,

@@ -7,8 +7,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.margin.state import is_reduction
-from agent.model import AdjustFutures, AssetDrift, Plan, PlanCost, SkippedItem, StepInput
-from agent.model.futures import (
+from agent.model import (
+    AdjustFutures,
+    AssetDrift,
     DelegateChange,
     FuturesAction,
     FuturesPlan,
@@ -18,6 +19,10 @@ from agent.model.futures import (
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
+    Plan,
+    PlanCost,
+    SkippedItem,
+    StepInput,
 )
 from agent.planning.futures import (
     cut_reductions,

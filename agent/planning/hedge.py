@@ -12,8 +12,10 @@ from agent.accounting.tax_lots import planned_gains, wallet_changes
 from agent.errors import Refused
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
-from agent.model import AdjustFutures, AssetDrift, Destination, Plan, Rebalance, StepInput
-from agent.model.futures import (
+from agent.model import (
+    AdjustFutures,
+    AssetDrift,
+    Destination,
     FuturesLimits,
     FuturesPlan,
     FuturesPolicy,
@@ -22,6 +24,9 @@ from agent.model.futures import (
     MarginAccount,
     MarginDeposit,
     PerpMarket,
+    Plan,
+    Rebalance,
+    StepInput,
 )
 from agent.planning import planner
 from agent.planning.futures import market_order, no_opening_reason, untradable_reason

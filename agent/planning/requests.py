@@ -11,6 +11,8 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.margin import account as margin
 from agent.model import (
+    UNREAD_ACCOUNT,
+    AccountAction,
     AdjustFutures,
     AdjustLiquidity,
     AgentCycle,
@@ -18,15 +20,23 @@ from agent.model import (
     BlockedExit,
     CloseHedge,
     Decision,
+    DelegateChange,
     Deleverage,
     Destination,
+    FuturesPlan,
+    FuturesPolicy,
     Halt,
     HaltCode,
+    Hedge,
     Hold,
     Invest,
     ManualAction,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
     MoveMargin,
     OpenHedge,
+    PerpOrder,
     Plan,
     PlanRequest,
     PurchaseKind,
@@ -41,18 +51,6 @@ from agent.model import (
     TopUp,
     Unwrap,
     Verdict,
-)
-from agent.model.futures import (
-    UNREAD_ACCOUNT,
-    AccountAction,
-    DelegateChange,
-    FuturesPlan,
-    FuturesPolicy,
-    Hedge,
-    MarginAccount,
-    MarginDeposit,
-    MarginWithdrawal,
-    PerpOrder,
 )
 from agent.planning import hedge, partial_plans, planner, swaps
 from agent.planning.futures import reducing_plan

@@ -7,8 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.model import ExitFailures, History, LegFunding, Plan, Provide, StepInput, TopUp
-from agent.model.futures import FuturesPlan
+from agent.model import (
+    ExitFailures,
+    FuturesPlan,
+    History,
+    LegFunding,
+    Plan,
+    Provide,
+    StepInput,
+    TopUp,
+)
 from agent.units import NATIVE
 
 MAX_REVERTS_IN_ROW = 3

@@ -10,8 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import AdjustFutures, AssetDrift, StepInput
-from agent.model.futures import FuturesGrant, FuturesPolicy, Hedge, MarginAccount, PerpOrder
+from agent.model import (
+    AdjustFutures,
+    AssetDrift,
+    FuturesGrant,
+    FuturesPolicy,
+    Hedge,
+    MarginAccount,
+    PerpOrder,
+    StepInput,
+)
 from agent.policy import quarantine
 from agent.policy.drift import band, compute_drifts, investable_total
 from agent.policy.futures.decide import quote_per_numeraire, stale_markets

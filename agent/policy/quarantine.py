@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model import (
+    MARGIN_ACCOUNT,
     Destination,
     HaltCode,
     History,
@@ -21,7 +22,6 @@ from agent.model import (
     StepInput,
     TokenFinding,
 )
-from agent.model.futures import MARGIN_ACCOUNT
 from agent.policy import minimum, native_coin
 from agent.policy.drift import has_band
 from agent.policy.liquidity import valuation

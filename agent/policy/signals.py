@@ -11,16 +11,24 @@ from fractions import Fraction
 from typing import Any
 
 from agent.margin import account as margin
-from agent.model import Allocation, AllocationMethod, AllocatorConfig, Asset, PricePoint, StepInput
-from agent.model.futures import FuturesPolicy, FuturesTarget
-from agent.model.strategies import CapitalSplit, StrategyBooks, StrategyHealth
-from agent.model.weights import (
+from agent.model import (
     GRID,
+    Allocation,
+    AllocationMethod,
+    AllocatorConfig,
+    Asset,
+    CapitalSplit,
+    FuturesPolicy,
+    FuturesTarget,
     PriceBar,
+    PricePoint,
     SignalAnswer,
     SignalRequest,
     SignalSettings,
     SignalView,
+    StepInput,
+    StrategyBooks,
+    StrategyHealth,
 )
 from agent.policy import targets
 from agent.policy.decide import current_drifts

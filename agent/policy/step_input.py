@@ -11,17 +11,18 @@ from functools import partial
 
 from agent.model import (
     Allocation,
+    CapitalSplit,
     CashMemory,
     ExpectedBalances,
     LedgerBalance,
     Portfolio,
     PricePoint,
     ScreenedToken,
+    SignalAnswer,
     StepInput,
+    StrategyLedger,
     TaxState,
 )
-from agent.model.strategies import CapitalSplit, StrategyLedger
-from agent.model.weights import SignalAnswer
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.hedges import apply_hedges

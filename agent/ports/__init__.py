@@ -7,8 +7,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from agent.model import Evidence, Head, PastPrices, Plan, Snapshot, StepInput
-from agent.model.weights import SignalAnswer, SignalRequest
+from agent.model import (
+    Evidence,
+    Head,
+    PastPrices,
+    Plan,
+    SignalAnswer,
+    SignalRequest,
+    Snapshot,
+    StepInput,
+)
 from agent.ports.execution import (
     Approval,
     Composer,
@@ -17,7 +25,10 @@ from agent.ports.execution import (
     ExternalSigner,
     Grant,
     MinedTransaction,
+    OrderVenue,
     Outbox,
+    PerpOrderDraft,
+    PerpVenue,
     PreparedTransaction,
     Sender,
     Signer,
@@ -109,7 +120,10 @@ __all__ = [
     "LedgerJournal",
     "MinedTransaction",
     "OrderJournal",
+    "OrderVenue",
     "Outbox",
+    "PerpOrderDraft",
+    "PerpVenue",
     "PositionJournal",
     "PreparedTransaction",
     "PriceJournal",

@@ -10,11 +10,16 @@ from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
 
 from agent.model import (
+    FuturesAction,
+    FuturesGrant,
     Head,
     Intent,
     IntentKind,
     LpAction,
+    MarginAccount,
     Payout,
+    PerpOrder,
+    PerpQuote,
     Plan,
     Receipt,
     SignedTx,
@@ -22,7 +27,6 @@ from agent.model import (
     StepInput,
     UnsignedTx,
 )
-from agent.model.futures import FuturesAction, FuturesGrant, MarginAccount, PerpOrder, PerpQuote
 
 
 @dataclass(frozen=True, slots=True)

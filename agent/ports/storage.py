@@ -25,15 +25,18 @@ from agent.model import (
     IntentState,
     LedgerBalance,
     NavPerShare,
+    NavPoint,
     PricePoint,
     Receipt,
     SliceDraw,
     Snapshot,
+    StrategyBooking,
+    StrategyLedger,
+    StrategyState,
     SubmissionRefusal,
     UnsignedTx,
     Valuation,
 )
-from agent.model.strategies import NavPoint, StrategyBooking, StrategyLedger, StrategyState
 from agent.ports.execution import Grant
 from agent.units import Token
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from agent.model.weights import PriceBar, Signal, SignalTargets, SignalView
+from agent.model import PriceBar, Signal, SignalTargets, SignalView
 
 __all__ = ["PriceBar", "Signal", "SignalTargets", "SignalView"]

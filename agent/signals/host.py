@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from agent.errors import ConfigError
-from agent.model.weights import SignalAnswer, SignalRequest, SignalView
+from agent.model import SignalAnswer, SignalRequest, SignalView
 from agent.policy.signals import checked_answer
 from agent.signals.worker import signal_source
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TextIO
 
 from agent.errors import ConfigError
-from agent.model.weights import PriceBar, SignalTargets, SignalView
+from agent.model import PriceBar, SignalTargets, SignalView
 
 GROUP = "trimtab.signals"
 _PLAIN = re.compile(r"[A-Za-z0-9._+-]{1,64}")

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NoReturn
 
-from agent.model import IntentKind, UnsignedTx
-from agent.model.futures import (
+from agent.model import (
     DelegateChange,
     FuturesAction,
     FuturesGrant,
+    IntentKind,
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
     PerpMarket,
     PerpOrder,
     PerpOrderKind,
+    UnsignedTx,
 )
 from agent.ports import Grant
 from agent.signing.base import FuturesRules, SigningRules, refuse, require_deadline

@@ -16,15 +16,17 @@ from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.model import (
+    Hedge,
     History,
     Intent,
     IntentKind,
     IntentState,
+    MarginDeposit,
+    PerpOrder,
     Rebalance,
     Receipt,
     SubmissionRefusal,
 )
-from agent.model.futures import Hedge, MarginDeposit, PerpOrder
 from agent.policy.hedges import filled_hedges
 from agent.ports import Grant
 from agent.store import database, orders, requests

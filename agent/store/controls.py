@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, select, text
 from agent import codec
 from agent.errors import Refused
 from agent.model import (
+    Arguments,
     Control,
     ControlCode,
     ControlEvent,
@@ -23,7 +24,6 @@ from agent.model import (
     ShownPlan,
     Verdict,
 )
-from agent.model.controls import Arguments
 from agent.store.database import (
     Database,
     all_rows,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from agent.chain import tokens
 from agent.errors import Refused
-from agent.model import Collect, ExecutionConfig, LpAction, Provide, StepInput, Withdraw
-from agent.model.futures import (
+from agent.model import (
+    Collect,
     DelegateChange,
+    ExecutionConfig,
     FuturesAction,
     FuturesPolicy,
+    LpAction,
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
+    Provide,
+    StepInput,
+    Withdraw,
 )
 from agent.ports import Approval
 from agent.units import decimal_text, safe_label

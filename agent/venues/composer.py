@@ -11,25 +11,23 @@ from fractions import Fraction
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
 from agent.model import (
+    UNREAD_ACCOUNT,
+    DelegateChange,
+    FuturesGrant,
+    FuturesPlan,
     Head,
     IntentKind,
     Leg,
     LegFunding,
     LpAction,
+    MarginDeposit,
     Payout,
+    PerpOrder,
     Plan,
     StepInput,
     TopUp,
     UnsignedTx,
     Verdict,
-)
-from agent.model.futures import (
-    UNREAD_ACCOUNT,
-    DelegateChange,
-    FuturesGrant,
-    FuturesPlan,
-    MarginDeposit,
-    PerpOrder,
 )
 from agent.planning.futures_step import action_gas
 from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
@@ -37,8 +35,15 @@ from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.futures.emergency import fee_ceiling_wei, gas_per_day_wei
-from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
-from agent.ports.execution import PerpOrderDraft, PerpVenue
+from agent.ports import (
+    Approval,
+    Clock,
+    Grant,
+    PerpOrderDraft,
+    PerpVenue,
+    PreparedTransaction,
+    Sender,
+)
 from agent.reference import reference_prices
 from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
 from agent.signing.base import encode_observations as encode_slots

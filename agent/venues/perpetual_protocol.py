@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.rpc import CallFailed, Transport, parse_bytes
 from agent.errors import Refused, Retryable
-from agent.model import Intent, Receipt, Snapshot
-from agent.model.futures import (
+from agent.model import (
     DelegateChange,
     FuturesAction,
+    Intent,
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
     PerpOrderKind,
     PerpQuote,
+    Receipt,
+    Snapshot,
 )
-from agent.ports import TransactionStatus
-from agent.ports.execution import PerpOrderDraft
+from agent.ports import PerpOrderDraft, TransactionStatus
 from agent.signing.calldata import selector
 
 LONGEST_QUOTE_S = 365 * 86_400

@@ -19,8 +19,7 @@ import numpy as np
 
 from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
-from agent.model import AllocationMethod, AllocatorConfig, PricePoint, TokenSupply
-from agent.model.weights import SignalAnswer
+from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
 from agent.units import BPS, Price, largest_remainder, proportional_shares
 from agent.weights.returns import Floats, Returns, compute_returns, covariance, import_extra
 

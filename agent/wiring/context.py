@@ -59,7 +59,9 @@ from agent.execution.bookkeeping import pending_entries, with_prior_day
 from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import read_memory, with_unknown_positions
 from agent.model import (
+    CapitalSplit,
     ExecutionConfig,
+    FuturesPolicy,
     History,
     Limits,
     LotMethod,
@@ -70,8 +72,6 @@ from agent.model import (
     StepInput,
     TaxState,
 )
-from agent.model.futures import FuturesPolicy
-from agent.model.strategies import CapitalSplit
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.paper.order_venue import PaperOrderVenue
 from agent.policy import quarantine

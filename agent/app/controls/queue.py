@@ -23,8 +23,7 @@ from agent.config.edits import parse_changes
 from agent.config.fields import parse_address
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode, Refused
-from agent.model import Control, ControlCode, ControlKind, ControlOrigin, ShownPlan
-from agent.model.controls import Arguments
+from agent.model import Arguments, Control, ControlCode, ControlKind, ControlOrigin, ShownPlan
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import installation_secret

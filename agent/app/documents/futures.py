@@ -15,7 +15,7 @@ from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.margin.state import LimitCheck, limit_checks, margin_state
-from agent.model.futures import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder
+from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder
 from agent.planning.futures import plan_futures
 from agent.policy.futures.decide import depositable_raw, opens_s
 from agent.policy.futures.exposure import (
@@ -30,15 +30,17 @@ from agent.units import BPS, Price, decimal_text, format_percent, price_text, va
 
 if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
-    from agent.model import AssetDrift, Portfolio, StepInput
-    from agent.model.futures import (
+    from agent.model import (
+        AssetDrift,
         FuturesAction,
         FuturesPlan,
         FuturesPolicy,
         HedgeComparison,
         MarginAccount,
         PerpMarket,
+        Portfolio,
         Position,
+        StepInput,
     )
     from agent.units import Token
 

@@ -42,8 +42,7 @@ from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
     from agent.app.positions.holdings import LiquidityReport
-    from agent.model import StepInput
-    from agent.model.strategies import CapitalSplit, StrategyBook
+    from agent.model import CapitalSplit, StepInput, StrategyBook
     from agent.policy.strategies.netting import StrategyAdjustment
     from agent.units import Price
 

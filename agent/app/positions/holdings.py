@@ -26,9 +26,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
 from agent.execution.step_memory import read_strategies
-from agent.model import ConfirmedPosition, LpPositionChange, StepInput
-from agent.model.liquidity import position_name
-from agent.model.strategies import StrategyBooks
+from agent.model import ConfirmedPosition, LpPositionChange, StepInput, StrategyBooks, position_name
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.decide import TargetReport, target_reports

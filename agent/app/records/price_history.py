@@ -25,8 +25,7 @@ from agent.errors import ConfigError, TrimtabError
 from agent.model import Pool, Portfolio, PricePoint, PriceSource, StepInput
 from agent.reference import prices as means
 from agent.reference import prices as rounds
-from agent.reference import reference_prices
-from agent.reference.checks import round_price
+from agent.reference import reference_prices, round_price
 from agent.store.prices import AGENT_SOURCE, HOUR_S, RETENTION_S
 from agent.units import Token
 

@@ -44,7 +44,7 @@ from agent.backtest.stress.futures import Progress as StressProgress
 from agent.config.futures import EMERGENCY_COOLDOWN_S, MarketTable, build_futures
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
+from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
 from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_bps
 
 if TYPE_CHECKING:

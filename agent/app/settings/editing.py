@@ -46,7 +46,7 @@ from agent.model import (
 from agent.planning import requests
 from agent.policy.drift import investable_total
 from agent.ports import Clock
-from agent.reference.checks import is_dollar
+from agent.reference import is_dollar
 from agent.store.files.locks import require_private
 from agent.store.store import ConfigVersionStore
 from agent.units import BPS, Token, ceil_int

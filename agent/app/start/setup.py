@@ -48,7 +48,7 @@ from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.files import create_file
 from agent.model import Snapshot, Verdict
 from agent.policy import minimum
-from agent.reference.checks import is_dollar
+from agent.reference import is_dollar
 from agent.units import Token, parse_bps, safe_label
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from agent.backtest.data import PriceTable, forward_fill
 from agent.backtest.funding import FundingRateSeries, rates_within
 from agent.margin import account as margin
 from agent.margin.account import position_value_raw
-from agent.model.futures import Hedge, MarginAccount, MarginTier, PerpMarket, PerpOrder
+from agent.model import Hedge, MarginAccount, MarginTier, PerpMarket, PerpOrder
 from agent.units import BPS, Price, ceil_int, floor_int, mul_div_up
 
 DAY_S = 86_400

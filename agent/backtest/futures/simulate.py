@@ -27,7 +27,7 @@ from agent.backtest.futures.book import (
     PerpVenueSettings,
 )
 from agent.margin import account as margin
-from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
+from agent.model import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
 from agent.planning.futures import plan_futures
 from agent.policy.signals import combined_policy
 from agent.units import BPS, Token

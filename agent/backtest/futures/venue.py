@@ -34,21 +34,25 @@ from agent.backtest.futures.simulate import (
 from agent.backtest.router import APPROVE_UNITS, TransactionReverted
 from agent.backtest.settings import WALLET, BacktestSpec, simulated_address
 from agent.margin.account import account_value_raw
-from agent.model import Snapshot, Transfer, UnsignedTx
-from agent.model.futures import (
+from agent.model import (
+    AllocatorConfig,
     FuturesAction,
     FuturesPlan,
     FuturesPolicy,
+    Intent,
     MarginAccount,
+    PerpFill,
     PerpOrder,
     PerpOrderKind,
     PerpQuote,
+    Receipt,
+    Snapshot,
+    Transfer,
+    UnsignedTx,
 )
-from agent.model.transactions import Intent, PerpFill, Receipt
-from agent.model.weights import AllocatorConfig
 from agent.planning.futures_step import DEPOSIT_GAS
 from agent.policy.futures.decide import ORDER_GAS
-from agent.ports.execution import PerpOrderDraft
+from agent.ports import PerpOrderDraft
 from agent.signing import calldata
 from agent.signing.base import FuturesRules
 from agent.signing.calldata import Approve, UndecodableCalldata

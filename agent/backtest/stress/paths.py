@@ -16,7 +16,7 @@ from agent.backtest.data import PriceTable, forward_fill, has_gas_price
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.tune.statistics import block_length
 from agent.errors import ConfigError
-from agent.reference.checks import is_dollar
+from agent.reference import is_dollar
 from agent.units import BPS
 
 Floats = NDArray[np.float64]

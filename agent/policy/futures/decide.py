@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from agent.model import AdjustFutures, AssetDrift, Snapshot, StepInput
-from agent.model.futures import FuturesPlan
+from agent.model import AdjustFutures, AssetDrift, FuturesPlan, Snapshot, StepInput
 from agent.policy import failures, native_coin
 from agent.policy.futures.exposure import (
     account_fault,

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
-from agent.model.futures import MarginAccount, PerpMarket, Position
+from agent.model import MarginAccount, PerpMarket, Position
 from agent.units import ceil_int
 
 

@@ -4,8 +4,7 @@ ceiling and gas budget.
 
 from __future__ import annotations
 
-from agent.model import AdjustFutures, Limits, Plan, StepInput
-from agent.model.futures import FuturesLimits
+from agent.model import AdjustFutures, FuturesLimits, Limits, Plan, StepInput
 from agent.policy.futures.decide import stale_markets
 from agent.policy.futures.targets import emergency_orders
 

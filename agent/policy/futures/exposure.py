@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.model import AssetDrift, StepInput
-from agent.model.futures import FuturesPolicy, MarginAccount, MarginMark
+from agent.model import AssetDrift, FuturesPolicy, MarginAccount, MarginMark, StepInput
 from agent.units import Price, Value
 
 

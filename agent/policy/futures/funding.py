@@ -7,7 +7,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.model.futures import MarginAccount, PerpMarket
+from agent.model import MarginAccount, PerpMarket
 
 DAY_S = 86_400
 

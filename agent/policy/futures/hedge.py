@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.model.futures import FuturesPolicy, HedgeComparison, PerpMarket
+from agent.model import FuturesPolicy, HedgeComparison, PerpMarket
 from agent.policy.futures.funding import DAY_S, expected_funding
 from agent.units import BPS, Value, value_text
 

@@ -19,7 +19,7 @@ from agent.margin.state import (
     breaches,
     margin_state,
 )
-from agent.model.futures import (
+from agent.model import (
     FuturesLimits,
     FuturesPolicy,
     MarginAccount,

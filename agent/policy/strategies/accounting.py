@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model import ExternalTransfer, Intent, IntentKind, StepInput
-from agent.model.strategies import (
+from agent.model import (
     STRATEGY_UNITS,
     UNALLOCATED,
     CapitalSplit,
+    ExternalTransfer,
+    Intent,
+    IntentKind,
+    StepInput,
     StrategyBook,
     StrategyBooking,
     StrategyBookingKind,

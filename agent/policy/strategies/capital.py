@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
 
-from agent.model.strategies import (
+from agent.model import (
     CapitalSplit,
     NavPoint,
     Strategy,

@@ -9,20 +9,18 @@ from fractions import Fraction
 from agent.errors import ConfigError
 from agent.model import (
     AssetDrift,
+    CapitalSplit,
     Destination,
     Goal,
     GoalWeight,
     NoTradeZone,
     PurchaseKind,
     StepInput,
-    Threshold,
-)
-from agent.model.strategies import (
-    CapitalSplit,
     Strategy,
     StrategyBook,
     StrategyHealth,
     StrategyState,
+    Threshold,
 )
 from agent.policy.drift import (
     band,

@@ -14,6 +14,7 @@ from agent.model import (
     AdjustLiquidity,
     AnyOf,
     AssetDrift,
+    CapitalSplit,
     Cron,
     Destination,
     History,
@@ -31,7 +32,6 @@ from agent.model import (
     schedules_of,
     thresholds_of,
 )
-from agent.model.strategies import CapitalSplit
 from agent.policy.drift import compute_drifts, has_band, with_trigger_bands
 from agent.policy.liquidity import decide
 from agent.policy.liquidity.book import ProvideMove, liquidity_limits, open_position_book

@@ -15,9 +15,12 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, or_, select,
 from agent import codec
 from agent.amm.lp.positions import position_change
 from agent.errors import OperatorNeeded
-from agent.model import ExternalTransfer, Intent, LpPositionChange, Receipt
-from agent.model.strategies import (
+from agent.model import (
+    ExternalTransfer,
+    Intent,
+    LpPositionChange,
     NavPoint,
+    Receipt,
     StrategyBooking,
     StrategyBookingKind,
     StrategyLedger,

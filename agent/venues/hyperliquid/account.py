@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.margin import account as margin
-from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position, VenuePayment
+from agent.model import MarginAccount, MarginTier, PerpMarket, Position, VenuePayment
 from agent.units import BPS, Token, ceil_int, safe_label
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,

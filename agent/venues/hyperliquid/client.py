@@ -19,7 +19,7 @@ from eth_utils.address import is_address, to_checksum_address
 
 from agent.chain.rpc import Connection
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
-from agent.model.futures import MarginAccount, VenuePayment
+from agent.model import MarginAccount, VenuePayment
 from agent.venues.hyperliquid.account import (
     ListedMarket,
     build_account,

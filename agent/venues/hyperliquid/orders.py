@@ -17,7 +17,7 @@ from eth_utils.crypto import keccak
 
 from agent.chain.rpc import scrub
 from agent.errors import ErrorCode, Refused, Retryable
-from agent.model.futures import PerpMarket, PerpOrder, PerpOrderKind
+from agent.model import PerpMarket, PerpOrder, PerpOrderKind
 from agent.units import Price, ceil_int, decimal_text, floor_int
 
 QUOTE_DECIMALS = 6

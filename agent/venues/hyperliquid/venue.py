@@ -19,24 +19,21 @@ from agent.errors import (
     UnsendableTransaction,
 )
 from agent.model import (
+    FuturesAction,
     Intent,
     IntentState,
+    MarginAccount,
     PerpFill,
+    PerpOrder,
+    PerpOrderKind,
+    PerpQuote,
     Receipt,
     SignedTx,
     Snapshot,
     UnsignedTx,
     Verdict,
 )
-from agent.model.futures import (
-    FuturesAction,
-    MarginAccount,
-    PerpOrder,
-    PerpOrderKind,
-    PerpQuote,
-)
-from agent.ports import Clock, Grant
-from agent.ports.execution import PerpOrderDraft
+from agent.ports import Clock, Grant, PerpOrderDraft
 from agent.signing.base import FuturesRules
 from agent.signing.futures import require_signable_order
 from agent.units import ceil_int, floor_int, format_time
