@@ -497,11 +497,13 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Adds a token for the API of trimtab serve and shows it once; only its hash is stored."""
+    from agent import app as api
     from agent.config.fields import parse_duration_s
 
     tokens = _token_file(config)
     made, text = tokens.add(name, scope, parse_duration_s(expires, "--expires"), int(time.time()))
     document = {**made.document(int(time.time())), "token": text}
+    api.record_token(config, name, document["scopes"])
 
     def show() -> None:
         say(f"{name}: {', '.join(document['scopes'])}, until {document['expires']} UTC.")
@@ -537,8 +539,11 @@ def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) ->
 @token_group.command()
 def revoke(name: TokenName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Revokes a token at once; a running server refuses it from the next request on."""
+    from agent import app as api
+
     now_s = int(time.time())
     document = _token_file(config).revoke(name, now_s).document(now_s)
+    api.record_token(config, name)
     emit(document, as_json, lambda: say(f"{name} is revoked."))
 
 

@@ -39,7 +39,7 @@ class Board:
         self._config = config
         self._mark: str | None = None
         self._files: tuple[object, ...] = ()
-        self._processes = {"stored": ReadingProcess(), "live": ReadingProcess()}
+        self._processes = {name: ReadingProcess() for name in ("stored", "live", "controls")}
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._overtaken: set[str] = set()
         self.version = 0
@@ -55,7 +55,7 @@ class Board:
         while True:
             if (files := self._stamps()) != self._files:
                 try:
-                    mark = await self._call("stored", "newest_step")
+                    mark = await self.call("stored", "newest_step")
                 except TrimtabError as error:
                     self.failed["stored_documents"] = error
                 else:
@@ -102,8 +102,14 @@ class Board:
             self._answered = stamps
         key = function, arguments
         if key not in self._answers:
-            self._answers[key] = await self._call("stored", function, *arguments)
+            self._answers[key] = await self.call("stored", function, *arguments)
         return self._answers[key]
+
+    async def call(self, process: str, function: str, *arguments: Any) -> Any:
+        """Return the result of a function in the process "stored", "live" or "controls", whose
+        calls wait for no read. Raises its TrimtabError.
+        """
+        return await self._processes[process].call(function, self._config, *arguments)
 
     async def events(self, seen: int, alive: Callable[[], bool]) -> AsyncIterator[str]:
         """Yield server-sent events: `changed` after each read since version `seen`, which the page
@@ -150,7 +156,7 @@ class Board:
 
     async def _read(self, process: str, function: str) -> None:
         try:
-            found = await self._call(process, function)
+            found = await self.call(process, function)
         except TrimtabError as error:
             self.failed[function] = error
         else:
@@ -163,9 +169,6 @@ class Board:
         if function in self._overtaken:
             self._overtaken.discard(function)
             self._start(process, function)
-
-    async def _call(self, process: str, function: str, *arguments: Any) -> Any:
-        return await self._processes[process].call(function, self._config, *arguments)
 
     def _stamps(self) -> tuple[object, ...]:
         """Return what changes with the config, which comes first, and with the store."""

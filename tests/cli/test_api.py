@@ -26,7 +26,7 @@ from tests.support.dashboards import Served
 class HereBoard(Board):
     """Reads in this process, which has loaded all of it."""
 
-    async def _call(self, process: str, function: str, *arguments: Any) -> Any:
+    async def call(self, process: str, function: str, *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, self._config, *arguments)
 
 
@@ -111,6 +111,8 @@ def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: 
     assert desk.ask("token", "revoke", "test")["state"] == "revoked"
     assert [one["state"] for one in desk.ask("token", "list")["tokens"]] == ["revoked"]
     assert server.ask(f"{PREFIX}/status").code == "token_revoked"
+    events = [(one["event"], one["user"], one["detail"]) for one in desk.ask("user", "log")["events"]]
+    assert events == [("token_revoked", "test", ""), ("token_added", "test", "read plan")]
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
     class SlowBoard(Board):
         reads = 0
 
-        async def _call(self, process: str, function: str, *arguments: str) -> Any:
+        async def call(self, process: str, function: str, *arguments: str) -> Any:
             if function != "stored_documents":
                 return {}
             self.reads += 1

@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,6 +115,12 @@ def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
             for event in _open(config).events(limit)
         ]
     }
+
+
+def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) -> None:
+    """Append to the audit log that a token of the API was added with these scopes, or revoked."""
+    kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
+    _open(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
 
 
 # --- For the dashboard, in a process of its own that loads no config, no chain and no key: only

@@ -54,6 +54,8 @@ class UserEventKind(StrEnum):
     LOGOUT = "logout"
     CONTROL = "control"
     REFUSED = "control_refused"
+    TOKEN_ADDED = "token_added"  # noqa: S105
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def users_path(store: Path) -> Path:
 
 class UserStore:
     """The file of users; each method is a transaction of its own. A missing file has no users; the
-    first `add` creates it, with mode 0600.
+    first write creates it, with mode 0600.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,9 +109,7 @@ class UserStore:
         self, name: str, password_hash: str, totp_secret: str, read_only: bool, now_s: int
     ) -> None:
         """Add a user. Raises ConfigError if the name is taken."""
-        if not self._path.exists():
-            with _failures("create the users"):
-                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
+        self._create()
         with self._write("add a user") as db:
             if db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone():
                 raise ConfigError(
@@ -214,6 +214,7 @@ class UserStore:
 
     def record(self, event: UserEvent) -> None:
         """Append an event to the audit log."""
+        self._create()
         with self._write("write the audit log") as db:
             _append(db, event)
 
@@ -244,6 +245,11 @@ class UserStore:
             return
         with self._write("read the users") as db:
             yield db
+
+    def _create(self) -> None:
+        if not self._path.exists():
+            with _failures("create the users"):
+                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
 
     @contextmanager
     def _write(self, action: str) -> Iterator[sqlite3.Connection]:
