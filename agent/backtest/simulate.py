@@ -55,7 +55,7 @@ from agent.policy.futures.targets import emergency_orders, triggered
 from agent.policy.signals import chosen_futures
 from agent.policy.triggers.rules import is_plain
 from agent.reference import is_dollar
-from agent.units import BPS
+from agent.units import BPS, decimal_text, floor_int
 
 # --- Quiet bars are skipped: prices and times alone show that a step would hold.
 
@@ -411,6 +411,7 @@ class SimulationRun:
                 *world.table.notes,
                 *self._ended,
                 *(format_delisted(one, money.symbol, money.decimals) for one in delisted),
+                *_cap_note(wanted, start),
             ),
             config_hash=spec_digest(
                 wanted, world.settings, None if world.venue is None else world.venue.setup
@@ -482,6 +483,19 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
             text = f"sha256 {sha256(text.encode()).hexdigest()}"
         texts.append((field.name, text))
     return tuple(texts)
+
+
+def _cap_note(wanted: BacktestSpec, start: Fraction) -> tuple[str, ...]:
+    """Return a note if portfolio.max_live_value refuses every trade from the start."""
+    cap, money = wanted.limits.max_live_value, wanted.portfolio.numeraire
+    if cap is None or start <= cap:
+        return ()
+    shown = [decimal_text(floor_int(raw), money.decimals) for raw in (cap, start)]
+    return (
+        f"portfolio.max_live_value of {shown[0]} {money.label} is below the start value of"
+        f" {shown[1]}, so every rebalance was refused: set --value, or raise it in a copy of the"
+        " config",
+    )
 
 
 def spec_digest(

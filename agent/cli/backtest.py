@@ -202,8 +202,9 @@ def backtest(
 ) -> None:
     r"""Back-tests the agent on recorded prices and simulated pools. Sends nothing.
 
-    With --futures-target, or \[futures] in the config, also simulates a futures book with
-    funding and liquidations, and the same book held; without --target only the book.
+    A config with \[futures] trades spot and futures by the same steps, with every guard and
+    hedge. --futures-target simulates a futures book from options, with --target beside spot.
+    Both have funding and liquidations, and show the same first orders held.
     """
     from agent import app as api
 

@@ -313,6 +313,8 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         console.print(cell(f"stays in the wallet: {line}"))
     if document["left_alone"]:
         console.print(cell(document["left_alone"]))
+    if document["futures"]:
+        console.print(cell(f"Futures: {document['futures']}", "yellow"))
     if document["state"] == "planned":
         if console is out:
             say("Dry run: nothing was sent. Add --send to stop the bot.")

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from agent.cli.display.futures_tables import FUTURES_TAX
 from agent.cli.display.tables import FigureTable, amount, brief, money, table
-from agent.cli.display.terminal import Document, cell, emit, out, say, spinner
+from agent.cli.display.terminal import Document, cell, emit, note, out, say, spinner
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -81,6 +82,8 @@ def export(
     def show() -> None:
         for file in document["files"]:
             say(f"{document['folder']}/{file['name']}: {file['rows']} rows")
+        if any(file["name"].startswith("futures") for file in document["files"]):
+            note(f"Futures: {FUTURES_TAX}.")
 
     emit(document, as_json, show)
 
@@ -206,7 +209,7 @@ def show_pnl(console: Console, document: Document) -> None:
         say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
     if tax is not None and (futures := tax.get("futures")):
         years = ", ".join(f"{year} {money(result)}" for year, result in futures.items())
-        say(f"Futures, apart from these gains, in {tax['currency']}: {years}.")
+        say(f"Futures, apart from these gains, in {tax['currency']}: {years}; {FUTURES_TAX}.")
     if tax is not None and tax["old_rate"]:
         console.print(cell(tax["old_rate"], "yellow"))
     if document["unpriced"]:

@@ -348,7 +348,7 @@ FUTURES_GUARDS: tuple[Guard[Any], ...] = (
         "margin_move",
         "wallet, free margin and configured delegate",
         margin_move,
-        "use the account's own key; move less, or configure futures.delegate",
+        "move at most what is available, with the account's own key; allow only futures.delegate",
     ),
     always(
         "top_up_per_day",

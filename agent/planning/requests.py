@@ -145,7 +145,7 @@ def move_margin(action: AccountAction) -> Proposer:
                 "margin and keys of an off-chain venue are managed at the venue itself",
                 remedy="use the venue's website",
             )
-        reason = _reason(action)
+        reason = _reason(step, action)
         is_deposit = isinstance(action, MarginDeposit)
         plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
         return by_owner(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
@@ -255,12 +255,12 @@ def _decided(step: StepInput, decision: Decision) -> DecisionResult:
     return replace(found, decision=decision)
 
 
-def _reason(action: AccountAction) -> str:
+def _reason(step: StepInput, action: AccountAction) -> str:
     match action:
-        case MarginDeposit():
-            return "the owner deposits margin"
-        case MarginWithdrawal():
-            return "the owner withdraws margin"
+        case MarginDeposit(raw) | MarginWithdrawal(raw):
+            token = step.portfolio.token("" if step.futures is None else step.futures.collateral)
+            verb = "deposits" if isinstance(action, MarginDeposit) else "withdraws"
+            return f"the owner {verb} {decimal_text(raw, token.decimals)} {token.label} of margin"
         case DelegateChange(delegate, is_allowed):
             verb = "allows" if is_allowed else "no longer allows"
             return f"the owner {verb} {delegate} to trade for the account"

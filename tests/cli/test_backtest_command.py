@@ -75,6 +75,7 @@ def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp
     assert float(said.json["trades"][0]["fees"]) == pytest.approx(62.5 / 1.999 / 1000, rel=1e-4)
     rich = bare(*made, "--value", "5000")  # portfolio.max_live_value of the template is 1,000
     assert (rich.json["rebalances"], rich.json["refused"]) == (0, {"max_live_value": 2})
+    assert [note for note in rich.json["notes"] if "--value" in note] and not [note for note in said.json["notes"] if "--value" in note]
     config.write_text(text.replace('min_trade = "10" ', 'min_trade = "40" '))
     small = bare(*made, "--value", "500")  # 31.25 has to move: (312.5 - 250) / 2
     assert (small.json["rebalances"], small.json["kept"]) == (0, {"limits.min_trade": 2})

@@ -95,6 +95,13 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     refused = run("margin", "--withdraw", "9999", "--send", "--yes", "--json")
     assert (refused.code, refused.json["outcome"]) == (EXIT_REFUSED, "refused"), refused
     assert run("margin", "--json").json["plan"] is not None
+    held = {one["symbol"] for one in run("positions", "--json").json["positions"]}
+    shown = run("stop", "--json").json
+    assert shown["state"] == "planned" and all(symbol in shown["futures"] for symbol in held)
+    assert run("stop", "--send", "--yes", "--json").json["state"] == "stopped"
+    assert run("deleverage", "--to", "0x", "--send", "--yes", "--json").json["outcome"] == "done", "also after the stop"
+    left = run("stop", "--json").json["futures"]
+    assert "margin" in left and not any(symbol in left for symbol in held)
 
 
 def test_the_configured_delegate_may_trade_until_it_is_ended(perps: LocalPerps, run: Run) -> None:

@@ -184,9 +184,10 @@ ShutdownDocument = TypedDict("ShutdownDocument", {
     "sale": Annotated[PlanDocument | None, FIRST_PLAN, Of("sales")], "sales": list[OutcomeDocument],
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
     "transactions": list[SentDocument], "left": list[str], "left_alone": LeftAlone, "block": Block,
+    "futures": str,
 })  # fmt: skip
 """A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or
-paid."""
+paid, `futures` warns about positions and margin that stay at the futures venue."""
 
 
 class RehearsalLegDocument(TypedDict):

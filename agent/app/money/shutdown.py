@@ -30,6 +30,7 @@ from agent.execution.approvals import (
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.execution.submitter import format_open_allowances
 from agent.guards import table
+from agent.margin import account as margin
 from agent.model import (
     BlockedExit,
     Holding,
@@ -51,7 +52,7 @@ from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.store.files.locks import LockHeld, require_private
-from agent.units import NATIVE
+from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
 
 # --- Hard pause: pause immediately, show pending transactions and allowances, act once confirmed
@@ -250,6 +251,26 @@ class ShutdownReport:
     def remedies(self) -> tuple[str, ...]:
         """Remedy for each limit that refuses."""
         return table.payout_remedies(self.verdicts)
+
+    @property
+    def futures(self) -> str:
+        """Warning about what stays at the futures venue, with its remedy; empty if nothing does."""
+        account, policy = self.step_input.snapshot.futures, self.step_input.futures
+        if policy is None:
+            return ""
+        if account is None:
+            why = self.step_input.snapshot.futures_unknown
+            return f"the margin account is not known ({why}); it may hold positions"
+        value = decimal_text(margin.account_value_raw(account), account.quote.decimals)
+        rest = f"{value} {account.quote.label} of margin stays in the account"
+        if not account.positions:
+            return rest if margin.account_value_raw(account) > 0 else ""
+        names = ", ".join(account.market(one.market).symbol for one in account.positions)
+        return (
+            f"futures positions stay open in {names}, and nothing reduces them ahead of liquidation"
+            f" while trading is stopped; {rest}. trimtab deleverage --to 0x --send closes them, also"
+            " after the stop"
+        )
 
 
 Confirm = Callable[[ShutdownReport], bool]

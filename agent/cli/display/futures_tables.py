@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 NONE = "none"
 
 
+FUTURES_TAX = (
+    "profit counts when realised, funding when settled (an assumed treatment: docs/ledger.md#taxes)"
+)
+"""The tax treatment of futures that all figures assume."""
+
+
 def positions(document: Document) -> FigureTable:
     """Table of open positions."""
     unit = document["unit"]
@@ -229,6 +235,7 @@ def show_funding(console: Console, document: Document) -> None:
                 str(item["readings"]),
             )
         console.print(past)
+        console.print(cell(f"Tax: {FUTURES_TAX}", "dim"))
 
 
 def show_summary(console: Console, document: Document) -> None:
