@@ -57,7 +57,8 @@ fmt: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Tests that take half a minute and more: many looks in a row, random portfolios on a chain, an upgrade killed at every statement.
+# Tests that take long: many looks in a row, random portfolios on a chain, an upgrade killed at every statement, a run killed around each
+# write of a control, controls beside a run.
 slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.agent import step as step
     from agent.app.alert_channels import alerts as alerts
     from agent.app.alert_channels import try_targets as try_targets
+    from agent.app.controls.queue import find_control as find_control
+    from agent.app.controls.queue import list_controls as list_controls
+    from agent.app.controls.queue import submit_control as submit_control
+    from agent.app.controls.runner import ControlRunner as ControlRunner
+    from agent.app.controls.shown import preview_control as preview_control
     from agent.app.describe import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.futures import FuturesOptions as FuturesOptions

@@ -16,6 +16,7 @@ from agent.app import describe
 from agent.app.cycles import (
     AgentRun,
     Confirm,
+    ControlQueue,
     Progress,
     confirm_once,
     continue_execution,
@@ -236,6 +237,7 @@ class Agent:
         every: str = "10m",
         once: bool = False,
         progress: Progress = ignore_progress,
+        controls: ControlQueue | None = None,
     ) -> Generator[StepOutcome | TrimtabError, None, None]:
         """Run cycles until the bot is stopped, and yield the outcome of each.
 
@@ -248,7 +250,8 @@ class Agent:
         cycles; the next cycle then cancels pending transactions and revokes allowances. A newly
         confirmed config is adopted between two actions, or ConfigChanged is raised
         (config_versions.with_confirmed_config). `progress` receives READING_STAGE before each
-        cycle.
+        cycle. With `send`, `controls` are carried out before each cycle, and a queued control ends
+        the wait.
         """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < MIN_INTERVAL_S:
@@ -256,7 +259,7 @@ class Agent:
         if send:
             self.require_not_stopped()
         with self._serving(send, confirm, progress, once) as wallet:
-            run = AgentRun(self, wallet, every, once, progress)
+            run = AgentRun(self, wallet, every, once, progress, controls)
             for result in run_periodically(
                 run.cycle,
                 interval_s,

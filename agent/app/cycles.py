@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agent import engine, wiring
 from agent.app import config_versions, withdrawal_run
@@ -130,8 +130,8 @@ T = TypeVar("T")
 JITTER = 0.1
 """Share of the interval by which each cycle is delayed at random, so that a schedule does not
 announce trades (T15)."""
-SLEEP_SLICE_S = 5.0
-"""Longest single sleep while waiting; bounds the delay of an interruption."""
+SLEEP_SLICE_S = 1.0
+"""Longest single sleep while waiting; bounds the delay of an interruption and of a control."""
 
 
 def run_periodically(
@@ -157,8 +157,24 @@ def interruptible_sleep(seconds: float, clock: Clock, interrupted: Callable[[], 
         left_s -= SLEEP_SLICE_S
 
 
+class ControlQueue(Protocol):
+    """The queue of controls, as a run uses it (agent/app/controls/runner.py)."""
+
+    def waits(self) -> bool:
+        """Return whether a control is queued."""
+        ...
+
+    def carry_out(self, session: wiring.WalletSession, *, serving: bool) -> None:
+        """Carry out queued controls; the caller does not hold the wallet's lock."""
+        ...
+
+    def end_cycle(self) -> None:
+        """Note the end of a cycle."""
+        ...
+
+
 class AgentRun:
-    """A run of an agent. Without a wallet session it sends nothing."""
+    """A run of an agent. Without a wallet session it sends nothing and takes no controls."""
 
     def __init__(
         self,
@@ -167,8 +183,10 @@ class AgentRun:
         every: str,
         once: bool,
         progress: Progress,
+        controls: ControlQueue | None = None,
     ) -> None:
         self._agent = agent
+        self._controls = None if wallet is None else controls
         self._wallet = wallet
         self._every = every
         self._once = once
@@ -198,13 +216,17 @@ class AgentRun:
 
     def ends_pause(self) -> bool:
         """Return whether the wait between cycles ends now: the run is over, a hard pause has begun,
-        or a config was confirmed.
+        a control is queued, or a config was confirmed.
         """
         try:
-            return self._over() or (
-                self._wallet is not None
-                and self._agent.context.switch.is_hard()
-                and not self._was_hard
+            return (
+                self._over()
+                or (
+                    self._wallet is not None
+                    and self._agent.context.switch.is_hard()
+                    and not self._was_hard
+                )
+                or (self._controls is not None and self._controls.waits())
             )
         except ConfigChanged:
             return not self._config_waits
@@ -235,9 +257,14 @@ class AgentRun:
             return None
         if self._wallet is None:
             return self._act_once(None)
+        if self._controls is not None:
+            self._controls.carry_out(self._wallet, serving=not self._once)
         with self._wallet.held() as actors:
             # the owner may have stopped the bot while this cycle waited for the lock
-            return None if self._over() else self._act_once(actors)
+            outcome = None if self._over() else self._act_once(actors)
+        if self._controls is not None:
+            self._controls.end_cycle()
+        return outcome
 
     def _act_once(self, actors: StepActors | None) -> StepOutcome:
         """Run a step, or under a hard pause cancel and revoke; the caller holds the wallet lock."""

@@ -22,6 +22,7 @@ from agent import wiring
 from agent.app import alert_channels, alerting
 from agent.app.agent import Agent, open_agent
 from agent.app.alert_channels import alerts
+from agent.app.controls.alerts import control_alerts
 from agent.app.cycles import READING_STAGE
 from agent.app.documents import futures as futures_documents
 from agent.app.documents import plans
@@ -254,6 +255,9 @@ class StoppableClock:
             raise StopRequested
 
 
+CONTROL_SUCCESSES = ("queued", "taken", "done")
+
+
 # --- The service: events of a run, forwarded to log, metrics, alerts and watchdog.
 
 
@@ -281,9 +285,12 @@ class Service:
     unwritten: str = ""
     config_changes: tuple[str, ...] = ()
     """Changed lines of a newly adopted config, until the screen shows them."""
+    control_log_end: int = 0
+    """Number of the newest reported line of the log of controls."""
 
     def __post_init__(self) -> None:
         self._loaded = self.agent.context.loaded
+        self.control_log_end, _ = self.agent.context.store.controls.log_end()
 
     def on_stage(self, stage: str) -> None:
         """Handle the next stage of the run."""
@@ -295,7 +302,7 @@ class Service:
         """Handle the end of a cycle. Only a failing store ends the run; other reporting errors are
         logged.
         """
-        for report in (self._report, self._alert):
+        for report in (self._report, self._report_controls, self._alert):
             try:
                 report(found)
             except TrimtabError:
@@ -330,6 +337,21 @@ class Service:
         self.notifier.status(trouble or summary(found))
         if not self.health.unhealthy_reason() and self.heartbeat is not None:
             self.heartbeat.beat()
+
+    def _report_controls(self, _: StepOutcome | TrimtabError) -> None:
+        """Log each change of a control, and queue alerts for refused and failed ones."""
+        store, now_s = self.agent.context.store, self.agent.context.clock.now_s()
+        events = store.controls.log(after=self.control_log_end)
+        if not events:
+            return
+        self.control_log_end = events[-1].number
+        for event in events:
+            write = self.log.info if event.state in CONTROL_SUCCESSES else self.log.warning
+            fields = {"kind": event.kind, "origin": event.origin, "code": event.code or None}
+            write("control", state=event.state, **nonempty_fields(**fields))
+        alerts = control_alerts(events)
+        if self.alert_notifier is not None and alerts:
+            self.alert_notifier.on_cycle(alerts, frozenset(), now_s)
 
     def _alert(self, found: StepOutcome | TrimtabError) -> None:
         """Queue the cycle's alerts for delivery, without waiting."""

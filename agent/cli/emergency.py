@@ -1,18 +1,24 @@
-"""Emergency and shutdown commands: pause, resume, stop, revoke, rehearse."""
+"""Emergency and shutdown commands, and controls: pause, resume, stop, revoke, rehearse, controls,
+request.
+"""
 
 from __future__ import annotations
 
+import getpass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli import money
 from agent.cli.display.terminal import (
+    READING,
     Document,
     ask,
     cell,
     emit,
     err,
+    interactive,
     note,
     out,
     require_answerable,
@@ -389,3 +395,125 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
             say("Dry run: nothing was sent. Add --send to trade the round trip.")
     else:
         console.print(cell(f"{document['state']}: {document['verdict']}"))
+
+
+# --- Controls: the queue, and a request from another process.
+
+
+@command(Heading.LOOK, 75)
+def controls(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show this many.")] = 20,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Lists controls (requests from dashboard, API, phone, or trimtab request), newest first, and
+    the plan that waits for a confirmation.
+    """
+    from agent import app as api
+
+    document = api.list_controls(config, limit)
+    emit(document, as_json, lambda: _show_controls(document))
+
+
+@command(Heading.TROUBLE, 30)
+def request(
+    kind: Annotated[
+        str,
+        typer.Argument(help="pause, resume, rebalance, confirm, invest, withdraw, edit or stop."),
+    ],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="Options of that command as NAME=VALUE: amount=500 to=0x…"),
+    ] = None,
+    plan: Annotated[
+        str, typer.Option("--plan", help="Confirm the plan shown earlier with this hash.")
+    ] = "",
+    config: ConfigPath = DEFAULT_CONFIG,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Queues a control for a running trimtab run --send: shows the plan, asks, and queues the
+    confirmation of this plan. No key is loaded here.
+
+    Without a terminal it only shows the plan, unless --yes or --plan.
+    """
+    from agent import app as api
+
+    pairs = [_argument(text) for text in arguments or ()]
+    if kind in ("pause", "resume") or (kind == "stop" and not pairs):
+        _queue(config, kind, pairs, "", as_json=as_json)
+        return
+    if not plan:
+        with spinner(READING) as wait:
+            shown = api.preview_control(config, kind, pairs)
+            with wait.aside():
+                if shown["state"] == "refused":
+                    emit(shown, as_json, lambda: say(f"Refused: {shown['reason']}"))
+                    raise typer.Exit(EXIT_REFUSED)
+                if not yes and not interactive():
+                    emit(shown, as_json, lambda: _show_plan(out, shown))
+                    return
+                if not yes:
+                    _show_plan(err, shown)
+                    if not ask("Queue the confirmation of this plan?"):
+                        raise typer.Exit(EXIT_REFUSED)
+        plan = shown["plan_hash"]
+    _queue(config, kind, pairs, plan, as_json=as_json)
+
+
+def _queue(
+    config: Path, kind: str, pairs: list[tuple[str, str]], plan: str, *, as_json: bool
+) -> None:
+    from agent import app as api
+
+    made = api.submit_control(
+        config, kind, pairs, plan_hash=plan, asked_by=getpass.getuser(), origin="cli"
+    )
+    document = api.find_control(config, made.id)
+
+    def show() -> None:
+        if document["state"] == "done":
+            say(f"Done: {kind}.")
+            return
+        say(f"Queued as {made.id}. trimtab controls shows its result.")
+
+    emit(document, as_json, show)
+
+
+def _argument(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"{text!r}: is not NAME=VALUE", "for example amount=500")
+    return name.strip(), value.strip()
+
+
+def _show_plan(console: Console, document: Document) -> None:
+    console.print(cell(f"{document['kind']}: plan {document['plan_hash']}"))
+    for line in document["moves"]:
+        console.print(cell(f"  {line}"))
+
+
+def _show_controls(document: Document) -> None:
+    from agent.cli.display import tables
+
+    if (waiting := document["waiting"]) is not None:
+        _show_plan(out, waiting)
+        say("It waits for a confirmation: trimtab request confirm")
+    if not document["controls"]:
+        say("No controls yet.")
+    else:
+        made = tables.table("Controls", ("asked", "control", "by", "state", "reason"))
+        for one in document["controls"]:
+            what = " ".join(
+                [one["kind"], *(f"{pair['name']}={pair['value']}" for pair in one["arguments"])]
+            )
+            made.add_row(
+                one["asked"],
+                cell(what),
+                cell(f"{one['asked_by']} ({one['origin']})"),
+                one["state"],
+                cell(f"{one['code']}: {one['reason']}" if one["code"] else one["reason"]),
+            )
+        out.print(made)
+    if not document["served"]:
+        note("No trimtab run --send serves this wallet, so queued controls expire.")

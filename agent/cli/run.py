@@ -41,7 +41,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.cli.portfolio import confirmer, show_outcome
-from agent.errors import EXIT_RETRYABLE, EXPLAINED_EXITS, TrimtabError
+from agent.errors import EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError, TrimtabError
 
 if TYPE_CHECKING:
     from agent.app import Agent, StoppableClock
@@ -77,17 +77,27 @@ def run(
     as_json: AsJson = False,
     log_format: LogLines = None,
     record: Record = None,
+    offer: Annotated[
+        bool,
+        typer.Option(
+            "--offer",
+            help="Offer each plan to dashboard, API and phone, and send it once confirmed there.",
+        ),
+    ] = False,
 ) -> None:
     """Runs until stopped. Retries transient errors; stops when an operator is needed.
 
     With --json each cycle prints one document on one line; with log lines and without --json,
-    cycles are only logged. SIGTERM and Ctrl-C end the run with exit code 0 at a safe point: between
-    two cycles, or while a recorded transaction is pending. Exit code 13: a cycle hung for longer
-    than service.hang_after; start the run again.
+    cycles are only logged. With --send it carries out queued controls (trimtab controls). SIGTERM
+    and Ctrl-C end the run with exit code 0 at a safe point: between two cycles, or while a recorded
+    transaction is pending. Exit code 13: a cycle hung for longer than service.hang_after; start the
+    run again.
     """
     from agent import app as api
 
-    if send:
+    if offer and (yes or not send):
+        raise ConfigError("--offer needs --send, and excludes --yes", "use run --send --offer")
+    if send and not offer:
         require_answerable(yes)
     clock = api.StoppableClock()
 
@@ -95,19 +105,21 @@ def run(
         return confirmer(agent, yes, wait, clock, verbose=verbose)
 
     opened = api.open_agent(config, clock=clock, record=record)
-    terms = RunTerms(send, every, once, log_format)
+    terms = RunTerms(send, every, once, log_format, takes_controls=send, offers=offer)
     code = run_loop(opened, clock, confirming, terms, PrintStyle(as_json, verbose, lines=not once))
     raise typer.Exit(code)
 
 
 @dataclass(frozen=True, slots=True)
 class RunTerms:
-    """Options of a run, as entered."""
+    """Options of a run, as entered. Paper trading takes no controls."""
 
     send: bool
     every: str
     once: bool
     log_format: LogFormat | None = None
+    takes_controls: bool = False
+    offers: bool = False
 
     @property
     def log_style(self) -> Format | None:
@@ -142,7 +154,10 @@ def run_loop(
                 service.on_stage(stage)
                 wait.update(stage)
 
+            controls = api.ControlRunner(agent) if terms.takes_controls else None
             confirm = confirming(agent, wait)
+            if terms.offers and controls is not None:
+                confirm = controls.confirm
             with closing(
                 agent.run(
                     send=terms.send,
@@ -150,6 +165,7 @@ def run_loop(
                     every=terms.every,
                     once=terms.once,
                     progress=progress,
+                    controls=controls,
                 )
             ) as cycles:
                 for found in cycles:

@@ -115,16 +115,17 @@ class ControlStore:
                 return False
             if db.scalar(_log_of_taken(), {"of": row.id}) is not None:
                 return False
-            _end(db, row, ControlEnd(number, ControlState.TAKEN), now_s)
+            _end(db, [(row, ControlEnd(number, ControlState.TAKEN))], now_s)
             return True
 
     def finish(self, ends: Sequence[ControlEnd], now_s: int) -> None:
         """Store the final states of queued or taken controls. A finished control keeps its state."""
+        if not ends:
+            return
+        by_number = {end.number: end for end in ends}
         with self.db.write("finish a control") as db:
-            for end in ends:
-                row = first_row(db, _by_number(), ControlRow, of=end.number)
-                if row is not None and row.state in _UNFINISHED:
-                    _end(db, row, end, now_s)
+            rows = all_rows(db, _unfinished_of(), ControlRow, of=list(by_number))
+            _end(db, [(row, by_number[row.seq]) for row in rows], now_s)
 
     def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
         """Return the newest controls, newest first. Damaged rows are omitted."""
@@ -194,9 +195,6 @@ class ControlStore:
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
 
 
-_UNFINISHED = (ControlState.QUEUED.value, ControlState.TAKEN.value)
-
-
 def _insert(db: Connection, control: Control, state: ControlState) -> int:
     number = insert_returning_id(
         db,
@@ -218,42 +216,46 @@ def _insert(db: Connection, control: Control, state: ControlState) -> int:
     )
     row = first_row(db, _by_number(), ControlRow, of=number)
     if row is not None:
-        _log(db, row, ControlEnd(number, state), control.asked_at_s)
+        _log(db, [(row, ControlEnd(number, state))], control.asked_at_s)
     return number
 
 
-def _end(db: Connection, row: ControlRow, end: ControlEnd, now_s: int) -> None:
+def _end(db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int) -> None:
+    """Write new states of rows, with a line of the log for each."""
+    if not ends:
+        return
     db.execute(
         _change(),
+        [
+            {
+                "of": row.seq,
+                "new_state": end.state.value,
+                "new_code": end.code,
+                "new_reason": end.reason,
+                "new_result": json.dumps(end.result),
+                "now_s": now_s,
+            }
+            for row, end in ends
+        ],
+    )
+    _log(db, ends, now_s)
+
+
+def _log(db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int) -> None:
+    lines = [
         {
-            "of": row.seq,
+            "control_id": row.id,
+            "kind": row.kind,
+            "origin": row.origin,
+            "asked_by": row.asked_by,
             "state": end.state.value,
             "code": end.code,
             "reason": end.reason,
-            "result_json": json.dumps(end.result),
-            "changed_s": now_s,
-        },
-    )
-    _log(db, row, end, now_s)
-
-
-def _log(db: Connection, row: ControlRow, end: ControlEnd, now_s: int) -> None:
-    insert_rows(
-        db,
-        ControlLogRow,
-        [
-            {
-                "control_id": row.id,
-                "kind": row.kind,
-                "origin": row.origin,
-                "asked_by": row.asked_by,
-                "state": end.state.value,
-                "code": end.code,
-                "reason": end.reason,
-                "at_s": now_s,
-            }
-        ],
-    )
+            "at_s": now_s,
+        }
+        for row, end in ends
+    ]
+    insert_rows(db, ControlLogRow, lines)
 
 
 def _control(row: ControlRow) -> Control | None:
@@ -299,7 +301,26 @@ def _plan(row: ShownPlanRow) -> ShownPlan | None:
     return plan if plan.hash == row.hash else None
 
 
-_change = cache(lambda: update(ControlRow).where(ControlRow.seq == bindparam("of")))
+_change = cache(
+    lambda: (
+        update(ControlRow)
+        .where(ControlRow.seq == bindparam("of"))
+        .values(
+            state=bindparam("new_state"),
+            code=bindparam("new_code"),
+            reason=bindparam("new_reason"),
+            result_json=bindparam("new_result"),
+            changed_s=bindparam("now_s"),
+        )
+    )
+)
+_unfinished_of = cache(
+    lambda: (
+        select(ControlRow)
+        .where(text(IS_UNFINISHED), ControlRow.seq.in_(bindparam("of", expanding=True)))
+        .order_by(ControlRow.seq)
+    )
+)
 _by_number = cache(lambda: select(ControlRow).where(ControlRow.seq == bindparam("of")))
 _by_id = cache(lambda: select(ControlRow).where(ControlRow.id == bindparam("of")))
 _newest = cache(

@@ -122,6 +122,12 @@ class WalletSession:
                 )
             yield self._actors()
 
+    def with_keys(self, context: AgentContext) -> AgentContext:
+        """Return the context with this session's keys, so that its actions load none again."""
+        key = None if self.key is None else keys.SuppliedKey(self.key)
+        agent = None if self.agent_key is None else keys.SuppliedKey(self.agent_key)
+        return replace(context, key=key or context.key, agent_key=agent or context.agent_key)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the wallet's lock without signing, so that no other process acts for the wallet.
@@ -314,7 +320,8 @@ def _agent_key(context: AgentContext) -> SigningKey | None:
         return None
     ask = getpass.getpass if sys.stdin.isatty() else None
     try:
-        return keys.load_key(agent_key_source(context.loaded), config.chain.chain_id, ask=ask)
+        source = context.agent_key or agent_key_source(context.loaded)
+        return keys.load_key(source, config.chain.chain_id, ask=ask)
     except ConfigError as error:
         message = error.message.replace("wallet.", "futures.agent_", 1)
         raise ConfigError(message, error.remedy) from None

@@ -221,6 +221,8 @@ class AgentContext:
     """Shared by all cycles, because the caches of uniswap-python never release an object."""
     key: keys.KeySource | None = None
     """Key that replaces the config's, if the calling program has one."""
+    agent_key: keys.KeySource | None = None
+    """The same for the futures venue's agent key."""
     split: CapitalSplit | None = None
     futures: FuturesPolicy | None = None
     tax: TaxRunCache | None = None
@@ -474,7 +476,13 @@ def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
     )
     if context.recorder is not None:
         context.recorder.config = loaded.digest
-    return replace(reopened, recorder=context.recorder, confirmed=loaded.digest, key=context.key)
+    return replace(
+        reopened,
+        recorder=context.recorder,
+        confirmed=loaded.digest,
+        key=context.key,
+        agent_key=context.agent_key,
+    )
 
 
 def _target_portfolio(

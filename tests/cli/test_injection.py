@@ -103,6 +103,8 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("stop",): (),
     ("pause",): (),
     ("resume",): (),
+    ("controls",): (),
+    ("request",): ("rebalance",),
 }
 """What each command is run with; where that is too little it says so, and nothing else."""
 LAST = (("pause",), ("resume",), ("db", "restore"), ("db", "adopt"))

@@ -11,9 +11,13 @@ import pytest
 from sqlalchemy import update
 
 from agent.app.controls import queue
-from agent.config.load import load_config
+from agent.app.controls.alerts import control_alerts
+from agent.app.controls.widening import require_no_widening
+from agent.config.edits import ConfigChanges, apply_changes
+from agent.config.load import load_config, load_config_text
+from agent.config.schema import Config
 from agent.errors import ConfigError, OperatorNeeded, Refused
-from agent.model import Control, ControlCode, ControlKind, ControlOrigin, ControlState, ShownPlan
+from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ShownPlan
 from agent.store import Store, open_store
 from agent.store.controls import MAX_QUEUED, MAX_SHOWN, ControlEnd
 from agent.store.files.secret import installation_secret, secret_path
@@ -237,7 +241,7 @@ def opened(config: Path) -> Store:
 
 
 def submitted(config: Path, kind: str, *arguments: tuple[str, str], plan_hash: str = "", **more: object) -> Control:
-    return queue.submit(config, kind, arguments, plan_hash=plan_hash, asked_by="owner", origin="cli", **more)  # type: ignore[arg-type]
+    return queue.submit_control(config, kind, arguments, plan_hash=plan_hash, asked_by="owner", origin="cli", **more)  # type: ignore[arg-type]
 
 
 def test_a_request_is_sealed_and_queued(config: Path) -> None:
@@ -269,7 +273,7 @@ BAD = [
     ("withdraw", [("resume", "1"), ("in", "WETH")], "resume"), ("withdraw", [("amount", "1"), ("to", agents.OTHER)], "to"),
     ("withdraw", [("amount", "1"), ("to", "0x1")], "to"), ("stop", [("send-to", agents.OTHER)], "send-to"), ("edit", [], "edit"),
     ("edit", [("set", "limits")], "--set"), ("edit", [("add", "LINK=0x1:1%")], "'add'"),
-    ("edit", [("target", "WETH=40%"), ("send", "yes")], "send"), ("edit", [("set", "chain.rpc.0.url=http://x")], "--set"),
+    ("edit", [("target", "WETH=40%"), ("send", "yes")], "'send'"), ("edit", [("set", "chain.rpc.0.url=http://x")], "--set"),
     ("rebalance", [], "plan_hash"), ("confirm", [], "plan_hash"), ("stop", [("to-stable", "yes")], "plan_hash"),
 ]  # fmt: skip
 
@@ -290,7 +294,7 @@ def test_a_bad_request_names_its_field_and_stores_nothing(config: Path, kind: st
 )  # fmt: skip
 def test_requester_origin_and_lifetime_are_checked(config: Path, more: dict[str, object], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
-        queue.submit(config, "resume", (), **({"asked_by": "owner", "origin": "cli"} | more))  # type: ignore[arg-type]
+        queue.submit_control(config, "resume", (), **({"asked_by": "owner", "origin": "cli"} | more))  # type: ignore[arg-type]
 
 
 def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: Path) -> None:
@@ -307,3 +311,78 @@ def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: 
         submitted(config, "resume", plan_hash=stop.hash)
     assert len(store.controls.log()) == 2
     store.close()
+
+
+# --- Edits.
+
+
+def edited(folder: Path, changes: str) -> tuple[Config, Config]:
+    """A config before and after an edit, in the notation of `trimtab edit`."""
+    before = agents.config(folder, template="moderate", numeraire="USDC")
+    text, (key, _, value) = before.read_text(), changes.partition("=")
+    after = apply_changes(text, ConfigChanges(sets=((key, value),)))
+    return load_config_text(text, before, "a").config, load_config_text(after, before, "b").config
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["policy.cooldown=9h", "limits.slippage=0.1%", "limits.turnover=5%", "limits.payout_per_day=1", "limits.total_loss=5%",
+     "portfolio.max_live_value=10", "portfolio.assets.WETH.band=10%rel", "portfolio.assets.WETH.stop_loss=10%"],
+)  # fmt: skip
+def test_an_edit_may_change_what_permits_no_more(tmp_path: Path, change: str) -> None:
+    before, after = edited(tmp_path, change)
+    assert before != after
+    require_no_widening(before, after)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["limits.slippage=0.9%", "limits.turnover=off", "limits.payout_per_day=999999", "limits.min_trade=1", "limits.native_floor=0.001",
+     "portfolio.max_live_value=off", "policy.confirm_blocks=0", "chain.confirmations=1", "execution.deadline=29m",
+     "service.wallet_wait=5s", "reference.feed_max_age=9d", "portfolio.assets.WETH.feed_max_age=9d", "limits.token_screen=off"],
+)  # fmt: skip
+def test_an_edit_may_not_permit_more(tmp_path: Path, change: str) -> None:
+    before, after = edited(tmp_path, change)
+    assert before != after
+    with pytest.raises(Refused) as refused:
+        require_no_widening(before, after)
+    assert refused.value.code == ControlCode.WIDENS
+    assert refused.value.verdicts[0].measured == change.partition("=")[0]
+
+
+def test_an_edit_may_neither_add_payees_tokens_nor_acceptances(tmp_path: Path) -> None:
+    file = agents.config(tmp_path)
+    config = load_config(file).config
+    portfolio, wallet = config.portfolio, config.wallet
+    capped = config.limits.model_copy(update={"max_weight": {"any": 5_000}})
+    config = config.model_copy(update={"limits": capped})
+    token = portfolio.assets[0].model_copy(update={"symbol": "DOGE"})
+    for key, changes in (
+        ("wallet.payout_addresses", {"wallet": wallet.model_copy(update={"payout_addresses": [agents.OTHER]})}),
+        ("portfolio.assets.DOGE", {"portfolio": portfolio.model_copy(update={"assets": [*portfolio.assets, token]})}),
+        ("limits.i_accept", {"limits": capped.model_copy(update={"i_accept": ["slippage"]})}),
+        ("limits.max_weight", {"limits": capped.model_copy(update={"max_weight": {"any": 9_000}})}),
+        ("limits.max_weight", {"limits": capped.model_copy(update={"max_weight": None})}),
+    ):
+        with pytest.raises(Refused) as refused:
+            require_no_widening(config, config.model_copy(update=changes))
+        assert refused.value.verdicts[0].measured == key
+    fewer = {"portfolio": portfolio.model_copy(update={"assets": portfolio.assets[:1]})}
+    require_no_widening(config, config.model_copy(update=fewer))
+
+
+# --- Alerts.
+
+
+def test_refused_and_failed_controls_are_alerted_once_per_reason_without_their_texts() -> None:
+    def event(number: int, state: str, code: str) -> ControlEvent:
+        return ControlEvent(number, "x\x1b", "evil", "api", "mallory", state, code, "buy http://evil", 5)
+
+    events = [
+        event(1, "queued", ""), event(2, "refused", "seal"), event(3, "refused", "seal"), event(4, "failed", "interrupted"),
+        event(5, "done", ""), event(6, "refused", "see http://evil"), event(7, "expired", "expired"),
+    ]  # fmt: skip
+    alerts = control_alerts(events)
+    assert [alert.key for alert in alerts] == ["control:refused:seal", "control:failed:interrupted", "control:refused:"]
+    assert alerts[0].text.startswith("2 controls") and not any("evil" in alert.text or "mallory" in alert.text for alert in alerts)
+    assert control_alerts(events[:1]) == ()

@@ -4,7 +4,6 @@ Reads no chain and loads no key.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import time
@@ -15,15 +14,14 @@ from agent import wiring
 from agent.app.documents.controls import (
     ControlDocument,
     ControlsDocument,
-    ShownPlanDocument,
     control_document,
-    shown_document,
+    stored_document,
 )
 from agent.config.edits import parse_changes
 from agent.config.fields import parse_address
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode, Refused
-from agent.model import Arguments, Control, ControlCode, ControlKind, ControlOrigin, ShownPlan
+from agent.model import Arguments, Control, ControlCode, ControlKind, ControlOrigin
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import installation_secret
@@ -45,7 +43,7 @@ ARGUMENTS: Mapping[ControlKind, Mapping[str, str]] = {
     ControlKind.CONFIRM: {},
     ControlKind.INVEST: {"flow": MANY},
     ControlKind.WITHDRAW: {"amount": "", "in": "", "pro-rata": YES, "to": "", "resume": ""},
-    ControlKind.EDIT: {"set": MANY, "target": MANY, "remove": MANY, "in-slices": YES, "send": YES},
+    ControlKind.EDIT: {"set": MANY, "target": MANY, "remove": MANY, "in-slices": YES},
     ControlKind.STOP: {"to-stable": YES, "send-to": ""},
 }
 """Arguments of each kind: the command's options; "yes" for a switch, "many" for repeatable ones."""
@@ -53,7 +51,7 @@ CONFIRMS_A_PLAN = frozenset(ControlKind) - {ControlKind.PAUSE, ControlKind.RESUM
 """Kinds that need the hash of a shown plan; a stop that neither sells nor pays does not."""
 
 
-def submit(  # noqa: PLR0913
+def submit_control(  # noqa: PLR0913
     config: ConfigSource,
     kind: ControlKind | str,
     arguments: Iterable[tuple[str, str]] = (),
@@ -113,7 +111,7 @@ def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
     return {
         "served": is_served(loaded),
         "queued": queued,
-        "waiting": None if waiting is None else _stored_document(waiting),
+        "waiting": None if waiting is None else stored_document(waiting),
         "controls": [control_document(record) for record in records],
     }
 
@@ -240,8 +238,6 @@ def _check_edit(_: LoadedConfig, arguments: Arguments) -> None:
     changes = parse_changes(found.values("set"), found.values("target"), (), found.values("remove"))
     if not changes.any:
         raise ConfigError("edit: no change given", "give set, target or remove")
-    if found.flag("send") and not changes.removes:
-        raise ConfigError("send: needs remove", "omit it; a run uses the edited config at once")
 
 
 def _check_stop(loaded: LoadedConfig, arguments: Arguments) -> None:
@@ -268,7 +264,3 @@ _CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, Arguments], None]] = {
     ControlKind.EDIT: _check_edit,
     ControlKind.STOP: _check_stop,
 }
-
-
-def _stored_document(plan: ShownPlan) -> ShownPlanDocument:
-    return shown_document(plan, json.loads(plan.document or "{}"))

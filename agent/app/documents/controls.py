@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from typing_extensions import TypedDict
@@ -20,10 +23,11 @@ ControlDocument = TypedDict("ControlDocument", {
 """A control; times in Unix seconds of this machine. `code` and `reason` say why it was refused."""
 ShownPlanDocument = TypedDict("ShownPlanDocument", {
     "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))], "arguments": list[ArgumentDocument],
-    "plan_hash": str, "shown_s": int, "state": str, "reason": str, "document": dict[str, Any],
+    "plan_hash": str, "shown_s": int, "state": Annotated[str, one_of("planned", "refused")],
+    "reason": str, "moves": list[str], "document": dict[str, Any],
 })  # fmt: skip
 """A plan to confirm by its hash; the hash is empty if the plan cannot be carried out, with the
-reason. `document` is that of the command.
+reason. `moves` are its amounts as text, `document` is that of the command.
 """
 ControlsDocument = TypedDict("ControlsDocument", {
     "served": bool, "queued": int, "waiting": ShownPlanDocument | None,
@@ -56,18 +60,32 @@ def control_document(record: ControlRecord) -> ControlDocument:
 
 
 def shown_document(
-    plan: ShownPlan, document: dict[str, Any], state: str = "planned", reason: str = ""
+    plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], refusal: str = ""
 ) -> ShownPlanDocument:
     """Return the document of a shown plan."""
     return {
         "kind": plan.kind.value,
         "arguments": _pairs(plan.arguments),
-        "plan_hash": plan.hash if state == "planned" else "",
+        "plan_hash": "" if refusal else plan.hash,
         "shown_s": plan.shown_at_s,
-        "state": state,
-        "reason": reason,
-        "document": document,
+        "state": "refused" if refusal else "planned",
+        "reason": refusal,
+        "moves": list(moves),
+        "document": dict(document),
     }
+
+
+def with_document(
+    plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], now_s: int
+) -> ShownPlan:
+    """Return the plan with what is shown of it, to store."""
+    return replace(plan, shown_at_s=now_s, document=json.dumps([list(moves), document]))
+
+
+def stored_document(plan: ShownPlan) -> ShownPlanDocument:
+    """Return the document of a stored plan."""
+    moves, document = json.loads(plan.document or "[[], {}]")
+    return shown_document(plan, document, moves)
 
 
 def _pairs(arguments: tuple[tuple[str, str], ...]) -> list[ArgumentDocument]:

@@ -46,7 +46,7 @@ from agent.model import (
 from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.triggers.no_trade_zone import ZoneView
-from agent.store.files.locks import pause_file
+from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.orders import PastGradualExecution
 from agent.units import (
     Value,
@@ -422,10 +422,15 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
 def resume(config: Path | str) -> PauseDocument:
     """End the pause and any stop. Completed sales and payments are not undone."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
-        if (stopped := store.requests.stopping()) is not None:
-            store.requests.end(stopped.id, RequestState.RELEASED, int(time.time()))
-        switch.resume("resumed by the owner", int(time.time()))
-        return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
+        return end_pause(store, switch, "resumed by the owner", int(time.time()))
+
+
+def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> PauseDocument:
+    """End the pause and any stop in an open store."""
+    if (stopped := store.requests.stopping()) is not None:
+        store.requests.end(stopped.id, RequestState.RELEASED, now_s)
+    switch.resume(reason, now_s)
+    return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
 
 
 def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:

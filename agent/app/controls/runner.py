@@ -1,0 +1,409 @@
+"""The run's part of controls: verify each queued entry, take it once, and carry it out with the
+functions, guards and journal of its command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agent import engine, wiring
+from agent.app import config_versions
+from agent.app.agent import Agent
+from agent.app.controls import shown
+from agent.app.controls.queue import MAX_LIFETIME_S
+from agent.app.cycles import run_cycle
+from agent.app.documents import plans
+from agent.app.documents.controls import with_document
+from agent.app.money import transfers
+from agent.app.records.step_history import end_pause
+from agent.app.settings import editing
+from agent.errors import OperatorNeeded, TrimtabError
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import (
+    AgentCycle,
+    Arguments,
+    Control,
+    ControlCode,
+    ControlKind,
+    ControlState,
+    Intent,
+    ShownPlan,
+)
+from agent.store.controls import ControlEnd, QueuedControl
+from agent.store.files.locks import LockHeld, service_lock
+from agent.store.files.secret import installation_secret
+
+if TYPE_CHECKING:
+    from agent.app.money.shutdown import ShutdownReport
+    from agent.app.settings.editing import EditReport
+    from agent.chain.rpc import Transport
+
+CLOCK_TOLERANCE_S = 60
+"""Largest difference of the clocks of requester and run, and of now from the newest stored time."""
+MAX_PER_CYCLE = 5
+"""Controls carried out before the next cycle, so that many cannot delay an exit for long."""
+SUCCESSES = frozenset(
+    {"done", "hold", "paid", "reserved", "part", "waiting", "stopped", "written", "unchanged"}
+)
+"""Outcomes of commands that count as DONE."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlResult:
+    """Outcome of a command that a control ran."""
+
+    outcome: str
+    reason: str
+    transactions: Sequence[Intent] = ()
+    notes: Arguments = ()
+
+
+class PlanCheck:
+    """Confirmation of one plan: accepts the shown plan once, and no other."""
+
+    def __init__(self, plan: ShownPlan) -> None:
+        self._plan = plan
+        self._accepted = False
+        self.difference = ""
+
+    def accepts(self, found: ShownPlan, trust: Callable[[], bool]) -> bool:
+        """Return whether this is the shown plan and `trust`, the check of --yes, passes."""
+        if self._accepted:
+            self.difference = "a second plan followed the shown one"
+        else:
+            self.difference = self._plan.difference(found)
+        if self.difference:
+            return False
+        self._accepted = trust()
+        return self._accepted
+
+
+class ControlRunner:
+    """Carries out the queue of an agent's run. With `confirm` as the run's confirmation, its plans
+    are offered for confirmation by a control.
+    """
+
+    def __init__(self, agent: Agent, *, transports: Sequence[Transport] | None = None) -> None:
+        self._agent, self._transports = agent, transports
+        self._secret = b""
+        self._taken: set[str] = set()
+        self._recovered = False
+        self._offered = False
+
+    def waits(self) -> bool:
+        """Return whether a control is queued."""
+        return self._agent.context.store.controls.has_queued()
+
+    def carry_out(self, session: wiring.WalletSession, *, serving: bool) -> None:
+        """Carry out the queued controls, at most MAX_PER_CYCLE of them. The caller does not hold the
+        wallet's lock; `serving` means that it holds the service lock.
+
+        Without the service lock another run may be carrying out controls, so this takes the lock
+        for its time and does nothing if it is held.
+        """
+        with suppress(LockHeld), nullcontext() if serving else self._alone():
+            self._secret = installation_secret(wiring.store_file(self._agent.context.loaded))
+            self._recover()
+            for _ in range(MAX_PER_CYCLE):
+                queued = self._next()
+                if queued is None or self._take_and_act(queued, session):
+                    return
+
+    def confirm(self, outcome: StepOutcome) -> bool:
+        """Offer the plan for confirmation by a control, and decline it for now."""
+        context = self._agent.context
+        self._offered = True
+        found = shown.shown_step(ControlKind.CONFIRM, outcome)
+        waiting = context.store.controls.waiting()
+        if waiting is None or waiting.difference(found):
+            document = plans.live_plan(outcome, self._agent, sent=False, extra={})
+            moves = shown.format_moves(found, self._agent.portfolio)
+            offered = with_document(found, document, moves, context.clock.now_s())
+            context.store.controls.offer(offered)
+        return False
+
+    def end_cycle(self) -> None:
+        """End the offer of a plan that the cycle did not propose again."""
+        controls = self._agent.context.store.controls
+        if not self._offered and controls.waiting() is not None:
+            controls.end_offer()
+        self._offered = False
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with service_lock(*wiring.lock_locations(self._agent.context.loaded)):
+            yield
+
+    def _recover(self) -> None:
+        """End controls that an earlier run took and did not finish. None is repeated: what it sent
+        is in the journal, which this run settles first.
+        """
+        if self._recovered:
+            return
+        self._recovered = True
+        context = self._agent.context
+        reason = (
+            "the run ended while it carried this out; trimtab history shows what was sent,"
+            " and the next run settles it"
+        )
+        ends = [
+            ControlEnd(one.number, ControlState.FAILED, ControlCode.INTERRUPTED, reason)
+            for one in context.store.controls.taken()
+        ]
+        context.store.controls.finish(ends, context.clock.now_s())
+
+    def _next(self) -> tuple[int, Control] | None:
+        """Return the oldest valid control, and end the invalid ones before it in one transaction
+        per batch.
+        """
+        controls, clock = self._agent.context.store.controls, self._agent.context.clock
+        while batch := controls.queued():
+            ends: list[ControlEnd] = []
+            now_s, newest_s = clock.now_s(), self._newest_s()
+            for queued in batch:
+                end = self._refusal(queued, now_s, newest_s)
+                if end is None and queued.control is not None:
+                    controls.finish(ends, now_s)
+                    return queued.number, queued.control
+                ends += [] if end is None else [end]
+            controls.finish(ends, now_s)
+        return None
+
+    def _newest_s(self) -> int:
+        """Return the latest time of a step or of the audit log, which the clock must not precede."""
+        store = self._agent.context.store
+        return max(store.controls.log_end()[1], *(step.now_s for step in store.steps.newest(1)), 0)
+
+    def _refusal(self, queued: QueuedControl, now_s: int, newest_s: int) -> ControlEnd | None:
+        """Return the end of a control that may not be carried out; None if it may."""
+        control = queued.control
+
+        def refused(code: ControlCode, reason: str) -> ControlEnd:
+            return ControlEnd(queued.number, ControlState.REFUSED, code, reason)
+
+        if control is None or not control.is_genuine(self._secret):
+            return refused(
+                ControlCode.SEAL, "not written by this installation, or changed in the store"
+            )
+        if control.id in self._taken:
+            return refused(ControlCode.REPLAYED, "carried out before")
+        lifetime_s = control.expires_at_s - control.asked_at_s
+        if control.asked_at_s > now_s + CLOCK_TOLERANCE_S or not 0 < lifetime_s <= MAX_LIFETIME_S:
+            return refused(ControlCode.CLOCK, "dated in the future, or valid for too long")
+        if newest_s > now_s + CLOCK_TOLERANCE_S:
+            return refused(
+                ControlCode.CLOCK,
+                f"the clock was set back by {newest_s - now_s} s; correct it, then ask again",
+            )
+        if now_s >= control.expires_at_s:
+            return ControlEnd(
+                queued.number,
+                ControlState.EXPIRED,
+                ControlCode.EXPIRED,
+                f"expired {now_s - control.expires_at_s} s before the run took it",
+            )
+        return None
+
+    def _take_and_act(self, queued: tuple[int, Control], session: wiring.WalletSession) -> bool:
+        """Take a control and carry it out; return whether the run has to look at its config and
+        state before the next one.
+        """
+        number, control = queued
+        context = self._agent.context
+        controls, clock = context.store.controls, context.clock
+        self._taken.add(control.id)
+        if not controls.take(number, clock.now_s()):
+            end = ControlEnd(
+                number, ControlState.REFUSED, ControlCode.REPLAYED, "carried out before"
+            )
+            controls.finish([end], clock.now_s())
+            return False
+        session.progress(f"control {control.kind.value}")
+        newest = {intent.id for intent in context.store.journal.intents(limit=1)}
+        try:
+            end = self._act(number, control, session)
+        except TrimtabError as error:
+            sent = {intent.id for intent in context.store.journal.intents(limit=1)} - newest
+            state = ControlState.FAILED if sent else ControlState.REFUSED
+            controls.finish(
+                [ControlEnd(number, state, error.code or ControlCode.ERROR, str(error))],
+                clock.now_s(),
+            )
+            if isinstance(error, OperatorNeeded) and not isinstance(error, LockHeld):
+                raise
+            return False
+        except Exception as error:
+            reason = f"an internal error: {type(error).__name__}"
+            end = ControlEnd(number, ControlState.FAILED, ControlCode.ERROR, reason)
+            controls.finish([end], clock.now_s())
+            raise
+        controls.finish([end], clock.now_s())
+        return control.kind in (ControlKind.EDIT, ControlKind.STOP)
+
+    def _act(self, number: int, control: Control, session: wiring.WalletSession) -> ControlEnd:
+        """Carry out a taken control."""
+        context = self._agent.context
+        if control.kind is ControlKind.RESUME:
+            reason = f"resumed by {control.asked_by} ({control.origin.value})"
+            end_pause(context.store, context.switch, reason, context.clock.now_s())
+            return ControlEnd(number, ControlState.DONE, "", "resumed")
+        plan = self._shown_plan(control)
+        if isinstance(plan, str):
+            waits = control.kind is ControlKind.CONFIRM
+            code = ControlCode.NOT_WAITING if waits else ControlCode.NOT_SHOWN
+            return ControlEnd(number, ControlState.REFUSED, code, plan)
+        if control.kind is ControlKind.CONFIRM:
+            context.store.controls.end_offer()
+        agent, check = Agent(session.with_keys(context)), PlanCheck(plan)
+        if control.kind is not ControlKind.STOP:
+            agent.require_not_stopped()
+        command = ControlCommand(agent, control, check, session, self._transports)
+        return _end(number, command.run(), check)
+
+    def _shown_plan(self, control: Control) -> ShownPlan | str:
+        """Return the plan that the control confirms, or why there is none. A stop that neither
+        sells nor pays needs none.
+        """
+        if not control.plan_hash:
+            if control.kind is ControlKind.STOP and not control.arguments:
+                exact = (("to_stable", "False"), ("to", ""))
+                return ShownPlan(ControlKind.STOP, (), exact, ())
+            return "it confirms no shown plan"
+        controls = self._agent.context.store.controls
+        if control.kind is ControlKind.CONFIRM:
+            waiting = controls.waiting()
+            if waiting is None or waiting.hash != control.plan_hash:
+                return "this plan does not wait for a confirmation any more"
+            return waiting
+        plan = controls.shown(control.plan_hash)
+        if plan is None or (plan.kind, plan.arguments) != (control.kind, control.arguments):
+            return "the plan was not shown for this request, or too long ago"
+        return plan
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCommand:
+    """The command of a control, with the check of its plan as its confirmation."""
+
+    agent: Agent
+    control: Control
+    check: PlanCheck
+    session: wiring.WalletSession
+    transports: Sequence[Transport] | None
+
+    def run(self) -> ControlResult:
+        """Run the command."""
+        match self.control.kind:
+            case ControlKind.REBALANCE | ControlKind.CONFIRM:
+                return self._rebalance()
+            case ControlKind.INVEST:
+                return self._invest()
+            case ControlKind.WITHDRAW:
+                return self._withdraw()
+            case ControlKind.EDIT:
+                return self._edit()
+            case ControlKind.STOP:
+                return self._stop()
+        raise ValueError(f"{self.control.kind} has no command")
+
+    def _accepts(self, found: ShownPlan) -> bool:
+        return self.check.accepts(found, lambda: config_versions.require_trusted_config(self.agent))
+
+    def _rebalance(self) -> ControlResult:
+        """Rebalance as requested by hand, or repeat the cycle whose plan waits. Later slices of a
+        gradual execution are the run's.
+        """
+        kind = self.control.kind
+        waiting = kind is ControlKind.CONFIRM
+        context = self.agent.context if waiting else self.agent.context.attended
+
+        def confirm(outcome: StepOutcome) -> bool:
+            return self._accepts(shown.shown_step(kind, outcome))
+
+        with replace(self.session, context=context, confirm=confirm).held() as actors:
+            if waiting:
+                return _of_step(run_cycle(context, actors))
+            return _of_step(engine.run_step(context.readers, AgentCycle(), context.store, actors))
+
+    def _invest(self) -> ControlResult:
+        arguments = self.control.arguments
+        found = transfers.invest(
+            self.agent,
+            only=shown.flows(arguments),
+            send=True,
+            confirm=lambda one: self._accepts(shown.shown_investment(arguments, one)),
+            progress=self.session.progress,
+        )
+        if found.outcome is None:
+            return ControlResult("refused", "no new deposit was found")
+        if found.told and found.outcome.kind is OutcomeKind.HOLD:
+            return ControlResult("hold", found.outcome.reason)
+        return _of_step(found.outcome)
+
+    def _withdraw(self) -> ControlResult:
+        arguments = self.control.arguments
+        found = shown.withdraw(
+            self.agent,
+            arguments,
+            send=True,
+            confirm=lambda one: self._accepts(shown.shown_withdrawal(arguments, one)),
+            progress=self.session.progress,
+        )
+        notes = () if found.request is None else (("request", str(found.request)),)
+        return ControlResult(found.state, found.reason, found.transactions, notes)
+
+    def _edit(self) -> ControlResult:
+        arguments = self.control.arguments
+
+        def confirm(found: EditReport, edited: Agent) -> bool:
+            return self.check.accepts(
+                shown.shown_edit(arguments, found), lambda: editing.accept_edit(found, edited)
+            )
+
+        found = shown.edit(self.agent, arguments, self.transports, confirm=confirm)
+        return ControlResult(found.state, "; ".join(found.changes))
+
+    def _stop(self) -> ControlResult:
+        arguments = self.control.arguments
+
+        def confirm(found: ShutdownReport) -> bool:
+            plan = shown.shown_stop(arguments, found)
+            if not arguments:  # never delay a stop that sells and pays nothing
+                return self.check.accepts(plan, lambda: True)
+            return self._accepts(plan)
+
+        found = shown.stop(
+            self.agent, arguments, send=True, confirm=confirm, progress=self.session.progress
+        )
+        return ControlResult(found.state, found.reason, found.transactions)
+
+
+def _of_step(outcome: StepOutcome) -> ControlResult:
+    verdicts = () if outcome.plan is None else outcome.plan.verdicts
+    guards = tuple(
+        ("guard", verdict.guard)
+        for verdict in dict.fromkeys((*outcome.verdicts, *verdicts))
+        if not verdict.passed
+    )
+    notes = (("step", outcome.step_id), *guards)
+    return ControlResult(outcome.kind.value, outcome.reason, outcome.transactions, notes)
+
+
+def _end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
+    """Return the end of a control whose command returned."""
+    sent = tuple(("transaction", intent.tx_hash or intent.id) for intent in result.transactions)
+    pairs = (("outcome", result.outcome), *result.notes, *sent)
+    if check.difference:
+        state = ControlState.FAILED if sent else ControlState.REFUSED
+        reason = f"the plan differs from the one shown: {check.difference}"
+        return ControlEnd(number, state, ControlCode.PLAN_CHANGED, reason, pairs)
+    if result.outcome in SUCCESSES:
+        return ControlEnd(number, ControlState.DONE, "", result.reason, pairs)
+    state = ControlState.REFUSED
+    if sent or result.outcome in ("failed", "unfinished"):
+        state = ControlState.FAILED
+    code = next((text for name, text in result.notes if name == "guard"), result.outcome)
+    return ControlEnd(number, state, code, result.reason, pairs)

@@ -1,0 +1,394 @@
+"""Plans as they are shown before a control, with what binds of them, and the dry runs behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from agent.accounting.tax_lots import wallet_changes
+from agent.app.agent import Agent, open_agent
+from agent.app.controls.queue import check_arguments, parse_kind
+from agent.app.controls.widening import require_no_widening
+from agent.app.documents import fill, owner, plans
+from agent.app.documents.controls import (
+    ShownPlanDocument,
+    shown_document,
+    stored_document,
+    with_document,
+)
+from agent.app.money import shutdown
+from agent.app.money import transfers as money
+from agent.app.settings import editing
+from agent.chain.rpc import Transport
+from agent.config.edits import ConfigChanges, apply_changes, parse_changes, sell_removed_assets
+from agent.config.load import ConfigSource, load_config, load_config_text
+from agent.errors import Refused
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import (
+    Arguments,
+    Collect,
+    Control,
+    ControlCode,
+    ControlKind,
+    ControlOrigin,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+    Plan,
+    Portfolio,
+    ShownPlan,
+    StepInput,
+)
+from agent.policy.cash_flows import transfers
+from agent.reference import reference_prices
+from agent.store import Store
+from agent.units import BPS, decimal_text, floor_int
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agent.app.money.shutdown import ShutdownReport
+    from agent.app.money.transfers import InvestmentReport
+    from agent.app.settings.editing import EditReport
+    from agent.app.withdrawal_run import WithdrawalReport
+    from agent.ports import Clock
+
+TOLERANCE_BPS = 500
+"""Largest change of an amount between the shown plan and the one carried out, in bps of the plan's
+turnover; of a position's or order's size for liquidity and futures.
+"""
+ANY_AMOUNT_BPS = 10_000
+"""The same where prices decide the amounts and the request means all of them: a full sale, and the
+transition of an edit, which sends nothing.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPreview:
+    """A plan to show with its command's document; `refusal` says why it cannot be carried out."""
+
+    plan: ShownPlan
+    document: Mapping[str, Any]
+    refusal: str = ""
+
+
+def preview_control(
+    config: ConfigSource,
+    kind: ControlKind | str,
+    arguments: Iterable[tuple[str, str]] = (),
+    *,
+    transports: Sequence[Transport] | None = None,
+    clock: Clock | None = None,
+) -> ShownPlanDocument:
+    """Plan a request now, store what was shown, and return it with its hash. Sends nothing.
+
+    For CONFIRM it is the plan that the run offers. Raises the errors of the request's command.
+    """
+    loaded = load_config(config)
+    kind = parse_kind(kind)
+    pairs = check_arguments(loaded, kind, arguments)
+    with open_agent(loaded, transports=transports, clock=clock) as agent:
+        if kind is ControlKind.CONFIRM:
+            return stored_document(waiting_plan(agent.context.store))
+        found = preview_on(agent, kind, pairs, transports)
+        moves = format_moves(found.plan, agent.portfolio)
+        plan = with_document(found.plan, found.document, moves, agent.context.clock.now_s())
+        if not found.refusal:
+            agent.context.store.controls.show(plan)
+    return shown_document(plan, found.document, moves, found.refusal)
+
+
+def waiting_plan(store: Store) -> ShownPlan:
+    """Return the plan that the run offers. Raises Refused without one."""
+    if (waiting := store.controls.waiting()) is None:
+        raise Refused(
+            "no plan waits for a confirmation",
+            remedy="only trimtab run --send --offer offers plans",
+            code=ControlCode.NOT_WAITING,
+        )
+    return waiting
+
+
+def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
+    """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC"; in base units where a name
+    is no token's.
+    """
+    known = {
+        token.address: token
+        for token in (*(one.token for one in portfolio.assets), *portfolio.hubs)
+    }
+    found = []
+    for name, raw, _ in plan.amounts:
+        verb, _, address = name.rpartition(" ")
+        if (token := known.get(address)) is None:
+            found.append(f"{name} {raw}")
+            continue
+        amount = decimal_text(raw, token.decimals)
+        found.append(f"{verb} {amount} {token.label}" if verb else f"{amount} {token.label}")
+    return tuple(found)
+
+
+def preview_on(
+    agent: Agent,
+    kind: ControlKind,
+    arguments: Arguments,
+    transports: Sequence[Transport] | None = None,
+) -> ControlPreview:
+    """Plan a request with an open agent."""
+    match kind:
+        case ControlKind.REBALANCE:
+            outcome = agent.plan()
+            refusal = "" if outcome.kind is OutcomeKind.PLANNED else outcome.reason or "no plan"
+            planned = plans.live_plan(outcome, agent, sent=False, extra={})
+            return ControlPreview(shown_step(kind, outcome), planned, refusal)
+        case ControlKind.INVEST:
+            return _preview_investment(agent, arguments)
+        case ControlKind.WITHDRAW:
+            paid = withdraw(agent, arguments, send=False, confirm=lambda _: False)
+            payments = fill(owner.WithdrawalDocument, paid, agent.portfolio)
+            refusal = "" if paid.state == "planned" else paid.reason or paid.state
+            return ControlPreview(shown_withdrawal(arguments, paid), payments, refusal)
+        case ControlKind.EDIT:
+            edited = edit(agent, arguments, transports, confirm=None)
+            refusal = "" if edited.state == "planned" else f"the config is {edited.state}"
+            shown = shown_edit(arguments, edited)
+            return ControlPreview(shown, owner.edit_document(edited), refusal)
+        case ControlKind.STOP:
+            ended = stop(agent, arguments, send=False, confirm=lambda _: False)
+            stopped = fill(owner.ShutdownDocument, ended, agent.portfolio)
+            refusal = "" if ended.state == "planned" else ended.reason or ended.state
+            return ControlPreview(shown_stop(arguments, ended), stopped, refusal)
+    raise Refused(f"{kind.value} has no plan to show", remedy="send it without one")
+
+
+def _preview_investment(agent: Agent, arguments: Arguments) -> ControlPreview:
+    found = money.invest(agent, only=flows(arguments), confirm=lambda _: False)
+    document = owner.investment_document(found, agent, sent=False)
+    refusal = ""
+    if found.outcome is None:
+        refusal = "no new deposit was found"
+    elif found.outcome.kind not in (OutcomeKind.PLANNED, OutcomeKind.HOLD):
+        refusal = found.outcome.reason or found.outcome.kind.value
+    return ControlPreview(shown_investment(arguments, found), document, refusal)
+
+
+# --- The functions of the commands, called with a control's arguments.
+
+
+def flows(arguments: Arguments) -> tuple[int, ...]:
+    """Return the numbers of the deposits to invest; all of them without a number."""
+    return tuple(int(value) for _, value in arguments)
+
+
+def withdraw(
+    agent: Agent,
+    arguments: Arguments,
+    *,
+    send: bool,
+    confirm: Callable[[WithdrawalReport], bool],
+    progress: Callable[[str], None] = lambda _: None,
+) -> WithdrawalReport:
+    """Withdraw, or resume a withdrawal."""
+    given = _given(arguments)
+    if (number := given.value("resume")) is not None:
+        return money.resume(
+            agent,
+            int(number),
+            to=given.value("to"),
+            send=send,
+            confirm=confirm,
+            progress=progress,
+        )
+    return money.withdraw(
+        agent,
+        given.value("amount") or "",
+        given.value("in"),
+        pro_rata=given.flag("pro-rata"),
+        to=given.value("to"),
+        send=send,
+        confirm=confirm,
+        progress=progress,
+    )
+
+
+def stop(
+    agent: Agent,
+    arguments: Arguments,
+    *,
+    send: bool,
+    confirm: Callable[[ShutdownReport], bool],
+    progress: Callable[[str], None] = lambda _: None,
+) -> ShutdownReport:
+    """Stop the bot, or continue an unfinished stop."""
+    given = _given(arguments)
+    return shutdown.stop(
+        agent,
+        to_stable=given.flag("to-stable"),
+        send_to=given.value("send-to"),
+        send=send,
+        confirm=confirm,
+        progress=progress,
+    )
+
+
+def edit(
+    agent: Agent,
+    arguments: Arguments,
+    transports: Sequence[Transport] | None,
+    *,
+    confirm: editing.Confirm | None,
+) -> EditReport:
+    """Edit the config, unless the edit would permit more than before (Refused)."""
+    given, path = _given(arguments), agent.context.loaded.path
+    changes = parse_changes(given.values("set"), given.values("target"), (), given.values("remove"))
+
+    def make(text: str, changed: ConfigChanges) -> str:
+        after = apply_changes(text, changed)
+        before = load_config_text(text, path, str(path))
+        require_no_widening(
+            before.config, load_config_text(after, path, "the edited config").config
+        )
+        return after
+
+    return editing.edit(
+        path,
+        partial(make, changed=changes),
+        in_rounds=given.flag("in-slices"),
+        sell_first=partial(make, changed=sell_removed_assets(changes)) if changes.removes else None,
+        unseen=True,
+        confirm=confirm,
+        transports=transports,
+        clock=agent.context.clock,
+    )
+
+
+def _given(arguments: Arguments) -> Control:
+    """Return the arguments as a control, for its accessors."""
+    return Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
+
+
+# --- What binds of each plan.
+
+
+def shown_step(
+    kind: ControlKind, outcome: StepOutcome, arguments: Arguments = (), exact: Arguments = ()
+) -> ShownPlan:
+    """Return what binds of one step's plan."""
+    return ShownPlan(kind, arguments, (*_exact_parts(outcome), *exact), _amounts([outcome]))
+
+
+def shown_investment(arguments: Arguments, found: InvestmentReport) -> ShownPlan:
+    """Return what binds of an investment: the deposits and their plan."""
+    came = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in found.came)
+    deposited = ("deposits", "; ".join(sorted(text for _, text in came)))
+    active = transfers.active_purchase(found.step_input)
+    exact = (deposited, ("purchase", "" if active is None else active.id))
+    if found.outcome is None:
+        return ShownPlan(ControlKind.INVEST, arguments, exact, ())
+    return shown_step(ControlKind.INVEST, found.outcome, arguments, exact)
+
+
+def shown_withdrawal(arguments: Arguments, found: WithdrawalReport) -> ShownPlan:
+    """Return what binds of a withdrawal: its payments, their address, and the sale before them."""
+    share = TOLERANCE_BPS if _given(arguments).flag("pro-rata") else 0
+    paid = tuple(
+        (f"pay{' native' if one.native else ''} {one.token}", one.raw, one.raw * share // BPS)
+        for one in found.payments
+    )
+    sale = () if found.sale is None else _amounts([found.sale])
+    exact = (("to", found.to or ""), ("sale", "no" if found.sale is None else "yes"))
+    return ShownPlan(ControlKind.WITHDRAW, arguments, exact, (*sale, *paid))
+
+
+def shown_stop(arguments: Arguments, found: ShutdownReport) -> ShownPlan:
+    """Return what binds of a stop: whether it sells, the tokens sold, and the address paid. It
+    sells and pays everything, so the amounts are those of the moment.
+    """
+    exact = (("to_stable", str(found.to_stable)), ("to", found.to or ""))
+    amounts = _amounts(found.sales, ANY_AMOUNT_BPS)
+    return ShownPlan(ControlKind.STOP, arguments, exact, amounts)
+
+
+def shown_edit(arguments: Arguments, found: EditReport) -> ShownPlan:
+    """Return what binds of an edit: its changed lines, earlier changes by hand, and the tokens of
+    its transition. It sends nothing.
+    """
+    exact = (
+        ("changes", "\n".join(found.changes)),
+        ("by_hand", "\n".join(found.by_hand)),
+        ("next", "\n".join(found.following)),
+    )
+    transition = () if found.transition is None else _amounts([found.transition], ANY_AMOUNT_BPS)
+    return ShownPlan(ControlKind.EDIT, arguments, exact, transition)
+
+
+def _exact_parts(outcome: StepOutcome) -> Arguments:
+    """Return the parts of a step that may not change: kind of decision, exit, limit order, and
+    changes of a delegate.
+    """
+    plan = outcome.plan
+    others: Sequence[object] = () if plan is None or plan.futures is None else plan.futures.actions
+    changes = [
+        one for one in others if not isinstance(one, PerpOrder | MarginDeposit | MarginWithdrawal)
+    ]
+    return (
+        ("decision", type(outcome.decision).__name__),
+        ("exit", outcome.decided.exit_token),
+        ("order", outcome.decided.order),
+        ("delegate", "; ".join(repr(one) for one in changes)),
+    )
+
+
+def _amounts(
+    outcomes: Sequence[StepOutcome], share_bps: int = TOLERANCE_BPS
+) -> tuple[tuple[str, int, int], ...]:
+    """Return (name, amount, tolerance) of everything that plans move, summed and by name."""
+    found: dict[str, tuple[int, int]] = {}
+    for outcome in outcomes:
+        if outcome.plan is None:
+            continue
+        for name, amount, tolerance in (
+            *_swapped(outcome.step_input, outcome.plan, share_bps),
+            *_provided(outcome.plan, share_bps),
+            *_futures(outcome.plan, share_bps),
+        ):
+            before, slack = found.get(name, (0, 0))
+            found[name] = (before + amount, slack + tolerance)
+    return tuple((name, *found[name]) for name in sorted(found))
+
+
+def _swapped(step: StepInput, plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
+    """Return the changes of the wallet by token, each with the tolerance in that token."""
+    prices = reference_prices(step).by_token
+    moved = plan.turnover * share_bps / BPS
+    found = []
+    for token, raw in wallet_changes(plan).items():
+        price = prices.get(token)
+        found.append((token, raw, floor_int(moved / price) if price else 0))
+    return found
+
+
+def _provided(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
+    found = []
+    for action in plan.actions:
+        amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
+        for token, raw in zip((action.token0, action.token1), amounts, strict=True):
+            name = f"{type(action).__name__} {action.name} {token}"
+            found.append((name, raw, raw * share_bps // BPS))
+    return found
+
+
+def _futures(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
+    if plan.futures is None:
+        return []
+    found = []
+    for action in plan.futures.actions:
+        if isinstance(action, PerpOrder):
+            name = f"futures {action.market}{' reduce' if action.is_reduce_only else ''}"
+            found.append((name, action.size_raw, abs(action.size_raw) * share_bps // BPS))
+        elif isinstance(action, MarginDeposit | MarginWithdrawal):
+            name = type(action).__name__
+            found.append((name, action.raw, action.raw * share_bps // BPS))
+    return found

@@ -1,0 +1,418 @@
+"""Controls on a chain: each kind carried out by the run as its command would, once, and only as it was shown."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from agent.app.agent import Agent
+from agent.app.controls import queue
+from agent.app.controls.runner import MAX_PER_CYCLE, ControlRunner
+from agent.app.controls.shown import preview_control
+from agent.app.documents.controls import ShownPlanDocument
+from agent.config.load import LoadedConfig, load_config
+from agent.errors import Refused, TrimtabError
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.model import Control, ControlRecord, ControlState, IntentKind
+from agent.store.store import Store
+from agent.store.tables import ControlRow
+from tests.cases.test_withdrawing import HOME
+from tests.faults.probe import heard
+from tests.faults.rig import in_child
+from tests.support.agents import ROOMY, again, explained, fund, purse, trusted, yes
+from tests.support.text import raises_code
+
+TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
+DRIFTED = {"WETH": 6_500, "WBTC": 1_500, "USDC": 2_000}
+LEVEL = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
+CHANGES = {**ROOMY, "wallet.payout_addresses": [HOME]}
+
+
+@dataclass
+class Bot:
+    """A run's process: the agent, its controls, and the time of the chain."""
+
+    chain: LocalChain
+    loaded: LoadedConfig
+    agent: Agent
+    offers: bool = False
+    runner: ControlRunner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runner = ControlRunner(self.agent, transports=[self.chain.transport])
+
+    @property
+    def store(self) -> Store:
+        return self.agent.context.store
+
+    def shown(self, kind: str, *arguments: tuple[str, str]) -> ShownPlanDocument:
+        return preview_control(self.loaded.path, kind, arguments, transports=[self.chain.transport], clock=self.chain.clock)
+
+    def ask(self, kind: str, *arguments: tuple[str, str], plan: str | None = None) -> Control:
+        """Queue a control, for the plan that is shown now unless another is named."""
+        if plan is None:
+            plan = "" if kind in ("pause", "resume") else self.shown(kind, *arguments)["plan_hash"]
+        return queue.submit_control(
+            self.loaded.path, kind, arguments, plan_hash=plan, asked_by="owner", origin="dashboard", now=self.chain.now_s
+        )  # fmt: skip
+
+    def look(self, once: bool = False) -> StepOutcome | TrimtabError | None:
+        """One cycle of a run, controls first."""
+        confirm = self.runner.confirm if self.offers else yes
+        with closing(self.agent.run(send=True, confirm=confirm, once=once, controls=self.runner)) as cycles:
+            return next(cycles, None)
+
+    def ended(self, control: Control) -> ControlRecord:
+        """A cycle, and what became of the control."""
+        self.look()
+        record = self.store.controls.find(control.id)
+        assert record is not None
+        return record
+
+
+@contextmanager
+def bot(chain: LocalChain, folder: Path, held: dict[str, int] = DRIFTED, offers: bool = False, **changes: object) -> Iterator[Bot]:
+    fund(chain, held)
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    loaded = trusted(chain, folder, {**CHANGES, **named}, TARGETS)
+    with again(chain, loaded) as agent:
+        yield Bot(chain, loaded, agent, offers)
+
+
+def result(record: ControlRecord, name: str) -> list[str]:
+    return [value for key, value in record.result if key == name]
+
+
+# --- Each kind.
+
+
+def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, offers=True) as run:
+        before = purse(chain)
+        shown = run.shown("rebalance")
+        assert (shown["state"], shown["document"]["outcome"]) == ("planned", "planned") and any("WETH" in move for move in shown["moves"])
+        asked = run.ask("rebalance", plan=shown["plan_hash"])
+        assert purse(chain) == before, "the requester sends nothing"
+        record = run.ended(asked)
+        assert (record.state, record.code) == (ControlState.DONE, ""), record
+        assert result(record, "outcome") == ["done"]
+        sent = [intent.tx_hash for intent in reversed(run.store.journal.intents())]
+        assert result(record, "transaction") == sent and purse(chain).nonce == before.nonce + len(sent)
+        assert run.look().kind is OutcomeKind.HOLD and purse(chain).nonce == before.nonce + len(sent)
+        assert [event.state for event in run.store.controls.log()] == ["queued", "taken", "done"]
+
+
+def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, offers=True) as run:
+        asked = run.ask("rebalance")
+        fund(chain, {"WETH": 7_500, "WBTC": 1_500, "USDC": 1_000})
+        before = purse(chain)
+        record = run.ended(asked)
+        assert (record.state, record.code) == (ControlState.REFUSED, "plan_changed"), record
+        assert purse(chain) == before and result(record, "transaction") == []
+
+
+def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, offers=True) as run:
+        with raises_code(Refused, "not_waiting"):
+            run.shown("confirm")
+        before = purse(chain)
+        assert run.look().kind is OutcomeKind.DECLINED and purse(chain) == before
+        shown = run.shown("confirm")
+        assert queue.list_controls(run.loaded.path)["waiting"] == shown and shown["document"]["legs"]
+        assert run.look().kind is OutcomeKind.DECLINED
+        assert run.shown("confirm") == shown, "the same plan keeps its hash"
+        one, two = (run.ask("confirm", plan=shown["plan_hash"]) for _ in range(2))
+        run.look()
+        records = [run.store.controls.find(control.id) for control in (one, two)]
+        assert [(record.state, record.code) for record in records if record] == [
+            (ControlState.DONE, ""), (ControlState.REFUSED, "not_waiting"),
+        ]  # fmt: skip
+        assert purse(chain).nonce > before.nonce and run.store.controls.waiting() is None
+
+
+@pytest.mark.slow
+def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_all(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, offers=True) as run:
+        run.look()
+        first = run.shown("confirm")
+        asked = run.ask("confirm", plan=first["plan_hash"])
+        fund(chain, {"WETH": 7_500, "WBTC": 1_500, "USDC": 1_000})
+        explained(run.agent)
+        before = purse(chain)
+        record = run.ended(asked)
+        assert (record.state, record.code) == (ControlState.REFUSED, "plan_changed") and purse(chain) == before
+        assert run.shown("confirm")["plan_hash"] not in ("", first["plan_hash"])
+        fund(chain, LEVEL)
+        explained(run.agent)
+        run.look()
+        assert run.store.controls.waiting() is None
+
+
+def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path) as run:
+        run.ask("pause", ("reason", "smoke"))
+        assert run.agent.context.switch.is_paused() and run.look().kind is OutcomeKind.REFUSED
+        before = purse(chain)
+        refused = run.ended(run.ask("resume"))
+        assert refused.state is ControlState.DONE and not run.agent.context.switch.is_paused()
+        assert purse(chain).nonce > before.nonce, "the cycle after it trades again"
+
+
+def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, offers=True) as run:
+        asked = run.ask("rebalance")
+        run.ask("pause")
+        before = purse(chain)
+        record = run.ended(asked)
+        assert (record.state, record.code) == (ControlState.REFUSED, "kill_switch") and purse(chain) == before
+
+
+def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        run.look()
+        chain.set_balance("USDC", chain.balance("USDC") + 2_000 * 10**6)
+        shown = run.shown("invest")
+        assert shown["state"] == "planned", shown["reason"]
+        changed = run.ask("invest", plan=shown["plan_hash"])
+        chain.set_balance("USDC", chain.balance("USDC") + 500 * 10**6)
+        assert run.ended(changed).code == "plan_changed"
+        record = run.ended(run.ask("invest"))
+        assert record.state is ControlState.DONE and result(record, "transaction"), record
+
+
+def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        asked = run.ask("withdraw", ("amount", "500"), ("to", HOME))
+        record = run.ended(asked)
+        assert (record.state, chain.balance("USDC", HOME)) == (ControlState.DONE, 500 * 10**6), record
+        (number,) = result(record, "request")
+        assert run.store.requests.newest()[-1].id == int(number)
+        run.look()
+        assert chain.balance("USDC", HOME) == 500 * 10**6
+
+
+@pytest.mark.slow
+def test_a_withdrawal_that_needs_a_sale_shows_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
+        shown = run.shown("withdraw", ("amount", "3500"), ("to", HOME))
+        assert any(move.startswith("-") and "WETH" in move for move in shown["moves"]), shown["moves"]
+        record = run.ended(run.ask("withdraw", ("amount", "3500"), ("to", HOME), plan=shown["plan_hash"]))
+        assert (record.state, chain.balance("USDC", HOME)) == (ControlState.DONE, 3_500 * 10**6), record
+
+
+def test_an_edit_is_written_and_taken_up_by_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL, offers=True) as run:
+        shown = run.shown("edit", ("target", "WETH=40%"), ("target", "USDC=40%"))
+        assert shown["document"]["changes"]
+        asked = run.ask("edit", ("target", "WETH=40%"), ("target", "USDC=40%"), plan=shown["plan_hash"])
+        record = run.ended(asked)
+        assert record.state is ControlState.DONE, record
+        assert {a.symbol: a.target for a in load_config(run.loaded.path).config.portfolio.assets}["WETH"] == 4_000
+
+
+def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL, offers=True, limits__slippage="0.3%") as run:
+        text = run.loaded.path.read_text()
+        with raises_code(Refused, "widens"):
+            run.shown("edit", ("set", "limits.slippage=1%"))
+        asked = run.ask("edit", ("set", "limits.slippage=0.25%"))
+        loose = text.replace('slippage = "0.3%"', 'slippage = "0.2%"')
+        assert loose != text
+        run.loaded.path.write_text(loose)
+        record = run.ended(asked)
+        assert (record.state, record.code) == (ControlState.REFUSED, "widens"), record
+
+
+def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path, LEVEL) as run:
+        asked = run.ask("stop")
+        assert run.look() is None
+        record = run.store.controls.find(asked.id)
+        assert record is not None and record.state is ControlState.DONE, record
+        assert run.store.requests.stopping() is not None
+
+
+@pytest.mark.slow
+def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
+        asked = run.ask("stop", ("to-stable", "yes"), ("send-to", HOME))
+        assert run.look() is None
+        record = run.store.controls.find(asked.id)
+        assert record is not None and record.state is ControlState.DONE, record
+        assert chain.balance("USDC", HOME) > 9_800 * 10**6 and chain.balance("WETH") == 0
+
+
+# --- What is not carried out.
+
+
+ALTERED = (
+    {"arguments_json": f'[["amount", "900"], ["to", "{HOME}"]]'}, {"expires_s": 2**40}, {"asked_by": "another"}, {"seal": "0" * 64},
+    {"kind": "stop"}, {"plan_hash": "1" * 64}, {"kind": "dance"}, {"arguments_json": "{"}, {"origin": "cli"},
+)  # fmt: skip
+
+
+def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        shown = run.shown("withdraw", ("amount", "500"), ("to", HOME))
+        for changes in ALTERED:
+            asked = run.ask("withdraw", ("amount", "500"), ("to", HOME), plan=shown["plan_hash"])
+            with run.store.db.write("alter") as db:
+                db.execute(update(ControlRow).where(ControlRow.id == asked.id).values(**changes))
+        before = purse(chain)
+        run.look()
+        ends = [event for event in run.store.controls.log() if event.state == "refused"]
+        assert [event.code for event in ends] == ["seal"] * len(ALTERED) and not run.store.controls.has_queued()
+        assert purse(chain) == before and chain.balance("USDC", HOME) == 0
+
+
+def test_an_entry_of_another_installation_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path, LEVEL) as run:
+        asked = run.ask("resume")
+        (tmp_path / "trimtab.db.secret").unlink()
+        assert run.ended(asked).code == "seal"
+
+
+def test_expired_and_wrongly_dated_entries_are_not_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path, LEVEL) as run:
+        run.look()
+        now_s = run.chain.now_s()
+        for asked_s, state, code in (
+            (now_s - 301, ControlState.EXPIRED, "expired"),
+            (now_s + 3_600, ControlState.REFUSED, "clock"),
+        ):
+            asked = queue.submit_control(run.loaded.path, "resume", asked_by="owner", origin="api", now=lambda at=asked_s: at)  # type: ignore[misc]
+            record = run.ended(asked)
+            assert (record.state, record.code) == (state, code)
+
+
+def test_a_clock_that_was_set_back_carries_out_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        run.look()
+        asked = run.ask("resume")
+
+        class Back:
+            def now_s(self) -> int:
+                return chain.now_s() - 100
+
+            def sleep(self, seconds: float) -> None:
+                chain.clock.sleep(seconds)
+
+        run.agent.context = replace(run.agent.context, clock=Back())
+        record = run.ended(asked)
+        assert (record.state, record.code) == (ControlState.REFUSED, "clock"), record
+
+
+def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        asked = run.ask("withdraw", ("amount", "100"), ("to", HOME))
+        assert run.ended(asked).state is ControlState.DONE
+        for runner in (run.runner, ControlRunner(run.agent, transports=[chain.transport])):
+            run.runner = runner
+            with run.store.db.write("replay") as db:
+                db.execute(update(ControlRow).values(state="queued"))
+            assert run.ended(asked).code == "replayed"
+        assert chain.balance("USDC", HOME) == 100 * 10**6
+
+
+@pytest.mark.slow
+def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        rows = [
+            {
+                "id": f"{number:032x}", "kind": "withdraw", "arguments_json": "[]", "plan_hash": "", "asked_by": "x", "origin": "api",
+                "asked_s": 0, "expires_s": 2**40, "seal": "", "state": "queued", "code": "", "reason": "", "result_json": "[]",
+                "changed_s": 0,
+            }
+            for number in range(10_000)
+        ]  # fmt: skip
+        with run.store.db.write("flood") as db:
+            db.execute(ControlRow.__table__.insert(), rows)  # type: ignore[attr-defined]  # a table
+        with raises_code(Refused, "queue_full"):
+            run.ask("resume")
+        run.ask("pause")
+        assert run.agent.context.switch.is_paused(), "a pause needs no queue"
+        run.look()
+        assert not run.store.controls.has_queued() and len(run.store.controls.log(limit=20_000)) == 10_001
+        assert run.ended(run.ask("resume")).state is ControlState.DONE
+
+
+@pytest.mark.slow
+def test_many_controls_leave_room_for_cycles(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path, LEVEL) as run:
+        for _ in range(MAX_PER_CYCLE + 1):
+            run.ask("resume")
+        run.look()
+        assert len(run.store.controls.queued()) == 1
+        run.look()
+        assert not run.store.controls.has_queued()
+
+
+# --- A process that ends in the middle.
+
+
+def carried_out(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
+    """A cycle in a process that a SIGKILL ends at that moment."""
+    del chain.__dict__["transport"]  # a connection of its own
+
+    def hear(passed: str) -> None:
+        if passed.startswith(moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with again(chain, loaded) as agent, heard(hear):
+        Bot(chain, loaded, agent).look()
+
+
+@pytest.mark.parametrize(
+    ("moment", "state", "code"),
+    [
+        pytest.param("before:take a control", ControlState.DONE, "", marks=pytest.mark.slow),
+        pytest.param("inside:take a control", ControlState.DONE, "", marks=pytest.mark.slow),
+        ("after:take a control", ControlState.FAILED, "interrupted"),
+        pytest.param("before:send", ControlState.FAILED, "interrupted", marks=pytest.mark.slow),
+        ("after:send", ControlState.FAILED, "interrupted"),
+        pytest.param("before:finish a control", ControlState.FAILED, "interrupted", marks=pytest.mark.slow),
+        pytest.param("inside:finish a control", ControlState.FAILED, "interrupted", marks=pytest.mark.slow),
+        pytest.param("after:finish a control", ControlState.DONE, "", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_killed_run_neither_loses_nor_repeats_a_control(
+    anvil_chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, code: str
+) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        asked, loaded = run.ask("withdraw", ("amount", "100"), ("to", HOME)), run.loaded
+    assert in_child(lambda: carried_out(chain, loaded, moment)) == -signal.SIGKILL
+    with again(chain, loaded) as agent:
+        run = Bot(chain, loaded, agent)
+        record = run.ended(asked)
+        assert (record.state, record.code) == (state, code), record
+        run.look()
+        payouts = [one for one in run.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
+        paid = chain.balance("USDC", HOME)
+        assert paid == 100 * 10**6 * len(payouts) and len(payouts) <= 1
+        assert paid or code == "interrupted"

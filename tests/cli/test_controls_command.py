@@ -1,0 +1,79 @@
+"""trimtab request and trimtab controls, beside a run in a process of its own that takes what is queued within two seconds."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.cli.test_sending import nonce
+from tests.cli.tools import Desk, forked
+
+
+def until(desk: Desk, control: str, within_s: float = 20) -> Any:
+    """The control once it has ended."""
+    begun = time.monotonic()
+    while True:
+        document = desk.ask("controls")
+        (found,) = [one for one in document["controls"] if one["id"] == control]
+        if found["state"] not in ("queued", "taken"):
+            return found
+        assert time.monotonic() - begun < within_s, document
+        time.sleep(0.05)
+
+
+@contextmanager
+def served(desk: Desk, *options: str) -> Iterator[None]:
+    """A run that waits for its next cycle, an hour away, and then ends well by a signal."""
+    run, end = forked(desk, "run", "--send", "--every", "1h", "--json", *options), time.monotonic() + 60
+    try:
+        while not (run.out.exists() and run.out.read_text().count("\n")):
+            assert time.monotonic() < end, run.err.read_text()
+            time.sleep(0.05)
+        assert desk.ask("controls")["served"] is True
+        yield
+    finally:
+        run.told(signal.SIGTERM)
+        assert run.ended().code == 0
+
+
+@pytest.mark.slow
+def test_a_waiting_run_takes_a_request_within_two_seconds(desk: Desk) -> None:
+    with served(desk, "--yes"):
+        asked = desk.ask("request", "resume")
+        assert (asked["state"], asked["kind"], asked["origin"]) == ("queued", "resume", "cli")
+        found = until(desk, asked["id"])
+        assert found["state"] == "done" and found["changed_s"] - found["asked_s"] <= 2, found
+        paused = desk.ask("request", "pause", "reason=smoke")
+        assert paused["state"] == "done" and desk.ask("status")["paused"] is True
+    assert desk.ask("controls")["served"] is False
+    assert "expire" in desk.run("controls").err
+
+
+@pytest.mark.slow
+def test_an_offered_plan_is_confirmed_by_request(desk: Desk) -> None:
+    before = nonce(desk)
+    with served(desk, "--offer"):
+        shown = desk.ask("request", "confirm")
+        assert (shown["state"], desk.ask("controls")["waiting"]) == ("planned", shown) and shown["moves"]
+        assert nonce(desk) == before, "a run that offers sends nothing by itself"
+        for hash_, code in (("0" * 64, "not_shown"), (shown["plan_hash"], "")):
+            said = desk.run("request", "confirm", "--plan", hash_, "--json")
+            assert (said.error["code"] if said.code else "") == code
+        found = until(desk, said.json["id"])
+        assert found["state"] == "done" and nonce(desk) > before, found
+
+
+def test_a_request_that_is_wrong_names_its_field(desk: Desk) -> None:
+    for args, field in (
+        (("request", "withdraw", "amount=x"), "amount"), (("request", "dance"), "kind"), (("request", "invest", "flow"), ""),
+        (("run", "--offer"), "--offer"), (("run", "--send", "--yes", "--offer"), "--offer"),
+    ):  # fmt: skip
+        said = desk.run(*args)
+        assert said.code == 2 and field in said.err, said.err
+    assert desk.ask("controls")["controls"] == []
+    assert "No controls" in desk.run("controls").out
