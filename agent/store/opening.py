@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -149,12 +149,12 @@ def _private(path: Path) -> None:
             f"store.url: folder {str(path.parent)!r} does not exist; create it or name another"
         )
     require_private(path, "store", companions=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if os.fstat(descriptor).st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    # An existing file is never opened here: closing the descriptor would drop the locks of a store
+    # that this process has open, and another process could then remove the write-ahead log under it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
     # In a folder like /tmp another user may have created the file meanwhile.
     require_private(path, "store", companions=True)
 
