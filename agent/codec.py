@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from fractions import Fraction
 from typing import Any, TypeVar, Union, get_args, get_origin, overload
@@ -185,6 +185,11 @@ def read_json(text: str) -> Any:
     """
     _require_flat(text)
     return json.loads(text, object_pairs_hook=_without_repeats)
+
+
+def json_field(value: object, name: str) -> Any:
+    """Return a field of parsed JSON; None if it is absent or the value is not an object."""
+    return value.get(name) if isinstance(value, Mapping) else None
 
 
 def _require_flat(text: str) -> None:
@@ -378,7 +383,7 @@ def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, An
     def read(data: Any, _target: Any) -> Any:
         if data is None and types.NoneType in members:
             return None
-        tag = data.get(TAG) if isinstance(data, dict) else None
+        tag = json_field(data, TAG)
         if not isinstance(tag, str) or tag not in readers:
             raise ValueError(f"{_shown(tag or data)} is none of {', '.join(sorted(readers))}")
         reader, cls = readers[tag]

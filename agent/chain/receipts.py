@@ -21,6 +21,7 @@ from agent.chain.rpc import (
     parse_recipient,
     scrub,
 )
+from agent.codec import json_field
 from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.model import LiquidityAdded, PerpFill, PerpFunding, Receipt, Transfer
 from agent.signing.calldata import selector
@@ -276,7 +277,7 @@ def _used(
         else:
             low = middle
     block = line.call("eth_getBlockByNumber", [hex(high), True])
-    listed = block.get("transactions") if isinstance(block, Mapping) else None
+    listed = json_field(block, "transactions")
     if not isinstance(listed, list):
         raise Retryable(f"{line.name} does not have block {high}", code=ErrorCode.ANSWER)
     for tx in listed:
@@ -367,7 +368,7 @@ def find_conflicting_tx(
 
 def _pending(line: Transport, owner: str, nonce: int) -> str | None:
     block = line.call("eth_getBlockByNumber", ["pending", True])
-    listed = block.get("transactions") if isinstance(block, Mapping) else None
+    listed = json_field(block, "transactions")
     for tx in listed if isinstance(listed, list) else []:
         try:
             if _sent_with(tx, owner, nonce):

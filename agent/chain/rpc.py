@@ -22,6 +22,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.model import Head
 
@@ -450,7 +451,7 @@ class HttpTransport:
             )
         by_id: dict[int, object] = {}
         for answer in answers:
-            number = answer.get("id") if isinstance(answer, dict) else None
+            number = json_field(answer, "id")
             if (
                 not isinstance(answer, dict)
                 or isinstance(number, bool)

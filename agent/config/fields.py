@@ -29,6 +29,11 @@ _KEYRING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}/[A-Za-z0-9][A-Za-z0-9._-
 _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
+def compact(value: object) -> str:
+    """Return a text without its spaces; an empty one if the value is not a text."""
+    return value.strip().replace(" ", "") if isinstance(value, str) else ""
+
+
 def parse_address(value: object, field: str = "address") -> str:
     """Parse an address to its checksummed form. A wrong checksum is rejected as a likely typo."""
     if value == "native":

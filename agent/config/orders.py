@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from agent.config.fields import ConfigTable, Duration, Share, ShareOrOff
+from agent.config.fields import ConfigTable, Duration, Share, ShareOrOff, compact
 from agent.config.triggers import is_zone
 from agent.model import (
     PORTFOLIO,
@@ -293,7 +293,7 @@ def _parse_bps(text: str) -> Fraction | None:
 
 def _hourly(value: object) -> Fraction | str:
     """Parse bps per hour, "0.5bps" or "0.005%", or "zone"."""
-    plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
+    plain = compact(value)
     if plain == ZONE:
         return ZONE
     bps = _parse_bps(plain)
@@ -307,7 +307,7 @@ def _hourly(value: object) -> Fraction | str:
 
 def _signed_bps(value: object) -> int:
     """Parse a signed share such as "0.2%", "20bps" or "-0.5%" to bps."""
-    plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
+    plain = compact(value)
     bps = _parse_bps(plain)
     if bps is None or bps.denominator != 1:
         raise ValueError(

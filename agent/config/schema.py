@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.accounting.export import RateTable, parse_rates
 from agent.amm import POOL_KINDS
+from agent.codec import json_field
 from agent.config.fields import (
     Address,
     AddressOrOff,
@@ -292,7 +293,7 @@ def resolve_native_asset(data: object) -> object:
     if not isinstance(data, dict):
         return data
     portfolio, chain = data.get("portfolio"), data.get("chain")
-    assets = portfolio.get("assets") if isinstance(portfolio, dict) else None
+    assets = json_field(portfolio, "assets")
     if (
         not isinstance(portfolio, dict)
         or not isinstance(chain, dict)

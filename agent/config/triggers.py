@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from agent.config.fields import ConfigTable, Duration, Share, to_value_error
+from agent.config.fields import ConfigTable, Duration, Share, compact, to_value_error
 from agent.config.weights import require_sampling
 from agent.errors import ConfigError
 from agent.model import AnyOf, NoTradeZone, RiskEstimationWindow, Threshold, Trigger
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def _cost(value: object) -> Fraction:
     """Parse bps per year, such as "0.5bps" or "0.005%". Fractions of a basis point are allowed."""
-    plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
+    plain = compact(value)
     unit = next((unit for unit in ("bps", "%") if plain.endswith(unit)), None)
     number = _finite_decimal(plain.removesuffix(unit)) if unit else None
     if number is None:
@@ -50,7 +50,7 @@ def _cost(value: object) -> Fraction:
 
 def _signed(value: object) -> int:
     """Parse a correlation such as "80%" or "-20%" to bps."""
-    plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
+    plain = compact(value)
     percent = _finite_decimal(plain.removesuffix("%")) if plain.endswith("%") else None
     if percent is None or abs(bps := percent * 100) > BPS or bps != int(bps):
         raise ValueError(
@@ -276,7 +276,7 @@ def parse_band(text: object, field: str) -> Threshold:
     """Parse a band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises
     ConfigError.
     """
-    plain = text.strip().replace(" ", "") if isinstance(text, str) else ""
+    plain = compact(text)
     kind = next((kind for kind in ("abs", "rel") if plain.endswith(kind)), None)
     if kind is None:
         raise ConfigError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NoReturn
 
+from agent.codec import json_field
 from agent.model import (
     DelegateChange,
     FuturesAction,
@@ -342,7 +343,7 @@ def decode_action(data: str) -> dict[str, Any]:
         action = json.loads(bytes.fromhex(data.removeprefix("0x")))
     except (ValueError, RecursionError):
         action = None
-    orders = action.get("orders") if isinstance(action, dict) else None
+    orders = json_field(action, "orders")
     if (
         not isinstance(action, dict)
         or not isinstance(orders, list)

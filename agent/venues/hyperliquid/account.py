@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.codec import json_field
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.margin import account as margin
 from agent.model import MarginAccount, MarginTier, PerpMarket, Position, VenuePayment
@@ -109,7 +110,7 @@ def _table(
 def _leverages(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
     rows = []
     for tier in tiers:
-        most = tier.get("maxLeverage") if isinstance(tier, Mapping) else None
+        most = json_field(tier, "maxLeverage")
         if not isinstance(tier, Mapping) or not isinstance(most, int) or most < 1:
             raise _malformed("a margin table")
         rows.append((parse_raw(tier.get("lowerBound"), QUOTE_DECIMALS, "a margin tier"), most))
@@ -136,8 +137,8 @@ def parse_leverage(answer: object, coin: str) -> int:
     """Return the cross leverage set for a coin: the `leverage` of a position or of an
     `activeAssetData` answer. Raises OperatorNeeded if it is isolated.
     """
-    found = answer.get("leverage") if isinstance(answer, Mapping) else None
-    value = found.get("value") if isinstance(found, Mapping) else None
+    found = json_field(answer, "leverage")
+    value = json_field(found, "value")
     if not isinstance(found, Mapping) or not isinstance(value, int) or value < 1:
         raise _malformed(f"the leverage of {coin}")
     if found.get("type") != "cross":
@@ -209,7 +210,7 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
         raise _malformed("the account")
     positions, values, leverages = [], [], []
     for row in _list(answer, "assetPositions"):
-        held = row.get("position") if isinstance(row, Mapping) else None
+        held = json_field(row, "position")
         coin = str(held.get("coin")) if isinstance(held, Mapping) else ""
         if not isinstance(held, Mapping) or coin not in listed:
             raise _malformed("a position")
@@ -298,8 +299,8 @@ def parse_transfers(answer: object, owner: str) -> tuple[int, int, int]:
         raise _malformed("transfers")
     total_raw, last_ms = 0, 0
     for row in answer:
-        delta = row.get("delta") if isinstance(row, Mapping) else None
-        time_ms = row.get("time") if isinstance(row, Mapping) else None
+        delta = json_field(row, "delta")
+        time_ms = json_field(row, "time")
         if not isinstance(delta, Mapping) or not isinstance(time_ms, int):
             raise _malformed("a transfer")
         total_raw, last_ms = total_raw + _moved_raw(delta, owner.lower()), max(last_ms, time_ms)
@@ -364,7 +365,7 @@ def _usd(row: Mapping[str, object], name: str) -> int:
 
 
 def _list(row: object, name: str) -> list[object]:
-    found = row.get(name) if isinstance(row, Mapping) else None
+    found = json_field(row, name)
     if not isinstance(found, list):
         raise _malformed(name)
     return found

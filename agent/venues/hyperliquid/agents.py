@@ -8,6 +8,7 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 
 from agent.chain.rpc import scrub
+from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, Refused
 from agent.signing.agent_approval import (
     AGENT_NAME,
@@ -31,7 +32,7 @@ def require_fresh_agent(connection: VenueConnection, address: str, former: Colle
     """
     known = {one.lower() for one in former}
     answer = connection.info(type="userRole", user=address.lower())
-    role = answer.get("role") if isinstance(answer, Mapping) else None
+    role = json_field(answer, "role")
     if address.lower() in known or role != "missing":
         raise Refused(
             f"{address} is known to the venue or was an agent before",

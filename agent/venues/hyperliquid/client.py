@@ -18,6 +18,7 @@ import requests
 from eth_utils.address import is_address, to_checksum_address
 
 from agent.chain.rpc import Connection
+from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.model import MarginAccount, VenuePayment
 from agent.venues.hyperliquid.account import (
@@ -317,7 +318,7 @@ class HyperliquidVenue:
     def book(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
         """Return price and size of the resting orders of one side, best first. Raises Retryable."""
         answer = self._connection.info(type="l2Book", coin=coin)
-        levels = answer.get("levels") if isinstance(answer, Mapping) else None
+        levels = json_field(answer, "levels")
         if not isinstance(levels, list) or len(levels) != 2 or not isinstance(levels[asks], list):
             raise Retryable("the venue's answer for the book has an unexpected format")
         if not all(isinstance(level, Mapping) for level in levels[asks]):
@@ -343,7 +344,7 @@ class HyperliquidVenue:
             raise Retryable("the venue's answer for agents is not a list", code=ErrorCode.ANSWER)
         found = []
         for row in answer:
-            until = row.get("validUntil") if isinstance(row, Mapping) else None
+            until = json_field(row, "validUntil")
             if not isinstance(row, Mapping) or not isinstance(until, int):
                 raise Retryable("the venue's answer for an agent has an unexpected format")
             address = row.get("address")
@@ -421,7 +422,7 @@ class HyperliquidVenue:
     def never_happened(self, cloid: str, expires_ms: int) -> bool:
         """True if an order that expires at `expires_ms` is unknown at a later time of the venue."""
         state = self._info("clearinghouseState")
-        time_ms = state.get("time") if isinstance(state, Mapping) else None
+        time_ms = json_field(state, "time")
         if not isinstance(time_ms, int) or time_ms <= expires_ms:
             return False
         return self.state_of(cloid).stage is TicketStage.UNKNOWN
@@ -507,7 +508,7 @@ def _refused(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
 
 def _held_coins(state: object) -> Sequence[str]:
     """Return the coins of the readable positions."""
-    rows = state.get("assetPositions") if isinstance(state, Mapping) else None
+    rows = json_field(state, "assetPositions")
     positions = [row.get("position") for row in rows or () if isinstance(row, Mapping)]
     return [str(held.get("coin")) for held in positions if isinstance(held, Mapping)]
 

@@ -16,6 +16,7 @@ from fractions import Fraction
 from eth_utils.crypto import keccak
 
 from agent.chain.rpc import scrub
+from agent.codec import json_field
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import PerpMarket, PerpOrder, PerpOrderKind
 from agent.units import Price, ceil_int, decimal_text, floor_int
@@ -259,8 +260,8 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
     """
     if isinstance(answer, Mapping) and answer.get("status") == "unknownOid":
         return None
-    outer = answer.get("order") if isinstance(answer, Mapping) else None
-    order = outer.get("order") if isinstance(outer, Mapping) else None
+    outer = json_field(answer, "order")
+    order = json_field(outer, "order")
     if not isinstance(outer, Mapping) or not isinstance(order, Mapping):
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
@@ -351,9 +352,9 @@ def parse_refusal(answer: object) -> Refusal | None:
     """
     if isinstance(answer, Mapping) and answer.get("status") == "err":
         return Refusal(scrub(str(answer.get("response"))), is_judged=False)
-    response = answer.get("response") if isinstance(answer, Mapping) else None
-    data = response.get("data") if isinstance(response, Mapping) else None
-    statuses = data.get("statuses") if isinstance(data, Mapping) else None
+    response = json_field(answer, "response")
+    data = json_field(response, "data")
+    statuses = json_field(data, "statuses")
     if isinstance(statuses, list) and len(statuses) == 1:
         (status,) = statuses
         if isinstance(status, Mapping) and "error" in status:
