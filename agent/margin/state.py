@@ -26,10 +26,8 @@ from agent.units import BPS
 @dataclass(frozen=True, slots=True)
 class MarginState:
     """Figures of an account that limits bound. Shares are exact; `leverage` and `utilisation` are
-    None if the account has positions but no value. `distances` has, by market, the move of the mark
-    to the liquidation price, as a positive share (None: no liquidation price). `survives` says
-    whether the account stays above maintenance after every mark has moved against its position by
-    the stress move.
+    None if the account has positions but no value. `survives` says whether the account stays above
+    maintenance after every mark has moved against its position by the stress move.
     """
 
     leverage: Fraction | None
@@ -38,7 +36,6 @@ class MarginState:
     gross_raw: int
     net_raw: int
     value_raw: int
-    distances: tuple[tuple[str, Fraction | None], ...]
     survives: bool
 
 
@@ -54,10 +51,6 @@ class Breach:
 def margin_state(account: MarginAccount, limits: FuturesLimits) -> MarginState:
     """Return the figures of an account."""
     stressed = margin.with_adverse_move(account, Fraction(limits.stress_move_bps, BPS))
-    distances = []
-    for position in account.positions:
-        distance = margin.liquidation_distance(account, position.market)
-        distances.append((position.market, None if distance is None else abs(distance)))
     return MarginState(
         margin.leverage(account),
         margin.utilisation(account),
@@ -65,7 +58,6 @@ def margin_state(account: MarginAccount, limits: FuturesLimits) -> MarginState:
         margin.gross_notional_raw(account),
         margin.net_notional_raw(account),
         margin.account_value_raw(account),
-        tuple(distances),
         not account.positions or not margin.is_liquidatable(stressed),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 from eth_utils.address import is_checksum_address
@@ -123,8 +124,13 @@ def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | N
         refuse("gas_cost", f"{tx.gas * price} wei", f"{grant.max_gas_wei} wei")
 
 
+@lru_cache(maxsize=4_096)
+def _has_checksum(address: str) -> bool:
+    return bool(is_checksum_address(address))
+
+
 def _data(tx: UnsignedTx) -> bytes:
-    if not is_checksum_address(tx.to):
+    if not _has_checksum(tx.to):
         refuse("to", "an address that is not checksummed", "a checksummed address")
     try:
         return calldata.data_bytes(tx.data)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from eth_utils.address import to_checksum_address
@@ -69,6 +70,7 @@ ETHER = 10**18
 Number = int | str | Fraction
 
 
+@cache
 def address(name: str) -> str:
     """The same checksummed address for the same name."""
     return to_checksum_address(keccak(text=name)[-20:])
