@@ -77,6 +77,8 @@ class Session:
     began_s: float
     used_s: float
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    reviews: dict[str, Any] = field(default_factory=dict)
+    """Requests whose plans are shown, by id."""
     ended: bool = False
 
     def alive(self, now_s: float) -> bool:
@@ -105,6 +107,11 @@ class Access:
         self._process = ReadingProcess()
         self._checks = 0
         self._secret = secrets.token_bytes(32)
+
+    @property
+    def users_file(self) -> str:
+        """The file of users."""
+        return str(self._file)
 
     async def watch(self) -> None:
         """Follow the file of users until cancelled."""
@@ -210,7 +217,7 @@ class Access:
         return stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
     async def _call(self, function: str, *arguments: str) -> Any:
-        return await self._process.call(f"settings.users.{function}", str(self._file), *arguments)
+        return await self._process.call(f"settings.users.{function}", self.users_file, *arguments)
 
 
 class Checks:
@@ -284,10 +291,10 @@ class Checks:
             return None
         if method == "POST" and not _is_own_form(request, reach):
             return PlainTextResponse("403: the form is not from this dashboard\n", 403)
-        behind = "hx-request" in request.headers or request.url.path == "/events"
+        behind = "hx-request" in request.headers or scope["path"] == "/events"
         found = access.find(cookie(request, reach.cookie), touch=not behind)
         scope["session"] = found
-        if found or request.url.path == LOGIN or request.url.path.startswith("/static/"):
+        if found or scope["path"] == LOGIN or scope["path"].startswith("/static/"):
             return None
         if behind or method == "POST":
             return PlainTextResponse("401: log in\n", 401, {"HX-Redirect": LOGIN})

@@ -38,8 +38,9 @@ from agent.web.access import (
 )
 from agent.web.api import build_api
 from agent.web.board import MAX_STREAMS, Board
+from agent.web.controls import ControlPages
 from agent.web.gate import PREFIX
-from agent.web.pages import ASSETS, PAGES, STEP, Page, Renderer
+from agent.web.pages import ASSETS, CONTROL_PAGE, PAGES, REVIEW, STEP, Page, Renderer
 from agent.web.reach import Reach
 from agent.web.tokens import TokenFile
 
@@ -195,6 +196,7 @@ def build(board: Board, stopping: Callable[[], bool], access: Access | None = No
     """
     renderer, access = Renderer(), access or Access(Reach())
     logins = Logins(access, renderer, board.announce)
+    controls = ControlPages(access, board, renderer)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -204,6 +206,7 @@ def build(board: Board, stopping: Callable[[], bool], access: Access | None = No
             task.cancel()
         board.close()
         access.close()
+        controls.close()
 
     async def end_streams() -> None:
         while not stopping():
@@ -235,6 +238,10 @@ def build(board: Board, stopping: Callable[[], bool], access: Access | None = No
     for page in PAGES:
         app.add_route(page.path, partial(show, page), ["GET"])
     app.add_route(STEP.path, step, ["GET"])
+    app.add_route(CONTROL_PAGE.path, controls.overview, ["GET"])
+    app.add_route(REVIEW.path, controls.show, ["GET"])
+    app.add_route(REVIEW.path, controls.confirm, ["POST"])
+    app.add_route("/controls/{kind}", controls.ask, ["POST"])
     app.add_route(LOGIN, logins.show, ["GET"])
     app.add_route(LOGIN, logins.log_in, ["POST"])
     app.add_route("/logout", logins.log_out, ["POST"])

@@ -35,10 +35,11 @@ class Board:
         self.failed: dict[str, TrimtabError] = {}
         self.read_at: dict[str, float] = {}
         self.streams = 0
+        self.config = config
         self.store = store
-        self._config = config
         self._mark: str | None = None
         self._files: tuple[object, ...] = ()
+        self._followed: set[str] = set()
         self._processes = {name: ReadingProcess() for name in ("stored", "live", "controls")}
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._overtaken: set[str] = set()
@@ -63,6 +64,8 @@ class Board:
                     if mark != self._mark or edited:
                         self._mark = mark
                         self.refresh()
+                    for function in self._followed:
+                        self._start("stored", function)
             await asyncio.sleep(POLL_S)
 
     def refresh(self) -> None:
@@ -73,12 +76,21 @@ class Board:
         self._start("stored", "stored_documents")
         self._start("live", "live_documents")
 
+    def follow(self, function: str) -> None:
+        """Read documents of the store now and after each change of it; after the present read, if one
+        is under way.
+        """
+        self._followed.add(function)
+        self._overtaken |= self._reading.keys() & {function}
+        self._start("stored", function)
+
     def wanted(self, *functions: str) -> None:
         """Read what is missing or old, in the background."""
         for function in functions:
             age_s = time.monotonic() - self.read_at.get(function, -FRESH_S)
             if age_s >= (RETRY_S if function in self.failed else FRESH_S):
-                self._start("stored" if function == "stored_documents" else "live", function)
+                stored = function == "stored_documents" or function in self._followed
+                self._start("stored" if stored else "live", function)
 
     async def fresh(self, function: str) -> Documents:
         """Return the documents after a read of `function` that is under way or due. Raises the
@@ -109,7 +121,7 @@ class Board:
         """Return the result of a function in the process "stored", "live" or "controls", whose
         calls wait for no read. Raises its TrimtabError.
         """
-        return await self._processes[process].call(function, self._config, *arguments)
+        return await self._processes[process].call(function, self.config, *arguments)
 
     async def events(self, seen: int, alive: Callable[[], bool]) -> AsyncIterator[str]:
         """Yield server-sent events: `changed` after each read since version `seen`, which the page
@@ -155,17 +167,23 @@ class Board:
             self._reading[function] = asyncio.create_task(self._read(process, function))
 
     async def _read(self, process: str, function: str) -> None:
+        before = self.failed.get(function)
         try:
             found = await self.call(process, function)
         except TrimtabError as error:
             self.failed[function] = error
+            changed = str(before) != str(error)
         else:
+            changed = before is not None or any(
+                self.documents.get(name) != document for name, document in found.items()
+            )
             self.documents.update(found)
             self.failed.pop(function, None)
         finally:
             self._reading.pop(function, None)
         self.read_at[function] = time.monotonic()
-        self.announce()
+        if changed:
+            self.announce()
         if function in self._overtaken:
             self._overtaken.discard(function)
             self._start(process, function)
@@ -175,7 +193,7 @@ class Board:
         endings = ("", "-wal", ".paused")
         stores = [self.store.with_name(self.store.name + ending) for ending in endings]
         found: list[object] = []
-        for path in (Path(self._config), *stores):
+        for path in (Path(self.config), *stores):
             try:
                 stat = path.stat()
                 found.append((stat.st_mtime_ns, stat.st_size))

@@ -15,6 +15,7 @@ from agent.web.reading import Documents
 
 if TYPE_CHECKING:
     from agent.web.access import Session
+    from agent.web.controls import Review
 
 EXTRA = "dashboard"
 SHOWN_REBALANCES, SHOWN_CYCLES = 25, 40
@@ -33,6 +34,7 @@ class Page(NamedTuple):
 
 
 STORED, LIVE, PLAN = "stored_documents", "live_documents", "plan_document"
+CONTROLS = "controls.dashboard.dashboard_controls"
 PAGES = (
     Page("/", "Overview", "overview.html", (LIVE, STORED)),
     Page("/history", "History", "history.html", (STORED,)),
@@ -41,6 +43,9 @@ PAGES = (
     Page("/futures", "Futures", "futures.html", (LIVE,)),
     Page("/plan", "Plan now", "plan.html", (PLAN,)),
 )
+CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS, LIVE))
+"""Shown to users that are logged in."""
+REVIEW = Page("/controls/review/{review}", "", "review.html", ())
 STEP = Page("/history/{step}", "Step", "step.html", ())
 ASSETS = (
     "vendor/htmx-2.0.11.min.js",
@@ -71,6 +76,7 @@ class Renderer:
         failed: Mapping[str, object],
         version: int,
         session: Session | None = None,
+        review: Review | None = None,
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the board."""
         status = documents.get("status", {})
@@ -94,8 +100,10 @@ class Renderer:
         return self._templates.get_template(page.template).render(
             page=page,
             session=session,
+            steers=session is not None and not session.read_only,
+            review=review,
             version=version,
-            pages=PAGES,
+            pages=PAGES if session is None else (*PAGES, CONTROL_PAGE),
             title=page.title,
             documents=documents,
             status=status,

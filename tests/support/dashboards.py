@@ -59,6 +59,9 @@ class StillBoard(Board):
     def wanted(self, *functions: str) -> None:
         """Everything is there."""
 
+    def follow(self, function: str) -> None:
+        """Nothing changes."""
+
 
 class Served:
     """A dashboard on a port of this machine."""
@@ -77,6 +80,7 @@ class Served:
         self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self.server.serve([listener]),))
         self.thread.start()
         while not self.server.started:
+            assert self.thread.is_alive(), "the server did not start"
             time.sleep(0.01)
 
     def __enter__(self) -> Served:

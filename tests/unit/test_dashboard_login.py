@@ -14,14 +14,12 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-import argon2
 import pyotp
 
 from agent.errors import ConfigError, TrimtabError
@@ -31,12 +29,7 @@ from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
 from agent.web.server import serve_dashboard
 from tests.support.dashboards import HOSTILE, MARKUP, Served
-
-PASSWORD = "correct horse battery"
-HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
-NAMES = ("ann", "bob", "cleo", "dan", "eve", "fay")
-FULL, READ_ONLY = 1, 5
-"""Ids of ann, who may control, and of eve, who may not."""
+from tests.support.sites import FULL, HASH, PASSWORD, Site
 
 
 class Tags(HTMLParser):
@@ -49,53 +42,6 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Take note of an element."""
         self.tags.append((tag, [name for name, _ in attrs]))
-
-
-class Now:
-    """The monotonic clock of sessions, which the test moves."""
-
-    def __init__(self) -> None:
-        self.s = 1000.0
-
-    def __call__(self) -> float:
-        return self.s
-
-
-class Site(Served):
-    """A dashboard with users."""
-
-    def __init__(self, file: Path, reach: Reach | None = None) -> None:
-        self.file, self.now = file, Now()
-        self.secrets = {name: pyotp.random_base32() for name in NAMES}
-        for name in NAMES:
-            UserStore(file).add(name, HASH, self.secrets[name], name == "eve", 1)
-        self.access = Access(reach or Reach(port=1), file, self.now)
-        self.access.set_users({number + 1: (name, name == "eve") for number, name in enumerate(NAMES)})
-        super().__init__(self.access)
-
-    def enter(self, user: int = FULL) -> str:
-        """The cookie of a new session, without the form of the login."""
-        return f"trimtab-1={self.access.begin(user)}"
-
-    def token(self, cookie: str) -> str:
-        """The token of a session's forms, from a page."""
-        return re.findall(r'name="csrf" value="([^"]+)"', self.ask("/alerts", Cookie=cookie)[2].decode())[0]
-
-    def post(self, path: str, fields: dict[str, str], cookie: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Send a form as its page would."""
-        sent = {"Origin": f"http://localhost:{self.port}", "Cookie": cookie, **headers}
-        return self.ask(path, "POST", urlencode(fields), **sent)
-
-    def form(self) -> tuple[str, str]:
-        """Cookie and token of a login form."""
-        _, headers, body = self.ask("/login")
-        return headers["set-cookie"].split(";")[0], re.findall(r'name="csrf" value="([^"]+)"', body.decode())[0]
-
-    def log_in(self, name: str, code: str | None = None, password: str = PASSWORD, cookie: str = "") -> tuple[int, dict[str, str], bytes]:
-        """Fill the login form; by default with the code of this moment."""
-        nonce, csrf = self.form()
-        code = pyotp.TOTP(self.secrets[name]).now() if code is None else code
-        return self.post("/login", {"csrf": csrf, "name": name, "password": password, "code": code}, f"{nonce}; {cookie}")
 
 
 def session_of(headers: dict[str, str]) -> str:

@@ -13,7 +13,12 @@ from pathlib import Path
 from agent.store import open_store
 from tests.support.transactions import CHAIN_ID, WALLET
 
-READ = "import sqlite3, sys; store = sqlite3.connect(sys.argv[1]); print(*store.execute('SELECT reason FROM pauses ORDER BY seq')); store.close()"
+READ = """
+import sqlite3, sys
+store = sqlite3.connect(sys.argv[1])
+print(*store.execute("SELECT reason FROM pauses ORDER BY seq"))
+store.close()
+"""
 
 
 def test_commits_after_a_second_opening_are_seen_by_other_processes(tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""Controls of the dashboard: forms, the plan that each confirms, and their submission to the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.requests import Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+from agent.errors import TrimtabError
+from agent.web.access import Access, Session, form, is_token
+from agent.web.board import Board
+from agent.web.pages import CONTROL_PAGE, CONTROLS, REVIEW, Renderer
+from agent.web.reading import Documents, ReadingProcess
+
+REVIEW_S = 600.0
+"""Time after which a shown plan can no longer be confirmed."""
+MAX_REVIEWS = 8
+"""Reviews kept of a session; a further one drops the oldest."""
+AT_ONCE = frozenset({"pause", "resume"})
+"""Kinds that confirm no plan."""
+FIELDS: Mapping[str, Sequence[str]] = {
+    "pause": ("reason", "hard"),
+    "resume": (),
+    "rebalance": (),
+    "confirm": (),
+    "invest": (),
+    "withdraw": ("amount", "in", "pro-rata", "to"),
+    "edit": ("in-slices",),
+    "stop": ("to-stable", "send-to"),
+}
+"""Fields of the form of each kind, named like the arguments of the control."""
+TARGET = "target:"
+WAS = "was:"
+REVIEW_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+
+
+@dataclass(slots=True)
+class Review:
+    """A request and the plan that is shown for it. `document` is None while it is planned."""
+
+    kind: str
+    arguments: tuple[tuple[str, str], ...]
+    began_s: float = field(default_factory=time.monotonic)
+    document: Mapping[str, Any] | None = None
+    error: str = ""
+    sent: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Return whether it can be confirmed."""
+        return (
+            self.document is not None
+            and bool(self.document["plan_hash"])
+            and not self.sent
+            and time.monotonic() < self.began_s + REVIEW_S
+        )
+
+
+class ControlPages:
+    """The page of controls, and reviews: each is kept on the server, with its session."""
+
+    def __init__(self, access: Access, board: Board, renderer: Renderer) -> None:
+        self._access = access
+        self._board = board
+        self._renderer = renderer
+        self._plans = ReadingProcess()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """End the process that plans."""
+        for task in self._tasks:
+            task.cancel()
+        self._plans.stop()
+
+    async def overview(self, request: Request) -> Response:
+        """Answer with the page of controls."""
+        session: Session | None = request.scope["session"]
+        if session is None:
+            return PlainTextResponse("404: no such page\n", 404)
+        board = self._board
+        board.follow(CONTROLS)
+        board.wanted(*CONTROL_PAGE.reads)
+        # its process is started here, so that a pause does not wait for that
+        self._begin(self._warm())
+        text = self._renderer.page(
+            CONTROL_PAGE, board.documents, board.failed, board.version, session
+        )
+        return HTMLResponse(text)
+
+    async def ask(self, request: Request) -> Response:
+        """Answer a form: pause and resume at once, anything else with the plan to confirm."""
+        found = await self._form(request)
+        if isinstance(found, Response):
+            return found
+        session, fields = found
+        kind = request.path_params["kind"]
+        if kind not in FIELDS:
+            return PlainTextResponse("404: no such control\n", 404)
+        review = Review(kind, arguments_of(kind, fields))
+        if kind in AT_ONCE:
+            await self._submit(request, session, review, "")
+            if not review.error:
+                return RedirectResponse("/controls", 303)
+        else:
+            self._begin(self._plan(review))
+        name = secrets.token_urlsafe(16)
+        while len(session.reviews) >= MAX_REVIEWS:
+            session.reviews.pop(next(iter(session.reviews)))
+        session.reviews[name] = review
+        return RedirectResponse(f"/controls/review/{name}", 303)
+
+    async def show(self, request: Request) -> Response:
+        """Answer with the page of a review."""
+        session: Session | None = request.scope["session"]
+        review = None if session is None else session.reviews.get(request.path_params["review"])
+        if review is None:
+            return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
+        return self._page(request, review, 200)
+
+    async def confirm(self, request: Request) -> Response:
+        """Queue the control of a review, once, if its plan is the one that the form showed."""
+        found = await self._form(request)
+        if isinstance(found, Response):
+            return found
+        session, fields = found
+        review = session.reviews.get(request.path_params["review"])
+        if review is None:
+            return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
+        if not review.open or review.document is None:
+            return self._page(request, review, 409)
+        plan_hash = review.document["plan_hash"]
+        if not is_token(fields.get("plan_hash"), plan_hash):
+            return PlainTextResponse("409: the form showed another plan\n", 409)
+        if review.kind == "stop" and fields.get("yes") != ["yes"]:
+            review.error = "A stop needs the second yes."
+            answer = self._page(request, review, 409)
+            review.error = ""
+            return answer
+        review.sent = True  # before anything waits: of two confirmations at once one passes
+        await self._submit(request, session, review, plan_hash)
+        if review.error:
+            return self._page(request, review, 409)
+        return RedirectResponse("/controls", 303)
+
+    async def _form(self, request: Request) -> tuple[Session, dict[str, list[str]]] | Response:
+        """Return session and fields of a form, or the answer to one that may not pass."""
+        session: Session | None = request.scope["session"]
+        if session is None:
+            return PlainTextResponse("404: no such page\n", 404)
+        fields = await form(request)
+        if fields is None or not is_token(fields.get("csrf"), session.csrf):
+            return PlainTextResponse("403: the form is not from this session\n", 403)
+        if session.read_only:
+            path = request.scope["path"]
+            with suppress(TrimtabError):
+                await self._access.record(
+                    "control_refused", session.name, request.scope["address"], f"{path} read-only"
+                )
+            return PlainTextResponse("403: this user is read-only\n", 403)
+        return session, fields
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _warm(self) -> None:
+        with suppress(TrimtabError):
+            await self._board.call("controls", "controls.dashboard.ready")
+
+    async def _plan(self, review: Review) -> None:
+        try:
+            review.document = await self._plans.call(
+                "controls.shown.preview_control", self._board.config, review.kind, review.arguments
+            )
+        except TrimtabError as error:
+            review.error = str(error)
+        self._board.announce()
+
+    async def _submit(
+        self, request: Request, session: Session, review: Review, plan_hash: str
+    ) -> None:
+        try:
+            await self._board.call(
+                "controls",
+                "controls.dashboard.submit_for_user",
+                self._access.users_file,
+                session.user,
+                review.kind,
+                review.arguments,
+                plan_hash,
+                request.scope["address"],
+            )
+        except TrimtabError as error:
+            review.error = str(error)
+        self._board.follow(CONTROLS)
+
+    def _page(self, request: Request, review: Review, status: int) -> Response:
+        board = self._board
+        documents: Documents = {
+            **board.documents,
+            "review": review.document or {},
+        }
+        page = REVIEW._replace(path=request.scope["path"], title=TITLES[review.kind])
+        text = self._renderer.page(
+            page, documents, {}, board.version, request.scope["session"], review
+        )
+        return HTMLResponse(text, status)
+
+
+TITLES = {
+    "pause": "Pause",
+    "resume": "Resume",
+    "rebalance": "Rebalance now",
+    "confirm": "Confirm the waiting plan",
+    "invest": "Invest new deposits",
+    "withdraw": "Withdraw",
+    "edit": "Edit weights",
+    "stop": "Stop",
+}
+
+
+def arguments_of(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
+    """Return the arguments of a form: fields that are filled in, and targets that were changed."""
+    found = [
+        (name, value.strip())
+        for name in FIELDS[kind]
+        for value in fields.get(name, ())[:1]
+        if value.strip()
+    ]
+    if kind == "edit":
+        for name, values in fields.items():
+            symbol = name.removeprefix(TARGET)
+            if symbol == name:
+                continue
+            value = values[0].strip().removesuffix("%").strip()
+            if [value] != list(fields.get(WAS + symbol, ())):
+                found.append(("target", f"{symbol}={value}%"))
+    return tuple(found)

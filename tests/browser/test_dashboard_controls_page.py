@@ -1,0 +1,187 @@
+"""The owner at the dashboard, by keyboard on a phone: log in with a one-time code, pause, confirm a plan, edit weights."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+from tests.browser.chromium import PATIENCE_MS, PHONE
+from tests.browser.test_dashboard_page import AXE, dashboard
+from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
+from tests.cli.test_controls_command import until
+from tests.cli.test_sending import nonce
+from tests.cli.tools import Desk, first_document, start
+from tests.support.worlds import missing
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"), reason="needs the extra dashboard"
+    ),
+]
+PASSWORD = "correct horse battery"
+MOST_TABS = 80
+
+
+def wait_for(page: Any, condition: str) -> None:
+    """Wait until an expression holds; the policy of the page forbids to evaluate it there."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, (condition, page.inner_text("main"))
+        page.wait_for_timeout(100)
+
+
+def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until an element has the focus, which then can be seen."""
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            style = "(() => { const it = getComputedStyle(document.activeElement); return it.outlineStyle })()"
+            assert page.evaluate(style) != "none", f"{selector} shows no focus"
+            return
+    raise AssertionError(f"no way to {selector} by Tab")
+
+
+def fill(page: Any, selector: str, text: str) -> None:
+    """Type into a field that is reached by Tab."""
+    tab_to(page, selector)
+    page.keyboard.press("Control+A")
+    page.keyboard.type(text)
+
+
+def push(page: Any, text: str) -> None:
+    """Push a button that is reached by Tab, and wait for the page that follows."""
+    page.evaluate("document.querySelectorAll('button').forEach(one => one.dataset.says = one.textContent)")
+    tab_to(page, f'button[data-says="{text}"]')
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+
+def newest(desk: Desk) -> dict[str, Any]:  # noqa: F811
+    """The newest control."""
+    found: dict[str, Any] = desk.ask("controls")["controls"][0]
+    return found
+
+
+def settled(page: Any, desk: Desk) -> str:  # noqa: F811
+    """The state of the newest control once it has ended, as the page shows it without being loaded again."""
+    control = newest(desk)["id"]
+    until(desk, control)
+    state = f"document.querySelector('[data-control=\"{control}\"]')?.textContent"
+    wait_for(page, f"!['queued', 'taken', undefined].includes({state})")
+    return str(page.evaluate(state))
+
+
+def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
+    desk: Desk,  # noqa: F811
+    chromium: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    import pyotp
+
+    monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
+    made = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
+    before = nonce(desk)
+    run = start("run", "--send", "--offer", "--every", "1h", "--json", "--config", str(desk.config))
+    assert run.stdout is not None
+    first = run.stdout.readline()
+    assert first.endswith("}\n"), first + run.stdout.read()
+    with dashboard(desk) as address:
+        context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]})
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+
+        page.goto(address)
+        assert page.url == f"{address}login"
+        page.keyboard.type("ann")  # the first field has the focus
+        fill(page, "#password", PASSWORD)
+        fill(page, "#code", pyotp.parse_uri(made["otpauth"]).now())
+        page.keyboard.press("Enter")
+        page.wait_for_url(address)
+        tab_to(page, 'nav a[href="/controls"]')
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{address}controls")
+        page.wait_for_selector("#connection:has-text('Live')")
+
+        fill(page, "#f-reason", "smoke")
+        push(page, "Pause")
+        wait_for(page, "document.querySelector('[data-control]')?.textContent === 'done'")
+        assert desk.ask("status")["paused"] is True
+        push(page, "Resume")
+        wait_for(page, "document.querySelectorAll('[data-control]').length === 2")
+        assert settled(page, desk) == "done"
+        assert desk.ask("status")["paused"] is False and nonce(desk) == before
+
+        push(page, "Review the waiting plan")
+        page.wait_for_url(re.compile("/controls/review/"))
+        page.wait_for_selector("button:has-text('Confirm this plan')")
+        waiting = desk.ask("controls")["waiting"]
+        for of, exact in (("cost.total", waiting["document"]["cost"]["total"]), ("worst_case", waiting["document"]["worst_case"])):
+            assert page.get_attribute(f'[data-of="review.document.{of}"]', "value") == exact
+        assert waiting["plan_hash"][:16] in page.inner_text("main")
+        push(page, "Confirm this plan")
+        page.wait_for_url(f"{address}controls")
+        assert settled(page, desk) == "done" and newest(desk)["asked_by"] == "ann"
+        assert nonce(desk) > before
+
+        page.goto(f"{address}controls")
+        wait_for(page, "document.querySelector('[name=\"target:WETH\"]')")
+        targets = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
+        for symbol, change in (("WETH", -100), ("USDC", 100)):
+            fill(page, f'[name="target:{symbol}"]', f"{(targets[symbol] + change) / 100:.2f}")
+        push(page, "Review the transition")
+        page.wait_for_selector("button:has-text('Write these weights')")
+        assert page.query_selector_all('[data-of^="review.document.transition.legs"]')
+        push(page, "Write these weights")
+        page.wait_for_url(f"{address}controls")
+        assert settled(page, desk) == "done"
+        after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
+        assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 100, targets["USDC"] + 100)
+
+        # No violation and no wider than a phone, in both colours.
+        push(page, "Review the stop")
+        page.wait_for_selector("#yes")
+        review = page.url
+        seen = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
+        looked = seen.new_page()
+        for place in (f"{address}login", f"{address}controls", review, f"{address}plan"):
+            for scheme in ("light", "dark"):
+                looked.emulate_media(color_scheme=scheme)
+                looked.goto(place)
+                looked.wait_for_selector("h1")
+                looked.add_script_tag(path=str(AXE))
+                assert [(found["id"], found["nodes"][0]["html"]) for found in looked.evaluate("axe.run()")["violations"]] == [], place
+                assert looked.evaluate("document.documentElement.scrollWidth <= innerWidth"), place
+            if place.endswith("login"):
+                seen.add_cookies(context.cookies())
+        seen.close()
+
+        assert complaints == []
+        push(page, "Log out")
+        page.wait_for_url(f"{address}login")
+        page.goto(f"{address}controls")
+        assert page.url == f"{address}login"
+        context.close()
+    kinds = [event["event"] for event in desk.ask("user", "log")["events"]]
+    assert kinds[::-1] == ["user_added", "login", "control", "control", "control", "control", "logout"]
+
+    # A dashboard that dies: the agent does not notice, and takes what was requested before.
+    process = start("serve", "--port", "0", "--json", "--config", str(desk.config))
+    first_document(process)
+    asked = desk.ask("request", "resume")
+    process.kill()
+    process.communicate()
+    assert until(desk, asked["id"])["state"] == "done" and run.poll() is None
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=60)
+    assert run.returncode == 0

@@ -1,0 +1,70 @@
+"""A dashboard with users, served on this machine, and the forms that its pages would send."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlencode
+
+import argon2
+import pyotp
+
+from agent.store.files.users import UserStore
+from agent.web.access import Access
+from agent.web.reach import Reach
+from tests.support.dashboards import Served, StillBoard, documents
+
+PASSWORD = "correct horse battery"
+HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+NAMES = ("ann", "bob", "cleo", "dan", "eve", "fay")
+FULL, READ_ONLY = 1, 5
+"""Ids of ann, who may control, and of eve, who may not."""
+
+
+class Now:
+    """The monotonic clock of sessions, which the test moves."""
+
+    def __init__(self) -> None:
+        self.s = 1000.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+class Site(Served):
+    """A dashboard with users."""
+
+    def __init__(self, file: Path, reach: Reach | None = None, config: str = "none.toml") -> None:
+        self.file, self.now = file, Now()
+        self.secrets = {name: pyotp.random_base32() for name in NAMES}
+        for name in NAMES:
+            UserStore(file).add(name, HASH, self.secrets[name], name == "eve", 1)
+        self.access = Access(reach or Reach(port=1), file, self.now)
+        self.access.set_users({number + 1: (name, name == "eve") for number, name in enumerate(NAMES)})
+        board = StillBoard(config, Path("none.db"))
+        board.documents = documents()
+        super().__init__(self.access, board)
+
+    def enter(self, user: int = FULL) -> str:
+        """The cookie of a new session, without the form of the login."""
+        return f"trimtab-1={self.access.begin(user)}"
+
+    def token(self, cookie: str) -> str:
+        """The token of a session's forms, from a page."""
+        return re.findall(r'name="csrf" value="([^"]+)"', self.ask("/alerts", Cookie=cookie)[2].decode())[0]
+
+    def post(self, path: str, fields: dict[str, str], cookie: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Send a form as its page would."""
+        sent = {"Origin": f"http://localhost:{self.port}", "Cookie": cookie, **headers}
+        return self.ask(path, "POST", urlencode(fields), **sent)
+
+    def form(self) -> tuple[str, str]:
+        """Cookie and token of a login form."""
+        _, headers, body = self.ask("/login")
+        return headers["set-cookie"].split(";")[0], re.findall(r'name="csrf" value="([^"]+)"', body.decode())[0]
+
+    def log_in(self, name: str, code: str | None = None, password: str = PASSWORD, cookie: str = "") -> tuple[int, dict[str, str], bytes]:
+        """Fill the login form; by default with the code of this moment."""
+        nonce, csrf = self.form()
+        code = pyotp.TOTP(self.secrets[name]).now() if code is None else code
+        return self.post("/login", {"csrf": csrf, "name": name, "password": password, "code": code}, f"{nonce}; {cookie}")

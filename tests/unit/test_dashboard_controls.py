@@ -1,0 +1,220 @@
+"""Controls of the dashboard under attack: who may ask, which plan is confirmed, and how often."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.app.controls import dashboard
+from agent.app.controls.queue import list_controls
+from agent.config.load import load_config
+from agent.errors import Refused
+from agent.model import ControlKind, ShownPlan
+from agent.store import Store, open_store
+from agent.store.files.users import UserStore
+from agent.web.controls import FIELDS, REVIEW_S, Review, arguments_of
+from tests.support import agents
+from tests.support.dashboards import HOSTILE, MARKUP, Served
+from tests.support.sites import READ_ONLY, Site
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return agents.config(tmp_path_factory.mktemp("controls"))
+
+
+@pytest.fixture(scope="module")
+def site(config: Path) -> Iterator[Site]:
+    with Site(config.parent / "mine.db.users", config=str(config)) as found:
+        yield found
+
+
+@contextmanager
+def store_of(config: Path) -> Iterator[Store]:
+    """The store of the config."""
+    loaded = load_config(config)
+    store = open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def queued(config: Path) -> list[tuple[str, str, str]]:
+    """Kind, requester and state of each control, oldest first."""
+    with store_of(config) as store:
+        return [(one.control.kind.value, one.control.asked_by, one.state.value) for one in reversed(store.controls.newest())]
+
+
+def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+    """The document of a plan that was shown, as its preview stores it."""
+    plan = ShownPlan(kind, arguments, (("number", str(number)),), (), int(time.time()), "[[], {}]")
+    with store_of(config) as store:
+        store.controls.show(plan)
+    return {"plan_hash": plan.hash, "reason": "", "moves": ["-1 WETH"], "document": {}}
+
+
+def review(site: Site, cookie: str, kind: str, document: dict[str, Any] | None, arguments: tuple[tuple[str, str], ...] = ()) -> str:
+    """The path of a review of this session whose plan is shown."""
+    session = site.access.find(cookie.partition("=")[2], touch=False)
+    assert session is not None
+    name = f"review-{len(session.reviews):015d}"
+    session.reviews[name] = Review(kind, arguments, document=document)
+    return f"/controls/review/{name}"
+
+
+def last_event(site: Site) -> tuple[str, str, str]:
+    event = UserStore(site.file).events(1)[0]
+    return event.kind.value, event.user, event.detail
+
+
+def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> None:
+    cookie = site.enter()
+    code, headers, _ = site.post("/controls/pause", {"csrf": site.token(cookie), "reason": MARKUP, "hard": ""}, cookie)
+    assert (code, headers["location"]) == (303, "/controls")
+    with store_of(config) as store:
+        assert (store.pause_switch.paused().reason, store.pause_switch.paused().hard) == (MARKUP, False)
+    assert queued(config)[-1] == ("pause", "ann", "done")
+    assert last_event(site) == ("control", "ann", "pause")
+    site.board.documents["controls"] = list_controls(config)
+    text = site.ask("/controls", Cookie=cookie)[2].decode()
+    assert MARKUP not in text and HOSTILE not in text and "&lt;script&gt;" in text
+    code, headers, _ = site.post("/controls/resume", {"csrf": site.token(cookie)}, cookie)
+    assert code == 303 and queued(config)[-1] == ("resume", "ann", "queued")
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, config: Path, kind: str) -> None:
+    cookie, before = site.enter(READ_ONLY), queued(config)
+    text = site.ask("/controls", Cookie=cookie)[2].decode()
+    assert 'action="/controls' not in text and 'action="/controls' not in site.ask("/plan", Cookie=cookie)[2].decode()
+    assert site.post(f"/controls/{kind}", {"csrf": site.token(cookie)}, cookie)[0] == 403
+    assert last_event(site) == ("control_refused", "eve", f"/controls/{kind} read-only")
+    path = review(site, cookie, kind, {"plan_hash": "ab", "reason": "", "moves": [], "document": {}})
+    assert b'name="plan_hash"' not in site.ask(path, Cookie=cookie)[2]
+    assert site.post(path, {"csrf": site.token(cookie), "plan_hash": "ab"}, cookie)[0] == 403
+    assert queued(config) == before
+
+
+def test_a_user_who_lost_the_role_is_refused_whatever_the_page_knows(site: Site, config: Path) -> None:
+    """The page learns of it within two seconds; the process that submits reads the role each time."""
+    for user in (READ_ONLY, 99):
+        with pytest.raises(Refused) as refused:
+            dashboard.submit_for_user(str(config), str(site.file), user, "resume", (), "", "192.0.2.1")
+        assert refused.value.code == "access" and last_event(site)[0] == "control_refused"
+
+
+@pytest.mark.parametrize("path", ["/controls/pause", "/controls/withdraw", "/controls/review/review"])
+def test_csrf_controls_need_session_token_and_origin(site: Site, config: Path, path: str) -> None:
+    cookie, other, before = site.enter(), site.enter(), queued(config)
+    token = site.token(cookie)
+    for fields, sent, headers in (
+        ({}, cookie, {}), ({"csrf": site.token(other)}, cookie, {}), ({"csrf": token}, cookie, {"Origin": "https://evil.example"}),
+        ({"csrf": token}, cookie, {"Sec_Fetch_Site": "cross-site"}),
+    ):  # fmt: skip
+        assert site.post(path, fields, sent, **headers)[0] == 403
+    assert site.post(path, {"csrf": token}, "")[0] == 401
+    assert site.ask(path, Cookie=cookie)[0] in (404, 405)  # never by a link
+    assert queued(config) == before
+
+
+def test_a_confirmed_plan_is_queued_with_its_hash_and_nothing_else_of_the_form(site: Site, config: Path) -> None:
+    cookie = site.enter()
+    arguments = (("amount", "5"),)
+    document = shown(config, ControlKind.WITHDRAW, 1, arguments)
+    path = review(site, cookie, "withdraw", document, arguments)
+    assert document["plan_hash"] in site.ask(path, Cookie=cookie)[2].decode()
+    fields = {"csrf": site.token(cookie), "plan_hash": document["plan_hash"], "amount": "5000", "to": "0x" + "11" * 20}
+    assert site.post(path, fields, cookie)[0] == 303
+    with store_of(config) as store:
+        newest = store.controls.newest(1)[0].control
+    assert (newest.kind, newest.arguments, newest.plan_hash) == (ControlKind.WITHDRAW, arguments, document["plan_hash"])
+    assert last_event(site) == ("control", "ann", f"withdraw {document['plan_hash'][:16]}")
+
+
+def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path) -> None:
+    cookie, before = site.enter(), queued(config)
+    token = site.token(cookie)
+    document = shown(config, ControlKind.REBALANCE, 2)
+    path = review(site, cookie, "rebalance", document)
+    assert site.post(path, {"csrf": token, "plan_hash": "0" * 64}, cookie)[0] == 409  # the form showed another
+    session = site.access.find(cookie.partition("=")[2], touch=False)
+    assert session is not None
+    session.reviews[path.rpartition("/")[2]].began_s -= REVIEW_S
+    assert site.post(path, {"csrf": token, "plan_hash": document["plan_hash"]}, cookie)[0] == 409  # expired
+    assert b'name="plan_hash"' not in site.ask(path, Cookie=cookie)[2]
+    forgotten = review(site, cookie, "rebalance", {**document, "plan_hash": "1" * 64})
+    code, _, body = site.post(forgotten, {"csrf": token, "plan_hash": "1" * 64}, cookie)
+    assert code == 409 and b'role="alert"' in body and last_event(site)[0] == "control_refused"  # the store does not know it
+    other = review(site, cookie, "invest", document)
+    assert site.post(other, {"csrf": token, "plan_hash": document["plan_hash"]}, cookie)[0] == 409  # shown for another request
+    waits = review(site, cookie, "rebalance", None)
+    refused = review(site, cookie, "rebalance", {**document, "plan_hash": "", "reason": "a guard refused"})
+    for path in (waits, refused):
+        assert site.post(path, {"csrf": token, "plan_hash": ""}, cookie)[0] == 409
+    assert queued(config) == before
+
+
+def test_of_two_confirmations_at_once_one_is_queued(site: Site, config: Path) -> None:
+    cookie = site.enter()
+    document = shown(config, ControlKind.REBALANCE, 3)
+    path, token = review(site, cookie, "rebalance", document), site.token(cookie)
+    before, codes = len(queued(config)), []
+
+    def send() -> None:
+        codes.append(site.post(path, {"csrf": token, "plan_hash": document["plan_hash"]}, cookie)[0])
+
+    threads = [threading.Thread(target=send) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [303, 409, 409, 409, 409]
+    assert len(queued(config)) == before + 1
+
+
+def test_a_stop_needs_the_second_yes(site: Site, config: Path) -> None:
+    cookie, before = site.enter(), len(queued(config))
+    document = shown(config, ControlKind.STOP, 4)
+    path, fields = review(site, cookie, "stop", document), {"csrf": site.token(cookie), "plan_hash": document["plan_hash"]}
+    assert site.post(path, fields, cookie)[0] == 409 and len(queued(config)) == before
+    assert site.post(path, {**fields, "yes": "yes"}, cookie)[0] == 303
+    assert queued(config)[-1] == ("stop", "ann", "queued")
+
+
+def test_a_review_belongs_to_its_session(site: Site, config: Path) -> None:
+    cookie, other = site.enter(), site.enter(2)
+    document = shown(config, ControlKind.REBALANCE, 5)
+    path = review(site, cookie, "rebalance", document)
+    assert site.ask(path, Cookie=other)[0] == 404
+    assert site.post(path, {"csrf": site.token(other), "plan_hash": document["plan_hash"]}, other)[0] == 404
+
+
+def test_without_users_there_are_no_controls() -> None:
+    with Served() as served:
+        assert served.ask("/controls")[0] == served.ask("/controls/review/x")[0] == 404
+        assert served.ask("/controls/pause", "POST", "")[0] == 405
+        assert b"/controls" not in served.ask("/plan")[2]
+
+
+def test_an_unknown_kind_is_refused(site: Site) -> None:
+    cookie = site.enter()
+    assert site.post("/controls/adopt", {"csrf": site.token(cookie)}, cookie)[0] == 404
+
+
+def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
+    assert arguments_of("pause", {"reason": [" smoke "], "hard": ["yes"], "csrf": ["x"]}) == (("reason", "smoke"), ("hard", "yes"))
+    assert arguments_of("withdraw", {"amount": ["5"], "in": [""], "to": [" "]}) == (("amount", "5"),)
+    fields = {"target:WETH": ["35 %"], "was:WETH": ["40.00"], "target:USDC": ["60.00"], "was:USDC": ["60.00"], "in-slices": ["yes"]}
+    assert arguments_of("edit", fields) == (("in-slices", "yes"), ("target", "WETH=35%"))
