@@ -62,7 +62,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.positions.orders import set_orders as set_orders
     from agent.app.positions.orders import standing_orders as standing_orders
     from agent.app.positions.orders import swap_at_limit as swap_at_limit
-    from agent.app.records.allocations import weights as weights
     from agent.app.records.ledger import check_books as check_books
     from agent.app.records.ledger import compare_with_chain as compare_with_chain
     from agent.app.records.ledger import export as export
@@ -80,6 +79,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.maintenance import upgrade_store as upgrade_store
     from agent.app.records.oracle import observations as observations
     from agent.app.records.oracle import raise_observations as raise_observations
+    from agent.app.records.oracle import weights as weights
     from agent.app.records.price_history import fetch_prices as fetch_prices
     from agent.app.records.price_history import forget_prices as forget_prices
     from agent.app.records.price_history import import_prices as import_prices

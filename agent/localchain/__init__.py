@@ -1,5 +1,5 @@
-"""Embedded chain: real Uniswap contracts, tokens and feeds, on eth-tester in process or on
-anvil.
+"""Embedded chain: real Uniswap contracts, tokens and feeds, on eth-tester in process or on anvil; and
+the deployment of a world on an empty node: protocol, tokens, feeds, pools, the wallet's balances.
 """
 
 from __future__ import annotations
@@ -8,11 +8,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from agent.localchain.chain import LocalChain, LocalPool
-from agent.localchain.deploy import deploy_world
+from eth_utils.crypto import keccak
+
+from agent.artifacts import npm_artifact, own_artifact
+from agent.localchain.chain import (
+    POSITION_MANAGER,
+    SWAP_ROUTER_02,
+    V2_FACTORY,
+    V2_PAIR,
+    V2_ROUTER,
+    V3_FACTORY,
+    V3_POOL,
+    LocalChain,
+    LocalPool,
+    ProtocolAddresses,
+)
 from agent.localchain.market import serve
-from agent.localchain.nodes import WHALE_WEI, AnvilNode, TesterNode, run_anvil
-from agent.localchain.world import DEFAULT_WORLD, WHALE_INDEX, LocalWorld, TokenKind, dev_accounts
+from agent.localchain.nodes import WHALE_WEI, AnvilNode, LocalNode, TesterNode, run_anvil
+from agent.localchain.world import (
+    DEFAULT_WORLD,
+    WHALE_INDEX,
+    LocalWorld,
+    TokenKind,
+    V2Spec,
+    dev_accounts,
+)
+from agent.units import UINT256_MAX
 
 __all__ = [
     "DEFAULT_WORLD",
@@ -25,6 +46,88 @@ __all__ = [
     "run_anvil",
     "serve",
 ]
+
+
+_V3_PERIPHERY = "@uniswap/v3-periphery/artifacts/contracts"
+FEEDS_BEFORE_S = 30
+"""Age of the last feed rounds at the first visible block."""
+_NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
+"""Address of the contract that renders position NFTs; unused here."""
+
+
+def deploy_world(
+    node: LocalNode, world: LocalWorld, history: Callable[[LocalChain], None] | None = None
+) -> LocalChain:
+    """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
+    Afterwards feeds are fresh and the newest block is current. `history` runs in the past, before
+    the wallet is funded.
+    """
+    chain = LocalChain(node, world)
+    with node.past():
+        _protocol(chain)
+        for spec in world.tokens:
+            chain.add_token(spec.symbol, spec.decimals, spec.price_usd, spec.kind)
+        for pool in world.pools:
+            if isinstance(pool, V2Spec):
+                chain.add_v2_pool(pool.token_a, pool.token_b, pool.value_usd)
+            else:
+                chain.provide_liquidity(
+                    chain.add_v3_pool(pool.token_a, pool.token_b, pool.fee_pips),
+                    pool.value_usd,
+                    pool.ranges,
+                )
+        if history is not None:
+            history(chain)
+        weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
+        # set_balance can then reduce the balance without using the wallet's nonce.
+        chain.send(
+            chain.token_contract(weth).functions.approve(chain.whale.address, UINT256_MAX),
+            chain.wallet.address,
+            gas=100_000,
+        )
+        for spec in world.tokens:
+            chain.set_balance(spec.symbol, spec.wallet_raw)
+        node.set_native(chain.wallet.address, world.wallet_native_wei)
+        node.mine_at(max(int(time.time()) - FEEDS_BEFORE_S, chain.now_s() + 1))
+        chain.refresh_feeds()
+    node.mine_at(max(int(time.time()), chain.now_s() + 1))
+    return chain
+
+
+def _protocol(chain: LocalChain) -> None:
+    """Deploy Uniswap V2 and V3 as on mainnet, including the 0.01 % tier."""
+    weth = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/WETH9.json"))
+    v2_factory = chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address)
+    v2_router = chain.deploy(npm_artifact(V2_ROUTER), v2_factory, weth)
+    factory_artifact = npm_artifact(V3_FACTORY)
+    v3_factory = chain.deploy(factory_artifact)
+    chain.send(chain.contract(v3_factory, factory_artifact).functions.enableFeeAmount(100, 1))
+    pair_hash, pool_hash = (
+        keccak(hexstr=npm_artifact(path).bytecode) for path in (V2_PAIR, V3_POOL)
+    )
+    position_manager = chain.deploy(
+        npm_artifact(POSITION_MANAGER), v3_factory, weth, _NO_DESCRIPTOR
+    )
+    chain.addresses = ProtocolAddresses(
+        weth=weth,
+        v2_factory=v2_factory,
+        v2_router=v2_router,
+        v3_factory=v3_factory,
+        swap_router_02=chain.deploy(
+            npm_artifact(SWAP_ROUTER_02), v2_factory, v3_factory, position_manager, weth
+        ),
+        quoter_v2=chain.deploy(
+            npm_artifact(f"{_V3_PERIPHERY}/lens/QuoterV2.sol/QuoterV2.json"), v3_factory, weth
+        ),
+        quoter_v1=chain.deploy(
+            npm_artifact(f"{_V3_PERIPHERY}/lens/Quoter.sol/Quoter.json"), v3_factory, weth
+        ),
+        position_manager=position_manager,
+        pool_minter=chain.deploy(own_artifact("PoolMinter")),
+        rebalancer=chain.deploy(
+            own_artifact("Rebalancer"), weth, v2_factory, pair_hash, v3_factory, pool_hash
+        ),
+    )
 
 
 @contextmanager
