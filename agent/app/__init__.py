@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.controls.queue import submit_control as submit_control
     from agent.app.controls.runner import ControlRunner as ControlRunner
     from agent.app.controls.shown import preview_control as preview_control
+    from agent.app.controls.telegram import serve_telegram as serve_telegram
     from agent.app.describe import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.futures import FuturesOptions as FuturesOptions

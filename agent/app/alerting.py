@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from agent.app.controls.messages import worst_case_and_tax
 from agent.app.documents.futures import action_text, figures
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -308,6 +309,8 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
     else:
         tense = ("sold", "bought") if is_done else ("sell", "buy")
         trades = format_trades(plan, step.portfolio, tense)
+        if plan is not None and trades and not is_done:
+            trades += worst_case_and_tax(step, plan)
     portfolio = step.portfolio
     compared = [
         compare_text(one, portfolio.token(one.token).label, portfolio.numeraire.decimals)

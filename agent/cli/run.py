@@ -492,6 +492,21 @@ def serve(
     serve_dashboard(config, host, port, ready, PublicOptions(tls_cert, tls_key, proxy, name))
 
 
+# --- The Telegram bot.
+
+
+@command(Heading.LOOK, 16)
+@interruptible
+def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Serves the Telegram bot until stopped: status, plans, pause, resume and confirmations from
+    allowed chats. It never loads a key; trimtab run --send carries out what is asked.
+    """
+    from agent import app as api
+
+    note("Telegram bot started. Stop with Ctrl-C.")
+    api.serve_telegram(config)
+
+
 # --- Tokens of the API.
 
 

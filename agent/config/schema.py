@@ -39,7 +39,7 @@ from agent.config.orders import (
     require_strategy_orders,
 )
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
-from agent.config.service import AlertsTable, RecordTable, ServiceTable
+from agent.config.service import AlertsTable, RecordTable, ServiceTable, TelegramTable
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
 from agent.config.weights import SignalTable, WeightsTable, require_signals, require_weights
@@ -589,6 +589,7 @@ class Config(ConfigTable):
     signals: dict[SignalName, SignalTable] = Field(default_factory=dict)
     service: ServiceTable = Field(default_factory=ServiceTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)
+    telegram: TelegramTable | None = None
     tax: TaxTable | None = None
     record: RecordTable | None = None
 

@@ -1,4 +1,4 @@
-"""[service], [alerts] and [record]: monitoring of a run, alerts, and recording of steps."""
+"""[service], [alerts], [telegram] and [record]: monitoring of a run, alerts, and recorded steps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -141,6 +141,52 @@ class AlertsTable(ConfigTable):
         """Secrets to redact from every log line."""
         for target in self.targets:
             yield from target.secrets()
+
+
+# --- [telegram]: the bot of `trimtab telegram`.
+
+
+TELEGRAM_API = "https://api.telegram.org"
+LONGEST_POLL_S = 50
+LONGEST_CODE_S = 900
+
+
+class TelegramTable(ConfigTable):
+    """The Telegram bot. `chats` are the private chats that may command it. `api` is the Bot API's
+    address, for an own server. A request for updates waits up to `poll`; a one-time code is valid
+    for `code_ttl`.
+    """
+
+    token_env: Variable
+    chats: list[Annotated[int, Field(strict=True, gt=0)]] = Field(min_length=1, max_length=8)
+    api: str = TELEGRAM_API
+    poll: Duration = 30
+    code_ttl: Duration = 300
+
+    @model_validator(mode="after")
+    def _sound(self) -> TelegramTable:
+        parts = urlsplit(self.api)
+        loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if not (parts.scheme == "https" or loopback) or parts.query or self.api.endswith("/"):
+            raise ValueError(f"api: not an https address without a trailing slash; {TELEGRAM_API}")
+        if not 1 <= self.poll <= LONGEST_POLL_S:
+            raise ValueError(f"poll: {self.poll}s; write 1s to {LONGEST_POLL_S}s, such as 30s")
+        if not 1 <= self.code_ttl <= LONGEST_CODE_S:
+            raise ValueError(f"code_ttl: {self.code_ttl}s; write 1s to 15m, such as 5m")
+        return self
+
+    def resolve(self) -> str:
+        """Return the bot's token. Raises ConfigError if its variable has none."""
+        token = os.environ.get(self.token_env, "")
+        if not _TOKEN.fullmatch(token):
+            raise ConfigError(
+                f"telegram.token_env: environment variable {self.token_env} has no bot token",
+                "export the token of @BotFather, or put it into .env beside the config",
+            )
+        return token
+
+
+_TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,80}")
 
 
 # --- [service]: logs, health, heartbeat and retention of `trimtab run`.

@@ -248,6 +248,9 @@ cooldown = "6h"                    # minimum time between two alerts of one caus
 # [[alerts.targets]]
 # name = "mail"
 # url_env = "TRIMTAB_MAIL"         # secret address in apprise's format: mailtos://…, tgram://…, jsons://…
+# [telegram]                       # answers from a phone: trimtab telegram (docs/telegram.md)
+# token_env = "TRIMTAB_TELEGRAM"
+# chats = [123456789]
 """
 
 

@@ -43,6 +43,7 @@ from agent.store.database import (
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
 from agent.store.journal import IntentStore, ProposalStore, StepStore
 from agent.store.orders import GradualExecutionStore, OrderStore
+from agent.store.phone import PhoneStore
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.requests import RequestStore
 from agent.store.tables import Base, ConfigRow, ImplementationRow, PauseRow, PinRow, PriceRow
@@ -74,6 +75,7 @@ class Store:
         self.pause_switch = PauseSwitch(db)
         self.configs = ConfigVersionStore(db)
         self.alerts = AlertStore(db)
+        self.phone = PhoneStore(db)
         self.controls = ControlStore(db)
         self.paper = PaperStore(db)
 

@@ -104,6 +104,7 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("pause",): (),
     ("resume",): (),
     ("controls",): (),
+    ("telegram",): (),
     ("request",): ("rebalance",),
 }
 """What each command is run with; where that is too little it says so, and nothing else."""

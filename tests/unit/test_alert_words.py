@@ -9,8 +9,10 @@ import pytest
 
 from agent.app.alerting import ALWAYS_CHECKED_KINDS, RunFacts, asset_bands, covered_kinds, price_distance, run_ended_alert, run_hung_alert
 from agent.app.alerting import cycle_alerts as alerts
+from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.guards.market import plan_sandwich_loss
 from agent.model import (
     Alert,
     AlertKind,
@@ -19,6 +21,7 @@ from agent.model import (
     Intent,
     IntentKind,
     IntentState,
+    LotMethod,
     OrderKind,
     OrderStage,
     OrderTerms,
@@ -26,12 +29,13 @@ from agent.model import (
     Rebalance,
     Receipt,
     StepInput,
+    TaxState,
     Verdict,
 )
 from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.drift import alert_prices
-from agent.units import decimal_text
+from agent.units import decimal_text, value_text
 from tests.support.builders import ETHER, step_input, token, unit_price, with_snapshot
 from tests.support.foreign_text import CORPUS, MARKS
 from tests.support.text import mentions
@@ -125,6 +129,17 @@ def test_a_due_rebalance_says_what_it_would_trade_what_it_costs_and_how() -> Non
     sold = sum(leg.amount_in_raw for leg in found.plan.legs)
     assert mentions(alert.text, f"would sell {decimal_text(sold // 10**12, 6)} WETH", "cost", "bps")
     assert alert.text.endswith("trimtab rebalance --send")
+
+
+def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
+    found = planned()
+    assert found.plan is not None
+    worst = found.plan.cost.total + (plan_sandwich_loss(found.step_input, found.plan) or 0)
+    assert mentions(prices(found)[0].text, f"worst case {value_text(worst, 6, 2)} USDC") and "taxable" not in prices(found)[0].text
+    tax = TaxState(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), None)
+    taxed = replace(found, step_input=replace(found.step_input, history=replace(found.step_input.history, tax=tax)))
+    document = tax_document(taxed.step_input, found.plan)
+    assert document is not None and mentions(prices(taxed)[0].text, f"taxable gain {document['gain']} USDC")
 
 
 def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:

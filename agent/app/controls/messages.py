@@ -1,0 +1,96 @@
+"""Texts for a phone: status, a plan with its cost, tax and worst case, and the end of a control.
+Plain text without markup or links from the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.app.documents.plans import tax_document
+from agent.guards.market import plan_sandwich_loss
+from agent.model import ControlEvent, Plan, StepInput
+from agent.observe.notify import sanitize_text
+from agent.units import value_text
+
+Document = Mapping[str, Any]
+SHOWN = 8
+"""Assets or moves shown."""
+HASH_DIGITS = 12
+HELP = (
+    "/status value, weights and decision\n"
+    "/plan the plan that waits, or one made now, with a code to confirm it\n"
+    "/confirm CODE carries out the plan of the code\n"
+    "/pause stops all sending at once\n"
+    "/resume lifts the pause, with a code"
+)
+
+
+def status_text(found: Document) -> str:
+    """Return a status in a few lines."""
+    lines = [f"{found['total_value']} {found['numeraire']} at block {found['block']}"]
+    if found["paused"]:
+        lines.append(f"Paused: {_safe(found['pause_reason'])}")
+    for one in found["holdings"][:SHOWN]:
+        lines.append(
+            f"{_safe(one['symbol'])} {one['weight_bps'] / 100:.2f} %, target"
+            f" {one['target_bps'] / 100:.2f} %"
+        )
+    lines.append(_safe(f"{found['decision']['kind']}: {found['decision']['reason']}"))
+    return "\n".join(lines)
+
+
+def plan_text(shown: Document) -> str:
+    """Return a shown plan: moves, cost, tax, worst case, and the guards that refuse."""
+    found = shown["document"]
+    unit = _safe(found.get("numeraire", ""))
+    lines = [
+        f"Plan {shown['plan_hash'][:HASH_DIGITS]}" if shown["plan_hash"] else "No plan to confirm"
+    ]
+    if shown["reason"]:
+        lines.append(_safe(shown["reason"]))
+    moves = [_safe(move) for move in shown.get("moves", ())]
+    lines += moves[:SHOWN]
+    if len(moves) > SHOWN:
+        lines.append(f"and {len(moves) - SHOWN} more")
+    if cost := found.get("cost"):
+        lines.append(
+            f"Cost {cost['total']} {unit} (fees {cost['fees']}, impact {cost['impact']}, gas"
+            f" {cost['gas']}); worst case {found.get('worst_case') or 'unknown'} {unit}"
+        )
+    lines.append(tax_text(found.get("tax")))
+    refused = [_safe(one["guard"]) for one in found.get("verdicts", ()) if not one["passed"]]
+    if refused:
+        lines.append(f"Refused by {', '.join(refused)}")
+    if not shown["plan_hash"] and found.get("reason"):
+        lines.append(_safe(found["reason"]))
+    return "\n".join(lines)
+
+
+def tax_text(tax: Document | None) -> str:
+    """Return the taxable gain of a plan."""
+    if tax is None:
+        return "Tax: not configured"
+    left = f", {tax['left_this_year']} left this year" if tax["left_this_year"] else ""
+    return f"Taxable gain {tax['gain']} {_safe(tax['currency'])} ({_safe(tax['method'])}){left}"
+
+
+def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
+    """Return the worst case of a plan, and its taxable gain with [tax], each after a semicolon."""
+    numeraire, text = step.portfolio.numeraire, ""
+    if (short := plan_sandwich_loss(step, plan)) is not None:
+        worst = value_text(plan.cost.total + short, numeraire.decimals, 2)
+        text += f"; worst case {worst} {numeraire.label}"
+    if (tax := tax_document(step, plan)) is not None:
+        text += f"; taxable gain {tax['gain']} {tax['currency']}"
+    return text
+
+
+def ended_text(event: ControlEvent) -> str:
+    """Return the end of a control."""
+    code = f" ({event.code})" if event.code else ""
+    return _safe(f"{event.kind} {event.state}{code}: {event.reason or 'see trimtab controls'}")
+
+
+def _safe(text: object) -> str:
+    return sanitize_text(str(text))

@@ -1,0 +1,370 @@
+"""The Telegram bot: long polling, commands of allowed private chats, one-time codes, and messages about
+plans that wait. It loads no key; what it does goes through the queue of controls.
+
+https://core.telegram.org/bots/api (getUpdates, sendMessage, responses with parameters.retry_after).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from agent import wiring
+from agent.app.agent import open_agent
+from agent.app.controls import messages
+from agent.app.controls.queue import submit_control
+from agent.app.controls.shown import preview_control
+from agent.app.documents.status import status
+from agent.chain.rpc import Transport
+from agent.config.load import ConfigSource, LoadedConfig, load_config
+from agent.config.service import TelegramTable
+from agent.errors import ConfigError, TrimtabError
+from agent.model import ControlKind, ControlOrigin, ControlState
+from agent.observe.logs import Redactor
+from agent.ports import Clock
+from agent.store import Store
+from agent.store.files.secret import installation_secret
+from agent.store.phone import PhoneCode
+
+if TYPE_CHECKING:
+    from telegram import Bot, Message, Update
+    from telegram.error import NetworkError
+
+log = logging.getLogger("trimtab.telegram")
+CODE_DIGITS = 8
+MAX_AGE_S = 300
+"""Age of a message from which its command is not carried out: it waited while the bot was down."""
+LONGEST_TEXT = 4_000
+"""Below the 4,096 characters of a message."""
+WATCH_S = 2.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+READS_CHAIN = ("/status", "/plan")
+STRANGERS_TOLD, STRANGER_DAY_S = 10, 86_400
+ENDED = frozenset(
+    state.value
+    for state in (
+        ControlState.DONE,
+        ControlState.REFUSED,
+        ControlState.FAILED,
+        ControlState.EXPIRED,
+    )
+)
+T = TypeVar("T")
+
+
+class PhoneActions(Protocol):
+    """What the bot can ask for; each call may read the chain and take seconds."""
+
+    def status(self) -> dict[str, Any]:
+        """Return the document of `trimtab status`."""
+
+    def plan(self) -> dict[str, Any]:
+        """Return the plan that waits, or one made now, as a shown plan."""
+
+    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str) -> None:
+        """Queue a control."""
+
+
+@dataclass
+class TelegramBot:
+    """The bot of one store. `now` is this machine's clock, `bot` the Bot API."""
+
+    table: TelegramTable
+    store: Store
+    actions: PhoneActions
+    secret: bytes
+    bot: Bot
+    redactor: Redactor
+    now: Callable[[], float] = time.time
+    watch_s: float = WATCH_S
+    _strangers: dict[int, float] = field(default_factory=dict)
+    _replies: set[asyncio.Task[None]] = field(default_factory=set)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> None:
+        """Poll and watch until cancelled. Raises ConfigError if the token is refused."""
+        await self._ask(self.bot.initialize)
+        tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch())]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.bot.shutdown()
+
+    async def _poll(self) -> None:
+        while True:
+            last = self.store.phone.last_update(int(self.now()))
+            updates = await self._ask(partial(self._updates, last + 1 if last else None))
+            for update in updates:
+                # recorded first: a command is lost rather than carried out twice
+                if self.store.phone.take_update(update.update_id, int(self.now())):
+                    await self._handle(update)
+
+    async def _updates(self, offset: int | None) -> tuple[Update, ...]:
+        return await self.bot.get_updates(
+            offset=offset, timeout=self.table.poll, allowed_updates=["message"]
+        )
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self.watch_s)
+            try:
+                await self._tell_offer()
+                await self._tell_ended()
+            except TrimtabError as error:
+                log.error("%s", self.redactor.clean(str(error)))
+
+    async def _handle(self, update: Update) -> None:
+        message = update.message
+        if message is None or message.text is None:
+            return
+        chat = message.chat
+        if chat.type != "private" or chat.id not in self.table.chats:
+            await self._tell_stranger(chat.id)
+            return
+        age_s = self.now() - message.date.timestamp()
+        if age_s > MAX_AGE_S:
+            await self._send(chat.id, f"Not done, {age_s / 60:.0f} minutes old. Send it again.")
+            return
+        reply = asyncio.create_task(self._reply(chat.id, message))
+        if message.text.startswith(READS_CHAIN):  # a pause must not wait behind it
+            self._replies.add(reply)
+            reply.add_done_callback(self._replies.discard)
+        else:
+            await reply
+
+    async def _reply(self, chat: int, message: Message) -> None:
+        try:
+            answer = await self._answer(chat, message)
+        except TrimtabError as error:
+            answer = f"Not done: {self.redactor.clean(error.message)}"
+            if error.remedy:
+                answer += f"\n{self.redactor.clean(error.remedy)}"
+        await self._send(chat, answer)
+
+    async def _answer(self, chat: int, message: Message) -> str:
+        command, *words = (message.text or "").split()
+        match command.split("@")[0].lower(), words:
+            case "/status", []:
+                return messages.status_text(await self._read(self.actions.status))
+            case "/plan", []:
+                return self._with_code(chat, await self._read(self.actions.plan))
+            case "/pause", []:
+                await self._submit(chat, ControlKind.PAUSE, "")
+                return "Paused: nothing is sent until /resume."
+            case "/resume", []:
+                code = self._code(chat, ControlKind.RESUME, "")
+                return f"To resume sending: /resume {code} within {self._minutes()}"
+            case "/resume", [code]:
+                return await self._redeem(chat, code, (ControlKind.RESUME,))
+            case "/confirm", [code]:
+                return await self._redeem(chat, code, (ControlKind.CONFIRM, ControlKind.REBALANCE))
+            case _:
+                return messages.HELP
+
+    async def _read(self, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return a document that is read from the chain, one at a time."""
+        async with self._reading:
+            return await asyncio.to_thread(action)
+
+    def _with_code(self, chat: int, shown: dict[str, Any]) -> str:
+        text = messages.plan_text(shown)
+        if not shown["plan_hash"]:
+            return text
+        code = self._code(chat, ControlKind(shown["kind"]), shown["plan_hash"])
+        return f"{text}\nTo carry it out: /confirm {code} within {self._minutes()}"
+
+    def _minutes(self) -> str:
+        return f"{self.table.code_ttl / 60:g} minutes"
+
+    def _code(self, chat: int, kind: ControlKind, plan_hash: str) -> str:
+        code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}d}"
+        now_s = int(self.now())
+        opened = PhoneCode(
+            chat, self._digest(chat, code), kind.value, plan_hash, now_s + self.table.code_ttl
+        )
+        self.store.phone.open_code(opened, now_s)
+        return code
+
+    def _digest(self, chat: int, code: str) -> str:
+        text = f"trimtab phone code 1 {chat} {code}".encode()
+        return hmac.new(self.secret, text, hashlib.sha256).hexdigest()
+
+    async def _redeem(self, chat: int, code: str, kinds: tuple[ControlKind, ...]) -> str:
+        digest = self._digest(chat, code) if code.isascii() and code.isdecimal() else ""
+        found = self.store.phone.use_code(chat, digest, int(self.now()))
+        if found is None or ControlKind(found.kind) not in kinds:
+            return "Not done: the code is wrong, used or expired. /plan or /resume makes a new one."
+        await self._submit(chat, ControlKind(found.kind), found.plan_hash)
+        return "Queued: trimtab run --send carries it out and this chat is told."
+
+    async def _submit(self, chat: int, kind: ControlKind, plan_hash: str) -> None:
+        await asyncio.to_thread(self.actions.submit, kind, plan_hash, asked_by(chat))
+
+    async def _tell_offer(self) -> None:
+        waiting = self.store.controls.waiting()
+        if waiting is None or not self.store.phone.take_offer(waiting.hash):
+            return
+        shown = await self._read(self.actions.plan)
+        for chat in self.table.chats:
+            await self._send(chat, f"A plan waits for you.\n{self._with_code(chat, shown)}")
+
+    async def _tell_ended(self) -> None:
+        for event in self.store.controls.log(self.store.phone.last_told()):
+            if not self.store.phone.take_line(event.number):
+                continue
+            if event.origin == ControlOrigin.TELEGRAM.value and event.state in ENDED:
+                for chat in self.table.chats:
+                    if event.asked_by == asked_by(chat) and event.kind != ControlKind.PAUSE.value:
+                        await self._send(chat, messages.ended_text(event))
+
+    async def _tell_stranger(self, chat: int) -> None:
+        """Tell the owner of a message from elsewhere, by its number alone; the sender gets no
+        answer.
+        """
+        now = self.now()
+        self._strangers = {
+            one: at for one, at in self._strangers.items() if now - at < STRANGER_DAY_S
+        }
+        if chat in self._strangers or len(self._strangers) >= STRANGERS_TOLD:
+            return
+        self._strangers[chat] = now
+        log.warning("ignored a message from chat %d", chat)
+        for known in self.table.chats:
+            await self._send(known, f"Ignored a message from unknown chat {chat}.")
+
+    async def _send(self, chat: int, text: str) -> None:
+        await self._ask(lambda: self.bot.send_message(chat, text[:LONGEST_TEXT]), is_send=True)
+
+    async def _ask(self, call: Callable[[], Awaitable[T]], *, is_send: bool = False) -> T:
+        """Return the answer of the Bot API; wait out failures. A message that may have arrived is not
+        sent again. Raises ConfigError if the token is refused.
+        """
+        from telegram import error as api
+
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await call()
+            except api.RetryAfter as found:
+                wait = found.retry_after
+                pause_s = wait if isinstance(wait, int) else wait.total_seconds()
+                log.warning("Telegram asks to wait %.0f s", pause_s)
+            except (api.InvalidToken, api.Forbidden) as found:
+                if is_send and isinstance(found, api.Forbidden):
+                    log.error("a chat refuses messages; start the bot there")
+                    return None  # type: ignore[return-value]  # no caller uses a sent message
+                raise ConfigError(
+                    "telegram.token_env: Telegram refuses the token",
+                    f"put the bot's token of @BotFather into {self.table.token_env}",
+                ) from None
+            except api.Conflict:
+                log.error("another process polls with this bot's token")
+                pause_s = min(LONGEST_PAUSE_S, max(2 * pause_s, 2.0))
+            except api.NetworkError as found:
+                log.warning("Telegram: %s", type(found).__name__)
+                if is_send and _is_final(found):
+                    return None  # type: ignore[return-value]  # the same
+                pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+            await asyncio.sleep(pause_s)
+
+
+def _is_final(found: NetworkError) -> bool:
+    """Return whether a message must not be sent again: it is invalid, or may have arrived."""
+    from httpx import ConnectError, ConnectTimeout
+    from telegram.error import BadRequest, TimedOut
+
+    if isinstance(found.__cause__, ConnectError | ConnectTimeout):
+        return False
+    return isinstance(found, BadRequest | TimedOut) or found.__cause__ is not None
+
+
+def asked_by(chat: int) -> str:
+    """Return the requester's name of a chat."""
+    return f"telegram {chat}"
+
+
+class QueueActions:
+    """Actions on a config, through the queue of controls."""
+
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        transports: Sequence[Transport] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._loaded, self._transports, self._clock = loaded, transports, clock
+
+    def status(self) -> dict[str, Any]:
+        """See PhoneActions."""
+        with open_agent(self._loaded, transports=self._transports, clock=self._clock) as agent:
+            return dict(status(agent.status()))
+
+    def plan(self) -> dict[str, Any]:
+        """See PhoneActions."""
+        with wiring.open_store_offline(self._loaded) as (store, _):
+            waits = store.controls.waiting() is not None
+        kind = ControlKind.CONFIRM if waits else ControlKind.REBALANCE
+        return dict(
+            preview_control(self._loaded, kind, transports=self._transports, clock=self._clock)
+        )
+
+    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str) -> None:
+        """See PhoneActions."""
+        submit_control(
+            self._loaded,
+            kind,
+            plan_hash=plan_hash,
+            asked_by=asked_by,
+            origin=ControlOrigin.TELEGRAM,
+            now=time.time if self._clock is None else self._clock.now_s,
+        )
+
+
+@contextmanager
+def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
+    """Open the bot of a config. Raises ConfigError without [telegram], its token or its package."""
+    loaded = load_config(config)
+    table = loaded.config.telegram
+    if table is None:
+        raise ConfigError(
+            "telegram: not configured",
+            "write [telegram] with token_env and chats (docs/telegram.md)",
+        )
+    token = table.resolve()
+    try:
+        from telegram import Bot
+        from telegram.request import HTTPXRequest
+    except ImportError:
+        raise ConfigError(
+            "telegram: python-telegram-bot is not installed", "pip install 'trimtab[telegram]'"
+        ) from None
+    for name in ("httpx", "httpcore", "telegram"):  # their lines have the token's URL
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    bot = Bot(
+        token,
+        base_url=f"{table.api}/bot",
+        request=HTTPXRequest(connect_timeout=10.0, read_timeout=20.0),
+        get_updates_request=HTTPXRequest(connect_timeout=10.0, read_timeout=table.poll + 10.0),
+    )
+    secret = installation_secret(wiring.store_file(loaded))
+    redactor = Redactor([token, f"{table.api}/bot{token}"])
+    with wiring.open_store_offline(loaded) as (store, _):
+        yield TelegramBot(table, store, QueueActions(loaded), secret, bot, redactor)
+
+
+def serve_telegram(config: ConfigSource) -> None:
+    """Run the bot until interrupted."""
+    with open_bot(config) as bot:
+        asyncio.run(bot.run())

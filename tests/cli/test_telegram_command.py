@@ -1,0 +1,58 @@
+"""`trimtab telegram` as a process: killed and restarted it repeats nothing, and its token is nowhere to be read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from agent.config.load import load_config
+from agent.wiring import open_store_offline
+from tests.cli.tools import TRIMTAB
+from tests.support.agents import config
+from tests.support.telegram_server import TOKEN, BotApi, bot_api
+from tests.support.text import mentions
+
+ME = 4711
+
+
+def started(path: Path) -> subprocess.Popen[str]:
+    command = [*TRIMTAB, "telegram", "--config", str(path)]
+    environment = {**os.environ, "TRIMTAB_TELEGRAM": TOKEN, "PYTHONDEVMODE": "1"}
+    return subprocess.Popen(command, cwd=path.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def configured(folder: Path, api: BotApi) -> Path:
+    path = config(folder)
+    path.write_text(f'{path.read_text()}[telegram]\ntoken_env = "TRIMTAB_TELEGRAM"\nchats = [{ME}]\napi = "{api.url}"\npoll = "1s"\n')
+    return path
+
+
+def test_killed_and_restarted_a_pause_is_not_repeated_and_no_token_is_shown(tmp_path: Path) -> None:
+    with bot_api() as api:
+        path = configured(tmp_path, api)
+        api.write(ME, "/pause")
+        first = started(path)
+        assert mentions(api.until(1)[0][1], "paused")
+        first.kill()
+        said = first.communicate(timeout=20)[0]
+        with open_store_offline(load_config(path)) as (_, switch):
+            assert switch.is_paused()
+            switch.resume("the owner", 1)
+        api.number -= 1
+        api.write(ME, "/pause")  # the update that was handled, delivered again
+        second = started(path)
+        api.write(ME, "/help")
+        assert "/status" in api.until(2)[1][1]
+        second.send_signal(signal.SIGINT)
+        said += second.communicate(timeout=20)[0]
+        assert second.returncode == 130, said
+        with open_store_offline(load_config(path)) as (_, switch):
+            assert not switch.is_paused()
+        assert len(api.sent) == 2 and TOKEN not in said and TOKEN.split(":")[1] not in said
+
+
+def test_without_its_settings_it_says_what_is_missing(tmp_path: Path) -> None:
+    plain = started(config(tmp_path, "plain"))
+    assert mentions(plain.communicate(timeout=20)[0], "[telegram]", "docs/telegram.md") and plain.returncode == 2

@@ -1,0 +1,172 @@
+"""The Bot API on loopback, in its documented shapes: getMe, getUpdates with long polling and offsets, sendMessage, and its errors.
+
+https://core.telegram.org/bots/api: {"ok": true, "result": …} or {"ok": false, "error_code", "description", "parameters": {"retry_after"}}.
+An update is kept until a request has an offset above its number; negative offsets and webhooks are not needed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs
+
+from agent.app.controls import telegram
+from agent.app.controls.telegram import PhoneActions, TelegramBot
+from agent.config.load import LoadedConfig
+
+TOKEN = "123456:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
+WAIT_S = 30
+
+
+@dataclass
+class BotApi:
+    """What the owner's phone sees and does. `failures` are answers to give first: (method, status, body)."""
+
+    url: str = ""
+    pending: list[dict[str, Any]] = field(default_factory=list)
+    sent: list[tuple[int, str]] = field(default_factory=list)
+    failures: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    number: int = 1_000
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def write(self, chat: int, text: str, *, kind: str = "private", age_s: float = 0, number: int | None = None) -> None:
+        """Somebody writes to the bot."""
+        with self.changed:
+            self.number = self.number + 1 if number is None else number
+            who = {"id": chat, "is_bot": False, "first_name": "A"}
+            message = {
+                "message_id": self.number, "date": int(time.time() - age_s), "text": text, "from": who, "chat": {"id": chat, "type": kind},
+            }  # fmt: skip
+            self.pending.append({"update_id": self.number, "message": message})
+            self.changed.notify_all()
+
+    def until(self, count: int) -> list[tuple[int, str]]:
+        """Waits until the bot has sent so many messages, and returns them all."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.sent) >= count, WAIT_S), self.sent
+            return list(self.sent)
+
+    def quiet(self, for_s: float = 0.6) -> int:
+        """Waits a moment; the number of messages then."""
+        time.sleep(for_s)
+        return len(self.sent)
+
+    def answer(self, method: str, given: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        with self.changed:
+            for failure in self.failures:
+                if failure[0] == method:
+                    self.failures.remove(failure)
+                    self.changed.notify_all()
+                    return failure[1:]
+            if method == "getMe":
+                return 200, {"ok": True, "result": {"id": 123456, "is_bot": True, "first_name": "trimtab", "username": "trimtab_bot"}}
+            if method == "sendMessage":
+                self.sent.append((int(given["chat_id"]), given["text"]))
+                self.changed.notify_all()
+                chat = {"id": int(given["chat_id"]), "type": "private"}
+                return 200, {
+                    "ok": True,
+                    "result": {"message_id": len(self.sent), "date": int(time.time()), "chat": chat, "text": given["text"]},
+                }
+            offset = int(given.get("offset", 0))
+            self.offsets.append(offset)
+            self.pending = [one for one in self.pending if one["update_id"] >= offset]
+            self.changed.wait_for(lambda: bool(self.pending or self.failures), min(float(given.get("timeout", 0)), 1.0))
+            return 200, {"ok": True, "result": list(self.pending)}
+
+
+def failure(method: str, status: int, description: str, **parameters: int) -> tuple[str, int, dict[str, Any]]:
+    """An error as the Bot API documents it."""
+    body: dict[str, Any] = {"ok": False, "error_code": status, "description": description}
+    return method, status, body | ({"parameters": parameters} if parameters else {})
+
+
+@contextmanager
+def bot_api() -> Iterator[BotApi]:
+    """The server, with no message yet."""
+    api = BotApi()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            _, token, method = self.path.split("/")
+            text = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            given = {name: values[-1] for name, values in parse_qs(text).items()}
+            if token == f"bot{TOKEN}":
+                status, body = api.answer(method, given)
+            else:
+                status, body = 401, {"ok": False, "error_code": 401, "description": "Unauthorized"}
+            raw = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            with suppress(OSError):  # the bot was killed while it waited
+                self.wfile.write(raw)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    api.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[], object] = lambda: None) -> Iterator[TelegramBot]:
+    """The bot in a thread of its own, ended as a kill would end it: at any await."""
+    ready, found, ended = threading.Event(), list[TelegramBot](), list[BaseException]()
+    ends: list[Callable[[], object]] = []
+
+    def work() -> None:
+        async def serve() -> None:
+            with telegram.open_bot(loaded) as bot:
+                bot.actions, bot.watch_s = actions, 0.05
+                task, loop = asyncio.create_task(bot.run()), asyncio.get_running_loop()
+                found.append(bot)
+                ends.append(lambda: loop.call_soon_threadsafe(task.cancel))
+                ready.set()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+        try:
+            asyncio.run(serve())
+        except BaseException as error:  # handed to the test
+            ended.append(error)
+            ready.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert ready.wait(20)
+    try:
+        if found:
+            yield found[0]
+    finally:
+        for end in ends:
+            with suppress(RuntimeError):
+                end()
+        before_end()
+        thread.join(20)
+    if ended:
+        raise ended[0]
+
+
+def code_in(text: str) -> str:
+    (code,) = re.findall(r"/(?:confirm|resume) ([0-9]{8})", text)
+    return str(code)

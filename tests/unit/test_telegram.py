@@ -1,0 +1,258 @@
+"""The Telegram bot against a local server of the Bot API: who may ask, codes that work once, and nothing twice after a restart."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import wiring
+from agent.app.controls import telegram
+from agent.app.controls.messages import ended_text, plan_text
+from agent.config.load import LoadedConfig, load_config
+from agent.config.service import TelegramTable
+from agent.errors import ConfigError, Refused
+from agent.model import Control, ControlEvent, ControlKind, ControlOrigin, ControlState, ShownPlan
+from agent.store.controls import ControlEnd
+from agent.store.phone import MAX_TRIES, SEQUENCE_S, PhoneCode
+from tests.support.agents import config
+from tests.support.telegram_server import TOKEN, BotApi, bot_api, code_in, failure, running
+from tests.support.text import mentions
+
+ME, OTHER = 4711, 666
+HASH = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[BotApi]:
+    with bot_api() as api:
+        yield api
+
+
+@pytest.fixture
+def api(server: BotApi, monkeypatch: pytest.MonkeyPatch) -> BotApi:
+    monkeypatch.setenv("TRIMTAB_TELEGRAM", TOKEN)
+    monkeypatch.setattr(telegram, "FIRST_PAUSE_S", 0.02)
+    with server.changed:
+        server.pending, server.sent, server.failures, server.offsets = [], [], [], []
+        server.changed.notify_all()
+    return server
+
+
+class Desk:
+    """Stands for the queue: notes what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.hash = HASH
+        self.refuses = False
+        self.entered, self.go = threading.Event(), threading.Event()
+        self.go.set()
+
+    def status(self) -> dict[str, Any]:
+        self.entered.set()
+        assert self.go.wait(20)
+        holdings = [{"symbol": "WETH", "weight_bps": 6_000, "target_bps": 5_000}]
+        decided = {"kind": "hold", "reason": "inside its bands"}
+        return {"total_value": "1000", "numeraire": "USDC", "block": 7, "paused": False, "holdings": holdings, "decision": decided}
+
+    def plan(self) -> dict[str, Any]:
+        cost = {"total": "1.2", "fees": "0.9", "impact": "0.1", "gas": "0.2"}
+        tax = {"gain": "31.5", "currency": "EUR", "method": "fifo", "left_this_year": None}
+        document = {"numeraire": "USDC", "cost": cost, "worst_case": "2.9", "tax": tax, "verdicts": []}
+        return {"kind": "rebalance", "plan_hash": self.hash, "reason": "", "moves": ["-0.1 WETH", "+300 USDC"], "document": document}
+
+    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str) -> None:
+        if self.refuses:
+            raise Refused("the plan was not shown", remedy="show it again")
+        self.asked.append((kind.value, plan_hash, asked_by))
+
+
+def configured(folder: Path, api: BotApi) -> LoadedConfig:
+    path = config(folder)
+    table = f'[telegram]\ntoken_env = "TRIMTAB_TELEGRAM"\nchats = [{ME}]\napi = "{api.url}"\npoll = "1s"\n'
+    path.write_text(path.read_text() + table)
+    return load_config(path)
+
+
+def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi, tmp_path: Path) -> None:
+    desk = Desk()
+    with running(configured(tmp_path, api), desk, desk.go.set):
+        api.write(ME, "/plan")
+        ((chat, text),) = api.until(1)
+        assert chat == ME and mentions(text, "Cost 1.2 USDC", "worst case 2.9", "31.5 EUR", "-0.1 WETH", HASH[:12])
+        desk.hash = "cd" * 32  # a newer plan changes nothing about the shown one
+        for number in (2, 3):
+            api.write(ME, f"/confirm {code_in(text)}")
+            api.until(number)
+        assert desk.asked == [("rebalance", HASH, f"telegram {ME}")]
+        assert mentions(api.sent[1][1], "queued") and mentions(api.sent[2][1], "not done")
+
+
+def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotApi, tmp_path: Path) -> None:
+    loaded = configured(tmp_path, api)
+    with wiring.open_store_offline(loaded) as (store, _):
+        phone, code = store.phone, PhoneCode(ME, "right", "rebalance", HASH, 1_000)
+        phone.open_code(code, 900)
+        assert phone.use_code(OTHER, "right", 900) is None and phone.use_code(ME, "right", 1_000) is None
+        assert phone.use_code(ME, "right", 999) == code and phone.use_code(ME, "right", 999) is None
+        phone.open_code(code, 900)
+        phone.open_code(PhoneCode(ME, "newer", "rebalance", "", 1_000), 900)
+        assert phone.use_code(ME, "right", 900) is None, "a newer code ends the older"
+        phone.open_code(code, 900)
+        assert [phone.use_code(ME, "wrong", 900) for _ in range(MAX_TRIES)] == [None] * MAX_TRIES
+        assert phone.use_code(ME, "right", 900) is None
+
+
+def test_pause_is_at_once_even_while_the_chain_is_read_and_resume_needs_a_code(api: BotApi, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.go.clear()
+    with running(configured(tmp_path, api), desk, desk.go.set):
+        api.write(ME, "/status")
+        assert desk.entered.wait(20)
+        api.write(ME, "/pause")
+        assert mentions(api.until(1)[0][1], "paused") and desk.asked == [("pause", "", f"telegram {ME}")]
+        desk.go.set()
+        assert mentions(api.until(2)[1][1], "1000 USDC", "WETH 60.00 %")
+        api.write(ME, "/resume")
+        code = code_in(api.until(3)[2][1])
+        api.write(ME, f"/confirm {code}")  # a code of one command is none of another's, and is used up
+        api.write(ME, f"/resume {code}")
+        api.until(5)
+        assert len(desk.asked) == 1
+        api.write(ME, "/resume")
+        api.write(ME, f"/resume {code_in(api.until(6)[5][1])}")
+        api.until(7)
+        assert desk.asked[1:] == [("resume", "", f"telegram {ME}")]
+
+
+def test_strangers_and_groups_are_ignored_and_the_owner_is_told_once(api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    with running(configured(tmp_path, api), desk, desk.go.set):
+        for _ in range(3):
+            api.write(OTHER, "/pause <b>evil</b>")
+        api.write(ME, "/pause", kind="group")
+        api.until(2)
+        assert api.quiet() == 2 and desk.asked == []
+    assert [chat for chat, _ in api.sent] == [ME, ME] and mentions(api.sent[0][1], str(OTHER)) and "evil" not in str(api.sent)
+
+
+def test_an_old_message_is_not_carried_out(api: BotApi, tmp_path: Path) -> None:
+    desk = Desk()
+    api.write(ME, "/pause", age_s=telegram.MAX_AGE_S + 60)
+    with running(configured(tmp_path, api), desk, desk.go.set):
+        assert mentions(api.until(1)[0][1], "not done") and desk.asked == []
+
+
+def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path) -> None:
+    desk, loaded = Desk(), configured(tmp_path, api)
+    desk.go.clear()
+    with running(loaded, desk, desk.go.set):
+        api.write(ME, "/status")
+        assert desk.entered.wait(20)  # killed in the middle of an answer
+    pending, before = list(api.pending), len(api.sent)
+    with running(loaded, desk, desk.go.set):
+        api.write(ME, "/pause")
+        api.until(before + 1)
+    api.pending = pending + api.pending  # Telegram delivers again what was not acknowledged
+    with running(loaded, desk, desk.go.set):
+        assert api.quiet() == before + 1
+    assert desk.asked == [("pause", "", f"telegram {ME}")]
+
+
+def test_a_new_sequence_of_numbers_after_a_quiet_week_is_taken(api: BotApi, tmp_path: Path) -> None:
+    with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
+        assert store.phone.take_update(900, 1_000) and not store.phone.take_update(900, 1_001)
+        assert not store.phone.take_update(5, 1_000 + SEQUENCE_S) and store.phone.take_update(5, 1_001 + SEQUENCE_S)
+        assert store.phone.last_update(1_001 + SEQUENCE_S) == 5
+
+
+def test_failures_of_the_bot_api_are_waited_out_and_no_token_is_shown(
+    api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    api.failures += [
+        failure("getUpdates", 429, "Too Many Requests: retry after 0", retry_after=0),
+        failure("getUpdates", 409, "Conflict: terminated by other getUpdates request"),
+        failure("getUpdates", 502, "Bad Gateway"),
+        failure("sendMessage", 429, "Too Many Requests: retry after 0", retry_after=0),
+        failure("sendMessage", 500, "Internal Server Error"),
+    ]
+    with running(configured(tmp_path, api), Desk()):
+        api.write(ME, "/help")
+        api.until(1)
+        api.failures.append(failure("sendMessage", 403, "Forbidden: bot was blocked by the user"))
+        api.write(ME, "/help")
+        api.write(ME, "/help")
+        api.until(2)
+        assert api.quiet() == 2 and api.failures == []
+    assert TOKEN not in caplog.text and TOKEN.split(":")[1] not in caplog.text
+    assert mentions(caplog.text, "another process polls")
+
+
+def test_a_refused_token_ends_the_bot_and_is_not_shown(api: BotApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = TOKEN.replace("AAH", "BBH")
+    monkeypatch.setenv("TRIMTAB_TELEGRAM", wrong)
+    with pytest.raises(ConfigError) as caught:
+        telegram.serve_telegram(configured(tmp_path, api))
+    assert caught.value.field == "telegram.token_env" and wrong not in str(caught.value) and wrong.split(":")[1] not in str(caught.value)
+
+
+def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tmp_path: Path) -> None:
+    loaded, desk = configured(tmp_path, api), Desk()
+    waiting = ShownPlan(ControlKind.CONFIRM, (), (("decision", "rebalance"),), (("WETH", -5, 1),), 10)
+
+    def control(number: int, origin: ControlOrigin) -> Control:
+        return Control(f"{number:032x}", ControlKind.CONFIRM, (), waiting.hash, f"telegram {ME}", origin, 1, 10)
+
+    with wiring.open_store_offline(loaded) as (store, _):
+        store.controls.offer(waiting)
+        with running(loaded, desk, desk.go.set):
+            assert mentions(api.until(1)[0][1], "waits", "Cost 1.2 USDC") and code_in(api.sent[0][1])
+            for number, origin in enumerate((ControlOrigin.TELEGRAM, ControlOrigin.API), 1):
+                row = store.controls.queue(control(number, origin))
+                store.controls.finish([ControlEnd(row, ControlState.REFUSED, "slippage", "too dear")], 5)
+            assert mentions(api.until(2)[1][1], "confirm refused", "slippage")
+        with running(loaded, desk, desk.go.set):
+            assert api.quiet() == 2
+
+
+def test_an_error_is_answered_with_its_remedy(api: BotApi, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.refuses = True
+    with running(configured(tmp_path, api), desk, desk.go.set):
+        api.write(ME, "/pause")
+        assert mentions(api.until(1)[0][1], "not done", "show it again")
+
+
+def test_texts_name_refusals_and_repeat_no_markup() -> None:
+    shown = {
+        "plan_hash": "",
+        "reason": "",
+        "moves": (),
+        "document": {"verdicts": [{"guard": "turnover", "passed": False}], "reason": "<b>no</b>"},
+    }
+    assert mentions(plan_text(shown), "refused by turnover", "tax: not configured") and "<" not in plan_text(shown)
+    event = ControlEvent(1, "id", "confirm", "telegram", "x", "failed", "deadline", "", 5)
+    assert mentions(ended_text(event), "confirm failed", "deadline")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"chats": []},
+        {"chats": [-100123]},
+        {"chats": ["4711"]},
+        {"api": "http://example.org"},
+        {"poll": "2m"},
+        {"code_ttl": "1h"},
+        {"token_env": "123456:secret"},
+    ],
+)
+def test_a_wrong_setting_is_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(keys))):
+        TelegramTable.model_validate({"token_env": "TRIMTAB_TELEGRAM", "chats": [ME], **keys})
