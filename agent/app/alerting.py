@@ -354,7 +354,8 @@ def _amount(raw: int, decimals: int) -> str:
 # --- All alerts of a cycle.
 
 
-LASTING_KINDS = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
+EVENT_KINDS = {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.CONTROL, AlertKind.TEST}
+LASTING_KINDS = frozenset(AlertKind) - EVENT_KINDS
 ALWAYS_CHECKED_KINDS = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
 """Kinds that even a failed cycle checks."""
 KILL_SWITCH = "kill_switch"

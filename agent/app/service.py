@@ -22,7 +22,7 @@ from agent import wiring
 from agent.app import alert_channels, alerting
 from agent.app.agent import Agent, open_agent
 from agent.app.alert_channels import alerts
-from agent.app.controls.alerts import control_alerts
+from agent.app.controls.alerts import control_alerts, control_note
 from agent.app.cycles import READING_STAGE
 from agent.app.documents import futures as futures_documents
 from agent.app.documents import plans
@@ -255,6 +255,8 @@ class StoppableClock:
             raise StopRequested
 
 
+MAX_CONTROL_LINES = 20
+"""Lines about controls that one cycle logs and shows."""
 CONTROL_SUCCESSES = ("queued", "taken", "done")
 
 
@@ -285,6 +287,8 @@ class Service:
     unwritten: str = ""
     config_changes: tuple[str, ...] = ()
     """Changed lines of a newly adopted config, until the screen shows them."""
+    control_notes: tuple[str, ...] = ()
+    """Controls that ended, until the screen shows them."""
     control_log_end: int = 0
     """Number of the newest reported line of the log of controls."""
 
@@ -302,7 +306,7 @@ class Service:
         """Handle the end of a cycle. Only a failing store ends the run; other reporting errors are
         logged.
         """
-        for report in (self._report, self._report_controls, self._alert):
+        for report in (self._report, self.report_controls, self._alert):
             try:
                 report(found)
             except TrimtabError:
@@ -338,17 +342,23 @@ class Service:
         if not self.health.unhealthy_reason() and self.heartbeat is not None:
             self.heartbeat.beat()
 
-    def _report_controls(self, _: StepOutcome | TrimtabError) -> None:
-        """Log each change of a control, and queue alerts for refused and failed ones."""
+    def report_controls(self, _: StepOutcome | TrimtabError | None = None) -> None:
+        """Log each change of a control, queue alerts, and keep lines for the screen; of many only
+        the first.
+        """
         store, now_s = self.agent.context.store, self.agent.context.clock.now_s()
         events = store.controls.log(after=self.control_log_end)
         if not events:
             return
         self.control_log_end = events[-1].number
-        for event in events:
+        for event in events[:MAX_CONTROL_LINES]:
             write = self.log.info if event.state in CONTROL_SUCCESSES else self.log.warning
             fields = {"kind": event.kind, "origin": event.origin, "code": event.code or None}
             write("control", state=event.state, **nonempty_fields(**fields))
+            if event.state not in ("queued", "taken"):
+                self.control_notes += (control_note(event),)
+        if (more := len(events) - MAX_CONTROL_LINES) > 0:
+            self.log.warning("controls", more=more)
         alerts = control_alerts(events)
         if self.alert_notifier is not None and alerts:
             self.alert_notifier.on_cycle(alerts, frozenset(), now_s)

@@ -44,7 +44,7 @@ from agent.cli.portfolio import confirmer, show_outcome
 from agent.errors import EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError, TrimtabError
 
 if TYPE_CHECKING:
-    from agent.app import Agent, StoppableClock
+    from agent.app import Agent, Service, StoppableClock
     from agent.cli.display.tables import FigureTable
     from agent.execution.step_context import StepOutcome
     from agent.observe.logs import Format
@@ -178,10 +178,13 @@ def run_loop(
                                 f" {'; '.join(service.config_changes)}"
                             )
                             service.config_changes = ()
+                        _show_controls(service)
                         if service.unwritten:
                             note(service.unwritten)
                             service.unwritten = ""
                     clock.check()
+            service.report_controls()  # of a stop, after which there is no cycle
+            _show_controls(service)
         if not terms.once:  # only `trimtab stop` ends the cycles
             note(
                 "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
@@ -192,6 +195,13 @@ def run_loop(
         note("Stopped. Sent transactions are in the journal; the next run settles them.")
         code = 0
     return code
+
+
+def _show_controls(service: Service) -> None:
+    """Print the controls that ended."""
+    for line in service.control_notes:
+        note(line)
+    service.control_notes = ()
 
 
 def _show_cycle(

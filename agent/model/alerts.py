@@ -27,6 +27,7 @@ class AlertKind(Enum):
     LOW_GAS = "low_gas", "low gas"
     ORDER = "order", "an order fired"
     PAUSED = "paused", "paused"
+    CONTROL = "control", "control"
     HEARTBEAT = "heartbeat", "no sign of life"
     TEST = "test", "test"
 

@@ -55,6 +55,7 @@ class ControlCode(StrEnum):
     CLOCK = "clock"
     """Dated in the future, valid for too long, or the clock was set back."""
     EXPIRED = "expired"
+    """The run took it, or its plan was ready, after its time."""
     REPLAYED = "replayed"
     """Taken before."""
     NOT_SHOWN = "not_shown"
@@ -163,7 +164,7 @@ class ShownPlan:
 
     `exact` has to be equal when it is carried out. `amounts` are (name, amount, tolerance): planned
     changes in base units by token or position, which may differ by at most the tolerance. `document`
-    is the JSON document that was shown; it is not part of the hash.
+    is the JSON text that was shown. `seal` is an HMAC-SHA256 over the hash and the time.
     """
 
     kind: ControlKind
@@ -172,18 +173,32 @@ class ShownPlan:
     amounts: tuple[tuple[str, int, int], ...]
     shown_at_s: int = 0
     document: str = ""
+    seal: str = ""
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 of what binds, as hex digits."""
+        """Return the SHA-256 of what was shown and what binds, as hex digits."""
         fields = [
             "trimtab plan 1",
             self.kind.value,
             [list(pair) for pair in self.arguments],
             [list(pair) for pair in self.exact],
             [[name, str(amount), str(tolerance)] for name, amount, tolerance in self.amounts],
+            self.document,
         ]
         return hashlib.sha256(canonical_json(fields)).hexdigest()
+
+    def sealed(self, secret: bytes) -> ShownPlan:
+        """Return the plan with its seal."""
+        return replace(self, seal=self._seal(secret))
+
+    def is_genuine(self, secret: bytes) -> bool:
+        """Return whether the seal was made with `secret` over exactly this plan."""
+        return hmac.compare_digest(self.seal.encode(), self._seal(secret).encode())
+
+    def _seal(self, secret: bytes) -> str:
+        fields = ["trimtab plan 1", self.hash, self.shown_at_s]
+        return hmac.new(secret, canonical_json(fields), hashlib.sha256).hexdigest()
 
     def difference(self, found: ShownPlan) -> str:
         """Return the first difference of the plan `found` beyond the tolerances; "" without one."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from agent import wiring
 from agent.app.agent import Agent
 from agent.app.controls import queue
 from agent.app.controls.runner import MAX_PER_CYCLE, ControlRunner
@@ -22,6 +23,7 @@ from agent.errors import Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Control, ControlRecord, ControlState, IntentKind
+from agent.store.files.locks import service_lock
 from agent.store.store import Store
 from agent.store.tables import ControlRow
 from tests.cases.test_withdrawing import HOME
@@ -416,3 +418,57 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
         paid = chain.balance("USDC", HOME)
         assert paid == 100 * 10**6 * len(payouts) and len(payouts) <= 1
         assert paid or code == "interrupted"
+
+
+# --- Several runs, and an unreadable secret.
+
+
+def test_a_single_cycle_takes_controls_unless_a_run_serves(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        asked = run.ask("resume")
+        with service_lock(*wiring.lock_locations(run.loaded)):
+            run.look(once=True)
+            assert run.store.controls.has_queued() and queue.is_served(run.loaded)
+        run.look(once=True)
+        record = run.store.controls.find(asked.id)
+        assert record is not None and record.state is ControlState.DONE
+
+
+def test_without_its_secret_a_run_goes_on_and_refuses_what_is_queued(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path, LEVEL) as run:
+        asked = run.ask("resume")
+        (tmp_path / "trimtab.db.secret").chmod(0o644)
+        assert run.ended(asked).code == "seal" and run.look().kind is OutcomeKind.HOLD
+
+
+def test_a_control_that_waits_for_the_wallet_beyond_its_time_confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL) as run:
+        shown = run.shown("withdraw", ("amount", "100"), ("to", HOME))
+        asked = queue.submit_control(
+            run.loaded.path, "withdraw", [("amount", "100"), ("to", HOME)], plan_hash=shown["plan_hash"],
+            asked_by="owner", origin="api", lifetime_s=20, now=chain.now_s,
+        )  # fmt: skip
+        clock = Later(chain)
+        run.agent.context = replace(run.agent.context, clock=clock)
+        with heard(lambda moment: clock.jump(30) if moment.startswith("after:take a control") else None):
+            record = run.ended(asked)
+        assert (record.state, record.code) == (ControlState.EXPIRED, "expired"), record
+        assert chain.balance("USDC", HOME) == 0
+
+
+class Later:
+    """The chain's clock, which may jump."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self.chain, self.more_s = chain, 0
+
+    def jump(self, seconds: int) -> None:
+        self.more_s += seconds
+
+    def now_s(self) -> int:
+        return self.chain.now_s() + self.more_s
+
+    def sleep(self, seconds: float) -> None:
+        self.chain.clock.sleep(seconds)

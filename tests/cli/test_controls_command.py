@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_sending import nonce
-from tests.cli.tools import Desk, forked
+from tests.cli.tools import Desk, Forked, forked
 
 
 def until(desk: Desk, control: str, within_s: float = 20) -> Any:
@@ -26,14 +26,20 @@ def until(desk: Desk, control: str, within_s: float = 20) -> Any:
         time.sleep(0.05)
 
 
+def waiting_run(desk: Desk, *options: str) -> Forked:
+    """A run that waits for its next cycle, an hour away."""
+    run, end = forked(desk, "run", "--send", "--every", "1h", "--json", *options), time.monotonic() + 60
+    while not (run.out.exists() and run.out.read_text().count("\n")):
+        assert time.monotonic() < end, run.err.read_text()
+        time.sleep(0.05)
+    return run
+
+
 @contextmanager
 def served(desk: Desk, *options: str) -> Iterator[None]:
-    """A run that waits for its next cycle, an hour away, and then ends well by a signal."""
-    run, end = forked(desk, "run", "--send", "--every", "1h", "--json", *options), time.monotonic() + 60
+    """The same, ended by a signal."""
+    run = waiting_run(desk, *options)
     try:
-        while not (run.out.exists() and run.out.read_text().count("\n")):
-            assert time.monotonic() < end, run.err.read_text()
-            time.sleep(0.05)
         assert desk.ask("controls")["served"] is True
         yield
     finally:
@@ -66,6 +72,17 @@ def test_an_offered_plan_is_confirmed_by_request(desk: Desk) -> None:
             assert (said.error["code"] if said.code else "") == code
         found = until(desk, said.json["id"])
         assert found["state"] == "done" and nonce(desk) > before, found
+
+
+@pytest.mark.slow
+def test_a_stop_by_request_ends_the_run_which_says_so(desk: Desk) -> None:
+    run = waiting_run(desk, "--yes")
+    asked = desk.ask("request", "stop")
+    said = run.ended()
+    assert said.code == 0 and "Control stop by" in said.err, said.err
+    (found,) = desk.ask("controls")["controls"]
+    assert (found["id"], found["state"]) == (asked["id"], "done")
+    assert desk.run("run", "--once", "--send", "--yes").code == 10
 
 
 def test_a_request_that_is_wrong_names_its_field(desk: Desk) -> None:

@@ -67,11 +67,12 @@ def test_fields_cannot_be_moved_into_one_another() -> None:
 
 
 def test_a_hash_covers_what_binds_and_nothing_else() -> None:
-    assert replace(PLAN, shown_at_s=9, document="{1}").hash == PLAN.hash
+    assert replace(PLAN, shown_at_s=9).hash == PLAN.hash
     for changed in (
         replace(PLAN, kind=ControlKind.STOP),
         replace(PLAN, arguments=(("a", "b"),)),
         replace(PLAN, exact=()),
+        replace(PLAN, document='{"a": 1}'),
         replace(PLAN, amounts=PLAN.amounts[:1]),
         replace(PLAN, amounts=(("0xA", -1_000, 11), PLAN.amounts[1])),
     ):
@@ -300,10 +301,18 @@ def test_requester_origin_and_lifetime_are_checked(config: Path, more: dict[str,
 def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: Path) -> None:
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),))
     store = opened(config)
+    forged = replace(stop, document="forged")
+    store.controls.show(forged.sealed(b"x" * 32))
+    stop = stop.sealed(installation_secret(config.parent / "mine.db"))
     store.controls.show(stop)
     assert submitted(config, "stop", *stop.arguments, plan_hash=stop.hash).plan_hash == stop.hash
     submitted(config, "stop")
-    for kind, arguments, plan_hash in (("stop", (), stop.hash), ("rebalance", (), stop.hash), ("rebalance", (), "0" * 64)):
+    for kind, arguments, plan_hash in (
+        ("stop", (), stop.hash),
+        ("rebalance", (), stop.hash),
+        ("rebalance", (), "0" * 64),
+        ("stop", stop.arguments, forged.hash),
+    ):
         with pytest.raises(Refused) as refused:
             submitted(config, kind, *arguments, plan_hash=plan_hash)
         assert refused.value.code == ControlCode.NOT_SHOWN
@@ -376,13 +385,22 @@ def test_an_edit_may_neither_add_payees_tokens_nor_acceptances(tmp_path: Path) -
 
 def test_refused_and_failed_controls_are_alerted_once_per_reason_without_their_texts() -> None:
     def event(number: int, state: str, code: str) -> ControlEvent:
-        return ControlEvent(number, "x\x1b", "evil", "api", "mallory", state, code, "buy http://evil", 5)
+        return ControlEvent(number, "x", "evil", "api", "mallory", state, code, "buy http://evil", 5)
 
     events = [
         event(1, "queued", ""), event(2, "refused", "seal"), event(3, "refused", "seal"), event(4, "failed", "interrupted"),
         event(5, "done", ""), event(6, "refused", "see http://evil"), event(7, "expired", "expired"),
     ]  # fmt: skip
     alerts = control_alerts(events)
-    assert [alert.key for alert in alerts] == ["control:refused:seal", "control:failed:interrupted", "control:refused:"]
-    assert alerts[0].text.startswith("2 controls") and not any("evil" in alert.text or "mallory" in alert.text for alert in alerts)
+    assert [alert.key for alert in alerts] == ["control:x", "control:refused:seal", "control:failed:interrupted", "control:refused:"]
+    assert alerts[1].text.startswith("2 controls") and not any("evil" in alert.text or "mallory" in alert.text for alert in alerts)
     assert control_alerts(events[:1]) == ()
+
+
+def test_a_store_that_cannot_be_opened_is_paused_by_its_file(config: Path) -> None:
+    (config.parent / "mine.db").write_text("not a store")
+    (config.parent / "mine.db").chmod(0o600)
+    submitted(config, "pause")
+    assert (config.parent / "mine.db.paused").exists()
+    with pytest.raises(OperatorNeeded):
+        submitted(config, "pause", ("hard", "yes"))

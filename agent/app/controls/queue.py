@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from agent import wiring
 from agent.app.documents.controls import (
@@ -17,11 +17,12 @@ from agent.app.documents.controls import (
     control_document,
     stored_document,
 )
+from agent.app.records.step_history import pause_by_file
 from agent.config.edits import parse_changes
 from agent.config.fields import parse_address
 from agent.config.load import ConfigSource, LoadedConfig, load_config
-from agent.errors import ConfigError, ErrorCode, Refused
-from agent.model import Arguments, Control, ControlCode, ControlKind, ControlOrigin
+from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
+from agent.model import Arguments, Control, ControlCode, ControlKind, ControlOrigin, ShownPlan
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import installation_secret
@@ -67,8 +68,8 @@ def submit_control(  # noqa: PLR0913
     A pause takes effect at once, with or without a run. Raises ConfigError for an invalid argument,
     with field, value and remedy; Refused if the queue is full or the plan was not shown.
     """
-    loaded = load_config(config)
     kind, origin = parse_kind(kind), _parse_origin(origin)
+    loaded = load_config(config, guarded=kind is not ControlKind.PAUSE)
     pairs = check_arguments(loaded, kind, arguments)
     if not asked_by or len(asked_by) > MAX_NAME or not asked_by.isprintable():
         raise ConfigError(
@@ -79,25 +80,35 @@ def submit_control(  # noqa: PLR0913
             f"lifetime: {lifetime_s} s is out of range", f"write 1 to {MAX_LIFETIME_S} seconds"
         )
     now_s = int(now())
+    control = Control(
+        secrets.token_hex(16), kind, pairs, plan_hash, asked_by, origin, now_s, now_s + lifetime_s
+    )
+    if kind is ControlKind.PAUSE:
+        return _pause(loaded, control)
     secret = installation_secret(wiring.store_file(loaded))
-    with wiring.open_store_offline(loaded) as (store, switch):
-        _require_shown(store, kind, pairs, plan_hash)
-        control = Control(
-            secrets.token_hex(16),
-            kind,
-            pairs,
-            plan_hash,
-            asked_by,
-            origin,
-            now_s,
-            now_s + lifetime_s,
-        ).sealed(secret)
-        if kind is ControlKind.PAUSE:
-            reason = control.value("reason") or f"paused by {asked_by} ({origin.value})"
-            switch.pause(reason, now_s, hard=control.flag("hard"))
-            store.controls.record_done(control)
-        else:
-            store.controls.queue(control)
+    with wiring.open_store_offline(loaded) as (store, _):
+        _require_shown(store, control, secret)
+        control = control.sealed(secret)
+        store.controls.queue(control)
+    return control
+
+
+def _pause(loaded: LoadedConfig, control: Control) -> Control:
+    """Pause at once, then record the control. A store that cannot be opened is paused by its file,
+    as by `trimtab pause`, and the control is not recorded.
+    """
+    reason = control.value("reason") or f"paused by {control.asked_by} ({control.origin.value})"
+    with ExitStack() as stack:
+        try:
+            store, switch = stack.enter_context(wiring.open_store_offline(loaded))
+        except TrimtabError as error:
+            pause_by_file(loaded, error)
+            if control.flag("hard"):
+                raise
+            return control
+        switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
+        control = control.sealed(installation_secret(wiring.store_file(loaded)))
+        store.controls.record_done(control)
     return control
 
 
@@ -106,7 +117,7 @@ def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         queued = len(store.controls.queued())
-        waiting = store.controls.waiting()
+        waiting = waiting_plan(store, installation_secret(wiring.store_file(loaded)))
         records = store.controls.newest(limit)
     return {
         "served": is_served(loaded),
@@ -185,9 +196,10 @@ def check_arguments(
     return pairs
 
 
-def _require_shown(store: Store, kind: ControlKind, arguments: Arguments, plan_hash: str) -> None:
-    """Raise unless `plan_hash` is that of a plan shown for this request, or none is needed."""
-    if not plan_hash:
+def _require_shown(store: Store, control: Control, secret: bytes) -> None:
+    """Raise unless the control confirms a plan that was shown for it, or needs none."""
+    kind, arguments = control.kind, control.arguments
+    if not control.plan_hash:
         if kind in CONFIRMS_A_PLAN and not (kind is ControlKind.STOP and not arguments):
             raise ConfigError(
                 "plan_hash: missing", f"show the plan first: trimtab request {kind.value}"
@@ -195,13 +207,28 @@ def _require_shown(store: Store, kind: ControlKind, arguments: Arguments, plan_h
         return
     if kind not in CONFIRMS_A_PLAN:
         raise ConfigError(f"plan_hash: {kind.value} confirms no plan", "omit it")
-    shown = store.controls.shown(plan_hash)
-    if shown is None or (shown.kind, shown.arguments) != (kind, arguments):
+    if shown_plan(store, control, secret) is None:
         raise Refused(
             "the plan was not shown for this request, or too long ago",
             remedy=f"show it again: trimtab request {kind.value}",
             code=ControlCode.NOT_SHOWN,
         )
+
+
+def shown_plan(store: Store, control: Control, secret: bytes) -> ShownPlan | None:
+    """Return the plan that a control confirms; None if this installation did not show it for this
+    request, or it was altered since.
+    """
+    shown = store.controls.shown(control.plan_hash)
+    if shown is None or not shown.is_genuine(secret):
+        return None
+    return shown if (shown.kind, shown.arguments) == (control.kind, control.arguments) else None
+
+
+def waiting_plan(store: Store, secret: bytes) -> ShownPlan | None:
+    """Return the plan that a run offers for confirmation; None without one, or if it was altered."""
+    waiting = store.controls.waiting()
+    return waiting if waiting is not None and waiting.is_genuine(secret) else None
 
 
 def _check_invest(_: LoadedConfig, arguments: Arguments) -> None:

@@ -13,7 +13,7 @@ from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent
 from agent.app.controls import shown
-from agent.app.controls.queue import MAX_LIFETIME_S
+from agent.app.controls.queue import MAX_LIFETIME_S, shown_plan, waiting_plan
 from agent.app.cycles import run_cycle
 from agent.app.documents import plans
 from agent.app.documents.controls import with_document
@@ -64,13 +64,19 @@ class ControlResult:
 class PlanCheck:
     """Confirmation of one plan: accepts the shown plan once, and no other."""
 
-    def __init__(self, plan: ShownPlan) -> None:
-        self._plan = plan
+    def __init__(self, plan: ShownPlan, is_expired: Callable[[], bool]) -> None:
+        self._plan, self._is_expired = plan, is_expired
         self._accepted = False
         self.difference = ""
+        self.expired = False
 
     def accepts(self, found: ShownPlan, trust: Callable[[], bool]) -> bool:
-        """Return whether this is the shown plan and `trust`, the check of --yes, passes."""
+        """Return whether this is the shown plan, its control is still valid, and `trust`, the check
+        of --yes, passes.
+        """
+        self.expired = not self._accepted and self._is_expired()
+        if self.expired:
+            return False
         if self._accepted:
             self.difference = "a second plan followed the shown one"
         else:
@@ -88,7 +94,7 @@ class ControlRunner:
 
     def __init__(self, agent: Agent, *, transports: Sequence[Transport] | None = None) -> None:
         self._agent, self._transports = agent, transports
-        self._secret = b""
+        self._secret: bytes | None = None
         self._taken: set[str] = set()
         self._recovered = False
         self._offered = False
@@ -105,7 +111,7 @@ class ControlRunner:
         for its time and does nothing if it is held.
         """
         with suppress(LockHeld), nullcontext() if serving else self._alone():
-            self._secret = installation_secret(wiring.store_file(self._agent.context.loaded))
+            self._secret = self._read_secret()
             self._recover()
             for _ in range(MAX_PER_CYCLE):
                 queued = self._next()
@@ -117,11 +123,12 @@ class ControlRunner:
         context = self._agent.context
         self._offered = True
         found = shown.shown_step(ControlKind.CONFIRM, outcome)
-        waiting = context.store.controls.waiting()
-        if waiting is None or waiting.difference(found):
+        secret = self._read_secret()
+        waiting = None if secret is None else waiting_plan(context.store, secret)
+        if secret is not None and (waiting is None or waiting.difference(found)):
             document = plans.live_plan(outcome, self._agent, sent=False, extra={})
             moves = shown.format_moves(found, self._agent.portfolio)
-            offered = with_document(found, document, moves, context.clock.now_s())
+            offered = with_document(found, document, moves, context.clock.now_s(), secret)
             context.store.controls.offer(offered)
         return False
 
@@ -131,6 +138,12 @@ class ControlRunner:
         if not self._offered and controls.waiting() is not None:
             controls.end_offer()
         self._offered = False
+
+    def _read_secret(self) -> bytes | None:
+        """Return the secret; None if it cannot be read, so that every control is refused."""
+        with suppress(TrimtabError):
+            return installation_secret(wiring.store_file(self._agent.context.loaded))
+        return None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -184,6 +197,8 @@ class ControlRunner:
         def refused(code: ControlCode, reason: str) -> ControlEnd:
             return ControlEnd(queued.number, ControlState.REFUSED, code, reason)
 
+        if self._secret is None:
+            return refused(ControlCode.SEAL, "the secret of the installation cannot be read")
         if control is None or not control.is_genuine(self._secret):
             return refused(
                 ControlCode.SEAL, "not written by this installation, or changed in the store"
@@ -257,7 +272,8 @@ class ControlRunner:
             return ControlEnd(number, ControlState.REFUSED, code, plan)
         if control.kind is ControlKind.CONFIRM:
             context.store.controls.end_offer()
-        agent, check = Agent(session.with_keys(context)), PlanCheck(plan)
+        agent = Agent(session.with_keys(context))
+        check = PlanCheck(plan, lambda: context.clock.now_s() >= control.expires_at_s)
         if control.kind is not ControlKind.STOP:
             agent.require_not_stopped()
         command = ControlCommand(agent, control, check, session, self._transports)
@@ -272,14 +288,13 @@ class ControlRunner:
                 exact = (("to_stable", "False"), ("to", ""))
                 return ShownPlan(ControlKind.STOP, (), exact, ())
             return "it confirms no shown plan"
-        controls = self._agent.context.store.controls
+        store, secret = self._agent.context.store, self._secret or b""
         if control.kind is ControlKind.CONFIRM:
-            waiting = controls.waiting()
+            waiting = waiting_plan(store, secret)
             if waiting is None or waiting.hash != control.plan_hash:
                 return "this plan does not wait for a confirmation any more"
             return waiting
-        plan = controls.shown(control.plan_hash)
-        if plan is None or (plan.kind, plan.arguments) != (control.kind, control.arguments):
+        if (plan := shown_plan(store, control, secret)) is None:
             return "the plan was not shown for this request, or too long ago"
         return plan
 
@@ -396,6 +411,9 @@ def _end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
     """Return the end of a control whose command returned."""
     sent = tuple(("transaction", intent.tx_hash or intent.id) for intent in result.transactions)
     pairs = (("outcome", result.outcome), *result.notes, *sent)
+    if check.expired:
+        reason = "its time was over before its plan was ready"
+        return ControlEnd(number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, pairs)
     if check.difference:
         state = ControlState.FAILED if sent else ControlState.REFUSED
         reason = f"the plan differs from the one shown: {check.difference}"

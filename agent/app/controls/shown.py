@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from agent import wiring
 from agent.accounting.tax_lots import wallet_changes
 from agent.app.agent import Agent, open_agent
-from agent.app.controls.queue import check_arguments, parse_kind
+from agent.app.controls.queue import check_arguments, parse_kind, waiting_plan
 from agent.app.controls.widening import require_no_widening
 from agent.app.documents import fill, owner, plans
 from agent.app.documents.controls import (
@@ -43,7 +44,7 @@ from agent.model import (
 )
 from agent.policy.cash_flows import transfers
 from agent.reference import reference_prices
-from agent.store import Store
+from agent.store.files.secret import installation_secret
 from agent.units import BPS, decimal_text, floor_int
 
 if TYPE_CHECKING:
@@ -89,26 +90,23 @@ def preview_control(
     loaded = load_config(config)
     kind = parse_kind(kind)
     pairs = check_arguments(loaded, kind, arguments)
+    secret = installation_secret(wiring.store_file(loaded))
     with open_agent(loaded, transports=transports, clock=clock) as agent:
+        store, now_s = agent.context.store, agent.context.clock.now_s()
         if kind is ControlKind.CONFIRM:
-            return stored_document(waiting_plan(agent.context.store))
+            if (waiting := waiting_plan(store, secret)) is None:
+                raise Refused(
+                    "no plan waits for a confirmation",
+                    remedy="only trimtab run --send --offer offers plans",
+                    code=ControlCode.NOT_WAITING,
+                )
+            return stored_document(waiting)
         found = preview_on(agent, kind, pairs, transports)
         moves = format_moves(found.plan, agent.portfolio)
-        plan = with_document(found.plan, found.document, moves, agent.context.clock.now_s())
+        plan = with_document(found.plan, found.document, moves, now_s, secret)
         if not found.refusal:
-            agent.context.store.controls.show(plan)
+            store.controls.show(plan)
     return shown_document(plan, found.document, moves, found.refusal)
-
-
-def waiting_plan(store: Store) -> ShownPlan:
-    """Return the plan that the run offers. Raises Refused without one."""
-    if (waiting := store.controls.waiting()) is None:
-        raise Refused(
-            "no plan waits for a confirmation",
-            remedy="only trimtab run --send --offer offers plans",
-            code=ControlCode.NOT_WAITING,
-        )
-    return waiting
 
 
 def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:

@@ -76,10 +76,11 @@ def shown_document(
 
 
 def with_document(
-    plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], now_s: int
+    plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], now_s: int, secret: bytes
 ) -> ShownPlan:
-    """Return the plan with what is shown of it, to store."""
-    return replace(plan, shown_at_s=now_s, document=json.dumps([list(moves), document]))
+    """Return the plan with what is shown of it, sealed, to store."""
+    text = json.dumps([list(moves), document])
+    return replace(plan, shown_at_s=now_s, document=text).sealed(secret)
 
 
 def stored_document(plan: ShownPlan) -> ShownPlanDocument:
