@@ -18,7 +18,6 @@ from agent.config.schema import Config
 from agent.config.strategies import strategy_as_portfolio
 from agent.config.triggers import RiskTable
 from agent.config.weights import WeightsTable, weights_text
-from agent.execution.step_context import StepOutcome
 from agent.guards.market import (
     SandwichExposure,
     max_extractable_profit,
@@ -46,6 +45,7 @@ from agent.units import BPS, Value, decimal_text, format_duration, format_time, 
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
+    from agent.execution.step_context import StepOutcome
 
 
 # --- Display names of pools: pair and fee instead of the address.

@@ -14,7 +14,6 @@ import resource
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from eth_account import Account
 from eth_keys.datatypes import PublicKey, Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
@@ -217,6 +216,8 @@ class RemoteKey:
         """Sign as ports.SigningKey. Raises Retryable if the service does not answer, OperatorNeeded
         for a signature by another key.
         """
+        from eth_account import Account
+
         signed = sign_with(tx, self._vrs)
         if Account.recover_transaction(signed.raw) != self.address:
             raise OperatorNeeded(
