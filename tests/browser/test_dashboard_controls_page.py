@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
+import ssl
 import time
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.config.load import load_config
+from agent.store import open_store
+from agent.store.files.users import UserStore
+from agent.web.reach import PublicOptions
 from tests.browser.chromium import PATIENCE_MS, PHONE
 from tests.browser.test_dashboard_page import AXE, dashboard
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.test_controls_command import until
 from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, first_document, start
+from tests.support import agents
+from tests.support.sites import HASH
 from tests.support.worlds import missing
+from tests.unit.test_dashboard_login import certificate  # noqa: F401
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"), reason="needs the extra dashboard"
-    ),
-]
+pytestmark = pytest.mark.slow
 PASSWORD = "correct horse battery"
 MOST_TABS = 80
 
@@ -185,3 +193,30 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)
     assert run.returncode == 0
+
+
+def test_beyond_this_machine_a_login_by_tls(tmp_path: Path, certificate: PublicOptions) -> None:  # noqa: F811
+    config = agents.config(tmp_path)
+    loaded = load_config(config)
+    open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
+    options = ("serve", "--host", "0.0.0.0", "--port", "0", "--json", "--config", str(config))
+    tls = ("--tls-cert", str(certificate.tls_cert), "--tls-key", str(certificate.tls_key), "--name", "localhost")
+    for given in ((), tls):  # without TLS, then without users
+        refused = start(*options, *given)
+        said, _ = refused.communicate(timeout=60)
+        assert refused.returncode == 2 and '"--host' in said, said
+    UserStore(tmp_path / "mine.db.users").add("ann", HASH, "A" * 32, False, 1)
+    process = start(*options, *tls)
+    try:
+        address = first_document(process)["url"]
+        assert re.fullmatch(r"https://localhost:[0-9]+/", address)
+        context = ssl.create_default_context(cafile=str(certificate.tls_cert))
+        for host, code in (("localhost", 303), ("evil.example", 421), ("127.0.0.1", 421)):
+            link = http.client.HTTPSConnection("localhost", int(address.split(":")[2][:-1]), context=context, timeout=10)
+            link.request("GET", "/", headers={"Host": host})
+            assert link.getresponse().status == code
+            link.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+    assert process.returncode == 0

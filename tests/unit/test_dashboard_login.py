@@ -237,7 +237,7 @@ def test_sessions_of_a_user_are_bounded(site: Site) -> None:
 
 def test_a_flood_of_logins_is_refused_and_holds_up_no_page(site: Site) -> None:
     async def flood() -> list[object]:
-        many = (site.access.log_in("nobody", "x", "0", "192.0.2.9") for _ in range(MAX_CHECKS + 5))
+        many = (site.access.log_in("bob", "x", "0", "192.0.2.9") for _ in range(MAX_CHECKS + 5))
         return list(await asyncio.gather(*many, return_exceptions=True))
 
     cookie = site.enter()
