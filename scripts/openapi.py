@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.app.documents import futures, owner, plans, records, status
+from agent.app.documents import controls, futures, owner, plans, records, status
 from agent.web.api import build_api
 from agent.web.board import Board
 from agent.web.gate import ApiProblem
@@ -33,7 +33,10 @@ class EndpointsDocument(TypedDict):
 DOCUMENTS: tuple[Any, ...] = (
     status.StatusDocument, plans.LivePlanDocument, records.HistoryDocument, records.ExplanationDocument, records.ProfitDocument,
     records.OrdersDocument, owner.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument, EndpointsDocument,
+    controls.ControlsDocument, controls.ControlDocument, controls.ShownPlanDocument,
 )  # fmt: skip
+REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
+"""Models of bodies, which FastAPI describes itself."""
 
 
 def schemas() -> dict[str, Any]:
@@ -54,7 +57,10 @@ def document() -> str:
     """The OpenAPI document as text."""
     gate: Any = build_api(Board("none.toml", Path("none.db")), TokenFile(Path("none.db")))
     found = gate.app.openapi()
-    found["components"]["schemas"] = schemas()
+    requests = {
+        name: one for name, one in found["components"]["schemas"].items() if name in REQUESTS
+    }
+    found["components"]["schemas"] = {**schemas(), **requests}
     return json.dumps(found, indent=1, sort_keys=True) + "\n"
 
 

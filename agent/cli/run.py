@@ -601,10 +601,19 @@ def _token_file(config: Path) -> TokenFile:
 
 @command(Heading.LOOK, 16)
 @interruptible
-def mcp(config: ConfigPath = DEFAULT_CONFIG) -> None:
+def mcp(
+    allow_controls: Annotated[
+        bool,
+        typer.Option(
+            "--allow-controls",
+            help="Let assistants queue pause, rebalance, confirm and invest for trimtab run.",
+        ),
+    ] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
     """Answers assistants over stdin and stdout (Model Context Protocol): status, plan, explain,
-    history, pnl. It reads only, and never loads a key.
+    history, pnl, controls. It sends nothing, and never loads a key.
     """
     from agent.web.assistant import serve_assistant
 
-    serve_assistant(str(config))
+    serve_assistant(str(config), allow_controls)

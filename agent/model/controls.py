@@ -32,6 +32,7 @@ class ControlOrigin(Enum):
     API = "api"
     TELEGRAM = "telegram"
     CLI = "cli"
+    ASSISTANT = "assistant"
 
 
 class ControlState(Enum):
@@ -67,6 +68,8 @@ class ControlCode(StrEnum):
     WIDENS = "widens"
     """The edit would permit more than the confirmed config."""
     QUEUE_FULL = "queue_full"
+    KEY_USED = "key_used"
+    """The idempotency key is that of another request."""
     INTERRUPTED = "interrupted"
     """The run ended while it carried the control out."""
     ERROR = "error"

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Path, Query, Security
+from fastapi import FastAPI, Header, Path, Query, Security
 from fastapi.requests import Request
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent import artifacts
 from agent.web.board import Board
@@ -27,6 +28,33 @@ from agent.web.tokens import TokenFile, TokenScope
 
 MOST_STEPS = 1_000
 STEP = r"^[A-Za-z0-9_-]{1,64}$"
+CONTROL_ID = r"^[0-9a-f]{32}$"
+ControlName = Literal[
+    "pause", "resume", "rebalance", "confirm", "invest", "withdraw", "edit", "stop"
+]
+
+
+class ControlArgument(BaseModel):
+    """An option of the command of that name, without dashes; switches have the value "yes"."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(pattern=r"^[a-z-]{1,32}$")
+    value: str = Field(max_length=4_000)
+
+
+class PreviewRequest(BaseModel):
+    """A control to plan and show."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: ControlName
+    arguments: list[ControlArgument] = Field(default=[], max_length=50)
+
+
+class ControlRequest(PreviewRequest):
+    """A control to queue; `plan_hash` is that of the plan that was shown for it."""
+
+    plan_hash: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    lifetime_s: int = Field(default=300, ge=1, le=900)
 
 
 def answer(
@@ -53,15 +81,25 @@ def specification() -> bytes:
     return (artifacts.WEB / "openapi.json").read_bytes()
 
 
-def _declared(schema: str, needed: TokenScope, *, paged: bool = False) -> dict[str, Any]:
-    """Return the keyword arguments of a route that answers with a document."""
+def _declared(
+    schema: str, needed: TokenScope, *, paged: bool = False, written: int = 0
+) -> dict[str, Any]:
+    """Return the keyword arguments of a route that answers with a document; `written` is the status
+    of an answer to POST.
+    """
     headers = {"ETag": {"schema": {"type": "string"}, "description": "For If-None-Match."}}
     if paged:
         headers["Link"] = {"schema": {"type": "string"}, "description": 'rel="next": older steps.'}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {
+    told = {
         "dependencies": [Security(HTTPBearer(auto_error=False)), Security(Needs(needed))],
         "description": f"Scope `{needed}`.",
+    }
+    if written:
+        responses = {written: {"description": "The document.", "content": content}, **PROBLEMS}
+        return {**told, "status_code": written, "responses": responses}
+    return {
+        **told,
         "responses": {
             200: {"description": "The document.", "headers": headers, "content": content},
             304: {"description": "Not modified: the ETag is that of If-None-Match."},
@@ -112,6 +150,7 @@ def build_api(board: Board, tokens: TokenFile) -> Gate:
     )
     _add_live(app, board)
     _add_stored(app, board)
+    _add_controls(app, board)
 
     @app.get(SPECIFICATION, include_in_schema=False)
     async def openapi(_: Request) -> Response:
@@ -206,3 +245,72 @@ def _add_stored(app: FastAPI, board: Board) -> None:
         last: Annotated[int, Query(ge=1, le=400)] = 12,
     ) -> Response:
         return answer(request, await board.stored("records.ledger.pnl", period, benchmark, last))
+
+
+def _add_controls(app: FastAPI, board: Board) -> None:
+    """Add the routes of controls, which are queued for the run and never carried out here."""
+
+    @app.get(
+        "/controls",
+        summary="The queue of controls and the plan that waits for a confirmation",
+        operation_id="controls",
+        **_declared("ControlsDocument", TokenScope.READ),
+    )
+    async def controls(
+        request: Request, limit: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 100
+    ) -> Response:
+        found = await board.call("controls", "controls.queue.list_controls", limit)
+        return answer(request, found)
+
+    @app.get(
+        "/controls/{control}",
+        summary="A control with its state and result",
+        operation_id="control",
+        **_declared("ControlDocument", TokenScope.READ),
+    )
+    async def control(
+        request: Request, control: Annotated[str, Path(pattern=CONTROL_ID)]
+    ) -> Response:
+        found = await board.call("controls", "controls.queue.find_control", control)
+        return answer(request, found)
+
+    @app.post(
+        "/controls/preview",
+        summary="Plan a control now and show it; its hash binds the control",
+        operation_id="preview_control",
+        **_declared("ShownPlanDocument", TokenScope.CONTROL, written=200),
+    )
+    async def preview(body: PreviewRequest) -> Response:
+        pairs = [(one.name, one.value) for one in body.arguments]
+        function = "controls.shown.preview_control"
+        return _written(200, await board.call("live", function, body.kind, pairs))
+
+    @app.post(
+        "/controls",
+        summary="Queue a control for the run, which carries it out under its guards",
+        operation_id="request_control",
+        **_declared("ControlDocument", TokenScope.CONTROL, written=202),
+    )
+    async def submit(
+        request: Request,
+        body: ControlRequest,
+        key: Annotated[str, Header(alias="Idempotency-Key", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")],
+    ) -> Response:
+        asked = {
+            "kind": body.kind,
+            "arguments": [(one.name, one.value) for one in body.arguments],
+            "plan_hash": body.plan_hash,
+            "lifetime_s": body.lifetime_s,
+            "asked_by": request.state.token,
+            "origin": "api",
+            "key": f"{request.state.token_id}:{key}",
+        }
+        found = await board.call("controls", "controls.queue.submit_request", asked)
+        place = {"Location": f"{PREFIX}/controls/{found['id']}"}
+        return _written(202, found, place)
+
+
+def _written(status: int, document: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a document that no cache may keep."""
+    kept = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(json.dumps(document).encode(), status, kept, "application/json")

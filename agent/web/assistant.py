@@ -33,7 +33,7 @@ NOTICE = (
 INSTRUCTIONS = (
     "Documents of trimtab, an agent that keeps a wallet's tokens at their target weights. Amounts"
     " are exact decimal or base-unit strings: quote them as they are, and never round or add them as"
-    f" floats. {NOTICE} Nothing here can send a transaction."
+    f" floats. {NOTICE} No tool sends a transaction."
 )
 DOCS = "trimtab://docs/"
 STEP = r"^[A-Za-z0-9_-]{1,64}$"
@@ -66,15 +66,43 @@ class ProfitArguments(NoArguments):
     last: int = Field(12, ge=1, le=400, description="Number of newest periods.")
 
 
+class PlanArguments(NoArguments):
+    """A control to plan. Kinds that widen what the agent may do or pay out are the owner's alone."""
+
+    kind: Literal["rebalance", "confirm", "invest"]
+
+
+class ControlArguments(NoArguments):
+    """A control to queue."""
+
+    kind: Literal["pause", "rebalance", "confirm", "invest"]
+    plan_hash: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="From preview_control.")
+    key: str = Field(
+        pattern=r"^[A-Za-z0-9_.:-]{8,64}$",
+        description="New for each request; the same key never queues a second control.",
+    )
+
+    def request(self) -> dict[str, Any]:
+        """Return the request for the queue."""
+        return {
+            "kind": self.kind,
+            "plan_hash": self.plan_hash,
+            "asked_by": "assistant",
+            "origin": "assistant",
+            "key": self.key,
+        }
+
+
 class AssistantTool(NamedTuple):
     """A tool: name, description, arguments, and the call of `agent.app` that answers it: function,
-    arguments, and the key of its document if it returns several.
+    arguments, and the key of its document if it returns several. `queues` if it changes the queue.
     """
 
     name: str
     about: str
     arguments: type[NoArguments]
     call: Callable[[Any], tuple[str, tuple[Any, ...], str | None]]
+    queues: bool = False
 
 
 TOOLS = (
@@ -111,8 +139,32 @@ TOOLS = (
         ProfitArguments,
         lambda given: ("records.ledger.pnl", (given.period, given.benchmark, given.last), None),
     ),
+    AssistantTool(
+        "controls",
+        "Requested controls with their states, and the plan that waits for a confirmation.",
+        NoArguments,
+        lambda _: ("controls.queue.list_controls", (20,), None),
+    ),
 )
 """All of them read only."""
+CONTROL_TOOLS = (
+    AssistantTool(
+        "preview_control",
+        "Plans a control now: legs, cost, worst case, and the plan's hash. Show it to the owner.",
+        PlanArguments,
+        lambda given: ("controls.shown.preview_control", (given.kind,), None),
+        queues=True,
+    ),
+    AssistantTool(
+        "request_control",
+        "Queues a control for trimtab run, which carries it out under its guards if the plan is"
+        " still the one shown; a pause takes effect at once. Ask the owner first.",
+        ControlArguments,
+        lambda given: ("controls.queue.submit_request", (given.request(),), None),
+        queues=True,
+    ),
+)
+"""Only with --allow-controls."""
 
 
 def as_data(value: Any) -> Any:
@@ -133,10 +185,10 @@ def as_data(value: Any) -> Any:
 class Assistant:
     """The tools, over one reading process."""
 
-    def __init__(self, config: str) -> None:
+    def __init__(self, config: str, allow_controls: bool = False) -> None:
+        self.tools = {tool.name: tool for tool in TOOLS + CONTROL_TOOLS * allow_controls}
         self._config = config
         self._process = ReadingProcess()
-        self._tools = {tool.name: tool for tool in TOOLS}
 
     def require_store(self) -> None:
         """Raise the error of a config or a store that cannot be read."""
@@ -148,9 +200,9 @@ class Assistant:
 
     async def answer(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document of a tool as data. Raises TrimtabError."""
-        if name not in self._tools:
-            raise ConfigError("tool: unknown", f"use {', '.join(self._tools)}")
-        tool = self._tools[name]
+        if name not in self.tools:
+            raise ConfigError("tool: unknown", f"use {', '.join(self.tools)}")
+        tool = self.tools[name]
         try:
             function, arguments, key = tool.call(tool.arguments.model_validate(given))
         except ValidationError as error:
@@ -182,9 +234,11 @@ def build_server(assistant: Assistant) -> Server[Any, Any]:
                 name=tool.name,
                 description=tool.about,
                 inputSchema=tool.arguments.model_json_schema(),
-                annotations=ToolAnnotations(readOnlyHint=True, openWorldHint=False),
+                annotations=ToolAnnotations(
+                    readOnlyHint=not tool.queues, destructiveHint=tool.queues, openWorldHint=False
+                ),
             )
-            for tool in TOOLS
+            for tool in assistant.tools.values()
         ]
 
     async def call_tool(name: str, given: dict[str, Any]) -> dict[str, Any] | CallToolResult:
@@ -221,11 +275,13 @@ def _uri(text: str) -> AnyUrl:
     return AnyUrl(text)
 
 
-def serve_assistant(config: str) -> None:
-    """Answer over stdin and stdout until stdin ends. Raises ConfigError if the extra is missing, and
-    the errors of a config or a store that cannot be read.
+def serve_assistant(config: str, allow_controls: bool) -> None:
+    """Answer over stdin and stdout until stdin ends, with tools that queue controls if allowed.
+
+    Raises ConfigError if the extra is missing, and the errors of a config or a store that cannot be
+    read.
     """
-    assistant = Assistant(config)
+    assistant = Assistant(config, allow_controls)
     try:
         from anyio import wrap_file
         from mcp.server.stdio import stdio_server

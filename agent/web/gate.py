@@ -145,7 +145,7 @@ class Gate:
         limit = self._limits.setdefault(token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s))
         if wait_s := limit.wait_s():
             raise _too_many(wait_s)
-        scope["state"] |= {"scopes": token.scopes, "token": token.name}
+        scope["state"] |= {"scopes": token.scopes, "token": token.name, "token_id": token.id}
 
 
 def _too_many(wait_s: int) -> ApiError:
@@ -206,8 +206,6 @@ def problem_response(error: TrimtabError) -> Response:
             status, code, headers = error.status, error.code, error.headers
         case ConfigError() if error.code == ErrorCode.UNKNOWN:
             status, code = 404, error.code
-        case ConfigError() if error.field.startswith("--"):
-            status, code = 422, error.field.removeprefix("--")
         case ConfigError():
             status, code = 409, error.code or error.field or "config"
         case Refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ class HereBoard(Board):
     """Reads in this process, which has loaded all of it."""
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
-        return await asyncio.to_thread(_call, function, self._config, *arguments)
+        return await asyncio.to_thread(_call, function, self.config, *arguments)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def server(desk: Desk) -> Iterator[Client]:
     desk.ask("run", "--once")
     desk.ask("orders", "set", "WETH", "--stop-loss", "20%")
     desk.ask("plan")
-    made = desk.ask("token", "add", "test", "--scope", "read", "--scope", "plan")
+    made = desk.ask("token", "add", "test", "--scope", "read", "--scope", "plan", "--scope", "control")
     with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as found:
         yield Client(found, made["token"])
 
@@ -107,12 +108,39 @@ def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: 
     assert server.ask(f"{PREFIX}/history?before=none").code == "unknown"
     assert server.ask(f"{PREFIX}/pnl?benchmark=NONE").code == "unknown"
     assert server.ask(f"{PREFIX}/positions").code == "not_configured"
-    assert examine(server, 3) >= 11
+    assert examine(server, 3) >= 15
     assert desk.ask("token", "revoke", "test")["state"] == "revoked"
     assert [one["state"] for one in desk.ask("token", "list")["tokens"]] == ["revoked"]
     assert server.ask(f"{PREFIX}/status").code == "token_revoked"
     events = [(one["event"], one["user"], one["detail"]) for one in desk.ask("user", "log")["events"]]
-    assert events == [("token_revoked", "test", ""), ("token_added", "test", "read plan")]
+    assert events == [("token_revoked", "test", ""), ("token_added", "test", "read plan control")]
+
+
+def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(desk: Desk, server: Client) -> None:
+    server.token = desk.ask("token", "add", "steers", "--scope", "control", "--scope", "read")["token"]
+    assert server.ask(f"{PREFIX}/controls", "POST", '{"kind": "pause"}').code == "parameter", "it needs an Idempotency-Key"
+    unshown = server.ask(f"{PREFIX}/controls", "POST", json.dumps({"kind": "rebalance", "plan_hash": "0" * 64}), Idempotency_Key="a")
+    assert (unshown.status, unshown.code) == (409, "not_shown")
+    edit = {"kind": "edit", "arguments": [{"name": "target", "value": "WETH=29%"}, {"name": "target", "value": "USDC=21%"}]}
+    shown = server.ask(f"{PREFIX}/controls/preview", "POST", json.dumps(edit))
+    assert shown.status == 200 and shown.json["state"] == "planned"
+    body = json.dumps({**edit, "plan_hash": shown.json["plan_hash"]})
+    first, again = (server.ask(f"{PREFIX}/controls", "POST", body, Idempotency_Key="b") for _ in range(2))
+    assert first.status == again.status == 202 and first.json == again.json
+    assert (first.json["origin"], first.json["asked_by"], first.json["state"]) == ("api", "steers", "queued")
+    assert server.ask(first.headers["location"]).json == first.json
+    other = server.ask(f"{PREFIX}/controls", "POST", '{"kind": "resume"}', Idempotency_Key="b")
+    assert (other.status, other.code) == (409, "key_used")
+    assert len(server.ask(f"{PREFIX}/controls").json["controls"]) == 1
+
+    paused = server.ask(
+        f"{PREFIX}/controls", "POST", '{"kind": "pause", "arguments": [{"name": "reason", "value": "x"}]}', Idempotency_Key="c"
+    )
+    assert paused.json["state"] == "done" and desk.ask("status")["paused"]
+    desk.ask("resume")
+    server.ask(f"{PREFIX}/controls", "POST", '{"kind": "pause", "arguments": [{"name": "reason", "value": "x"}]}', Idempotency_Key="c")
+    assert not desk.ask("status")["paused"], "a repeated request does not pause again"
+    assert without_latency(server.ask(f"{PREFIX}/controls?limit=5").json) == without_latency(desk.ask("controls", "--limit", "5"))
 
 
 @pytest.mark.slow

@@ -18,7 +18,10 @@ from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextResourceContents
 from pydantic import AnyUrl
 
-from agent.web.assistant import INSTRUCTIONS, NOTICE, as_data
+from agent.errors import ConfigError, Refused
+from agent.web import assistant
+from agent.web.assistant import INSTRUCTIONS, NOTICE, Assistant, as_data
+from agent.web.reading import _call
 from tests.cli.test_api import without_latency
 from tests.cli.tools import SECRET, Desk
 
@@ -46,12 +49,18 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
                 began = await session.initialize()
                 assert began.instructions == INSTRUCTIONS and NOTICE in INSTRUCTIONS
                 tools = (await session.list_tools()).tools
-                assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl"}
+                assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl", "controls"}
                 assert all(tool.annotations and tool.annotations.readOnlyHint for tool in tools)
                 calls = {"status": {}, "plan": {}, "history": {"limit": 1}, "pnl": {"period": "day"}, "explain": {}}
                 for name, given in calls.items():
                     found[name] = await session.call_tool(name, given)
-                refused = {"rebalance": {}, "status": {"send": True}, "history": {"limit": 0}, "explain": {"step": "../a"}}
+                refused = {
+                    "rebalance": {},
+                    "request_control": {"kind": "pause", "key": "a" * 8},
+                    "status": {"send": True},
+                    "history": {"limit": 0},
+                    "explain": {"step": "../a"},
+                }
                 for name, given in refused.items():
                     assert (await session.call_tool(name, given)).isError, name
                 unknown = await session.call_tool("explain", {"step": "none"})
@@ -74,6 +83,41 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
         given = found[name].structuredContent
         assert given["notice"] == NOTICE and SECRET not in text_of(found[name])
         assert without_latency(given["document"]) == without_latency(document), name
+    assert desk.node.rpc("eth_blockNumber") == before
+
+
+class HereProcess:
+    """Reads and queues in this process, which has loaded all of it."""
+
+    async def call(self, function: str, *arguments: Any) -> Any:
+        return await asyncio.to_thread(_call, function, *arguments)
+
+
+def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or_widens(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.ask("plan")
+    monkeypatch.setattr(assistant, "ReadingProcess", HereProcess)
+    one, before = Assistant(str(desk.config), allow_controls=True), desk.node.rpc("eth_blockNumber")
+
+    def call(name: str, **given: Any) -> Any:
+        return asyncio.run(one.answer(name, given))["document"]
+
+    for kind in ("resume", "withdraw", "edit", "stop"):
+        with pytest.raises(ConfigError):
+            call("request_control", kind=kind, key="12345678")
+    with pytest.raises(ConfigError):
+        call("request_control", kind="pause")
+    with pytest.raises(Refused) as unshown:
+        call("request_control", kind="rebalance", plan_hash="0" * 64, key="12345678")
+    assert unshown.value.code == "not_shown"
+    shown = call("preview_control", kind="rebalance")
+    asked = {"kind": "rebalance", "plan_hash": shown["plan_hash"], "key": "23456789"}
+    queued = call("request_control", **asked)
+    assert (queued["state"], queued["origin"], queued["asked_by"]) == ("queued", "assistant", "assistant")
+    assert call("request_control", **asked) == queued
+    assert call("request_control", kind="pause", key="34567890")["state"] == "done"
+    assert desk.ask("status")["paused"] and call("controls")["queued"] == 1
     assert desk.node.rpc("eth_blockNumber") == before
 
 

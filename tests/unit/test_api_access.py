@@ -30,7 +30,7 @@ from tests.support.dashboards import Served, StillBoard
 NOW_S = 1_800_000_000
 DAY_S = 86_400
 OPERATIONS = [
-    (method.upper(), PREFIX + path.replace("{step}", "s1"), operation["description"].split("`")[1])
+    (method.upper(), PREFIX + path.replace("{step}", "s1").replace("{control}", "0" * 32), operation["description"].split("`")[1])
     for path, methods in json.loads(specification())["paths"].items()
     for method, operation in methods.items()
 ]

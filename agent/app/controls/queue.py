@@ -4,11 +4,13 @@ Reads no chain and loads no key.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from agent import wiring
 from agent.app.documents.controls import (
@@ -22,7 +24,17 @@ from agent.config.edits import parse_changes
 from agent.config.fields import parse_address
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
-from agent.model import Arguments, Control, ControlCode, ControlKind, ControlOrigin, ShownPlan
+from agent.model import (
+    Arguments,
+    Control,
+    ControlCode,
+    ControlKind,
+    ControlOrigin,
+    ControlRecord,
+    ControlState,
+    ShownPlan,
+)
+from agent.model.controls import canonical_json
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import installation_secret
@@ -61,12 +73,15 @@ def submit_control(  # noqa: PLR0913
     asked_by: str,
     origin: ControlOrigin | str,
     lifetime_s: int = LIFETIME_S,
+    key: str = "",
     now: Callable[[], float] = time.time,
 ) -> Control:
     """Check a request as its command would, seal it, and queue it for the run; return the control.
 
-    A pause takes effect at once, with or without a run. Raises ConfigError for an invalid argument,
-    with field, value and remedy; Refused if the queue is full or the plan was not shown.
+    A pause takes effect at once, with or without a run. A request with the `key` of an earlier one
+    of the same requester does nothing and returns that control. Raises ConfigError for an invalid
+    argument, with field, value and remedy; Refused if the queue is full, the plan was not shown, or
+    the key is that of another request.
     """
     kind, origin = parse_kind(kind), _parse_origin(origin)
     loaded = load_config(config, guarded=kind is not ControlKind.PAUSE)
@@ -80,13 +95,16 @@ def submit_control(  # noqa: PLR0913
             f"lifetime: {lifetime_s} s is out of range", f"write 1 to {MAX_LIFETIME_S} seconds"
         )
     now_s = int(now())
+    control_id = _id_of_key(origin, asked_by, key) if key else secrets.token_hex(16)
     control = Control(
-        secrets.token_hex(16), kind, pairs, plan_hash, asked_by, origin, now_s, now_s + lifetime_s
+        control_id, kind, pairs, plan_hash, asked_by, origin, now_s, now_s + lifetime_s
     )
     if kind is ControlKind.PAUSE:
         return _pause(loaded, control)
     secret = installation_secret(wiring.store_file(loaded))
     with wiring.open_store_offline(loaded) as (store, _):
+        if (known := store.controls.find(control.id)) is not None:
+            return _same_request(known.control, control)
         _require_shown(store, control, secret)
         control = control.sealed(secret)
         store.controls.queue(control)
@@ -106,10 +124,48 @@ def _pause(loaded: LoadedConfig, control: Control) -> Control:
             if control.flag("hard"):
                 raise
             return control
+        if (known := store.controls.find(control.id)) is not None:
+            return _same_request(known.control, control)
         switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
         control = control.sealed(installation_secret(wiring.store_file(loaded)))
         store.controls.record_done(control)
     return control
+
+
+def submit_request(config: ConfigSource, asked: Mapping[str, Any]) -> ControlDocument:
+    """Submit a request of another process, which has the arguments of `submit_control`, and return
+    the control.
+    """
+    control = submit_control(config, **asked)
+    try:
+        return find_control(config, control.id)
+    except TrimtabError:
+        if control.kind is not ControlKind.PAUSE:
+            raise
+    # paused by the file beside a store that cannot be opened
+    record = ControlRecord(0, control, ControlState.DONE, "", "", (), control.asked_at_s)
+    return control_document(record)
+
+
+def _id_of_key(origin: ControlOrigin, asked_by: str, key: str) -> str:
+    """Return the id of the control of a key, which the store keeps unique."""
+    named = canonical_json(["trimtab key 1", origin.value, asked_by, key])
+    return hashlib.sha256(named).hexdigest()[:32]
+
+
+def _same_request(known: Control, asked: Control) -> Control:
+    """Return the known control of a key. Raises Refused if it is that of another request."""
+    if (known.kind, known.arguments, known.plan_hash) != (
+        asked.kind,
+        asked.arguments,
+        asked.plan_hash,
+    ):
+        raise Refused(
+            "the key is that of another request",
+            remedy="use a new key for each request",
+            code=ControlCode.KEY_USED,
+        )
+    return known
 
 
 def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
