@@ -40,8 +40,8 @@ from agent.policy.futures.decide import (
     waiting_triggers,
 )
 from agent.policy.futures.exposure import exposures, trades_for_another
-from agent.policy.futures.hedge import compare_text
 from agent.policy.futures.targets import unnamed_reasons
+from agent.policy.hedges import compare_text
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.blocked_exits import disarm_command
 from agent.policy.triggers import bands

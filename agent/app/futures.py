@@ -41,13 +41,13 @@ from agent.model import (
     Position,
 )
 from agent.policy.decide import current_drifts
-from agent.policy.futures.hedge import choose, compare_text, short_costs
 from agent.policy.futures.targets import (
     notional_drifts,
     orders_to_target,
     reduction_orders,
     triggered,
 )
+from agent.policy.hedges import choose, compare_text, short_costs
 from agent.units import BPS, Price, Token, parse_raw, parse_share_bps, value_text
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from agent.model import (
 from agent.planning.gas import approval_gas_units
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
-from agent.policy.futures.emergency import step_fee_ceiling_wei
+from agent.policy.futures.decide import step_fee_ceiling_wei
 from agent.policy.futures.exposure import margin_value
 from agent.policy.futures.targets import FuturesTrigger
 from agent.policy.liquidity import valuation

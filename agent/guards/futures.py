@@ -24,8 +24,12 @@ from agent.model import (
     MarginWithdrawal,
     PerpOrder,
 )
-from agent.policy.futures.budgets import required_by_index
-from agent.policy.futures.decide import collateral_raw, opens_s, quote_per_numeraire
+from agent.policy.futures.decide import (
+    collateral_raw,
+    opens_s,
+    quote_per_numeraire,
+    required_by_index,
+)
 from agent.policy.futures.exposure import margin_value, trades_for_another, uncounted_reason
 from agent.policy.futures.targets import emergency_orders, unnamed_reasons
 from agent.policy.quarantine import decision_faults

@@ -33,19 +33,18 @@ from agent.planning.futures import (
     untradable_reason,
 )
 from agent.policy import failures
-from agent.policy.futures.budgets import left_to_reduce
 from agent.policy.futures.decide import (
     ORDER_GAS,
     backing_off,
     depositable_raw,
+    left_to_reduce,
     opens_s,
     quote_per_numeraire,
     spot_value_in_quote,
     stale_markets,
     untouched_markets,
 )
-from agent.policy.futures.exposure import account_fault
-from agent.policy.futures.funding import expected_funding
+from agent.policy.futures.exposure import account_fault, expected_funding
 from agent.policy.futures.targets import REDUCING
 from agent.policy.hedges import hedges_after
 from agent.policy.quarantine import decision_faults

@@ -44,9 +44,15 @@ from agent.policy.futures.decide import (
     spot_value_in_quote,
     stale_markets,
 )
-from agent.policy.futures.hedge import choose, compare_text, margin_share, short_costs
 from agent.policy.futures.targets import stale_index_reason
-from agent.policy.hedges import closed_lately, hedges_after
+from agent.policy.hedges import (
+    choose,
+    closed_lately,
+    compare_text,
+    hedges_after,
+    margin_share,
+    short_costs,
+)
 from agent.reference import reference_prices
 from agent.units import BPS, Value, ceil_int, decimal_text, floor_int
 

@@ -71,8 +71,7 @@ from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.decide import decide, halt_for
 from agent.policy.decision import DecisionResult, spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
-from agent.policy.futures.decide import stale_markets
-from agent.policy.futures.deleverage import closing_order, deleverage_orders
+from agent.policy.futures.decide import closing_order, deleverage_orders, stale_markets
 from agent.policy.hedges import hedges_after
 from agent.policy.orders import exits
 from agent.policy.orders.exits import exit_goal, exit_price_fault

@@ -32,8 +32,7 @@ from agent.policy.decision import (
     spares_exits,
 )
 from agent.policy.drift import corrections, investable_total, rebalance_goal, restrict_to_side
-from agent.policy.futures.decide import ORDER_GAS, futures_need, futures_note
-from agent.policy.futures.emergency import emergency_need
+from agent.policy.futures.decide import ORDER_GAS, emergency_need, futures_need, futures_note
 from agent.policy.hedges import hedge_need
 from agent.policy.liquidity import decide as liquidity_moves
 from agent.policy.liquidity.book import WithdrawMove

@@ -34,7 +34,7 @@ from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
 from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
-from agent.policy.futures.emergency import fee_ceiling_wei, gas_per_day_wei
+from agent.policy.futures.decide import fee_ceiling_wei, gas_per_day_wei
 from agent.ports import (
     Approval,
     Clock,

@@ -33,7 +33,7 @@ from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.model import ExecutionConfig, FuturesPolicy, Limits
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
-from agent.policy.futures.emergency import fee_ceiling_wei, gas_per_day_wei
+from agent.policy.futures.decide import fee_ceiling_wei, gas_per_day_wei
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
 from agent.signing.agent_approval import AgentApprovalRules, ApprovalKey, ApprovalSigner

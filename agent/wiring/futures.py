@@ -20,7 +20,7 @@ from agent.model import ExecutionConfig, Head, Limits, PastPrices, Portfolio, Sn
 from agent.paper.chain import PaperChain
 from agent.paper.order_venue import PaperOrderVenue
 from agent.paper.venue import PaperVenue
-from agent.policy.futures.emergency import fee_ceiling_wei
+from agent.policy.futures.decide import fee_ceiling_wei
 from agent.ports import Clock, PerpVenue, Reader, SigningKey, TransactionStatus
 from agent.signing.base import FuturesRules
 from agent.signing.keys import is_published

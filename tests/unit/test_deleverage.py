@@ -17,7 +17,7 @@ from agent.margin.state import after_action, is_reduction
 from agent.model import AdjustFutures, Deleverage, Hold, MoveMargin, Plan, StepInput
 from agent.model.futures import FuturesTarget, Hedge, MarginAccount, MarginDeposit, PerpOrder
 from agent.planning.requests import proposer, requester_name
-from agent.policy.futures.deleverage import deleverage_orders
+from agent.policy.futures.decide import deleverage_orders
 from tests.support.builders import NOW_S
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import POLICY, step_of

@@ -20,7 +20,7 @@ from agent.model.transactions import PerpFill
 from agent.planning.proposals import rebalance, waiting_orders
 from agent.policy import failures
 from agent.policy.decide import decide
-from agent.policy.futures.emergency import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
+from agent.policy.futures.decide import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
 from agent.policy.futures.targets import emergency_orders
 from agent.signing.rules import require_signable
 from tests.support.builders import GWEI, NOW_S, token, v3_pool, with_snapshot

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
 from agent.planning.futures import plan_futures
-from agent.policy.futures.funding import DAY_S, expected_cost
+from agent.policy.futures.exposure import DAY_S, expected_cost
 from agent.policy.futures.targets import FuturesTrigger, funding_trims, notional_drifts, orders_to_target, triggered
 from tests.unit.test_futures_plan import NOW_S, POLICY, RICH, book, filled
 

@@ -45,9 +45,8 @@ from agent.planning.hedge import open_by_owner
 from agent.planning.proposals import rebalance
 from agent.planning.requests import hedge_by_owner
 from agent.policy.decide import current_drifts, decide
-from agent.policy.futures.hedge import choose, compare_text, margin_share, short_costs
 from agent.policy.futures.targets import notional_drifts
-from agent.policy.hedges import apply_hedges, filled_hedges, hedge_need, held_hedges
+from agent.policy.hedges import apply_hedges, choose, compare_text, filled_hedges, hedge_need, held_hedges, margin_share, short_costs
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence

@@ -13,8 +13,8 @@ from agent.margin import account as margin
 from agent.margin.account import index_bound_raw, size_for_notional_raw
 from agent.margin.state import breaches, largest_allowed_raw, margin_state
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgeComparison, MarginAccount, MarginTier, PerpMarket
-from agent.policy.futures.hedge import choose, short_costs
 from agent.policy.futures.targets import FuturesTrigger, orders_to_target, reduction_orders, triggered
+from agent.policy.hedges import choose, short_costs
 from agent.units import Token
 
 USD = Token("", "USD", 18)

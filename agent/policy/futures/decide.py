@@ -1,13 +1,29 @@
-"""Decision of the futures layer at a block: a reduction that a limit requires, or orders towards
-the targets.
+"""Decision of the futures layer at a block: a reduction that a limit requires, or orders towards the
+targets. Emergencies: positions closed ahead of liquidation, with a separate fee ceiling and gas
+budget. The daily budget of reductions bounds the loss from repeated pushes of a mark (T12). The
+owner's reductions: every position by the same share, or one market.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 
-from agent.model import AdjustFutures, AssetDrift, FuturesPlan, Snapshot, StepInput
+from agent.margin import account as margin
+from agent.margin.account import index_bound_raw
+from agent.model import (
+    AdjustFutures,
+    AssetDrift,
+    FuturesLimits,
+    FuturesPlan,
+    Limits,
+    MarginAccount,
+    PerpMarket,
+    Plan,
+    Position,
+    Snapshot,
+    StepInput,
+)
 from agent.policy import failures, native_coin
 from agent.policy.futures.exposure import (
     account_fault,
@@ -27,7 +43,7 @@ from agent.policy.futures.targets import (
     unfinished_orders,
     unnamed_reasons,
 )
-from agent.units import BPS, Value, floor_int, format_time
+from agent.units import BPS, Value, ceil_int, floor_int, format_time
 
 DEMAND = "futures.ask requires a confirmation: trimtab rebalance --send"
 """Remedy of a trigger in futures.ask."""
@@ -238,3 +254,125 @@ def backing_off(step: StepInput, market: str, longest_s: int = failures.LONGEST_
     if wait_s == 0 or step.snapshot.head.timestamp_s >= again_s:
         return ""
     return f"its orders failed or were refused; tried again at {format_time(again_s)}"
+
+
+LEAST_PART = Fraction(1, 100)
+"""Share of the budget below which the rest counts as used, so that no order is too small for its
+gas.
+"""
+
+
+def required_by_index(step: StepInput, spot_value: Fraction | None) -> bool:
+    """Return True if the account breaches a limit with every mark set to its index. A stale index
+    is replaced by the mark if that is better for the account. An unknown spot value (None, else in
+    quote base units) requires no reduction.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        return False
+    at_index = margin.at_index(account, stale_markets(step))
+    return bool(set(triggered(at_index, policy, spot_value)) & set(REDUCING))
+
+
+def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | None:
+    """Return the notional at the index, in quote base units, that reductions may still close within
+    24 h; None if the budget does not bound them: it is off, the index requires the reduction, or
+    the last 24 h are unknown, which the guard judges. Less than LEAST_PART of the budget is zero.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or not policy.limits.reduction_per_day_bps:
+        return None
+    if step.history.unknown or required_by_index(step, spot_value):
+        return None
+    value = max(0, margin.account_value_raw(account))
+    most = Fraction(value * policy.limits.reduction_per_day_bps, BPS)
+    left = most - step.history.reduced_24h * quote_per_numeraire(step)
+    return left if left > most * LEAST_PART else Fraction(0)
+
+
+FEE_MULTIPLE = 5
+"""Default fee ceiling of an emergency, as a multiple of limits.gas_price."""
+
+
+def emergency_need(step: StepInput) -> AdjustFutures | None:
+    """Return the emergency of the account, judged at the marks, as liquidation is; None if there is
+    none, while the account is unknown, and if no market of its orders has a fresh index.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or step.futures_held:
+        return None
+    if not emergency_orders(account, policy).keys() - stale_markets(step).keys():
+        return None
+    return AdjustFutures("futures: liquidation is near", is_reducing=True)
+
+
+def is_emergency(plan: Plan | None) -> bool:
+    """True if the plan closes positions ahead of liquidation."""
+    return plan is not None and plan.futures is not None and plan.futures.is_emergency
+
+
+def fee_ceiling_wei(futures: FuturesLimits, limits: Limits) -> int | None:
+    """Return the maximum gas price of an emergency, in wei (None: unlimited):
+    futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
+    """
+    if futures.emergency_gas_price_wei:
+        return futures.emergency_gas_price_wei
+    return None if limits.gas_price_wei is None else FEE_MULTIPLE * limits.gas_price_wei
+
+
+def gas_per_day_wei(futures: FuturesLimits, limits: Limits) -> int | None:
+    """Return the maximum gas cost of emergencies in 24 h, in wei, separate from all other gas
+    (None: unlimited): futures.limits.emergency_gas_per_day, else limits.gas_per_day.
+    """
+    return futures.emergency_gas_per_day_wei or limits.gas_per_day_wei
+
+
+def step_fee_ceiling_wei(step: StepInput, plan: Plan | None) -> int | None:
+    """Return the fee ceiling of a plan, wei; None: unlimited."""
+    if step.futures is None or not is_emergency(plan):
+        return step.limits.gas_price_wei
+    return fee_ceiling_wei(step.futures.limits, step.limits)
+
+
+def closing_order(account: MarginAccount, market: str) -> dict[str, int]:
+    """Return the order that closes the position in a market; empty without a position."""
+    size = account.size_raw(market)
+    return {market: -size} if size else {}
+
+
+def deleverage_orders(
+    account: MarginAccount, leverage: Fraction, markets: Collection[str], slippage_bps: int
+) -> dict[str, int]:
+    """Return the orders that reduce the positions in `markets` by the same share, in whole lots
+    rounded up, until the leverage is at most `leverage`; empty if it already is. Each fill counts
+    at its bound with its fee. Positions are closed if nothing less is enough.
+    """
+    gross, value = margin.gross_notional_raw(account), margin.account_value_raw(account)
+    held = [one for one in account.positions if one.market in markets]
+    excess = gross - leverage * max(0, value)
+    if excess <= 0 or not held:
+        return {}
+    gained = sum(
+        (
+            abs(margin.value_at_mark_raw(account, one))
+            * (1 - leverage * _cost_share(account.market(one.market), one, slippage_bps))
+            for one in held
+        ),
+        Fraction(0),
+    )
+    share = min(Fraction(1), excess / gained) if gained > 0 else Fraction(1)
+    orders = {}
+    for one in held:
+        lot = account.market(one.market).lot_raw
+        size = min(abs(one.size_raw), ceil_int(abs(one.size_raw) * share / lot) * lot)
+        orders[one.market] = -size if one.is_long else size
+    return orders
+
+
+def _cost_share(market: PerpMarket, held: Position, slippage_bps: int) -> Fraction:
+    """Return the cost of closing at the bound, fee included, per notional at the mark."""
+    value = abs(held.size_raw) * market.mark
+    bound = index_bound_raw(market, -held.size_raw, slippage_bps)
+    worse = value - bound if held.is_long else bound - value
+    fee = max(value, Fraction(bound)) * market.fee_ppm / margin.PPM
+    return (max(Fraction(0), Fraction(worse)) + fee) / value

@@ -28,7 +28,7 @@ from agent.model import (
     PerpOrderKind,
     Position,
 )
-from agent.policy.futures.funding import DAY_S, bleeding
+from agent.policy.futures.exposure import DAY_S, bleeding
 from agent.units import BPS, ceil_int
 
 
