@@ -41,15 +41,15 @@ from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
 from agent.store.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
-from agent.venues.hyperliquid.agents import (
+from agent.venues.hyperliquid.client import HyperliquidVenue, NamedAgent, VenueConnection
+from agent.venues.hyperliquid.venue import (
+    AgentSigner,
     approval_action,
     approval_message,
     new_approval,
     post_approval,
     require_fresh_agent,
 )
-from agent.venues.hyperliquid.client import HyperliquidVenue, NamedAgent, VenueConnection
-from agent.venues.hyperliquid.venue import AgentSigner
 from agent.wiring.context import AgentContext, store_file
 from agent.wiring.futures import (
     VENUE_TIMEOUT_S,

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent.web.figures import at, format_figure
-from agent.web.pages import PAGES
+from agent.web.pages import PAGES, at, format_figure
 from tests.browser.chromium import PHONE, WIDE
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, first_document

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
-from agent.venues.hyperliquid.agents import approve_agent, require_fresh_agent
 from agent.venues.hyperliquid.client import (
     AgentKey,
     HyperliquidVenue,
@@ -25,6 +24,7 @@ from agent.venues.hyperliquid.client import (
     VenueConnection,
 )
 from agent.venues.hyperliquid.orders import OrderTicket, TicketStage, issue_tickets
+from agent.venues.hyperliquid.venue import approve_agent, require_fresh_agent
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
 
 OWNER, AGENT = key_of(1), key_of(2)

@@ -9,8 +9,8 @@ from typing import Any
 from agent.localchain import LocalChain
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.secret import AgentPrivateKey, PrivateKey
-from agent.venues.hyperliquid.agents import approve_agent
 from agent.venues.hyperliquid.client import NamedAgent, VenueConnection
+from agent.venues.hyperliquid.venue import approve_agent
 from tests.support import agents
 from tests.support.futures import LIMITS
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliquid, key_of

@@ -18,7 +18,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.observe.hosts import host_name
-from agent.web.figures import format_figure
+from agent.web.pages import format_figure
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)

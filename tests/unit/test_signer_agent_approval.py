@@ -18,7 +18,7 @@ from agent.errors import ConfigError, Refused
 from agent.signing.agent_approval import AgentApproval, AgentApprovalRules, ApprovalSigner, approval_typed_data, decode_approval
 from agent.signing.rules import LocalSigner
 from agent.signing.secret import PrivateKey, RemoteKey
-from agent.venues.hyperliquid.agents import approval_action, approval_message
+from agent.venues.hyperliquid.venue import approval_action, approval_message
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.support.hyperliquid_server import AGENT_TYPES, DAY_MS
 from tests.support.signables import SIGNABLES
