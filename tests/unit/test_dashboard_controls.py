@@ -22,6 +22,7 @@ from agent.config.load import load_config
 from agent.errors import Refused
 from agent.model import ControlKind, ShownPlan
 from agent.store import Store, open_store
+from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
 from agent.web.controls import FIELDS, REVIEW_S, Review, arguments_of
 from tests.support import agents
@@ -60,6 +61,7 @@ def queued(config: Path) -> list[tuple[str, str, str]]:
 def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
     """The document of a plan that was shown, as its preview stores it."""
     plan = ShownPlan(kind, arguments, (("number", str(number)),), (), int(time.time()), "[[], {}]")
+    plan = plan.sealed(installation_secret(config.parent / "mine.db"))
     with store_of(config) as store:
         store.controls.show(plan)
     return {"plan_hash": plan.hash, "reason": "", "moves": ["-1 WETH"], "document": {}}
