@@ -41,6 +41,7 @@ from agent.policy.futures.targets import (
     stale_index_reason,
     stale_indexes,
     stress_need,
+    suffices,
     target_gross,
     triggered,
     unfinished_orders,
@@ -75,7 +76,8 @@ def plan_futures(  # noqa: PLR0913
     orders failed. No position is opened before `opens_from_s`, after an emergency. A step either
     reduces or opens, so freed margin is not used again in the same plan. While a held market has no
     fresh index, or is not named in the config, positions are neither opened nor margin deposited,
-    and the other markets are reduced. An emergency reduces unnamed markets too.
+    and the other markets are reduced. Unnamed markets are reduced too in an emergency, and for a
+    limit that the other positions alone cannot meet.
     """
     stale = stale_indexes(account, policy, now_s)
     untouched = {**unnamed_reasons(account), **stale}
@@ -83,7 +85,7 @@ def plan_futures(  # noqa: PLR0913
         return reducing_plan(account, policy, closing, "liquidation", is_emergency=True, no=stale)
     if rest := unfinished_orders(account, goals):
         plan = reducing_plan(
-            account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False, no=untouched
+            account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False, no=stale
         )
         return replace(plan, reason="reduce every position by the same share")
     fired = triggered(account, policy, spot_value)
@@ -94,6 +96,8 @@ def plan_futures(  # noqa: PLR0913
         if not untouched:
             deposit = _deposit_raw(account, policy, spot_value, collateral_raw, approved_raw)
         if not deposit:
+            if not suffices(account, policy, spot_value, {*waiting, *untouched}):
+                untouched = stale
             orders = reduction_orders(account, policy, spot_value, {*waiting, *untouched})
             cause = fired[0].value
             return reducing_plan(account, policy, orders, cause, is_emergency=False, no=untouched)

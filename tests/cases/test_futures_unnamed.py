@@ -92,6 +92,21 @@ def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps:
     assert read_now(perps, perps.chain.wallet.address).collateral_raw <= collateral
 
 
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_limit_that_the_named_market_cannot_meet_reduces_it_too(perps: LocalPerps, tmp_path: Path, own: int) -> None:
+    """A thief alone takes the account above its leverage limit: it is below at the end of the same step."""
+    if own:
+        held(perps, "WETH", Fraction(3, 10))
+    stolen(perps, Fraction(7, 2))
+    assert leverage(perps) > MOST
+    before = {symbol: size(perps, symbol) for symbol in ("WETH", "WBTC")}
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+    assert leverage(perps) <= MOST, outcome.reason
+    assert 0 < size(perps, "WBTC") < before["WBTC"]
+    assert 0 < size(perps, "WETH") < before["WETH"] or not own
+
+
 def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
     """A crash of WBTC alone: only its position is near liquidation, at the venue's own index."""
     stolen(perps, Fraction(5))

@@ -105,8 +105,8 @@ def futures_fault(step: StepInput) -> str:
 
 
 def untouched_markets(step: StepInput) -> dict[str, str]:
-    """Return, by market, why a position is not reduced outside of emergencies: its index is
-    unknown, or the config does not name the market. Empty without an account.
+    """Return, by market, why a position keeps others from being opened, and is not the first to be
+    reduced: its index is unknown, or the config does not name the market. Empty without an account.
     """
     account = step.snapshot.futures
     return {} if account is None else {**unnamed_reasons(account), **stale_markets(step)}

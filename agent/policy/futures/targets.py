@@ -366,6 +366,23 @@ def reduction_orders(
     return orders
 
 
+def suffices(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    spot_value: Fraction | None,
+    waiting: Collection[str],
+) -> bool:
+    """True if closing all positions but the paused ones and those in `waiting` markets leaves the
+    allowed gross notional.
+    """
+    left = sum(
+        abs(margin.value_at_mark_raw(account, position))
+        for position in account.positions
+        if account.market(position.market).is_paused or position.market in waiting
+    )
+    return left <= allowed_gross(account, policy, spot_value)
+
+
 def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Return the orders that reduce positions above their goals to them."""
     orders = {}
@@ -406,7 +423,8 @@ def stale_index_reason(market: PerpMarket, policy: FuturesPolicy, now_s: int) ->
 def unnamed_reasons(account: MarginAccount) -> dict[str, str]:
     """Return a message for each held market that the config does not name: someone else, such as a
     stolen delegate, has opened a position there. It counts in every figure. Until it is closed no
-    position is opened and no margin deposited, and only emergencies and the owner reduce it.
+    position is opened and no margin deposited. It is reduced in emergencies, by the owner, and for
+    a limit that the other positions alone cannot meet.
     """
     return {
         market.market: f"the account has a position in {market.symbol}, which the config does not"
