@@ -265,6 +265,27 @@ def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_
         assert chain.balance("USDC", HOME) > 9_800 * 10**6 and chain.balance("WETH") == 0
 
 
+@pytest.mark.slow
+def test_exits_are_offered_and_confirmed_one_by_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    stops = {"portfolio__assets__0__stop_loss": "10%", "portfolio__assets__1__stop_loss": "10%", "limits__price_impact": "2%"}
+    with bot(chain, tmp_path, LEVEL, offers=True, **stops) as run:
+        run.look()
+        prices = chain.books.prices_usd
+        chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
+        offered = []
+        for symbol in ("WETH", "WBTC"):
+            run.look()
+            shown = run.shown("confirm")
+            run.look()
+            assert run.shown("confirm") == shown, "what follows an exit does not take its place"
+            offered.append(shown)
+            record = run.ended(run.ask("confirm", plan=shown["plan_hash"]))
+            assert record.state is ControlState.DONE, record
+            assert chain.balance(symbol) == 0
+        assert chain.balance("WETH") == chain.balance("WBTC") == 0
+
+
 # --- What is not carried out.
 
 

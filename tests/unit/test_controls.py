@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -115,6 +116,16 @@ def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     assert [event.state for event in store.controls.log()] == ["queued", "taken", "done"]
     assert [event.state for event in store.controls.log(after=2)] == ["done"]
     assert store.controls.log_end() == (3, 1_020)
+
+
+def test_of_several_processes_one_takes_a_control(tmp_path: Path) -> None:
+    stores = [new_store("file", tmp_path) for _ in range(4)]
+    numbers = [stores[0].controls.queue(control(number)) for number in range(10)]
+    with ThreadPoolExecutor(4) as threads:
+        taken = list(threads.map(lambda store: [store.controls.take(number, 1_010) for number in numbers], stores))
+    assert [sum(each) for each in zip(*taken, strict=True)] == [1] * 10
+    for store in stores:
+        store.close()
 
 
 def test_controls_come_in_the_order_of_their_requests(store: Store) -> None:

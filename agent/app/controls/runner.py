@@ -66,25 +66,21 @@ class PlanCheck:
 
     def __init__(self, plan: ShownPlan, is_expired: Callable[[], bool]) -> None:
         self._plan, self._is_expired = plan, is_expired
-        self._accepted = False
+        self.accepted = self.expired = self.followed = False
         self.difference = ""
-        self.expired = False
 
     def accepts(self, found: ShownPlan, trust: Callable[[], bool]) -> bool:
         """Return whether this is the shown plan, its control is still valid, and `trust`, the check
         of --yes, passes.
         """
-        self.expired = not self._accepted and self._is_expired()
-        if self.expired:
+        if self.accepted:
+            self.followed = True  # for example what remains after an exit
             return False
-        if self._accepted:
-            self.difference = "a second plan followed the shown one"
-        else:
-            self.difference = self._plan.difference(found)
-        if self.difference:
-            return False
-        self._accepted = trust()
-        return self._accepted
+        self.expired = self._is_expired()
+        self.difference = self._plan.difference(found)
+        if not self.expired and not self.difference:
+            self.accepted = trust()
+        return self.accepted
 
 
 class ControlRunner:
@@ -110,6 +106,7 @@ class ControlRunner:
         Without the service lock another run may be carrying out controls, so this takes the lock
         for its time and does nothing if it is held.
         """
+        self._offered = False
         with suppress(LockHeld), nullcontext() if serving else self._alone():
             self._secret = self._read_secret()
             self._recover()
@@ -119,9 +116,12 @@ class ControlRunner:
                     return
 
     def confirm(self, outcome: StepOutcome) -> bool:
-        """Offer the plan for confirmation by a control, and decline it for now."""
-        context = self._agent.context
-        self._offered = True
+        """Offer the first plan of a cycle for confirmation by a control, and decline it for now. What
+        would follow an exit is offered after it.
+        """
+        if self._offered:
+            return False
+        self._offered, context = True, self._agent.context
         found = shown.shown_step(ControlKind.CONFIRM, outcome)
         secret = self._read_secret()
         waiting = None if secret is None else waiting_plan(context.store, secret)
@@ -137,7 +137,6 @@ class ControlRunner:
         controls = self._agent.context.store.controls
         if not self._offered and controls.waiting() is not None:
             controls.end_offer()
-        self._offered = False
 
     def _read_secret(self) -> bytes | None:
         """Return the secret; None if it cannot be read, so that every control is refused."""
@@ -418,6 +417,9 @@ def _end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
         state = ControlState.FAILED if sent else ControlState.REFUSED
         reason = f"the plan differs from the one shown: {check.difference}"
         return ControlEnd(number, state, ControlCode.PLAN_CHANGED, reason, pairs)
+    if check.followed and all(intent.succeeded for intent in result.transactions):
+        reason = "carried out; what remains needs a confirmation of its own"
+        return ControlEnd(number, ControlState.DONE, "", reason, pairs)
     if result.outcome in SUCCESSES:
         return ControlEnd(number, ControlState.DONE, "", result.reason, pairs)
     state = ControlState.REFUSED
