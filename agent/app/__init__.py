@@ -101,7 +101,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.backtests import sample as sample
     from agent.app.research.futures_backtests import FuturesBookOptions as FuturesBookOptions
     from agent.app.research.futures_backtests import backtest_futures as backtest_futures
-    from agent.app.research.futures_backtests import backtest_portfolio as backtest_portfolio
     from agent.app.research.futures_backtests import (
         futures_backtest_document as futures_backtest_document,
     )

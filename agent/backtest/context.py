@@ -19,6 +19,7 @@ from agent.amm import POOL_KINDS
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
 from agent.backtest import router
+from agent.backtest.data import PriceTable
 from agent.backtest.futures.venue import CLEARING_HOUSE, VAULT, VenueEffects
 from agent.backtest.result import TaxLotLedger
 from agent.backtest.router import (
@@ -28,7 +29,7 @@ from agent.backtest.router import (
     TransactionReverted,
     decode_unsigned,
 )
-from agent.backtest.settings import ROUTER, WALLET, BacktestSpec
+from agent.backtest.settings import ROUTER, WALLET, BacktestSpec, SimulationSettings
 from agent.backtest.world import CHAIN_ID, Fill, SimulatedWorld, block_hash
 from agent.engine import run_step
 from agent.execution.executor import JournaledExecutor
@@ -441,6 +442,12 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
         store.close()
 
 
+def deadline_s(wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable) -> int:
+    """Return the validity of a transaction, longer by the bars until it is mined."""
+    delay_bars = settings.latency_bars + 1 if settings.latency_bars else 0
+    return wanted.execution.deadline_s + delay_bars * table.interval_s
+
+
 def _needs_price_history(wanted: BacktestSpec) -> bool:
     """True if a trigger or allocator of this policy needs recorded prices."""
     if wanted.portfolio.weights is not None:
@@ -452,11 +459,9 @@ def _needs_price_history(wanted: BacktestSpec) -> bool:
 
 def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -> SimulationContext:
     wanted = world.wanted
-    execution = wanted.execution
-    if world.settings.latency_bars:
-        delay_s = (world.settings.latency_bars + 1) * world.table.interval_s
-        execution = replace(execution, deadline_s=execution.deadline_s + delay_s)
-
+    execution = replace(
+        wanted.execution, deadline_s=deadline_s(wanted, world.settings, world.table)
+    )
     hedges = world.venue is not None and world.venue.setup.policy.hedge is not None
     taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax, is_needed=hedges)
 

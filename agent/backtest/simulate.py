@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent import codec
-from agent.backtest.context import SimulationContext, open_simulation
+from agent.backtest.context import SimulationContext, deadline_s, open_simulation
 from agent.backtest.data import PriceTable, numeraire_prices, select_spec_symbols
 from agent.backtest.funding import FundingRateSeries, require_prices
 from agent.backtest.futures.simulate import (
     QUOTE,
     FuturesResult,
+    beside_held,
     policies_by_bar,
     settings_digest,
-    simulate_futures,
 )
 from agent.backtest.futures.venue import FuturesSetup, SimulatedVenue
 from agent.backtest.result import (
@@ -451,13 +451,13 @@ class SimulationRun:
             for bar, asked in self._futures
         ]
         spot = (paths.equity - venue.values()).tolist()
-        return simulate_futures(
+        return beside_held(
+            venue.result(sorted(self._refused_futures.items())),
             venue.path,
             settings,
             [Fraction(str(value)) * QUOTE.unit for value in spot],
-            policies=policies_by_bar(settings.policy, weights, range(venue.path.bars)),
-            agent=venue.result(sorted(self._refused_futures.items())),
-            hedges=venue.hedges(),
+            policies_by_bar(settings.policy, weights, range(venue.path.bars)),
+            venue.hedges(),
         )
 
 
@@ -545,7 +545,7 @@ def _world(
         )
     world = SimulatedWorld(wanted, used, settings, SimulatedWallet({}, {}))
     if futures is not None:
-        world.venue = SimulatedVenue(futures, used, wanted.execution.deadline_s)
+        world.venue = SimulatedVenue(futures, used, deadline_s(wanted, settings, used))
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)
     world.hold = dict(world.wallet.balances)

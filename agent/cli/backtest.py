@@ -202,13 +202,12 @@ def backtest(
 ) -> None:
     r"""Back-tests the agent on recorded prices and simulated pools. Sends nothing.
 
-    A config with \[futures] trades spot and futures by the same steps, with every guard and
-    hedge. --futures-target simulates a futures book from options, with --target beside spot.
-    Both have funding and liquidations, and show the same first orders held.
+    A config with \[futures], or --futures-target, also trades futures, by the same steps, with
+    funding and liquidations, and shows the same first orders held. --futures-target without
+    --target trades futures alone.
     """
     from agent import app as api
 
-    has_spot = bool(target) or config is not None or not futures_target
     if html is not None:
         api.check_report_path(html)
     file = api.prices_file(prices, sample)
@@ -238,46 +237,40 @@ def backtest(
         portfolio = api.PortfolioOptions(
             config, target, band, every, destination, numeraire, native, names, decimals
         )
-        result = book_result = None
+        book_result = None
         document: dict[str, Any] = {}
-        of_config = not (futures_target or target) and api.has_futures(config)
-        if has_spot and not of_config:
+        if futures_target or (not target and api.has_futures(config)):
+            found = api.backtest_futures(
+                file,
+                api.FuturesBookOptions(
+                    target=futures_target,
+                    leverage=leverage,
+                    band=futures_band,
+                    margin=margin,
+                    reserve=reserve,
+                    max_leverage=max_leverage,
+                    max_utilisation=max_utilisation,
+                    spot_multiple=spot_multiple,
+                    stress=stress,
+                    lot=lot,
+                    venue=venue,
+                    config=None if futures_target else config,
+                ),
+                market,
+                portfolio,
+                every_bar=every_bar,
+                funding=funding,
+                progress=progress,
+            )
+            result, book_result = found.portfolio, found.result
+            if result is not None:
+                document = api.backtest_document(result)
+            document["futures"] = api.futures_backtest_document(found)
+        else:
             result = api.backtest(
                 file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
             )
             document = api.backtest_document(result)
-        if futures_target or of_config:
-            book = api.FuturesBookOptions(
-                target=futures_target,
-                leverage=leverage,
-                band=futures_band,
-                margin=margin,
-                reserve=reserve,
-                max_leverage=max_leverage,
-                max_utilisation=max_utilisation,
-                spot_multiple=spot_multiple,
-                stress=stress,
-                lot=lot,
-                venue=venue,
-                config=None if futures_target else config,
-            )
-            if of_config:
-                result, found = api.backtest_portfolio(
-                    file,
-                    book,
-                    market,
-                    portfolio,
-                    every_bar=every_bar,
-                    funding=funding,
-                    progress=progress,
-                )
-                document = api.backtest_document(result)
-            else:
-                found = api.backtest_futures(
-                    file, book, market, portfolio, funding=funding, spot=result, progress=progress
-                )
-            document["futures"] = api.futures_backtest_document(found)
-            book_result = found.result
     if html is not None:
         document["report"] = [str(path) for path in api.write_report(result, html, book_result)]
     emit(document, as_json, lambda: _show(document))

@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 
 from agent.app.research.backtests import MarketOptions, PortfolioOptions
-from agent.app.research.futures_backtests import FuturesBookOptions, backtest_futures, prepare_futures_stress, stress_futures
-from agent.backtest.futures.book import FuturesPath
-from agent.backtest.futures.simulate import simulate_futures
+from agent.app.research.futures_backtests import (
+    FuturesBookOptions,
+    backtest_futures,
+    load_futures_market,
+    prepare_futures_stress,
+    stress_futures,
+)
+from agent.backtest.futures.book import FuturesPath, futures_path
+from agent.backtest.futures.simulate import held_book
+from agent.backtest.futures_alone import simulate_book
 from agent.model.futures import FuturesTarget
 from tests.unit.test_backtest_shared_data import DATA, HOURLY, needs_data
 from tests.unit.test_futures_backtest import SETTINGS, random_path
@@ -38,8 +45,7 @@ def test_value_leverage_and_the_bar_of_the_liquidation_are_what_numpy_works_out(
     """A held book of a long and a short: price + funding − fees up to the first bar whose value is below 6.25 % of the notional."""
     policy = replace(SETTINGS.policy, targets=(FuturesTarget("BTC", 6_000), FuturesTarget("ETH", -4_000)), leverage_bps=38_000)
     path = random_path(seed, 80, 0.05)
-    found = simulate_futures(path, replace(SETTINGS, policy=policy))
-    held, (prices, rates) = found.held, table_of(path)
+    held, (prices, rates) = held_book(path, replace(SETTINGS, policy=policy)), table_of(path)
     sizes, cash = np.zeros(2), 10_000.0
     values, leverages, broken = [], [], None
     for bar in range(path.bars):
@@ -65,7 +71,7 @@ def test_value_leverage_and_the_bar_of_the_liquidation_are_what_numpy_works_out(
 
 def test_the_seeds_above_have_liquidations_and_none() -> None:
     policy = replace(SETTINGS.policy, targets=(FuturesTarget("BTC", 6_000), FuturesTarget("ETH", -4_000)), leverage_bps=38_000)
-    found = [bool(simulate_futures(random_path(seed, 80, 0.05), replace(SETTINGS, policy=policy)).held.liquidations) for seed in range(12)]
+    found = [bool(held_book(random_path(seed, 80, 0.05), replace(SETTINGS, policy=policy)).liquidations) for seed in range(12)]
     assert any(found) and not all(found)
 
 
@@ -138,8 +144,8 @@ def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> 
     rates = pl.read_parquet(DATA / "funding" / "binance_8h.parquet").filter(symbol="BTC").sort("time")
     paid_at, rate = rates["time"].dt.epoch("s").to_numpy(), rates["rate"].to_numpy()
     options = FuturesBookOptions("BTC=100" if weight > 0 else "BTC=-100", leverage="0.5x", max_leverage="10x", stress="1%")
-    found = backtest_futures(HOURLY, options, MarketOptions(), PortfolioOptions(), funding=DATA / "funding" / "binance_8h.parquet").result
-    book = found.held
+    table, funded = load_futures_market(HOURLY, options, PortfolioOptions(), DATA / "funding" / "binance_8h.parquet")
+    book = held_book(futures_path(table, funded), options.settings(table.interval_s, MarketOptions()))
     (fill,) = book.fills
     assert fill.time_s == times[1]
     size, price = fill.size_raw / E18, closes[1] * (1 + weight * 0.001)
@@ -158,7 +164,7 @@ def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> 
 
 def test_profit_by_source_adds_up_to_the_base_unit() -> None:
     for seed in range(4):
-        book = simulate_futures(random_path(seed, 80, 0.05), SETTINGS).agent
+        book = simulate_book(random_path(seed, 80, 0.05), SETTINGS).agent
         parts = book.profit
         total = parts.price_raw - parts.slippage_raw - parts.funding_raw - parts.fees_raw - parts.penalties_raw + parts.insured_raw
         assert book.final_raw == 10_000 * E18 + total and Fraction(total) == parts.total_raw

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent import guards
-from agent.backtest.futures.simulate import simulate_futures
+from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
@@ -292,7 +292,7 @@ def test_a_simulated_book_reopens_only_after_the_cooldown() -> None:
     for cooldown_s in (0, DAY_S):
         limits = replace(SETTINGS.policy.limits, emergency_cooldown_s=cooldown_s, emergency_distance_bps=1_000)
         settings = replace(long_btc(30_000), policy=replace(long_btc(30_000).policy, limits=limits, leverage_band_bps=1_000))
-        fills = simulate_futures(moves(*prices), settings).agent.fills
+        fills = simulate_book(moves(*prices), settings).agent.fills
         closed = [fill.bar for fill in fills if fill.trigger == "liquidation"]
         assert closed and closed[0] <= 6, fills
         times[cooldown_s] = min(fill.bar for fill in fills if fill.bar > closed[-1] and fill.size_raw > 0) - closed[-1]

@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 
 from agent.backtest.futures.book import DAY_S, futures_path
-from agent.backtest.futures.simulate import simulate_futures
+from agent.backtest.futures.simulate import held_book
+from agent.backtest.futures_alone import simulate_book
 from agent.backtest.stress.futures import (
     FuturesScenario,
     FuturesSeverity,
@@ -18,9 +19,10 @@ from agent.backtest.stress.futures import (
     stressed_path,
 )
 from agent.errors import ConfigError
+from agent.guards.table import GUARDS
 from agent.model.futures import FuturesTarget
 from tests.support.backtests import HOUR_S, hourly, random_table
-from tests.unit.test_futures_backtest import SETTINGS, VENUE, long_btc
+from tests.unit.test_futures_backtest import SETTINGS, VENUE, long_btc, random_path
 
 FLAT = futures_path(hourly(BTC=[100] * 12, ETH=[50] * 12))
 SEVERITY = FuturesSeverity(funding_daily_bps=240, basis_bps=1_000, pause_bars=3, pause_bps=3_000)
@@ -53,22 +55,22 @@ def test_a_funding_spike_is_paid_by_long_and_short() -> None:
     paid = [(one.column, one.rate) for one in path.payments[4]]
     assert paid == [(0, Fraction(24 * HOUR_S, 1_000 * DAY_S)), (1, Fraction(-24 * HOUR_S, 1_000 * DAY_S))]
     assert not path.payments[3] and not path.payments[8]
-    found = simulate_futures(path, replace(SETTINGS, venue=replace(VENUE, fee_ppm=0, slippage_bps=0))).held
+    found = held_book(path, replace(SETTINGS, venue=replace(VENUE, fee_ppm=0, slippage_bps=0)))
     assert found.profit.funding_raw == pytest.approx(4 * 20_000 * 10**18 // 1_000, rel=0.01)
 
 
-def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents() -> None:
-    """Orders are filled an hour after their plan. Each reduction leaves room for a fall to its bound, so that the leverage limit is broken
-    for the hour of the plan alone."""
+@pytest.mark.parametrize("seeds", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents(seeds: int) -> None:
+    """Orders are filled in the hour of their plan, at its end the leverage limit holds."""
     table = random_table(1, 40, ("BTC",))
     policy = replace(long_btc().policy, limits=replace(SETTINGS.policy.limits, stress_move_bps=1_000))
-    spec = FuturesStressSpec(table, replace(SETTINGS, policy=replace(policy, leverage_bps=30_000)), SEVERITY, 12, 1, 50)
+    spec = FuturesStressSpec(table, replace(SETTINGS, policy=replace(policy, leverage_bps=30_000)), SEVERITY, 12, 1, seeds)
     cases = {one.scenario: one for one in run_futures_stress(spec)}
     assert set(cases) == set(FuturesScenario)
     ride = cases[FuturesScenario.CRASH_RALLY]
-    assert (ride.paths, ride.agent.liquidated) == (50, 0)
-    assert ride.agent.longest_above == 1
-    assert ride.held.liquidated > 25
+    assert (ride.paths, ride.agent.liquidated) == (seeds, 0)
+    assert ride.agent.longest_above == 0
+    assert ride.held.liquidated > seeds // 2
     assert ride.agent.mean_loss < ride.held.mean_loss
 
 
@@ -84,11 +86,23 @@ def test_a_crash_falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
 
 
 def test_the_same_seed_gives_the_same_cases_and_another_seed_others() -> None:
-    table = random_table(3, 40)
-    spec = FuturesStressSpec(table, replace(SETTINGS, seed=4), SEVERITY, 12, 2, 2)
+    table, settings = random_table(3, 40, ("BTC",)), replace(long_btc(), seed=4)
+    spec = FuturesStressSpec(table, settings, SEVERITY, 12, 2, 1)
     first = run_futures_stress(spec)
     assert run_futures_stress(spec) == first
-    assert run_futures_stress(replace(spec, settings=replace(SETTINGS, seed=5))) != first
+    assert run_futures_stress(replace(spec, settings=replace(settings, seed=5))) != first
+
+
+@pytest.mark.parametrize("scenario", [FuturesScenario.FUNDING, FuturesScenario.BASIS, FuturesScenario.CRASH_RALLY])
+def test_every_plan_of_a_book_passes_the_guards_of_a_step(scenario: FuturesScenario) -> None:
+    path = stressed_path(random_path(1, 30, 0.03), SETTINGS, scenario, FuturesSeverity())
+    settings = SETTINGS
+    if scenario is FuturesScenario.CRASH_RALLY:
+        path, settings = crash_and_rally(random_table(1, 40, ("BTC",)), 1), long_btc(30_000)
+    agent = simulate_book(path, settings).agent
+    assert agent.fills and {why for why, _ in agent.refused} & {guard.name for guard in GUARDS} == set()
+    if scenario is FuturesScenario.CRASH_RALLY:
+        assert {fill.trigger for fill in agent.fills} >= {"drift", "leverage"}
 
 
 def test_a_gap_is_against_a_short_too() -> None:

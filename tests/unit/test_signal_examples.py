@@ -95,8 +95,9 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     config = config_file(tmp_path, "trend", futures)
     market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 90)
     portfolio = api.PortfolioOptions(config, "", "", "", "target", "", "", "BTC=WBTC,ETH=WETH", "")
-    spot, found = api.backtest_portfolio(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
-    assert len(spot.futures_weights) > 5
+    found = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
+    spot = found.portfolio
+    assert spot is not None and len(spot.futures_weights) > 5
     shorts = [one for one in found.result.agent.fills if one.size_raw < 0]
     assert len(shorts) > 3 and found.result.agent.bars_above(40_000) == 0
     first = spot.futures_weights[0][0]

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,15 +24,14 @@ from agent.backtest.futures.simulate import (
     BookResult,
     FuturesResult,
     FuturesSettings,
-    Progress,
     settings_digest,
-    simulate_futures,
 )
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy, with_simulated_markets
+from agent.backtest.futures_alone import setup_of_options, simulate_book
 from agent.backtest.report.series import growth_of_indices, performance
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec
-from agent.backtest.simulate import library_versions, simulate
+from agent.backtest.simulate import Progress, library_versions, simulate
 from agent.backtest.stress.futures import (
     FuturesSeverity,
     FuturesStressSpec,
@@ -228,10 +226,13 @@ def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
 
 @dataclass(frozen=True, slots=True)
 class FuturesBacktest:
-    """A simulated book with notes on its data."""
+    """A simulated book with notes on its data, and the portfolio that it is part of (None: a book
+    alone).
+    """
 
     result: FuturesResult
     notes: tuple[str, ...]
+    portfolio: SimulationResult | None = None
 
 
 def backtest_futures(
@@ -240,24 +241,42 @@ def backtest_futures(
     market: MarketOptions,
     portfolio: PortfolioOptions,
     *,
+    every_bar: bool = False,
     funding: Path | None = None,
-    spot: SimulationResult | None = None,
     progress: Progress | None = None,
 ) -> FuturesBacktest:
-    """Simulate a futures book on the file's prices, with and without the agent.
-
-    `spot` is the spot portfolio that `--spot-multiple` refers to. Raises ConfigError naming the
-    option.
+    """Simulate futures and spot by the same steps, with every guard: the futures of a config, or
+    those of the options, with `portfolio` or alone. `every_bar` as in `backtest`. Raises
+    ConfigError naming the option.
     """
-    table, rates = load_futures_market(prices, options, portfolio, funding)
-    settings = options.settings(table.interval_s, market)
-    if settings.policy.limits.spot_multiple_bps and spot is None:
+    futures_table, rates = load_futures_market(prices, options, portfolio, funding)
+    notes = _notes(futures_table, rates)
+    if options.config is None and portfolio.config is None and not portfolio.target:
+        alone = options.settings(futures_table.interval_s, market)
+        if alone.policy.limits.spot_multiple_bps:
+            raise ConfigError(
+                "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
+            )
+        path = futures_path(futures_table, rates)
+        return FuturesBacktest(simulate_book(path, alone, progress, looks_at_all=every_bar), notes)
+    if options.reserve:
+        raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
+    portfolio = _with_markets(options, portfolio)
+    table, every_rate = portfolio.load_prices_and_funding(prices, funding)
+    spec = portfolio.spec(table, market.pairs())
+    settings = market.for_table(market.settings(every_bar), spec, table)
+    require_priced_gas(settings, spec, table)
+    if (money := spec.portfolio.numeraire.symbol) in futures_table.symbols:
+        option = "--futures-target" if options.config is None else "futures.markets"
         raise ConfigError(
-            "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
+            f"{option}: {money} is the numeraire of the portfolio",
+            "use a numeraire without prices in the file",
         )
-    values = () if spot is None else _spot_values(spot, table)
-    result = simulate_futures(futures_path(table, rates), settings, values, progress)
-    return FuturesBacktest(result, _notes(table, rates))
+    setup, spec = _setup(options, market, spec, table.interval_s, rates)
+    result = simulate(spec, table, settings, progress, every_rate, setup)
+    if result.book is None:
+        raise ValueError("a simulation with futures has a book")
+    return FuturesBacktest(result.book, notes, result)
 
 
 def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, ...]:
@@ -268,58 +287,43 @@ def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, 
     return tuple(notes)
 
 
-# --- The futures of a config, traded by the same steps as its spot portfolio.
-
-
-def backtest_portfolio(
-    prices: Path,
-    options: FuturesBookOptions,
-    market: MarketOptions,
-    portfolio: PortfolioOptions,
-    *,
-    every_bar: bool = False,
-    funding: Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[SimulationResult, FuturesBacktest]:
-    """Simulate a config with [futures]: spot and futures by the same steps, with every guard.
-    `every_bar` as in `backtest`.
-
-    Raises ConfigError naming the option.
+def _with_markets(options: FuturesBookOptions, portfolio: PortfolioOptions) -> PortfolioOptions:
+    """Return the portfolio with the markets of `--futures-target` as assets, at 0 % if they have no
+    target. Raises ConfigError for a config that has [futures] itself.
     """
-    if options.config is None:
-        raise ValueError("the futures of a config need a config")
-    if options.reserve:
+    if options.config is not None:
+        return portfolio
+    if has_futures(portfolio.config):
         raise ConfigError(
-            "--reserve: margin is deposited from the config's own portfolio", "omit it"
+            "--futures-target: the config has [futures]", "omit it, or use a config without"
         )
-    table, every_rate = portfolio.load_prices_and_funding(prices, funding)
-    spec = portfolio.spec(table, market.pairs())
-    settings = market.for_table(market.settings(every_bar), spec, table)
-    require_priced_gas(settings, spec, table)
-    futures_table, rates = load_futures_market(prices, options, portfolio, funding)
-    if spec.portfolio.numeraire.symbol in futures_table.symbols:
-        raise ConfigError(
-            f"futures.markets: {spec.portfolio.numeraire.symbol} is the numeraire of the portfolio",
-            "use a numeraire without prices in the file",
-        )
-    setup, spec = _setup(options.config, options, market, spec, table.interval_s, rates)
-    result = simulate(spec, table, settings, progress, every_rate, setup)
-    if result.book is None:
-        raise ValueError("a simulation with futures has a book")
-    return result, FuturesBacktest(result.book, _notes(futures_table, rates))
+    if portfolio.config is not None:
+        return portfolio
+    held = parse_pairs(portfolio.target, "--target")
+    added = [f"{symbol}=0" for symbol in options.targets() if symbol not in held]
+    return replace(portfolio, target=",".join([portfolio.target, *added]))
 
 
 def _setup(
-    config: Path,
     options: FuturesBookOptions,
     market: MarketOptions,
     spec: BacktestSpec,
     interval_s: int,
     rates: tuple[FundingRateSeries, ...],
 ) -> tuple[FuturesSetup, BacktestSpec]:
-    """Return the simulated futures of a config, and the spec whose strategies and signals name their
-    markets. With a delay orders have the bound of `--venue`: the index moves meanwhile.
+    """Return the simulated futures, and the spec whose strategies and signals name their markets.
+    With a delay orders of a config have the bound of `--venue`: the index moves meanwhile.
     """
+    config, settings = options.config, options.settings(interval_s, market)
+    if config is None:
+        symbols = list(options.targets())
+        known = {token.symbol for token in spec.tokens}
+        if missing := [symbol for symbol in symbols if symbol not in known]:
+            raise ConfigError(
+                f"--futures-target: {missing[0]} is not an asset of the config",
+                "add it with a target of 0%",
+            )
+        return setup_of_options(settings, spec, symbols, rates=rates), spec
     tokens, loaded = {token.symbol: token for token in spec.tokens}, load_config(config).config
     live = build_futures(loaded, tokens)
     if live is None:
@@ -327,7 +331,6 @@ def _setup(
     if loaded.tax is None and live.hedge is not None:  # no gain is known, as live
         live = replace(live, hedge=replace(live.hedge, tax_rate_bps=0))
     assets = {one.name: one.asset or "" for one in _markets(config)}
-    settings = options.settings(interval_s, market)
     policy = replace(simulated_policy(live, assets), ask=())
     if market.latency or "bound" in options.venue:
         wide = settings.policy.limits
@@ -452,25 +455,11 @@ def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
     }
 
 
-def _spot_values(spot: SimulationResult, table: PriceTable) -> tuple[Fraction, ...]:
-    """Return the spot portfolio's value at each bar of the table, in quote base units: that of the
-    newest spot bar, or the initial value before the first.
-    """
-    if spot.numeraire in table.symbols:
-        raise ConfigError(
-            f"--futures-target: {spot.numeraire} is the numeraire of the spot portfolio",
-            "use a numeraire without prices in the file",
-        )
-    newest = np.searchsorted(spot.times_s, table.times_s, side="right") - 1
-    values = spot.equity[np.maximum(newest, 0)].tolist()
-    return tuple(Fraction(str(value)) * UNIT for value in values)
-
-
 # --- Stress.
 
 
 USUAL_BARS = 240
-SECONDS_PER_BAR = 0.001
+SECONDS_PER_BAR = 0.003
 """Measured upper bound for both books together."""
 
 

@@ -211,9 +211,11 @@ class FuturesBook:
         self._add(funding_raw=paid_raw)
 
     def deposit(self, raw: int, *, from_wallet: bool = False) -> None:
-        """Move collateral into the account, from the reserve or from a wallet outside the book."""
+        """Move collateral into the account, from the reserve, or from a wallet of which the reserve
+        is a part.
+        """
         quote_raw = raw * self.account.settlement_raw
-        self.reserve_raw -= 0 if from_wallet else quote_raw
+        self.reserve_raw -= min(self.reserve_raw, quote_raw) if from_wallet else quote_raw
         self.deposited_raw += quote_raw
         self.account = replace(self.account, collateral_raw=self.account.collateral_raw + quote_raw)
 

@@ -1,14 +1,12 @@
-"""Run the live futures plan over every bar of a path, with and without the agent.
-
-At each bar, in this order: prices, funding, liquidation by the venue, fills of the orders that were
-planned at earlier bars, plan. A plan sees prices up to its bar; its orders are filled at a later
-bar.
+"""Settings and results of simulated futures books, and the book that only holds its first
+positions. At each bar, in this order: prices, funding, liquidation by the venue, fills of the
+orders planned at the bar before, plan.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
@@ -33,7 +31,6 @@ from agent.policy.signals import combined_policy
 from agent.units import BPS, Token
 
 Floats = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 DECIMALS = 18
 QUOTE = Token("", "USD", DECIMALS)
 
@@ -41,7 +38,8 @@ QUOTE = Token("", "USD", DECIMALS)
 @dataclass(frozen=True, slots=True)
 class FuturesSettings:
     """Settings of a simulated book. `collateral_raw` is deposited at the start, `reserve_raw` stays
-    in the wallet. Orders are filled at the bar after their plan, plus `latency_bars`.
+    in the wallet. The agent's orders are filled `latency_bars` after their plan, those of the held
+    book one bar later.
     """
 
     policy: FuturesPolicy
@@ -88,9 +86,7 @@ class BookResult:
 
 @dataclass(frozen=True, slots=True)
 class FuturesResult:
-    """The agent's book, and a book that holds the same first positions. `hedges` are those opened
-    by whole steps.
-    """
+    """The agent's book, and a book that holds the same first positions."""
 
     symbols: tuple[str, ...]
     times_s: tuple[int, ...]
@@ -103,100 +99,69 @@ class FuturesResult:
     hedges: tuple[HedgeRecord, ...] = ()
 
 
-class _Trader:
-    """A book and its pending orders. Without `is_agent` it stops trading once its first positions
-    are open.
-    """
+class _Holder:
+    """A book that opens its first positions and then holds them."""
 
-    def __init__(self, book: FuturesBook, settings: FuturesSettings, *, is_agent: bool) -> None:
-        self.book, self._settings, self._is_agent = book, settings, is_agent
-        self._policy = settings.policy
+    def __init__(self, book: FuturesBook, latency_bars: int) -> None:
+        self.book, self._latency_bars = book, latency_bars
         self._plan: FuturesPlan | None = None
         self._due_bar = 0
-        self._opens_s = 0
         self.refused: Counter[str] = Counter()
 
-    def fill_due(self, bar: int, time_s: int, spot_value: Fraction) -> None:
-        """Fill the orders of the plan that is due. In an emergency half is closed and the account
-        is judged again, as the live step does after each order.
-        """
+    def fill_due(self, bar: int, time_s: int) -> None:
+        """Fill the orders of the plan that is due."""
         if self._plan is None or bar < self._due_bar:
             return
         plan, self._plan = self._plan, None
-        while plan.orders or plan.top_up_raw:
-            done = len(self.book.fills)
-            if plan.top_up_raw:
-                self.book.deposit(plan.top_up_raw)
-            for order in plan.orders:
-                self.book.fill(order, bar, time_s, plan.trigger)
-            if plan.is_emergency and len(self.book.fills) > done:
-                self._opens_s = time_s + self._policy.limits.emergency_cooldown_s
-            if not plan.is_emergency or self._settings.latency_bars:
-                return
-            if len(self.book.fills) == done:
-                return
-            plan = self._planned(time_s, spot_value)
-            if not plan.is_reducing:
-                return
+        for order in plan.orders:
+            self.book.fill(order, bar, time_s, plan.trigger)
 
     def plan(self, bar: int, time_s: int, spot_value: Fraction, policy: FuturesPolicy) -> None:
-        """Plan towards the targets of `policy` like the live step, unless orders are pending."""
-        self._policy = policy
-        if self._plan is not None or not (self._is_agent or not self.book.fills):
+        """Plan towards the targets of `policy` until the first orders are filled."""
+        if self._plan is not None or self.book.fills:
             return
-        plan = self._planned(time_s, spot_value)
+        plan = plan_futures(self.book.account, policy, spot_value, time_s, 0)
         self.refused.update(plan.refused)
-        if plan.orders or plan.top_up_raw:
-            self._plan, self._due_bar = plan, bar + 1 + self._settings.latency_bars
-
-    def _planned(self, time_s: int, spot_value: Fraction) -> FuturesPlan:
-        account = self.book.account
-        available = self.book.reserve_raw // account.settlement_raw if self._is_agent else 0
-        return plan_futures(
-            account, self._policy, spot_value, time_s, available, opens_from_s=self._opens_s
-        )
+        if plan.orders:
+            self._plan, self._due_bar = plan, bar + 1 + self._latency_bars
 
 
-def simulate_futures(
+def held_book(
     path: FuturesPath,
     settings: FuturesSettings,
     spot_values: Sequence[Fraction] = (),
-    progress: Progress | None = None,
     policies: Sequence[FuturesPolicy] = (),
-    agent: BookResult | None = None,
+) -> BookResult:
+    """Return the book that opens the first targets and holds them. `spot_values` are the spot
+    portfolio's values by bar, in quote base units (default: zero), `policies` the targets in effect
+    by bar (default: those of the settings).
+    """
+    holder = _Holder(opened_book(path, settings), settings.latency_bars)
+    figures = np.empty((4, path.bars))
+    for bar, time_s in enumerate(path.times_s):
+        settle_bar(holder.book, path, bar, markets_at(path, settings, bar))
+        holder.fill_due(bar, time_s)
+        figures[:, bar] = book_figures(holder.book)
+        spot_value = spot_values[bar] if spot_values else Fraction(0)
+        holder.plan(bar, time_s, spot_value, policies[bar] if policies else settings.policy)
+    return book_result(holder.book, figures, sorted(holder.refused.items()))
+
+
+def beside_held(
+    agent: BookResult,
+    path: FuturesPath,
+    settings: FuturesSettings,
+    spot_values: Sequence[Fraction],
+    policies: Sequence[FuturesPolicy] = (),
     hedges: tuple[HedgeRecord, ...] = (),
 ) -> FuturesResult:
-    """Simulate both books. `spot_values` are the spot portfolio's values by bar, in quote base
-    units (default: zero). `policies` are the targets in effect by bar (default: those of the
-    settings). If whole steps have already traded the agent's book, `agent` is that book with its
-    `hedges`, and only the held book is simulated.
-    """
-    traders = [
-        _Trader(opened_book(path, settings), settings, is_agent=is_agent)
-        for is_agent in ((True, False) if agent is None else (False,))
-    ]
-    paths = [np.empty((4, path.bars)) for _ in traders]
-    for bar, time_s in enumerate(path.times_s):
-        markets = markets_at(path, settings, bar)
-        spot_value = spot_values[bar] if spot_values else Fraction(0)
-        for trader, figures in zip(traders, paths, strict=True):
-            settle_bar(trader.book, path, bar, markets)
-            trader.fill_due(bar, time_s, spot_value)
-            figures[:, bar] = book_figures(trader.book)
-            trader.plan(bar, time_s, spot_value, policies[bar] if policies else settings.policy)
-        if progress is not None:
-            progress(bar + 1, path.bars)
-    books = [
-        book_result(trader.book, figures, sorted(trader.refused.items()))
-        for trader, figures in zip(traders, paths, strict=True)
-    ]
-    agent, held = books if agent is None else (agent, books[0])
+    """Return the agent's book with its `hedges` beside the held book, see `held_book`."""
     return FuturesResult(
         path.symbols,
         path.times_s,
         settings.collateral_raw + settings.reserve_raw,
         agent,
-        held,
+        held_book(path, settings, spot_values, policies),
         settings,
         settings_digest(settings, policies),
         path_digest(path),

@@ -70,7 +70,8 @@ CONTRACTS = PerpContracts(CLEARING_HOUSE, VAULT, simulated_address("delegate app
 class FuturesSetup:
     """The futures of a simulated portfolio: `settings` by symbols of the price table, with the
     policy that the held book opens; the live `policy` with simulated markets and contracts; the
-    collateral token; and by symbol, the token with the same price.
+    collateral token; and by symbol, the token with the same price. `recorded` are the markets over
+    all bars, in place of the table's prices and `rates`.
     """
 
     settings: FuturesSettings
@@ -78,6 +79,7 @@ class FuturesSetup:
     collateral: Token
     assets: tuple[tuple[str, str], ...]
     rates: tuple[FundingRateSeries, ...] = ()
+    recorded: FuturesPath | None = None
 
     @property
     def margin_raw(self) -> int:
@@ -86,6 +88,8 @@ class FuturesSetup:
 
     def path(self, table: PriceTable) -> FuturesPath:
         """Return the markets over the bars of a table."""
+        if self.recorded is not None:
+            return self.recorded
         return futures_path(table.only([symbol for symbol, _ in self.assets]), self.rates)
 
 

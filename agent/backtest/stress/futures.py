@@ -13,7 +13,8 @@ import numpy as np
 
 from agent.backtest.data import PriceTable, forward_fill
 from agent.backtest.futures.book import DAY_S, FundingPayment, FuturesPath, futures_path
-from agent.backtest.futures.simulate import BookResult, FuturesSettings, simulate_futures
+from agent.backtest.futures.simulate import BookResult, FuturesSettings
+from agent.backtest.futures_alone import simulate_book
 from agent.backtest.stress.paths import bootstrap_path, mean_block_length, return_history
 from agent.errors import ConfigError
 from agent.units import BPS
@@ -135,7 +136,7 @@ def run_futures_stress(
             paths = [stressed_path(path, spec.settings, scenario, spec.severity) for path in calm]
         results = []
         for number, path in enumerate(paths, 1):
-            results.append(simulate_futures(path, spec.settings))
+            results.append(simulate_book(path, spec.settings))
             if progress is not None:
                 progress(scenario.value, number, len(paths))
         books = [

@@ -1,0 +1,93 @@
+"""A futures book without a spot portfolio, traded by whole live steps: decision, plan, guards,
+journal, signer rules and bookkeeping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from agent.backtest.data import PriceTable
+from agent.backtest.funding import FundingRateSeries
+from agent.backtest.futures.book import FuturesPath
+from agent.backtest.futures.simulate import QUOTE, FuturesResult, FuturesSettings
+from agent.backtest.futures.venue import FuturesSetup, simulated_policy
+from agent.backtest.settings import BacktestSpec, SimulationSettings, make_spec
+from agent.backtest.simulate import Progress, simulate
+from agent.model import Every
+from agent.units import BPS
+
+WALLET_MONEY = "USD"
+"""Numeraire of a book alone."""
+REVIEW_S = 28 * 86_400
+"""Interval of the spot portfolio's reviews; it holds nothing to trade."""
+DUST = Fraction(1, 10**6)
+"""Wallet of a book without reserve, in whole coins."""
+DEPTH = Fraction(10**9)
+
+
+def simulate_book(
+    path: FuturesPath,
+    settings: FuturesSettings,
+    progress: Progress | None = None,
+    *,
+    looks_at_all: bool = False,
+) -> FuturesResult:
+    """Simulate a book with and without the agent. The wallet holds the reserve."""
+    money = WALLET_MONEY if WALLET_MONEY not in path.symbols else WALLET_MONEY + "_"
+    targets = dict.fromkeys(path.symbols, 0) | {money: BPS}
+    interval_s = int(np.median(np.diff(path.times_s))) if path.bars > 1 else 1
+    spec = make_spec(targets, Every(REVIEW_S), money, interval_s=interval_s)
+    reserve = Fraction(settings.reserve_raw, QUOTE.unit)
+    market = SimulationSettings(
+        DEPTH,
+        0,
+        reserve or DUST,
+        latency_bars=settings.latency_bars,
+        seed=settings.seed,
+        looks_at_all=looks_at_all,
+    )
+    setup = setup_of_options(settings, spec, path.symbols, path)
+    found = simulate(spec, _table(path), market, progress, (), setup).book
+    if found is None:
+        raise ValueError("a simulation with futures has a book")
+    return found
+
+
+def setup_of_options(
+    settings: FuturesSettings,
+    spec: BacktestSpec,
+    symbols: Sequence[str],
+    path: FuturesPath | None = None,
+    rates: tuple[FundingRateSeries, ...] = (),
+) -> FuturesSetup:
+    """Return the futures of `settings` for a portfolio that has their symbols as assets."""
+    tokens = {token.symbol: token.address for token in spec.tokens}
+    collateral = spec.portfolio.numeraire
+    limits = replace(settings.policy.limits, top_up_per_day_bps=None if settings.reserve_raw else 0)
+    policy = replace(settings.policy, collateral=collateral.address, limits=limits)
+    return FuturesSetup(
+        settings,
+        simulated_policy(policy, {symbol: symbol for symbol in symbols}),
+        collateral,
+        tuple((symbol, tokens[symbol]) for symbol in symbols),
+        rates,
+        path,
+    )
+
+
+def _table(path: FuturesPath) -> PriceTable:
+    """Return the indices of a path as closes; NaN where there was no new price."""
+    closes = np.array(
+        [
+            [
+                float(price) if at_s == time_s else np.nan
+                for price, at_s in zip(prices, priced, strict=True)
+            ]
+            for prices, priced, time_s in zip(path.index, path.priced_s, path.times_s, strict=True)
+        ]
+    )
+    return PriceTable(path.symbols, np.array(path.times_s, dtype=np.int64), closes)
