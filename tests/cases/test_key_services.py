@@ -16,7 +16,7 @@ from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentKind, IntentState
-from agent.signing.secret import RemoteKey, address_from_public_key
+from agent.signing.remote_key import RemoteKey, address_from_public_key
 from tests.support.agents import ROOMY, Changes, fund, off_target, purse, require_exact, trusted, yes
 from tests.unit.test_remote_key import KeyService
 

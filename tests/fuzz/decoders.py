@@ -33,7 +33,7 @@ from agent.ports import Grant
 from agent.signing import calldata as calls
 from agent.signing import liquidity as liquidity_calldata
 from agent.signing import rules
-from agent.signing.secret import RemoteKey
+from agent.signing.remote_key import RemoteKey
 from agent.units import Token
 from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools

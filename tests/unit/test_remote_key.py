@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from agent.signing.remote_key import CURVE_ORDER, InvalidSignature, RemoteKey, address_from_public_key, recover_vrs
 from agent.signing.rules import LocalSigner
-from agent.signing.secret import CURVE_ORDER, InvalidSignature, RemoteKey, address_from_public_key, recover_vrs
 from tests.support.signables import flipped_bits
 from tests.support.signing import ALLOWED, CANCEL, CANCEL_GRANT, NONCES, RULES, SWAP, SWAP_GRANT, WALLET
 from tests.support.text import raises_code

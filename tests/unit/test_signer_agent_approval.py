@@ -16,8 +16,9 @@ from hyperliquid.utils import signing
 
 from agent.errors import ConfigError, Refused
 from agent.signing.agent_approval import AgentApproval, AgentApprovalRules, ApprovalSigner, approval_typed_data, decode_approval
+from agent.signing.remote_key import RemoteKey
 from agent.signing.rules import LocalSigner
-from agent.signing.secret import PrivateKey, RemoteKey
+from agent.signing.secret import PrivateKey
 from agent.venues.hyperliquid.venue import approval_action, approval_message
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.support.hyperliquid_server import AGENT_TYPES, DAY_MS

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.model import IntentKind
+from agent.signing.remote_key import RemoteKey
 from agent.signing.rules import SIGNING_TABLE, LocalSigner
-from agent.signing.secret import PrivateKey, RemoteKey
+from agent.signing.secret import PrivateKey
 from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, inside, run
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.support.signables import SIGNABLES, calldata, with_bytes

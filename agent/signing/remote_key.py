@@ -1,0 +1,133 @@
+"""Remote key: a service, such as a cloud key service, that signs 32-byte hashes and returns DER.
+
+An adapter needs two calls of the service: the public key once (`address_from_public_key`), and a
+signature of a digest for each transaction (`RemoteKey`). For AWS KMS these are GetPublicKey, and
+Sign with MessageType DIGEST and ECDSA_SHA_256 on a key of ECC_SECG_P256K1; other services return
+the same bytes. docs/keys.md has the details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from eth_account import Account
+from eth_keys.datatypes import PublicKey, Signature
+from eth_keys.exceptions import BadSignature
+from eth_utils.exceptions import ValidationError
+
+from agent.errors import ErrorCode, OperatorNeeded, Retryable, TrimtabError
+from agent.model import SignedTx, UnsignedTx
+from agent.signing.agent_approval import AgentApproval, approval_digest
+from agent.signing.rules import Vrs, sign_with
+
+CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+"""Order of secp256k1 (SEC 2, section 2.4.1)."""
+_SPKI = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a03420004")
+"""SubjectPublicKeyInfo (RFC 5480) of an uncompressed point on secp256k1, up to its coordinates."""
+_SEQUENCE, _INTEGER = 0x30, 0x02
+
+
+class InvalidSignature(ValueError):
+    """The service's answer is not a DER signature of this hash by this key."""
+
+
+class RemoteKey:
+    """Implements ports.SigningKey over a service that signs digests. Signatures need not be
+    deterministic; each must recover to `address`.
+    """
+
+    def __init__(self, address: str, sign_digest: Callable[[bytes], bytes]) -> None:
+        """Set the service. `sign_digest` takes 32 bytes and returns the DER signature; any error
+        that it raises counts as an unavailable service.
+        """
+        self.address = address
+        self._sign_digest = sign_digest
+
+    def __repr__(self) -> str:
+        return f"RemoteKey({self.address})"
+
+    def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
+        """Sign as ports.SigningKey. Raises Retryable if the service does not answer, OperatorNeeded
+        for a signature by another key.
+        """
+        signed = sign_with(tx, self._vrs)
+        if Account.recover_transaction(signed.raw) != self.address:
+            raise OperatorNeeded(
+                "the key service's signature belongs to another wallet",
+                "check wallet.address and the key",
+                code=ErrorCode.KEY,
+            )
+        return signed
+
+    def sign_agent_approval(self, approval: AgentApproval) -> Vrs:
+        """Sign as ApprovalKey. Raises the same errors as `sign_transaction`."""
+        bit, r, s = self._vrs(approval_digest(approval))
+        return 27 + bit, r, s
+
+    def _vrs(self, digest: bytes) -> Vrs:
+        try:
+            der = self._sign_digest(digest)
+        except TrimtabError:
+            raise
+        except Exception as error:  # each service raises its own errors
+            raise Retryable(
+                f"the key service did not sign ({type(error).__name__})",
+                "nothing was sent; check the service and its permissions, try again",
+                code=ErrorCode.KEY_SERVICE,
+            ) from None
+        try:
+            return recover_vrs(der, digest, self.address)
+        except InvalidSignature as error:
+            raise OperatorNeeded(
+                f"the key service's answer is not a signature of {self.address}: {error}",
+                "check that the service uses the key of this address",
+                code=ErrorCode.SIGNATURE,
+            ) from None
+
+
+def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
+    """Return recovery bit, r and s of a DER signature over `digest`, with s in the lower half of
+    the order (EIP-2). DER has no recovery bit: the result is the one that recovers to `address`.
+    Raises InvalidSignature.
+    """
+    r, s = _integers(der)
+    if not (0 < r < CURVE_ORDER and 0 < s < CURVE_ORDER):
+        raise InvalidSignature("its values are not below the curve's order")
+    s = min(s, CURVE_ORDER - s)
+    for bit in (0, 1):
+        try:
+            found = Signature(vrs=(bit, r, s)).recover_public_key_from_msg_hash(digest)
+        except (BadSignature, ValidationError, ValueError):
+            continue
+        if found.to_checksum_address() == address:
+            return bit, r, s
+    raise InvalidSignature("it recovers to another key")
+
+
+def address_from_public_key(public_key_der: bytes) -> str:
+    """Return the checksummed address of a public key in SubjectPublicKeyInfo (RFC 5480). Raises
+    InvalidSignature.
+    """
+    if len(public_key_der) != len(_SPKI) + 64 or not public_key_der.startswith(_SPKI):
+        raise InvalidSignature("the public key is not an uncompressed one on secp256k1")
+    return PublicKey(public_key_der[len(_SPKI) :]).to_checksum_address()
+
+
+def _integers(der: bytes) -> tuple[int, int]:
+    """Return both numbers of ECDSA-Sig-Value (RFC 3279, 2.2.3) in its unique DER encoding."""
+    if len(der) < 2 or der[0] != _SEQUENCE or der[1] != len(der) - 2 or der[1] >= 0x80:
+        raise InvalidSignature("not one DER sequence")
+    r, rest = _integer(der[2:])
+    s, rest = _integer(rest)
+    if rest:
+        raise InvalidSignature("more than two integers")
+    return r, s
+
+
+def _integer(data: bytes) -> tuple[int, bytes]:
+    if len(data) < 3 or data[0] != _INTEGER or not 0 < data[1] <= 33 or len(data) < 2 + data[1]:
+        raise InvalidSignature("not a DER integer of at most 33 bytes")
+    body, rest = data[2 : 2 + data[1]], data[2 + data[1] :]
+    if body[0] & 0x80 or (len(body) > 1 and body[0] == 0 and not body[1] & 0x80):
+        raise InvalidSignature("a negative or padded integer")
+    return int.from_bytes(body, "big"), rest
