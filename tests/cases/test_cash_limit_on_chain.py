@@ -97,7 +97,7 @@ def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: Loc
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
-    for cash, left in (("1000", 4_000), ("2500", 2_500), ("2000", 3_000)):
+    for cash, left in (("2500", 2_500), ("2000", 3_000)):
         with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": cash}, HALVES)) as agent:
             assert unused(agent) == left * USD
             agent.rebalance(send=True, confirm=yes)

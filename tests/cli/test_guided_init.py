@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.app.documents.owner import InitDocument
 from agent.app.start import guide
 from agent.app.start.past_results import template_result
+from agent.cli.display.dialogue import guided_init
 from agent.config.load import load_config
 from agent.config.template import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
@@ -47,11 +51,27 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
     assert "\x1b" not in dialogue and max(map(len, dialogue.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("last", [[("Cash [all]: ", "\x03")], [*ANSWERS[7:], ("change: ", "no")]])
-def test_who_ends_early_leaves_no_file(tmp_path: Path, last: list[tuple[str, str]]) -> None:
-    seen = typed([*ANSWERS[:7], *last], "init", cwd=tmp_path, env=PLAIN)
-    assert seen.code in (10, 130), seen.shown
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
+    seen = typed([*ANSWERS[:7], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
+    assert seen.code == 130 and list(tmp_path.iterdir()) == [], seen.shown
+
+
+@pytest.mark.parametrize("last", [[], ["", "", "no"]])
+def test_who_ends_early_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: list[str]) -> None:
+    answers = [text for _, text in ANSWERS[:7]]
+    if last:
+        assert answered(monkeypatch, tmp_path / "trimtab.toml", [*answers, *last]) is None
+    else:
+        with pytest.raises(KeyboardInterrupt):  # the end of input
+            answered(monkeypatch, tmp_path / "trimtab.toml", answers)
     assert list(tmp_path.iterdir()) == []
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, path: Path, lines: list[str]) -> InitDocument | None:
+    """The dialogue with these answers."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    return guided_init(path, guide.InitAnswers())
 
 
 def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as_before(bare: Bare, tmp_path: Path) -> None:
@@ -94,10 +114,7 @@ def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
 ) -> None:
     source, about = served
     monkeypatch.setenv("TRIMTAB_LOCAL_RPC", about["url"])
-    network = [("Network [ethereum]: ", str(source)), ("Wallet: ", about["wallet"]), ("Endpoints [TRIMTAB_LOCAL_RPC=local]: ", "")]
-    rest = [("Basket: ", "60/40"), ("Cash [all]: ", ""), ("Alerts [none]: ", ""), ("change: ", "y")]
-    seen = typed([*network, *rest], "init", "--config", "mine.toml", cwd=tmp_path, env=PLAIN)
-    assert seen.code == 0, seen.shown
+    assert answered(monkeypatch, tmp_path / "mine.toml", [str(source), about["wallet"], "", "60/40", "", "", "y"]) is not None
     config = str(tmp_path / "mine.toml")
     assert bare("trust", "--config", config, "--yes").code == 0
     checked = bare("doctor", "--config", config, "--json")

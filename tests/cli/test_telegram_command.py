@@ -7,8 +7,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from agent.config.load import load_config
 from agent.wiring import open_store_offline
+from tests.cli.test_init import Bare
 from tests.cli.tools import TRIMTAB
 from tests.support.agents import config
 from tests.support.telegram_server import TOKEN, BotApi, bot_api
@@ -19,7 +22,7 @@ ME = 4711
 
 def started(path: Path) -> subprocess.Popen[str]:
     command = [*TRIMTAB, "telegram", "--config", str(path)]
-    environment = {**os.environ, "TRIMTAB_TELEGRAM": TOKEN, "PYTHONDEVMODE": "1"}
+    environment = {**os.environ, "TRIMTAB_TELEGRAM": TOKEN}
     return subprocess.Popen(command, cwd=path.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -29,6 +32,7 @@ def configured(folder: Path, api: BotApi) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_killed_and_restarted_a_pause_is_not_repeated_and_no_token_is_shown(tmp_path: Path) -> None:
     with bot_api() as api:
         path = configured(tmp_path, api)
@@ -53,6 +57,6 @@ def test_killed_and_restarted_a_pause_is_not_repeated_and_no_token_is_shown(tmp_
         assert len(api.sent) == 2 and TOKEN not in said and TOKEN.split(":")[1] not in said
 
 
-def test_without_its_settings_it_says_what_is_missing(tmp_path: Path) -> None:
-    plain = started(config(tmp_path, "plain"))
-    assert mentions(plain.communicate(timeout=20)[0], "[telegram]", "docs/telegram.md") and plain.returncode == 2
+def test_without_its_settings_it_says_what_is_missing(bare: Bare, tmp_path: Path) -> None:
+    said = bare("telegram", "--config", str(config(tmp_path, "plain")))
+    assert said.code == 2 and mentions(said.err, "[telegram]", "docs/telegram.md")
