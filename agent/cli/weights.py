@@ -69,7 +69,10 @@ def prices(
 @group.command("import")
 def import_file(
     file: Annotated[
-        Path, typer.Argument(help="CSV or Parquet with the columns time, symbol, close.")
+        Path,
+        typer.Argument(
+            help="CSV or Parquet with the columns time, symbol, close; or a name in [data]."
+        ),
     ],
     names: Annotated[
         list[str] | None,
@@ -92,7 +95,9 @@ def import_file(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Imports missing hours from a price file. Repeating it changes nothing."""
+    """Imports missing hours from a price file, or from published data by its name in the config,
+    downloaded once and kept. Repeating it changes nothing.
+    """
     from agent import app as api
 
     with spinner("Reading the file"), api.open_agent(config) as agent:
@@ -216,6 +221,11 @@ def _show_prices(document: Document) -> None:
 def _show_import(document: Document) -> None:
     from agent.cli.display import tables
 
+    if document["sha256"]:
+        say(f"Kept: {document['file']}, SHA-256 {document['sha256']}")
+    if not document["prices"]:
+        say(f"Checked: {document['unit']}. To use them: portfolio.weights.supplies")
+        return
     made = tables.table(
         f"Closes in {document['unit']}", ("token", "from", "until", "every", "gaps"), ("rows", "hours", "new"),
         order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),

@@ -27,7 +27,7 @@ from agent.model import LIMITS, AllocationMethod, Limits, LimitSpec, LimitUnit, 
 from agent.units import BPS, Token, parse_raw
 
 if TYPE_CHECKING:
-    from agent.config.schema import Config
+    from agent.config.schema import Config, PortfolioTable
 
 Limit = int | str | bool | None
 """A value of [limits], parsed by LimitsTable; None is "off"."""
@@ -191,6 +191,16 @@ def max_weight_bps(config: Config, symbol: str) -> int | None:
     if symbol in table or symbol == config.portfolio.numeraire:
         return table.get(symbol)
     return table.get(ANY)
+
+
+def require_countable_cash(portfolio: PortfolioTable) -> None:
+    """Raise ValueError for use_cash on a numeraire whose balance changes without transfers."""
+    cash = next(asset for asset in portfolio.assets if asset.symbol == portfolio.numeraire)
+    if portfolio.use_cash is not None and (cash.native or cash.rebasing):
+        raise ValueError(
+            f"use_cash: {cash.symbol} is {'the native coin' if cash.native else 'rebasing'}, so its"
+            " transfers cannot be counted; omit use_cash, and set a reserve"
+        )
 
 
 def require_max_weight(config: Config) -> None:

@@ -28,7 +28,12 @@ from agent.config.fields import (
     Weight,
 )
 from agent.config.futures import AnyFuturesTable, require_futures
-from agent.config.limits import LimitsTable, require_accepted, require_max_weight
+from agent.config.limits import (
+    LimitsTable,
+    require_accepted,
+    require_countable_cash,
+    require_max_weight,
+)
 from agent.config.liquidity import LpPositionTable, LpTable, require_usable
 from agent.config.orders import (
     OrderKeys,
@@ -42,7 +47,13 @@ from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
 from agent.config.service import AlertsTable, RecordTable, ServiceTable, TelegramTable
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
-from agent.config.weights import SignalTable, WeightsTable, require_signals, require_weights
+from agent.config.weights import (
+    DataTable,
+    SignalTable,
+    WeightsTable,
+    require_signals,
+    require_weights,
+)
 from agent.errors import ConfigError
 from agent.units import BPS
 
@@ -484,19 +495,10 @@ class PortfolioTable(ConfigTable):
                 f"numeraire {self.numeraire!r} is not an asset; add it with a target (0% is"
                 " allowed)"
             )
-        self._require_plain_cash()
+        require_countable_cash(self)
         require_weights(self)
         require_orders(self)
         return self
-
-    def _require_plain_cash(self) -> None:
-        """Raise ValueError for use_cash on a numeraire whose balance changes without transfers."""
-        cash = next(asset for asset in self.assets if asset.symbol == self.numeraire)
-        if self.use_cash is not None and (cash.native or cash.rebasing):
-            raise ValueError(
-                f"use_cash: {self.numeraire} is {'the native coin' if cash.native else 'rebasing'},"
-                " so its transfers cannot be counted; omit use_cash, and set a reserve"
-            )
 
     @property
     def listed(self) -> list[AssetTable | HubTable]:
@@ -587,6 +589,7 @@ class Config(ConfigTable):
     split: SplitTable | None = None
     futures: AnyFuturesTable | None = None
     signals: dict[SignalName, SignalTable] = Field(default_factory=dict)
+    data: dict[SignalName, DataTable] = Field(default_factory=dict)
     service: ServiceTable = Field(default_factory=ServiceTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)
     telegram: TelegramTable | None = None

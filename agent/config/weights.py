@@ -1,5 +1,5 @@
 """[portfolio.weights]: allocator, interval, sampling of prices, and bounds of weights. [signals.NAME]:
-user-defined signals, by the name of their entry point.
+user-defined signals, by the name of their entry point. [data.NAME]: published prices and supplies.
 """
 
 from __future__ import annotations
@@ -7,10 +7,12 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -39,6 +41,7 @@ MOST_INTERVALS = 1_000
 that chooses weights.
 """
 LONGEST_WINDOW_S = 730 * DAY_S
+MOST_OPTIONS = 50
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ALWAYS = ("every", "keep", "churn", "until_chosen")
@@ -211,7 +214,7 @@ def build_weights(
     step_s = weights.step or HOUR_S
     supplies: list[TokenSupply] = []
     if weights.supplies is not None:
-        supplies = _supplies(folder / weights.supplies, portfolio)
+        supplies = read_supplies(folder / weights.supplies, portfolio)
     return AllocatorConfig(
         method=weights.method,
         every_s=weights.every or 0,
@@ -280,9 +283,9 @@ def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
     return limit.min, limit.max if "max" in limit.model_fields_set else cap
 
 
-def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
-    """Read the supplies of tokens from a CSV with the columns symbol, supply and optionally as_of.
-    Raises ConfigError naming the line.
+def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
+    """Read the supplies of tokens from a CSV with the columns symbol, supply (or market_cap and
+    price) and optionally as_of. Raises ConfigError naming the line.
     """
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     field = f"portfolio.weights.supplies: {path.name}"
@@ -294,7 +297,7 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
         ) from None
     found: dict[str, TokenSupply] = {}
     for number, line in enumerate(lines, 2):
-        symbol, text = (line.get("symbol") or "").strip(), (line.get("supply") or "").strip()
+        symbol, text = (line.get("symbol") or "").strip(), _supply_text(line)
         if symbol not in tokens:
             raise ConfigError(
                 f"{field}, line {number}: {symbol!r} is not an asset",
@@ -322,8 +325,43 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
     return list(found.values())
 
 
+def _supply_text(line: Mapping[str, str | None]) -> str:
+    """Return the supply of a line, or market_cap over price, rounded down to a millionth of a coin."""
+    supply, worth, price = (
+        (line.get(name) or "").strip() for name in ("supply", "market_cap", "price")
+    )
+    if supply or not (_NUMBER.fullmatch(worth) and _NUMBER.fullmatch(price)):
+        return supply or worth
+    if not Fraction(price):
+        return f"{worth} / {price}"
+    return f"{Decimal(floor_int(Fraction(worth) / Fraction(price) * 10**6)) / 10**6:f}"
+
+
+class DataTable(ConfigTable):
+    """Published data: a file or an https address, downloaded once and kept in the folder data beside
+    the config. `sha256` pins its content. `symbols` maps the file's symbols to assets, `bar` is the
+    time from a row's timestamp to its close.
+    """
+
+    source: str = Field(min_length=1)
+    kind: Literal["prices", "supplies"] = "prices"
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    symbols: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
+    bar: str = "0s"
+
+    @field_validator("source")
+    @classmethod
+    def _reachable(cls, source: str) -> str:
+        parts = urlsplit(source)
+        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if "://" in source and not (parts.scheme == "https" or local):
+            raise ValueError(f"{source!r} is not an https address; write one, or a file")
+        if parts.username or parts.password:
+            raise ValueError("an address with a password; publish it without one, or use a file")
+        return source
+
+
 LONGEST_TIMEOUT_S = 60
-MOST_OPTIONS = 50
 
 
 class SignalTable(ConfigTable):

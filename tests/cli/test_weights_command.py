@@ -55,6 +55,16 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     assert run("prices", "forget", "import", "--json").json == {"source": "import", "removed": 183}
 
 
+def test_published_prices_are_imported_by_their_name(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    closes(anvil_chain, tmp_path / "closes.csv")
+    (tmp_path / "caps.csv").write_text("symbol,market_cap,price\nWETH,360000000000,3000\n")
+    data = {"daily": {"source": "closes.csv"}, "caps": {"source": "caps.csv", "kind": "supplies"}}
+    agents.trusted(anvil_chain, tmp_path, {**WEIGHED, "data": data}, TARGETS)
+    found = run("prices", "import", "daily", "--json").json
+    assert {item["symbol"] for item in found["prices"]} == set(VOLATILE) and len(found["sha256"]) == 64
+    assert mentions(run("prices", "import", "caps").out, "caps.csv", "SHA-256", "supplies of WETH")
+
+
 def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
     agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
     for _ in range(3):

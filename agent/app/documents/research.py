@@ -433,8 +433,9 @@ ImportedSeriesDocument = TypedDict("ImportedSeriesDocument", {
 })  # fmt: skip
 ImportedPricesDocument = TypedDict("ImportedPricesDocument", {
     "file": str, "unit": str, "checked_only": bool, "skipped": list[str],
-    "prices": list[ImportedSeriesDocument],
+    "prices": list[ImportedSeriesDocument], "sha256": str,
 })  # fmt: skip
+"""Imported prices; `sha256` is that of a file of [data], else empty."""
 FetchedSeriesDocument = TypedDict("FetchedSeriesDocument", {
     "symbol": str, "source": str, "hours": int, "new": int, "from_s": int | None,
     "until_s": int | None, "why": str,

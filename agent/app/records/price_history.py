@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from agent.app.agent import Agent
 from agent.app.documents.records import ForgottenPricesDocument
+from agent.app.records.published import published_file
 from agent.backtest.data import why_unreadable
 from agent.chain.history import past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
+from agent.config.weights import read_supplies
 from agent.errors import ConfigError, TrimtabError
 from agent.model import Pool, Portfolio, PricePoint, PriceSource, StepInput
 from agent.reference import prices as means
@@ -267,10 +269,25 @@ def prices(agent: Agent) -> PricesDocument:
 def import_prices(
     agent: Agent, path: Path, names: Sequence[str] = (), bar: str = "0s", check: bool = False
 ) -> ImportedPricesDocument:
-    """Record a file's closes for hours without a price; with `check` only report them. Raises
-    ConfigError.
+    """Record a file's closes for hours without a price; with `check` only report them. A path that
+    does not exist is a name in [data], whose supplies are only checked. Raises ConfigError.
     """
-    renamed = {}
+    renamed, sha256, table = {}, "", agent.context.config.data.get(str(path))
+    if table is not None and not path.exists():
+        found = published_file(agent.context.loaded, str(path))
+        path, sha256 = found.path, found.sha256
+        if table.kind == "supplies":
+            supplies = read_supplies(path, agent.portfolio)
+            labels = {asset.token.address: asset.token.label for asset in agent.portfolio.assets}
+            return {
+                "file": str(path),
+                "unit": f"supplies of {', '.join(labels[one.token] for one in supplies)}",
+                "checked_only": True,
+                "skipped": [],
+                "prices": [],
+                "sha256": sha256,
+            }
+        renamed, bar = dict(table.symbols), table.bar if bar == "0s" else bar
     for name in names:
         in_file, _, in_config = name.partition("=")
         if not in_file or not in_config:
@@ -287,6 +304,7 @@ def import_prices(
         "checked_only": check,
         "skipped": list(file.skipped),
         "prices": [],
+        "sha256": sha256,
     }
     for series in file.series:
         new = 0 if check else agent.context.store.prices.record(numeraire, series.points, FILE)

@@ -1,0 +1,108 @@
+"""Published data of [data]: downloaded once into a folder beside the config, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from agent.config.load import LoadedConfig
+from agent.config.weights import DataTable
+from agent.errors import ConfigError, Retryable
+from agent.files import replace_file
+
+FOLDER = "data"
+MOST_BYTES = 64 * 2**20
+TIMEOUT_S = 30.0
+ENDINGS = (".csv", ".parquet", ".pq")
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """A kept file with its SHA-256; `is_new` is True if it was downloaded now."""
+
+    path: Path
+    sha256: str
+    is_new: bool
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Refuse: the address in the config is the one that the owner read."""
+
+
+def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
+    """Return the file of [data.NAME]; download it if it is not kept yet. Raises ConfigError for an
+    unknown name, a file that cannot be used, or another SHA-256 than the pinned one; Retryable if
+    the address does not answer.
+    """
+    table = loaded.config.data.get(name)
+    if table is None:
+        known = ", ".join(loaded.config.data) or "none"
+        raise ConfigError(
+            f"{name}: neither a file nor a name in [data]",
+            f"names are {known}; write [data.{name}]",
+        )
+    folder = loaded.path.parent
+    if "://" not in table.source:
+        path = folder / table.source
+        return PublishedFile(path, _checked(name, table, _read(name, path)), False)
+    ending = Path(urlsplit(table.source).path).suffix.lower()
+    path = folder / FOLDER / f"{name}{ending if ending in ENDINGS else '.csv'}"
+    if path.exists():
+        return PublishedFile(path, _checked(name, table, _read(name, path)), False)
+    raw = _download(name, table.source)
+    digest = _checked(name, table, raw)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        replace_file(path, raw)
+    except OSError as error:
+        raise ConfigError(
+            f"data.{name}: {path} cannot be written: {error.strerror}", "choose a writable folder"
+        ) from None
+    return PublishedFile(path, digest, True)
+
+
+def _checked(name: str, table: DataTable, raw: bytes) -> str:
+    digest = hashlib.sha256(raw).hexdigest()
+    if table.sha256 not in (None, digest):
+        raise ConfigError(
+            f"data.{name}.sha256: the file's SHA-256 is {digest}, {table.sha256} is pinned",
+            "find out why it changed before using it",
+        )
+    return digest
+
+
+def _read(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"data.{name}.source: {path} cannot be read: {error.strerror}", "name an existing file"
+        ) from None
+
+
+def _download(name: str, address: str) -> bytes:
+    opener = urllib.request.build_opener(_NoRedirects())
+    try:
+        with opener.open(address, timeout=TIMEOUT_S) as answer:
+            raw: bytes = answer.read(MOST_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        raise ConfigError(
+            f"data.{name}.source: the server answers {error.code}",
+            "correct the address; redirects are not followed",
+        ) from None
+    except (OSError, HTTPException) as error:
+        raise Retryable(
+            f"data.{name}.source: no answer: {type(error).__name__}", "try again later"
+        ) from None
+    if not raw or len(raw) > MOST_BYTES:
+        raise ConfigError(
+            f"data.{name}.source: {'empty' if not raw else f'larger than {MOST_BYTES // 2**20} MiB'}",
+            "name a CSV or Parquet file",
+        )
+    return raw

@@ -1,0 +1,126 @@
+"""[data]: published prices and supplies are downloaded once, kept, and held to their pinned hash."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from agent.app.records import published
+from agent.app.records.published import published_file
+from agent.config.load import LoadedConfig, load_config
+from agent.config.weights import read_supplies
+from agent.errors import ConfigError, Retryable
+from tests.support.agents import config
+from tests.support.builders import step_input
+from tests.support.text import mentions, raises_field
+
+CLOSES = b"time,symbol,close\n2026-01-01,BTC,50000\n"
+
+
+class Site:
+    """A web server and what it was asked for."""
+
+    def __init__(self) -> None:
+        self.files = {"/closes.csv": CLOSES, "/empty.csv": b""}
+        self.asked: list[str] = []
+        self.url = ""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    found = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found.asked.append(self.path)
+            body = found.files.get(self.path)
+            self.send_response(302 if self.path == "/moved.csv" else 200 if body is not None else 404)
+            self.send_header("Location", "/closes.csv")
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found.url = f"http://127.0.0.1:{server.server_port}"
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+def named(folder: Path, source: str, **keys: str) -> LoadedConfig:
+    path = config(folder)
+    lines = "".join(f'{key} = "{value}"\n' for key, value in {"source": source, **keys}.items())
+    path.write_text(f"{path.read_text()}\n[data.daily]\n{lines}")
+    return load_config(path)
+
+
+def test_a_file_is_downloaded_once_and_kept(site: Site, tmp_path: Path) -> None:
+    site.asked.clear()
+    loaded = named(tmp_path, f"{site.url}/closes.csv")
+    first, second = published_file(loaded, "daily"), published_file(loaded, "daily")
+    assert (first.is_new, second.is_new, site.asked) == (True, False, ["/closes.csv"])
+    assert first.path == tmp_path / "data" / "daily.csv" and first.path.read_bytes() == CLOSES
+    assert first.sha256 == hashlib.sha256(CLOSES).hexdigest() and first.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_another_content_than_the_pinned_one_is_refused_when_downloaded_and_when_kept(site: Site, tmp_path: Path) -> None:
+    pinned = named(tmp_path, f"{site.url}/closes.csv", sha256="ab" * 32)
+    with raises_field("data.daily.sha256", "ab" * 32):
+        published_file(pinned, "daily")
+    assert not (tmp_path / "data").exists()
+    kept = published_file(named(tmp_path, f"{site.url}/closes.csv", sha256=hashlib.sha256(CLOSES).hexdigest()), "daily")
+    kept.path.write_bytes(CLOSES + b"2026-01-02,BTC,1\n")
+    with raises_field("data.daily.sha256"):
+        published_file(load_config(tmp_path / "mine.toml"), "daily")
+
+
+@pytest.mark.parametrize(("place", "kind"), [("/moved.csv", ConfigError), ("/none.csv", ConfigError), ("/empty.csv", ConfigError)])
+def test_what_is_no_file_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path, place: str, kind: type[ConfigError]) -> None:
+    with pytest.raises(kind) as caught:
+        published_file(named(tmp_path, site.url + place), "daily")
+    assert caught.value.field == "data.daily.source" and not (tmp_path / "data").exists()
+
+
+def test_a_file_too_large_or_a_server_that_is_away_keeps_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "MOST_BYTES", 10)
+    with raises_field("data.daily.source"):
+        published_file(named(tmp_path, f"{site.url}/closes.csv"), "daily")
+    with pytest.raises(Retryable):
+        published_file(named(tmp_path, "http://127.0.0.1:9/closes.csv"), "daily")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_file_beside_the_config_needs_no_download_and_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "closes.csv").write_bytes(CLOSES)
+    assert published_file(named(tmp_path, "closes.csv"), "daily").path == tmp_path / "closes.csv"
+    with pytest.raises(ConfigError) as caught:
+        published_file(load_config(tmp_path / "mine.toml"), "weekly")
+    assert mentions(caught.value, "weekly", "daily")
+
+
+@pytest.mark.parametrize("source", ["http://example.org/a.csv", "ftp://example.org/a.csv", "https://me:secret@example.org/a.csv"])
+def test_an_address_that_is_not_safe_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        named(tmp_path, source)
+    assert mentions(caught.value, "data", "source")
+
+
+def test_supplies_follow_from_market_capitalisation_and_price(tmp_path: Path) -> None:
+    file = tmp_path / "caps.csv"
+    file.write_text("symbol,market_cap,price,as_of\nWETH,361000000000,3000,2026-01-01\nUSDC,75000000000,1,2026-01-01\n")
+    portfolio = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 1, "USDC": 1}).portfolio
+    weth, usdc = read_supplies(file, portfolio)
+    assert Fraction(weth.raw, 10**18) == Fraction("120333333.333333") and usdc.raw == 75 * 10**15
+    file.write_text("symbol,market_cap,price\nWETH,361000000000,0\n")
+    with pytest.raises(ConfigError):
+        read_supplies(file, portfolio)
