@@ -23,6 +23,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from agent.errors import TrimtabError
 from agent.observe.hosts import host_name
 from agent.web.gate import PREFIX
+from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import Reach, plain_address
 from agent.web.reading import ReadingProcess
 
@@ -33,6 +34,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 READ_VERBS = ("GET", "HEAD")
 VERBS = (*READ_VERBS, "POST")
 LOGIN = "/login"
+TARGETS = frozenset(page.path for page in (*PAGES, CONTROL_PAGE)) - {"/"}
+"""Pages to which a login leads back. No other address is ever a target."""
 IDLE_S = 1_800
 """A session ends after this time without a page that its user opened."""
 LONGEST_S = 43_200
@@ -298,7 +301,8 @@ class Checks:
             return None
         if behind or method == "POST":
             return PlainTextResponse("401: log in\n", 401, {"HX-Redirect": LOGIN})
-        return RedirectResponse(LOGIN, 303)
+        path = scope["path"]
+        return RedirectResponse(f"{LOGIN}?to={path}" if path in TARGETS else LOGIN, 303)
 
 
 def _is_own_form(request: Request, reach: Reach) -> bool:

@@ -26,6 +26,7 @@ from agent import artifacts
 from agent.errors import ConfigError, TrimtabError
 from agent.web.access import (
     LOGIN,
+    TARGETS,
     Access,
     Checks,
     Receive,
@@ -109,7 +110,7 @@ class Logins:
         if not self._access.required:
             return PlainTextResponse("404: no such page\n", 404)
         if request.scope["session"] is not None:
-            return RedirectResponse("/", 303)
+            return RedirectResponse(_target(request), 303)
         return self._page(request, 200)
 
     async def log_in(self, request: Request) -> Response:
@@ -142,7 +143,7 @@ class Logins:
                 401,
                 "Wrong name, password or code. A code works once: wait for the next one.",
             )
-        answer = RedirectResponse("/", 303)
+        answer = RedirectResponse(_target(request), 303)
         self._set_cookie(answer, access.reach.cookie, found)
         self._set_cookie(answer, self._form_cookie, "", 0)
         return answer
@@ -175,7 +176,7 @@ class Logins:
         nonce = cookie(request, self._form_cookie) or ""
         if not NONCE.fullmatch(nonce):
             nonce = secrets.token_urlsafe(16)
-        text = self._renderer.login(self._access.login_token(nonce), why)
+        text = self._renderer.login(self._access.login_token(nonce), why, _target(request))
         answer = HTMLResponse(text, status, dict(headers or {}))
         self._set_cookie(answer, self._form_cookie, nonce)
         return answer
@@ -187,6 +188,12 @@ class Logins:
         answer.set_cookie(
             name, value, age_s, path="/", secure=secure, httponly=True, samesite="strict"
         )
+
+
+def _target(request: Request) -> str:
+    """Return the page that was asked for before the login: one of ours, else the first."""
+    asked = request.query_params.get("to", "")
+    return asked if asked in TARGETS else "/"
 
 
 def build(board: Board, stopping: Callable[[], bool], access: Access | None = None) -> Any:

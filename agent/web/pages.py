@@ -128,9 +128,9 @@ class Renderer:
     def __init__(self) -> None:
         self._templates = artifacts.templates(EXTRA)
 
-    def login(self, csrf: str, why: str) -> str:
-        """Render the login page; `why` is the reason of a refusal."""
-        return self._templates.get_template("login.html").render(csrf=csrf, why=why)
+    def login(self, csrf: str, why: str, to: str) -> str:
+        """Render the login page; `why` is the reason of a refusal, `to` the page after it."""
+        return self._templates.get_template("login.html").render(csrf=csrf, why=why, to=to)
 
     def page(
         self,

@@ -178,7 +178,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         push(page, "Log out")
         page.wait_for_url(f"{address}login")
         page.goto(f"{address}controls")
-        assert page.url == f"{address}login"
+        assert page.url == f"{address}login?to=/controls"
         context.close()
     kinds = [event["event"] for event in desk.ask("user", "log")["events"]]
     assert kinds[::-1] == ["user_added", "login", "control", "control", "control", "control", "logout"]

@@ -63,11 +63,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield found
 
 
-@pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/history/abc", "/events", "/nothing"])
+@pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/events", "/nothing"])
 def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
     code, headers, body = site.ask(path)
     assert code in (303, 401) and b"data" not in body
-    assert headers.get("location", "/login") == "/login"
+    if code == 303:
+        known = path in ("/alerts", "/assets", "/controls", "/futures", "/history", "/plan")
+        assert headers["location"] == (f"/login?to={path}" if known else "/login")
     assert site.ask(path, HX_Request="true")[1]["hx-redirect"] == "/login"
     for cookie in ("trimtab-1=", "trimtab-1=x", "trimtab-2=" + site.access.begin(FULL), "trimtab-1=a; trimtab-1=b"):
         assert site.ask(path, Cookie=cookie)[0] in (303, 401)
@@ -91,6 +93,17 @@ def test_login_with_a_code_opens_the_pages_and_logout_ends_it_on_the_server(site
     lazy.close()
     kinds = [event.kind.value for event in UserStore(site.file).events(2)]
     assert kinds == ["logout", "login"]
+
+
+def test_a_login_leads_back_to_a_page_of_ours_and_to_no_other_address(site: Site) -> None:
+    cookie = site.enter()
+    for asked, target in (
+        ("/controls", "/controls"), ("/plan", "/plan"), ("https://evil.example/", "/"), ("//evil.example", "/"), ("/logout", "/"),
+        ("/%5Cevil.example", "/"), ("/controls%0d%0aSet-Cookie:x", "/"),
+    ):  # fmt: skip
+        assert site.ask(f"/login?to={asked}", Cookie=cookie)[1]["location"] == target
+        body = site.ask(f"/login?to={asked}")[2].decode()
+        assert f'action="/login{"" if target == "/" else "?to=" + target}"' in body
 
 
 def test_session_fixation_a_login_gets_a_new_id_and_a_planted_one_is_worth_nothing(site: Site) -> None:
