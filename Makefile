@@ -62,13 +62,10 @@ fmt: $(READY)
 slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 
-# The API at length: schemathesis calls every operation with hundreds of valid and invalid parameters.
+# API and dashboard at length: schemathesis calls every operation with hundreds of valid and invalid parameters; in Chromium login, controls
+# on the local chain, by keyboard.
 web: $(READY)
-	$(BIN)/pytest -m slow tests/cli/test_api.py
-
-# The dashboard in Chromium at length: login, controls on the local chain, by keyboard.
-web: $(READY)
-	$(BIN)/pytest -m slow tests/browser
+	$(BIN)/pytest -m slow tests/cli/test_api.py tests/browser
 
 # A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it. Then thousands offline,
 # of every kind, by arithmetic of their own; some are solved by cvxpy too, which needs a network once.

@@ -39,7 +39,7 @@ class ControlArgument(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field(pattern=r"^[a-z-]{1,32}$")
-    value: str = Field(max_length=4_000)
+    value: str = Field(max_length=1_000)
 
 
 class PreviewRequest(BaseModel):
@@ -47,7 +47,7 @@ class PreviewRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     kind: ControlName
-    arguments: list[ControlArgument] = Field(default=[], max_length=50)
+    arguments: list[ControlArgument] = Field(default=[], max_length=20)
 
 
 class ControlRequest(PreviewRequest):
@@ -116,7 +116,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (401, "No valid token."),
         (403, "The token lacks the scope."),
         (404, "There is no such thing."),
-        (409, "The portfolio has none of this."),
+        (408, "The body did not arrive."),
+        (409, "The portfolio, its config or the queue does not permit it."),
         (413, "The body is too long."),
         (422, "A parameter is invalid."),
         (429, "Too many calls: Retry-After."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
@@ -32,7 +33,9 @@ CALLS_PER_MINUTE, BURST = 120, 60
 """Calls of one token."""
 WRONG_PER_MINUTE, WRONG_BURST = 60, 30
 """Calls without a valid token, of all clients together. They never slow down a valid token."""
-MAX_BODY = 16_384
+MAX_BODY = 262_144
+"""Bytes: more than any body that its model allows."""
+BODY_S = 10.0
 RETRY_S = 10
 PROBLEM_JSON = "application/problem+json"
 Messages = MutableMapping[str, Any]
@@ -155,11 +158,16 @@ def _too_many(wait_s: int) -> ApiError:
 
 
 async def _short_body(receive: Receive) -> Receive:
-    """Return a `receive` over the whole body, read in advance. Raises ApiError beyond MAX_BODY."""
+    """Return a `receive` over the whole body, read in advance. Raises ApiError beyond MAX_BODY and
+    after BODY_S without a part of it.
+    """
     messages: list[Messages] = []
     size = 0
     while not messages or messages[-1].get("more_body", False):
-        messages.append(await receive())
+        try:
+            messages.append(await asyncio.wait_for(receive(), BODY_S))
+        except TimeoutError:
+            raise ApiError(408, "body", "the body did not arrive", "send it at once") from None
         size += len(messages[-1].get("body", b""))
         if size > MAX_BODY:
             raise ApiError(413, "body", f"the body is longer than {MAX_BODY} bytes", "shorten it")

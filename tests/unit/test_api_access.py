@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -199,6 +200,14 @@ def test_a_rebound_name_reaches_no_call(server: Client) -> None:
 def test_a_long_body_is_refused_before_it_is_parsed(server: Client) -> None:
     text = bearer(token(server, "read", "control"))
     assert server.ask(f"{PREFIX}/controls", "POST", " " * (gate.MAX_BODY + 1), Authorization=text).code == "body"
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(server: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "BODY_S", 0.05)
+    with socket.create_connection(("127.0.0.1", server.served.port), timeout=10) as link:
+        head = f"POST {PREFIX}/controls HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer(token(server, 'control'))}\r\n"
+        link.sendall(f"{head}Content-Length: 10\r\n\r\n{{".encode())
+        assert link.recv(100).startswith(b"HTTP/1.1 408")
 
 
 def test_an_unchanged_document_is_not_sent_again(server: Client) -> None:
