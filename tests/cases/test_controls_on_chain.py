@@ -434,6 +434,8 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
         run = Bot(chain, loaded, agent)
         record = run.ended(asked)
         assert (record.state, record.code) == (state, code), record
+        begun = [str(one.id) for one in run.store.requests.newest() if one.payments]
+        assert result(record, "request") == begun, "an interrupted withdrawal is named, to be resumed"
         run.look()
         payouts = [one for one in run.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
         paid = chain.balance("USDC", HOME)

@@ -30,6 +30,7 @@ from agent.model import (
     ControlKind,
     ControlState,
     Intent,
+    RequestState,
     ShownPlan,
 )
 from agent.store.controls import ControlEnd, QueuedControl
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 CLOCK_TOLERANCE_S = 60
 """Largest difference of the clocks of requester and run, and of now from the newest stored time."""
+CHAIN_LAG_S = 120
+"""Largest lag of chain time, in which withdrawals are dated, behind this machine's."""
 MAX_PER_CYCLE = 5
 """Controls carried out before the next cycle, so that many cannot delay an exit for long."""
 SUCCESSES = frozenset(
@@ -162,10 +165,28 @@ class ControlRunner:
             " and the next run settles it"
         )
         ends = [
-            ControlEnd(one.number, ControlState.FAILED, ControlCode.INTERRUPTED, reason)
-            for one in context.store.controls.taken()
+            self._failed(queued.number, queued.control, ControlCode.INTERRUPTED, reason)
+            for queued in context.store.controls.taken()
         ]
         context.store.controls.finish(ends, context.clock.now_s())
+
+    def _failed(self, number: int, control: Control | None, code: str, reason: str) -> ControlEnd:
+        """Return the end of a control that was begun. A withdrawal names the requests that it may
+        have begun: an open one is resumed, never requested again.
+        """
+        notes: Arguments = ()
+        if control is not None and control.kind is ControlKind.WITHDRAW:
+            since_s = control.asked_at_s - CHAIN_LAG_S
+            begun = [
+                one
+                for one in self._agent.context.store.requests.newest()
+                if one.payments and (one.state is RequestState.OPEN or one.asked_s >= since_s)
+            ]
+            notes = tuple(("request", str(one.id)) for one in begun)
+            if begun:
+                named = ", ".join(f"{one.id} ({one.state.value})" for one in begun)
+                reason += f"; before another request, see withdrawal {named}"
+        return ControlEnd(number, ControlState.FAILED, code, reason, notes)
 
     def _next(self) -> tuple[int, Control] | None:
         """Return the oldest valid control, and end the invalid ones before it in one transaction
@@ -241,17 +262,17 @@ class ControlRunner:
             end = self._act(number, control, session)
         except TrimtabError as error:
             sent = {intent.id for intent in context.store.journal.intents(limit=1)} - newest
-            state = ControlState.FAILED if sent else ControlState.REFUSED
-            controls.finish(
-                [ControlEnd(number, state, error.code or ControlCode.ERROR, str(error))],
-                clock.now_s(),
-            )
+            code = error.code or ControlCode.ERROR
+            end = ControlEnd(number, ControlState.REFUSED, code, str(error))
+            if sent:
+                end = self._failed(number, control, code, str(error))
+            controls.finish([end], clock.now_s())
             if isinstance(error, OperatorNeeded) and not isinstance(error, LockHeld):
                 raise
             return False
         except Exception as error:
             reason = f"an internal error: {type(error).__name__}"
-            end = ControlEnd(number, ControlState.FAILED, ControlCode.ERROR, reason)
+            end = self._failed(number, control, ControlCode.ERROR, reason)
             controls.finish([end], clock.now_s())
             raise
         controls.finish([end], clock.now_s())
