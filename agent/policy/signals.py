@@ -108,6 +108,8 @@ def _request(
         tuple(token.label for token in free),
     )
     tokens = tuple((token.label, token.address) for token in free)
+    if late:
+        late.append("trimtab prices import and trimtab prices fetch add recorded prices")
     return SignalRequest(settings, owner, view, tokens, "; ".join(late))
 
 

@@ -272,7 +272,8 @@ def test_a_signal_that_the_config_does_not_name_is_never_loaded(monkeypatch: pyt
 def test_too_little_history_asks_no_signal(host: SignalHost) -> None:
     step = asked()
     short = replace(step, history=replace(step.history, prices=step.history.prices[-8:]))
-    assert "min_history requires" in run(host, short).why
+    why = run(host, short).why
+    assert "min_history requires" in why and "trimtab prices fetch" in why
 
 
 # the config
