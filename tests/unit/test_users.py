@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.app.settings import users
+from agent.app.start.wallet import Password
 from agent.errors import ConfigError, OperatorNeeded
 from agent.store.files.users import FIRST_LOCK_S, FORGET_S, FREE_FAILURES, LONGEST_LOCK_S, MAX_EVENTS, UserEvent, UserEventKind, UserStore
+from tests.support import agents
 
 argon2 = pytest.importorskip("argon2")
 pyotp = pytest.importorskip("pyotp")
@@ -197,3 +200,38 @@ def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
     store = UserStore(path)
     assert users.known_users(str(path)) == {} and store.events(9) == () and not store.remove("ann", START_S)
     assert store.locked_s("ann", START_S) == 0 and not path.exists()
+
+
+def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path) -> None:
+    config = agents.config(tmp_path)
+
+    def typed(*answers: str) -> Callable[[str], str]:
+        left = list(answers)
+        return lambda _: left.pop(0)
+
+    for name, answers in (
+        ("Ann", ()),
+        ("", ()),
+        ("a" * 33, ()),
+        ("ann", ("short",)),
+        ("ann", (PASSWORD, PASSWORD + "x")),
+        ("ann", ("x" * 16,)),
+    ):
+        with pytest.raises(ConfigError):
+            users.add_user(config, name, Password(), typed(*answers), read_only=False)
+    with pytest.raises(ConfigError):
+        users.add_user(config, "ann", Password(), None, read_only=False)  # no terminal
+    assert users.list_users(config) == {"users": []}
+    made = users.add_user(config, "ann", Password(), typed(PASSWORD, PASSWORD), read_only=True)
+    codes = pyotp.parse_uri(made["otpauth"])
+    assert (codes.secret, codes.name, codes.issuer, len(made["secret"])) == (made["secret"], "ann", "trimtab", 32)
+    file = users.users_file(config)
+    assert file == str(tmp_path / "mine.db.users") and users.login(file, "ann", PASSWORD, codes.now(), HERE)["user"] == 1
+    with pytest.raises(ConfigError):
+        users.add_user(config, "ann", Password(), typed(PASSWORD, PASSWORD), read_only=False)
+    (row,) = users.list_users(config)["users"]
+    assert (row["user"], row["read_only"], row["locked_s"]) == ("ann", True, 0)
+    assert users.remove_user(config, "ann") == {"removed": "ann"}
+    with pytest.raises(ConfigError):
+        users.remove_user(config, "ann")
+    assert [event["event"] for event in users.user_log(config, 10)["events"]] == ["user_removed", "login", "user_added"]
