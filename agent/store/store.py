@@ -18,10 +18,9 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import PaperWallet, Verdict
 from agent.store import budgets, database
 from agent.store.accounts.balances import BalanceStore
-from agent.store.accounts.cash import CashStore
 from agent.store.accounts.ledger import LedgerStore
 from agent.store.accounts.ledger_sums import ValuationStore
-from agent.store.accounts.positions import PositionStore, StrategyStore
+from agent.store.accounts.positions import CashStore, PositionStore, StrategyStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
 from agent.store.controls import ControlStore
