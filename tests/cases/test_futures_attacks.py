@@ -199,28 +199,33 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(perps: LocalPerps, tm
     assert value_at_index(perps) > worth * Fraction(96, 100), "fees, the bound of one reduction, and funding"
 
 
-@pytest.mark.parametrize(("cooldown", "opens"), [("1d", [False, False, True]), ("off", [True, False, False])])
+@pytest.mark.parametrize(
+    ("side", "cooldown", "opens"),
+    [(1, "1d", [False, False, True]), (-1, "1d", [False, False, True]), (1, "off", [True, False, False])],
+    ids=["long", "short", "off"],
+)
 def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
-    perps: LocalPerps, tmp_path: Path, cooldown: str, opens: list[bool]
+    perps: LocalPerps, tmp_path: Path, side: int, cooldown: str, opens: list[bool]
 ) -> None:
-    held(perps, "WETH", Fraction(26, 10))
+    held(perps, "WETH", side * Fraction(26, 10))
     price, before = perps.chain.books.prices_usd["WETH"], size(perps, "WETH")
-    moved(perps, "WETH", Fraction(-30, 100))
+    moved(perps, "WETH", -side * Fraction(30, 100))
     perps.chain.refresh_feeds()
-    changes = futures_changes(perps, LONG, "2.8x", emergency_cooldown=cooldown, emergency_distance="8%")
+    weights = {"WETH": f"{side * 100}%"}
+    changes = futures_changes(perps, weights, "2.8x", emergency_cooldown=cooldown, emergency_distance="8%")
     changes["futures"] = {**changes["futures"], "leverage_band": "10%"}  # type: ignore[dict-item]  # a table
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         closed = agent.rebalance(send=True, confirm=agents.yes)
         assert agent.context.store.budgets.history(0).emergency_s is not None, closed.reason
-        assert size(perps, "WETH") < before / 2
+        assert abs(size(perps, "WETH")) < abs(before) / 2
         moved(perps, "WETH", price / perps.chain.books.prices_usd["WETH"] - 1)
         opened = []
         for seconds in (60, 3_600, 86_400):
             later(perps, seconds)
             perps.chain.refresh_feeds()
-            was = size(perps, "WETH")
+            was = abs(size(perps, "WETH"))
             outcome = agent.rebalance(send=True, confirm=agents.yes)
-            opened.append(size(perps, "WETH") > was)
+            opened.append(abs(size(perps, "WETH")) > was)
             assert opened[-1] or "no position is opened before" in outcome.reason or cooldown == "off", outcome.reason
             assert leverage_at_index(perps) <= MOST
     assert opened == opens
