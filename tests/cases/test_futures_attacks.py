@@ -201,8 +201,11 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(perps: LocalPerps, tm
 
 @pytest.mark.parametrize(
     ("side", "cooldown", "opens"),
-    [(1, "1d", [False, False, True]), (-1, "1d", [False, False, True]), (1, "off", [True, False, False])],
-    ids=["long", "short", "off"],
+    [
+        pytest.param(1, "1d", [False, False, True], id="long"),
+        pytest.param(-1, "1d", [False, False, True], id="short", marks=pytest.mark.slow),
+        pytest.param(1, "off", [True, False, False], id="off", marks=pytest.mark.slow),
+    ],
 )
 def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
     perps: LocalPerps, tmp_path: Path, side: int, cooldown: str, opens: list[bool]
@@ -294,7 +297,13 @@ def behind(perps: LocalPerps, fall: Fraction, off: Fraction) -> None:
     assert abs(market.mark / market.index - 1 - off) < Fraction(1, 100)
 
 
-@pytest.mark.parametrize("fall", [Fraction(-20, 100), Fraction(-305, 1_000)], ids=["limit", "emergency"])
+@pytest.mark.parametrize(
+    "fall",
+    [
+        pytest.param(Fraction(-20, 100), id="limit", marks=pytest.mark.slow),
+        pytest.param(Fraction(-305, 1_000), id="emergency"),
+    ],
+)
 def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margin(
     perps: LocalPerps, tmp_path: Path, fall: Fraction
 ) -> None:
@@ -314,6 +323,7 @@ def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margi
     assert leverage_at_index(perps) <= MOST
 
 
+@pytest.mark.slow
 def test_an_emergency_sells_below_the_index_as_far_as_its_stated_bound(perps: LocalPerps, tmp_path: Path) -> None:
     """8 % off, within the bound of 10 % that the owner has stated for emergencies and beyond the 2 % of other reductions."""
     behind(perps, Fraction(-305, 1_000), Fraction(-8, 100))

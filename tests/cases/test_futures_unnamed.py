@@ -52,7 +52,7 @@ def halts(outcome: StepOutcome) -> list[str]:
     return [one.text for one in cycle_alerts(outcome, facts) if one.kind is AlertKind.HALT and one.key == "futures:unnamed"]
 
 
-@pytest.mark.parametrize("multiple", [Fraction(1, 2), Fraction(-1, 2)])
+@pytest.mark.parametrize("multiple", [pytest.param(Fraction(1, 2), marks=pytest.mark.slow), Fraction(-1, 2)])
 def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerps, tmp_path: Path, multiple: Fraction) -> None:
     stolen(perps, multiple)
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day="off"), EVEN) as agent:
@@ -77,7 +77,7 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     assert again.step_input.snapshot.requests == 2 < outcome.step_input.snapshot.requests, "later snapshots take two round trips"
 
 
-@pytest.mark.parametrize("top_up", ["0%", "off"])
+@pytest.mark.parametrize("top_up", [pytest.param("0%", marks=pytest.mark.slow), "off"])
 def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps: LocalPerps, tmp_path: Path, top_up: str) -> None:
     """The money of the wallet is not put beside a key that may be a thief's."""
     held(perps, "WETH", 2)
@@ -92,7 +92,7 @@ def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps:
     assert read_now(perps, perps.chain.wallet.address).collateral_raw <= collateral
 
 
-@pytest.mark.parametrize("own", [0, 1])
+@pytest.mark.parametrize("own", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_limit_that_the_named_market_cannot_meet_reduces_it_too(perps: LocalPerps, tmp_path: Path, own: int) -> None:
     """A thief alone takes the account above its leverage limit: it is below at the end of the same step."""
     if own:
@@ -124,6 +124,7 @@ def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
         assert agent.context.store.journal.unbooked() == () == agent.context.store.journal.open_intents()
 
 
+@pytest.mark.slow
 def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: LocalPerps, tmp_path: Path) -> None:
     stolen(perps, Fraction(1))
     changes = futures_changes(perps, LONG)
@@ -140,6 +141,7 @@ def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: Loca
         assert all(one.is_named for one in known(opened).markets)
 
 
+@pytest.mark.slow
 def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back(perps: LocalPerps, tmp_path: Path) -> None:
     """A feed without an aggregator: the position counts, and the named market is reduced."""
     held(perps, "WETH", 2)

@@ -120,7 +120,8 @@ def wallet(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.Monkey
         yield Wallet(anvil_session, loaded, server, loaded.path.parent / "agent.json")
 
 
-@pytest.mark.parametrize("is_renewal", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("is_renewal", [False, True])
 def test_the_moments_are_all_of_them(wallet: Wallet, tmp_path: Path, is_renewal: bool) -> None:
     if is_renewal:
         wallet.delegate()
