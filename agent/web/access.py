@@ -22,7 +22,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
 from agent.observe.hosts import host_name
-from agent.web.gate import PREFIX
+from agent.web.gate import PREFIX, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import Reach, plain_address
 from agent.web.reading import ReadingProcess
@@ -262,7 +262,10 @@ class Checks:
                 ]
             await send(message)
 
-        answer: Any = self._refusal(scope) or self._app
+        answer: Any = self._refusal(scope)
+        if answer is not None and scope["path"].startswith(PREFIX + "/"):
+            answer = refusal_response(answer)
+        answer = answer or self._app
         await answer(scope, receive, checked)
 
     def _refusal(self, scope: Scope) -> Response | None:

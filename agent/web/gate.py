@@ -237,6 +237,13 @@ def _problem(
     return Response(body.model_dump_json(), status, headers, PROBLEM_JSON)
 
 
+def refusal_response(refused: Response) -> Response:
+    """Return a refusal of the dashboard, whose text begins with its status, as problem+json."""
+    status = HTTPStatus(refused.status_code)
+    text = bytes(refused.body).decode().partition(": ")[2].strip()
+    return _problem(status, status.name.lower(), text)
+
+
 async def invalid_response(_: Request, error: Any) -> Response:
     """Return the first invalid parameter, without its value."""
     found = error.errors()[0]

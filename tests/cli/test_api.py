@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from agent.web import gate
 from agent.web.board import Board
 from agent.web.gate import PREFIX
 from agent.web.reading import _call
-from tests.cli.tools import Desk
+from tests.cli.tools import Desk, Said
 from tests.support.api import Client
 from tests.support.dashboards import Served
 
@@ -153,3 +154,18 @@ def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(
 @pytest.mark.usefixtures("unlimited", "traded")
 def test_schemathesis_finds_no_answer_that_the_openapi_document_denies(server: Client) -> None:
     assert examine(server, 300) >= 1_000
+
+
+@pytest.mark.slow
+def test_futures_are_those_of_their_commands(bare: Callable[..., Said], futures_chain: tuple[Path, dict[str, Any]]) -> None:
+    config = futures_chain[0]
+
+    def told(*words: str) -> Any:
+        return bare(*words, "--config", str(config), "--json").json
+
+    told("plan")
+    made = told("token", "add", "futures", "--scope", "read")
+    with Served(board=HereBoard(str(config), config.with_name("local.db"))) as found:
+        client = Client(found, made["token"])
+        for command in ("positions", "margin", "status"):
+            assert without_latency(client.ask(f"{PREFIX}/{command}").json) == without_latency(told(command)), command
