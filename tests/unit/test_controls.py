@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy import update
 
 from agent.app.controls import queue
 from agent.app.controls.alerts import control_alerts
+from agent.app.controls.queue import MAX_SHOWN_AGE_S
 from agent.app.controls.widening import require_no_widening
 from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.load import load_config, load_config_text
@@ -310,11 +312,14 @@ def test_requester_origin_and_lifetime_are_checked(config: Path, more: dict[str,
 
 
 def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: Path) -> None:
-    stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),))
+    now_s, secret = int(time.time()), installation_secret(config.parent / "mine.db")
+    stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s)
     store = opened(config)
+    old = replace(stop, document="old", shown_at_s=now_s - MAX_SHOWN_AGE_S - 5).sealed(secret)
+    store.controls.show(old)
     forged = replace(stop, document="forged")
     store.controls.show(forged.sealed(b"x" * 32))
-    stop = stop.sealed(installation_secret(config.parent / "mine.db"))
+    stop = stop.sealed(secret)
     store.controls.show(stop)
     assert submitted(config, "stop", *stop.arguments, plan_hash=stop.hash).plan_hash == stop.hash
     submitted(config, "stop")
@@ -323,6 +328,7 @@ def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: 
         ("rebalance", (), stop.hash),
         ("rebalance", (), "0" * 64),
         ("stop", stop.arguments, forged.hash),
+        ("stop", stop.arguments, old.hash),
     ):
         with pytest.raises(Refused) as refused:
             submitted(config, kind, *arguments, plan_hash=plan_hash)

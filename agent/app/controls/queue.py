@@ -47,6 +47,8 @@ MAX_TEXT = 4_000
 """Largest total length of the arguments."""
 MAX_NAME = 80
 """Largest length of the requester's name."""
+MAX_SHOWN_AGE_S = 900
+"""Time for which a shown plan can be confirmed. An offered one waits as long as the run offers it."""
 YES, MANY = "yes", "many"
 
 ARGUMENTS: Mapping[ControlKind, Mapping[str, str]] = {
@@ -273,12 +275,16 @@ def _require_shown(store: Store, control: Control, secret: bytes) -> None:
 
 def shown_plan(store: Store, control: Control, secret: bytes) -> ShownPlan | None:
     """Return the plan that a control confirms; None if this installation did not show it for this
-    request, or it was altered since.
+    request, or too long before it, or if it was altered since.
     """
     shown = store.controls.shown(control.plan_hash)
     if shown is None or not shown.is_genuine(secret):
         return None
-    return shown if (shown.kind, shown.arguments) == (control.kind, control.arguments) else None
+    if (shown.kind, shown.arguments) != (control.kind, control.arguments):
+        return None
+    offered = control.kind is ControlKind.CONFIRM
+    age_s = control.asked_at_s - shown.shown_at_s
+    return shown if offered or age_s <= MAX_SHOWN_AGE_S else None
 
 
 def waiting_plan(store: Store, secret: bytes) -> ShownPlan | None:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from agent.app.settings.editing import EditReport
     from agent.chain.rpc import Transport
 
+MAX_BATCHES = 200
+"""Batches of invalid controls that are ended before the next cycle."""
 CLOCK_TOLERANCE_S = 60
 """Largest difference of the clocks of requester and run, and of now from the newest stored time."""
 CHAIN_LAG_S = 120
@@ -193,8 +195,10 @@ class ControlRunner:
         per batch.
         """
         controls, clock = self._agent.context.store.controls, self._agent.context.clock
-        while batch := controls.queued():
+        for _ in range(MAX_BATCHES):
             ends: list[ControlEnd] = []
+            if not (batch := controls.queued()):
+                break
             now_s, newest_s = clock.now_s(), self._newest_s()
             for queued in batch:
                 end = self._refusal(queued, now_s, newest_s)
