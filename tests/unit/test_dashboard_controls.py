@@ -203,6 +203,20 @@ def test_a_review_belongs_to_its_session(site: Site, config: Path) -> None:
     assert site.post(path, {"csrf": site.token(other), "plan_hash": document["plan_hash"]}, other)[0] == 404
 
 
+def test_xss_what_a_review_shows_is_text(site: Site) -> None:
+    """Moves, reasons and lines of the config have symbols and texts that others wrote."""
+    cookie = site.enter()
+    shown = {
+        "changes": [MARKUP], "rounds": 2, "warnings": [HOSTILE], "to": HOSTILE,
+        "payments": [{"amount": "1", "symbol": HOSTILE, "native": False}],
+    }  # fmt: skip
+    document = {"plan_hash": "ab" * 32, "reason": MARKUP, "moves": [HOSTILE], "document": shown}
+    path = review(site, cookie, "stop", document, (("send-to", MARKUP),))
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert HOSTILE not in text and MARKUP not in text
+    assert text.count("&lt;img src=x") == 4 and text.count("&lt;script&gt;") == 3
+
+
 def test_without_users_there_are_no_controls() -> None:
     with Served() as served:
         assert served.ask("/controls")[0] == served.ask("/controls/review/x")[0] == 404
