@@ -76,16 +76,28 @@ def futures_changes(
 ) -> tuple[FuturesChange, ...]:
     """Return the changes between consecutive valuations, skipping pairs without a margin account.
     All arguments are in chain order.
+
+    An order of an off-chain venue has the block at which its outcome was known. If its step began
+    at the snapshot of that block's valuation, it was filled after it.
     """
+    valued_s = {valuation.block: valuation.chain_s for valuation in valuations}
+
+    def place(entry: Entry) -> tuple[int, bool]:
+        is_fill = entry.futures is not None and bool(entry.futures.fills)
+        return entry.block, is_fill and valued_s.get(
+            entry.block, entry.chain_s + 1
+        ) <= entry.chain_s
+
+    ordered = sorted(entries, key=place)
     found, number = [], 0
     for start, end in pairwise(valuations):
-        while number < len(entries) and entries[number].block <= start.block:
+        while number < len(ordered) and place(ordered[number]) <= (start.block, False):
             number += 1
         first = number
-        while number < len(entries) and entries[number].block <= end.block:
+        while number < len(ordered) and place(ordered[number]) <= (end.block, False):
             number += 1
         if start.collateral is not None or end.collateral is not None:
-            found.append(_change(start, end, entries[first:number]))
+            found.append(_change(start, end, ordered[first:number]))
     return tuple(found)
 
 

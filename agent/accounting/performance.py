@@ -358,7 +358,8 @@ def performance(
             entries, end.block, key=_block
         )
     ]
-    changes = futures_changes(within, chosen)
+    # Orders of an off-chain venue may be filled after the first valuation, in its block.
+    changes = futures_changes(entries[bisect_left(entries, start.block, key=_block) :], chosen)
     cash_flows = (*external_cash_flows(within), *_margin_transfers(changes))
     futures = summed(changes) if changes else None
     parts = return_periods(chosen, cash_flows)

@@ -109,6 +109,8 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert (made["deposits"], made["futures"]["transferred"]) == ("0", "0"), "margin at the venue is no deposit from outside"
         assert made["futures"]["profit"] == made["profit"] != "0"
         assert Fraction(made["futures"]["funding"]) == sum(paid) != 0
+        fees = [Fraction(fill["fee"]) for sent in (done, reduced) for fill in sent["fills"]]
+        assert Fraction(made["futures"]["fees"]) == sum(fees) and len(fees) == 4, "also of orders in the valuation's own block"
         assert tax_total(told["tax"]["futures"]) == tax_total(before) - sum(paid), "hourly funding is in the year's figure"
         assert funding_paid(run) == unrecorded == dict(zip(("BTC", "ETH"), paid, strict=True))
         assert run("export", "--out", str(tmp_path / "out"), "--json").code == 0
