@@ -154,7 +154,7 @@ LONGEST_CODE_S = 900
 class TelegramTable(ConfigTable):
     """The Telegram bot. `chats` are the private chats that may command it. `api` is the Bot API's
     address, for an own server. A request for updates waits up to `poll`; a one-time code is valid
-    for `code_ttl`.
+    for `code_ttl`. `dashboard` is the address of `trimtab serve` for links to its confirmation.
     """
 
     token_env: Variable
@@ -162,13 +162,14 @@ class TelegramTable(ConfigTable):
     api: str = TELEGRAM_API
     poll: Duration = 30
     code_ttl: Duration = 300
+    dashboard: str | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> TelegramTable:
-        parts = urlsplit(self.api)
-        loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-        if not (parts.scheme == "https" or loopback) or parts.query or self.api.endswith("/"):
+        if not _is_address(self.api):
             raise ValueError(f"api: not an https address without a trailing slash; {TELEGRAM_API}")
+        if self.dashboard is not None and not _is_address(self.dashboard):
+            raise ValueError("dashboard: not an https address without a trailing slash")
         if not 1 <= self.poll <= LONGEST_POLL_S:
             raise ValueError(f"poll: {self.poll}s; write 1s to {LONGEST_POLL_S}s, such as 30s")
         if not 1 <= self.code_ttl <= LONGEST_CODE_S:
@@ -184,6 +185,14 @@ class TelegramTable(ConfigTable):
                 "export the token of @BotFather, or put it into .env beside the config",
             )
         return token
+
+
+def _is_address(text: str) -> bool:
+    """Return whether the text is an https address, or one of this machine, that a path can follow."""
+    parts = urlsplit(text)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    plain = not (parts.query or parts.fragment or text.endswith("/"))
+    return bool(plain and parts.hostname and (parts.scheme == "https" or local))
 
 
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,80}")

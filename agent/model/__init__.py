@@ -16,6 +16,7 @@ from agent.model.controls import ControlKind as ControlKind
 from agent.model.controls import ControlOrigin as ControlOrigin
 from agent.model.controls import ControlRecord as ControlRecord
 from agent.model.controls import ControlState as ControlState
+from agent.model.controls import PlanLink as PlanLink
 from agent.model.controls import ShownPlan as ShownPlan
 from agent.model.futures import MARGIN_ACCOUNT as MARGIN_ACCOUNT
 from agent.model.futures import UNREAD_ACCOUNT as UNREAD_ACCOUNT

@@ -220,6 +220,30 @@ class ShownPlan:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class PlanLink:
+    """A link to the dashboard's confirmation of a plan: the first digits of the plan's hash, valid
+    before `until_s`, Unix seconds. It leads to the login page and does nothing itself.
+    """
+
+    plan: str
+    until_s: int
+
+    def signature(self, key: bytes) -> str:
+        """Return the HMAC-SHA256 of the link, as hex digits."""
+        fields = canonical_json(["trimtab link 1", self.plan, self.until_s])
+        return hmac.new(key, fields, hashlib.sha256).hexdigest()
+
+    def query(self, key: bytes) -> str:
+        """Return the query of its address."""
+        return f"plan={self.plan}&until={self.until_s}&sig={self.signature(key)}"
+
+    def is_genuine(self, key: bytes, signature: str, now_s: float) -> bool:
+        """Return whether the link was signed with `key` and is still valid."""
+        equal = hmac.compare_digest(self.signature(key).encode(), signature.encode())
+        return bool(key) and equal and now_s < self.until_s
+
+
 def canonical_json(value: object) -> bytes:
     """Return the only encoding of a list of texts, numbers and lists."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()

@@ -110,6 +110,7 @@ class Access:
         self._process = ReadingProcess()
         self._checks = 0
         self._secret = secrets.token_bytes(32)
+        self.link_key = b""
 
     @property
     def users_file(self) -> str:

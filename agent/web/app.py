@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -24,6 +25,7 @@ from starlette.routing import Route
 
 from agent import artifacts
 from agent.errors import ConfigError, TrimtabError
+from agent.model import PlanLink
 from agent.web.access import (
     LOGIN,
     TARGETS,
@@ -48,6 +50,7 @@ from agent.web.tokens import TokenFile
 SEEN = re.compile(rb"[0-9]{1,15}")
 STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NONCE = re.compile(r"[A-Za-z0-9_-]{22}")
+PLAN, UNTIL = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9]{1,12}")
 KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 MIN_GZIP_BYTES = 500
 STOP_POLL_S = 0.2
@@ -111,7 +114,11 @@ class Logins:
             return PlainTextResponse("404: no such page\n", 404)
         if request.scope["session"] is not None:
             return RedirectResponse(_target(request), 303)
-        return self._page(request, 200)
+        if "sig" not in request.query_params:
+            return self._page(request, 200)
+        if (plan := self._linked_plan(request)) is None:
+            return self._page(request, 200, "This link is not valid. Log in to see what waits.")
+        return self._page(request, 200, plan=plan)
 
     async def log_in(self, request: Request) -> Response:
         """Check a login; on success begin a session with a new id."""
@@ -162,6 +169,17 @@ class Logins:
             await self._access.record("logout", session.name, request.scope["address"])
         return answer
 
+    def _linked_plan(self, request: Request) -> str | None:
+        """Return the plan of a genuine link that is still valid, else None."""
+        plan, until, signature = (
+            request.query_params.get(key, "") for key in ("plan", "until", "sig")
+        )
+        if not (PLAN.fullmatch(plan) and UNTIL.fullmatch(until)):
+            return None
+        link = PlanLink(plan, int(until))
+        genuine = link.is_genuine(self._access.link_key, signature, time.time())
+        return plan if genuine else None
+
     @property
     def _form_cookie(self) -> str:
         return f"{self._access.reach.cookie}-form"
@@ -172,11 +190,12 @@ class Logins:
         status: int,
         why: str = "",
         headers: Mapping[str, str] | None = None,
+        plan: str = "",
     ) -> Response:
         nonce = cookie(request, self._form_cookie) or ""
         if not NONCE.fullmatch(nonce):
             nonce = secrets.token_urlsafe(16)
-        text = self._renderer.login(self._access.login_token(nonce), why, _target(request))
+        text = self._renderer.login(self._access.login_token(nonce), why, _target(request), plan)
         answer = HTMLResponse(text, status, dict(headers or {}))
         self._set_cookie(answer, self._form_cookie, nonce)
         return answer

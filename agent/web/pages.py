@@ -128,9 +128,12 @@ class Renderer:
     def __init__(self) -> None:
         self._templates = artifacts.templates(EXTRA)
 
-    def login(self, csrf: str, why: str, to: str) -> str:
-        """Render the login page; `why` is the reason of a refusal, `to` the page after it."""
-        return self._templates.get_template("login.html").render(csrf=csrf, why=why, to=to)
+    def login(self, csrf: str, why: str, to: str, plan: str = "") -> str:
+        """Render the login page; `why` is the reason of a refusal, `to` the page after it, `plan` that
+        of the link that led here.
+        """
+        template = self._templates.get_template("login.html")
+        return template.render(csrf=csrf, why=why, to=to, plan=plan)
 
     def page(
         self,

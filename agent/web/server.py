@@ -41,7 +41,7 @@ def serve_dashboard(
     except ImportError as error:
         raise ConfigError(f"serve: {error.name} is not installed", MISSING) from None
     with _listening(host, port) as listener:
-        store, users_file, users = _read_at_start(config)
+        store, users_file, users, link_key = _read_at_start(config)
         if not users and (host not in LOOPBACK or public.proxy):
             raise ConfigError(
                 f"--host {host}: there are no users, so there would be no login",
@@ -51,6 +51,7 @@ def serve_dashboard(
         reach = reach_of(host, port, public)
         access = Access(reach, users_file)
         access.set_users(users)
+        access.link_key = link_key
         board = Board(str(config), store)
         address = public_address(host, port, public, reach.secure)
         server = uvicorn.Server(
@@ -73,16 +74,19 @@ def serve_dashboard(
             server.run(sockets=[listener])
 
 
-def _read_at_start(config: Path) -> tuple[Path, Path, dict[int, tuple[str, bool]]]:
-    """Return the store's file, that of the users, and the users. Raises the errors of a config, a
-    store or users that cannot be read.
+def _read_at_start(config: Path) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
+    """Return the store's file, that of the users, the users, and the key of signed links. Raises the
+    errors of a config, a store or users that cannot be read.
     """
     process = ReadingProcess()
     try:
         store = process.submit("require_store", str(config)).result()
         users_file = process.submit("settings.users.users_file", str(config)).result()
         users = process.submit("settings.users.known_users", users_file).result()
-        return Path(store), Path(users_file), users
+        link_key = b""  # without users there is no login to lead to
+        if users:
+            link_key = process.submit("controls.queue.link_key", str(config)).result()
+        return Path(store), Path(users_file), users, link_key
     except TrimtabError:
         raise
     except Exception as error:

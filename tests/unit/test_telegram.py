@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 from agent import wiring
 from agent.app.controls import telegram
 from agent.app.controls.messages import ended_text, plan_text
+from agent.app.controls.queue import link_key
 from agent.config.load import LoadedConfig, load_config
 from agent.config.service import TelegramTable
 from agent.errors import ConfigError, Refused
-from agent.model import Control, ControlEvent, ControlKind, ControlOrigin, ControlState, ShownPlan
+from agent.model import Control, ControlEvent, ControlKind, ControlOrigin, ControlState, PlanLink, ShownPlan
 from agent.store.controls import ControlEnd
 from agent.store.phone import MAX_TRIES, SEQUENCE_S, PhoneCode
 from tests.support.agents import config
@@ -91,6 +94,18 @@ def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi,
             api.until(number)
         assert desk.asked == [("rebalance", HASH, f"telegram {ME}")]
         assert mentions(api.sent[1][1], "queued") and mentions(api.sent[2][1], "not done")
+
+
+def test_a_message_about_a_plan_has_a_signed_link_to_the_dashboard(api: BotApi, tmp_path: Path) -> None:
+    path = configured(tmp_path, api).path
+    path.write_text(path.read_text() + 'dashboard = "https://trimtab.example.org"\n')
+    desk = Desk()
+    with running(load_config(path), desk, desk.go.set):
+        api.write(ME, "/plan")
+        text = api.until(1)[0][1]
+    found = re.findall(r"https://trimtab\.example\.org/login\?to=/controls&plan=([0-9a-f]+)&until=([0-9]+)&sig=([0-9a-f]{64})", text)
+    ((plan, until, signature),) = found
+    assert plan == HASH[:16] and PlanLink(plan, int(until)).is_genuine(link_key(path), signature, time.time())
 
 
 def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotApi, tmp_path: Path) -> None:
@@ -251,6 +266,7 @@ def test_texts_name_refusals_and_repeat_no_markup() -> None:
         {"poll": "2m"},
         {"code_ttl": "1h"},
         {"token_env": "123456:secret"},
+        {"dashboard": "http://example.org"},
     ],
 )
 def test_a_wrong_setting_is_refused(keys: dict[str, Any]) -> None:

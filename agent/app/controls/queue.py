@@ -5,6 +5,7 @@ Reads no chain and loads no key.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import secrets
 import time
@@ -196,6 +197,12 @@ def find_control(config: ConfigSource, control_id: str) -> ControlDocument:
             code=ErrorCode.UNKNOWN,
         )
     return control_document(record)
+
+
+def link_key(config: ConfigSource) -> bytes:
+    """Return the key of links to the dashboard's confirmation, which seals no control."""
+    secret = installation_secret(wiring.store_file(load_config(config)))
+    return hmac.new(secret, b"trimtab links", hashlib.sha256).digest()
 
 
 def is_served(loaded: LoadedConfig) -> bool:

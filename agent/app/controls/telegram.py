@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from agent import wiring
 from agent.app.agent import open_agent
 from agent.app.controls import messages
-from agent.app.controls.queue import submit_control
+from agent.app.controls.queue import link_key, submit_control
 from agent.app.controls.shown import preview_control
 from agent.app.documents.status import status
 from agent.chain.rpc import Transport
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.service import TelegramTable
 from agent.errors import ConfigError, TrimtabError
-from agent.model import ControlKind, ControlOrigin, ControlState
+from agent.model import ControlKind, ControlOrigin, ControlState, PlanLink
 from agent.observe.logs import Redactor
 from agent.ports import Clock
 from agent.store import Store
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trimtab.telegram")
 CODE_DIGITS = 8
+LINK_DIGITS = 16
 MAX_AGE_S = 300
 """Age of a message from which its command is not carried out: it waited while the bot was down."""
 LONGEST_TEXT = 4_000
@@ -84,6 +85,7 @@ class TelegramBot:
     secret: bytes
     bot: Bot
     redactor: Redactor
+    link_key: bytes = b""
     now: Callable[[], float] = time.time
     watch_s: float = WATCH_S
     _strangers: dict[int, float] = field(default_factory=dict)
@@ -183,7 +185,12 @@ class TelegramBot:
         if not shown["plan_hash"]:
             return text
         code = self._code(chat, ControlKind(shown["kind"]), shown["plan_hash"])
-        return f"{text}\nTo carry it out: /confirm {code} within {self._minutes()}"
+        text += f"\nTo carry it out: /confirm {code} within {self._minutes()}"
+        if self.table.dashboard is None:
+            return text
+        until_s = int(self.now()) + self.table.code_ttl
+        link = PlanLink(shown["plan_hash"][:LINK_DIGITS], until_s).query(self.link_key)
+        return f"{text}\nIn the dashboard, after login: {self.table.dashboard}/login?to=/controls&{link}"
 
     def _minutes(self) -> str:
         return f"{self.table.code_ttl / 60:g} minutes"
@@ -361,7 +368,8 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
     secret = installation_secret(wiring.store_file(loaded))
     redactor = Redactor([token, f"{table.api}/bot{token}"])
     with wiring.open_store_offline(loaded) as (store, _):
-        yield TelegramBot(table, store, QueueActions(loaded), secret, bot, redactor)
+        actions = QueueActions(loaded)
+        yield TelegramBot(table, store, actions, secret, bot, redactor, link_key(loaded))
 
 
 def serve_telegram(config: ConfigSource) -> None:
