@@ -66,7 +66,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     is_due = need is not None and need.is_reducing and outcome.kind in UNSENT
     if not waiting and not is_due:
         return
-    plan = None if outcome.plan is None else outcome.plan.futures
+    plan = outcome.futures_plan
     if plan is None:
         spot, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
         plan = plan_futures(
@@ -496,8 +496,8 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
     command = "trimtab explain"
     if _STEP.fullmatch(outcome.step_id):
         command += f" {outcome.step_id}"
-    judged = () if outcome.plan is None else outcome.plan.verdicts
-    failing = [verdict for verdict in (*judged, *outcome.verdicts) if not verdict.passed]
+    judged = (*outcome.plan_verdicts, *outcome.verdicts)
+    failing = [verdict for verdict in judged if not verdict.passed]
     only_paused = paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}
     match outcome.kind:
         case OutcomeKind.DONE:

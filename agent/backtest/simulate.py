@@ -335,7 +335,7 @@ class SimulationRun:
             return
         self._quiet.evaluated(outcome)
         self._health.add(self.world.bar_s, outcome.step_input.history.sleeves)
-        plan = None if outcome.plan is None else outcome.plan.futures
+        plan = outcome.futures_plan
         for why in () if plan is None else plan.refused:
             _count(self._refused_futures, why)
         asked = chosen_futures(outcome.step_input)

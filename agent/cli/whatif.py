@@ -312,9 +312,10 @@ def _show(made: Document) -> None:
 
 
 def _show_futures(made: Document) -> None:
+    from agent.cli.display.futures_tables import leverage
     from agent.cli.display.tables import bps, money, table
 
-    multiple = "unlimited" if made["leverage"] is None else f"{float(made['leverage']):.2f}x"
+    multiple = leverage(made["leverage"])
     shown = table(
         f"Futures: {money(made['gross'])} notional, {multiple} of {money(made['margin'])} margin",
         ("market",),

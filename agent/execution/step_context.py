@@ -11,6 +11,7 @@ from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import (
     Decision,
     Evidence,
+    FuturesPlan,
     Head,
     HedgeComparison,
     History,
@@ -206,6 +207,22 @@ class StepOutcome:
     verdicts: tuple[Verdict, ...] = ()
     exits_tried: tuple[str, ...] = ()
     hedged: tuple[HedgeComparison, ...] = ()
+
+    @property
+    def plan_verdicts(self) -> tuple[Verdict, ...]:
+        """Verdicts of the guards on the plan; none without a plan."""
+        return () if self.plan is None else self.plan.verdicts
+
+    @property
+    def failing(self) -> list[Verdict]:
+        """Verdicts that failed, each once: those outside the plan, then the guards'."""
+        verdicts = dict.fromkeys((*self.verdicts, *self.plan_verdicts))
+        return [verdict for verdict in verdicts if not verdict.passed]
+
+    @property
+    def futures_plan(self) -> FuturesPlan | None:
+        """The plan's actions on futures; None without any."""
+        return None if self.plan is None else self.plan.futures
 
     @property
     def comparisons(self) -> tuple[HedgeComparison, ...]:

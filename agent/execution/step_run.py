@@ -380,7 +380,7 @@ def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
     fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
     venue fills partly by itself.
     """
-    futures = None if outcome.plan is None else outcome.plan.futures
+    futures = outcome.futures_plan
     account = outcome.step_input.snapshot.futures
     if futures is None or account is None or not account.is_on_chain:
         return 0

@@ -86,7 +86,7 @@ def limit_checks(
     found = [
         LimitCheck(
             "max_leverage",
-            _multiple(leverage),
+            multiple_text(leverage),
             _multiple_bps(limits.max_leverage_bps),
             leverage is None or leverage > Fraction(limits.max_leverage_bps, BPS),
         ),
@@ -111,7 +111,7 @@ def limit_checks(
         found.append(
             LimitCheck(
                 "spot_multiple",
-                "unknown" if spot_value is None else _multiple(measured),
+                "unknown" if spot_value is None else multiple_text(measured),
                 _multiple_bps(limits.spot_multiple_bps),
                 state.gross_raw > value * limits.spot_multiple_bps / BPS,
             )
@@ -268,7 +268,8 @@ def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount
     return replace(account, collateral_raw=collateral_raw)
 
 
-def _multiple(value: Fraction | None) -> str:
+def multiple_text(value: Fraction | None) -> str:
+    """Format a leverage; None is one without equity."""
     return "unlimited" if value is None else f"{float(value):.2f}x"
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.margin import account as margin
+from agent.margin.state import multiple_text
 from agent.model import (
     UNREAD_ACCOUNT,
     AccountAction,
@@ -173,7 +174,9 @@ def deleverage(leverage_bps: int | None, symbol: str) -> Proposer:
         reason = _goal(leverage_bps, symbol)
         plan = reducing_plan(account, step.futures, sizes, "", is_emergency=False, no=stale)
         if not plan.orders:
-            state = "; ".join(plan.refused) or f"leverage is {_leverage_text(account)}"
+            state = (
+                "; ".join(plan.refused) or f"leverage is {multiple_text(margin.leverage(account))}"
+            )
             return Proposal(
                 _decided(step, Hold(f"{reason}: {state}, nothing is left to reduce")), None
             )
@@ -209,11 +212,6 @@ def _goal(leverage_bps: int | None, symbol: str) -> str:
     if leverage_bps is None:
         return f"the owner closes {what}"
     return f"the owner reduces {what} to a leverage of {leverage_bps / BPS:g}x"
-
-
-def _leverage_text(account: MarginAccount) -> str:
-    leverage = margin.leverage(account)
-    return "unlimited" if leverage is None else f"{float(leverage):.2f}x"
 
 
 def require_account(step: StepInput) -> MarginAccount:

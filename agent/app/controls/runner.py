@@ -421,12 +421,7 @@ class ControlCommand:
 
 
 def _of_step(outcome: StepOutcome) -> ControlResult:
-    verdicts = () if outcome.plan is None else outcome.plan.verdicts
-    guards = tuple(
-        ("guard", verdict.guard)
-        for verdict in dict.fromkeys((*outcome.verdicts, *verdicts))
-        if not verdict.passed
-    )
+    guards = (("guard", verdict.guard) for verdict in outcome.failing)
     notes = (("step", outcome.step_id), *guards)
     return ControlResult(outcome.kind.value, outcome.reason, outcome.transactions, notes)
 

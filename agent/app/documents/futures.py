@@ -14,7 +14,7 @@ from agent.accounting.futures import DAY_S, FundingDay
 from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
-from agent.margin.state import LimitCheck, limit_checks, margin_state
+from agent.margin.state import LimitCheck, limit_checks, margin_state, multiple_text
 from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder
 from agent.planning.futures import plan_futures
 from agent.policy.futures.decide import depositable_raw, opens_s
@@ -413,8 +413,7 @@ def figures(account: MarginAccount, policy: FuturesPolicy) -> str:
     """Format leverage, utilisation and the nearest liquidation, each with its limit."""
     limits, leverage, used = policy.limits, margin.leverage(account), margin.utilisation(account)
     parts = [
-        f"leverage {'unlimited' if leverage is None else f'{float(leverage):.2f}x'} of at most"
-        f" {limits.max_leverage_bps / BPS:g}x",
+        f"leverage {multiple_text(leverage)} of at most {limits.max_leverage_bps / BPS:g}x",
         f"utilisation {'unlimited' if used is None else format_percent(used)} of at most"
         f" {limits.max_utilisation_bps / 100:g} %",
     ]

@@ -186,7 +186,7 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
             proposals.manual_swap(sold.address, bought.address, raw),
             agent.context.readers.evidence,
         )
-        verdicts = outcome.verdicts or (() if outcome.plan is None else outcome.plan.verdicts)
+        verdicts = outcome.verdicts or outcome.plan_verdicts
         failing = {verdict.guard for verdict in verdicts if not verdict.passed}
         enough = outcome.kind is OutcomeKind.PLANNED or not failing or not failing <= SIZE_GUARDS
         if enough or raw >= most_raw or doubled == DOUBLINGS - 1:

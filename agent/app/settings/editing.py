@@ -273,7 +273,7 @@ def _planned_edit(
     if isinstance(transition.decision, Halt):
         raise Refused(
             f"the edited config would halt: {transition.reason}",
-            _failing(transition),
+            transition.failing,
             "correct the edit, or run trimtab doctor",
         )
     first, rounds = None, _rounds(transition, context.limits.turnover_bps)
@@ -307,7 +307,7 @@ def _planned_edit(
 
 
 def _broken_limits(outcome: StepOutcome) -> list[Verdict]:
-    return [one for one in _failing(outcome) if one.guard in ENFORCED_TRANSITION_GUARDS]
+    return [one for one in outcome.failing if one.guard in ENFORCED_TRANSITION_GUARDS]
 
 
 def _unlimited_readers(readers: StepReaders) -> StepReaders:
@@ -335,17 +335,11 @@ def _rounds(transition: StepOutcome, limit_bps: int | None) -> int:
     return max(1, ceil_int(transition.plan.turnover * BPS / (limit_bps * total)))
 
 
-def _failing(outcome: StepOutcome) -> list[Verdict]:
-    planned = () if outcome.plan is None else outcome.plan.verdicts
-    verdicts = dict.fromkeys((*outcome.verdicts, *planned))
-    return [verdict for verdict in verdicts if not verdict.passed]
-
-
 def _notes(transition: StepOutcome, unpinned: Sequence[str]) -> tuple[str, ...]:
     """Return notes on guards that would refuse now, and on assets that stay off target."""
     notes = [
         f"{v.guard} would refuse now: {v.measured}, limit {v.limit}"
-        for v in _failing(transition)
+        for v in transition.failing
         if not (unpinned and v.guard == "allowlist")
     ]
     if transition.plan is not None:

@@ -87,8 +87,7 @@ def show_margin(console: Console, document: Document) -> None:
     ):
         made.add_row(name, NONE if found[key] is None else money(found[key]))
     made.add_row("leverage", multiple(found["leverage"]))
-    used = found["utilisation"]
-    made.add_row("utilisation", NONE if used is None else percent(used))
+    made.add_row("utilisation", share(found["utilisation"]))
     console.print(made)
     limits = table("Limits", ("limit",), ("measured", "allowed"))
     for item in document["limits"]:
@@ -348,9 +347,9 @@ def show_book(made: Document) -> None:
             shown.add_row(f"from {NAMES.get(name, name)}", *map(money, texts))
     for name, key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
         shown.add_row(name, *(_figure(key, book["figures"][key]) for book in books))
-    shown.add_row("highest leverage", *(_multiple(book["max_leverage"]) for book in books))
+    shown.add_row("highest leverage", *(leverage(book["max_leverage"]) for book in books))
     shown.add_row(
-        f"bars above {_multiple(made['max_leverage'])}",
+        f"bars above {leverage(made['max_leverage'])}",
         *(
             f"{book['bars_above_limit']} ({book['longest_above_limit']} consecutive)"
             for book in books
@@ -394,7 +393,7 @@ def show_futures_stress(made: Document) -> None:
     out.print(shown)
     longest = max(made["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
     say(
-        f"The agent's book was above {_multiple(made['max_leverage'])} for"
+        f"The agent's book was above {leverage(made['max_leverage'])} for"
         f" {longest['agent']['longest_above_limit']} consecutive bars at most ({longest['name']})."
     )
     say(
@@ -435,7 +434,8 @@ def _negated(text: str) -> str:
     return text.removeprefix("-") if text.startswith("-") else f"-{text}"
 
 
-def _multiple(text: str | None) -> str:
+def leverage(text: str | None) -> str:
+    """2.5 -> 2.50x; unlimited without equity."""
     return "unlimited" if text is None else f"{float(text):.2f}x"
 
 
