@@ -12,20 +12,27 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from agent.accounting.tax_lots import wallet_changes
 from agent.app.controls import queue
 from agent.app.controls.alerts import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
+from agent.app.controls.shown import format_moves, shown_step
 from agent.app.controls.widening import require_no_widening
+from agent.app.research.offline import plan_from
 from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.load import load_config, load_config_text
 from agent.config.schema import Config
 from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.execution.step_context import StepOutcome
 from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ShownPlan
+from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, PerpOrder, PerpOrderKind
+from agent.model.liquidity import Collect
+from agent.reference import reference_prices
 from agent.store import Store, open_store
 from agent.store.controls import MAX_QUEUED, MAX_SHOWN, ControlEnd
 from agent.store.files.secret import installation_secret, secret_path
 from agent.store.tables import ControlRow
-from tests.support import agents
+from tests.support import agents, builders
 from tests.support.transactions import CHAIN_ID, STORES, WALLET, new_store
 
 SECRET = b"s" * 32
@@ -421,3 +428,56 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(config: Path) -> No
     assert (config.parent / "mine.db.paused").exists()
     with pytest.raises(OperatorNeeded):
         submitted(config, "pause", ("hard", "yes"))
+
+
+# --- What binds of a plan.
+
+
+def planned() -> StepOutcome:
+    outcome = plan_from(builders.step_input(values={"WETH": 7_000, "USDC": 3_000}))
+    assert outcome.plan is not None and outcome.plan.legs
+    return outcome
+
+
+def with_plan(outcome: StepOutcome, **changes: object) -> StepOutcome:
+    assert outcome.plan is not None
+    return replace(outcome, plan=replace(outcome.plan, **changes))  # type: ignore[arg-type]  # fields by name
+
+
+def test_amounts_are_those_of_the_wallet_with_a_twentieth_of_the_turnover_as_tolerance() -> None:
+    outcome = planned()
+    plan, prices = outcome.plan, reference_prices(outcome.step_input).by_token
+    assert plan is not None
+    shown = shown_step(ControlKind.REBALANCE, outcome)
+    assert {name: raw for name, raw, _ in shown.amounts} == wallet_changes(plan)
+    for name, _, tolerance in shown.amounts:
+        assert tolerance <= plan.turnover / 20 / prices[name] < tolerance + 1
+    assert shown.difference(shown_step(ControlKind.REBALANCE, outcome)) == ""
+    assert format_moves(shown, outcome.step_input.portfolio)[0].split()[1] in ("WETH", "USDC")
+
+
+def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -> None:
+    outcome = planned()
+    shown = shown_step(ControlKind.REBALANCE, outcome)
+    collect = Collect("uniswap_v3", "0xManager", 7, "0xPool", "0xA", "0xB", (1_000, 2_000), 90_000, "fees")
+
+    def futures(*orders: PerpOrder, account: tuple[MarginDeposit | DelegateChange, ...] = ()) -> FuturesPlan:
+        return FuturesPlan(orders, "leverage", "", account)
+
+    order = PerpOrder("0xMarket", 1_000, PerpOrderKind.MARKET, 1, False)
+    for changes, named in (
+        ({"actions": (collect,)}, "Collect uniswap_v3 #7 0xA"),
+        ({"futures": futures(order)}, "futures 0xMarket"),
+        ({"futures": futures(account=(MarginDeposit(5),))}, "MarginDeposit"),
+        ({"futures": futures(account=(DelegateChange("0xD", True),))}, "delegate"),
+    ):
+        other = shown_step(ControlKind.REBALANCE, with_plan(outcome, **changes))
+        assert shown.difference(other).startswith(named) and other.difference(shown).startswith(named)
+        assert other.difference(other) == ""
+    larger = with_plan(outcome, futures=futures(replace(order, size_raw=1_051)))
+    within = with_plan(outcome, futures=futures(replace(order, size_raw=1_050)))
+    before = shown_step(ControlKind.REBALANCE, with_plan(outcome, futures=futures(order)))
+    assert before.difference(shown_step(ControlKind.REBALANCE, within)) == ""
+    assert before.difference(shown_step(ControlKind.REBALANCE, larger)).startswith("futures 0xMarket")
+    closing = shown_step(ControlKind.REBALANCE, with_plan(outcome, futures=futures(replace(order, is_reduce_only=True))))
+    assert before.difference(closing).startswith("futures 0xMarket")
