@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent import artifacts
+from agent.errors import TrimtabError
 from agent.web.board import Board
 from agent.web.gate import HANDLERS, PREFIX, PROBLEM_JSON, SPECIFICATION, ApiError, Gate, Needs
 from agent.web.pages import LIVE, PLAN
@@ -246,6 +248,13 @@ def _add_stored(app: FastAPI, board: Board) -> None:
         last: Annotated[int, Query(ge=1, le=400)] = 12,
     ) -> Response:
         return answer(request, await board.stored("records.ledger.pnl", period, benchmark, last))
+
+
+async def load_controls(board: Board, tokens: TokenFile) -> None:
+    """Load what queues controls if a token may, so that a pause does not wait for it."""
+    with suppress(TrimtabError):
+        if any(one.may(TokenScope.CONTROL, int(time.time())) for one in tokens.tokens()):
+            await board.call("controls", "controls.dashboard.ready")
 
 
 def _add_controls(app: FastAPI, board: Board) -> None:

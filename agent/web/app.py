@@ -39,7 +39,7 @@ from agent.web.access import (
     form,
     is_token,
 )
-from agent.web.api import build_api
+from agent.web.api import build_api, load_controls
 from agent.web.board import MAX_STREAMS, Board
 from agent.web.controls import ControlPages
 from agent.web.gate import PREFIX
@@ -220,13 +220,14 @@ def build(board: Board, stopping: Callable[[], bool], access: Access | None = No
     `stopping` returns True, so that they do not delay the end. Raises ConfigError if Jinja2 is
     missing.
     """
-    renderer, access = Renderer(), access or Access(Reach())
+    renderer, access, tokens = Renderer(), access or Access(Reach()), TokenFile(board.store)
     logins = Logins(access, renderer, board.announce)
     controls = ControlPages(access, board, renderer)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(one) for one in (board.watch(), access.watch(), end_streams())]
+        begun = board.watch(), access.watch(), end_streams(), load_controls(board, tokens)
+        tasks = [asyncio.create_task(one) for one in begun]
         yield
         for task in tasks:
             task.cancel()
@@ -272,7 +273,7 @@ def build(board: Board, stopping: Callable[[], bool], access: Access | None = No
     app.add_route(LOGIN, logins.log_in, ["POST"])
     app.add_route("/logout", logins.log_out, ["POST"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
-    app.mount(PREFIX, build_api(board, TokenFile(board.store)))
+    app.mount(PREFIX, build_api(board, tokens))
     app.router.routes.append(Route("/events", EventStream(board, access)))
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
     return Checks(app, access)

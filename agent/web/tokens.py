@@ -66,6 +66,10 @@ class ApiToken:
             return "revoked"
         return "active" if now_s < self.expires_s else "expired"
 
+    def may(self, scope: TokenScope, now_s: int) -> bool:
+        """Return whether the token is active and has this scope."""
+        return scope in self.scopes and self.state(now_s) == "active"
+
     def document(self, now_s: int) -> dict[str, Any]:
         """Return the entry as a document, without its hash."""
         return {

@@ -272,3 +272,18 @@ def test_a_session_opens_no_call_and_a_token_no_page(server: Client) -> None:
         every = bearer(token(server, "read", "plan", "control"))
         assert client.ask("/alerts", Authorization=every).status == 303
         assert client.ask(f"{PREFIX}/explain", Authorization=every).status == 200
+
+
+@pytest.mark.parametrize(("scope", "loads"), [("read", False), ("control", True)])
+def test_what_queues_a_pause_is_loaded_at_the_start_if_a_token_may(tmp_path: Path, scope: str, loads: bool) -> None:
+    loaded: list[str] = []
+
+    class WatchedBoard(GivenBoard):
+        async def call(self, process: str, function: str, *arguments: Any) -> Any:
+            loaded.append(process)
+
+    board = WatchedBoard("none.toml", tmp_path / "trimtab.db")
+    TokenFile(board.store).add("a", [scope], DAY_S, int(time.time()))
+    with Served(board=board) as found:
+        assert Client(found).ask(f"{PREFIX}/openapi.json").status == 200
+    assert loaded == ["controls"] * loads
