@@ -439,7 +439,9 @@ def move_margin(
     token = agent.portfolio.token(agent.futures_policy().collateral)
     option = "--deposit" if deposits else "--withdraw"
     if isinstance(agent.context.config.futures, HyperliquidTable):
-        raise ConfigError(f"{option}: trimtab moves no margin at Hyperliquid", "move it there")
+        raise ConfigError(
+            f"{option}: trimtab moves no margin at Hyperliquid", "use the venue's own site"
+        )
     raw = parse_raw(amount, token.decimals, option)
     if raw == 0:
         raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")

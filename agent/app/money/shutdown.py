@@ -267,9 +267,9 @@ class ShutdownReport:
             return rest if margin.account_value_raw(account) > 0 else ""
         names = ", ".join(account.market(one.market).symbol for one in account.positions)
         return (
-            f"futures positions stay open in {names}, and nothing reduces them ahead of liquidation"
-            f" while trading is stopped; {rest}. trimtab deleverage --to 0x --send closes them, also"
-            " after the stop"
+            f"positions stay open in {names}, and nothing reduces them ahead of liquidation while"
+            f" trading is stopped; {rest}. trimtab deleverage --to 0x --send closes them, also after"
+            " the stop"
         )
 
 
