@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,36 @@ from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, first_document, i
 from tests.support.worlds import missing
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """`trimtab localchain --write-config`, up until the tests end."""
+def _served(config: Path, *options: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A config that `trimtab localchain` writes, and what it says of its chain, which is up until the tests end."""
     try:
         anvil_binary()
     except ConfigError as error:
         missing(str(error))
-    config = tmp_path_factory.mktemp("served") / "local.toml"
-    process = start("localchain", "--port", str(free_port()), "--write-config", str(config), "--json")
+    process = start("localchain", *options, "--port", str(free_port()), "--write-config", str(config), "--json")
     try:
         yield config, first_document(process)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+@contextmanager
+def _undone(node: AnvilNode) -> Iterator[None]:
+    """What is done to a served chain is undone at the end."""
+    if node.now_s() < (now_s := int(time.time())):  # else tests that are faster than a second a block would run into the future
+        node.mine_at(now_s)
+    mark = node.snapshot()
+    yield
+    node.rpc("anvil_dropAllTransactions")  # what waits outlives a snapshot
+    node.rpc("evm_setAutomine", True)
+    node.revert(mark)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """`trimtab localchain --write-config`, up until the tests end."""
+    yield from _served(tmp_path_factory.mktemp("served") / "local.toml")
 
 
 @pytest.fixture
@@ -57,13 +74,8 @@ def desk(
         return in_process(capfd, monkeypatch, *args, *given)
 
     node = AnvilNode(about["url"])
-    if node.now_s() < (now_s := int(time.time())):  # else tests that are faster than a second a block would run into the future
-        node.mine_at(now_s)
-    mark = node.snapshot()
-    yield Desk(config, node, about, run)
-    node.rpc("anvil_dropAllTransactions")  # what waits outlives a snapshot
-    node.rpc("evm_setAutomine", True)
-    node.revert(mark)
+    with _undone(node):
+        yield Desk(config, node, about, run)
 
 
 @pytest.fixture
@@ -83,17 +95,21 @@ def bare(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return lambda *args: in_process(capfd, monkeypatch, *args)
 
 
+@pytest.fixture(scope="session")
+def futures_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """`trimtab localchain --futures --write-config`, up until the tests end."""
+    yield from _served(tmp_path_factory.mktemp("futures") / "local.toml", "--futures")
+
+
 @pytest.fixture(scope="module")
-def futures_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """`trimtab localchain --futures --write-config`."""
-    try:
-        anvil_binary()
-    except ConfigError as error:
-        missing(str(error))
+def futures_chain(
+    futures_served: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The chain with futures as it was served, with a copy of its config and store; what a file of tests does is undone."""
+    source, about = futures_served
     config = tmp_path_factory.mktemp("futures") / "local.toml"
-    process = start("localchain", "--futures", "--port", str(free_port()), "--write-config", str(config), "--json")
-    try:
-        yield config, first_document(process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+    for name in (source.name, *(f"local.db{ending}" for ending in STORE_ENDINGS)):
+        if source.with_name(name).exists():
+            shutil.copy(source.with_name(name), config.with_name(name))
+    with _undone(AnvilNode(about["url"])):
+        yield config, about
