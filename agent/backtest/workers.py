@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from multiprocessing import connection, get_context, parent_process
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from agent.backtest.tune.jobs import RunEngine, RunResult, TuneChunk, TuneJob
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable, TrimtabError, printable_text
+
+if TYPE_CHECKING:
+    from agent.backtest.tune.jobs import RunResult, TuneChunk, TuneJob
 
 # --- Chunks of work on processes of this machine.
 
@@ -115,7 +117,7 @@ def _do(chunk: Any) -> Any:
 # --- Chunks on this machine: kernel chunks in threads, whole steps in processes.
 
 
-ChunkResult = tuple[TuneChunk, list[RunResult]]
+ChunkResult: TypeAlias = "tuple[TuneChunk, list[RunResult]]"
 RESULTS_KEPT_HINT = "finished runs are kept if --out names a folder"
 
 
@@ -124,6 +126,8 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
 
     Raises the errors of a run; Retryable if a process dies.
     """
+    from agent.backtest.tune.jobs import RunEngine
+
     for chunk in chunks:
         if chunk.engine is RunEngine.KERNEL:
             yield chunk, job.do(chunk, cores)

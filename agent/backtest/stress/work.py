@@ -7,14 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, numeraire_prices
-from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec, SimulationSettings
-from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import (
     JumpDiffusion,
     PathMethod,
@@ -40,6 +39,9 @@ from agent.model import ExecutionStyle
 from agent.policy.drift import band, has_band
 from agent.policy.triggers.rules import band_and_interval, is_plain
 from agent.units import BPS
+
+if TYPE_CHECKING:  # processes that only run the kernel load neither engine nor store
+    from agent.backtest.result import SimulationResult
 
 # --- Kernel measurements of paths, and the reason if the kernel does not support the policy.
 
@@ -293,6 +295,8 @@ class StressWork:
                     for one in numbers
                 )
             )
+        from agent.backtest.simulate import simulate
+
         (number,) = numbers
         if piece.kind is PieceKind.STRESSED:
             path = self.calm(number)
