@@ -47,7 +47,7 @@ from agent.planning.solver.fixed_point import legs_by_edge, to_routes
 from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.utility import sell_program
 from agent.policy import native_coin
-from agent.policy.cash_flows import balance_changes
+from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices, spot_prices
 from agent.units import NATIVE, Value, decimal_text
@@ -100,6 +100,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         decimals = step.portfolio.token(token_in).decimals
         spendable = decimal_text(seller.spendable_raw, decimals)
         asked = decimal_text(amount_in_raw, decimals)
+        excluded = balance_changes.append_excluded(step, "sell less, or lower the reserve")
         raise Refused(
             f"{asked} {seller.label} exceed the spendable balance",
             (
@@ -110,7 +111,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
                     False,
                 ),
             ),
-            balance_changes.append_excluded(step, "sell less, or lower the reserve"),
+            "; ".join(filter(None, (excluded, cash_limit.unused_text(step)))),
         )
     split = _best(problem, token_in, token_out, amount_in_raw)
     _require_whole(step, problem, split, token_in, amount_in_raw)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
+from agent import app as api
 from agent.app.agent import Agent
 from agent.app.documents.status import status
 from agent.app.money import shutdown, transfers
@@ -13,6 +14,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
 from tests.cases.test_gifts_before_exits import give
+from tests.cases.test_strategies import books, strategies
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, yes
 from tests.support.text import mentions
 
@@ -106,3 +108,56 @@ def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: Loc
     with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": "off"}, HALVES)) as agent:
         assert agent.step_input().history.cash is None and agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("USDC") < before
+
+
+def test_neither_a_swap_by_hand_nor_an_exit_nor_an_edit_reaches_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 5_000})
+    stop = {
+        **CAPPED,
+        "limits.price_impact": "2%",
+        "limits.plan_cost": "1%",
+        "portfolio.assets.0.stop_loss": "2500",
+        "policy.confirm_blocks": 0,
+    }
+    with agent_on(chain, tmp_path, stop, HALVES) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        beyond = agent.swap("USDC", "WETH", "600", send=True, confirm=yes)
+        assert beyond.kind is OutcomeKind.REFUSED and mentions(beyond.reason, "600 USDC", "portfolio.use_cash"), beyond.reason
+        assert agent.swap("USDC", "WETH", "100", send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert unused(agent) == 4_000 * USD
+        explained(agent)
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 5)})
+        done = agent.rebalance(send=True, confirm=yes)
+        assert done.kind is OutcomeKind.DONE and mentions(done.reason, "stop_loss"), done.reason
+        assert chain.balance("WETH") == 0 and unused(agent) == 4_000 * USD
+        assert near(managed(agent), 880, 200) and chain.balance("USDC") == 4_000 * USD + managed(agent)
+
+
+def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 5_000})
+    with agent_on(chain, tmp_path, {**CAPPED, **strategies("50%", "50%")}, HALVES) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        assert sum(one.raw(chain.tokens["USDC"].address) for one in books(agent).sleeves) == chain.balance("USDC") - 4_000 * USD
+        give(chain, "USDC", 250)
+        explained(agent)
+        agent.rebalance(send=True, confirm=yes)
+        assert unused(agent) == 4_250 * USD
+        assert sum(one.raw(chain.tokens["USDC"].address) for one in books(agent).sleeves) == chain.balance("USDC") - 4_250 * USD
+
+
+def test_a_restored_store_counts_its_own_trades_as_such(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The swap that the backup lacks is read from the chain: it moved the managed part and not the rest."""
+    chain = anvil_chain
+    fund(chain, {"USDC": 5_000})
+    loaded = trusted(chain, tmp_path / "a", CAPPED, HALVES, vouched=False)
+    with again(chain, loaded) as agent:
+        agent.rebalance()  # opens the account and sends nothing
+        api.backup_store(loaded.path, tmp_path / "backup.db")
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
+    with again(chain, loaded) as agent:
+        agent.resync_nonce()
+        assert unused(agent) == 4_000 * USD and near(managed(agent), 1_000)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD and near(chain.balance("USDC"), 4_500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 
 from agent.errors import Retryable
 from agent.execution.step_memory import record_cash
-from agent.model import CashAccount, CashMemory, ExpectedBalances, OpeningBalance, StepInput
+from agent.model import CashAccount, CashMemory, ExpectedBalances, ExternalTransaction, OpeningBalance, StepInput
 from agent.policy.cash_flows import cash_limit
 from agent.policy.cash_flows.balance_changes import excluded_amounts
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
 from agent.store import open_memory_store
+from agent.units import NATIVE
 from tests.support.builders import address, raw, step_input, token
 from tests.support.text import mentions
 from tests.unit.test_config import error
@@ -122,3 +124,21 @@ def test_a_numeraire_whose_transfers_cannot_be_counted_is_refused() -> None:
     used, symbol = ('# use_cash = "1000"', 'use_cash = "1000"'), 'symbol = "USDC"'
     assert mentions(error(used, (symbol, f'{symbol}\nrebasing = "1%"')), "use_cash", "USDC", "rebasing")
     assert mentions(error(('numeraire = "USDC"', 'numeraire = "USDC"\nuse_cash = "-5"')), "use_cash", "-5")
+
+
+def test_what_the_owner_moves_alone_comes_from_the_rest_and_a_swap_of_another_store_does_not() -> None:
+    usdc, weth = USDC.address, token("WETH").address
+    with closing(open_memory_store(1, address("wallet"), weth)) as store:
+        assert store.cash.record(CashAccount(usdc, 1_000, 1_000, 4_000), 0)
+        opened = step(5_000).snapshot
+        assert store.balances.record(opened, {usdc: 5_000}, (), 0)
+        block = opened.head.number
+        payment, swap, income = ((usdc, -3_500),), ((usdc, -200), (weth, 7)), ((usdc, 50), (NATIVE, -1))
+        for number, changes in enumerate((payment, swap, income), 1):
+            found = ExternalTransaction(f"0x{number}", block + number, number, Fraction(0), Fraction(0), 0, changes)
+            store.balances.record_prior_day((found,), number)
+        memory = store.cash.read(usdc, block + 3)
+        assert memory.account is not None and memory.changes == (-3_500, 50)
+        after = cash_limit.updated(memory.account, memory)
+        assert (after.taken_raw, after.unused_raw) == (1_000, 550)
+        assert store.cash.record(after, memory.turn) and store.cash.read(usdc, block + 3).changes == ()
