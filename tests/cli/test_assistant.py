@@ -138,3 +138,10 @@ def test_what_an_eye_does_not_see_is_escaped_for_an_assistant_too(hostile: str, 
     assert as_data({hostile: [{"reason": hostile, "raw": "1", "count": 2, "none": None}]}) == {
         shown: [{"reason": shown, "raw": "1", "count": 2, "none": None}]
     }
+
+
+def test_without_the_extra_the_remedy_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp.server.stdio", None)
+    with pytest.raises(ConfigError) as missing:
+        assistant.serve_assistant("none.toml", False)
+    assert "trimtab[mcp]" in missing.value.remedy
