@@ -147,7 +147,8 @@ def init(
         return
     if wallet is None or not endpoints:
         raise ConfigError(
-            f"{lacking[0]}: missing", f"give {' and '.join(lacking)}, or run it in a terminal"
+            f"{lacking[0]}: missing",
+            f"give {' and '.join(lacking)}; see trimtab init --help, or run it in a terminal",
         )
     document = api.initialise(
         config,
