@@ -179,6 +179,11 @@ def loads(cls: Any, text: str) -> Any:
     return from_jsonable(cls, data)
 
 
+def loads_optional(cls: type[T], text: str | None) -> T | None:
+    """Read a value as `loads`; None stays None."""
+    return None if text is None else loads(cls, text)
+
+
 def read_json(text: str) -> Any:
     """Return the JSON of an untrusted file. Raises ValueError if it is invalid, nested too deep, or
     repeats a key.

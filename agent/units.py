@@ -225,6 +225,11 @@ def _as_percent(text: str) -> str:
     return f'"{(bps / 100).normalize():f}%" or "{bps.normalize():f}bps"'
 
 
+def sign_of(value: int | Fraction) -> int:
+    """Return 1 for a value above zero, else -1."""
+    return 1 if value > 0 else -1
+
+
 def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]:
     """Return integers proportional to `shares` with sum `total`; ties go to the earlier entry
     (Hamilton's method).
@@ -282,7 +287,7 @@ def bounded_bps(
     ]
     rounded = [floor_int(share) for share in inside]
     while (missing := total - sum(rounded)) != 0:
-        step = 1 if missing > 0 else -1
+        step = sign_of(missing)
         room = [i for i in range(len(rounded)) if low[i] <= rounded[i] + step <= high[i]]
         if not room:
             raise ValueError("no shares fit the bounds")

@@ -20,7 +20,7 @@ from itertools import accumulate
 
 from agent.accounting import entries as book
 from agent.accounting.futures import FuturesUnits
-from agent.accounting.tax_lots import TaxLotRun
+from agent.accounting.tax_lots import Rate, TaxLotRun, identity_rate
 from agent.errors import ConfigError
 from agent.model import Entry, Valuation
 from agent.units import BPS, NATIVE, Token, decimal_text, floor_int, largest_remainder, value_text
@@ -479,6 +479,11 @@ class RateTable:
         """Return the rate's age at a chain time, in seconds. Raises ConfigError as `at` does."""
         self.at(at_s)
         return at_s - self.times[bisect_right(self.times, at_s) - 1]
+
+
+def rate_of(table: RateTable | None) -> Rate:
+    """Return the rates of a table; 1 without one."""
+    return identity_rate if table is None else table.at
 
 
 def parse_rates(name: str, lines: Iterable[str]) -> RateTable:

@@ -430,7 +430,7 @@ def open_agent(
 
     `key` replaces the config's signing key, `record` the folder of its [record].
     """
-    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    loaded = load_config(config)
     with wiring.open_context(loaded, transports, clock, record=record) as context:
         yield Agent(context if key is None else replace(context, key=SuppliedKey(key)))
 

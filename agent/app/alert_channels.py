@@ -121,7 +121,7 @@ def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
     """Send a test message to each target and wait for the results; uses neither chain nor store.
     Raises ConfigError without targets.
     """
-    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    loaded = load_config(config)
     table = loaded.config.alerts
     if not table.targets:
         raise ConfigError(

@@ -172,7 +172,7 @@ class TxReplacer:
         in_flight = self._submitter.in_flight(nonce)
         if any(intent.state is not IntentState.BROADCAST for intent in in_flight):
             return None
-        return in_flight[0] if in_flight else None
+        return next(iter(in_flight), None)
 
     def _first_gas_wei(self, pending: Intent) -> int:
         """Return the gas cost granted to the first transaction in this series of replacements."""

@@ -264,8 +264,7 @@ def _collateral_cost(
     its budget, in quote base units.
     """
     expected_raw, unit = moved_raw(granted.action), granted.account.settlement_raw
-    collateral = "" if basis.futures is None else basis.futures.collateral
-    lacks_raw = expected_raw - receipt.net(basis.snapshot.owner).get(collateral, 0)
+    lacks_raw = expected_raw - receipt.net(basis.snapshot.owner).get(basis.collateral, 0)
     return Fraction(max(0, lacks_raw) * unit), Fraction(max(0, -expected_raw) * unit)
 
 

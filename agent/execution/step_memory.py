@@ -284,7 +284,7 @@ def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
         return None
     try:
         plan, text = store.journal.grant(intent.id).plan, store.steps.input_json(intent.step_id)
-        step = None if text is None else codec.loads(StepInput, text)
+        step = codec.loads_optional(StepInput, text)
         decision = None if plan is None else plan.decision
         if (
             step is None

@@ -315,7 +315,7 @@ class Submitter:
             if status.receipt is not None:
                 self._unmine(mined, intent)
                 return self.move(intent, IntentState.MINED, receipt=status.receipt)
-        return mined[0] if mined else None
+        return next(iter(mined), None)
 
     def _unmine(self, others: Sequence[Intent], by: Intent) -> None:
         for other in others:

@@ -482,9 +482,7 @@ class GuardCase:
         """Return the gas price: base fee plus priority fee, or the node's gas price on chains
         without EIP-1559.
         """
-        snapshot = self.step.snapshot
-        base = snapshot.head.base_fee_wei
-        return snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
+        return self.step.snapshot.inclusion_price_wei
 
     def worst_gas_wei(self) -> int:
         """Return the largest gas cost of the transactions: gas limits (GAS_MARGIN times the

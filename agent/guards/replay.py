@@ -233,7 +233,7 @@ def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
     if not isinstance(run.action, Provide):
         return Fraction(0)
     ticks, ratio = run.action.ticks, run.before.ratio(run.action)
-    within = None if ticks is None else minting.sqrt_price_range(ticks)
+    within = minting.price_range(ticks)
     widest_bps = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
     return minting.max_overpayment(within, ratio, widest_bps)
 

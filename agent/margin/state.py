@@ -20,7 +20,7 @@ from agent.model import (
     PerpOrder,
     PerpOrderKind,
 )
-from agent.units import BPS
+from agent.units import BPS, sign_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def largest_allowed_raw(
     the largest part.
     """
     lot = account.market(market).lot_raw
-    sign = 1 if size_raw > 0 else -1
+    sign = sign_of(size_raw)
     low, high = 0, abs(size_raw) // lot
     if _all_allowed(account, {market: sign * high * lot}, limits, spot_value):
         return sign * high * lot

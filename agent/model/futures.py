@@ -81,6 +81,10 @@ class Position:
     open_notional_raw: int
     funding_pending_raw: int = 0
 
+    def reduction_raw(self, size_raw: int) -> int:
+        """Return the signed size of an order that reduces the position by `size_raw`."""
+        return -size_raw if self.is_long else size_raw
+
     @property
     def is_long(self) -> bool:
         """True for a long position."""

@@ -455,6 +455,14 @@ class Snapshot(DerivedValues):
     futures_blocked: str = ""
     agent_end_s: int = 0
 
+    @property
+    def inclusion_price_wei(self) -> int:
+        """Price of gas now: base fee plus priority fee, or the node's gas price on chains without
+        EIP-1559.
+        """
+        base = self.head.base_fee_wei
+        return self.gas_price_wei if base is None else base + self.priority_fee_wei
+
 
 # --- Price records.
 

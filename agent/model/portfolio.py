@@ -239,6 +239,12 @@ class Portfolio:
         hub_feeds = [feed for _, feed in self.hub_feeds]
         return tuple(dict.fromkeys(asset_feeds + hub_feeds))
 
+    def held_as(self, address: str) -> str:
+        """Return the token that a transfer of `address` is valued as: native coin as its wrapped
+        token.
+        """
+        return self.wrapped_native if address == NATIVE else address
+
     def token(self, address: str) -> Token:
         """Return the asset, hub, numeraire or native coin at `address`. Raises KeyError for other
         tokens.

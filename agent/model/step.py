@@ -223,6 +223,11 @@ class StepInput:
     """
 
     @property
+    def collateral(self) -> str:
+        """Address of the margin account's collateral; empty without futures."""
+        return "" if self.futures is None else self.futures.collateral
+
+    @property
     def effective_assets(self) -> tuple[Asset, ...]:
         """Assets with their effective targets."""
         if not self.effective_bps:

@@ -446,7 +446,7 @@ def paper_from_value(
     """
     portfolio, found = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals
-    collateral = "" if step.futures is None else step.futures.collateral
+    collateral = step.collateral
     wanted = {
         asset.token.address: (whole + margin_raw) * asset.target_bps / BPS
         - (margin_raw if asset.token.address == collateral else 0)

@@ -47,7 +47,7 @@ from agent.policy.futures.targets import (
     unfinished_orders,
     unnamed_reasons,
 )
-from agent.units import BPS, ceil_int, floor_int
+from agent.units import BPS, ceil_int, floor_int, sign_of
 
 DUST_PARTS = 10
 """Fraction of the band, as a share of the target notional, below which a change is not worth an
@@ -359,11 +359,9 @@ def _at_least_minimum(
     """
     if not _is_below_minimum(market, size_raw, slippage_bps):
         return size_raw
-    one_lot_raw = index_bound_raw(
-        market, market.lot_raw * (1 if size_raw > 0 else -1), slippage_bps
-    )
+    one_lot_raw = index_bound_raw(market, market.lot_raw * sign_of(size_raw), slippage_bps)
     lots = ceil_int(Fraction(market.min_notional_raw, max(1, one_lot_raw - 1)))
-    enlarged = lots * market.lot_raw * (1 if size_raw > 0 else -1)
+    enlarged = lots * market.lot_raw * sign_of(size_raw)
     return enlarged if abs(enlarged) <= abs(account.size_raw(market.market)) else 0
 
 

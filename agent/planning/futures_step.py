@@ -268,8 +268,8 @@ def futures_plan(
     weights = largest_remainder(values) if sum(values) > 0 else [0] * len(values)
     gas_units = sum(map(action_gas, futures.actions)) if account.is_on_chain else 0
     coin = prices.get(step.portfolio.wrapped_native, Fraction(0))
-    base, snapshot = step.snapshot.head.base_fee_wei, step.snapshot
-    price_wei = snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
+    snapshot = step.snapshot
+    price_wei = snapshot.inclusion_price_wei
     fees = sum((fee_raw(account, order) for order in futures.orders), 0)
     zero = Fraction(0)
     horizon_s = 0 if step.futures is None else step.futures.funding_horizon_s

@@ -58,7 +58,17 @@ from agent.policy.gradual_execution import (
 )
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices
-from agent.units import BPS, NATIVE, Price, Value, ceil_int, format_time, price_text, value_text
+from agent.units import (
+    BPS,
+    NATIVE,
+    Price,
+    Value,
+    ceil_int,
+    format_time,
+    price_text,
+    sign_of,
+    value_text,
+)
 
 HOUR_S = 3_600
 PRECISION = 10**12
@@ -443,7 +453,7 @@ def _new_gradual_execution(
         destination=step.policy.destination,
         goal=goal,
         arrival=tuple(sorted(arrival.items())),
-        sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
+        sides=tuple((token, sign_of(lack)) for token, lack in lacks.items() if lack),
         wish=intended_value,
         rounds=count,
         budget=budget_left(pace, intended_value, before),

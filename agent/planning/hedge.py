@@ -312,9 +312,7 @@ def _order_gas(step: StepInput) -> Value:
     """Return the gas of one futures order."""
     snapshot = step.snapshot
     coin = reference_prices(step).by_token.get(step.portfolio.wrapped_native, NONE)
-    base = snapshot.head.base_fee_wei
-    price_wei = snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
-    return ORDER_GAS * price_wei * coin
+    return ORDER_GAS * snapshot.inclusion_price_wei * coin
 
 
 def _tax(step: StepInput, plan: Plan) -> Value:

@@ -150,7 +150,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     target, one = move.target, move.one
     pool = next(found for found in book.step.snapshot.pools if found.address == target.pool)
     liquidity, amounts = quote_provision(book, pool, one, move.ticks, move.desired)
-    within = None if move.ticks is None else minting.sqrt_price_range(move.ticks)
+    within = minting.price_range(move.ticks)
     limits, ratio = book.step.limits, book.ratio(target)
     band = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
     after = book_after_provision(book, target, pool, one, move.ticks, move.desired)
@@ -264,7 +264,7 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
             return minting.withdrawal_minimums(position, action.liquidity, ratio, band)
         case Provide():
             ticks = action.ticks if action.token_id is None else _ticks(book, action)
-            within = None if ticks is None else minting.sqrt_price_range(ticks)
+            within = minting.price_range(ticks)
             return minting.provision_minimums(
                 within,
                 action.desired_raw,

@@ -30,7 +30,7 @@ from agent.policy.decision import DecisionResult
 from agent.policy.drift import compute_drifts, corrections, investable_total
 from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
 from agent.reference import reference_prices
-from agent.units import BPS, NATIVE, Price, Value, ceil_int, value_text
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, sign_of, value_text
 
 DAILY_LOSS = "limits.daily_loss"
 TRIES = 8
@@ -391,7 +391,7 @@ def _purchase_execution(
         destination=step.policy.destination,
         goal=goal,
         arrival=tuple(sorted((token, known.price) for token, known in prices.items())),
-        sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
+        sides=tuple((token, sign_of(lack)) for token, lack in lacks.items() if lack),
         wish=transfers.turnover_allowance(step) if step.history.invested else intended_value,
         rounds=parts,
         budget=None,

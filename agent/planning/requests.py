@@ -255,7 +255,7 @@ def _decided(step: StepInput, decision: Decision) -> DecisionResult:
 def _reason(step: StepInput, action: AccountAction) -> str:
     match action:
         case MarginDeposit(raw) | MarginWithdrawal(raw):
-            token = step.portfolio.token("" if step.futures is None else step.futures.collateral)
+            token = step.portfolio.token(step.collateral)
             verb = "deposits" if isinstance(action, MarginDeposit) else "withdraws"
             return f"the owner {verb} {decimal_text(raw, token.decimals)} {token.label} of margin"
         case DelegateChange(delegate, is_allowed):

@@ -42,6 +42,7 @@ from agent.store.database import (
     all_rows,
     column_values,
     decode_json,
+    decode_optional,
     decompress_text,
     first_row,
     insert_rows,
@@ -143,7 +144,7 @@ class BudgetStore:
         """
         with self.db.write("book a transaction") as db:
             text = db.scalar(_receipt(), {"of": intent.id})
-            known = None if text is None else decode_json(Receipt, text)
+            known = decode_optional(Receipt, text)
             if known != intent.receipt or db.scalar(booked_loss(), {"of": intent.id}) is not None:
                 return
             succeeded = intent.state is not IntentState.REVERTED and (

@@ -489,6 +489,11 @@ def decode_json(cls: type[T], text: str) -> T:
         raise _damaged(error.message) from None
 
 
+def decode_optional(cls: type[T], text: str | None) -> T | None:
+    """Decode as `decode_json`; None stays None."""
+    return None if text is None else decode_json(cls, text)
+
+
 @lru_cache(maxsize=1_024)
 def _read(cls: Hashable, text: str) -> object:
     """Decode with a cache, because a step reads the same row many times and results are
@@ -536,7 +541,7 @@ def intent_from_row(row: IntentRow) -> Intent:
         created_s=row.created_s,
         deadline_s=row.deadline_s,
         tx_hash=row.tx_hash,
-        receipt=None if row.receipt_json is None else decode_json(Receipt, row.receipt_json),
+        receipt=decode_optional(Receipt, row.receipt_json),
         replaces=row.replaces,
     )
 

@@ -40,6 +40,7 @@ from agent.store.database import (
     all_rows,
     column_values,
     decode_json,
+    decode_optional,
     first_row,
     insert_rows,
     upsert_rows,
@@ -135,7 +136,7 @@ def orders_version(db: Connection) -> int:
 
 def _same(db: Connection, orders: Sequence[ConditionalOrder], value: NavPerShare | None) -> bool:
     text = database.find_fact(db, NAV_PER_SHARE)
-    stored = None if text is None else decode_json(NavPerShare, text)
+    stored = decode_optional(NavPerShare, text)
     updated = stored if value is None else replace(value, lost=Fraction(0))
     return stored == updated and sorted(map(codec.dumps, orders)) == sorted(
         map(codec.dumps, read_orders(db))

@@ -116,7 +116,7 @@ class StepRecorder:
             reason=line.reason,
             outcome=line.outcome,
             input=codec.loads(StepInput, record.input_json),
-            plan=None if record.plan_json is None else codec.loads(Plan, record.plan_json),
+            plan=codec.loads_optional(Plan, record.plan_json),
             asked=None if (text := record.asked_json) is None else codec.loads(StepRequest, text),
         )
 

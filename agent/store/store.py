@@ -32,7 +32,7 @@ from agent.store.database import (
     all_rows,
     compress_text,
     database_errors,
-    decode_json,
+    decode_optional,
     decompress_text,
     first_row,
     insert_new_rows,
@@ -347,7 +347,7 @@ class PaperStore:
         """Return the paper wallet; None before `begin`."""
         with self.db.read("read the paper wallet") as db:
             text = database.find_fact(db, PAPER_WALLET)
-            return None if text is None else decode_json(PaperWallet, text)
+            return decode_optional(PaperWallet, text)
 
     def begin(self, begun: PaperWallet) -> None:
         """Record the initial paper wallet. Raises ConfigError if there is one."""

@@ -101,7 +101,7 @@ def action_note(step: StepInput, action: LpAction) -> str:
 
 def futures_note(step: StepInput, futures: FuturesAction) -> str:
     """Describe a futures action."""
-    collateral = "" if step.futures is None else step.futures.collateral
+    collateral = step.collateral
     match futures:
         case PerpOrder():
             return order_note(step, futures)

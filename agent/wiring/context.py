@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
 
+from agent.accounting.export import rate_of
 from agent.accounting.performance import year_start_s
-from agent.accounting.tax_lots import Lots, TaxLotRun, identity_rate, run_tax_lots
+from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
 from agent.chain.endpoints import EndpointPool
 from agent.chain.own_positions import PositionReader
 from agent.chain.positions import resolve_positions
@@ -121,7 +122,7 @@ class TaxRunCache:
             return None
         try:
             table = read_rates(self._loaded)
-            rate = identity_rate if table is None else table.at
+            rate = rate_of(table)
             method = LotMethod(tax.method)
             booked = self._booked_lots(store, method, rate)
             numeraire, since_s = self._portfolio.numeraire, year_start_s(now_s)

@@ -51,6 +51,11 @@ def sqrt_price_range(ticks: tuple[int, int]) -> SqrtPriceRange:
     return get_sqrt_ratio_at_tick(ticks[0]), get_sqrt_ratio_at_tick(ticks[1])
 
 
+def price_range(ticks: tuple[int, int] | None) -> SqrtPriceRange | None:
+    """Return the sqrt prices of a range of ticks; None for a pair, which has no range."""
+    return None if ticks is None else sqrt_price_range(ticks)
+
+
 def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, int]:
     """Return the ticks from ratio / (1 + width) to ratio · (1 + width), outwards to the spacing,
     within a pool's limits.

@@ -174,7 +174,7 @@ def _raw(step: StepInput, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]
     """
     came: dict[str, int] = {}
     for flow in flows:
-        token = step.portfolio.wrapped_native if flow.token == NATIVE else flow.token
+        token = step.portfolio.held_as(flow.token)
         came[token] = came.get(token, 0) + flow.delta_raw
     return came
 

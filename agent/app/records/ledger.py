@@ -23,6 +23,7 @@ from agent.accounting.export import (
     escape_formula,
     export_tables,
     format_utc,
+    rate_of,
     weights_bps,
 )
 from agent.accounting.futures_export import futures_events, futures_table, futures_years
@@ -33,7 +34,7 @@ from agent.accounting.performance import (
     calendar_periods,
     performance,
 )
-from agent.accounting.tax_lots import Disposal, TaxLotRun, identity_rate, net_gain, run_tax_lots
+from agent.accounting.tax_lots import Disposal, TaxLotRun, net_gain, run_tax_lots
 from agent.app.agent import Agent
 from agent.app.documents import fill
 from agent.app.documents.records import (
@@ -155,7 +156,7 @@ class LedgerData:
                 LotMethod.FIFO if tax is None else LotMethod(tax.method),
                 self.numeraire.address,
                 self.coin,
-                identity_rate if rates is None else rates.at,
+                rate_of(rates),
             )
         return self.runs[converted]
 
@@ -395,7 +396,7 @@ def _tax(found: LedgerData) -> TaxYearsDocument | None:
         by_year.setdefault(format_utc(disposal.disposed_s)[:4], []).append(disposal)
     years = {year: net_gain(sold) for year, sold in by_year.items()}
     rates = read_rates(found.loaded)
-    futures = futures_years(found.entries, identity_rate if rates is None else rates.at)
+    futures = futures_years(found.entries, rate_of(rates))
     made: TaxYearsDocument = {
         "method": tax.method,
         "currency": tax.currency or found.numeraire.label,

@@ -45,7 +45,7 @@ def transactions(
     config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False
 ) -> TransactionsDocument:
     """Return the newest transactions with all transitions, newest first; no chain is read."""
-    with wiring.open_store_offline(_loaded(config)) as (store, _):
+    with wiring.open_store_offline(load_config(config)) as (store, _):
         intents = store.journal.intents(limit=limit)
         if open_only:
             intents = list(reversed(store.journal.open_intents()))[:limit]
@@ -59,7 +59,7 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
     """Return the transactions that `cancel` would cancel or drop: planned, signed or sent, and not
     known to be mined.
     """
-    with wiring.open_store_offline(_loaded(config)) as (store, _):
+    with wiring.open_store_offline(load_config(config)) as (store, _):
         return {
             "transactions": [_line(intent) for intent in _unfinished(store)],
             **_journal_document(store),
@@ -168,10 +168,6 @@ def _figures(intent: Intent) -> dict[str, object]:
 def _whole(store: Store, intent: Intent) -> TracedDocument:
     moves = [fill(TransitionDocument, move) for move in store.journal.transitions(intent.id)]
     return fill(TracedDocument, intent, moves=moves, **_figures(intent))
-
-
-def _loaded(config: LoadedConfig | Path | str) -> LoadedConfig:
-    return config if isinstance(config, LoadedConfig) else load_config(config)
 
 
 # --- The store's file: backup, restore, check and upgrade; no chain is read.

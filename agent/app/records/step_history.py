@@ -308,7 +308,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             raise _unknown_step(step_id)
         intents = store.journal.intents(step_id)
     step_input = codec.loads(StepInput, record.input_json)
-    plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
+    plan = codec.loads_optional(Plan, record.plan_json)
     decided = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     words = [

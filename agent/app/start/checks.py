@@ -224,7 +224,7 @@ def _checks(
     seen: list[ProbedEndpointDocument],
 ) -> Iterator[CheckResult]:
     try:
-        loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+        loaded = load_config(config)
     except TrimtabError as error:
         yield _failure("config", error)
         return

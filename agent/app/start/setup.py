@@ -353,7 +353,7 @@ def trust(
     With `unseen` no user reviews them; Refused is then raised on a live chain if the config was
     edited by hand. Raises Refused if an address holds no code.
     """
-    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    loaded = load_config(config)
     with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
         if unseen:
             config_versions.require_unchanged(loaded, context.store.configs)

@@ -166,7 +166,7 @@ def may_change(books: ExpectedBalances) -> bool:
 
 
 def _valued(step: StepInput, prices: dict[str, Price], flow: ExternalTransfer) -> ExternalTransfer:
-    price = prices.get(step.portfolio.wrapped_native if flow.token == NATIVE else flow.token)
+    price = prices.get(step.portfolio.held_as(flow.token))
     if price is None:
         return flow
     return replace(flow, value=flow.delta_raw * price)

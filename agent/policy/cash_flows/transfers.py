@@ -604,7 +604,4 @@ def investable_deposits(
 
 
 def _value(step: StepInput, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
-    return (
-        flow.delta_raw
-        * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
-    )
+    return flow.delta_raw * prices[step.portfolio.held_as(flow.token)]

@@ -365,7 +365,7 @@ def deleverage_orders(
     for one in held:
         lot = account.market(one.market).lot_raw
         size = min(abs(one.size_raw), ceil_int(abs(one.size_raw) * share / lot) * lot)
-        orders[one.market] = -size if one.is_long else size
+        orders[one.market] = one.reduction_raw(size)
     return orders
 
 

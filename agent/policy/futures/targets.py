@@ -29,7 +29,7 @@ from agent.model import (
     Position,
 )
 from agent.policy.futures.exposure import DAY_S, bleeding
-from agent.units import BPS, ceil_int
+from agent.units import BPS, ceil_int, sign_of
 
 
 class FuturesTrigger(Enum):
@@ -250,7 +250,7 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
         held = targeted(account, policy).size_raw(drift.market)
-        sign = 1 if held > 0 else -1
+        sign = sign_of(held)
         if not band or not held or not drift.funding or sign * drift.funded_drift <= band:
             continue
         if sign * (drift.notional * (1 + drift.funding) - drift.target) <= room:
@@ -362,7 +362,7 @@ def reduction_orders(
         wanted = abs(position.size_raw) * share
         lots = -(-wanted.numerator // (wanted.denominator * lot))
         size = min(abs(position.size_raw), lots * lot)
-        orders[position.market] = -size if position.is_long else size
+        orders[position.market] = position.reduction_raw(size)
     return orders
 
 
@@ -450,7 +450,7 @@ def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
         if not every and (distance is None or abs(distance) >= near):
             continue
         size = emergency_size_raw(account, position, policy.limits)
-        orders[position.market] = -size if position.is_long else size
+        orders[position.market] = position.reduction_raw(size)
     return orders
 
 
@@ -467,7 +467,7 @@ def emergency_size_raw(account: MarginAccount, position: Position, limits: Futur
 
     def is_enough(lots: int) -> bool:
         size = min(abs(position.size_raw), lots * lot)
-        signed = -size if position.is_long else size
+        signed = position.reduction_raw(size)
         bound = index_bound_raw(market, signed, limits.emergency_slippage_bps)
         order = PerpOrder(position.market, signed, PerpOrderKind.MARKET, bound, True)
         after = after_fill_at_mark(account, position.market, signed)

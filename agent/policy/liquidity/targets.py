@@ -119,7 +119,7 @@ def add_liquidity(
         builder.skip(target, place)
         return False
     one, ticks = place
-    within = None if ticks is None else minting.sqrt_price_range(ticks)
+    within = minting.price_range(ticks)
     band = minting.widest_band_bps(
         within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps
     )

@@ -28,6 +28,7 @@ from agent.units import (
     format_duration,
     format_time,
     largest_remainder,
+    sign_of,
 )
 
 # --- Strategy holdings: allocating inflows and outflows, payment in kind, internal netting,
@@ -262,7 +263,7 @@ def settle_trade(
     net_internally(books, adjustments, prices, tokens)
     for token in tokens:
         delta = deltas.get(token, 0)
-        side = 1 if delta > 0 else -1
+        side = sign_of(delta)
         requested = {
             name: max(parts.get(token, Fraction(0)) * side, Fraction(0))
             for name, parts in left.items()

@@ -326,16 +326,18 @@ def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChang
     if row.state not in _CONSUMED:
         return []
     intent: Intent = database.intent_from_row(row)
-    block = 0 if intent.receipt is None else intent.receipt.block_number
     return [
-        OwnBalanceChange(token, raw, block)
+        OwnBalanceChange(token, raw, block_number(intent))
         for token, raw in sorted(intent.changes(wallet, coin).items())
     ]
 
 
 def _block(row: IntentRow) -> int:
+    return block_number(database.intent_from_row(row))
+
+
+def block_number(intent: Intent) -> int:
     """Return the block of a transaction; 0 without one."""
-    intent = database.intent_from_row(row)
     return 0 if intent.receipt is None else intent.receipt.block_number
 
 

@@ -287,7 +287,7 @@ class LedgerStore:
             intents = [
                 database.intent_from_row(row) for row in rows if row.receipt_json is not None
             ]
-        return tuple(sorted(intents, key=_block_number))
+        return tuple(sorted(intents, key=balances.block_number))
 
     def counted(self, intent_id: str) -> frozenset[str]:
         """Return the tokens whose changes by that intent count, because they were in the book when
@@ -507,10 +507,6 @@ class LedgerStore:
         return self.db.query("read the ledger", _token_names)
 
 
-def _block_number(intent: Intent) -> int:
-    return 0 if intent.receipt is None else intent.receipt.block_number
-
-
 def _begun(db: Connection, kind: str) -> int | None:
     """Return the number of the newest intent in the first opening of the current book; None before
     an opening.
@@ -530,7 +526,7 @@ def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
 
 def _token_names(db: Connection) -> LedgerTokens | None:
     text = database.find_fact(db, LEDGER_TOKENS)
-    return None if text is None else database.decode_json(LedgerTokens, text)
+    return database.decode_optional(LedgerTokens, text)
 
 
 def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:

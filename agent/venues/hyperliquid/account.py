@@ -14,7 +14,7 @@ from agent.codec import json_field
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.margin import account as margin
 from agent.model import MarginAccount, MarginTier, PerpMarket, Position, VenuePayment
-from agent.units import BPS, Token, ceil_int, safe_label
+from agent.units import BPS, Token, ceil_int, safe_label, sign_of
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
     QUOTE_DECIMALS,
@@ -216,7 +216,7 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
             raise _malformed("a position")
         leverages.append((coin, parse_leverage(held, coin)))
         size = parse_raw(held.get("szi"), listed[coin].size_decimals, f"the size of {coin}")
-        value = _usd(held, "positionValue") * (1 if size > 0 else -1)
+        value = _usd(held, "positionValue") * sign_of(size)
         # Cost of the position from the venue's own profit figure, because its entry price is
         # rounded.
         positions.append(Position(coin, size, _usd(held, "unrealizedPnl") - value))

@@ -311,7 +311,7 @@ class HyperliquidPerps:
     def agent(self) -> NamedAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
         named = [agent for agent in self._client.agents() if agent.name == self._agent_name]
-        return named[0] if named else None
+        return next(iter(named), None)
 
     def require_agent(self, until_s: int) -> None:
         """See OrderVenue. The agent must have the configured name and its original expiry, because
