@@ -58,6 +58,7 @@ from agent.policy.decide import current_drifts
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import investable_total, overweight_messages
 from agent.policy.liquidity import valuation
+from agent.policy.strategies.accounting import paused_strategies
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.units import NATIVE, Token, parse_raw
@@ -139,6 +140,7 @@ class Agent:
             *minimum.warnings(self.portfolio),
             *overweight_messages(decided.drifts),
             *valuation.warnings(step_input),
+            *paused_strategies(step_input).values(),
             *accepted_limits(self.context.config.limits),
         )
         return PortfolioStatus(

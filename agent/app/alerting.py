@@ -25,7 +25,6 @@ from agent.model import (
     Plan,
     Portfolio,
     StepInput,
-    StrategyHealth,
     Verdict,
 )
 from agent.observe.notify import sanitize_text
@@ -44,6 +43,7 @@ from agent.policy.futures.targets import unnamed_reasons
 from agent.policy.hedges import compare_text
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.blocked_exits import disarm_command
+from agent.policy.strategies.accounting import paused_strategies
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import format_band
 from agent.units import BPS, Price, decimal_text, format_percent, format_time, price_text
@@ -479,17 +479,8 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
 
 def _strategy_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert for each strategy that the health rule paused, active until it resumes."""
-    books = step.history.sleeves
-    configured = () if step.split is None else step.split.strategies
-    levered = {one.name for one in configured if one.futures_bps}
-    for strategy in () if books is None else books.sleeves:
-        if strategy.state.health is StrategyHealth.PAUSED:
-            text = (
-                f"Strategy {strategy.name} is paused and held in {step.portfolio.numeraire.label}"
-                f"{', without futures' if strategy.name in levered else ''}:"
-                f" {strategy.state.reason}. trimtab strategies"
-            )
-            yield Alert(AlertKind.ORDER, f"strategy:{strategy.name}", text, True)
+    for name, text in paused_strategies(step).items():
+        yield Alert(AlertKind.ORDER, f"strategy:{name}", text, True)
 
 
 def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:

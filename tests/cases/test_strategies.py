@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from agent.app.money import transfers
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from agent.model.strategies import StrategyBooks
+from agent.model.strategies import StrategyBooks, StrategyHealth
 from tests.cases.test_first_purchase import look
 from tests.support.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
 from tests.support.stores import Killed
@@ -195,3 +196,21 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
             abs(weight(chain, agent, "up") - Fraction(7, 10)) < 3 * NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < 3 * NEAR
         )
         assert agent.step_input().history.turnover_24h < 1_000 * USD, "the budget of drift is untouched"
+
+
+def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    with again(chain, trusted(chain, tmp_path, strategies("50%", "50%"), TWO)) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        assert not [text for text in agent.status().warnings if "paused" in text]
+        step, found = agent.step_input(), books(agent)
+        why = "the Sharpe ratio was low"
+        low = tuple(
+            replace(one, state=replace(one.state, health=StrategyHealth.PAUSED, reason=why)) if one.name == "up" else one
+            for one in found.sleeves
+        )
+        changed = replace(step, history=replace(step.history, sleeves=replace(found, sleeves=low)))
+        monkeypatch.setattr(agent, "step_input", lambda: changed)
+        (told,) = [text for text in agent.status().warnings if "paused" in text]
+        assert mentions(told, "up", "Sharpe ratio", "trimtab strategies")

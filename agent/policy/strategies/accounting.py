@@ -497,3 +497,19 @@ def _updated_books(
             StrategyBook(name, holdings, update.units[name], state, max(acted, default=None), costs)
         )
     return StrategyBooks(tuple(strategy_books), fault, tuple(update.done), ledger.turn)
+
+
+def paused_strategies(step: StepInput) -> dict[str, str]:
+    """Return a message by name for each strategy that the health rule paused."""
+    books = step.history.sleeves
+    configured = () if step.split is None else step.split.strategies
+    levered = {one.name for one in configured if one.futures_bps}
+    return {
+        one.name: (
+            f"Strategy {one.name} is paused and held in {step.portfolio.numeraire.label}"
+            f"{', without futures' if one.name in levered else ''}: {one.state.reason}. trimtab"
+            " strategies"
+        )
+        for one in (() if books is None else books.sleeves)
+        if one.state.health is StrategyHealth.PAUSED
+    }
