@@ -28,9 +28,11 @@ ANSWERS_KEPT = 200
 
 
 class Board:
-    """Documents by name, with the time of each read. `failed` says why a read failed."""
+    """Documents by name, with the time of each read. `failed` says why a read failed. `process`,
+    if given, has started and reads the store from now on.
+    """
 
-    def __init__(self, config: str, store: Path) -> None:
+    def __init__(self, config: str, store: Path, process: ReadingProcess | None = None) -> None:
         self.documents: Documents = {}
         self.failed: dict[str, TrimtabError] = {}
         self.read_at: dict[str, float] = {}
@@ -41,6 +43,8 @@ class Board:
         self._files: tuple[object, ...] = ()
         self._followed: set[str] = set()
         self._processes = {name: ReadingProcess() for name in ("stored", "live", "controls")}
+        if process is not None:
+            self._processes["stored"] = process
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._overtaken: set[str] = set()
         self.version = 0

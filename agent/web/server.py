@@ -6,7 +6,7 @@ import errno
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,10 @@ def serve_dashboard(
         from agent.web.board import Board
     except ImportError as error:
         raise ConfigError(f"serve: {error.name} is not installed", MISSING) from None
-    with _listening(host, port) as listener:
-        store, users_file, users, link_key = _read_at_start(config)
+    with _listening(host, port) as listener, ExitStack() as ended:
+        process = ReadingProcess()
+        ended.callback(process.stop)
+        store, users_file, users, link_key = _read_at_start(config, process)
         if not users and (host not in LOOPBACK or public.proxy):
             raise ConfigError(
                 f"--host {host}: there are no users, so there would be no login",
@@ -52,7 +54,7 @@ def serve_dashboard(
         access = Access(reach, users_file)
         access.set_users(users)
         access.link_key = link_key
-        board = Board(str(config), store)
+        board = Board(str(config), store, process)
         address = public_address(host, port, public, reach.secure)
         server = uvicorn.Server(
             uvicorn.Config(
@@ -74,11 +76,12 @@ def serve_dashboard(
             server.run(sockets=[listener])
 
 
-def _read_at_start(config: Path) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
+def _read_at_start(
+    config: Path, process: ReadingProcess
+) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
     """Return the store's file, that of the users, the users, and the key of signed links. Raises the
     errors of a config, a store or users that cannot be read.
     """
-    process = ReadingProcess()
     try:
         store = process.submit("require_store", str(config)).result()
         users_file = process.submit("settings.users.users_file", str(config)).result()
@@ -91,8 +94,6 @@ def _read_at_start(config: Path) -> tuple[Path, Path, dict[int, tuple[str, bool]
         raise
     except Exception as error:
         raise Retryable(f"the reading process ended: {type(error).__name__}", "try again") from None
-    finally:
-        process.stop()
 
 
 @contextmanager

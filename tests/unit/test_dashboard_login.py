@@ -353,7 +353,7 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
 
 
 def test_no_option_opens_a_dashboard_without_users_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.web.server._read_at_start", lambda _: (tmp_path / "s", tmp_path / "u", {}, b""))
+    monkeypatch.setattr("agent.web.server._read_at_start", lambda *_: (tmp_path / "s", tmp_path / "u", {}, b""))
     with pytest.raises(ConfigError) as error:
         serve_dashboard(tmp_path / "a.toml", "127.0.0.1", 0, print, PublicOptions(proxy="dash.example"))
     assert error.value.field == "--host" and "trimtab user add" in error.value.remedy
