@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
+import pytest
+
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.documents.status import status
@@ -134,6 +136,7 @@ def test_neither_a_swap_by_hand_nor_an_exit_nor_an_edit_reaches_the_rest(anvil_c
         assert near(managed(agent), 880, 200) and chain.balance("USDC") == 4_000 * USD + managed(agent)
 
 
+@pytest.mark.slow
 def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"USDC": 5_000})

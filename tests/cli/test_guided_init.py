@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,32 @@ ANSWERS = [
 ]
 
 
-def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(tmp_path: Path) -> None:
-    change = [("change: ", "4"), ("Basket [moderate]: ", "60/40"), ("change: ", "9"), ("change: ", "yes")]
-    seen = typed([*ANSWERS, *change], "init", cwd=tmp_path, env=PLAIN)
-    assert seen.code == 0, seen.shown
+CHANGE = [("change: ", "4"), ("Basket [moderate]: ", "60/40"), ("change: ", "9"), ("change: ", "yes")]
+
+
+@pytest.mark.slow
+def test_it_asks_at_a_terminal_of_eighty_columns_without_colour(tmp_path: Path) -> None:
+    seen = typed([*ANSWERS, *CHANGE], "init", cwd=tmp_path, env=PLAIN)
+    assert seen.code == 0 and (tmp_path / "trimtab.toml").exists(), seen.shown
+    dialogue = seen.shown.split("Written:")[0]
+    assert "\x1b" not in dialogue and max(map(len, dialogue.splitlines())) <= 80
+
+
+def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [text for _, text in [*ANSWERS, *CHANGE]]
+    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    shown = capfd.readouterr().err
     config = load_config(tmp_path / "trimtab.toml").config
     assert {one.symbol: one.target for one in config.portfolio.assets} == {"WETH": 3_000, "WBTC": 3_000, "USDC": 4_000}
     assert (config.wallet.address, config.portfolio.use_cash) == (WALLET, "1000")
     assert config.alerts is not None and [target.url_env for target in config.alerts.targets] == ["TRIMTAB_ALERTS"]
     assert [endpoint.operator for endpoint in config.chain.rpc] == ["alpha", "beta"]
     past = template_result("moderate")
-    assert past is not None and mentions(seen.shown, "from", f"{float(past['return']) * 100:+.1f} %", "docs/alerts.md")
-    dialogue = seen.shown.split("Written:")[0]
-    assert "\x1b" not in dialogue and max(map(len, dialogue.splitlines())) <= 80
+    assert past is not None and mentions(shown, "from", f"{float(past['return']) * 100:+.1f} %", "docs/alerts.md")
+    assert all(prompt.strip() in shown for prompt, _ in ANSWERS)
+    assert max(len(line) for line in re.sub(r"\w+( \[[^]]*\])?: ", "\n", shown).splitlines()) <= 80
 
 
 @pytest.mark.slow
