@@ -28,10 +28,16 @@ PLACES = 6
 
 
 def at(documents: Documents, path: str) -> Any:
-    """Return the value at a path such as `status.holdings.0.value`."""
+    """Return the value at a path such as `status.holdings.0.value`; a key may have dots itself."""
     found: Any = documents
-    for name in path.split("."):
-        found = found[int(name)] if isinstance(found, list) else found[name]
+    while path:
+        name, _, rest = path.partition(".")
+        if isinstance(found, list):
+            found, path = found[int(name)], rest
+        elif path in found:
+            return found[path]
+        else:
+            found, path = found[name], rest
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -17,19 +16,10 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
     pytest.skip("the API needs the extra dashboard", allow_module_level=True)
 
 from agent.web import gate
-from agent.web.board import Board
 from agent.web.gate import PREFIX
-from agent.web.reading import _call
 from tests.cli.tools import Desk, Said
 from tests.support.api import Client
-from tests.support.dashboards import Served
-
-
-class HereBoard(Board):
-    """Reads in this process, which has loaded all of it."""
-
-    async def call(self, process: str, function: str, *arguments: Any) -> Any:
-        return await asyncio.to_thread(_call, function, self.config, *arguments)
+from tests.support.dashboards import HereBoard, Served
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import uvicorn
 from agent.web.access import Access
 from agent.web.app import build
 from agent.web.board import Board
+from agent.web.reading import _call
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "json"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -61,6 +63,40 @@ class StillBoard(Board):
 
     def follow(self, function: str) -> None:
         """Nothing changes."""
+
+
+class HereBoard(Board):
+    """Reads in this process, which has loaded all of it."""
+
+    async def call(self, process: str, function: str, *arguments: Any) -> Any:
+        return await asyncio.to_thread(_call, function, self.config, *arguments)
+
+
+class _Figures(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str, str, str]] = []
+        self.open = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "data" and "data-of" in given:
+            self.found.append((given["data-of"], given["data-form"], given["value"], ""))
+            self.open = True
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.found[-1] = (*self.found[-1][:3], self.found[-1][3] + data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = self.open and tag != "data"
+
+
+def figures(html: str) -> list[tuple[str, str, str, str]]:
+    """Path, form, exact value and text of each figure of a page."""
+    reader = _Figures()
+    reader.feed(html)
+    return reader.found
 
 
 class Served:

@@ -27,7 +27,7 @@ from agent.web.access import HEADERS
 from agent.web.board import MAX_STREAMS, Board
 from agent.web.pages import PAGES
 from agent.web.server import serve_dashboard
-from tests.support.dashboards import HOSTILE, MARKUP, Served
+from tests.support.dashboards import HOSTILE, MARKUP, Served, figures
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,12 @@ def served() -> Iterator[Served]:
 )  # fmt: skip
 def test_figures_are_cut_and_never_rounded(value: Any, form: str, shown: str) -> None:
     assert format_figure(value, form) == shown
+
+
+def test_the_weight_after_a_plan_of_a_symbol_with_dots_is_shown(served: Served) -> None:
+    served.board.documents["plan"]["weights_after_bps"]["USDC.e"] = 1_234
+    found = {of: value for of, _, value, _ in figures(served.ask("/plan")[2].decode())}
+    assert found["plan.weights_after_bps.USDC.e"] == "1234"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
