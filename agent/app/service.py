@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -27,7 +28,7 @@ from agent.app.cycles import READING_STAGE
 from agent.app.documents import futures as futures_documents
 from agent.app.documents import plans
 from agent.app.documents.status import status
-from agent.app.futures import futures_layer
+from agent.app.futures import futures_funding
 from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import newest_pnl
 from agent.app.records.step_history import explain, history
@@ -523,6 +524,8 @@ Documents = dict[str, Any]
 PERIODS = ("day", "week", "month", "year", "all")
 NEWEST = 100
 """Steps and valuations shown."""
+FUNDING_DAYS = 7
+"""Days of funding shown, as by `trimtab funding`."""
 
 
 def require_store(config: ConfigSource) -> str:
@@ -556,8 +559,8 @@ def stored_documents(config: ConfigSource) -> Documents:
 
 
 def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:
-    """Return `status`, `orders`, `alerts`, `positions` and `margin`, read from the chain, or only
-    those named. The last two are missing without [futures].
+    """Return `status`, `orders`, `alerts`, and with [futures] `positions`, `margin` and `funding`,
+    which are of one block, read from the chain; or only those named.
     """
     with open_agent(load_config(config)) as agent:
         readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
@@ -566,8 +569,10 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
             "alerts": alerts,
         }
         if agent.context.futures is not None:
-            readers["positions"] = lambda found: futures_documents.positions(futures_layer(found))
-            readers["margin"] = lambda found: futures_documents.margin_account(futures_layer(found))
+            read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
+            readers["positions"] = lambda _: futures_documents.positions(read_futures()[0])
+            readers["margin"] = lambda _: futures_documents.margin_account(read_futures()[0])
+            readers["funding"] = lambda _: futures_documents.funding(*read_futures())
         return {
             name: _read(lambda: read(agent))  # noqa: B023
             for name, read in readers.items()

@@ -134,6 +134,7 @@ LIVE_DOCUMENTS = {
     "alerts": ("AlertsDocument", "Alert prices, targets and open alerts"),
     "positions": ("FuturesPositionsDocument", "Futures positions"),
     "margin": ("MarginDocument", "Margin, leverage and limits of the futures account"),
+    "funding": ("FundingDocument", "Funding by market, and by day of the last week"),
 }
 """Schema and title of the documents that are read from the chain."""
 

@@ -157,5 +157,5 @@ def test_futures_are_those_of_their_commands(bare: Callable[..., Said], futures_
     made = told("token", "add", "futures", "--scope", "read")
     with Served(board=HereBoard(str(config), config.with_name("local.db"))) as found:
         client = Client(found, made["token"])
-        for command in ("positions", "margin", "status"):
+        for command in ("positions", "margin", "funding", "status"):
             assert without_latency(client.ask(f"{PREFIX}/{command}").json) == without_latency(told(command)), command

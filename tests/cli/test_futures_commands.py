@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.tools import Desk, Said
+from agent import wiring
+from agent.localchain.nodes import AnvilNode
+from tests.cli.tools import STORE_ENDINGS, Desk, Said
 from tests.support.text import mentions
 
 Ask = Callable[..., Said]
@@ -111,6 +116,46 @@ def test_a_position_outside_the_config_is_shown_counted_and_named(bare: Ask, con
     assert said.code == 0 and "Positions that the config does not name: vWBTC" in " ".join(said.out.split())
     plan = asked(bare, narrow, "plan")
     assert "which the config does not name" in plan["decision"]["reason"]
+
+
+@pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
+def test_each_figure_of_the_dashboards_page_is_that_of_its_command(
+    bare: Ask, futures_chain: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agent.web.pages import at, format_figure
+    from tests.support.dashboards import HereBoard, Served
+
+    source, about = futures_chain
+    config, store = tmp_path / "trimtab.toml", tmp_path / "local.db"
+    config.write_text(source.read_text())
+    for ending in STORE_ENDINGS:
+        if (file := source.with_name(f"local.db{ending}")).exists():
+            shutil.copy(file, tmp_path / file.name)
+    node = AnvilNode(about["url"])
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: node.now_s())
+    mark = node.snapshot()
+    try:
+        for _ in range(2):
+            assert bare("run", "--once", "--config", str(config), "--json").code == 0
+            node.mine_at(node.now_s() + 86_400)
+        told = {command: asked(bare, config, command) for command in ("positions", "margin", "funding")}
+        with Served(board=HereBoard(str(config), store)) as served:
+            shown = served.figures("/futures")
+    finally:
+        node.revert(mark)
+    assert len({one["day"] for one in told["funding"]["recorded"]}) == 3
+    for of, form, value, text in shown:
+        exact = at(told, of)
+        assert (value, text) == ("" if exact is None else str(exact), format_figure(exact, form)), of
+    numbers = {
+        "positions.positions": ("symbol", "side", "size", "notional", "entry", "mark", "unrealised", "liquidation_price"),
+        "margin.limits": ("limit", "measured", "allowed"),
+        "funding.markets": ("symbol", "daily_rate", "notional", "pending", "today", "daily", "expected"),
+        "funding.recorded": ("day", "symbol", "paid", "daily_rate", "readings"),
+    }
+    wanted = {f"{path}.{number}.{key}" for path, keys in numbers.items() for number in range(len(at(told, path))) for key in keys}
+    totals = ("value", "free", "leverage", "utilisation", "gross", "net", "unrealised", "funding_pending")
+    assert {of for of, *_ in shown} >= wanted | {f"margin.margin.{key}" for key in totals}
 
 
 def test_a_config_without_futures_says_so_and_shows_none(desk: Desk) -> None:

@@ -144,6 +144,15 @@ class Served:
         link.close()
         return answer.status, found, text
 
+    def figures(self, path: str) -> list[tuple[str, str, str, str]]:
+        """Path, form, exact value and text of each figure of a page, once it has any."""
+        found: list[tuple[str, str, str, str]] = []
+        until_s = time.monotonic() + 30
+        while not found and time.monotonic() < until_s:
+            found = figures(self.ask(path)[2].decode())
+            time.sleep(0.05)
+        return found
+
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:
         """An open event stream, of which nothing is read."""
         link = socket.create_connection(("127.0.0.1", self.port), timeout=10)

@@ -42,7 +42,7 @@ def served() -> Iterator[Served]:
         ("12345.6789", "money", "12,345.67"), ("-0.001", "money+", "0.00"), ("5", "money+", "+5.00"), ("-5.5", "money+", "−5.50"),
         ("0.000123456789", "amount", "0.000123456"), ("75000", "amount", "75,000"), (1234, "percent", "12.34 %"),
         (-1, "percent+", "−0.01 %"), ("0.5", "ratio", "50.00 %"), (None, "money", "–"), ("1500000", "coins:6", "1.5"),
-        (float("nan"), "percent", "–"), ("7", "number", "7"),
+        (float("nan"), "percent", "–"), ("7", "number", "7"), ("-0.000123", "rate+", "−0.0123 %"),
     ],
 )  # fmt: skip
 def test_figures_are_cut_and_never_rounded(value: Any, form: str, shown: str) -> None:
