@@ -58,7 +58,7 @@ fmt: $(READY)
 	$(BIN)/ruff check --fix .
 
 # Tests that take long: many looks in a row, random portfolios on a chain, an upgrade killed at every statement, a run killed around each
-# write of a control, controls beside a run.
+# write of a control, controls beside a run, a besieged futures book, an approval of an agent key killed at each moment.
 slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 
