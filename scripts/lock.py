@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parent.parent
 PLAIN = ("--generate-hashes", "--no-emit-index-url", "--no-header", "--python-version", "3.11")
 # uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py);
 # hyperliquid-python-sdk 0.24.0 asks for eth-utils below 6 and runs on it
-# (agent/venues/hyperliquid/signing.py). A lock can say so, a package cannot.
+# (agent/venues/hyperliquid/client.py). A lock can say so, a package cannot.
 OVERRIDES = ("web3>=7,<8", "eth-utils>=6,<7")
 WEB3_6 = (
     "web3==6.20.4",
