@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -39,7 +38,6 @@ FIELDS: Mapping[str, Sequence[str]] = {
 """Fields of the form of each kind, named like the arguments of the control."""
 TARGET = "target:"
 WAS = "was:"
-REVIEW_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
 @dataclass(slots=True)

@@ -90,7 +90,6 @@ EXTRA = "dashboard"
 SHOWN_REBALANCES, SHOWN_CYCLES = 25, 40
 POINTS = 400
 """Points of a chart."""
-WIDTH_BPS = 10_000
 
 
 class Page(NamedTuple):
