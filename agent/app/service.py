@@ -27,8 +27,10 @@ from agent.app.controls.alerts import control_alerts, control_note
 from agent.app.cycles import READING_STAGE
 from agent.app.documents import futures as futures_documents
 from agent.app.documents import plans
+from agent.app.documents.records import liquidity_document
 from agent.app.documents.status import status
 from agent.app.futures import futures_funding
+from agent.app.positions.holdings import liquidity
 from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import newest_pnl
 from agent.app.records.step_history import explain, history
@@ -559,8 +561,9 @@ def stored_documents(config: ConfigSource) -> Documents:
 
 
 def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:
-    """Return `status`, `orders`, `alerts`, and with [futures] `positions`, `margin` and `funding`,
-    which are of one block, read from the chain; or only those named.
+    """Return `status`, `orders`, `alerts`, with [lp] or positions `lp`, and with [futures]
+    `positions`, `margin` and `funding`, which are of one block, read from the chain; or only those
+    named.
     """
     with open_agent(load_config(config)) as agent:
         readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
@@ -568,6 +571,8 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
             "orders": standing_orders,
             "alerts": alerts,
         }
+        if agent.context.config.lp is not None or agent.portfolio.positions:
+            readers["lp"] = lambda found: liquidity_document(liquidity(found))
         if agent.context.futures is not None:
             read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
             readers["positions"] = lambda _: futures_documents.positions(read_futures()[0])

@@ -133,6 +133,7 @@ LIVE_DOCUMENTS = {
     "orders": ("OrdersDocument", "Stop loss, take profit and other conditional orders"),
     "alerts": ("AlertsDocument", "Alert prices, targets and open alerts"),
     "positions": ("FuturesPositionsDocument", "Futures positions"),
+    "lp": ("LiquidityDocument", "Liquidity positions with their losses, and targets"),
     "margin": ("MarginDocument", "Margin, leverage and limits of the futures account"),
     "funding": ("FundingDocument", "Funding by market, and by day of the last week"),
 }
@@ -169,7 +170,8 @@ def _add_live(app: FastAPI, board: Board) -> None:
     async def live(request: Request, name: str, part: str | None = None) -> Response:
         documents = await board.fresh(LIVE)
         if name not in documents:
-            raise ApiError(404, "not_configured", f"no {name}: no [futures]", "add [futures]")
+            table = "[lp]" if name == "lp" else "[futures]"
+            raise ApiError(404, "not_configured", f"no {name}: no {table}", f"add {table}")
         if "raised" in (found := documents[name]):
             raise found["raised"].with_traceback(None)
         age_s = time.monotonic() - board.read_at[LIVE]

@@ -107,6 +107,7 @@ PAGES = (
     Page("/", "Overview", "overview.html", (LIVE, STORED)),
     Page("/history", "History", "history.html", (STORED,)),
     Page("/assets", "Assets", "assets.html", (LIVE,)),
+    Page("/liquidity", "Liquidity", "liquidity.html", (LIVE,)),
     Page("/alerts", "Alerts", "alerts.html", (LIVE,)),
     Page("/futures", "Futures", "futures.html", (LIVE,)),
     Page("/plan", "Plan now", "plan.html", (PLAN,)),

@@ -92,7 +92,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         mark = desk.node.rpc("eth_blockNumber")
         for one in PAGES[1:]:
             page.goto(address.rstrip("/") + one.path)
-            wait_for(page, "document.querySelector('data[data-of]') || document.body.innerText.includes('no [futures]')")
+            wait_for(page, "document.querySelector('data[data-of]') || /The config has no \\[/.test(document.body.innerText)")
             shown[one.path] = figures(page)
         page.goto(f"{address}history")
         page.click("tbody a >> nth=0")
@@ -106,6 +106,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             "pnl": {period: desk.ask("pnl", "--period", period, "--last", "1") for period in PERIODS},
             "orders": desk.ask("orders"),
             "alerts": desk.ask("alerts"),
+            "lp": desk.ask("lp"),
             "plan": desk.ask("plan"),
             "explain": desk.ask("explain", step),
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,33 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
     words = run("lp").out
     for part in (stray.name, "exceeded", "not confirmed", f"#{own[1].token_id}", "LVR a day", "-50 %", "uncollected fees"):
         assert part in words
+
+
+@pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
+def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    from tests.support.dashboards import HereBoard, Served
+
+    chain = anvil_chain
+    own = [lp.provide_v2(chain, V2, 300), lp.provide_v3(chain, V3, 20, 40, 1_500)]
+    stray = lp.provide_v3(chain, V3, -50, 50, 500)
+    agents.agent_config(chain, tmp_path, {**wanting(chain, V3, own), "limits.impermanent_loss": "1bps"})
+    document = told(run, "lp")
+    with Served(board=HereBoard(str(tmp_path / "trimtab.toml"), tmp_path / "trimtab.db")) as served:
+        shown = served.compared("/liquidity", {"lp": document})
+        text = served.ask("/liquidity")[2].decode()
+    assert "exceeds its limit" in text and stray.name in text
+    held = [
+        f"positions.{number}.{key}"
+        for number, one in enumerate(document["positions"])
+        for key in (
+            "position", "state", "value", "hold_value", "loss", "loss_bps", "fees", "lvr_per_day", "expected_loss", "pool_off_bps",
+            *(f"{name}.{symbol}" for name in ("redeemable_raw", "fees_raw") for symbol in one["tokens"]),
+            *(f"forecasts.{move}.{key}" for move in range(len(one["forecasts"])) for key in ("moving", "move_bps", "loss", "loss_bps")),
+        )
+    ]  # fmt: skip
+    target = [f"targets.0.{key}" for key in ("pool", "share_bps", "width_bps", "weight_bps", "value", "fees", "asks.0")]
+    sums = [f"{name}.{key}" for name in ("weight", "expected_loss") for key in ("value", "share_bps", "limit_bps")]
+    assert len(document["positions"]) == 2 and shown >= {f"lp.{path}" for path in (*held, *target, *sums)}
 
 
 def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:

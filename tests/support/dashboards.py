@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import uvicorn
 from agent.web.access import Access
 from agent.web.app import build
 from agent.web.board import Board
+from agent.web.pages import at, format_figure
 from agent.web.reading import _call
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "json"
@@ -152,6 +154,14 @@ class Served:
             found = figures(self.ask(path)[2].decode())
             time.sleep(0.05)
         return found
+
+    def compared(self, page: str, told: Mapping[str, Any]) -> set[str]:
+        """Paths of the figures of a page, after each was compared with the documents `told`."""
+        found = self.figures(page)
+        for of, form, value, text in found:
+            exact = at(told, of)
+            assert (value, text) == ("" if exact is None else str(exact), format_figure(exact, form)), of
+        return {of for of, *_ in found}
 
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:
         """An open event stream, of which nothing is read."""
