@@ -70,8 +70,18 @@ class ControlStore:
     db: Database
 
     def queue(self, control: Control) -> int:
-        """Store a control as QUEUED and return its number. Raises Refused if the queue is full."""
+        """Store a control as QUEUED and return its number. Raises Refused if the queue is full, or
+        if another control has confirmed its plan since that was shown.
+        """
         with self.db.write("queue a control") as db:
+            # an offer ends with its first confirmation
+            offered = control.kind is ControlKind.CONFIRM
+            if not offered and db.scalar(_confirmed(), {"of": control.plan_hash}) is not None:
+                raise Refused(
+                    "the shown plan was confirmed before",
+                    remedy="show it again, if it should be carried out twice",
+                    code=ControlCode.PLAN_USED,
+                )
             waiting = db.scalar(_queued_count())
             if waiting >= MAX_QUEUED:
                 verdict = Verdict("control_queue", str(waiting), str(MAX_QUEUED), False)
@@ -87,6 +97,11 @@ class ControlStore:
         """Store a control that was carried out at its submission, and return its number."""
         with self.db.write("record a control") as db:
             return _insert(db, control, ControlState.DONE)
+
+    def is_paused_since(self, number: int) -> bool:
+        """Return whether a pause was requested after the control of this number."""
+        with self.db.read("read the controls") as db:
+            return db.scalar(_pause_after(), {"of": number}) is not None
 
     def has_queued(self) -> bool:
         """Return whether a control is queued."""
@@ -325,6 +340,25 @@ _by_number = cache(lambda: select(ControlRow).where(ControlRow.seq == bindparam(
 _by_id = cache(lambda: select(ControlRow).where(ControlRow.id == bindparam("of")))
 _newest = cache(
     lambda: select(ControlRow).order_by(ControlRow.seq.desc()).limit(bindparam("limit"))
+)
+_pause_after = cache(
+    lambda: (
+        select(ControlRow.seq)
+        .where(ControlRow.seq > bindparam("of"), ControlRow.kind == ControlKind.PAUSE.value)
+        .limit(1)
+    )
+)
+_confirmed = cache(
+    lambda: (
+        select(ControlRow.seq)
+        .join(ShownPlanRow, ShownPlanRow.hash == ControlRow.plan_hash)
+        .where(
+            ControlRow.plan_hash == bindparam("of"),
+            ControlRow.asked_s >= ShownPlanRow.shown_s,
+            ControlRow.state.not_in([ControlState.REFUSED.value, ControlState.EXPIRED.value]),
+        )
+        .limit(1)
+    )
 )
 _log_of_taken = cache(
     lambda: select(ControlLogRow.seq).where(

@@ -174,6 +174,23 @@ def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_pat
         assert purse(chain).nonce > before.nonce, "the cycle after it trades again"
 
 
+def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path) as run:
+        before, switch = purse(chain), run.agent.context.switch
+        run.ask("pause")
+        early = run.ask("resume")
+        run.ask("pause", ("reason", "smoke"))
+        record = run.ended(early)
+        assert (record.state, record.code) == (ControlState.REFUSED, "paused_since"), record
+        assert switch.is_paused() and purse(chain) == before
+        early = run.ask("resume")
+        switch.pause("at the terminal", chain.now_s() + 1)
+        chain.warp(5)
+        assert run.ended(early).code == "paused_since" and switch.is_paused()
+        assert run.ended(run.ask("resume")).state is ControlState.DONE and not switch.is_paused()
+
+
 def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, offers=True) as run:
@@ -229,6 +246,19 @@ def test_an_edit_is_written_and_taken_up_by_the_run(anvil_chain: LocalChain, tmp
         record = run.ended(asked)
         assert record.state is ControlState.DONE, record
         assert {a.symbol: a.target for a in load_config(run.loaded.path).config.portfolio.assets}["WETH"] == 4_000
+
+
+def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Who can write the config, and may ask for controls, has no key and no terminal."""
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL, offers=True, limits__payout_per_day="1000") as run:
+        confirmed = run.store.configs.confirmed()
+        stolen = run.loaded.path.read_text().replace('payout_per_day = "1000"', 'payout_per_day = "off"')
+        assert stolen != run.loaded.path.read_text()
+        run.loaded.path.write_text(stolen)
+        with raises_code(Refused, "unchanged"):
+            run.shown("edit", ("target", "WETH=50%"))
+        assert run.store.configs.confirmed() == confirmed
 
 
 def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -298,9 +328,8 @@ ALTERED = (
 def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, LEVEL) as run:
-        shown = run.shown("withdraw", ("amount", "500"), ("to", HOME))
-        for changes in ALTERED:
-            asked = run.ask("withdraw", ("amount", "500"), ("to", HOME), plan=shown["plan_hash"])
+        for number, changes in enumerate(ALTERED):
+            asked = run.ask("withdraw", ("amount", f"{500 + number}"), ("to", HOME))
             with run.store.db.write("alter") as db:
                 db.execute(update(ControlRow).where(ControlRow.id == asked.id).values(**changes))
         before = purse(chain)

@@ -346,6 +346,27 @@ def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: 
     store.close()
 
 
+def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> None:
+    now_s, secret = int(time.time()), installation_secret(config.parent / "mine.db")
+    store = opened(config)
+    stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s).sealed(secret)
+    store.controls.show(stop)
+    first = submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="a")
+    assert submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="a") == first
+    for key in ("b", ""):
+        with pytest.raises(Refused) as refused:
+            submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key=key)
+        assert refused.value.code == ControlCode.PLAN_USED
+    (queued,) = store.controls.queued()
+    store.controls.finish([ControlEnd(queued.number, ControlState.REFUSED, "slippage")], now_s)
+    submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="c")  # nothing was sent for the first
+    later = replace(stop, shown_at_s=now_s + 60).sealed(secret)
+    store.controls.show(later)
+    assert later.hash == stop.hash
+    submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, now=lambda: now_s + 61)  # shown again
+    store.close()
+
+
 # --- Edits.
 
 
@@ -396,12 +417,15 @@ def test_an_edit_may_neither_add_payees_tokens_nor_acceptances(tmp_path: Path) -
         ("limits.i_accept", {"limits": capped.model_copy(update={"i_accept": ["slippage"]})}),
         ("limits.max_weight", {"limits": capped.model_copy(update={"max_weight": {"any": 9_000}})}),
         ("limits.max_weight", {"limits": capped.model_copy(update={"max_weight": None})}),
+        ("limits.max_weight", {"limits": capped.model_copy(update={"max_weight": {"any": 5_000, "WETH": 9_000}})}),
     ):
         with pytest.raises(Refused) as refused:
             require_no_widening(config, config.model_copy(update=changes))
         assert refused.value.verdicts[0].measured == key
     fewer = {"portfolio": portfolio.model_copy(update={"assets": portfolio.assets[:1]})}
     require_no_widening(config, config.model_copy(update=fewer))
+    lower = {"limits": capped.model_copy(update={"max_weight": {"any": 5_000, "WETH": 4_000}})}
+    require_no_widening(config, config.model_copy(update=lower))
 
 
 # --- Alerts.

@@ -286,6 +286,10 @@ class ControlRunner:
         """Carry out a taken control."""
         context = self._agent.context
         if control.kind is ControlKind.RESUME:
+            if self._is_paused_since(number, control):
+                why = "a pause came after this request; ask again"
+                return ControlEnd(number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, why)
+            self._agent.require_not_stopped()
             reason = f"resumed by {control.asked_by} ({control.origin.value})"
             end_pause(context.store, context.switch, reason, context.clock.now_s())
             return ControlEnd(number, ControlState.DONE, "", "resumed")
@@ -302,6 +306,13 @@ class ControlRunner:
             agent.require_not_stopped()
         command = ControlCommand(agent, control, check, session, self._transports)
         return _end(number, command.run(), check)
+
+    def _is_paused_since(self, number: int, control: Control) -> bool:
+        """Return whether a pause is newer than a control."""
+        store = self._agent.context.store
+        newest = store.pause_switch.paused()
+        later = newest.paused and (newest.at_s or 0) > control.asked_at_s
+        return later or store.controls.is_paused_since(number)
 
     def _shown_plan(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither

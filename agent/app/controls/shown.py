@@ -11,7 +11,7 @@ from agent import wiring
 from agent.accounting.tax_lots import wallet_changes
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.queue import check_arguments, parse_kind, waiting_plan
-from agent.app.controls.widening import require_no_widening
+from agent.app.controls.widening import AT_THE_TERMINAL, require_no_widening
 from agent.app.documents import fill, owner, plans
 from agent.app.documents.controls import (
     ShownPlanDocument,
@@ -244,6 +244,10 @@ def edit(
 
     def make(text: str, changed: ConfigChanges) -> str:
         after = apply_changes(text, changed)
+        if after == text:  # else it would confirm changes made by hand
+            raise Refused(
+                "the edit changes nothing", remedy=AT_THE_TERMINAL, code=ControlCode.UNCHANGED
+            )
         before = load_config_text(text, path, str(path))
         require_no_widening(
             before.config, load_config_text(after, path, "the edited config").config

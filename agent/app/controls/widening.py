@@ -9,11 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 from agent.config.fields import ConfigTable
-from agent.config.limits import is_tighter
+from agent.config.limits import ANY, is_tighter
 from agent.config.orders import OrderKeys
 from agent.config.schema import AssetTable, Config
 from agent.errors import Refused
 from agent.model import LIMITS, ControlCode, Verdict
+from agent.units import BPS
 
 POLICY_KEYS = frozenset({"trigger", "destination", "cooldown", "only", "risk", "jitter"})
 ASSET_KEYS = frozenset({"target", "band", "reserve", *OrderKeys.model_fields})
@@ -100,11 +101,15 @@ def _limit_keys(old: Any, new: Any) -> Iterator[str]:
 
 
 def _caps_are_lower(new: dict[str, int] | None, old: dict[str, int] | None) -> bool:
-    """Return whether each asset's cap is as before or lower; None caps nothing."""
+    """Return whether each asset's cap is as before or lower; None caps nothing. A new cap of an
+    asset replaces that of "any".
+    """
     if new is None:
         return False
     caps = old or {}
-    return set(caps) <= set(new) and all(cap >= new[name] for name, cap in caps.items())
+    return set(caps) <= set(new) and all(
+        cap <= caps.get(name, caps.get(ANY, BPS)) for name, cap in new.items()
+    )
 
 
 def _is_lower(new: Any, old: Any) -> bool:
