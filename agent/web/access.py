@@ -24,7 +24,7 @@ from agent.errors import TrimtabError
 from agent.observe.hosts import host_name
 from agent.web.gate import PREFIX, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
-from agent.web.reach import Reach, plain_address
+from agent.web.reach import Reach, forwarded_address, plain_address
 from agent.web.reading import ReadingProcess
 
 Scope = MutableMapping[str, Any]
@@ -281,9 +281,10 @@ class Checks:
             return PlainTextResponse(f"421: open the dashboard as {name}\n", 421)
         peer = plain_address(scope["client"][0]) if scope.get("client") else ""
         if reach.proxies:
-            if peer not in reach.proxies or request.headers.get("x-forwarded-proto") != "https":
+            protocols = request.headers.getlist("x-forwarded-proto")
+            if peer not in reach.proxies or protocols != ["https"]:
                 return PlainTextResponse("403: only by HTTPS through the proxy\n", 403)
-            peer = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip() or peer
+            peer = forwarded_address(request.headers.getlist("x-forwarded-for")) or peer
         scope["address"], scope["session"] = peer, None
         if scope["path"].startswith(PREFIX + "/"):
             return None  # programs have tokens, and no session counts there

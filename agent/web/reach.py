@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 recognised, to ask for the name
 
 
@@ -117,3 +120,13 @@ def plain_address(text: str) -> str:
     except ValueError:
         return text
     return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+def forwarded_address(lines: Sequence[str]) -> str:
+    """Return the last address of the lines of X-Forwarded-For, without its port: the one that the
+    proxy saw. Those before it may have been sent by the client.
+    """
+    found = ",".join(lines).rpartition(",")[2].strip()
+    if (with_port := _WITH_PORT.fullmatch(found)) is not None:
+        found = with_port[1] or with_port[2]
+    return plain_address(found)

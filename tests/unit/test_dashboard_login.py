@@ -22,9 +22,10 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 
 import pyotp
 
+from agent.app.settings.users import _network
 from agent.errors import ConfigError, TrimtabError
 from agent.store.files.users import FIRST_LOCK_S, FREE_FAILURES, UserStore
-from agent.web.access import IDLE_S, LONGEST_S, MAX_CHECKS, MAX_SESSIONS, Access
+from agent.web.access import IDLE_S, LONGEST_S, MAX_CHECKS, MAX_SESSIONS, Access, Checks
 from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
 from agent.web.server import serve_dashboard
@@ -285,6 +286,25 @@ def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
         token = re.findall(rb'name="csrf" value="([^"]+)"', site.ask("/login", Cookie=nonce, **through)[2])[0]
         assert site.post("/login", {**fields, "csrf": token.decode()}, nonce, **{**through, **origin})[0] == 401
         assert UserStore(site.file).events(1)[0].address == "203.0.113.5"
+
+
+@pytest.mark.parametrize(
+    ("lines", "address"),
+    [
+        (["198.51.100.7", "203.0.113.5"], "203.0.113.5"),  # HAProxy adds a line of its own
+        (["198.51.100.7", "192.0.2.1, 203.0.113.5:4711"], "203.0.113.5"),
+        (["[2001:db8::5]:4711"], "2001:db8::/64"),
+        (["2001:db8::5"], "2001:db8::/64"),
+        (["198.51.100.7, "], "127.0.0.1"),
+    ],
+)  # fmt: skip
+def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: list[str], address: str) -> None:
+    checks = Checks(None, Access(reach_of("127.0.0.1", 1, PublicOptions(proxy="dash.example.org"))))  # type: ignore[arg-type]
+    headers = [(b"host", b"dash.example.org"), (b"x-forwarded-proto", b"https"), *((b"x-forwarded-for", one.encode()) for one in lines)]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("127.0.0.1", 1)}
+    assert checks._refusal(scope) is None and _network(scope["address"]) == address
+    refused = checks._refusal({**scope, "headers": [*headers, (b"x-forwarded-proto", b"http")]})
+    assert refused is not None and refused.status_code == 403
 
 
 def test_a_proxy_of_another_machine_is_known_by_its_address() -> None:
