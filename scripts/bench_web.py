@@ -4,29 +4,44 @@ Serves the store of scripts/bench_books.py (`--entries`, `--keep`) by `trimtab s
 JSON: seconds until it answers and until the ledger is read, milliseconds and gzipped bytes of the
 overview, the same with `--streams` open event streams, and bytes with all its files. No endpoint
 is configured: the parts that read the chain say so.
+
+With `--pairs` instead: what open event streams cost a cycle of the agent beside `trimtab serve` on
+a local chain. Batches of cycles without and with `--streams` alternate; each stream is read, and
+its page fetched after each change, as a browser does.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gzip
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 from urllib.request import Request, urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent import wiring
+from agent.app.agent import Agent, open_agent
+from agent.errors import TrimtabError
+from agent.localchain import open_anvil
 from scripts import bench_books
 
 ASKED = 50
+CYCLES = 10
+"""Cycles of a batch."""
+PAUSE_S = 0.3
+"""Pause after a cycle: a batch lasts longer than the dashboard's interval between two looks."""
 
 
 def main() -> None:
@@ -35,7 +50,15 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=50_000)
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--keep", type=Path, default=None, help="a folder to build the store in")
+    parser.add_argument("--pairs", type=int, default=0, help="pairs of batches of cycles")
+    parser.add_argument("--read", default="", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
+    if wanted.read:
+        asyncio.run(read_streams(wanted.read, wanted.streams))
+        return
+    if wanted.pairs:
+        print(json.dumps(cycles_beside_streams(wanted.pairs, wanted.streams), indent=2))
+        return
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = wanted.keep or Path(thrown_away)
         loaded = bench_books.config(folder)
@@ -47,18 +70,8 @@ def main() -> None:
 
 def measured(folder: Path, streams: int) -> dict[str, object]:
     """Figures of one `trimtab serve`."""
-    config = next(folder.glob("*.toml"))
-    command = [sys.executable, "-c", "from agent.cli.main import main; main()", "serve"]
     began = perf_counter()
-    process = subprocess.Popen(
-        [*command, "--port", "0", "--json", "--config", str(config)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if process.stdout is None:
-        raise OSError("no output")
-    try:
-        address = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["url"]
+    with dashboard(next(folder.glob("*.toml"))) as (address, _):
         answers_s = perf_counter() - began
         while b'data-of="pnl.all' not in page(address)[0]:
             sleep(0.1)
@@ -70,9 +83,6 @@ def measured(folder: Path, streams: int) -> dict[str, object]:
         beside_ms, _ = asked(address)
         for link in links:
             link.close()
-    finally:
-        process.terminate()
-        process.wait()
     return {
         "answers_after_s": round(answers_s, 2),
         "ledger_read_after_s": round(ledger_s, 2),
@@ -81,6 +91,116 @@ def measured(folder: Path, streams: int) -> dict[str, object]:
         "page_gzip_bytes": page_bytes,
         "page_and_files_gzip_bytes": page_bytes + file_bytes,
     }
+
+
+@contextmanager
+def dashboard(config: Path) -> Iterator[tuple[str, int]]:
+    """Address and process id of `trimtab serve`."""
+    command = [sys.executable, "-c", "from agent.cli.main import main; main()", "serve"]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--json", "--config", str(config)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if process.stdout is None:
+        raise OSError("no output")
+    try:
+        address = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["url"]
+        yield address, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
+    """Figures of a cycle without and with streams: medians over batches, and of the ratio within a
+    pair.
+    """
+    found: dict[int, list[dict[str, float]]] = {0: [], streams: []}
+    with tempfile.TemporaryDirectory() as folder, open_anvil() as chain:
+        config = Path(folder) / "trimtab.toml"
+        config.write_text(chain.config_text())
+        with open_agent(config) as agent:
+            for _ in agent.run(once=True):
+                pass
+            with dashboard(config) as (address, process):
+                while b'data-of="status' not in page(address)[0]:
+                    sleep(0.1)
+                for pair in range(pairs):
+                    for count in (0, streams) if pair % 2 else (streams, 0):
+                        found[count].append(batch(agent, address, process, count))
+    names = found[0][0]
+    return {
+        "cycles": pairs * CYCLES,
+        "streams": streams,
+        **{
+            name: {
+                "alone": round(median(one[name] for one in found[0]), 2),
+                "beside_streams": round(median(one[name] for one in found[streams]), 2),
+                "ratio": round(
+                    median(
+                        two[name] / one[name]
+                        for one, two in zip(found[0], found[streams], strict=True)
+                        if one[name]
+                    ),
+                    4,
+                ),
+            }
+            for name in names
+        },
+    }
+
+
+def batch(agent: Agent, address: str, process: int, streams: int) -> dict[str, float]:
+    """Milliseconds of a cycle by processor and clock, and of the serving process per cycle."""
+    reader = None
+    if streams:
+        asking = [sys.executable, __file__, "--read", address, "--streams", str(streams)]
+        reader = subprocess.Popen(asking, stdout=subprocess.PIPE)
+        if reader.stdout is None or not reader.stdout.readline():
+            raise OSError("the streams did not open")
+    spent_s, clock_s, served_s = 0.0, 0.0, processor_s(process)
+    for _ in range(CYCLES):
+        spent, began = process_time(), perf_counter()
+        for outcome in agent.run(once=True):
+            if isinstance(outcome, TrimtabError):
+                raise outcome
+        spent_s, clock_s = spent_s + process_time() - spent, clock_s + perf_counter() - began
+        sleep(PAUSE_S)
+    served_s = processor_s(process) - served_s
+    if reader is not None:
+        reader.terminate()
+        reader.wait()
+    measured_s = {"processor_ms": spent_s, "clock_ms": clock_s, "serving_process_ms": served_s}
+    return {name: seconds * 1000 / CYCLES for name, seconds in measured_s.items()}
+
+
+def processor_s(process: int) -> float:
+    """Processor seconds of a process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def read_streams(address: str, streams: int) -> None:
+    """Read event streams, and fetch the page after each change; prints a line once all are open."""
+    host, port = address.split("/")[2].rsplit(":", 1)
+
+    async def asked(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        return reader, writer
+
+    async def follow(reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            if line.startswith(b"event: changed"):
+                shown, writer = await asked("/")
+                await shown.read()
+                writer.close()
+
+    links = [await asked("/events") for _ in range(streams)]
+    print("open", flush=True)
+    await asyncio.gather(*(follow(reader) for reader, _ in links))
 
 
 def page(address: str) -> tuple[bytes, int]:
