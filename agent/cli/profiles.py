@@ -336,6 +336,7 @@ def edit(
                 keep_holdings=keep_holdings,
                 pins=True,
                 unseen=yes,
+                by_hand_only=confirm,
                 confirm=asked,
             )
             document = owner.edit_document(found)

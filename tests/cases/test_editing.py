@@ -171,6 +171,9 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
     with raises_code(Refused, "config", "not confirmed"):
         edit(machine)
     assert shown[0].by_hand == lines and bot.file.read_text() == stolen
+    with raises_code(Refused, "config", "not confirmed"):
+        editing.edit(bot.file, lambda text: text, confirm=machine, transports=[chain.transport], clock=chain.clock)
+    assert (shown[1].changes, shown[1].by_hand) == ((), lines), "an edit that changes nothing is no --confirm"
     asked = edit(lambda found, _agent: found.by_hand == lines)
     assert asked.state == "written" and asked.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
     assert edit(machine).state == "unchanged"

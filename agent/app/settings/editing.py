@@ -99,12 +99,14 @@ def edit(  # noqa: PLR0913
     sell_first: Callable[[str], str] | None = None,
     pins: bool = False,
     unseen: bool = False,
+    by_hand_only: bool = False,
     confirm: Confirm | None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> EditReport:
     """Apply `make` to the config's text, validate and plan the result, and write it once `confirm`
-    returns True; without `confirm` only report.
+    returns True; without `confirm` only report. With `by_hand_only` it confirms changes made by
+    hand, and `make` changes nothing.
 
     `pins` also pins the new contracts of added tokens; with `unseen` only on local chains. If the
     wallet holds more than dust of a removed asset, `sell_first` replaces `make`, if given. Raises
@@ -143,6 +145,8 @@ def edit(  # noqa: PLR0913
         if before is not None and not same:
             by_hand = config_versions.unconfirmed_changes(before, context.store.configs) or ()
         report = _planned_edit(agent, before, in_rounds, same, addresses)
+        if same and not by_hand_only:
+            by_hand, report = report.changes, replace(report, changes=())
         report = replace(
             report,
             by_hand=by_hand,
