@@ -43,6 +43,8 @@ MAX_SESSIONS = 10
 """Sessions of a user; a further login ends the oldest."""
 MAX_CHECKS = 8
 """Logins that are checked or wait for it; more are refused."""
+LOGIN_NICENESS = 15
+"""Hashing the passwords of many guesses must not delay a cycle of the agent."""
 POLL_S = 2.0
 MAX_FORM_BYTES = 16_384
 MAX_FIELDS = 100
@@ -107,7 +109,7 @@ class Access:
         self._clock = clock
         self._stamp: object = None
         self._sessions: dict[bytes, Session] = {}
-        self._process = ReadingProcess()
+        self._process = ReadingProcess(LOGIN_NICENESS)
         self._checks = 0
         self._secret = secrets.token_bytes(32)
         self.link_key = b""

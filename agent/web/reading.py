@@ -21,9 +21,12 @@ Documents = dict[str, Any]
 
 
 class ReadingProcess:
-    """A process that calls functions of `agent.app`, one at a time; restarted if it died."""
+    """A process that calls functions of `agent.app`, one at a time; restarted if it died. With
+    `niceness` it leaves the processor to others.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._pool: ProcessPoolExecutor | None = None
 
     def submit(self, function: str, *arguments: Any) -> Future[Any]:
@@ -59,7 +62,7 @@ class ReadingProcess:
 
     def _started(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), _end_with_parent, max_tasks_per_child=None
+            1, multiprocessing.get_context("spawn"), _begin, (self._niceness,)
         )
 
 
@@ -77,8 +80,9 @@ def _call(function: str, *arguments: Any) -> Any:
         ) from None
 
 
-def _end_with_parent() -> None:
+def _begin(niceness: int) -> None:
     """Ignore Ctrl-C, which the parent handles, and exit when the parent does."""
+    os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if (parent := multiprocessing.parent_process()) is not None:
 

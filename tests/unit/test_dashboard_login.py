@@ -25,7 +25,7 @@ import pyotp
 from agent.app.settings.users import _network
 from agent.errors import ConfigError, TrimtabError
 from agent.store.files.users import FIRST_LOCK_S, FREE_FAILURES, UserStore
-from agent.web.access import IDLE_S, LONGEST_S, MAX_CHECKS, MAX_SESSIONS, Access, Checks
+from agent.web.access import IDLE_S, LOGIN_NICENESS, LONGEST_S, MAX_CHECKS, MAX_SESSIONS, Access, Checks
 from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
 from agent.web.server import serve_dashboard
@@ -259,6 +259,9 @@ def test_a_flood_of_logins_is_refused_and_holds_up_no_page(site: Site) -> None:
     assert site.ask("/", Cookie=cookie)[0] == 200
     found = future.result(30)
     assert sum(isinstance(one, TrimtabError) for one in found) == 5
+    (process,) = site.access._process._pool._processes  # type: ignore[union-attr]
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, process) == min(19, mine + LOGIN_NICENESS), "an agent's cycle goes first"
 
 
 def test_a_form_that_is_too_large_or_does_not_end_is_refused(site: Site) -> None:
