@@ -149,6 +149,23 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         assert {url.split("/")[2] for url in asked} == {address.split("/")[2]}
 
 
+@pytest.mark.parametrize("path", ["/liquidity", "/futures"])
+def test_pages_of_positions_have_no_violation_and_are_no_wider_than_a_phone(chromium: Any, path: str) -> None:
+    from tests.support.dashboards import Served
+
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True, color_scheme="dark")
+    with Served() as shown:
+        page = context.new_page()
+        page.goto(f"http://localhost:{shown.port}{path}")
+        assert figures(page)
+        page.add_script_tag(path=str(AXE))
+        assert [(found["id"], found["nodes"][0]["html"]) for found in page.evaluate("axe.run()")["violations"]] == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        context.close()
+
+
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
     desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
     said = desk.run("serve", "--port", "0", "--json")

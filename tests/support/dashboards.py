@@ -51,7 +51,51 @@ def documents() -> dict[str, Any]:
         "alerts": alerts,
         "orders": golden("15-orders"),
         "plan": golden("04-plan"),
+        "lp": {**golden("14-lp"), **LIQUIDITY},
+        **FUTURES,
     }
+
+
+ADDRESS = f"0x{7:040x}"
+LIQUIDITY: dict[str, Any] = {
+    "block": 1, "block_hash": f"0x{1:064x}",
+    "positions": [{
+        "position": "uniswap_v3 #1", "venue": "uniswap_v3", "contract": ADDRESS, "token_id": "1", "tokens": [HOSTILE, "B"], "state": MARKUP,
+        **{name: {HOSTILE: "1", "B": "2"} for name in ("entry_raw", "redeemable_raw", "fees_raw", "counted_raw")},
+        "entry_block": 1, "value": "10", "hold_value": "11", "loss": "1", "loss_bps": "909.1", "fees": "0.1", "lvr_per_day": "0.01",
+        "volatility_bps": 6_000, "horizon_s": 2_592_000, "expected_loss": "0.5", "pool_off_bps": "-3",
+        "forecasts": [{"move_bps": -5_000, "moving": HOSTILE, "loss_bps": "572", "loss": "0.57"}],
+    }],
+    "targets": [{
+        "pool": ADDRESS, "venue": "uniswap_v3", "tokens": [HOSTILE, "B"], "fee_pips": 500, "share_bps": 2_000, "width_bps": None,
+        "compound_above": None, "value": None, "fees": None, "weight_bps": None, "left_range": [], "pool_off_bps": None,
+        "asks": [MARKUP], "leaves": [MARKUP],
+    }],
+    "unreadable": [MARKUP], "warnings": [MARKUP],
+    "ignored": [{"position": "uniswap_v3 #2", "contract": ADDRESS, "token_id": "2", "tokens": [HOSTILE], "liquidity": "1"}],
+}  # fmt: skip
+"""Positions and targets of tokens and reasons that are markup."""
+ACCOUNT: dict[str, Any] = {"block": 1, "account": ADDRESS, "unknown": MARKUP, "unit": "USD"}
+AMOUNTS = dict.fromkeys(("pending", "today", "daily", "expected"), "1")
+FUTURES: dict[str, Any] = {
+    "positions": {**ACCOUNT, "positions": [{
+        "market": ADDRESS, "symbol": HOSTILE, "side": "long", "size": "1", "size_raw": "1", "notional": "1", "entry": "1", "mark": "1",
+        "index": "1", "index_age_s": 1, "unrealised": "-1", "funding_pending": "1", "liquidation_price": None, "liquidation_distance": None,
+    }]},
+    "margin": {
+        **ACCOUNT, "plan": None, "no_plan": "", "blocked": MARKUP,
+        "margin": {
+            **dict.fromkeys(("collateral", "realised", "unrealised", "funding_pending", "value", "free", "initial"), "1"),
+            **dict.fromkeys(("maintenance", "gross", "net"), "1"), **dict.fromkeys(("utilisation", "leverage", "spot_value")),
+        },
+        "limits": [{"limit": "max_leverage", "measured": MARKUP, "allowed": "4", "broken": True}],
+    },
+    "funding": {
+        **ACCOUNT, **AMOUNTS, "numeraire": "USDC", "days": 30,
+        "markets": [{"market": ADDRESS, "symbol": HOSTILE, "daily_rate": "0.0001", "notional": "1", **AMOUNTS}],
+        "recorded": [{"day": "2026-01-01", "market": ADDRESS, "symbol": HOSTILE, "paid": "1", "daily_rate": "0.0001", "readings": 2}],
+    },
+}  # fmt: skip
 
 
 class StillBoard(Board):

@@ -27,6 +27,7 @@ from agent.web.access import HEADERS
 from agent.web.board import MAX_STREAMS, Board
 from agent.web.pages import PAGES
 from agent.web.server import serve_dashboard
+from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import HOSTILE, MARKUP, Served, figures
 
 
@@ -55,6 +56,11 @@ def test_the_weight_after_a_plan_of_a_symbol_with_dots_is_shown(served: Served) 
     assert found["plan.weights_after_bps.USDC.e"] == "1234"
 
 
+@pytest.mark.parametrize("command", ["lp", "positions", "margin", "funding"])
+def test_the_given_documents_are_those_of_their_commands(served: Served, command: str) -> None:
+    assert misfits(DOCUMENTS[command], served.board.documents[command]) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
 def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served, page: Any) -> None:
     code, headers, body = served.ask(page.path)
@@ -63,7 +69,7 @@ def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served
     assert HOSTILE not in text and MARKUP not in text and "<script>" not in text
     assert " onerror" not in text.replace("&lt;img src=x onerror=alert(1)&gt;", "")
     assert "style=" not in text
-    if page.path == "/":
+    if page.path in ("/", "/liquidity", "/futures"):
         assert "&lt;img src=x onerror" in text and "&lt;/data&gt;&lt;script&gt;" in text
     policy = headers["content-security-policy"]
     assert "script-src 'self';" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
