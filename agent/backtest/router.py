@@ -317,7 +317,7 @@ def _unwrap_all(done: TransactionEffects, least_raw: int, recipient: str) -> Non
 
 
 def _unwrap(done: TransactionEffects, holder: str, held: dict[str, int], raw: int) -> None:
-    """Unwrap like WETH9.withdraw of `holder`, whose balances are `held`; the caller credits the
+    """Unwrap like WETH9.withdraw called by `holder`, whose balances are `held`; the caller credits the
     native coin.
     """
     coin = done.place.coin

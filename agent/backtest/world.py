@@ -347,7 +347,7 @@ class SimulatedWorld:
         return self.value(self.wallet.balances) + held - self.gas_paid
 
     def _pay_in_and_out(self) -> None:
-        """Apply the transfers due at this bar, to the wallet and to the held portfolio."""
+        """Apply the transfers due at this bar to the wallet and to the buy-and-hold portfolio."""
         while self.flows and self.flows[0][0] <= self.bar:
             amount, self.flows = self.flows[0][1], self.flows[1:]
             value = amount * 10**self.money.decimals

@@ -63,7 +63,7 @@ class EndpointHealth:
         self.lagging = False
 
     def success(self, took_s: float) -> None:
-        """Record an answered request, even if single calls were refused. Quorum compares the
+        """Record an answered request, even if individual calls were refused. Quorum compares the
         contents.
         """
         self._decay()

@@ -1,4 +1,4 @@
-"""Transport over an in-process eth-tester chain, with the wire values of a node."""
+"""Transport to an in-process eth-tester chain that answers in a node's JSON format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def storage_at(tester: Any, address: str, slot: str, number: int) -> bytes:
 
 
 def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
-    """Return the output of a contract call from any address `tx["from"]`, after that block. Raises
+    """Return the output of a contract call from any address `tx["from"]`, on the state after block `number`. Raises
     eth-tester's TransactionFailed.
     """
     from eth_tester.exceptions import TransactionFailed

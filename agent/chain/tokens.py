@@ -78,7 +78,7 @@ def symbol_text(answer: LensAnswer) -> str:
 
 
 IMPLEMENTATION = bytes.fromhex("5c60da1b")
-"""Selector of implementation(), of beacons and EIP-897 proxies."""
+"""Selector of implementation() on beacons and EIP-897 proxies."""
 SLOTS = (
     "0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc",  # EIP-1967: keccak256("eip1967.proxy.implementation") - 1
     "0xc5f16f0fcc639fa48a6947836d9850f504798523bf8c9a3a87d5876cf622bcf7",  # EIP-1822: keccak256("PROXIABLE")

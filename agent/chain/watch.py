@@ -369,7 +369,7 @@ def _written(pool: PoolRef) -> list[CallItem]:
 
 
 def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
-    """Return, for token0 and token1, whether the item is known to be zero; A V2 pair has one item
+    """Return, for token0 and token1, whether the item is known to be zero. A V2 pair has one item
     for both tokens. Affects only the gas estimate, so an unread item counts as written.
     """
     zero = [answer_uint(answer) == 0 for answer in answers]

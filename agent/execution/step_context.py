@@ -45,8 +45,7 @@ from agent.reference import depegged_tokens, reference_prices
 
 CATCH_UP_ATTEMPTS = 10
 CATCH_UP_PAUSE_S = 2.0
-"""Attempts and the pause between them: twenty seconds in all, longer than a block of any supported
-chain.
+"""Attemptsandthepausebetweenthem:twentysecondsinall,longerthantheblocktimeofanysupportedchain.
 """
 
 
@@ -140,7 +139,7 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
 
 def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:
     """Record depegged tokens, unread balances and deposits above the ceiling. A depegged token
-    counts as recovered only within a narrower limit, a balance unread for long is quarantined, and
+    counts as recovered only within a narrower limit, a balance that has been unreadable for too long is quarantined, and
     an excluded deposit stays excluded.
     """
     if (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
@@ -182,8 +181,8 @@ class OutcomeKind(Enum):
 
 
 REVIEW_DONE_KINDS = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
-"""Outcomes after which a schedule's review is done. A refused or failed one is evaluated again in
-the next cycle."""
+"""Outcomes after which a schedule's review is done. Afterarefusedorfailedstepthereviewisrepeatedin
+thenextcycle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +191,8 @@ class StepOutcome:
 
     `after` is the snapshot read after the swap. `verdicts` are those of a refusal outside a plan's
     guards; the guards' own are in the plan. `exits_tried` are tokens of exits already sold or
-    skipped; later trades are confirmed separately. `hedged` are the comparisons of hedges that the
-    step has opened.
+    skipped; later trades are confirmed separately. `hedged` are the comparisons of sale and hedge
+    for the hedges that the step opened.
     """
 
     step_id: str
@@ -226,7 +225,7 @@ class StepOutcome:
 
     @property
     def comparisons(self) -> tuple[HedgeComparison, ...]:
-        """Comparisons of sale and hedge: first of opened hedges, then of the plan for other
+        """Comparisons of sale and hedge: first those of opened hedges, then the plan's for other
         assets.
         """
         opened = {one.token for one in self.hedged}
@@ -259,7 +258,7 @@ ExtendTicks = Callable[[StepInput], StepInput | None]
 
 class ExitInterrupted(Retryable):
     """An endpoint failed while evidence for the exit of `token` was gathered. `may_go_directly` is
-    True if the exit may be planned again through no other token.
+    True if the exit may be planned again without routing through another token.
     """
 
     def __init__(self, token: str, error: Retryable, may_go_directly: bool = False) -> None:

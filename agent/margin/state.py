@@ -25,7 +25,7 @@ from agent.units import BPS, sign_of
 
 @dataclass(frozen=True, slots=True)
 class MarginState:
-    """Figures of an account that limits bound. Shares are exact; `leverage` and `utilisation` are
+    """Account figures that the limits apply to. Shares are exact; `leverage` and `utilisation` are
     None if the account has positions but no value. `survives` says whether the account stays above
     maintenance after every mark has moved against its position by the stress move.
     """
@@ -131,7 +131,7 @@ def limit_checks(
 def breaches(
     state: MarginState, limits: FuturesLimits, spot_value: Fraction | None
 ) -> list[Breach]:
-    """Return every limit that the state breaches, as `limit_checks`."""
+    """Return the limits in `limit_checks` that the state breaches."""
     return [
         Breach(check.limit, check.measured, check.allowed)
         for check in limit_checks(state, limits, spot_value)
@@ -269,7 +269,7 @@ def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount
 
 
 def multiple_text(value: Fraction | None) -> str:
-    """Format a leverage; None is one without equity."""
+    """Format a leverage; None means that the account has no equity."""
     return "unlimited" if value is None else f"{float(value):.2f}x"
 
 

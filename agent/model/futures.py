@@ -44,8 +44,8 @@ class PerpMarket:
     the size increment in base units, `tick` the price increment, and `min_notional_raw` the
     smallest notional of an order at its bound. `mark` and `index` are quote base units per base
     unit of size; `index_s` is the chain time of the index. `funding_daily` is the share of notional
-    that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional. The
-    config does not name the market if `is_named` is false: someone else opened a position there.
+    that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional. `is_named`
+    is false for a market that the config does not name, in which someone else opened a position.
     """
 
     market: str
@@ -98,7 +98,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class VenuePayment:
-    """Funding of one market that the venue moved at chain time `at_s`; `paid_raw` is negative if
+    """Funding of one market that the venue itself settled at chain time `at_s`; `paid_raw` is negative if
     received.
     """
 
@@ -115,8 +115,8 @@ class MarginAccount:
     quote of 18 decimals is settled in USDC. Initial margin applies to the quote owed and the shorts
     if `initial_on_debt` is set (Perpetual Protocol v2), otherwise to the notional (Hyperliquid). An
     off-chain venue (`is_on_chain` false) takes orders as signed messages without gas; no deposit is
-    sent to it. `payments` are funding payments of a venue that moves them by itself, those that the
-    ledger lacks, oldest first; they are part of `realised_raw`.
+    sent to it. `payments` are funding payments that the venue settled without a transaction and
+    that are not yet in the ledger, oldest first; they are part of `realised_raw`.
     """
 
     quote: Token
@@ -248,7 +248,7 @@ class FuturesGrant:
 
 @dataclass(frozen=True, slots=True)
 class FuturesLimits:
-    """Limits of the futures layer; shares in basis points of one."""
+    """Limits of the futures layer; shares in basis points."""
 
     max_leverage_bps: int
     """Maximum gross notional over account value."""
@@ -300,7 +300,7 @@ class FuturesTarget:
 
 @dataclass(frozen=True, slots=True)
 class HedgePolicy:
-    """Terms of hedges that replace sales; shares in basis points of one."""
+    """Terms of hedges that replace sales; shares in basis points."""
 
     ratio_bps: int
     """Share of an overweight that is shorted instead of sold."""
@@ -351,7 +351,7 @@ class HedgeComparison:
 class FuturesPolicy:
     """Targets of the futures layer. `leverage_bps` is the target of gross notional over account
     value, and a market's target notional is its weight times the total target notional. A drift
-    beyond a band triggers: `band_bps` for a weight, in points of the gross notional (zero: off),
+    beyond its band triggers orders: `band_bps` for a weight, in points of the gross notional (zero: off),
     and `leverage_band_bps` for the gross notional, as a share of its target. Addresses:
     `collateral` is the portfolio's token in which margin is deposited (empty: no deposits),
     `account` the trader whose margin account is read, `vault` the contract that takes deposits,
@@ -370,8 +370,7 @@ class FuturesPolicy:
     account: str = ""
     leverage_band_bps: int = 0
     full_leverage_bps: int = 0
-    """Leverage of the config if signals or strategies lowered `leverage_bps`; zero if they
-    did not.
+    """The configured leverage if signals or strategies lowered `leverage_bps`; otherwise zero.
     """
     ask: tuple[str, ...] = ()
     vault: str = ""

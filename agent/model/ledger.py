@@ -68,7 +68,7 @@ class FuturesFill:
 
 @dataclass(frozen=True, slots=True)
 class SettledFunding:
-    """Funding of one market that a transaction, or the venue by itself, settled; `paid_raw` is
+    """Funding of one market, settled by a transaction or by the venue itself; `paid_raw` is
     negative if received.
     """
 
@@ -246,7 +246,7 @@ class Valuation:
 
 @dataclass(frozen=True, slots=True)
 class LedgerBalance:
-    """Wallet balance of a token by the ledger, in base units; includes mined transactions that are
+    """Wallet balance of a token according to the ledger, in base units; includes mined transactions that are
     not final.
     """
 
@@ -428,9 +428,10 @@ class CashAccount:
 
 @dataclass(frozen=True, slots=True)
 class CashMemory:
-    """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes since
-    then: transfers, and what final payouts paid. The markers are those of the updated account;
-    `turn` counts its writes.
+    """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes
+    since it was stored: external transfers, and the amounts of final payouts. `transfer`, `intent`
+    and `external` are the values that the account takes when it includes these changes; `turn`
+    counts its writes.
     """
 
     account: CashAccount | None
@@ -444,7 +445,7 @@ class CashMemory:
 
 @dataclass(frozen=True, slots=True)
 class CashState:
-    """The account of portfolio.use_cash at a step's block, and the numeraire left alone there.
+    """The account of portfolio.use_cash at a step's block, and the numeraire that the agent does not use at that block.
 
     `is_stored` is false if the account has to be recorded before anything is sent; `is_known` is
     false while it cannot be opened.

@@ -31,7 +31,7 @@ from agent.model import (
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Permission to sign one intent: the judged plan, minimum amounts, and the validity. The signer
+    """Permission to sign one intent: the judged plan, minimum amounts, and how long it is valid. The signer
     decodes the transaction and compares every field with the grant.
 
     `floors_raw` are minimum outputs by reference price, one per leg of `plan`, computed
@@ -233,8 +233,8 @@ class Simulation:
     """Result of `eth_call` and `eth_estimateGas` of the exact transaction at the head.
 
     `reverted` is true if a contract reverted, confirmed by enough operators; errors of fee, funds
-    or endpoint do not count. `height_disagreement` is the reason why the head may be old or false
-    (empty: endpoints agree); no trade is signed then.
+    or endpoint do not count. `height_disagreement` is the reason why the head may be old or false;
+    it is empty if endpoints agree, otherwise no trade is signed.
     """
 
     ok: bool
@@ -311,7 +311,8 @@ class PerpVenue(Protocol):
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """Return the amounts that the order would exchange now within its bound, for a part of its
-        size if the venue fills orders partly. Raises Refused if nothing would fill, Retryable.
+        size if the venue fills orders partially. Raises Refused if nothing would fill, Retryable if
+        the venue does not answer.
         """
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
@@ -334,6 +335,6 @@ class OrderVenue(PerpVenue, Protocol):
         """
 
     def post(self, signed: SignedTx) -> str:
-        """Post a signed order, once. Return the venue's reason if it judged and turned it down,
-        or does not know its signer, else an empty text. Raises Retryable without an answer.
+        """Post a signed order, once. Return the venue's reason if it rejected the order or does not
+        know the signer, else an empty text. Raises Retryable if the order may have been executed.
         """

@@ -54,8 +54,8 @@ MIN_GAS = 21_000
 def require_signable(
     tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: SignableNonces
 ) -> None:
-    """Return if `tx` may be signed at one of `nonces`. Raises Refused with the rule that failed,
-    its measurement and its limit.
+    """Raise Refused, with the rule that failed, its measurement and its limit, unless `tx` may be
+    signed at one of `nonces`.
     """
     if tx.chain_id != rules.chain_id:
         refuse("chain_id", tx.chain_id, rules.chain_id)
@@ -146,7 +146,7 @@ def _decoded(data: bytes) -> Call:
 
 
 def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Require a transfer to ourselves without value and data, which only uses the nonce."""
+    """Require a transfer to ourselves without value or data, which only uses up the nonce."""
     if data:
         refuse("call", f"{len(data)} bytes of data", "no data in a cancel")
     if tx.to != rules.wallet:
@@ -266,8 +266,8 @@ class LocalSigner:
     def __init__(
         self, key: SigningKey, rules: SigningRules, nonces: Callable[[], SignableNonces]
     ) -> None:
-        """Set key and rules; `nonces` reads the journal before each signature. Raises ConfigError if
-        the key is of another wallet.
+        """Set key and rules; `nonces` reads the journal before each signature. Raises ConfigError
+        if the key belongs to another wallet.
         """
         if key.address != rules.wallet:
             raise ConfigError(

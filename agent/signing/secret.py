@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PR_SET_DUMPABLE = 4
 _MNEMONIC_WORDS = (12, 15, 18, 21, 24)
-"""Numbers of words of a BIP-39 phrase."""
+"""Valid word counts of a BIP-39 phrase."""
 KEY_PATH = "m/44'/60'/0'/0/"
 """BIP-44 path of Ethereum accounts; the account's number follows."""
 

@@ -35,7 +35,7 @@ NATIVE_VENUE = "wrapped_native"
 
 
 def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: SigningRules) -> None:
-    """Return if `call` may be signed; raise Refused naming the rule that failed."""
+    """Raise Refused, naming the rule that failed, unless `call` may be signed."""
     if tx.to not in rules.routers:
         refuse("contract", tx.to, "a pinned router")
     if grant.plan is None:
@@ -276,7 +276,7 @@ VENUES = {Venue.V2: "uniswap_v2", Venue.V3: "uniswap_v3", Venue.NATIVE: "wrapped
 
 
 def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: SigningRules) -> None:
-    """Return if `call` may be signed; raise Refused naming the rule that failed."""
+    """Raise Refused, naming the rule that failed, unless `call` may be signed."""
     if tx.to not in rules.rebalancers:
         refuse("contract", tx.to, "a pinned Rebalancer")
     if grant.plan is None:
@@ -345,8 +345,8 @@ def _leg(where: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningR
 
 
 def _require_nothing_left(call: RebalanceCall) -> None:
-    """Require every amount left in the contract or sent to a pair to be spent by a later leg, with
-    no other leg before its pair's.
+    """Require every amount left in the contract or sent to a pair to be spent by a later leg; the
+    next leg through that pair must be the one that spends it.
     """
     here: set[str] = set()
     pairs: dict[frozenset[str], str] = {}

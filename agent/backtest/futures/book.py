@@ -82,7 +82,7 @@ def _funding(
     table: PriceTable, funding: Sequence[FundingRateSeries]
 ) -> tuple[tuple[tuple[FundingPayment, ...], ...], tuple[tuple[Fraction, ...], ...]]:
     """Return payments and newest daily rates by bar. A rate takes effect at the first bar at or
-    after its time; its notional uses the newest price until then, as in `funding_carry`.
+    after its time; its notional uses the newest price at that time, as in `funding_carry`.
     """
     payments: list[list[FundingPayment]] = [[] for _ in range(table.bars)]
     daily = [[Fraction(0)] * len(table.symbols) for _ in range(table.bars)]
@@ -315,8 +315,8 @@ def _bound(order: PerpOrder, size_raw: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SentPlan:
-    """A futures plan with a sent first action: reason, the hedges after it, and its fill (None for
-    an action without one, such as a deposit).
+    """A futures plan whose first action was sent: reason, the hedges after it, and its fill (None
+    for an action without one, such as a deposit).
     """
 
     trigger: str = ""
@@ -331,7 +331,7 @@ class HedgeRecord:
     and closing. `closed_s` is None while it is open.
 
     `profit_raw` is the profit of its fills in quote base units: proceeds less the cost of buying
-    back, less fees, with an open rest at the mark price. It excludes funding. None if a part was
+    back, less fees, with any open remainder valued at the mark price. It excludes funding. None if a part was
     liquidated.
     """
 

@@ -68,10 +68,10 @@ CONTRACTS = PerpContracts(CLEARING_HOUSE, VAULT, simulated_address("delegate app
 
 @dataclass(frozen=True, slots=True)
 class FuturesSetup:
-    """The futures of a simulated portfolio: `settings` by symbols of the price table, with the
-    policy that the held book opens; the live `policy` with simulated markets and contracts; the
-    collateral token; and by symbol, the token with the same price. `recorded` are the markets over
-    all bars, in place of the table's prices and `rates`.
+    """The futures of a simulated portfolio. `settings` names markets by the price table's symbols
+    and has the policy with which the held book opens. `policy` is the live policy with simulated
+    markets and contracts. `assets` are (symbol, token with the same price). `recorded` are the
+    markets over all bars, in place of the table's prices and `rates`.
     """
 
     settings: FuturesSettings
@@ -238,7 +238,7 @@ class SimulatedVenue:
         return PerpQuote(abs(order.size_raw), abs(quote_raw))
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
-        """See PerpVenue. A call of the clearing house or the vault."""
+        """See PerpVenue. A call to the clearing house or the vault."""
         end_s, collateral = now_s + self._valid_s, self.setup.collateral.address
         to, data = futures_call(action, CONTRACTS, WALLET, collateral, end_s)
         return PerpOrderDraft(to, data, end_s)

@@ -43,7 +43,7 @@ series, "var(--ink)", "var(--soft)", "var(--grid)", "var(--good)", "var(--bad)";
 an opacity. Uncoloured series take c1, c2, … in turn. Fonts, grids, margins and hover boxes are the
 page's unless the layout sets them. Times are milliseconds since 1970, UTC, on an axis of type
 "date". Every text is shown literally. Only `hovertemplate` and `texttemplate` may contain <br>, <b>
-and <extra>; foreign text enters them by %{text}, %{customdata} or %{fullData.name}.
+and <extra>; untrusted text enters them only through %{text}, %{customdata} or %{fullData.name}.
 """
 TEMPLATES = ("hovertemplate", "texttemplate")
 ALLOWED_TAGS = ("<br>", "<b>", "</b>", "<extra>", "</extra>")
@@ -314,8 +314,8 @@ def short_name(symbol: str) -> str:
 
 
 def format_money(value: Fraction, decimals: int) -> str:
-    """Format exact base units as whole coins with thousands separators: two places from 1 on, else
-    four significant digits, truncated.
+    """Format exact base units as whole coins with thousands separators: two decimals for values of
+    at least 1, else four significant digits, truncated.
     """
     coins = abs(value) / Fraction(10) ** decimals
     places = 2
@@ -424,7 +424,7 @@ def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
 
 
 def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol: str) -> Trace:
-    """Markers with a text each."""
+    """Markers, each with its own text."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -443,7 +443,7 @@ def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol
 
 
 def bar_trace(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
-    """Upright bars."""
+    """Vertical bars."""
     return {
         "type": "bar",
         "x": x,
@@ -455,7 +455,7 @@ def bar_trace(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
 
 
 def value_axis(unit: str, form: str = "") -> Trace:
-    """An upright axis with its unit."""
+    """A vertical axis with its unit."""
     found: Trace = {"title": {"text": unit}}
     return found | ({"tickformat": form, "hoverformat": form} if form else {})
 

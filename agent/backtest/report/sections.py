@@ -55,7 +55,7 @@ MOST_MARKS = 400
 """Maximum number of marked trades per asset and direction. The largest are kept."""
 PANEL_PX = 210
 PANEL_POINTS = 1_000
-"""A panel is half as wide as a chart, or less."""
+"""Points of a panel, which is at most half as wide as a chart."""
 ALONE = ("--c2", "--c4", "--c6", "--c5")
 
 
@@ -489,7 +489,7 @@ def _without_hover(trace: Trace) -> Trace:
     return trace | {"hoverinfo": "skip"}
 
 
-# --- Funding section: carry of shorts of the holdings, cumulated, and by asset.
+# --- Funding section: carry of shorting the holdings, cumulative and by asset.
 
 
 LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
@@ -497,7 +497,7 @@ LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
 
 
 def funding_section(found: BacktestAnalysis) -> ReportSection | None:
-    """Return the funding carry, cumulated over time, with its totals; None without funding rates."""
+    """Return the cumulative funding carry over time, with its totals; None without funding rates."""
     result = found.result
     if result.funding is None:
         return None
@@ -568,7 +568,7 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
 
 
 def _so_far(one: FundingCarry, times_s: Indices, scale: float) -> Floats:
-    """Return cumulated whole coins at each of these times."""
+    """Return the cumulative carry in whole coins at each of these times."""
     sums = np.concatenate([[0.0], np.cumsum(np.array(one.payments, dtype=np.float64) / scale)])
     found: Floats = sums[np.searchsorted(one.times_s, times_s, side="right")]
     return found

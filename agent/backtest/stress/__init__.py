@@ -1,1 +1,1 @@
-"""Stress tests: simulated paths and market breakdowns."""
+"""Stress tests: simulated paths and stress scenarios."""

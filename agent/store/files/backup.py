@@ -19,7 +19,7 @@ from agent.store.database import database_errors
 COPY_KEY = "copy_of"
 """Key that marks a copy until it is adopted."""
 BOOKS_KEY = "books"
-"""Key of the kind of data in a paper store; a live store does not have it."""
+"""Key that holds the kind of data; only a paper store has it."""
 _SIDES = ("-wal", "-shm", "-journal")
 
 
@@ -39,7 +39,7 @@ class StoreFileInfo:
 def backup(source: Path, target: Path, force: bool = False) -> int:
     """Copy the store at `source`, which may be in use, to `target`; return its size in bytes.
 
-    The copy is a temporary file that only its owner can read; it is checked and renamed. Raises
+    The copy is written to a temporary file that only its owner can read, checked, then renamed to `target`. Raises
     ConfigError if the file exists and `force` is not given, OperatorNeeded if the store is damaged
     or the copy cannot be written.
     """
@@ -69,7 +69,7 @@ def restore(
     known: tuple[str, ...],
     force: bool = False,
 ) -> Path | None:
-    """Replace the store at `target` by the backup at `source`; return the new path of the previous
+    """Replace the store at `target` with the backup at `source`; return the new path of the previous
     store, None if there was none.
 
     With `force` the previous store is renamed, never overwritten. The restored store is marked as a
@@ -120,7 +120,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
     """Check a store's file without writing, and return its metadata.
 
     Checks pages, foreign keys, and that each transaction has the state of its last transition.
-    Raises OperatorNeeded with the damage.
+    Raises OperatorNeeded, naming the damage.
     """
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
