@@ -158,19 +158,23 @@ def _too_many(wait_s: int) -> ApiError:
 
 
 async def _short_body(receive: Receive) -> Receive:
-    """Return a `receive` over the whole body, read in advance. Raises ApiError beyond MAX_BODY and
-    after BODY_S without a part of it.
+    """Return a `receive` over the whole body, read in advance. Raises ApiError beyond MAX_BODY, and
+    if it is not there after BODY_S.
     """
-    messages: list[Messages] = []
-    size = 0
-    while not messages or messages[-1].get("more_body", False):
-        try:
-            messages.append(await asyncio.wait_for(receive(), BODY_S))
-        except TimeoutError:
-            raise ApiError(408, "body", "the body did not arrive", "send it at once") from None
-        size += len(messages[-1].get("body", b""))
-        if size > MAX_BODY:
-            raise ApiError(413, "body", f"the body is longer than {MAX_BODY} bytes", "shorten it")
+    body, more = bytearray(), True
+    try:
+        async with asyncio.timeout(BODY_S):
+            while more:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY:
+                    why = f"the body is longer than {MAX_BODY} bytes"
+                    raise ApiError(413, "body", why, "shorten it")
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise ApiError(408, "body", "the body did not arrive", "send it at once") from None
+    # one message, as many small ones take more memory than they carry
+    messages = [{**message, "body": bytes(body)} if "body" in message else message]
 
     async def received() -> Messages:
         return messages.pop(0) if messages else await receive()

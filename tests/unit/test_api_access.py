@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,19 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(server: Client, monkeypat
         head = f"POST {PREFIX}/controls HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer(token(server, 'control'))}\r\n"
         link.sendall(f"{head}Content-Length: 10\r\n\r\n{{".encode())
         assert link.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_that_drips_is_not_waited_for_with_or_without_a_token(server: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "BODY_S", 0.2)
+    with socket.create_connection(("127.0.0.1", server.served.port), timeout=0.05) as link:
+        link.sendall(f"POST {PREFIX}/openapi.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60\r\n\r\n".encode())
+        answer = b""
+        for _ in range(20):
+            link.sendall(b" ")
+            with suppress(TimeoutError):
+                answer = link.recv(100)
+                break
+        assert answer.startswith(b"HTTP/1.1 408")
 
 
 def test_an_unchanged_document_is_not_sent_again(server: Client) -> None:
