@@ -186,6 +186,12 @@ def test_a_new_sequence_of_numbers_after_a_quiet_week_is_taken(api: BotApi, tmp_
         assert store.phone.last_update(1_001 + SEQUENCE_S) == 5
 
 
+def test_a_clock_that_was_far_ahead_for_a_moment_makes_no_deaf_bot(api: BotApi, tmp_path: Path) -> None:
+    with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
+        assert store.phone.take_update(900, 10**9 + 365 * 86_400)
+        assert store.phone.take_update(5, 10**9) and not store.phone.take_update(5, 10**9 - 60)
+
+
 def test_failures_of_the_bot_api_are_waited_out_and_no_token_is_shown(
     api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
