@@ -592,8 +592,12 @@ def plan_document(config: ConfigSource) -> Documents:
 
 
 def step_document(config: ConfigSource, step_id: str) -> Documents:
-    """Return `explain` of a past step. Raises ConfigError for an unknown id."""
-    return {"explain": explain(config, step_id)}
+    """Return `explain` of a past step, and `explorer`, the address of the chain's block explorer or
+    empty. Raises ConfigError for an unknown id.
+    """
+    loaded = load_config(config)
+    explorer = loaded.config.chain.explorer.rstrip("/")
+    return {"explain": explain(loaded, step_id), "explorer": explorer}
 
 
 def _read(read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from eth_utils.address import (
     is_checksum_formatted_address,
     to_checksum_address,
 )
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from agent.errors import ConfigError
 from agent.units import parse_bps, parse_share_bps
@@ -165,6 +165,15 @@ def _or_off(parse: _Parser) -> _Parser:
     return validate
 
 
+PAGE = re.compile(r"(https?://[A-Za-z0-9.:-]+(/[A-Za-z0-9._~/-]*)?)?")
+
+
+def _page(value: str) -> str:
+    if not PAGE.fullmatch(value):
+        raise ValueError("it is not the address of a page; write https://NAME, no user, no query")
+    return value
+
+
 Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]
 AddressOrOff = Annotated[
     str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))
@@ -178,6 +187,8 @@ Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_share_bps(v, "valu
 Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]
 Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]
 KeyringName = Annotated[str, BeforeValidator(_relay(lambda v: parse_keyring(v, "value")))]
+PageAddress = Annotated[str, AfterValidator(_page)]
+"""An address that leads to a web page and to nothing else, or empty."""
 PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
 ShareOrOff = Annotated[
     int | None, BeforeValidator(_or_off(_relay(lambda v: parse_share_bps(v, "value"))))

@@ -21,6 +21,7 @@ from agent.config.fields import (
     DecimalOrOff,
     Duration,
     KeyringName,
+    PageAddress,
     PlainDecimal,
     Share,
     ShareOrOff,
@@ -119,6 +120,7 @@ class ChainTable(ConfigTable):
     quorum: int | None = None
     max_lag_blocks: int = Field(default=3, ge=0, le=64)
     fork: bool = False
+    explorer: PageAddress = ""
 
     @model_validator(mode="after")
     def _enough(self) -> ChainTable:
@@ -143,9 +145,7 @@ class ChainTable(ConfigTable):
 
     @property
     def min_operators(self) -> int:
-        """Operators that must agree before money moves: two (one on a local chain, or with
-        single_operator), or `quorum` if higher.
-        """
+        """Operators that must agree: `quorum`, else two (one if local or `single_operator`)."""
         return max(self._least, self.quorum or 0)
 
     @property

@@ -40,6 +40,12 @@ def test_two_operators_must_agree_unless_one_is_named_or_more_are_asked_for() ->
     assert parsed({"quorum": 2}, operators="ab").chain.min_operators == 2
 
 
+def test_an_explorer_is_an_address_with_or_without_a_path() -> None:
+    assert parsed().chain.explorer == ""
+    for address in ("https://etherscan.io", "http://127.0.0.1:4000/main/"):
+        assert parsed({"explorer": address}).chain.explorer == address
+
+
 @pytest.mark.parametrize(
     ("chain", "execution", "words"),
     [
@@ -47,6 +53,10 @@ def test_two_operators_must_agree_unless_one_is_named_or_more_are_asked_for() ->
         ({"quorum": 4}, {}, ("quorum: 4", "names 3", "add endpoints")),
         ({"max_lag_blocks": -1}, {}, ("max_lag_blocks", "-1")),
         ({"max_lag_blocks": 65}, {}, ("max_lag_blocks", "65")),
+        *(
+            ({"explorer": bad}, {}, ("explorer", "https://NAME"))
+            for bad in ("javascript:alert(1)", "https://a@b.example", "https://x/?a=", "//x", "https://x\n")
+        ),
         ({}, {"submit_public_fallback": True}, ("submit_public_fallback", "submit_url", "remove it")),
         ({}, {"submit_url": SECRET}, ("submit_url", "https://")),
     ],

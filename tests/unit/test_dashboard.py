@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from agent.web.board import MAX_STREAMS, Board
 from agent.web.pages import PAGES
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
-from tests.support.dashboards import HOSTILE, MARKUP, Served, figures
+from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures, golden
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,21 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
         assert (board.reads, board.documents["history"]) == (2, 2)
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("explorer", ["https://scan.example", ""])
+def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
+    hashes = [f"0x{1:064x}", f"0x{1:032x}", ""]  # on the chain, on Hyperliquid, not signed
+    sent = [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": one} for one in hashes]
+
+    class StepBoard(StillBoard):
+        async def stored(self, function: str, *arguments: Any) -> Any:
+            return {"explain": {**golden("27-explain"), "transactions": sent}, "explorer": explorer}
+
+    with Served(board=StepBoard("none.toml", Path("none.db"))) as served:
+        text = served.ask("/history/abc")[2].decode()
+    links = re.findall(r'<a href="(http[^"]*)" rel="noopener noreferrer"', text)
+    assert links == ([f"{explorer}/tx/{hashes[0]}"] if explorer else []) and text.count("http") == len(links)
 
 
 def test_more_streams_than_allowed_are_refused(served: Served) -> None:
