@@ -267,6 +267,8 @@ def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(an
         text = run.loaded.path.read_text()
         with raises_code(Refused, "widens"):
             run.shown("edit", ("set", "limits.slippage=1%"))
+        with pytest.raises(Refused, match="would halt"):  # it would sell at once, and its transition does not show that
+            run.shown("edit", ("set", "portfolio.assets.WETH.stop_loss=9999999"))
         asked = run.ask("edit", ("set", "limits.slippage=0.25%"))
         loose = text.replace('slippage = "0.3%"', 'slippage = "0.2%"')
         assert loose != text
