@@ -358,7 +358,7 @@ class Service:
             write = self.log.info if event.state in CONTROL_SUCCESSES else self.log.warning
             fields = {"kind": event.kind, "origin": event.origin, "code": event.code or None}
             write("control", state=event.state, **nonempty_fields(**fields))
-            if event.state not in ("queued", "taken"):
+            if event.state not in {"queued", "taken"}:
                 self.control_notes += (control_note(event),)
         if (more := len(events) - MAX_CONTROL_LINES) > 0:
             self.log.warning("controls", more=more)

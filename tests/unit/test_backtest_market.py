@@ -193,6 +193,6 @@ def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
 def test_the_sample_that_is_shipped_can_be_read_and_names_its_licence() -> None:
     prices, gas = sample()
     table = read_table(prices)
-    assert (table.bars, table.interval_s, table.symbols) == (365, 86_400, ("BTC", "ETH", "LINK", "SOL", "UNI", "USDC"))
+    assert (table.bars, table.interval_s, table.symbols) == (365, 86_400, ("BTC", "ETH", "LINK", "SOL", "UNI", "USDC", "AAVE"))
     assert len(set(read_gas(gas, table.times_s))) == 365
     assert "MIT License" in (prices.parent / "README.md").read_text()

@@ -133,5 +133,6 @@ def test_a_purchase_takes_the_hedge_of_its_market_and_a_sale_leaves_it() -> None
         plan = proposer(Deleverage(None, symbol))(step).plan
         assert plan is not None and plan.futures is not None
         assert [one.size_raw for one in plan.futures.hedges] == [left]
-    moved = proposer(MoveMargin(MarginDeposit(1)))(step).plan
+    held = replace(step.futures, collateral=step.portfolio.numeraire.address)
+    moved = proposer(MoveMargin(MarginDeposit(1)))(replace(step, futures=held)).plan
     assert moved is not None and moved.futures is not None and moved.futures.hedges == (hedge,)
