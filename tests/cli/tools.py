@@ -200,17 +200,24 @@ class Forked:
 
 
 def forked(desk: Desk, *args: str, first: Callable[[], None] = lambda: None) -> Forked:
-    """Starts a command on the desk's config, without a terminal; `first` is done in its process before."""
+    """Starts a command on the desk's config, without a terminal; `first` is done in its process before. Returns once it has begun: a
+    signal that comes earlier would meet this test's own code.
+    """
     place = desk.config.parent / f"forked-{time.monotonic_ns()}"
     out, err = place.with_suffix(".out"), place.with_suffix(".err")
+    heard, begun = os.pipe()
     pid = os.fork()
     if pid:
+        os.close(begun)
+        os.read(heard, 1)
+        os.close(heard)
         return Forked(pid, out, err)
     try:
         for stream, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         first()
+        os.close(begun)  # the reader's end of file
         _become(desk, args)
     finally:
         os._exit(99)
