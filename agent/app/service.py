@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -579,7 +579,7 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
             readers["margin"] = lambda _: futures_documents.margin_account(read_futures()[0])
             readers["funding"] = lambda _: futures_documents.funding(*read_futures())
         return {
-            name: _read(lambda: read(agent))  # noqa: B023
+            name: _read(partial(read, agent))
             for name, read in readers.items()
             if name in names or not names
         }

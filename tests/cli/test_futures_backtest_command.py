@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.cli.documents import misfits
 from tests.cli.tools import Said
 from tests.unit.test_backtest_shared_data import DATA, HOURLY, needs_data
 
-pytest.importorskip("polars")
+pl = pytest.importorskip("polars")
 
 Bare = Callable[..., Said]
 FUNDED = ("time,symbol,rate", "2021-01-02,BTCUSDT,0.01", "2021-01-03,BTCUSDT,0.01")
@@ -105,12 +106,21 @@ def test_a_leverage_limit_of_zero_opens_nothing(bare: Bare, tmp_path: Path) -> N
     assert (agent["final_value"], agent["fills"]) == ("10000", [])
 
 
-@pytest.mark.slow
 @needs_data
-@pytest.mark.parametrize("target", ["BTC=60,ETH=40", "BTC=50,ETH=-50"])
-def test_two_hourly_years_liquidate_the_held_book_alone(bare: Bare, target: str) -> None:
-    funding = DATA / "funding" / "binance_8h.parquet"
-    said = bare("backtest", "--prices", str(HOURLY), "--funding", str(funding), "--futures-target", target, "--leverage", "3x", "--json")
+@pytest.mark.parametrize(
+    ("target", "until"),
+    [
+        ("BTC=60,ETH=40", datetime(2021, 6, 1, tzinfo=UTC)),
+        pytest.param("BTC=60,ETH=40", None, marks=pytest.mark.slow),
+        pytest.param("BTC=50,ETH=-50", None, marks=pytest.mark.slow),
+    ],
+)
+def test_hourly_prices_liquidate_the_held_book_alone(bare: Bare, tmp_path: Path, target: str, until: datetime | None) -> None:
+    funding, prices = DATA / "funding" / "binance_8h.parquet", HOURLY
+    if until is not None:
+        prices = tmp_path / "cut.parquet"
+        pl.read_parquet(HOURLY).filter(pl.col("time") < until).write_parquet(prices)
+    said = bare("backtest", "--prices", str(prices), "--funding", str(funding), "--futures-target", target, "--leverage", "3x", "--json")
     assert said.code == 0, said.why
     found = said.json["futures"]
     assert not found["agent"]["liquidations"] and found["held"]["liquidations"]
