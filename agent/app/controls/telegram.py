@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -252,11 +252,12 @@ class TelegramBot:
             await self._send(known, f"Ignored a message from unknown chat {chat}.")
 
     async def _send(self, chat: int, text: str) -> None:
-        await self._ask(lambda: self.bot.send_message(chat, text[:LONGEST_TEXT]), is_send=True)
+        with suppress(_UnsentError):
+            await self._ask(lambda: self.bot.send_message(chat, text[:LONGEST_TEXT]), is_send=True)
 
     async def _ask(self, call: Callable[[], Awaitable[T]], *, is_send: bool = False) -> T:
         """Return the answer of the Bot API; wait out failures. A message that may have arrived is not
-        sent again. Raises ConfigError if the token is refused.
+        sent again (_UnsentError). Raises ConfigError if the token is refused.
         """
         from telegram import error as api
 
@@ -271,7 +272,7 @@ class TelegramBot:
             except (api.InvalidToken, api.Forbidden) as found:
                 if is_send and isinstance(found, api.Forbidden):
                     log.error("a chat refuses messages; start the bot there")
-                    return None  # type: ignore[return-value]  # no caller uses a sent message
+                    raise _UnsentError from None
                 raise ConfigError(
                     "telegram.token_env: Telegram refuses the token",
                     f"put the bot's token of @BotFather into {self.table.token_env}",
@@ -282,9 +283,13 @@ class TelegramBot:
             except api.NetworkError as found:
                 log.warning("Telegram: %s", type(found).__name__)
                 if is_send and _is_final(found):
-                    return None  # type: ignore[return-value]  # the same
+                    raise _UnsentError from None
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
             await asyncio.sleep(pause_s)
+
+
+class _UnsentError(Exception):
+    """A message that is not sent again: it was refused, or may have arrived."""
 
 
 def _is_final(found: NetworkError) -> bool:
