@@ -1,0 +1,182 @@
+"""Commands that serve what others ask for: dashboard, API, chats, assistants; and tokens of the API."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.cli.display.terminal import emit, interruptible, note, out, say
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    command,
+    command_group,
+)
+
+if TYPE_CHECKING:
+    from agent.web.tokens import TokenFile
+
+
+# --- The dashboard.
+
+
+@command(Heading.LOOK, 15)
+def serve(
+    config: ConfigPath = DEFAULT_CONFIG,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", help="Address to listen on; beyond this machine it needs users and TLS."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8765,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Certificate with its chain (PEM).")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="Key of the certificate (PEM, mode 0600).")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name that browsers open, with TLS, if it is not --host."),
+    ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option("--proxy", help="Name of the proxy that browsers open and that has the TLS."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serves the dashboard to a browser until stopped. Without users (trimtab user add) it is
+    read-only and on this machine only. It never loads a key.
+    """
+    from agent.web.reach import PublicOptions
+    from agent.web.server import serve_dashboard
+
+    def ready(address: str) -> None:
+        emit({"url": address}, as_json, lambda: say(f"Dashboard: {address}. Stop with Ctrl-C."))
+
+    serve_dashboard(config, host, port, ready, PublicOptions(tls_cert, tls_key, proxy, name))
+
+
+# --- The Telegram bot.
+
+
+@command(Heading.LOOK, 16)
+@interruptible
+def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Serves the Telegram bot until stopped: status, plans, pause, resume and confirmations from
+    allowed chats. It never loads a key; trimtab run --send carries out what is asked.
+    """
+    from agent import app as api
+
+    note("Telegram bot started. Stop with Ctrl-C.")
+    api.serve_telegram(config)
+
+
+# --- Tokens of the API.
+
+
+TokenName = Annotated[str, typer.Argument(help="Name of the token.")]
+token_group = command_group(Heading.SET_UP, 70, "token", "Tokens of the API: add, list, revoke.")
+
+
+@token_group.command()
+def add(
+    name: TokenName,
+    scope: Annotated[
+        list[str],
+        typer.Option("--scope", help="What it may do: read, plan or control; repeatable."),
+    ],
+    expires: Annotated[
+        str, typer.Option("--expires", help="Time until it expires, at most 366d.")
+    ] = "90d",
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Adds a token for the API of trimtab serve and shows it once; only its hash is stored."""
+    from agent import app as api
+    from agent.config.fields import parse_duration_s
+
+    tokens = _token_file(config)
+    made, text = tokens.add(name, scope, parse_duration_s(expires, "--expires"), int(time.time()))
+    document = {**made.document(int(time.time())), "token": text}
+    api.record_token(config, name, document["scopes"])
+
+    def show() -> None:
+        say(f"{name}: {', '.join(document['scopes'])}, until {document['expires']} UTC.")
+        say("This is the only time that the token is shown:")
+        say(text)
+
+    emit(document, as_json, show)
+
+
+@token_group.command("list")
+def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Lists the tokens with scopes, expiry and state."""
+    now_s = int(time.time())
+    document = {"tokens": [one.document(now_s) for one in _token_file(config).tokens()]}
+
+    def show() -> None:
+        from agent.cli.display import tables
+
+        made = tables.table("Tokens", ("name", "scopes", "created (UTC)", "expires (UTC)", "state"))
+        for one in document["tokens"]:
+            made.add_row(
+                one["name"],
+                ", ".join(one["scopes"]),
+                one["created"],
+                one["expires"],
+                one["state"],
+            )
+        out.print(made)
+
+    emit(document, as_json, show)
+
+
+@token_group.command()
+def revoke(name: TokenName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Revokes a token at once; a running server refuses it from the next request on."""
+    from agent import app as api
+
+    now_s = int(time.time())
+    document = _token_file(config).revoke(name, now_s).document(now_s)
+    api.record_token(config, name)
+    emit(document, as_json, lambda: say(f"{name} is revoked."))
+
+
+def _token_file(config: Path) -> TokenFile:
+    """Return the tokens of the config's store."""
+    from agent.app.service import require_store
+    from agent.web.tokens import TokenFile
+
+    return TokenFile(Path(require_store(config)))
+
+
+# --- Assistants.
+
+
+@command(Heading.LOOK, 16)
+@interruptible
+def mcp(
+    allow_controls: Annotated[
+        bool,
+        typer.Option(
+            "--allow-controls",
+            help="Let assistants queue pause, rebalance, confirm and invest for trimtab run.",
+        ),
+    ] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Answers assistants over stdin and stdout (Model Context Protocol): status, plan, explain,
+    history, pnl, controls. It sends nothing, and never loads a key.
+    """
+    from agent.web.assistant import serve_assistant
+
+    serve_assistant(str(config), allow_controls)
