@@ -28,10 +28,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.controls.telegram import serve_telegram as serve_telegram
     from agent.app.describe import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
-    from agent.app.futures import FuturesOptions as FuturesOptions
-    from agent.app.futures import futures_funding as futures_funding
-    from agent.app.futures import futures_layer as futures_layer
-    from agent.app.futures import what_if_futures as what_if_futures
     from agent.app.local import DEMO_CRASHES as DEMO_CRASHES
     from agent.app.local import demo_world as demo_world
     from agent.app.local import futures_demo_world as futures_demo_world
@@ -50,6 +46,10 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.paper import always_confirm as always_confirm
     from agent.app.paper import on_paper as on_paper
     from agent.app.paper import open_paper as open_paper
+    from agent.app.positions.futures import FuturesOptions as FuturesOptions
+    from agent.app.positions.futures import futures_funding as futures_funding
+    from agent.app.positions.futures import futures_layer as futures_layer
+    from agent.app.positions.futures import what_if_futures as what_if_futures
     from agent.app.positions.holdings import LiquidityReport as LiquidityReport
     from agent.app.positions.holdings import forget_position as forget_position
     from agent.app.positions.holdings import liquidity as liquidity

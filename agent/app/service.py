@@ -1,5 +1,5 @@
 """A run as a service: log, metrics, health, heartbeat and alerts of each cycle; a hung cycle ends
-the process. Also the documents of the dashboard beside it.
+the process.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache, partial
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -21,23 +20,13 @@ from typing import Any, NoReturn
 
 from agent import wiring
 from agent.app import alert_channels, alerting
-from agent.app.agent import Agent, open_agent
-from agent.app.alert_channels import alerts
+from agent.app.agent import Agent
 from agent.app.controls.alerts import control_alerts, control_note
 from agent.app.cycles import READING_STAGE
-from agent.app.documents import futures as futures_documents
-from agent.app.documents import plans
-from agent.app.documents.records import liquidity_document
-from agent.app.documents.status import status
-from agent.app.futures import futures_funding
-from agent.app.positions.holdings import liquidity
-from agent.app.positions.orders import standing_orders
-from agent.app.records.ledger import newest_pnl
-from agent.app.records.step_history import explain, history
 from agent.config import load
 from agent.config.fields import parse_duration_s
-from agent.config.load import ConfigSource, LoadedConfig, load_config
-from agent.errors import EXIT_HUNG, ConfigError, OperatorNeeded, Retryable, TrimtabError
+from agent.config.load import LoadedConfig
+from agent.errors import EXIT_HUNG, ConfigError, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import Delivery, StepInput
 from agent.observe.health import MAX_MISSED_CYCLES, Heartbeat, RunHealth, SystemdNotifier, Watchdog
@@ -516,95 +505,3 @@ def _optional_secret(read: Callable[[], Any]) -> list[str]:
     except ConfigError:  # reported when the value is used
         return []
     return [value] if value else []
-
-
-# --- Documents of the dashboard, each as its command prints it with --json. Reads only.
-
-
-Documents = dict[str, Any]
-"""Documents by name. One that cannot be read has the keys `error`, its text, and `raised`."""
-PERIODS = ("day", "week", "month", "year", "all")
-NEWEST = 100
-"""Steps and valuations shown."""
-FUNDING_DAYS = 7
-"""Days of funding shown, as by `trimtab funding`."""
-
-
-def require_store(config: ConfigSource) -> str:
-    """Return the store's file. Raises ConfigError if the config is invalid or has no store yet."""
-    file = wiring.store_file(load_config(config))
-    if not file.exists():
-        raise ConfigError(
-            f"store: {file} does not exist",
-            "trimtab run and trimtab rebalance create it; start the dashboard after the first step",
-        )
-    return str(file)
-
-
-def newest_step(config: ConfigSource) -> str:
-    """Return a mark of the newest step that changes with each cycle; empty without steps."""
-    with wiring.open_store_offline(load_config(config)) as (store, switch):
-        paused = switch.is_paused() is not False
-        for line in store.steps.newest(1):
-            states = [intent.state.value for intent in store.journal.intents(line.id)]
-            return " ".join((line.id, line.outcome or "", str(paused), *states))
-    return ""
-
-
-def stored_documents(config: ConfigSource) -> Documents:
-    """Return `history` and `pnl`, the newest of each period, from the store alone."""
-    loaded = load_config(config)
-    return {
-        "history": _read(lambda: history(loaded, NEWEST)),
-        "pnl": _read(lambda: newest_pnl(loaded, PERIODS)),
-    }
-
-
-def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:
-    """Return `status`, `orders`, `alerts`, with [lp] or positions `lp`, and with [futures]
-    `positions`, `margin` and `funding`, which are of one block, read from the chain; or only those
-    named.
-    """
-    with open_agent(load_config(config)) as agent:
-        readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
-            "status": lambda found: status(found.status()),
-            "orders": standing_orders,
-            "alerts": alerts,
-        }
-        if agent.context.config.lp is not None or agent.portfolio.positions:
-            readers["lp"] = lambda found: liquidity_document(liquidity(found))
-        if agent.context.futures is not None:
-            read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
-            readers["positions"] = lambda _: futures_documents.positions(read_futures()[0])
-            readers["margin"] = lambda _: futures_documents.margin_account(read_futures()[0])
-            readers["funding"] = lambda _: futures_documents.funding(*read_futures())
-        return {
-            name: _read(partial(read, agent))
-            for name, read in readers.items()
-            if name in names or not names
-        }
-
-
-def plan_document(config: ConfigSource) -> Documents:
-    """Return `plan`, a dry run now."""
-    with open_agent(load_config(config)) as agent:
-        return {"plan": plans.live_plan(agent.plan(), agent, sent=False, extra={})}
-
-
-def step_document(config: ConfigSource, step_id: str) -> Documents:
-    """Return `explain` of a past step, and `explorer`, the address of the chain's block explorer or
-    empty. Raises ConfigError for an unknown id.
-    """
-    loaded = load_config(config)
-    explorer = loaded.config.chain.explorer.rstrip("/")
-    return {"explain": explain(loaded, step_id), "explorer": explorer}
-
-
-def _read(read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return a document, or the reason why it cannot be read."""
-    try:
-        return read()
-    except OperatorNeeded:
-        raise
-    except TrimtabError as error:
-        return {"error": str(error), "raised": error}

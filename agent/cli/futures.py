@@ -78,8 +78,8 @@ def margin(
     """Shows the margin account with its limits, and the orders that the agent would plan. Deposits
     or withdraws margin.
     """
-    from agent.app import futures
     from agent.app.documents import futures as documents
+    from agent.app.positions import futures
     from agent.cli.display import futures_tables
 
     if deposit is not None and withdraw is not None:
@@ -128,7 +128,7 @@ def deleverage(
     as_json: AsJson = False,
 ) -> None:
     """Reduces futures positions, all by the same share or in one market, under the same guards."""
-    from agent.app import futures
+    from agent.app.positions import futures
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return futures.deleverage(agent, to, market, send=send, confirm=confirm, progress=progress)
@@ -165,7 +165,7 @@ def delegate(
     """Lets another key trade for the margin account, without the right to withdraw. The key is that
     of futures.delegate, on Hyperliquid a new agent key.
     """
-    from agent.app import futures
+    from agent.app.positions import futures
     from agent.app.start import venue
     from agent.cli.display import futures_tables
 
@@ -236,7 +236,7 @@ def hedge(
     """Shorts part of an overweight asset instead of selling it, and compares the costs of both.
     With --close it closes the short.
     """
-    from agent.app import futures
+    from agent.app.positions import futures
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return futures.hedge(

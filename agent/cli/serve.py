@@ -153,7 +153,7 @@ def revoke(name: TokenName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson
 
 def _token_file(config: Path) -> TokenFile:
     """Return the tokens of the config's store."""
-    from agent.app.service import require_store
+    from agent.app.dashboard import require_store
     from agent.web.tokens import TokenFile
 
     return TokenFile(Path(require_store(config)))

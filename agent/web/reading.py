@@ -18,6 +18,8 @@ from typing import Any
 from agent.errors import TrimtabError
 
 Documents = dict[str, Any]
+DOCUMENTS = "dashboard"
+"""Module of the functions that are called by their name alone."""
 
 
 class ReadingProcess:
@@ -30,8 +32,8 @@ class ReadingProcess:
         self._pool: ProcessPoolExecutor | None = None
 
     def submit(self, function: str, *arguments: Any) -> Future[Any]:
-        """Call `function` there: a name in `agent.app.service`, or with its module below `agent.app`.
-        The future has its result, or raises its TrimtabError.
+        """Call `function` there: a name in `agent.app.dashboard`, or with its module below
+        `agent.app`. The future has its result, or raises its TrimtabError.
         """
         if self._pool is None:
             self._pool = self._started()
@@ -70,7 +72,7 @@ def _call(function: str, *arguments: Any) -> Any:
     """Return the result of a function of agent.app. Every error is a TrimtabError."""
     module, _, name = function.rpartition(".")
     try:
-        read: Callable[..., Any] = getattr(import_module(f"agent.app.{module or 'service'}"), name)
+        read: Callable[..., Any] = getattr(import_module(f"agent.app.{module or DOCUMENTS}"), name)
         return read(*arguments)
     except TrimtabError:
         raise

@@ -9,7 +9,7 @@ import pytest
 
 from agent.app import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
-from agent.app.futures import deleverage, hedge
+from agent.app.positions.futures import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
