@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,6 +86,8 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         asked: list[str] = []
         page.on("request", lambda one: asked.append(one.url))
 
+        desk.node.mine_at(int(time.time()))
+        desk.node.rpc("evm_setAutomine", False)  # until all is compared: an idle local chain mines every 10 s
         page.goto(address)
         wait_for(page, "document.querySelector('[data-of=\"status.total_value\"]') && document.querySelector('[data-of^=\"pnl.all\"]')")
         shown = {"/": figures(page)}
@@ -111,6 +114,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             "explain": desk.ask("explain", step),
         }
         assert desk.node.rpc("eth_blockNumber") == mark
+        desk.node.rpc("evm_setAutomine", True)
         compared = 0
         for path, found in shown.items():
             for of, form, value, text in found:
