@@ -33,7 +33,8 @@ class EndpointsDocument(TypedDict):
 DOCUMENTS: tuple[Any, ...] = (
     status.StatusDocument, plans.LivePlanDocument, records.HistoryDocument, records.ExplanationDocument, records.ProfitDocument,
     records.OrdersDocument, owner.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument, futures.FundingDocument,
-    EndpointsDocument, records.LiquidityDocument, controls.ControlsDocument, controls.ControlDocument, controls.ShownPlanDocument,
+    EndpointsDocument, records.LiquidityDocument, owner.SettingsDocument, controls.ControlsDocument, controls.ControlDocument,
+    controls.ShownPlanDocument,
 )  # fmt: skip
 REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
 """Models of bodies, which FastAPI describes itself."""

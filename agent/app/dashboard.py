@@ -18,6 +18,7 @@ from agent.app.positions.holdings import liquidity
 from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import newest_pnl
 from agent.app.records.step_history import explain, history
+from agent.app.settings.shown import settings_document
 from agent.config.load import ConfigSource, load_config
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
@@ -52,11 +53,12 @@ def newest_step(config: ConfigSource) -> str:
 
 
 def stored_documents(config: ConfigSource) -> Documents:
-    """Return `history` and `pnl`, the newest of each period, from the store alone."""
+    """Return `history`, `pnl`, the newest of each period, and `settings`, from store and config."""
     loaded = load_config(config)
     return {
         "history": _read(lambda: history(loaded, NEWEST)),
         "pnl": _read(lambda: newest_pnl(loaded, PERIODS)),
+        "settings": _read(lambda: settings_document(loaded)),
     }
 
 

@@ -252,6 +252,15 @@ def _add_stored(app: FastAPI, board: Board) -> None:
     ) -> Response:
         return answer(request, await board.stored("records.ledger.pnl", period, benchmark, last))
 
+    @app.get(
+        "/settings",
+        summary="The settings in force, without secrets",
+        operation_id="settings",
+        **_declared("SettingsDocument", TokenScope.READ),
+    )
+    async def settings(request: Request) -> Response:
+        return answer(request, await board.stored("settings.shown.settings_document"))
+
 
 async def load_controls(board: Board, tokens: TokenFile) -> None:
     """Load what queues controls if a token may, so that a pause does not wait for it."""

@@ -32,7 +32,7 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "confirm": (),
     "invest": (),
     "withdraw": ("amount", "in", "pro-rata", "to"),
-    "edit": ("in-slices",),
+    "edit": ("in-slices", "set"),
     "stop": ("to-stable", "send-to"),
 }
 """Fields of the form of each kind, named like the arguments of the control."""
@@ -221,7 +221,7 @@ TITLES = {
     "confirm": "Confirm the waiting plan",
     "invest": "Invest new deposits",
     "withdraw": "Withdraw",
-    "edit": "Edit weights",
+    "edit": "Edit settings",
     "stop": "Stop",
 }
 

@@ -111,6 +111,7 @@ PAGES = (
     Page("/alerts", "Alerts", "alerts.html", (LIVE,)),
     Page("/futures", "Futures", "futures.html", (LIVE,)),
     Page("/plan", "Plan now", "plan.html", (PLAN,)),
+    Page("/settings", "Settings", "settings.html", (STORED,)),
 )
 CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS, LIVE))
 """Shown to users that are logged in."""

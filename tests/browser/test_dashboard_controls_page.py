@@ -142,27 +142,28 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert settled(page, desk) == "done" and newest(desk)["asked_by"] == "ann"
         assert nonce(desk) > before
 
-        page.goto(f"{address}controls")
+        page.goto(f"{address}settings")
         wait_for(page, "document.querySelector('[name=\"target:WETH\"]')")
         targets = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
         for symbol, change in (("WETH", -100), ("USDC", 100)):
             fill(page, f'[name="target:{symbol}"]', f"{(targets[symbol] + change) / 100:.2f}")
         push(page, "Review the transition")
-        page.wait_for_selector("button:has-text('Write these weights')")
+        page.wait_for_selector("button:has-text('Write these settings')")
         assert page.query_selector_all('[data-of^="review.document.transition.legs"]')
-        push(page, "Write these weights")
+        push(page, "Write these settings")
         page.wait_for_url(f"{address}controls")
         assert settled(page, desk) == "done"
         after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
         assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 100, targets["USDC"] + 100)
 
         # No violation and no wider than a phone, in both colours.
+        page.goto(f"{address}controls")
         push(page, "Review the stop")
         page.wait_for_selector("#yes")
         review = page.url
         seen = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         looked = seen.new_page()
-        for place in (f"{address}login", f"{address}controls", review, f"{address}plan"):
+        for place in (f"{address}login", f"{address}controls", f"{address}settings", review, f"{address}plan"):
             for scheme in ("light", "dark"):
                 looked.emulate_media(color_scheme=scheme)
                 looked.goto(place)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from agent.app.settings.shown import settings_document
 from agent.web.pages import PAGES, at, format_figure
 from tests.browser.chromium import PHONE, WIDE
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
@@ -111,6 +112,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             "alerts": desk.ask("alerts"),
             "lp": desk.ask("lp"),
             "plan": desk.ask("plan"),
+            "settings": settings_document(desk.config),
             "explain": desk.ask("explain", step),
         }
         assert desk.node.rpc("eth_blockNumber") == mark

@@ -51,6 +51,7 @@ def documents() -> dict[str, Any]:
         "alerts": alerts,
         "orders": golden("15-orders"),
         "plan": golden("04-plan"),
+        "settings": SETTINGS,
         "lp": {**golden("14-lp"), **LIQUIDITY},
         **FUTURES,
     }
@@ -75,6 +76,15 @@ LIQUIDITY: dict[str, Any] = {
     "ignored": [{"position": "uniswap_v3 #2", "contract": ADDRESS, "token_id": "2", "tokens": [HOSTILE], "liquidity": "1"}],
 }  # fmt: skip
 """Positions and targets of tokens and reasons that are markup."""
+SETTINGS: dict[str, Any] = {
+    "config_hash": "c0" * 32, "numeraire": "B", "trigger": MARKUP,
+    "assets": [
+        {"symbol": HOSTILE, "address": ADDRESS, "target_bps": 6_000, "band_bps": [5_400.0, 6_600.0], "reserve": "0", "orders": MARKUP},
+        {"symbol": "B", "address": ADDRESS, "target_bps": 4_000, "band_bps": None, "reserve": "1.5", "orders": ""},
+    ],
+    "sections": [{"title": "Limits", "settings": [{"key": MARKUP, "about": MARKUP, "value": HOSTILE}]}],
+}  # fmt: skip
+"""Settings whose symbols and texts are markup."""
 ACCOUNT: dict[str, Any] = {"block": 1, "account": ADDRESS, "unknown": MARKUP, "unit": "USD"}
 AMOUNTS = dict.fromkeys(("pending", "today", "daily", "expected"), "1")
 FUTURES: dict[str, Any] = {

@@ -225,6 +225,46 @@ ContractDocument = TypedDict("ContractDocument", {
 """A contract with its code hash; in an edit also with the liquidity, empty unless it is a pool."""
 
 
+class SettingDocument(TypedDict):
+    """A setting by its key in the config; `about` may be empty."""
+
+    key: str
+    about: str
+    value: str
+
+
+class SettingsSectionDocument(TypedDict):
+    """Settings of one subject."""
+
+    title: str
+    settings: list[SettingDocument]
+
+
+class TargetSettingDocument(TypedDict):
+    """An asset with its target. `band_bps` is its band, None under a zone; `orders` are its
+    conditional orders as in the config.
+    """
+
+    symbol: str
+    address: Address
+    target_bps: int
+    band_bps: list[Number] | None
+    reserve: Decimal
+    orders: str
+
+
+class SettingsDocument(TypedDict):
+    """The settings in force, without secrets: no endpoint, no password, no name of a file or of a
+    variable. Keys that the config leaves out are left out. `config_hash` is the SHA-256 of its file.
+    """
+
+    config_hash: str
+    numeraire: str
+    trigger: str
+    assets: list[TargetSettingDocument]
+    sections: list[SettingsSectionDocument]
+
+
 class EditDocument(TypedDict):
     """An edit of the config; `taken_in` has lines about new tokens, `rounds` is the number of
     rebalances within limits.turnover.

@@ -1,0 +1,215 @@
+"""The settings of a config as its owner reads them, without secrets."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agent.app.describe import limit_text
+from agent.app.documents.owner import (
+    SettingDocument,
+    SettingsDocument,
+    SettingsSectionDocument,
+    TargetSettingDocument,
+)
+from agent.config import build_policy, build_portfolio
+from agent.config.load import ConfigSource, LoadedConfig, load_config
+from agent.config.orders import OrderKeys
+from agent.model import LIMITS, NoTradeZone
+from agent.policy import drift
+from agent.policy.triggers import rules
+from agent.units import Token
+
+UNKNOWN_DECIMALS = 18
+"""Decimals of a token whose config leaves them to the chain; no setting depends on them."""
+ABOUT: Mapping[str, str] = {
+    "policy.destination": "where a rebalance ends: at the targets, at the bands, or halfway",
+    "policy.cooldown": "shortest time between two rebalances",
+    "policy.confirm_blocks": "earlier blocks whose prices must agree",
+    "policy.jitter": "longest random delay of a schedule, as a share of its interval",
+    "policy.only": "the side that is traded",
+    "portfolio.max_live_value": "highest managed value",
+    "portfolio.use_cash": "most numeraire taken from the wallet",
+    "portfolio.weights.kind": "allocator that chooses the weights",
+    "portfolio.weights.every": "interval between two choices",
+    "portfolio.weights.window": "prices that a choice looks back on",
+    "portfolio.orders.absent": "where the weight of a sold asset goes",
+    "portfolio.orders.hysteresis": "distance from its level at which an order is armed",
+    "execution.router": "contract that swaps",
+    "execution.deadline": "time after which a sent swap is void",
+    "execution.style": "how a rebalance is spread over time",
+    "alerts.quiet": "hours in which only urgent alerts are sent",
+    "alerts.cooldown": "shortest time between two equal alerts",
+    "alerts.repeat": "time after which a lasting condition is sent again",
+    "chain.confirmations": "blocks until a transaction counts as final",
+    "chain.max_lag_blocks": "largest distance between the newest blocks of the operators",
+    "reference.kind": "sources of prices, in order",
+    "reference.feed_max_age": "age above which a feed's price is refused",
+    "tax.method": "order in which lots are sold",
+    "tax.year_limit": "highest realised gain of a year",
+}
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "Trigger": ("policy",),
+    "Limits": (),
+    "Allocator": ("portfolio.weights",),
+    "Orders": ("portfolio.orders",),
+    "Execution": ("execution",),
+    "Strategies": ("strategies", "split"),
+    "Futures": (
+        "futures.venue", "futures.network", "futures.account", "futures.collateral", "futures.leverage",
+        "futures.band", "futures.leverage_band", "futures.ask", "futures.funding_horizon",
+        "futures.markets", "futures.limits", "futures.hedge",
+    ),
+    "Liquidity": ("lp",),
+    "Prices": ("reference",),
+    "Alerts": ("alerts",),
+    "Tax": ("tax.method", "tax.year_limit", "tax.currency"),
+    "Network": ("chain.confirmations", "chain.max_lag_blocks", "chain.single_operator"),
+    "Wallet": ("wallet.address", "wallet.mode", "wallet.safe", "wallet.payout_addresses"),
+}  # fmt: skip
+"""Tables and keys shown under each title; what is not named here is never shown."""
+UNSHOWN = ("policy.trigger", "execution.submit_url", "alerts.targets", "portfolio.weights.supplies")
+"""Keys below those that are shown otherwise, or not at all."""
+
+
+def settings_document(config: ConfigSource) -> SettingsDocument:
+    """Return the settings in force, from the config alone. Raises ConfigError."""
+    loaded = load_config(config)
+    found = loaded.config
+    tokens = {
+        one.address: Token(
+            one.address,
+            one.symbol,
+            UNKNOWN_DECIMALS if one.decimals is None else one.decimals,
+        )
+        for one in found.portfolio.listed
+    }
+    portfolio, policy = build_portfolio(found, tokens), build_policy(found)
+    values = tomllib.loads(loaded.text)
+    orders = {
+        row["symbol"]: ", ".join(
+            f"{key} {_text(row[key])}" for key in OrderKeys.model_fields if key in row
+        )
+        for row in values["portfolio"]["assets"]
+    }
+    assets: list[TargetSettingDocument] = []
+    for table, asset in zip(found.portfolio.assets, portfolio.assets, strict=True):
+        edges = drift.band(policy.trigger, asset.target_bps, asset.band, asset.max_bps)
+        zone = isinstance(policy.trigger, NoTradeZone)
+        assets.append(
+            {
+                "symbol": table.symbol,
+                "address": table.address,
+                "target_bps": table.target,
+                "band_bps": None if zone else [float(edge) for edge in edges],
+                "reserve": table.reserve,
+                "orders": orders[table.symbol],
+            }
+        )
+    sections: list[SettingsSectionDocument] = []
+    for title, keys in SECTIONS.items():
+        rows = [*_own_rows(title, loaded), *_rows(values, keys)]
+        if rows:
+            sections.append({"title": title, "settings": rows})
+    return {
+        "config_hash": loaded.digest,
+        "numeraire": found.portfolio.numeraire,
+        "trigger": rules.format_trigger(policy.trigger, portfolio),
+        "assets": assets,
+        "sections": sections,
+    }
+
+
+def _own_rows(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
+    """Return the settings whose text differs from that of the config."""
+    config = loaded.config
+    match title:
+        case "Limits":
+            return _limit_rows(loaded)
+        case "Allocator" if config.portfolio.weights is None:
+            return [_row("portfolio.weights", "fixed: the targets above")]
+        case "Execution":
+            private = bool(config.execution.submit_url.get_secret_value())
+            return [
+                _row(
+                    "execution.submit_url",
+                    "to a private endpoint" if private else "to the endpoints of the chain",
+                    "where signed transactions are sent",
+                )
+            ]
+        case "Alerts":
+            return [
+                _row(
+                    f"alerts.targets.{target.name}",
+                    "all events" if target.events is None else ", ".join(target.events),
+                    "events sent to this target",
+                )
+                for target in config.alerts.targets
+            ]
+        case "Network":
+            operators = sorted({endpoint.operator for endpoint in config.chain.rpc})
+            return [
+                _row("chain.chain_id", str(config.chain.chain_id)),
+                _row("chain.rpc", ", ".join(operators), "operators of the endpoints"),
+                _row(
+                    "chain.quorum", str(config.chain.min_operators), "operators that have to agree"
+                ),
+                _row("chain.explorer", config.chain.explorer or "none"),
+            ]
+    return []
+
+
+def _limit_rows(loaded: LoadedConfig) -> list[SettingDocument]:
+    limits, portfolio = loaded.config.limits, loaded.config.portfolio
+    rows = [_row("portfolio.max_live_value", _coins(portfolio.max_live_value, portfolio.numeraire))]
+    if portfolio.use_cash is not None:
+        rows.append(_row("portfolio.use_cash", _coins(portfolio.use_cash, portfolio.numeraire)))
+    for key in type(limits).model_fields:
+        value = getattr(limits, key)
+        if key in LIMITS or value:
+            about = LIMITS[key].about if key in LIMITS else ""
+            rows.append(_row(f"limits.{key}", limit_text(key, value, portfolio.numeraire), about))
+    return rows
+
+
+def _coins(amount: str | None, numeraire: str) -> str:
+    return "off" if amount is None else f"{amount} {numeraire}"
+
+
+def _rows(values: Mapping[str, Any], keys: tuple[str, ...]) -> list[SettingDocument]:
+    """Return a row for each value below the keys, in the order of the config."""
+    found = []
+    for key in keys:
+        inner: Any = values
+        for part in key.split("."):
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if inner is not None:
+            found += [_row(path, text) for path, text in _flat(key, inner)]
+    return found
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if path in UNSHOWN:
+        return
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(f"{path}.{name}", inner)
+    elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        for number, one in enumerate(value, 1):
+            name = next((one[key] for key in ("name", "symbol") if key in one), number)
+            yield from _flat(f"{path}.{name}", one)
+    else:
+        yield path, _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _row(key: str, value: str, about: str = "") -> SettingDocument:
+    return {"key": key, "about": about or ABOUT.get(key, ""), "value": value}

@@ -1,0 +1,59 @@
+"""The settings as the dashboard shows them: what the config says, and no secret of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.app.documents.owner import SettingsDocument
+from agent.app.settings.shown import settings_document
+from agent.config.load import load_config
+from tests.cli.documents import misfits
+from tests.support import agents
+from tests.support.agents import WALLET
+
+SECRET = "canary4secret"
+
+
+def test_targets_bands_limits_and_network_are_those_of_the_config(tmp_path: Path) -> None:
+    path = agents.config(tmp_path, targets="WETH=60% USDC=40%")
+    path.write_text(path.read_text().replace('target = "60%"', 'target = "60%"\nstop_loss = "20%"'))
+    found = settings_document(path)
+    assert misfits(SettingsDocument, found) == []
+    assert found["config_hash"] == load_config(path).digest and found["trigger"] == "threshold: 10% of the target"
+    shown = [(one["symbol"], one["target_bps"], one["band_bps"], one["orders"]) for one in found["assets"]]
+    assert shown == [("WETH", 6_000, [5_400.0, 6_600.0], "stop_loss 20%"), ("USDC", 4_000, [3_600.0, 4_400.0], "")]
+    values = {one["key"]: one["value"] for part in found["sections"] for one in part["settings"]}
+    expected = {
+        "policy.cooldown": "1h", "limits.slippage": "0.3%", "limits.gas_price": "60 gwei", "portfolio.max_live_value": "1000 USDC",
+        "portfolio.weights": "fixed: the targets above", "reference.kind": "feed, twap", "chain.rpc": "one, two", "chain.quorum": "2",
+        "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6h",
+    }  # fmt: skip
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_under_a_zone_the_market_sets_the_bands(tmp_path: Path) -> None:
+    path = agents.config(tmp_path)
+    zone = 'trigger = { kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }\n'
+    zone += 'risk = { volatilities = { WETH = "80%", USDC = "0.5%" }, correlation = "0%" }'
+    text = path.read_text().replace('trigger = { kind = "threshold", relative = "10%" }', zone)
+    path.write_text(text.replace('destination = "target"', 'destination = "zone"'))
+    assert [one["band_bps"] for one in settings_document(path)["assets"]] == [None, None]
+
+
+def test_no_secret_file_or_variable_of_the_config_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{SECRET}_BOT", "1:" + "a" * 30)
+    path = agents.config(tmp_path)
+    text = path.read_text().replace('submit_url = ""', f'submit_url = "https://x.example/{SECRET}"')
+    text = text.replace('url_env = "NOT_SET_A"', f'url = "https://x.example/v2/{SECRET}"').replace("NOT_SET_B", f"{SECRET}_B")
+    text = text.replace('keystore = "wallet.json"', f'keystore = "{SECRET}.json"').replace("sqlite:///mine.db", f"sqlite:///{SECRET}.db")
+    path.write_text(
+        text.replace("[service]", f'[service]\nheartbeat_url = "https://x.example/{SECRET}"')
+        + f'[telegram]\ntoken_env = "{SECRET}_BOT"\nchats = [7]\n'
+        + f'[data.prices]\nsource = "https://x.example/{SECRET}.csv"\n[[alerts.targets]]\nname = "phone"\nurl_env = "{SECRET}_C"\n'
+    )
+    said = json.dumps(settings_document(path))
+    assert path.read_text().count(SECRET) == 9 and SECRET not in said
+    assert "to a private endpoint" in said and "alerts.targets.phone" in said
