@@ -63,9 +63,9 @@ slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 
 # API and dashboard at length: schemathesis calls every operation with hundreds of valid and invalid parameters; in Chromium login, controls
-# on the local chain, by keyboard.
+# on the local chain, by keyboard; the demo in the browser.
 web: $(READY)
-	$(BIN)/pytest -m slow tests/cli/test_api.py tests/browser
+	$(BIN)/pytest -m slow tests/cli/test_api.py tests/cli/test_localchain_command.py tests/browser
 
 # A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it. Then thousands offline,
 # of every kind, by arithmetic of their own; some are solved by cvxpy too, which needs a network once.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.local import DEMO_CRASHES as DEMO_CRASHES
     from agent.app.local import demo_world as demo_world
     from agent.app.local import futures_demo_world as futures_demo_world
+    from agent.app.local import live_demo as live_demo
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain
     from agent.app.money.rehearsal import rehearse_trade as rehearse_trade

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.app.agent import Agent, open_agent
+from agent.app.controls.runner import ControlRunner
+from agent.app.paper import always_confirm
 from agent.app.start.setup import pin_all
-from agent.artifacts import PERPS, npm_root
+from agent.artifacts import PERPS, anvil_binary, npm_root
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.files import replace_file
@@ -26,6 +31,9 @@ from agent.units import floor_int, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import LocalChainDocument, UntouchedDocument
+    from agent.app.service import StoppableClock
+    from agent.errors import TrimtabError
+    from agent.execution.step_context import StepOutcome
     from agent.model import MarginAccount
 
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
@@ -186,6 +194,12 @@ TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
 START_USD = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
 FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
 """Price moves that take 50/30/20 to 58/27/15 (worked case W2)."""
+DEMO_FOLDER = "trimtab-demo-"
+
+
+def _moves(factors: Mapping[str, Fraction]) -> dict[str, str]:
+    """Return price factors as text by symbol."""
+    return {symbol: f"{float(factor - 1) * 100:+.1f} %" for symbol, factor in factors.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +213,7 @@ class DemoWorld:
         """Move every pool and feed; return the moves as text by symbol."""
         usd = self.chain.books.prices_usd
         self.chain.move_market({symbol: usd[symbol] * factor for symbol, factor in FACTORS.items()})
-        return {symbol: f"{float(factor - 1) * 100:+.1f} %" for symbol, factor in FACTORS.items()}
+        return _moves(FACTORS)
 
 
 @contextmanager
@@ -214,18 +228,106 @@ def _demo_agent(
     chain: LocalChain, targets: dict[str, str], start_usd: dict[str, int], more: str = ""
 ) -> Iterator[Agent]:
     """Open an agent on a portfolio worth `start_usd` by symbol, with `more` text in its config."""
-    with tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder:
-        for symbol, usd in start_usd.items():
-            token = chain.tokens[symbol]
-            chain.set_balance(
-                symbol, floor_int(usd / chain.books.prices_usd[symbol] * 10**token.decimals)
-            )
+    with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER) as folder:
+        _fund(chain, start_usd)
         path = Path(folder) / "trimtab.toml"
         replace_file(path, (chain.config_text(targets=targets) + more).encode())
         loaded = load_config(path)
         pin_all(loaded, [chain.transport])
         with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
             yield agent
+
+
+def _fund(chain: LocalChain, usd: Mapping[str, int]) -> None:
+    """Set the wallet's balances to these values in USD, by symbol."""
+    for symbol, value in usd.items():
+        unit = 10 ** chain.tokens[symbol].decimals
+        chain.set_balance(symbol, floor_int(value / chain.books.prices_usd[symbol] * unit))
+
+
+# --- The world of `trimtab demo --serve`: the same portfolio on anvil, which other processes can
+# read, in a market that moves until the demo is stopped.
+
+
+DEMO_EVERY, DEMO_CONFIRM_BLOCKS = "4s", 2
+"""Interval of cycles, each with a block, and the blocks that confirm a drift: for two cycles it is
+only shown."""
+MOVE_EVERY_S = 30
+SWINGS = (
+    {"WBTC": Fraction(8, 7), "WETH": Fraction(11, 12)},
+    {"WBTC": Fraction(24, 25), "WETH": Fraction(26, 25)},
+    {"WBTC": Fraction(7, 8), "WETH": Fraction(12, 11)},
+    {"WBTC": Fraction(25, 24), "WETH": Fraction(25, 26)},
+)
+"""Price factors of each move. The first and the third leave the bands; together they return."""
+_PER_DAY = {"daily_turnover": "off", "daily_loss": "20%", "gas_per_day": "5"}
+"""Limits of a day: it passes in minutes here."""
+
+
+class LiveDemo:
+    """A connected agent on a served chain, with its config."""
+
+    def __init__(
+        self, agent: Agent, chain: LocalChain, config: Path, clock: StoppableClock
+    ) -> None:
+        self.config = config
+        self._agent, self._chain, self._clock = agent, chain, clock
+
+    def play(self) -> Generator[StepOutcome | TrimtabError | dict[str, str]]:
+        """Run cycles that send, and move the market between them; yield each outcome, and the moves
+        as text by symbol. Ends with StopRequested.
+        """
+        cycles = self._agent.run(
+            send=True,
+            confirm=always_confirm,
+            every=DEMO_EVERY,
+            controls=ControlRunner(self._agent),
+        )
+        swings, moved = cycle(SWINGS), -float(MOVE_EVERY_S)
+        with closing(cycles):
+            for found in cycles:
+                yield found
+                if time.monotonic() - moved < MOVE_EVERY_S:
+                    self._chain.mine()
+                    continue
+                factors, moved = next(swings), time.monotonic()
+                yield _moves(factors)
+                with self._clock.asking():  # each trade waits for the second of its block
+                    market.apply_move(self._chain, factors)
+
+
+@contextmanager
+def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
+    """Start all parts of the demo in the browser but the dashboard; stop and remove them at the end.
+    Raises ConfigError without anvil.
+    """
+    try:
+        anvil_binary()
+    except ConfigError as error:
+        raise ConfigError(
+            f"--serve needs anvil, since processes of the dashboard read the chain: {error.message}",
+            f"{error.remedy}; trimtab demo without --serve needs no anvil",
+        ) from None
+    with (
+        tempfile.TemporaryDirectory(prefix=DEMO_FOLDER) as folder,
+        open_anvil(world=SMALL_WORLD) as chain,
+    ):
+        _fund(chain, START_USD)
+        path = Path(folder) / "trimtab.toml"
+        replace_file(path, _faster(chain.config_text(targets=TARGETS)).encode())
+        loaded = load_config(path)
+        pin_all(loaded)
+        with open_agent(loaded, clock=clock) as agent:
+            yield LiveDemo(agent, chain, path, clock)
+
+
+def _faster(config: str) -> str:
+    """Return the demo's config for a time in which a day passes in minutes."""
+    values = {"cooldown": f'"{COOLDOWN}"', "confirm_blocks": str(DEMO_CONFIRM_BLOCKS)}
+    values |= {key: f'"{value}"' for key, value in _PER_DAY.items()}
+    for key, value in values.items():
+        config = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", config)
+    return config
 
 
 # --- The world of `trimtab demo --futures`: the same portfolio with a margin account, on anvil.
@@ -270,7 +372,7 @@ class FuturesDemoWorld:
         self._perps.move_pools(prices, self._pass)
         # The mark price is a half-hour average.
         self._chain.warp(TWAP_S)
-        return {symbol: f"{float(factor - 1) * 100:+.1f} %" for symbol, factor in factors.items()}
+        return _moves(factors)
 
     def pass_a_day_at_a_premium(self) -> None:
         """Let the perpetuals trade above their index for a day."""

@@ -96,7 +96,7 @@ def open_paper(
 
 
 def always_confirm(_: StepOutcome) -> bool:
-    """Confirm every plan; for paper trading, which sends nothing."""
+    """Confirm every plan: of paper trading, which sends nothing, and of the demo in the browser."""
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ from agent import app as api
 from agent.cli.display import futures_tables, plan_tables, tables
 from agent.cli.display.terminal import emit, note, say
 from agent.cli.options import AsJson, Heading, command
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 
 if TYPE_CHECKING:
     from agent.app.documents.futures import MarginDocument
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         CrashDocument,
         DemoDocument,
         FuturesDemoDocument,
+        LiveDemoDocument,
         LocalChainDocument,
         UntouchedDocument,
     )
     from agent.app.documents.plans import RebalanceDocument
     from agent.app.local import FuturesDemoWorld
+    from agent.execution.step_context import StepOutcome
 
 
 PICTURE_COLUMNS = 100
@@ -101,6 +103,17 @@ def demo(
         bool,
         typer.Option("--futures", help="With futures in addition to the tokens (needs anvil)."),
     ] = False,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="In the browser, live until stopped (needs anvil and the extra dashboard).",
+        ),
+    ] = False,
+    port: Annotated[
+        int,
+        typer.Option("--port", min=0, max=65535, help="Port of --serve; 0 takes a free one."),
+    ] = 8765,
     as_json: AsJson = False,
     svg: Annotated[
         Path | None,
@@ -110,8 +123,16 @@ def demo(
     """Rebalances a wallet on an embedded chain, end to end. Needs no key, RPC or account.
 
     With --futures also Perpetual Protocol v2: positions are opened, the market crashes twice, and
-    leverage is reduced before liquidation.
+    leverage is reduced before liquidation. With --serve the dashboard shows a portfolio whose market
+    moves every half minute, and each rebalance that follows.
     """
+    if serve:
+        if futures or svg is not None:
+            raise ConfigError(
+                "--serve cannot be combined with --futures or --svg", "use one of them"
+            )
+        run_live_demo(port, as_json)
+        return
     from agent.cli.display.terminal import Output
 
     file = io.StringIO() if as_json else None
@@ -213,6 +234,46 @@ def _chapter(console: Console, number: int, text: str) -> None:
         console.print(Rule(title, align="left", style="cyan", characters="─"))
     else:
         console.print(title)
+
+
+# --- `trimtab demo --serve`: the portfolio in the browser, until stopped.
+
+
+def run_live_demo(port: int, as_json: bool) -> None:
+    """Play the demo and serve its dashboard until SIGINT or SIGTERM. Raises ConfigError without
+    anvil, the extra, or a free port.
+    """
+    from agent.web.server import DashboardProcess, require_servable
+
+    require_servable(port)
+    clock = api.StoppableClock()
+    with suppress(api.StopRequested), clock.listening(), ExitStack() as ended:
+        note("Starting a local chain with Uniswap V2 and V3")
+        with clock.asking():
+            demo = ended.enter_context(api.live_demo(clock))
+            dashboard = DashboardProcess(demo.config, port)
+            ended.callback(dashboard.stop)
+        address = dashboard.address
+        found: LiveDemoDocument = {"url": address, "config": str(demo.config)}
+        emit(found, as_json, lambda: _show_place(address, demo.config))
+        for event in demo.play():
+            dashboard.require_alive()
+            _show_event(event)
+
+
+def _show_place(address: str, config: Path) -> None:
+    say(f"Dashboard: {address}. Stop with Ctrl-C.")
+    say(f"In a second terminal: trimtab status --config {config}")
+
+
+def _show_event(event: StepOutcome | TrimtabError | dict[str, str]) -> None:
+    """Print a move of the market, a rebalance or an error."""
+    if isinstance(event, dict):
+        note("The market moves: " + ", ".join(f"{name} {text}" for name, text in event.items()))
+    elif isinstance(event, TrimtabError):
+        note(f"{event.message}; trying again")
+    elif event.transactions:
+        note(f"{event.kind.value}: {event.reason}")
 
 
 # --- The scenes of `trimtab demo --futures`: positions, two crashes, funding, both layers.

@@ -86,6 +86,11 @@ def _begin(niceness: int) -> None:
     """Ignore Ctrl-C, which the parent handles, and exit when the parent does."""
     os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Exit as soon as the process that started this one has ended."""
     if (parent := multiprocessing.parent_process()) is not None:
 
         def wait() -> None:

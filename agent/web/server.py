@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.web.reach import LOOPBACK, PublicOptions, public_address, reach_of, require_protected
-from agent.web.reading import ReadingProcess
+from agent.web.reading import ReadingProcess, end_with_parent
 
 SHUTDOWN_S = 1
-MISSING = "pip install 'trimtab[dashboard]'"
+MISSING = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
 
 
 def serve_dashboard(
@@ -144,3 +148,66 @@ def _stoppable() -> Iterator[None]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
+
+
+# --- The dashboard in a process of its own, beside one that has a key.
+
+
+HOST = "127.0.0.1"
+STOP_WITHIN_S = 10
+
+
+def require_servable(port: int) -> None:
+    """Raise ConfigError if the extra is not installed, or the port is in use."""
+    for name in ("fastapi", "uvicorn", "jinja2"):
+        if find_spec(name) is None:
+            raise ConfigError(f"serve: {name} is not installed", MISSING)
+    with _listening(HOST, port):
+        pass
+
+
+class DashboardProcess:
+    """Serves on loopback from its start until it is stopped, or until this process ends."""
+
+    def __init__(self, config: Path, port: int) -> None:
+        """Return once it answers. Raises the errors of `serve_dashboard`."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        self._process: SpawnProcess = context.Process(
+            target=_serve_apart, args=(config, port, theirs)
+        )
+        self._process.start()
+        theirs.close()
+        try:
+            found = ours.recv()
+        except EOFError:
+            found = Retryable("the dashboard ended before it answered", "try again")
+        except BaseException:
+            self.stop()
+            raise
+        if isinstance(found, TrimtabError):
+            self.stop()
+            raise found
+        self.address: str = found
+
+    def require_alive(self) -> None:
+        """Raise Retryable if it has ended."""
+        if not self._process.is_alive():
+            raise Retryable("the dashboard has ended", "start it again")
+
+    def stop(self) -> None:
+        """End it, with its reading processes."""
+        self._process.terminate()
+        self._process.join(STOP_WITHIN_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve_apart(config: Path, port: int, answers: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    end_with_parent()
+    try:
+        serve_dashboard(config, HOST, port, answers.send)
+    except TrimtabError as error:
+        answers.send(error)

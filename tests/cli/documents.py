@@ -80,7 +80,7 @@ DOCUMENTS: dict[str, Any] = {
     "user list": owner.UsersDocument,
     "user remove": owner.RemovedUserDocument,
     "user log": owner.UserLogDocument,
-    "demo": owner.DemoDocument | owner.FuturesDemoDocument,
+    "demo": owner.DemoDocument | owner.FuturesDemoDocument | owner.LiveDemoDocument,
     "templates": owner.TemplatesDocument,
     "export-profile": owner.ExportedProfileDocument,
     "import-profile": owner.ImportedProfileDocument,

@@ -7,11 +7,13 @@ import io
 import signal
 import socket
 import time
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.request import urlopen
 
 import pytest
 from rich.console import Console
@@ -246,3 +248,46 @@ def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..
     monkeypatch.setattr("agent.app.local.npm_root", missing)
     said = bare("demo", "--futures", "--json")
     assert (said.code, said.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/npm_install.py --dev")
+
+
+def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        said = bare("demo", "--serve", "--port", port, "--json")
+    if said.error["message"] != "serve: fastapi is not installed":
+        assert (said.code, said.error["message"]) == (2, f"--port {port}: is in use")
+    assert bare("demo", "--serve", "--futures", "--json").code == 2
+    monkeypatch.setattr("agent.artifacts.platform.system", lambda: "Plan 9")
+    monkeypatch.setattr("agent.web.server.find_spec", lambda _: True)
+    said = bare("demo", "--serve", "--port", "0", "--json")
+    assert said.code == 2 and "anvil" in said.error["message"] and "without --serve" in said.error["remedy"]
+    monkeypatch.setattr("agent.web.server.find_spec", lambda _: None)
+    said = bare("demo", "--serve", "--port", "0", "--json")
+    assert said.code == 2 and "trimtab[dashboard]" in said.error["remedy"]
+
+
+@pytest.mark.slow
+def test_the_demo_in_the_browser_rebalances_and_leaves_nothing_behind() -> None:
+    process = start("demo", "--serve", "--port", "0", "--json")
+    try:
+        about = first_document(process)
+        require_declared(("demo",), about)
+        chain = tomllib.loads(Path(about["config"]).read_text())["chain"]["rpc"][0]["url"]
+        until, page = time.monotonic() + 90, ""
+        while ">swap<" not in page:
+            assert time.monotonic() < until, page
+            time.sleep(0.5)
+            with urlopen(f"{about['url']}history", timeout=10) as answer:
+                page = answer.read().decode()
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=20)  # until no process of its holds the other end
+        assert (process.returncode, out, "Traceback" in said) == (0, "", False), said
+        assert not Path(about["config"]).parent.exists()
+        for address in (about["url"], chain):
+            with pytest.raises(OSError, match="refused"):
+                urlopen(address, timeout=2)
+    finally:
+        process.kill()
+        process.wait()

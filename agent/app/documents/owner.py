@@ -458,6 +458,8 @@ LocalChainDocument = TypedDict("LocalChainDocument", {
 })  # fmt: skip
 DashboardDocument = TypedDict("DashboardDocument", {"url": str})
 """Address at which the dashboard answers."""
+LiveDemoDocument = TypedDict("LiveDemoDocument", {"url": str, "config": str})
+"""Address of the dashboard of `trimtab demo --serve`, and the config that other commands may take."""
 TokenDocument = TypedDict("TokenDocument", {
     "id": str, "name": str, "scopes": list[str], "created": str, "expires": str,
     "state": Annotated[str, one_of("active", "expired", "revoked")],
