@@ -16,7 +16,8 @@ from agent.app.documents.status import status
 from agent.app.positions.futures import futures_funding
 from agent.app.positions.holdings import liquidity
 from agent.app.positions.orders import standing_orders
-from agent.app.records.ledger import newest_pnl
+from agent.app.records.ledger import newest_pnl, open_ledger_data
+from agent.app.records.lots import lots_document
 from agent.app.records.step_history import explain, history
 from agent.app.settings.shown import settings_document
 from agent.config.load import ConfigSource, load_config
@@ -53,13 +54,21 @@ def newest_step(config: ConfigSource) -> str:
 
 
 def stored_documents(config: ConfigSource) -> Documents:
-    """Return `history`, `pnl`, the newest of each period, and `settings`, from store and config."""
+    """Return `history`, `pnl` (the newest of each period), `lots` and `settings`, from store and
+    config.
+    """
     loaded = load_config(config)
-    return {
+    found: Documents = {
         "history": _read(lambda: history(loaded, NEWEST)),
-        "pnl": _read(lambda: newest_pnl(loaded, PERIODS)),
         "settings": _read(lambda: settings_document(loaded)),
     }
+    try:
+        with open_ledger_data(loaded) as ledger:
+            pnl = _read(lambda: newest_pnl(ledger, PERIODS))
+            return found | {"pnl": pnl, "lots": _read(lambda: lots_document(ledger))}
+    except ConfigError as error:  # an empty ledger
+        failed = {"error": str(error), "raised": error}
+        return found | {"pnl": failed, "lots": failed}
 
 
 def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:

@@ -1,4 +1,4 @@
-"""Ledger commands: pnl, export, books check, books journal, books open."""
+"""Ledger commands: pnl, export, books check, books journal, books lots, books open."""
 
 from __future__ import annotations
 
@@ -129,6 +129,27 @@ def journal(
 
     document = api.list_entries(config, limit)
     emit(document, as_json, lambda: show_journal(out, document))
+
+
+@group.command()
+def lots(
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="fifo, lifo, hifo or average; default: tax.method, else fifo."
+        ),
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the open tax lots of each asset with entry prices, their value at the newest valuation,
+    and the gains realised this year. Reads only the store.
+    """
+    from agent import app as api
+
+    document = mark_paper(api.tax_lots(paper_or_live(config, paper), method), paper)
+    emit(document, as_json, lambda: show_lots(out, document))
 
 
 @group.command("open")
@@ -316,6 +337,44 @@ def show_journal(console: Console, document: Document) -> None:
                 value,
             )
     console.print(made)
+
+
+def show_lots(console: Console, document: Document) -> None:
+    """Print one row per asset and per lot, then the gains realised in the year."""
+    unit, at = document["currency"], document["valued"]
+    valued = f"values of {at}" if at else "no valuation yet"
+    title = f"Tax lots by {document['method']}, in {unit}, {valued}"
+    made = table(
+        title, ("acquired",), ("amount", "entry price", "cost", "value", "unrealised", "realised")
+    )
+    for asset in document["assets"]:
+        made.add_row(cell(asset["symbol"], "bold"), *_lot_cells(asset), money(asset["realised"]))
+        if len(asset["lots"]) > 1:
+            for lot in asset["lots"]:
+                made.add_row(f"  {lot['acquired'][:10]}", *_lot_cells(lot), "")
+    console.print(made)
+    if document["year"] is not None:
+        say(f"Realised in {document['year']} so far: {money(document['realised'])} {unit}.")
+    for asset in document["assets"]:
+        if asset["unmatched"] != "0":
+            say(
+                f"{amount(asset['unmatched'], 8)} {asset['symbol']} was sold or withdrawn without a"
+                " recorded purchase; it counts without a gain."
+            )
+    if document["unpriced"]:
+        say(f"Without a price, counted at zero: {', '.join(document['unpriced'])}.")
+
+
+def _lot_cells(found: Document) -> list[str]:
+    """Return amount, entry price, cost, value and unrealised gain of a lot or of an asset's lots."""
+    price, value, gain = found["entry_price"], found["value"], found["unrealised"]
+    return [
+        amount(found["amount"], 8),
+        "" if price is None else brief(price),
+        money(found["cost"]),
+        "unknown" if value is None else money(value),
+        "unknown" if gain is None else money(gain),
+    ]
 
 
 def show_check(document: Document) -> None:

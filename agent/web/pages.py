@@ -87,7 +87,7 @@ def _decimal(text: str, kind: str) -> str:
 
 
 EXTRA = "dashboard"
-SHOWN_REBALANCES, SHOWN_CYCLES = 25, 40
+SHOWN_REBALANCES, SHOWN_CYCLES, SHOWN_LOTS = 25, 40, 20
 POINTS = 400
 """Points of a chart."""
 
@@ -106,7 +106,7 @@ CONTROLS = "controls.dashboard.dashboard_controls"
 PAGES = (
     Page("/", "Overview", "overview.html", (LIVE, STORED)),
     Page("/history", "History", "history.html", (STORED,)),
-    Page("/assets", "Assets", "assets.html", (LIVE,)),
+    Page("/assets", "Assets", "assets.html", (LIVE, STORED)),
     Page("/liquidity", "Liquidity", "liquidity.html", (LIVE,)),
     Page("/alerts", "Alerts", "alerts.html", (LIVE,)),
     Page("/futures", "Futures", "futures.html", (LIVE,)),
@@ -187,7 +187,11 @@ class Renderer:
             bar=bar,
             periods=newest_periods,
             rebalances=rebalances,
-            limits={"rebalances": SHOWN_REBALANCES, "cycles": SHOWN_CYCLES},
+            limits={
+                "rebalances": SHOWN_REBALANCES,
+                "cycles": SHOWN_CYCLES,
+                "lots": SHOWN_LOTS,
+            },
         )
 
 

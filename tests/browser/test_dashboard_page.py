@@ -108,6 +108,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             "status": desk.ask("status"),
             "history": desk.ask("history", "--limit", "100"),
             "pnl": {period: desk.ask("pnl", "--period", period, "--last", "1") for period in PERIODS},
+            "lots": desk.ask("books", "lots"),
             "orders": desk.ask("orders"),
             "alerts": desk.ask("alerts"),
             "lp": desk.ask("lp"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.units import decimal_text
 from tests.cli.tools import Desk, Said
 from tests.support.text import mentions
 
@@ -32,6 +33,11 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     checked = desk.ask("books", "check")
     assert checked["sound"] and checked["chain"]["disagreement"] == "" and checked["entries"] > 2
     assert "the sum matches the chain" in " ".join(desk.run("books", "check").out.split())
+    held, lots = desk.holdings(), {one["symbol"]: one for one in desk.ask("books", "lots")["assets"]}
+    assert all(lots[symbol]["amount"] == decimal_text(int(held[symbol]), 8 if symbol == "WBTC" else 6) for symbol in ("WBTC", "USDC"))
+    assert len(lots["WETH"]["lots"]) == 3 and float(lots["WETH"]["unrealised"]) != 0, "balance and gas money at first, and the swap by hand"
+    assert "Realised in 20" in desk.run("books", "lots", "--method", "average").out
+    assert "--method" in desk.run("books", "lots", "--method", "first").err
     entries = desk.ask("books", "journal")["entries"]
     assert [entry["by_hand"] for entry in entries if entry["kind"] == "trade"] == [True, False]
     assert "assets:wallet:USDC" in desk.run("books", "journal").out

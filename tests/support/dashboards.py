@@ -48,6 +48,7 @@ def documents() -> dict[str, Any]:
         "status": status,
         "history": history,
         "pnl": dict.fromkeys(("day", "week", "month", "year", "all"), profit),
+        "lots": LOTS,
         "alerts": alerts,
         "orders": golden("15-orders"),
         "plan": golden("04-plan"),
@@ -58,6 +59,15 @@ def documents() -> dict[str, Any]:
 
 
 ADDRESS = f"0x{7:040x}"
+LOT = {"acquired": "2026-01-01T00:00:00Z", "amount": "2", "cost": "3", "entry_price": "1.5", "value": "1", "unrealised": "-2"}
+LOTS: dict[str, Any] = {
+    "method": "fifo", "currency": HOSTILE, "valued": "2026-01-01T00:00:00Z", "year": "2026", "realised": "1", "unpriced": [MARKUP],
+    "assets": [{
+        "symbol": HOSTILE, "address": ADDRESS, "amount": "42", "cost": "63", "entry_price": "1.5", "price": "0.5", "value": "21",
+        "unrealised": "-42", "realised": "1", "unmatched": "5", "lots": [LOT] * 21,
+    }],
+}  # fmt: skip
+"""More lots than are shown, of a symbol and in a currency that are markup."""
 LIQUIDITY: dict[str, Any] = {
     "block": 1, "block_hash": f"0x{1:064x}",
     "positions": [{

@@ -57,9 +57,9 @@ def test_the_weight_after_a_plan_of_a_symbol_with_dots_is_shown(served: Served) 
     assert found["plan.weights_after_bps.USDC.e"] == "1234"
 
 
-@pytest.mark.parametrize("command", ["lp", "positions", "margin", "funding"])
+@pytest.mark.parametrize("command", ["lp", "positions", "margin", "funding", "books lots"])
 def test_the_given_documents_are_those_of_their_commands(served: Served, command: str) -> None:
-    assert misfits(DOCUMENTS[command], served.board.documents[command]) == []
+    assert misfits(DOCUMENTS[command], served.board.documents[command.removeprefix("books ")]) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
@@ -70,7 +70,7 @@ def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served
     assert HOSTILE not in text and MARKUP not in text and "<script>" not in text
     assert " onerror" not in text.replace("&lt;img src=x onerror=alert(1)&gt;", "")
     assert "style=" not in text
-    if page.path in ("/", "/liquidity", "/futures", "/settings"):
+    if page.path in ("/", "/assets", "/liquidity", "/futures", "/settings"):
         assert "&lt;img src=x onerror" in text and "&lt;/data&gt;&lt;script&gt;" in text
     policy = headers["content-security-policy"]
     assert "script-src 'self';" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy

@@ -18,9 +18,12 @@ from agent.accounting import entries as book
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.accounting.export import RateTable, TokenNames, export_tables
 from agent.accounting.tax_lots import run_tax_lots
+from agent.app.documents.lots import LotsDocument
 from agent.app.records import ledger
+from agent.app.records.lots import lots_document
 from agent.model import Entry, LedgerOpening, LotMethod, Valuation, ValuedHolding
 from agent.units import NATIVE, Token
+from tests.cli.documents import misfits
 from tests.support.ledgers import COUNTED, USDC, WBTC, WETH
 from tests.support.text import mentions
 
@@ -77,11 +80,14 @@ def _prices(usd: dict[str, float]) -> EntryPrices:
     return EntryPrices({**exact, USDC: Fraction(1)}, WETH)
 
 
-def independent(trades: list[Trade], method: str, rate: Any = lambda _: 1.0, numeraire_gains: bool = False) -> dict[int, float]:
+def independent(
+    trades: list[Trade], method: str, rate: Any = lambda _: 1.0, numeraire_gains: bool = False, left: Any = None
+) -> dict[int, float]:
     """Gain of each year in whole coins, in floating point, by lists of [amount, cost of one, number] that are sorted anew each time.
 
     Written from docs/ledger.md: a sale brings what was got less gas; a purchase for dollars costs them and gas; between coins what was
-    got counts at its price; gas is a sale of the coin at its price. `rate` is euros per dollar, and dollars then gain too.
+    got counts at its price; gas is a sale of the coin at its price. `rate` is euros per dollar, and dollars then gain too. `left` gets
+    amount and cost of what is left of each token.
     """
     lots: dict[str, list[list[float]]] = {token: [] for token in (WETH, WBTC, USDC)}
     years: dict[int, float] = {}
@@ -128,6 +134,8 @@ def independent(trades: list[Trade], method: str, rate: Any = lambda _: 1.0, num
             sell(one.sold, gave, worth - gas, one.at_s)
             buy(one.bought, got, worth)
         sell(WETH, one.gas_wei / 10**18, gas, one.at_s)
+    if left is not None:
+        left |= {token: (sum(one[0] for one in pile), sum(one[0] * one[1] for one in pile)) for token, pile in lots.items()}
     return years
 
 
@@ -167,6 +175,40 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
     path.write_text("time,rate\n" + "".join(f"{START_S - 1 + day * 86_400},0.9\n" for day in range(0, 900, 20)))
     told = ledger._tax(found)
     assert told is not None and told["old_rate"] == ""
+
+
+@pytest.mark.parametrize("method", LotMethod)
+def test_open_lots_have_the_entry_prices_and_gains_of_an_independent_calculation(tmp_path: Path, method: LotMethod) -> None:
+    """In euros, with the method of the command instead of that of the config; of WBTC no price is known at the newest valuation."""
+    left: dict[str, tuple[float, float]] = {}
+    expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True, left=left)
+    (tmp_path / "eur.csv").write_text(
+        "time,rate\n" + "".join(f"{at_s},{float(rate)}\n" for at_s, rate in zip(RATES.times, RATES.rates, strict=True))
+    )
+    tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
+    loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax), path=tmp_path / "trimtab.toml")
+    held = tuple(
+        ValuedHolding(token, 1, 0, Fraction(price), 5_000) for token, price in ((NATIVE, Fraction(3_000, 10**12)), (USDC, 1), (WBTC, 0))
+    )
+    store: Any = None
+    found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (Valuation(999, TRADES[-1].at_s + 60, Fraction(1), held),), NAMES)
+    told = lots_document(found, method)
+    assert misfits(LotsDocument, told) == []
+    assert (told["method"], told["currency"], told["year"]) == (method.value, "EUR", "2026")
+    assert float(told["realised"]) == pytest.approx(expected[2026], abs=1e-3)
+    assert [one["symbol"] for one in told["assets"]] == ["USDC", "WBTC", "WETH"]
+    for one in told["assets"]:
+        amount, cost = left[one["address"]]
+        assert float(one["amount"]) == pytest.approx(amount) and float(one["cost"]) == pytest.approx(cost)
+        assert float(one["entry_price"] or 0) == pytest.approx(cost / amount)
+        assert sum(float(lot["amount"]) for lot in one["lots"]) == pytest.approx(amount)
+        assert all(float(lot["entry_price"]) == pytest.approx(float(lot["cost"]) / float(lot["amount"]), rel=1e-3) for lot in one["lots"])
+        worth = {"WETH": 3_000, "USDC": 1, "WBTC": None}[one["symbol"]]
+        if worth is None:
+            assert (one["price"], one["value"], one["unrealised"]) == (None, None, None)
+        else:
+            assert float(one["unrealised"] or 0) == pytest.approx(amount * worth * 0.8 - cost, abs=0.01)
+    assert sum(float(one["realised"]) for one in told["assets"]) == pytest.approx(expected[2026], abs=1e-3)
 
 
 @pytest.mark.parametrize("method", LotMethod)

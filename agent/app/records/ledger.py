@@ -138,27 +138,24 @@ class LedgerData:
     entries: tuple[Entry, ...]
     valuations: tuple[Valuation, ...]
     names: TokenNames
-    runs: dict[bool, TaxLotRun] = field(default_factory=dict)
-    """Cached results of `taxed`, with exchange rates (True) and without. Years of entries take long
-    to compute.
+    runs: dict[tuple[bool, LotMethod], TaxLotRun] = field(default_factory=dict)
+    """Cached results of `taxed` by exchange rates (True: with) and method. Years of entries take
+    long to compute.
     """
 
-    def taxed(self, numeraire_only: bool = False) -> TaxLotRun:
-        """Return lots and disposals by the method of [tax], in its currency unless
+    def taxed(self, numeraire_only: bool = False, method: LotMethod | None = None) -> TaxLotRun:
+        """Return lots and disposals by `method`, or else that of [tax], in its currency unless
         `numeraire_only`; FIFO without [tax].
         """
         tax = self.loaded.config.tax
         rates = None if numeraire_only else read_rates(self.loaded)
-        converted = rates is not None
-        if converted not in self.runs:
-            self.runs[converted] = run_tax_lots(
-                self.entries,
-                LotMethod.FIFO if tax is None else LotMethod(tax.method),
-                self.numeraire.address,
-                self.coin,
-                rate_of(rates),
+        method = method or (LotMethod.FIFO if tax is None else LotMethod(tax.method))
+        key = rates is not None, method
+        if key not in self.runs:
+            self.runs[key] = run_tax_lots(
+                self.entries, method, self.numeraire.address, self.coin, rate_of(rates)
             )
-        return self.runs[converted]
+        return self.runs[key]
 
 
 @contextmanager
@@ -211,10 +208,9 @@ def pnl(
         return _profit(ledger, period, benchmark, last)
 
 
-def newest_pnl(config: ConfigSource, periods: Sequence[str]) -> dict[str, ProfitDocument]:
-    """Return the newest period of each kind, as `pnl` does with `last` 1; reads the ledger once."""
-    with open_ledger_data(config) as ledger:
-        return {period: _profit(ledger, period, None, 1) for period in periods}
+def newest_pnl(ledger: LedgerData, periods: Sequence[str]) -> dict[str, ProfitDocument]:
+    """Return the newest period of each kind, as `pnl` does with `last` 1."""
+    return {period: _profit(ledger, period, None, 1) for period in periods}
 
 
 def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -> ProfitDocument:
