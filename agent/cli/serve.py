@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
 
 @command(Heading.LOOK, 15)
 def serve(
-    config: ConfigPath = DEFAULT_CONFIG,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="The config file; several, or a folder, for several portfolios.",
+            show_default="trimtab.toml",
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(
@@ -57,12 +66,25 @@ def serve(
     read-only and on this machine only. It never loads a key.
     """
     from agent.web.reach import PublicOptions
-    from agent.web.server import serve_dashboard
+    from agent.web.server import find_configs, serve_dashboard, serve_portfolios
 
-    def ready(address: str) -> None:
-        emit({"url": address}, as_json, lambda: say(f"Dashboard: {address}. Stop with Ctrl-C."))
+    public = PublicOptions(tls_cert, tls_key, proxy, name)
 
-    serve_dashboard(config, host, port, ready, PublicOptions(tls_cert, tls_key, proxy, name))
+    def tell(address: str, more: Mapping[str, Any]) -> None:
+        text = f"Dashboard: {address}. Stop with Ctrl-C."
+        emit({"url": address, **more}, as_json, lambda: say(text))
+
+    def tell_all(address: str, portfolios: list[dict[str, str]]) -> None:
+        tell(address, {"portfolios": portfolios})
+        for one in portfolios:
+            if one["error"]:
+                note(f"{one['name']}: {one['error']}. It is tried again.")
+
+    configs = find_configs(config or [DEFAULT_CONFIG])
+    if len(configs) == 1:
+        serve_dashboard(configs[0], host, port, lambda address: tell(address, {}), public)
+    else:
+        serve_portfolios(configs, host, port, tell_all, public)
 
 
 # --- The Telegram bot.

@@ -78,9 +78,12 @@ def answer(
 
 
 @cache
-def specification() -> bytes:
-    """Return the OpenAPI document."""
-    return (artifacts.WEB / "openapi.json").read_bytes()
+def specification(prefix: str = "") -> bytes:
+    """Return the OpenAPI document of the API below a prefix."""
+    found = (artifacts.WEB / "openapi.json").read_bytes()
+    if not prefix:
+        return found
+    return json.dumps({**json.loads(found), "servers": [{"url": prefix + PREFIX}]}).encode()
 
 
 def _declared(
@@ -140,8 +143,8 @@ LIVE_DOCUMENTS = {
 """Schema and title of the documents that are read from the chain."""
 
 
-def build_api(board: Board, tokens: TokenFile) -> Gate:
-    """Return the application that is mounted at PREFIX."""
+def build_api(board: Board, tokens: TokenFile, prefix: str = "") -> Gate:
+    """Return the application that is mounted at PREFIX; `prefix` precedes that for clients."""
     app = FastAPI(
         title="trimtab",
         version="1",
@@ -159,7 +162,7 @@ def build_api(board: Board, tokens: TokenFile) -> Gate:
 
     @app.get(SPECIFICATION, include_in_schema=False)
     async def openapi(_: Request) -> Response:
-        return Response(specification(), 200, {}, "application/json")
+        return Response(specification(prefix), 200, {}, "application/json")
 
     return Gate(app, tokens)
 

@@ -215,12 +215,19 @@ def _target(request: Request) -> str:
     return asked if asked in TARGETS else "/"
 
 
-def build(board: Board, stopping: Callable[[], bool], access: Access | None = None) -> Any:
-    """Return the ASGI application over a board, by default without users. Event streams end once
-    `stopping` returns True, so that they do not delay the end. Raises ConfigError if Jinja2 is
-    missing.
+def build(board: Board, stopping: Callable[[], bool], access: Access | None = None) -> Checks:
+    """Return the ASGI application over a board, by default without users, behind its checks."""
+    access = access or Access(Reach())
+    return Checks(build_pages(board, stopping, access), access)
+
+
+def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> FastAPI:
+    """Return the application over a board without the checks that have to come first. Event streams
+    end once `stopping` returns True, so that they do not delay the end. Raises ConfigError if Jinja2
+    is missing.
     """
-    renderer, access, tokens = Renderer(), access or Access(Reach()), TokenFile(board.store)
+    renderer = Renderer(access.reach.prefix, access.reach.portfolio)
+    tokens = TokenFile(board.store)
     logins = Logins(access, renderer, board.announce)
     controls = ControlPages(access, board, renderer)
 
@@ -273,7 +280,7 @@ def build(board: Board, stopping: Callable[[], bool], access: Access | None = No
     app.add_route(LOGIN, logins.log_in, ["POST"])
     app.add_route("/logout", logins.log_out, ["POST"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
-    app.mount(PREFIX, build_api(board, tokens))
+    app.mount(PREFIX, build_api(board, tokens, access.reach.prefix))
     app.router.routes.append(Route("/events", EventStream(board, access)))
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
-    return Checks(app, access)
+    return app

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup, escape
@@ -130,10 +131,13 @@ ASSETS = (
 
 
 class Renderer:
-    """Renders pages. Raises ConfigError if Jinja2 is missing."""
+    """Renders pages, whose links begin with `prefix`; `portfolio` is the name of one among several.
+    Raises ConfigError if Jinja2 is missing.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "", portfolio: str = "") -> None:
         self._templates = artifacts.templates(EXTRA)
+        self._templates.globals |= {"prefix": prefix, "portfolio": portfolio}
 
     def login(self, csrf: str, why: str, to: str, plan: str = "") -> str:
         """Render the login page; `why` is the reason of a refusal, `to` the page after it, `plan` that
@@ -153,18 +157,6 @@ class Renderer:
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the board."""
         status = documents.get("status", {})
-
-        def figure(path: str, form: str = "text", colour: bool = False) -> Markup:
-            value = at(documents, path)
-            style = sign_class(value) if colour else ""
-            return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
-                "" if value is None else str(value),
-                path,
-                form,
-                Markup(' class="{}"').format(style) if style else "",
-                printable_text(format_figure(value, form)),
-            )
-
         decimals = {one["symbol"]: one["decimals"] for one in status.get("holdings", ())}
 
         def coins(symbol: str) -> str:
@@ -180,7 +172,7 @@ class Renderer:
             title=page.title,
             documents=documents,
             status=status,
-            figure=figure,
+            figure=partial(figure, documents),
             coins=coins,
             failed=[str(failed[read]) for read in page.reads if read in failed],
             charts=charts,
@@ -193,6 +185,27 @@ class Renderer:
                 "lots": SHOWN_LOTS,
             },
         )
+
+    def portfolios(self, rows: Sequence[Mapping[str, Any]], documents: Documents, seen: str) -> str:
+        """Render the list of portfolios; `documents` has those of each row, `seen` marks what is
+        shown.
+        """
+        return self._templates.get_template("portfolios.html").render(
+            title="Portfolios", rows=rows, seen=seen, figure=partial(figure, documents)
+        )
+
+
+def figure(documents: Documents, path: str, form: str = "text", colour: bool = False) -> Markup:
+    """Return the element of the value at a path of the documents."""
+    value = at(documents, path)
+    style = sign_class(value) if colour else ""
+    return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
+        "" if value is None else str(value),
+        path,
+        form,
+        Markup(' class="{}"').format(style) if style else "",
+        printable_text(format_figure(value, form)),
+    )
 
 
 def newest_periods(documents: Documents) -> list[tuple[str, str]]:

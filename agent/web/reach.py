@@ -32,18 +32,22 @@ class PublicOptions:
 @dataclass(frozen=True, slots=True)
 class Reach:
     """Under which names the dashboard answers, whether browsers reach it by TLS, and the addresses
-    of the proxy in front of it (none: any address, without forwarded headers).
+    of the proxy in front of it (none: any address, without forwarded headers). `prefix` begins the
+    paths of one portfolio among several, and `portfolio` is its name.
     """
 
     names: frozenset[str] = frozenset(LOOPBACK)
     secure: bool = False
     proxies: frozenset[str] = frozenset()
     port: int = 0
+    prefix: str = ""
+    portfolio: str = ""
 
     @property
     def cookie(self) -> str:
-        """Name of the session's cookie. Cookies of a host are shared by its ports."""
-        return f"{'__Host-' if self.secure else ''}trimtab-{self.port}"
+        """Name of the session's cookie. Cookies of a host are shared by its ports and paths."""
+        slug = self.prefix.rpartition("/")[2]
+        return f"{'__Host-' if self.secure else ''}trimtab-{slug + '-' if slug else ''}{self.port}"
 
 
 def require_protected(host: str, port: int, public: PublicOptions) -> None:

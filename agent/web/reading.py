@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from typing import Any
 
-from agent.errors import TrimtabError
+from agent.errors import Retryable, TrimtabError
 
 Documents = dict[str, Any]
 DOCUMENTS = "dashboard"
@@ -44,7 +44,7 @@ class ReadingProcess:
             return self._pool.submit(_call, function, *arguments)
 
     async def call(self, function: str, *arguments: Any) -> Any:
-        """Return the result of `function`. Raises its TrimtabError, and TrimtabError if the process
+        """Return the result of `function`. Raises its TrimtabError, and Retryable if the process
         died.
         """
         try:
@@ -52,7 +52,8 @@ class ReadingProcess:
         except TrimtabError:
             raise
         except Exception as error:
-            raise TrimtabError(f"the reading process ended: {type(error).__name__}") from None
+            why = f"the reading process ended: {type(error).__name__}"
+            raise Retryable(why, "try again") from None
 
     def stop(self) -> None:
         """End the process, also during a read."""

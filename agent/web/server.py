@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import multiprocessing
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -15,11 +17,37 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, Retryable, TrimtabError
-from agent.web.reach import LOOPBACK, PublicOptions, public_address, reach_of, require_protected
+from agent.web.reach import (
+    LOOPBACK,
+    PublicOptions,
+    Reach,
+    public_address,
+    reach_of,
+    require_protected,
+)
 from agent.web.reading import ReadingProcess, end_with_parent
 
 SHUTDOWN_S = 1
 MISSING = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
+
+
+def find_configs(given: Sequence[Path]) -> list[Path]:
+    """Return config files in their order; a folder gives its *.toml files by name. Raises
+    ConfigError for a folder without any, and a file that is named twice.
+    """
+    found: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)
+        elif inside := sorted(one for one in path.glob("*.toml") if not one.name.startswith(".")):
+            found += inside
+        else:
+            raise ConfigError(f"--config {path}: no *.toml file in this folder", "name the files")
+    seen = [path.resolve() for path in found]
+    for number, path in enumerate(found):
+        if seen[number] in seen[:number]:
+            raise ConfigError(f"--config {path}: given twice", "omit one of them")
+    return found
 
 
 def serve_dashboard(
@@ -36,68 +64,128 @@ def serve_dashboard(
     """
     public = public or PublicOptions()
     require_protected(host, port, public)
-    try:
-        import uvicorn
+    _require_packages()
+    from agent.web.access import Access
+    from agent.web.app import build
+    from agent.web.board import Board
+    from agent.web.portfolios import require_users
 
-        from agent.web.access import Access
-        from agent.web.app import build
-        from agent.web.board import Board
-    except ImportError as error:
-        raise ConfigError(f"serve: {error.name} is not installed", MISSING) from None
     with _listening(host, port) as listener, ExitStack() as ended:
         process = ReadingProcess()
         ended.callback(process.stop)
         store, users_file, users, link_key = _read_at_start(config, process)
-        if not users and (host not in LOOPBACK or public.proxy):
-            raise ConfigError(
-                f"--host {host}: there are no users, so there would be no login",
-                "add one first: trimtab user add NAME",
-            )
-        port = listener.getsockname()[1]
-        reach = reach_of(host, port, public)
+        require_users(users, host, exposed=_is_exposed(host, public))
+        reach = reach_of(host, listener.getsockname()[1], public)
         access = Access(reach, users_file)
         access.set_users(users)
         access.link_key = link_key
         board = Board(str(config), store, process)
-        address = public_address(host, port, public, reach.secure)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                _announcing(
-                    build(board, lambda: server.should_exit, access), lambda: ready(address)
-                ),
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                ws="none",
-                proxy_headers=False,
-                timeout_graceful_shutdown=SHUTDOWN_S,
-                lifespan="on",
-                ssl_certfile=public.tls_cert,
-                ssl_keyfile=public.tls_key,
-            )
+        _run(lambda stopping: build(board, stopping, access), listener, reach, ready, host, public)
+
+
+def serve_portfolios(
+    configs: Sequence[Path],
+    host: str,
+    port: int,
+    ready: Callable[[str, list[dict[str, str]]], None],
+    public: PublicOptions | None = None,
+) -> None:
+    """Serve several portfolios like one, and call `ready` with the address and the name, address and
+    error of each. Raises the error of the first one if none can be read.
+    """
+    public = public or PublicOptions()
+    require_protected(host, port, public)
+    _require_packages()
+    from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
+
+    stops: list[Callable[[], bool]] = []
+
+    def stopping() -> bool:
+        return bool(stops) and stops[0]()
+
+    with _listening(host, port) as listener, ExitStack() as ended:
+        reach = reach_of(host, listener.getsockname()[1], public)
+        found = with_prefixes(configs, portfolio_names(configs), reach)
+        for one in found:
+            ended.callback(one.close)
+        opening = Opening(host, _is_exposed(host, public), stopping)
+
+        async def open_all() -> None:
+            await asyncio.gather(*(one.open(opening) for one in found))
+
+        asyncio.run(open_all())
+        errors = [one.error for one in found]
+        if errors[0] is not None and all(errors):
+            raise errors[0].with_traceback(None)
+
+        def tell(address: str) -> None:
+            rows = [
+                {
+                    "name": one.name,
+                    "url": f"{address.rstrip('/')}{one.reach.prefix}/",
+                    "error": "" if one.error is None else str(one.error),
+                }
+                for one in found
+            ]
+            ready(address, rows)
+
+        def build_all(stop: Callable[[], bool]) -> Any:
+            stops.append(stop)
+            return Portfolios(found, reach, opening)
+
+        _run(build_all, listener, reach, tell, host, public)
+
+
+def _require_packages() -> None:
+    try:
+        for name in ("uvicorn", "agent.web.app"):
+            import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"serve: {error.name} is not installed", MISSING) from None
+
+
+def _is_exposed(host: str, public: PublicOptions) -> bool:
+    """Return whether other machines reach the dashboard."""
+    return host not in LOOPBACK or public.proxy is not None
+
+
+def _run(
+    build_app: Callable[[Callable[[], bool]], Any],
+    listener: socket.socket,
+    reach: Reach,
+    ready: Callable[[str], None],
+    host: str,
+    public: PublicOptions,
+) -> None:
+    import uvicorn
+
+    address = public_address(host, reach.port, public, reach.secure)
+    app = build_app(lambda: server.should_exit)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _announcing(app, lambda: ready(address)),
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            proxy_headers=False,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+            lifespan="on",
+            ssl_certfile=public.tls_cert,
+            ssl_keyfile=public.tls_key,
         )
-        with _stoppable():
-            server.run(sockets=[listener])
+    )
+    with _stoppable():
+        server.run(sockets=[listener])
 
 
 def _read_at_start(
     config: Path, process: ReadingProcess
 ) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
-    """Return the store's file, that of the users, the users, and the key of signed links. Raises the
-    errors of a config, a store or users that cannot be read.
-    """
-    try:
-        store = process.submit("require_store", str(config)).result()
-        users_file = process.submit("settings.users.users_file", str(config)).result()
-        users = process.submit("settings.users.known_users", users_file).result()
-        link_key = b""  # without users there is no login to lead to
-        if users:
-            link_key = process.submit("controls.queue.link_key", str(config)).result()
-        return Path(store), Path(users_file), users, link_key
-    except TrimtabError:
-        raise
-    except Exception as error:
-        raise Retryable(f"the reading process ended: {type(error).__name__}", "try again") from None
+    """Return what `read_portfolio` does."""
+    from agent.web.portfolios import read_portfolio
+
+    return asyncio.run(read_portfolio(config, process))
 
 
 @contextmanager

@@ -174,7 +174,7 @@ class Served:
             self.board.documents = documents()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        app = build(self.board, lambda: self.server.should_exit, access)
+        app = self.application(access)
         self.server = uvicorn.Server(
             uvicorn.Config(app, log_level="error", proxy_headers=False, lifespan="on", timeout_graceful_shutdown=1, **more)
         )
@@ -184,6 +184,10 @@ class Served:
         while not self.server.started:
             assert self.thread.is_alive(), "the server did not start"
             time.sleep(0.01)
+
+    def application(self, access: Access | None) -> Any:
+        """The application that is served."""
+        return build(self.board, lambda: self.server.should_exit, access)
 
     def __enter__(self) -> Served:
         return self

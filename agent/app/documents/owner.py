@@ -456,8 +456,15 @@ LocalChainDocument = TypedDict("LocalChainDocument", {
     "chain_id": int, "url": str | None, "wallet": Address, "tokens": dict[str, Address],
     "pools": dict[str, Address], "feeds": dict[str, Address], "config": str | None,
 })  # fmt: skip
-DashboardDocument = TypedDict("DashboardDocument", {"url": str})
-"""Address at which the dashboard answers."""
+DashboardPortfolioDocument = TypedDict("DashboardPortfolioDocument", {
+    "name": str, "url": str, "error": str,
+})  # fmt: skip
+DashboardDocument = TypedDict("DashboardDocument", {
+    "url": str, "portfolios": NotRequired[list[DashboardPortfolioDocument]],
+})  # fmt: skip
+"""Address at which the dashboard answers, and of several portfolios each with its own; `error` is
+why it cannot be read, else empty.
+"""
 LiveDemoDocument = TypedDict("LiveDemoDocument", {"url": str, "config": str})
 """Address of the dashboard of `trimtab demo --serve`, and the config that other commands may take."""
 TokenDocument = TypedDict("TokenDocument", {

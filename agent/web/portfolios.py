@@ -1,0 +1,330 @@
+"""Several portfolios in one dashboard: a list of them, and each with its own pages, users, sessions,
+tokens and event streams below /p/NAME. One that cannot be read holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.requests import Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.middleware.gzip import GZipMiddleware
+
+from agent.errors import ConfigError, Retryable, TrimtabError
+from agent.web.access import Access, Checks, Receive, Scope, Send, Session, cookie
+from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
+from agent.web.board import Board
+from agent.web.pages import CONTROLS, LIVE, STORED, Renderer
+from agent.web.reach import Reach
+from agent.web.reading import Documents, ReadingProcess
+
+PREFIX = "/p/"
+AGAIN_S = 10.0
+"""Interval between two attempts to open a portfolio."""
+START_S = 60.0
+"""Longest time to open a portfolio."""
+LONGEST_NAME = 40
+MOST_PROBLEMS = 3
+"""Problems of a portfolio that the list spells out."""
+HIDDEN = "It cannot be read now. Log in to another portfolio to see why."
+
+
+def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return name and slug of each portfolio: its file without the ending, with the folder where two
+    files have the same name. Slugs are unique, of a-z, 0-9 and hyphens.
+    """
+    stems, found = [path.stem for path in configs], []
+    slugs: set[str] = set()
+    for path in configs:
+        name = path.stem
+        if stems.count(name) > 1:
+            name = f"{path.resolve().parent.name}/{name}"
+        plain = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].strip("-")
+        slug, number = plain or "portfolio", 1
+        while slug in slugs:
+            number += 1
+            slug = f"{plain or 'portfolio'}-{number}"
+        slugs.add(slug)
+        found.append((name, slug))
+    return found
+
+
+async def read_portfolio(
+    config: Path, process: ReadingProcess
+) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
+    """Return the store's file, that of the users, the users, and the key of signed links. Raises the
+    errors of a config, a store or users that cannot be read.
+    """
+    store = await process.call("require_store", str(config))
+    users_file = await process.call("settings.users.users_file", str(config))
+    users = await process.call("settings.users.known_users", users_file)
+    link_key = b""  # without users there is no login to lead to
+    if users:
+        link_key = await process.call("controls.queue.link_key", str(config))
+    return Path(store), Path(users_file), users, link_key
+
+
+def require_users(users: Mapping[int, object], host: str, *, exposed: bool) -> None:
+    """Raise ConfigError if other machines would reach a portfolio without a login."""
+    if exposed and not users:
+        raise ConfigError(
+            f"--host {host}: there are no users, so there would be no login",
+            "add one first: trimtab user add NAME",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedPortfolio:
+    """What serves a portfolio; `about` has its network and wallet."""
+
+    board: Board
+    access: Access
+    about: Mapping[str, str]
+    pages: FastAPI
+    checks: Checks
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a portfolio needs to be opened: `exposed` if other machines reach the dashboard, and
+    whether it is `stopping`.
+    """
+
+    host: str
+    exposed: bool
+    stopping: Callable[[], bool]
+
+
+class ServedPortfolio:
+    """One of several portfolios. `opened` is None, and `error` the reason, until it can be read."""
+
+    def __init__(self, name: str, config: Path, reach: Reach) -> None:
+        self.name = name
+        self.config = config
+        self.reach = reach
+        self.opened: OpenedPortfolio | None = None
+        self.error: TrimtabError | None = None
+        self._process = ReadingProcess()
+
+    async def open(self, opening: Opening) -> None:
+        """Serve the portfolio from now on, or keep the reason in `error` if it cannot be read."""
+        try:
+            async with asyncio.timeout(START_S):
+                read = await read_portfolio(self.config, self._process)
+                about = await self._process.call("settings.identity.identity", str(self.config))
+            store, users_file, users, link_key = read
+            require_users(users, opening.host, exposed=opening.exposed)
+        except TimeoutError:
+            self.error = Retryable(f"reading takes longer than {START_S:g} s", "it is tried again")
+        except TrimtabError as error:
+            self.error = error
+        else:
+            access = Access(self.reach, users_file)
+            access.set_users(users)
+            access.link_key = link_key
+            board = Board(str(self.config), store, self._process)
+            self.serve(board, access, about, opening.stopping)
+
+    def serve(
+        self, board: Board, access: Access, about: Mapping[str, str], stopping: Callable[[], bool]
+    ) -> None:
+        """Serve the portfolio over this board."""
+        pages = build_pages(board, stopping, access)
+        self.opened = OpenedPortfolio(board, access, about, pages, Checks(pages, access))
+        self.error = None
+
+    def close(self) -> None:
+        """End the reading process."""
+        self._process.stop()
+
+    async def answer(
+        self, opened: OpenedPortfolio, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request below the portfolio's prefix, as its own dashboard would."""
+        prefix = self.reach.prefix
+
+        async def prefixed(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    (name, _with_prefix(name, value, prefix)) for name, value in message["headers"]
+                ]
+            await send(message)
+
+        inside = {**scope, "path": scope["path"].removeprefix(prefix)}
+        inside.pop("raw_path", None)
+        await opened.checks(inside, receive, prefixed)
+
+
+def _with_prefix(name: bytes, value: bytes, prefix: str) -> bytes:
+    """Return a header whose address is that of a client."""
+    if name.lower() in (b"location", b"hx-redirect") and value.startswith(b"/"):
+        return prefix.encode() + value
+    if name.lower() == b"link" and value.startswith(b"</"):
+        return b"<" + prefix.encode() + value[1:]
+    return value
+
+
+class Portfolios:
+    """ASGI application of several portfolios and their list."""
+
+    def __init__(
+        self, portfolios: Sequence[ServedPortfolio], reach: Reach, opening: Opening
+    ) -> None:
+        self._portfolios = portfolios
+        self._opening = opening
+        self._salt = secrets.token_hex(8)
+        self._renderer = Renderer()
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._running)
+        app.add_route("/", self._list, ["GET"])
+        app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
+        app.add_route(PREFIX + "{rest:path}", self._unserved, ["GET"])
+        app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
+        self._own = Checks(app, Access(reach))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: by its portfolio, or with the list."""
+        path = scope.get("path", "")
+        for one in self._portfolios:
+            if one.opened is not None and path.startswith(one.reach.prefix + "/"):
+                await one.answer(one.opened, scope, receive, send)
+                return
+        await self._own(scope, receive, send)
+
+    @asynccontextmanager
+    async def _running(self, _: Any) -> AsyncIterator[None]:
+        async with AsyncExitStack() as running:
+            for one in self._portfolios:
+                running.callback(one.close)
+            tasks = []
+            for one in self._portfolios:
+                if one.opened is not None:
+                    await _begin(one.opened, running)
+                else:
+                    tasks.append(asyncio.create_task(self._open_later(one, running)))
+            yield
+            for task in tasks:
+                task.cancel()
+
+    async def _open_later(self, one: ServedPortfolio, running: AsyncExitStack) -> None:
+        while one.opened is None:
+            await asyncio.sleep(AGAIN_S)
+            await one.open(self._opening)
+        await _begin(one.opened, running)
+
+    async def _unserved(self, request: Request) -> Response:
+        """Answer below the prefix of a portfolio that is not open, or of none."""
+        for one in self._portfolios:
+            if request.scope["path"] == one.reach.prefix and one.opened is not None:
+                return RedirectResponse(one.reach.prefix + "/", 303)
+            if f"{request.scope['path']}/".startswith(one.reach.prefix + "/"):
+                return PlainTextResponse("503: not open; the list of portfolios says why\n", 503)
+        return PlainTextResponse("404: no such portfolio\n", 404)
+
+    async def _list(self, request: Request) -> Response:
+        """Answer with the list, and with nothing to a page that shows it already."""
+        behind = "hx-request" in request.headers
+        sessions = [_session(one, request, touch=not behind) for one in self._portfolios]
+        open_to_all = not any(one.opened and one.opened.access.required for one in self._portfolios)
+        rows, documents = [], []
+        for number, (one, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
+            row: dict[str, Any] = {"name": one.name, "prefix": one.reach.prefix, "why": ""}
+            shown: Documents = {}
+            if one.opened is None:
+                told = open_to_all or any(sessions)
+                row |= {"state": "failed", "why": str(one.error) if told else HIDDEN}
+            elif one.opened.access.alive(session):
+                board = one.opened.board
+                if not behind:
+                    _refresh(board, session)
+                shown = board.documents
+                row |= {
+                    "state": "open",
+                    **one.opened.about,
+                    **_facts(board, f"portfolios.{number}"),
+                }
+            else:
+                row |= {"state": "locked"}
+            rows.append(row)
+            documents.append(shown)
+        versions = [one.opened and one.opened.board.version for one in self._portfolios]
+        seen = hashlib.sha256(repr((self._salt, rows, versions)).encode()).hexdigest()[:16]
+        if behind and request.query_params.get("seen") == seen:
+            return Response(None, 204)
+        return HTMLResponse(self._renderer.portfolios(rows, {"portfolios": documents}, seen))
+
+
+async def _begin(opened: OpenedPortfolio, running: AsyncExitStack) -> None:
+    await running.enter_async_context(opened.pages.router.lifespan_context(opened.pages))
+
+
+def _session(one: ServedPortfolio, request: Request, *, touch: bool) -> Session | None:
+    """Return the request's session of this portfolio, if any."""
+    if one.opened is None:
+        return None
+    return one.opened.access.find(cookie(request, one.reach.cookie), touch=touch)
+
+
+def _refresh(board: Board, session: Session | None) -> None:
+    """Read what is missing or old; the queue only for those who may see it."""
+    board.wanted(LIVE, STORED)
+    if session is not None:
+        board.follow(CONTROLS)
+
+
+def _facts(board: Board, path: str) -> dict[str, Any]:
+    """Return what the list shows of a portfolio: paths of its figures, marks and problems."""
+    found = {name: _readable(board.documents, name) for name in ("status", "history", "alerts")}
+    status, history, alerts = found["status"], found["history"], found["alerts"]
+    facts: dict[str, Any] = {"value": "", "drift": "", "profit": "", "last": "", "marks": []}
+    if status:
+        facts |= {"value": f"{path}.status.total_value", "numeraire": status["numeraire"]}
+        drifts = [abs(one["drift_bps"]) for one in status["holdings"]]
+        if drifts:
+            facts["drift"] = f"{path}.status.holdings.{drifts.index(max(drifts))}"
+    if status.get("paused"):
+        facts["marks"].append("paused (hard)" if status["pause_hard"] else "paused")
+    if _readable(board.documents, "controls").get("waiting"):
+        facts["marks"].append("a plan waits for a confirmation")
+    if _readable(_readable(board.documents, "pnl"), "day").get("periods"):
+        facts["profit"] = f"{path}.pnl.day.periods.0.profit"
+    if history.get("steps"):
+        facts["last"] = f"{path}.history.steps.0"
+    problems = [*_failures(board), *(one["text"] for one in alerts.get("open", ()))]
+    more = len(problems) - MOST_PROBLEMS
+    facts["problems"] = problems[:MOST_PROBLEMS] + ([f"{more} more"] if more > 0 else [])
+    facts["reads"] = not board.read_at and not problems
+    return facts
+
+
+def _failures(board: Board) -> Iterator[str]:
+    """Yield why documents could not be read, each reason once."""
+    seen = {str(error): None for error in board.failed.values()}
+    for name in ("status", "history", "pnl", "alerts"):
+        if error := board.documents.get(name, {}).get("error"):
+            seen[str(error)] = None
+    yield from (f"not read: {one}" for one in seen)
+
+
+def _readable(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a document; empty if it is not there or could not be read."""
+    found: Mapping[str, Any] = documents.get(name) or {}
+    return {} if "error" in found else found
+
+
+def with_prefixes(
+    configs: Sequence[Path], names: Sequence[tuple[str, str]], reach: Reach
+) -> list[ServedPortfolio]:
+    """Return the portfolios of these configs, none of them open."""
+    return [
+        ServedPortfolio(name, config, replace(reach, prefix=PREFIX + slug, portfolio=name))
+        for config, (name, slug) in zip(configs, names, strict=True)
+    ]

@@ -1,0 +1,286 @@
+"""Several portfolios in one dashboard: their list, and that nothing of one is worth anything at another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent import artifacts
+from agent.config.load import load_config
+from agent.errors import ConfigError, TrimtabError
+from agent.store import open_store
+from agent.store.files.users import UserStore
+from agent.web import portfolios
+from agent.web.access import Access
+from agent.web.controls import Review
+from agent.web.pages import PAGES, at, format_figure
+from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
+from agent.web.reach import PublicOptions, Reach
+from agent.web.reading import ReadingProcess, _call
+from agent.web.server import find_configs, serve_portfolios
+from agent.web.tokens import TokenFile, TokenScope
+from tests.cli.tools import first_document, start
+from tests.support import agents
+from tests.support.dashboards import HOSTILE, Served, StillBoard, documents, figures
+from tests.support.sites import HASH
+
+ABOUT = {"network": "ethereum", "wallet": "0x" + "ab" * 20}
+
+
+class Shelf(Served):
+    """A dashboard of several portfolios, all but the last of them with a user ann; the last cannot be read."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...], users: int = 2) -> None:
+        configs = [folder / f"{name}.toml" for name in names]
+        self.parts = with_prefixes(configs, portfolio_names(configs), Reach(port=1))
+        for number, one in enumerate(self.parts[:-1]):
+            store = folder / f"{number}.db"
+            access = Access(one.reach, store.with_name(f"{store.name}.users"))
+            if number < users:
+                UserStore(store.with_name(f"{store.name}.users")).add("ann", HASH, "A" * 32, False, 1)
+                access.set_users({1: ("ann", False)})
+            board = StillBoard(str(one.config), store)
+            board.documents = documents()
+            one.serve(board, access, ABOUT, lambda: self.server.should_exit)
+        self.parts[-1].error = TrimtabError("the disk is gone")
+        super().__init__()
+
+    def application(self, access: Access | None) -> Any:
+        """The application that is served."""
+        return Portfolios(self.parts, Reach(port=1), Opening("127.0.0.1", False, lambda: self.server.should_exit))
+
+    def enter(self, number: int) -> str:
+        """The cookie of a new session of ann at a portfolio."""
+        opened = self.parts[number].opened
+        assert opened is not None
+        return f"{self.parts[number].reach.cookie}={opened.access.begin(1)}"
+
+    def post(self, path: str, fields: dict[str, str], cookie: str) -> tuple[int, dict[str, str], bytes]:
+        """Send a form as a page would."""
+        return self.ask(path, "POST", urlencode(fields), Origin=f"http://localhost:{self.port}", Cookie=cookie)
+
+    def csrf(self, path: str, cookie: str = "") -> str:
+        """The token of the first form of a page."""
+        return re.findall(r'name="csrf" value="([^"]+)"', self.ask(path, Cookie=cookie)[2].decode())[0]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    with Shelf(tmp_path_factory.mktemp("shelf"), ("a", HOSTILE.replace("/", ""), "gone")) as found:
+        yield found
+
+
+B = "/p/img-src-x-onerror-alert-1"
+
+
+def test_names_are_those_of_the_files_and_slugs_are_unique_and_plain(tmp_path: Path) -> None:
+    configs = [tmp_path / name for name in ("one/trimtab.toml", "two/trimtab.toml", "Über%2f..toml", "ü.toml", "One Trimtab.toml")]
+    found = portfolio_names(configs)
+    assert [name for name, _ in found] == ["one/trimtab", "two/trimtab", "Über%2f.", "ü", "One Trimtab"]
+    assert [slug for _, slug in found] == ["one-trimtab", "two-trimtab", "ber-2f", "portfolio", "one-trimtab-2"]
+
+
+def test_a_folder_gives_its_configs_and_none_is_served_twice(tmp_path: Path) -> None:
+    for name in ("b.toml", "a.toml", ".hidden.toml", "a.toml.old"):
+        (tmp_path / name).touch()
+    assert find_configs([tmp_path, Path("c.toml")]) == [tmp_path / "a.toml", tmp_path / "b.toml", Path("c.toml")]
+    (tmp_path / "empty").mkdir()
+    for given in ([tmp_path, tmp_path / "a.toml"], [tmp_path / "empty"]):
+        with pytest.raises(ConfigError) as refused:
+            find_configs(given)
+        assert refused.value.field == "--config"
+
+
+def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Shelf) -> None:
+    stranger = shelf.ask("/")[2].decode()
+    assert not figures(stranger) and "the disk is gone" not in stranger and ABOUT["wallet"][-4:] not in stranger
+    assert 'href="/p/a/login"' in stranger and f'href="{B}/login"' in stranger
+    assert HOSTILE not in stranger and "&lt;img src=x onerror" in stranger
+    mine = shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
+    found = figures(mine)
+    given = {"portfolios": [documents(), {}]}
+    for of, form, value, text in found:
+        assert (value, text) == (str(at(given, of)), format_figure(at(given, of), form))
+    assert {of.removeprefix("portfolios.0.") for of, *_ in found} == {
+        "status.total_value", "pnl.day.periods.0.profit", "status.holdings.0.symbol", "status.holdings.0.drift_bps",
+        "history.steps.0.outcome", "history.steps.0.time",
+    }  # fmt: skip
+    assert "0xabab…abab" in mine and "the disk is gone" in mine and f'href="{B}/login"' in mine
+    both = shelf.ask("/", Cookie=f"{shelf.enter(0)}; {shelf.enter(1)}")[2].decode()
+    assert {of.split(".")[1] for of, *_ in figures(both)} == {"0", "1"}
+
+
+def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
+    cookie = shelf.enter(0)
+    shown = shelf.ask("/", Cookie=cookie)[2].decode()
+    again = shown.split('hx-get="')[1].split('"')[0]
+    assert shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 204
+    assert shelf.ask(again, Cookie=cookie)[0] == shelf.ask(again, HX_Request="true")[0] == 200  # opened; another visitor
+    opened = shelf.parts[0].opened
+    assert opened is not None
+    shelf.loop.call_soon_threadsafe(opened.board.announce)
+    time.sleep(0.05)
+    assert shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200
+
+
+@pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/events"])
+def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, path: str) -> None:
+    cookie = shelf.enter(0)
+    renamed = cookie.replace(shelf.parts[0].reach.cookie, shelf.parts[1].reach.cookie)
+    for sent in ("", cookie, renamed, f"{cookie}; {renamed}"):
+        code, headers, body = shelf.ask(B + path, Cookie=sent)
+        assert code in (303, 401) and b"data" not in body
+        assert code == 401 or headers["location"].startswith(f"{B}/login")
+        assert shelf.ask(B + path, Cookie=sent, HX_Request="1")[1]["hx-redirect"] == f"{B}/login"
+
+
+def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: Shelf) -> None:
+    mine, other = shelf.enter(0), shelf.enter(1)
+    token = shelf.csrf("/p/a/alerts", mine)
+    kept = shelf.parts[0].opened
+    assert kept is not None
+    session = kept.access.find(mine.partition("=")[2], touch=False)
+    assert session is not None
+    session.reviews["review"] = Review("rebalance", (), document={"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
+    both = f"{mine}; {other}"
+    assert shelf.ask("/p/a/controls/review/review", Cookie=mine)[0] == 200
+    assert shelf.ask(f"{B}/controls/review/review", Cookie=both)[0] == 404
+    for path in ("/controls/pause", "/controls/review/review", "/logout"):
+        assert shelf.post(B + path, {"csrf": token, "plan_hash": "ab" * 32}, both)[0] == 403
+        assert shelf.post(B + path, {"csrf": token}, mine)[0] == 401
+    nonce = shelf.ask("/p/a/login")[1]["set-cookie"].split(";")[0]
+    form = shelf.csrf("/p/a/login", nonce)
+    fields = {"csrf": form, "name": "ann", "password": "x", "code": "000000"}
+    assert nonce.startswith(f"{shelf.parts[0].reach.cookie}-form=")
+    assert shelf.post(f"{B}/login", fields, nonce.replace(shelf.parts[0].reach.cookie, shelf.parts[1].reach.cookie))[0] == 403
+    code, headers, _ = shelf.post("/p/a/logout", {"csrf": token}, both)
+    assert (code, headers["location"]) == (303, "/p/a/login")
+    assert shelf.ask("/p/a/alerts", Cookie=both)[0] == 303 and shelf.ask(f"{B}/alerts", Cookie=both)[0] == 200
+
+
+def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
+    opened = shelf.parts[0].opened
+    assert opened is not None
+    _, text = TokenFile(opened.board.store).add("own", [TokenScope.READ], 3600, int(time.time()))
+    codes = [shelf.ask(f"{prefix}/api/v1/nothing", Authorization=f"Bearer {text}")[0] for prefix in ("/p/a", B, "")]
+    assert codes == [404, 401, 404]
+    assert b'"servers": [{"url": "/p/a/api/v1"}]' in shelf.ask("/p/a/api/v1/openapi.json")[2]
+
+
+def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: Shelf) -> None:
+    cookie = shelf.enter(1)
+    for path in (*(page.path for page in PAGES), "/controls"):
+        text = shelf.ask(B + path, Cookie=cookie)[2].decode()
+        places = set(re.findall(r'(?:href|action|hx-get|sse-connect)="(/[^"]*)"', text)) - {"/"}
+        assert all(place.startswith((f"{B}/", "/static/")) for place in places) and 'href="/"' in text
+        assert HOSTILE not in text and "&lt;img src=x onerror" in text.split("<title>")[1].split("</title>")[0]
+    assert shelf.ask(B, Cookie=cookie)[1]["location"] == f"{B}/"
+
+
+def test_every_link_of_a_template_begins_with_the_prefix() -> None:
+    for path in (artifacts.WEB / "templates").glob("*.html"):
+        places = re.findall(r'(?:href|action|hx-get|sse-connect)="(/[^"]*)"', path.read_text(encoding="utf-8"))
+        loose = [place for place in places if not place.startswith("/static/") and place != "/" and "/?seen=" not in place]
+        assert loose == [], (path.name, "write {{ prefix }}/…")
+
+
+@pytest.mark.parametrize("path", ["/", "/p/a/", "/p/gone/", "/static/dashboard.css"])
+def test_a_foreign_host_and_other_verbs_are_refused_everywhere(shelf: Shelf, path: str) -> None:
+    assert shelf.ask(path, Host="evil.example")[0] == 421
+    for method in ("PUT", "DELETE", "OPTIONS"):
+        assert shelf.ask(path, method)[0] == 405
+    assert shelf.ask(path, "POST", "x=1")[0] in (403, 405)
+
+
+def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> None:
+    with Shelf(tmp_path, ("a", "b", "gone"), users=0) as shelf:
+        text = shelf.ask("/")[2].decode()
+        assert "the disk is gone" in text and len({of.split(".")[1] for of, *_ in figures(text)}) == 2
+        assert shelf.ask("/p/b/alerts")[0] == 200 and shelf.ask("/p/b/controls")[0] == 404
+        code, _, body = shelf.ask("/p/gone/alerts")
+        assert code == 503 and b"data" not in body and shelf.ask("/p/none/")[0] == 404
+        shelf.parts[0].opened.board.failed["live_documents"] = TrimtabError("no endpoint answers")  # type: ignore[union-attr]
+        assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
+
+
+class HereProcess(ReadingProcess):
+    """Reads in this process, which has loaded all of it."""
+
+    async def call(self, function: str, *arguments: Any) -> Any:
+        return await asyncio.to_thread(_call, function, *arguments)
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Iterator[Callable[[], Path]]:
+    """Gives the store of the config mine.toml a beginning."""
+    loaded = load_config(agents.config(tmp_path))
+
+    def begin() -> Path:
+        open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
+        return loaded.path
+
+    yield begin
+
+
+def test_a_portfolio_without_a_store_is_served_once_it_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
+) -> None:
+    monkeypatch.setattr(portfolios, "AGAIN_S", 0.02)
+    monkeypatch.setattr(portfolios, "ReadingProcess", HereProcess)
+    monkeypatch.setattr(portfolios, "Board", StillBoard)
+    with Shelf(tmp_path, ("a", "mine"), users=0) as shelf:
+        late = shelf.parts[1]
+        assert shelf.ask("/p/mine/alerts")[0] == 503
+        until(lambda: "store:" in str(late.error))
+        begun()
+        until(lambda: late.opened is not None)
+        assert shelf.ask("/p/mine/alerts")[0] == 200
+        text = shelf.ask("/")[2].decode()
+        assert "Reading." in text and "ethereum" in text.split('href="/p/mine/"')[1]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    until_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def test_beyond_this_machine_no_portfolio_is_open_without_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
+) -> None:
+    monkeypatch.setattr(portfolios, "ReadingProcess", HereProcess)
+    with pytest.raises(ConfigError) as refused:
+        serve_portfolios([begun(), tmp_path / "none.toml"], "127.0.0.1", 0, print, PublicOptions(proxy="dash.example"))
+    assert refused.value.field == "--host" and "trimtab user add" in refused.value.remedy
+
+
+@pytest.mark.slow
+def test_the_command_serves_what_can_be_read_and_says_why_of_the_rest(tmp_path: Path, begun: Callable[[], Path]) -> None:
+    config = begun()
+    process = start("serve", "--port", "0", "--json", "--config", str(config), "--config", str(tmp_path / "none.toml"))
+    try:
+        said = first_document(process)
+        assert [(one["name"], bool(one["error"])) for one in said["portfolios"]] == [("mine", False), ("none", True)]
+        with urllib.request.urlopen(said["portfolios"][0]["url"]) as answer:
+            assert b"<h1>Overview</h1>" in answer.read()
+        with urllib.request.urlopen(said["url"]) as answer:
+            assert b"none.toml" in answer.read()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
