@@ -283,11 +283,12 @@ def _received(paid: str) -> str:
 
 def show_values(console: Console, document: Document) -> None:
     """Print the costs of past steps, and weights over time, unless the ledger is empty."""
-    spent = [(row["step"], row["cost"]) for row in document["steps"] if row["cost"] is not None]
+    spent = [row for row in document["steps"] if row["cost"] is not None]
     if spent:
-        made = table("Costs", ("step",), ("fees", "impact", "gas", "total"))
-        for step, cost in spent:
-            made.add_row(step, *(brief(cost[name]) for name in ("fees", "impact", "gas", "total")))
+        made = table("Costs", ("step",), ("fees", "impact", "gas", "total", "against plan"))
+        for row in spent:
+            costs = (brief(row["cost"][name]) for name in ("fees", "impact", "gas", "total"))
+            made.add_row(row["step"], *costs, _against_plan(row["execution"]))
         console.print(made)
     traded = [(row["step"], row["futures"]) for row in document["steps"] if "futures" in row]
     if traded:
@@ -305,6 +306,13 @@ def show_values(console: Console, document: Document) -> None:
             when = row["time"][:19].replace("T", " ")
             rows.append((when, money(row["value"]), *(format_share(one) for one in shares)))
         console.print(figures("Weights over time", ("time (UTC)", "value", *symbols), rows))
+
+
+def _against_plan(execution: Document | None) -> str:
+    """Return the value of realised less planned amounts; empty without a swap."""
+    if execution is None:
+        return ""
+    return "unknown" if execution["difference"] is None else brief(execution["difference"])
 
 
 def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:

@@ -103,6 +103,10 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         wait_for(page, "document.querySelector('[data-of=\"explain.outcome\"]')")
         shown["explain"] = figures(page)
         step = page.url.rpartition("/")[2]
+        legs, sums = (
+            {of for of, *_ in shown[path] if re.search(part, of)} for path, part in (("explain", "realised_out"), ("/history", "execution"))
+        )
+        assert legs and sums
 
         told = {
             "status": desk.ask("status"),

@@ -7,13 +7,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from eth_utils.crypto import keccak
 
+from agent.app.records.step_history import explain, history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scene, Turn, explored, searched, searcher_on
+from agent.units import decimal_text
+from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scene, Searcher, Turn, explored, searched, searcher_on
 
 BY_NAME = {tactic.name: tactic for tactic in TACTICS}
 SCRIPT = Path(__file__).parents[2] / "scripts" / "searchers.py"
+V3_SWAP = "0x" + keccak(text="Swap(address,address,int256,int256,uint160,uint128,int24)").hex()
 SANDWICH, SKEW, ALL = "front-run and back-run", "skew, unwind later", "skew, front-run and back-run"
 
 
@@ -53,9 +57,38 @@ def test_the_other_tactics_keep_to_the_limits_too(anvil_chain: LocalChain, tmp_p
         turn = searcher.attack(BY_NAME[name], Fraction(size))
         turn.require_bounded()
         assert turn.kind is OutcomeKind.DONE
+        require_told(searcher, turn)
         if name == "back-run":
             assert 0 < turn.profit < turn.lost, "what a back-run earns is the plan's own impact"
             assert turn.short == 0
+
+
+def require_told(searcher: Searcher, turn: Turn) -> None:
+    """History and explanation of the attacked step tell each leg as the Swap events of the pools do, and the sum as the searcher's."""
+    chain, loaded = searcher.chain, searcher.agent.context.loaded
+    step = next(one for one in history(loaded)["steps"] if one["execution"])
+    swap = next(one for one in step["transactions"] if one["kind"] == "swap")
+    swaps = {}
+    for log in chain.node.rpc("eth_getTransactionReceipt", swap["hash"])["logs"]:
+        if log["topics"][0] == V3_SWAP:
+            words = [int.from_bytes(bytes.fromhex(log["data"][2:])[at : at + 32], "big", signed=True) for at in (0, 32)]
+            swaps[log["address"].lower()] = sorted(words)
+    told = explain(loaded, step["step"])
+    seen = 0
+    for leg in told["legs"]:
+        if (amounts := swaps.get(leg["pool"].lower())) is None:
+            continue
+        seen += 1
+        sold, bought = (chain.tokens[leg[side]].decimals for side in ("token_in", "token_out"))
+        assert (leg["realised_in"], leg["realised_out"]) == (decimal_text(amounts[1], sold), decimal_text(-amounts[0], bought))
+        share = Fraction(leg["realised_out"]) / Fraction(leg["realised_in"]) * Fraction(leg["planned_in"]) / Fraction(leg["planned_out"])
+        assert leg["difference_bps"] == pytest.approx(float((share - 1) * 10_000), abs=0.01)
+        assert Fraction(leg["realised_out"]) >= Fraction(leg["floor"])
+        assert any(f"{leg['difference_bps']:+g} bps against the plan" in words for words in told["words"])
+    execution = step["execution"]
+    assert seen and execution and execution["difference"] and (execution["legs"], execution["unknown"]) == (len(told["legs"]), 0)
+    assert float(execution["difference"]) == pytest.approx(-float(turn.short), rel=0.02, abs=0.01)
+    assert execution["difference_bps"] == pytest.approx(-float(turn.short / turn.turnover) * 10_000, rel=0.02, abs=0.02)
 
 
 def test_the_search_finds_the_best_size_between_those_of_its_grid() -> None:

@@ -8,9 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.records import executions
 from agent.errors import OperatorNeeded
 from agent.execution import settlement
-from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance, Transfer
+from agent.model import (
+    Entry,
+    EntryKind,
+    Goal,
+    Intent,
+    IntentKind,
+    IntentState,
+    Leg,
+    LegFunding,
+    Plan,
+    PlanCost,
+    Posting,
+    Rebalance,
+    Transfer,
+    UnsignedTx,
+)
 from agent.units import NATIVE
 from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, WALLET, bench, receipt
@@ -52,6 +68,45 @@ def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
     found = settlement.realised_legs(made, replace(_receipt(), transfers=transfers))
     assert [(r.amount_in_raw, r.amount_out_raw) for r in found] == [(10, 19_001), (5, 9_400), (2, 3_699), (None, None)]
     assert [(r.planned_in_raw, r.planned_out_raw) for r in found] == [(10, 19_000), (5, 9_500), (2, 3_700), (7, 7)]
+
+
+def swap(state: IntentState, *transfers: Transfer) -> Intent:
+    tx = UnsignedTx(1, 0, ROUTER, 0, "0x", 1, 1, 1, None)
+    return Intent("i", "s", IntentKind.SWAP, state, tx, "", 0, None, "0xaa", replace(_receipt(), transfers=transfers))
+
+
+def test_what_a_receipt_cannot_tell_is_unknown_and_not_in_the_sum() -> None:
+    """A third transfer out of a pool with two legs may belong to either of them; the other pool's amounts are beyond doubt."""
+    made = replace(
+        plan(leg(POOL, WETH, USDC, 10, 19_000), leg(POOL, WETH, USDC, 2, 3_700), leg(SECOND, WETH, DAI, 4, 8_000)),
+        turnover=Fraction(30_700),
+    )
+    sold = [Transfer(WETH, WALLET, pool, raw) for pool, raw in ((POOL, 10), (POOL, 2), (SECOND, 4))]
+    bought = [Transfer(USDC, POOL, WALLET, 18_000), Transfer(USDC, POOL, WALLET, 3_700), Transfer(DAI, SECOND, WALLET, 7_900)]
+    done = swap(IntentState.FINAL, *sold, *bought)
+    told = executions.leg_executions(made, done)
+    assert [(one.in_raw, one.out_raw) for one in told] == [(10, 18_000), (2, 3_700), (4, 7_900)]
+    assert [one.difference for one in told] == [Fraction(-1, 19), 0, Fraction(-1, 80)]
+
+    twice = executions.leg_executions(made, swap(IntentState.FINAL, *sold, *bought, Transfer(USDC, POOL, OTHER, 500)))
+    assert [(one.in_raw, one.out_raw) for one in twice] == [(10, None), (2, None), (4, 7_900)]
+    assert [one.difference for one in twice] == [None, None, Fraction(-1, 80)]
+
+    entry = Entry(
+        "e", EntryKind.TRADE, 1, 1, "", "", (Posting("trading", DAI, -7_900, Fraction(-7_900)), Posting("trading", USDC, 1, Fraction(2)))
+    )
+    assert executions.execution_document([(made, done)], [entry], 0) == {
+        "legs": 3,
+        "unknown": 0,
+        "difference": "-2100",
+        "difference_bps": -684.04,
+    }
+    for entries, unknown in (([], 0), ([entry], 2)):
+        intent = done if not unknown else swap(IntentState.FINAL, *sold, *bought[:1], *bought[2:])
+        assert executions.execution_document([(made, intent)], entries, 0) == {
+            "legs": 3, "unknown": unknown, "difference": None, "difference_bps": None,
+        }  # fmt: skip
+    assert executions.execution_document([(made, swap(IntentState.BROADCAST, *sold, *bought))], [entry], 0) is None
 
 
 def test_loss_counts_all_that_went_at_the_prices_before() -> None:

@@ -347,10 +347,24 @@ PastTransactionDocument = TypedDict("PastTransactionDocument", {
     "nonce": Annotated[int, Of("tx.nonce")], "note": str, "block": int | None,
 })  # fmt: skip
 """A transaction of a past step; `block` is None without a receipt."""
+LegExecutionDocument = TypedDict("LegExecutionDocument", {
+    "pool": Address, "pool_name": str, "state": str, "token_in": str, "token_out": str,
+    "planned_in": Decimal, "planned_out": Decimal, "floor": Decimal, "realised_in": Decimal | None,
+    "realised_out": Decimal | None, "difference_bps": float | None,
+})  # fmt: skip
+"""A swap of a plan in whole coins, with the state of its transaction (`not sent` without one).
+Realised amounts are None without a receipt, or where it does not tell them; `difference_bps`
+compares the output per unit of input with the plan, negative for a worse price."""
+ExecutionDocument = TypedDict("ExecutionDocument", {
+    "legs": int, "unknown": int, "difference": Money | None, "difference_bps": float | None,
+})  # fmt: skip
+"""The mined swaps of a step: value of realised less planned amounts in the numeraire, also in bps of
+the turnover. None if one of `unknown` legs, or a price, is unknown, and until they are final."""
 PastStepDocument = TypedDict("PastStepDocument", {
     "step": Annotated[str, Of("id")], "time": Annotated[Time, Of("now_s")], "decision": str,
     "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],
-    "cost": CostsDocument | None, "futures": NotRequired[FuturesLinesDocument],
+    "cost": CostsDocument | None, "execution": ExecutionDocument | None,
+    "futures": NotRequired[FuturesLinesDocument],
 })  # fmt: skip
 
 
@@ -385,8 +399,8 @@ WaitingDocument = TypedDict("WaitingDocument", {
 })  # fmt: skip
 """Limit orders and gradual executions, newest first."""
 ExplanationDocument = TypedDict("ExplanationDocument", {
-    "step": str, "outcome": str, "words": list[str], "transactions": list[PastTransactionDocument],
-    "books": NotRequired[str],
+    "step": str, "outcome": str, "words": list[str], "legs": list[LegExecutionDocument],
+    "transactions": list[PastTransactionDocument], "books": NotRequired[str],
 })  # fmt: skip
 
 

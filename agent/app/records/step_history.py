@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +25,12 @@ from agent.app.documents.records import (
     FuturesLinesDocument,
     PastStepDocument,
     PastTransactionDocument,
+)
+from agent.app.records.executions import (
+    carried_out,
+    execution_document,
+    leg_documents,
+    leg_words,
 )
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode, TrimtabError
@@ -63,6 +69,7 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import PauseDocument
     from agent.app.documents.records import (
         CancelledDocument,
+        ExecutionDocument,
         ExplanationDocument,
         HistoryDocument,
         ValuationDocument,
@@ -102,6 +109,14 @@ class StepCosts:
         if found is None or self._names is None:
             return {}
         return {"futures": fill(FuturesLinesDocument, found, self._names)}
+
+    def execution(self, intents: Sequence[Intent]) -> ExecutionDocument | None:
+        """Return the mined swaps against their plans, summed; None without any."""
+        if self._names is None:
+            return None
+        found = carried_out(self._store, intents)
+        entries = self._store.ledger.entries_of(intent.id for _, intent in found)
+        return execution_document(found, entries, self._names.numeraire.decimals)
 
     def values(self, limit: int) -> list[ValuationDocument]:
         """Return the newest valuations, newest first: managed value, and weight of each token."""
@@ -263,6 +278,7 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
         if before is not None and store.steps.get(before) is None:
             raise _unknown_step(before)
         costs = StepCosts(store)
+        lines = [(one, store.journal.intents(one.id)) for one in store.steps.newest(limit, before)]
         return {
             "steps": [
                 fill(
@@ -271,11 +287,12 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
                     decision=line.decision or INTERRUPTED,
                     outcome=line.outcome or INTERRUPTED,
                     reason=line.reason or "",
-                    transactions=_transactions(store.journal.intents(line.id)),
-                    cost=costs.cost(store.journal.intents(line.id)),
-                    **costs.futures(store.journal.intents(line.id)),
+                    transactions=_transactions(intents),
+                    cost=costs.cost(intents),
+                    execution=costs.execution(intents),
+                    **costs.futures(intents),
                 )
-                for line in store.steps.newest(limit, before)
+                for line, intents in lines
             ],
             "corrections": []
             if before
@@ -307,6 +324,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         if record is None:
             raise _unknown_step(step_id)
         intents = store.journal.intents(step_id)
+        sent: list[tuple[Plan, Intent | None]] = [*carried_out(store, intents)]
     step_input = codec.loads(StepInput, record.input_json)
     plan = codec.loads_optional(Plan, record.plan_json)
     decided = proposals.decision_at(step_input)
@@ -349,6 +367,11 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}."
         for intent in intents
     ]
+    if plan is not None and not sent:
+        sent = [(plan, None)]
+    pools = pool_names(step_input)
+    legs = [leg for one, swap in sent for leg in leg_documents(one, swap, portfolio, pools)]
+    words += leg_words(legs)
     words.append(
         f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip()
     )
@@ -356,6 +379,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         "step": step_id,
         "outcome": record.line.outcome or INTERRUPTED,
         "words": words,
+        "legs": legs,
         "transactions": _transactions(intents),
     }
 

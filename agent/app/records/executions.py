@@ -1,0 +1,172 @@
+"""Planned against realised amounts of each swap, from the receipts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from agent.execution.settlement import realised_legs
+from agent.model import Entry, Intent, IntentKind, IntentState, Leg, Plan
+from agent.planning.gas import NATIVE_VENUE
+from agent.units import BPS, Value, decimal_text, value_text
+
+if TYPE_CHECKING:
+    from agent.app.documents.records import ExecutionDocument, LegExecutionDocument
+    from agent.model import Portfolio
+    from agent.store.store import Store
+
+UNSENT = "not sent"
+
+
+@dataclass(frozen=True, slots=True)
+class LegExecution:
+    """A swap of a plan and the amounts that its pool exchanged, base units; None where the receipt
+    does not tell, or without one.
+    """
+
+    leg: Leg
+    in_raw: int | None = None
+    out_raw: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """True if the receipt tells both amounts."""
+        return None not in (self.in_raw, self.out_raw)
+
+    @property
+    def difference(self) -> Fraction | None:
+        """Realised against planned output per unit of input, as a share; negative for a worse price."""
+        if not self.in_raw or self.out_raw is None or not self.leg.amount_out_raw:
+            return None
+        planned = Fraction(self.leg.amount_out_raw, self.leg.amount_in_raw)
+        return Fraction(self.out_raw, self.in_raw) / planned - 1
+
+
+def carried_out(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Intent]]:
+    """Return the plans of a step's swaps with their transactions: those in a block, or else the
+    newest.
+    """
+    swaps = [
+        one
+        for one in intents
+        if one.kind is IntentKind.SWAP and one.state is not IntentState.REPLACED
+    ]
+    found = [one for one in swaps if one.receipt is not None] or swaps[-1:]
+    grants = ((store.journal.grant(one.id).plan, one) for one in found)
+    return [(plan, intent) for plan, intent in grants if plan is not None]
+
+
+def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
+    """Return each swap of a plan with its realised amounts.
+
+    Amounts are those of the Transfer events of its pool. If a pool has more or fewer of them than
+    legs, they cannot be told apart, and the amount is unknown.
+    """
+    swaps = [leg for leg in plan.legs if leg.venue != NATIVE_VENUE]
+    receipt = intent.receipt if intent is not None and intent.succeeded else None
+    if receipt is None:
+        return [LegExecution(leg) for leg in swaps]
+    came = Counter((one.token, one.recipient) for one in receipt.transfers)
+    went = Counter((one.token, one.sender) for one in receipt.transfers)
+    sold = Counter((leg.token_in, leg.pool) for leg in swaps)
+    bought = Counter((leg.token_out, leg.pool) for leg in swaps)
+    found = []
+    for leg, done in zip(plan.legs, realised_legs(plan, receipt), strict=True):
+        if leg.venue == NATIVE_VENUE:
+            continue
+        into, out_of = (leg.token_in, leg.pool), (leg.token_out, leg.pool)
+        found.append(
+            LegExecution(
+                leg,
+                done.amount_in_raw if came[into] == sold[into] else None,
+                done.amount_out_raw if went[out_of] == bought[out_of] else None,
+            )
+        )
+    return found
+
+
+def leg_documents(
+    plan: Plan, intent: Intent | None, portfolio: Portfolio, pools: Mapping[str, str]
+) -> Iterator[LegExecutionDocument]:
+    """Yield the document of each swap; `pools` are names by address."""
+    for one in leg_executions(plan, intent):
+        leg, share = one.leg, one.difference
+        sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        yield {
+            "pool": leg.pool,
+            "pool_name": pools.get(leg.pool, leg.venue),
+            "state": UNSENT if intent is None else intent.state.value,
+            "token_in": sold.label,
+            "token_out": bought.label,
+            "planned_in": decimal_text(leg.amount_in_raw, sold.decimals),
+            "planned_out": decimal_text(leg.amount_out_raw, bought.decimals),
+            "floor": decimal_text(leg.min_out_raw, bought.decimals),
+            "realised_in": _coins(one.in_raw, sold.decimals),
+            "realised_out": _coins(one.out_raw, bought.decimals),
+            "difference_bps": None if share is None else round(float(share * BPS), 2),
+        }
+
+
+def leg_words(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
+    """Yield a sentence for each swap that was mined."""
+    for number, leg in enumerate(legs, 1):
+        if leg["state"] not in (IntentState.MINED.value, IntentState.FINAL.value):
+            continue
+        gave, got = leg["realised_in"], leg["realised_out"]
+        difference = leg["difference_bps"]
+        yield (
+            f"Swap {number} exchanged {gave or 'an unknown amount of'} {leg['token_in']} for"
+            f" {got or 'an unknown amount of'} {leg['token_out']}"
+            + ("." if difference is None else f", {difference:+g} bps against the plan.")
+        )
+
+
+def execution_document(
+    found: Sequence[tuple[Plan, Intent]], entries: Iterable[Entry], decimals: int
+) -> ExecutionDocument | None:
+    """Return the swaps of a step that were mined, summed, in numeraire coins with `decimals`; None
+    without any. The difference is at the reference prices of the `entries`.
+    """
+    mined = [(plan, intent) for plan, intent in found if intent.succeeded]
+    if not mined:
+        return None
+    legs = [one for plan, intent in mined for one in leg_executions(plan, intent)]
+    change = _difference(legs, entries)
+    turnover = sum((plan.turnover for plan, _ in mined), Value(0))
+    return {
+        "legs": len(legs),
+        "unknown": sum(not one.is_known for one in legs),
+        "difference": None if change is None else value_text(change, decimals),
+        "difference_bps": (
+            round(float(change / turnover * BPS), 2) if change is not None and turnover else None
+        ),
+    }
+
+
+def _difference(legs: Sequence[LegExecution], entries: Iterable[Entry]) -> Value | None:
+    """Return the value of all realised less planned amounts; None if an amount is unknown, or the
+    price of a token that it changed.
+    """
+    prices = {
+        posting.token: posting.value / posting.raw
+        for entry in entries
+        for posting in entry.postings
+        if posting.value is not None and posting.raw
+    }
+    change: Counter[str] = Counter()
+    for one in legs:
+        if one.in_raw is None or one.out_raw is None:
+            return None
+        change[one.leg.token_in] -= one.in_raw - one.leg.amount_in_raw
+        change[one.leg.token_out] += one.out_raw - one.leg.amount_out_raw
+    changed = {token: raw for token, raw in change.items() if raw}
+    if not changed.keys() <= prices.keys():
+        return None
+    return sum((raw * prices[token] for token, raw in changed.items()), Value(0))
+
+
+def _coins(raw: int | None, decimals: int) -> str | None:
+    return None if raw is None else decimal_text(raw, decimals)
