@@ -21,6 +21,12 @@ from agent.web.reading import Documents, ReadingProcess
 
 REVIEW_S = 600.0
 """Time after which a shown plan can no longer be confirmed."""
+BACKTEST_S = 300.0
+"""Longest run of a back-test, which is then given up."""
+MAX_BACKTESTS = 4
+"""Back-tests that run or wait; more are refused."""
+BACKTEST_NICENESS = 19
+"""A back-test of minutes must not delay a cycle of the agent or a page."""
 MAX_REVIEWS = 8
 """Reviews kept of a session; a further one drops the oldest."""
 AT_ONCE = frozenset({"pause", "resume"})
@@ -42,7 +48,9 @@ WAS = "was:"
 
 @dataclass(slots=True)
 class Review:
-    """A request and the plan that is shown for it. `document` is None while it is planned."""
+    """A request and the plan that is shown for it. `document` is None while it is planned, and
+    `backtest` until an edit is back-tested.
+    """
 
     kind: str
     arguments: tuple[tuple[str, str], ...]
@@ -50,6 +58,8 @@ class Review:
     document: Mapping[str, Any] | None = None
     error: str = ""
     sent: bool = False
+    backtest: Mapping[str, Any] | None = None
+    no_backtest: str = ""
 
     @property
     def open(self) -> bool:
@@ -70,13 +80,16 @@ class ControlPages:
         self._board = board
         self._renderer = renderer
         self._plans = ReadingProcess()
+        self._backtests = ReadingProcess(BACKTEST_NICENESS)
+        self._turn, self._waiting = asyncio.Lock(), 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
-        """End the process that plans."""
+        """End the processes that plan and back-test."""
         for task in self._tasks:
             task.cancel()
         self._plans.stop()
+        self._backtests.stop()
 
     async def overview(self, request: Request) -> Response:
         """Answer with the page of controls."""
@@ -181,6 +194,30 @@ class ControlPages:
             )
         except TrimtabError as error:
             review.error = str(error)
+        else:
+            if review.kind == "edit":
+                self._begin(self._backtest(review))
+        self._board.announce()
+
+    async def _backtest(self, review: Review) -> None:
+        """Back-test an edit beside its plan, one at a time."""
+        self._waiting += 1
+        try:
+            if self._waiting > MAX_BACKTESTS:
+                raise TrimtabError("other back-tests are waiting", "ask again in some minutes")
+            async with self._turn, asyncio.timeout(BACKTEST_S):
+                review.backtest = await self._backtests.call(
+                    "research.edit_backtests.edit_backtest", self._board.config, review.arguments
+                )
+        except TimeoutError:
+            self._backtests.stop()
+            review.no_backtest = (
+                f"it took longer than {BACKTEST_S:.0f} s; run trimtab backtest at the terminal"
+            )
+        except TrimtabError as error:
+            review.no_backtest = str(error)
+        finally:
+            self._waiting -= 1
         self._board.announce()
 
     async def _submit(
@@ -206,6 +243,7 @@ class ControlPages:
         documents: Documents = {
             **board.documents,
             "review": review.document or {},
+            "backtest": review.backtest or {},
         }
         page = REVIEW._replace(path=request.scope["path"], title=TITLES[review.kind])
         text = self._renderer.page(

@@ -96,6 +96,10 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     import pyotp
 
     monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
+    symbols = [asset.symbol for asset in load_config(desk.config).config.portfolio.assets]
+    rows = [",".join([str(1_700_006_400 + day * 86_400), *(str(100 + day % (7 + at)) for at in range(len(symbols)))]) for day in range(64)]
+    desk.config.with_name("prices.csv").write_text("\n".join([",".join(["time", *symbols]), *rows]) + "\n")
+    desk.config.write_text(desk.config.read_text() + '\n[data.mine]\nsource = "prices.csv"\n')
     made = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
     before = nonce(desk)
     run = start("run", "--send", "--offer", "--every", "1h", "--json", "--config", str(desk.config))
@@ -150,6 +154,10 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         push(page, "Review the transition")
         page.wait_for_selector("button:has-text('Write these settings')")
         assert page.query_selector_all('[data-of^="review.document.transition.legs"]')
+        tried = "[data-of='backtest.present.return']"  # by a process of its own, while the plan can be confirmed
+        page.wait_for_selector(tried, timeout=PATIENCE_MS)
+        assert "prices of [data]" in page.inner_text("#backtest") and "Chance of over-fitting" in page.inner_text("#backtest")
+        edit = page.url
         push(page, "Write these settings")
         page.wait_for_url(f"{address}controls")
         assert settled(page, desk) == "done"
@@ -163,7 +171,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         review = page.url
         seen = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         looked = seen.new_page()
-        for place in (f"{address}login", f"{address}controls", f"{address}settings", review, f"{address}plan"):
+        for place in (f"{address}login", f"{address}controls", f"{address}settings", edit, review, f"{address}plan"):
             for scheme in ("light", "dark"):
                 looked.emulate_media(color_scheme=scheme)
                 looked.goto(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -18,15 +19,19 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 
 from agent.app.controls import dashboard
 from agent.app.controls.queue import list_controls
+from agent.app.documents.research import EditBacktestDocument
 from agent.config.load import load_config
 from agent.errors import Refused
 from agent.model import ControlKind, ShownPlan
 from agent.store import Store, open_store
 from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
-from agent.web.controls import FIELDS, REVIEW_S, Review, arguments_of
+from agent.web import controls as web_controls
+from agent.web.controls import FIELDS, MAX_BACKTESTS, REVIEW_S, ControlPages, Review, arguments_of
+from agent.web.pages import Renderer
+from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, Served
+from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures
 from tests.support.sites import READ_ONLY, Site
 
 
@@ -215,6 +220,59 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert HOSTILE not in text and MARKUP not in text
     assert text.count("&lt;img src=x") == 4 and text.count("&lt;script&gt;") == 3
+
+
+def tried(**more: Any) -> dict[str, Any]:
+    """The back-test of an edit, of a source and with a note that are markup."""
+    one = {"return": "0.5", "max_drawdown": "-0.25", "rebalances": 3, "costs": "1.5"}
+    over = {"mean": "0.1", "low": "-0.1", "high": "0.3", "periods": 99, "beyond_chance": False}
+    around = {"settings": 20, "folds": 4, "walk_forward": over, "overfitting": "0.625", "ways": 12_870}
+    return {
+        "source": MARKUP, "from": "2021-01-01", "until": "2021-12-31", "days": 365, "numeraire": HOSTILE, "start_value": "10000",
+        "edited": one, "present": one, "held_return": "1.25", "held_max_drawdown": "-0.5", "over_present": over, "over_holding": None,
+        "around": around, "notes": [MARKUP], "edited_hash": "a", "present_hash": "b", "data_hash": "c", **more,
+    }  # fmt: skip
+
+
+def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Site) -> None:
+    cookie = site.enter()
+    path = review(site, cookie, "edit", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
+    session = site.access.find(cookie.partition("=")[2], touch=False)
+    assert session is not None
+    kept = session.reviews[path.rpartition("/")[2]]
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert "Testing these settings" in text and 'hx-select="#backtest"' in text and 'name="plan_hash"' in text
+    kept.backtest = document = tried()
+    assert misfits(EditBacktestDocument, document) == []
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    shown = {of: (value, said) for of, _, value, said in figures(text)}
+    assert shown["backtest.around.overfitting"] == ("0.625", "62.50 %") and shown["backtest.edited.return"] == ("0.5", "+50.00 %")
+    assert "chance may explain it" in text and "too few days" in text and 'hx-select="#backtest"' not in text
+    assert MARKUP not in text and HOSTILE not in text
+    kept.backtest = tried(around=None)
+    assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
+    kept.backtest, kept.no_backtest = None, MARKUP
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert "No back-test: " in text and MARKUP not in text and 'name="plan_hash"' in text
+
+
+def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
+    config: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> list[str]:
+        pages = ControlPages(site.access, StillBoard(str(config), config), Renderer())
+        reviews = [Review("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
+        monkeypatch.setattr(web_controls, "BACKTEST_S", 0.05)
+        await pages._backtest(reviews[0])
+        assert reviews[0].no_backtest.startswith("it took longer than")
+        monkeypatch.setattr(web_controls, "BACKTEST_S", 60.0)
+        await asyncio.gather(*map(pages._backtest, reviews[1:] + reviews[:1]))
+        pages.close()
+        return [one.no_backtest for one in reviews]
+
+    first, *others = asyncio.run(scene())
+    assert first == "other back-tests are waiting (ask again in some minutes)"
+    assert len(others) == MAX_BACKTESTS and all("NONE" in why for why in others)
 
 
 def test_without_users_there_are_no_controls() -> None:

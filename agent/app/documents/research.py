@@ -9,6 +9,48 @@ from typing_extensions import TypedDict
 from agent.app.documents import Address, Decimal, one_of
 from agent.app.documents.status import LeastTotalDocument
 
+# --- The back-test of an edit.
+
+TriedSettingsDocument = TypedDict("TriedSettingsDocument", {
+    "return": Decimal, "max_drawdown": Decimal, "rebalances": int, "costs": Decimal,
+})  # fmt: skip
+"""Shares are decimals, costs in the numeraire."""
+
+
+class ExcessDocument(TypedDict):
+    """Excess log growth a year with its 95 % interval; `beyond_chance` is True if zero is outside
+    of it.
+    """
+
+    mean: Decimal
+    low: Decimal
+    high: Decimal
+    periods: int
+    beyond_chance: bool
+
+
+class NeighbouringSettingsDocument(TypedDict):
+    """Settings around the edited ones: their number, the excess over holding of the best of the past
+    in the periods that followed, and the share of `ways` to halve the days in which the best of one
+    half was below the median in the other.
+    """
+
+    settings: int
+    folds: int
+    walk_forward: ExcessDocument | None
+    overfitting: Decimal | None
+    ways: int
+
+
+EditBacktestDocument = TypedDict("EditBacktestDocument", {
+    "source": str, "from": str, "until": str, "days": int, "numeraire": str, "start_value": Decimal,
+    "edited": TriedSettingsDocument, "present": TriedSettingsDocument, "held_return": Decimal,
+    "held_max_drawdown": Decimal, "over_present": ExcessDocument | None,
+    "over_holding": ExcessDocument | None, "around": NeighbouringSettingsDocument | None,
+    "notes": list[str], "edited_hash": str, "present_hash": str, "data_hash": str,
+})  # fmt: skip
+"""The settings of an edit over past prices, against the present settings and holding."""
+
 # --- What-if.
 
 ChosenActionDocument = TypedDict(

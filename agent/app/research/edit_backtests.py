@@ -1,0 +1,402 @@
+"""Back-test of an edit before it is confirmed: the edited settings against the present ones and
+holding, over the best price history at hand, and the chance that a choice among such settings is
+over-fitted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent import wiring
+from agent.app.documents.research import (
+    EditBacktestDocument,
+    ExcessDocument,
+    NeighbouringSettingsDocument,
+    TriedSettingsDocument,
+)
+from agent.app.records.published import published_file
+from agent.app.research.backtests import rename_symbols, sample, spec_from_config
+from agent.app.research.past_results import MARKET, UNKNOWN_METHODS, WRAPPED
+from agent.backtest.data import (
+    PriceTable,
+    has_gas_price,
+    make_price_table,
+    numeraire_prices,
+    read_table,
+)
+from agent.backtest.report.series import drawdown_series, growth_series
+from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings
+from agent.backtest.simulate import simulate
+from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
+from agent.backtest.tune.grid import DESTINATIONS
+from agent.backtest.tune.jobs import DAY_S, buy_and_hold_values, is_kernel_supported
+from agent.backtest.tune.search import log_returns
+from agent.backtest.tune.statistics import (
+    Objective,
+    WalkForwardMode,
+    bootstrap_interval,
+    make_folds,
+    overfitting_probability,
+    walk_forward,
+)
+from agent.config.edits import apply_changes, parse_changes
+from agent.config.fields import parse_duration_s
+from agent.config.load import LoadedConfig, load_config, load_config_text
+from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
+from agent.model import Every, HybridTrigger, Threshold, Trigger
+from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
+from agent.units import BPS, YEAR_S, format_time, value_text
+
+Floats = NDArray[np.float64]
+FEWEST_DAYS, MOST_DAYS = 60, 730
+"""A shorter history says next to nothing; of a longer one the newest days count."""
+FOLDS = 4
+WIDTHS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
+"""Factors of bands and intervals around the edited settings."""
+MIXES = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2))
+"""Targets around the edited ones: shares of the way from the present targets."""
+KEPT = 32
+
+
+def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBacktestDocument:
+    """Back-test an edit by its arguments. Reads config, store and files; writes nothing, asks no
+    address. Raises ConfigError if no history has prices of all assets for FEWEST_DAYS, or if the
+    settings cannot be simulated; Refused without the extra analysis.
+    """
+    given = {name: [value for key, value in arguments if key == name] for name, _ in arguments}
+    present = load_config(config)
+    text = present.path.read_text(encoding="utf-8")
+    changes = parse_changes(
+        given.get("set", ()), given.get("target", ()), (), given.get("remove", ())
+    )
+    edited = load_config_text(apply_changes(text, changes), present.path, "the edited config")
+    try:
+        return _edit_backtest(present, edited)
+    except ModuleNotFoundError as missing:
+        raise Refused(
+            f"{missing.name} is not installed",
+            remedy="pip install 'trimtab[analysis]'",
+            code=ErrorCode.PACKAGE,
+        ) from None
+
+
+def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestDocument:
+    source, table, notes = _history(present, edited)
+    (before, of_present), (after, of_edited) = _spec(present), _spec(edited)
+    own, own_index, hold_index, per_year = _tried(edited, after, table)
+    rival, rival_index, _, _ = _tried(present, before, table)
+    returns = np.diff(np.log(own_index))
+    around, why = _around(before, after, table)
+    return {
+        "source": source,
+        "from": format_time(int(table.times_s[0]))[:10],
+        "until": format_time(int(table.times_s[-1]))[:10],
+        "days": table.bars,
+        "numeraire": edited.config.portfolio.numeraire,
+        "start_value": MARKET.value,
+        "edited": own,
+        "present": rival,
+        "held_return": f"{hold_index[-1] - 1:.6f}",
+        "held_max_drawdown": f"{drawdown_series(hold_index).min():.6f}",
+        "over_present": _excess(returns - np.diff(np.log(rival_index)), per_year),
+        "over_holding": _excess(returns - np.diff(np.log(hold_index)), per_year),
+        "around": around,
+        "notes": list(dict.fromkeys((*notes, *of_present, *of_edited, *why))),
+        "edited_hash": edited.digest,
+        "present_hash": present.digest,
+        "data_hash": table.digest,
+    }
+
+
+# --- The history: published files of [data], else recorded prices, else the packaged sample.
+
+
+def _history(present: LoadedConfig, edited: LoadedConfig) -> tuple[str, PriceTable, list[str]]:
+    """Return the first history that is long enough, by name, with daily closes of all assets, and why
+    those before it are not used.
+    """
+    symbols = dict.fromkeys(
+        asset.symbol for loaded in (present, edited) for asset in loaded.config.portfolio.assets
+    )
+    notes: list[str] = []
+    sources: tuple[tuple[str, Callable[[LoadedConfig], PriceTable | None]], ...] = (
+        ("prices of [data]", lambda loaded: _published(loaded, notes)),
+        ("recorded prices", _recorded),
+        ("the packaged prices of 2021", _packaged),
+    )
+    for name, read in sources:
+        try:
+            if (found := read(edited)) is None:
+                continue
+            columns = [symbol for symbol in symbols if symbol in found.symbols]
+            unit = edited.config.portfolio.numeraire
+            missing = [symbol for symbol in symbols if symbol not in found.symbols]
+            if missing and (read is _packaged or missing != [unit]):
+                notes.append(f"{name}: no prices of {', '.join(missing)}")
+                continue
+            table = _newest(found.only(columns))
+        except TrimtabError as error:
+            notes.append(f"{name}: {error.message}")
+            continue
+        if table.bars < FEWEST_DAYS:
+            notes.append(f"{name}: {table.bars} days, fewer than {FEWEST_DAYS}")
+            continue
+        return name, table, [*notes, *table.notes]
+    raise ConfigError(
+        f"no history has prices of {', '.join(symbols)}: {'; '.join(notes)}",
+        "record prices, or import them: trimtab prices import",
+    )
+
+
+def _newest(table: PriceTable) -> PriceTable:
+    """Return the newest MOST_DAYS bars."""
+    if table.bars <= MOST_DAYS:
+        return table
+    times, closes = table.times_s[-MOST_DAYS:], table.closes[-MOST_DAYS:]
+    return replace(table, times_s=times, closes=closes).only(table.symbols)
+
+
+def _published(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
+    """Return the daily closes of all files of [data] together; None without any. An address that was
+    not downloaded yet is not asked.
+    """
+    closes: dict[str, dict[int, float]] = {}
+    for name, table in loaded.config.data.items():
+        if table.kind != "prices":
+            continue
+        if "://" in table.source and not any((loaded.path.parent / "data").glob(f"{name}.*")):
+            notes.append(f"data.{name}: not downloaded yet: trimtab prices import {name}")
+            continue
+        found = read_table(published_file(loaded, name).path)
+        names = {old: new for old, new in table.symbols.items() if old in found.symbols}
+        found = rename_symbols(found, names)
+        shift_s = parse_duration_s(table.bar, f"data.{name}.bar")
+        for column, symbol in enumerate(found.symbols):
+            of_symbol = closes.setdefault(symbol, {})
+            for time_s, close in zip(found.times_s, found.closes[:, column], strict=True):
+                if not np.isnan(close):
+                    of_symbol[(int(time_s) + shift_s) // DAY_S] = float(close)
+    return _daily(closes)
+
+
+def _recorded(loaded: LoadedConfig) -> PriceTable | None:
+    """Return the daily closes that the store has; None without any."""
+    if not wiring.store_file(loaded).exists():
+        return None
+    labels = {one.address: one.symbol for one in loaded.config.portfolio.listed}
+    portfolio = loaded.config.portfolio
+    numeraire = next(a.address for a in portfolio.assets if a.symbol == portfolio.numeraire)
+    closes: dict[str, dict[int, float]] = {}
+    with wiring.open_store_offline(loaded) as (store, _):
+        newest_s = max((span.until_s for span in store.prices.spans(numeraire)), default=0)
+        since_s = newest_s - MOST_DAYS * DAY_S
+        for point in store.prices.between(numeraire, since_s, newest_s, DAY_S):
+            if point.token in labels:
+                of_symbol = closes.setdefault(labels[point.token], {})
+                of_symbol[point.at_s // DAY_S] = float(point.price)
+    return _daily(closes)
+
+
+def _packaged(loaded: LoadedConfig) -> PriceTable:
+    listed = {token.symbol for token in loaded.config.portfolio.listed}
+    names = {coin: wrapped for coin, wrapped in WRAPPED.items() if wrapped in listed}
+    return rename_symbols(read_table(sample()[0]), names)
+
+
+def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
+    days = sorted({day for found in closes.values() for day in found})
+    if not days:
+        return None
+    nan = float("nan")
+    columns = {symbol: [found.get(day, nan) for day in days] for symbol, found in closes.items()}
+    return make_price_table([day * DAY_S for day in days], columns)
+
+
+# --- The runs: both settings by the live step, kept by their hash and that of the prices.
+
+
+Tried = tuple[TriedSettingsDocument, Floats, Floats, float]
+"""Figures of a run, the growth of one unit of it and of holding by day, and periods of a year."""
+_kept: OrderedDict[tuple[str, str], Tried] = OrderedDict()
+
+
+def _spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
+    """Return the simulated portfolio, and notes on what is not simulated. Without hubs: each asset
+    has a pool with the numeraire.
+    """
+    config, notes = loaded.config, []
+    table = config.portfolio.model_copy(update={"hubs": []})
+    spec = spec_from_config(replace(loaded, config=config.model_copy(update={"portfolio": table})))
+    if config.futures is not None:
+        notes.append("futures are not part of this back-test")
+    weights = spec.portfolio.weights
+    if weights is not None and weights.method in UNKNOWN_METHODS:
+        spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
+        notes.append(
+            f"the allocator {weights.method.value} needs data that prices lack: targets stay"
+        )
+    return replace(spec, limits=replace(spec.limits, max_live_value=None)), notes
+
+
+def _market(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
+    market = MARKET if has_gas_price(spec, table) else replace(MARKET, gas="0 wei")
+    return market.for_table(market.settings(every_bar=False), spec, table)
+
+
+def _tried(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> Tried:
+    key = loaded.digest, table.digest
+    if key not in _kept:
+        result = simulate(spec, table, _market(spec, table))
+        growth = growth_series(result)
+        index, held = growth.index[growth.samples], growth.hold_index[growth.samples]
+        tried: TriedSettingsDocument = {
+            "return": f"{result.twr:.6f}",
+            "max_drawdown": f"{drawdown_series(index).min():.6f}",
+            "rebalances": sum(one.succeeded for one in result.rebalances),
+            "costs": value_text(result.fees + result.impact + result.gas, result.decimals, 18),
+        }
+        _kept[key] = tried, index, held, growth.per_year
+        while len(_kept) > KEPT:
+            _kept.popitem(last=False)
+    return _kept[key]
+
+
+def _excess(returns: Floats, per_year: float) -> ExcessDocument | None:
+    """Return the mean excess a year with its interval; None for too few periods."""
+    found = bootstrap_interval(returns, seed=0)
+    if found is None:
+        return None
+    one = found.times(per_year)
+    return {
+        "mean": f"{one.mean:.6f}",
+        "low": f"{one.low:.6f}",
+        "high": f"{one.high:.6f}",
+        "periods": one.periods,
+        "beyond_chance": bool(one.low > 0 or one.high < 0),
+    }
+
+
+# --- Settings around the edited ones, by the kernel: a single setting has no probability of
+# over-fitting, a choice among several has.
+
+
+@dataclass(frozen=True, slots=True)
+class _Neighbour:
+    targets_bps: tuple[int, ...]
+    trigger: Trigger
+
+
+def _around(
+    before: BacktestSpec, after: BacktestSpec, table: PriceTable
+) -> tuple[NeighbouringSettingsDocument | None, list[str]]:
+    """Return the figures of the settings around the edited ones, or why there are none."""
+    spec = replace(
+        after,
+        limits=PERMISSIVE_LIMITS,
+        portfolio=replace(
+            after.portfolio,
+            assets=tuple(replace(one, reserve_raw=0) for one in after.portfolio.assets),
+        ),
+    )
+    market = replace(_market(spec, table), gas_wei=0)
+    neighbours = list(dict.fromkeys(_neighbours(before, after)))
+    if (
+        not is_kernel_supported(spec, market)
+        or spec.policy.destination not in DESTINATIONS
+        or len(neighbours) < 2
+    ):
+        return None, [
+            "no chance of over-fitting is stated: settings around these are tried for fixed weights"
+            " with a common band or interval only"
+        ]
+    tokens = [asset.token for asset in spec.portfolio.assets]
+    prices = numeraire_prices(spec, table, table.closes, tokens)
+    bars = prepare_prices([token.symbol for token in tokens], table.times_s, prices)
+    costs, marks = simulated_costs(spec, market), tuple(range(table.bars))
+    settings = [
+        KernelSetting(
+            one.targets_bps, one.trigger, spec.policy.destination, costs, spec.policy.cooldown_s
+        )
+        for one in neighbours
+    ]
+    done = sweep(bars, settings, float(market.start_value), marks=marks, cores=1)
+    returns = np.column_stack([log_returns(values) for values in done.values])
+    per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
+    folds = walk_forward(
+        returns, Objective.GROWTH, make_folds(len(returns), FOLDS, WalkForwardMode.ANCHORED)
+    )
+    excesses = [
+        one.returns
+        - log_returns(
+            buy_and_hold_values(
+                spec, market, table, marks[one.fold.judged_from : one.fold.judged_to + 1]
+            )
+        )
+        for one in folds
+    ]
+    risk = overfitting_probability(returns, Objective.GROWTH)
+    return {
+        "settings": len(settings),
+        "folds": len(folds),
+        "walk_forward": _excess(np.concatenate(excesses), per_year) if excesses else None,
+        "overfitting": None if risk is None else f"{risk.probability:.6f}",
+        "ways": 0 if risk is None else risk.ways,
+    }, []
+
+
+def _neighbours(before: BacktestSpec, after: BacktestSpec) -> Iterator[_Neighbour]:
+    """Yield the edited settings with wider and narrower triggers and other parts of the way from the
+    present targets, and with the present trigger.
+    """
+    triggers = [found for factor in WIDTHS for found in _scaled(after.policy.trigger, factor)]
+    triggers += _scaled(before.policy.trigger, Fraction(1))
+    for targets, trigger in product(_targets(before, after), triggers):
+        yield _Neighbour(targets, trigger)
+
+
+def _scaled(trigger: Trigger, factor: Fraction) -> list[Trigger]:
+    """Return the trigger with its band, or without one its interval, times a factor; nothing if it
+    has neither, or beyond what a policy permits.
+    """
+    match trigger:
+        case Threshold(absolute_bps, relative_bps):
+            widths = [
+                None if width is None else round(width * factor)
+                for width in (absolute_bps, relative_bps)
+            ]
+            if any(width is not None and not 0 < width < BPS for width in widths):
+                return []
+            return [Threshold(*widths)]
+        case Every(interval_s):
+            scaled_s = round(interval_s * factor)
+            return [Every(scaled_s)] if SHORTEST_S <= scaled_s <= LONGEST_S else []
+        case HybridTrigger(Threshold() as band, Every() as schedule):
+            return [
+                HybridTrigger(found, schedule)
+                for found in _scaled(band, factor)
+                if isinstance(found, Threshold)
+            ]
+    return []
+
+
+def _targets(before: BacktestSpec, after: BacktestSpec) -> Iterator[tuple[int, ...]]:
+    """Yield the edited targets and those on the way from the present ones and beyond, if both have
+    the same assets.
+    """
+    old = {asset.token.address: asset.target_bps for asset in before.portfolio.assets}
+    new = {asset.token.address: asset.target_bps for asset in after.portfolio.assets}
+    yield tuple(new.values())
+    if old.keys() != new.keys():
+        return
+    for share in MIXES:
+        mixed = [round(old[one] + share * (new[one] - old[one])) for one in new]
+        mixed[mixed.index(max(mixed))] += BPS - sum(mixed)
+        if all(0 <= target <= BPS for target in mixed):
+            yield tuple(mixed)

@@ -1,0 +1,108 @@
+"""The back-test of an edit: which prices it takes, figures worked out by hand, and what it refuses to state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("numba")
+pytest.importorskip("polars")
+
+from agent.app.documents.research import EditBacktestDocument
+from agent.app.research import edit_backtests
+from agent.app.research.edit_backtests import FEWEST_DAYS, _history, edit_backtest
+from agent.backtest.data import read_table
+from agent.backtest.settings import make_spec
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.model import Every, HybridTrigger, PricePoint, Threshold
+from agent.store import open_store
+from tests.cli.documents import misfits
+from tests.support import agents
+from tests.support.agents import ADDRESSES
+
+DAYS = FEWEST_DAYS + 4
+DAY_S = 86_400
+BEGINS_S = 1_700_006_400
+SWING = [100.0 * (1 + 0.3 * (day % 16 in range(4, 12))) for day in range(DAYS)]
+"""Up by 30 % and back, every sixteen days."""
+
+
+def with_data(folder: Path, closes: Sequence[float], more: str = "") -> Path:
+    """A config whose [data] has closes of WETH in its numeraire, under another name."""
+    rows = [f"{BEGINS_S + day * DAY_S},{close}" for day, close in enumerate(closes)]
+    (folder / "prices.csv").write_text("\n".join(["time,ETH", *rows]) + "\n")
+    path = agents.config(folder)
+    path.write_text(path.read_text() + f'[data.mine]\nsource = "prices.csv"\nsymbols = {{ ETH = "WETH" }}\n{more}')
+    return path
+
+
+def test_edited_and_present_settings_against_holding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = with_data(tmp_path, SWING)
+    asked = [("target", "WETH=100%"), ("target", "USDC=0%"), ("in-slices", "yes")]
+    before = path.read_bytes()
+    found: Any = edit_backtest(str(path), asked)
+    assert misfits(EditBacktestDocument, found) == [] and path.read_bytes() == before
+    assert (found["source"], found["days"], found["from"]) == ("prices of [data]", DAYS, "2023-11-15")
+    assert found["data_hash"] and found["present_hash"] == load_config(path).digest != found["edited_hash"]
+    # All in one asset: it holds, so its return is that of the price.
+    last = SWING[-1] / SWING[0] - 1
+    assert (float(found["edited"]["return"]), float(found["held_return"])) == pytest.approx((last, last), abs=1e-6)
+    assert found["edited"]["rebalances"] == 0 and float(found["edited"]["max_drawdown"]) == pytest.approx(1 / 1.3 - 1, abs=1e-6)
+    over = found["over_holding"]
+    assert abs(float(over["mean"])) < 1e-6 and not over["beyond_chance"]
+    # Half of each sells what rises and buys what falls, twice in sixteen days.
+    assert found["present"]["rebalances"] >= 7 and float(found["present"]["costs"]) > 0
+    assert float(found["present"]["return"]) > 0 and float(found["over_present"]["mean"]) < 0
+    around = found["around"]
+    assert around["settings"] == 15 and around["folds"] == 4  # 150 % of the way is beyond a whole
+    assert 0 <= float(around["overfitting"]) <= 1 and around["ways"] == 3_432
+    assert found["notes"] == []
+
+    # Runs are kept by config and prices.
+    monkeypatch.setattr(edit_backtests, "simulate", None)
+    assert edit_backtest(str(path), asked) == found
+
+
+def test_prices_of_the_config_come_before_recorded_ones_and_those_before_the_packaged_ones(tmp_path: Path) -> None:
+    published = with_data(tmp_path, SWING, '[data.far]\nsource = "https://x.example/far.csv"\n')
+    loaded = load_config(published)
+    name, table, notes = _history(loaded, loaded)
+    assert (name, table.symbols, table.bars) == ("prices of [data]", ("WETH",), DAYS)
+    assert notes == ["data.far: not downloaded yet: trimtab prices import far"]  # no address is asked
+    store = open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
+    points = [PricePoint(ADDRESSES["WETH"], BEGINS_S + day * DAY_S + 3_600, 10 + day) for day in range(DAYS)]  # type: ignore[arg-type]  # exact
+    store.prices.record(ADDRESSES["USDC"], points)
+    store.close()
+    (tmp_path / "prices.csv").write_text("time,ETH\n1700006400,1\n1700092800,2\n")
+    name, table, notes = _history(loaded, loaded)
+    assert (name, table.bars, table.closes[-1].tolist()) == ("recorded prices", DAYS, [10 + DAYS - 1])
+    assert notes[-1] == f"prices of [data]: 2 days, fewer than {FEWEST_DAYS}"
+    other = load_config(agents.config(tmp_path, "other", targets="WETH=40% LINK=30% USDC=30%"))
+    name, table, notes = _history(loaded, other)
+    assert (name, table.symbols, table.bars, notes) == ("the packaged prices of 2021", ("WETH", "USDC", "LINK"), 365, [])
+
+
+def test_an_asset_without_prices_is_named_and_nothing_is_stated(tmp_path: Path) -> None:
+    path = agents.config(tmp_path, targets="WETH=40% DAI=30% USDC=30%")
+    with pytest.raises(ConfigError, match="the packaged prices of 2021: no prices of DAI") as refused:
+        edit_backtest(str(path), [("target", "WETH=30%"), ("target", "DAI=40%")])
+    assert "trimtab prices import" in refused.value.remedy
+
+
+def test_settings_around_an_edit_stay_within_a_policy_and_sum_to_a_whole() -> None:
+    band, day_s = Threshold(None, 1_000), 86_400
+    before, after = (
+        make_spec({"A": share, "USD": 10_000 - share}, trigger, "USD") for share, trigger in ((4_000, band), (5_000, Every(28 * day_s)))
+    )
+    found = {*edit_backtests._neighbours(before, after)}
+    assert {one.targets_bps for one in found} == {(4_000, 6_000), (4_500, 5_500), (5_000, 5_000), (5_500, 4_500)}
+    assert {one.trigger for one in found} == {band, *(Every(days * day_s) for days in (14, 21, 28))}
+    hybrid = HybridTrigger(band, Every(day_s))
+    beside = edit_backtests._neighbours(before, make_spec({"A": 4_000, "USD": 6_000}, hybrid, "USD"))
+    widths = {one.trigger.threshold.relative_bps for one in beside if isinstance(one.trigger, HybridTrigger)}
+    assert widths == {500, 750, 1_000, 1_500, 2_000}
+    assert read_table(edit_backtests.sample()[0]).bars == 365
