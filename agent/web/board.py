@@ -47,6 +47,7 @@ class Board:
             self._processes["stored"] = process
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._overtaken: set[str] = set()
+        self._outdated: set[str] = set()
         self.version = 0
         self._changed = asyncio.Event()
         self._answers: dict[tuple[object, ...], Documents] = {}
@@ -73,10 +74,13 @@ class Board:
             await asyncio.sleep(POLL_S)
 
     def refresh(self) -> None:
-        """Read the documents of the store and the chain again, in the background; after the present
-        read, if one is under way, since that may have begun before the change.
+        """Read the documents of the store and the chain again, in the background, and the plan once
+        somebody asks for it; after the present read, if one is under way, since that may have begun
+        before the change.
         """
-        self._overtaken |= self._reading.keys() & {"stored_documents", "live_documents"}
+        changed = {"stored_documents", "live_documents", "plan_document"}
+        self._overtaken |= self._reading.keys() & changed
+        self._outdated |= {"plan_document"} & self.read_at.keys()
         self._start("stored", "stored_documents")
         self._start("live", "live_documents")
 
@@ -92,7 +96,8 @@ class Board:
         """Read what is missing or old, in the background."""
         for function in functions:
             age_s = time.monotonic() - self.read_at.get(function, -FRESH_S)
-            if age_s >= (RETRY_S if function in self.failed else FRESH_S):
+            outdated = function in self._outdated
+            if outdated or age_s >= (RETRY_S if function in self.failed else FRESH_S):
                 stored = function == "stored_documents" or function in self._followed
                 self._start("stored" if stored else "live", function)
 
@@ -168,6 +173,7 @@ class Board:
 
     def _start(self, process: str, function: str) -> None:
         if function not in self._reading and not self._closing:
+            self._outdated.discard(function)
             self._reading[function] = asyncio.create_task(self._read(process, function))
 
     async def _read(self, process: str, function: str) -> None:

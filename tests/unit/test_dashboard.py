@@ -161,6 +161,42 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
     asyncio.run(scene())
 
 
+def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
+    class CountingBoard(Board):
+        made = 0
+
+        async def call(self, process: str, function: str, *arguments: str) -> Any:
+            await asyncio.sleep(0.001)
+            self.made += function == "plan_document"
+            return {"plan": self.made} if function == "plan_document" else {}
+
+    async def scene() -> None:
+        board = CountingBoard("none.toml", Path("none.db"))
+        board.refresh()
+        await asyncio.sleep(0.01)
+        assert board.made == 0, "nobody has asked for a plan"
+        assert (await board.fresh("plan_document"))["plan"] == 1
+        board.wanted("plan_document")
+        assert (await board.fresh("plan_document"))["plan"] == 1
+        board.refresh()  # a cycle ended
+        await asyncio.sleep(0.01)
+        assert (board.made, (await board.fresh("plan_document"))["plan"], board.made) == (1, 2, 2)
+        board._outdated.add("plan_document")
+        board.wanted("plan_document")
+        board.refresh()  # during the read
+        await asyncio.sleep(0.05)
+        assert board.documents["plan"] == 4
+
+    asyncio.run(scene())
+
+
+def test_amounts_of_a_leg_have_the_decimals_of_tokens_that_are_no_assets(served: Served) -> None:
+    plan = served.board.documents["plan"]
+    plan["legs"] = [{**plan["legs"][0], "token_in": "HUB", "decimals_in": 18, "amount_in_raw": "1500000000000000000"}]
+    shown = {of: text for of, _, _, text in figures(served.ask("/plan")[2].decode())}
+    assert (shown["plan.legs.0.token_in"], shown["plan.legs.0.amount_in_raw"]) == ("HUB", "1.5")
+
+
 @pytest.mark.parametrize("explorer", ["https://scan.example", ""])
 def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
     hashes = [f"0x{1:064x}", f"0x{1:032x}", ""]  # on the chain, on Hyperliquid, not signed

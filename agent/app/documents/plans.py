@@ -280,8 +280,11 @@ SkippedDocument = TypedDict("SkippedDocument", {"what": str, "why": str})
 RealisedDocument = TypedDict(
     "RealisedDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
 )
+_Decimals = ConvertedBy(lambda token, portfolio: portfolio.token(token).decimals)
 LegDocument = TypedDict("LegDocument", {
-    "pool": Address, "venue": str, "token_in": Symbol, "token_out": Symbol, "fee_pips": int,
+    "pool": Address, "venue": str, "token_in": Symbol, "token_out": Symbol,
+    "decimals_in": Annotated[int, _Decimals, Of("token_in")],
+    "decimals_out": Annotated[int, _Decimals, Of("token_out")], "fee_pips": int,
     "amount_in_raw": Raw, "amount_out_raw": Raw, "min_out_raw": Raw, "fee_raw": Raw,
     "impact_bps": int, "source": End, "sink": End,
 })  # fmt: skip
