@@ -18,6 +18,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
+from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.web.tokens import TokenFile
@@ -60,13 +61,31 @@ def serve(
         str | None,
         typer.Option("--proxy", help="Name of the proxy that browsers open and that has the TLS."),
     ] = None,
+    setup: Annotated[
+        bool,
+        typer.Option("--setup", help="Write a new config in the browser, as trimtab init does."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Serves the dashboard to a browser until stopped. Without users (trimtab user add) it is
     read-only and on this machine only. It never loads a key.
     """
     from agent.web.reach import PublicOptions
-    from agent.web.server import find_configs, serve_dashboard, serve_portfolios
+    from agent.web.server import find_configs, serve_dashboard, serve_portfolios, serve_setup
+
+    if setup:
+        if tls_cert or tls_key or name or proxy or len(config or ()) > 1:
+            raise ConfigError(
+                "--setup: only with one --config, --host and --port",
+                "write the config first, then serve it",
+            )
+
+        def opened(address: str) -> None:
+            text = f"Set-up: {address} (in a browser of this machine; it opens once)."
+            emit({"url": address}, as_json, lambda: say(f"{text} Stop with Ctrl-C."))
+
+        serve_setup((config or [DEFAULT_CONFIG])[0], host, port, opened)
+        return
 
     public = PublicOptions(tls_cert, tls_key, proxy, name)
 

@@ -136,6 +136,38 @@ def serve_portfolios(
         _run(build_all, listener, reach, tell, host, public)
 
 
+def serve_setup(config: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine alone; `ready`
+    gets the address that opens it once. Raises ConfigError for another host, and if the config
+    exists or has no folder.
+    """
+    if host not in LOOPBACK:
+        raise ConfigError(f"--host {host}: --setup is for this machine alone", "omit it")
+    _require_packages()
+    if config.exists():
+        raise ConfigError(
+            f"{config}: exists already; nothing was changed",
+            "omit --setup to serve it, or name another file with --config",
+        )
+    if not config.absolute().parent.is_dir():
+        raise ConfigError(f"--config {config}: its folder does not exist", "create it first")
+    from agent.web.setup import SetupPages, setup_access
+
+    public = PublicOptions()
+    with _listening(host, port) as listener, ExitStack() as ended:
+        reach = reach_of(host, listener.getsockname()[1], public)
+        pages = SetupPages(setup_access(reach), config)
+        ended.callback(pages.close)
+        _run(
+            lambda _: pages.application(),
+            listener,
+            reach,
+            lambda address: ready(address + pages.opening),
+            host,
+            public,
+        )
+
+
 def _require_packages() -> None:
     try:
         for name in ("uvicorn", "agent.web.app"):

@@ -19,7 +19,7 @@ from agent.web.access import Access
 from agent.web.app import build
 from agent.web.board import Board
 from agent.web.pages import at, format_figure
-from agent.web.reading import _call
+from agent.web.reading import ReadingProcess, _call
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "json"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -136,6 +136,13 @@ class HereBoard(Board):
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, self.config, *arguments)
+
+
+class HereProcess(ReadingProcess):
+    """Reads in this process, which has loaded all of it."""
+
+    async def call(self, function: str, *arguments: Any) -> Any:
+        return await asyncio.to_thread(_call, function, *arguments)
 
 
 class _Figures(HTMLParser):

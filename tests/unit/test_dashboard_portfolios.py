@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
@@ -29,12 +28,11 @@ from agent.web.controls import Review
 from agent.web.pages import PAGES, at, format_figure
 from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
 from agent.web.reach import PublicOptions, Reach
-from agent.web.reading import ReadingProcess, _call
 from agent.web.server import find_configs, serve_portfolios
 from agent.web.tokens import TokenFile, TokenScope
 from tests.cli.tools import first_document, start
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, Served, StillBoard, documents, figures
+from tests.support.dashboards import HOSTILE, HereProcess, Served, StillBoard, documents, figures
 from tests.support.sites import HASH
 
 ABOUT = {"network": "ethereum", "wallet": "0x" + "ab" * 20}
@@ -214,13 +212,6 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         assert code == 503 and b"data" not in body and shelf.ask("/p/none/")[0] == 404
         shelf.parts[0].opened.board.failed["live_documents"] = TrimtabError("no endpoint answers")  # type: ignore[union-attr]
         assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
-
-
-class HereProcess(ReadingProcess):
-    """Reads in this process, which has loaded all of it."""
-
-    async def call(self, function: str, *arguments: Any) -> Any:
-        return await asyncio.to_thread(_call, function, *arguments)
 
 
 @pytest.fixture

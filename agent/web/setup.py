@@ -1,0 +1,253 @@
+"""The guided set-up in the browser: the questions of `trimtab init` on pages, for whoever has the
+address that the command printed, and on this machine alone. It asks for no key and refuses one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI
+from fastapi.requests import Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+from agent import artifacts
+from agent.errors import TrimtabError
+from agent.web.access import LOGIN, Access, Checks, Session, form, is_token
+from agent.web.app import StaticFiles
+from agent.web.pages import EXTRA, format_figure
+from agent.web.reach import Reach
+from agent.web.reading import ReadingProcess
+
+OWNER = {1: ("set-up", False)}
+"""The one session's user."""
+LONGEST_TEXT = 500
+SECRET = re.compile(r"(?:0x)?[0-9a-fA-F]{64}|(?:\w+\s+){11,}\w+")
+"""A private key or a recovery phrase."""
+KEY_TYPED = (
+    "This may be a private key or a recovery phrase, so it was not kept. trimtab never needs one in"
+    " the browser: type keys at trimtab wallet import only."
+)
+URL_FIELDS = frozenset({"endpoints", "alert"})
+SHARE = "share:"
+
+
+class SetupPage(NamedTuple):
+    """A page of questions, with its fields in their order."""
+
+    path: str
+    title: str
+    template: str
+    fields: tuple[str, ...]
+
+
+QUESTIONS = (
+    SetupPage("/setup/wallet", "Network and wallet", "wallet", ("network", "wallet", "endpoints")),
+    SetupPage("/setup/basket", "Basket and weights", "basket", ("basket",)),
+    SetupPage("/setup/cash", "Cash and alerts", "cash", ("cash", "alert")),
+)
+REVIEW = SetupPage("/setup/review", "Check and write", "review", ())
+DONE = SetupPage("/setup/done", "The config is written", "done", ())
+DEFAULTS = {"network": "ethereum", "share:USDC": "0"}
+
+
+class SetupPages:
+    """What was typed, the pages that ask for it, and the config at the end."""
+
+    def __init__(self, access: Access, config: Path) -> None:
+        self._access = access
+        self._config = config
+        self._token = secrets.token_urlsafe(32)
+        self._typed: dict[str, str] = dict(DEFAULTS)
+        self._answered: set[str] = set()
+        self._document: Mapping[str, Any] | None = None
+        self._writing = asyncio.Lock()
+        self._process = ReadingProcess()
+        self._template = artifacts.templates(EXTRA).get_template("setup.html")
+
+    @property
+    def opening(self) -> str:
+        """Path and query that begin the one session."""
+        return f"{LOGIN.removeprefix('/')}?token={self._token}"
+
+    def close(self) -> None:
+        """End the process that checks and writes."""
+        self._process.stop()
+
+    def application(self) -> Checks:
+        """Return the ASGI application."""
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        app.add_route("/", self._first, ["GET"])
+        app.add_route(LOGIN, self._enter, ["GET"])
+        app.add_route("/setup/{name}", self._show, ["GET"])
+        app.add_route("/setup/{name}", self._take, ["POST"])
+        app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
+        return Checks(app, self._access)
+
+    async def _enter(self, request: Request) -> Response:
+        """Begin the session of the printed address, which opens one."""
+        if request.scope["session"] is not None:
+            return RedirectResponse("/", 303)
+        given = request.query_params.get("token", "")
+        if request.method != "GET" or not hmac.compare_digest(given.encode(), self._token.encode()):
+            text = "403: open the address that trimtab serve --setup printed; it works once\n"
+            return PlainTextResponse(text, 403)
+        self._token = secrets.token_urlsafe(32)  # of no address
+        answer = RedirectResponse("/", 303)
+        chosen = self._access.begin(next(iter(OWNER)))
+        cookie = self._access.reach.cookie
+        answer.set_cookie(cookie, chosen, path="/", httponly=True, samesite="strict")
+        return answer
+
+    async def _first(self, _: Request) -> Response:
+        return RedirectResponse((await self._next()).path, 303)
+
+    async def _show(self, request: Request) -> Response:
+        page = _page(request)
+        if page is None:
+            return PlainTextResponse("404: no such page\n", 404)
+        found = await self._check(self._typed)
+        if isinstance(found, Response):
+            return found
+        due = await self._next(found)
+        if page is DONE or due is DONE:
+            if page is not due:
+                return RedirectResponse(due.path, 303)
+        elif _number(page) > _number(due):
+            return RedirectResponse(due.path, 303)
+        return self._html(request, page, found, {})
+
+    async def _take(self, request: Request) -> Response:
+        """Answer a form: keep what was typed, and go on if it is valid."""
+        session: Session = request.scope["session"]
+        fields = await form(request)
+        if fields is None or not is_token(fields.get("csrf"), session.csrf):
+            return PlainTextResponse("403: the form is not from this session\n", 403)
+        page = _page(request)
+        if page is None or page is DONE:
+            return PlainTextResponse("404: no such page\n", 404)
+        if self._document is not None:
+            return RedirectResponse(DONE.path, 303)
+        if page is REVIEW:
+            return await self._write(request)
+        given, refused = _texts(page, fields)
+        found = await self._check({**self._typed, **given})
+        if isinstance(found, Response):
+            return found
+        self._typed |= _keepable(given)
+        errors = {name: found["errors"][name] for name in page.fields if name in found["errors"]}
+        if errors := {**errors, **refused}:
+            self._answered.discard(page.path)
+            return self._html(request, page, found, errors, 422)
+        self._answered.add(page.path)
+        return RedirectResponse((await self._next(found)).path, 303)
+
+    async def _write(self, request: Request) -> Response:
+        found = await self._check(self._typed)
+        if isinstance(found, Response):
+            return found
+        if (due := await self._next(found)) is not REVIEW:
+            return RedirectResponse(due.path, 303)
+        async with self._writing:
+            if self._document is None:
+                try:
+                    self._document = await self._process.call(
+                        "start.web_setup.write_setup", str(self._config), self._typed
+                    )
+                except TrimtabError as error:
+                    return self._html(request, REVIEW, found, {"": str(error)}, 409)
+        return RedirectResponse(DONE.path, 303)
+
+    async def _check(self, typed: Mapping[str, str]) -> dict[str, Any] | Response:
+        """Return what the answers amount to, or the answer if they cannot be checked."""
+        try:
+            found: dict[str, Any] = await self._process.call(
+                "start.web_setup.check_setup", dict(typed)
+            )
+        except TrimtabError as error:
+            return PlainTextResponse(f"503: {error}\n", 503)
+        return found
+
+    async def _next(self, found: Mapping[str, Any] | None = None) -> SetupPage:
+        """Return the first page that lacks a valid answer, else the last one."""
+        if self._document is not None:
+            return DONE
+        if found is None:
+            checked = await self._check(self._typed)
+            found = {"errors": {}} if isinstance(checked, Response) else checked
+        for page in QUESTIONS:
+            if page.path not in self._answered or any(
+                one in found["errors"] for one in page.fields
+            ):
+                return page
+        return REVIEW
+
+    def _html(
+        self,
+        request: Request,
+        page: SetupPage,
+        found: Mapping[str, Any],
+        errors: Mapping[str, str],
+        status: int = 200,
+    ) -> Response:
+        session: Session = request.scope["session"]
+        text = self._template.render(
+            title=page.title,
+            page=page,
+            pages=(*QUESTIONS, REVIEW),
+            typed=self._typed,
+            errors=errors,
+            found=found,
+            csrf=session.csrf,
+            config=str(self._config.absolute()),
+            folder=str(self._config.absolute().parent),
+            document=self._document,
+            percent=lambda value: format_figure(value, "ratio+"),
+            share=SHARE,
+        )
+        return HTMLResponse(text, status)
+
+
+def _page(request: Request) -> SetupPage | None:
+    return next(
+        (one for one in (*QUESTIONS, REVIEW, DONE) if one.path == request.scope["path"]), None
+    )
+
+
+def _number(page: SetupPage) -> int:
+    return (*QUESTIONS, REVIEW, DONE).index(page)
+
+
+def _texts(
+    page: SetupPage, fields: Mapping[str, list[str]]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the texts of a page's fields, and the errors of those that may be a key, which are
+    dropped at once.
+    """
+    found: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for name, values in fields.items():
+        if name in page.fields or (name.startswith(SHARE) and "basket" in page.fields):
+            found[name] = values[0][:LONGEST_TEXT]
+            if SECRET.search(found[name]):
+                found[name], refused[name if name in page.fields else "basket"] = "", KEY_TYPED
+    return found, refused
+
+
+def _keepable(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts without addresses, which are secrets: a page must not repeat them."""
+    return {
+        name: "" if name in URL_FIELDS and "://" in text else text for name, text in given.items()
+    }
+
+
+def setup_access(reach: Reach) -> Access:
+    """Return the access of the one session, which lasts as long as the process."""
+    access = Access(reach, clock=lambda: 0.0)
+    access.set_users(OWNER)
+    return access

@@ -1,0 +1,121 @@
+"""The guided set-up and the list of portfolios in Chromium: by keyboard, at phone width, without scripts, without a violation."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.web import setup
+from tests.browser.chromium import PHONE
+from tests.browser.test_dashboard_page import AXE
+from tests.cli.test_init import WALLET
+from tests.support.dashboards import HereProcess
+from tests.support.worlds import missing
+from tests.unit.test_dashboard_portfolios import Shelf
+from tests.unit.test_dashboard_setup import Desk
+
+SIZE = {"width": PHONE[0], "height": PHONE[1]}
+
+
+def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.locator(f"{selector}:focus").count():
+            return
+    raise AssertionError(f"no way to {selector} by Tab")
+
+
+def type_into(page: Any, selector: str, text: str) -> None:
+    """Replace the text of a field that is reached by Tab."""
+    tab_to(page, selector)
+    page.keyboard.press("Control+A")
+    page.keyboard.type(text)
+
+
+def require_fine(page: Any) -> None:
+    """Raise unless the page has no violation and is no wider than the screen."""
+    page.add_script_tag(path=str(AXE))
+    assert [(found["id"], found["nodes"][0]["html"]) for found in page.evaluate("axe.run()")["violations"]] == [], page.url
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
+
+
+def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    monkeypatch.setattr(setup, "ReadingProcess", HereProcess)
+    with Desk(tmp_path / "trimtab.toml") as desk:
+        plain = chromium.new_context(viewport=SIZE, java_script_enabled=False)
+        page = plain.new_page()
+        page.goto(f"http://localhost:{desk.port}{desk.opening}")
+        seen = chromium.new_context(viewport=SIZE, bypass_csp=True, color_scheme="dark")
+        seen.add_cookies(plain.cookies())
+        looked = seen.new_page()
+
+        for one in (looked, page):
+            one.goto(f"http://localhost:{desk.port}/setup/wallet")
+            type_into(one, "#f-wallet", "0x12")
+            one.keyboard.press("Enter")
+            one.wait_for_selector("#e-wallet")
+        require_fine(looked)
+        assert page.input_value("#f-wallet") == "0x12" and page.locator("#e-endpoints").count() == 1
+        type_into(page, "#f-wallet", WALLET)
+        type_into(page, "#f-endpoints", "RPC_A=alpha RPC_B=beta")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#b-own")
+        looked.goto(page.url)
+        require_fine(looked)
+        tab_to(page, "[name=basket]")
+        page.keyboard.press("Space")
+        tab_to(page, "button")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#f-cash")
+        page.keyboard.press("Tab")
+        type_into(page, "#f-cash", "1000")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/setup/review")
+        for path in ("cash", "review"):
+            looked.goto(f"http://localhost:{desk.port}/setup/{path}")
+            require_fine(looked)
+        assert not (tmp_path / "trimtab.toml").exists()
+        tab_to(page, "button")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/setup/done")
+        assert (tmp_path / "trimtab.toml").exists() and "trimtab doctor" in page.inner_text("ol")
+        looked.goto(page.url)
+        require_fine(looked)
+        plain.close()
+        seen.close()
+
+
+def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any, tmp_path: Path) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    with Shelf(tmp_path, ("a", "b", "gone"), users=1) as shelf:
+        context = chromium.new_context(viewport=SIZE, bypass_csp=True)
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.goto(f"http://localhost:{shelf.port}/")
+        require_fine(page)
+        opened = shelf.parts[1].opened
+        assert opened is not None
+        tab_to(page, "#to-2")
+        opened.board.documents["status"]["total_value"] = "7.5"
+        shelf.loop.call_soon_threadsafe(opened.board.announce)
+        page.wait_for_selector("data:has-text('7.50')")
+        assert page.locator("#to-2:focus").count() == 1
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/p/b/")
+        require_fine(page)
+        page.click("text=All portfolios")
+        page.wait_for_selector("#to-1")
+        context.close()
+        assert complaints == []

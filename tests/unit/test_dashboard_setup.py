@@ -1,0 +1,231 @@
+"""The guided set-up in the browser: who may open it, what it says to what is typed, and the config that it writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from html import unescape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, Request, build_opener
+
+import pytest
+
+if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.app.start.guide import InitAnswers, baskets
+from agent.app.start.web_setup import check_setup
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.web import setup
+from agent.web.access import Access
+from agent.web.reach import Reach
+from agent.web.server import serve_setup
+from agent.web.setup import SetupPages, setup_access
+from tests.cli.test_init import WALLET
+from tests.cli.tools import first_document, start
+from tests.support.dashboards import MARKUP, HereProcess, Served
+
+KEY = "0x" + "4f" * 32
+PHRASE = "test test test test test test test test test test test junk"
+ANSWERS = {
+    "/setup/wallet": {"network": "ethereum", "wallet": WALLET, "endpoints": "RPC_A=alpha RPC_B=beta"},
+    "/setup/basket": {"basket": "moderate"},
+    "/setup/cash": {"cash": "1,000", "alert": "TRIMTAB_ALERTS"},
+}
+
+
+class Desk(Served):
+    """The set-up of a config in a folder, and a browser that opened its address."""
+
+    def __init__(self, config: Path) -> None:
+        self.pages = SetupPages(setup_access(Reach(port=1)), config)
+        self.opening, self.cookie = f"/{self.pages.opening}", ""
+        super().__init__()
+
+    def application(self, access: Access | None) -> Any:
+        """The application that is served."""
+        return self.pages.application()
+
+    def enter(self) -> None:
+        """Open the printed address."""
+        self.cookie = self.ask(self.opening)[1]["set-cookie"].split(";")[0]
+
+    def text(self, path: str) -> str:
+        """A page with its entities resolved."""
+        return unescape(self.ask(path, Cookie=self.cookie)[2].decode())
+
+    def post(self, path: str, fields: dict[str, str], **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Send a form of the page."""
+        token = re.findall('name="csrf" value="([^"]+)"', self.text(path))
+        sent = {"Origin": f"http://localhost:{self.port}", "Cookie": self.cookie, **headers}
+        return self.ask(path, "POST", urlencode({"csrf": "".join(token[:1]), **fields}), **sent)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setattr(setup, "ReadingProcess", HereProcess)
+    with Desk(tmp_path / "trimtab.toml") as found:
+        yield found
+
+
+def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: Desk, tmp_path: Path) -> None:
+    desk.enter()
+    path = desk.ask("/", Cookie=desk.cookie)[1]["location"]
+    for page, fields in ANSWERS.items():
+        assert path == page and desk.ask(page, Cookie=desk.cookie)[0] == 200
+        code, headers, body = desk.post(page, fields)
+        assert code == 303, body
+        path = headers["location"]
+    review = desk.text(path)
+    assert path == "/setup/review" and not list(tmp_path.iterdir())
+    for shown in (WALLET, "RPC_A=alpha (not set yet), RPC_B=beta (not set yet)", "moderate", "1000 USDC", "TRIMTAB_ALERTS (not set yet)"):
+        assert shown in review
+    assert desk.post(path, {})[1]["location"] == "/setup/done"
+    written = tmp_path / "trimtab.toml"
+    known = baskets("ethereum")
+    answers = InitAnswers().with_wallet(WALLET).with_endpoints("RPC_A=alpha RPC_B=beta").with_basket("moderate", known)
+    answers.with_cash("1,000").with_alert("TRIMTAB_ALERTS").write(tmp_path / "same.toml")
+    assert written.read_bytes() == (tmp_path / "same.toml").read_bytes()
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    done = desk.text("/setup/done")
+    option = re.escape(f" --config {written}")
+    steps = [unescape(one) for one in re.findall("<li><code>(.*?)</code></li>", done)]
+    wanted = ["export RPC_A=", "export RPC_B=", "trimtab doctor", "trimtab trust", "trimtab run", "trimtab serve"]
+    steps.pop(next(number for number, line in enumerate(steps) if line.startswith("trimtab wallet import")))
+    for line, begin in zip(steps, wanted, strict=True):
+        assert line.startswith(begin) and (begin[0] == "e" or re.search(option, line)), line
+    assert "leaves 0.05 of it" in done and "Least total at 1 gwei" in done and "max_live_value" in done
+    for page in (*ANSWERS, "/setup/review"):
+        assert desk.ask(page, Cookie=desk.cookie)[1]["location"] == "/setup/done"
+        assert desk.post(page, {})[0] in (303, 403)
+
+
+def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
+    desk.enter()
+    desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
+    code, _, body = desk.post("/setup/basket", {"basket": "own", "share:WETH": "60", "share:USDC": "30"})
+    assert code == 422 and b"sum to 90%" in body and b'value="60"' in body and b'value="own" checked' in body
+    desk.post("/setup/basket", {"share:USDC": "40 %"})
+    desk.post("/setup/cash", {})
+    assert "WETH=60% USDC=40%" in desk.text("/setup/review")
+    desk.post("/setup/review", {})
+    portfolio = load_config(tmp_path / "trimtab.toml").config.portfolio
+    assert {one.symbol: one.target for one in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000} and portfolio.use_cash is None
+
+
+def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: Desk) -> None:
+    desk.enter()
+    code, _, body = desk.post("/setup/wallet", {"network": "mainnet", "wallet": MARKUP, "endpoints": "RPC_A=alpha"})
+    text = body.decode()
+    assert code == 422 and MARKUP not in text and MARKUP in unescape(text)
+    for field in ("network", "wallet", "endpoints"):
+        assert f'id="e-{field}"' in text and f'href="#f-{field}"' in text
+        assert f'aria-describedby="e-{field} h-{field}" aria-invalid="true"' in text
+    assert 'value="mainnet"' in text and 'value="RPC_A=alpha"' in text and "Two different operators" in text
+    assert desk.ask("/setup/basket", Cookie=desk.cookie)[1]["location"] == "/setup/wallet"  # not before its turn
+    desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
+    code, _, body = desk.post("/setup/basket", {})
+    assert code == 422 and b"No basket is chosen" in body
+    desk.post("/setup/basket", {"basket": "equal"})
+    assert desk.post("/setup/cash", {"cash": "-5"})[0] == 422
+    desk.post("/setup/cash", {"cash": "250"})
+    assert "250 USDC" in desk.text("/setup/review")
+    assert desk.post("/setup/wallet", {"wallet": "0x12"})[0] == 422  # changed afterwards
+    assert desk.post("/setup/review", {})[0] in (303, 403) and desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/wallet"
+    assert 'value="0x12"' in desk.text("/setup/wallet")
+
+
+@pytest.mark.parametrize(
+    ("page", "field", "secret"),
+    [
+        ("wallet", "wallet", KEY), ("wallet", "network", KEY[2:]), ("wallet", "wallet", PHRASE), ("wallet", "endpoints", "https://rpc.example/key"),
+        ("cash", "alert", "mailto://me:secret@example.org"), ("cash", "cash", KEY),
+    ],
+)  # fmt: skip
+def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk, page: str, field: str, secret: str) -> None:
+    desk.enter()
+    for path in list(ANSWERS)[: 2 if page == "cash" else 0]:
+        desk.post(path, ANSWERS[path])
+    code, _, body = desk.post(f"/setup/{page}", {**ANSWERS[f"/setup/{page}"], field: secret})
+    assert code == 422 and f'id="e-{field}"' in body.decode()
+    for place in (body.decode(), desk.text(f"/setup/{page}"), repr(vars(desk.pages))):
+        assert secret not in place
+    assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == f"/setup/{page}"
+
+
+def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
+    for path in ("/", *ANSWERS, "/setup/review", "/setup/done"):
+        assert desk.ask(path)[1]["location"] == "/login"
+        assert desk.ask(path, "POST", "", Origin=f"http://localhost:{desk.port}")[0] == 401
+    for path in ("/login", "/login?token=", f"{desk.opening}x", desk.opening[:-1]):
+        code, headers, _ = desk.ask(path)
+        assert code == 403 and not headers["set-cookie"]
+    assert desk.ask(desk.opening, "HEAD")[0] == 403  # a preview of the link uses nothing up
+    code, headers, _ = desk.ask(desk.opening)
+    assert code == 303 and headers["location"] == "/" and "HttpOnly" in headers["set-cookie"] and "SameSite=strict" in headers["set-cookie"]
+    assert desk.ask(desk.opening)[0] == 403
+    cookie = headers["set-cookie"].split(";")[0]
+    assert desk.ask(desk.opening, Cookie=cookie)[1]["location"] == "/"
+    assert desk.ask("/setup/wallet", Cookie=cookie)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Cookie": ""}, 401),
+    ],
+)
+def test_forms_of_other_pages_and_hosts_change_nothing(desk: Desk, headers: dict[str, str], code: int) -> None:
+    desk.enter()
+    before = repr(desk.pages._typed)
+    assert desk.post("/setup/wallet", ANSWERS["/setup/wallet"], **headers)[0] == code
+    assert desk.post("/setup/wallet", {**ANSWERS["/setup/wallet"], "csrf": "x"})[0] == 403
+    assert repr(desk.pages._typed) == before
+
+
+def test_a_file_that_is_there_is_never_changed(desk: Desk, tmp_path: Path) -> None:
+    desk.enter()
+    for path, fields in ANSWERS.items():
+        desk.post(path, fields)
+    (tmp_path / "trimtab.toml").write_text("mine")
+    code, _, body = desk.post("/setup/review", {})
+    assert code == 409 and b"exists already" in body and (tmp_path / "trimtab.toml").read_text() == "mine"
+    for host, config in (
+        ("127.0.0.1", tmp_path / "trimtab.toml"),
+        ("0.0.0.0", tmp_path / "b.toml"),
+        ("127.0.0.1", tmp_path / "none" / "b.toml"),
+    ):
+        with pytest.raises(ConfigError):
+            serve_setup(config, host, 0, print)
+
+
+def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
+    found = check_setup({"network": "nowhere.toml"})
+    assert found["baskets"] == [] and found["tokens"] == [] and "trimtab localchain" in found["errors"]["network"]
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_address_and_writes_the_file(tmp_path: Path) -> None:
+    process = start("serve", "--setup", "--port", "0", "--json", "--config", str(tmp_path / "mine.toml"))
+    try:
+        address = first_document(process)["url"]
+        browser = build_opener(HTTPCookieProcessor())
+        text = browser.open(address).read().decode()
+        origin = address.partition("/login")[0]
+        for path, fields in {**ANSWERS, "/setup/review": dict[str, str]()}.items():
+            csrf = re.findall('name="csrf" value="([^"]+)"', text)[0]
+            text = browser.open(Request(origin + path, urlencode({"csrf": csrf, **fields}).encode(), {"Origin": origin})).read().decode()
+        assert "trimtab doctor" in text and load_config(tmp_path / "mine.toml").config.wallet.address == WALLET
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
