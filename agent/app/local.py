@@ -229,7 +229,7 @@ def _demo_agent(
 ) -> Iterator[Agent]:
     """Open an agent on a portfolio worth `start_usd` by symbol, with `more` text in its config."""
     with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER) as folder:
-        _fund(chain, start_usd)
+        fund(chain, start_usd)
         path = Path(folder) / "trimtab.toml"
         replace_file(path, (chain.config_text(targets=targets) + more).encode())
         loaded = load_config(path)
@@ -238,7 +238,7 @@ def _demo_agent(
             yield agent
 
 
-def _fund(chain: LocalChain, usd: Mapping[str, int]) -> None:
+def fund(chain: LocalChain, usd: Mapping[str, int]) -> None:
     """Set the wallet's balances to these values in USD, by symbol."""
     for symbol, value in usd.items():
         unit = 10 ** chain.tokens[symbol].decimals
@@ -312,7 +312,7 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
         tempfile.TemporaryDirectory(prefix=DEMO_FOLDER) as folder,
         open_anvil(world=SMALL_WORLD) as chain,
     ):
-        _fund(chain, START_USD)
+        fund(chain, START_USD)
         path = Path(folder) / "trimtab.toml"
         replace_file(path, _faster(chain.config_text(targets=TARGETS)).encode())
         loaded = load_config(path)

@@ -56,11 +56,14 @@ _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
 
 
 def deploy_world(
-    node: LocalNode, world: LocalWorld, history: Callable[[LocalChain], None] | None = None
+    node: LocalNode,
+    world: LocalWorld,
+    history: Callable[[LocalChain], None] | None = None,
+    now_s: int | None = None,
 ) -> LocalChain:
     """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
-    Afterwards feeds are fresh and the newest block is current. `history` runs in the past, before
-    the wallet is funded.
+    Afterwards feeds are fresh and the newest block is current, or of `now_s`. `history` runs in the
+    past, before the wallet is funded.
     """
     chain = LocalChain(node, world)
     with node.past():
@@ -88,9 +91,9 @@ def deploy_world(
         for spec in world.tokens:
             chain.set_balance(spec.symbol, spec.wallet_raw)
         node.set_native(chain.wallet.address, world.wallet_native_wei)
-        node.mine_at(max(int(time.time()) - FEEDS_BEFORE_S, chain.now_s() + 1))
+        node.mine_at(max((now_s or int(time.time())) - FEEDS_BEFORE_S, chain.now_s() + 1))
         chain.refresh_feeds()
-    node.mine_at(max(int(time.time()), chain.now_s() + 1))
+    node.mine_at(max(now_s or int(time.time()), chain.now_s() + 1))
     return chain
 
 
@@ -144,13 +147,15 @@ def open_anvil(
     port: int | None = None,
     world: LocalWorld = DEFAULT_WORLD,
     history: Callable[[LocalChain], None] | None = None,
+    now_s: int | None = None,
     **options: str | int | bool,
 ) -> Iterator[LocalChain]:
     """Open the world on an anvil process, chain id 31337, which ends with the context. `history`
-    makes further deployments in the chain's past. `options` are anvil's flags with underscores:
-    block_time=2, hardfork="cancun", no_cors=True. Raises ConfigError.
+    makes further deployments in the chain's past; the chain begins at `now_s`, by default the
+    present. `options` are anvil's flags with underscores: block_time=2, hardfork="cancun",
+    no_cors=True. Raises ConfigError.
     """
-    now_s = int(time.time())
+    began_s = int(time.time()) if now_s is None else now_s
     flags: list[str] = []
     for name, value in options.items():
         if value is False:
@@ -158,7 +163,7 @@ def open_anvil(
         flags.append(f"--{name.replace('_', '-')}")
         if value is not True:
             flags.append(str(value))
-    with run_anvil(port, flags, genesis_s=now_s - world.history_s) as url:
+    with run_anvil(port, flags, genesis_s=began_s - world.history_s) as url:
         node = AnvilNode(url)
         node.set_native(dev_accounts()[WHALE_INDEX].address, WHALE_WEI)
-        yield deploy_world(node, world, history)
+        yield deploy_world(node, world, history, now_s)

@@ -1,4 +1,4 @@
-"""The owner at the dashboard, by keyboard on a phone: log in with a one-time code, pause, confirm a plan, edit weights."""
+"""The owner at the dashboard, by keyboard on a phone: log in with a one-time code, pause, confirm a plan, watch it, edit weights."""
 
 from __future__ import annotations
 
@@ -134,6 +134,12 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert settled(page, desk) == "done"
         assert desk.ask("status")["paused"] is False and nonce(desk) == before
 
+        watching = context.new_page()
+        watching.goto(f"{address}history")
+        watching.wait_for_selector("#connection:has-text('Live')")
+        watching.evaluate("window.opened = 'once'")
+        assert "No transaction" in watching.inner_text("main")
+
         push(page, "Review the waiting plan")
         page.wait_for_url(re.compile("/controls/review/"))
         page.wait_for_selector("button:has-text('Confirm this plan')")
@@ -145,6 +151,9 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         page.wait_for_url(f"{address}controls")
         assert settled(page, desk) == "done" and newest(desk)["asked_by"] == "ann"
         assert nonce(desk) > before
+        watching.wait_for_selector("[aria-label='Rebalances'] tbody tr:has-text('swap')", timeout=PATIENCE_MS)
+        assert watching.evaluate("window.opened") == "once", "the open page followed without being loaded again"
+        watching.close()
 
         page.goto(f"{address}settings")
         wait_for(page, "document.querySelector('[name=\"target:WETH\"]')")

@@ -4,6 +4,14 @@
   const colours = ["--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7", "--c8"];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   let drawn = [];
+  // uPlot's own ticks are American; each row: least distance of ticks in seconds, text, text at a new year, month, day, hour, minute, second
+  const ticks = [
+    [3600 * 24 * 365, "{YYYY}", null, null, null, null, null, null, 1],
+    [3600 * 24 * 28, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+    [3600 * 24, "{D} {MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+    [60, "{HH}:{mm}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
+    [0.001, "{HH}:{mm}:{ss}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
+  ];
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   function draw(element) {
@@ -13,7 +21,7 @@
     const options = {
       width: element.clientWidth, height: 240, tzDate: time => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
       series: [{ label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...names.map((name, at) => ({ label: name, stroke: colour(colours[at % colours.length]), width: 2 }))],
-      axes: [axis, { ...axis, size: 70, values: (_, splits) => splits.map(one => one.toLocaleString("en")) }],
+      axes: [{ ...axis, values: ticks }, { ...axis, size: 70, values: (_, splits) => splits.map(one => one.toLocaleString("en")) }],
       legend: { show: names.length > 1 },
     };
     element.replaceChildren();

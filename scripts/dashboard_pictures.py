@@ -1,0 +1,218 @@
+"""Draws docs/dashboard-*.png: pages of the dashboard over a portfolio that an agent has kept for
+some weeks on a local chain, at the daily prices of the packaged sample.
+
+    .venv/bin/python scripts/dashboard_pictures.py
+
+Needs Chromium. The colours of each picture are reduced to a palette, which keeps it small.
+"""
+
+from __future__ import annotations
+
+import csv
+import struct
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from playwright.sync_api import Browser, sync_playwright
+
+from agent.app.agent import open_agent
+from agent.app.local import SMALL_WORLD, START_USD, TARGETS, fund
+from agent.app.paper import always_confirm
+from agent.app.start.setup import pin_all
+from agent.config.load import load_config
+from agent.localchain import LocalChain, open_anvil
+from agent.web.server import DashboardProcess
+from tests.browser.chromium import OPTIONS, PATIENCE_MS, PHONE, program
+
+ROOT = Path(__file__).resolve().parent.parent
+PRICES = ROOT / "agent" / "backtest" / "sample" / "prices_2021.csv"
+FIRST_DAY, DAYS = "2021-07-20", 56
+SYMBOLS = {"WBTC": "BTC", "WETH": "ETH"}
+DAY_S = 86_400
+GAS_WEI = 3 * 10**17
+SPARE_S = 7_200
+"""The last cycles end so long before the present; each mines blocks ahead of its time."""
+WIDE = (1080, 1000)
+PICTURES: dict[str, tuple[str, Literal["light", "dark"], tuple[int, int]]] = {
+    "overview-light": ("/", "light", WIDE),
+    "overview-dark": ("/", "dark", WIDE),
+    "overview-phone": ("/", "light", (PHONE[0], 1000)),
+    "history": ("/history", "light", (1080, 700)),
+}
+COLOURS = 64
+MOST_BYTES = 80_000
+
+
+def daily_prices() -> list[dict[str, Fraction]]:
+    """Prices by symbol, a day each."""
+    with PRICES.open(encoding="utf-8") as file:
+        days = [row for row in csv.DictReader(file) if row["time"] >= FIRST_DAY][: DAYS + 1]
+    return [{ours: Fraction(day[theirs]) for ours, theirs in SYMBOLS.items()} for day in days]
+
+
+@contextmanager
+def kept_portfolio() -> Iterator[Path]:
+    """The config of a portfolio that was rebalanced daily up to now."""
+    prices = daily_prices()
+    tokens = tuple(
+        replace(one, price_usd=prices[0].get(one.symbol, one.price_usd))
+        for one in SMALL_WORLD.tokens
+    )
+    began_s = int(time.time()) - DAYS * DAY_S - SPARE_S
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_anvil(world=replace(SMALL_WORLD, tokens=tokens), now_s=began_s) as chain,
+    ):
+        fund(chain, START_USD)
+        chain.set_native(GAS_WEI)
+        config = Path(folder) / "trimtab.toml"
+        config.write_text(chain.config_text(targets=TARGETS), encoding="utf-8")
+        loaded = load_config(config)
+        pin_all(loaded)
+        with open_agent(loaded, clock=chain.clock) as agent:
+            for number, day in enumerate(prices):
+                if number:
+                    _open_day(chain, began_s + number * DAY_S, day)
+                agent.rebalance(send=True, confirm=always_confirm)
+        chain.node.mine_at(int(time.time()))
+        chain.refresh_feeds()
+        with open_agent(loaded) as agent:
+            agent.rebalance(send=True, confirm=always_confirm)
+        yield config
+
+
+def _open_day(chain: LocalChain, begins_s: int, prices: dict[str, Fraction]) -> None:
+    chain.node.mine_at(begins_s)
+    chain.move_market(prices)
+
+
+def picture(
+    browser: Browser,
+    address: str,
+    place: str,
+    scheme: Literal["light", "dark"],
+    size: tuple[int, int],
+) -> bytes:
+    """A page as PNG."""
+    page = browser.new_page(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=1
+    )
+    page.goto(address.rstrip("/") + place)
+    page.wait_for_selector("data[data-of]", timeout=PATIENCE_MS)
+    if place == "/":
+        for shown in ("[data-of='status.total_value']", ".chart canvas >> nth=1"):
+            page.wait_for_selector(shown, timeout=PATIENCE_MS)
+    page.wait_for_selector("#connection:has-text('Live')")
+    found = page.screenshot()
+    page.close()
+    return found
+
+
+# --- PNG (W3C Recommendation, Portable Network Graphics, 2nd edition).
+
+
+def small(png: bytes) -> bytes:
+    """The picture in at most COLOURS colours, one byte a pixel."""
+    pixels = decoded(png)
+    height, width, _ = pixels.shape
+    palette, index = reduced(pixels.reshape(-1, 3))
+    rows = np.zeros((height, width + 1), dtype=np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = index.reshape(height, width)
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    data = zlib.compress(rows.tobytes(), 9)
+    chunks = ((b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+def decoded(png: bytes) -> NDArray[np.uint8]:
+    """Red, green and blue of each pixel of a PNG with 8 bits a channel."""
+    at, data, width, height, channels = 8, b"", 0, 0, 0
+    while at < len(png):
+        size, name = struct.unpack(">I4s", png[at : at + 8])
+        body = png[at + 8 : at + 8 + size]
+        if name == b"IHDR":
+            width, height, _, kind = struct.unpack(">IIBB", body[:10])
+            channels = {2: 3, 6: 4}[kind]
+        elif name == b"IDAT":
+            data += body
+        at += size + 12
+    raw = np.frombuffer(zlib.decompress(data), dtype=np.uint8).reshape(height, -1)
+    rows = np.zeros((height + 1, width, channels), dtype=np.int64)
+    for number, line in enumerate(raw):
+        given = line[1:].reshape(width, channels).astype(np.int64)
+        rows[number + 1] = _unfiltered(int(line[0]), given, rows[number])
+    return rows[1:, :, :3].astype(np.uint8)
+
+
+def _unfiltered(kind: int, given: NDArray[np.int64], above: NDArray[np.int64]) -> NDArray[np.int64]:
+    if kind == 0:
+        return given
+    if kind == 1:
+        return np.cumsum(given, axis=0) % 256
+    if kind == 2:
+        return (given + above) % 256
+    row, left, corner = np.zeros_like(given), np.zeros_like(given[0]), np.zeros_like(given[0])
+    for x, value in enumerate(given):
+        if kind == 3:
+            guess = (left + above[x]) // 2
+        else:
+            far = [abs(above[x] - corner), abs(left - corner), abs(left + above[x] - 2 * corner)]
+            guess = np.where(
+                (far[0] <= far[1]) & (far[0] <= far[2]),
+                left,
+                np.where(far[1] <= far[2], above[x], corner),
+            )
+        row[x] = left = (value + guess) % 256
+        corner = above[x]
+    return row
+
+
+def reduced(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A palette, and the index of its nearest colour for each pixel: the most frequent colours
+    first, each at some distance from those before it.
+    """
+    colours, inverse, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
+    kept: list[NDArray[np.int64]] = []
+    for apart in (24, 12, 6, 1):
+        for colour in colours[np.argsort(-counts, kind="stable")].astype(np.int64):
+            if len(kept) < COLOURS and all(np.abs(colour - one).sum() >= apart for one in kept):
+                kept.append(colour)
+    palette = np.array(kept)
+    far = np.abs(colours.astype(np.int64)[:, None, :] - palette[None, :, :]).sum(axis=2)
+    nearest = far.argmin(axis=1).astype(np.uint8)
+    return palette.astype(np.uint8), nearest[inverse.reshape(-1)]
+
+
+def main() -> None:
+    """Writes the pictures."""
+    with kept_portfolio() as config, sync_playwright() as playwright, ExitStack() as ended:
+        dashboard = DashboardProcess(config, 0)
+        ended.callback(dashboard.stop)
+        browser = playwright.chromium.launch(executable_path=program(), args=list(OPTIONS))
+        for name, (place, scheme, size) in PICTURES.items():
+            found = small(picture(browser, dashboard.address, place, scheme, size))
+            if len(found) > MOST_BYTES:
+                raise SystemExit(f"{name}: {len(found):,} bytes")
+            (ROOT / "docs" / f"dashboard-{name}.png").write_bytes(found)
+            print(f"docs/dashboard-{name}.png: {len(found):,} bytes")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
