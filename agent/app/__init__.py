@@ -64,9 +64,9 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.positions.orders import set_orders as set_orders
     from agent.app.positions.orders import standing_orders as standing_orders
     from agent.app.positions.orders import swap_at_limit as swap_at_limit
+    from agent.app.records.exports import export as export
     from agent.app.records.ledger import check_books as check_books
     from agent.app.records.ledger import compare_with_chain as compare_with_chain
-    from agent.app.records.ledger import export as export
     from agent.app.records.ledger import list_entries as list_entries
     from agent.app.records.ledger import open_books as open_books
     from agent.app.records.ledger import pnl as pnl

@@ -43,7 +43,7 @@ from agent.web.api import build_api, load_controls
 from agent.web.board import MAX_STREAMS, Board
 from agent.web.controls import ControlPages
 from agent.web.gate import PREFIX
-from agent.web.pages import ASSETS, CONTROL_PAGE, PAGES, REVIEW, STEP, Page, Renderer
+from agent.web.pages import ASSETS, CONTROL_PAGE, EXPORTS, PAGES, REVIEW, STEP, Page, Renderer
 from agent.web.reach import Reach
 from agent.web.tokens import TokenFile
 
@@ -215,6 +215,21 @@ def _target(request: Request) -> str:
     return asked if asked in TARGETS else "/"
 
 
+async def export_archive(board: Board, request: Request) -> Response:
+    """Answer with an archive of the ledger by its name."""
+    name = request.path_params["name"]
+    if name not in EXPORTS:
+        return PlainTextResponse("404: no such file\n", 404)
+    try:
+        found = await board.stored("records.exports.export_archive", name.removesuffix(".zip"))
+    except ConfigError as error:
+        return PlainTextResponse(f"409: {error}\n", 409)
+    except TrimtabError as error:
+        return PlainTextResponse(f"503: {error}\n", 503)
+    headers = {"Content-Disposition": f'attachment; filename="trimtab-{name}"'}
+    return Response(found, 200, headers, "application/zip")
+
+
 def build(board: Board, stopping: Callable[[], bool], access: Access | None = None) -> Checks:
     """Return the ASGI application over a board, by default without users, behind its checks."""
     access = access or Access(Reach())
@@ -272,6 +287,7 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     for page in PAGES:
         app.add_route(page.path, partial(show, page), ["GET"])
     app.add_route(STEP.path, step, ["GET"])
+    app.add_route("/export/{name}", partial(export_archive, board), ["GET"])
     app.add_route(CONTROL_PAGE.path, controls.overview, ["GET"])
     app.add_route(REVIEW.path, controls.show, ["GET"])
     app.add_route(REVIEW.path, controls.confirm, ["POST"])

@@ -128,6 +128,8 @@ ASSETS = (
     "icon.svg",
 )
 """The files that are served, and no others."""
+EXPORTS = ("csv.zip", "rotki.zip")
+"""Archives of `trimtab export` that are made on request."""
 
 
 class Renderer:

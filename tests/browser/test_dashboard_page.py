@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,6 +99,16 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             page.goto(address.rstrip("/") + one.path)
             wait_for(page, "document.querySelector('data[data-of]') || /The config has no \\[/.test(document.body.innerText)")
             shown[one.path] = figures(page)
+        page.goto(f"{address}assets")
+        for kind in ("csv", "rotki"):
+            with page.expect_download() as begun:
+                page.click(f"a[href$='/{kind}.zip']")
+            assert begun.value.suggested_filename == f"trimtab-{kind}.zip"
+            desk.ask("export", "--format", kind, "--out", str(desk.config.parent / kind))
+            with zipfile.ZipFile(begun.value.path()) as archive:
+                assert {name: archive.read(name) for name in archive.namelist()} == {
+                    one.name: one.read_bytes() for one in (desk.config.parent / kind).iterdir()
+                }
         page.goto(f"{address}history")
         page.click("tbody a >> nth=0")
         wait_for(page, "document.querySelector('[data-of=\"explain.outcome\"]')")

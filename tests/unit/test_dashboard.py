@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -195,6 +195,29 @@ def test_amounts_of_a_leg_have_the_decimals_of_tokens_that_are_no_assets(served:
     plan["legs"] = [{**plan["legs"][0], "token_in": "HUB", "decimals_in": 18, "amount_in_raw": "1500000000000000000"}]
     shown = {of: text for of, _, _, text in figures(served.ask("/plan")[2].decode())}
     assert (shown["plan.legs.0.token_in"], shown["plan.legs.0.amount_in_raw"]) == ("HUB", "1.5")
+
+
+def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
+    class ExportBoard(StillBoard):
+        asked: ClassVar[list[tuple[str, ...]]] = []
+
+        async def stored(self, function: str, *arguments: Any) -> Any:
+            self.asked.append((function, *arguments))
+            if len(self.asked) > 1:
+                raise ConfigError("--native-asset: unknown", "give it")
+            return b"PK archive"
+
+    with Served(board=ExportBoard("none.toml", Path("none.db"))) as served:
+        for name in ("parquet.zip", "csv", "x.csv.zip", "..%2fcsv.zip", "%2e%2e", "csv.zip%00", ""):
+            assert served.ask(f"/export/{name}")[0] == 404
+        code, headers, body = served.ask("/export/csv.zip")
+        assert (code, body, headers["content-type"]) == (200, b"PK archive", "application/zip")
+        assert headers["content-disposition"] == 'attachment; filename="trimtab-csv.zip"'
+        assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+        assert served.ask("/export/csv.zip", "POST")[0] == 405
+        code, headers, body = served.ask("/export/rotki.zip")
+        assert code == 409 and b"--native-asset" in body and "content-disposition" not in headers
+    assert ExportBoard.asked == [("records.exports.export_archive", "csv"), ("records.exports.export_archive", "rotki")]
 
 
 @pytest.mark.parametrize("explorer", ["https://scan.example", ""])

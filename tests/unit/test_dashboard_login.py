@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield found
 
 
-@pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/events", "/nothing"])
+@pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/export/csv.zip", "/events", "/nothing"])
 def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
     code, headers, body = site.ask(path)
     assert code in (303, 401) and b"data" not in body

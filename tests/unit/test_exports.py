@@ -17,7 +17,7 @@ from agent.accounting import entries, export
 from agent.accounting.entries import SettledTransaction
 from agent.accounting.export import TokenNames, escape_formula, export_tables
 from agent.accounting.tax_lots import run_tax_lots
-from agent.app.records.ledger import csv_text
+from agent.app.records.exports import csv_text
 from agent.model import EntryKind, ExternalTransferKind, LotMethod, Valuation, ValuedHolding
 from agent.units import NATIVE, Token
 from tests.support.foreign_text import CORPUS
@@ -200,7 +200,7 @@ def test_numbers_stay_numbers(number: str) -> None:
 
 
 def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
-    from agent.app.records.ledger import _parquet
+    from agent.app.records.exports import _parquet
 
     wallet = Wallet()
     wallet.swap(WETH, USDC, 10, 30)

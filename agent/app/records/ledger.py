@@ -1,12 +1,9 @@
-"""Ledger reports: profit and loss, entries, checks, tax, export."""
+"""Ledger reports: profit and loss, entries, checks, tax."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,17 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent import codec, wiring
 from agent.accounting import entries as book
-from agent.accounting import export as rotki
 from agent.accounting.export import (
-    ExportTable,
     TokenNames,
-    escape_formula,
-    export_tables,
     format_utc,
     rate_of,
     weights_bps,
 )
-from agent.accounting.futures_export import futures_events, futures_table, futures_years
+from agent.accounting.futures_export import futures_events, futures_years
 from agent.accounting.performance import (
     Performance,
     ReturnPeriod,
@@ -55,7 +48,6 @@ from agent.units import BPS, NATIVE, Token, Value, value_text
 if TYPE_CHECKING:
     from agent.app.documents.records import (
         EntriesDocument,
-        ExportDocument,
         LedgerBalanceDocument,
         LedgerChainDocument,
         LedgerCheckDocument,
@@ -458,134 +450,3 @@ def _token(found: LedgerData, name: str) -> str:
 
 def _money(found: LedgerData, value: Value) -> str:
     return value_text(value, found.numeraire.decimals)
-
-
-# --- Export: rotki's generic CSV, plain CSV, Parquet.
-
-
-FORMATS = ("rotki", "csv", "parquet")
-
-
-def export(
-    config: ConfigSource,
-    kind: str,
-    folder: Path | str,
-    force: bool = False,
-    native: str | None = None,
-) -> ExportDocument:
-    """Write the whole ledger into `folder`, which is created if missing. Files are owner-only, and
-    overwritten only with `force`.
-
-    `native` is rotki's name of the native coin, needed on chains without ether. Raises ConfigError.
-    """
-    if not str(folder).strip():
-        raise ConfigError(
-            "--out: it is empty", "name the folder to write to, for example books-2026"
-        )
-    folder = Path(folder)
-    if kind not in FORMATS:
-        raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
-    if native is not None and not native.strip():
-        raise ConfigError(
-            "--native-asset: it is empty",
-            "write for example ETH",
-        )
-    with open_ledger_data(config) as found:
-        tables = _rotki(found, native) if kind == "rotki" else _plain(found)
-    ending, encode = ("parquet", _parquet) if kind == "parquet" else ("csv", _csv)
-    files = {f"{sheet.name}.{ending}": sheet for sheet in tables}
-    _folder(folder)
-    existing = [name for name in files if (folder / name).exists()]
-    if existing and not force:
-        raise ConfigError(
-            f"--out {folder}: {', '.join(existing)} would be overwritten",
-            "name another folder, or add --force",
-        )
-    for name, sheet in files.items():
-        _write(folder / name, encode(sheet))
-    return {
-        "format": kind,
-        "folder": str(folder),
-        "files": [{"name": name, "rows": len(sheet.rows)} for name, sheet in files.items()],
-    }
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return RFC 4180 CSV with Unix line ends and without cells that a spreadsheet reads as formulas
-    (T17).
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([escape_formula(cell) for cell in row] for row in rows)
-    return out.getvalue()
-
-
-def _plain(found: LedgerData) -> tuple[ExportTable, ...]:
-    tax = found.loaded.config.tax
-    currency = found.numeraire.label if tax is None or tax.currency is None else tax.currency
-    names, futures = found.names, futures_table(found.entries, found.names)
-    tables = export_tables(found.entries, found.taxed(), found.valuations, names, currency)
-    return (*tables, futures) if futures.rows else tables
-
-
-def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
-    chain = found.loaded.config.chain
-    if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
-        raise ConfigError(
-            f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
-            "give its rotki name, for example XDAI",
-        )
-    assets = rotki.RotkiAssets(chain.chain_id, native or "ETH", found.names.decimals)
-    return (
-        ExportTable(
-            "rotki_generic_trades",
-            rotki.TRADE_COLUMNS,
-            tuple(rotki.rotki_trades(found.entries, assets)),
-        ),
-        ExportTable(
-            "rotki_generic_events",
-            rotki.EVENT_COLUMNS,
-            tuple(rotki.rotki_events(found.entries, assets)),
-        ),
-    )
-
-
-def _csv(sheet: ExportTable) -> bytes:
-    return csv_text(sheet.columns, sheet.rows).encode()
-
-
-def _parquet(sheet: ExportTable) -> bytes:
-    """Return Parquet with text columns, because base units exceed Parquet's integers."""
-    try:
-        import polars
-    except ImportError:
-        raise ConfigError(
-            "--format parquet needs polars", "pip install 'trimtab[analysis]', or choose csv"
-        ) from None
-    columns = {
-        name: [row[number] for row in sheet.rows] for number, name in enumerate(sheet.columns)
-    }
-    out = io.BytesIO()
-    polars.DataFrame(columns, schema=dict.fromkeys(sheet.columns, polars.String)).write_parquet(out)
-    return out.getvalue()
-
-
-def _folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--out {folder}: {error.strerror}", "name a folder that can be written"
-        ) from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise ConfigError(
-            f"--out {path}: {error.strerror}", "free some space, or name another folder"
-        ) from None

@@ -1,0 +1,168 @@
+"""Export of the ledger: rotki's generic CSV, plain CSV, Parquet, as files or as one archive."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.accounting import export as rotki
+from agent.accounting.export import ExportTable, escape_formula, export_tables
+from agent.accounting.futures_export import futures_table
+from agent.app.records.ledger import LedgerData, open_ledger_data
+from agent.config.load import ConfigSource
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.app.documents.records import ExportDocument
+
+FORMATS = ("rotki", "csv", "parquet")
+
+
+def export(
+    config: ConfigSource,
+    kind: str,
+    folder: Path | str,
+    force: bool = False,
+    native: str | None = None,
+) -> ExportDocument:
+    """Write the whole ledger into `folder`, which is created if missing. Files are owner-only, and
+    overwritten only with `force`.
+
+    `native` is rotki's name of the native coin, needed on chains without ether. Raises ConfigError.
+    """
+    if not str(folder).strip():
+        raise ConfigError(
+            "--out: it is empty", "name the folder to write to, for example books-2026"
+        )
+    folder = Path(folder)
+    if kind not in FORMATS:
+        raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
+    if native is not None and not native.strip():
+        raise ConfigError(
+            "--native-asset: it is empty",
+            "write for example ETH",
+        )
+    with open_ledger_data(config) as found:
+        tables = _rotki(found, native) if kind == "rotki" else _plain(found)
+    ending, encode = ("parquet", _parquet) if kind == "parquet" else ("csv", _csv)
+    files = {f"{sheet.name}.{ending}": sheet for sheet in tables}
+    _folder(folder)
+    existing = [name for name in files if (folder / name).exists()]
+    if existing and not force:
+        raise ConfigError(
+            f"--out {folder}: {', '.join(existing)} would be overwritten",
+            "name another folder, or add --force",
+        )
+    for name, sheet in files.items():
+        _write(folder / name, encode(sheet))
+    return {
+        "format": kind,
+        "folder": str(folder),
+        "files": [{"name": name, "rows": len(sheet.rows)} for name, sheet in files.items()],
+    }
+
+
+ARCHIVES = ("csv", "rotki")
+
+
+def export_archive(config: ConfigSource, kind: str) -> bytes:
+    """Return a ZIP archive with the files that `export` writes, made in memory. Equal ledgers give
+    equal archives. Raises ConfigError.
+    """
+    if kind not in ARCHIVES:
+        raise ConfigError(f"{kind!r} is no archive", f"choose from {', '.join(ARCHIVES)}")
+    with open_ledger_data(config) as found:
+        tables = _rotki(found, None) if kind == "rotki" else _plain(found)
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for sheet in tables:
+            entry = zipfile.ZipInfo(f"{sheet.name}.csv")  # its date is 1980
+            entry.external_attr = 0o600 << 16
+            archive.writestr(entry, _csv(sheet), zipfile.ZIP_DEFLATED)
+    return made.getvalue()
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return RFC 4180 CSV with Unix line ends and without cells that a spreadsheet reads as formulas
+    (T17).
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([escape_formula(cell) for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _plain(found: LedgerData) -> tuple[ExportTable, ...]:
+    tax = found.loaded.config.tax
+    currency = found.numeraire.label if tax is None or tax.currency is None else tax.currency
+    names, futures = found.names, futures_table(found.entries, found.names)
+    tables = export_tables(found.entries, found.taxed(), found.valuations, names, currency)
+    return (*tables, futures) if futures.rows else tables
+
+
+def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
+    chain = found.loaded.config.chain
+    if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
+        raise ConfigError(
+            f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
+            "give its rotki name, for example XDAI",
+        )
+    assets = rotki.RotkiAssets(chain.chain_id, native or "ETH", found.names.decimals)
+    return (
+        ExportTable(
+            "rotki_generic_trades",
+            rotki.TRADE_COLUMNS,
+            tuple(rotki.rotki_trades(found.entries, assets)),
+        ),
+        ExportTable(
+            "rotki_generic_events",
+            rotki.EVENT_COLUMNS,
+            tuple(rotki.rotki_events(found.entries, assets)),
+        ),
+    )
+
+
+def _csv(sheet: ExportTable) -> bytes:
+    return csv_text(sheet.columns, sheet.rows).encode()
+
+
+def _parquet(sheet: ExportTable) -> bytes:
+    """Return Parquet with text columns, because base units exceed Parquet's integers."""
+    try:
+        import polars
+    except ImportError:
+        raise ConfigError(
+            "--format parquet needs polars", "pip install 'trimtab[analysis]', or choose csv"
+        ) from None
+    columns = {
+        name: [row[number] for row in sheet.rows] for number, name in enumerate(sheet.columns)
+    }
+    out = io.BytesIO()
+    polars.DataFrame(columns, schema=dict.fromkeys(sheet.columns, polars.String)).write_parquet(out)
+    return out.getvalue()
+
+
+def _folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {folder}: {error.strerror}", "name a folder that can be written"
+        ) from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {path}: {error.strerror}", "free some space, or name another folder"
+        ) from None
