@@ -33,6 +33,7 @@ AGAIN_S = 10.0
 START_S = 60.0
 """Longest time to open a portfolio."""
 LONGEST_NAME = 40
+BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
 MOST_PROBLEMS = 3
 """Problems of a portfolio that the list spells out."""
 HIDDEN = "It cannot be read now. Log in to another portfolio to see why."
@@ -298,11 +299,27 @@ def _facts(board: Board, path: str) -> dict[str, Any]:
         facts["profit"] = f"{path}.pnl.day.periods.0.profit"
     if history.get("steps"):
         facts["last"] = f"{path}.history.steps.0"
-    problems = [*_failures(board), *(one["text"] for one in alerts.get("open", ()))]
+    problems = [
+        *_failures(board),
+        *_stops(status, history),
+        *(one["text"] for one in alerts.get("open", ())),
+    ]
     more = len(problems) - MOST_PROBLEMS
     facts["problems"] = problems[:MOST_PROBLEMS] + ([f"{more} more"] if more > 0 else [])
     facts["reads"] = not board.read_at and not problems
     return facts
+
+
+def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why the agent does not act: a halt, exits that cannot be sold, a cycle that ended badly."""
+    decision = status.get("decision", {})
+    if decision.get("kind") == "halt":
+        yield f"halt: {decision['reason']}"
+    for one in status.get("stuck_exits", ()):
+        yield f"{one['symbol']}: {one['why']}"
+    for last in history.get("steps", ())[:1]:
+        if last["outcome"] in BAD_OUTCOMES:
+            yield f"last cycle {last['outcome']}: {last['reason']}"
 
 
 def _failures(board: Board) -> Iterator[str]:

@@ -5,7 +5,6 @@ address that the command printed, and on this machine alone. It asks for no key 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import re
 import secrets
 from collections.abc import Mapping
@@ -53,6 +52,8 @@ QUESTIONS = (
 )
 REVIEW = SetupPage("/setup/review", "Check and write", "review", ())
 DONE = SetupPage("/setup/done", "The config is written", "done", ())
+BEGIN = SetupPage(LOGIN, "New config", "begin", ())
+CLOSED = "403: open the address that trimtab serve --setup printed; it works once\n"
 DEFAULTS = {"network": "ethereum", "share:USDC": "0"}
 
 
@@ -83,20 +84,29 @@ class SetupPages:
         """Return the ASGI application."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         app.add_route("/", self._first, ["GET"])
-        app.add_route(LOGIN, self._enter, ["GET"])
+        app.add_route(LOGIN, self._greet, ["GET"])
+        app.add_route(LOGIN, self._enter, ["POST"])
         app.add_route("/setup/{name}", self._show, ["GET"])
         app.add_route("/setup/{name}", self._take, ["POST"])
         app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
         return Checks(app, self._access)
 
-    async def _enter(self, request: Request) -> Response:
-        """Begin the session of the printed address, which opens one."""
+    async def _greet(self, request: Request) -> Response:
+        """Answer the printed address with the form that begins the session. Opening it uses nothing
+        up, and a page elsewhere that links to it does not take the cookie away.
+        """
         if request.scope["session"] is not None:
             return RedirectResponse("/", 303)
-        given = request.query_params.get("token", "")
-        if request.method != "GET" or not hmac.compare_digest(given.encode(), self._token.encode()):
-            text = "403: open the address that trimtab serve --setup printed; it works once\n"
-            return PlainTextResponse(text, 403)
+        if not is_token(request.query_params.getlist("token"), self._token):
+            return PlainTextResponse(CLOSED, 403)
+        text = self._template.render(title=BEGIN.title, page=BEGIN, errors={}, token=self._token)
+        return HTMLResponse(text)
+
+    async def _enter(self, request: Request) -> Response:
+        """Begin the one session."""
+        fields = await form(request)
+        if fields is None or not is_token(fields.get("token"), self._token):
+            return PlainTextResponse(CLOSED, 403)
         self._token = secrets.token_urlsafe(32)  # of no address
         answer = RedirectResponse("/", 303)
         chosen = self._access.begin(next(iter(OWNER)))

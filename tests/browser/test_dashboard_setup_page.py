@@ -56,8 +56,13 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         page = plain.new_page()
         page.goto(f"http://localhost:{desk.port}{desk.opening}")
         seen = chromium.new_context(viewport=SIZE, bypass_csp=True, color_scheme="dark")
-        seen.add_cookies(plain.cookies())
         looked = seen.new_page()
+        looked.goto(page.url)
+        require_fine(looked)
+        tab_to(page, "button")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#f-wallet")
+        seen.add_cookies(plain.cookies())
 
         for one in (looked, page):
             one.goto(f"http://localhost:{desk.port}/setup/wallet")

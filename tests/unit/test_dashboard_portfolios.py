@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, Request, build_opener
 
 import pytest
 
@@ -18,6 +18,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent import artifacts
+from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.store import open_store
@@ -32,8 +33,8 @@ from agent.web.server import find_configs, serve_portfolios
 from agent.web.tokens import TokenFile, TokenScope
 from tests.cli.tools import first_document, start
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, HereProcess, Served, StillBoard, documents, figures
-from tests.support.sites import HASH
+from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures
+from tests.support.sites import HASH, PASSWORD
 
 ABOUT = {"network": "ethereum", "wallet": "0x" + "ab" * 20}
 
@@ -210,8 +211,16 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         assert shelf.ask("/p/b/alerts")[0] == 200 and shelf.ask("/p/b/controls")[0] == 404
         code, _, body = shelf.ask("/p/gone/alerts")
         assert code == 503 and b"data" not in body and shelf.ask("/p/none/")[0] == 404
-        shelf.parts[0].opened.board.failed["live_documents"] = TrimtabError("no endpoint answers")  # type: ignore[union-attr]
+        board = shelf.parts[0].opened.board  # type: ignore[union-attr]
+        board.failed["live_documents"] = TrimtabError("no endpoint answers")
         assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
+        board.failed.clear()
+        board.documents["status"] |= {"decision": {"kind": "halt", "reason": MARKUP}, "paused": True, "pause_hard": True}
+        board.documents["history"]["steps"][0] |= {"outcome": "refused", "reason": "a guard"}
+        board.documents["controls"] = {"waiting": {"plan_hash": "ab"}}
+        text = shelf.ask("/")[2].decode()
+        assert MARKUP not in text and "halt: &#34;&#39;" in text and "last cycle refused: a guard" in text
+        assert "paused (hard)" in text and "a plan waits for a confirmation" in text
 
 
 @pytest.fixture
@@ -261,17 +270,36 @@ def test_beyond_this_machine_no_portfolio_is_open_without_users(
 
 
 @pytest.mark.slow
-def test_the_command_serves_what_can_be_read_and_says_why_of_the_rest(tmp_path: Path, begun: Callable[[], Path]) -> None:
-    config = begun()
-    process = start("serve", "--port", "0", "--json", "--config", str(config), "--config", str(tmp_path / "none.toml"))
+def test_the_command_serves_what_can_be_read_and_a_control_reaches_its_own_portfolio(tmp_path: Path, begun: Callable[[], Path]) -> None:
+    import pyotp
+
+    mine, other, secret = begun(), agents.config(tmp_path, "other"), pyotp.random_base32()
+    loaded = load_config(other)
+    open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
+    for store in ("mine.db", "other.db"):
+        UserStore(tmp_path / f"{store}.users").add("ann", HASH, secret, False, 1)
+    named = [word for path in (mine, other, tmp_path / "none.toml") for word in ("--config", str(path))]
+    process = start("serve", "--port", "0", "--json", *named)
     try:
         said = first_document(process)
-        assert [(one["name"], bool(one["error"])) for one in said["portfolios"]] == [("mine", False), ("none", True)]
-        with urllib.request.urlopen(said["portfolios"][0]["url"]) as answer:
-            assert b"<h1>Overview</h1>" in answer.read()
-        with urllib.request.urlopen(said["url"]) as answer:
-            assert b"none.toml" in answer.read()
+        assert [(one["name"], bool(one["error"])) for one in said["portfolios"]] == [("mine", False), ("other", False), ("none", True)]
+        browser = build_opener(HTTPCookieProcessor())
+        origin = said["url"].rstrip("/")
+
+        def send(path: str, form: str, **fields: str) -> str:
+            csrf = re.findall('name="csrf" value="([^"]+)"', browser.open(origin + form).read().decode())[0]
+            body = urlencode({"csrf": csrf, **fields}).encode()
+            return str(browser.open(Request(origin + path, body, {"Origin": origin})).url)
+
+        code = pyotp.TOTP(secret).now()
+        assert send("/p/mine/login", "/p/mine/login", name="ann", password=PASSWORD, code=code) == f"{origin}/p/mine/"
+        assert send("/p/mine/controls/pause", "/p/mine/controls", reason="smoke") == f"{origin}/p/mine/controls"
+        assert "/p/other/login" in browser.open(f"{origin}/p/other/controls").url
+        listed = browser.open(f"{origin}/").read().decode()
+        assert "none.toml" in listed and 'href="/p/other/login"' in listed
     finally:
         process.terminate()
         process.communicate(timeout=20)
     assert process.returncode == 0
+    for config, kinds in ((mine, ["pause"]), (other, [])):
+        assert [one["kind"] for one in list_controls(config)["controls"]] == kinds

@@ -53,8 +53,13 @@ class Desk(Served):
         return self.pages.application()
 
     def enter(self) -> None:
-        """Open the printed address."""
-        self.cookie = self.ask(self.opening)[1]["set-cookie"].split(";")[0]
+        """Open the printed address and begin."""
+        self.cookie = self.begin()[1]["set-cookie"].split(";")[0]
+
+    def begin(self, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Press Begin on the page of the printed address."""
+        sent = {"Origin": f"http://localhost:{self.port}", **headers}
+        return self.ask("/login", "POST", urlencode({"token": self.opening.partition("=")[2]}), **sent)
 
     def text(self, path: str) -> str:
         """A page with its entities resolved."""
@@ -166,10 +171,15 @@ def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
     for path in ("/login", "/login?token=", f"{desk.opening}x", desk.opening[:-1]):
         code, headers, _ = desk.ask(path)
         assert code == 403 and not headers["set-cookie"]
-    assert desk.ask(desk.opening, "HEAD")[0] == 403  # a preview of the link uses nothing up
-    code, headers, _ = desk.ask(desk.opening)
+    for _ in range(2):  # a preview of the link uses nothing up
+        code, headers, body = desk.ask(desk.opening)
+        assert code == 200 and b"Begin" in body and b"/setup/" not in body and not headers["set-cookie"]
+    assert desk.ask("/login", "POST", "token=x", Origin=f"http://localhost:{desk.port}")[0] == 403
+    for foreign in ({"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
+        assert desk.begin(**foreign)[0] == 403
+    code, headers, _ = desk.begin()
     assert code == 303 and headers["location"] == "/" and "HttpOnly" in headers["set-cookie"] and "SameSite=strict" in headers["set-cookie"]
-    assert desk.ask(desk.opening)[0] == 403
+    assert desk.ask(desk.opening)[0] == desk.begin()[0] == 403
     cookie = headers["set-cookie"].split(";")[0]
     assert desk.ask(desk.opening, Cookie=cookie)[1]["location"] == "/"
     assert desk.ask("/setup/wallet", Cookie=cookie)[0] == 200
@@ -219,8 +229,9 @@ def test_the_command_prints_the_address_and_writes_the_file(tmp_path: Path) -> N
     try:
         address = first_document(process)["url"]
         browser = build_opener(HTTPCookieProcessor())
-        text = browser.open(address).read().decode()
-        origin = address.partition("/login")[0]
+        origin, _, token = address.partition("/login?token=")
+        assert b"Begin" in browser.open(address).read()
+        text = browser.open(Request(f"{origin}/login", urlencode({"token": token}).encode(), {"Origin": origin})).read().decode()
         for path, fields in {**ANSWERS, "/setup/review": dict[str, str]()}.items():
             csrf = re.findall('name="csrf" value="([^"]+)"', text)[0]
             text = browser.open(Request(origin + path, urlencode({"csrf": csrf, **fields}).encode(), {"Origin": origin})).read().decode()
