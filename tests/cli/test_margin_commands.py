@@ -12,7 +12,7 @@ from agent.errors import EXIT_REFUSED, ConfigError
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from tests.cli.tools import Said
+from tests.cli.tools import Said, blocks
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
 from tests.support.perps import WAD, perps_on, read_now
@@ -135,7 +135,8 @@ def test_positions_margin_and_funding_show_the_paper_account_on_demand(perps: Lo
     for words in (("positions",), ("margin",), ("funding",)):
         missing = run(*words, "--paper", "--json")
         assert missing.code == 2 and "paper books" in missing.json["error"]["message"]
-    begun = run("paper", "--once", "--margin", "5000", "--value", "20000")
+    with blocks(str(perps.chain.url)):
+        begun = run("paper", "--once", "--margin", "5000", "--value", "20000")
     assert begun.code in (0, 11), begun
     live, paper = run("margin", "--json").json, run("margin", "--paper", "--json").json
     assert (paper["books"], paper["margin"]["collateral"]) == ("paper", "5000") and "books" not in live

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,33 +11,14 @@ import pytest
 from agent import app as api
 from agent.chain.rpc import HttpTransport
 from agent.config.load import load_config
-from agent.localchain.nodes import AnvilNode
 from agent.signing import keys
 from agent.store.files.locks import wallet_lock
 from agent.wiring import actors
 from tests.cli.test_sending import nonce
-from tests.cli.tools import SECRET, Desk
+from tests.cli.tools import SECRET, Desk, blocks
 from tests.support.text import mentions
 
 PAPER = "PAPER"
-
-
-@contextmanager
-def blocks(desk: Desk) -> Iterator[None]:
-    """The chain goes on by itself meanwhile: a block every half second, by the chain's own clock."""
-    done, node = threading.Event(), AnvilNode(desk.about["url"])
-
-    def mine() -> None:
-        while not done.wait(0.5):
-            node.mine_at(node.now_s() + 1)
-
-    thread = threading.Thread(target=mine, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def store_bytes(desk: Desk) -> dict[str, bytes]:
@@ -73,7 +51,7 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
     monkeypatch.setattr(HttpTransport, "batch", listened)
     keyless.ask("history")
     before, held, live = nonce(keyless), keyless.holdings(), store_bytes(keyless)
-    with blocks(keyless):
+    with blocks(keyless.about["url"]):
         said = keyless.run("paper", "--once", "--json", "--record", str(keyless.config.parent / "steps"))
     assert said.code == 0, said.why
     assert PAPER in said.err
@@ -98,13 +76,13 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
     exported = keyless.ask("export", "--paper", "--out", str(keyless.config.parent / "out"))
     assert {file["name"] for file in exported["files"]} >= {"ledger.csv"}
     assert keyless.ask("history")["steps"] == [], "live history knows nothing of it"
-    with blocks(keyless):
+    with blocks(keyless.about["url"]):
         assert keyless.ask("paper", "--once")["outcome"] == "hold"
 
 
 def test_a_wallet_that_somebody_else_signs_for_trades_on_paper_and_nothing_is_proposed_to_him(desk: Desk) -> None:
     desk.edit(("test_account = 0", 'mode = "propose"'))
-    with blocks(desk):
+    with blocks(desk.about["url"]):
         assert desk.ask("paper", "--once")["outcome"] == "done"
     assert not (desk.config.parent / "proposals").exists()
 
@@ -132,7 +110,7 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
 def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "1s"\n')
     live = actors.lock_locations(load_config(desk.config))
-    with wallet_lock(*live), blocks(desk):
+    with wallet_lock(*live), blocks(desk.about["url"]):
         assert desk.ask("paper", "--once")["outcome"] == "done"
     with wallet_lock(*actors.lock_locations(api.on_paper(desk.config))):
         assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"

@@ -11,10 +11,12 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -144,6 +146,24 @@ def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert SECRET not in said.out + said.err, "an endpoint's URL was shown"
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", said.out + said.err), "control codes outside a terminal"
     return said
+
+
+@contextmanager
+def blocks(url: str) -> Iterator[None]:
+    """The chain goes on by itself meanwhile: a block every half second, by the chain's own clock."""
+    done, node = threading.Event(), AnvilNode(url)
+
+    def mine() -> None:
+        while not done.wait(0.5):
+            node.mine_at(node.now_s() + 1)
+
+    thread = threading.Thread(target=mine, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def attach(desk: Desk) -> LocalChain:
