@@ -181,6 +181,7 @@ class Renderer:
             bar=bar,
             periods=newest_periods,
             rebalances=rebalances,
+            last_swap=last_swap,
             limits={
                 "rebalances": SHOWN_REBALANCES,
                 "cycles": SHOWN_CYCLES,
@@ -227,9 +228,17 @@ def rebalances(history: Mapping[str, Any], *, sent: bool) -> list[int]:
     ]
 
 
-def charts(history: Mapping[str, Any], unit: str) -> list[dict[str, str]]:
-    """Return value and weights over time, oldest first, as JSON for the charts' elements; empty for
-    fewer than two valuations.
+def last_swap(history: Mapping[str, Any]) -> int | None:
+    """Return the index of the newest step that swapped; None without one."""
+    steps = enumerate(history.get("steps", ()))
+    return next((number for number, step in steps if step["execution"]), None)
+
+
+def charts(
+    history: Mapping[str, Any], unit: str, holdings: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Return the value over time, and the weight of each asset with its present band and target, as
+    JSON for the charts' elements, oldest first; empty for fewer than two valuations.
     """
     values = list(reversed(history.get("values", ())))
     if len(values) < 2:
@@ -237,32 +246,43 @@ def charts(history: Mapping[str, Any], unit: str) -> list[dict[str, str]]:
     every = -(-len(values) // POINTS)
     kept = values[::-1][::every][::-1]
     times = [one["time"] for one in kept]
-    symbols = sorted({symbol for one in kept for symbol in one["weights_bps"]})
+    bands = {
+        one["symbol"]: [bps / 100 for bps in (*one["band_bps"], one["target_bps"])]
+        for one in holdings
+    }
+    symbols = {symbol for one in kept for symbol in one["weights_bps"]}
+    ordered = [one for one in bands if one in symbols] + sorted(symbols - bands.keys())
     return [
-        _chart("Value", unit, times, {"Value": [float(one["value"]) for one in kept]}),
-        _chart(
-            "Weights",
-            "%",
-            times,
-            {
-                printable_text(symbol): [one["weights_bps"].get(symbol, 0) / 100 for one in kept]
-                for symbol in symbols
-            },
+        _chart("Value", unit, times, [float(one["value"]) for one in kept]),
+        *(
+            _chart(
+                printable_text(symbol),
+                "%",
+                times,
+                [one["weights_bps"].get(symbol, 0) / 100 for one in kept],
+                bands.get(symbol),
+            )
+            for symbol in ordered
         ),
     ]
 
 
 def _chart(
-    name: str, unit: str, times: Sequence[str], lines: Mapping[str, Sequence[float]]
-) -> dict[str, str]:
-    spoken = "; ".join(
-        f"{label} from {line[0]:,.2f} to {line[-1]:,.2f}" for label, line in lines.items()
-    )
-    return {
-        "title": f"{name} over time, in {unit}",
-        "label": f"{name} in {unit}, {times[0]} to {times[-1]}: {spoken}",
-        "data": json.dumps({"times": times, "lines": lines, "unit": unit}),
-    }
+    name: str,
+    unit: str,
+    times: Sequence[str],
+    line: Sequence[float],
+    band: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Return a chart; `band` is (low, high, target)."""
+    label = f"{name} in {unit}, {times[0]} to {times[-1]}: from {line[0]:,.2f} to {line[-1]:,.2f}"
+    title = f"{name}, in {unit}"
+    if band is not None:
+        low, high, target = band
+        label += f"; its band now is {low:,.2f} to {high:,.2f}, its target {target:,.2f}"
+        title += f"; band {low:g} to {high:g}, target {target:g}"
+    data = {"times": times, "name": name, "line": line, "band": band}
+    return {"title": title, "label": label, "data": json.dumps(data), "small": unit == "%"}
 
 
 def bar(holding: Mapping[str, Any], full_bps: int) -> Markup:

@@ -93,7 +93,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         page.goto(address)
         wait_for(page, "document.querySelector('[data-of=\"status.total_value\"]') && document.querySelector('[data-of^=\"pnl.all\"]')")
         shown = {"/": figures(page)}
-        wait_for(page, "document.querySelectorAll('.chart canvas').length === 2")
+        wait_for(page, "document.querySelectorAll('.chart canvas').length === 6")
         mark = desk.node.rpc("eth_blockNumber")
         for one in PAGES[1:]:
             page.goto(address.rstrip("/") + one.path)

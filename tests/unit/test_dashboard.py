@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import os
 import re
 import socket
@@ -26,7 +27,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 
 from agent.web.access import HEADERS
 from agent.web.board import MAX_STREAMS, Board
-from agent.web.pages import PAGES
+from agent.web.pages import PAGES, charts
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures, golden
@@ -218,6 +219,24 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
         code, headers, body = served.ask("/export/rotki.zip")
         assert code == 409 and b"--native-asset" in body and "content-disposition" not in headers
     assert ExportBoard.asked == [("records.exports.export_archive", "csv"), ("records.exports.export_archive", "rotki")]
+
+
+def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
+    values = [
+        {"time": f"2026-01-0{day}T00:00:00Z", "value": "10", "weights_bps": {"OLD": 10_000 - bps, "B": bps}}
+        for day, bps in ((3, 4_000), (2, 3_000))
+    ]
+    _, *drawn = charts(
+        {"values": values},
+        "USDC",
+        [{"symbol": "B", "band_bps": [2_000, 3_500], "target_bps": 2_750}, {"symbol": "NEW", "band_bps": [0, 0], "target_bps": 0}],
+    )
+    told = [json.loads(one["data"]) for one in drawn]
+    assert [(one["name"], one["line"], one["band"]) for one in told] == [
+        ("B", [30.0, 40.0], [20.0, 35.0, 27.5]),
+        ("OLD", [70.0, 60.0], None),
+    ]
+    assert drawn[0]["label"].endswith("from 30.00 to 40.00; its band now is 20.00 to 35.00, its target 27.50")
 
 
 @pytest.mark.parametrize("explorer", ["https://scan.example", ""])

@@ -1,7 +1,6 @@
 // Draws the charts of a page, and says whether live updates arrive. Everything else is the server's.
 "use strict";
 (() => {
-  const colours = ["--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7", "--c8"];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   let drawn = [];
   // uPlot's own ticks are American; each row: least distance of ticks in seconds, text, text at a new year, month, day, hour, minute, second
@@ -16,17 +15,20 @@
 
   function draw(element) {
     const found = JSON.parse(element.dataset.chart);
-    const names = Object.keys(found.lines);
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid"), width: 1 } };
+    const edge = label => ({ label, stroke: "transparent", points: { show: false } });
+    const target = { label: "Target", stroke: colour("--ink"), width: 1, dash: [4, 4], points: { show: false } };
     const options = {
-      width: element.clientWidth, height: 240, tzDate: time => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
-      series: [{ label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...names.map((name, at) => ({ label: name, stroke: colour(colours[at % colours.length]), width: 2 }))],
+      width: element.clientWidth, height: element.clientHeight, tzDate: time => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
+      series: [{ label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...(found.band ? [edge("Low"), edge("High"), target] : []), { label: found.name, stroke: colour("--c1"), width: 2 }],
+      bands: found.band ? [{ series: [2, 1], fill: colour("--band") }] : [],
       axes: [{ ...axis, values: ticks }, { ...axis, size: 70, values: (_, splits) => splits.map(one => one.toLocaleString("en")) }],
-      legend: { show: names.length > 1 },
+      legend: { show: false },
     };
     element.replaceChildren();
     const times = found.times.map(one => Date.parse(one.replace(" ", "T").replace(/Z?$/, "Z")) / 1000);
-    drawn.push([element, new uPlot(options, [times, ...names.map(name => found.lines[name])], element)]);
+    const flat = (found.band || []).map(one => times.map(() => one));
+    drawn.push([element, new uPlot(options, [times, ...flat, found.line], element)]);
   }
 
   function drawAll() {
@@ -45,5 +47,5 @@
   document.addEventListener("htmx:sseOpen", () => say("Live: this page follows the agent."));
   document.addEventListener("htmx:sseError", () => say("No live updates: the dashboard does not answer. Figures may be old."));
   dark.addEventListener("change", drawAll);
-  addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: 240 }); });
+  addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: element.clientHeight }); });
 })();
