@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,22 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
     return found
 
 
-async def read_portfolio(
-    config: Path, process: ReadingProcess
-) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
-    """Return the store's file, that of the users, the users, and the key of signed links. Raises the
-    errors of a config, a store or users that cannot be read.
+@dataclass(frozen=True, slots=True)
+class PortfolioStart:
+    """What is read of a portfolio before it is served: the files of store and users, names and roles
+    of the users by id, the key of signed links, and of several portfolios network and wallet.
+    """
+
+    store: Path
+    users_file: Path
+    users: Mapping[int, tuple[str, bool]]
+    link_key: bytes
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+async def read_portfolio(config: Path, process: ReadingProcess) -> PortfolioStart:
+    """Return what a portfolio needs. Raises the errors of a config, a store or users that cannot be
+    read.
     """
     store = await process.call("require_store", str(config))
     users_file = await process.call("settings.users.users_file", str(config))
@@ -71,7 +82,7 @@ async def read_portfolio(
     link_key = b""  # without users there is no login to lead to
     if users:
         link_key = await process.call("controls.queue.link_key", str(config))
-    return Path(store), Path(users_file), users, link_key
+    return PortfolioStart(Path(store), Path(users_file), users, link_key)
 
 
 def require_users(users: Mapping[int, object], host: str, *, exposed: bool) -> None:
@@ -96,13 +107,14 @@ class OpenedPortfolio:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a portfolio needs to be opened: `exposed` if other machines reach the dashboard, and
-    whether it is `stopping`.
+    """What portfolios share when they are opened: `exposed` if other machines reach the dashboard,
+    whether it is `stopping`, and the portfolio that was the first with a store.
     """
 
     host: str
     exposed: bool
     stopping: Callable[[], bool]
+    stores: dict[Path, ServedPortfolio] = field(default_factory=dict)
 
 
 class ServedPortfolio:
@@ -116,24 +128,38 @@ class ServedPortfolio:
         self.error: TrimtabError | None = None
         self._process = ReadingProcess()
 
-    async def open(self, opening: Opening) -> None:
-        """Serve the portfolio from now on, or keep the reason in `error` if it cannot be read."""
+    async def read(self, opening: Opening) -> PortfolioStart | None:
+        """Return what the portfolio needs; None, with the reason in `error`, if it cannot be read."""
         try:
             async with asyncio.timeout(START_S):
-                read = await read_portfolio(self.config, self._process)
+                start = await read_portfolio(self.config, self._process)
                 about = await self._process.call("settings.identity.identity", str(self.config))
-            store, users_file, users, link_key = read
-            require_users(users, opening.host, exposed=opening.exposed)
+            require_users(start.users, opening.host, exposed=opening.exposed)
         except TimeoutError:
             self.error = Retryable(f"reading takes longer than {START_S:g} s", "it is tried again")
+            return None
         except TrimtabError as error:
             self.error = error
-        else:
-            access = Access(self.reach, users_file)
-            access.set_users(users)
-            access.link_key = link_key
-            board = Board(str(self.config), store, self._process)
-            self.serve(board, access, about, opening.stopping)
+            return None
+        return replace(start, about=about)
+
+    def begin(self, start: PortfolioStart | None, opening: Opening) -> None:
+        """Serve the portfolio from now on, unless it could not be read or its store is that of
+        another.
+        """
+        if start is None:
+            return
+        if opening.stores.setdefault(start.store.resolve(), self) is not self:
+            owner = opening.stores[start.store.resolve()].name
+            self.error = ConfigError(
+                f"store: {start.store} is that of {owner}", "give each config a store of its own"
+            )
+            return
+        access = Access(self.reach, start.users_file)
+        access.set_users(dict(start.users))
+        access.link_key = start.link_key
+        board = Board(str(self.config), start.store, self._process)
+        self.serve(board, access, start.about, opening.stopping)
 
     def serve(
         self, board: Board, access: Access, about: Mapping[str, str], stopping: Callable[[], bool]
@@ -218,7 +244,7 @@ class Portfolios:
     async def _open_later(self, one: ServedPortfolio, running: AsyncExitStack) -> None:
         while one.opened is None:
             await asyncio.sleep(AGAIN_S)
-            await one.open(self._opening)
+            one.begin(await one.read(self._opening), self._opening)
         await _begin(one.opened, running)
 
     async def _unserved(self, request: Request) -> Response:
@@ -319,7 +345,8 @@ def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[st
         yield f"{one['symbol']}: {one['why']}"
     for last in history.get("steps", ())[:1]:
         if last["outcome"] in BAD_OUTCOMES:
-            yield f"last cycle {last['outcome']}: {last['reason']}"
+            why = last["reason"].removeprefix(f"{last['outcome']}: ")
+            yield f"last cycle {last['outcome']}: {why}"
 
 
 def _failures(board: Board) -> Iterator[str]:

@@ -111,7 +111,9 @@ def serve_portfolios(
         opening = Opening(host, _is_exposed(host, public), stopping)
 
         async def open_all() -> None:
-            await asyncio.gather(*(one.open(opening) for one in found))
+            read = await asyncio.gather(*(one.read(opening) for one in found))
+            for one, start in zip(found, read, strict=True):
+                one.begin(start, opening)
 
         asyncio.run(open_all())
         errors = [one.error for one in found]
@@ -214,10 +216,11 @@ def _run(
 def _read_at_start(
     config: Path, process: ReadingProcess
 ) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
-    """Return what `read_portfolio` does."""
+    """Return the files of store and users, the users, and the key of signed links."""
     from agent.web.portfolios import read_portfolio
 
-    return asyncio.run(read_portfolio(config, process))
+    found = asyncio.run(read_portfolio(config, process))
+    return found.store, found.users_file, dict(found.users), found.link_key
 
 
 @contextmanager

@@ -119,7 +119,6 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
         assert page.locator("#to-2:focus").count() == 1
         page.keyboard.press("Enter")
         page.wait_for_url("**/p/b/")
-        require_fine(page)
         page.click("text=All portfolios")
         page.wait_for_selector("#to-1")
         context.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -59,7 +60,8 @@ class Shelf(Served):
 
     def application(self, access: Access | None) -> Any:
         """The application that is served."""
-        return Portfolios(self.parts, Reach(port=1), Opening("127.0.0.1", False, lambda: self.server.should_exit))
+        self.opening = Opening("127.0.0.1", False, lambda: self.server.should_exit)
+        return Portfolios(self.parts, Reach(port=1), self.opening)
 
     def enter(self, number: int) -> str:
         """The cookie of a new session of ann at a portfolio."""
@@ -216,7 +218,7 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
         board.failed.clear()
         board.documents["status"] |= {"decision": {"kind": "halt", "reason": MARKUP}, "paused": True, "pause_hard": True}
-        board.documents["history"]["steps"][0] |= {"outcome": "refused", "reason": "a guard"}
+        board.documents["history"]["steps"][0] |= {"outcome": "refused", "reason": "refused: a guard"}
         board.documents["controls"] = {"waiting": {"plan_hash": "ab"}}
         text = shelf.ask("/")[2].decode()
         assert MARKUP not in text and "halt: &#34;&#39;" in text and "last cycle refused: a guard" in text
@@ -247,6 +249,10 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
         until(lambda: "store:" in str(late.error))
         begun()
         until(lambda: late.opened is not None)
+        same = with_prefixes([late.config], [("same", "same")], Reach(port=1))[0]
+        start = asyncio.run_coroutine_threadsafe(same.read(shelf.opening), shelf.loop).result(30)
+        same.begin(start, shelf.opening)
+        assert same.opened is None and "mine.db is that of mine" in str(same.error)
         assert shelf.ask("/p/mine/alerts")[0] == 200
         text = shelf.ask("/")[2].decode()
         assert "Reading." in text and "ethereum" in text.split('href="/p/mine/"')[1]
