@@ -262,7 +262,7 @@ are low.
 
 @dataclass(frozen=True, slots=True)
 class PerformanceCosts:
-    """Costs of the strategy's transactions: pool fees, impact (all other output below the
+    """Costs of the strategy's transactions: pool fees, impact (any other shortfall against the
     reference), and gas.
     """
 
@@ -344,7 +344,7 @@ def performance(
     """Return the performance from the last valuation at or before `from_s`, else the first, to the
     last before `until_s`; None without two valuations.
 
-    Of several blocks in one second the first is the start, so that changes between them count.
+    If several blocks share a second, the first is the start, so that changes between them count.
     Entries and valuations are in chain order.
     """
     last = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)

@@ -72,9 +72,9 @@ def stored_documents(config: ConfigSource) -> Documents:
 
 
 def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:
-    """Return `status`, `orders`, `alerts`, with [lp] or positions `lp`, and with [futures]
-    `positions`, `margin` and `funding`, which are of one block, read from the chain; or only those
-    named.
+    """Return documents read from the chain, or only those named: `status`, `orders` and `alerts`;
+    `lp` with [lp] or positions; with [futures] `positions`, `margin` and `funding`, all three of
+    one block.
     """
     with open_agent(load_config(config)) as agent:
         readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {

@@ -308,7 +308,7 @@ class Service:
 
     def _report(self, found: StepOutcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
-        self.watch.beat("telling of the last look")
+        self.watch.beat("reporting of the last cycle")
         if (loaded := self.agent.context.loaded) != self._loaded:
             changes = load.config_diff(self._loaded.text, loaded.text)
             self.config_changes = changes or ("only comments",)

@@ -442,7 +442,7 @@ class SimulationRun:
         )
 
     def _book(self, paths: PortfolioPaths) -> FuturesResult | None:
-        """Return the futures that the steps traded, beside the same first orders held."""
+        """Return the result of the steps' futures, with that of holding their first orders."""
         if (venue := self.world.venue) is None:
             return None
         settings, names = venue.setup.settings, venue.symbols

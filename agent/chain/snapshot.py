@@ -176,8 +176,8 @@ class ChainReader:
 
         Endpoints that fail, lag or differ while enough others agree are listed in `quarantined`. If
         the operators disagree, an older block within chain.max_lag_blocks is read once: slower
-        operators have it too and may outvote a dishonest one. Raises NoQuorum if too few newest
-        blocks are near the block: it may be old or false (T19).
+        operators have it too and may outvote a dishonest one. Raises NoQuorum if too few operators'
+        newest blocks are near it: it may be old or false (T19).
         """
         before, watch, now_s = self._endpoint_pool.requests, self.watch, self._clock.now_s()
         firsts = self._firsts(watch.owner)

@@ -99,7 +99,7 @@ def check(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Checks that each entry balances, matches its receipt, and that the sum matches the chain.
+    """Checks that each entry balances and matches its receipt, and that the sum matches the chain.
 
     Exit code 0 if all match, 12 if not.
     """
@@ -185,7 +185,7 @@ def show_pnl(console: Console, document: Document) -> None:
         "out",
         "profit",
         "return",
-        "by money",
+        "money-weighted",
         "hold",
         document["benchmark"],
         "effect",

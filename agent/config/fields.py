@@ -30,7 +30,7 @@ _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
 def compact(value: object) -> str:
-    """Return a text without its spaces; an empty one if the value is not a text."""
+    """Return a string without its spaces; empty if the value is not a string."""
     return value.strip().replace(" ", "") if isinstance(value, str) else ""
 
 

@@ -1,5 +1,5 @@
 """Evaluation of a step: decide, plan and judge; nothing is written or sent. Exits that the guards
-refuse for their market, or that are refused just before sending, block only themselves: each exit
+refuse over their market, or that are refused just before sending, block only themselves: each exit
 is a separate transaction. A token can pass screening and still refuse the actual sale.
 """
 

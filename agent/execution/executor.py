@@ -1,4 +1,4 @@
-"""Executors, one transaction at a time: with the own key, with an external signer, and the orders of
+"""Executors, one transaction at a time: with our own key, with an external signer, and the orders of
 an off-chain futures venue. Each move is recorded before the act.
 """
 
@@ -100,7 +100,7 @@ class JournaledExecutor:
         mined = submitter.await_mined(tx.nonce, self._replacer.while_waiting(tx.nonce))
         if mined is None:
             raise Retryable(
-                f"{note}: transaction {intent.tx_hash} was sent and is not mined after"
+                f"{note}: transaction {intent.tx_hash} was sent but not mined within"
                 f" {submitter.settings.mined_timeout_s:.0f} s",
                 "run the command again: it first waits for this transaction",
                 code=ErrorCode.NOT_MINED,
@@ -537,8 +537,7 @@ class VenueExecutor:
         first = waiting[0]
         raise Retryable(
             f"the outcome of an earlier order is not known: {first.note}, {first.tx_hash}",
-            "wait: it is resolved at the latest once it expires, "
-            f"{format_time(first.deadline_s or 0)}",
+            f"wait: it is resolved by the time it expires, {format_time(first.deadline_s or 0)}",
             code=ErrorCode.OPEN_TRANSACTION,
         )
 

@@ -49,8 +49,8 @@ class StepRun:
     `refused_markets` are futures markets, with the chain time, whose reduction or hedge was refused
     before sending (failures.MARGIN: a deposit) or whose reduction reverted; `refused_orders` are
     the outcomes. `futures_held` is the reason why the rest of the step sends no futures action, if
-    the agent's key may not trade. `doubtful` has, by token, the refusals of exits that were stored before simulation
-    or signer refused them in this step. `interrupted` are exits that could not be sent because an
+    the agent's key may not trade. `doubtful` has, per exit that simulation or signer refused in
+    this step, the refusal stored before. `interrupted` are exits that could not be sent because an
     endpoint failed, with the error. `held` are exits that the owner declined or whose gas was
     refused. After an interrupted, held or failed exit only plans that reduce risk are sent.
     `direct` are tokens whose exits failed on a route through another token and are planned again
@@ -221,8 +221,8 @@ def _actions_done(run: StepRun) -> list[str]:
             "1 futures action done" if run.orders == 1 else f"{run.orders} futures actions done"
         )
     if run.actions:
-        count = "1 action" if run.actions == 1 else f"{run.actions} actions"
-        notes.append(f"{count} done with liquidity")
+        count = "1 liquidity action" if run.actions == 1 else f"{run.actions} liquidity actions"
+        notes.append(f"{count} done")
     return notes
 
 
@@ -332,8 +332,8 @@ def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOu
 
 
 def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) -> bool:
-    """Skip a deposit, reduction or hedge that simulation, token or signer refused for the rest of
-    the step; other markets and spot continue. If the agent's key may not trade, skip all futures.
+    """For the rest of the step, skip a deposit, reduction or hedge that simulation, token or signer
+    refused; other markets and spot continue. If the agent's key may not trade, skip all futures.
     Return False for any other refusal, and for the owner's requests.
     """
     plan, decision = outcome.plan, outcome.decision
@@ -378,7 +378,7 @@ def _refuse_order(run: StepRun, outcome: StepOutcome, refusal: Refused) -> None:
 def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
     """Return the next divisor of a reduction whose simulation reverted, because a thin pool may
     fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
-    venue fills partly by itself.
+    venue makes partial fills itself.
     """
     futures = outcome.futures_plan
     account = outcome.step_input.snapshot.futures
@@ -458,7 +458,7 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
 
 
 def hold_exit(run: StepRun, outcome: StepOutcome, why: str) -> None:
-    """Skip an exit that was declined or whose gas was refused, without recording a refusal of its
+    """Skip an exit that was declined or whose gas was refused, without recording a refusal by its
     token.
     """
     run.held.append(outcome)

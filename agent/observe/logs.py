@@ -124,8 +124,8 @@ def configure(
     style: Format | None, secrets: Iterable[str] = (), stream: TextIO | None = None
 ) -> Log:
     """Send all log lines of this process to `stream` (default stderr) in one format; the style None
-    logs nothing. Library lines from WARNING on use the same formatter. A further call replaces the
-    configuration.
+    logs nothing. Library lines at WARNING and above use the same formatter. A further call replaces
+    the configuration.
     """
     # on a write error, logging would print the record unredacted
     logging.raiseExceptions = False

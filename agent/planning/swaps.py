@@ -102,7 +102,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         asked = decimal_text(amount_in_raw, decimals)
         excluded = balance_changes.append_excluded(step, "sell less, or lower the reserve")
         raise Refused(
-            f"{asked} {seller.label} exceed the spendable balance",
+            f"{asked} {seller.label} exceeds the spendable balance",
             (
                 Verdict(
                     "balance",

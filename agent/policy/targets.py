@@ -214,7 +214,7 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
 
 
 def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: int) -> int:
-    """Return seconds of recorded prices that a choice needs, one per `step_s`; 0 while none is due,
+    """Return the seconds of prices a choice needs, one price per `step_s`; 0 while none is due,
     so that few steps carry them.
     """
     weights = portfolio.weights

@@ -136,7 +136,7 @@ class ProposalJournal(Protocol):
     """Intents that were proposed to external signers."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
-        """Store the block from which on an intent is proposed."""
+        """Store the block at which an intent was proposed."""
 
     def proposed(self) -> dict[str, int]:
         """Return the first block of each proposal, dropped ones included, by intent id."""
@@ -170,7 +170,7 @@ class BudgetJournal(Protocol):
         """Store the stablecoins that left their peg and have not returned."""
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
-        """Store the assets with unreadable balance, each with the chain time since when."""
+        """Store the assets whose balance is unreadable, and the chain time when that began."""
 
     def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
         """Replace the stored exits that were refused at submission."""
@@ -203,7 +203,7 @@ class BalanceJournal(Protocol):
         """True if the last 24 h are fully recorded."""
 
     def mark_day_asked(self, chain_now_s: int) -> None:
-        """Store the chain time at which earlier transactions could first not be read."""
+        """Store the chain time at which earlier transactions first could not be read."""
 
     def record_prior_day(self, found: Sequence[ExternalTransaction], nonce: int) -> None:
         """Store the wallet's earlier transactions found on chain, and its next nonce."""

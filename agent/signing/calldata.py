@@ -153,7 +153,7 @@ class ProgramLeg:
 @dataclass(frozen=True, slots=True)
 class RebalanceCall:
     """Rebalancer.rebalance(program): all or nothing, not after `deadline_s` (Unix seconds of the
-    block). The changes of the watched balances, at their prices, sum up to at least `floor_raw`
+    block). The changes of the watched balances, at their prices, sum to at least `floor_raw`
     numeraire base units.
     """
 

@@ -115,7 +115,7 @@ def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | N
         refuse("fees", f"{price} wei per gas", "a positive price")
     most_fee_wei, limit = rules.max_fee_wei, "limits.gas_price"
     if rules.futures is not None and grant.is_emergency:
-        most_fee_wei, limit = rules.futures.emergency_fee_wei, "the ceiling of an emergency"
+        most_fee_wei, limit = rules.futures.emergency_fee_wei, "the emergency ceiling"
     if most_fee_wei is not None and price > most_fee_wei:
         refuse("gas_price", f"{price} wei per gas", f"{limit} of {most_fee_wei} wei")
     if tx.gas < MIN_GAS:

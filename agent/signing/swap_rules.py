@@ -126,7 +126,7 @@ def _pinned(where: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
     elif len(ends) != 2 or not ends <= set(rules.tokens):
         refuse("tokens", f"{where}{leg.token_in} to {leg.token_out}", "two different pinned tokens")
     if leg.amount_in_raw <= 0:
-        refuse("amount_in", f"{where}{leg.amount_in_raw}", "more than nothing")
+        refuse("amount_in", f"{where}{leg.amount_in_raw}", "above zero")
     if leg.min_out_raw < max(1, floor_raw):
         refuse(
             "floor",
@@ -365,8 +365,8 @@ def _require_nothing_left(call: RebalanceCall) -> None:
             if waiting != (leg.token_in if leg.source is FundsLocation.PAIR else None):
                 refuse(
                     "router_balance",
-                    f"{where} trades in a pair while {waiting} is in the router",
-                    "the leg that it waits for, paid by it",
+                    f"{where} trades in a pair that was paid {waiting or 'nothing'}",
+                    "exactly what the leg spends from its pair",
                 )
         elif leg.source is FundsLocation.PAIR:
             refuse("router_balance", f"{where} is paid in its pool", "a V2 pair")

@@ -117,7 +117,7 @@ class Logins:
         if "sig" not in request.query_params:
             return self._page(request, 200)
         if (plan := self._linked_plan(request)) is None:
-            return self._page(request, 200, "This link is not valid. Log in to see what waits.")
+            return self._page(request, 200, "This link is invalid. Log in to see what is waiting.")
         return self._page(request, 200, plan=plan)
 
     async def log_in(self, request: Request) -> Response:
@@ -142,7 +142,7 @@ class Logins:
                 return self._page(
                     request,
                     429,
-                    f"Too many failed logins. Try again in {found} s; attempts before are refused.",
+                    f"Too many failed logins. Try again in {found} s; until then all are refused.",
                     {"Retry-After": str(found)},
                 )
             return self._page(

@@ -157,7 +157,7 @@ def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
             names[found.tokens[int(i)]] for i in np.unravel_index(int(off.argmax()), off.shape)
         )
         raise Refused(
-            f"the covariance is singular: {first} and {second} move by {off.max():.9f} alike, over"
+            f"the covariance is singular: {first} and {second} correlate at {off.max():.9f}, over"
             f" {len(found.moves)} returns",
             remedy="keep one of them among the free assets, or use a longer window",
         )

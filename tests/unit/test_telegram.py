@@ -233,7 +233,7 @@ def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tm
     with wiring.open_store_offline(loaded) as (store, _):
         store.controls.offer(waiting)
         with running(loaded, desk, desk.go.set):
-            assert mentions(api.until(1)[0][1], "waits", "Cost 1.2 USDC") and code_in(api.sent[0][1])
+            assert mentions(api.until(1)[0][1], "waiting", "Cost 1.2 USDC") and code_in(api.sent[0][1])
             for number, origin in enumerate((ControlOrigin.TELEGRAM, ControlOrigin.API), 1):
                 row = store.controls.queue(control(number, origin))
                 store.controls.finish([ControlEnd(row, ControlState.REFUSED, "slippage", "too dear")], 5)

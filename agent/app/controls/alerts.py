@@ -20,7 +20,7 @@ from agent.model import (
 _CODE = re.compile(r"[a-z_]{1,40}")
 CONTROL_REASONS: Mapping[str, str] = {
     ControlCode.SEAL: "not written by this installation, or changed in the store",
-    ControlCode.REPLAYED: "carried out before",
+    ControlCode.REPLAYED: "already carried out",
     ControlCode.CLOCK: "its times do not fit the clock",
     ControlCode.INTERRUPTED: "the run ended while it carried it out",
     ControlCode.PLAN_CHANGED: "the plan differs from the one shown",

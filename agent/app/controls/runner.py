@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 MAX_BATCHES = 200
 """Batches of invalid controls that are ended before the next cycle."""
 CLOCK_TOLERANCE_S = 60
-"""Largest difference of the clocks of requester and run, and of now from the newest stored time."""
+"""Most by which the requester's clock, or the newest stored time, may be ahead of this clock."""
 CHAIN_LAG_S = 120
 """Largest lag of chain time, in which withdrawals are dated, behind this machine's."""
 MAX_PER_CYCLE = 5
@@ -228,7 +228,7 @@ class ControlRunner:
                 ControlCode.SEAL, "not written by this installation, or changed in the store"
             )
         if control.id in self._taken:
-            return refused(ControlCode.REPLAYED, "carried out before")
+            return refused(ControlCode.REPLAYED, "already carried out")
         lifetime_s = control.expires_at_s - control.asked_at_s
         if control.asked_at_s > now_s + CLOCK_TOLERANCE_S or not 0 < lifetime_s <= MAX_LIFETIME_S:
             return refused(ControlCode.CLOCK, "dated in the future, or valid for too long")
@@ -256,7 +256,7 @@ class ControlRunner:
         self._taken.add(control.id)
         if not controls.take(number, clock.now_s()):
             end = ControlEnd(
-                number, ControlState.REFUSED, ControlCode.REPLAYED, "carried out before"
+                number, ControlState.REFUSED, ControlCode.REPLAYED, "already carried out"
             )
             controls.finish([end], clock.now_s())
             return False
@@ -327,7 +327,7 @@ class ControlRunner:
         if control.kind is ControlKind.CONFIRM:
             waiting = waiting_plan(store, secret)
             if waiting is None or waiting.hash != control.plan_hash:
-                return "this plan does not wait for a confirmation any more"
+                return "this plan no longer waits for a confirmation"
             return waiting
         if (plan := shown_plan(store, control, secret)) is None:
             return "the plan was not shown for this request, or too long ago"
@@ -442,7 +442,7 @@ def _end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
     sent = tuple(("transaction", intent.tx_hash or intent.id) for intent in result.transactions)
     pairs = (("outcome", result.outcome), *result.notes, *sent)
     if check.expired:
-        reason = "its time was over before its plan was ready"
+        reason = "it expired before its plan was ready"
         return ControlEnd(number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, pairs)
     if check.difference:
         state = ControlState.FAILED if sent else ControlState.REFUSED

@@ -43,7 +43,7 @@ log = logging.getLogger("trimtab.telegram")
 CODE_DIGITS = 8
 LINK_DIGITS = 16
 MAX_AGE_S = 300
-"""Age of a message from which its command is not carried out: it waited while the bot was down."""
+"""Age at which a message's command is no longer carried out: it waited while the bot was down."""
 LONGEST_TEXT = 4_000
 """Below the 4,096 characters of a message."""
 WATCH_S = 2.0
@@ -225,7 +225,7 @@ class TelegramBot:
             return
         shown = await self._read(self.actions.plan)
         for chat in self.table.chats:
-            await self._send(chat, f"A plan waits for you.\n{self._with_code(chat, shown)}")
+            await self._send(chat, f"A plan is waiting for you.\n{self._with_code(chat, shown)}")
 
     async def _tell_ended(self) -> None:
         for event in self.store.controls.log(self.store.phone.last_told()):
@@ -237,7 +237,7 @@ class TelegramBot:
                         await self._send(chat, messages.ended_text(event))
 
     async def _tell_stranger(self, chat: int) -> None:
-        """Tell the owner of a message from elsewhere, by its number alone; the sender gets no
+        """Tell the owner that another chat wrote, by its number alone; the sender gets no
         answer.
         """
         now = self.now()
@@ -303,7 +303,7 @@ def _is_final(found: NetworkError) -> bool:
 
 
 def asked_by(chat: int) -> str:
-    """Return the requester's name of a chat."""
+    """Return a chat's name as a requester."""
     return f"telegram {chat}"
 
 

@@ -462,11 +462,11 @@ DashboardPortfolioDocument = TypedDict("DashboardPortfolioDocument", {
 DashboardDocument = TypedDict("DashboardDocument", {
     "url": str, "portfolios": NotRequired[list[DashboardPortfolioDocument]],
 })  # fmt: skip
-"""Address at which the dashboard answers, and of several portfolios each with its own; `error` is
-why it cannot be read, else empty.
+"""Address at which the dashboard answers; of several portfolios, that of each, and as `error` why
+it cannot be read, else empty.
 """
 LiveDemoDocument = TypedDict("LiveDemoDocument", {"url": str, "config": str})
-"""Address of the dashboard of `trimtab demo --serve`, and the config that other commands may take."""
+"""Address of the dashboard of `trimtab demo --serve`, and the config for other commands."""
 TokenDocument = TypedDict("TokenDocument", {
     "id": str, "name": str, "scopes": list[str], "created": str, "expires": str,
     "state": Annotated[str, one_of("active", "expired", "revoked")],

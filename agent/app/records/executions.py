@@ -23,8 +23,8 @@ UNSENT = "not sent"
 
 @dataclass(frozen=True, slots=True)
 class LegExecution:
-    """A swap of a plan and the amounts that its pool exchanged, base units; None where the receipt
-    does not tell, or without one.
+    """A swap of a plan and the amounts that its pool exchanged, base units; None if there is no
+    receipt, or it does not show them.
     """
 
     leg: Leg
@@ -33,7 +33,7 @@ class LegExecution:
 
     @property
     def is_known(self) -> bool:
-        """True if the receipt tells both amounts."""
+        """True if the receipt shows both amounts."""
         return None not in (self.in_raw, self.out_raw)
 
     @property
@@ -147,8 +147,8 @@ def execution_document(
 
 
 def _difference(legs: Sequence[LegExecution], entries: Iterable[Entry]) -> Value | None:
-    """Return the value of all realised less planned amounts; None if an amount is unknown, or the
-    price of a token that it changed.
+    """Return the value of all realised less planned amounts; None if an amount is unknown, or a
+    token whose amount differs has no price.
     """
     prices = {
         posting.token: posting.value / posting.raw

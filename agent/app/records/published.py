@@ -37,7 +37,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
     """Return the file of [data.NAME]; download it if it is not kept yet. Raises ConfigError for an
-    unknown name, a file that cannot be used, or another SHA-256 than the pinned one; Retryable if
+    unknown name, a file that cannot be used, or a SHA-256 other than the pinned one; Retryable if
     the address does not answer.
     """
     table = loaded.config.data.get(name)

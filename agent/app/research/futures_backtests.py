@@ -283,7 +283,7 @@ def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, 
     """Return the notes on prices and funding rates of a book."""
     notes = [*table.notes, *(note for one in rates for note in funding_notes(one, table.times_s))]
     if without := [name for name in table.symbols if name not in {one.symbol for one in rates}]:
-        notes.append(f"funding: no rates of {', '.join(without)}, so their funding counts as zero")
+        notes.append(f"funding: no rates for {', '.join(without)}, so their funding counts as zero")
     return tuple(notes)
 
 
@@ -312,7 +312,7 @@ def _setup(
     rates: tuple[FundingRateSeries, ...],
 ) -> tuple[FuturesSetup, BacktestSpec]:
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
-    With a delay orders of a config have the bound of `--venue`: the index moves meanwhile.
+    With a delay, orders of a config are bounded by `--venue`, as the index moves meanwhile.
     """
     config, settings = options.config, options.settings(interval_s, market)
     if config is None:
@@ -328,7 +328,7 @@ def _setup(
     live = build_futures(loaded, tokens)
     if live is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
-    if loaded.tax is None and live.hedge is not None:  # no gain is known, as live
+    if loaded.tax is None and live.hedge is not None:  # as live, no gain is known
         live = replace(live, hedge=replace(live.hedge, tax_rate_bps=0))
     assets = {one.name: one.asset or "" for one in _markets(config)}
     policy = replace(simulated_policy(live, assets), ask=())

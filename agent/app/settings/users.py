@@ -71,7 +71,7 @@ def add_user(
         raise _taken(name)
     text = new_password(password, ask).reveal()
     if len(text) > LONGEST_PASSWORD:
-        raise ConfigError(f"the password is longer than {LONGEST_PASSWORD}", "use a shorter one")
+        raise ConfigError(f"the password exceeds {LONGEST_PASSWORD} characters", "shorten it")
     secret = pyotp.random_base32()
     users.add(name, argon2.PasswordHasher().hash(text), secret, read_only, _now_s())
     uri = pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=TITLE)
@@ -95,7 +95,7 @@ def list_users(config: ConfigSource) -> UsersDocument:
 
 
 def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
-    """Remove a user; its sessions end. Raises ConfigError if there is none of this name."""
+    """Remove a user; its sessions end. Raises ConfigError if no user has this name."""
     if not _open(config).remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
     return {"removed": name}
@@ -128,7 +128,7 @@ def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) ->
 
 
 def users_file(config: ConfigSource) -> str:
-    """Return the path of the file of users, which exists once there was one."""
+    """Return the path of the file of users, which exists once a user has been added."""
     from agent import wiring
     from agent.config.load import load_config
 
@@ -187,7 +187,7 @@ def _counter(user: DashboardUser, code: str, now_s: int) -> int:
 
 
 def _network(address: str) -> str:
-    """Return an address, of IPv6 its network of 64 bits, which a single attacker may own."""
+    """Return an address, or the /64 network of an IPv6 one, which a single attacker may own."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -204,7 +204,7 @@ def _open(config: ConfigSource) -> UserStore:
 
 def _taken(name: str) -> ConfigError:
     return ConfigError(
-        f"{name}: there is already a user of this name",
+        f"{name}: there is already a user with this name",
         "choose another, or remove it first: trimtab user remove",
         code=ErrorCode.EXISTS,
     )

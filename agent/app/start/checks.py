@@ -58,7 +58,7 @@ _DESCRIPTION_BYTES = 160
 _DOLLAR = "USD"
 _UNKNOWN = "?"
 UNBOUNDED = 2**95 - 1
-"""A maximum answer from this value on counts as no bound: aggregators without an upper bound return
+"""A maximum answer at or above this counts as no bound: aggregators without an upper bound return
 the maximum of an integer type.
 """
 

@@ -27,7 +27,7 @@ NUMERAIRE = "USDC"
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
 SHOWN_GWEI = "1"
-"""Gas price of the least capital beside a basket."""
+"""Gas price of the minimum capital beside a basket."""
 NO_ALERTS = ("", "none", "no", "off")
 ALL = ("", "all")
 PLACEHOLDER = "0x" + "0" * 39 + "1"
@@ -35,7 +35,7 @@ PLACEHOLDER = "0x" + "0" * 39 + "1"
 
 @dataclass(frozen=True, slots=True)
 class Basket:
-    """A portfolio template on a network, with its past result and its least capital in the
+    """A portfolio template on a network, with its past result and its minimum capital in the
     numeraire at SHOWN_GWEI.
     """
 

@@ -182,7 +182,7 @@ def _held(found: KernelResult) -> Floats:
 BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
 NAMES = {PathMethod.BLOCKS: BLOCKS, PathMethod.JUMPS: JUMPS}
 KERNEL_PIECE = 200
-"""Kernel paths per piece; a piece takes some tenths of a second."""
+"""Kernel paths per piece; a piece takes a few tenths of a second."""
 
 
 class PieceKind(Enum):
@@ -196,7 +196,7 @@ class PieceKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StressPiece:
-    """Paths from `start` to before `end` of the case `name`."""
+    """Paths [`start`, `end`) of the case `name`."""
 
     name: str
     kind: PieceKind

@@ -87,7 +87,7 @@ def _questions() -> tuple[Question, ...]:
             lines.append(f"{number} {one.name}: {held}; from {one.least} USDC")
             if one.past is not None:
                 lines.append(f"  {past_text(one.past, short=True)}")
-        lines.append(f"Past: {api.PAST_BASIS}; not a forecast. From: least capital at 1 gwei.")
+        lines.append(f"Past: {api.PAST_BASIS}; not a forecast. From: minimum capital at 1 gwei.")
         return "\n".join(lines)
 
     def alerts(answers: InitAnswers) -> str:

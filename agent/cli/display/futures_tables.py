@@ -265,7 +265,7 @@ def show_summary(console: Console, document: Document) -> None:
         )
         console.print(cell(text, "bold red"))
     if found["actions"] and not found["blocked"]:
-        console.print(cell(f"It would {', '.join(found['actions'])} (trimtab margin)", "yellow"))
+        console.print(cell(f"Due: {', '.join(found['actions'])} (trimtab margin)", "yellow"))
     shown = [
         f"{one['symbol']} {money(one['net'])} (spot {money(one['spot'])}, futures"
         f" {money(one['futures'])})"
@@ -420,7 +420,7 @@ def _show_hedge(one: Document) -> None:
     until = "still open"
     if one["closed"] is not None:
         until = f"closed {datetime.fromtimestamp(one['closed'], UTC):%Y-%m-%d %H:%M}: {one['end']}"
-    earned = "unknown, a part was liquidated" if one["profit"] is None else money(one["profit"])
+    earned = "unknown: part was liquidated" if one["profit"] is None else money(one["profit"])
     opened = datetime.fromtimestamp(one["opened"], UTC)
     say(
         f"hedge of {one['size'].lstrip('-')} {one['symbol']}, opened {opened:%Y-%m-%d %H:%M} UTC,"

@@ -264,7 +264,7 @@ def show_tax(console: Console, found: Document | None) -> None:
     made = table(
         f"Taxable gain of this plan in {found['currency']}, by {found['method']}",
         ("sells",),
-        ("proceeds", "cost basis", "gain", "held days"),
+        ("proceeds", "cost basis", "gain", "days held"),
     )
     for one in found["disposals"]:
         days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
@@ -350,10 +350,10 @@ def format_execution(found: Document, numeraire: str) -> str:
             f"{found['purchase'].capitalize()}: {found['rounds_done']} of {parts} parts done,"
             f" {bought}; next at {found['next']} UTC"
         )
-    budget = "no budget" if found["budget"] is None else f"a budget of {found['budget']}"
+    budget = "no budget" if found["budget"] is None else f"budget {found['budget']}"
     return (
         f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about"
         f" {found['rounds_about']} slices done, {found['moved']} of {found['wish']} {numeraire}"
-        f" moved, {found['spent']} lost against arrival prices, of {budget}; next {found['next']},"
+        f" moved, {found['spent']} lost against arrival prices ({budget}); next {found['next']},"
         f" expires {found['expires']}"
     )

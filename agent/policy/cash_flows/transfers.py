@@ -112,8 +112,8 @@ def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInp
 
 
 def reserve_pending_deposits(step: StepInput) -> StepInput:
-    """Return the step with increases that block purchases reserved, so that a withdrawal takes only
-    earlier money.
+    """Return the step with a reserve for increases that block purchases, so that a withdrawal takes
+    only earlier money.
 
     Money excluded above portfolio.max_live_value is available to a withdrawal. The reserve is at
     most each asset's balance, less claims.
@@ -598,7 +598,7 @@ def investable_deposits(
                     "max_live_value", f"{managed} and {came_words} more", f"at most {most}", False
                 ),
             ),
-            "raise it by trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
+            "raise it with trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
         )
     return tuple(taken)
 

@@ -457,8 +457,8 @@ def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
 def emergency_size_raw(account: MarginAccount, position: Position, limits: FuturesLimits) -> int:
     """Return the size to close: half of a position in whole lots, or the smallest larger size after
     which a fill at the bound leaves the margin that the venue requires for a reduction, and a fill
-    at the mark the distance to liquidation with its hysteresis; the whole position if nothing less
-    does.
+    at the mark leaves the distance to liquidation plus hysteresis; the whole position if nothing
+    less does.
     """
     market = account.market(position.market)
     lot, high = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)

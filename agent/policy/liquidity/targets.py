@@ -26,7 +26,7 @@ from agent.policy.liquidity.book import (
 from agent.units import BPS, Value, ceil_int, floor_int, format_percent, value_text
 
 EXIT_TARGET_SHARE = Fraction(95, 100)
-"""Fraction of a limit to which a withdrawal reduces, and above which no liquidity is added."""
+"""Fraction of a limit down to which a withdrawal goes; above it no liquidity is added."""
 
 
 def book_after_withdrawal(
@@ -45,7 +45,7 @@ def book_after_withdrawal(
 APPROVALS = 2
 """Number of approvals of a provision: both tokens, exact, each time."""
 NEAR = 1_000_000
-"""Divisor of an amount: an amount up to this fraction below its approval is raised to it."""
+"""An amount below its approval by at most 1/NEAR of itself is raised to it."""
 
 
 @dataclass
@@ -521,8 +521,8 @@ def _reduce(
 def _compound(
     builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: HeldPositions, lacks: Value
 ) -> None:
-    """Collect fees above the target's `compound_above` and reinvest the share's shortfall; all of
-    them if the share was on target.
+    """Collect fees above the target's `compound_above` and reinvest what the share then lacks: all
+    of them if it was on target.
     """
     for one, position in stay:
         earned = builder.book.value(one, positions.uncollected_fees(position))
