@@ -71,6 +71,12 @@ Html = Annotated[
     Path | None,
     typer.Option("--html", help="Write an HTML report to this file, and its JSON beside it."),
 ]
+Keep = Annotated[
+    bool,
+    typer.Option(
+        "--keep", help="Keep the report for the dashboard, beside the store of the config."
+    ),
+]
 Names = Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")]
 Sample = Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")]
 TargetLeverage = Annotated[
@@ -198,6 +204,7 @@ def backtest(
     lot: ContractSize = "",
     venue: PerpVenue = "",
     html: Html = None,
+    keep: Keep = False,
     as_json: AsJson = False,
 ) -> None:
     r"""Back-tests the agent on recorded prices and simulated pools. Sends nothing.
@@ -208,8 +215,7 @@ def backtest(
     """
     from agent import app as api
 
-    if html is not None:
-        api.check_report_path(html)
+    pages = report_paths("backtest", html, config, keep)
     file = api.prices_file(prices, sample)
     if sample and native and gas_prices is None and gas == FREE:
         gas_prices = api.sample()[1]
@@ -271,9 +277,24 @@ def backtest(
                 file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
             )
             document = api.backtest_document(result)
-    if html is not None:
-        document["report"] = [str(path) for path in api.write_report(result, html, book_result)]
+    for page in pages:
+        written = [str(path) for path in api.write_report(result, page, book_result)]
+        document["report"] = document.get("report", []) + written
     emit(document, as_json, lambda: _show(document))
+
+
+def report_paths(kind: str, html: Path | None, config: Path | None, keep: bool) -> list[Path]:
+    """Return the files of a report: that of --html, and with --keep one in the folder beside the
+    store. Raises ConfigError, before any work is done, if one cannot be written.
+    """
+    from agent import app as api
+
+    pages = [] if html is None else [html]
+    if keep:
+        pages.append(api.new_report_path(config, kind))
+    for page in pages:
+        api.check_report_path(page)
+    return pages
 
 
 def progress_display(text: str, as_json: bool) -> AbstractContextManager[Status | None]:
@@ -341,8 +362,9 @@ def _show_health(document: Document) -> None:
 
 def show_report(document: Document) -> None:
     """Print the paths of the report's files, if there is one."""
-    if "report" in document:
-        say(f"report: {document['report'][0]}, as data: {document['report'][1]}")
+    written = document.get("report", [])
+    for page, data in zip(written[::2], written[1::2], strict=True):
+        say(f"report: {page}, as data: {data}")
 
 
 def show_provenance(document: Document) -> None:

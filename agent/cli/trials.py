@@ -18,6 +18,7 @@ from agent.cli.backtest import (
     Every,
     GasPrices,
     Html,
+    Keep,
     Latency,
     Names,
     Native,
@@ -32,6 +33,7 @@ from agent.cli.backtest import (
     TryConfig,
     Value,
     progress_display,
+    report_paths,
     show_provenance,
 )
 from agent.cli.display.futures_tables import show_futures_stress
@@ -140,6 +142,7 @@ def stress(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a self-contained HTML report to this file.")
     ] = None,
+    keep: Keep = False,
     futures_target: FuturesTarget = "",
     leverage: TargetLeverage = "2x",
     margin: StartMargin = "",
@@ -171,13 +174,12 @@ def stress(
     from agent import app as api
 
     has_spot = bool(target) or config is not None or not futures_target
-    if html is not None:
-        if not has_spot:
-            raise ConfigError(
-                "--html: a futures book without a portfolio has no page",
-                "use --json, or add --target",
-            )
-        api.check_report_path(html)
+    if (html is not None or keep) and not has_spot:
+        raise ConfigError(
+            f"{'--keep' if html is None else '--html'}: a futures book without a portfolio has no page",
+            "use --json, or add --target",
+        )
+    pages = report_paths("stress", html, config, keep)
     file = api.prices_file(prices, sample)
     market = api.MarketOptions(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed)
     portfolio = api.PortfolioOptions(
@@ -239,8 +241,9 @@ def stress(
             document = api.stress_document(result)
         if futures_target:
             document["futures"] = api.stress_futures(book, progress)
-    if html is not None:
-        document["report"] = [str(path) for path in api.write_stress_report(result, html)]
+    for page in pages:
+        written = [str(path) for path in api.write_stress_report(result, page)]
+        document["report"] = document.get("report", []) + written
     emit(document, as_json, lambda: _show_stress_test(document))
 
 
@@ -401,6 +404,7 @@ def tune(
         ),
     ] = None,
     html: Html = None,
+    keep: Keep = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -409,8 +413,7 @@ def tune(
     """
     from agent import app as api
 
-    if html is not None:
-        api.check_report_path(html)
+    pages = report_paths("tune", html, config, keep)
     file = api.prices_file(prices, sample)
     market = api.MarketOptions(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
     grids = api.TuneOptions(
@@ -456,8 +459,9 @@ def tune(
             progress=progress,
         )
     document = api.tune_document(result)
-    if html is not None:
-        document["report"] = [str(path) for path in api.write_tune_report(result, html)]
+    for page in pages:
+        written = [str(path) for path in api.write_tune_report(result, page)]
+        document["report"] = document.get("report", []) + written
     emit(document, as_json, lambda: _show_search(document))
 
 

@@ -43,8 +43,19 @@ from agent.web.api import build_api, load_controls
 from agent.web.board import MAX_STREAMS, Board
 from agent.web.controls import ControlPages
 from agent.web.gate import PREFIX
-from agent.web.pages import ASSETS, CONTROL_PAGE, EXPORTS, PAGES, REVIEW, STEP, Page, Renderer
+from agent.web.pages import (
+    ASSETS,
+    CONTROL_PAGE,
+    EXPORTS,
+    PAGES,
+    REPORT_PAGE,
+    REVIEW,
+    STEP,
+    Page,
+    Renderer,
+)
 from agent.web.reach import Reach
+from agent.web.reports import ReportPages
 from agent.web.tokens import TokenFile
 
 SEEN = re.compile(rb"[0-9]{1,15}")
@@ -244,7 +255,7 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     renderer = Renderer(access.reach.prefix, access.reach.portfolio)
     tokens = TokenFile(board.store)
     logins = Logins(access, renderer, board.announce)
-    controls = ControlPages(access, board, renderer)
+    controls, reports = ControlPages(access, board, renderer), ReportPages(board, renderer)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -284,6 +295,8 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
         return HTMLResponse(renderer.page(STEP, shown, {}, board.version, session))
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_route(REPORT_PAGE.path, reports.overview, ["GET"])
+    app.add_route(f"{REPORT_PAGE.path}/{{report}}", reports.open, ["GET"])
     for page in PAGES:
         app.add_route(page.path, partial(show, page), ["GET"])
     app.add_route(STEP.path, step, ["GET"])

@@ -104,6 +104,8 @@ class Page(NamedTuple):
 
 STORED, LIVE, PLAN = "stored_documents", "live_documents", "plan_document"
 CONTROLS = "controls.dashboard.dashboard_controls"
+REPORTS = "research.kept_reports.dashboard_reports"
+REPORT_PAGE = Page("/reports", "Reports", "reports.html", (REPORTS,))
 PAGES = (
     Page("/", "Overview", "overview.html", (LIVE, STORED)),
     Page("/history", "History", "history.html", (STORED,)),
@@ -113,6 +115,7 @@ PAGES = (
     Page("/futures", "Futures", "futures.html", (LIVE,)),
     Page("/plan", "Plan now", "plan.html", (PLAN,)),
     Page("/settings", "Settings", "settings.html", (STORED,)),
+    REPORT_PAGE,
 )
 CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS, LIVE))
 """Shown to users that are logged in."""

@@ -18,7 +18,10 @@ from typing import Any
 
 import pytest
 
+from agent.app.research.kept_reports import list_reports, new_report_path
+from agent.app.research.trials import write_pages
 from agent.app.settings.shown import settings_document
+from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
 from agent.web.pages import PAGES, at, format_figure
 from tests.browser.chromium import PHONE, WIDE
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
@@ -79,6 +82,11 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
     desk.ask("orders", "set", "WETH", "--stop-loss", "20%")
     desk.edit(("test_account = 0\n", ""))  # no key from here on
+    chart = {"title": "Value", "data": [{"type": "scatter", "x": [1, 2], "y": [1, 2]}], "layout": {}}
+    write_pages(
+        ReportPage("Two prices", (ReportFact("Value", "2.00"),), (ReportSection("Value", (), (chart,)),)),
+        new_report_path(desk.config, "backtest"),
+    )
     with dashboard(desk) as address:
         context = chromium.new_context(viewport={"width": WIDE[0], "height": WIDE[1]}, bypass_csp=True)
         page = context.new_page()
@@ -129,6 +137,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             "lp": desk.ask("lp"),
             "plan": desk.ask("plan"),
             "settings": settings_document(desk.config),
+            "reports": list_reports(desk.config),
             "explain": desk.ask("explain", step),
         }
         assert desk.node.rpc("eth_blockNumber") == mark
@@ -166,8 +175,16 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id || location.hash") in ("main", "#main")
-        context.close()
         assert complaints == []
+        # A report: its charts are drawn, in an origin without session and network.
+        page.goto(f"{address}reports")
+        page.click("tbody a")
+        page.wait_for_selector("html[data-drawn]")
+        assert page.inner_text("h1") == "Two prices" and page.url.startswith(f"{address}reports/")
+        refused = "(async () => { try { await fetch('/controls'); return 'sent' } catch { return 'refused' } })()"
+        hidden = "(() => { try { return document.cookie } catch (error) { return error.name } })()"
+        assert [page.evaluate(script) for script in ("origin", hidden, refused)] == ["null", "SecurityError", "refused"]
+        context.close()
         assert {url.split("/")[2] for url in asked} == {address.split("/")[2]}
 
 

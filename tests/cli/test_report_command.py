@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.research.kept_reports import list_reports, read_report
 from tests.cli.tools import Said
+from tests.support import agents
 from tests.support.text import mentions
 
 pytest.importorskip("polars")
@@ -22,7 +24,7 @@ WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 RUN = ("backtest", "--prices", str(WEEKLY), "--target", "WBTC=50,USD=50", "--band", "10%abs")
 
 
-def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path) -> None:
+def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.html"
     said = bare(*RUN, "--cost", "30bps", "--html", str(path), "--json")
     assert said.code == 0, said.why
@@ -37,8 +39,21 @@ def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path)
     earned = next(one for one in told["sections"] if one["title"] == "Return attribution")
     assert "gas money" not in [row[0] for row in earned["tables"][0]["rows"]]  # no gas: the parts alone add up
     assert "absolute_bps" in next(one["value"] for one in told["origin"] if one["name"] == "policy")
-    spoken = bare(*RUN, "--html", str(path))
-    assert "report.html" in spoken.out
+    # Kept for the dashboard of the config in this folder, beside the file that was asked for.
+    monkeypatch.chdir(tmp_path)
+    config = agents.config(tmp_path, "trimtab")
+    spoken = bare(*RUN, "--html", str(path), "--keep")
+    (kept,) = list_reports(config)["reports"]
+    assert "report.html" in spoken.out and kept["name"] in spoken.out.replace("\n", "")
+    assert (kept["title"], kept["figures"][0]["name"]) == ("WBTC and USD", "Final value, USD")
+    assert kept["kind"] == "Backtest, 1 Jan 2021 to 31 Dec 2021"
+    assert read_report(config, kept["name"]) == (tmp_path / "trimtab.db.reports" / kept["name"]).read_bytes()
+
+
+def test_without_a_config_there_is_no_place_to_keep_a_report(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = bare(*RUN, "--keep", "--json")
+    assert said.code == 2 and "--keep" in said.json["error"]["message"] and "--html" in said.json["error"]["remedy"]
 
 
 @pytest.mark.parametrize("name", ["report", "report.json", "nowhere/report.html", "folder.html"])

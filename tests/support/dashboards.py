@@ -53,6 +53,7 @@ def documents() -> dict[str, Any]:
         "orders": golden("15-orders"),
         "plan": golden("04-plan"),
         "settings": SETTINGS,
+        "reports": {"folder": HOSTILE, "unshown": [MARKUP], "reports": [REPORT]},
         "lp": {**golden("14-lp"), **LIQUIDITY},
         **FUTURES,
     }
@@ -86,6 +87,11 @@ LIQUIDITY: dict[str, Any] = {
     "ignored": [{"position": "uniswap_v3 #2", "contract": ADDRESS, "token_id": "2", "tokens": [HOSTILE], "liquidity": "1"}],
 }  # fmt: skip
 """Positions and targets of tokens and reasons that are markup."""
+REPORT: dict[str, Any] = {
+    "name": "20261122-130000-tune.html", "kind": MARKUP, "title": HOSTILE, "made": "2026-11-22 13:00:00", "bytes": 9,
+    "figures": [{"name": MARKUP, "value": HOSTILE}],
+}  # fmt: skip
+"""A report whose texts are markup."""
 SETTINGS: dict[str, Any] = {
     "config_hash": "c0" * 32, "numeraire": "B", "trigger": MARKUP,
     "assets": [

@@ -71,7 +71,7 @@ def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served
     assert HOSTILE not in text and MARKUP not in text and "<script>" not in text
     assert " onerror" not in text.replace("&lt;img src=x onerror=alert(1)&gt;", "")
     assert "style=" not in text
-    if page.path in ("/", "/assets", "/liquidity", "/futures", "/settings"):
+    if page.path in ("/", "/assets", "/liquidity", "/futures", "/settings", "/reports"):
         assert "&lt;img src=x onerror" in text and "&lt;/data&gt;&lt;script&gt;" in text
     policy = headers["content-security-policy"]
     assert "script-src 'self';" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy

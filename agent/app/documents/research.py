@@ -51,6 +51,35 @@ EditBacktestDocument = TypedDict("EditBacktestDocument", {
 })  # fmt: skip
 """The settings of an edit over past prices, against the present settings and holding."""
 
+# --- Kept reports.
+
+
+class ReportFigureDocument(TypedDict):
+    """One of the main figures of a report, as text."""
+
+    name: str
+    value: str
+
+
+class KeptReportDocument(TypedDict):
+    """A report by the name of its file; `made` is UTC."""
+
+    name: str
+    kind: str
+    title: str
+    made: str
+    bytes: int
+    figures: list[ReportFigureDocument]
+
+
+class KeptReportsDocument(TypedDict):
+    """Reports of a folder, newest first; `unshown` says why files of it are not."""
+
+    folder: str
+    reports: list[KeptReportDocument]
+    unshown: list[str]
+
+
 # --- What-if.
 
 ChosenActionDocument = TypedDict(

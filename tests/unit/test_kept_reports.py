@@ -1,0 +1,142 @@
+"""Kept reports under attack: what the folder beside the store lists, and what a report may do in the browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.app.documents.research import KeptReportsDocument
+from agent.app.research import kept_reports
+from agent.app.research.kept_reports import MOST_BYTES, list_reports, new_report_path, read_report
+from agent.errors import ConfigError
+from agent.web.access import Access
+from agent.web.reach import Reach
+from tests.cli.documents import misfits
+from tests.support import agents
+from tests.support.dashboards import HOSTILE, MARKUP, HereBoard, Served
+
+NAME = "20261122-130000-tune.html"
+PAGE = b"<!doctype html><title>x</title><script>fetch('/controls')</script>"
+
+
+def keep(folder: Path, name: str = NAME, title: str = "Search", page: bytes = PAGE) -> Path:
+    """A report of this name."""
+    folder.mkdir(exist_ok=True)
+    facts = [{"name": f"fact {number}", "value": MARKUP, "note": ""} for number in range(9)]
+    (folder / name).with_suffix(".json").write_text(json.dumps({"kind": "Search", "title": title, "facts": facts}))
+    (folder / name).write_bytes(page)
+    return folder / name
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return agents.config(tmp_path)
+
+
+def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: Path) -> None:
+    assert list_reports(config) == {"folder": "mine.db.reports", "reports": [], "unshown": []}
+    first = new_report_path(config, "backtest")
+    keep(first.parent, first.name)
+    second = new_report_path(config, "backtest")
+    assert first != second and first.parent == tmp_path / "mine.db.reports" and first.parent.stat().st_mode & 0o777 == 0o700
+    keep(first.parent, "20200101-000000-stress.html", "Old")
+    found = list_reports(config)
+    assert misfits(KeptReportsDocument, found) == []
+    assert [one["title"] for one in found["reports"]] == ["Search", "Old"] and found["unshown"] == []
+    assert found["reports"][1]["made"] == "2020-01-01 00:00:00" and len(found["reports"][1]["figures"]) == 4
+    assert read_report(config, first.name) == PAGE
+
+
+def test_links_pipes_other_files_and_too_large_ones_are_no_reports(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine.db.reports"
+    keep(folder)
+    keep(tmp_path, "secret.html")
+    names = [f"20261122-13000{number}-tune.html" for number in range(1, 6)]
+    link, hard, pipe, large, damaged = (keep(folder, name) for name in names)
+    for path in (link, hard, pipe):
+        path.unlink()
+    link.symlink_to(config)
+    os.link(config, hard)
+    os.mkfifo(pipe)
+    with large.open("ab") as file:
+        file.truncate(MOST_BYTES + 1)
+    damaged.with_suffix(".json").write_text("[" * 9)
+    (folder / "notes.html").write_text("x")
+    found = list_reports(config)
+    assert [one["name"] for one in found["reports"]] == [NAME]
+    assert [why.partition(":")[0] for why in found["unshown"]] == [path.name for path in (damaged, large, pipe, hard, link)]
+    for name in (*names[:4], "notes.html", "../mine.toml", "mine.toml", f"../mine.db.reports/{NAME}", f"{NAME}\n", "", "."):
+        with pytest.raises(ConfigError):
+            read_report(config, name)
+
+
+def test_a_folder_that_is_a_link_or_another_users_is_not_read(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(tmp_path / "elsewhere")
+    folder = tmp_path / "mine.db.reports"
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="not a folder of reports"):
+        list_reports(config)
+    folder.unlink()
+    keep(folder)
+    monkeypatch.setattr(kept_reports.os, "getuid", lambda: os.geteuid() + 1)
+    with pytest.raises(ConfigError, match="another user"):
+        read_report(config, NAME)
+
+
+@pytest.fixture
+def entered(config: Path, tmp_path: Path) -> Iterator[tuple[Served, str]]:
+    """A dashboard with one report, and the session of a user who may only read."""
+    keep(tmp_path / "mine.db.reports", title=HOSTILE)
+    access = Access(Reach(port=1))
+    access.set_users({5: ("eve", True)})
+    with Served(access, HereBoard(str(config), tmp_path / "mine.db")) as found:
+        yield found, f"trimtab-1={access.begin(5)}"
+
+
+def test_a_hostile_report_gets_neither_session_nor_network(entered: tuple[Served, str]) -> None:
+    served, cookie = entered
+    path = f"/reports/{NAME}"
+    code, headers, body = served.ask(path, Cookie=cookie)
+    assert (code, body, headers["content-type"]) == (200, PAGE, "text/html; charset=utf-8")
+    policy = headers["content-security-policy"].split("; ")
+    assert (
+        policy[:2] == ["sandbox allow-scripts", "default-src 'none'"] and "connect-src 'none'" in policy and "form-action 'none'" in policy
+    )
+    assert "allow-same-origin" not in headers["content-security-policy"] and headers["cross-origin-opener-policy"] == "unsafe-none"
+    assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+    for other in ("", "trimtab-1=x"):  # without a login there is nothing
+        for place in (path, "/reports"):
+            code, headers, body = served.ask(place, Cookie=other)
+            assert code == 303 and headers["location"].startswith("/login") and PAGE not in body
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..%2fmine.toml", "..%2f..%2fetc%2fpasswd", "%2e%2e/mine.toml", "mine.db.users", NAME.replace("html", "json"), f"{NAME}%00",
+     f"{NAME}%0a", f".%2f{NAME}", "20200101-000000-tune.html"],
+)  # fmt: skip
+def test_no_name_leads_out_of_the_folder(entered: tuple[Served, str], name: str) -> None:
+    served, cookie = entered
+    code, _, body = served.ask(f"/reports/{name}", Cookie=cookie)
+    assert code == 404 and b"wallet" not in body and PAGE not in body
+
+
+def test_titles_and_figures_of_reports_are_text(entered: tuple[Served, str]) -> None:
+    served, cookie = entered
+    shown = ""
+    for _ in range(100):
+        if f"/reports/{NAME}" in (shown := served.ask("/reports", Cookie=cookie)[2].decode()):
+            break
+        time.sleep(0.05)
+    assert f'<a href="/reports/{NAME}" rel="noopener">' in shown and "&lt;img src=x" in shown
+    assert HOSTILE not in shown and MARKUP not in shown
