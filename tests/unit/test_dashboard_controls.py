@@ -27,7 +27,7 @@ from agent.store import Store, open_store
 from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
 from agent.web import controls as web_controls
-from agent.web.controls import FIELDS, MAX_BACKTESTS, REVIEW_S, ControlPages, Review, arguments_of
+from agent.web.controls import BACKTEST_NICENESS, FIELDS, MAX_BACKTESTS, REVIEW_S, ControlPages, Review, arguments_of
 from agent.web.pages import Renderer
 from tests.cli.documents import misfits
 from tests.support import agents
@@ -267,6 +267,8 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
         assert reviews[0].no_backtest.startswith("it took longer than")
         monkeypatch.setattr(web_controls, "BACKTEST_S", 60.0)
         await asyncio.gather(*map(pages._backtest, reviews[1:] + reviews[:1]))
+        (process,) = (pages._backtests._pool._processes or {}).values()  # type: ignore[union-attr]  # it has started
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == BACKTEST_NICENESS
         pages.close()
         return [one.no_backtest for one in reviews]
 

@@ -27,7 +27,8 @@ def test_targets_bands_limits_and_network_are_those_of_the_config(tmp_path: Path
     assert shown == [("WETH", 6_000, [5_400.0, 6_600.0], "stop_loss 20%"), ("USDC", 4_000, [3_600.0, 4_400.0], "")]
     values = {one["key"]: one["value"] for part in found["sections"] for one in part["settings"]}
     expected = {
-        "policy.cooldown": "1h", "limits.slippage": "0.3%", "limits.gas_price": "60 gwei", "portfolio.max_live_value": "1000 USDC",
+        "policy.cooldown": "1h", "limits.slippage": "0.3%", "limits.gas_price": "60 gwei",
+        "limits.balance_jump_wait": "1 d", "portfolio.max_live_value": "1000 USDC",
         "portfolio.weights": "fixed: the targets above", "reference.kind": "feed, twap", "chain.rpc": "one, two", "chain.quorum": "2",
         "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6h",
     }  # fmt: skip

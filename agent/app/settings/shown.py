@@ -16,10 +16,10 @@ from agent.app.documents.owner import (
 from agent.config import build_policy, build_portfolio
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.orders import OrderKeys
-from agent.model import LIMITS, NoTradeZone
+from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
 from agent.policy.triggers import rules
-from agent.units import Token
+from agent.units import Token, format_duration
 
 UNKNOWN_DECIMALS = 18
 """Decimals of a token whose config leaves them to the chain; no setting depends on them."""
@@ -168,8 +168,11 @@ def _limit_rows(loaded: LoadedConfig) -> list[SettingDocument]:
     for key in type(limits).model_fields:
         value = getattr(limits, key)
         if key in LIMITS or value:
-            about = LIMITS[key].about if key in LIMITS else ""
-            rows.append(_row(f"limits.{key}", limit_text(key, value, portfolio.numeraire), about))
+            spec = LIMITS.get(key)
+            text = limit_text(key, value, portfolio.numeraire)
+            if spec is not None and spec.unit is LimitUnit.DURATION and value is not None:
+                text = format_duration(value)
+            rows.append(_row(f"limits.{key}", text, "" if spec is None else spec.about))
     return rows
 
 
