@@ -63,7 +63,7 @@ slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 
 # API and dashboard at length: schemathesis calls every operation with hundreds of valid and invalid parameters; in Chromium login, controls
-# on the local chain, by keyboard; the demo in the browser.
+# on the local chain, set-up, by keyboard; the demo in the browser.
 web: $(READY)
 	$(BIN)/pytest -m slow tests/cli/test_api.py tests/cli/test_localchain_command.py tests/browser
 

@@ -47,6 +47,7 @@ def require_fine(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
 
 
+@pytest.mark.slow
 def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
