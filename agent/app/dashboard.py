@@ -38,7 +38,7 @@ def require_store(config: ConfigSource) -> str:
     if not file.exists():
         raise ConfigError(
             f"store: {file} does not exist",
-            "trimtab run and trimtab rebalance create it; start the dashboard after the first step",
+            "trimtab trust creates it, and so does the first step of trimtab run",
         )
     return str(file)
 

@@ -177,6 +177,8 @@ def run_loop(
                             )
                             service.config_changes = ()
                         _show_controls(service)
+                        if terms.offers and controls is not None and controls.offers:
+                            note("The plan waits for a confirmation: trimtab request confirm")
                         if service.unwritten:
                             note(service.unwritten)
                             service.unwritten = ""

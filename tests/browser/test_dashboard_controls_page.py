@@ -1,4 +1,4 @@
-"""The owner at the dashboard, by keyboard on a phone: log in with a one-time code, pause, confirm a plan, watch it, edit weights."""
+"""The owner at the dashboard by keyboard on a phone: log in with a one-time code, pause, confirm a plan, watch it, edit weights, export."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -173,6 +174,14 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
         assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 100, targets["USDC"] + 100)
 
+        page.goto(f"{address}assets")
+        page.wait_for_selector("h3:has-text('Tax export')", timeout=PATIENCE_MS)
+        tab_to(page, 'a[href="/export/csv.zip"]')
+        with page.expect_download() as export:
+            page.keyboard.press("Enter")
+        with ZipFile(export.value.path()) as files:
+            assert any(b"USDC" in files.read(name) for name in files.namelist()), files.namelist()
+
         # No violation and no wider than a phone, in both colours.
         page.goto(f"{address}controls")
         push(page, "Review the stop")
@@ -209,8 +218,8 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     process.communicate()
     assert until(desk, asked["id"])["state"] == "done" and run.poll() is None
     run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=60)
-    assert run.returncode == 0
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 0 and "waits for a confirmation" in said, said
 
 
 def test_beyond_this_machine_a_login_by_tls(tmp_path: Path, certificate: PublicOptions) -> None:  # noqa: F811

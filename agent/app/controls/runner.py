@@ -137,6 +137,11 @@ class ControlRunner:
             context.store.controls.offer(offered)
         return False
 
+    @property
+    def offers(self) -> bool:
+        """True if the plan of the last cycle waits for a confirmation."""
+        return self._offered and self._agent.context.store.controls.waiting() is not None
+
     def end_cycle(self) -> None:
         """End the offer of a plan that the cycle did not propose again."""
         controls = self._agent.context.store.controls
