@@ -45,12 +45,12 @@ DAY_S = 86_400
 GAS_WEI = 3 * 10**17
 SPARE_S = 7_200
 """The last cycles end so long before the present; each mines blocks ahead of its time."""
-WIDE = (1080, 1000)
+WIDE = (1080, 1190)
 PICTURES: dict[str, tuple[str, Literal["light", "dark"], tuple[int, int]]] = {
     "overview-light": ("/", "light", WIDE),
     "overview-dark": ("/", "dark", WIDE),
-    "overview-phone": ("/", "light", (PHONE[0], 1000)),
-    "history": ("/history", "light", (1080, 700)),
+    "overview-phone": ("/", "light", (PHONE[0], 1100)),
+    "history": ("/history", "light", (1280, 700)),
 }
 COLOURS = 64
 MOST_BYTES = 80_000
