@@ -25,7 +25,7 @@ from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
 from agent.web.pages import PAGES, at, format_figure
 from tests.browser.chromium import PHONE, WIDE
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
-from tests.cli.tools import Desk, first_document
+from tests.cli.tools import Desk, first_document, start
 from tests.support.worlds import missing
 
 pytestmark = pytest.mark.skipif(
@@ -207,5 +207,6 @@ def test_pages_of_positions_have_no_violation_and_are_no_wider_than_a_phone(chro
 
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
     desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
-    said = desk.run("serve", "--port", "0", "--json")
-    assert said.code == 2 and json.loads(said.out)["error"]["message"].startswith("store:")
+    process = start("serve", "--port", "0", "--json", "--config", str(desk.config))  # this one has Chromium's event loop
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2 and json.loads(said)["error"]["message"].startswith("store:")
