@@ -239,7 +239,7 @@ def last_swap(history: Mapping[str, Any]) -> int | None:
 
 def charts(
     history: Mapping[str, Any], unit: str, holdings: Sequence[Mapping[str, Any]] = ()
-) -> list[dict[str, Any]]:
+) -> list[dict[str, str]]:
     """Return the value over time, and the weight of each asset with its present band and target, as
     JSON for the charts' elements, oldest first; empty for fewer than two valuations.
     """
@@ -276,7 +276,7 @@ def _chart(
     times: Sequence[str],
     line: Sequence[float],
     band: Sequence[float] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, str]:
     """Return a chart; `band` is (low, high, target)."""
     label = f"{name} in {unit}, {times[0]} to {times[-1]}: from {line[0]:,.2f} to {line[-1]:,.2f}"
     title = f"{name}, in {unit}"
@@ -285,7 +285,7 @@ def _chart(
         label += f"; its band now is {low:,.2f} to {high:,.2f}, its target {target:,.2f}"
         title += f"; band {low:g} to {high:g}, target {target:g}"
     data = {"times": times, "name": name, "line": line, "band": band}
-    return {"title": title, "label": label, "data": json.dumps(data), "small": unit == "%"}
+    return {"title": title, "label": label, "data": json.dumps(data)}
 
 
 def bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
