@@ -50,7 +50,7 @@ class Board:
         self._outdated: set[str] = set()
         self.version = 0
         self._changed = asyncio.Event()
-        self._answers: dict[tuple[object, ...], Documents] = {}
+        self._answers: dict[tuple[object, ...], asyncio.Task[Documents]] = {}
         self._answered: tuple[object, ...] = ()
         self._closing = False
 
@@ -115,16 +115,23 @@ class Board:
         return self.documents
 
     async def stored(self, function: str, *arguments: Any) -> Documents:
-        """Return the result of a function that reads the store alone. Results are kept until the
-        store changes. Raises its TrimtabError.
+        """Return the result of a function that reads the store alone. Requests at once share one read,
+        and results are kept until the store changes: a read that began before the change is for
+        those who asked before it. Raises its TrimtabError.
         """
         if (stamps := self._stamps()) != self._answered or len(self._answers) >= ANSWERS_KEPT:
-            self._answers.clear()
-            self._answered = stamps
-        key = function, arguments
-        if key not in self._answers:
-            self._answers[key] = await self.call("stored", function, *arguments)
-        return self._answers[key]
+            self._answers, self._answered = {}, stamps
+        answers, key = self._answers, (function, arguments)
+        if (reading := answers.get(key)) is None:
+            reading = asyncio.create_task(self.call("stored", function, *arguments))
+            answers[key] = reading
+        try:
+            found: Documents = await asyncio.shield(reading)
+        except TrimtabError:
+            if answers.get(key) is reading:
+                del answers[key]
+            raise
+        return found
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
         """Return the result of a function in the process "stored", "live" or "controls", whose

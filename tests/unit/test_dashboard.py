@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 from agent.observe.hosts import host_name
 from agent.web.pages import format_figure
 
@@ -219,6 +219,35 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
         code, headers, body = served.ask("/export/rotki.zip")
         assert code == 409 and b"--native-asset" in body and "content-disposition" not in headers
     assert ExportBoard.asked == [("records.exports.export_archive", "csv"), ("records.exports.export_archive", "rotki")]
+
+
+def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(tmp_path: Path) -> None:
+    class Ledger(StillBoard):
+        reads: ClassVar[list[str]] = []
+
+        async def call(self, process: str, function: str, *arguments: Any) -> Any:
+            self.reads.append(found := self.store.read_text())
+            await asyncio.sleep(0.02)
+            if not found:
+                raise TrimtabError("empty")
+            return found
+
+    async def scene() -> None:
+        board = Ledger("none.toml", tmp_path / "a.db")
+        board.store.write_text("old")
+        many = [asyncio.create_task(board.stored("export")) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        board.store.write_text("newer")
+        assert await board.stored("export") == "newer"
+        assert {await one for one in many} == {"old"} and await board.stored("export") == "newer"
+        assert board.reads == ["old", "newer"]
+        board.store.write_text("")
+        for _ in range(2):
+            with pytest.raises(TrimtabError):
+                await board.stored("export")
+        assert board.reads[2:] == ["", ""]  # a failure is not kept
+
+    asyncio.run(scene())
 
 
 def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
