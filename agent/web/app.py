@@ -294,7 +294,13 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
         session = request.scope["session"]
         return HTMLResponse(renderer.page(STEP, shown, {}, board.version, session))
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,  # it would forget prefix and proxy
+    )
     app.add_route(REPORT_PAGE.path, reports.overview, ["GET"])
     app.add_route(f"{REPORT_PAGE.path}/{{report}}", reports.open, ["GET"])
     for page in PAGES:

@@ -210,7 +210,13 @@ class Portfolios:
         self._opening = opening
         self._salt = secrets.token_hex(8)
         self._renderer = Renderer()
-        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._running)
+        app = FastAPI(
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+            lifespan=self._running,
+            redirect_slashes=False,
+        )
         app.add_route("/", self._list, ["GET"])
         app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
         app.add_route(PREFIX + "{rest:path}", self._unserved, ["GET"])
@@ -282,7 +288,11 @@ class Portfolios:
                 row |= {"state": "locked"}
             rows.append(row)
             documents.append(shown)
-        versions = [one.opened and one.opened.board.version for one in self._portfolios]
+        versions = [
+            one.opened.board.version  # of those shown: when another is active is nobody's business
+            for one, row in zip(self._portfolios, rows, strict=True)
+            if one.opened is not None and row["state"] == "open"
+        ]
         seen = hashlib.sha256(repr((self._salt, rows, versions)).encode()).hexdigest()[:16]
         if behind and request.query_params.get("seen") == seen:
             return Response(None, 204)

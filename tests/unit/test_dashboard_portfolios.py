@@ -137,6 +137,15 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
     assert shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200
 
 
+def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: Shelf) -> None:
+    again = shelf.ask("/")[2].decode().split('hx-get="')[1].split('"')[0]
+    opened = shelf.parts[1].opened
+    assert opened is not None
+    shelf.loop.call_soon_threadsafe(opened.board.announce)
+    time.sleep(0.05)
+    assert shelf.ask(again, HX_Request="true")[0] == 204
+
+
 @pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/events"])
 def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, path: str) -> None:
     cookie = shelf.enter(0)
@@ -188,6 +197,8 @@ def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: Shelf) -> 
         places = set(re.findall(r'(?:href|action|hx-get|sse-connect)="(/[^"]*)"', text)) - {"/"}
         assert all(place.startswith((f"{B}/", "/static/")) for place in places) and 'href="/"' in text
         assert HOSTILE not in text and "&lt;img src=x onerror" in text.split("<title>")[1].split("</title>")[0]
+        if path != "/":
+            assert shelf.ask(f"{B}{path}/", Cookie=cookie)[0] == 404  # led nowhere, and by a proxy without TLS
     assert shelf.ask(B, Cookie=cookie)[1]["location"] == f"{B}/"
 
 
