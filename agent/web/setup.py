@@ -5,6 +5,8 @@ address that the command printed, and on this machine alone. It asks for no key 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -26,13 +28,21 @@ from agent.web.reading import ReadingProcess
 OWNER = {1: ("set-up", False)}
 """The one session's user."""
 LONGEST_TEXT = 500
-SECRET = re.compile(r"(?:0x)?[0-9a-fA-F]{64}|(?:\w+\s+){11,}\w+")
-"""A private key or a recovery phrase."""
+SECRET = re.compile(r"[0-9a-fA-F]{60}|(?:[^\W\d_]+[\s\d,.;:()-]+){11,}[^\W\d_]+")
+"""A private key, also one that was cut, or a recovery phrase, also one with numbers or commas."""
 KEY_TYPED = (
     "This may be a private key or a recovery phrase, so it was not kept. trimtab never needs one in"
     " the browser: type keys at trimtab wallet import only."
 )
+ADDRESS_TYPED = (
+    "This is an address, which may be a secret, so it was not kept. Put it into an environment"
+    " variable, and type the variable's name in the field that asks for one."
+)
 URL_FIELDS = frozenset({"endpoints", "alert"})
+"""Fields of variables, into which an address may be typed by mistake."""
+NAMED = re.compile(r"[A-Z_][A-Z0-9_]{0,63}(=[\w.-]{0,16})?")
+"""The name of a variable, with or without an operator."""
+CHANGED = "The answers changed after this page was opened. Compare them again."
 SHARE = "share:"
 
 
@@ -82,7 +92,7 @@ class SetupPages:
 
     def application(self) -> Checks:
         """Return the ASGI application."""
-        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
         app.add_route("/", self._first, ["GET"])
         app.add_route(LOGIN, self._greet, ["GET"])
         app.add_route(LOGIN, self._enter, ["POST"])
@@ -144,12 +154,12 @@ class SetupPages:
         if self._document is not None:
             return RedirectResponse(DONE.path, 303)
         if page is REVIEW:
-            return await self._write(request)
+            return await self._write(request, fields)
         given, refused = _texts(page, fields)
         found = await self._check({**self._typed, **given})
         if isinstance(found, Response):
             return found
-        self._typed |= _keepable(given)
+        self._typed |= _keepable(given, found["errors"])
         errors = {name: found["errors"][name] for name in page.fields if name in found["errors"]}
         if errors := {**errors, **refused}:
             self._answered.discard(page.path)
@@ -157,17 +167,20 @@ class SetupPages:
         self._answered.add(page.path)
         return RedirectResponse((await self._next(found)).path, 303)
 
-    async def _write(self, request: Request) -> Response:
-        found = await self._check(self._typed)
+    async def _write(self, request: Request, fields: Mapping[str, list[str]]) -> Response:
+        typed = dict(self._typed)  # another form may change them meanwhile
+        found = await self._check(typed)
         if isinstance(found, Response):
             return found
         if (due := await self._next(found)) is not REVIEW:
             return RedirectResponse(due.path, 303)
+        if not is_token(fields.get("shown"), _digest(found)):
+            return self._html(request, REVIEW, found, {"": CHANGED}, 409)
         async with self._writing:
             if self._document is None:
                 try:
                     self._document = await self._process.call(
-                        "start.web_setup.write_setup", str(self._config), self._typed
+                        "start.web_setup.write_setup", str(self._config), typed
                     )
                 except TrimtabError as error:
                     return self._html(request, REVIEW, found, {"": str(error)}, 409)
@@ -214,6 +227,7 @@ class SetupPages:
             errors=errors,
             found=found,
             csrf=session.csrf,
+            shown=_digest(found),
             config=str(self._config.absolute()),
             folder=str(self._config.absolute().parent),
             document=self._document,
@@ -236,24 +250,36 @@ def _number(page: SetupPage) -> int:
 def _texts(
     page: SetupPage, fields: Mapping[str, list[str]]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the texts of a page's fields, and the errors of those that may be a key, which are
-    dropped at once.
+    """Return the texts of a page's fields, and the errors of those that may be a key or an address,
+    which are dropped at once.
     """
     found: dict[str, str] = {}
     refused: dict[str, str] = {}
     for name, values in fields.items():
         if name in page.fields or (name.startswith(SHARE) and "basket" in page.fields):
             found[name] = values[0][:LONGEST_TEXT]
-            if SECRET.search(found[name]):
-                found[name], refused[name if name in page.fields else "basket"] = "", KEY_TYPED
+            why = KEY_TYPED if SECRET.search(found[name]) else ""
+            if why := why or (ADDRESS_TYPED if "://" in found[name] else ""):
+                found[name], refused[name if name in page.fields else "basket"] = "", why
     return found, refused
 
 
-def _keepable(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the texts without addresses, which are secrets: a page must not repeat them."""
+def _keepable(given: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts without what may be part of an address: a page must not repeat it."""
     return {
-        name: "" if name in URL_FIELDS and "://" in text else text for name, text in given.items()
+        name: text
+        if name not in URL_FIELDS
+        or name not in errors
+        or all(map(NAMED.fullmatch, text.replace(",", " ").split()))
+        else ""
+        for name, text in given.items()
     }
+
+
+def _digest(found: Mapping[str, Any]) -> str:
+    """Return a hash of the answers that the last page shows, and of what the basket holds."""
+    told = [found.get("shown"), found.get("baskets"), found.get("tokens")]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def setup_access(reach: Reach) -> Access:

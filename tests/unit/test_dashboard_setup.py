@@ -67,9 +67,9 @@ class Desk(Served):
 
     def post(self, path: str, fields: dict[str, str], **headers: str) -> tuple[int, dict[str, str], bytes]:
         """Send a form of the page."""
-        token = re.findall('name="csrf" value="([^"]+)"', self.text(path))
+        hidden = dict(re.findall('type="hidden" name="([a-z]+)" value="([^"]+)"', self.text(path)))
         sent = {"Origin": f"http://localhost:{self.port}", "Cookie": self.cookie, **headers}
-        return self.ask(path, "POST", urlencode({"csrf": "".join(token[:1]), **fields}), **sent)
+        return self.ask(path, "POST", urlencode({**hidden, **fields}), **sent)
 
 
 @pytest.fixture
@@ -151,14 +151,31 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
     for page, field, secret in (
         ("wallet", "wallet", KEY), ("wallet", "network", KEY[2:]), ("wallet", "wallet", PHRASE),
         ("wallet", "endpoints", "https://rpc.example/key"), ("cash", "alert", "mailto://me:secret@example.org"), ("cash", "cash", KEY),
+        ("wallet", "network", "https://rpc.example/key"), ("wallet", "wallet", "https://rpc.example/key"),
+        ("wallet", "wallet", PHRASE.replace(" ", ", ")), ("wallet", "wallet", KEY[:-3]), ("wallet", "endpoints", "rpc.example/v3/key"),
+        ("wallet", "endpoints", f"RPC_A={'4f' * 16} RPC_B=beta"), ("basket", "basket", "https://rpc.example/key"),
+        ("cash", "cash", "https://rpc.example/key"), ("cash", "alert", "me:secret@example.org"),
     ):  # fmt: skip
-        for path in list(ANSWERS)[: 2 if page == "cash" else 0]:
-            desk.post(path, ANSWERS[path])
+        for path, given in ANSWERS.items():
+            if path == f"/setup/{page}":
+                break
+            desk.post(path, given)
         code, _, body = desk.post(f"/setup/{page}", {**ANSWERS[f"/setup/{page}"], field: secret})
         assert code == 422 and f'id="e-{field}"' in body.decode()
         for place in (body.decode(), desk.text(f"/setup/{page}"), repr(vars(desk.pages))):
             assert secret not in place
         assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == f"/setup/{page}"
+
+
+def test_only_the_answers_that_the_page_showed_are_written(desk: Desk, tmp_path: Path) -> None:
+    desk.enter()
+    for path, fields in ANSWERS.items():
+        desk.post(path, fields)
+    shown = re.findall('name="shown" value="([^"]+)"', desk.text("/setup/review"))
+    desk.post("/setup/cash", {"cash": "", "alert": ""})  # in another tab: all of the cash
+    code, _, body = desk.post("/setup/review", {"shown": "".join(shown)})
+    assert code == 409 and b"all USDC" in body and b"changed" in body and not list(tmp_path.iterdir())
+    assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
 
 
 def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
@@ -225,8 +242,8 @@ def test_the_command_prints_the_address_and_writes_the_file(tmp_path: Path) -> N
         assert b"Begin" in browser.open(address).read()
         text = browser.open(Request(f"{origin}/login", urlencode({"token": token}).encode(), {"Origin": origin})).read().decode()
         for path, fields in {**ANSWERS, "/setup/review": dict[str, str]()}.items():
-            csrf = re.findall('name="csrf" value="([^"]+)"', text)[0]
-            text = browser.open(Request(origin + path, urlencode({"csrf": csrf, **fields}).encode(), {"Origin": origin})).read().decode()
+            hidden = dict(re.findall('type="hidden" name="([a-z]+)" value="([^"]+)"', text))
+            text = browser.open(Request(origin + path, urlencode({**hidden, **fields}).encode(), {"Origin": origin})).read().decode()
         assert "trimtab doctor" in text and load_config(tmp_path / "mine.toml").config.wallet.address == WALLET
     finally:
         process.terminate()
