@@ -60,6 +60,7 @@ class Review:
     sent: bool = False
     backtest: Mapping[str, Any] | None = None
     no_backtest: str = ""
+    dropped: bool = False
 
     @property
     def open(self) -> bool:
@@ -81,7 +82,7 @@ class ControlPages:
         self._renderer = renderer
         self._plans = ReadingProcess()
         self._backtests = ReadingProcess(BACKTEST_NICENESS)
-        self._turn, self._waiting = asyncio.Lock(), 0
+        self._planning, self._turn, self._waiting = asyncio.Lock(), asyncio.Lock(), 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -124,7 +125,7 @@ class ControlPages:
             self._begin(self._plan(review))
         name = secrets.token_urlsafe(16)
         while len(session.reviews) >= MAX_REVIEWS:
-            session.reviews.pop(next(iter(session.reviews)))
+            session.reviews.pop(next(iter(session.reviews))).dropped = True
         session.reviews[name] = review
         return RedirectResponse(f"/controls/review/{name}", 303)
 
@@ -188,10 +189,17 @@ class ControlPages:
             await self._board.call("controls", "controls.dashboard.ready")
 
     async def _plan(self, review: Review) -> None:
+        """Plan a request, one at a time, unless its session has dropped it meanwhile."""
         try:
-            review.document = await self._plans.call(
-                "controls.shown.preview_control", self._board.config, review.kind, review.arguments
-            )
+            async with self._planning:
+                if review.dropped:
+                    return
+                review.document = await self._plans.call(
+                    "controls.shown.preview_control",
+                    self._board.config,
+                    review.kind,
+                    review.arguments,
+                )
         except TrimtabError as error:
             review.error = str(error)
         else:
@@ -206,6 +214,8 @@ class ControlPages:
             if self._waiting > MAX_BACKTESTS:
                 raise TrimtabError("other back-tests are waiting", "ask again in some minutes")
             async with self._turn, asyncio.timeout(BACKTEST_S):
+                if review.dropped:
+                    return
                 review.backtest = await self._backtests.call(
                     "research.edit_backtests.edit_backtest", self._board.config, review.arguments
                 )

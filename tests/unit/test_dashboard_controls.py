@@ -27,8 +27,9 @@ from agent.store import Store, open_store
 from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
 from agent.web import controls as web_controls
-from agent.web.controls import BACKTEST_NICENESS, FIELDS, MAX_BACKTESTS, REVIEW_S, ControlPages, Review, arguments_of
+from agent.web.controls import BACKTEST_NICENESS, FIELDS, MAX_BACKTESTS, MAX_REVIEWS, REVIEW_S, ControlPages, Review, arguments_of
 from agent.web.pages import Renderer
+from agent.web.reading import ReadingProcess
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures
@@ -275,6 +276,30 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
     first, *others = asyncio.run(scene())
     assert first == "other back-tests are waiting (ask again in some minutes)"
     assert len(others) == MAX_BACKTESTS and all("NONE" in why for why in others)
+
+
+def test_a_flood_of_requests_is_planned_no_further_than_they_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned, go = list[str](), threading.Event()
+
+    class Planner(ReadingProcess):
+        async def call(self, function: str, *arguments: Any) -> Any:
+            planned.append(dict(arguments[-1])["amount"])
+            await asyncio.to_thread(go.wait, 20)
+            raise Refused("not planned")
+
+    monkeypatch.setattr(web_controls, "ReadingProcess", Planner)
+    with Site(tmp_path / "mine.db.users") as site:
+        cookie, other = site.enter(), site.enter(2)
+        csrf, last = site.token(cookie), site.token(other)
+        for number in range(MAX_REVIEWS + 12):
+            site.post("/controls/withdraw", {"csrf": csrf, "amount": str(number)}, cookie)
+        page = site.post("/controls/withdraw", {"csrf": last, "amount": "mine"}, other)[1]["location"]
+        go.set()
+        until_s = time.monotonic() + 20
+        while b"not planned" not in site.ask(page, Cookie=other)[2]:
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+    assert planned == ["0", *(str(12 + number) for number in range(MAX_REVIEWS)), "mine"]
 
 
 def test_without_users_there_are_no_controls() -> None:
