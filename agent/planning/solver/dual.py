@@ -241,19 +241,18 @@ def solve_dual(
     pools begin to respond on the way. Ends early once the bound is below the required value
     `below`.
     """
-    parts = (
-        program.rise,
-        program.cost,
-        program.bend,
-        program.low,
-        program.high,
-        stack.first,
-        None if near is None else near.multipliers,
-    )
-    asked = (program.base, below, *(None if part is None else part.tobytes() for part in parts))
-    if asked not in stack.known:
-        stack.known[asked] = _solved(program, stack, near, below)
-    found: Solution = stack.known[asked]
+    parts = (program.rise, program.cost, program.bend, program.low, program.high, stack.first)
+    problem = (program.base, *(None if part is None else part.tobytes() for part in parts))
+    asked = (problem, below, None if near is None else near.multipliers.tobytes())
+    found: Solution | None = stack.known.get(asked)
+    if found is None:
+        # any dual value bounds all flows: one below the required value need not be improved
+        bound: Solution | None = stack.known.get(problem)
+        if bound is not None and bound.bound < below:
+            return bound
+        found = stack.known[asked] = _solved(program, stack, near, below)
+        if bound is None or found.bound < bound.bound:
+            stack.known[problem] = found
     return found
 
 
@@ -272,7 +271,7 @@ def _solved(program: Program, stack: CurveStack, near: Solution | None, below: f
         step, sides = box_minimum(
             curvature, here.slope, program.low - here.z, program.high - here.z, sides
         )
-        there = _search(program, stack, here, step)
+        there = _search(program, stack, here, step, below)
         if there is None:
             break
         felt = np.maximum(felt / 4, here.bend_to(there))
@@ -402,12 +401,14 @@ def _within(program: Program, z: FloatArray) -> FloatArray:
     return np.asarray(np.where(program.high - z <= SNAP, program.high, z))
 
 
-def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray) -> _Point | None:
+def _search(
+    program: Program, stack: CurveStack, here: _Point, step: FloatArray, below: float
+) -> _Point | None:
     """Return the lowest point found along a step: its end, or near the turn of the slope if it
     overshoots; None if the step does not descend. The step is extended while there is no curvature.
     Between a point before and a point after the turn, the next try alternates between the
     intersection of their tangents, which finds corners, and the zero of the line through their
-    slopes, which finds smooth valleys.
+    slopes, which finds smooth valleys. The first point with a bound below `below` ends the search.
     """
     begin = dot(here.slope, step)
     noise = NOISE * (abs(here.value) + 1)
@@ -424,6 +425,8 @@ def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray)
                 program, np.minimum(np.maximum(here.z + length * step, program.low), program.high)
             ),
         )
+        if program.base + there.value < below:
+            return there
         ahead = dot(there.slope, step)
         if there.value <= here.value + noise and (best is None or there.value < best.value):
             best = there
