@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from importlib.util import find_spec
 from typing import Any
 
@@ -37,7 +38,8 @@ main()
 
 def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_nothing(desk: Desk, tmp_path: Any) -> None:
     desk.ask("rebalance", "--send", "--yes")
-    said, before = tmp_path / "said.txt", desk.node.rpc("eth_blockNumber")
+    stand_still(desk)
+    said, before = tmp_path / "said.txt", sent(desk)
     found: dict[str, Any] = {}
 
     async def talk() -> None:
@@ -83,7 +85,18 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
         given = found[name].structuredContent
         assert given["notice"] == NOTICE and SECRET not in text_of(found[name])
         assert without_latency(given["document"]) == without_latency(document), name
-    assert desk.node.rpc("eth_blockNumber") == before
+    assert sent(desk) == before
+
+
+def stand_still(desk: Desk) -> None:
+    """Keep the newest block of the local chain, which mines every 10 s while nothing happens."""
+    desk.node.mine_at(int(time.time()))
+    desk.node.rpc("evm_setAutomine", False)
+
+
+def sent(desk: Desk) -> tuple[str, str]:
+    """The newest block, and how many transactions the wallet has sent, those that wait included."""
+    return desk.node.rpc("eth_blockNumber"), desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "pending")
 
 
 class HereProcess:
@@ -98,7 +111,8 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
 ) -> None:
     desk.ask("plan")
     monkeypatch.setattr(assistant, "ReadingProcess", HereProcess)
-    one, before = Assistant(str(desk.config), allow_controls=True), desk.node.rpc("eth_blockNumber")
+    stand_still(desk)
+    one, before = Assistant(str(desk.config), allow_controls=True), sent(desk)
 
     def call(name: str, **given: Any) -> Any:
         return asyncio.run(one.answer(name, given))["document"]
@@ -118,7 +132,7 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     assert call("request_control", **asked) == queued
     assert call("request_control", kind="pause", key="34567890")["state"] == "done"
     assert desk.ask("status")["paused"] and call("controls")["queued"] == 1
-    assert desk.node.rpc("eth_blockNumber") == before
+    assert sent(desk) == before
 
 
 def text_of(result: CallToolResult) -> str:
