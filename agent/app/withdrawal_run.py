@@ -202,7 +202,7 @@ class WithdrawalRun:
             self._sent.append(intent)
             if not intent.succeeded:
                 why = (
-                    f'"{intent.note}" ended {intent.state.value}; trimtab withdraw --resume'
+                    f'"{intent.note}" ended as {intent.state.value}; trimtab withdraw --resume'
                     f" {number} tries again"
                 )
                 return self.report(withdrawable_step(self._context), sale, "failed", why)
@@ -220,7 +220,7 @@ class WithdrawalRun:
                 step,
                 sale,
                 "waiting",
-                f"paid; confirmations are awaited: trimtab withdraw --resume {number}",
+                f"paid, waiting for confirmations; then trimtab withdraw --resume {number}",
             )
         self._context.store.requests.end(number, RequestState.DONE, self._context.clock.now_s())
         return self.report(step, sale, "paid", f"paid to {self._to}")

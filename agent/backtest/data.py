@@ -197,7 +197,7 @@ def why_unreadable(path: Path) -> str:
         header = next(rows, [])
         for number, row in enumerate(rows, 1):
             if len(row) > len(header):
-                return f"has {len(row)} cells in row {number} and {len(header)} columns"
+                return f"has {len(row)} cells in row {number}, but {len(header)} columns"
     except csv.Error:
         return "is not comma-separated"
     return "has rows that do not match its header"

@@ -1,8 +1,8 @@
 """The kernel: one run of fixed weights over a price table, compiled by numba.
 
 The rules are those of agent/policy (drift, bands, schedules, goal) in floating point;
-agent/backtest/sweep.py describes them. All numba code is in this file: numba'scacheidentifiesa
-functionbyitsfile,andimportingnumbatakesasecond.
+agent/backtest/sweep.py describes them. All numba code is in this file: numba's cache identifies a
+function by its file, and importing numba takes a second.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ FUNDING_WINDOW_S = 900
 MOST_MARKETS = 64
 """Maximum number of markets and collaterals read from an account's lists."""
 UNKNOWN_S = 0
-"""Time of an index whose round could not be read. It bounds no order, and other markets are
+"""Time of an index whose round could not be read. Such an index bounds no order; other markets are
 unaffected.
 """
 _HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000

@@ -460,7 +460,7 @@ def settle_mined(
     """Book every mined transaction missing from the budgets, at the reference prices of its own
     step; then compare balances. `present` is called only if that step is unreadable (written by
     another version): then current prices are used and no gain counts. While a spent token has no
-    price, the transaction stays unbooked and nothing is planned. With the snapshot `before` the
+    price, the transaction stays unbooked and nothing is planned. With `before`, read before the
     last trade, the larger of the losses by balances and by events counts, unless every expected
     balance is known: then a difference is an external transfer and is counted as one. Tokens
     without a price, foreign ones included, count as zero, because a plan cannot spend them and

@@ -45,7 +45,7 @@ from agent.reference import depegged_tokens, reference_prices
 
 CATCH_UP_ATTEMPTS = 10
 CATCH_UP_PAUSE_S = 2.0
-"""Attemptsandthepausebetweenthem:twentysecondsinall,longerthantheblocktimeofanysupportedchain.
+"""Attempts and the pause between them: twenty seconds in all, longer than any chain's block time.
 """
 
 
@@ -181,8 +181,8 @@ class OutcomeKind(Enum):
 
 
 REVIEW_DONE_KINDS = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
-"""Outcomes after which a schedule's review is done. Afterarefusedorfailedstepthereviewisrepeatedin
-thenextcycle."""
+"""Outcomes after which a schedule's review is done. A refused or failed step repeats it in
+the next cycle."""
 
 
 @dataclass(frozen=True, slots=True)

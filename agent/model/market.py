@@ -249,7 +249,7 @@ class Pool(Protocol):
 
     @property
     def unwritten(self) -> tuple[bool, bool]:
-        """True for each token whose storage slots of a first trade are still zero."""
+        """True for each token whose first-trade storage slots are still zero."""
 
     @property
     def label(self) -> str:
@@ -426,8 +426,8 @@ class Snapshot(DerivedValues):
     `past` are preceding blocks of the same chain, newest first, read if a step has to confirm
     prices. `supplies` are the readable supplies of tokens weighted by market cap. `futures` is the
     margin account; None if there is none or it is not known for certain, with the reason in
-    `futures_unknown`. `futures_blocked` is the reason why the venue takes no order of this agent's
-    key (empty: it does), `agent_end_s` the time at which it no longer does (zero: none).
+    `futures_unknown`. `futures_blocked` is the reason why the venue accepts no order from this
+    agent's key (empty: it does), `agent_end_s` the expiry of the key's approval (zero: none).
     """
 
     head: Head

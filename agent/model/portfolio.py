@@ -317,7 +317,7 @@ class ExecutionPace:
     most `limit_bps` worse than the prices at the start (negative: better), within `patience_s`.
     Slice sizes vary by up to `size_jitter_bps` of an equal share, waits by up to `time_jitter_bps`
     of the mean. `budget_bps` of the moved value is the largest loss against the prices at the start
-    (None: off). `waiting_bps_hour` is the hourly cost of waiting with the remainder (None: the risk
+    (None: off). `waiting_bps_hour` is the hourly cost of delaying the remainder (None: the risk
     of the no-trade zone).
     """
 

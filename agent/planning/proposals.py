@@ -46,9 +46,9 @@ from agent.units import NATIVE, format_time
 class Proposal:
     """A decision on one snapshot with its drifts, and a plan if it trades.
 
-    `step` is the step of the decision if it differs from the given one: with blocked exits, or with
-    or without excluded amounts. `ticks_end` is true if an order or slice waits for a price that
-    further ticks might reach.
+    `step` is the decision's step if it differs from the given one: with exits blocked, or with
+    amounts newly excluded or restored. `ticks_end` is true if an order or slice waits for a price
+    that further ticks might reach.
     """
 
     decided: DecisionResult
@@ -179,7 +179,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
 
 
 def _without_unpriced(step: StepInput, decided: DecisionResult) -> StepInput:
-    """Return the step without unpriced assets, if those halt an exit of another one, which goes
+    """Return the step without unpriced assets if they block another asset's exit; that exit goes
     before a reduction of futures.
     """
     if not isinstance(decided.decision, Halt | AdjustFutures):
@@ -246,7 +246,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
 
 
 def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
-    """Return the decision, or a hold if the whole plan without parts is not worth its cost.
+    """Return the decision, or a hold if the plan, not split into parts, is not worth its cost.
 
     Raises Refused if the plan is refused for any other reason.
     """

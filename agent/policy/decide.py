@@ -47,7 +47,7 @@ from agent.policy.triggers.rules import evaluate_trigger
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import Price, Value, format_time
 
-AFTER_HEDGE = "the rest of the rebalance, beside its hedge"
+AFTER_HEDGE = "the rest of the rebalance, alongside its hedge"
 FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
     HaltCode.REFERENCE_PRICE,
     HaltCode.QUARANTINE,
@@ -428,7 +428,7 @@ def _hold(trigger: TriggerResult) -> Hold:
 def _forecast(
     step: StepInput, drifts: tuple[AssetDrift, ...], trigger: TriggerResult
 ) -> TriggerResult:
-    """Return the result of a review with later execution, with the trades of a rebalance now."""
+    """Return the result of a review that executes later, with the trades it would make now."""
     if trigger.waits_s is None:
         return trigger
     least = max(Fraction(1), step.limits.min_trade or Fraction(1))
@@ -581,8 +581,8 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
     history = step.history
     done = [
         (history.last_rebalance_s, "rebalance"),
-        (history.campaign_ended_s, "correction over time"),
-        (history.last_liquidity_s if liquidity_too else None, "action with liquidity"),
+        (history.campaign_ended_s, "gradual execution"),
+        (history.last_liquidity_s if liquidity_too else None, "liquidity action"),
     ]
     last_s, what = max(
         ((at_s, what) for at_s, what in done if at_s is not None), default=(None, "")

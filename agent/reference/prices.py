@@ -31,7 +31,7 @@ def twap_rejection(step: StepInput, pool: Pool) -> str:
     window_s = step.reference.twap_window_s
     if pool.mean_window_s is not None and pool.mean_window_s >= window_s:
         return ""
-    return f"its oldest observation is newer than {window_s} s{_kept(step, pool)}"
+    return f"its oldest observation is less than {window_s} s old{_kept(step, pool)}"
 
 
 def pin_rejection(step: StepInput, pool: Pool) -> str:
@@ -63,7 +63,7 @@ def _kept(step: StepInput, pool: Pool) -> str:
     kept, coming = pool.observations
     enough = required_observations(step.snapshot.head.chain_id, step.reference.twap_window_s)
     if coming >= enough:
-        return f", it will keep {coming}, which fill with the next trades"
+        return f"; it will keep {coming} observations, filled by the next trades"
     soon = f", soon {coming}" if coming > kept else ""
     return f", it keeps {kept}{soon}: run trimtab oracle {pool.address} --to {enough}"
 

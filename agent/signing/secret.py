@@ -160,7 +160,7 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
             return PrivateKey(Account.from_key(raw))
     except Exception:  # noqa: S110 reported below, without the value and without the frames that hold it
         pass
-    return ConfigError(f"{field} is not a private key", "it has 64 hex digits")
+    return ConfigError(f"{field} is not a private key", "a private key has 64 hex digits")
 
 
 def disable_core_dumps() -> None:

@@ -26,9 +26,9 @@ BACKTEST_S = 300.0
 MAX_BACKTESTS = 4
 """Back-tests that run or wait; more are refused."""
 BACKTEST_NICENESS = 19
-"""A back-test of minutes must not delay a cycle of the agent or a page."""
+"""A back-test that takes minutes must not delay a cycle of the agent or a page."""
 MAX_REVIEWS = 8
-"""Reviews kept of a session; a further one drops the oldest."""
+"""Reviews kept per session; a further one drops the oldest."""
 AT_ONCE = frozenset({"pause", "resume"})
 """Kinds that confirm no plan."""
 FIELDS: Mapping[str, Sequence[str]] = {
@@ -48,7 +48,7 @@ WAS = "was:"
 
 @dataclass(slots=True)
 class Review:
-    """A request and the plan that is shown for it. `document` is None while it is planned, and
+    """A request and the plan that is shown for it. `document` is None while that is being made, and
     `backtest` until an edit is back-tested.
     """
 
@@ -152,11 +152,11 @@ class ControlPages:
         if not is_token(fields.get("plan_hash"), plan_hash):
             return PlainTextResponse("409: the form showed another plan\n", 409)
         if review.kind == "stop" and fields.get("yes") != ["yes"]:
-            review.error = "A stop needs the second yes."
+            review.error = "To stop, tick the box as well."
             answer = self._page(request, review, 409)
             review.error = ""
             return answer
-        review.sent = True  # before anything waits: of two confirmations at once one passes
+        review.sent = True  # before any await: of two simultaneous confirmations, one passes
         await self._submit(request, session, review, plan_hash)
         if review.error:
             return self._page(request, review, 409)
@@ -212,7 +212,7 @@ class ControlPages:
         self._waiting += 1
         try:
             if self._waiting > MAX_BACKTESTS:
-                raise TrimtabError("other back-tests are waiting", "ask again in some minutes")
+                raise TrimtabError("other back-tests are waiting", "ask again in a few minutes")
             async with self._turn, asyncio.timeout(BACKTEST_S):
                 if review.dropped:
                     return

@@ -109,7 +109,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.csv", b"time,A\n2021-01-01,1,2\n", "a.csv has 3 cells in row 1 and 2 columns"),
+        ("a.csv", b"time,A\n2021-01-01,1,2\n", "a.csv has 3 cells in row 1, but 2 columns"),
         ("b.csv", b"time,A\n2021-01-01,\xff\n", "b.csv is not UTF-8 text: byte 18 is 0xff"),
         ("c.csv", b" \n", "c.csv is empty"),
         ("d.parquet", b"PAR1....PAR1", "d.parquet is damaged"),

@@ -274,7 +274,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
         return [one.no_backtest for one in reviews]
 
     first, *others = asyncio.run(scene())
-    assert first == "other back-tests are waiting (ask again in some minutes)"
+    assert first == "other back-tests are waiting (ask again in a few minutes)"
     assert len(others) == MAX_BACKTESTS and all("NONE" in why for why in others)
 
 

@@ -1,4 +1,4 @@
-"""A correction over time: each round decided anew, sizes and sum, the budget, and every way it ends by name."""
+"""A gradual execution: each round decided anew, sizes and sum, the budget, and every way it ends by name."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_after_its_end_the_cooldown_counts_from_there() -> None:
     step = replace(step, history=replace(step.history, campaign_ended_s=step.snapshot.head.timestamp_s - 100))
     held = decide(step)
     assert isinstance(held.decision, Hold)
-    assert "correction" in held.decision.reason
+    assert "gradual execution" in held.decision.reason
 
 
 # whole campaigns

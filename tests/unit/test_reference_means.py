@@ -56,8 +56,8 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
     [
         ((1, 1), "it keeps 1: run trimtab oracle"),
         ((5, 9), "it keeps 5, soon 9: run trimtab oracle"),
-        ((1, 1_801), "it will keep 1801, which fill with the next trades"),
-        (None, "newer than 1800 s"),
+        ((1, 1_801), "it will keep 1801 observations, filled by the next trades"),
+        (None, "less than 1800 s old"),
     ],
 )
 def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, said: str) -> None:

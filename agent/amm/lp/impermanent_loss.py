@@ -27,7 +27,7 @@ QUADRATURE_POINTS = 16
 PANEL_WIDTH = 1.0
 """Standard deviations per panel."""
 INTEGRATION_LIMIT = 9.0
-"""Standard deviations beyond which the density holds less than 1e-18."""
+"""Standard deviations beyond which the tails hold less than 1e-18."""
 
 
 def _cosine(angle: float) -> float:
@@ -71,7 +71,7 @@ def normal_mean(
     """Return the mean of function(z) for a standard normal z. No panel spans one of the `kinks`,
     where the function is not smooth.
 
-    `stretch` shifts the integration range to the right, for functions that grow like
+    `stretch` extends the integration range to the right, for functions that grow like
     exp(stretch·z).
     """
     low, high = -INTEGRATION_LIMIT, INTEGRATION_LIMIT + max(0.0, stretch)

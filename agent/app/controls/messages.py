@@ -20,7 +20,7 @@ HASH_DIGITS = 12
 HELP = (
     "/status value, weights and decision\n"
     "/plan the plan that waits, or one made now, with a code to confirm it\n"
-    "/confirm CODE carries out the plan of the code\n"
+    "/confirm CODE carries out the plan shown with it\n"
     "/pause stops all sending at once\n"
     "/resume lifts the pause, with a code"
 )
@@ -71,7 +71,7 @@ def tax_text(tax: Document | None) -> str:
     """Return the taxable gain of a plan."""
     if tax is None:
         return "Tax: not configured"
-    left = f", {tax['left_this_year']} left this year" if tax["left_this_year"] else ""
+    left = f", {tax['left_this_year']} left of this year's limit" if tax["left_this_year"] else ""
     return f"Taxable gain {tax['gain']} {_safe(tax['currency'])} ({_safe(tax['method'])}){left}"
 
 

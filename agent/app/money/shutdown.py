@@ -268,7 +268,7 @@ class ShutdownReport:
         names = ", ".join(account.market(one.market).symbol for one in account.positions)
         return (
             f"positions stay open in {names}, and nothing reduces them ahead of liquidation while"
-            f" trading is stopped; {rest}. trimtab deleverage --to 0x --send closes them, also after"
+            f" trading is stopped; {rest}. trimtab deleverage --to 0x --send closes them even after"
             " the stop"
         )
 
@@ -416,7 +416,7 @@ class _Shutdown:
             return self._unfinished(str(refusal))
         step = current_step_input(context.readers, context.store)
         if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
-            return self._unfinished("confirmations are awaited")
+            return self._unfinished("waiting for confirmations")
         context.store.requests.end(request.id, RequestState.DONE, context.clock.now_s())
         return self._report(
             step,
@@ -518,12 +518,12 @@ class _Shutdown:
             )
             self._sent.append(intent)
             if not intent.succeeded:
-                raise Refused(f'"{intent.note}" ended {intent.state.value}')
+                raise Refused(f'"{intent.note}" ended as {intent.state.value}')
 
 
 def _free(step: StepInput) -> tuple[Payment, ...]:
     """Return the payments of all holdings beyond reserves, gas money and positions, with native and
-    wrapped coin apart. Payments worth less than their gas are omitted.
+    wrapped coin listed separately. Payments worth less than their gas are omitted.
     """
     step = balance_changes.restore_excluded(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}

@@ -490,7 +490,7 @@ def hedge(
             )
         ratio_bps = parse_share_bps(ratio, "--ratio") if ratio else terms.ratio_bps
         if not 0 < ratio_bps <= BPS:
-            raise ConfigError(f"--ratio: {ratio}", "write above 0% and at most 100%")
+            raise ConfigError(f"--ratio: {ratio}", "write more than 0% and at most 100%")
         asked = OpenHedge(token.address, ratio_bps)
     return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
 

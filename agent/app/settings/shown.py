@@ -33,9 +33,9 @@ ABOUT: Mapping[str, str] = {
     "portfolio.use_cash": "most numeraire taken from the wallet",
     "portfolio.weights.kind": "allocator that chooses the weights",
     "portfolio.weights.every": "interval between two choices",
-    "portfolio.weights.window": "prices that a choice looks back on",
+    "portfolio.weights.window": "how far back the prices for a choice go",
     "portfolio.orders.absent": "where the weight of a sold asset goes",
-    "portfolio.orders.hysteresis": "distance from its level at which an order is armed",
+    "portfolio.orders.hysteresis": "minimum distance between price and level at arming",
     "execution.router": "contract that swaps",
     "execution.deadline": "time after which a sent swap is void",
     "execution.style": "how a rebalance is spread over time",
@@ -70,7 +70,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Tables and keys shown under each title; what is not named here is never shown."""
 UNSHOWN = ("policy.trigger", "execution.submit_url", "alerts.targets", "portfolio.weights.supplies")
-"""Keys below those that are shown otherwise, or not at all."""
+"""Keys under these tables that are shown differently, or not at all."""
 
 
 def settings_document(config: ConfigSource) -> SettingsDocument:

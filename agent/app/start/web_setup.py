@@ -18,7 +18,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError
 
 OWN = "own"
-"""The basket of weights that were typed, whose fields are SHARE and the symbol."""
+"""The basket of typed weights; each field is named SHARE plus the symbol."""
 SHARE = "share:"
 OPTION = re.compile(r"^(--)?[a-z]+: ")
 
@@ -60,7 +60,7 @@ def write_setup(path: str, typed: Mapping[str, str]) -> dict[str, Any]:
             " has it already)",
         )
     steps += [
-        f"trimtab run{option}  (decides and sends nothing; with --send it trades)",
+        f"trimtab run{option}  (decides but sends nothing; with --send it trades)",
         f"trimtab serve{option}  (this dashboard, after the first step)",
     ]
     return {**document, "next": steps, "gas": loaded.config.limits.native_floor or ""}
@@ -108,11 +108,11 @@ def _with_basket(
             if (text := typed.get(SHARE + symbol, "")).strip()
         }
         if not shares:
-            raise ConfigError("No weight is typed", "write the share of each token in percent")
+            raise ConfigError("No weights were entered", "write the share of each token in percent")
         pairs = " ".join(f"{symbol}={share}%" for symbol, share in shares.items())
         return answers.with_basket(pairs, known)
     if chosen not in [one.name for one in known]:
-        raise ConfigError("No basket is chosen", "choose one of the list, or type your own weights")
+        raise ConfigError("No basket is chosen", "choose a listed one, or type your own weights")
     return answers.with_basket(chosen, known)
 
 

@@ -121,7 +121,7 @@ def run_futures_stress(
     if spec.bars < FEWEST_BARS or spec.bars > spec.table.bars:
         raise ConfigError(
             f"--bars: {spec.bars} of {spec.table.bars}",
-            f"write {FEWEST_BARS} or more, at most those of the file",
+            f"write {FEWEST_BARS} to {spec.table.bars}, the bars in the file",
         )
     if spec.paths < 1:
         raise ConfigError("--step-paths: no path", "write 1 or more")
@@ -153,7 +153,7 @@ def stressed_path(
     scenario: FuturesScenario,
     severity: FuturesSeverity,
 ) -> FuturesPath:
-    """Apply a scenario from the first third of the path on. Gaps are permanent; funding and basis
+    """Apply a scenario from a third of the way into the path. Gaps are permanent; funding and basis
     end with the second third.
     """
     weights = {target.market: target.weight_bps for target in settings.policy.targets}

@@ -183,7 +183,7 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
     if price is None:
         return "not fixed"
     if token == PORTFOLIO:
-        return f"{price_text(price, 0, 0, 6)} a unit"
+        return f"{price_text(price, 0, 0, 6)} per share"
     try:
         decimals = portfolio.token(token).decimals
     except KeyError:
@@ -252,8 +252,8 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
 
 # --- NAV per share, the true time-weighted return: price gains and own trades, without deposits and
 # withdrawals.
-# A change of holdings starts a new span. Within a span it follows the value of the holdings less
-# the loss by own transactions and the result of the margin account; fees and impermanent loss of
+# A change of holdings starts a new span. Within a span it follows the value of holdings plus the
+# margin account's result, less what the agent's trades lost; fees and impermanent loss of
 # positions are not counted.
 
 

@@ -250,7 +250,7 @@ def settle_trade(
     and its cost by strategy.
 
     Opposite adjustments are netted at reference prices, and the market's fills go to those with a
-    remainder. The cost is shared by remainder for the market (by capital if none). A strategy that
+    remainder. The cost is shared in proportion to it (to capital if none). A strategy that
     received more than its part pays the others, first in tokens that it did not want. Without
     `deltas` adjustments are only netted. Raises ValueError if the trade spent more than all hold.
     """
@@ -377,7 +377,7 @@ def target_capital_shares(
 
 # --- Health: the Sharpe ratio of a strategy's unit values pauses the strategy and restores its
 # capital. The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1),
-# times the root of 365, without a riskless rate (Sharpe, The Sharpe Ratio, Journal of Portfolio
+# times √365, with a risk-free rate of zero (Sharpe, The Sharpe Ratio, Journal of Portfolio
 # Management 21, 1994). A day's value is the last one recorded in it (UTC). Whole numbers
 # throughout: returns in 10^-12, the ratio in thousandths.
 
@@ -448,7 +448,7 @@ def update_health(
     if now_s - since_s < period_s:
         return replace(state, sharpe_milli=sharpe, turning_s=since_s)
     reason = (
-        f"the Sharpe ratio of {format_duration(rule.window_s)} has been {side}"
+        f"the Sharpe ratio over {format_duration(rule.window_s)} has been {side}"
         f" {decimal_text(limit, 3)} since {format_time(since_s)}, now"
         f" {decimal_text(sharpe, 3)}"
     )

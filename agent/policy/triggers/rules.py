@@ -209,7 +209,7 @@ def _zone_goes_with_zone(policy: Policy) -> None:
 
 ONLY = {
     TradeSide.SELL: "sells assets above their targets and keeps the proceeds in the numeraire",
-    TradeSide.BUY: "buys assets below their goals with the numeraire above its target",
+    TradeSide.BUY: "buys assets below their goals with the numeraire held in excess of its target",
     TradeSide.WINNERS: "sells only assets above their bands",
     TradeSide.LOSERS: "buys only assets below their bands",
 }

@@ -239,7 +239,7 @@ def _funding() -> Select[Any]:
 
 
 FUNDING_OVERLAP_S = 7_200
-"""Payments are read again for this long, because a venue may list one late."""
+"""Payments this close to the newest are read again, because a venue may list one late."""
 LEDGER_TOKENS = "book_tokens"
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
@@ -268,7 +268,7 @@ class LedgerStore:
         return self.db.query("read the ledger", _intents_without_entry, self.db.book_kind)
 
     def unsettled(self) -> tuple[Intent, ...]:
-        """Return intents since the first opening that are open, or ended in a block without an entry,
+        """Return intents since the first opening that are open, or ended on chain without an entry,
         oldest first.
         """
         with self.db.read("read the ledger") as db:
