@@ -40,6 +40,11 @@ ANSWERS = {
 }
 
 
+def answered() -> InitAnswers:
+    """The answers of ANSWERS, but cash and alerts."""
+    return InitAnswers().with_wallet(WALLET).with_endpoints("RPC_A=alpha RPC_B=beta").with_basket("moderate", baskets("ethereum"))
+
+
 class Desk(Served):
     """The set-up of a config in a folder, and a browser that opened its address."""
 
@@ -93,9 +98,7 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
         assert shown in review
     assert desk.post(path, {})[1]["location"] == "/setup/done"
     written = tmp_path / "trimtab.toml"
-    known = baskets("ethereum")
-    answers = InitAnswers().with_wallet(WALLET).with_endpoints("RPC_A=alpha RPC_B=beta").with_basket("moderate", known)
-    answers.with_cash("1,000").with_alert("TRIMTAB_ALERTS").write(tmp_path / "same.toml")
+    answered().with_cash("1,000").with_alert("TRIMTAB_ALERTS").write(tmp_path / "same.toml")
     assert written.read_bytes() == (tmp_path / "same.toml").read_bytes()
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     done = desk.text("/setup/done")
@@ -230,6 +233,15 @@ def test_a_file_that_is_there_is_never_changed(desk: Desk, tmp_path: Path) -> No
 def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
     found = check_setup({"network": "nowhere.toml"})
     assert found["baskets"] == [] and found["tokens"] == [] and "trimtab localchain" in found["errors"]["network"]
+
+
+def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over(tmp_path: Path) -> None:
+    """Its config would be one of the live chain, with the routers of whoever wrote the file."""
+    answered().write(tmp_path / "a.toml")
+    text = (tmp_path / "a.toml").read_text()
+    (tmp_path / "copy.toml").write_text(text.replace("[chain]\n", "[chain]\nfork = true\n", 1))
+    found = check_setup({"network": str(tmp_path / "copy.toml")})
+    assert "not the config of a local chain" in found["errors"]["network"] and found["tokens"] == []
 
 
 @pytest.mark.slow

@@ -265,7 +265,8 @@ def find_preset(network: str) -> Preset:
         )
     config = load_config(network).config
     v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
-    if not config.chain.local or v2 is None or v3 is None:
+    live = config.chain.fork or not config.chain.local  # a fork has the id of a live chain
+    if live or v2 is None or v3 is None:
         raise ConfigError(
             f"--network {network}: not the config of a local chain",
             "start one with trimtab localchain --write-config FILE",
