@@ -249,9 +249,12 @@ def fund(chain: LocalChain, usd: Mapping[str, int]) -> None:
 # read, in a market that moves until the demo is stopped.
 
 
-DEMO_EVERY, DEMO_CONFIRM_BLOCKS = "4s", 2
-"""Interval of cycles, each with a block, and the blocks that confirm a drift: for two cycles it is
+DEMO_EVERY, DEMO_CONFIRM_BLOCKS = "1s", 3
+"""Pause before a cycle, each with a block, and the blocks that confirm a drift: for three cycles it is
 only shown."""
+LOOK_S = 4
+"""Pause after a cycle: the dashboard reads the chain while the market stands still. In the middle of
+a move, pools contradict feeds."""
 MOVE_EVERY_S = 30
 SWINGS = (
     {"WBTC": Fraction(8, 7), "WETH": Fraction(11, 12)},
@@ -287,6 +290,7 @@ class LiveDemo:
         with closing(cycles):
             for found in cycles:
                 yield found
+                self._clock.sleep(LOOK_S)
                 if time.monotonic() - moved < MOVE_EVERY_S:
                     self._chain.mine()
                     continue
