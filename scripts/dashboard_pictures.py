@@ -45,11 +45,11 @@ DAY_S = 86_400
 GAS_WEI = 3 * 10**17
 SPARE_S = 7_200
 """The last cycles end so long before the present; each mines blocks ahead of its time."""
-WIDE = (1080, 1190)
+WIDE = (1080, 1140)
 PICTURES: dict[str, tuple[str, Literal["light", "dark"], tuple[int, int]]] = {
     "overview-light": ("/", "light", WIDE),
     "overview-dark": ("/", "dark", WIDE),
-    "overview-phone": ("/", "light", (PHONE[0], 1100)),
+    "overview-phone": ("/", "light", (PHONE[0], 950)),
     "history": ("/history", "light", (1280, 700)),
 }
 COLOURS = 64
