@@ -15,6 +15,29 @@ from tests.support import agents
 from tests.support.agents import WALLET
 
 SECRET = "canary4secret"
+STRATEGIES = f"""[split]
+relative = "20%"
+[[strategies]]
+name = "caps"
+share = "60%"
+floor = "0%"
+health = "off"
+weights = {{ WETH = "50%", USDC = "50%" }}
+[strategies.allocator]
+kind = "market_cap"
+every = "30d"
+max_age = "2d"
+churn = "10%"
+keep = "30d"
+until_chosen = "targets"
+supplies = "{SECRET}.csv"
+[[strategies]]
+name = "rest"
+share = "40%"
+floor = "0%"
+health = "off"
+allocator = "equal"
+"""
 
 
 def test_targets_bands_limits_and_network_are_those_of_the_config(tmp_path: Path) -> None:
@@ -54,7 +77,8 @@ def test_no_secret_file_or_variable_of_the_config_is_shown(tmp_path: Path, monke
         text.replace("[service]", f'[service]\nheartbeat_url = "https://x.example/{SECRET}"')
         + f'[telegram]\ntoken_env = "{SECRET}_BOT"\nchats = [7]\n'
         + f'[data.prices]\nsource = "https://x.example/{SECRET}.csv"\n[[alerts.targets]]\nname = "phone"\nurl_env = "{SECRET}_C"\n'
+        + STRATEGIES
     )
     said = json.dumps(settings_document(path))
-    assert path.read_text().count(SECRET) == 9 and SECRET not in said
+    assert path.read_text().count(SECRET) == 10 and SECRET not in said
     assert "to a private endpoint" in said and "alerts.targets.phone" in said

@@ -16,6 +16,7 @@ from agent.app.documents.owner import (
 from agent.config import build_policy, build_portfolio
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.orders import OrderKeys
+from agent.config.profile import FILES
 from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
 from agent.policy.triggers import rules
@@ -69,7 +70,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Wallet": ("wallet.address", "wallet.mode", "wallet.safe", "wallet.payout_addresses"),
 }  # fmt: skip
 """Tables and keys shown under each title; what is not named here is never shown."""
-UNSHOWN = ("policy.trigger", "execution.submit_url", "alerts.targets", "portfolio.weights.supplies")
+UNSHOWN = ("policy.trigger", "execution.submit_url", "alerts.targets")
 """Keys under these tables that are shown differently, or not at all."""
 
 
@@ -193,7 +194,7 @@ def _rows(values: Mapping[str, Any], keys: tuple[str, ...]) -> list[SettingDocum
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if path in UNSHOWN:
+    if path in UNSHOWN or path.rpartition(".")[2] in FILES:
         return
     if isinstance(value, dict):
         for name, inner in value.items():
