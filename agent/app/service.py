@@ -247,6 +247,16 @@ class StoppableClock:
             raise StopRequested
 
 
+class OneStopClock(StoppableClock):
+    """StoppableClock on which further signals interrupt nothing, so that the demo removes what it
+    started.
+    """
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self._stopping:
+            super()._on_signal(number, frame)
+
+
 MAX_CONTROL_LINES = 20
 """Lines about controls that one cycle logs and shows."""
 CONTROL_SUCCESSES = ("queued", "taken", "done")

@@ -246,7 +246,7 @@ def run_live_demo(port: int, as_json: bool) -> None:
     from agent.web.server import DashboardProcess, require_servable
 
     require_servable(port)
-    clock = api.StoppableClock()
+    clock = api.OneStopClock()
     with suppress(api.StopRequested), clock.listening(), ExitStack() as ended:
         note("Starting a local chain with Uniswap V2 and V3")
         with clock.asking():

@@ -281,7 +281,9 @@ def test_the_demo_in_the_browser_rebalances_and_leaves_nothing_behind() -> None:
             time.sleep(0.5)
             with urlopen(f"{about['url']}history", timeout=10) as answer:
                 page = answer.read().decode()
-        process.send_signal(signal.SIGINT)
+        for _ in range(2):  # the second comes while it removes what it started
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
         out, said = process.communicate(timeout=20)  # until no process of its holds the other end
         assert (process.returncode, out, "Traceback" in said) == (0, "", False), said
         assert not Path(about["config"]).parent.exists()
