@@ -23,6 +23,10 @@ RETRY_S = 10.0
 WAIT_S = 30.0
 """Longest wait of an API call for a read."""
 MAX_STREAMS = 100
+MAX_READS = 32
+"""Reads of steps, archives and the like that are made or wait; more are refused, since what follows a
+cycle waits for them.
+"""
 PING_S = 15.0
 ANSWERS_KEPT = 200
 
@@ -52,6 +56,7 @@ class Board:
         self._changed = asyncio.Event()
         self._answers: dict[tuple[object, ...], asyncio.Task[Documents]] = {}
         self._answered: tuple[object, ...] = ()
+        self._asked: set[asyncio.Task[Documents]] = set()
         self._closing = False
 
     async def watch(self) -> None:
@@ -117,14 +122,18 @@ class Board:
     async def stored(self, function: str, *arguments: Any) -> Documents:
         """Return the result of a function that reads the store alone. Requests at once share one read,
         and results are kept until the store changes: a read that began before the change is for
-        those who asked before it. Raises its TrimtabError.
+        those who asked before it. Raises its TrimtabError, and Retryable beyond MAX_READS.
         """
         if (stamps := self._stamps()) != self._answered or len(self._answers) >= ANSWERS_KEPT:
             self._answers, self._answered = {}, stamps
         answers, key = self._answers, (function, arguments)
         if (reading := answers.get(key)) is None:
+            if len(self._asked) >= MAX_READS:
+                raise Retryable("too many reads at once", "try again in some seconds")
             reading = asyncio.create_task(self.call("stored", function, *arguments))
             answers[key] = reading
+            self._asked.add(reading)
+            reading.add_done_callback(self._asked.discard)
         try:
             found: Documents = await asyncio.shield(reading)
         except TrimtabError:

@@ -26,7 +26,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.web.access import HEADERS
-from agent.web.board import MAX_STREAMS, Board
+from agent.web.board import MAX_READS, MAX_STREAMS, Board
 from agent.web.pages import PAGES, charts
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
@@ -246,6 +246,11 @@ def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(t
             with pytest.raises(TrimtabError):
                 await board.stored("export")
         assert board.reads[2:] == ["", ""]  # a failure is not kept
+        board.store.write_text("newest")
+        flood = [board.stored("step", str(number)) for number in range(300)]
+        found = await asyncio.gather(*flood, return_exceptions=True)
+        assert found[:MAX_READS] == ["newest"] * MAX_READS and {str(one)[:8] for one in found[MAX_READS:]} == {"too many"}
+        assert await board.stored("step", "299") == "newest" and len(board.reads) == 4 + MAX_READS + 1
 
     asyncio.run(scene())
 
