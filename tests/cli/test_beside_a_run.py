@@ -8,16 +8,18 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import filelock
 import pytest
 
 from tests.cli.test_interruption import until_something_waits
 from tests.cli.test_sending import held_lock, nonce
-from tests.cli.tools import Desk, Forked, attach, forked
+from tests.cli.tools import Desk, Forked, attach, first_document, forked, start
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes")
@@ -107,6 +109,48 @@ def require_each_nonce_once(desk: Desk, since: int) -> list[dict[str, Any]]:
     for one in final:
         assert desk.node.rpc("eth_getTransactionReceipt", one["hash"])["status"] == "0x1"
     return final
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process has started, and theirs."""
+    found = {int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()}
+    return found.union(*map(descendants, found))
+
+
+@pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
+def test_of_a_dashboard_that_hangs_or_dies_in_a_read_the_run_notices_nothing(home: Desk) -> None:
+    process, readers = start("serve", "--port", "0", "--json", "--config", str(home.config)), set[int]()
+    try:
+        with running(home) as run:
+            address = first_document(process)["url"]
+            for page in ("", "plan"):  # the first of a page begins its reads
+                assert urlopen(address + page).status == 200
+            looked(run, 1)
+            readers = descendants(process.pid)
+            assert readers, "it reads in processes of its own"
+            for pid in readers:
+                os.kill(pid, signal.SIGSTOP)
+            home.node.rpc("evm_mine")
+            looked(run, 2)
+            process.kill()
+            process.wait()
+            looked(run, 2)
+            for pid in readers:
+                os.kill(pid, signal.SIGCONT)
+            end = time.monotonic() + 20
+            while any(Path(f"/proc/{pid}").exists() for pid in readers):
+                assert time.monotonic() < end, "a process of the dashboard outlives it"
+                time.sleep(0.05)
+            looked(run, 1)
+        assert not [line for line in run.err.read_text().splitlines() if "locked" in line or "error" in line.lower()]
+    finally:
+        process.kill()
+        process.wait()
+        for pid in readers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+    assert home.ask("books", "check")["sound"]
 
 
 def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
