@@ -46,6 +46,7 @@ from agent.web.gate import PREFIX
 from agent.web.pages import (
     ASSETS,
     CONTROL_PAGE,
+    CONTROLS,
     EXPORTS,
     PAGES,
     REPORT_PAGE,
@@ -274,8 +275,10 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
         board.end_streams()
 
     async def show(page: Page, request: Request) -> Response:
-        board.wanted(*page.reads)
         session = request.scope["session"]
+        if session is not None:
+            board.follow(CONTROLS)
+        board.wanted(*page.reads)
         return HTMLResponse(
             renderer.page(page, board.documents, board.failed, board.version, session)
         )

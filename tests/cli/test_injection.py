@@ -51,6 +51,7 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("export",): ("--out", "exported", "--force"),
     ("books", "check"): (),
     ("books", "journal"): (),
+    ("books", "lots"): (),
     ("books", "open"): (),
     ("flows",): (),
     ("flows", "confirm"): (),

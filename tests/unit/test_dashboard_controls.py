@@ -102,6 +102,16 @@ def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> N
     assert code == 303 and queued(config)[-1] == ("resume", "ann", "queued")
 
 
+def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:
+    site.board.documents["controls"] = {"controls": [], "served": True, "waiting": {"moves": ["-1 WETH", HOSTILE]}}
+    cookie = site.enter()
+    for path in ("/", "/history", "/settings"):
+        code, _, body = site.ask(path, Cookie=cookie)
+        assert code == 200 and b"-1 WETH, &lt;img" in body and b'<a href="/controls">Review it</a>' in body, path
+    site.board.documents["controls"]["waiting"] = None
+    assert b"Review it" not in site.ask("/", Cookie=cookie)[2]
+
+
 @pytest.mark.parametrize("kind", FIELDS)
 def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, config: Path, kind: str) -> None:
     cookie, before = site.enter(READ_ONLY), queued(config)

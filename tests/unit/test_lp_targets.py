@@ -175,7 +175,7 @@ def test_a_fired_trigger_comes_before_the_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "said"), [("last_rebalance_s", "the last rebalance was"), ("last_liquidity_s", "the last action with liq")]
+    ("last", "said"), [("last_rebalance_s", "the last rebalance was"), ("last_liquidity_s", "the last liquidity action")]
 )
 def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, said: str) -> None:
     step = world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 60}))

@@ -224,7 +224,7 @@ def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
 
 Tried = tuple[TriedSettingsDocument, Floats, Floats, float]
 """Figures of a run, the growth of one unit of it and of holding by day, and periods of a year."""
-_kept: OrderedDict[tuple[str, str], Tried] = OrderedDict()
+_kept: OrderedDict[tuple[str, str, str], Tried] = OrderedDict()
 
 
 def _spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
@@ -251,7 +251,7 @@ def _market(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
 
 
 def _tried(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> Tried:
-    key = loaded.digest, table.digest
+    key = loaded.digest, repr(spec), table.digest
     if key not in _kept:
         result = simulate(spec, table, _market(spec, table))
         growth = growth_series(result)
