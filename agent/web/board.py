@@ -75,7 +75,7 @@ class Board:
                         self._mark = mark
                         self.refresh()
                     for function in self._followed:
-                        self._start("stored", function)
+                        self.follow(function)
             await asyncio.sleep(POLL_S)
 
     def refresh(self) -> None:

@@ -25,9 +25,10 @@ from agent.web.pages import format_figure
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.web import board as web_board
 from agent.web.access import HEADERS
 from agent.web.board import MAX_READS, MAX_STREAMS, Board
-from agent.web.pages import PAGES, charts
+from agent.web.pages import CONTROLS, PAGES, charts
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures, golden
@@ -158,6 +159,37 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
         board.refresh()  # a cycle ended: the read under way may have begun before
         await asyncio.sleep(0.1)
         assert (board.reads, board.documents["history"]) == (2, 2)
+
+    asyncio.run(scene())
+
+
+def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "trimtab.db"
+    monkeypatch.setattr(web_board, "POLL_S", 0.01)
+
+    async def scene() -> None:
+        answering = asyncio.Event()
+
+        class SlowBoard(Board):
+            async def call(self, process: str, function: str, *arguments: str) -> Any:
+                if function != CONTROLS:
+                    return {}
+                state = file.read_text()
+                await answering.wait()
+                return {"controls": state}
+
+        file.write_text("queued")
+        board = SlowBoard("none.toml", file)
+        watching = asyncio.create_task(board.watch())
+        await asyncio.sleep(0.1)
+        board.follow(CONTROLS)
+        await asyncio.sleep(0.1)
+        file.write_text("done")
+        await asyncio.sleep(0.1)
+        answering.set()
+        await asyncio.sleep(0.1)
+        watching.cancel()
+        assert board.documents["controls"] == "done"
 
     asyncio.run(scene())
 
