@@ -133,7 +133,7 @@ class ServedPortfolio:
         try:
             async with asyncio.timeout(START_S):
                 start = await read_portfolio(self.config, self._process)
-                about = await self._process.call("settings.identity.identity", str(self.config))
+                about = await self._process.call("settings.shown.identity", str(self.config))
             require_users(start.users, opening.host, exposed=opening.exposed)
         except TimeoutError:
             self.error = Retryable(f"reading takes longer than {START_S:g} s", "it is tried again")

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from agent.app.documents import controls, futures, lots, owner, plans, records, research
+from agent.app.documents import controls, futures, owner, plans, records, research
 from agent.app.documents.status import StatusDocument
 
 ANY = "ANY"
@@ -40,7 +40,7 @@ DOCUMENTS: dict[str, Any] = {
     "pnl": records.ProfitDocument,
     "books check": records.LedgerCheckDocument,
     "books journal": records.EntriesDocument,
-    "books lots": lots.LotsDocument,
+    "books lots": records.LotsDocument,
     "books open": records.BookDocument,
     "db adopt": records.AdoptedDocument,
     "invest": owner.InvestmentDocument,

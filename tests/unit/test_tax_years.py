@@ -18,7 +18,7 @@ from agent.accounting import entries as book
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.accounting.export import RateTable, TokenNames, export_tables
 from agent.accounting.tax_lots import run_tax_lots
-from agent.app.documents.lots import LotsDocument
+from agent.app.documents.records import LotsDocument
 from agent.app.records import ledger
 from agent.app.records.lots import lots_document
 from agent.model import Entry, LedgerOpening, LotMethod, Valuation, ValuedHolding

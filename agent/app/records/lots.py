@@ -15,7 +15,7 @@ from agent.model import LotMethod, OpenLot
 from agent.units import NATIVE, Price, Value, decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app.documents.lots import AssetLotsDocument, LotDocument, LotsDocument
+    from agent.app.documents.records import AssetLotsDocument, LotDocument, LotsDocument
 
 
 def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:

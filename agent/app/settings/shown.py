@@ -16,6 +16,7 @@ from agent.app.documents.owner import (
 from agent.config import build_policy, build_portfolio
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.orders import OrderKeys
+from agent.config.presets import PRESETS
 from agent.config.profile import FILES
 from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
@@ -217,3 +218,15 @@ def _text(value: object) -> str:
 
 def _row(key: str, value: str, about: str = "") -> SettingDocument:
     return {"key": key, "about": about or ABOUT.get(key, ""), "value": value}
+
+
+# --- Network and wallet, for the list of several portfolios.
+
+
+def identity(source: ConfigSource) -> dict[str, str]:
+    """Return `network`, its name or chain id, and `wallet`, its address. Raises ConfigError."""
+    config = load_config(source).config
+    chain = config.chain
+    known = (name for name, preset in PRESETS.items() if preset.chain_id == chain.chain_id)
+    network = "local chain" if chain.local else next(known, f"chain {chain.chain_id}")
+    return {"network": network, "wallet": config.wallet.address}
