@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import partial
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent import codec
@@ -17,6 +17,7 @@ from agent.errors import ConfigError
 from agent.model import Pool
 from agent.planning.pool_curves import build_trade_curves
 from agent.units import PIPS, Token
+from tests.support.samples import examples
 
 ADDRESS = f"0x{9:040x}"
 POINTS = 40
@@ -133,7 +134,7 @@ def test_max_in_is_the_last_that_keeps_to_the_impact(form: str, data: st.DataObj
 
 
 @forms
-@settings(max_examples=40)
+@examples(15)
 @given(data=st.data(), impact=impacts, off_bps=st.integers(-50, 300))
 def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, impact: int, off_bps: int) -> None:
     found = data.draw(drawn(form))
