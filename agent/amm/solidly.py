@@ -302,7 +302,8 @@ class SolidlyPool:
         price = (1 - cubed) / (1 + cubed) * (1 - share)
         end = _cube_root_of((1 - price) / (1 + price))
         whole = (x + y) * math.sqrt(math.sqrt(1 - begin * cubed))
-        roots, amounts = [], []
+        roots: list[float] = []
+        amounts: list[float] = []
         for step in range(RANGES + 1):
             c = begin + (end - begin) * step / RANGES
             cubed = c * c * c
