@@ -51,18 +51,16 @@ def here() -> list[str]:
 def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, whole: bool) -> None:
     """One process a machine: it plans, decides, runs the orders' tests; the first records its steps, which the others replay.
 
-    A machine with the kernel of this process leaves the orders' tests to the suite, which runs them under it. Of the others only the
-    one that is least like it runs them where there is no time for all.
+    A machine with the kernel of this process leaves the orders' tests to the suite, which runs them under it.
     """
     machines = here()
     problems = [any_problem(number) if whole or number < LARGE else any_problem(number, 4, 8) for number in range(PLANS)]
     paths = written(tmp_path / "plans", problems), written(tmp_path / "whole", steps()), tmp_path
     orders = [UNIT / f"{name}.py" for name in BROKE]
-    unlike = [machine for machine in machines if not suite_runs(machine)]
     under_way = [
         begun(
             machine, "-m", "tests.support.machines", "replay" if number else "record", *paths,
-            *(orders if machine in (unlike if whole else unlike[-1:]) else ()),
+            *(() if suite_runs(machine) else orders),
         )
         for number, machine in enumerate(machines)
     ]  # fmt: skip
