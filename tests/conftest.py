@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
 from agent.localchain.perpetuals import LocalPerps
+from tests.support.kernels import compiled_by_one
 from tests.support.perps import perps_on
 from tests.support.transactions import STORES
 from tests.support.worlds import Origin, checked_once, compiled_once, missing, multiplied_by_tables, one_case, tester_world
@@ -26,8 +27,7 @@ os.environ.setdefault("ECC_BACKEND_CLASS", "eth_keys.backends.NativeECCBackend")
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
-settings.register_profile("long", settings.get_profile("dev"), max_examples=1_000, print_blob=True)
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
@@ -66,9 +66,12 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def once() -> Iterator[None]:
-    """What all tests repeat is done once per process: the compiling of queries, the multiples of the generator, and the check of ABIs."""
-    with compiled_once(), multiplied_by_tables(), checked_once():
+def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What all tests repeat is done once per process: the compiling of queries, the multiples of the generator, and the check of ABIs.
+
+    The kernel is compiled once for all processes.
+    """
+    with compiled_once(), multiplied_by_tables(), checked_once(), compiled_by_one(tmp_path_factory.getbasetemp().parent):
         yield
 
 

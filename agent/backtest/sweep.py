@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agent.backtest.settings import BacktestSpec, SimulationSettings
-from agent.errors import ConfigError, needs_analysis
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Destination, Policy, Trigger
 from agent.policy.triggers.rules import band_and_interval, validate_policy
 from agent.units import BPS, PIPS, format_duration, format_time
@@ -108,7 +108,8 @@ def _shaped(
             f"prices: {max(symbols, key=list(symbols).count)} has two columns",
             "use one column per asset",
         )
-    return np.ascontiguousarray(given, dtype=np.int64), table
+    # A copy, since numba compiles anew for an array that may not be written.
+    return np.array(given, dtype=np.int64, order="C"), table
 
 
 def _check_times(times: NDArray[np.int64]) -> None:
@@ -521,8 +522,14 @@ def sweep(
 
 def _kernel() -> ModuleType:
     """Import the kernel. numba takes a second to load, and may not be installed."""
-    with needs_analysis():
+    try:
         from agent.backtest import kernel as fast_kernel
+    except ModuleNotFoundError as missing:
+        raise Refused(
+            f"{missing.name} is not installed",
+            remedy="pip install 'trimtab[analysis]'",
+            code=ErrorCode.PACKAGE,
+        ) from None
     return fast_kernel
 
 
