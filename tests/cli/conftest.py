@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import signal
 import time
@@ -17,8 +18,13 @@ from agent.artifacts import anvil_binary
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode, free_port
+from agent.localchain.perpetuals import LocalPerps
+from agent.planning import planner
 from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, first_document, in_process, start, takes_config
 from tests.support.worlds import missing
+
+AT_ONCE = ('first_purchase = "1m"', 'first_purchase = "off"')
+"""A desk is not about a first purchase: seeing whether it goes in parts doubles the time of each plan."""
 
 
 def _served(config: Path, *options: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -53,18 +59,31 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
     yield from _served(tmp_path_factory.mktemp("served") / "local.toml")
 
 
+PLANNED: dict[bytes, bytes] = {}
+"""Solutions of planning problems by all that a problem consists of."""
+
+
+def _planned_once(*problem: Any, solve: Callable[..., Any] = planner._within_plan_cost) -> Any:
+    """What the solver finds: desks begin alike, so that most of their commands have a problem to solve that another has solved."""
+    key = pickle.dumps(problem)
+    if key not in PLANNED:
+        PLANNED[key] = pickle.dumps(solve(*problem))
+    return pickle.loads(PLANNED[key])
+
+
 @pytest.fixture
 def desk(
     served: tuple[Path, dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
     """A desk at the served chain as it was served; what the test does is undone."""
+    monkeypatch.setattr(planner, "_within_plan_cost", _planned_once)
     source, about = served
     config = tmp_path / "trimtab.toml"
     for ending in STORE_ENDINGS:
         store = source.with_name(f"local.db{ending}")
         if store.exists():
             shutil.copy(store, tmp_path / f"trimtab.db{ending}")
-    text = source.read_text().replace("sqlite:///local.db", "sqlite:///trimtab.db")
+    text = source.read_text().replace("sqlite:///local.db", "sqlite:///trimtab.db").replace(*AT_ONCE)
     config.write_text(text.replace(about["url"], f"{about['url']}/?key={SECRET}"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
@@ -78,14 +97,26 @@ def desk(
         yield Desk(config, node, about, run)
 
 
-@pytest.fixture
-def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
-    """Runs a command with the config that the test has made for the embedded chain."""
+def _runner(chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
     # Tests that share this chain may have moved its time away from the machine's.
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
+
+
+@pytest.fixture
+def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    """Runs a command with the config that the test has made for the embedded chain."""
+    return _runner(anvil_chain, capfd, monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def perps_run(
+    perps_chain: LocalPerps, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Said]:
+    """The same for the chain with Perpetual Protocol."""
+    return _runner(perps_chain.chain, capfd, monkeypatch, tmp_path)
 
 
 @pytest.fixture

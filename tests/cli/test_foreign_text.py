@@ -24,7 +24,16 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("symbol", HARMFUL, ids=["escapes", "markup", "long"])
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        pytest.param("".join(HARMFUL), id="all"),
+        *(
+            pytest.param(symbol, id=name, marks=pytest.mark.slow)
+            for symbol, name in zip(HARMFUL, ("escapes", "markup", "long"), strict=True)
+        ),
+    ],
+)
 def test_a_harmful_symbol_shows_up_in_no_command(desk: Desk, symbol: str) -> None:
     """The token takes LINK's place in the portfolio, is traded, and is called what the owner calls it."""
     chain = attach(desk)

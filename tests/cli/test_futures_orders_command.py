@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from agent import wiring
-from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
 from tests.cli.tools import Said
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
-from tests.support.perps import perps_on
 
 Run = Callable[..., Said]
 
 
-def test_futures_orders_are_shown_sent_and_told_like_swaps(
-    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = anvil_chain
-    # Tests that share this chain may have moved its time away from the machine's.
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
+def test_futures_orders_are_shown_sent_and_told_like_swaps(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
+    perps, chain, run = perps_chain, perps_chain.chain, perps_run
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
-    perps = perps_on(chain)
     perps.deposit(chain.wallet.address, 10_000 * 10**6)
     agents.agent_config(chain, tmp_path, futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"}), EVEN)
     trusted = run("trust", "--yes", "--json")

@@ -172,7 +172,7 @@ def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None
     require_sound(desk, before)
 
 
-@pytest.mark.parametrize("first", ["", SLOW_WATCH], ids=["", "busy"])
+@pytest.mark.parametrize("first", [SLOW_WATCH, pytest.param("", marks=pytest.mark.slow)], ids=["busy", ""])
 def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk, first: str) -> None:
     command = [sys.executable, "-c", first + TWO_THREADS, "rebalance", "--config", str(desk.config), "--send", "--yes", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

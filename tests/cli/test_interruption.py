@@ -54,10 +54,11 @@ def test_ctrl_c_while_a_transaction_waits_leaves_it_to_the_next_run(desk: Desk) 
     require_sound(desk, before)
 
 
-def test_ctrl_c_at_any_moment_is_safe(desk: Desk) -> None:
+@pytest.mark.parametrize("moments", [range(0, 12, 2), pytest.param(range(12), marks=pytest.mark.slow)], ids=len)
+def test_ctrl_c_at_any_moment_is_safe(desk: Desk, moments: range) -> None:
     before = nonce(desk)
     codes = set()
-    for moment in range(12):
+    for moment in moments:
         child = forked(desk, "rebalance", "--send", "--yes", "--json")
         time.sleep(0.01 + 0.06 * moment)
         child.told(signal.SIGINT)
@@ -93,7 +94,7 @@ def test_machine_code_that_drops_the_interrupt_is_an_interruption(words: list[st
     assert ("next run" in said.stderr) == (code == 12)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_is_told_to_stop_while_a_transaction_waits_ends_well(desk: Desk, number: int) -> None:
     before = nonce(desk)
     desk.node.rpc("evm_setAutomine", False)

@@ -11,6 +11,7 @@ import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.request import urlopen
@@ -18,7 +19,8 @@ from urllib.request import urlopen
 import pytest
 from rich.console import Console
 
-from agent.app.local import CONFIG_MARKER, publish
+from agent.app import local
+from agent.app.local import CONFIG_MARKER, SMALL_WORLD, publish
 from agent.cli import history, ledger
 from agent.cli.display import tables
 from agent.errors import ConfigError
@@ -148,7 +150,10 @@ def test_ctrl_c_ends_it_and_its_chain() -> None:
             http.client.HTTPConnection(host, int(port), timeout=2).request("POST", "/", "{}")
 
 
-def test_the_demo_tells_the_whole_story(bare: Callable[..., Said], tmp_path: Path) -> None:
+@pytest.mark.parametrize("pools", [3, pytest.param(len(SMALL_WORLD.pools), marks=pytest.mark.slow)])
+def test_the_demo_tells_the_whole_story(bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pools: int) -> None:
+    """Of its pools the newest alone, and all: each costs a second."""
+    monkeypatch.setattr(local, "SMALL_WORLD", replace(SMALL_WORLD, pools=SMALL_WORLD.pools[-pools:]))
     picture = tmp_path / "demo.svg"
     said = bare("demo", "--json", "--svg", str(picture))
     assert said.code == 0

@@ -7,27 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from agent import wiring
 from agent.errors import EXIT_REFUSED, ConfigError
-from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.cli.tools import Said, blocks
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
-from tests.support.perps import WAD, perps_on, read_now
+from tests.support.perps import WAD, read_now
 
 Run = Callable[..., Said]
 
 
 @pytest.fixture
-def perps(anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> LocalPerps:
+def run(perps_run: Run) -> Run:
+    return perps_run
+
+
+@pytest.fixture
+def perps(perps_chain: LocalPerps, tmp_path: Path, run: Run) -> LocalPerps:
     """A trusted config, 10,000 of margin, and a position in each of two markets."""
-    chain = anvil_chain
-    # Tests that share this chain may have moved its time away from the machine's.
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
+    found, chain = perps_chain, perps_chain.chain
     agents.fund(chain, {"WETH": 30_000, "USDC": 30_000})
-    found = perps_on(chain)
     found.deposit(chain.wallet.address, 10_000 * 10**6)
     found.trade(chain.wallet.address, "WETH", 4 * WAD)
     found.trade(chain.wallet.address, "WBTC", -WAD // 10)
@@ -114,21 +114,19 @@ def test_the_configured_delegate_may_trade_until_it_is_ended(perps: LocalPerps, 
     assert not may_trade.call()
 
 
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
+@pytest.mark.usefixtures("perps")
+def test_wrong_options_are_named(run: Run) -> None:
+    for words, why in (
         (("deleverage",), "--to, --market: at least one"),
         (("deleverage", "--to", "2"), "has no unit"),
         (("deleverage", "--market", "DOGE"), "is not a futures market"),
         (("margin", "--deposit", "1", "--withdraw", "1"), "cannot be combined"),
         (("margin", "--deposit", "0"), "must be above 0"),
         (("margin", "--send"), "--send needs --deposit or --withdraw"),
-    ],
-)
-def test_wrong_options_are_named(perps: LocalPerps, run: Run, words: tuple[str, ...], why: str) -> None:
-    said = run(*words)
-    assert said.code == ConfigError("").exit_code
-    assert why in said.err, said
+    ):
+        said = run(*words)
+        assert said.code == ConfigError("").exit_code
+        assert why in said.err, said
 
 
 def test_positions_margin_and_funding_show_the_paper_account_on_demand(perps: LocalPerps, run: Run) -> None:

@@ -29,15 +29,19 @@ IMPORTS, WORKS = 0.7, 2.8
 """Processor seconds of all its processes after which it still imports, and after which it works, on a busy machine too."""
 FEW_WORK, MANY_WORK = 3.5, 4.8
 """The same where other processes first import what they need: the kernel alone, or the whole agent."""
-CASES = (
+QUICK: tuple[tuple[str, bool, float], ...] = (
     ("backtest", True, IMPORTS),
-    ("stress in many", True, IMPORTS),
-    ("tune", True, IMPORTS),
     ("backtest as JSON", True, WORKS),
-    ("stress in this process", True, WORKS),
-    ("tune", True, MANY_WORK),  # what shares work out among processes is the same for a stress test: agent/backtest/workers.py
+    ("stress in many", True, FEW_WORK),
     ("stress in many", False, FEW_WORK),
 )
+LONGER = (
+    ("stress in many", True, IMPORTS),
+    ("tune", True, IMPORTS),
+    ("stress in this process", True, WORKS),
+    ("tune", True, MANY_WORK),  # what shares work out among processes is the same for a stress test: agent/backtest/workers.py
+)
+CASES = (*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONGER))
 """Commands, whether all their processes hear it, and when."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 

@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 
 from agent.cli.main import app, main
-from tests.cli.tools import TRIMTAB
+from tests.cli.tools import TRIMTAB, in_process
 
 WHATIF = ("whatif", "--target", "BTC=50,ETH=30,USD=20", "--value", "BTC=5800,ETH=2700,USD=1500", "--band", "10%rel")
 MANY = ",".join(f"ASSET{number}={{0}}" for number in range(10))
 LONG = ("whatif", "--target", f"{MANY.format(9)},USD=10", "--value", f"{MANY.format(100)},USD=5000", "--band", "10%rel")
+
+
+def repeats(*values: Any) -> list[Any]:
+    """Cases that go the way of one before them."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def spoken(*args: str, out: Any = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +29,9 @@ def spoken(*args: str, out: Any = subprocess.PIPE, **environment: str) -> subpro
     return subprocess.run([*TRIMTAB, *args], stdout=out, stderr=subprocess.PIPE, text=True, env=settings | environment, check=False)
 
 
-@pytest.mark.parametrize("args", [WHATIF, (*WHATIF, "--json"), ("--version",), ("--help",), ("templates", "--json")], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [WHATIF, (*WHATIF, "--json"), ("--help",), *repeats(("--version",), ("templates", "--json"))], ids=" ".join
+)
 def test_a_full_disk_ends_with_a_clean_error(args: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = spoken(*args, out=full)
@@ -35,7 +42,7 @@ def test_a_full_disk_ends_with_a_clean_error(args: tuple[str, ...]) -> None:
 
 def test_a_full_disk_for_messages_too_keeps_the_exit_code() -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*TRIMTAB, "status", "--config", "none.toml"], stdout=full, stderr=full, check=False)
+        done = subprocess.run([*TRIMTAB, "whatif", "--target", "BTC=½"], stdout=full, stderr=full, check=False)
     assert done.returncode in (2, 12)
 
 
@@ -52,7 +59,13 @@ PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 @pytest.mark.parametrize(
     ("args", "environment"),
-    [(WHATIF, PLAIN), (WHATIF, ASCII), (("templates",), PLAIN), (("--help",), PLAIN), (("whatif", "--target", "BTC=½"), PLAIN)],
+    [
+        (WHATIF, ASCII),
+        (("--help",), PLAIN),
+        (("whatif", "--target", "BTC=½"), PLAIN),
+        pytest.param(WHATIF, PLAIN, marks=pytest.mark.slow),
+        pytest.param(("templates",), PLAIN, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_an_ascii_terminal_gets_plain_signs(args: tuple[str, ...], environment: dict[str, str]) -> None:
@@ -62,12 +75,15 @@ def test_an_ascii_terminal_gets_plain_signs(args: tuple[str, ...], environment: 
     assert "Traceback" not in done.stderr and "codec" not in done.stderr
 
 
-def test_piped_text_breaks_where_its_sentences_do() -> None:
-    done = spoken(*LONG)
-    assert done.returncode == 0, done
-    assert max(map(len, done.stdout.splitlines())) > 120
-    wide = spoken(*LONG, COLUMNS="400").stdout
-    assert [line.rstrip() for line in done.stdout.splitlines()] == [line.rstrip() for line in wide.splitlines()]
+def test_piped_text_breaks_where_its_sentences_do(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    done = in_process(capfd, monkeypatch, *LONG)
+    assert done.code == 0, done
+    assert max(map(len, done.out.splitlines())) > 120
+    monkeypatch.setenv("COLUMNS", "400")
+    wide = in_process(capfd, monkeypatch, *LONG).out
+    assert [line.rstrip() for line in done.out.splitlines()] == [line.rstrip() for line in wide.splitlines()]
 
 
 @pytest.mark.parametrize("args", [("-h",), ("plan", "-h"), ("orders", "set", "-h")], ids=" ".join)
@@ -79,12 +95,19 @@ def test_h_is_help_everywhere(args: tuple[str, ...], monkeypatch: pytest.MonkeyP
     assert "Usage: trimtab" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("option", ["-V", "--version"])
+@pytest.mark.parametrize("option", ["-V", pytest.param("--version", marks=pytest.mark.slow)])
 def test_the_version_is_told(option: str) -> None:
     assert spoken(option).stdout == f"trimtab {version('trimtab')}\n"
 
 
-@pytest.mark.parametrize(("shell", "file"), [("bash", ".bashrc"), ("zsh", ".zshrc"), ("fish", ".config/fish/completions/trimtab.fish")])
+@pytest.mark.parametrize(
+    ("shell", "file"),
+    [
+        ("bash", ".bashrc"),
+        pytest.param("zsh", ".zshrc", marks=pytest.mark.slow),
+        pytest.param("fish", ".config/fish/completions/trimtab.fish", marks=pytest.mark.slow),
+    ],
+)
 def test_completion_is_installed_and_completes(shell: str, file: str, tmp_path: Path) -> None:
     program = str(Path(sys.executable).with_name("trimtab"))
     settings = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}

@@ -12,6 +12,7 @@ import pytest
 from eth_account import Account
 
 from agent.config.limits import LimitsTable
+from tests.cli.conftest import AT_ONCE
 from tests.cli.tools import TRIMTAB, Desk, at_terminal
 from tests.support.text import mentions
 
@@ -23,6 +24,8 @@ def nonce(desk: Desk) -> int:
 
 
 def test_a_rebalance_sends_approvals_first_and_then_everything_in_one_transaction(desk: Desk) -> None:
+    """By the config as `trimtab localchain` writes it."""
+    desk.edit(AT_ONCE[::-1])
     before = nonce(desk)
     done = desk.ask("rebalance", "--send", "--yes")
     assert done["outcome"] == "done"
@@ -113,11 +116,7 @@ def test_a_refused_plan_carries_every_verdict(desk: Desk) -> None:
 
 
 def test_a_refusal_of_the_planner_carries_its_verdicts_too(desk: Desk) -> None:
-    desk.edit(
-        ('min_trade = "10"', 'min_trade = "900"'),
-        ('turnover = "30%"', 'turnover = "1%"'),
-        ('first_purchase = "1m"', 'first_purchase = "off"'),
-    )
+    desk.edit(('min_trade = "10"', 'min_trade = "900"'), ('turnover = "30%"', 'turnover = "1%"'))
     refused = desk.ask("plan", want=10)
     assert refused["legs"] == []
     assert any(not verdict["passed"] for verdict in refused["verdicts"]), refused["reason"]

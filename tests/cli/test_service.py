@@ -78,14 +78,14 @@ def stalling(desk: Desk) -> Iterator[threading.Event]:
 @pytest.mark.usefixtures("quick")
 def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk: Desk, stalling: threading.Event) -> None:
     before = nonce(desk)
-    with_service(desk, 'hang_after = "10s"', 'log_format = "json"')
+    with_service(desk, 'hang_after = "6s"', 'log_format = "json"')
     child = forked(desk, "run", "--every", "1s", "--send", "--yes")
     until(child, lambda: "look" in events(child))
     stalling.set()
     said = child.ended(120)
     assert said.code == 13, said
     (hung,) = [line for line in logged(child) if line["event"] == "hung"]
-    assert mentions(hung["what"], "10 s", '"Reading the chain"')
+    assert mentions(hung["what"], "6 s", '"Reading the chain"')
     assert "chain/rpc.py" in hung["what"]
     assert SECRET not in said.err
     stalling.clear()
@@ -95,7 +95,7 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
 @pytest.mark.usefixtures("quick")
 def test_a_broadcast_that_takes_longer_than_the_bound_is_not_cut_off(desk: Desk) -> None:
     before = nonce(desk)
-    passed, slow = passing_on(desk.about["url"]), iter([13])
+    passed, slow = passing_on(desk.about["url"]), iter([8])
 
     def answer(asked: Any) -> Reply:
         reply = passed(asked)
@@ -106,7 +106,7 @@ def test_a_broadcast_that_takes_longer_than_the_bound_is_not_cut_off(desk: Desk)
     with serve(answer) as served:
         move_to(desk, served.url)
         desk.edit(('operator = "local"', 'operator = "local"\ntimeout = "60s"'))
-        with_service(desk, 'hang_after = "10s"', 'log_format = "json"')
+        with_service(desk, 'hang_after = "6s"', 'log_format = "json"')
         child = forked(desk, "run", "--once", "--send", "--yes")
         said = child.ended(120)
         assert said.code == 0, said

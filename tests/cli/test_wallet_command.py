@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from agent.signing import keys
 from tests.cli.terminal import typed
-from tests.cli.tools import TRIMTAB, Said
+from tests.cli.tools import Said
 from tests.support.keyrings import InMemory, using
 from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, OTHER, opened
 
@@ -46,18 +45,16 @@ def test_a_new_wallet_by_a_named_variable(bare: Bare, monkeypatch: pytest.Monkey
     assert again.code == 2 and "exists already" in again.error["message"]
 
 
-def test_a_key_comes_on_standard_input_where_there_is_no_terminal(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*TRIMTAB, "wallet", "import", "--password-env", "PW", "--json"],
-        input=f"0x{KEY}\n",
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PW": GOOD},
-        check=True,
-    )
-    assert json.loads(done.stdout)["address"] == ADDRESS
-    assert KEY not in done.stdout + done.stderr
+def test_a_key_comes_on_standard_input_where_there_is_no_terminal(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PW", GOOD)
+    reader, writer = os.pipe()
+    os.write(writer, f"0x{KEY}\n".encode())
+    os.close(writer)
+    with os.fdopen(reader) as piped:
+        monkeypatch.setattr(sys, "stdin", piped)
+        said = bare("wallet", "import", "--password-env", "PW", "--json")
+    assert said.code == 0 and said.json["address"] == ADDRESS
+    assert KEY not in said.out + said.err
 
 
 def test_a_changed_password_is_the_one_that_opens(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
