@@ -75,7 +75,7 @@ def test_anvil_ends_when_the_context_fails() -> None:
     assert within(20, lambda: not listens(port_of(urls[0])))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_anvil_does_not_survive_a_killed_parent(number: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD], cwd=REPO, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -131,7 +131,7 @@ def test_an_idle_chain_gets_blocks_so_that_its_head_stays_fresh(served: tuple[su
     assert (parse_config(path.read_text()).limits.head_age or 0) > HEARTBEAT_S
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_serve_writes_a_working_config_and_stops_when_told(served: tuple[subprocess.Popen[str], int, Path], number: signal.Signals) -> None:
     process, port, path = served
     assert within(60, path.exists)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+
+import pytest
 
 from agent.localchain import LocalChain
+from scripts import bench_gas
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_gas.py"
 
-
-def test_a_rebalance_of_four_swaps_costs_less_gas_than_any_other_way(anvil_chain: LocalChain) -> None:
+def test_a_rebalance_of_four_swaps_costs_less_gas_than_any_other_way(
+    anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert anvil_chain.url, "the benchmark opens an anvil of its own"
-    done = subprocess.run([sys.executable, str(SCRIPT), "--json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    monkeypatch.setattr("sys.argv", ["bench_gas.py", "--json"])
+    assert bench_gas.main() == 0
+    result = json.loads(capsys.readouterr().out)
     assert set(result) == {"machine", "ours", "peers", "ratios", "exits"}
     ratios = result["ratios"]
     print({name: (gas, ratios["to multicall"][name], ratios["to one transaction per swap"][name]) for name, gas in result["ours"].items()})

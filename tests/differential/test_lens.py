@@ -33,11 +33,12 @@ from agent.units import NATIVE, Token
 from tests.support.attacks import attack
 from tests.support.endpoints import TWAP_WINDOW_S, reader, watch
 from tests.support.text import mentions
-from tests.support.worlds import mint_mainnet_pool, read_pool, read_v3
+from tests.support.worlds import ANVIL_OFTEN, mint_mainnet_pool, read_pool, read_v3
 
 UINT160_MAX = 2**160 - 1
 
 
+@ANVIL_OFTEN
 def test_balances_allowances_and_native_equal_direct_calls(local_chain: LocalChain) -> None:
     seen = reader(local_chain).snapshot()
     owner, router = local_chain.wallet.address, local_chain.addresses.swap_router_02
@@ -77,6 +78,7 @@ def test_pools_equal_what_the_contracts_say_within_the_known_window(local_chain:
             assert getattr(pool, field) == getattr(direct, field)
 
 
+@ANVIL_OFTEN
 def test_the_twap_equals_observe_and_consult(local_chain: LocalChain) -> None:
     local_chain.swap("v3 WETH/USDC 500", "WETH", 40 * 10**18)
     local_chain.warp(600)

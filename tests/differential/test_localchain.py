@@ -13,7 +13,7 @@ from agent.localchain import DEFAULT_WORLD, LocalChain, TokenKind
 from agent.localchain.chain import POSITION_MANAGER
 from agent.localchain.world import IN_PROCESS_URL
 from agent.units import PIPS
-from tests.support.worlds import mint_mainnet_pool, pool_contract, price_now, read_pool, recorded_pool
+from tests.support.worlds import ANVIL_OFTEN, mint_mainnet_pool, pool_contract, price_now, read_pool, recorded_pool
 
 WEEK_S = 7 * 24 * 3600
 
@@ -105,6 +105,7 @@ def test_moving_the_market_moves_every_pool_feeds_and_the_average(local_chain: L
         assert local_chain.now_s() - updated_s < 60
 
 
+@ANVIL_OFTEN
 def test_the_market_moves_far_down_too(local_chain: LocalChain) -> None:
     local_chain.move_market({"WBTC": 20_000, "USDT": "0.9"})
     assert all(_distance(local_chain, name) < Fraction(1, 10**6) for name in local_chain.pools)
@@ -187,6 +188,7 @@ def test_a_revert_undoes_chain_and_books(local_chain: LocalChain) -> None:
     assert _distance(local_chain, "v2 WETH/USDC") < Fraction(1, 10**6)
 
 
+@ANVIL_OFTEN
 def test_tokens_and_pools_can_be_added_to_a_running_chain(local_chain: LocalChain) -> None:
     token = local_chain.add_token("NEW", 9, Fraction("2.5"), TokenKind.TETHER)
     assert local_chain.token_contract("NEW").functions.decimals().call() == token.decimals == 9

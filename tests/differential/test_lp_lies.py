@@ -46,14 +46,15 @@ def factories(chain: LocalChain) -> dict[str, str]:
     return {"uniswap_v2": chain.addresses.v2_factory, "uniswap_v3": chain.addresses.v3_factory}
 
 
-def test_every_byte_that_is_told_of_a_position_counts(anvil_chain: LocalChain) -> None:
+@pytest.mark.parametrize("step", [29, pytest.param(11, marks=pytest.mark.slow)])
+def test_every_byte_that_is_told_of_a_position_counts(anvil_chain: LocalChain, step: int) -> None:
     chain = anvil_chain
     about = watch(chain, [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)])
     sizes: list[int] = []
     truth = ChainReader([lying(chain, lambda page: sizes.append(len(page)))], chain.chain_id, about, chain.clock, 1).snapshot()
     assert len(truth.positions) == 2
     alpha = honest(chain, "alpha")
-    for at in range(1, sizes[0], 11):
+    for at in range(1, sizes[0], step):
 
         def flip(page: bytearray, at: int = at) -> None:
             page[at] ^= 1

@@ -44,8 +44,9 @@ def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int
     return Provide("uniswap_v3", at, token_id, info.address, *tokens, info.fee_pips, ticks, liquidity, desired, amounts, amounts, 0, "")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("pool", [V3, FINE])
+@pytest.mark.parametrize(
+    ("pool", "seed"), [(V3, 1), (FINE, 2), pytest.param(V3, 2, marks=pytest.mark.slow), pytest.param(FINE, 1, marks=pytest.mark.slow)]
+)
 def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, pool: str, seed: int) -> None:
     chain, random = anvil_chain, Random(seed)
     fund(chain, pool)

@@ -172,7 +172,7 @@ def act(perps: LocalPerps, who: str, account: MarginAccount, policy: FuturesPoli
     return read_now(perps, who)
 
 
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 51))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 51))])
 def test_a_fall_and_a_rise_never_liquidate_the_book_of_the_agent(perps: LocalPerps, seed: int) -> None:
     perps.deposit(perps.chain.whale.address, 50_000_000 * 10**6)
     mark = perps.chain.snapshot()

@@ -15,6 +15,7 @@ from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
 from tests.support.endpoints import Reply, Through, passing_on, pools, reader, serve, tokens, watch
 from tests.support.text import raises_code
+from tests.support.worlds import ANVIL_OFTEN
 
 OWNER = "0x" + "11" * 20
 NOTHING = SnapshotScope(OWNER, (), (), (), (), (OWNER,), 0, 100)
@@ -93,6 +94,7 @@ def test_an_endpoint_on_another_chain_needs_the_operator_unless_a_majority_outvo
     assert [(q.item, q.address, "chain 1," in q.why) for q in seen.quarantined] == [("endpoint", "stray", True)]
 
 
+@ANVIL_OFTEN
 def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalChain) -> None:
     mark = local_chain.snapshot()
     local_chain.set_balance("LINK", 5)

@@ -80,15 +80,16 @@ def test_a_liar_among_three_is_outvoted_and_named(anvil_chain: LocalChain, lie: 
         assert getattr(seen, field) == getattr(truth, field)
 
 
-def test_every_byte_of_the_lens_counts(anvil_chain: LocalChain) -> None:
-    """Each 13th byte flipped alone: another answer or none at all, never an agreement."""
+@pytest.mark.parametrize("step", [37, pytest.param(13, marks=pytest.mark.slow)])
+def test_every_byte_of_the_lens_counts(anvil_chain: LocalChain, step: int) -> None:
+    """Each 13th byte, in every run each 37th, flipped alone: another answer or none at all, never an agreement."""
     alpha = honest(anvil_chain, "alpha")
     sizes: list[int] = []
     measure = Through(alpha, "alpha", change=lens(lambda page: sizes.append(len(page))))
     whole = reader(anvil_chain, measure)
     whole.snapshot()
     assert len(sizes) == 1
-    for at in range(1, sizes[0], 13):
+    for at in range(1, sizes[0], step):
         liar = Through(honest(anvil_chain, "liar"), "liar", change=flip(at))
         both = type(whole)([alpha, liar], anvil_chain.chain_id, whole.watch, anvil_chain.clock, 2)
         with pytest.raises((Refused, Retryable), match="liar"):

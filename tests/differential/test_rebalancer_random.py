@@ -143,11 +143,12 @@ def check(desk: AtomicDesk, plan: Plan) -> set[FundsLocation]:
     return {leg.source for leg in decode(transaction.data).legs}  # type: ignore[union-attr]  # a rebalance has legs
 
 
-def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain) -> None:
+@pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.slow)])
+def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain, examples: int) -> None:
     desk, seen = rich(anvil_chain), Counter[object]()
     known: dict[str, Pool] = {}
 
-    @settings(max_examples=60)
+    @settings(max_examples=examples)
     @given(data=st.data())
     def run(data: st.DataObject) -> None:
         states = dict(known)

@@ -18,8 +18,10 @@ from tests.cases.test_bad_tokens import turned_bad, with_guest
 from tests.support.agents import FIVE, ROOMY, again, agent_on, fund
 from tests.support.attacks import attack
 from tests.support.endpoints import Liar
+from tests.support.worlds import ANVIL_OFTEN
 
 
+@ANVIL_OFTEN
 def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local_chain: LocalChain, tmp_path: Path) -> None:
     chain = local_chain
     fund(chain, dict.fromkeys(FIVE, 0))

@@ -47,6 +47,10 @@ NOTHING: Jacobian = (0, 0, 1)
 """Nought times a point, as eth_keys writes it."""
 
 
+ANVIL_OFTEN = pytest.mark.parametrize("local_chain", ["anvil", pytest.param("eth-tester", marks=pytest.mark.slow)], indirect=True)
+"""For a test on both chains that takes long on eth-tester and shows of it what others show: in every run it is on anvil alone."""
+
+
 def missing(why: str) -> None:
     """Skips the test, or fails it where nothing may be missing (CI)."""
     if os.environ.get("CI"):
