@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -236,3 +237,18 @@ class Interrupted(TrimtabError):
     """Ctrl-C ended a command that moves no money."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+@contextmanager
+def needs_analysis(otherwise: str = "") -> Iterator[None]:
+    """Turn a missing package inside into Refused with the remedy: the extra `analysis`, or
+    `otherwise`.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        raise Refused(
+            f"{missing.name} is not installed",
+            remedy=f"pip install 'trimtab[analysis]'{otherwise}",
+            code=ErrorCode.PACKAGE,
+        ) from None

@@ -27,7 +27,8 @@ os.environ.setdefault("ECC_BACKEND_CLASS", "eth_keys.backends.NativeECCBackend")
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.register_profile("long", settings.get_profile("dev"), max_examples=1_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 

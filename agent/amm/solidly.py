@@ -28,6 +28,8 @@ ONE = 10**18
 MOST_STEPS = 255
 RANGES = 256
 """Number of ranges of constant liquidity that approximate a stable curve."""
+FLAT = 1e-8
+"""Smallest fall of the root of the price in a range: a smaller difference has too few exact digits."""
 _Q96 = 1 << 96
 _Q384 = 1 << 384
 
@@ -278,9 +280,10 @@ class SolidlyPool:
         """See Pool. Fees that leave the reserves do not change the end price for any number of
         swaps; fees that stay (`fee_stays`) are ignored.
 
-        The stable curve consists of RANGES ranges of constant liquidity. Prices at their ends are
-        exact; the error between them is below 4 · impact / RANGES². All prices are raised by this
-        bound, so that the curve never pays less than the pair.
+        The stable curve consists of at most RANGES ranges of constant liquidity, of which flat ones
+        are joined. Prices at their ends are exact; the error between them is below
+        4 · impact / RANGES² + 2 · FLAT. All prices are raised by this bound at unchanged inputs, so
+        that the curve never pays less than the pair.
         """
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
@@ -299,20 +302,29 @@ class SolidlyPool:
         price = (1 - cubed) / (1 + cubed) * (1 - share)
         end = _cube_root_of((1 - price) / (1 + price))
         whole = (x + y) * math.sqrt(math.sqrt(1 - begin * cubed))
-        roots, amounts = [], []
+        roots: list[float] = []
+        amounts: list[float] = []
         for step in range(RANGES + 1):
             c = begin + (end - begin) * step / RANGES
             cubed = c * c * c
-            roots.append(math.sqrt((1 - cubed) / (1 + cubed)))
+            root = math.sqrt((1 - cubed) / (1 + cubed))
+            if roots and roots[-1] - root < FLAT:
+                if step < RANGES:
+                    continue
+                if len(roots) > 1:
+                    del roots[-1], amounts[-1]
+            roots.append(root)
             amounts.append(whole / math.sqrt(math.sqrt(1 - c * cubed)) * (1 + c) / 2)
         pairs = list(zip(roots, roots[1:], amounts, amounts[1:], strict=False))
         depths = [
             (more - less) / (1 / low - 1 / high) if high > low else 0.0
             for high, low, less, more in pairs
         ]
-        lift = math.sqrt(1 + 4 * share / (RANGES * RANGES)) * scale
-        liquidity = math.sqrt(unit_in) * math.sqrt(unit_out)
-        return PriceCurve([root * lift for root in roots], [depth * liquidity for depth in depths])
+        lift = math.sqrt(1 + 4 * share / (RANGES * RANGES) + 2 * FLAT)
+        liquidity = lift * math.sqrt(unit_in) * math.sqrt(unit_out)
+        return PriceCurve(
+            [root * lift * scale for root in roots], [depth * liquidity for depth in depths]
+        )
 
     def depth(self, token: str) -> int:
         """See Pool: the reserve."""

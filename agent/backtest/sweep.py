@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agent.backtest.settings import BacktestSpec, SimulationSettings
-from agent.errors import ConfigError, ErrorCode, Refused
+from agent.errors import ConfigError, needs_analysis
 from agent.model import Destination, Policy, Trigger
 from agent.policy.triggers.rules import band_and_interval, validate_policy
 from agent.units import BPS, PIPS, format_duration, format_time
@@ -522,14 +522,8 @@ def sweep(
 
 def _kernel() -> ModuleType:
     """Import the kernel. numba takes a second to load, and may not be installed."""
-    try:
+    with needs_analysis():
         from agent.backtest import kernel as fast_kernel
-    except ModuleNotFoundError as missing:
-        raise Refused(
-            f"{missing.name} is not installed",
-            remedy="pip install 'trimtab[analysis]'",
-            code=ErrorCode.PACKAGE,
-        ) from None
     return fast_kernel
 
 

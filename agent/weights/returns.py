@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.errors import Refused
+from agent.errors import Refused, needs_analysis
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import PricePoint
 from agent.units import BPS, YEAR_S
@@ -288,10 +288,5 @@ def _to_bps(share: float) -> int:
 
 def import_extra(module: str) -> Any:
     """Import and return a module. Raises Refused if the extra `analysis` is not installed."""
-    try:
+    with needs_analysis(", or use a different kind"):
         return import_module(module)
-    except ModuleNotFoundError as missing:
-        raise Refused(
-            f"{missing.name} is not installed",
-            remedy="pip install 'trimtab[analysis]', or use a different kind",
-        ) from None

@@ -22,8 +22,8 @@ from agent.config.load import load_config
 from agent.store import open_store
 from agent.store.files.users import UserStore
 from agent.web.reach import PublicOptions
-from tests.browser.chromium import PATIENCE_MS, PHONE
-from tests.browser.test_dashboard_page import AXE, dashboard
+from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, violations
+from tests.browser.test_dashboard_page import dashboard
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.test_controls_command import until
 from tests.cli.test_sending import nonce
@@ -194,8 +194,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
                 looked.emulate_media(color_scheme=scheme)
                 looked.goto(place)
                 looked.wait_for_selector("h1")
-                looked.add_script_tag(path=str(AXE))
-                assert [(found["id"], found["nodes"][0]["html"]) for found in looked.evaluate("axe.run()")["violations"]] == [], place
+                assert violations(looked) == [], place
                 assert looked.evaluate("document.documentElement.scrollWidth <= innerWidth"), place
             if place.endswith("login"):
                 seen.add_cookies(context.cookies())

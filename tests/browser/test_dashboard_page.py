@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -13,7 +12,6 @@ import time
 import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,16 +21,15 @@ from agent.app.research.trials import write_pages
 from agent.app.settings.shown import settings_document
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
 from agent.web.pages import PAGES, at, format_figure
-from tests.browser.chromium import PHONE, WIDE
+from tests.browser.chromium import AXE, PHONE, WIDE, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
-from tests.cli.tools import Desk, first_document, start
+from tests.cli.tools import Desk, first_document, forked
 from tests.support.worlds import missing
 
 pytestmark = pytest.mark.skipif(
     (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"), reason="needs the extra dashboard"
 )
 
-AXE = Path(__file__).parents[2] / "contracts" / "node_modules" / "axe-core" / "axe.min.js"
 SIGNING = "SIGNING"
 PROGRAM = f"""
 import atexit, sys
@@ -103,10 +100,15 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         shown = {"/": figures(page)}
         wait_for(page, "document.querySelectorAll('.chart canvas').length === 6")
         mark = desk.node.rpc("eth_blockNumber")
-        for one in PAGES[1:]:
-            page.goto(address.rstrip("/") + one.path)
-            wait_for(page, "document.querySelector('data[data-of]') || /The config has no \\[/.test(document.body.innerText)")
-            shown[one.path] = figures(page)
+        for number, one in enumerate(PAGES):  # by turns in both colours and sizes
+            if number:
+                page.emulate_media(color_scheme=("light", "dark")[number % 2])
+                page.set_viewport_size(dict(zip(("width", "height"), PHONE if number % 3 else WIDE, strict=True)))
+                page.goto(address.rstrip("/") + one.path)
+                wait_for(page, "document.querySelector('data[data-of]') || /The config has no \\[/.test(document.body.innerText)")
+                shown[one.path] = figures(page)
+            assert violations(page) == [], one.path
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.goto(f"{address}assets")
         for kind in ("csv", "rotki"):
             with page.expect_download() as begun:
@@ -152,15 +154,6 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         assert compared > 200
         assert {of.partition(".")[0] for found in shown.values() for of, *_ in found} == told.keys()
 
-        # Each page in both colours: no violation, and no wider than a phone.
-        for number, one in enumerate(PAGES):
-            page.emulate_media(color_scheme=("light", "dark")[number % 2])
-            page.set_viewport_size(dict(zip(("width", "height"), PHONE if number % 3 else WIDE, strict=True)))
-            page.goto(address.rstrip("/") + one.path)
-            page.wait_for_selector("h1")
-            page.add_script_tag(path=str(AXE))
-            assert [(found["id"], found["nodes"][0]["html"]) for found in page.evaluate("axe.run()")["violations"]] == [], one.path
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         context.close()
 
         # Under the real policy: live after a step of another process, and by keyboard alone.
@@ -188,8 +181,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         assert {url.split("/")[2] for url in asked} == {address.split("/")[2]}
 
 
-@pytest.mark.parametrize("path", ["/liquidity", "/futures"])
-def test_pages_of_positions_have_no_violation_and_are_no_wider_than_a_phone(chromium: Any, path: str) -> None:
+def test_pages_of_positions_have_no_violation_and_are_no_wider_than_a_phone(chromium: Any) -> None:
     from tests.support.dashboards import Served
 
     if not AXE.is_file():
@@ -197,16 +189,15 @@ def test_pages_of_positions_have_no_violation_and_are_no_wider_than_a_phone(chro
     context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True, color_scheme="dark")
     with Served() as shown:
         page = context.new_page()
-        page.goto(f"http://localhost:{shown.port}{path}")
-        assert figures(page)
-        page.add_script_tag(path=str(AXE))
-        assert [(found["id"], found["nodes"][0]["html"]) for found in page.evaluate("axe.run()")["violations"]] == []
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for path in ("/liquidity", "/futures"):
+            page.goto(f"http://localhost:{shown.port}{path}")
+            assert figures(page), path
+            assert violations(page) == [], path
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         context.close()
 
 
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
     desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
-    process = start("serve", "--port", "0", "--json", "--config", str(desk.config))  # this one has Chromium's event loop
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 2 and json.loads(said)["error"]["message"].startswith("store:")
+    said = forked(desk, "serve", "--port", "0", "--json").ended()  # this process has Chromium's event loop
+    assert said.code == 2 and said.error["message"].startswith("store:")

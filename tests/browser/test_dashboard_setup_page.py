@@ -13,8 +13,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.web import setup
-from tests.browser.chromium import PHONE
-from tests.browser.test_dashboard_page import AXE
+from tests.browser.chromium import AXE, PHONE, violations
 from tests.cli.test_init import WALLET
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
@@ -42,8 +41,7 @@ def type_into(page: Any, selector: str, text: str) -> None:
 
 def require_fine(page: Any) -> None:
     """Raise unless the page has no violation and is no wider than the screen."""
-    page.add_script_tag(path=str(AXE))
-    assert [(found["id"], found["nodes"][0]["html"]) for found in page.evaluate("axe.run()")["violations"]] == [], page.url
+    assert violations(page) == [], page.url
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
 
 

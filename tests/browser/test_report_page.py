@@ -22,6 +22,8 @@ pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports 
 
 Open = Callable[..., Opened]
 THREE_YEARS = 3 * 8_760
+EIGHT = ("BTC", "ETH", "LINK", "SOL", "UNI", "AAVE", "CRV", "USD")
+THIRTY = (*(f"T{number}{HOSTILE}" for number in range(29)), LINK)
 MOST_BYTES = 3_000_000
 
 
@@ -29,14 +31,21 @@ MOST_BYTES = 3_000_000
 def long_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three years of hours, eight assets, 130 rebalances."""
     path = tmp_path_factory.mktemp("report") / "long.html"
-    symbols = ("BTC", "ETH", "LINK", "SOL", "UNI", "AAVE", "CRV", "USD")
-    write_report(result_of(symbols, THREE_YEARS, every=200, volatility=0.005), path)
+    write_report(result_of(EIGHT, THREE_YEARS, every=200, volatility=0.005), path)
     return path
 
 
 @pytest.fixture(scope="session")
 def long_page(open_page: Open, long_report: Path) -> Opened:
     return open_page(long_report)
+
+
+@pytest.fixture(scope="session")
+def short_page(open_page: Open, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    """Some weeks of hours, with a final value of its own, opened in the dark."""
+    path = tmp_path_factory.mktemp("report") / "short.html"
+    write_report(replace(result_of(bars=400), final_value=Fraction(9_000_123_456), hold_value=Fraction(9_500_000_000)), path)
+    return open_page(path, color_scheme="dark")
 
 
 def test_three_years_of_hours_stay_below_three_megabytes(long_report: Path) -> None:
@@ -55,18 +64,16 @@ def test_every_chart_is_drawn_and_the_page_says_when(long_page: Opened) -> None:
     assert min(shapes) >= 1
 
 
-def test_the_summary_and_the_figures_on_top_are_those_of_the_run(open_page: Open, tmp_path: Path) -> None:
-    path, found = tmp_path / "report.html", result_of(bars=400)
-    write_report(replace(found, final_value=Fraction(9_000_123_456), hold_value=Fraction(9_500_000_000)), path)
-    opened = open_page(path)
-    assert "9,000.12 USD" in opened.page.inner_text(".summary")
-    assert "9,500.00 USD" in opened.page.inner_text(".summary")
-    assert opened.page.inner_text("h1") == "BTC, ETH and USD"
-    assert opened.page.inner_text(".facts dd >> nth=0").startswith("9,000.12")
-    assert opened.page.inner_text(".facts dd >> nth=4").startswith("3")
-    assert "c0" * 32 in opened.page.inner_text("#origin")
-    assert opened.page.locator("td.n").first.evaluate("one => getComputedStyle(one).textAlign") == "right"
-    assert opened.quiet
+def test_the_summary_and_the_figures_on_top_are_those_of_the_run(short_page: Opened) -> None:
+    page = short_page.page
+    assert "9,000.12 USD" in page.inner_text(".summary")
+    assert "9,500.00 USD" in page.inner_text(".summary")
+    assert page.inner_text("h1") == "BTC, ETH and USD"
+    assert page.inner_text(".facts dd >> nth=0").startswith("9,000.12")
+    assert page.inner_text(".facts dd >> nth=4").startswith("3")
+    assert "c0" * 32 in page.inner_text("#origin")
+    assert page.locator("td.n").first.evaluate("one => getComputedStyle(one).textAlign") == "right"
+    assert short_page.quiet
 
 
 def test_a_symbol_that_is_markup_does_nothing(open_page: Open, tmp_path: Path) -> None:
@@ -133,44 +140,41 @@ def test_the_keyboard_reads_values(long_page: Opened) -> None:
     assert named
 
 
-def test_nothing_is_wider_than_a_phone(open_page: Open, long_report: Path) -> None:
-    opened = open_page(long_report, PHONE, has_touch=True, is_mobile=True)
+@pytest.mark.parametrize("bars", [600, pytest.param(THREE_YEARS, marks=pytest.mark.slow)])
+def test_nothing_is_wider_than_a_phone(open_page: Open, tmp_path: Path, bars: int) -> None:
+    path = tmp_path / "report.html"
+    write_report(result_of(EIGHT, bars, every=200, volatility=0.005), path)
+    opened = open_page(path, PHONE, has_touch=True, is_mobile=True)
     assert opened.ask("document.documentElement.scrollWidth") <= PHONE[0]
     assert opened.ask("[...document.querySelectorAll('figure')].every(one => one.getBoundingClientRect().right <= innerWidth)")
     assert min(opened.drawn) >= 1
     assert opened.quiet
 
 
-def test_dark_light_and_paper_have_colours_of_their_own(open_page: Open, tmp_path: Path) -> None:
+def test_dark_light_and_paper_have_colours_of_their_own(short_page: Opened) -> None:
     from playwright.sync_api import expect
 
-    path = tmp_path / "report.html"
-    write_report(result_of(bars=200), path)
-    opened = open_page(path, color_scheme="dark")
-    line = opened.page.locator("[data-figure='1'] .scatterlayer path.js-line").first
+    line = short_page.page.locator("[data-figure='1'] .scatterlayer path.js-line").first
     for media, scheme, ground, stroke in (
         ("screen", "dark", "rgb(20, 23, 26)", "rgb(91, 150, 251)"),
         ("print", "dark", "rgb(255, 255, 255)", "rgb(11, 79, 184)"),
         ("screen", "dark", "rgb(20, 23, 26)", "rgb(91, 150, 251)"),
         ("screen", "light", "rgb(255, 255, 255)", "rgb(11, 79, 184)"),
     ):
-        opened.page.emulate_media(media=media, color_scheme=scheme)
-        assert opened.ask("getComputedStyle(document.body).backgroundColor") == ground
+        short_page.page.emulate_media(media=media, color_scheme=scheme)
+        assert short_page.ask("getComputedStyle(document.body).backgroundColor") == ground
         expect(line).to_have_css("stroke", stroke, timeout=PATIENCE_MS)
-    assert opened.quiet
+    assert short_page.quiet
 
 
-def test_charts_fit_on_paper_and_come_back(open_page: Open, tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    write_report(result_of(bars=200), path)
-    opened = open_page(path)
+def test_charts_fit_on_paper_and_come_back(short_page: Opened) -> None:
     widths = "[...document.querySelectorAll('[data-figure]')].map(one => one._fullLayout.width)"
-    before = opened.ask(widths)
-    opened.ask("void dispatchEvent(new Event('beforeprint'))")
-    assert set(opened.ask(widths)) == {680}
-    opened.ask("void dispatchEvent(new Event('afterprint'))")
-    assert opened.ask(widths) == before
-    assert opened.quiet
+    before = short_page.ask(widths)
+    short_page.ask("void dispatchEvent(new Event('beforeprint'))")
+    assert set(short_page.ask(widths)) == {680}
+    short_page.ask("void dispatchEvent(new Event('afterprint'))")
+    assert short_page.ask(widths) == before
+    assert short_page.quiet
 
 
 def test_everything_has_a_name_for_whoever_listens(long_page: Opened) -> None:
@@ -211,11 +215,12 @@ def test_a_heat_map_is_squares_with_a_scale_beside_or_above_them(open_page: Open
     ("symbols", "changes"),
     [
         pytest.param(("USD",), {}, id="one asset, which is the numeraire"),
-        pytest.param(("BTC", "USD"), {"every": 0}, id="no rebalance"),
-        pytest.param(("BTC", "USD"), {"bars": 2, "every": 0}, id="two bars"),
+        pytest.param(("BTC", "USD"), {"every": 0}, id="no rebalance", marks=pytest.mark.slow),
+        pytest.param(("BTC", "USD"), {"bars": 2, "every": 0}, id="two bars and no rebalance"),
         pytest.param(("BTC", "USD"), {"bars": 3, "every": 1, "bar_s": 7 * 86_400}, id="three weeks"),
         pytest.param(("BTC", "USD"), {"volatility": 0.0}, id="prices that never move, so that no ratio is known"),
-        pytest.param((*(f"T{number}{HOSTILE}" for number in range(29)), LINK), {"bars": 3_000}, id="thirty symbols of markup"),
+        pytest.param(THIRTY, {"bars": 200}, id="thirty symbols of markup"),
+        pytest.param(THIRTY, {"bars": 3_000}, id="thirty symbols of markup for months", marks=pytest.mark.slow),
     ],
 )
 def test_runs_that_are_hardly_any_are_reported_too(

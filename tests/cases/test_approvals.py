@@ -81,7 +81,7 @@ def test_after_a_declined_or_refused_step_nothing_is_approved(anvil_chain: Local
         assert set(allowances(chain).values()) == {0}
 
 
-@pytest.mark.parametrize("percent", ["-3", "-0.2", "0.2", "3"])
+@pytest.mark.parametrize("percent", ["-3", *(pytest.param(one, marks=pytest.mark.slow) for one in ("-0.2", "3")), "0.2"])
 def test_prices_that_move_between_approval_and_swap_are_planned_with_and_approving_ends(
     anvil_chain: LocalChain, tmp_path: Path, percent: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import LegFunding
 from agent.units import BPS
-from tests.cases.test_skewed_pools import ONLY_FLOORS, attacked
+from tests.cases.test_skewed_pools import ONLY_FLOORS, attacked, sizes
 from tests.support.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, lost, purse, swap_of, yes
 
 ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
@@ -66,8 +66,15 @@ def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "the gifts left nothing to do and nothing to halt at"
 
 
-@ROUTERS
-@pytest.mark.parametrize(("usd", "end"), [(20_000, OutcomeKind.DONE), (4_000_000, OutcomeKind.FAILED)])
+@pytest.mark.parametrize(
+    ("router", "usd", "end"),
+    [
+        ("swap_router_02", 20_000, OutcomeKind.DONE),
+        pytest.param("swap_router_02", 4_000_000, OutcomeKind.FAILED, marks=pytest.mark.slow),
+        ("rebalancer", 20_000, OutcomeKind.DONE),
+        ("rebalancer", 4_000_000, OutcomeKind.FAILED),
+    ],
+)
 def test_a_push_of_every_pool_in_the_last_moment_costs_no_more_than_the_floors_or_nothing_but_gas(
     anvil_chain: LocalChain, tmp_path: Path, router: str, usd: int, end: OutcomeKind
 ) -> None:
@@ -107,13 +114,18 @@ def usd_of(chain: LocalChain, address: str) -> Fraction:
     return chain.books.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals
 
 
+@sizes
 @pytest.mark.parametrize(
-    ("pools", "sold"), [(["v3 WETH/USDC 500", "v3 WETH/USDC 3000", "v2 WETH/USDC"], "WETH"), (["v3 WETH/USDC 500"], "USDC")]
+    ("pools", "sold"),
+    [
+        (["v3 WETH/USDC 500", "v3 WETH/USDC 3000", "v2 WETH/USDC"], "WETH"),
+        pytest.param(["v3 WETH/USDC 500"], "USDC", marks=pytest.mark.slow),
+    ],
 )
 def test_a_whale_that_skews_pools_before_the_snapshot_and_unwinds_gains_as_little_on_the_rebalancer(
-    anvil_chain: LocalChain, tmp_path: Path, pools: list[str], sold: str
+    anvil_chain: LocalChain, tmp_path: Path, pools: list[str], sold: str, sizes: Sequence[str]
 ) -> None:
     with agent_on(anvil_chain, tmp_path, {**ONLY_FLOORS, "execution.router": "rebalancer"}) as agent:
-        ends = attacked(anvil_chain, agent, pools, sold)
-        assert ends[0] is OutcomeKind.DONE
-        assert ends[-1] is OutcomeKind.REFUSED
+        ends = attacked(anvil_chain, agent, sizes, pools, sold)
+        assert ends["0.001"] is OutcomeKind.DONE
+        assert ends["10"] is OutcomeKind.REFUSED

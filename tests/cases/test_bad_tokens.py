@@ -107,7 +107,7 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
     assert b"[31m" not in (tmp_path / "trimtab.db").read_bytes()
 
 
-@pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
+@pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
 def test_a_token_that_keeps_a_part_of_each_transfer_never_passes_the_simulation(
     anvil_chain: LocalChain, tmp_path: Path, router: str
 ) -> None:

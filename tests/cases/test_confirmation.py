@@ -50,7 +50,7 @@ def held(agent: Agent) -> str:
     return found.reason
 
 
-@pytest.mark.parametrize("stays", [1, 2, 3])
+@pytest.mark.parametrize("stays", [*(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (1, 2)), 3])
 def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anvil_chain: LocalChain, tmp_path: Path, stays: int) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})

@@ -22,7 +22,6 @@ from tests.support.endpoints import passing_on, serve
 TWO = {"WETH": "50%", "USDC": "50%"}
 BLOCKS, CRASH = 3, 2_400
 STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%", **ROOMY}
-ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
 
 
 def settled(chain: LocalChain, weth: int) -> None:
@@ -45,8 +44,15 @@ def waits(outcome: StepOutcome) -> bool:
     return outcome.kind is OutcomeKind.REFUSED and [one.guard for one in failed(outcome)] == ["reverts_in_row"]
 
 
-@ROUTERS
-@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("router", "native"),
+    [
+        ("rebalancer", False),
+        pytest.param("rebalancer", True, marks=pytest.mark.slow),
+        pytest.param("swap_router_02", False, marks=pytest.mark.slow),
+        ("swap_router_02", True),
+    ],
+)
 def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
     anvil_chain: LocalChain, tmp_path: Path, router: str, native: bool
 ) -> None:

@@ -60,8 +60,17 @@ def newcomer(chain: LocalChain, url: str, folder: Path, run: Ask) -> Path:
     return path
 
 
-@pytest.mark.parametrize("gwei", ["0.05", "1", "30"])
-@pytest.mark.parametrize("dollars", [500, 3_000, 100_000])
+@pytest.mark.parametrize(
+    ("dollars", "gwei"),
+    [
+        (500, "1"),
+        (3_000, "30"),
+        (100_000, "30"),
+        *(pytest.param(500, gwei, marks=pytest.mark.slow) for gwei in ("0.05", "30")),
+        *(pytest.param(3_000, gwei, marks=pytest.mark.slow) for gwei in ("0.05", "1")),
+        *(pytest.param(100_000, gwei, marks=pytest.mark.slow) for gwei in ("0.05", "1")),
+    ],
+)
 def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
     anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dollars: int, gwei: str
 ) -> None:

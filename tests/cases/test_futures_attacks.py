@@ -71,7 +71,7 @@ def gifted_collateral(perps: LocalPerps, raw: int) -> None:
     chain.send(perps.vault.functions.depositFor(chain.wallet.address, wbtc, raw), stranger)
 
 
-@pytest.mark.parametrize("raw", [1, 10**7])
+@pytest.mark.parametrize("raw", [1, pytest.param(10**7, marks=pytest.mark.slow)])
 def test_a_gift_of_another_collateral_blinds_nobody(perps: LocalPerps, tmp_path: Path, raw: int) -> None:
     """For a hundredth of a cent a stranger changes the venue's account value; the agent counts its own margin, and acts."""
     before = crashed(perps)
@@ -172,9 +172,12 @@ def test_one_endpoint_fed_a_rich_account_stops_no_reduction_of_two_others(
 # --- Pushed virtual pools.
 
 
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("push", "fills"), [(Fraction(-9, 100), False), (Fraction(-18, 1_000), True)])
-def test_a_mark_pushed_again_and_again_costs_one_reduction(perps: LocalPerps, tmp_path: Path, push: Fraction, fills: bool) -> None:
-    """Ten times within a day the pool is held below its index and let go: the index never moves. Beyond the bound nothing
+def test_a_mark_pushed_again_and_again_costs_one_reduction(
+    perps: LocalPerps, tmp_path: Path, push: Fraction, fills: bool, times: int
+) -> None:
+    """So many times within a day the pool is held below its index and let go: the index never moves. Beyond the bound nothing
     fills; within it the hysteresis leaves one reduction.
     """
     held(perps, "WETH", Fraction(295, 100))
@@ -182,7 +185,7 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(perps: LocalPerps, tm
     price = perps.chain.books.prices_usd["WETH"]
     closed = reductions = 0
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_reduction_per_day="1x"), EVEN) as agent:
-        for _ in range(10):
+        for _ in range(times):
             for share in (push, Fraction(0)):
                 pushed(perps, "WETH", share)
                 later(perps, 1_900)
@@ -257,8 +260,17 @@ def leverage_at_index(perps: LocalPerps) -> Fraction:
     return found
 
 
-@pytest.mark.parametrize("spot_follows", [True, False])
-@pytest.mark.parametrize(("fall", "at_hand"), [(Fraction(-20, 100), "5%"), (Fraction(-24, 100), "5%"), (Fraction(-24, 100), "4%")])
+@pytest.mark.parametrize(
+    ("fall", "at_hand", "spot_follows"),
+    [
+        (Fraction(-20, 100), "5%", True),
+        (Fraction(-24, 100), "4%", False),
+        pytest.param(Fraction(-20, 100), "5%", False, marks=pytest.mark.slow),
+        pytest.param(Fraction(-24, 100), "5%", True, marks=pytest.mark.slow),
+        pytest.param(Fraction(-24, 100), "5%", False, marks=pytest.mark.slow),
+        pytest.param(Fraction(-24, 100), "4%", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_money_at_hand(
     perps: LocalPerps, tmp_path: Path, fall: Fraction, at_hand: str, spot_follows: bool
 ) -> None:
@@ -372,7 +384,8 @@ def test_a_pool_pushed_just_before_an_opening_is_sent_opens_nothing_worse_than_i
     assert value_at_index(perps) == worth
 
 
-def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: LocalPerps, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(6, marks=pytest.mark.slow)])
+def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: LocalPerps, tmp_path: Path, times: int) -> None:
     """The pool is held above its index, so that longs pay; let go, the funding that is expected is gone."""
     held(perps, "WETH", 2)
     worth, price = value_at_index(perps), perps.chain.books.prices_usd["WETH"]
@@ -380,7 +393,7 @@ def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: Local
     changes["futures"] = {**changes["futures"], "funding_horizon": "7d"}  # type: ignore[dict-item]  # a table
     closed = 0
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
-        for share in (Fraction(4, 100), Fraction(0)) * 6:
+        for share in (Fraction(4, 100), Fraction(0)) * times:
             pushed(perps, "WETH", share)
             later(perps, 1_900)
             perps.chain.refresh_feeds()

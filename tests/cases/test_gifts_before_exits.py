@@ -27,7 +27,6 @@ HOME = "0x00000000000000000000000000000000000A11cE"
 BLOCKS, DAY_S = 3, 86_400
 STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%"}
 COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
-ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
 
 
 def give(chain: LocalChain, symbol: str, usd: int) -> None:
@@ -51,8 +50,15 @@ def halts(outcome: StepOutcome) -> list[str]:
     return [one.text for one in alerts(outcome, RunFacts(False, "", None)) if one.kind is AlertKind.HALT]
 
 
-@ROUTERS
-@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("router", "native"),
+    [
+        ("swap_router_02", False),
+        pytest.param("swap_router_02", True, marks=pytest.mark.slow),
+        pytest.param("rebalancer", False, marks=pytest.mark.slow),
+        ("rebalancer", True),
+    ],
+)
 def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: LocalChain, tmp_path: Path, router: str, native: bool) -> None:
     chain = anvil_chain
     chain.set_native(10**18)

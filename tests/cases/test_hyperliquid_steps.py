@@ -67,7 +67,7 @@ def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, a
 # --- Answers that are lost, late or false.
 
 
-@pytest.mark.parametrize("fault", ["lost", "late", "garbled"])
+@pytest.mark.parametrize("fault", ["lost", pytest.param("late", marks=pytest.mark.slow), "garbled"])
 def test_a_lost_answer_is_resolved_and_the_order_not_sent_again(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
 ) -> None:
@@ -97,7 +97,7 @@ def test_an_order_found_late_is_settled_by_the_next_step(server: HyperliquidServ
         assert agent.context.store.journal.unbooked() == ()
 
 
-@pytest.mark.parametrize("fault", ["dropped", "down"])
+@pytest.mark.parametrize("fault", ["dropped", pytest.param("down", marks=pytest.mark.slow)])
 def test_an_order_never_seen_ends_with_its_time_and_is_decided_anew(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
 ) -> None:
@@ -155,7 +155,11 @@ FAULTS: dict[str, Callable[[HyperliquidServer], None]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+ALIKE = ("rate limit", "value", "clock behind")
+"""Each is met in its place by another of FAULTS."""
+
+
+@pytest.mark.parametrize("fault", [pytest.param(one, marks=pytest.mark.slow) if one in ALIKE else one for one in FAULTS])
 def test_an_account_that_is_not_known_orders_nothing(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
 ) -> None:
@@ -190,7 +194,9 @@ def another_key(server: HyperliquidServer, chain: LocalChain) -> None:
     server.agents = [replace(one, address="0x" + "33" * 20) for one in server.agents]
 
 
-@pytest.mark.parametrize("change", [unapproved, expired, renamed, of_another, another_key])
+@pytest.mark.parametrize(
+    "change", [unapproved, *(pytest.param(one, marks=pytest.mark.slow) for one in (expired, renamed, of_another)), another_key]
+)
 def test_an_agent_that_may_not_trade_holds_futures_and_spot_goes_on(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, change: Callable[[HyperliquidServer, LocalChain], None]
 ) -> None:

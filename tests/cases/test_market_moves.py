@@ -76,7 +76,7 @@ def test_a_market_that_moves_while_the_owner_confirms_is_planned_anew(anvil_chai
 
 
 @pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
-@pytest.mark.parametrize("usd", [40_000, 400_000, 1_500_000, 10_000_000])
+@pytest.mark.parametrize("usd", [40_000, *(pytest.param(usd, marks=pytest.mark.slow) for usd in (400_000, 1_500_000)), 10_000_000])
 def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
     anvil_chain: LocalChain, tmp_path: Path, usd: int, when: str
 ) -> None:

@@ -60,7 +60,7 @@ def known(quote: tuple[Any, Quote], pool: str) -> tuple[int, int]:
     return state.known_from_tick, state.known_to_tick
 
 
-@pytest.mark.parametrize("amount", [1_000, 20_000, 400_000])
+@pytest.mark.parametrize("amount", [1_000, pytest.param(20_000, marks=pytest.mark.slow), 400_000])
 def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalChain, tmp_path: Path, amount: int) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
@@ -74,7 +74,7 @@ def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalC
             assert (known(found, chain.pools[POOL]) == known((step, narrow), chain.pools[POOL])) == (further == 0)
 
 
-@pytest.mark.parametrize("sold", ["WETH", "USDC"])
+@pytest.mark.parametrize("sold", ["WETH", pytest.param("USDC", marks=pytest.mark.slow)])
 def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, sold: str) -> None:
     chain = anvil_chain
     crowd(chain, 200)

@@ -31,6 +31,9 @@ COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ET
 PLAIN = {"limits.native_top_up": "0.1"}
 ROUTERS = ["swap_router_02", "rebalancer"]
 both_routers = pytest.mark.parametrize("router", ROUTERS)
+one_router = pytest.mark.parametrize("router", [pytest.param(ROUTERS[0], marks=pytest.mark.slow), ROUTERS[1]])
+other_router = pytest.mark.parametrize("router", [ROUTERS[0], pytest.param(ROUTERS[1], marks=pytest.mark.slow)])
+"""What both do alike is tried on one of them, and at length on both."""
 
 
 @contextmanager
@@ -97,7 +100,7 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-@both_routers
+@one_router
 def test_where_neither_form_suffices_the_rest_is_wrapped_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     usd = chain.books.prices_usd["WETH"]
@@ -110,7 +113,7 @@ def test_where_neither_form_suffices_the_rest_is_wrapped_first(anvil_chain: Loca
         assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
 
 
-@both_routers
+@other_router
 def test_what_is_bought_stays_wrapped_and_wrapped_coin_is_sold_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     with opened(chain, tmp_path, router, ETHER, {"USDC": 40_000}, COIN) as (agent, before):
@@ -126,8 +129,15 @@ def test_what_is_bought_stays_wrapped_and_wrapped_coin_is_sold_first(anvil_chain
         assert swap_of(outcome)[0].native_after_wei is None and purse(chain).raw["WETH"] < drifted.raw["WETH"]
 
 
-@both_routers
-@pytest.mark.parametrize("changes", [COIN, PLAIN], ids=["native asset", "wrapped asset"])
+@pytest.mark.parametrize(
+    ("router", "changes"),
+    [
+        pytest.param(ROUTERS[0], COIN, id="native asset"),
+        pytest.param(ROUTERS[1], PLAIN, id="wrapped asset, rebalancer"),
+        pytest.param(ROUTERS[0], PLAIN, id="wrapped asset", marks=pytest.mark.slow),
+        pytest.param(ROUTERS[1], COIN, id="native asset, rebalancer", marks=pytest.mark.slow),
+    ],
+)
 def test_a_rebalance_refills_gas_money_in_the_same_transaction(
     anvil_chain: LocalChain, tmp_path: Path, router: str, changes: dict[str, object]
 ) -> None:
@@ -144,7 +154,7 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
         assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
 
 
-@both_routers
+@one_router
 def test_without_wrapped_coin_what_is_bought_refills_gas_money_and_needs_no_approval(
     anvil_chain: LocalChain, tmp_path: Path, router: str
 ) -> None:
@@ -160,7 +170,7 @@ def test_without_wrapped_coin_what_is_bought_refills_gas_money_and_needs_no_appr
         assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
 
 
-@both_routers
+@other_router
 @pytest.mark.parametrize("drifted", [False, True])
 def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_own(
     anvil_chain: LocalChain, tmp_path: Path, router: str, drifted: bool

@@ -14,6 +14,7 @@ from agent.chain.sender import QuorumSender
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.model import Intent, IntentState, StepInput
@@ -23,7 +24,6 @@ from agent.wiring.futures import chain_venue
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
-from tests.support.perps import perps_on
 
 
 @dataclass
@@ -50,9 +50,10 @@ class Desk:
 
 
 @pytest.fixture(params=["perpetual_protocol_v2", "hyperliquid"])
-def desk(request: pytest.FixtureRequest, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     if request.param == "hyperliquid":
+        anvil_chain: LocalChain = request.getfixturevalue("anvil_chain")
+        agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
         monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
         with (
             venue_for(anvil_chain) as server,
@@ -62,9 +63,10 @@ def desk(request: pytest.FixtureRequest, anvil_chain: LocalChain, tmp_path: Path
             assert venue is not None
             yield Desk(agent, venue)
         return
-    perps = perps_on(anvil_chain)
-    perps.deposit(anvil_chain.wallet.address, 10_000 * 10**6)
-    with agents.agent_on(anvil_chain, tmp_path, futures_changes(perps, {"WETH": "100%"}), EVEN) as agent:
+    perps: LocalPerps = request.getfixturevalue("perps_chain")
+    agents.fund(perps.chain, {"WETH": 50_000, "USDC": 50_000})
+    perps.deposit(perps.chain.wallet.address, 10_000 * 10**6)
+    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, {"WETH": "100%"}), EVEN) as agent:
         context = agent.context
         sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
         found = chain_venue(context.config, context.portfolio, context.line, sender.status_of)

@@ -90,7 +90,7 @@ def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Done]:
     yield Done(anvil_chain, loaded, before, earlier_wei)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 30, REORG_WATCH_BLOCKS])
+@pytest.mark.parametrize("depth", [1, *(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (2, 30)), REORG_WATCH_BLOCKS])
 def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: Done, depth: int) -> None:
     done.reorganise(done.bury(depth))
     assert purse(done.chain).raw == done.before.raw
@@ -102,7 +102,7 @@ def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: Done
     done.require_once()
 
 
-@pytest.mark.parametrize("depth", [1, 30])
+@pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 30])
 def test_one_that_is_late_by_then_is_cancelled_and_done_anew(done: Done, depth: int) -> None:
     done.reorganise(done.bury(depth))
     done.chain.warp(200)

@@ -26,6 +26,7 @@ from tests.support.stores import changed
 HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}
+Document = dict[str, Any]
 KEPT: Changes = {"record": {"dir": "steps"}, "wallet.payout_addresses": [HOME]}
 
 
@@ -41,9 +42,8 @@ def recording(loaded: LoadedConfig) -> LoadedConfig:
     return load_config(loaded.path)
 
 
-def asked(folder: Path) -> dict[str, set[tuple[str, str]]]:
-    """By what asked for them, (decision, outcome) of the steps, every one of which replays as it was."""
-    found = api.replay(folder / "steps")
+def asked(found: Document) -> dict[str, set[tuple[str, str]]]:
+    """By what asked for them, (decision, outcome) of the steps of a replay, every one of which replays as it was."""
     different = [one for one in found["steps"] if one["result"] not in ("same", "by hand")]
     assert (found["exit"], different) == (0, []), different
     assert {one["asked"] for one in found["steps"] if one["result"] == "by hand"} <= {"payout", "stop"}
@@ -53,17 +53,18 @@ def asked(folder: Path) -> dict[str, set[tuple[str, str]]]:
     return told
 
 
-def altered(folder: Path, command: str) -> None:
-    """The plan of one step that `command` asked for, changed: the replay says so, and where."""
-    told = {folder / "steps" / one["file"]: one["asked"] for one in api.replay(folder / "steps")["steps"]}
-    file = next(file for file, by in told.items() if by == command and json.loads(file.read_text())["plan"] is not None)
-    plan = json.loads(file.read_text())["plan"]
-    changed(file, plan__legs=[{**plan["legs"][0], "amount_in_raw": 7}, *plan["legs"][1:]])
-    found = api.replay(folder / "steps")
-    assert (found["different"], found["exit"]) == (1, 14)
-    (differs,) = [one["differs"] for one in found["steps"] if one["result"] == "different"]
-    assert [one["what"] for one in differs] == ["plan.legs[0].amount_in_raw"]
-    changed(file, plan=plan)
+def altered(folder: Path, found: Document, *commands: str) -> None:
+    """The plan of one step that each of the commands asked for, changed: the replay says so, and where."""
+    for command in commands:
+        told = {folder / "steps" / one["file"]: one["asked"] for one in found["steps"]}
+        file = next(file for file, by in told.items() if by == command and json.loads(file.read_text())["plan"] is not None)
+        legs = json.loads(file.read_text())["plan"]["legs"]
+        changed(file, plan__legs=[{**legs[0], "amount_in_raw": 7}, *legs[1:]])
+    again_found = api.replay(folder / "steps")
+    assert (again_found["different"], again_found["exit"]) == (len(commands), 14)
+    different = [one for one in again_found["steps"] if one["result"] == "different"]
+    assert {one["asked"] for one in different} == set(commands)
+    assert all([one["what"] for one in step["differs"]] == ["plan.legs[0].amount_in_raw"] for step in different)
 
 
 def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -86,15 +87,15 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
         for answer in (False, True):
             transfers.withdraw(agent, "4500", to=HOME, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
         shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
-    told = asked(tmp_path)
+    found = api.replay(tmp_path / "steps")
+    told = asked(found)
     assert told["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
     assert told["swap"] >= {("rebalance", "done")} and any(outcome == "refused" for _, outcome in told["swap"])
     assert told["swap --limit"] >= {("hold", "hold"), ("rebalance", "done")}
     assert told["withdraw"] >= {("rebalance", "declined"), ("rebalance", "done")} and told["payout"] == {("payout", "done")}
     assert told["stop"] >= {("rebalance", "done"), ("hold", "hold")}
     assert told["agent"] >= {("hold", "hold"), ("halt", "halt")}
-    for command in ("invest", "swap", "swap --limit", "withdraw", "stop"):
-        altered(tmp_path, command)
+    altered(tmp_path, found, "invest", "swap", "swap --limit", "withdraw", "stop")
 
 
 def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -107,9 +108,10 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
         assert agent.swap("GUEST", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE and done.step_input.quarantine
-    told = asked(tmp_path)
+    found = api.replay(tmp_path / "steps")
+    told = asked(found)
     assert {outcome for _, outcome in told["swap"]} == {"refused"} and ("rebalance", "done") in told["agent"]
-    altered(tmp_path, "agent")
+    altered(tmp_path, found, "agent")
 
 
 def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: Loca
         assert address in agent.rebalance(send=True, confirm=yes).exits_tried
         agent.rebalance(send=True, confirm=yes)
         assert shutdown.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"
-    told = asked(tmp_path)
+    told = asked(api.replay(tmp_path / "steps"))
     assert ("rebalance", "refused") in told["agent"] and ("rebalance", "refused") in told["stop"]
 
 
@@ -141,8 +143,9 @@ def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, 
         loaded.path, gone, send=True, confirm=agreed, confirm_sale=agreed, transports=[chain.transport], clock=chain.clock
     )
     assert done.state == "removed"
-    assert asked(tmp_path)["edit --remove"] >= {("rebalance", "done"), ("hold", "hold")}
-    altered(tmp_path, "edit --remove")
+    found = api.replay(tmp_path / "steps")
+    assert asked(found)["edit --remove"] >= {("rebalance", "done"), ("hold", "hold")}
+    altered(tmp_path, found, "edit --remove")
 
 
 def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -152,4 +155,4 @@ def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain
     coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
     with agent_on(chain, tmp_path, {**KEPT, **coin}, {"WETH": "50%", "USDC": "50%"}) as agent:
         assert transfers.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=sure).state == "paid"
-    assert asked(tmp_path) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}
+    assert asked(api.replay(tmp_path / "steps")) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}

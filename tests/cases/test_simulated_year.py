@@ -10,7 +10,7 @@ import pytest
 from agent import app as api
 from agent.config.edits import ConfigChanges
 from agent.localchain import LocalChain
-from tests.support.long_runs import Year, weeks, year
+from tests.support.long_runs import WEEK_S, Year, weeks, year
 
 OWNERS = {
     "03": lambda made, agent: made.deposit(agent, "USDC", 5_000),
@@ -27,19 +27,21 @@ EDITS = {
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("apart", [4, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_year_of_recorded_returns_ends_with_books_that_are_the_chain_and_the_return_that_an_observer_counts(
-    anvil_chain: LocalChain, tmp_path: Path
+    anvil_chain: LocalChain, tmp_path: Path, apart: int
 ) -> None:
+    """The agent looks every so many weeks."""
     with year(anvil_chain, tmp_path) as made:
         months: dict[str, list[dict[str, Fraction]]] = {}
-        for date, prices in weeks()[2::2]:
+        for date, prices in weeks()[2::apart]:
             months.setdefault(date[5:7], []).append(prices)
         for month, moves in months.items():
             if month in EDITS:
                 made.edited(EDITS[month])
             with made.process() as agent:
                 for number, prices in enumerate(moves):
-                    made.fortnight(agent, prices)
+                    made.looked(agent, prices, apart * WEEK_S)
                     if number == 0 and month in OWNERS:
                         OWNERS[month](made, agent)
                         made.require_equal(agent)

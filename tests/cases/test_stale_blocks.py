@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,7 +27,17 @@ COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ET
 ONE_POOL = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [500]}
 POOL = "v3 WETH/USDC 500"
 MAX_LAG = 3
-wallets = pytest.mark.parametrize("wallet", HELD)
+
+
+def each_lag(*lags: int, also: Sequence[tuple[str, int]]) -> pytest.MarkDecorator:
+    """The first lag for a wallet of tokens, and these; what is left of both wallets at every lag takes long."""
+    quick = {("erc20", lags[0]), *also}
+    both = [(wallet, lag) for wallet in HELD for lag in lags]
+    return pytest.mark.parametrize(("wallet", "lag"), [one if one in quick else pytest.param(*one, marks=pytest.mark.slow) for one in both])
+
+
+beyond = each_lag(4, 15, 50, also=[("native", 15)])
+within = each_lag(MAX_LAG, 2, 1, also=[("native", 1)])
 
 
 def rich(chain: LocalChain, wallet: str) -> dict[str, object]:
@@ -51,8 +62,7 @@ def require_nothing_signed(agent: Agent) -> None:
     assert all(intent.tx_hash is None for intent in agent.context.store.journal.intents())
 
 
-@wallets
-@pytest.mark.parametrize("lag", [4, 15, 50])
+@beyond
 def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
@@ -75,8 +85,7 @@ def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChai
         assert {one["state"] for one in agent.endpoints()} == {"in service"}
 
 
-@wallets
-@pytest.mark.parametrize("lag", [1, 2, MAX_LAG])
+@within
 def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
@@ -89,8 +98,7 @@ def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, 
         assert outcome.step_input.snapshot.operators == ("local", "slow")
 
 
-@wallets
-@pytest.mark.parametrize("lag", [4, 15, 50])
+@beyond
 def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
@@ -125,7 +133,7 @@ def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, 
         assert agent.endpoints()[0]["state"] == "in service"
 
 
-@pytest.mark.parametrize("ahead", [4, 1_000_000])
+@pytest.mark.parametrize("ahead", [4, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
@@ -139,7 +147,7 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
         assert {one["operator"]: bool(one["why"]) for one in agent.endpoints()} == {"local": True, "liar": True}
 
 
-@pytest.mark.parametrize("ahead", [4, 1_000_000])
+@pytest.mark.parametrize("ahead", [pytest.param(4, marks=pytest.mark.slow), 1_000_000])
 def test_a_head_that_one_of_three_made_up_stops_nothing(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from agent.localchain import LocalChain
 from tests.support.whole_agent import WholeAgent
 
-RUNS = int(os.environ.get("TRIMTAB_STATEFUL_RUNS", "7"))
+RUNS = int(os.environ.get("TRIMTAB_STATEFUL_RUNS", "3"))
 STEPS = int(os.environ.get("TRIMTAB_STATEFUL_STEPS", "25"))
 
 
-def test_whatever_happens_in_whatever_order_the_agent_keeps_its_promises(anvil_chain: LocalChain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runs", [RUNS, pytest.param(7, marks=pytest.mark.slow)])
+def test_whatever_happens_in_whatever_order_the_agent_keeps_its_promises(anvil_chain: LocalChain, tmp_path: Path, runs: int) -> None:
     """`make fuzz` does the same for longer."""
     run_state_machine_as_test(
         lambda: WholeAgent(anvil_chain, tmp_path),
         settings=settings(
-            max_examples=RUNS,
+            max_examples=runs,
             stateful_step_count=STEPS,
             deadline=None,
             phases=(Phase.explicit, Phase.reuse, Phase.generate),

@@ -51,7 +51,12 @@ BOOKED = "before:write a part of a withdrawal"
 
 @pytest.mark.parametrize(
     ("command", "moment"),
-    [("withdraw", BOOKED), ("withdraw", "after:send"), ("run", BOOKED), ("resume", BOOKED)],
+    [
+        pytest.param("withdraw", BOOKED, marks=pytest.mark.slow),
+        ("withdraw", "after:send"),
+        ("run", BOOKED),
+        pytest.param("resume", BOOKED, marks=pytest.mark.slow),
+    ],
 )
 def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     anvil_chain: LocalChain, tmp_path: Path, command: str, moment: str

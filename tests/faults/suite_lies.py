@@ -98,6 +98,10 @@ def all_fields(made: Scene) -> list[str]:
     return list(found)
 
 
+_FIELDS: dict[tuple[Staged, int], list[str]] = {}
+"""What an honest step of a scene reads: the same each time."""
+
+
 def harmless(field: str, seat: str = "") -> str | None:
     """Why a lie in that field alone cannot hurt, in any seat or in this one; None where it could."""
     known = HARMLESS | (CONTRADICTED if seat == TWICE else {})
@@ -106,8 +110,10 @@ def harmless(field: str, seat: str = "") -> str | None:
 
 def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
     """Every field in every seat. A wallet from which nothing was signed serves the next lie too."""
-    with staged(chain, folders(), seed) as made:
-        found = all_fields(made)
+    if (staged, seed) not in _FIELDS:
+        with staged(chain, folders(), seed) as made:
+            _FIELDS[staged, seed] = all_fields(made)
+    found = _FIELDS[staged, seed]
     for seat, operators in SEATS.items():
         left = [field for field in found if wanted(field, seat)]
         while left:

@@ -12,7 +12,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
-from tests.faults.test_step_kill import ENDS, World
+from tests.faults.test_step_kill import ENDS, World, every_run
 from tests.support.agents import again, fund, purse, trusted
 from tests.support.futures import EVEN, futures_changes
 from tests.support.perps import perps_on, read_now
@@ -20,6 +20,8 @@ from tests.support.worlds import one_case
 
 MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number in range(5, 15))]
 """Writes before the step begins and after it ends are those of every step (test_step_kill)."""
+OFTEN = {"before:send 1", "after:send 1", *(f"write {number}" for number in (8, 9, 11, 13))}
+"""Around the send, and before the order is planned, signed, mined and booked; the others are slow."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) ->
         yield Layer(World(anvil_session, loaded, purse(anvil_session)), perps)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
 def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, tmp_path: Path, moment: str) -> None:
     with one_case(made.world.chain):
         world = made.world.copied(tmp_path / "case")

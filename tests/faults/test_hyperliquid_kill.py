@@ -11,7 +11,7 @@ import pytest
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.model import IntentState
-from tests.faults.test_step_kill import World
+from tests.faults.test_step_kill import World, every_run
 from tests.support.agents import again, fund, purse, trusted
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
@@ -20,6 +20,8 @@ from tests.support.worlds import one_case
 
 MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number in range(4, 14))]
 """Writes before the step begins and after it ends are those of every step (test_step_kill)."""
+OFTEN = {"before:send 1", "after:send 1", *(f"write {number}" for number in (8, 10, 12, 13))}
+"""Around the post, and before the nonce is reserved, the order signed, filled and final; the others are slow."""
 ENDS = {IntentState.FINAL, IntentState.REVERTED, IntentState.CANCELLED}
 
 
@@ -40,7 +42,7 @@ def made(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         yield Layer(World(anvil_session, loaded, purse(anvil_session)), server)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
 def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, moment: str) -> None:
     world, server = made.world, made.server
     assert world.killed(moment), f"{moment} was never reached"

@@ -14,6 +14,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.files.locks import wallet_lock
 from tests.faults.rig import Trade, finished, in_child, killed_at, killing, ready
+from tests.faults.test_step_kill import every_run
 from tests.support.wallets import Desk
 
 EVENTS = [
@@ -21,6 +22,8 @@ EVENTS = [
 ]  # fmt: skip
 COMMITS = [f"commit {number}" for number in range(1, 8)]
 """The writes of a first run: nonce adopted, step, planned, signed, broadcast, mined, final."""
+OFTEN = {"before:planned", *(f"after:{act}" for act in ("planned", "signed", "broadcast", "send", "mined", "final"))}
+"""Between an act and the next one nothing is written: what comes just before the next one is slow, and so are writes of acts."""
 NEVER_SIGNED = {"before:planned", "after:planned", "before:signed"}
 
 
@@ -73,7 +76,7 @@ def require_no_signed_bytes(trade: Trade) -> None:
         assert signature.hex().encode() not in data.lower()
 
 
-@pytest.mark.parametrize("at", EVENTS)
+@pytest.mark.parametrize("at", every_run(EVENTS, OFTEN))
 def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trade, at: str) -> None:
     before = Before(trade)
     killed_at(trade, at)
@@ -87,7 +90,7 @@ def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trad
         assert trade.context.sender.status_of(trade.context.signer.sign(trade.tx, trade.grant).hash).state == "mined"
 
 
-@pytest.mark.parametrize("at", COMMITS)
+@pytest.mark.parametrize("at", every_run(COMMITS, COMMITS[:2]))
 def test_a_process_killed_before_any_commit_trades_exactly_once(trade: Trade, at: str) -> None:
     before = Before(trade)
     killed_at(trade, at)
@@ -183,8 +186,15 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
     store.close()
 
 
-@pytest.mark.parametrize("at", ["after:signed", "after:broadcast"])
-@pytest.mark.parametrize("paused", [True, None])
+@pytest.mark.parametrize(
+    ("at", "paused"),
+    [
+        ("after:signed", True),
+        ("after:broadcast", None),
+        pytest.param("after:signed", None, marks=pytest.mark.slow),
+        pytest.param("after:broadcast", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_recovery_sends_nothing_while_paused(trade: Trade, at: str, paused: bool | None) -> None:
     before = Before(trade)
     killed_at(trade, at)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import pytest
 from sqlalchemy import event as database_event
@@ -28,6 +29,9 @@ SENDS = ["before:send 1", "after:send 1", "before:send 2", "after:send 2"]
 WRITES = [f"write {number}" for number in range(1, 29)]
 """Commits that change the store: nonce adopted; openings; books of the ledger and a valuation; prices of the hour; step, five states of
 the approval, its end, its gas booked, openings, entries, a valuation; again for the swap."""
+OFTEN = {"after:send 1", "before:send 2", "after:send 2", *(f"write {number}" for number in (4, 7, 11, 14, 20, 23, 24, 26, 28))}
+"""One moment of each kind: books, step, approval mined, its gas booked, swap signed, final, booked, its entries, end of the step. The
+others are slow."""
 ENDS = {IntentState.FINAL, IntentState.CANCELLED}
 UNREACHED = "write 99"
 
@@ -132,7 +136,12 @@ def require_exactly_once(world: World) -> None:
     assert codec.loads(StepInput, record.input_json).snapshot.owner == chain.wallet.address
 
 
-@pytest.mark.parametrize("moment", [*SENDS, *WRITES])
+def every_run(moments: Iterable[str], often: Collection[str]) -> list[Any]:
+    """Parameters of moments: those that are not of every run are slow."""
+    return [pytest.param(moment, marks=() if moment in often else pytest.mark.slow) for moment in moments]
+
+
+@pytest.mark.parametrize("moment", every_run([*SENDS, *WRITES], OFTEN))
 def test_a_step_killed_at_any_moment_trades_exactly_once_after_a_restart(world: World, moment: str) -> None:
     assert world.killed(moment), f"{moment} was never reached"
     world.restarted()

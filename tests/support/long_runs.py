@@ -33,8 +33,7 @@ from tests.support.worlds import DATA
 RECORDED = DATA / "weekly_2021.csv"
 WORLDS_OWN = "2021-06-18"
 """The week whose prices are those of the world as it was deployed: its pools are deep on both sides of them."""
-LOOKS_S = 14 * 86_400
-"""How often the agent looks."""
+WEEK_S = 7 * 86_400
 HELD_USD = {"WETH": 16_000, "WBTC": 12_000, "LINK": 4_000, "USDC": 8_000}
 TARGETS = {"WETH": "40%", "WBTC": "30%", "LINK": "10%", "USDC": "20%"}
 HOME = "0x00000000000000000000000000000000000A11cE"
@@ -98,9 +97,9 @@ class Year:
             self.growth *= (now - came - gas) / self.since
         self.since = now
 
-    def fortnight(self, agent: Agent, prices: dict[str, Fraction]) -> StepOutcome:
-        """Two weeks go by, the market moves, the agent looks and does what it wants; the ledger is the chain to the wei."""
-        self.chain.warp(LOOKS_S, refresh_feeds=False)
+    def looked(self, agent: Agent, prices: dict[str, Fraction], after_s: int) -> StepOutcome:
+        """So much time goes by, the market moves, the agent looks and does what it wants; the ledger is the chain to the wei."""
+        self.chain.warp(after_s, refresh_feeds=False)
         self.chain.move_market(prices)
         outcome = agent.rebalance(send=True, confirm=yes)
         self.linked(self.value())

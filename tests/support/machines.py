@@ -7,6 +7,7 @@ known to differ from machine to machine; it runs the orders' tests there, and re
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from agent import codec
 from agent.app.research.offline import plan_from, replay
@@ -50,22 +50,28 @@ KERNEL = "import numpy, threadpoolctl; print(*(one.get('architecture') for one i
 
 
 @cache
+def kernel(machine: str) -> str:
+    """OpenBLAS's kernel on that machine, as it calls it."""
+    return asked(machine, "-c", KERNEL)
+
+
+@cache
 def lacking(machine: str) -> str:
     """Why this processor cannot answer like that machine; empty where it can."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return "kernels of x86 alone are known here"
     if machine == "AVX-512" and not AVX512:
         return "this processor has no AVX-512"
-    kernel, used = MACHINES[machine]["OPENBLAS_CORETYPE"], asked(machine, "-c", KERNEL)
+    wanted, used = MACHINES[machine]["OPENBLAS_CORETYPE"], kernel(machine)
     # OpenBLAS calls the kernel of Prescott by the name of any old one.
-    fits = kernel in used or (kernel == "Prescott" and not {"Haswell", "Zen", "SkylakeX"} & set(used.split()))
-    return "" if fits else f"NumPy's OpenBLAS has no kernel {kernel}"
+    fits = wanted in used or (wanted == "Prescott" and not {"Haswell", "Zen", "SkylakeX"} & set(used.split()))
+    return "" if fits else f"NumPy's OpenBLAS has no kernel {wanted}"
 
 
 @cache
 def suite_runs(machine: str) -> bool:
     """Whether this process already has that machine's BLAS kernel: then the suite itself runs the orders' tests under it."""
-    return asked(machine, "-c", KERNEL) == subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True, check=True).stdout
+    return kernel(machine) == subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True, check=True).stdout
 
 
 def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -141,7 +147,7 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
         "plans": [fingerprint(planned(step)) for step in pickle.loads(plans.read_bytes())],
         "steps": [fingerprint(whole(step)) for step in here],
     }
-    if orders and (failed := pytest.main(["-x", "-n0", *orders])):
+    if orders and (failed := importlib.import_module("pytest").main(["-x", "-n0", *orders])):
         return int(failed)
     if role == "replay":
         sys.stdin.readline()

@@ -129,13 +129,13 @@ def without_gas(step: StepInput) -> StepInput:
     return with_snapshot(step, priority_fee_wei=0, gas_price_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
 
 
-def any_problem(seed: int) -> StepInput:
+def any_problem(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepInput:
     """The problem of that number: 2 to 12 tokens, 3 to 50 pools, depths, bounds and limits at random, no gas.
 
     A third of the markets is off the reference by 0.3 % (standard deviation of each pool), half by 0.1 %, the rest not at all.
     """
     dice = random.Random(f"problem {seed}")
-    tokens, pools = dice.randint(2, 12), dice.randint(3, 50)
+    tokens, pools = dice.randint(2, most_tokens), dice.randint(3, most_pools)
     skew = dice.choice([0.0, 0.001, 0.001, 0.001, 0.003, 0.003])
     step = random_step(seed, tokens, pools, 10 ** dice.uniform(5, 8), 100_000, skew)
     return without_gas(

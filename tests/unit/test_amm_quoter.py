@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
@@ -25,7 +25,6 @@ from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, flat, v3_pool
 from tests.unit.v3_by_steps import Ended, by_steps, draw_amount, mainnet_pool, some_pools, swap_by_steps
 
 
-@settings(max_examples=100)
 @given(some_pools, given_pools.tokens, st.data())
 def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token_in, data):
     down = token_in == TOKEN0

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.amm import pools
@@ -17,7 +17,6 @@ from tests.unit.amm_pools import TOKEN0, TOKEN1, flat, v3_pool
 from tests.unit.v3_by_steps import Ended, by_steps, by_table, draw_amount, draw_limit, some_pools, swap_by_steps
 
 
-@settings(max_examples=100)
 @given(some_pools, st.booleans(), st.booleans(), st.data())
 def test_a_swap_by_sums_ends_as_the_same_swap_by_steps(state, down, exact_in, data):
     assume(state.sqrt_price_x96 != price_limit(down))
@@ -37,7 +36,6 @@ def test_a_swap_that_is_used_up_before_a_gap_does_not_cross_it_for_nothing():
         assert swap(state, False, amount, price_limit(False)).end_tick() == tick
 
 
-@settings(max_examples=100)
 @given(some_pools, st.data())
 def test_one_table_serves_the_states_before_and_after_a_swap(state, data):
     for _ in range(6):

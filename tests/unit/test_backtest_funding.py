@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.text import mentions, raises_field
@@ -135,7 +135,6 @@ RATES = st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=8)
 WORTH = st.lists(st.fractions(0, 10**24), min_size=3, max_size=3)
 
 
-@settings(max_examples=50)
 @given(RATES, WORTH, WORTH, st.integers(0, 50))
 def test_carry_is_linear_in_what_is_held(millionths: list[int], first: list[Fraction], second: list[Fraction], times: int) -> None:
     one = series("BTC", {at / 3: rate / 10**6 for at, rate in enumerate(millionths)})

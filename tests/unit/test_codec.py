@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from agent import codec
@@ -36,8 +36,9 @@ from agent.model import (
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from tests.support.builders import step_input, token, v3_pool
+from tests.support.samples import examples
 
-ANY_SIZE = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+ANY_SIZE = examples(8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def _written_and_read(cls: Any, value: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tomlkit
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import parse_config
@@ -81,7 +81,6 @@ def test_a_pool_is_told_by_its_address() -> None:
     assert mentions(error(("# Only positions", f"{target}# Only positions")), f"lp.targets.{POOL}.share", "'ten'")
 
 
-@settings(max_examples=100)
 @given(st.sampled_from(PLACES), st.sampled_from(WRONG))
 def test_pydantic_s_own_wording_is_never_shown(where: tuple[dict[str, Any], tuple[str | int, ...]], value: object) -> None:
     base, place = where

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tomlkit
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference, load_config, parse_config
@@ -19,6 +19,7 @@ from agent.config.liquidity import build_targets
 from agent.config.schema import Config
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
+from tests.support.samples import examples
 from tests.unit.test_config import text, tokens
 from tests.unit.test_config_liquidity import V2, V3, with_positions
 from tests.unit.test_config_lp_targets import REFS, wanting
@@ -112,7 +113,7 @@ def attempt(document: str) -> str:
     return ""
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large])
+@examples(60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large])
 @given(st.sampled_from(PLACES), VALUES)
 @example((BASES[0], ("limits", "slippage")), "9" * 5_000)
 @example((BASES[0], ("chain", "chain_id")), "x" * 100_000)
@@ -133,7 +134,6 @@ def test_a_value_of_any_kind_in_any_place_loads_or_is_named(where: tuple[dict[st
         assert any(part in said for part in named), f"{place}: {said}"
 
 
-@settings(max_examples=150)
 @given(st.sampled_from(PLACES), st.sampled_from(["remove", "rename", "add"]), TEXT)
 def test_a_missing_or_unknown_key_loads_or_is_named(where: tuple[dict[str, Any], Path_], how: str, name: str) -> None:
     base, place = where
@@ -155,13 +155,11 @@ def test_a_missing_or_unknown_key_loads_or_is_named(where: tuple[dict[str, Any],
         assert not said or str(place[-1]) in said or any(str(part) in said for part in place), said
 
 
-@settings(max_examples=150)
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(lambda raw: raw.decode("latin-1")))
 def test_any_text_at_all_is_refused_in_words(document: str) -> None:
     assert attempt(document)
 
 
-@settings(max_examples=150)
 @given(st.data())
 def test_a_template_with_some_characters_changed_loads_or_is_refused(data: st.DataObject) -> None:
     whole = text()

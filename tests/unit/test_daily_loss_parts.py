@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
@@ -19,6 +19,7 @@ from agent.units import BPS
 from tests.support.builders import step_input, with_limits
 from tests.support.planning_worlds import DEEP, any_problem_with_gas, goal
 from tests.support.plans import evidence
+from tests.support.samples import examples
 from tests.unit.test_purchase import MILLION, Seen, money
 
 ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}
@@ -34,7 +35,7 @@ def worst(step: StepInput, plan: Plan) -> Fraction:
     return max(Fraction(0), build_guard_case(step, plan, evidence(step, plan)).worst_cost())
 
 
-@settings(max_examples=30)
+@examples(10)
 @given(st.integers(0, 10**6), st.integers(1, 200), st.fractions(0, 1))
 def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps: int, lost: Fraction) -> None:
     step = with_limits(any_problem_with_gas(seed), daily_loss_bps=limit_bps)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
@@ -21,6 +21,7 @@ from agent.policy.drift import (
 )
 from agent.units import BPS
 from tests.support.builders import address, step_input, token
+from tests.support.samples import examples
 from tests.support.text import raises_code
 
 
@@ -128,7 +129,7 @@ def portfolios(draw: st.DrawFn) -> tuple[AssetDrift, ...]:
     return drifts_from_balances(assets, held, prices, Threshold(*draw(widths)))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(portfolios())
 def test_shares_sum_to_one_and_ideal_trades_to_zero_and_lead_exactly_onto_the_targets(drifts: tuple[AssetDrift, ...]) -> None:
     assert sum(d.share for d in drifts) == 1
@@ -139,7 +140,7 @@ def test_shares_sum_to_one_and_ideal_trades_to_zero_and_lead_exactly_onto_the_ta
         assert (d.value + trades[d.token]) / investable_total(drifts) == Fraction(d.target_bps, BPS)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(portfolios())
 def test_at_its_alert_price_an_asset_stands_exactly_on_the_edge_of_its_band(drifts: tuple[AssetDrift, ...]) -> None:
     for d in drifts:
@@ -149,7 +150,7 @@ def test_at_its_alert_price_an_asset_stands_exactly_on_the_edge_of_its_band(drif
                 assert value / (investable_total(drifts) - d.value + value) == edge_bps / BPS
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(portfolios())
 def test_every_destination_can_be_reached_and_lies_between_here_and_the_target(drifts: tuple[AssetDrift, ...]) -> None:
     on_target, half, bands = _goals(drifts)

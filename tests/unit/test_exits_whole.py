@@ -6,7 +6,7 @@ import random
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
@@ -18,6 +18,7 @@ from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import FixedPoint
 from tests.support.builders import step_input, v2_pool
 from tests.support.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
+from tests.support.samples import examples
 from tests.unit.test_blocked_exits import MARKET, SOUND, USDC, WBTC, WETH, fired, judged
 
 
@@ -36,7 +37,7 @@ def world(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
     return wide(step_input(targets, values, PRICES, pools=pools), min_trade=None, pool_min_value=None)
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(st.integers(0, 10**9), st.integers(2, 7), st.sampled_from([0.0, 0.001, 0.003]), st.sampled_from([0, 3_000]))
 def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: float, target_bps: int) -> None:
     step = world(seed, tokens, skew, target_bps)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.accounting import entries, export
@@ -22,6 +22,7 @@ from agent.model import EntryKind, ExternalTransferKind, LotMethod, Valuation, V
 from agent.units import NATIVE, Token
 from tests.support.foreign_text import CORPUS
 from tests.support.ledgers import COUNTED, USDC, WBTC, WETH, Wallet, histories
+from tests.support.samples import examples
 
 TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Token(USDC, "USDC", 6)}
 NAMES = TokenNames(TOKENS, TOKENS[USDC])
@@ -59,7 +60,7 @@ def test_every_column_that_rotkis_importers_ask_for_is_there() -> None:
     assert {word for words in export._EVENTS.values() for word in words} <= EVENT_TYPES
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(histories())
 def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_holds(wallet: Wallet) -> None:
     trades = read(export.TRADE_COLUMNS, list(export.rotki_trades(wallet.entries, ASSETS)))
@@ -162,7 +163,7 @@ def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_s
     assert wallet.entries[-1].kind is EntryKind.PROVIDE and list(export.rotki_trades(wallet.entries[-1:], ASSETS)) == []
 
 
-@settings(max_examples=20)
+@examples(10)
 @given(histories(10))
 def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> None:
     found = run_tax_lots(wallet.entries, LotMethod.HIFO, USDC, WETH)

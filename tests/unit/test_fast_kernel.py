@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.v2 import get_amount_out
@@ -15,6 +15,7 @@ from agent.backtest.sweep import KernelPrices, KernelSetting, TradingCosts, prep
 from agent.errors import ConfigError, Refused
 from agent.model import Cron, Destination, Every, HybridTrigger, Threshold, VolatilityJump
 from tests.support.backtests import SYMBOLS, VALUE, market, plain, settings_of
+from tests.support.samples import examples
 from tests.support.text import raises_code, raises_field
 
 CLOSE = 1e-9
@@ -48,13 +49,11 @@ def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: b
     return ours.rebalances
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.data(), st.integers(0, 10**6), st.integers(2, 5))
 def test_every_run_equals_a_plain_loop(data: st.DataObject, seed: int, assets: int) -> None:
     assert_equal_to_the_plain_loop(seed, data.draw(settings_of(assets)), False, None)
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.data(), st.integers(0, 10**6), st.integers(3, 5), st.sampled_from([None, 0, 1, 12]))
 def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int, patience: int | None) -> None:
     assert_equal_to_the_plain_loop(seed, data.draw(settings_of(assets)), True, patience)
@@ -71,7 +70,7 @@ def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
     assert assert_equal_to_the_plain_loop(3, setting, False, None) > 2
 
 
-@settings(max_examples=30, deadline=None)
+@examples(20)
 @given(st.data(), st.integers(0, 10**6))
 def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, seed: int) -> None:
     times, prices = market(seed, 200, 4)
@@ -84,7 +83,6 @@ def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, 
     assert run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE).held.shape == (0, 4)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(0, 10**6), st.integers(3, 5), st.booleans())
 def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.DataObject, seed: int, assets: int, missing: bool) -> None:
     setting = data.draw(settings_of(assets))
@@ -100,7 +98,6 @@ def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.Da
     assert run_kernel(unmoved, setting, VALUE, path=True).values == pytest.approx(np.full(200, VALUE), rel=1e-12)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(1.0, 1e6), st.floats(0.0, 1.0), st.floats(0.0, 0.05), st.floats(3.0, 9.0)), min_size=2, max_size=6),
 )
@@ -142,7 +139,7 @@ def test_costs_add_up_to_the_value_that_is_missing() -> None:
     assert found.hold_value == 1_500.0
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10)
 @given(st.data(), st.integers(0, 10**6), st.integers(1, 3))
 def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, seed: int, cores: int) -> None:
     bars = table(seed, 150, 3, True, 6)
@@ -156,7 +153,6 @@ def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, 
         assert found.values[k].tolist() == one.values[marks].tolist()
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(0, 10**6), st.integers(1, 199), st.booleans())
 def test_other_prices_in_the_future_never_change_the_past(data: st.DataObject, seed: int, now: int, missing: bool) -> None:
     setting = data.draw(settings_of(4))

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.backtest.kernel import BAND, HALFWAY, TARGET, destination_shares, set_bands
@@ -34,7 +34,6 @@ def targets_from(raw: list[int]) -> tuple[int, ...]:
     return tuple(b - a for a, b in pairwise(cuts))
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, BPS), min_size=1, max_size=5), WIDTHS, st.data())
 def test_one_step_decides_and_aims_as_the_policy_does(raw: list[int], widths: Threshold, data: st.DataObject) -> None:
     targets = targets_from(raw)
@@ -97,7 +96,6 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
     return rebalanced, float(worth / SCALE)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(0, 10**6), st.integers(2, 4))
 def test_a_run_trades_when_the_policy_would_and_ends_where_it_does(data: st.DataObject, seed: int, assets: int) -> None:
     setting = replace(data.draw(settings_of(assets)), costs=TradingCosts.proportional(0, assets))

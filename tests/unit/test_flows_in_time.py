@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import ExternalTransfer, ExternalTransferKind, Halt, HaltCode, StepInput
@@ -18,6 +18,7 @@ from tests.support import builders
 from tests.support.ledgers import DAY_S, DOLLAR, at, looked, remembered
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.samples import examples
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
 
@@ -103,7 +104,7 @@ def test_a_header_from_the_future_accepts_no_rise_early(store: Store) -> None:
     assert isinstance(decide(looked(store, at(1_003, "11", later_s=60))).decision, Halt)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(8)
 @given(st.lists(st.tuples(st.integers(0, 4_000), st.booleans(), st.integers(0, 2 * DAY_S)), min_size=1, max_size=8))
 def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_its_wait(came: list[tuple[int, bool, int]]) -> None:
     """Each look: dollars that came since, whether there are prices, seconds since the look before."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backtest.funding import FundingRateSeries
@@ -18,6 +18,7 @@ from agent.backtest.futures_alone import simulate_book
 from agent.margin import account as margin
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget
 from tests.support.backtests import HOUR_S, START_S, hourly, random_table
+from tests.support.samples import examples
 from tests.unit.test_margin_account import ONE_TIER, account, market
 
 E18 = 10**18
@@ -170,7 +171,7 @@ def conserved(seed: int, leverage: int, volatility: float, latency: int, reserve
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@examples(10)
 @given(seeds, *any_book)
 def test_value_is_conserved_to_the_base_unit(seed: int, leverage: int, volatility: float, latency: int, reserve: int) -> None:
     conserved(seed, leverage, volatility, latency, reserve)
@@ -181,7 +182,7 @@ def test_value_is_conserved_in_two_books(seed: int, leverage: int, volatility: f
     conserved(seed, leverage, volatility, latency, reserve, 24)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10)
 @given(seeds, *any_book)
 def test_value_of_a_held_book_is_conserved(seed: int, leverage: int, volatility: float, latency: int, reserve: int) -> None:
     changed = replace(SETTINGS, policy=replace(SETTINGS.policy, leverage_bps=leverage), latency_bars=latency, reserve_raw=reserve * E18)
@@ -189,7 +190,7 @@ def test_value_of_a_held_book_is_conserved(seed: int, leverage: int, volatility:
     assert held.final_raw - (10_000 + reserve) * E18 == held.profit.total_raw
 
 
-@settings(max_examples=15, deadline=None)
+@examples(8)
 @given(seeds)
 def test_a_mirrored_book_has_the_mirrored_profit_without_fees(seed: int) -> None:
     path = random_path(seed, volatility=0.004)
@@ -211,7 +212,7 @@ def test_funding_is_linear_in_the_notional(times: int, rate: float) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@examples(8)
 @given(seeds, st.integers(5, 55))
 def test_the_future_changes_nothing_in_the_past(seed: int, cut: int) -> None:
     past_alone(seed, cut)

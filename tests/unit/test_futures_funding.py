@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.margin import account as margin
@@ -14,6 +14,7 @@ from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
 from agent.planning.futures import plan_futures
 from agent.policy.futures.exposure import DAY_S, expected_cost
 from agent.policy.futures.targets import FuturesTrigger, funding_trims, notional_drifts, orders_to_target, triggered
+from tests.support.samples import examples
 from tests.unit.test_futures_plan import NOW_S, POLICY, RICH, book, filled
 
 E18 = 10**18
@@ -94,7 +95,7 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
 
 @pytest.mark.parametrize("policy", [LONG_AND_SHORT, ETH_ALONE, replace(ETH_ALONE, leverage_band_bps=1_000)])
 @given(st.lists(st.integers(-100, 100), min_size=2, max_size=12))
-@settings(max_examples=25)
+@examples(10)
 def test_funding_never_makes_positions_oscillate(policy: FuturesPolicy, rates_bps: list[int]) -> None:
     """At one rate a second plan is empty; a trim is taken back only after the funding fell by half of the band."""
     held = filled(book(10_000), plan_futures(book(10_000), policy, RICH, NOW_S))

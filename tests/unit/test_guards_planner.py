@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent import guards
@@ -17,6 +17,7 @@ from agent.planning import planner
 from agent.policy.decide import decide
 from tests.support.builders import address, step_input, token, v2_pool, v3_pool
 from tests.support.plans import evidence, with_leg
+from tests.support.samples import examples
 
 SYMBOLS = ("WETH", "WBTC", "LINK", "USDC")
 PRICES = {"WETH": Fraction(2_000), "WBTC": Fraction(60_000), "LINK": Fraction(15), "USDC": Fraction(1)}
@@ -43,7 +44,7 @@ def planned(step: StepInput) -> Plan | None:
         return None
 
 
-@settings(max_examples=25)
+@examples(10)
 @given(
     values=st.tuples(*[st.integers(500, 5_000)] * 4),
     depth=st.sampled_from([200_000, 1_000_000, 50_000_000]),

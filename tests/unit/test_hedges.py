@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec, guards
@@ -50,6 +50,7 @@ from agent.policy.hedges import apply_hedges, choose, compare_text, filled_hedge
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence
+from tests.support.samples import examples
 from tests.unit.test_futures_step import LIMITS, book
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -449,7 +450,7 @@ def test_without_hedges_nothing_is_written_of_them() -> None:
 
 
 @given(st.lists(st.integers(1_500, 3_000), min_size=3, max_size=8))
-@settings(max_examples=10, deadline=None)
+@examples(5)
 def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
     """On any path of prices within one horizon a hedge is opened at most once, and nothing follows at one price."""
     held, hedges, opened = margined(10_000), (), 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from agent.accounting import entries
 from agent.accounting.entries import QUANTA_PER_UNIT, split_quanta
@@ -13,12 +13,13 @@ from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
 from agent.model import Entry, LotMethod
 from agent.units import NATIVE
 from tests.support.ledgers import COUNTED, POSITION, TOKENS, USDC, WBTC, WETH, Wallet, histories
+from tests.support.samples import examples
 
 METHODS = list(LotMethod)
 ETH = 10**18
 
 
-@settings(max_examples=60)
+@examples(20)
 @given(histories())
 def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wallet: Wallet) -> None:
     assert not [one.id for one in wallet.entries if entries.unbalanced_tokens(one)]
@@ -27,7 +28,7 @@ def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wal
     assert {token: found.get((f"{entries.LP}:{POSITION}", token), 0) for token in wallet.lp} == wallet.lp
 
 
-@settings(max_examples=60)
+@examples(20)
 @given(histories())
 @pytest.mark.parametrize("method", METHODS)
 def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: Wallet) -> None:
@@ -44,7 +45,7 @@ def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: 
     assert found.lots.owed() == {}
 
 
-@settings(max_examples=60)
+@examples(20)
 @given(histories())
 @pytest.mark.parametrize("method", METHODS)
 def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method: LotMethod, wallet: Wallet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 
@@ -12,6 +13,7 @@ from agent.model import Plan, StepInput
 from agent.planning.planner import NothingPlanned, plan
 from tests.support.builders import with_limits
 from tests.support.planning_worlds import any_problem_with_gas, goal, weights_bps
+from tests.support.samples import slow
 
 
 def planned(step: StepInput) -> Plan | Refused:
@@ -33,9 +35,12 @@ def bounded(seed: int, turnover_bps: int | None, min_trade: Fraction | None = No
 
 @pytest.mark.parametrize("min_trade", [None, Fraction(50 * 10**6)])
 @pytest.mark.parametrize("turnover_bps", [1, 10, 30])
-def test_where_turnover_leaves_too_little_for_a_trade_it_is_named(turnover_bps: int, min_trade: Fraction | None) -> None:
+@pytest.mark.parametrize("seeds", [(1, 4), *slow([(range(8),)])])
+def test_where_turnover_leaves_too_little_for_a_trade_it_is_named(
+    seeds: Sequence[int], turnover_bps: int, min_trade: Fraction | None
+) -> None:
     told = 0
-    for seed in range(8):
+    for seed in seeds:
         nothing = planned(bounded(seed, turnover_bps, min_trade))
         if isinstance(nothing, NothingPlanned) and isinstance(unbounded(seed, min_trade), Plan):
             told += 1
@@ -45,9 +50,10 @@ def test_where_turnover_leaves_too_little_for_a_trade_it_is_named(turnover_bps: 
     assert told
 
 
-def test_a_token_is_said_to_wait_for_turnover_only_where_that_would_move_it() -> None:
+@pytest.mark.parametrize(("problems", "least"), [(6, 20), *slow([(20, 100)])])
+def test_a_token_is_said_to_wait_for_turnover_only_where_that_would_move_it(problems: int, least: int) -> None:
     said = 0
-    for seed in range(20):
+    for seed in range(problems):
         step, free = bounded(seed, 500), unbounded(seed)
         found = planned(step)
         if not isinstance(found, Plan) or not isinstance(free, Plan):
@@ -63,4 +69,4 @@ def test_a_token_is_said_to_wait_for_turnover_only_where_that_would_move_it() ->
                 assert closer > -1 and "plan_cost" not in item.why, (seed, item, closer)
             else:
                 assert closer <= 1, (seed, item, closer)
-    assert said > 20
+    assert said > least

@@ -17,7 +17,8 @@ from tests.support.planning_worlds import allocator, any_problem, any_problem_wi
 from tests.support.stores import STEPS
 from tests.unit.test_blocked_exits import MARKET, OFF, fired
 
-PLANS = 200
+PLANS, LARGE = 200, 20
+"""Problems planned on each machine, and how many of them may be large ones where there is no time for all."""
 UNIT = ROOT / "tests" / "unit"
 BROKE = ("test_blocked_exits", "test_standing_rules", "test_standing_tables", "test_exits_of_a_step")
 """Orders whose exits once hung on the last bits of a solve."""
@@ -46,18 +47,23 @@ def here() -> list[str]:
 
 
 @pytest.mark.timeout(1_200)
-def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, whole: bool) -> None:
     """One process a machine: it plans, decides, runs the orders' tests; the first records its steps, which the others replay.
 
     A machine with the kernel of this process leaves the orders' tests to the suite, which runs them under it.
     """
     machines = here()
-    paths = written(tmp_path / "plans", map(any_problem, range(PLANS))), written(tmp_path / "whole", steps()), tmp_path
+    problems = [any_problem(number) if whole or number < LARGE else any_problem(number, 4, 8) for number in range(PLANS)]
+    paths = written(tmp_path / "plans", problems), written(tmp_path / "whole", steps()), tmp_path
     orders = [UNIT / f"{name}.py" for name in BROKE]
     under_way = [
-        begun(machine, "-m", "tests.support.machines", "replay" if number else "record", *paths, *(() if suite_runs(machine) else orders))
+        begun(
+            machine, "-m", "tests.support.machines", "replay" if number else "record", *paths,
+            *(() if suite_runs(machine) else orders),
+        )
         for number, machine in enumerate(machines)
-    ]
+    ]  # fmt: skip
     found = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
     for one, other in pairwise(found):
         assert len(one["plans"]) == PLANS and one["plans"] == other["plans"] and one["steps"] == other["steps"]

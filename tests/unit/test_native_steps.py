@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec, guards
@@ -89,7 +89,6 @@ def test_what_is_bought_stays_wrapped() -> None:
 amounts = st.integers(0, 20 * ETHER)
 
 
-@settings(max_examples=150)
 @given(
     wrapped=amounts, free=amounts, refill=st.integers(0, ETHER), sells=st.lists(st.integers(1, 4 * ETHER), max_size=4), counts=st.booleans()
 )

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -126,7 +126,6 @@ def test_a_limit_of_turnover_is_met_and_the_cheapest_moves_go_first() -> None:
     assert found.bound == pytest.approx(search.worth.of(ends), abs=1e-8)
 
 
-@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), band=st.sampled_from([0.0, 0.03]), limited=st.booleans())
 def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, band: float, limited: bool) -> None:
     """Weak duality, the ground of the certificate: random flows, the found ones among them, stay below the bound."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
@@ -15,6 +15,7 @@ from agent.planning.problem import fair_floor
 from agent.units import BPS
 from tests.support.builders import price_of, with_limits
 from tests.support.planning_worlds import PRICES, check_legs, flow_value, goal, random_step, values_of
+from tests.support.samples import examples
 from tests.support.text import raises_code
 
 MARKETS = st.fixed_dictionaries(
@@ -37,7 +38,7 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@examples(20)
 @given(market=MARKETS, limits=LIMITS)
 def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[str, object]) -> None:
     step = with_limits(random_step(**market), pool_min_value=None, daily_turnover_bps=None, **limits)  # type: ignore[arg-type]
@@ -78,7 +79,7 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
         assert min(b, wanted) - slack <= a <= max(b, wanted) + slack, "every asset moves toward its target and not past it"
 
 
-@settings(deadline=None, max_examples=15)
+@examples(8)
 @given(seed=st.integers(0, 10**6), tokens=st.integers(2, 5))
 def test_with_deep_pools_and_wide_limits_every_weight_ends_within_ten_basis_points(seed: int, tokens: int) -> None:
     step = with_limits(

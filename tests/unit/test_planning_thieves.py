@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.v3.pool import V3Pool
@@ -34,6 +34,7 @@ from tests.support.planning_worlds import (
     values_of,
     wide,
 )
+from tests.support.samples import examples
 from tests.support.text import raises_code
 
 SLIPPAGE_BPS = 30
@@ -88,7 +89,7 @@ def require_kept(step: StepInput, found: Plan) -> None:
         assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, *prices, leg.fee_pips, step.limits.price_impact_bps or 0, SLIPPAGE_BPS)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(10)
 @given(
     seed=st.integers(0, 10**6),
     share=st.sampled_from([0.1, 0.5, 1.0]),

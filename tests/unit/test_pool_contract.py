@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import partial
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent import codec
@@ -17,6 +17,7 @@ from agent.errors import ConfigError
 from agent.model import Pool
 from agent.planning.pool_curves import build_trade_curves
 from agent.units import PIPS, Token
+from tests.support.samples import examples
 
 ADDRESS = f"0x{9:040x}"
 POINTS = 40
@@ -133,7 +134,7 @@ def test_max_in_is_the_last_that_keeps_to_the_impact(form: str, data: st.DataObj
 
 
 @forms
-@settings(max_examples=40)
+@examples(15)
 @given(data=st.data(), impact=impacts, off_bps=st.integers(-50, 300))
 def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, impact: int, off_bps: int) -> None:
     found = data.draw(drawn(form))
@@ -152,7 +153,21 @@ def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, 
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
 def test_curve_is_concave_and_promises_no_less_than_the_pool_pays(form: str, data: st.DataObject, impact: int, share: float) -> None:
-    found = data.draw(drawn(form))
+    require_generous_curve(data.draw(drawn(form)), impact, share)
+
+
+@forms
+@pytest.mark.parametrize("impact", [1, 30, 100, 1_000])
+def test_the_curve_of_a_balanced_pool_promises_no_less_up_to_its_end(form: str, impact: int) -> None:
+    """There a stable curve is flattest: its price falls with the third power of the amount."""
+    tokens, reserve = (Token(f"0x{1:040x}", "A", 6), Token(f"0x{2:040x}", "B", 6)), 10**10
+    pool = FORMS[form].simulated(form, ADDRESS, tokens, Fraction(1), (reserve, reserve), 100)
+    for share in (0.01, 0.3, 0.999, 1.0):
+        require_generous_curve(Drawn(pool, tokens[0].address), impact, share)
+
+
+def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
+    """The curve is concave, and pays for a share of the largest input no less than the pool and hardly more."""
     pool, token_in = found.pool, found.token_in
     curve = pool.curve(token_in, impact)
     assert curve is not None and len(curve.roots) == len(curve.depths) + 1

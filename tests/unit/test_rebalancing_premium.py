@@ -7,7 +7,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backtest.result import RebalancingPremium, excess_growth_rate, rebalancing_premium
@@ -72,7 +72,6 @@ def test_costs_are_what_they_took_and_nothing_else_changes() -> None:
     assert replace(dear, advantage=free.advantage, costs=0.0) == free
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 60), st.integers(1, 5))
 def test_the_parts_are_the_whole_whatever_the_weights(seed: int, bars: int, assets: int) -> None:
     chance = np.random.default_rng(seed)

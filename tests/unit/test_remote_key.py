@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature, encode_dss_signature
 from eth_account import Account
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
@@ -138,7 +138,6 @@ def test_an_answer_that_is_not_the_wallets_signature_is_never_sent(
         signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
 
 
-@settings(max_examples=200, deadline=None)
 @given(der=st.binary(max_size=80), digest=st.binary(min_size=32, max_size=32))
 def test_no_random_bytes_are_a_signature(der: bytes, digest: bytes) -> None:
     with pytest.raises(InvalidSignature):

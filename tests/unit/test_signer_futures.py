@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from eth_abi.abi import encode as abi_encode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.tokens import encode_approve
@@ -20,6 +20,7 @@ from agent.signing import futures
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.perpetual_protocol import encode_delegate, encode_deposit, encode_withdrawal
+from tests.support.samples import examples
 from tests.support.signables import calldata, cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (  # fmt: skip
     ACCOUNT,
@@ -297,7 +298,7 @@ def test_no_action_with_changed_calldata_is_signed(name: str) -> None:
         assert not is_signed(mutated, grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(
     name=st.sampled_from(sorted(CALLS)),
     edits=st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4),
@@ -308,7 +309,7 @@ def test_no_random_overwriting_of_an_action_is_signed(name: str, edits: list[tup
     assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(
     size=st.integers(-20 * WAD, 20 * WAD).filter(bool),
     slip=st.integers(-500, 500),

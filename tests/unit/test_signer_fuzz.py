@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from eth_account.messages import encode_typed_data
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
@@ -18,6 +18,7 @@ from agent.signing.rules import SIGNING_TABLE, LocalSigner
 from agent.signing.secret import PrivateKey
 from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, inside, run
 from tests.fuzz.typed_data import mutated_typed, typed_messages
+from tests.support.samples import examples
 from tests.support.signables import SIGNABLES, calldata, with_bytes
 from tests.support.signing import DEADLINE_S, KEY, NONCES, RULES, WALLET
 
@@ -64,7 +65,7 @@ def test_typed_data_that_gives_money_away_is_refused(name: str, message: dict[st
         assert caught.value.verdicts[0].guard == "signer.typed_data"
 
 
-@settings(max_examples=300, deadline=None)
+@examples(100)
 @given(seed=st.integers(0, 2**64), number=st.integers(0, len(typed_messages(WALLET)) - 1))
 def test_no_mutated_typed_data_is_signed(seed: int, number: int) -> None:
     _, message = mutated_typed(random.Random(seed), *typed_messages(WALLET)[number])

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 from eth_utils.address import to_checksum_address
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.tokens import encode_approve
@@ -17,6 +17,7 @@ from agent.signing.calldata import UndecodableCalldata
 from agent.signing.liquidity import CollectOwed, DecreaseAndCollect, LiquidityCall, decode
 from agent.units import NATIVE, UINT256_MAX
 from tests.support import signing
+from tests.support.samples import examples
 from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (
     ACTIONS,
@@ -86,7 +87,7 @@ def test_no_cut_or_lengthened_calldata_is_signed(name: str) -> None:
         assert not is_signed(mutated, grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(
     name=st.sampled_from(sorted(ALLOWED)),
     edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4),
@@ -97,7 +98,7 @@ def test_no_random_overwriting_of_calldata_is_signed(name: str, edits: list[tupl
     assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
-@settings(max_examples=700)
+@examples(140)
 @given(data=st.data())
 def test_no_call_that_differs_from_the_action_in_any_field_is_signed(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(ACTIONS)))
@@ -129,7 +130,7 @@ def test_no_call_that_differs_from_the_action_in_any_field_is_signed(data: st.Da
     assert mutated == original or not is_signed(mutated, grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(name=st.sampled_from(sorted(APPROVALS)), token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
 def test_no_approval_of_another_token_spender_or_amount_is_signed(name: str, token: str, spender: str, raw: int) -> None:
     transaction, grant = APPROVALS[name]
@@ -137,7 +138,7 @@ def test_no_approval_of_another_token_spender_or_amount_is_signed(name: str, tok
     assert mutated == transaction or not is_signed(mutated, grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(name=st.sampled_from(sorted(ACTIONS)), approving=st.sampled_from(sorted(APPROVALS)), token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
 def test_an_approval_is_signed_only_for_what_its_action_takes(name: str, approving: str, token: str, spender: str, raw: int) -> None:
     """Even where the grant itself names the approval: a planner that was fooled lets nobody else spend."""
@@ -153,7 +154,7 @@ def test_an_approval_is_signed_only_for_what_its_action_takes(name: str, approvi
         assert isinstance(action, Provide) or v2
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(name=st.sampled_from(sorted(ALLOWED)), data=st.data())
 def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data: st.DataObject) -> None:
     transaction, grant = ALLOWED[name]
@@ -181,7 +182,7 @@ def test_no_transaction_is_signed_on_the_grant_of_another() -> None:
             assert is_signed(transaction, grant) == (name == other), (name, other)
 
 
-@settings(max_examples=300)
+@examples(60)
 @given(data=st.binary(max_size=600))
 def test_no_random_calldata_is_signed(data: bytes) -> None:
     for transaction, grant in ALLOWED.values():

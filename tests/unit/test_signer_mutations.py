@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 from eth_utils.address import to_checksum_address
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.tokens import encode_approve
@@ -17,6 +17,7 @@ from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.calldata import Multicall, decode
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.calldata import encode_multicall
+from tests.support.samples import examples
 from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (
     ALLOWED,
@@ -81,7 +82,7 @@ def test_no_cut_or_lengthened_calldata_is_signed(name: str) -> None:
         assert not is_signed(mutated, grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(
     name=st.sampled_from(sorted(CALLS)),
     edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4),
@@ -92,7 +93,7 @@ def test_no_random_overwriting_of_calldata_is_signed(name: str, edits: list[tupl
     assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
-@settings(max_examples=300)
+@examples(60)
 @given(data=st.binary(max_size=600))
 def test_no_random_calldata_is_signed(data: bytes) -> None:
     for transaction, grant in ALLOWED.values():
@@ -100,7 +101,7 @@ def test_no_random_calldata_is_signed(data: bytes) -> None:
         assert mutated == transaction or not is_signed(mutated, grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(data=st.data())
 def test_no_multicall_that_differs_from_the_plan_in_any_field_is_signed(data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(PLAN.legs) - 1))
@@ -128,7 +129,7 @@ def test_no_multicall_that_differs_from_the_plan_in_any_field_is_signed(data: st
     assert mutated.data == SWAP.data or not is_signed(mutated, SWAP_GRANT)
 
 
-@settings(max_examples=300)
+@examples(60)
 @given(token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
 def test_no_approval_of_another_token_spender_or_amount_is_signed(token: str, spender: str, raw: int) -> None:
     transaction, grant = ALLOWED["approve"]
@@ -136,7 +137,7 @@ def test_no_approval_of_another_token_spender_or_amount_is_signed(token: str, sp
     assert mutated == transaction or not is_signed(mutated, grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(name=st.sampled_from(sorted(ALLOWED)), data=st.data())
 def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data: st.DataObject) -> None:
     transaction, grant = ALLOWED[name]

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 from eth_utils.address import to_checksum_address
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
@@ -17,6 +17,7 @@ from agent.model import LegFunding, UnsignedTx
 from agent.signing.calldata import RebalanceCall, UndecodableCalldata, decode
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.calldata import RebalancerTerms, encode_rebalance
+from tests.support.samples import examples
 from tests.support.signables import calldata, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (
     DEADLINE_S,
@@ -91,7 +92,7 @@ def test_no_cut_or_lengthened_rebalance_is_signed(name: str) -> None:
         assert not is_signed(with_bytes(transaction, data + tail), grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(name=NAMES, edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4))
 def test_no_random_overwriting_of_a_rebalance_is_signed(name: str, edits: list[tuple[int, bytes]]) -> None:
     transaction, grant = REBALANCES[name]
@@ -99,7 +100,7 @@ def test_no_random_overwriting_of_a_rebalance_is_signed(name: str, edits: list[t
     assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(name=NAMES, swaps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=3))
 def test_no_rebalance_with_its_parts_in_another_order_is_signed(name: str, swaps: list[tuple[int, int]]) -> None:
     """Tokens, conditions and legs are exchanged with each other: every byte is one that was granted, in another place."""
@@ -121,7 +122,7 @@ def test_no_rebalance_with_its_parts_in_another_order_is_signed(name: str, swaps
     assert mutated.data == transaction.data or not is_signed(mutated, grant)
 
 
-@settings(max_examples=300)
+@examples(60)
 @given(data=st.binary(max_size=600))
 def test_no_random_program_is_signed(data: bytes) -> None:
     for transaction, grant in REBALANCES.values():
@@ -129,7 +130,7 @@ def test_no_random_program_is_signed(data: bytes) -> None:
         assert not is_signed(with_bytes(transaction, start + data), grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(name=NAMES, data=st.data())
 def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: str, data: st.DataObject) -> None:
     plan = PLANS[name]
@@ -170,7 +171,7 @@ def same_meaning(mutated: UnsignedTx, transaction: UnsignedTx) -> bool:
         return False
 
 
-@settings(max_examples=300)
+@examples(60)
 @given(name=NAMES, data=st.data())
 def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataObject) -> None:
     plan, (transaction, grant) = PLANS[name], REBALANCES[name]
@@ -185,7 +186,7 @@ def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataO
     assert mutated.data == transaction.data or not is_signed(mutated, grant)
 
 
-@settings(max_examples=500)
+@examples(100)
 @given(name=NAMES, data=st.data())
 def test_no_rebalance_with_a_field_outside_its_grant_is_signed(name: str, data: st.DataObject) -> None:
     transaction, grant = REBALANCES[name]

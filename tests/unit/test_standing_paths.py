@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import OrderKind, OrderStage, Rebalance
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import trigger_price
+from tests.support.samples import examples
 from tests.support.standing_orders import Bot, price_of, terms, three, two
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
 SOLD = (OrderStage.FIRED, OrderStage.DONE)
 PRICES = st.lists(st.integers(600, 4_000), min_size=2, max_size=9)
-FEW = settings(max_examples=30, deadline=None)
+FEW = examples(12)
 
 
 @FEW

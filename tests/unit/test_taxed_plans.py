@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec, guards
@@ -191,7 +191,6 @@ def slow(lots: list[OpenLot], method: LotMethod, price: Fraction, gain: Fraction
     return max((raw for raw in range(most_raw + 1) if worst(raw) <= gain), default=0)
 
 
-@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.integers(1, 25), st.integers(0, 3_000)), min_size=1, max_size=6),
     st.integers(-5, 2_000),

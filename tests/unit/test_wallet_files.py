@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from eth_account import Account
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import app as api
@@ -104,7 +104,6 @@ def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, p
     assert not list(tmp_path.iterdir())
 
 
-@settings(max_examples=50)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=11))
 def test_no_password_under_twelve_characters_is_taken(text: str) -> None:
     with pytest.raises(ConfigError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.units import BPS, bounded_bps, proportional_shares
@@ -23,7 +23,6 @@ def bounded(draw: st.DrawFn) -> Case:
     return wanted, low, high, draw(st.integers(sum(low), max(sum(low), min(sum(high), BPS))))
 
 
-@settings(max_examples=80, deadline=None)
 @given(bounded())
 def test_shares_sum_keep_their_bounds_and_are_in_proportion_where_none_binds(
     case: Case,
@@ -39,7 +38,6 @@ def test_shares_sum_keep_their_bounds_and_are_in_proportion_where_none_binds(
         assert all(part * scale <= share for share, part, a, b in zip(found, wanted, low, high, strict=True) if share == a < b)
 
 
-@settings(max_examples=80, deadline=None)
 @given(bounded())
 def test_whole_basis_points_sum_exactly_and_are_within_one_of_the_share(case: Case) -> None:
     wanted, low, high, total = case
@@ -50,7 +48,6 @@ def test_whole_basis_points_sum_exactly_and_are_within_one_of_the_share(case: Ca
     assert all(abs(bps - share) < 1 for bps, share in zip(found, shares, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
 @given(bounded(), st.randoms(use_true_random=False))
 def test_shares_do_not_depend_on_the_order_of_the_assets(case: Case, shuffle: object) -> None:
     wanted, low, high, total = case

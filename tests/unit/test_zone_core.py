@@ -6,7 +6,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -45,7 +45,6 @@ def capped(sigma: Numbers, factor: float, off: Numbers) -> float:
     return float(found.fun)
 
 
-@settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(2, 3))
 def test_a_deviation_costs_its_risk_and_beyond_the_cap_its_distance(seed: int, size: int) -> None:
     dice = np.random.default_rng(seed)
@@ -61,7 +60,6 @@ def test_a_deviation_costs_its_risk_and_beyond_the_cap_its_distance(seed: int, s
     assert cost == pytest.approx(capped(sigma, factor, off), rel=1e-4, abs=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
 @given(SIZES)
 def test_no_exchange_is_worth_more_than_the_price_and_within_it_as_much_as_the_risk_it_saves(seed: int) -> None:
     dice = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.model import Destination, Hold, NoTradeZone, Rebalance, StepInput
@@ -19,6 +19,7 @@ from agent.policy.decide import decide
 from agent.units import BPS
 from tests.support.builders import ETHER, MONTH_S, token, tracking, with_limits
 from tests.support.planning_worlds import check_legs, random_step, without_gas
+from tests.support.samples import examples
 from tests.unit.test_native_steps import native_step
 from tests.unit.test_zone_plan import COIN, unit_value
 
@@ -60,7 +61,7 @@ def loss(step: StepInput, holdings: dict[str, int]) -> float:
     return float(0.5 * 2 * float(risk.cost_bps) * years / start.sum() * off @ (related * np.outer(spread, spread)) @ off)
 
 
-@settings(deadline=None, max_examples=12)
+@examples(6)
 @given(markets())
 def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(step: StepInput) -> None:
     """To within the gas of a leg and its approval, which are weighed pool by pool; where plan_cost cuts a plan, a smaller one may fit."""
@@ -87,7 +88,7 @@ def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(
             assert _net(less) <= net + 0.5 + net / 200, f"{part_bps} bps of turnover would do better"
 
 
-@settings(deadline=None, max_examples=20)
+@examples(8)
 @given(markets())
 def test_the_certificate_covers_the_quadratic_too(step: StepInput) -> None:
     """Without gas and smallest trades, which are no part of the bound, next to nothing is left to the best plan there is."""

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent import app as api
@@ -18,6 +18,7 @@ from agent.policy.decide import decide
 from agent.units import BPS, PIPS
 from tests.support.builders import ROUTER, price_of, token, v2_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import PRICES
+from tests.support.samples import examples
 from tests.support.text import mentions
 from tests.unit.test_zone import GAS_UNITS, V, pair_edge, pair_gap, standing
 
@@ -150,7 +151,7 @@ def test_a_saved_step_proposes_the_same_again() -> None:
         assert outcome.decided == decision_at(step)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(10)
 @given(
     share=st.integers(500, 9_500),
     depth=st.sampled_from([10**6, 10**7, 10**9]),

@@ -49,7 +49,7 @@ from agent.backtest.tune.statistics import (
 from agent.config.edits import apply_changes, parse_changes
 from agent.config.fields import parse_duration_s
 from agent.config.load import LoadedConfig, load_config, load_config_text
-from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
+from agent.errors import ConfigError, TrimtabError, needs_analysis
 from agent.model import Every, HybridTrigger, Threshold, Trigger
 from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
 from agent.units import BPS, YEAR_S, format_time, value_text
@@ -77,14 +77,8 @@ def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBack
         given.get("set", ()), given.get("target", ()), (), given.get("remove", ())
     )
     edited = load_config_text(apply_changes(text, changes), present.path, "the edited config")
-    try:
+    with needs_analysis():
         return _edit_backtest(present, edited)
-    except ModuleNotFoundError as missing:
-        raise Refused(
-            f"{missing.name} is not installed",
-            remedy="pip install 'trimtab[analysis]'",
-            code=ErrorCode.PACKAGE,
-        ) from None
 
 
 def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestDocument:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from agent.backtest.funding import FundingSummary
 from agent.backtest.result import SimulationResult
-from agent.errors import ErrorCode, Refused
+from agent.errors import needs_analysis
 from agent.units import YEAR_S, Value, decimal_text, price_text, value_text
 
 Floats = NDArray[np.float64]
@@ -190,14 +190,8 @@ def risk_metrics(found: GrowthSeries) -> RiskMetrics:
     """Compute risk metrics with empyrical-reloaded. Sharpe ratios use a risk-free rate of zero.
     Raises Refused if it is not installed.
     """
-    try:
+    with needs_analysis():
         import empyrical
-    except ModuleNotFoundError as missing:
-        raise Refused(
-            f"{missing.name} is not installed",
-            remedy="pip install 'trimtab[analysis]'",
-            code=ErrorCode.PACKAGE,
-        ) from None
     a_year, beyond, window = found.per_year, found.returns - found.hold_returns, found.window
     known = len(beyond) > 1
     edge = edge_error = float("nan")
