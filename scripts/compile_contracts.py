@@ -1,11 +1,17 @@
-"""Compiles contracts/src into abis/ and contracts/test into tests/abis/ with npm's solc; --check compares instead of writing."""
+"""Compiles contracts/src into abis/ and contracts/test into tests/abis/ with npm's solc.
+
+--check compares instead of writing. contracts/compiled.json says what each contract was compiled
+from, with a hash over that and what came of it: `changed` names what no longer fits, without solc.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
@@ -17,6 +23,7 @@ SOURCES = {
     REPO / "contracts" / "test": REPO / "tests" / "abis",
 }
 """Where contracts are and where their artifacts go: attack contracts stay out of the wheel."""
+RECORD = REPO / "contracts" / "compiled.json"
 SETTINGS = {
     "optimizer": {"enabled": True, "runs": 200},
     # The oldest rules any supported chain runs: no PUSH0, no transient storage.
@@ -34,10 +41,13 @@ DRIVER = """
 const fs = require('fs'), path = require('path');
 const {folders, jobs, modules} = JSON.parse(fs.readFileSync(0, 'utf8'));
 const solc = require(path.join(modules, 'solc'));
+let read;
 const find = (wanted) => {
   for (const base of [...folders, modules]) {
     const file = path.join(base, wanted);
-    if (fs.existsSync(file)) return {contents: fs.readFileSync(file, 'utf8')};
+    if (!fs.existsSync(file)) continue;
+    read.push(wanted);
+    return {contents: fs.readFileSync(file, 'utf8')};
   }
   return {error: 'not found: ' + wanted};
 };
@@ -45,13 +55,14 @@ const kept = ['abi', 'evm.bytecode.object', 'evm.deployedBytecode.object'];
 const results = {};
 for (const {name, folder, settings: rules} of jobs) {
   const file = name + '.sol';
+  read = [file];
   const settings = {...rules, outputSelection: {[file]: {[name]: kept}}};
   const input = {language: 'Solidity', sources: {[file]: {content: fs.readFileSync(path.join(folder, file), 'utf8')}}, settings};
   const output = JSON.parse(solc.compile(JSON.stringify(input), {import: find}));
   const messages = (output.errors || []);
   const contract = ((output.contracts || {})[file] || {})[name];
   results[name] = {errors: messages.filter((m) => m.severity === 'error').map((m) => m.formattedMessage),
-    warnings: messages.filter((m) => m.severity !== 'error').map((m) => m.formattedMessage), contract};
+    warnings: messages.filter((m) => m.severity !== 'error').map((m) => m.formattedMessage), contract, read};
 }
 fs.writeSync(1, JSON.stringify({version: solc.version(), results}));
 """
@@ -59,11 +70,47 @@ LIFTOFF = "--liftoff-only"
 """V8 translates solc to machine code once and quickly: to do it better takes longer than these contracts do."""
 
 
-def compile_all(sources: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
-    """(artifact text by contract name, problems) of contracts in their folders. A file Name.sol must hold a contract Name."""
-    settings = {name: SETTINGS | OWN_SETTINGS.get(name, {}) for name in sources}
+def rules(name: str) -> dict[str, Any]:
+    """The compiler's settings for a contract."""
+    return SETTINGS | OWN_SETTINGS.get(name, {})
+
+
+def fingerprint(name: str, read: list[str], artifact: str) -> str:
+    """Hash of all that a contract is compiled from, the compiler among it, and of what came of it."""
+    modules = npm_root()
+    texts = []
+    for wanted in read:
+        found = (base / wanted for base in (*SOURCES, modules))
+        text = next((path.read_bytes() for path in found if path.is_file()), b"")
+        texts.append((wanted, hashlib.sha256(text).hexdigest()))
+    solc = json.loads((modules / "solc" / "package.json").read_text(encoding="utf-8"))["version"]
+    whole = json.dumps([solc, DRIVER, rules(name), texts, artifact])
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def changed() -> list[str]:
+    """The contracts whose sources, settings, compiler or artifact are not those of the record, and
+    what is recorded or lies there without a source.
+    """
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    sources = find_sources(None)
+    artifacts = {path.stem for folder in SOURCES.values() for path in folder.glob("*.json")}
+    wrong = set(record) ^ set(sources) | artifacts ^ set(sources)
+    for name in sources.keys() - wrong:
+        artifact = (SOURCES[sources[name]] / f"{name}.json").read_text(encoding="utf-8")
+        if fingerprint(name, record[name]["read"], artifact) != record[name]["sha256"]:
+            wrong.add(name)
+    return sorted(wrong)
+
+
+def compile_all(
+    sources: dict[str, Path],
+) -> tuple[dict[str, str], dict[str, list[str]], list[str]]:
+    """(artifact text, files read) by contract name, and problems, of contracts in their folders. A file Name.sol must hold a contract
+    Name.
+    """
     jobs = [
-        {"name": name, "folder": str(folder), "settings": settings[name]}
+        {"name": name, "folder": str(folder), "settings": rules(name)}
         for name, folder in sources.items()
     ]
     request = {
@@ -72,7 +119,7 @@ def compile_all(sources: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
         "modules": str(npm_root()),
     }
     answer = json.loads(run_node([LIFTOFF, "-e", DRIVER], REPO, stdin=json.dumps(request)))
-    texts, problems = {}, []
+    texts, read, problems = {}, {}, []
     for name, result in answer["results"].items():
         problems += result["errors"]
         problems += [f"warning counts as an error: {text}" for text in result["warnings"]]
@@ -85,10 +132,11 @@ def compile_all(sources: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
             "abi": contract["abi"],
             "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
             "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
-            "compiler": {"version": answer["version"], "settings": settings[name]},
+            "compiler": {"version": answer["version"], "settings": rules(name)},
         }
         texts[name] = json.dumps(artifact, indent=1) + "\n"
-    return texts, problems
+        read[name] = result["read"]
+    return texts, read, problems
 
 
 def find_sources(only: list[str] | None) -> dict[str, Path]:
@@ -110,13 +158,23 @@ def main() -> int:
     )
     options = parser.parse_args()
     sources = find_sources(options.only)
-    texts, problems = compile_all(sources)
+    texts, read, problems = compile_all(sources)
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    made = {
+        name: {"read": read[name], "sha256": fingerprint(name, read[name], text)}
+        for name, text in texts.items()
+    }
     for name, text in texts.items():
         path = SOURCES[sources[name]] / f"{name}.json"
         if not options.check:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             problems.append(f"{path.relative_to(REPO)} differs from what {name}.sol compiles to")
+        elif record.get(name) != made[name]:
+            problems.append(f"{name}: {RECORD.relative_to(REPO)} says something else")
+    if not options.check:
+        kept = {name: one for name, one in record.items() if name in find_sources(None)} | made
+        RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{'compared' if options.check else 'compiled'} {len(texts)} of {len(sources)} contracts")

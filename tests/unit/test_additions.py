@@ -13,30 +13,33 @@ from pathlib import Path
 import pytest
 
 from tests.support import additions
+from tests.support.samples import slow
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    ("addition", "check"),
-    [
-        (additions.TRIGGER, additions.check_trigger),
-        (additions.ALLOCATOR, additions.check_allocator),
-        (additions.SECTION, additions.check_section),
-        (additions.COMMAND, additions.check_command),
-        (additions.ALERT_KIND, additions.check_alert_kind),
-    ],
-    ids=["trigger", "allocator", "section", "command", "alert kind"],
-)
-def test_an_example_addition_of_two_files_works(addition: additions.Addition, check: Callable[[], None], tmp_path: Path) -> None:
-    assert len(addition) <= 2
+EXAMPLES: dict[str, tuple[additions.Addition, Callable[[], None]]] = {
+    "trigger": (additions.TRIGGER, additions.check_trigger),
+    "allocator": (additions.ALLOCATOR, additions.check_allocator),
+    "section": (additions.SECTION, additions.check_section),
+    "command": (additions.COMMAND, additions.check_command),
+    "alert kind": (additions.ALERT_KIND, additions.check_alert_kind),
+}
+
+
+@pytest.mark.parametrize("names", [tuple(EXAMPLES), *slow(((name,),) for name in EXAMPLES)], ids=" and ".join)
+def test_an_example_addition_of_two_files_works(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Each beside the others, and alone."""
     # With its bytecode, which fits since sources keep their times; other processes may be writing some of it.
     shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("*.pyc.*"))
-    for name, texts in addition.items():
-        path = tmp_path / "agent" / name
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        path.write_text(reduce(additions.add, texts, before), encoding="utf-8")
-    command = f"from tests.support.additions import {check.__name__} as check; check()"
+    for addition, _ in map(EXAMPLES.__getitem__, names):
+        assert len(addition) <= 2
+        for name, texts in addition.items():
+            path = tmp_path / "agent" / name
+            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            path.write_text(reduce(additions.add, texts, before), encoding="utf-8")
+    checks = "".join(f"additions.{EXAMPLES[name][1].__name__}(); " for name in names)
+    command = f"from tests.support import additions; {checks}"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from agent import artifacts
 from agent.errors import ConfigError
+from scripts import compile_contracts
 from tests.support.text import raises_field
 from tests.support.worlds import missing
 
@@ -127,6 +129,39 @@ def test_finding_artifacts_loads_no_web3() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_contracts_and_artifacts_are_those_of_the_last_compilation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No source, import, setting, compiler or artifact is another: each change is noticed by its contract."""
+    assert compile_contracts.changed() == []
+    everything = sorted(compile_contracts.find_sources(None))
+    with monkeypatch.context() as other:
+        other.setitem(compile_contracts.SETTINGS, "evmVersion", "shanghai")
+        assert compile_contracts.changed() == everything
+    with monkeypatch.context() as other:
+        other.setitem(compile_contracts.OWN_SETTINGS, "Rebalancer", {})
+        assert compile_contracts.changed() == ["Rebalancer"]
+    with monkeypatch.context() as other:
+        other.setattr(compile_contracts, "npm_root", lambda: tmp_path)
+        (tmp_path / "solc").mkdir()
+        (tmp_path / "solc" / "package.json").write_text('{"version": "0.0.1"}')
+        assert compile_contracts.changed() == everything
+    folders = {}
+    for number, (sources, artifacts_) in enumerate(compile_contracts.SOURCES.items()):
+        copies = tmp_path / f"sources {number}", tmp_path / f"artifacts {number}"
+        shutil.copytree(sources, copies[0])
+        shutil.copytree(artifacts_, copies[1])
+        folders[copies[0]] = copies[1]
+    monkeypatch.setattr(compile_contracts, "SOURCES", folders)
+    assert compile_contracts.changed() == []
+    (source, artifact), (tests, _) = folders.items()
+    (tests / "New.sol").write_text("")
+    (source / "PriceFeed.sol").open("a").write("\n")
+    (artifact / "TestToken.json").open("a").write("\n")
+    (artifact / "TetherLike.json").unlink()
+    names = {"New", "PriceFeed", "TestToken", "TetherLike"}
+    assert names <= set(compile_contracts.changed()) < set(everything) | names
+
+
+@pytest.mark.slow
 def test_contracts_compile_to_what_is_committed() -> None:
     _need_node()
     script = REPO / "scripts" / "compile_contracts.py"

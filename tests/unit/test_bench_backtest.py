@@ -11,17 +11,25 @@ import pytest
 from agent.backtest.sweep import prepare_prices
 from scripts import bench_backtest
 from scripts.bench_backtest import SYMBOLS, VALUE, by_loop, each_its_own, last_gets_less, measure_kernel, on_credit, prices, together
+from tests.support.samples import slow
 
 SCRIPT = Path(bench_backtest.__file__)
 
 
-def run(*options: str) -> str:
-    command = [sys.executable, SCRIPT, "--settings", "3", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    monkeypatch.setattr(sys, "argv", [SCRIPT.name, *options])
+    bench_backtest.main()
+    return capsys.readouterr().out
 
 
-def test_it_prints_one_json_document_and_says_which_library_is_missing():
-    printed = json.loads(run("--bars", "1800", "--json", "--peers", "bt", "vectorbt", "--peers-python", sys.executable))
+def run_alone(_monkeypatch: pytest.MonkeyPatch, _capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    return subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, timeout=240, check=True).stdout
+
+
+@pytest.mark.parametrize("run", [run_here, *slow([run_alone])])
+def test_it_prints_one_json_document_and_says_which_library_is_missing(monkeypatch, capsys, run):
+    options = "--settings", "3", "--bars", "1800", "--json", "--peers", "bt", "vectorbt", "--peers-python", sys.executable
+    printed = json.loads(run(monkeypatch, capsys, *options))
     assert set(printed) == {"machine", "ours", "peers", "ratios"}
     ours = printed["ours"]
     assert ours["off_the_loop"] <= 1e-9

@@ -35,10 +35,12 @@ def test_the_benchmark_prints_one_json_document_with_a_figure_per_case(monkeypat
     assert printed["peers"] == {}
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_a_line_per_case_for_people(monkeypatch, capsys):
     assert {line.split()[0] for line in printed_here(monkeypatch, capsys).splitlines()} == CASES
 
 
+@pytest.mark.slow
 def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tmp_path):
     printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1", npm_config_offline="true", npm_config_cache=str(tmp_path)))
     assert set(printed["peers"]) == {peer.name for peer in quote_peers.PEERS}

@@ -18,7 +18,7 @@ from tests.support import builders
 from tests.support.ledgers import DAY_S, DOLLAR, at, looked, remembered
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
-from tests.support.samples import examples
+from tests.support.samples import examples, slow
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
 
@@ -124,12 +124,13 @@ def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_
         store.close()
 
 
+@pytest.mark.parametrize("days", [8, *slow([30])])
 @pytest.mark.parametrize("dollars", [1_500, 3_900])
-def test_gifts_one_after_another_hold_back_for_one_wait_together(store: Store, dollars: int) -> None:
-    """Every four hours for a month, each above or below the limit alone: purchases are held back for a day of it."""
+def test_gifts_one_after_another_hold_back_for_one_wait_together(store: Store, dollars: int, days: int) -> None:
+    """Every four hours for some time, each above or below the limit alone: purchases are held back for a day of it."""
     looked(store, at())
     held_s, usdc, last_s = 0, 20_000, 0
-    for number in range(1, 30 * 6):
+    for number in range(1, days * 6):
         usdc, now_s = usdc + dollars, number * 4 * 3_600
         step = looked(store, at(1_000 + number, usdc=usdc, later_s=now_s))
         held_s, last_s = held_s + (now_s - last_s) * isinstance(decide(step).decision, Halt), now_s

@@ -22,6 +22,7 @@ from agent.backtest.futures.book import FuturesPath, futures_path
 from agent.backtest.futures.simulate import held_book
 from agent.backtest.futures_alone import simulate_book
 from agent.model.futures import FuturesTarget
+from tests.support.samples import slow
 from tests.unit.test_backtest_shared_data import DATA, HOURLY, needs_data
 from tests.unit.test_futures_backtest import SETTINGS, random_path
 
@@ -162,8 +163,9 @@ def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> 
     assert not book.liquidations and funding[-1] * weight > 0, "longs paid over these years"
 
 
-def test_profit_by_source_adds_up_to_the_base_unit() -> None:
-    for seed in range(4):
+@pytest.mark.parametrize("seeds", [1, *slow([4])])
+def test_profit_by_source_adds_up_to_the_base_unit(seeds: int) -> None:
+    for seed in range(seeds):
         book = simulate_book(random_path(seed, 80, 0.05), SETTINGS).agent
         parts = book.profit
         total = parts.price_raw - parts.slippage_raw - parts.funding_raw - parts.fees_raw - parts.penalties_raw + parts.insured_raw

@@ -19,6 +19,7 @@ from agent.units import BPS
 from tests.support.builders import Number, step_input, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import objective
 from tests.support.planning_worlds import DAI, PRICES, USDC, WETH, check_legs, goal, without_gas
+from tests.support.samples import slow
 
 FOUND = 0.05
 """Basis points of turnover within which the search finds what is best."""
@@ -121,13 +122,13 @@ def compare(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None
 
 
 @pytest.mark.parametrize("weights", [None, BANDS, HALFWAY], ids=["exact", "band", "halfway"])
-@pytest.mark.parametrize("plan_cost_bps", [50, 100])
+@pytest.mark.parametrize("plan_cost_bps", [50, *slow([100])])
 def test_no_search_finds_a_better_plan_for_any_destination(weights: Mapping[str, tuple[Number, Number]] | None, plan_cost_bps: int) -> None:
     better, gap = compare(three(plan_cost_bps=plan_cost_bps), weights)
     assert -FOUND <= better <= gap + 1e-6, "what is searched comes close, and never beyond the bound"
 
 
-@pytest.mark.parametrize("turnover_bps", [300, 700])
+@pytest.mark.parametrize("turnover_bps", [300, *slow([700])])
 def test_under_a_limit_of_turnover_the_multiplier_finds_what_the_search_finds(turnover_bps: int) -> None:
     step = three(turnover_bps=turnover_bps)
     better, gap = compare(step)
