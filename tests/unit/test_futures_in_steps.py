@@ -100,10 +100,10 @@ def test_realised_futures_are_a_figure_of_the_year_of_their_own() -> None:
 
 def test_a_quiet_bar_needs_no_step() -> None:
     chance = np.random.default_rng(3)
-    prices = (100 * np.exp(np.cumsum(chance.normal(0, 0.01, 120)))).tolist()
+    prices = (100 * np.exp(np.cumsum(chance.normal(0, 0.01, 60)))).tolist()
     policy = replace(LONG, leverage_bps=30_000)
     one, other = (run(prices, policy, looks_at_all=every) for every in (False, True))
-    assert one.evaluated < other.evaluated == 120
+    assert one.evaluated < other.evaluated == 60
     assert book_of(one).agent.fills == book_of(other).agent.fills and len(book_of(one).agent.fills) > 3
     assert one.equity.tolist() == other.equity.tolist() and one.rebalances == other.rebalances
 

@@ -123,7 +123,7 @@ def test_a_plan_of_one_side_never_moves_the_other(only: TradeSide) -> None:
     """Over random pools, skewed ones among them, whatever arbitrage they offer: not one base unit on the wrong side."""
     gaps = []
     for seed in range(14):
-        step = any_problem(seed)
+        step = any_problem(seed, 10, 30)
         step = replace(step, policy=replace(step.policy, only=only, trigger=TENTH, destination=Destination.TARGET, cooldown_s=0))
         decision = decide(step).decision
         if not isinstance(decision, Rebalance):

@@ -75,7 +75,7 @@ def config_file(folder: Path, name: str, more: str = "") -> Path:
     return config
 
 
-def first_days(folder: Path, days: int = 45) -> Path:
+def first_days(folder: Path, days: int = 30) -> Path:
     """The first days of the sample."""
     file = folder / "prices.csv"
     file.write_text("\n".join(api.prices_file(None, True).read_text().splitlines()[: days + 1]) + "\n")
@@ -93,7 +93,7 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     for old, new in changes:
         futures = futures.replace(old, new, 1)
     config = config_file(tmp_path, "trend", futures)
-    market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 90)
+    market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 50)
     portfolio = api.PortfolioOptions(config, "", "", "", "target", "", "", "BTC=WBTC,ETH=WETH", "")
     found = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
     spot = found.portfolio

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.cli.display.tables import FigureTable, holdings, table
 from agent.cli.display.terminal import Bar
 from tests.cli.widths import WIDTHS, cut, drawn
+from tests.support.samples import examples
 from tests.test_architecture import AGENT, imported
 
 WORDS = st.text("abcdefgh", min_size=1, max_size=12)
@@ -56,6 +57,7 @@ def test_text_wraps_between_words_beside_whole_figures() -> None:
     assert sum("1,000.25" in line for line in lines) == 1
 
 
+@examples(20)
 @given(st.lists(st.tuples(WORDS, SENTENCES, FIGURES, FIGURES, FIGURES), min_size=1, max_size=4), WORDS, SENTENCES)
 def test_no_random_table_is_cut_at_any_width(rows: list[tuple[str, ...]], name: str, heading: str) -> None:
     made = table(heading, (name + " of", "note"), ("a", "b", "c"))
