@@ -12,13 +12,13 @@ from agent.localchain import LocalChain
 from tests.fuzz.decoders import QUESTIONS, Scene, crashes, mutations, survives, targets
 from tests.fuzz.seeds import UNANSWERED, record
 
-TRIES = 40
 SLOW = ("second_quote",)
 """Half a second for each answer: real ones only."""
 SEED = 7
 
 
-def test_no_answer_no_file_and_no_calldata_brings_up_an_error_that_is_not_ours(anvil_chain: LocalChain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tries", [15, pytest.param(40, marks=pytest.mark.slow)])
+def test_no_answer_no_file_and_no_calldata_brings_up_an_error_that_is_not_ours(anvil_chain: LocalChain, tmp_path: Path, tries: int) -> None:
     """Real answers, what once broke a decoder, and seeded mutations of both; `make fuzz` goes on with atheris."""
     scene, seeds = record(anvil_chain, tmp_path)
     scene = codec.loads(Scene, codec.dumps(scene))
@@ -29,7 +29,7 @@ def test_no_answer_no_file_and_no_calldata_brings_up_an_error_that_is_not_ours(a
             survives(target, data)
             if name in SLOW:
                 continue
-            for _, changed in zip(range(TRIES), mutations(data, draw), strict=False):
+            for _, changed in zip(range(tries), mutations(data, draw), strict=False):
                 survives(target, changed)
         if name in QUESTIONS and name not in UNANSWERED:
             target(seeds[name][0])  # understood as it was when it was recorded
