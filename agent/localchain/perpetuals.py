@@ -319,13 +319,15 @@ class LocalPerps:
     ) -> None:
         """Trade the markets' virtual pools to these prices from a separate account. A market
         crosses at most TICKS_IN_A_BLOCK ticks in PRICE_LIMIT_S, so a large move takes several
-        rounds; `wait` passes the time between them. Set the indexes first, because trades away from
-        them revert.
+        rounds; `wait` passes the time between them, and before the first the time since the last
+        trade. Set the indexes first, because trades away from them revert.
         """
         who = self.chain.accounts[MOVER_INDEX].address
         self.deposit(who, MOVER_USD * self.collateral.unit)
         while left := [symbol for symbol in prices if not self._at_price(symbol, prices[symbol])]:
-            wait(PRICE_LIMIT_S)
+            traded_s = max(map(self._traded_s, left))
+            if (rest_s := traded_s + PRICE_LIMIT_S - self.chain.now_s()) > 0:
+                wait(rest_s)
             for symbol in left:
                 self._step_towards(symbol, sqrt_price_x96(prices[symbol]), who)
 
@@ -333,9 +335,16 @@ class LocalPerps:
         return self._sqrt_price(symbol) == sqrt_price_x96(price)
 
     def _sqrt_price(self, symbol: str) -> int:
+        return int(self._pool(symbol).functions.slot0().call()[0])
+
+    def _traded_s(self, symbol: str) -> int:
+        """Return the time of the last block in which the price changed."""
+        functions = self._pool(symbol).functions
+        return int(functions.observations(functions.slot0().call()[2]).call()[0])
+
+    def _pool(self, symbol: str) -> Any:
         artifact = npm_artifact(_V3.format("UniswapV3Pool"), PERPS)
-        pool = self.chain.contract(self.markets[symbol].pool, artifact)
-        return int(pool.functions.slot0().call()[0])
+        return self.chain.contract(self.markets[symbol].pool, artifact)
 
     def _step_towards(self, symbol: str, wanted: int, who: str) -> None:
         present = self._sqrt_price(symbol)

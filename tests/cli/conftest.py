@@ -20,7 +20,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode, free_port
 from agent.localchain.perpetuals import LocalPerps
 from agent.planning import planner
-from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, first_document, in_process, start, takes_config
+from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, forked_in, in_process, takes_config
 from tests.support.worlds import missing
 
 AT_ONCE = ('first_purchase = "1m"', 'first_purchase = "off"')
@@ -33,12 +33,12 @@ def _served(config: Path, *options: str) -> Iterator[tuple[Path, dict[str, Any]]
         anvil_binary()
     except ConfigError as error:
         missing(str(error))
-    process = start("localchain", *options, "--port", str(free_port()), "--write-config", str(config), "--json")
+    process = forked_in(config.parent, "localchain", *options, "--port", str(free_port()), "--write-config", str(config), "--json")
     try:
-        yield config, first_document(process)
+        yield config, process.document()
     finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        process.told(signal.SIGTERM)
+        assert process.ended(20).code == 0
 
 
 @contextmanager

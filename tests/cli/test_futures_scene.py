@@ -85,7 +85,7 @@ def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
 
 def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tuple[Path, dict[str, Any]]) -> None:
     config, about = futures_chain
-    config.write_text(config.read_text().replace('leverage = "2x"', 'leverage = "3x"'))
+    config.write_text(config.read_text().replace('leverage = "2x"', 'leverage = "3.5x"'))
 
     def asked(*args: str) -> Any:
         said = bare(*args, "--config", str(config), "--json")
@@ -102,10 +102,10 @@ def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tup
         assert sent(asked("rebalance", "--send", "--yes")) == ["futures", "futures"]
     sizes = {row["symbol"]: float(row["size"]) for row in asked("positions")["positions"]}
     assert sizes["WETH"] > 1 and sizes["WBTC"] < -0.03
-    assert float(asked("margin")["margin"]["leverage"]) == pytest.approx(3, abs=0.05)
+    assert float(asked("margin")["margin"]["leverage"]) == pytest.approx(3.5, abs=0.05)
     assert [row["symbol"] for row in asked("funding")["markets"]] == ["WETH", "WBTC"]
 
-    said = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "WETH=-15%", "--move", "WBTC=+10%", "--json")
+    said = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "WETH=-8%", "--move", "WBTC=+8%", "--json")
     assert said.code == 0, said.why
     broken = {one["limit"] for one in asked("margin")["limits"] if one["broken"]}
     assert "max_leverage" in broken

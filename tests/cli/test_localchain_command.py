@@ -152,7 +152,7 @@ def test_ctrl_c_ends_it_and_its_chain() -> None:
 
 @pytest.mark.parametrize("pools", [3, pytest.param(len(SMALL_WORLD.pools), marks=pytest.mark.slow)])
 def test_the_demo_tells_the_whole_story(bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pools: int) -> None:
-    """Of its pools the newest alone, and all: each costs a second."""
+    """With the last of its pools, and with all: each costs half a second."""
     monkeypatch.setattr(local, "SMALL_WORLD", replace(SMALL_WORLD, pools=SMALL_WORLD.pools[-pools:]))
     picture = tmp_path / "demo.svg"
     said = bare("demo", "--json", "--svg", str(picture))

@@ -36,6 +36,8 @@ from tests.cli.widths import Drawing, cut
 TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
 """The console script, by the interpreter that runs the tests."""
 STORE_ENDINGS = ("", "-wal", "-shm")
+OPEN_FILES = 4096
+"""More than a process of tests has."""
 SECRET = "canary7f3a"
 """Part of the endpoint's URL: it must show up nowhere."""
 
@@ -206,6 +208,14 @@ class Forked:
         """Sends it a signal."""
         os.kill(self.pid, number)
 
+    def document(self, within_s: float = 120) -> Any:
+        """The first JSON document that it says, once it is whole."""
+        end = time.monotonic() + within_s
+        while not (said := self.out.read_text() if self.out.exists() else "").endswith("}\n"):
+            assert time.monotonic() < end and os.waitpid(self.pid, os.WNOHANG)[0] == 0, self.err.read_text()
+            time.sleep(0.05)
+        return json.loads(said)
+
     def ended(self, within_s: float = 60) -> Said:
         """Waits for its end; kills it and fails when that takes too long."""
         end = time.monotonic() + within_s
@@ -223,7 +233,12 @@ def forked(desk: Desk, *args: str, first: Callable[[], None] = lambda: None) -> 
     """Starts a command on the desk's config, without a terminal; `first` is done in its process before. Returns once it has begun: a
     signal that comes earlier would meet this test's own code.
     """
-    place = desk.config.parent / f"forked-{time.monotonic_ns()}"
+    return forked_in(desk.config.parent, *args, "--config", str(desk.config), first=first)
+
+
+def forked_in(folder: Path, *args: str, first: Callable[[], None] = lambda: None) -> Forked:
+    """The same for a command with all its options; what it says is written in the folder."""
+    place = folder / f"forked-{time.monotonic_ns()}"
     out, err = place.with_suffix(".out"), place.with_suffix(".err")
     heard, begun = os.pipe()
     pid = os.fork()
@@ -237,8 +252,8 @@ def forked(desk: Desk, *args: str, first: Callable[[], None] = lambda: None) -> 
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         first()
-        os.close(begun)  # the reader's end of file
-        _become(desk, args)
+        os.closerange(3, OPEN_FILES)  # `begun`, the reader's end of file, and what is this test's own: servers, pipes
+        _become(args)
     finally:
         os._exit(99)
 
@@ -249,7 +264,7 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     if child == 0:
         try:
             os.environ |= {"TERM": "xterm", "COLUMNS": str(columns)}
-            _become(desk, args)
+            _become((*args, "--config", str(desk.config)))
         finally:
             os._exit(99)
     shown, end, answered = b"", time.monotonic() + within_s, False
@@ -269,11 +284,11 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     return os.waitstatus_to_exitcode(status), shown.decode()
 
 
-def _become(desk: Desk, args: tuple[str, ...]) -> NoReturn:
+def _become(args: tuple[str, ...]) -> NoReturn:
     """Makes this child process the command, on the descriptors it has by now."""
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 the descriptors themselves
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["trimtab", *args, "--config", str(desk.config)]
+    sys.argv = ["trimtab", *args]
     try:
         main()
     except SystemExit as ended:
