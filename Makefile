@@ -59,7 +59,7 @@ fmt: $(READY)
 
 # Tests that take long: many looks in a row, random portfolios on a chain, an upgrade killed at every statement, a run killed around each
 # write of a control, controls beside a run, a besieged futures book, an approval of an agent key killed at each moment. Then every property
-# that names no number of its own on a thousand new examples, where CI looks at the same fifty each time.
+# on new examples, twenty times as many as CI looks at, where those are the same each time.
 slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) --timeout 1800 -m "hypothesis and not slow"

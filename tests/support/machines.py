@@ -7,7 +7,6 @@ known to differ from machine to machine; it runs the orders' tests there, and re
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import math
 import os
@@ -30,7 +29,6 @@ from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets
 from tests.support.planning_worlds import goal
-from tests.support.stores import recorded
 
 ROOT = Path(__file__).parents[2]
 FOUND: Sequence[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])  # type: ignore[index,call-overload]
@@ -141,14 +139,19 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
     """
     here = [apply_effective_targets(step) if step.portfolio.weights is not None else step for step in pickle.loads(steps.read_bytes())]
     if role == "record":
+        from tests.support.stores import recorded  # with web3 and alembic, which the others do without
+
         recorded(folder, here)
     found: dict[str, Any] = {
         "differs": canaries(),
         "plans": [fingerprint(planned(step)) for step in pickle.loads(plans.read_bytes())],
         "steps": [fingerprint(whole(step)) for step in here],
     }
-    if orders and (failed := importlib.import_module("pytest").main(["-x", "-n0", *orders])):
-        return int(failed)
+    if orders:
+        import pytest
+
+        if failed := pytest.main(["-x", "-n0", *orders]):
+            return int(failed)
     if role == "replay":
         sys.stdin.readline()
         found["replayed"] = replay(folder / "steps")

@@ -151,9 +151,9 @@ def any_problem(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepI
     )
 
 
-def any_problem_with_gas(seed: int) -> StepInput:
+def any_problem_with_gas(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepInput:
     """The same problem with a base fee between 0.1 and 50 gwei."""
-    step, dice = any_problem(seed), random.Random(f"gas {seed}")
+    step, dice = any_problem(seed, most_tokens, most_pools), random.Random(f"gas {seed}")
     return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=int(10 ** dice.uniform(8, 10.7))))
 
 

@@ -17,17 +17,17 @@ from tests.support.planning_worlds import allocator, any_problem, any_problem_wi
 from tests.support.stores import STEPS
 from tests.unit.test_blocked_exits import MARKET, OFF, fired
 
-PLANS, LARGE = 200, 20
-"""Problems planned on each machine, and how many of them may be large ones where there is no time for all."""
+PLANS, LARGE, SMALL = 200, 20, (4, 8)
+"""Problems planned on each machine, how many of them are of any size where there is no time for all, and tokens and pools of the others."""
 UNIT = ROOT / "tests" / "unit"
 BROKE = ("test_blocked_exits", "test_standing_rules", "test_standing_tables", "test_exits_of_a_step")
 """Orders whose exits once hung on the last bits of a solve."""
 
 
-def steps() -> Iterator[StepInput]:
+def steps(whole: bool) -> Iterator[StepInput]:
     """Steps that decide by all that is worked out in floats: plans, exits, zones, liquidity, weights from data."""
     yield from STEPS
-    yield from (any_problem_with_gas(number) for number in range(12))
+    yield from (any_problem_with_gas(number, *(() if whole or number < 3 else SMALL)) for number in range(12))
     yield fired("LINK", "WBTC", pools=(*MARKET, OFF))
     yield from (zoned({"WETH": 5_000, "USDC": 3_000, "WBTC": 2_000}, {"WETH": 5_000 + 900 * n, "USDC": 3_000}) for n in range(4))
     yield from (world([ranged(1_500, 1_800, 2_200)], [wanted(share)]) for share in (1_500, 1_800, 2_500))
@@ -54,8 +54,8 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, 
     A machine with the kernel of this process leaves the orders' tests to the suite, which runs them under it.
     """
     machines = here()
-    problems = [any_problem(number) if whole or number < LARGE else any_problem(number, 4, 8) for number in range(PLANS)]
-    paths = written(tmp_path / "plans", problems), written(tmp_path / "whole", steps()), tmp_path
+    problems = [any_problem(number, *(() if whole or number < LARGE else SMALL)) for number in range(PLANS)]
+    paths = written(tmp_path / "plans", problems), written(tmp_path / "whole", steps(whole)), tmp_path
     orders = [UNIT / f"{name}.py" for name in BROKE]
     under_way = [
         begun(
