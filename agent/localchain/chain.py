@@ -14,7 +14,7 @@ from web3.contract.contract import Contract
 
 from agent.amm.v2 import get_amount_out
 from agent.artifacts import Artifact, npm_artifact, own_artifact
-from agent.localchain.nodes import LocalNode, TesterNode, read_view
+from agent.localchain.nodes import BLOCK_GAS, LocalNode, TesterNode, call_data, read_views
 from agent.localchain.world import (
     TICK_SPACINGS,
     WALLET_INDEX,
@@ -303,12 +303,18 @@ class LocalChain:
             self.refresh_feeds()
 
     def refresh_feeds(self, symbols: Iterable[str] | None = None) -> None:
-        """Write a complete round at the current price and time to these feeds (default: all)."""
-        for symbol in self.feeds if symbols is None else symbols:
-            if self.perps is not None and symbol in self.perps.markets:
-                self.perps.set_index(symbol, self.books.prices_usd[symbol])
-            answer = round(self.books.prices_usd[symbol] * 10**FEED_DECIMALS)
-            self.send(self.feed_contract(symbol).functions.push(answer))
+        """Write a complete round at the current price and time to these feeds (default: all), in
+        one transaction.
+        """
+        selected, usd = list(self.feeds if symbols is None else symbols), self.books.prices_usd
+        if not selected:
+            return
+        if self.perps is not None:
+            for symbol in filter(self.perps.markets.__contains__, selected):
+                self.perps.set_index(symbol, usd[symbol])
+        answers = [round(usd[symbol] * 10**FEED_DECIMALS) for symbol in selected]
+        push = self.feed_contract(selected[0]).functions.pushAll
+        self.send(push([self.feeds[symbol] for symbol in selected], answers))
 
     def feed_contract(self, symbol: str) -> Contract:
         """Return the price feed of a token; any account may write its rounds."""
@@ -444,9 +450,13 @@ class LocalChain:
             if price <= 0:
                 raise ValueError(f"price of {symbol}: {price} is not positive")
         self.books = replace(self.books, prices_usd={**self.books.prices_usd, **moved})
-        for pool in self.books.pool_info.values():
-            if pool.token0.symbol in moved or pool.token1.symbol in moved:
-                self.arbitrage(pool)
+        self.arbitrage(
+            *(
+                pool
+                for pool in self.books.pool_info.values()
+                if pool.token0.symbol in moved or pool.token1.symbol in moved
+            )
+        )
         if twap_follows:
             self.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         if feeds_follow:
@@ -462,9 +472,9 @@ class LocalChain:
         wanted = info.token1 if given is info.token0 else info.token0
         before = self.balance(wanted.symbol, self.whale.address)
         if info.version == 2:
-            self._swap_v2(given, wanted, amount_in_raw)
+            self.send(self._swap_v2(given, wanted, amount_in_raw))
         else:
-            self._swap_v3(info, given, wanted, amount_in_raw, 0)
+            self.send(self._swap_v3(info, given, wanted, amount_in_raw, 0))
         return self.balance(wanted.symbol, self.whale.address) - before
 
     def config_text(
@@ -523,62 +533,65 @@ class LocalChain:
             self.send(minter.functions.mint(pool.address, lowers, uppers, liquidities))
         self._register_ticks(pool, {end for lower, upper, _ in positions for end in (lower, upper)})
 
-    def arbitrage(self, pool: LocalPool) -> None:
-        """Trade as the whale until the pool's marginal price, fee excluded, is the current cross
-        price.
+    def arbitrage(self, *pools: LocalPool) -> None:
+        """Trade as the whale, in one transaction, until each pool's marginal price, fee excluded, is
+        the current cross price.
         """
-        target = self.pool_price(pool.token0.symbol, pool.token1.symbol)
-        if pool.version == 2:
-            self._arbitrage_v2(pool, target)
-        else:
-            self._arbitrage_v3(pool, target)
+        tokens = {token.symbol for pool in pools for token in (pool.token0, pool.token1)}
+        held = self.balances(tokens, self.whale.address)
+        states = read_views(self.node, [self._state_call(pool) for pool in pools])
+        swaps: list[bytes] = []
+        for pool, state in zip(pools, states, strict=True):
+            v2 = pool.version == 2
+            swap = (
+                self._correct_v2(pool, *state[:2]) if v2 else self._correct_v3(pool, state[0], held)
+            )
+            swaps += [] if swap is None else [bytes.fromhex(call_data(swap)[2:])]
+        if swaps:
+            multicall = self._router.get_function_by_signature("multicall(bytes[])")
+            self.send(multicall(swaps), gas=min(len(swaps) * TX_GAS, BLOCK_GAS))
 
-    def _arbitrage_v2(self, pool: LocalPool, target: Fraction) -> None:
-        pair = self.contract(pool.address, npm_artifact(V2_PAIR))
-        reserve0, reserve1, _ = read_view(self.node, pair.functions.getReserves())
+    def _state_call(self, pool: LocalPool) -> Any:
+        if pool.version == 2:
+            return self.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves()
+        return self.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0()
+
+    def _correct_v2(self, pool: LocalPool, reserve0: int, reserve1: int) -> Any:
+        """Return the swap that moves a pair to the current cross price; None if there is none."""
+        target = self.pool_price(pool.token0.symbol, pool.token1.symbol)
         sell0 = v2_input_to_reach(reserve0, reserve1, target)
         sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
         # A pair rejects a trade whose output is zero.
         if sell0 > 0 and get_amount_out(sell0, reserve0, reserve1) > 0:
-            self._swap_v2(pool.token0, pool.token1, sell0)
-        elif sell1 > 0 and get_amount_out(sell1, reserve1, reserve0) > 0:
-            self._swap_v2(pool.token1, pool.token0, sell1)
+            return self._swap_v2(pool.token0, pool.token1, sell0)
+        if sell1 > 0 and get_amount_out(sell1, reserve1, reserve0) > 0:
+            return self._swap_v2(pool.token1, pool.token0, sell1)
+        return None
 
-    def _arbitrage_v3(self, pool: LocalPool, target: Fraction) -> None:
-        contract = self.contract(pool.address, npm_artifact(V3_POOL))
-        now_x96 = read_view(self.node, contract.functions.slot0())[0]
-        limit_x96 = sqrt_price_x96(target)
+    def _correct_v3(self, pool: LocalPool, now_x96: int, held: Mapping[str, int]) -> Any:
+        limit_x96 = sqrt_price_x96(self.pool_price(pool.token0.symbol, pool.token1.symbol))
+        given, wanted = pool.token0, pool.token1
+        if limit_x96 > now_x96:
+            given, wanted = wanted, given
         if now_x96 == limit_x96:
-            return
-        given, wanted = (
-            (pool.token0, pool.token1) if limit_x96 < now_x96 else (pool.token1, pool.token0)
-        )
-        self._swap_v3(
-            pool, given, wanted, self.balance(given.symbol, self.whale.address), limit_x96
-        )
+            return None
+        return self._swap_v3(pool, given, wanted, held[given.symbol], limit_x96)
 
-    def _swap_v2(self, given: Token, wanted: Token, amount_in_raw: int) -> None:
-        router = self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
+    def _swap_v2(self, given: Token, wanted: Token, amount_in_raw: int) -> Any:
         path = [given.address, wanted.address]
-        self.send(
-            router.functions.swapExactTokensForTokens(amount_in_raw, 0, path, self.whale.address)
-        )
+        swap = self._router.functions.swapExactTokensForTokens
+        return swap(amount_in_raw, 0, path, self.whale.address)
 
     def _swap_v3(
         self, pool: LocalPool, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int
-    ) -> None:
-        """Swap exact input up to a price limit; the rest stays with the whale."""
-        router = self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
-        order = (
-            given.address,
-            wanted.address,
-            pool.fee_pips,
-            self.whale.address,
-            amount_in_raw,
-            0,
-            limit_x96,
-        )
-        self.send(router.functions.exactInputSingle(order))
+    ) -> Any:
+        """Return a swap of exact input up to a price limit; the rest stays with the whale."""
+        route = given.address, wanted.address, pool.fee_pips, self.whale.address
+        return self._router.functions.exactInputSingle((*route, amount_in_raw, 0, limit_x96))
+
+    @property
+    def _router(self) -> Contract:
+        return self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
 
     def _raw_for_usd(self, symbol: str, usd: Fraction) -> int:
         return int(usd / self.books.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals)

@@ -194,9 +194,19 @@ def call_data(call: ContractFunction) -> str:
 
 def read_view(node: LocalNode, call: ContractFunction) -> tuple[Any, ...]:
     """Return the values of a bound view function at the newest block."""
-    types = [collapse_if_tuple(one) for one in call.abi["outputs"]]
-    (answer,) = node.ask([("eth_call", [{"to": call.address, "data": call_data(call)}, "latest"])])
-    return decode(types, bytes.fromhex(answer[2:]))
+    (values,) = read_views(node, [call])
+    return values
+
+
+def read_views(node: LocalNode, calls: Sequence[ContractFunction]) -> list[tuple[Any, ...]]:
+    """Return the values of several bound view functions, read with one request."""
+    answers = node.ask(
+        [("eth_call", [{"to": call.address, "data": call_data(call)}, "latest"]) for call in calls]
+    )
+    return [
+        decode([collapse_if_tuple(one) for one in call.abi["outputs"]], bytes.fromhex(answer[2:]))
+        for call, answer in zip(calls, answers, strict=True)
+    ]
 
 
 class AnvilNode:

@@ -38,7 +38,9 @@ OBSERVATIONS = 250
 MARK_HISTORY_S = 1_860
 """Minimum age of a virtual pool before its mark price, an average over 30 minutes, can be read."""
 MOVER_INDEX, MOVER_USD = 2, 20_000_000
-"""Account that trades virtual pools to new prices, and its margin for each move."""
+"""Account that trades virtual pools to new prices, and the margin that it deposits when half of it
+is used.
+"""
 TICKS_IN_A_BLOCK, PRICE_LIMIT_S = 1_000, 15
 """Maximum ticks that a market may cross within PRICE_LIMIT_S seconds; zero pauses it."""
 NO_CODE = b"\0" * 32
@@ -323,7 +325,11 @@ class LocalPerps:
         trade. Set the indexes first, because trades away from them revert.
         """
         who = self.chain.accounts[MOVER_INDEX].address
-        self.deposit(who, MOVER_USD * self.collateral.unit)
+        if (
+            2 * self.vault.functions.getFreeCollateral(who).call()
+            < MOVER_USD * self.collateral.unit
+        ):
+            self.deposit(who, MOVER_USD * self.collateral.unit)
         while left := [symbol for symbol in prices if not self._at_price(symbol, prices[symbol])]:
             traded_s = max(map(self._traded_s, left))
             if (rest_s := traded_s + PRICE_LIMIT_S - self.chain.now_s()) > 0:

@@ -36,6 +36,13 @@ contract PriceFeed {
         setRound(next, answer, block.timestamp, block.timestamp, next);
     }
 
+    /// @notice A complete round in each of these feeds.
+    function pushAll(PriceFeed[] calldata feeds, int256[] calldata answers) external {
+        for (uint256 i; i < feeds.length; ++i) {
+            feeds[i].push(answers[i]);
+        }
+    }
+
     /// @notice Other bounds of the answers that follow.
     function setBounds(int192 minAnswer_, int192 maxAnswer_) external {
         (minAnswer, maxAnswer) = (minAnswer_, maxAnswer_);
