@@ -80,7 +80,7 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
         if die_after_rounds is not None and rounds == die_after_rounds and (text == die_at or not die_at):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    del chain.__dict__["transport"]  # a connection of its own
+    chain.__dict__.pop("transport", None)  # a connection of its own
     with again(chain, loaded, clock=Recovering(chain)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from agent import wiring
 from agent.app.agent import Agent, open_agent, planned_changes
 from agent.app.start.setup import initialise, pin_all
 from agent.chain.rpc import Transport
+from agent.config.build import fixed_contracts, lp_venues
 from agent.config.limits import CEILINGS
 from agent.config.load import LoadedConfig, load_config
 from agent.config.presets import ETHEREUM
+from agent.config.schema import Config
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
@@ -134,11 +137,36 @@ def trusted(
 ) -> LoadedConfig:
     """The same, with everything pinned as it stands now. `vouched`: what the wallet did to set the world up is no loss of it."""
     loaded = agent_config(chain, folder, changes, targets)
-    pin_all(loaded, [chain.transport])
-    if vouched:
-        with wiring.open_store_offline(loaded) as (store, _):
+    asked = _pinned_by(chain, loaded.config)
+    pins = _PINS.get(asked or "")
+    is_new = not wiring.store_file(loaded).exists()
+    if pins is None:
+        pin_all(loaded, [chain.transport])
+    with wiring.open_store_offline(loaded) as (store, _):
+        if pins is not None:
+            store.trust.pin(*pins)
+            for address in loaded.config.wallet.payout_addresses:
+                store.requests.confirm_payout_address(address, pins[1])
+        elif asked is not None and is_new:
+            behind = [(token, *found) for token, found in store.trust.implementations().items()]
+            _PINS[asked] = {pin.address: pin.code_hash for pin in store.trust.pins()}, int(time.time()), behind
+        if vouched:
             store.balances.record_prior_day((), purse(chain).nonce)
     return loaded
+
+
+_PINS: dict[str, tuple[dict[str, str], int, list[tuple[str, str, str]]]] = {}
+"""What was pinned on a node whose contracts are those of the world as it was deployed: code hashes, when, implementations."""
+
+
+def _pinned_by(chain: LocalChain, config: Config) -> str | None:
+    """What decides which contracts are pinned, on which node; None where a test may have changed them."""
+    names = {spec.symbol for spec in chain.world.tokens}, {spec.name for spec in chain.world.pools}
+    venue = config.futures is not None and config.futures.contracts
+    if names != (set(chain.tokens), set(chain.pools)) or lp_venues(config, ()) or venue:
+        return None
+    listed = [token.address for token in config.portfolio.listed]
+    return repr((chain.chain_id, chain.url, chain.addresses, chain.pools, listed, config.venues, fixed_contracts(config)))
 
 
 @contextmanager
