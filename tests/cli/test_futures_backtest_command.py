@@ -132,9 +132,10 @@ def test_hourly_prices_liquidate_the_held_book_alone(bare: Bare, tmp_path: Path,
     assert profit["funding"] != 0
 
 
-def test_stress_shows_what_margin_calls_take_from_both_books(bare: Bare) -> None:
-    made = ("stress", "--sample", "--futures-target", "BTC=100", "--leverage", "3x", "--bars", "30", "--step-paths", "1", "--seeds", "2")
-    said = bare(*made, "--json")
+@pytest.mark.parametrize(("bars", "seeds"), [(20, 1), pytest.param(30, 2, marks=pytest.mark.slow)])
+def test_stress_shows_what_margin_calls_take_from_both_books(bare: Bare, bars: int, seeds: int) -> None:
+    made = ("stress", "--sample", "--futures-target", "BTC=100", "--leverage", "3x", "--step-paths", "1")
+    said = bare(*made, "--bars", str(bars), "--seeds", str(seeds), "--json")
     assert said.code == 0, said.why
     assert set(said.json) == {"futures"}
     found = said.json["futures"]
@@ -143,6 +144,6 @@ def test_stress_shows_what_margin_calls_take_from_both_books(bare: Bare) -> None
     assert list(cases) == ["calm", "gap-10", "gap-20", "gap-30", "funding-spike", "mark-off-index", "paused", "crash-rally"]
     assert cases["crash-rally"]["agent"]["liquidated_paths"] == 0
     assert Fraction(cases["gap-30"]["held"]["worst_loss"]) > Fraction(cases["gap-10"]["held"]["worst_loss"])
-    shown = bare(*made)
-    for word in ("Futures, 30 bars", "crash-rally", "consecutive bars at most"):
+    shown = bare(*made, "--bars", "12", "--seeds", "1")
+    for word in ("Futures, 12 bars", "crash-rally", "consecutive bars at most"):
         assert word in shown.out

@@ -9,8 +9,7 @@ import socket
 import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +25,7 @@ from agent.cli.display import tables
 from agent.errors import ConfigError
 from agent.localchain.nodes import free_port
 from tests.cli.documents import require_declared
-from tests.cli.tools import Desk, Said, attach, first_document, start
+from tests.cli.tools import Desk, Said, attach, first_document, forked_in, start
 from tests.support.text import mentions
 
 
@@ -129,25 +128,14 @@ def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Ca
     assert list(tmp_path.glob("old-*-again.db"))
 
 
-@contextmanager
-def own_chain(*args: str) -> Iterator[Any]:
-    process = start("localchain", "--port", str(free_port()), "--json", *args)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_ctrl_c_ends_it_and_its_chain() -> None:
-    with own_chain() as process:
-        about = first_document(process)
-        host, port = about["url"].removeprefix("http://").split(":")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-        assert "Traceback" not in process.stderr.read()
-        with pytest.raises(OSError, match=r"refused|reset"):
-            http.client.HTTPConnection(host, int(port), timeout=2).request("POST", "/", "{}")
+def test_ctrl_c_ends_it_and_its_chain(tmp_path: Path) -> None:
+    process = forked_in(tmp_path, "localchain", "--port", str(free_port()), "--json")
+    host, port = process.document()["url"].removeprefix("http://").split(":")
+    process.told(signal.SIGINT)
+    said = process.ended(20)
+    assert said.code == 0 and "Traceback" not in said.err
+    with pytest.raises(OSError, match=r"refused|reset"):
+        http.client.HTTPConnection(host, int(port), timeout=2).request("POST", "/", "{}")
 
 
 @pytest.mark.parametrize("pools", [3, pytest.param(len(SMALL_WORLD.pools), marks=pytest.mark.slow)])

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,31 +189,49 @@ def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: 
     assert said.json["engines"] == {"full": 7}
 
 
-@contextmanager
-def cluster(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A scheduler with one worker, in a process of its own."""
-    code = f"""
+CLUSTERS = """
+import os, signal, sys
 from distributed import LocalCluster
-made = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", scheduler_port={port},
-                    dashboard_address=None)
-print("up", flush=True)
-input()
+from agent.backtest.tune import jobs
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for port in sys.stdin:
+    if os.fork() == 0:
+        made = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", scheduler_port=int(port),
+                            dashboard_address=None)
+        print(os.getpid(), flush=True)
+        signal.pause()
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait(60)
+"""For each port that it is told, a scheduler with one worker in a process of its own, which has imported what it needs."""
 
 
-def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(prices: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
+    """A cluster at a port while a block lasts, by its process."""
     pytest.importorskip("distributed")
+    with subprocess.Popen([sys.executable, "-c", CLUSTERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        told, heard = process.stdin, process.stdout
+
+        @contextmanager
+        def cluster(port: int) -> Iterator[int]:
+            print(port, file=told, flush=True)
+            one = int(heard.readline())
+            try:
+                yield one
+            finally:
+                if not gone(one):
+                    os.kill(one, signal.SIGKILL)
+
+        yield cluster
+
+
+def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(
+    prices: Path, tmp_path: Path, clusters: Callable[[int], AbstractContextManager[int]]
+) -> None:
     kept, port = tmp_path / "kept", free_port()
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", full=True), PORTFOLIO)
     address = f"tcp://127.0.0.1:{port}"
-    with cluster(port) as first:
+    with clusters(port) as first:
         short = replace(asked, terms=AllocatorSchedule(DAY_S, DAY_S))
         bad = TuneJob(
             short.table, short.wanted, short.settings, (PolicyChoice(Every(DAY_S), allocator=AllocationMethod.HRP),), (0, 1), short.terms
@@ -223,7 +241,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 
         def pull(done: int, _runs: int) -> None:
             if done == 2:
-                os.kill(first.pid, signal.SIGKILL)
+                os.kill(first, signal.SIGKILL)
 
         with pytest.raises(Retryable) as caught:
             api.run_tune(asked, scheduler=address, folder=kept, progress=pull)
@@ -231,7 +249,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     assert "are kept" in caught.value.message and "same command" in caught.value.remedy
     before = {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet")}
     assert 2 <= len(before) < 6
-    with cluster(port):
+    with clusters(port):
         found = api.run_tune(asked, scheduler=address, folder=kept)
     assert found.resumed == len(before)
     assert {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet") if one.name in before} == before

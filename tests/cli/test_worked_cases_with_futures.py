@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from agent import wiring
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec
 from tests.cases.test_worked_cases_on_chain import require_traded
@@ -21,11 +20,8 @@ from tests.support.perps import MARKETS, WAD, perps_on
 Run = Callable[..., Said]
 
 
-@pytest.fixture
-def asked(anvil_chain: LocalChain, run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def asking(run: Run) -> Callable[..., Any]:
     """The document of a command that succeeds."""
-    # Tests that share this chain may have moved its time away from the machine's.
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
 
     def document(*args: str) -> Any:
         said = run(*args, "--json")
@@ -48,13 +44,10 @@ def futures_sent(document: Any) -> list[str]:
     return [one["kind"] for one in document["transactions"] if one["kind"] == "futures"]
 
 
-def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(
-    anvil_chain: LocalChain, tmp_path: Path, asked: Callable[..., Any]
-) -> None:
+def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
     """30/30/40 of 10,000 beside 14,000 of margin, which is half of the whole: points and band of the spot part count half."""
-    chain = anvil_chain
+    perps, chain, asked = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
-    perps = perps_on(chain)
     opened(perps, 14_000, {"WETH": 17_500, "WBTC": 17_500})
     changes = futures_changes(perps, {"WETH": "50%", "WBTC": "50%"}, "2.5x", max_leverage="4x", max_utilisation="95%", spot_multiple="4x")
     changes["policy.trigger"] = {"kind": "threshold", "absolute": "8.35%"}
@@ -90,8 +83,8 @@ def shares(document: Any) -> dict[str, float]:
     return {symbol: 100 * value / sum(held.values()) for symbol, value in held.items()}
 
 
-def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalChain, tmp_path: Path, asked: Callable[..., Any]) -> None:
-    chain = anvil_chain
+def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    chain, asked = anvil_chain, asking(run)
     agents.fund(chain, {"WETH": 30_000, "USDC": 10_000})
     perps = perps_on(chain, (*MARKETS, PerpSpec("LINK", 4_000_000)))
     opened(perps, 20_000, {"WBTC": 26_000, "WETH": 8_000, "LINK": 6_000})
@@ -116,12 +109,9 @@ def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalC
     assert float(asked("margin")["margin"]["leverage"]) == pytest.approx(2, abs=0.05)
 
 
-def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(
-    anvil_chain: LocalChain, tmp_path: Path, asked: Callable[..., Any]
-) -> None:
-    chain = anvil_chain
+def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
+    perps, chain, asked = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WETH": 10_000, "USDC": 10_000})
-    perps = perps_on(chain)
     opened(perps, 30_000, {"WETH": 60_000})
     changes = futures_changes(perps, {"WETH": "100%"}, spot_multiple="2.5x", hysteresis="0%", max_leverage="4x")
     agents.agent_config(chain, tmp_path, changes, {"WETH": "20%", "USDC": "80%"})
