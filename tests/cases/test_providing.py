@@ -20,7 +20,7 @@ from tests.support.agents import USD
 from tests.support.lp_on_chain import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
 
 
-@pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
+@pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
 def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})

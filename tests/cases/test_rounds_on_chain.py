@@ -120,7 +120,7 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
     loaded = trusted(chain, tmp_path, TWAP, TARGETS)
     with again(chain, loaded, clock=Recovering(chain)) as agent:
         found: list[StepOutcome] = []
-        for outcome in agent.run(send=True, confirm=yes, every="20s"):
+        for outcome in agent.run(send=True, confirm=yes, every="30s"):
             assert isinstance(outcome, StepOutcome), outcome
             found.append(outcome)
             if outcome.decided.ended:
