@@ -33,12 +33,10 @@ check: $(READY)
 	$(BIN)/pytest --noconftest tests/test_architecture.py
 
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
-# The whole suite: 85 % of everything, 95 % of the pure part are covered, branches too, by the unit and command tests alone. The others
-# run the same lines again and again: unmeasured.
+# The whole suite in one run, lines and branches measured.
 # The architecture is part of check.
 PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*
 COVERAGE := build/coverage.json
-UNMEASURED := tests/cases tests/faults tests/browser tests/differential tests/fuzz
 # Stores of tests lie in memory where it has 4 GB for files and may run programs: else each of their commits waits for the disk.
 IN_MEMORY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 4000000 ] 2>/dev/null && \
   ! grep -q ' /dev/shm .*noexec' /proc/mounts && echo /dev/shm)
@@ -46,10 +44,9 @@ cover: $(READY)
 	mkdir -p build && rm -f $(COVERAGE)
 	failed=; scratch=; \
 	if [ -n "$(IN_MEMORY)" ] && scratch=$$(mktemp -d -p $(IN_MEMORY) trimtab.XXXXXX); then export TMPDIR=$$scratch; trap 'rm -rf "$$scratch"' EXIT INT TERM; fi; \
-	$(BIN)/python -m pytest -p tests.support.coverage --covered $(COVERAGE) -n $(WAITING_JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(UNMEASURED)) || failed="$$failed unit,cli"; \
+	$(BIN)/python -m pytest -p tests.support.coverage --covered $(COVERAGE) -n $(WAITING_JOBS) --dist worksteal --ignore=tests/test_architecture.py || failed="$$failed tests"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 85 || failed="$$failed coverage"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 95 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
-	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal $(UNMEASURED) || failed="$$failed cases,faults,browser,differential,fuzz"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
 
 # Formats, and applies the safe fixes of the linter; what is left is named by check.
@@ -58,8 +55,8 @@ fmt: $(READY)
 	$(BIN)/ruff check --fix .
 
 # Tests that take long: many looks in a row, random portfolios on a chain, an upgrade killed at every statement, a run killed around each
-# write of a control, controls beside a run, a besieged futures book, an approval of an agent key killed at each moment. Then every property
-# on new examples, twenty times as many as CI looks at, where those are the same each time.
+# write of a control, controls beside a run, a besieged futures book, an approval of an agent key killed at each moment. Of
+# random searches and of cases that repeat one another the long part, and each property on twenty times as many examples, new ones each time.
 slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) --timeout 1800 -m "hypothesis and not slow"
