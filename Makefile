@@ -33,7 +33,7 @@ check: $(READY)
 	$(BIN)/pytest --noconftest tests/test_architecture.py
 
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
-# The whole suite in one run, lines and branches measured.
+# The whole suite in one run, lines and branches measured: 92 % of everything, 96 % of the pure part.
 # The architecture is part of check.
 PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*
 COVERAGE := build/coverage.json
@@ -45,8 +45,8 @@ cover: $(READY)
 	failed=; scratch=; \
 	if [ -n "$(IN_MEMORY)" ] && scratch=$$(mktemp -d -p $(IN_MEMORY) trimtab.XXXXXX); then export TMPDIR=$$scratch; trap 'rm -rf "$$scratch"' EXIT INT TERM; fi; \
 	$(BIN)/python -m pytest -p tests.support.coverage --covered $(COVERAGE) -n $(WAITING_JOBS) --dist worksteal --ignore=tests/test_architecture.py || failed="$$failed tests"; \
-	$(BIN)/python scripts/covered.py $(COVERAGE) --least 85 || failed="$$failed coverage"; \
-	$(BIN)/python scripts/covered.py $(COVERAGE) --least 95 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
+	$(BIN)/python scripts/covered.py $(COVERAGE) --least 92 || failed="$$failed coverage"; \
+	$(BIN)/python scripts/covered.py $(COVERAGE) --least 96 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
 
 # Formats, and applies the safe fixes of the linter; what is left is named by check.

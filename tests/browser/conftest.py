@@ -13,9 +13,9 @@ from tests.browser.chromium import OPTIONS, PATIENCE_MS, REMEDY, WIDE, program
 from tests.support.worlds import missing
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser for all tests of this folder: Playwright's event loop would stand in the way of those that start one of their own."""
+    """A browser for the tests of a file: Playwright's event loop would stand in the way of those that start one of their own."""
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
@@ -56,7 +56,7 @@ class Opened:
         return found
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def open_page(chromium: Any) -> Iterator[Callable[..., Opened]]:
     """Opens a file and waits until every chart is drawn.
 

@@ -35,12 +35,12 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def long_page(open_page: Open, long_report: Path) -> Opened:
     return open_page(long_report)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def short_page(open_page: Open, tmp_path_factory: pytest.TempPathFactory) -> Opened:
     """Some weeks of hours, with a final value of its own, opened in the dark."""
     path = tmp_path_factory.mktemp("report") / "short.html"
