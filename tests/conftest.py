@@ -20,7 +20,16 @@ from agent.localchain.perpetuals import LocalPerps
 from tests.support.kernels import compiled_by_one
 from tests.support.perps import perps_on
 from tests.support.transactions import STORES
-from tests.support.worlds import Origin, checked_once, compiled_once, missing, multiplied_by_tables, one_case, tester_world
+from tests.support.worlds import (
+    Origin,
+    checked_once,
+    compiled_once,
+    forks_asked_by_turns,
+    missing,
+    multiplied_by_tables,
+    one_case,
+    tester_world,
+)
 
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
 os.environ.setdefault("ECC_BACKEND_CLASS", "eth_keys.backends.NativeECCBackend")  # else each signature looks for coincurve once more
@@ -70,9 +79,15 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
 def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What all tests repeat is done once per process: the compiling of queries, the multiples of the generator, and the check of ABIs.
 
-    The kernel is compiled once for all processes.
+    The kernel is compiled once for all processes. Forks of a chain are asked by turns.
     """
-    with compiled_once(), multiplied_by_tables(), checked_once(), compiled_by_one(tmp_path_factory.getbasetemp().parent):
+    with (
+        forks_asked_by_turns(),
+        compiled_once(),
+        multiplied_by_tables(),
+        checked_once(),
+        compiled_by_one(tmp_path_factory.getbasetemp().parent),
+    ):
         yield
 
 

@@ -8,8 +8,8 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, pairwise
@@ -28,7 +28,7 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.artifacts import npm_artifact
 from agent.chain import second_quote
-from agent.chain.rpc import Transport
+from agent.chain.rpc import HttpTransport, RpcCall, Transport
 from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
 from agent.localchain.chain import V2_PAIR, V3_POOL
@@ -183,6 +183,28 @@ def tester_world(shared: Path) -> LocalChain:
         return chain
 
 
+_FORKS: dict[str, threading.Lock] = {}
+"""Held by whoever asks a fork, by its URL."""
+
+
+@contextmanager
+def forks_asked_by_turns() -> Iterator[None]:
+    """Of this process no two requests are at one fork of anvil at a time.
+
+    A call there that needs a slot of its origin holds the lock of its state. A second request that waits for that lock may hold the thread
+    in whose queue the origin's answer lies, which no other thread takes out of it: then both wait for ever.
+    """
+    once = HttpTransport._once
+
+    def by_turns(self: HttpTransport, calls: Sequence[RpcCall]) -> list[Any]:
+        with _FORKS.get(self._url, nullcontext()):
+            return once(self, calls)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HttpTransport, "_once", by_turns)
+        yield
+
+
 @dataclass(frozen=True)
 class Origin:
     """A world on anvil that forks begin with, and all that it stores at its newest block. It must stay as it is while they live."""
@@ -209,6 +231,7 @@ class Origin:
             chain = LocalChain(AnvilNode(url), self.world.world)
             if chain.w3.eth.get_block("latest")["hash"] != head["hash"]:
                 raise RuntimeError(f"another chain answers on {url}")
+            _FORKS[url] = threading.Lock()
             _rpc(chain, "anvil_loadState", self.state)  # else it would be asked for slot by slot
             chain.books, chain.addresses = self.world.books, self.world.addresses
             if (late_s := int(time.time()) - chain.now_s()) > 0:
