@@ -210,8 +210,8 @@ def backtest(
     r"""Back-tests the agent on recorded prices and simulated pools. Sends nothing.
 
     A config with \[futures], or --futures-target, also trades futures, by the same steps, with
-    funding and liquidations, and shows the same first orders held. --futures-target without
-    --target trades futures alone.
+    funding and liquidations, and compares them with holding the first orders. --futures-target
+    without --target trades futures alone.
     """
     from agent import app as api
 
@@ -284,8 +284,8 @@ def backtest(
 
 
 def report_paths(kind: str, html: Path | None, config: Path | None, keep: bool) -> list[Path]:
-    """Return the files of a report: that of --html, and with --keep one in the folder beside the
-    store. Raises ConfigError, before any work is done, if one cannot be written.
+    """Return the paths of the report's pages: that of --html, and with --keep one in the folder
+    beside the store. Raises ConfigError, before any work is done, if one cannot be written.
     """
     from agent import app as api
 

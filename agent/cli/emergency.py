@@ -134,7 +134,7 @@ def _show(document: Document) -> None:
 
 
 def _table(document: Document) -> FigureTable:
-    """Table of transactions to cancel and allowances to revoke."""
+    """Return a table of transactions to cancel and allowances to revoke."""
     from agent.cli.display import tables
 
     made = tables.table("To cancel and revoke", ("", "what", "of"))

@@ -291,8 +291,8 @@ def _carry_out(
 
 
 def _asked(outcome: StepOutcome, what: str) -> dict[str, object]:
-    """Return the request as the decision of an outcome that was refused without a plan: the step's
-    own decision is another matter.
+    """Return the owner's request as the decision to print, if the outcome was refused without a
+    plan. The step's own decision does not concern the request.
     """
     if outcome.plan is not None or outcome.kind.value != "refused":
         return {}

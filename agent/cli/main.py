@@ -130,7 +130,7 @@ def main() -> None:
     chain.
     """
     gc.set_threshold(GARBAGE)
-    # skip garbage collection at exit, which would take as long as a cycle
+    # skip garbage collection at exit, which would take as long as a cycle of the agent
     atexit.register(gc.freeze)
     terminal.replace_unencodable()
     as_json, ending = "--json" in sys.argv, terminal.sending_exit()

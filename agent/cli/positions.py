@@ -456,7 +456,7 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     with api.open_agent(config) as agent, spinner(READING) as wait:
 
         def confirm(document: Document) -> bool:
-            require_answerable(yes)  # only if there is something to ask
+            require_answerable(yes)  # here, since there may be no question
             if yes:
                 return True
             with wait.aside():
@@ -533,7 +533,7 @@ def show_strategies(console: Console, document: Document) -> None:
 
 
 def holdings(one: Document, unit: str) -> Any:
-    """Table of one strategy's holdings and weights."""
+    """Return a table of one strategy's holdings and weights."""
     from agent.cli.display import tables
 
     made = tables.table(one["name"], ("token",), ("amount", f"value in {unit}", "weight", "target"))
@@ -549,9 +549,7 @@ def holdings(one: Document, unit: str) -> Any:
 
 
 def netting_lines(found: Document | None, unit: str) -> list[str]:
-    """Return sentences on internal netting between strategies; empty if there is
-    none.
-    """
+    """Return sentences on internal netting between strategies; empty if there is none."""
     if found is None:
         return []
     lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]

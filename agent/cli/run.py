@@ -183,7 +183,7 @@ def run_loop(
                             note(service.unwritten)
                             service.unwritten = ""
                     clock.check()
-            service.report_controls()  # of a stop, after which there is no cycle
+            service.report_controls()  # a stop control, which no further cycle would report
             _show_controls(service)
         if not terms.once:  # only `trimtab stop` ends the cycles
             note(

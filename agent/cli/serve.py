@@ -1,4 +1,4 @@
-"""Commands that serve what others ask for: dashboard, API, chats, assistants; and tokens of the API."""
+"""Commands that run a server: dashboard and API, Telegram bot, assistants; and tokens of the API."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def serve(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Name that browsers open, with TLS, if it is not --host."),
+        typer.Option("--name", help="Host name that browsers open (TLS), if it is not --host."),
     ] = None,
     proxy: Annotated[
         str | None,
-        typer.Option("--proxy", help="Name of the proxy that browsers open and that has the TLS."),
+        typer.Option("--proxy", help="Host name of the TLS proxy that browsers open."),
     ] = None,
     setup: Annotated[
         bool,
@@ -97,7 +97,7 @@ def serve(
         tell(address, {"portfolios": portfolios})
         for one in portfolios:
             if one["error"]:
-                note(f"{one['name']}: {one['error']}. It is tried again.")
+                note(f"{one['name']}: {one['error']}. The server tries again.")
 
     configs = find_configs(config or [DEFAULT_CONFIG])
     if len(configs) == 1:
@@ -113,7 +113,7 @@ def serve(
 @interruptible
 def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Serves the Telegram bot until stopped: status, plans, pause, resume and confirmations from
-    allowed chats. It never loads a key; trimtab run --send carries out what is asked.
+    allowed chats. It never loads a key; trimtab run --send carries out the requests.
     """
     from agent import app as api
 

@@ -102,7 +102,7 @@ def init(
     ] = None,
     use_cash: Annotated[
         str | None,
-        typer.Option("--use-cash", help="Most numeraire to use of the wallet; default: all."),
+        typer.Option("--use-cash", help="Most of the wallet's numeraire to use; default: all."),
     ] = None,
     alert: Annotated[
         str | None,
@@ -114,8 +114,8 @@ def init(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a commented config. In a terminal, asks for what the options lack. Shows the
-    addresses; sends nothing.
+    """Writes a commented config. In a terminal, asks for missing options. Shows the addresses;
+    sends nothing.
     """
     from agent import app as api
 
@@ -272,7 +272,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
 
 
 def _checks(document: Document) -> FigureTable:
-    """Table of the doctor's checks."""
+    """Return a table of the doctor's checks."""
     from agent.cli.display.tables import table
 
     marks = {
@@ -289,7 +289,7 @@ def _checks(document: Document) -> FigureTable:
 
 
 def _contracts(document: Document) -> FigureTable:
-    """Table of the contracts that trust would pin."""
+    """Return a table of the contracts that trust would pin."""
     from agent.cli.display.tables import table
 
     styles = {"new": "yellow", "CHANGED": "bold red"}

@@ -1,5 +1,5 @@
-"""The dialogue of `trimtab init`: a question at a time, each answer checked at once and changeable
-before anything is written. Plain lines of at most 80 columns.
+"""The dialogue of `trimtab init`: one question at a time. Each answer is checked at once and can be
+changed before anything is written. Plain lines of at most 80 columns.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def guided_init(path: Path, answers: InitAnswers) -> InitDocument | None:
             return None
         elif text.isdecimal() and 1 <= int(text) <= len(questions):
             answers = _ask(questions[int(text) - 1], answers)
-            if not answers.rpc:  # another network
+            if not answers.rpc:  # a change of network clears the endpoints
                 answers = _ask(questions[2], answers)
 
 

@@ -24,7 +24,7 @@ FUTURES_TAX = (
 
 
 def positions(document: Document) -> FigureTable:
-    """Table of open positions."""
+    """Return a table of open positions."""
     unit = document["unit"]
     made = table(
         f"Futures positions of {document['account']} at block {document['block']}, in {unit}",
@@ -118,7 +118,7 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
 
 
 def orders(plan: Document, title: str) -> FigureTable:
-    """Table of the orders of a plan."""
+    """Return a table of the orders of a plan."""
     made = table(
         title,
         ("market", "side", "kind"),
@@ -138,7 +138,7 @@ def orders(plan: Document, title: str) -> FigureTable:
 
 
 def fills(found: list[Document]) -> FigureTable:
-    """Table of filled futures orders."""
+    """Return a table of filled futures orders."""
     made = table(
         f"Filled futures orders, in {found[0]['unit']}",
         ("market", "side"),
@@ -168,7 +168,7 @@ SALE_OR_HEDGE = (
 
 
 def comparison(item: Document, unit: str) -> FigureTable:
-    """Table of the costs of a sale and a short of the same value."""
+    """Return a table of the costs of a sale and a short of the same value."""
     made = table(
         f"{item['symbol']}: sale or short of {money(item['hedged'])} {unit} over {item['days']} days",
         ("cost",),

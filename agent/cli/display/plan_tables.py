@@ -167,7 +167,7 @@ def _details(console: Console, document: Document) -> None:
 
 
 def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable:
-    """Table of the first `most` swaps of a plan."""
+    """Return a table of the first `most` swaps of a plan."""
     made = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
     for number, leg in enumerate(document["legs"][:most], 1):
         sold, bought = decimals[leg["token_in"]], decimals[leg["token_out"]]
@@ -204,7 +204,7 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
 
 
 def costs(document: Document) -> FigureTable:
-    """Table of the plan's cost, in the numeraire."""
+    """Return a table of the plan's cost, in the numeraire."""
     made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
     made.show_header = False
     for name in ("fees", "impact", "skew", "gas", "approvals", "funding", "total"):
@@ -225,7 +225,7 @@ def costs(document: Document) -> FigureTable:
 
 
 def verdicts(found: Sequence[Document], pools: dict[str, str]) -> FigureTable:
-    """Table of guards with their measured values and limits."""
+    """Return a table of guards with their measured values and limits."""
     from agent.app.describe import replace_pool_addresses
 
     made = table("Guards", ("", "guard", "measured", "limit"))
@@ -241,7 +241,7 @@ def verdicts(found: Sequence[Document], pools: dict[str, str]) -> FigureTable:
 
 
 def parameters(found: dict[str, str]) -> FigureTable:
-    """Table of every parameter that binds the transaction."""
+    """Return a table of every parameter that binds the transaction."""
     made = table("Parameters", ("name", "value"))
     made.show_header = False
     for name, value in found.items():
@@ -250,7 +250,7 @@ def parameters(found: dict[str, str]) -> FigureTable:
 
 
 def signing(found: dict[str, str]) -> str:
-    """Signer and submission of a plan, in one sentence."""
+    """Describe the signer and the submission of a plan in one sentence."""
     return (
         f"Signs: {found['key']}, for {found['wallet']} on chain {found['chain']}; to"
         f" {found['submission'].partition(':')[0]}"
@@ -284,7 +284,7 @@ def show_tax(console: Console, found: Document | None) -> None:
 
 
 def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
-    """Table of liquidity actions with their amounts and minimums."""
+    """Return a table of liquidity actions with their amounts and minimums."""
     made = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
                         order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
     for item in found:
@@ -313,7 +313,7 @@ def show_execution(console: Console, document: Document) -> None:
 
 
 def slices_table(found: Document, numeraire: str) -> FigureTable:
-    """Table of the costs by number of slices."""
+    """Return a table of the costs by number of slices."""
     made = table(
         f"Slices compared with one trade, in {numeraire}: {found['why']}",
         (),
@@ -327,7 +327,7 @@ def slices_table(found: Document, numeraire: str) -> FigureTable:
 
 
 def executions_table(found: Sequence[Document]) -> FigureTable:
-    """Table of gradual executions, with progress and state."""
+    """Return a table of gradual executions, with progress and state."""
     made = table("Gradual executions", ("id", "style", "began", "next", "state"), ("slices",))
     for item in found:
         made.add_row(

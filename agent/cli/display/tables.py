@@ -229,7 +229,7 @@ def brief(text: str) -> str:
 
 
 def holdings(document: Document, title: str = "Holdings") -> FigureTable:
-    """Table of balances, prices, weights against targets and bands."""
+    """Return a table of balances, prices, weights against targets and bands."""
     total = f"{money(document['total_value'])} {document['numeraire']}"
     full_bps = max(
         (max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0
@@ -333,7 +333,7 @@ def native(found: Document) -> str:
 
 
 def transactions(document: Document) -> FigureTable:
-    """Table of sent transactions."""
+    """Return a table of sent transactions."""
     made = table(
         "Transactions",
         ("kind", "status", "hash"),
@@ -354,7 +354,7 @@ def transactions(document: Document) -> FigureTable:
 
 
 def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
-    """Table of planned against realised change of each balance."""
+    """Return a table of planned against realised change of each balance."""
     made = table(
         "Planned against realised", ("token",), ("planned", "realised", "difference in base units")
     )
@@ -376,8 +376,8 @@ def coins(raw: str, decimals: int) -> str:
 
 
 def zone(found: Document, numeraire: str) -> FigureTable:
-    """Table of the zone: no-trade interval and trigger edges of each asset, cost of risk, and the
-    plan's trade-off.
+    """Return a table of the zone: no-trade interval and trigger edges of each asset, cost of risk,
+    and the plan's trade-off.
     """
     risk = (
         f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
@@ -426,7 +426,7 @@ def format_trigger(found: Document) -> str:
 
 
 def excluded_table(found: Sequence[Document]) -> FigureTable:
-    """Table of excluded holdings."""
+    """Return a table of excluded holdings."""
     made = table("Excluded", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
     for item in found:
         made.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
@@ -450,7 +450,7 @@ def past_text(past: Document, *, with_basis: bool = False, short: bool = False) 
 
 
 def transfers_table(found: Sequence[Document]) -> FigureTable:
-    """Table of transfers, newest first."""
+    """Return a table of transfers, newest first."""
     made = table("Unexplained balance changes", ("id", "change", "status"))
     for item in found:
         status = "counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed"

@@ -1,5 +1,5 @@
-"""Output of commands and its end. One JSON document on stdout or tables, errors with exit codes,
-prompts; Ctrl-C ends offline commands within a second with exit code 130, commands that may send
+"""Output and exit of commands: tables or one JSON document on stdout, errors with exit codes,
+prompts. Ctrl-C ends offline commands within a second with exit code 130, and commands that may send
 within seconds with 12.
 """
 
@@ -162,7 +162,7 @@ def require_answerable(yes: bool) -> None:
 
 def ask(question: str) -> bool:
     """Ask on the terminal; return True only for "y" or "yes". End of input, or no answer within
-    PATIENCE_S, declines.
+    ANSWER_PATIENCE_S, declines.
     """
     until = time.monotonic() + ANSWER_PATIENCE_S
     err.print(cell(f"{question} [y/N]: "), end="")
@@ -343,8 +343,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Handler = Callable[[int, FrameType | None], None]
 GRACE_S = 0.25
-"""Seconds for cleanup such as removing temporary folders. Native code that still runs is not waited
-for.
+"""Seconds for cleanup such as removing temporary folders. The exit does not wait for native code
+that is still running.
 """
 PATIENCE_S = 3.0
 """Seconds from Ctrl-C until a sending command is killed. Sent transactions are in the journal."""
@@ -424,7 +424,7 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def sending_exit() -> ProcessExit:
-    """Exit of a command that may send."""
+    """Return the exit of a command that may send."""
     return ProcessExit(OperatorNeeded(SETTLED_LATER), graceful=False)
 
 
