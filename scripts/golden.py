@@ -242,7 +242,9 @@ def replayed() -> Iterator[str]:
     """Recorded steps that are not decided as they were."""
     with tempfile.TemporaryDirectory() as name:
         with tarfile.open(GOLDEN / "steps.tar.xz") as archive:
-            archive.extractall(name, filter="data")
+            for member in archive.getmembers():
+                if (file := archive.extractfile(member)) is not None:
+                    (Path(name) / Path(member.name).name).write_bytes(file.read())
         found = json.loads(asked(("replay", name, "--json"), Path(name)).stdout)
         yield from (
             f"step {one['file']}: {one}" for one in found["steps"] if one["result"] != "same"
