@@ -174,7 +174,7 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
     )
 
 
-# --- Counted liquidity positions, the agent's own included, and their contracts.
+# --- Counted liquidity positions, including the agent's own, and their contracts.
 
 
 def known_positions(
@@ -306,8 +306,8 @@ def build_split(config: Config) -> CapitalSplit | None:
 def with_allocators(
     config: Config, split: CapitalSplit | None, portfolio: Portfolio, folder: Path
 ) -> CapitalSplit | None:
-    """Add each strategy's allocator by token address; files of supplies are relative to `folder`.
-    Raises ConfigError.
+    """Add each strategy's allocator by token address. The path of a supplies file is relative to
+    `folder`. Raises ConfigError.
     """
     if split is None:
         return None

@@ -179,8 +179,8 @@ AddressOrOff = Annotated[
     str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))
 ]
 Weight = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
-"""A target weight. A bare fraction is allowed (R1.1); a wrong unit fails, because weights sum to
-100 %.
+"""A target weight. A bare fraction is allowed (R1.1), because the sum of weights, 100 %, reveals a
+wrong unit.
 """
 Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_share_bps(v, "value")))]
 """A share with its unit."""
@@ -188,7 +188,7 @@ Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "
 Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]
 KeyringName = Annotated[str, BeforeValidator(_relay(lambda v: parse_keyring(v, "value")))]
 PageAddress = Annotated[str, AfterValidator(_page)]
-"""An address that leads to a web page and to nothing else, or empty."""
+"""The https address of a web page, without user and query, or empty."""
 PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
 ShareOrOff = Annotated[
     int | None, BeforeValidator(_or_off(_relay(lambda v: parse_share_bps(v, "value"))))

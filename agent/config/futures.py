@@ -35,7 +35,7 @@ MOST_LEVERAGE_BPS = 10 * BPS
 MOST_MARKETS = 10
 """Maximum number of markets, as one snapshot reads all of them."""
 MOST_SLIPPAGE_BPS = 500
-"""5 % between the index and an order's bound; emergency orders have MOST_EMERGENCY_BPS."""
+"""Maximum distance of an order's bound from the index; MOST_EMERGENCY_BPS for emergency orders."""
 MOST_EMERGENCY_BPS = 2_000
 HYPERLIQUID_MARGIN = "USDC"
 """Prefix of the symbol of Hyperliquid's margin token on any chain (USDC, USDC.e)."""
@@ -43,7 +43,7 @@ LONGEST_INDEX_AGE_S = 86_400
 EMERGENCY_COOLDOWN_S, LONGEST_COOLDOWN_S = 86_400, 30 * 86_400
 """Default and longest time after an emergency in which no position is opened."""
 LONGEST_HORIZON_S = 365 * 86_400
-"""Longest time over which expected funding and hedges count."""
+"""Longest horizon of expected funding and of hedges."""
 
 
 def _signed_share(value: object) -> int:

@@ -157,7 +157,7 @@ class HyperliquidFileTable(ConfigTable):
         return {"venue": self.venue, "url": self.url, "network": self.network, **agent}
 
     def market_keys(self, _name: str) -> dict[str, str]:
-        """Return the venue's keys of a market: none beside its name."""
+        """Return the venue's keys of a market: none, since its name is enough."""
         return {}
 
 

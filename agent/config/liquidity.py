@@ -36,8 +36,8 @@ def sane_volatility(value: int) -> int:
 
 
 class _LpTargetTable(ConfigTable):
-    """`share` of the portfolio; 0% withdraws everything. `volatility` overrides that of [lp] for
-    this pair.
+    """A liquidity target. `share` is that of the portfolio; 0% withdraws everything. `volatility`
+    overrides that of [lp] for this pair.
     """
 
     share: Share
@@ -213,8 +213,8 @@ class LpTable(ConfigTable):
 
 
 class _LpPositionTable(ConfigTable):
-    """`entry` is the amount provided, in whole coins by symbol; `volatility` overrides that of [lp]
-    for this pair.
+    """A confirmed position. `entry` is the amount provided, in whole coins by symbol; `volatility`
+    overrides that of [lp] for this pair.
     """
 
     entry: dict[str, PlainDecimal]

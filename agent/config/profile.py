@@ -36,8 +36,8 @@ FILES = ("supplies",)
 TABLES = ("profile", "assets", "weights", "policy", "limits")
 HEAD = """\
 # A trimtab profile: weights, triggers and limits. It contains no router, factory, feed, endpoint,
-# key or payout address. An import resolves each token by its symbol, and applies only limits that
-# are tighter than its own. Addresses are for comparison. Import: trimtab import-profile FILE
+# key or payout address. An import resolves each token by its symbol, and applies a limit only if it
+# tightens that of the config. Addresses are for comparison. Import: trimtab import-profile FILE
 
 """
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
@@ -52,8 +52,8 @@ class ProfileHeaderTable(ConfigTable):
 
 
 class ProfileAssetTable(ConfigTable):
-    """One target. `address` is that of the source config, for comparison. Symbols are checked on
-    resolution, so that a look-alike is reported as such.
+    """One asset with its target. `address` is that of the source config, for comparison. Symbols are
+    checked on resolution, so that a look-alike is reported as such.
     """
 
     symbol: str = Field(min_length=1, max_length=64)

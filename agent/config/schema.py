@@ -247,8 +247,8 @@ class WalletTable(ConfigTable):
 
 
 class TaxTable(ConfigTable):
-    """`rates` is a CSV file of time,rate: units of `currency` per coin of the numeraire.
-    `year_limit` is in that currency, else in the numeraire.
+    """Tax settings. `rates` is a CSV file of time,rate: units of `currency` per coin of the
+    numeraire. `year_limit` is in that currency, else in the numeraire.
     """
 
     method: Literal["fifo", "lifo", "hifo", "average"]
@@ -442,7 +442,7 @@ class HubTable(ConfigTable):
 
 
 class AssetTable(HubTable, OrderKeys):
-    """One target.
+    """One asset with its target.
 
     `reserve` is an unmanaged amount in whole coins. `rebasing` is the largest daily change of the
     balance without a transfer, for rebasing and interest-bearing tokens. `band` overrides the
@@ -458,8 +458,8 @@ class AssetTable(HubTable, OrderKeys):
 
 
 class PortfolioTable(ConfigTable):
-    """Targets that sum to 100 %. `use_cash` is the most numeraire that the agent takes from the
-    wallet, in whole coins.
+    """Assets with targets that sum to 100 %. `use_cash` is the most numeraire that the agent takes
+    from the wallet, in whole coins.
     """
 
     numeraire: str

@@ -74,22 +74,22 @@ def render(
 chain_id = {preset.chain_id}
 confirmations = 2                  # blocks until a transaction counts as final
 wrapped_native = "{preset.wrapped_native}"
-# Money moves only when two endpoints of different operators agree. To trust one alone, name it:
+# Money moves only when two endpoints of different operators agree. To trust a single operator, name it:
 # single_operator = "{rpc_envs[0][1]}"
 # To require more than two: quorum = 3
-max_lag_blocks = 3                 # largest distance in blocks between operators while trading
+max_lag_blocks = 3                 # largest distance in blocks between the operators' heads while trading
 {rpc}
 
 [wallet]
 address = "{wallet}"               # enough for status and plan
 keystore = "wallet.json"           # from trimtab wallet create; or keyring = "trimtab/main", or key_env = "TRIMTAB_KEY", or prompt = true
-# To sign elsewhere, by the wallet's owner or the owners of a Safe, without a key here: mode = "propose" (docs/keys.md)
-payout_addresses = []             # allowed recipients of trimtab withdraw, after trimtab trust has confirmed them
+# To keep no key here, and let the wallet's owner or the owners of a Safe sign elsewhere: mode = "propose" (docs/keys.md)
+payout_addresses = []              # allowed recipients of trimtab withdraw, after trimtab trust has confirmed them
 
 [portfolio]
 numeraire = "{numeraire}"
 {coins.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off" removes it
-# use_cash = "1000"                # {numeraire} that the agent takes from the wallet; the rest is left alone (docs/bot.md)
+# use_cash = "1000"                # most {numeraire} that the agent takes from the wallet; the rest is left alone (docs/bot.md)
 {_assets(assets)}{_hubs(hubs)}
 # Conditional orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop of an asset; for the whole portfolio:
 # [portfolio.orders]
@@ -100,15 +100,15 @@ numeraire = "{numeraire}"
 # [portfolio.weights]
 # kind = "risk_parity"             # or {_allocators()}
 # every = "7d"                     # interval between choices
-# window = "90d"                   # of prices, one per step; at least min_history of them, the newest no older than max_age
+# window = "90d"                   # prices used: one per step, covering at least min_history, the newest no older than max_age
 # step = "1d"
 # min_history = "30d"
 # max_age = "2d"
 # keep = "14d"                     # validity of the last choice if no new one can be made; after that trading stops
-# churn = "1%"                     # choices that change no weight by more are not applied
+# churn = "1%"                     # a choice is applied only if it changes a weight by more than this
 # until_chosen = "wait"            # no trading before the first choice; or "targets": the targets above
-# fixed = ["{numeraire}"]          # keeps its target
-# cap = "60%"                      # of any asset; limits = {{ WETH = {{ min = "10%", max = "50%" }} }} for single ones
+# fixed = ["{numeraire}"]          # assets that keep their targets
+# cap = "60%"                      # maximum weight of any asset; limits = {{ WETH = {{ min = "10%", max = "50%" }} }} for single ones
 
 [reference]
 kind = ["feed", "twap"]            # price of a token: its feed, else a time-weighted pool price
@@ -139,8 +139,8 @@ cooldown = "1h"
 confirm_blocks = 3                 # previous blocks whose prices must confirm a trigger; 0 acts on a single block
 jitter = "10%"                     # random delay of a schedule, as a share of its interval; "off" is predictable
 
-[limits]                           # each may be "off"; a limit with missing data refuses; shares need a unit: %, bps or x
-# i_accept = ["slippage"]          # limits that are off or above their ceiling on purpose: {_ceilings()}
+[limits]                           # each may be "off"; a limit whose data are missing refuses the plan; shares need a unit: %, bps or x
+# i_accept = ["slippage"]          # limits that are deliberately off or above their ceiling. Ceilings: {_ceilings()}
 {_limits(preset, assets, coins)}
 
 [execution]
@@ -149,7 +149,7 @@ deadline = "90s"
 submit_url = ""                    # private submission endpoint; empty: public mempool
 submit_public_fallback = false     # true: use the public mempool if the private endpoint fails
 style = "market"                   # one trade; or gradual execution, with every key of its style (docs/gradual-execution.md):
-# style = "rounds"                 # slices of random size at random times, as many as cost less than impact
+# style = "rounds"                 # slices of random size at random times, if they cost less than the impact that they save
 # style = "twap"                   # over = "6h" in place of interval, recovery and waiting_cost
 # max_rounds = 6
 # interval = "10m"                 # mean time between two slices
@@ -195,7 +195,7 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # [split]
 # relative = "20%"                 # of a share: drift at which the split of capital is restored
 
-# Perpetual futures in addition to the tokens (docs/futures.md); orders go through the same step
+# Perpetual futures in addition to the tokens (docs/futures.md); their orders are part of the same step
 # [futures]
 # venue = "perpetual_protocol_v2"
 # clearing_house = "0x…"           # also vault, account_balance, exchange, market_registry, config, delegate_approval
@@ -248,14 +248,14 @@ cooldown = "6h"                    # minimum time between two alerts of one caus
 # [[alerts.targets]]
 # name = "mail"
 # url_env = "TRIMTAB_MAIL"         # secret address in apprise's format: mailtos://…, tgram://…, jsons://…
-# [telegram]                       # answers from a phone: trimtab telegram (docs/telegram.md)
+# [telegram]                       # status and confirmations on a phone: trimtab telegram (docs/telegram.md)
 # token_env = "TRIMTAB_TELEGRAM"
 # chats = [123456789]
 """
 
 
 MOST_COLUMNS = 140
-FUTURES_NOTIONAL = "gross notional of [futures] per spot value, beside futures.limits.spot_multiple"
+FUTURES_NOTIONAL = "maximum gross notional of [futures] per spot value, unless futures.limits.spot_multiple is lower"
 MAX_WEIGHT_LINE = (
     '# max_weight = { any = "60%" }     # of the portfolio, for any asset but the numeraire, or by'
     ' name: { any = "60%", WETH = "50%" }'
@@ -363,7 +363,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     STABLE: ("USDC",),
     HIGH_BETA: ("LINK", "AAVE"),
 }
-"""Symbols by class, as far as the network's preset has them."""
+"""Symbols by class. Symbols that the network's preset lacks are left out."""
 
 
 ALLOCATOR_ANCHOR = "[reference]\n"
@@ -483,7 +483,7 @@ PORTFOLIO_TEMPLATES = {
             },
             todo=(
                 f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for"
-                f" {', '.join(CLASSES[CORE])}: on this chain only wrapped coins are known"
+                f" {', '.join(CLASSES[CORE])}: the chain has only the supply of the wrapped coins"
             ),
         ),
         PortfolioTemplate(
