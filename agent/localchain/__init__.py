@@ -62,8 +62,8 @@ def deploy_world(
     now_s: int | None = None,
 ) -> LocalChain:
     """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
-    Afterwards feeds are fresh and the newest block is current, or of `now_s`. `history` runs in the
-    past, before the wallet is funded.
+    Afterwards feeds are fresh, and the newest block has the current time, or `now_s`. `history` runs
+    in the past, before the wallet is funded.
     """
     chain = LocalChain(node, world)
     with node.past():

@@ -218,8 +218,8 @@ class AnvilNode:
         self.url: str | None = url
 
     def rpc(self, method: str, *params: object) -> Any:
-        """Make one JSON-RPC call, anvil's own methods included. Raises RuntimeError with the node's
-        message.
+        """Make one JSON-RPC call, which may be a method of anvil's own. Raises RuntimeError with the
+        node's message.
         """
         answer = self.w3.provider.make_request(cast("RPCEndpoint", method), list(params))
         if "error" in answer:

@@ -1,5 +1,5 @@
-"""Names in Host headers: a web page whose name was rebound to this machine's address (DNS rebinding)
-sends its own.
+"""Checks of Host headers against DNS rebinding: a web page whose name was rebound to this machine's
+address sends that name as Host.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def host_name(header: str) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a name or address is this machine's own."""
+    """Return whether a name or address is localhost or loopback."""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:

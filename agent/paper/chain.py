@@ -441,8 +441,8 @@ def paper_from_value(
 ) -> PaperWallet:
     """Return a paper wallet of `value` whole coins of the numeraire, spread over the targets at
     reference prices and rounded down, plus reserves. `margin_raw` of collateral in the margin
-    account counts in the weight of its asset, as far as the wallet can make up for it. Raises
-    ConfigError for an asset without a price.
+    account counts towards the target of its asset; if it exceeds that target, the wallet starts
+    without the asset. Raises ConfigError for an asset without a price.
     """
     portfolio, found = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals

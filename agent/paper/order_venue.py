@@ -1,5 +1,5 @@
-"""Paper futures at Hyperliquid: orders fill on the venue's order book of the moment at which they
-would be posted, and positions pay the venue's hourly funding. Nothing is signed or posted.
+"""Paper futures at Hyperliquid: orders fill on the venue's order book as it is when they would be
+posted, and positions pay the venue's hourly funding. Nothing is signed or posted.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class PaperAgentSigner:
 
     @property
     def address(self) -> str:
-        """The account of the rules."""
+        """Address of the trader of the signing rules."""
         return self._rules.trader
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
@@ -249,7 +249,9 @@ class PaperAgentSigner:
 def _positions(
     found: tuple[Position, ...], settled: dict[str, int], now_s: int
 ) -> tuple[PaperPosition, ...]:
-    """Return positions on paper; a new one pays funding from now on."""
+    """Return paper positions. They pay funding from `settled` on, Unix seconds by market, or from
+    `now_s` on if new.
+    """
     return tuple(
         PaperPosition(
             one.market, one.size_raw, one.open_notional_raw, 0, settled.get(one.market, now_s)
@@ -259,7 +261,7 @@ def _positions(
 
 
 def _last_ms(at_s: int) -> int:
-    """Return the last millisecond of a second, after which rows of the venue are new."""
+    """Return the last millisecond of a second, as Unix ms; the venue's later rows are new."""
     return at_s * 1000 + 999
 
 
