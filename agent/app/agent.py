@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from agent.app.documents.status import LeastTotalDocument
 
 
-# --- Cycles: open limit orders, and a gradual execution slice by slice in one command.
+# --- Status, plans, single actions and runs of a connected agent.
 
 
 MIN_INTERVAL_S = 1

@@ -1,4 +1,4 @@
-"""Alerts of a cycle, those of futures included, and their delivery. Messages have fixed wording,
+"""Alerts of a cycle, including those of futures, and their delivery. Messages have fixed wording,
 without text from nodes or names of unknown tokens (T17).
 """
 
@@ -165,7 +165,7 @@ UNMOVED_TOLERANCE = Fraction(1, 100)
 most this share.
 """
 MAX_NAMED = 3
-"""Assets named in one alert."""
+"""Maximum number of assets named in one alert."""
 UNCHANGED_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
 """Outcomes that leave the drift unchanged and have no alert of their own."""
 

@@ -250,11 +250,11 @@ def fund(chain: LocalChain, usd: Mapping[str, int]) -> None:
 
 
 DEMO_EVERY, DEMO_CONFIRM_BLOCKS = "1s", 3
-"""Pause before a cycle, each with a block, and the blocks that confirm a drift: for three cycles it is
-only shown."""
+"""Pause before a cycle, and the blocks that confirm a drift. Each cycle has one block, so the first
+three cycles after a move only show the drift."""
 LOOK_S = 4
-"""Pause after a cycle: the dashboard reads the chain while the market stands still. In the middle of
-a move, pools contradict feeds."""
+"""Pause after a cycle, in seconds, so that the dashboard reads the chain while no prices move. In
+the middle of a move, pools contradict feeds."""
 MOVE_EVERY_S = 30
 SWINGS = (
     {"WBTC": Fraction(8, 7), "WETH": Fraction(11, 12)},
@@ -262,9 +262,10 @@ SWINGS = (
     {"WBTC": Fraction(7, 8), "WETH": Fraction(12, 11)},
     {"WBTC": Fraction(25, 24), "WETH": Fraction(25, 26)},
 )
-"""Price factors of each move. The first and the third leave the bands; together they return."""
+"""Price factors of each move. The first and the third take assets out of their bands; all four
+together restore the initial prices."""
 _PER_DAY = {"daily_turnover": "off", "daily_loss": "20%", "gas_per_day": "5"}
-"""Limits of a day: it passes in minutes here."""
+"""Wider daily limits, since a day passes in minutes here."""
 
 
 class LiveDemo:
@@ -296,13 +297,13 @@ class LiveDemo:
                     continue
                 factors, moved = next(swings), time.monotonic()
                 yield _moves(factors)
-                with self._clock.asking():  # each trade waits for the second of its block
+                with self._clock.asking():  # each trade takes a second, so a signal interrupts
                     market.apply_move(self._chain, factors)
 
 
 @contextmanager
 def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
-    """Start all parts of the demo in the browser but the dashboard; stop and remove them at the end.
+    """Start all parts of the browser demo except the dashboard; stop and remove them at the end.
     Raises ConfigError without anvil.
     """
     try:

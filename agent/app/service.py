@@ -258,7 +258,7 @@ class OneStopClock(StoppableClock):
 
 
 MAX_CONTROL_LINES = 20
-"""Lines about controls that one cycle logs and shows."""
+"""Maximum number of lines about controls that one cycle logs and shows."""
 CONTROL_SUCCESSES = ("queued", "taken", "done")
 
 

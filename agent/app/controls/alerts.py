@@ -22,7 +22,7 @@ CONTROL_REASONS: Mapping[str, str] = {
     ControlCode.SEAL: "not written by this installation, or changed in the store",
     ControlCode.REPLAYED: "already carried out",
     ControlCode.CLOCK: "its times do not fit the clock",
-    ControlCode.INTERRUPTED: "the run ended while it carried it out",
+    ControlCode.INTERRUPTED: "the run ended before it was finished",
     ControlCode.PLAN_CHANGED: "the plan differs from the one shown",
 }
 KINDS = frozenset(kind.value for kind in ControlKind)

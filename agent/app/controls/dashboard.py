@@ -61,9 +61,9 @@ def submit_for_user(
 
 
 def dashboard_controls(config: str) -> dict[str, object]:
-    """Return `controls`, the newest ones and the plan that waits for a confirmation."""
+    """Return `controls`: the newest controls, and the plan that waits for a confirmation."""
     return {"controls": list_controls(config, 50)}
 
 
 def ready(_: str) -> None:
-    """Do nothing: a process that is asked for this has loaded what submits."""
+    """Do nothing. Calling it makes a process import this module, so that the first control is quick."""

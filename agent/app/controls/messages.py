@@ -15,7 +15,7 @@ from agent.units import value_text
 
 Document = Mapping[str, Any]
 SHOWN = 8
-"""Assets or moves shown."""
+"""Maximum number of assets or moves shown."""
 HASH_DIGITS = 12
 HELP = (
     "/status value, weights and decision\n"

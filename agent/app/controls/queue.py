@@ -42,7 +42,7 @@ from agent.store.files.secret import installation_secret
 from agent.units import parse_raw
 
 LIFETIME_S = 300
-"""Time that a control stays valid unless its caller wants less."""
+"""Default validity of a control, in seconds."""
 MAX_LIFETIME_S = 900
 MAX_TEXT = 4_000
 """Largest total length of the arguments."""
@@ -151,13 +151,13 @@ def submit_request(config: ConfigSource, asked: Mapping[str, Any]) -> ControlDoc
 
 
 def _id_of_key(origin: ControlOrigin, asked_by: str, key: str) -> str:
-    """Return the id of the control of a key, which the store keeps unique."""
+    """Return the id of the control with this key of a requester; ids are unique in the store."""
     named = canonical_json(["trimtab key 1", origin.value, asked_by, key])
     return hashlib.sha256(named).hexdigest()[:32]
 
 
 def _same_request(known: Control, asked: Control) -> Control:
-    """Return the known control of a key. Raises Refused if it is that of another request."""
+    """Return the known control with the same key. Raises Refused if its request differs."""
     if (known.kind, known.arguments, known.plan_hash) != (
         asked.kind,
         asked.arguments,
@@ -200,7 +200,7 @@ def find_control(config: ConfigSource, control_id: str) -> ControlDocument:
 
 
 def link_key(config: ConfigSource) -> bytes:
-    """Return the key of links to the dashboard's confirmation, which seals no control."""
+    """Return the key for links to the dashboard's confirmation. It cannot seal controls."""
     secret = installation_secret(wiring.store_file(load_config(config)))
     return hmac.new(secret, b"trimtab links", hashlib.sha256).digest()
 

@@ -43,13 +43,15 @@ if TYPE_CHECKING:
     from agent.chain.rpc import Transport
 
 MAX_BATCHES = 200
-"""Batches of invalid controls that are ended before the next cycle."""
+"""Maximum number of batches of invalid controls ended before the next cycle."""
 CLOCK_TOLERANCE_S = 60
-"""Most by which the requester's clock, or the newest stored time, may be ahead of this clock."""
+"""Maximum lead of the requester's clock, or of the newest stored time, over this clock."""
 CHAIN_LAG_S = 120
-"""Largest lag of chain time, in which withdrawals are dated, behind this machine's."""
+"""Maximum lag of chain time, in which withdrawals are dated, behind this machine's clock."""
 MAX_PER_CYCLE = 5
-"""Controls carried out before the next cycle, so that many cannot delay an exit for long."""
+"""Maximum number of controls carried out before the next cycle, so that many cannot delay an exit
+for long.
+"""
 SUCCESSES = frozenset(
     {"done", "hold", "paid", "reserved", "part", "waiting", "stopped", "written", "unchanged"}
 )
@@ -109,7 +111,7 @@ class ControlRunner:
         wallet's lock; `serving` means that it holds the service lock.
 
         Without the service lock another run may be carrying out controls, so this takes the lock
-        for its time and does nothing if it is held.
+        for the duration and does nothing if it is held.
         """
         self._offered = False
         with suppress(LockHeld), nullcontext() if serving else self._alone():
@@ -121,8 +123,8 @@ class ControlRunner:
                     return
 
     def confirm(self, outcome: StepOutcome) -> bool:
-        """Offer the first plan of a cycle for confirmation by a control, and decline it for now. What
-        would follow an exit is offered after it.
+        """Offer the first plan of a cycle for confirmation by a control, and decline it for now. If
+        that is an exit, the plan after it is offered once the exit is done.
         """
         if self._offered:
             return False
@@ -252,7 +254,7 @@ class ControlRunner:
         return None
 
     def _take_and_act(self, queued: tuple[int, Control], session: wiring.WalletSession) -> bool:
-        """Take a control and carry it out; return whether the run has to look at its config and
+        """Take a control and carry it out; return whether the run has to check its config and
         state before the next one.
         """
         number, control = queued
@@ -368,8 +370,8 @@ class ControlCommand:
         return self.check.accepts(found, lambda: config_versions.require_trusted_config(self.agent))
 
     def _rebalance(self) -> ControlResult:
-        """Rebalance as requested by hand, or repeat the cycle whose plan waits. Later slices of a
-        gradual execution are the run's.
+        """Rebalance as requested by hand, or repeat the cycle whose plan waits. The run executes
+        the later slices of a gradual execution.
         """
         kind = self.control.kind
         waiting = kind is ControlKind.CONFIRM

@@ -1,4 +1,4 @@
-"""Plans as they are shown before a control, with what binds of them, and the dry runs behind them."""
+"""Plans shown before a control: the dry runs behind them, and the parts that bind the control."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ TOLERANCE_BPS = 500
 turnover; of a position's or order's size for liquidity and futures.
 """
 ANY_AMOUNT_BPS = 10_000
-"""The same where prices decide the amounts and the request means all of them: a full sale, and the
-transition of an edit, which sends nothing.
+"""Tolerance for plans whose amounts follow from prices: a full sale, and the transition of an edit,
+which sends nothing.
 """
 
 
@@ -110,8 +110,8 @@ def preview_control(
 
 
 def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
-    """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC"; in base units where a name
-    is no token's.
+    """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC"; in base units if the
+    token is unknown.
     """
     known = {
         token.address: token
@@ -271,18 +271,18 @@ def _given(arguments: Arguments) -> Control:
     return Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
 
 
-# --- What binds of each plan.
+# --- The binding parts of each plan.
 
 
 def shown_step(
     kind: ControlKind, outcome: StepOutcome, arguments: Arguments = (), exact: Arguments = ()
 ) -> ShownPlan:
-    """Return what binds of one step's plan."""
+    """Return the binding parts of one step's plan."""
     return ShownPlan(kind, arguments, (*_exact_parts(outcome), *exact), _amounts([outcome]))
 
 
 def shown_investment(arguments: Arguments, found: InvestmentReport) -> ShownPlan:
-    """Return what binds of an investment: the deposits and their plan."""
+    """Return the binding parts of an investment: the deposits and their plan."""
     came = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in found.came)
     deposited = ("deposits", "; ".join(sorted(text for _, text in came)))
     active = transfers.active_purchase(found.step_input)
@@ -293,7 +293,7 @@ def shown_investment(arguments: Arguments, found: InvestmentReport) -> ShownPlan
 
 
 def shown_withdrawal(arguments: Arguments, found: WithdrawalReport) -> ShownPlan:
-    """Return what binds of a withdrawal: its payments, their address, and the sale before them."""
+    """Return the binding parts of a withdrawal: payments, their address, and the sale before them."""
     share = TOLERANCE_BPS if _given(arguments).flag("pro-rata") else 0
     paid = tuple(
         (f"pay{' native' if one.native else ''} {one.token}", one.raw, one.raw * share // BPS)
@@ -305,8 +305,8 @@ def shown_withdrawal(arguments: Arguments, found: WithdrawalReport) -> ShownPlan
 
 
 def shown_stop(arguments: Arguments, found: ShutdownReport) -> ShownPlan:
-    """Return what binds of a stop: whether it sells, the tokens sold, and the address paid. It
-    sells and pays everything, so the amounts are those of the moment.
+    """Return the binding parts of a stop: whether it sells, the tokens sold, and the address paid.
+    It sells and pays everything, so the amounts are not fixed in advance.
     """
     exact = (("to_stable", str(found.to_stable)), ("to", found.to or ""))
     amounts = _amounts(found.sales, ANY_AMOUNT_BPS)
@@ -314,8 +314,8 @@ def shown_stop(arguments: Arguments, found: ShutdownReport) -> ShownPlan:
 
 
 def shown_edit(arguments: Arguments, found: EditReport) -> ShownPlan:
-    """Return what binds of an edit: its changed lines, earlier changes by hand, and the tokens of
-    its transition. It sends nothing.
+    """Return the binding parts of an edit: changed lines, earlier changes by hand, and the tokens of
+    its transition. An edit sends nothing.
     """
     exact = (
         ("changes", "\n".join(found.changes)),
@@ -346,7 +346,7 @@ def _exact_parts(outcome: StepOutcome) -> Arguments:
 def _amounts(
     outcomes: Sequence[StepOutcome], share_bps: int = TOLERANCE_BPS
 ) -> tuple[tuple[str, int, int], ...]:
-    """Return (name, amount, tolerance) of everything that plans move, summed and by name."""
+    """Return (name, amount, tolerance) of everything that the plans move, summed by name."""
     found: dict[str, tuple[int, int]] = {}
     for outcome in outcomes:
         if outcome.plan is None:

@@ -43,9 +43,9 @@ log = logging.getLogger("trimtab.telegram")
 CODE_DIGITS = 8
 LINK_DIGITS = 16
 MAX_AGE_S = 300
-"""Age at which a message's command is no longer carried out: it waited while the bot was down."""
+"""Maximum age of a command. Older messages arrived while the bot was down."""
 LONGEST_TEXT = 4_000
-"""Below the 4,096 characters of a message."""
+"""Maximum length of a message that the bot sends; Telegram allows 4,096 characters."""
 WATCH_S = 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 READS_CHAIN = ("/status", "/plan")
@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 
 class PhoneActions(Protocol):
-    """What the bot can ask for; each call may read the chain and take seconds."""
+    """Requests that the bot can make. Each call may read the chain and take seconds."""
 
     def status(self) -> dict[str, Any]:
         """Return the document of `trimtab status`."""
@@ -214,7 +214,7 @@ class TelegramBot:
         if found is None or ControlKind(found.kind) not in kinds:
             return "Not done: the code is wrong, used or expired. /plan or /resume makes a new one."
         await self._submit(chat, ControlKind(found.kind), found.plan_hash)
-        return "Queued: trimtab run --send carries it out and this chat is told."
+        return "Queued: trimtab run --send carries it out and reports the result here."
 
     async def _submit(self, chat: int, kind: ControlKind, plan_hash: str) -> None:
         await asyncio.to_thread(self.actions.submit, kind, plan_hash, asked_by(chat))
@@ -237,9 +237,7 @@ class TelegramBot:
                         await self._send(chat, messages.ended_text(event))
 
     async def _tell_stranger(self, chat: int) -> None:
-        """Tell the owner that another chat wrote, by its number alone; the sender gets no
-        answer.
-        """
+        """Report the number of an unknown chat to the allowed chats; its sender gets no answer."""
         now = self.now()
         self._strangers = {
             one: at for one, at in self._strangers.items() if now - at < STRANGER_DAY_S

@@ -1,5 +1,5 @@
-"""What an edit from the queue may change: targets, bands, orders, triggers, and limits to tighter
-values. Everything else decides what the agent is permitted to do and is edited at the terminal.
+"""Restriction of queued edits: they may change targets, bands, orders and triggers, and tighten
+limits. Everything else decides what the agent is permitted to do, and is edited at the terminal.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def _limit_keys(old: Any, new: Any) -> Iterator[str]:
 
 
 def _caps_are_lower(new: dict[str, int] | None, old: dict[str, int] | None) -> bool:
-    """Return whether each asset's cap is as before or lower; None caps nothing. A new cap of an
-    asset replaces that of "any".
+    """Return whether no asset's cap is higher than before; None means no caps. A new cap of an asset
+    replaces that of "any".
     """
     if new is None:
         return False

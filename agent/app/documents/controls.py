@@ -78,7 +78,7 @@ def shown_document(
 def with_document(
     plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], now_s: int, secret: bytes
 ) -> ShownPlan:
-    """Return the plan with what is shown of it, sealed, to store."""
+    """Return the plan with its shown moves and document, sealed for the store."""
     text = json.dumps([list(moves), document])
     return replace(plan, shown_at_s=now_s, document=text).sealed(secret)
 

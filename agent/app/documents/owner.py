@@ -462,8 +462,8 @@ DashboardPortfolioDocument = TypedDict("DashboardPortfolioDocument", {
 DashboardDocument = TypedDict("DashboardDocument", {
     "url": str, "portfolios": NotRequired[list[DashboardPortfolioDocument]],
 })  # fmt: skip
-"""Address at which the dashboard answers; of several portfolios, that of each, and as `error` why
-it cannot be read, else empty.
+"""Address at which the dashboard answers; with several portfolios also the address of each, and in
+`error` why it cannot be read (empty if it can).
 """
 LiveDemoDocument = TypedDict("LiveDemoDocument", {"url": str, "config": str})
 """Address of the dashboard of `trimtab demo --serve`, and the config for other commands."""

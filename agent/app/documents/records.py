@@ -353,13 +353,13 @@ LegExecutionDocument = TypedDict("LegExecutionDocument", {
     "realised_out": Decimal | None, "difference_bps": float | None,
 })  # fmt: skip
 """A swap of a plan in whole coins, with the state of its transaction (`not sent` without one).
-Realised amounts are None without a receipt, or where it does not tell them; `difference_bps`
+Realised amounts are None without a receipt, or if it does not show them; `difference_bps`
 compares the output per unit of input with the plan, negative for a worse price."""
 ExecutionDocument = TypedDict("ExecutionDocument", {
     "legs": int, "unknown": int, "difference": Money | None, "difference_bps": float | None,
 })  # fmt: skip
-"""The mined swaps of a step: value of realised less planned amounts in the numeraire, also in bps of
-the turnover. None if one of `unknown` legs, or a price, is unknown, and until they are final."""
+"""The mined swaps of a step: value of realised less planned amounts in the numeraire, and in bps of
+the turnover. Both are None until the swaps are final, with `unknown` legs, or without a price."""
 PastStepDocument = TypedDict("PastStepDocument", {
     "step": Annotated[str, Of("id")], "time": Annotated[Time, Of("now_s")], "decision": str,
     "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],

@@ -30,9 +30,10 @@ class ExcessDocument(TypedDict):
 
 
 class NeighbouringSettingsDocument(TypedDict):
-    """Settings around the edited ones: their number, the excess over holding of the best of the past
-    in the periods that followed, and the share of `ways` to halve the days in which the best of one
-    half was below the median in the other.
+    """Settings around the edited ones. `walk_forward` is the excess over holding, in each following
+    period, of the setting that was best until then. `overfitting` is the share of the `ways` to
+    split the days into halves in which the best setting of one half was below the median in the
+    other.
     """
 
     settings: int
@@ -73,7 +74,7 @@ class KeptReportDocument(TypedDict):
 
 
 class KeptReportsDocument(TypedDict):
-    """Reports of a folder, newest first; `unshown` says why files of it are not."""
+    """Reports of a folder, newest first; `unshown` lists why others are not shown."""
 
     folder: str
     reports: list[KeptReportDocument]

@@ -338,9 +338,9 @@ def withdraw(  # noqa: PLR0913
     progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
     """Pay `amount` whole coins of one token (default the numeraire), or with `pro_rata` the same
-    share of every asset, together worth `amount`. A shortfall is raised by selling the most overweight assets first. Without `to`
-    the amount stays in the wallet as a reserve until paid or released. Raises Refused if the
-    balance is smaller, ConfigError for invalid input.
+    share of every asset, together worth `amount`. A shortfall is raised by selling the most
+    overweight assets first. Without `to` the amount stays in the wallet as a reserve until paid or
+    released. Raises Refused if the balance is smaller, ConfigError for invalid input.
     """
     if pro_rata and token is not None:
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")

@@ -67,7 +67,7 @@ HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
 OFF_BPS = 10**9
 """Stands in for a missing limit; never reached."""
 SHOWN_PLACES = 9
-"""Decimal places of amounts; nine hide that sizes are truncated at the 18th."""
+"""Decimal places of shown amounts; nine hide the truncation of sizes at the 18th place."""
 
 
 @dataclass(frozen=True, slots=True)

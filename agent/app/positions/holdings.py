@@ -1,5 +1,5 @@
-"""What a wallet holds by liquidity position and by strategy: report, adopt and forget positions;
-reconcile the books of strategies and assign transfers to them.
+"""Holdings by liquidity position and by strategy: report, adopt and forget positions; reconcile the
+books of strategies and assign transfers to them.
 """
 
 from __future__ import annotations

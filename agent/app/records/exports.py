@@ -75,13 +75,15 @@ def export_archive(config: ConfigSource, kind: str) -> bytes:
     equal archives. Raises ConfigError.
     """
     if kind not in ARCHIVES:
-        raise ConfigError(f"{kind!r} is no archive", f"choose from {', '.join(ARCHIVES)}")
+        raise ConfigError(
+            f"{kind!r} is not an archive format", f"choose from {', '.join(ARCHIVES)}"
+        )
     with open_ledger_data(config) as found:
         tables = _rotki(found, None) if kind == "rotki" else _plain(found)
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         for sheet in tables:
-            entry = zipfile.ZipInfo(f"{sheet.name}.csv")  # its date is 1980
+            entry = zipfile.ZipInfo(f"{sheet.name}.csv")  # dated 1980, so archives are equal
             entry.external_attr = 0o600 << 16
             archive.writestr(entry, _csv(sheet), zipfile.ZIP_DEFLATED)
     return made.getvalue()

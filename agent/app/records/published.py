@@ -32,7 +32,7 @@ class PublishedFile:
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: object, **__: object) -> None:
-        """Refuse: the address in the config is the one that the owner read."""
+        """Refuse redirects, since the owner reviewed only the address in the config."""
 
 
 def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:

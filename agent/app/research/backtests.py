@@ -385,6 +385,3 @@ def require_priced_gas(settings: SimulationSettings, spec: BacktestSpec, table: 
     """Raise ConfigError if gas has a cost but no asset provides its price."""
     if settings.gas_wei and not has_gas_price(spec, table):
         raise ConfigError("--gas: the native coin has no price", "name that asset: --native ETH")
-
-
-# --- Stress tests: simulated paths and stress scenarios of a backtest's portfolio.

@@ -1,6 +1,6 @@
-"""Back-test of an edit before it is confirmed: the edited settings against the present ones and
-holding, over the best price history at hand, and the chance that a choice among such settings is
-over-fitted.
+"""Back-test of an edit before it is confirmed. Compares the edited settings with the present ones
+and with holding, over the best available price history, and estimates the probability that a choice
+among similar settings is over-fitted.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ from agent.units import BPS, YEAR_S, format_time, value_text
 
 Floats = NDArray[np.float64]
 FEWEST_DAYS, MOST_DAYS = 60, 730
-"""A shorter history says next to nothing; of a longer one the newest days count."""
+"""Minimum length of a history, in days, and the number of its newest days that are used."""
 FOLDS = 4
 WIDTHS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
 """Factors of bands and intervals around the edited settings."""
 MIXES = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2))
-"""Targets around the edited ones: shares of the way from the present targets."""
+"""Targets around the edited ones, as fractions of the step from the present to the edited targets."""
 KEPT = 32
 
 
 def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBacktestDocument:
-    """Back-test an edit by its arguments. Reads config, store and files; writes nothing, asks no
-    address. Raises ConfigError if no history has prices of all assets for FEWEST_DAYS, or if the
+    """Back-test an edit by its arguments. Reads config, store and files; writes nothing and
+    downloads nothing. Raises ConfigError if no history has prices of all assets for FEWEST_DAYS, or if the
     settings cannot be simulated; Refused without the extra analysis.
     """
     given = {name: [value for key, value in arguments if key == name] for name, _ in arguments}
@@ -113,8 +113,8 @@ def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestD
 
 
 def _history(present: LoadedConfig, edited: LoadedConfig) -> tuple[str, PriceTable, list[str]]:
-    """Return the first history that is long enough, by name, with daily closes of all assets, and why
-    those before it are not used.
+    """Return the first sufficient history: its name, its daily closes of all assets, and notes on
+    why earlier sources are not used.
     """
     symbols = dict.fromkeys(
         asset.symbol for loaded in (present, edited) for asset in loaded.config.portfolio.assets
@@ -158,8 +158,8 @@ def _newest(table: PriceTable) -> PriceTable:
 
 
 def _published(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
-    """Return the daily closes of all files of [data] together; None without any. An address that was
-    not downloaded yet is not asked.
+    """Return the daily closes of all files of [data] together; None without any. Nothing is
+    downloaded.
     """
     closes: dict[str, dict[int, float]] = {}
     for name, table in loaded.config.data.items():
@@ -213,11 +213,12 @@ def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
     return make_price_table([day * DAY_S for day in days], columns)
 
 
-# --- The runs: both settings by the live step, kept by their hash and that of the prices.
+# --- The runs of both settings by the live step, cached by the hashes of config and prices.
 
 
 Tried = tuple[TriedSettingsDocument, Floats, Floats, float]
-"""Figures of a run, the growth of one unit of it and of holding by day, and periods of a year."""
+"""Figures of a run, the growth of one unit invested in it and in holding by day, and the number of
+periods in a year."""
 _kept: OrderedDict[tuple[str, str, str], Tried] = OrderedDict()
 
 
@@ -277,8 +278,8 @@ def _excess(returns: Floats, per_year: float) -> ExcessDocument | None:
     }
 
 
-# --- Settings around the edited ones, by the kernel: a single setting has no probability of
-# over-fitting, a choice among several has.
+# --- Settings around the edited ones, run by the kernel. A probability of over-fitting exists only
+# for a choice among several settings.
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,8 +347,8 @@ def _around(
 
 
 def _neighbours(before: BacktestSpec, after: BacktestSpec) -> Iterator[_Neighbour]:
-    """Yield the edited settings with wider and narrower triggers and other parts of the way from the
-    present targets, and with the present trigger.
+    """Yield the edited settings with wider and narrower triggers, with the present trigger, and with
+    the targets of `_targets`.
     """
     triggers = [found for factor in WIDTHS for found in _scaled(after.policy.trigger, factor)]
     triggers += _scaled(before.policy.trigger, Fraction(1))
@@ -356,8 +357,8 @@ def _neighbours(before: BacktestSpec, after: BacktestSpec) -> Iterator[_Neighbou
 
 
 def _scaled(trigger: Trigger, factor: Fraction) -> list[Trigger]:
-    """Return the trigger with its band, or without one its interval, times a factor; nothing if it
-    has neither, or beyond what a policy permits.
+    """Return the trigger with its band, or its interval if it has no band, multiplied by the factor;
+    empty if it has neither, or if the result is out of range.
     """
     match trigger:
         case Threshold(absolute_bps, relative_bps):
@@ -381,8 +382,8 @@ def _scaled(trigger: Trigger, factor: Fraction) -> list[Trigger]:
 
 
 def _targets(before: BacktestSpec, after: BacktestSpec) -> Iterator[tuple[int, ...]]:
-    """Yield the edited targets and those on the way from the present ones and beyond, if both have
-    the same assets.
+    """Yield the edited targets. If the assets are the same, also yield mixtures of present and edited
+    targets by MIXES.
     """
     old = {asset.token.address: asset.target_bps for asset in before.portfolio.assets}
     new = {asset.token.address: asset.target_bps for asset in after.portfolio.assets}

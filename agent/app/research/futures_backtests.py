@@ -328,7 +328,7 @@ def _setup(
     live = build_futures(loaded, tokens)
     if live is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
-    if loaded.tax is None and live.hedge is not None:  # as live, no gain is known
+    if loaded.tax is None and live.hedge is not None:  # gains are unknown, as in live steps
         live = replace(live, hedge=replace(live.hedge, tax_rate_bps=0))
     assets = {one.name: one.asset or "" for one in _markets(config)}
     policy = replace(simulated_policy(live, assets), ask=())

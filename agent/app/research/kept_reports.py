@@ -1,5 +1,5 @@
-"""HTML reports kept in a folder beside the store, for the dashboard: where the next one goes, which
-there are, and the content of one.
+"""HTML reports kept in a folder beside the store, for the dashboard: path of a new one, list, and
+content.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ MOST_LISTED = 100
 FIGURES = 4
 LONGEST_TEXT = 200
 _known: dict[tuple[str, int, int], tuple[str, str, list[ReportFigureDocument]]] = {}
-"""Texts of reports by the name, time and size of the file of their figures."""
+"""Kind, title and figures of each report, by the name, time and size of its JSON file."""
 
 
 def reports_folder(config: ConfigSource) -> Path:
-    """Return the folder of reports, which exists once one was kept."""
+    """Return the folder of reports, which is created for the first report."""
     store = wiring.store_file(load_config(config))
     return store.with_name(store.name + ENDING)
 
 
 def new_report_path(config: Path | None, kind: str) -> Path:
-    """Return the file for a new report of a kind, in the folder beside the store of the config. Makes
-    the folder. Raises ConfigError without a config, or if the folder cannot be made.
+    """Return the path for a new report of a kind, and create the folder of reports. Raises
+    ConfigError without a config, or if the folder cannot be created.
     """
     path = Path("trimtab.toml") if config is None else config
     if not path.exists():
@@ -63,13 +63,13 @@ def new_report_path(config: Path | None, kind: str) -> Path:
 
 
 def dashboard_reports(config: str) -> dict[str, KeptReportsDocument]:
-    """Return `reports`, those kept."""
+    """Return `reports`, the list of kept reports."""
     return {"reports": list_reports(config)}
 
 
 def list_reports(config: ConfigSource) -> KeptReportsDocument:
-    """Return the newest MOST_LISTED reports of the folder. Links, files of other users, and files
-    that are too large or have another name are none.
+    """Return the newest MOST_LISTED reports of the folder. Files with another form of name are
+    ignored; `unshown` lists links, files of other users, and files that are too large.
     """
     folder = reports_folder(config)
     found: list[KeptReportDocument] = []
@@ -88,7 +88,7 @@ def list_reports(config: ConfigSource) -> KeptReportsDocument:
 
 
 def read_report(config: ConfigSource, name: str) -> bytes:
-    """Return the page of a report. Raises ConfigError for a name that no report of the folder has."""
+    """Return the page of a report. Raises ConfigError for an unknown name."""
     if not NAME.fullmatch(name):
         raise _unknown(name)
     with _opened(reports_folder(config)) as place:
@@ -164,8 +164,8 @@ def _opened(folder: Path) -> Iterator[int | None]:
 
 @contextmanager
 def _file(place: int | None, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
-    """Open a file of the folder that is a plain one of this user, has no other name and is not too
-    large. Raises ConfigError.
+    """Open a file of the folder. Raises ConfigError unless it is a regular file of this user, without
+    further hard links, and at most MOST_BYTES long.
     """
     if place is None:
         raise _unknown(name)

@@ -122,8 +122,8 @@ def replay(folder: Path) -> Document:
     """Replay every step in a folder, in the order of file names.
 
     Each step is decided again for its original request ("asked"), or by the policy if there was
-    none, and its decision, reason and plan are compared, without the guards that need live evidence. Files that
-    are not steps are reported and skipped. "exit" is the exit code. Raises ConfigError if
+    none. Its decision, reason and plan are compared, without the guards that need live evidence.
+    Files that are not steps are reported and skipped. "exit" is the exit code. Raises ConfigError if
     the folder has no steps.
     """
     steps = [_replay_document(path) for path in _files(folder)]

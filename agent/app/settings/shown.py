@@ -70,7 +70,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Network": ("chain.confirmations", "chain.max_lag_blocks", "chain.single_operator"),
     "Wallet": ("wallet.address", "wallet.mode", "wallet.safe", "wallet.payout_addresses"),
 }  # fmt: skip
-"""Tables and keys shown under each title; what is not named here is never shown."""
+"""Tables and keys shown under each title. No other key is ever shown."""
 UNSHOWN = ("policy.trigger", "execution.submit_url", "alerts.targets")
 """Keys under these tables that are shown differently, or not at all."""
 

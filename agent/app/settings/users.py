@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 CODE = re.compile(r"[0-9]{6}")
 CODE_S = 30
-"""Validity of a one-time code; the one before and the one after are accepted too."""
+"""Period of a one-time code, in seconds; the codes before and after it are accepted too."""
 LONGEST_PASSWORD = 1024
 MISSING = "pip install 'trimtab[dashboard]'"
 NO_HASH = (
     "$argon2id$v=19$m=65536,t=3,p=4$IT0BzPBxi5pVNgeycR0ZZA$"
     "SaGnb2eBYvaUzgSViPApCN7ya35PwakfXwSKjiVoI5s"
 )
-"""Stands for the hash of an unknown user, so that its check takes as long."""
+"""Hash checked for an unknown user, so that the check takes as long as for a known one."""
 TITLE = "trimtab"
 
 
@@ -123,8 +123,8 @@ def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) ->
     _open(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
 
 
-# --- For the dashboard, in a process of its own that loads no config, no chain and no key: only
-# `users_file` imports them, in another.
+# --- Functions for the dashboard, called in a process that loads no config, chain or key. Only
+# `users_file` loads the config; it runs in another process.
 
 
 def users_file(config: ConfigSource) -> str:

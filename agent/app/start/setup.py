@@ -127,8 +127,8 @@ EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470
 
 @dataclass(frozen=True, slots=True)
 class FuturesStart:
-    """Futures layer of a new config: a risk profile, the venue's file or name, and target weights by symbol
-    (none: the proportions of the spot targets).
+    """Futures layer of a new config: a risk profile, the venue's file or name, and target weights by
+    symbol (none: the proportions of the spot targets).
     """
 
     profile: str

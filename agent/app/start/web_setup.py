@@ -1,5 +1,5 @@
-"""The guided set-up in the browser: texts as they were typed, checked like the answers of the dialogue,
-and the config from them. Called by name from the process that serves the pages.
+"""The guided set-up in the browser: checks typed texts like the answers of the dialogue, and writes
+the config. The process that serves the pages calls these functions by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError
 
 OWN = "own"
-"""The basket of typed weights; each field is named SHARE plus the symbol."""
+"""Name of the basket of typed weights, whose fields are named SHARE plus the symbol."""
 SHARE = "share:"
 OPTION = re.compile(r"^(--)?[a-z]+: ")
 
