@@ -274,7 +274,7 @@ def _log(db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: i
 
 
 def _control(row: ControlRow) -> Control | None:
-    """Return the control of a row; None if the row holds what no program wrote."""
+    """Return the control of a row; None if the row is damaged."""
     try:
         arguments = tuple((str(name), str(value)) for name, value in json.loads(row.arguments_json))
         kind, origin = ControlKind(row.kind), ControlOrigin(row.origin)

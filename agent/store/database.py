@@ -128,9 +128,9 @@ LIVE = "live"
 class Database:
     """Transactions on the database of one wallet, one per read and write.
 
-    `coin` is the wrapped native coin; only its Withdrawal events unwrap native coin. `book_kind` is
-    the kind of the ledger, live or paper; a store whose newest book has the other kind opens a new
-    book at the chain's balances.
+    `coin` is the wrapped native coin; only its Withdrawal events count as unwrapping. `book_kind`
+    is the kind of the ledger, live or paper; a store whose newest book has the other kind opens a
+    new book at the chain's balances.
     """
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
@@ -393,7 +393,7 @@ FUTURES_KINDS = (
 """Budget kinds of the futures layer."""
 
 UNTRIGGERED_SWAP = "swap_besides"
-"""Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a swap by hand."""
+"""Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a manual swap."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ NAV_PER_SHARE = "unit_value"
 
 @dataclass(frozen=True, slots=True)
 class OrderStore:
-    """Orders by token and kind; each method is a transaction of its own."""
+    """Conditional orders by token and kind; each method is a transaction of its own."""
 
     db: Database
 
@@ -150,7 +150,7 @@ _losses = cache(
         BudgetRow.kind.not_in(FUTURES_KINDS),
     )
 )
-"""Losses of futures orders are part of the margin account's result."""
+"""Losses after a time, without those of futures, which are part of the margin account's result."""
 
 
 # --- Gradual executions and limit orders.

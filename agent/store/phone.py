@@ -1,5 +1,5 @@
-"""Durable state of the phone bot: the newest handled update, open one-time codes, and what was told,
-so that a restart repeats nothing.
+"""Durable state of the phone bot: the newest handled update, open one-time codes, and what has been
+reported, so that a restart repeats nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from agent.store.database import Database
 UPDATE, UPDATE_TIME = "phone_update", "phone_update_s"
 CODES, OFFERED, TOLD = "phone_codes", "phone_offered", "phone_log"
 SEQUENCE_S = 6 * 86_400
-"""Time after the newest update for which numbers still rise; after a week without updates Telegram
-chooses the next number at random.
+"""Seconds after the newest update during which update numbers still rise; after a week without
+updates Telegram chooses the next number at random.
 """
 MAX_CODES = 20
 MAX_TRIES = 5
@@ -61,12 +61,12 @@ class PhoneStore:
             return True
 
     def last_told(self) -> int:
-        """Return the newest line of the log of controls that was told."""
+        """Return the number of the newest reported line of the log of controls; 0 without one."""
         with self.db.read("read the phone's state") as db:
             return database.fact_number(db, TOLD)
 
     def take_line(self, number: int) -> bool:
-        """Record a line of the log of controls as told; return False if it already was."""
+        """Record a line of the log of controls as reported; return False if it already was."""
         with self.db.write("write the phone's state") as db:
             if database.fact_number(db, TOLD) >= number:
                 return False
@@ -74,7 +74,7 @@ class PhoneStore:
             return True
 
     def take_offer(self, plan_hash: str) -> bool:
-        """Record an offered plan as told; return False if it is the newest told one."""
+        """Record an offered plan as reported; return False if it is the newest reported one."""
         with self.db.write("write the phone's state") as db:
             if database.fact_text(db, OFFERED) == plan_hash:
                 return False
@@ -106,7 +106,7 @@ class PhoneStore:
 
 
 def _last_update(db: Connection, now_s: int) -> int:
-    # a time far ahead was written by a clock that was wrong
+    # a time in the future was recorded by a wrong clock
     if abs(now_s - database.fact_number(db, UPDATE_TIME)) > SEQUENCE_S:
         return 0
     return database.fact_number(db, UPDATE)

@@ -1,5 +1,5 @@
-"""What stops rebalances until the owner acts, and what the owner asks for: streaks of failed
-transactions, requests (withdrawals, stop) with their payments, and confirmed payout addresses.
+"""Streaks of failed transactions, which stop rebalances until the owner acts; the owner's requests
+(withdrawals, stop) with their payments; and confirmed payout addresses.
 """
 
 from __future__ import annotations
@@ -189,12 +189,13 @@ def _count(rows: list[IntentRow]) -> tuple[int, int]:
 def _since_success(
     db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]
 ) -> list[IntentRow]:
-    """Return the intents mined since the last successful swap or liquidity action and since the owner
-    resumed, newest first.
+    """Return the intents mined since the last successful swap, liquidity action or futures action
+    and since the owner resumed, newest first.
 
     Only such a success ends a streak. Cancels do not count. Successful approvals count, since each
-    new attempt may need one, but not those for exits refused before sending: agent/policy/orders/blocked_exits.py
-    bounds their attempts, and an exit that never succeeds must not stop the others.
+    new attempt may need one, but not those for exits refused before sending: their attempts are
+    bounded in agent/policy/orders/blocked_exits.py, and an exit that never succeeds must not stop
+    the others.
     """
     streak: list[IntentRow] = []
     # Streaks are short and the table is long, so rows are fetched in small batches.

@@ -121,7 +121,7 @@ AGENT_DIGITS = 32
 
 @dataclass(frozen=True, slots=True)
 class TrustStore:
-    """Trusted contracts; each method is a transaction of its own."""
+    """Trusted contracts and approved agent keys; each method is a transaction of its own."""
 
     db: Database
 

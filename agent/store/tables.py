@@ -110,8 +110,8 @@ class TransitionRow(Base):
 
 class BudgetRow(Base):
     """Use of daily limits by one intent, at the chain time of its block, as fractions "a/b";
-    `outflow` is the value of its payout. `kind` is the intent's kind, or `swap_besides` for a swap
-    without a trigger of the policy.
+    `outflow` is the value of its payout. `kind` is a budget kind: the intent's kind, or a more
+    specific one for swaps without a trigger and for futures actions (store/database.py).
     """
 
     __tablename__ = "budgets"

@@ -43,7 +43,7 @@ class TransitionFacts:
 
 
 Guard = Callable[[TransitionFacts], str | None]
-"""Reason why the transition is refused; None if it is allowed."""
+"""Function that returns why a transition is refused; None if it is allowed."""
 
 
 def _hash_known(facts: TransitionFacts) -> str | None:
@@ -69,7 +69,7 @@ def _another_block(facts: TransitionFacts) -> str | None:
 
 
 def _since_adoption(facts: TransitionFacts) -> str | None:
-    return "since the operator went on from another past" if facts.adopted else None
+    return "since the operator has adopted a nonce" if facts.adopted else None
 
 
 def _another_block_since_adoption(facts: TransitionFacts) -> str | None:
@@ -116,16 +116,12 @@ class TransitionRule:
 
 _E = IntentEvent
 TRANSITION_RULES: tuple[TransitionRule, ...] = (
-    TransitionRule(
-        _PLANNED, _E.SIGN, _SIGNED, "the hash of the signed bytes comes with it", _hash_known
-    ),
+    TransitionRule(_PLANNED, _E.SIGN, _SIGNED, "with the hash of the signed bytes", _hash_known),
     TransitionRule(_PLANNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
     TransitionRule(_SIGNED, _E.SEND, _BROADCAST, "its hash is on disk", _hash_known),
     TransitionRule(_SIGNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
     TransitionRule(_BROADCAST, _E.SEND, _BROADCAST, "the same bytes once more", _hash_known),
-    TransitionRule(
-        _BROADCAST, _E.MINE, _MINED, "the receipt of its own hash comes with it", _own_receipt
-    ),
+    TransitionRule(_BROADCAST, _E.MINE, _MINED, "with the receipt of its own hash", _own_receipt),
     TransitionRule(
         _BROADCAST,
         _E.LOSE,
@@ -136,9 +132,7 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
     TransitionRule(
         _BROADCAST, _E.YIELD, _CANCELLED, "a cancel that shares its nonce is final", _yielded
     ),
-    TransitionRule(
-        _MINED, _E.MINE, _MINED, "a receipt of another block comes with it", _another_block
-    ),
+    TransitionRule(_MINED, _E.MINE, _MINED, "with a receipt of another block", _another_block),
     TransitionRule(_MINED, _E.UNMINE, _BROADCAST, "its hash is known", _hash_known),
     TransitionRule(_MINED, _E.CONFIRM, _FINAL, "its receipt says success", _succeeded),
     TransitionRule(_MINED, _E.FAIL, _REVERTED, "its receipt says revert", _failed),
@@ -146,7 +140,7 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
         _FINAL,
         _E.MINE,
         _MINED,
-        "a receipt of another block comes with it, and nothing was adopted since",
+        "with a receipt of another block, and nothing was adopted since",
         _another_block_since_adoption,
     ),
     TransitionRule(_FINAL, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
@@ -154,7 +148,7 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
         _REVERTED,
         _E.MINE,
         _MINED,
-        "a receipt of another block comes with it, and nothing was adopted since",
+        "with a receipt of another block, and nothing was adopted since",
         _another_block_since_adoption,
     ),
     TransitionRule(_REVERTED, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
@@ -173,7 +167,7 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
         _undecided,
     ),
 )
-"""There is at most one row per state and event, and at most one per pair of states."""
+"""Rows of the table: at most one per state and event, and at most one per pair of states."""
 
 RULE_BY_EVENT: dict[tuple[IntentState, IntentEvent], TransitionRule] = {
     (row.before, row.event): row for row in TRANSITION_RULES

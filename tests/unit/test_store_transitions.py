@@ -269,8 +269,8 @@ def dropped(store: Store) -> str:
         (lambda store: placed(store, S.REPLACED), E.REOPEN, {}, "another transaction at its nonce is final"),
         (lambda store: placed(store, S.CANCELLED), E.REOPEN, {}, "another transaction at its nonce is final"),
         (dropped, E.REOPEN, {}, "its bytes never left"),
-        (adopted(S.FINAL), E.UNMINE, {}, "went on from another past"),
-        (adopted(S.REVERTED), E.MINE, {"receipt": receipt(HASH, 2, "0x02")}, "went on from another past"),
+        (adopted(S.FINAL), E.UNMINE, {}, "has adopted a nonce"),
+        (adopted(S.REVERTED), E.MINE, {"receipt": receipt(HASH, 2, "0x02")}, "has adopted a nonce"),
     ],
 )
 def test_a_guard_that_says_no_changes_nothing(

@@ -126,7 +126,7 @@ transfers from a search by time.
 MOST = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""
 SHOWN = 50
-"""Largest number of open transfers in a step."""
+"""Number of newest open transfers in a step, plus as many that halt and as many losses."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
 RISES = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)

@@ -1,4 +1,6 @@
-"""The stored double-entry ledger: openings, transfers, and one entry per final intent."""
+"""The stored double-entry ledger: openings, transfers, and entries of final intents, external
+transactions and funding payments.
+"""
 
 from __future__ import annotations
 
@@ -239,7 +241,9 @@ def _funding() -> Select[Any]:
 
 
 FUNDING_OVERLAP_S = 7_200
-"""Payments this close to the newest are read again, because a venue may list one late."""
+"""Seconds before the newest funding payment from which payments are read again, because a venue may
+list one late.
+"""
 LEDGER_TOKENS = "book_tokens"
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
@@ -428,8 +432,8 @@ class LedgerStore:
                 ledger_sums.rebuild_sums(db, book.number)
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return every entry of the book in chain order: openings, transfers, external transactions,
-        final intents.
+        """Return every entry of the book in chain order; within a block openings, transfers, final
+        intents, external transactions, funding payments.
         """
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)

@@ -509,7 +509,7 @@ class CashStore:
             return True
 
     def forget(self) -> None:
-        """Delete the account: without portfolio.use_cash nothing is left alone."""
+        """Delete the account, because without portfolio.use_cash no cash is excluded."""
         with self.db.read("read the account of portfolio.use_cash") as db:
             if database.find_fact(db, ACCOUNT) is None:
                 return
@@ -520,8 +520,8 @@ class CashStore:
 
 
 def _payment(row: ExternalTransactionRow, token: str) -> int:
-    """Return what a transaction without this store paid or brought in `token` alone; 0 for a trade,
-    which moves the agent's own part.
+    """Return the change of `token` by an external transaction that moved no other token; 0 for a
+    trade, which moves the agent's own part.
     """
     moved = {
         address: raw for address, raw in balances.parse_changes(row) if address != NATIVE and raw
@@ -532,8 +532,8 @@ def _payment(row: ExternalTransactionRow, token: str) -> int:
 def _paid(
     db: Connection, after: int, token: str, wallet: str, coin: str
 ) -> tuple[tuple[int, ...], int]:
-    """Return what final payouts after that intent paid in `token`, and the newest one before the
-    first open one. Only a final payout makes room, because a reorg may undo any other.
+    """Return the amounts of `token` in final payouts after that intent, and the number of the
+    newest payout before the first open one. Other payouts do not count: a reorg may undo them.
     """
     paid, newest = [], after
     for row in all_rows(db, _payouts(), IntentRow, of=after):

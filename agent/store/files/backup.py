@@ -39,9 +39,9 @@ class StoreFileInfo:
 def backup(source: Path, target: Path, force: bool = False) -> int:
     """Copy the store at `source`, which may be in use, to `target`; return its size in bytes.
 
-    The copy is written to a temporary file that only its owner can read, checked, then renamed to `target`. Raises
-    ConfigError if the file exists and `force` is not given, OperatorNeeded if the store is damaged
-    or the copy cannot be written.
+    The copy is written to a temporary file that only its owner can read, checked, then renamed to
+    `target`. Raises ConfigError if the file exists and `force` is not given, OperatorNeeded if the
+    store is damaged or the copy cannot be written.
     """
     _require_free(target, force)
     if target.exists() and source.samefile(target):

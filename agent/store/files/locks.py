@@ -22,9 +22,7 @@ from platformdirs import user_state_path
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
 
 POLL_S = 0.25
-"""Interval between attempts to get a lock, much shorter than the pause between two cycles
-of a run.
-"""
+"""Seconds between attempts to get a lock, much less than the pause between two cycles of a run."""
 UNKNOWN = "unknown"
 
 
@@ -332,7 +330,7 @@ class KillSwitchState:
 
 def pause_file(store_file: Path) -> Path:
     """Return the path of the file whose presence pauses the agent, such as trimtab.db.paused;
-    creating it takes neither trimtab nor disk space.
+    creating it requires neither trimtab nor disk space.
     """
     return store_file.with_name(store_file.name + ".paused")
 

@@ -1,5 +1,5 @@
-"""Secret of an installation, in a file beside the store and never in it: whoever can write the store
-cannot seal a control.
+"""Secret of an installation, in a file beside the store and never in it: write access to the store
+alone is not enough to seal a control.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def secret_path(store_file: Path) -> Path:
 
 
 def installation_secret(store_file: Path) -> bytes:
-    """Return the secret beside a store; make it at first use.
+    """Return the secret beside a store; create it at first use.
 
     Raises ConfigError if others may read or write it, OperatorNeeded if it cannot be read or
     written.
@@ -54,7 +54,7 @@ def installation_secret(store_file: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Write a new secret in one step, so that two processes at once agree on the first one."""
+    """Write a new secret atomically; of two simultaneous processes, the first one determines it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,7 +1,7 @@
 """Users of the dashboard, failed logins and the audit log, in a file of its own beside the store.
 
-It is no table of the store, so that an attacker who guesses passwords never waits for or delays the
-agent's writes, and so that a restored backup brings back no removed user and no used code.
+The file is separate from the store, so that an attacker who guesses passwords cannot delay the
+agent's writes, and so that a restored backup restores neither removed users nor used codes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.store.files.locks import require_private
 
 SUFFIX = ".users"
-"""Ending of the file's name, after that of the store."""
+"""Suffix of the file's name, after the name of the store."""
 BUSY_S = 10.0
 FREE_FAILURES = {"name": 5, "address": 20}
-"""Failed logins before a lock-out: more by address, which several users may share."""
+"""Number of failed logins that causes a lock-out: more by address, which users may share."""
 FIRST_LOCK_S, LONGEST_LOCK_S = 60, 900
 FORGET_S = 3_600
-"""Time without a failure after which earlier ones no longer count."""
+"""Seconds without a failure after which earlier ones no longer count."""
 MAX_EVENTS = 50_000
-"""Events kept of each kind."""
+"""Number of events kept of each kind."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS user (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, password_hash TEXT NOT NULL,
@@ -60,7 +60,7 @@ class UserEventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DashboardUser:
-    """A user. `id` is never used again, also not for a later user of the same name."""
+    """A user. `id` is never reused, not even for a later user of the same name."""
 
     id: int
     name: str
@@ -141,7 +141,8 @@ class UserStore:
         """Count a login as failed before it is checked, and return 0; or, during a lock-out, count
         nothing and return its remaining seconds.
 
-        `accept` takes the count back, so that attempts at the same time cannot share one.
+        Each attempt is counted before its check, so that simultaneous attempts cannot evade the
+        limit; `accept` takes the count back.
         """
         with self._write("count a login") as db:
             db.execute(
@@ -170,7 +171,7 @@ class UserStore:
             return 0
 
     def reject(self, name: str, address: str, why: str, now_s: int) -> int:
-        """Log a failed login; return the seconds of a lock-out that follows from it, else 0.
+        """Log a failed login; return the seconds of the lock-out that it causes, else 0.
 
         The name is logged only if a user has it: it may be a password typed into the wrong field.
         """
