@@ -21,10 +21,10 @@ from agent.signing.base import refuse
 LONGEST_APPROVAL_MS = 180 * 86_400_000
 AGENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,16}")
 NONCE_SLACK_S = 60
-"""Largest distance of the nonce, a time of the venue, from this machine's clock."""
+"""Largest difference between the nonce, which is a timestamp, and this machine's clock, seconds."""
 PRIMARY_TYPE = "HyperliquidTransaction:ApproveAgent"
 SIGNING_CHAIN = 0x66EEE
-"""Chain id that the venue's own library signs under, on both networks."""
+"""Chain id in the signatures of the venue's own library, on both networks."""
 _NETWORKS = {True: "Mainnet", False: "Testnet"}
 _DOMAIN_TYPE = [
     {"name": "name", "type": "string"},
@@ -44,8 +44,8 @@ _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class AgentApproval:
-    """All that the approval of an agent's key says. `agent` is its checksummed address; times are
-    the venue's, in milliseconds.
+    """Content of the approval of an agent's key. `agent` is its checksummed address; times are the
+    venue's, in milliseconds.
     """
 
     agent: str
@@ -129,7 +129,9 @@ def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
 def require_signable_approval(
     typed_data: Mapping[str, Any], granted: AgentApproval, rules: AgentApprovalRules, now_s: int
 ) -> AgentApproval:
-    """Return the approval that may be signed at `now_s`. Raises Refused with the rule that failed."""
+    """Return the approval if it may be signed at `now_s`. Raises Refused with the rule that
+    failed.
+    """
     found = decode_approval(typed_data)
     now_ms = now_s * 1000
     if rules.account != rules.wallet:
@@ -150,12 +152,12 @@ def require_signable_approval(
 
 
 class ApprovalSigner:
-    """Signs the approval of an agent's key: the rule first, then the wallet's key. It signs nothing
-    else, and no step has it.
+    """Signs approvals of agent keys with the wallet's key, once the rule has passed. It signs
+    nothing else, and no step has access to it.
     """
 
     def __init__(self, key: ApprovalKey, rules: AgentApprovalRules, clock: Clock) -> None:
-        """Set key, rules and this machine's clock. Raises ConfigError if the key is of another
+        """Set key, rules and this machine's clock. Raises ConfigError if the key belongs to another
         wallet.
         """
         if key.address != rules.wallet:
@@ -173,7 +175,7 @@ class ApprovalSigner:
         return self._key.address
 
     def sign(self, typed_data: Mapping[str, Any], granted: AgentApproval) -> dict[str, object]:
-        """Return the signature as the venue takes it. Raises Refused with the rule that failed."""
+        """Return the signature in the venue's format. Raises Refused with the rule that failed."""
         approval = require_signable_approval(typed_data, granted, self._rules, self._clock.now_s())
         v, r, s = self._key.sign_agent_approval(approval)
         return {"r": hex(r), "s": hex(s), "v": v}

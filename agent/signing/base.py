@@ -99,7 +99,7 @@ def refuse(rule: str, measured: object, limit: object) -> NoReturn:
 
 
 def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None:
-    """Require a deadline soon, in chain time."""
+    """Require a deadline after the grant's chain time and within the longest validity."""
     last_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
     if not grant.now_s < deadline_s <= last_s:
         refuse("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
@@ -115,7 +115,7 @@ SLOT_BITS = 16
 
 
 def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the call may be signed, else raise Refused with the failed rule."""
+    """Raise Refused, with the failed rule, unless the call may be signed."""
     try:
         words = CalldataReader(data[4:])
         slots = words.uint(SLOT_BITS)
@@ -146,7 +146,7 @@ TRANSFER = bytes.fromhex("a9059cbb")
 
 
 def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the transfer of a token may be signed, else raise Refused with the failed rule."""
+    """Raise Refused, with the failed rule, unless the transfer of a token may be signed."""
     try:
         words = CalldataReader(data[4:])
         to, raw = words.address(), words.uint()
@@ -163,9 +163,7 @@ def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
 
 
 def judge_native_payout(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the payout of native coin may be signed, else raise Refused with the failed
-    rule.
-    """
+    """Raise Refused, with the failed rule, unless the payout of native coin may be signed."""
     payout = _granted(grant)
     if payout.token != NATIVE:
         refuse("contract", "native coin", f"the granted token {payout.token}")

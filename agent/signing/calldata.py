@@ -37,7 +37,7 @@ class UndecodableCalldata(Refused):
 
 
 class CalldataReader:
-    """Reads arguments word by word; `end` requires that no bytes are left."""
+    """Reader of arguments, word by word; `end` requires that no bytes are left."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -62,9 +62,9 @@ class CalldataReader:
         return address_from_word(self.uint(160))
 
     def exactly(self, expected: int, what: str) -> None:
-        """Require the next word to be `expected`, by the canonical encoding."""
+        """Require the next word, which encodes `what`, to be `expected`."""
         if self.uint() != expected:
-            raise UndecodableCalldata(f"calldata: {what} is not at its canonical offset")
+            raise UndecodableCalldata(f"calldata: unexpected value for {what}")
 
     def count(self, most: int, what: str) -> int:
         """Return the next word as a length of at most `most`."""
@@ -165,7 +165,7 @@ class RebalanceCall:
 
 
 class _ProgramReader:
-    """Reads consecutive big-endian fields."""
+    """Reader of consecutive big-endian fields."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -307,7 +307,7 @@ class SweepToken:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """SwapRouter02 pull: takes `raw` base units of the caller's token into the router."""
+    """SwapRouter02 pull: take `raw` base units of the caller's token into the router."""
 
     token: str
     raw: int
@@ -348,7 +348,7 @@ Call = Approve | Multicall | RebalanceCall | WithdrawWeth9 | MulticallItem
 
 
 def selector(signature: str) -> bytes:
-    """First four bytes of keccak256 of a function signature."""
+    """Return the first four bytes of keccak256 of a function signature."""
     return bytes(keccak(text=signature))[:4]
 
 
@@ -367,7 +367,7 @@ REBALANCE = selector("rebalance(bytes)")
 
 
 def data_bytes(data: str) -> bytes:
-    """Bytes of 0x-hex calldata. Raises UndecodableCalldata on anything else."""
+    """Return the bytes of 0x-hex calldata. Raises UndecodableCalldata on anything else."""
     if not _HEX.fullmatch(data):
         raise UndecodableCalldata("calldata: not 0x-hex")
     return bytes.fromhex(data[2:])

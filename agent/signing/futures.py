@@ -123,7 +123,7 @@ SELECTORS = frozenset(_DECODERS)
 
 
 def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the call may be signed; raise Refused naming the rule that failed."""
+    """Raise Refused, naming the rule that failed, unless the call may be signed."""
     try:
         call = decode(data)
     except UndecodableCalldata as error:
@@ -295,7 +295,7 @@ def _judge_leverage(
 
 
 def _at_mark(size_raw: int, mark: Fraction) -> int:
-    """Signed value of a size, truncated toward zero."""
+    """Return the signed value of a size, truncated toward zero."""
     whole = abs(size_raw) * mark.numerator // mark.denominator
     return -whole if size_raw < 0 else whole
 
@@ -305,7 +305,7 @@ _WIRE = {"a", "b", "p", "s", "r", "t", "c"}
 _AT_ONCE = {"limit": {"tif": "Ioc"}}
 CLOID_BYTES = 16
 NONCE_SLACK_S = 60
-"""Largest difference between a nonce, which is a timestamp, and this machine's clock."""
+"""Largest difference between a nonce, which is a timestamp, and this machine's clock, seconds."""
 
 
 def require_signable_order(

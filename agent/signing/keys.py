@@ -90,8 +90,8 @@ def read_private_file(path: Path) -> bytes:
 
 
 def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | ConfigError:
-    """Decrypt a keystore. An error is returned, not raised: the frames of its traceback would hold
-    the key.
+    """Decrypt a keystore. Errors are returned, not raised, because the frames of a traceback would
+    hold the key.
     """
     from eth_account import Account
     from eth_keyfile.keyfile import decode_keyfile_json
@@ -166,7 +166,7 @@ def _exists(path: Path) -> ConfigError:
 
 @contextmanager
 def _placed(draft: Path, path: Path) -> Iterator[None]:
-    """Remove the draft when its move to `path` ends. Raises ConfigError if `path` cannot be written."""
+    """Remove the draft after its move to `path`. Raises ConfigError if `path` cannot be written."""
     try:
         yield
     except OSError as error:
@@ -239,7 +239,7 @@ def _draft(path: Path, key: PrivateKey, password: Secret) -> Path:
 
 
 def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
-    """Return the encrypted key. An error, such as too little memory, is returned, not raised, as in
+    """Return the encrypted key, or the error, such as too little memory, for the reason given in
     `open_keystore`.
     """
     from eth_account import Account
@@ -370,7 +370,7 @@ def _read(entry: tuple[str, str]) -> Secret | None:
 
 
 def _write(entry: tuple[str, str], key: PrivateKey) -> ConfigError | None:
-    """An error is returned, not raised: the frames of a backend hold the key."""
+    """Store the key. An error is returned, not raised, because the frames of a backend hold it."""
     import keyring
 
     try:

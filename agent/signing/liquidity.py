@@ -217,7 +217,7 @@ V3_VENUE = "uniswap_v3"
 
 
 def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the call may be signed; raise Refused naming the rule that failed."""
+    """Raise Refused, naming the rule that failed, unless the call may be signed."""
     try:
         call = decode(data)
     except UndecodableCalldata as error:

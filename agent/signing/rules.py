@@ -227,7 +227,7 @@ def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) ->
 
 @dataclass(frozen=True, slots=True)
 class SigningRule:
-    """Row of the table: the kind of intent it serves, and its rule."""
+    """Row of the table: a kind of intent, and its rule."""
 
     kind: IntentKind
     rule: Callable[[UnsignedTx, bytes, Grant, SigningRules], None]
@@ -259,8 +259,8 @@ PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
 
 
 class LocalSigner:
-    """Implements ports.Signer, the only gate before a key. A local key signs deterministically (RFC
-    6979).
+    """Implements ports.Signer, the gate for every transaction of the wallet's key. A local key
+    signs deterministically (RFC 6979).
     """
 
     def __init__(

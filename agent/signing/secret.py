@@ -78,8 +78,8 @@ class PrivateKey:
         return bytes(self.__account.key)
 
     def _try(self, fields: Mapping[str, Any]) -> SignedTx | str:
-        """Return the name of an error instead of raising it, because the frames of its traceback
-        would hold the key.
+        """Return the signed transaction, or the name of an error. The error itself is not raised,
+        because the frames of its traceback would hold the key.
         """
         try:
             raw, digest, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
@@ -88,7 +88,7 @@ class PrivateKey:
         return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
 
     def _try_approval(self, approval: AgentApproval) -> tuple[int, int, int] | str:
-        """Return the name of an error instead of raising it, as `_try` does."""
+        """Return v, r and s, or the name of an error, for the reason given in `_try`."""
         try:
             from eth_account.messages import encode_typed_data
 
@@ -106,7 +106,9 @@ class PrivateKey:
 
 
 class AgentPrivateKey:
-    """The agent key of a futures venue, which signs EIP-712 messages; the wallet's key cannot."""
+    """The agent key of a futures venue. It signs any EIP-712 message; the wallet's key signs only
+    approvals of agents.
+    """
 
     __slots__ = ("__account", "address")
 
@@ -139,7 +141,7 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
     """Parse a key of 64 hex digits with or without 0x, or account `index` of an English BIP-39
     phrase.
 
-    An error is returned, not raised: the frames of its traceback would hold the key.
+    Errors are returned, not raised, because the frames of a traceback would hold the key.
     """
     from eth_account import Account
     from eth_account.hdaccount import key_from_seed, seed_from_mnemonic

@@ -28,7 +28,7 @@ from agent.signing.calldata import (
 from agent.units import NATIVE, floor_int
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
-"""SwapRouter02's sentinel for its own balance."""
+"""Constants.ADDRESS_THIS of SwapRouter02: as a recipient, the router itself."""
 V3_VENUE = "uniswap_v3"
 V2_VENUE = "uniswap_v2"
 NATIVE_VENUE = "wrapped_native"
