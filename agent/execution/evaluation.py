@@ -219,7 +219,7 @@ def without_doubtful(
     known: Sequence[SubmissionRefusal],
     doubtful: Mapping[str, SubmissionRefusal | None],
 ) -> tuple[SubmissionRefusal, ...]:
-    """Restore the earlier refusals of these tokens."""
+    """Return the known refusals, with those of doubtful tokens as they were stored before."""
     before = (one for one in doubtful.values() if one is not None)
     return (*(one for one in known if one.token not in doubtful), *before)
 

@@ -1,5 +1,5 @@
-"""Executors, one transaction at a time: with our own key, with an external signer, and the orders of
-an off-chain futures venue. Each move is recorded before the act.
+"""Executors, one transaction at a time: with our own key, with an external signer, and for orders
+of an off-chain futures venue. Each state change is recorded before the action.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class JournaledExecutor:
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Resolve every open intent against the chain and return them in their new state.
 
-        Sends nothing while the kill switch is on or with `may_send` False. Raises OperatorNeeded if
-        another sender has used a nonce or has a transaction pending, Retryable if the endpoint
-        cannot answer.
+        Sends nothing with `may_send` False or while the kill switch is on; at hard it sends only
+        cancels and revocations. Raises OperatorNeeded if another sender has used a nonce or has a
+        transaction pending, Retryable if the endpoint cannot answer.
         """
         return self._reconciler.run(may_send=may_send)
 
@@ -80,8 +80,8 @@ class JournaledExecutor:
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
     ) -> Intent:
-        """Run one transaction from PLANNED to its end and return it: FINAL, REVERTED, or MINED
-        while blocks are slow.
+        """Run one transaction from PLANNED to its end and return it: FINAL or REVERTED, MINED while
+        blocks are slow, BROADCAST if a reorg removed its block.
 
         A transaction pending too long is either replaced at a higher fee, and the mined intent
         returned, or cancelled, and returned as CANCELLED once the cancel is final.
@@ -171,11 +171,11 @@ class ReadOnlySigner:
 
 
 FORMAT = 1
-"""Version of the file's layout."""
+"""Version of the layout of proposal files."""
 
 
 class AwaitingExternalSignature(Retryable):
-    """A transaction was proposed and awaits its signer; `document` is in the file `place`."""
+    """A transaction was proposed and awaits its signer; the file `place` contains `document`."""
 
     def __init__(self, message: str, remedy: str, document: dict[str, Any], place: str) -> None:
         super().__init__(message, remedy)
@@ -239,7 +239,7 @@ class ProposingExecutor(JournaledExecutor):
 
         Always raises: AwaitingExternalSignature once it is proposed. Before that, Refused by the
         kill switch, the simulation, the nonce or the signing rules, Retryable if endpoints fail or
-        disagree, and OperatorNeeded as simulation and external signer do.
+        disagree, and OperatorNeeded by the simulation or the external signer.
         """
         submitter = self._submitter
         submitter.require_running(grant)
@@ -439,8 +439,8 @@ class VenueExecutor:
         """Run one order from PLANNED to its end; run a transaction through the chain's executor. A
         partly filled order is FINAL with its fills; an order without a fill, or that the venue
         never saw, is REVERTED. Raises Refused before anything is posted, with the code `agent_key`
-        for a key that may not trade, and Retryable while the outcome is open: the next `reconcile` resolves
-        it, and no other order is sent until then.
+        for a key that may not trade. Raises Retryable while the outcome is open: the next
+        `reconcile` resolves it, and no other order is sent until then.
         """
         if not tx.is_venue_order:
             return self._chain.run(step_id, kind, tx, grant, note)

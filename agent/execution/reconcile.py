@@ -276,7 +276,7 @@ def _cancel_grant(now_s: int, deadline_s: int, most_wei: int) -> Grant:
 
 
 def _max_cost_wei(tx: UnsignedTx) -> int:
-    """Largest possible cost of the transaction, wei."""
+    """Return the largest possible cost of the transaction, wei."""
     return tx.gas * GasFees(tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei).most_wei
 
 

@@ -458,13 +458,15 @@ def settle_mined(
     before: Snapshot | None = None,
 ) -> None:
     """Book every mined transaction missing from the budgets, at the reference prices of its own
-    step; then compare balances. `present` is called only if that step is unreadable (written by
-    another version): then current prices are used and no gain counts. While a spent token has no
-    price, the transaction stays unbooked and nothing is planned. With `before`, read before the
-    last trade, the larger of the losses by balances and by events counts, unless every expected
-    balance is known: then a difference is an external transfer and is counted as one. Tokens
-    without a price, foreign ones included, count as zero, because a plan cannot spend them and
-    events of unknown contracts prove nothing (T11).
+    step; then compare balances.
+
+    `present` is called only if a balance may have changed, or if that step is unreadable (written
+    by another version): then current prices are used and no gain counts. While a token spent in an
+    unreadable step has no price, the transaction stays unbooked and nothing is planned. With
+    `before`, read before the last trade, the larger of the losses by balances and by events counts,
+    unless every expected balance is known: then a difference is an external transfer and is counted
+    as one. Tokens without a price, foreign ones included, count as zero, because a plan cannot
+    spend them and events of unknown contracts prove nothing (T11).
     """
     expected = {opening.token for opening in store.balances.expected().openings}
     all_expected = expected >= {holding.token for holding in snapshot.holdings}

@@ -138,9 +138,10 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
 
 
 def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:
-    """Record depegged tokens, unread balances and deposits above the ceiling. A depegged token
-    counts as recovered only within a narrower limit, a balance that has been unreadable for too long is quarantined, and
-    an excluded deposit stays excluded.
+    """Record depegged tokens, unread balances and deposits above portfolio.max_live_value. Later
+    steps need these records: a depegged token counts as recovered only within a narrower limit, a
+    token is quarantined if its balance is unreadable for too long, and an excluded deposit stays
+    excluded.
     """
     if (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         budgets.mark_depegged(off)

@@ -115,7 +115,7 @@ class StepRun:
 
     @property
     def is_risk_reducing_only(self) -> bool:
-        """True after an unsold exit: purchases are left to the next cycle."""
+        """True after an unsold exit or a failed withdrawal: purchases wait for the next cycle."""
         failed = self.exits_with(OutcomeKind.FAILED) or self.unwithdrawn
         return bool(failed or self.interrupted or self.held)
 

@@ -447,7 +447,7 @@ def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
 
 
 def gas_spent_wei(sent: Sequence[Intent]) -> int:
-    """Gas cost of all mined transactions, wei."""
+    """Return the gas cost of all mined transactions, wei."""
     return sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
 
 
