@@ -460,4 +460,4 @@ GAS_GUARDS: tuple[Guard[Any], ...] = (
         "send native coin to the wallet, or lower limits.native_floor",
     ),
 )
-"""Guards judged after all others, in the order of their verdicts."""
+"""Guards of gas, in the order of their verdicts, after all guards but those of futures."""

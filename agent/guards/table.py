@@ -26,7 +26,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     *market.PRICE_GUARDS,
     *safety.GAS_GUARDS,
 )
-"""Every guard, in the order of their verdicts."""
+"""Guards of every plan, in the order of their verdicts."""
 REMEDIES = {guard.name: guard.remedy for guard in (*GUARDS, *FUTURES_GUARDS)}
 MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
@@ -38,7 +38,7 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
 
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:
-    """Return the guards that judge a plan; futures guards only if it has futures orders."""
+    """Return the guards that judge a plan; futures guards only if it has futures actions."""
     return GUARDS if plan.futures is None else (*GUARDS, *FUTURES_GUARDS)
 
 
