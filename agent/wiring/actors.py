@@ -123,7 +123,7 @@ class WalletSession:
             yield self._actors()
 
     def with_keys(self, context: AgentContext) -> AgentContext:
-        """Return the context with this session's keys, so that its actions load none again."""
+        """Return the context with this session's keys, so that its actions need not load them."""
         key = None if self.key is None else keys.SuppliedKey(self.key)
         agent = None if self.agent_key is None else keys.SuppliedKey(self.agent_key)
         return replace(context, key=key or context.key, agent_key=agent or context.agent_key)
@@ -416,7 +416,7 @@ class AgentApprover:
         return True
 
     def load_signer(self) -> ApprovalSigner:
-        """Load the wallet's key. Raises ConfigError."""
+        """Load the wallet's key and return the signer of approvals. Raises ConfigError."""
         context = self._context
         ask = getpass.getpass if sys.stdin.isatty() else None
         chain = context.config.chain

@@ -191,11 +191,11 @@ class SystemClock:
     """The machine's clock."""
 
     def now_s(self) -> int:
-        """Unix seconds."""
+        """Return the current Unix time in seconds."""
         return int(time.time())
 
     def sleep(self, seconds: float) -> None:
-        """Sleep for `seconds`."""
+        """Sleep for this many seconds."""
         time.sleep(seconds)
 
 
@@ -219,11 +219,13 @@ class AgentContext:
     clock: Clock
     reader: PositionReader
     quoter: UnanimousQuoter
-    """Shared by all cycles, because the caches of uniswap-python never release an object."""
+    """Second quoter, shared by all cycles because the caches of uniswap-python never release an
+    object.
+    """
     key: keys.KeySource | None = None
     """Key that replaces the config's, if the calling program has one."""
     agent_key: keys.KeySource | None = None
-    """The same for the futures venue's agent key."""
+    """Agent key of the futures venue that replaces the config's, if the calling program has one."""
     split: CapitalSplit | None = None
     futures: FuturesPolicy | None = None
     tax: TaxRunCache | None = None
@@ -377,7 +379,7 @@ def second_quote_venues(config: Config) -> list[V2Contracts | V3Contracts]:
 
 
 def store_file(loaded: LoadedConfig) -> Path:
-    """Path of the store's SQLite file; the pause file and local locks are beside it."""
+    """Return the path of the store's SQLite file; the pause file and local locks are beside it."""
     url = loaded.store_url
     if not url.startswith("sqlite:///"):
         raise ConfigError(

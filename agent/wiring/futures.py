@@ -1,5 +1,5 @@
-"""Scope, venue and signing terms of the futures layer, built from a config; and paper trading, which
-reads the live chain, acts on a simulated one, and has no key.
+"""Scope, venue and signing terms of the futures layer, built from a config. Also paper trading,
+which reads the live chain, acts on a simulated one, and has no key.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> P
 
 
 def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
-    """Raise ConfigError if the collateral counts in other units than the venue: its amounts are
-    those of a USDC of 6 decimals, and the collateral of some chains has 18.
+    """Raise ConfigError if the collateral has other decimals than the venue's amounts, which are
+    USDC with 6 decimals; on some chains it has 18.
     """
     table = config.futures
     if not isinstance(table, HyperliquidTable):
@@ -190,7 +190,7 @@ def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
     if (places := _tokens(portfolio)[table.collateral].decimals) != USDC.decimals:
         raise ConfigError(
             f"futures.collateral: {table.collateral} has {places} decimals on chain"
-            f" {config.chain.chain_id}, and Hyperliquid counts in a USDC of {USDC.decimals}",
+            f" {config.chain.chain_id}; amounts at Hyperliquid have {USDC.decimals}",
             "use a chain whose USDC has 6 decimals, or remove [futures]",
         )
 
@@ -263,7 +263,7 @@ def agent_key(config: Config, key: SigningKey) -> AgentKey:
         )
     if not isinstance(key, PrivateKey):
         raise ConfigError(
-            "futures: an agent key is held here, not in a key service",
+            "futures: the agent key must be held by trimtab, not by a key service",
             "set agent_keystore, agent_keyring or agent_key_env",
         )
     if is_published(key.address) and not config.chain.local:
