@@ -1,1 +1,3 @@
-"""Venues: pool discovery, and calldata of SwapRouter02, the Rebalancer and liquidity contracts."""
+"""Venues: pool discovery, calldata of SwapRouter02, the Rebalancer and liquidity contracts, and
+futures venues.
+"""

@@ -525,9 +525,9 @@ class RouterComposer:
     def _head(self, step: StepInput) -> Head:
         """Return the sender's head.
 
-        Raises Refused if its time is ahead of the agreed header and the agent's clock. Deadlines
-        are derived from it, and a swap with a late deadline is a free option for an endpoint that
-        withholds it (T2, T7).
+        Raises Refused if its time is more than AHEAD_S ahead of the agreed header and the agent's
+        clock. Deadlines are derived from it, and a swap with a late deadline is a free option for
+        an endpoint that withholds it (T2, T7).
         """
         head, agreed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
         agreed_now_s = agreed.head.timestamp_s + max(0, now_s - agreed.now_s)

@@ -292,7 +292,7 @@ class HyperliquidVenue:
 
     def price_before(self, coin: str, time_ms: int) -> Fraction:
         """Return the close of the last hourly candle before a time, USDC per coin. Raises
-        Retryable, also without a candle in a day.
+        Retryable, also if the day before that time has no candle.
         """
         span = {"coin": coin, "interval": "1h", "startTime": time_ms - DAY_MS, "endTime": time_ms}
         answer = self._connection.info(type="candleSnapshot", req=span)
@@ -368,7 +368,7 @@ class HyperliquidVenue:
             code=ErrorCode.KEY,
         )
 
-    # --- Orders: at most once, without consecutive nonces.
+    # --- Orders: sent at most once; their nonces need not be consecutive.
 
     def submit(self, ticket: OrderTicket) -> OrderState:
         """Send an order unless the venue already knows it, and return its outcome. The ticket must
@@ -455,7 +455,7 @@ class HyperliquidVenue:
             return after
         return self.state_of(cloid)
 
-    # --- Parts.
+    # --- Helpers.
 
     def _info(self, kind: str, **fields: object) -> object:
         return self._connection.info(type=kind, user=self._account.lower(), **fields)
