@@ -1,1 +1,3 @@
-"""The dashboard: server-rendered pages over the documents of the commands. Reads only."""
+"""Dashboard, API and assistant server over the documents of the commands. No key is loaded here;
+controls are queued for the run.
+"""

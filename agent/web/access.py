@@ -37,12 +37,12 @@ LOGIN = "/login"
 TARGETS = frozenset(page.path for page in (*PAGES, CONTROL_PAGE)) - {"/"}
 """Pages to which a login leads back. No other address is ever a target."""
 IDLE_S = 1_800
-"""A session ends after this time without a page that its user opened."""
+"""A session ends if its user opens no page for this time."""
 LONGEST_S = 43_200
 MAX_SESSIONS = 10
 """Sessions of a user; a further login ends the oldest."""
 MAX_CHECKS = 8
-"""Logins that are checked or wait for it; more are refused."""
+"""Logins being checked or waiting to be checked; more are refused."""
 LOGIN_NICENESS = 15
 """Hashing the passwords of many guesses must not delay a cycle of the agent."""
 POLL_S = 2.0
@@ -58,8 +58,8 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
-"""Headers of each answer, besides its content security policy. Without a referrer browsers send no
-origin with a form either.
+"""Headers of each answer, besides its content security policy. The referrer is needed, since
+without one browsers omit the origin of a form too.
 """
 
 
@@ -92,8 +92,8 @@ class Session:
 
 
 class Access:
-    """Users, sessions and logins. Without a file of users there is no login, and nothing but reading;
-    once there was a user, a login is needed until the process ends.
+    """Users, sessions and logins. Without users there is no login, and the dashboard only reads.
+    After the first user is added, a login is needed until the process ends.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class Access:
             await asyncio.sleep(POLL_S)
 
     async def refresh(self) -> None:
-        """Read the users if their file has changed, and end the sessions of those who are gone or
-        have another role; all, if the file cannot be read.
+        """Read the users if their file has changed. End the sessions of users who were removed or
+        whose role changed, and all sessions if the file cannot be read.
         """
         if (stamp := self._stamp_of_file()) == self._stamp:
             return
@@ -140,7 +140,7 @@ class Access:
             self.set_users(users)
 
     def set_users(self, users: dict[int, tuple[str, bool]]) -> None:
-        """Take over the users by id."""
+        """Set the users by id, and end sessions that no longer match."""
         self._users = users
         self.required = self.required or bool(users)
         for key, session in list(self._sessions.items()):
@@ -160,13 +160,13 @@ class Access:
         finally:
             self._checks -= 1
         if found["user"] not in self._users:
-            await self.refresh()  # added since the last look
+            await self.refresh()  # the user may have been added since the last refresh
         if found["user"] not in self._users:
             return int(found["locked_s"])
         return self.begin(found["user"])
 
     def begin(self, user: int) -> str:
-        """Begin a session and return its id, which is new and is kept as a hash only."""
+        """Begin a session and return its new id, of which only a hash is kept."""
         now_s = self._clock()
         for key, session in list(self._sessions.items()):
             if not session.alive(now_s):
@@ -179,7 +179,7 @@ class Access:
         return chosen
 
     def find(self, chosen: str | None, *, touch: bool) -> Session | None:
-        """Return the session of an id; with `touch` its idle time begins anew."""
+        """Return the session of an id; `touch` resets its idle time."""
         session = self._sessions.get(_key(chosen or ""))
         if session is None:
             return None
@@ -204,7 +204,7 @@ class Access:
         await self._call("record_event", kind, user, address, detail)
 
     def login_token(self, nonce: str) -> str:
-        """Return the token of a login form, which belongs to the cookie `nonce`."""
+        """Return the token of a login form, bound to the cookie `nonce`."""
         return hmac.new(self._secret, nonce.encode(), hashlib.sha256).hexdigest()
 
     def close(self) -> None:
@@ -227,8 +227,9 @@ class Access:
 
 
 class Checks:
-    """ASGI middleware: refuses foreign hosts, foreign proxies, verbs and forms of other pages, leads
-    whoever has no session to the login, and adds the headers of security to each answer.
+    """ASGI middleware: refuses foreign hosts, foreign proxies, other verbs and forms of other
+    pages, redirects requests without a session to the login, and adds the security headers to each
+    answer.
     """
 
     def __init__(
@@ -272,8 +273,8 @@ class Checks:
         await answer(scope, receive, checked)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """Return the answer to a request that may not pass, else None with its session and address
-        in the scope.
+        """Return the answer that refuses or redirects a request. Otherwise return None, with its
+        session and address in the scope.
         """
         access, reach, method = self._access, self._access.reach, scope["method"]
         request = Request(scope)
@@ -289,7 +290,7 @@ class Checks:
             peer = forwarded_address(request.headers.getlist("x-forwarded-for")) or peer
         scope["address"], scope["session"] = peer, None
         if scope["path"].startswith(PREFIX + "/"):
-            return None  # programs have tokens, and no session counts there
+            return None  # the API checks tokens and ignores sessions
         verbs = VERBS if access.required else READ_VERBS
         if method not in verbs:
             why = (
@@ -321,7 +322,7 @@ def _is_own_form(request: Request, reach: Reach) -> bool:
 
 
 async def form(request: Request) -> dict[str, list[str]] | None:
-    """Return the fields of a form; None if it is no form, too large or too slow."""
+    """Return the fields of a form; None if the body is not a form, too large or too slow."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     length = request.headers.get("content-length", "")
     if kind != "application/x-www-form-urlencoded" or not re.fullmatch("[0-9]{1,9}", length):

@@ -53,7 +53,7 @@ class PreviewRequest(BaseModel):
 
 
 class ControlRequest(PreviewRequest):
-    """A control to queue; `plan_hash` is that of the plan that was shown for it."""
+    """A control to queue; `plan_hash` is the hash of its previewed plan."""
 
     plan_hash: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     lifetime_s: int = Field(default=300, ge=1, le=900)
@@ -120,8 +120,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (400, "The address holds a token, or the request is not HTTP."),
         (401, "No valid token."),
         (403, "The token lacks the scope."),
-        (404, "There is no such thing."),
-        (408, "The body did not arrive."),
+        (404, "Not found."),
+        (408, "The body did not arrive in time."),
         (409, "The portfolio, its config or the queue does not permit it."),
         (413, "The body is too long."),
         (422, "A parameter is invalid."),
@@ -144,7 +144,7 @@ LIVE_DOCUMENTS = {
 
 
 def build_api(board: Board, tokens: TokenFile, prefix: str = "") -> Gate:
-    """Return the application that is mounted at PREFIX; `prefix` precedes that for clients."""
+    """Return the application that is mounted at PREFIX; clients see `prefix` before PREFIX."""
     app = FastAPI(
         title="trimtab",
         version="1",
@@ -189,7 +189,7 @@ def _add_live(app: FastAPI, board: Board) -> None:
 
     for name, (schema, title) in LIVE_DOCUMENTS.items():
         add_live(name, schema, title, name)
-    add_live("endpoints", "EndpointsDocument", "Records of the endpoints", "status", "endpoints")
+    add_live("endpoints", "EndpointsDocument", "Health of the endpoints", "status", "endpoints")
 
     @app.get(
         "/plan",
@@ -266,7 +266,9 @@ def _add_stored(app: FastAPI, board: Board) -> None:
 
 
 async def load_controls(board: Board, tokens: TokenFile) -> None:
-    """Load what queues controls if a token may, so that a pause does not wait for it."""
+    """Start the process that queues controls if any token may queue them, so that a pause does not
+    wait for its start.
+    """
     with suppress(TrimtabError):
         if any(one.may(TokenScope.CONTROL, int(time.time())) for one in tokens.tokens()):
             await board.call("controls", "controls.dashboard.ready")
@@ -336,6 +338,6 @@ def _add_controls(app: FastAPI, board: Board) -> None:
 
 
 def _written(status: int, document: Any, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a document that no cache may keep."""
+    """Return an answer with a document that no cache may store."""
     kept = {"Cache-Control": "no-store", **(headers or {})}
     return Response(json.dumps(document).encode(), status, kept, "application/json")

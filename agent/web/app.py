@@ -1,4 +1,4 @@
-"""The web application: pages, static files and events, behind checks that answer before any page."""
+"""The web application: pages, static files and events, behind the checks of each request."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Logins:
         if "sig" not in request.query_params:
             return self._page(request, 200)
         if (plan := self._linked_plan(request)) is None:
-            return self._page(request, 200, "This link is invalid. Log in to see what is waiting.")
+            return self._page(request, 200, "This link is invalid. Log in to see waiting plans.")
         return self._page(request, 200, plan=plan)
 
     async def log_in(self, request: Request) -> Response:
@@ -222,13 +222,15 @@ class Logins:
 
 
 def _target(request: Request) -> str:
-    """Return the page that was asked for before the login: one of ours, else the first."""
+    """Return the page to open after the login: the requested one if it is in TARGETS, else the
+    first.
+    """
     asked = request.query_params.get("to", "")
     return asked if asked in TARGETS else "/"
 
 
 async def export_archive(board: Board, request: Request) -> Response:
-    """Answer with an archive of the ledger by its name."""
+    """Answer with the export archive of this name."""
     name = request.path_params["name"]
     if name not in EXPORTS:
         return PlainTextResponse("404: no such file\n", 404)
@@ -243,15 +245,15 @@ async def export_archive(board: Board, request: Request) -> Response:
 
 
 def build(board: Board, stopping: Callable[[], bool], access: Access | None = None) -> Checks:
-    """Return the ASGI application over a board, by default without users, behind its checks."""
+    """Return the ASGI application of a board behind its checks, by default without users."""
     access = access or Access(Reach())
     return Checks(build_pages(board, stopping, access), access)
 
 
 def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> FastAPI:
-    """Return the application over a board without the checks that have to come first. Event streams
-    end once `stopping` returns True, so that they do not delay the end. Raises ConfigError if Jinja2
-    is missing.
+    """Return the application of a board without its checks, which must run before it. Event streams
+    end once `stopping` returns True, so that they do not delay the shutdown. Raises ConfigError if
+    Jinja2 is missing.
     """
     renderer = Renderer(access.reach.prefix, access.reach.portfolio)
     tokens = TokenFile(board.store)
@@ -302,7 +304,7 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
-        redirect_slashes=False,  # it would forget prefix and proxy
+        redirect_slashes=False,  # its redirects would lose the prefix and the proxy's address
     )
     app.add_route(REPORT_PAGE.path, reports.overview, ["GET"])
     app.add_route(f"{REPORT_PAGE.path}/{{report}}", reports.open, ["GET"])

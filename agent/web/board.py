@@ -1,6 +1,6 @@
-"""The newest documents, kept up to date from the store and the chain, and who is told of changes.
+"""The newest documents, kept up to date from the store and the chain, and streams of their changes.
 
-Pages are rendered from here and never wait for a read; a slow reader of events holds up nothing.
+Pages are rendered from here and never wait for a read. A slow client of a stream delays no other.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from agent.errors import Retryable, TrimtabError
 from agent.web.reading import Documents, ReadingProcess
 
 POLL_S = 2.0
-"""Interval between two looks at the store's file."""
+"""Interval between two checks of the store's files."""
 FRESH_S = 60.0
-"""Age at which documents of the chain are read again while somebody looks."""
+"""Age at which documents of the chain are read again when they are requested."""
 RETRY_S = 10.0
 WAIT_S = 30.0
 """Longest wait of an API call for a read."""
 MAX_STREAMS = 100
 MAX_READS = 32
-"""Reads of steps, archives and the like that are made or wait; more are refused, since what follows a
-cycle waits for them.
+"""Reads of steps, archives and the like in progress or waiting. More are refused, since the reads
+after a cycle wait for them.
 """
 PING_S = 15.0
 ANSWERS_KEPT = 200
 
 
 class Board:
-    """Documents by name, with the time of each read. `failed` says why a read failed. `process`,
-    if given, has started and reads the store from now on.
+    """Documents by name, with the time of each read; `failed` has the errors of failed reads.
+    `process`, if given, is already running and reads the store from now on.
     """
 
     def __init__(self, config: str, store: Path, process: ReadingProcess | None = None) -> None:
@@ -79,8 +79,8 @@ class Board:
             await asyncio.sleep(POLL_S)
 
     def refresh(self) -> None:
-        """Read the documents of the store and the chain again, in the background, and the plan once
-        somebody asks for it; after the present read, if one is under way, since that may have begun
+        """Read the documents of the store and the chain again in the background, and the plan when
+        it is next requested. A read in progress is repeated after its end, since it may have begun
         before the change.
         """
         changed = {"stored_documents", "live_documents", "plan_document"}
@@ -90,15 +90,15 @@ class Board:
         self._start("live", "live_documents")
 
     def follow(self, function: str) -> None:
-        """Read documents of the store now and after each change of it; after the present read, if one
-        is under way.
+        """Read documents of the store now and after each of its changes. A read in progress is
+        repeated after its end.
         """
         self._followed.add(function)
         self._overtaken |= self._reading.keys() & {function}
         self._start("stored", function)
 
     def wanted(self, *functions: str) -> None:
-        """Read what is missing or old, in the background."""
+        """Read missing or old documents in the background."""
         for function in functions:
             age_s = time.monotonic() - self.read_at.get(function, -FRESH_S)
             outdated = function in self._outdated
@@ -107,8 +107,8 @@ class Board:
                 self._start("stored" if stored else "live", function)
 
     async def fresh(self, function: str) -> Documents:
-        """Return the documents after a read of `function` that is under way or due. Raises the
-        error of a failed read, and Retryable if the first one takes longer than WAIT_S.
+        """Return the documents, after a read of `function` that is in progress or due. Raises the
+        error of a failed read, and Retryable if the first read takes longer than WAIT_S.
         """
         self.wanted(function)
         if (reading := self._reading.get(function)) is not None:
@@ -120,9 +120,10 @@ class Board:
         return self.documents
 
     async def stored(self, function: str, *arguments: Any) -> Documents:
-        """Return the result of a function that reads the store alone. Requests at once share one read,
-        and results are kept until the store changes: a read that began before the change is for
-        those who asked before it. Raises its TrimtabError, and Retryable beyond MAX_READS.
+        """Return the result of a function that reads only the store. Simultaneous requests share
+        one read, and results are kept until the store changes: a read that began before the change
+        answers only requests made before it. Raises its TrimtabError, and Retryable beyond
+        MAX_READS.
         """
         if (stamps := self._stamps()) != self._answered or len(self._answers) >= ANSWERS_KEPT:
             self._answers, self._answered = {}, stamps
@@ -143,16 +144,16 @@ class Board:
         return found
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
-        """Return the result of a function in the process "stored", "live" or "controls", whose
-        calls wait for no read. Raises its TrimtabError.
+        """Return the result of a function in the process "stored", "live" or "controls"; calls of
+        "controls" wait for no read. Raises its TrimtabError.
         """
         return await self._processes[process].call(function, self.config, *arguments)
 
     async def events(self, seen: int, alive: Callable[[], bool]) -> AsyncIterator[str]:
-        """Yield server-sent events: `changed` after each read since version `seen`, which the page
-        shows, and a comment while nothing changes, as long as `alive` returns True.
+        """Yield server-sent events as long as `alive` returns True: `changed` if the version is not
+        `seen`, the one that the page shows, and a comment every PING_S without a change.
 
-        A reader that takes its time misses changes in between and gets the newest.
+        A slow client skips versions in between and gets the newest.
         """
         yield "retry: 2000\n\n"
         while not self._closing and alive():
@@ -182,7 +183,7 @@ class Board:
             process.stop()
 
     def announce(self) -> None:
-        """Wake every stream. Waits for none of them."""
+        """Increment the version and wake every stream, without waiting for them."""
         self.version += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -215,7 +216,7 @@ class Board:
             self._start(process, function)
 
     def _stamps(self) -> tuple[object, ...]:
-        """Return what changes with the config, which comes first, and with the store."""
+        """Return time and size of the config, first, and of the store's files."""
         endings = ("", "-wal", ".paused")
         stores = [self.store.with_name(self.store.name + ending) for ending in endings]
         found: list[object] = []

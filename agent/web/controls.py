@@ -1,4 +1,4 @@
-"""Controls of the dashboard: forms, the plan that each confirms, and their submission to the queue."""
+"""Controls of the dashboard: forms, the plan that each confirms, and submission to the queue."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from agent.web.reading import Documents, ReadingProcess
 REVIEW_S = 600.0
 """Time after which a shown plan can no longer be confirmed."""
 BACKTEST_S = 300.0
-"""Longest run of a back-test, which is then given up."""
+"""Maximum duration of a back-test, which is then aborted."""
 MAX_BACKTESTS = 4
-"""Back-tests that run or wait; more are refused."""
+"""Back-tests running or waiting; more are refused."""
 BACKTEST_NICENESS = 19
 """A back-test that takes minutes must not delay a cycle of the agent or a page."""
 MAX_REVIEWS = 8
 """Reviews kept per session; a further one drops the oldest."""
 AT_ONCE = frozenset({"pause", "resume"})
-"""Kinds that confirm no plan."""
+"""Kinds that take effect without a plan to confirm."""
 FIELDS: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),
     "resume": (),
@@ -48,8 +48,8 @@ WAS = "was:"
 
 @dataclass(slots=True)
 class Review:
-    """A request and the plan that is shown for it. `document` is None while that is being made, and
-    `backtest` until an edit is back-tested.
+    """A request and its plan. `document` is None until the plan is made, `backtest` until an edit
+    is back-tested.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class Review:
 
     @property
     def open(self) -> bool:
-        """Return whether it can be confirmed."""
+        """Return whether the plan can be confirmed."""
         return (
             self.document is not None
             and bool(self.document["plan_hash"])
@@ -74,7 +74,7 @@ class Review:
 
 
 class ControlPages:
-    """The page of controls, and reviews: each is kept on the server, with its session."""
+    """The page of controls, and reviews, which are kept on the server with their session."""
 
     def __init__(self, access: Access, board: Board, renderer: Renderer) -> None:
         self._access = access
@@ -100,7 +100,7 @@ class ControlPages:
         board = self._board
         board.follow(CONTROLS)
         board.wanted(*CONTROL_PAGE.reads)
-        # its process is started here, so that a pause does not wait for that
+        # start the process of controls now, so that a pause does not wait for its start
         self._begin(self._warm())
         text = self._renderer.page(
             CONTROL_PAGE, board.documents, board.failed, board.version, session
@@ -108,7 +108,9 @@ class ControlPages:
         return HTMLResponse(text)
 
     async def ask(self, request: Request) -> Response:
-        """Answer a form: pause and resume at once, anything else with the plan to confirm."""
+        """Answer a form: carry out pause and resume at once, show anything else with its plan to
+        confirm.
+        """
         found = await self._form(request)
         if isinstance(found, Response):
             return found
@@ -138,7 +140,7 @@ class ControlPages:
         return self._page(request, review, 200)
 
     async def confirm(self, request: Request) -> Response:
-        """Queue the control of a review, once, if its plan is the one that the form showed."""
+        """Queue the control of a review, once, if the form showed its present plan."""
         found = await self._form(request)
         if isinstance(found, Response):
             return found
@@ -163,7 +165,7 @@ class ControlPages:
         return RedirectResponse("/controls", 303)
 
     async def _form(self, request: Request) -> tuple[Session, dict[str, list[str]]] | Response:
-        """Return session and fields of a form, or the answer to one that may not pass."""
+        """Return session and fields of a form, or the answer that refuses it."""
         session: Session | None = request.scope["session"]
         if session is None:
             return PlainTextResponse("404: no such page\n", 404)
@@ -189,7 +191,7 @@ class ControlPages:
             await self._board.call("controls", "controls.dashboard.ready")
 
     async def _plan(self, review: Review) -> None:
-        """Plan a request, one at a time, unless its session has dropped it meanwhile."""
+        """Plan a request, one at a time, unless its session dropped it in the meantime."""
         try:
             async with self._planning:
                 if review.dropped:

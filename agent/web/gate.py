@@ -32,9 +32,9 @@ SPECIFICATION = "/openapi.json"
 CALLS_PER_MINUTE, BURST = 120, 60
 """Calls of one token."""
 WRONG_PER_MINUTE, WRONG_BURST = 60, 30
-"""Calls without a valid token, of all clients together. They never slow down a valid token."""
+"""Calls without a valid token, from all clients together. They never slow down a valid token."""
 MAX_BODY = 262_144
-"""Bytes: more than any body that its model allows."""
+"""Bytes; above the largest body that a route's model allows."""
 BODY_S = 10.0
 RETRY_S = 10
 PROBLEM_JSON = "application/problem+json"
@@ -158,8 +158,8 @@ def _too_many(wait_s: int) -> ApiError:
 
 
 async def _short_body(receive: Receive) -> Receive:
-    """Return a `receive` over the whole body, read in advance. Raises ApiError beyond MAX_BODY, and
-    if it is not there after BODY_S.
+    """Return a `receive` of the whole body, read in advance. Raises ApiError if the body is longer
+    than MAX_BODY or incomplete after BODY_S.
     """
     body, more = bytearray(), True
     try:
@@ -183,15 +183,15 @@ async def _short_body(receive: Receive) -> Receive:
 
 
 class Needs:
-    """Dependency of a route: the token has this scope, and the address the route's parameters, each
-    once.
+    """Dependency of a route: the token must have this scope, and the query only parameters of the
+    route, each once.
     """
 
     def __init__(self, wanted: TokenScope) -> None:
         self.wanted = wanted
 
     def __call__(self, request: Request) -> None:
-        """Raise ApiError for anything else."""
+        """Raise ApiError if the scope is missing or the query is invalid."""
         if self.wanted not in request.state.scopes:
             raise ApiError(
                 403,
@@ -249,20 +249,20 @@ def refusal_response(refused: Response) -> Response:
 
 
 async def invalid_response(_: Request, error: Any) -> Response:
-    """Return the first invalid parameter, without its value."""
+    """Return the first invalid parameter, without its value, as problem+json."""
     found = error.errors()[0]
     where = ".".join(str(one) for one in found["loc"])
     return _problem(422, "parameter", printable_text(f"{where}: {found['msg']}"), "see docs/api.md")
 
 
 async def status_response(_: Request, error: Any) -> Response:
-    """Return an error of the router: no such path, no such method."""
+    """Return an error of the router, such as an unknown path or method, as problem+json."""
     status = HTTPStatus(error.status_code)
     return _problem(status, status.name.lower(), status.phrase, "", dict(error.headers or {}))
 
 
 async def failure_response(_: Request, error: Exception) -> Response:
-    """Return an error that is raised on purpose, or any other without its text."""
+    """Return a TrimtabError as problem+json, and any other error without its text."""
     if isinstance(error, TrimtabError):
         return problem_response(error)
     return _problem(500, "internal", f"internal error: {type(error).__name__}")

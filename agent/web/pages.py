@@ -1,6 +1,6 @@
-"""Pages from documents: the templates of agent/web/templates, with every value escaped. The exact value
-of a figure and its path in the documents are kept beside the formatted text, so that each can be
-compared with the command's JSON.
+"""Pages from documents: the templates of agent/web/templates, with every value escaped. The exact
+value of a figure and its path in the documents are kept beside the formatted text, so that each can
+be compared with the command's JSON.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def sign_class(value: Any) -> str:
 
 
 def _decimal(text: str, kind: str) -> str:
-    """Format a positive decimal string with thousands separators, cut and never rounded."""
+    """Format a positive decimal string with thousands separators; truncated, never rounded."""
     whole, _, part = text.partition(".")
     if kind == "number":
         return f"{int(whole or 0):,}" + (f".{part}" if part else "")
@@ -90,7 +90,7 @@ def _decimal(text: str, kind: str) -> str:
 EXTRA = "dashboard"
 SHOWN_REBALANCES, SHOWN_CYCLES, SHOWN_LOTS = 25, 40, 20
 POINTS = 400
-"""Points of a chart."""
+"""Maximum number of points of a chart."""
 
 
 class Page(NamedTuple):
@@ -118,7 +118,7 @@ PAGES = (
     REPORT_PAGE,
 )
 CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS, LIVE))
-"""Shown to users that are logged in."""
+"""Shown to logged-in users."""
 REVIEW = Page("/controls/review/{review}", "", "review.html", ())
 STEP = Page("/history/{step}", "Step", "step.html", ())
 ASSETS = (
@@ -136,8 +136,8 @@ EXPORTS = ("csv.zip", "rotki.zip")
 
 
 class Renderer:
-    """Renders pages, whose links begin with `prefix`; `portfolio` is the name of one among several.
-    Raises ConfigError if Jinja2 is missing.
+    """Renders pages; their links begin with `prefix`. `portfolio` is the portfolio's name if there
+    are several. Raises ConfigError if Jinja2 is missing.
     """
 
     def __init__(self, prefix: str = "", portfolio: str = "") -> None:
@@ -145,8 +145,8 @@ class Renderer:
         self._templates.globals |= {"prefix": prefix, "portfolio": portfolio}
 
     def login(self, csrf: str, why: str, to: str, plan: str = "") -> str:
-        """Render the login page; `why` is the reason of a refusal, `to` the page after it, `plan` that
-        of the link that led here.
+        """Render the login page; `why` is the reason of a refusal, `to` the page to open after the
+        login, `plan` the plan of the link that led here.
         """
         template = self._templates.get_template("login.html")
         return template.render(csrf=csrf, why=why, to=to, plan=plan)
@@ -193,8 +193,8 @@ class Renderer:
         )
 
     def portfolios(self, rows: Sequence[Mapping[str, Any]], documents: Documents, seen: str) -> str:
-        """Render the list of portfolios; `documents` has those of each row, `seen` marks what is
-        shown.
+        """Render the list of portfolios; `documents` has the documents of each row, `seen` is a
+        hash of the shown state.
         """
         return self._templates.get_template("portfolios.html").render(
             title="Portfolios", rows=rows, seen=seen, figure=partial(figure, documents)
@@ -202,7 +202,7 @@ class Renderer:
 
 
 def figure(documents: Documents, path: str, form: str = "text", colour: bool = False) -> Markup:
-    """Return the element of the value at a path of the documents."""
+    """Return the HTML element of the value at a path of the documents."""
     value = at(documents, path)
     style = sign_class(value) if colour else ""
     return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
@@ -215,7 +215,7 @@ def figure(documents: Documents, path: str, form: str = "text", colour: bool = F
 
 
 def newest_periods(documents: Documents) -> list[tuple[str, str]]:
-    """Return (name, path of its figures) for each period of `pnl` that has any."""
+    """Return (name, path of its figures) for each period of `pnl` that has figures."""
     documents = documents.get("pnl", {})
     if "error" in documents:
         return []

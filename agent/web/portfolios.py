@@ -1,5 +1,5 @@
-"""Several portfolios in one dashboard: a list of them, and each with its own pages, users, sessions,
-tokens and event streams below /p/NAME. One that cannot be read holds up no other.
+"""Several portfolios in one dashboard: a list of them, and for each its own pages, users, sessions,
+tokens and event streams below /p/NAME. A portfolio that cannot be read does not affect the others.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ PREFIX = "/p/"
 AGAIN_S = 10.0
 """Interval between two attempts to open a portfolio."""
 START_S = 60.0
-"""Longest time to open a portfolio."""
+"""Maximum time to open a portfolio."""
 LONGEST_NAME = 40
 BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
 MOST_PROBLEMS = 3
-"""Problems of a portfolio that the list spells out."""
+"""Number of problems of a portfolio that the list shows in full."""
 HIDDEN = "It cannot be read now. Log in to another portfolio to see why."
 
 
 def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
-    """Return name and slug of each portfolio: its file without the ending, with the folder where two
-    files have the same name. Slugs are unique, of a-z, 0-9 and hyphens.
+    """Return name and slug of each portfolio. The name is the config's file name without extension,
+    preceded by the folder if two are equal. Slugs are unique, of a-z, 0-9 and hyphens.
     """
     stems, found = [path.stem for path in configs], []
     slugs: set[str] = set()
@@ -61,8 +61,8 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class PortfolioStart:
-    """What is read of a portfolio before it is served: the files of store and users, names and roles
-    of the users by id, the key of signed links, and of several portfolios network and wallet.
+    """Data of a portfolio, read before it is served: the files of store and users, names and roles
+    of the users by id, the key of signed links, and with several portfolios network and wallet.
     """
 
     store: Path
@@ -73,13 +73,13 @@ class PortfolioStart:
 
 
 async def read_portfolio(config: Path, process: ReadingProcess) -> PortfolioStart:
-    """Return what a portfolio needs. Raises the errors of a config, a store or users that cannot be
-    read.
+    """Read the data that serving a portfolio needs. Raises the error if config, store or users
+    cannot be read.
     """
     store = await process.call("require_store", str(config))
     users_file = await process.call("settings.users.users_file", str(config))
     users = await process.call("settings.users.known_users", users_file)
-    link_key = b""  # without users there is no login to lead to
+    link_key = b""  # links lead to the login, which needs users
     if users:
         link_key = await process.call("controls.queue.link_key", str(config))
     return PortfolioStart(Path(store), Path(users_file), users, link_key)
@@ -96,7 +96,7 @@ def require_users(users: Mapping[int, object], host: str, *, exposed: bool) -> N
 
 @dataclass(frozen=True, slots=True)
 class OpenedPortfolio:
-    """What serves a portfolio; `about` has its network and wallet."""
+    """The parts that serve a portfolio; `about` has its network and wallet."""
 
     board: Board
     access: Access
@@ -107,8 +107,8 @@ class OpenedPortfolio:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What portfolios share when they are opened: `exposed` if other machines reach the dashboard,
-    whether it is `stopping`, and the portfolio that was the first with a store.
+    """Settings that all portfolios share: `exposed` if other machines reach the dashboard,
+    `stopping` once it is to stop; and in `stores` the first portfolio opened with each store.
     """
 
     host: str
@@ -118,7 +118,7 @@ class Opening:
 
 
 class ServedPortfolio:
-    """One of several portfolios. `opened` is None, and `error` the reason, until it can be read."""
+    """One of several portfolios. Until it can be read, `opened` is None and `error` the reason."""
 
     def __init__(self, name: str, config: Path, reach: Reach) -> None:
         self.name = name
@@ -129,14 +129,14 @@ class ServedPortfolio:
         self._process = ReadingProcess()
 
     async def read(self, opening: Opening) -> PortfolioStart | None:
-        """Return what the portfolio needs; None, with the reason in `error`, if it cannot be read."""
+        """Read the data of the portfolio; return None, and set `error`, if they cannot be read."""
         try:
             async with asyncio.timeout(START_S):
                 start = await read_portfolio(self.config, self._process)
                 about = await self._process.call("settings.shown.identity", str(self.config))
             require_users(start.users, opening.host, exposed=opening.exposed)
         except TimeoutError:
-            self.error = Retryable(f"reading takes longer than {START_S:g} s", "it is tried again")
+            self.error = Retryable(f"reading takes longer than {START_S:g} s", "wait for a retry")
             return None
         except TrimtabError as error:
             self.error = error
@@ -144,8 +144,8 @@ class ServedPortfolio:
         return replace(start, about=about)
 
     def begin(self, start: PortfolioStart | None, opening: Opening) -> None:
-        """Serve the portfolio from now on, unless it could not be read or its store is that of
-        another.
+        """Serve the portfolio from now on, unless it could not be read or another portfolio has the
+        same store.
         """
         if start is None:
             return
@@ -176,7 +176,7 @@ class ServedPortfolio:
     async def answer(
         self, opened: OpenedPortfolio, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer a request below the portfolio's prefix, as its own dashboard would."""
+        """Answer a request below the portfolio's prefix, as its own dashboard would answer it."""
         prefix = self.reach.prefix
 
         async def prefixed(message: MutableMapping[str, Any]) -> None:
@@ -192,7 +192,7 @@ class ServedPortfolio:
 
 
 def _with_prefix(name: bytes, value: bytes, prefix: str) -> bytes:
-    """Return a header whose address is that of a client."""
+    """Return the value of a header, with the prefix put before any address in it."""
     if name.lower() in (b"location", b"hx-redirect") and value.startswith(b"/"):
         return prefix.encode() + value
     if name.lower() == b"link" and value.startswith(b"</"):
@@ -224,7 +224,7 @@ class Portfolios:
         self._own = Checks(app, Access(reach))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: by its portfolio, or with the list."""
+        """Pass a request to its portfolio, or to the pages of the list."""
         path = scope.get("path", "")
         for one in self._portfolios:
             if one.opened is not None and path.startswith(one.reach.prefix + "/"):
@@ -254,7 +254,7 @@ class Portfolios:
         await _begin(one.opened, running)
 
     async def _unserved(self, request: Request) -> Response:
-        """Answer below the prefix of a portfolio that is not open, or of none."""
+        """Answer a request below /p/ that no open portfolio serves."""
         for one in self._portfolios:
             if request.scope["path"] == one.reach.prefix and one.opened is not None:
                 return RedirectResponse(one.reach.prefix + "/", 303)
@@ -263,7 +263,7 @@ class Portfolios:
         return PlainTextResponse("404: no such portfolio\n", 404)
 
     async def _list(self, request: Request) -> Response:
-        """Answer with the list, and with nothing to a page that shows it already."""
+        """Answer with the list, or with status 204 if the page already shows it."""
         behind = "hx-request" in request.headers
         sessions = [_session(one, request, touch=not behind) for one in self._portfolios]
         open_to_all = not any(one.opened and one.opened.access.required for one in self._portfolios)
@@ -289,7 +289,7 @@ class Portfolios:
             rows.append(row)
             documents.append(shown)
         versions = [
-            one.opened.board.version  # of those shown: when another is active is nobody's business
+            one.opened.board.version  # of shown rows only: others must not reveal their activity
             for one, row in zip(self._portfolios, rows, strict=True)
             if one.opened is not None and row["state"] == "open"
         ]
@@ -311,14 +311,14 @@ def _session(one: ServedPortfolio, request: Request, *, touch: bool) -> Session 
 
 
 def _refresh(board: Board, session: Session | None) -> None:
-    """Read what is missing or old; the queue only for those who may see it."""
+    """Read missing or old documents, and the queue of controls for a logged-in user."""
     board.wanted(LIVE, STORED)
     if session is not None:
         board.follow(CONTROLS)
 
 
 def _facts(board: Board, path: str) -> dict[str, Any]:
-    """Return what the list shows of a portfolio: paths of its figures, marks and problems."""
+    """Return the list's columns of a portfolio: paths of its figures, marks and problems."""
     found = {name: _readable(board.documents, name) for name in ("status", "history", "alerts")}
     status, history, alerts = found["status"], found["history"], found["alerts"]
     facts: dict[str, Any] = {"value": "", "drift": "", "profit": "", "last": "", "marks": []}
@@ -347,7 +347,7 @@ def _facts(board: Board, path: str) -> dict[str, Any]:
 
 
 def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why the agent does not act: a halt, exits that cannot be sold, a cycle that ended badly."""
+    """Yield why the agent does not act: a halt, exits that cannot be sold, or a failed cycle."""
     decision = status.get("decision", {})
     if decision.get("kind") == "halt":
         yield f"halt: {decision['reason']}"
@@ -360,7 +360,7 @@ def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[st
 
 
 def _failures(board: Board) -> Iterator[str]:
-    """Yield why documents could not be read, each reason once."""
+    """Yield each reason why documents could not be read, once."""
     seen = {str(error): None for error in board.failed.values()}
     for name in ("status", "history", "pnl", "alerts"):
         if error := board.documents.get(name, {}).get("error"):
@@ -369,7 +369,7 @@ def _failures(board: Board) -> Iterator[str]:
 
 
 def _readable(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a document; empty if it is not there or could not be read."""
+    """Return a document; empty if it is missing or could not be read."""
     found: Mapping[str, Any] = documents.get(name) or {}
     return {} if "error" in found else found
 

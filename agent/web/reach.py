@@ -1,4 +1,4 @@
-"""How the dashboard is reached: on this machine alone, by TLS, or through a proxy that has the TLS."""
+"""Reach of the dashboard: this machine only, other machines by TLS, or through a TLS proxy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 recognised, to ask for the name
 
 @dataclass(frozen=True, slots=True)
 class PublicOptions:
-    """Options of a dashboard that other machines reach: certificate and key, or the proxy that has
-    them; and the name that browsers open, if it is not the host.
+    """Options for access from other machines: certificate and key, or the proxy that has them; and
+    the host name that browsers open, if it is not the host to listen on.
     """
 
     tls_cert: Path | None = None
@@ -31,9 +31,9 @@ class PublicOptions:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Under which names the dashboard answers, whether browsers reach it by TLS, and the addresses
-    of the proxy in front of it (none: any address, without forwarded headers). `prefix` begins the
-    paths of one portfolio among several, and `portfolio` is its name.
+    """Host names that the dashboard answers to, `secure` if browsers reach it by TLS, and the
+    addresses of the proxy in front of it (none: any client, without forwarded headers). With
+    several portfolios, `prefix` begins the paths of one, and `portfolio` is its name.
     """
 
     names: frozenset[str] = frozenset(LOOPBACK)
@@ -51,7 +51,7 @@ class Reach:
 
 
 def require_protected(host: str, port: int, public: PublicOptions) -> None:
-    """Raise ConfigError unless other machines reach the dashboard by TLS alone."""
+    """Raise ConfigError unless other machines can reach the dashboard by TLS only."""
     tls = public.tls_cert is not None
     if tls is not (public.tls_key is not None):
         missing = "--tls-key" if tls else "--tls-cert"
@@ -87,7 +87,7 @@ def _check_certificate(cert: Path, key: Path) -> None:
 
 
 def reach_of(host: str, port: int, public: PublicOptions) -> Reach:
-    """Return under which names and from which addresses requests are answered."""
+    """Return the names and proxies of a dashboard with these options."""
     if public.proxy is not None:
         proxies = frozenset(LOOPBACK) if host in LOOPBACK else _addresses(public.proxy)
         return Reach(frozenset({public.proxy.lower()}), True, proxies, port)
@@ -118,7 +118,7 @@ def public_address(host: str, port: int, public: PublicOptions, secure: bool) ->
 
 
 def plain_address(text: str) -> str:
-    """Return an address in its usual form, of IPv4 also where IPv6 carries it."""
+    """Return an IP address in canonical form; IPv4-mapped IPv6 as IPv4."""
     try:
         found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -127,8 +127,8 @@ def plain_address(text: str) -> str:
 
 
 def forwarded_address(lines: Sequence[str]) -> str:
-    """Return the last address of the lines of X-Forwarded-For, without its port: the one that the
-    proxy saw. Those before it may have been sent by the client.
+    """Return the last address in the X-Forwarded-For lines, without its port. The proxy appended
+    it; the client may have forged those before it.
     """
     found = ",".join(lines).rpartition(",")[2].strip()
     if (with_port := _WITH_PORT.fullmatch(found)) is not None:

@@ -1,5 +1,5 @@
-"""Processes that read the store and the chain, so that the process that serves pages loads neither:
-it imports no module that could sign.
+"""Processes that read the store and the chain. The process that serves pages loads neither, and
+imports no module that could sign.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from agent.errors import Retryable, TrimtabError
 
 Documents = dict[str, Any]
 DOCUMENTS = "dashboard"
-"""Module of the functions that are called by their name alone."""
+"""Module below `agent.app` of functions called without a module."""
 
 
 class ReadingProcess:
-    """A process that calls functions of `agent.app`, one at a time; restarted if it died. With
-    `niceness` it leaves the processor to others.
+    """A process that calls functions of `agent.app`, one at a time; restarted if it died.
+    `niceness` lowers its priority.
     """
 
     def __init__(self, niceness: int = 0) -> None:
@@ -32,8 +32,8 @@ class ReadingProcess:
         self._pool: ProcessPoolExecutor | None = None
 
     def submit(self, function: str, *arguments: Any) -> Future[Any]:
-        """Call `function` there: a name in `agent.app.dashboard`, or with its module below
-        `agent.app`. The future has its result, or raises its TrimtabError.
+        """Call `function` in the process: a name in `agent.app.dashboard`, or a module below
+        `agent.app` with a name. The future has its result, or raises its TrimtabError.
         """
         if self._pool is None:
             self._pool = self._started()
@@ -56,7 +56,7 @@ class ReadingProcess:
             raise Retryable(why, "try again") from None
 
     def stop(self) -> None:
-        """End the process, also during a read."""
+        """End the process, even during a read."""
         if self._pool is not None:
             for process in list((self._pool._processes or {}).values()):
                 process.kill()
@@ -84,7 +84,7 @@ def _call(function: str, *arguments: Any) -> Any:
 
 
 def _begin(niceness: int) -> None:
-    """Ignore Ctrl-C, which the parent handles, and exit when the parent does."""
+    """Set the niceness, ignore Ctrl-C, which the parent handles, and exit when the parent does."""
     os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

@@ -1,4 +1,4 @@
-"""The page of kept reports, and each report: a file whose scripts reach neither session nor network."""
+"""The page of kept reports, and the reports. Their scripts reach neither session nor network."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "unsafe-none",
     "Referrer-Policy": "no-referrer",
 }
-"""Headers of a report in place of those of the dashboard's pages: its scripts run, in an origin of
+"""Headers of a report, in place of those of the dashboard's pages. Its scripts run in an origin of
 their own.
 """
 
 
 class ReportPages:
-    """The list of reports, and their pages by a name of the list; reading processes read both."""
+    """The list of reports, and each report by its name; a reading process reads both."""
 
     def __init__(self, board: Board, renderer: Renderer) -> None:
         self._board = board
@@ -35,7 +35,7 @@ class ReportPages:
     async def overview(self, request: Request) -> Response:
         """Answer with the list of reports."""
         board = self._board
-        board.follow(REPORTS)  # no change of the store tells of a new one
+        board.follow(REPORTS)  # read at each request: a new report does not change the store
         text = self._renderer.page(
             REPORT_PAGE, board.documents, board.failed, board.version, request.scope["session"]
         )

@@ -1,4 +1,4 @@
-"""Serves the dashboard until stopped: on this machine, or beyond it with a login and TLS."""
+"""Serving of the dashboard until stopped: on this machine, or beyond it with a login and TLS."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ MISSING = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
 
 
 def find_configs(given: Sequence[Path]) -> list[Path]:
-    """Return config files in their order; a folder gives its *.toml files by name. Raises
-    ConfigError for a folder without any, and a file that is named twice.
+    """Return the config files in order; a folder stands for its *.toml files, sorted by name.
+    Raises ConfigError for a folder without any, and for a file given twice.
     """
     found: list[Path] = []
     for path in given:
@@ -90,8 +90,9 @@ def serve_portfolios(
     ready: Callable[[str, list[dict[str, str]]], None],
     public: PublicOptions | None = None,
 ) -> None:
-    """Serve several portfolios like one, and call `ready` with the address and the name, address and
-    error of each. Raises the error of the first one if none can be read.
+    """Serve several portfolios as `serve_dashboard` serves one. Call `ready` with the address of
+    the list, and name, address and error of each. Raises the error of the first one if none can be
+    read.
     """
     public = public or PublicOptions()
     require_protected(host, port, public)
@@ -139,9 +140,9 @@ def serve_portfolios(
 
 
 def serve_setup(config: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine alone; `ready`
-    gets the address that opens it once. Raises ConfigError for another host, and if the config
-    exists or has no folder.
+    """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine only. Call
+    `ready` with the address that opens it once. Raises ConfigError for another host, and if the
+    config exists or its folder does not.
     """
     if host not in LOOPBACK:
         raise ConfigError(f"--host {host}: --setup is for this machine alone", "omit it")
@@ -216,7 +217,7 @@ def _run(
 def _read_at_start(
     config: Path, process: ReadingProcess
 ) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
-    """Return the files of store and users, the users, and the key of signed links."""
+    """Read the files of store and users, the users, and the key of signed links."""
     from agent.web.portfolios import read_portfolio
 
     found = asyncio.run(read_portfolio(config, process))
@@ -237,7 +238,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(place)
-            listener.listen()  # connections wait from here on until they are served
+            listener.listen()  # connections queue from here on until the server accepts them
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 why, remedy = "is in use", "stop the other program, or choose another --port"
@@ -248,7 +249,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _announcing(app: Any, ready: Callable[[], None]) -> Any:
-    """Return the application, which calls `ready` once it has started."""
+    """Return the application, wrapped to call `ready` once it has started."""
 
     async def announcing(scope: Any, receive: Any, send: Any) -> None:
         async def told(message: Any) -> None:

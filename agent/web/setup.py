@@ -1,5 +1,5 @@
-"""The guided set-up in the browser: the questions of `trimtab init` on pages, for whoever has the
-address that the command printed, and on this machine alone. It asks for no key and refuses one.
+"""The guided set-up in the browser: the questions of `trimtab init` on pages. It needs the address
+that the command printed, works on this machine only, never asks for a key, and refuses one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OWNER = {1: ("set-up", False)}
 """The one session's user."""
 LONGEST_TEXT = 500
 SECRET = re.compile(r"[0-9a-fA-F]{60}|(?:[^\W\d_]+[\s\d,.;:()-]+){11,}[^\W\d_]+")
-"""A private key, also one that was cut, or a recovery phrase, also one with numbers or commas."""
+"""A private key, even truncated, or a recovery phrase, even with numbers or commas."""
 KEY_TYPED = (
     "This may be a private key or a recovery phrase, so it was not kept. trimtab never needs one in"
     " the browser: type keys at trimtab wallet import only."
@@ -39,7 +39,7 @@ ADDRESS_TYPED = (
     " variable, and type the variable's name in the field that asks for one."
 )
 URL_FIELDS = frozenset({"endpoints", "alert"})
-"""Fields of variables, into which an address may be typed by mistake."""
+"""Fields for names of variables. Their URLs may be typed there by mistake."""
 NAMED = re.compile(r"[A-Z_][A-Z0-9_]{0,63}(=[\w.-]{0,16})?")
 """The name of a variable, with or without an operator."""
 CHANGED = "The answers changed after this page was opened. Compare them again."
@@ -68,7 +68,7 @@ DEFAULTS = {"network": "ethereum", "share:USDC": "0"}
 
 
 class SetupPages:
-    """What was typed, the pages that ask for it, and the config at the end."""
+    """The answers typed so far, the pages that ask for them, and the writing of the config."""
 
     def __init__(self, access: Access, config: Path) -> None:
         self._access = access
@@ -102,8 +102,8 @@ class SetupPages:
         return Checks(app, self._access)
 
     async def _greet(self, request: Request) -> Response:
-        """Answer the printed address with the form that begins the session. Opening it uses nothing
-        up, and a page elsewhere that links to it does not take the cookie away.
+        """Answer the printed address with the form that begins the session. A GET neither uses up
+        the token nor changes the cookie.
         """
         if request.scope["session"] is not None:
             return RedirectResponse("/", 303)
@@ -117,7 +117,7 @@ class SetupPages:
         fields = await form(request)
         if fields is None or not is_token(fields.get("token"), self._token):
             return PlainTextResponse(CLOSED, 403)
-        self._token = secrets.token_urlsafe(32)  # of no address
+        self._token = secrets.token_urlsafe(32)  # so that the printed one no longer works
         answer = RedirectResponse("/", 303)
         chosen = self._access.begin(next(iter(OWNER)))
         cookie = self._access.reach.cookie
@@ -143,7 +143,7 @@ class SetupPages:
         return self._html(request, page, found, {})
 
     async def _take(self, request: Request) -> Response:
-        """Answer a form: keep what was typed, and go on if it is valid."""
+        """Answer a form: keep its answers, and go on to the next page if they are valid."""
         session: Session = request.scope["session"]
         fields = await form(request)
         if fields is None or not is_token(fields.get("csrf"), session.csrf):
@@ -187,7 +187,7 @@ class SetupPages:
         return RedirectResponse(DONE.path, 303)
 
     async def _check(self, typed: Mapping[str, str]) -> dict[str, Any] | Response:
-        """Return what the answers amount to, or the answer if they cannot be checked."""
+        """Return the checked answers with their errors, or a response if the check failed."""
         try:
             found: dict[str, Any] = await self._process.call(
                 "start.web_setup.check_setup", dict(typed)
@@ -197,7 +197,7 @@ class SetupPages:
         return found
 
     async def _next(self, found: Mapping[str, Any] | None = None) -> SetupPage:
-        """Return the first page that lacks a valid answer, else the last one."""
+        """Return the first page that lacks a valid answer, else the review; DONE once written."""
         if self._document is not None:
             return DONE
         if found is None:
@@ -265,7 +265,7 @@ def _texts(
 
 
 def _keepable(given: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
-    """Return the texts without what may be part of an address: a page must not repeat it."""
+    """Return the texts, without those that may be part of a URL: a page must not repeat them."""
     return {
         name: text
         if name not in URL_FIELDS
@@ -277,7 +277,7 @@ def _keepable(given: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, 
 
 
 def _digest(found: Mapping[str, Any]) -> str:
-    """Return a hash of the answers that the last page shows, and of what the basket holds."""
+    """Return a hash of the answers that the last page shows, and of the baskets and tokens."""
     told = [found.get("shown"), found.get("baskets"), found.get("tokens")]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 

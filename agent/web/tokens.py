@@ -1,6 +1,7 @@
 """API tokens with scopes, in a file beside the store that holds their hashes.
 
-A token is 256 random bits, so SHA-256 is enough: a slow hash protects passwords that can be guessed.
+A token has 256 random bits, so SHA-256 is enough: slow hashes are for passwords, which can be
+guessed.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 DAY_S = 86_400
 LONGEST_S = 366 * DAY_S
 MAX_TOKENS = 1_000
-"""Entries in the file, revoked ones included; the oldest revoked or expired ones go first."""
+"""Entries in the file, ended ones included; the oldest ended ones are dropped first."""
 LOCK_S = 10.0
 NO_TOKEN = b"\0" * 32
-"""Compared with when no token has the id, so that an unknown id takes as long as a wrong secret."""
+"""Hash to compare with if the id is unknown, so that this takes as long as a wrong secret."""
 
 
 class TokenScope(StrEnum):
@@ -116,8 +117,8 @@ class TokenFile:
     def add(
         self, name: str, scopes: Collection[str], lifetime_s: int, now_s: int
     ) -> tuple[ApiToken, str]:
-        """Add a token; return its entry and its text, which is kept nowhere. Raises ConfigError for
-        a name in use, an unknown scope and values out of range.
+        """Add a token; return its entry and its text, which is not stored. Raises ConfigError for a
+        name in use, an unknown scope and values out of range.
         """
         if not NAME.fullmatch(name):
             raise ConfigError(
@@ -160,8 +161,8 @@ class TokenFile:
         return revoked
 
     def find(self, text: str) -> ApiToken | None:
-        """Return the entry of a token's text, also an expired or revoked one; None if there is none.
-        The comparison takes the same time for every wrong text.
+        """Return the entry of a token's text, even if expired or revoked; None if there is none.
+        The comparison takes equally long for every wrong text.
         """
         parts = TOKEN.fullmatch(text)
         found = next((one for one in self.tokens() if parts and one.id == parts[1]), None)

@@ -108,7 +108,7 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     steps.pop(next(number for number, line in enumerate(steps) if line.startswith("trimtab wallet import")))
     for line, begin in zip(steps, wanted, strict=True):
         assert line.startswith(begin) and (begin[0] == "e" or re.search(option, line)), line
-    assert "leaves 0.05 of it" in done and "Least total at 1 gwei" in done and "max_live_value" in done
+    assert "keeps 0.05 of it" in done and "Least total at 1 gwei" in done and "max_live_value" in done
     for page in (*ANSWERS, "/setup/review"):
         assert desk.ask(page, Cookie=desk.cookie)[1]["location"] == "/setup/done"
         assert desk.post(page, {})[0] in (303, 403)

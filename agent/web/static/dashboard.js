@@ -1,9 +1,9 @@
-// Draws the charts of a page, and says whether live updates arrive. Everything else is the server's.
+// Draws the charts of a page, and shows whether live updates arrive. The server renders everything else.
 "use strict";
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   let drawn = [];
-  // uPlot's own ticks are American; each row: least distance of ticks in seconds, text, text at a new year, month, day, hour, minute, second
+  // uPlot's default ticks are American. Each row: minimum distance of ticks in seconds, text, text at a new year, month, day, hour, minute, second
   const ticks = [
     [3600 * 24 * 365, "{YYYY}", null, null, null, null, null, null, 1],
     [3600 * 24 * 28, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
@@ -45,7 +45,7 @@
   document.addEventListener("DOMContentLoaded", drawAll);
   document.addEventListener("htmx:afterSettle", drawAll);
   document.addEventListener("htmx:sseOpen", () => say("Live: this page follows the agent."));
-  document.addEventListener("htmx:sseError", () => say("No live updates: the dashboard does not answer. Figures may be old."));
+  document.addEventListener("htmx:sseError", () => say("No live updates: the dashboard does not respond. Figures may be old."));
   dark.addEventListener("change", drawAll);
   addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: element.clientHeight }); });
 })();

@@ -4,7 +4,7 @@ const { lists, figures } = JSON.parse(document.getElementById("figures").textCon
 const places = [...document.querySelectorAll("[data-figure]")];
 const spoken = document.getElementById("spoken");
 const coarse = matchMedia("(pointer: coarse)");
-const PAPER_PX = 680; // of A4 within its margins; a page is laid out for paper only after its charts are drawn
+const PAPER_PX = 680; // width of A4 within its margins; the browser lays out the page for paper only after the charts are drawn
 let printing = false;
 
 function role(name, strength) {
@@ -14,7 +14,7 @@ function role(name, strength) {
   return `rgba(${part(1)},${part(3)},${part(5)},${strength})`;
 }
 
-/* "var(--c1)" and "var(--c1)/0.2" become the colours of the page as it is shown now. */
+/* Replaces "var(--c1)" and "var(--c1)/0.2" by the page's present colours. */
 function coloured(value) {
   if (typeof value === "string") {
     const found = /^var\((--[a-z0-9]+)\)(?:\/([0-9.]+))?$/.exec(value);
@@ -65,7 +65,7 @@ function parts(place) {
   return [coloured(figure.data).map(trace => scaled(trace, narrow)), themed(figure.layout, place.classList.contains("small"), narrow)];
 }
 
-/* The scale of colours lies above the plot where there is no room beside it. */
+/* Puts the colour scale above a narrow plot, else beside it. */
 function scaled(trace, narrow) {
   if (!trace.marker?.colorscale || trace.marker.showscale === false) return trace;
   const font = { size: 12, color: role("--soft") };
@@ -76,7 +76,7 @@ function scaled(trace, narrow) {
   return { ...trace, marker: { ...trace.marker, colorbar: narrow ? over(bar, above) : bar } };
 }
 
-/* From the top down, with room for the window between two: what is seen is there first. Times are since the page was asked for. */
+/* Draws from the top down, and yields to the browser after each chart, so that visible charts come first. Times in ms since navigation start. */
 async function draw() {
   const told = document.documentElement.dataset;
   for (const place of places) {
@@ -98,7 +98,7 @@ function redraw() {
   }
 }
 
-/* The keyboard: a cursor over the longest trace, its values read out. */
+/* Moves a cursor over the longest trace by keyboard, and reads its values out. */
 function walk(place, event) {
   const steps = { ArrowRight: 1, ArrowLeft: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
   if (event.key === "Escape") { place.cursor = undefined; Plotly.Fx.unhover(place); return; }
@@ -154,7 +154,7 @@ function nearest(keys, key) {
 
 const rank = trace => trace.legendrank ?? 1000;
 const number = value => value.toLocaleString("en", { maximumSignificantDigits: 6 });
-/* Texts in figures are written for Plotly; this gives back the letters. */
+/* Texts in figures are escaped for Plotly; this unescapes them. */
 const letters = text => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
 
 for (const query of ["(prefers-color-scheme: dark)", "print", "(pointer: coarse)"]) matchMedia(query).addEventListener("change", redraw);
