@@ -14,7 +14,9 @@ __all__ = ["load_config", "open_agent", "plan", "quote", "snapshot", "step"]
 
 
 def __getattr__(name: str) -> Any:
-    """Return a name of `agent.app`, so that importing a pure module does not load web3."""
+    """Load a public name from `agent.app` on first use, so that importing a pure module does not
+    load web3.
+    """
     if name in __all__:
         from agent import app as api
 

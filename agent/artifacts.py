@@ -57,7 +57,8 @@ NPM_INSTALL = (
     "--no-audit",
     "--no-fund",
 )
-"""Arguments that install the packages for users, contracts and anvil, without developer packages.
+"""Arguments of npm that install the packages that users need (contracts and anvil), without
+developer packages.
 """
 _ANVIL_PACKAGES = {
     ("Linux", "x86_64"): "anvil-linux-amd64",
@@ -93,7 +94,7 @@ class Artifact:
 
 
 def documentation() -> list[Path]:
-    """Return the pages of the documentation, by name."""
+    """Return the pages of the documentation, sorted by name."""
     bundled = _PACKAGE / "_data" / "docs"
     return sorted((bundled if bundled.is_dir() else _REPO / "docs").glob("*.md"))
 
@@ -112,7 +113,7 @@ def abis_dir() -> Path:
 
 
 def manifest_dir(manifest: NpmManifest = CONTRACTS) -> Path:
-    """Return the folder of the contracts' package.json and package-lock.json."""
+    """Return the folder of a manifest's package.json and package-lock.json."""
     return _data_dir(manifest.in_repo, manifest.in_wheel)
 
 

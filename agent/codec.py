@@ -57,7 +57,7 @@ T = TypeVar("T")
 TAG = "type"
 """Key of the class name of a union member."""
 _SAFE_INT = 2**53
-"""Larger integers are written as strings, since other JSON readers round them."""
+"""Integers of this size and above are written as strings, since other JSON readers round them."""
 _UNIONS: tuple[Any, ...] = (
     LpPosition,
     Decision,
@@ -180,7 +180,7 @@ def loads(cls: Any, text: str) -> Any:
 
 
 def loads_optional(cls: type[T], text: str | None) -> T | None:
-    """Read a value as `loads`; None stays None."""
+    """Read the output of `dumps` like `loads`; return None for None."""
     return None if text is None else loads(cls, text)
 
 

@@ -61,7 +61,7 @@ from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_dire
 from agent.ports import Approval, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4
-"""Maximum evaluations per plan: each round of approvals needs a new one."""
+"""Maximum rounds of approvals for one plan; a new evaluation follows each."""
 MILLION = 1_000_000
 REPLAN_REMEDY = "run it again and confirm the new plan"
 MAX_ACTIONS = 8
@@ -247,7 +247,7 @@ def _confirm(
 
 def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Plan) -> None:
     """Raise Refused if the plan differs in kind from the confirmed one: new exclusions, liquidity
-    first, a different order.
+    first, or a different limit order.
     """
     evaluation.require_no_new_exclusions(confirmed, outcome, REPLAN_REMEDY)
     if plan.actions and confirmed.plan is not None and not confirmed.plan.actions:

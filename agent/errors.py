@@ -190,8 +190,8 @@ class ConfigError(TrimtabError):
 
 
 class Refused(TrimtabError):
-    """A guard refused and nothing was sent. `verdicts` have measured values and limits; `code`
-    defaults to the first guard that refused.
+    """A guard or another check refused, and nothing was sent. `verdicts` have measured values and
+    limits; `code` defaults to the first guard that refused.
     """
 
     exit_code = EXIT_REFUSED
@@ -234,15 +234,15 @@ class OperatorNeeded(TrimtabError):
 
 
 class Interrupted(TrimtabError):
-    """Ctrl-C ended a command that moves no money."""
+    """Ctrl-C ended a command that uses no chain."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 @contextmanager
 def needs_analysis(otherwise: str = "") -> Iterator[None]:
-    """Turn a missing package inside into Refused with the remedy: the extra `analysis`, or
-    `otherwise`.
+    """Raise Refused if a package is missing inside the context. The remedy is to install the extra
+    `analysis`, followed by the text `otherwise`.
     """
     try:
         yield

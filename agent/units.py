@@ -19,7 +19,7 @@ YEAR_S = 365 * 86_400
 """Seconds of a year, for annual figures."""
 UINT256_MAX = 2**256 - 1
 NATIVE = "0x0000000000000000000000000000000000000000"
-"""The native coin, in place of a token address."""
+"""Address that denotes the native coin in place of a token."""
 
 Price = Fraction
 """Numeraire base units per token base unit."""
@@ -306,24 +306,24 @@ def _clipped(
 
 
 _END_S = 253_402_300_800
-"""Midnight of 1 January 10,000."""
+"""Unix time at which the year 10000 begins, which datetime cannot represent."""
 
 
 _UNITS_S = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def format_percent(share: Fraction) -> str:
-    """A share of one as percent, half-even at two places: 5/12 -> "41.67 %"."""
+    """Format a share of one as percent, rounded half-even to two places: 5/12 -> "41.67 %"."""
     return f"{decimal_text(round(share * BPS), 2)} %"
 
 
 def format_bps(bps: int) -> str:
-    """Basis points as a percentage as the config writes it: 1,000 -> "10%"."""
+    """Format basis points as the config writes percentages: 1,000 -> "10%"."""
     return f"{float(Fraction(bps, 100)):g}%"
 
 
 def format_points(distance: Fraction) -> str:
-    """A distance between shares in percentage points; a small one is never shown as zero."""
+    """Format a distance between shares in percentage points; a small one is never shown as zero."""
     shown = round(abs(distance) * BPS)
     if shown == 0 and distance != 0:
         return "less than 0.01 points"
@@ -331,7 +331,7 @@ def format_points(distance: Fraction) -> str:
 
 
 def format_time(at_s: int) -> str:
-    """A unix time as UTC date and time to the second; a number outside the calendar as a plain
+    """Format a Unix time as UTC date and time to the second; a time outside the calendar as a plain
     number.
     """
     if not 0 <= at_s < _END_S:
@@ -340,7 +340,7 @@ def format_time(at_s: int) -> str:
 
 
 def format_duration(seconds: int) -> str:
-    """A number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
+    """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
     parts, rest = [], seconds
     for size, unit in _UNITS_S:
         count, rest = divmod(rest, size)
