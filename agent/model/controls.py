@@ -49,22 +49,24 @@ class ControlState(Enum):
 
 
 class ControlCode(StrEnum):
-    """Why a control was refused or failed, where no guard or error of the action says it."""
+    """Cause of a refused or failed control that no guard and no error code of its action names."""
 
     SEAL = "seal"
-    """Not written by this installation, or changed since."""
+    """Not written by this installation or changed since, or the installation's secret is
+    unreadable.
+    """
     CLOCK = "clock"
     """Dated in the future, valid for too long, or the clock was set back."""
     EXPIRED = "expired"
-    """The run took it, or its plan was ready, after its time."""
+    """The control expired before the run took it, or before its plan was ready."""
     REPLAYED = "replayed"
-    """Taken before."""
+    """Already carried out."""
     NOT_SHOWN = "not_shown"
-    """The plan's hash is unknown: its plan was not shown, or long ago."""
+    """The plan's hash is unknown: the plan was never shown, or was shown too long ago."""
     PLAN_CHANGED = "plan_changed"
     """The plan differs from the one shown."""
     NOT_WAITING = "not_waiting"
-    """The confirmed plan does not wait any more, for example because it was confirmed already."""
+    """The confirmed plan is no longer waiting, for example because it was already confirmed."""
     WIDENS = "widens"
     """The edit would permit more than the confirmed config."""
     QUEUE_FULL = "queue_full"
@@ -171,9 +173,9 @@ class ControlEvent:
 class ShownPlan:
     """A plan as shown to its owner, for a control to confirm.
 
-    `exact` has to be equal when it is carried out. `amounts` are (name, amount, tolerance): planned
-    changes in base units by token or position, which may differ by at most the tolerance. `document`
-    is the JSON text that was shown. `seal` is an HMAC-SHA256 over the hash and the time.
+    `exact` must be equal when the plan is carried out. `amounts` are (name, amount, tolerance):
+    planned changes in base units by token or position, which may differ by at most the tolerance.
+    `document` is the JSON text that was shown. `seal` is an HMAC-SHA256 over the hash and the time.
     """
 
     kind: ControlKind
@@ -210,7 +212,9 @@ class ShownPlan:
         return hmac.new(secret, canonical_json(fields), hashlib.sha256).hexdigest()
 
     def difference(self, found: ShownPlan) -> str:
-        """Return the first difference of the plan `found` beyond the tolerances; "" without one."""
+        """Return the first difference of the plan `found` from this one, beyond the tolerances; ""
+        if there is none.
+        """
         if (self.kind, self.arguments) != (found.kind, found.arguments):
             return "it was shown for another request"
         mine, other = dict(self.exact), dict(found.exact)
@@ -241,7 +245,7 @@ class PlanLink:
         return hmac.new(key, fields, hashlib.sha256).hexdigest()
 
     def query(self, key: bytes) -> str:
-        """Return the query of its address."""
+        """Return the query string of the link's URL."""
         return f"plan={self.plan}&until={self.until_s}&sig={self.signature(key)}"
 
     def is_genuine(self, key: bytes, signature: str, now_s: float) -> bool:
@@ -251,5 +255,5 @@ class PlanLink:
 
 
 def canonical_json(value: object) -> bytes:
-    """Return the only encoding of a list of texts, numbers and lists."""
+    """Return the canonical encoding of a list of texts, numbers and lists."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()

@@ -44,8 +44,9 @@ class PerpMarket:
     the size increment in base units, `tick` the price increment, and `min_notional_raw` the
     smallest notional of an order at its bound. `mark` and `index` are quote base units per base
     unit of size; `index_s` is the chain time of the index. `funding_daily` is the share of notional
-    that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional. `is_named`
-    is false for a market that the config does not name, in which someone else opened a position.
+    that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
+    `is_named` is false for a market that the config does not name, in which someone else opened a
+    position.
     """
 
     market: str
@@ -98,8 +99,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class VenuePayment:
-    """Funding of one market that the venue itself settled at chain time `at_s`; `paid_raw` is negative if
-    received.
+    """Funding of one market that the venue itself settled at chain time `at_s`; `paid_raw` is
+    negative if received.
     """
 
     market: str
@@ -351,8 +352,8 @@ class HedgeComparison:
 class FuturesPolicy:
     """Targets of the futures layer. `leverage_bps` is the target of gross notional over account
     value, and a market's target notional is its weight times the total target notional. A drift
-    beyond its band triggers orders: `band_bps` for a weight, in points of the gross notional (zero: off),
-    and `leverage_band_bps` for the gross notional, as a share of its target. Addresses:
+    beyond its band triggers orders: `band_bps` for a weight, in points of the gross notional (zero:
+    off), and `leverage_band_bps` for the gross notional, as a share of its target. Addresses:
     `collateral` is the portfolio's token in which margin is deposited (empty: no deposits),
     `account` the trader whose margin account is read, `vault` the contract that takes deposits,
     `delegate` the key that the account may allow to trade (empty: none). The triggers in `ask` act
@@ -370,8 +371,7 @@ class FuturesPolicy:
     account: str = ""
     leverage_band_bps: int = 0
     full_leverage_bps: int = 0
-    """The configured leverage if signals or strategies lowered `leverage_bps`; otherwise zero.
-    """
+    """The configured leverage if signals or strategies set `leverage_bps`; otherwise zero."""
     ask: tuple[str, ...] = ()
     vault: str = ""
     delegate: str = ""

@@ -246,8 +246,8 @@ class Valuation:
 
 @dataclass(frozen=True, slots=True)
 class LedgerBalance:
-    """Wallet balance of a token according to the ledger, in base units; includes mined transactions that are
-    not final.
+    """Wallet balance of a token according to the ledger, in base units, including mined
+    transactions that are not final.
     """
 
     token: str
@@ -445,7 +445,8 @@ class CashMemory:
 
 @dataclass(frozen=True, slots=True)
 class CashState:
-    """The account of portfolio.use_cash at a step's block, and the numeraire that the agent does not use at that block.
+    """The account of portfolio.use_cash at a step's block, and the numeraire that the agent does
+    not use then.
 
     `is_stored` is false if the account has to be recorded before anything is sent; `is_known` is
     false while it cannot be opened.

@@ -318,8 +318,8 @@ class Pool(Protocol):
 
     @property
     def observed(self) -> int | None:
-        """Value that, if it changed within the block, makes a swap write a price observation; None
-        for kinds without observations.
+        """Value whose first change within a block makes a swap write a price observation; None for
+        kinds without observations.
         """
 
     @property

@@ -240,8 +240,8 @@ class Portfolio:
         return tuple(dict.fromkeys(asset_feeds + hub_feeds))
 
     def held_as(self, address: str) -> str:
-        """Return the token that a transfer of `address` is valued as: native coin as its wrapped
-        token.
+        """Return the token at whose price a transfer of `address` is valued: the wrapped token for
+        native coin, else itself.
         """
         return self.wrapped_native if address == NATIVE else address
 

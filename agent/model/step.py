@@ -63,7 +63,7 @@ class History:
     depegged: tuple[str, ...] = ()
     """Stablecoins that left their peg and have not returned."""
     unread: tuple[tuple[str, int], ...] = ()
-    """Assets with unreadable balances, each with the chain time since when."""
+    """Assets with unreadable balances, each with the chain time of the first failed read."""
     loss_total: Fraction = Fraction(0)
     """Loss since the store was created."""
     prices: tuple[PricePoint, ...] = ()
@@ -111,7 +111,7 @@ class History:
     accepted: tuple[ExternalTransfer, ...] = ()
     """Unexplained increases accepted as deposits in the last 24 h."""
     failed_s: int | None = None
-    """Chain time of the newest of too many failures of the wallet, in older records only."""
+    """Chain time of the failure that stopped the wallet, in older records only."""
     failures_stop: bool = False
     """True after too many failures since the owner resumed, even if exits have succeeded since."""
     wasted_24h_wei: int = 0

@@ -226,8 +226,8 @@ class Allocation:
     """Chosen weights in bps by token, with sum 10,000. `basis` is the hash of the settings.
 
     `from_s` and `until_s` are the times of the first and last price used, `returns` the number of
-    returns per asset. `data` describes the sample, `why` the choice. `futures_bps` are signed shares
-    of the target notional by market (empty: the config's targets).
+    returns per asset. `data` describes the sample, `why` the choice. `futures_bps` are signed
+    shares of the target notional by market (empty: the config's targets).
     """
 
     at_s: int

@@ -31,8 +31,8 @@ from agent.model import (
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Permission to sign one intent: the judged plan, minimum amounts, and how long it is valid. The signer
-    decodes the transaction and compares every field with the grant.
+    """Permission to sign one intent: the judged plan, minimum amounts, and period of validity. The
+    signer decodes the transaction and compares every field with the grant.
 
     `floors_raw` are minimum outputs by reference price, one per leg of `plan`, computed
     independently of the plan. `approve` is (token, spender, raw) of an approval. `now_s` is chain

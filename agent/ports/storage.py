@@ -203,7 +203,7 @@ class BalanceJournal(Protocol):
         """True if the last 24 h are fully recorded."""
 
     def mark_day_asked(self, chain_now_s: int) -> None:
-        """Store the chain time at which earlier transactions first could not be read."""
+        """Store the chain time at which reading the earlier transactions first failed."""
 
     def record_prior_day(self, found: Sequence[ExternalTransaction], nonce: int) -> None:
         """Store the wallet's earlier transactions found on chain, and its next nonce."""
@@ -255,13 +255,13 @@ class LedgerJournal(Protocol):
         """
 
     def enter_funding(self, entries: Iterable[Entry]) -> None:
-        """Store entries of funding payments; those with an entry stay as they are."""
+        """Store entries of funding payments; payments that have an entry are unchanged."""
 
     def open_places(
         self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]
     ) -> tuple[tuple[str, str], ...]:
-        """Open new (place, token) pairs with (base units, value) in the ledger, if no transaction
-        is pending; return the opened pairs.
+        """Open ledger accounts for the new (place, token) pairs in `found`, with their (base units,
+        value), if no transaction is pending. Return the opened pairs.
         """
 
     def has_places(self, places: Iterable[tuple[str, str]]) -> bool:
