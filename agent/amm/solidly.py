@@ -29,7 +29,9 @@ MOST_STEPS = 255
 RANGES = 256
 """Number of ranges of constant liquidity that approximate a stable curve."""
 FLAT = 1e-8
-"""Smallest fall of the root of the price in a range: a smaller difference has too few exact digits."""
+"""Smallest fall of the square root of the price in a range: a smaller difference has too few exact
+digits.
+"""
 _Q96 = 1 << 96
 _Q384 = 1 << 384
 
@@ -110,12 +112,12 @@ class SolidlyPool:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether a reserve is zero."""
+        """True if a reserve is zero."""
         return self.reserve0 <= 0 or self.reserve1 <= 0
 
     @property
     def has_price(self) -> bool:
-        """Return whether both reserves are above zero."""
+        """True if both reserves are above zero."""
         return not self.is_empty
 
     def _side(self, token_in: str) -> tuple[int, int, int, int]:
@@ -150,7 +152,9 @@ class SolidlyPool:
         return lambda amount_in_raw: self.quote(token_in, amount_in_raw)
 
     def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[SolidlyPool]:
-        """See Pool: BaseV1Pair.swap, by BaseV1Router01. The fee leaves the reserves unless `fee_stays`."""
+        """See Pool: BaseV1Pair.swap, called by BaseV1Router01. The fee leaves the reserves unless
+        `fee_stays`.
+        """
         amount_out_raw = self.quote(token_in, amount_in_raw)
         _, reserve_out, _, _ = self._side(token_in)
         if amount_out_raw <= 0:
@@ -348,11 +352,11 @@ class SolidlyPool:
         return replace(self, reserve0=x // self.unit1, reserve1=y // self.unit0)
 
     def mean_price(self, token: str) -> Fraction:
-        """See Pool. None: the observations of the pair are not read."""
+        """See Pool. Always raises, because the observations of the pair are not read."""
         raise without_mean(self)
 
     def mean_depth(self, token: str) -> int:
-        """See Pool. None: the observations of the pair are not read."""
+        """See Pool. Always raises, because the observations of the pair are not read."""
         raise without_mean(self)
 
 

@@ -94,9 +94,7 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
 
 
 def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve_out: int) -> None:
-    """Apply those checks of UniswapV2Pair.swap that the functions of this module omit. Raises
-    ContractRevert.
-    """
+    """Apply the checks of UniswapV2Pair.swap that UniswapV2Library lacks. Raises ContractRevert."""
     if amount_out <= 0:
         raise ContractRevert(
             "UniswapV2Pair.swap",
@@ -183,12 +181,12 @@ class V2Pool:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether a reserve is zero."""
+        """True if a reserve is zero."""
         return self.reserve0 <= 0 or self.reserve1 <= 0
 
     @property
     def has_price(self) -> bool:
-        """Return whether both reserves are above zero."""
+        """True if both reserves are above zero."""
         return not self.is_empty
 
     def _reserves(self, token_in: str) -> tuple[int, int]:
@@ -206,7 +204,7 @@ class V2Pool:
         return quoter(*self._reserves(token_in), self.fee_pips)
 
     def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[V2Pool]:
-        """See Pool: UniswapV2Pair.swap, by Router02."""
+        """See Pool: UniswapV2Pair.swap, called by Router02."""
         return self._swapped(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
 
     def swap_exact_out(self, token_in: str, amount_out_raw: int) -> SwapResult[V2Pool]:
@@ -289,11 +287,11 @@ class V2Pool:
         )
 
     def mean_price(self, token: str) -> Fraction:
-        """See Pool: a pair has no TWAP."""
+        """See Pool. Always raises, because a pair has no TWAP."""
         raise without_mean(self)
 
     def mean_depth(self, token: str) -> int:
-        """See Pool: a pair has no TWAP."""
+        """See Pool. Always raises, because a pair has no TWAP."""
         raise without_mean(self)
 
 

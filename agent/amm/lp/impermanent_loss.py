@@ -42,8 +42,8 @@ def _cosine(angle: float) -> float:
 
 
 def _legendre(count: int) -> tuple[tuple[float, float], ...]:
-    """Nodes and weights on [-1, 1]: roots of the Legendre polynomial by Newton's method (Abramowitz
-    and Stegun 25.4.29).
+    """Return nodes and weights on [-1, 1]: roots of the Legendre polynomial by Newton's method
+    (Abramowitz and Stegun 25.4.29).
     """
     found = []
     for number in range(count):
@@ -90,7 +90,7 @@ def normal_mean(
 
 DAY_S = 86_400
 PLACES = 10**12
-"""Relative figures are exact to 1e-12."""
+"""Relative figures are rounded to 1e-12."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class LiquidityCurve:
 
     @property
     def in_range(self) -> bool:
-        """Return whether the position earns fees, and loses to arbitrage, at the current price."""
+        """True if the position earns fees, and loses to arbitrage, at the current price."""
         return self.low <= 1 < self.high
 
 

@@ -141,12 +141,12 @@ def v2_liquidity(position: LpV2Position, amounts: Amounts) -> int:
 
 
 def _for_amount0(low: int, high: int, amount: int) -> int:
-    """LiquidityAmounts.getLiquidityForAmount0."""
+    """Return the liquidity for an amount of token0 (LiquidityAmounts.getLiquidityForAmount0)."""
     return mul_div_down(amount, mul_div_down(low, high, Q96), high - low)
 
 
 def _for_amount1(low: int, high: int, amount: int) -> int:
-    """LiquidityAmounts.getLiquidityForAmount1."""
+    """Return the liquidity for an amount of token1 (LiquidityAmounts.getLiquidityForAmount1)."""
     return mul_div_down(amount, Q96, high - low)
 
 
@@ -273,6 +273,6 @@ def widest_band_bps(
 
 
 def _paid(within: SqrtPriceRange, price: Fraction, ratio: Fraction) -> Fraction:
-    """Return the cost of UNIT liquidity bought at `price`, valued at `ratio`, in token1."""
+    """Return the cost of REFERENCE_LIQUIDITY bought at `price`, valued at `ratio`, in token1."""
     amount0, amount1 = mint_amounts(sqrt_price_x96(price), within, REFERENCE_LIQUIDITY)
     return amount0 * ratio + amount1

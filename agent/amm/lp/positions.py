@@ -459,8 +459,8 @@ def expected_amounts(action: LpAction) -> tuple[int, int]:
 
 def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
     """Return whether the agent provided liquidity to a position and has not withdrawn all of it.
-    The sum of its own changes does not suffice: anyone may add to a position, and the addition
-    counts.
+    The sum of the agent's own changes does not suffice, because anyone may add liquidity to a
+    position.
     """
     done = [
         one.held + one.liquidity if one.liquidity < 0 else one.liquidity

@@ -1,5 +1,5 @@
-"""Arithmetic of Uniswap V3, to the bit of v3-core: TickMath, SqrtPriceMath, and SwapMath for one step
-of a swap within a range of constant liquidity. Prices in Q96.
+"""Arithmetic of Uniswap V3, to the bit of v3-core: TickMath, SqrtPriceMath, and SwapMath for one
+step of a swap within a range of constant liquidity. Prices are in Q96.
 
 The amounts of a step are those between two sqrt prices, inlined there because this is the innermost
 loop of every quote; a property test compares the two. A step without liquidity is handled
@@ -94,7 +94,9 @@ UINT160_BITS = 160
 def get_amount0_delta(
     sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: int, round_up: bool
 ) -> int:
-    """token0 base units between two prices: L/√lower − L/√upper (SqrtPriceMath.getAmount0Delta)."""
+    """Return the token0 base units between two prices, L/√lower − L/√upper
+    (SqrtPriceMath.getAmount0Delta).
+    """
     if sqrt_ratio_a_x96 > sqrt_ratio_b_x96:
         sqrt_ratio_a_x96, sqrt_ratio_b_x96 = sqrt_ratio_b_x96, sqrt_ratio_a_x96
     if sqrt_ratio_a_x96 <= 0:
@@ -108,7 +110,9 @@ def get_amount0_delta(
 def get_amount1_delta(
     sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: int, round_up: bool
 ) -> int:
-    """token1 base units between two prices: L·(√upper − √lower) (SqrtPriceMath.getAmount1Delta)."""
+    """Return the token1 base units between two prices, L·(√upper − √lower)
+    (SqrtPriceMath.getAmount1Delta).
+    """
     product = liquidity * abs(sqrt_ratio_b_x96 - sqrt_ratio_a_x96)
     return -(-product >> 96) if round_up else product >> 96
 

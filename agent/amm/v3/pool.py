@@ -58,11 +58,11 @@ class V3Pool:
 
     `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending;
     a quote that leaves this window is refused. `twap_tick` is the time-weighted mean tick over
-    `twap_window_s` (None if the pool's observations do not reach back), `twap_liquidity` the
-    harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations` are
-    the current and the next number of price observations (slot0.observationCardinality and -Next).
-    `unwritten` is true per token of (token0, token1) whose fee growth is still zero: a trade that
-    writes it costs more gas.
+    `twap_window_s` (None if the pool's observations do not reach back that far), `twap_liquidity`
+    the harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations`
+    are the current and the next number of price observations (slot0.observationCardinality and
+    -Next). `unwritten` is true per token of (token0, token1) whose fee growth is still zero: a
+    trade that writes it costs more gas.
     """
 
     address: str
@@ -93,9 +93,9 @@ class V3Pool:
         tick=44_000,
         stop=7_400,
     )
-    """A changed tick writes an observation (UniswapV3Pool.swap). Tick.cross writes slots of zero at
-    the first crossing (v3-core, Tick.sol). A stop at a bitmap word's border is a cold read and one
-    more swap step (TickBitmap.sol).
+    """A changed tick writes an observation (UniswapV3Pool.swap). The first crossing of a tick
+    writes storage slots that were zero (Tick.cross of v3-core). A stop at a bitmap word's border is
+    a cold read and one more swap step (TickBitmap.sol).
     """
     paid_first: ClassVar[bool] = False
     label: ClassVar[str] = ""
@@ -131,7 +131,7 @@ class V3Pool:
 
     @property
     def fault(self) -> str:
-        """Return a tick spacing that no factory allows. With a negative one, a quote would move
+        """See Pool: a tick spacing that no factory allows. With a negative one, a quote would move
         away from the price.
         """
         return (
@@ -142,17 +142,17 @@ class V3Pool:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether the pool has no price, or no liquidity in range and at every known tick."""
+        """True if the pool has no price, or no liquidity in range and no known initialised tick."""
         return self.sqrt_price_x96 <= 0 or (self.liquidity == 0 and not self.ticks)
 
     @property
     def has_price(self) -> bool:
-        """Return whether the pool is initialised."""
+        """True if the pool is initialised."""
         return self.sqrt_price_x96 > 0
 
     @property
     def observed(self) -> int:
-        """Return the tick. The first swap in a block that changes it writes an observation."""
+        """See Pool: the tick."""
         return self.tick
 
     @property
@@ -190,8 +190,8 @@ class V3Pool:
     def swap_exact_out(
         self, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None
     ) -> SwapResult[V3Pool]:
-        """Swap token_in for up to amount_out_raw base units of the other token; limit and errors as
-        in `swap`.
+        """Swap token_in for up to amount_out_raw base units of the other token, with the limit and
+        errors of `swap`.
         """
         ended = self._run(
             is_zero_for_one(self, token_in), -max(amount_out_raw, 0), sqrt_price_limit_x96

@@ -227,8 +227,8 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
 
 
 def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
-    """Return the largest exact output, base units, that can be quoted from known ticks, if a larger
-    one would leave them.
+    """Return the largest exact output, in base units, that can be quoted from known ticks. Valid
+    only if a larger output would leave them.
     """
     _, out, start, end_x96, liquidity, _ = range_at(pool, zero_for_one, price_limit(zero_for_one))
     _, past, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
@@ -306,8 +306,8 @@ NOTHING: Known = (0, (), ())
 
 
 def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
-    """Return a function from base units in to base units out. It calls `otherwise` for any amount
-    that is not a whole exact input within the known ticks.
+    """Return a function from base units in to base units out. It calls `otherwise` for amounts that
+    are not positive, and for amounts that the known ticks cannot take in full.
     """
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
     last = price_limit(zero_for_one)
@@ -320,7 +320,7 @@ def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
     first_cost = step_in + fee
 
     def know(amount: int) -> Known | None:
-        """Return the rows up to beyond the amount; None if known ticks cannot take all of it."""
+        """Return rows that reach beyond the amount; None if known ticks cannot take all of it."""
         if end is not None:
             return None
         table, sums, start = stop_table(pool, zero_for_one, stop, beyond)
@@ -349,8 +349,8 @@ def _falling(
     know: Callable[[int], Known | None],
     otherwise: Quote,
 ) -> Quote:
-    """token0 in: getNextSqrtPriceFromAmount0RoundingUp and getAmount1Delta, as P − ⌈N·P/(N + a·P)⌉
-    = ⌊a·P·P/(N + a·P)⌋.
+    """Return a quoter of token0 inputs: getNextSqrtPriceFromAmount0RoundingUp and getAmount1Delta,
+    as P − ⌈N·P/(N + a·P)⌉ = ⌊a·P·P/(N + a·P)⌋.
     """
     shifted, nearest, known = liquidity << 96, max(first_cost, 1), NOTHING
 
@@ -382,8 +382,8 @@ def _rising(
     know: Callable[[int], Known | None],
     otherwise: Quote,
 ) -> Quote:
-    """token1 in: getNextSqrtPriceFromAmount1RoundingDown and getAmount0Delta, two floor divisions
-    in one.
+    """Return a quoter of token1 inputs: getNextSqrtPriceFromAmount1RoundingDown and
+    getAmount0Delta, with two floor divisions joined into one.
     """
     shifted, nearest, known = liquidity << 96, max(first_cost, 1), NOTHING
 

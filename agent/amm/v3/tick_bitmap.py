@@ -166,8 +166,8 @@ _GROWTH = 8
 unneeded stops; large ones copy the table rarely.
 """
 _TABLE_KEPT_TABLES = 16
-"""Tables per tuple of ticks: two directions, with a margin for pools that share it; all empty pools
-share the empty tuple.
+"""Maximum number of tables per tuple of ticks: two directions, with a margin for pools that share
+the tuple, as all pools without ticks share the empty one.
 """
 
 Row = tuple[int, int, int, int, int]
@@ -239,8 +239,8 @@ class StopTable:
         return sums
 
     def find(self, stop: int, liquidity: int) -> tuple[Sums, int] | None:
-        """Return the sums and the index of a stop with this liquidity beyond it; None if it is
-        before the first stop or beyond the end.
+        """Return the sums and the index of a stop with this liquidity beyond it; None if the table
+        lacks the stop, or has a different liquidity there.
         """
         key = -stop if self.zero_for_one else stop
         sums = self.sums
@@ -298,9 +298,9 @@ def stop_table(
 ) -> tuple[StopTable, Sums, int]:
     """Return a table with this stop and `liquidity` beyond it, the sums, and the index of the stop.
 
-    All states with these ticks share the table. It is rebuilt from this stop if it starts beyond
-    it, or if its liquidity here differs, which happens only if the ticks do not add up to the
-    pool's liquidity.
+    All states with these ticks share the table. It is rebuilt from `stop` if it lacks that stop, or
+    if its liquidity there differs, which happens only if the ticks do not add up to the pool's
+    liquidity.
     """
     tables = tick_table(pool.ticks).stops
     key = (zero_for_one, pool.fee_pips, pool.tick_spacing, pool.known_from_tick, pool.known_to_tick)
