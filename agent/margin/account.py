@@ -38,8 +38,8 @@ def truncate(value: Fraction) -> int:
 
 
 def position_value_raw(market: PerpMarket, size_raw: int) -> int:
-    """Signed value of a size at the mark (AccountBalance._getPositionValue), rounded toward
-    zero.
+    """Return the signed value of a size at the mark (AccountBalance._getPositionValue), rounded
+    toward zero.
     """
     product = size_raw * market.mark.numerator
     whole = abs(product) // market.mark.denominator
@@ -47,12 +47,12 @@ def position_value_raw(market: PerpMarket, size_raw: int) -> int:
 
 
 def value_at_mark_raw(account: MarginAccount, position: Position) -> int:
-    """Signed value of a position at the mark, quote base units."""
+    """Return the signed value of a position at the mark, in quote base units."""
     return position_value_raw(account.market(position.market), position.size_raw)
 
 
 def unrealised_raw(account: MarginAccount) -> int:
-    """Profit of all positions at the mark, without funding (getPnlAndPendingFee)."""
+    """Return the profit of all positions at the mark, without funding (getPnlAndPendingFee)."""
     return sum(
         value_at_mark_raw(account, position) + position.open_notional_raw
         for position in account.positions
@@ -60,50 +60,50 @@ def unrealised_raw(account: MarginAccount) -> int:
 
 
 def funding_pending_raw(account: MarginAccount) -> int:
-    """Pending funding: positive if the account owes it, negative if it receives it."""
+    """Return the pending funding: positive if the account owes it, negative if it receives it."""
     return sum(position.funding_pending_raw for position in account.positions)
 
 
 def collateral_value_raw(account: MarginAccount) -> int:
-    """Collateral plus realised profit less pending funding (Vault.getSettlementTokenValue, less the
-    profit of open positions).
+    """Return the collateral plus realised profit less pending funding
+    (Vault.getSettlementTokenValue, less the profit of open positions).
     """
     return account.collateral_raw + account.realised_raw - funding_pending_raw(account)
 
 
 def account_value_raw(account: MarginAccount) -> int:
-    """Collateral and unrealised profit, unrounded."""
+    """Return collateral and unrealised profit, unrounded."""
     return collateral_value_raw(account) + unrealised_raw(account)
 
 
 def settled_value_raw(account: MarginAccount) -> int:
-    """Account value in whole base units of the collateral token, rounded down, as venues judge it
-    (ClearingHouse.getAccountValue).
+    """Return the account value in whole base units of the collateral token, rounded down as venues
+    judge it, but expressed in quote base units (ClearingHouse.getAccountValue).
     """
     unit = account.settlement_raw
     return account_value_raw(account) // unit * unit
 
 
 def settled_units(account: MarginAccount) -> int:
-    """Account value in base units of the collateral token, rounded down. An account in debt counts
-    as zero, because the wallet is not liable for it.
+    """Return the account value in base units of the collateral token, rounded down. An account in
+    debt counts as zero, because the wallet is not liable for it.
     """
     return max(0, account_value_raw(account) // account.settlement_raw)
 
 
 def gross_notional_raw(account: MarginAccount) -> int:
-    """Sum of the absolute values of all positions (getTotalAbsPositionValue)."""
+    """Return the sum of the absolute values of all positions (getTotalAbsPositionValue)."""
     return sum(abs(value_at_mark_raw(account, position)) for position in account.positions)
 
 
 def net_notional_raw(account: MarginAccount) -> int:
-    """Longs less shorts at the mark."""
+    """Return longs less shorts at the mark."""
     return sum(value_at_mark_raw(account, position) for position in account.positions)
 
 
 def leverage(account: MarginAccount) -> Fraction | None:
-    """Gross notional over account value; None if the account has positions but no value, which
-    breaches every limit.
+    """Return gross notional over account value; None if the account has positions but no value,
+    which breaches every limit.
     """
     gross, value = gross_notional_raw(account), account_value_raw(account)
     if gross == 0:
@@ -112,7 +112,7 @@ def leverage(account: MarginAccount) -> Fraction | None:
 
 
 def debt_value_raw(account: MarginAccount) -> int:
-    """Notional that needs initial margin: the net quote owed and the shorts at the mark
+    """Return the notional that needs initial margin: the net quote owed and the shorts at the mark
     (AccountBalance.getTotalDebtValue).
     """
     quote = sum(position.open_notional_raw for position in account.positions)
@@ -125,7 +125,7 @@ def debt_value_raw(account: MarginAccount) -> int:
 
 
 def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: bool) -> Fraction:
-    """Margin of a notional by tiers, each part at its own rate."""
+    """Return the margin of a notional by tiers, each part at its own rate."""
     required = Fraction(0)
     for index, tier in enumerate(tiers):
         above = tiers[index + 1].above_raw if index + 1 < len(tiers) else notional_raw
@@ -137,7 +137,7 @@ def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: boo
 
 
 def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
-    """Margin by market and tier on the notional at the mark, rounded up."""
+    """Return the margin by market and tier on the notional at the mark, rounded up."""
     parts = (
         tiered_raw(
             account.market(position.market).tiers,
@@ -150,7 +150,7 @@ def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
 
 
 def maintenance_raw(account: MarginAccount) -> int:
-    """Account value below which positions are liquidated.
+    """Return the account value below which positions are liquidated.
 
     With one rate for all markets it is rounded down once over the sum, as
     AccountBalance.getMarginRequirementForLiquidation does; otherwise it is the sum by market and
@@ -162,9 +162,9 @@ def maintenance_raw(account: MarginAccount) -> int:
 
 
 def initial_raw(account: MarginAccount) -> int:
-    """Initial margin of the positions: one rate for all markets on the debt, as in
-    Vault._getTotalMarginRequirement. If rates differ or the venue counts the notional, it is by
-    market and tier on the notional, rounded up.
+    """Return the initial margin of the positions. With one rate for all markets it applies to the
+    debt, as in Vault._getTotalMarginRequirement. If rates differ or the venue counts the notional,
+    it is by market and tier on the notional, rounded up.
     """
     rate = _single_rate(account, is_initial=True) if account.initial_on_debt else None
     if rate is not None:
@@ -173,9 +173,9 @@ def initial_raw(account: MarginAccount) -> int:
 
 
 def free_raw(account: MarginAccount) -> int:
-    """Margin that can be withdrawn or used: the smaller of collateral and account value, less
-    initial margin, so unrealised profit frees no margin (Vault._getFreeCollateralByRatio). May be
-    negative.
+    """Return the margin that can be withdrawn or used: the smaller of collateral and account value,
+    less initial margin, so unrealised profit frees no margin (Vault._getFreeCollateralByRatio). May
+    be negative.
     """
     return min(collateral_value_raw(account), account_value_raw(account)) - initial_raw(account)
 
@@ -193,8 +193,8 @@ def may_reduce(account: MarginAccount) -> bool:
 
 
 def utilisation(account: MarginAccount) -> Fraction | None:
-    """Share of the account value that is not free; None if the account has positions but no
-    value.
+    """Return the share of the account value that is not free; None if the account has positions but
+    no value.
     """
     value = account_value_raw(account)
     if value > 0:
@@ -203,13 +203,13 @@ def utilisation(account: MarginAccount) -> Fraction | None:
 
 
 def is_liquidatable(account: MarginAccount) -> bool:
-    """True when the account value is below the maintenance margin."""
+    """True if the account value is below the maintenance margin."""
     return settled_value_raw(account) < maintenance_raw(account)
 
 
 def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
-    """Signed size of a position that a liquidator may close; zero while the account is above
-    maintenance (AccountBalance.getLiquidatablePositionSize).
+    """Return the signed size of a position that a liquidator may close; zero while the account is
+    above maintenance (AccountBalance.getLiquidatablePositionSize).
 
     The whole position may be closed below half of the maintenance margin, or if its value is at
     most 100 quote coins; otherwise up to half of the gross notional.
@@ -226,8 +226,8 @@ def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
 
 
 def liquidation_price(account: MarginAccount, market: str) -> Price | None:
-    """Mark of one market at which the account is liquidated if the other marks do not move; None
-    without a position, or if no such mark is at or above zero.
+    """Return the mark of one market at which the account is liquidated if the other marks do not
+    move; None without a position, or if no such mark is at or above zero.
 
     With value V, mark m, size s, other maintenance O and rate r of the position's tier, it solves V
     + s (P - m) = O + r |s| P - d, where d is the saving by lower tiers.
@@ -258,8 +258,8 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
 
 
 def liquidation_distance(account: MarginAccount, market: str) -> Fraction | None:
-    """Move of the mark to the liquidation price, as a share of the mark; None without a liquidation
-    price.
+    """Return the move of the mark to the liquidation price, as a share of the mark; None without a
+    liquidation price.
 
     Negative for a long (the price falls to it), positive for a short.
     """
@@ -349,7 +349,7 @@ def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, in
 
 
 def largest_share(account: MarginAccount) -> Fraction:
-    """Largest position as a share of the gross notional; zero without positions."""
+    """Return the largest position as a share of the gross notional; zero without positions."""
     gross = gross_notional_raw(account)
     if gross == 0:
         return Fraction(0)

@@ -116,8 +116,8 @@ def confirmed_prices(
     policy.confirm_blocks preceding blocks (T3).
 
     A manipulation of fewer than half of the blocks does not change a recorded price. Tokens that
-    lack a reference price at one of the blocks are missing. Return no price if the preceding blocks
-    are unknown, the sequencer is down or two sources disagree.
+    lack a reference price at one of the blocks are missing. No price is returned if the preceding
+    blocks are unknown, the sequencer is down or two sources disagree.
     """
     count, head = step.policy.confirm_blocks, step.snapshot.head.number
     before = past[:count]

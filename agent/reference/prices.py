@@ -35,8 +35,8 @@ def twap_rejection(step: StepInput, pool: Pool) -> str:
 
 
 def pin_rejection(step: StepInput, pool: Pool) -> str:
-    """Return the reason why a pool does not match the owner's pins; empty if it matches, or without
-    pins.
+    """Return the reason why a pool does not match the owner's pins; empty if it matches, or if
+    there are no pins.
     """
     pins = step.reference.mean_pools
     if pins is None:

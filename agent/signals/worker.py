@@ -1,6 +1,7 @@
-"""Process that runs one signal: one view per line on stdin, one answer per line on stdout. `python
--m agent.signals.worker NAME` loads only the entry point NAME of the group `trimtab.signals`, which
-is found without loading it. Output printed by the signal goes to stderr.
+"""Process that runs one signal: one view per line on stdin, one answer per line on stdout. Started
+as `python -m agent.signals.worker NAME`, it finds the entry point NAME of the group
+`trimtab.signals` in the metadata of packages, and loads only that one. Output printed by the signal
+goes to stderr.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def _weights(found: Mapping[str, Any] | None) -> dict[str, float] | None:
 
 
 def main(name: str, lines: TextIO, out: TextIO) -> None:
-    """Answer until the input ends."""
+    """Answer each line until the input ends."""
     entry = find_signal(name)
     for line in lines:
         out.write(json.dumps(answer(entry, line)) + "\n")

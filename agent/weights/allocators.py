@@ -2,8 +2,8 @@
 cap and equal weights.
 
 The last digits of skfolio's solver differ between processors. If the active bounds of its result
-determine a closed form, that is computed in a fixed order (agent/floats.py), so that machines agree
-to the bit. All other results differ by less than the rounding of shares (GRID).
+determine a closed form, the form is computed in a fixed order (agent/floats.py), so that machines
+agree to the bit. All other results differ by less than the rounding of shares (GRID).
 """
 
 from __future__ import annotations
@@ -253,7 +253,8 @@ class AllocatorData:
     labels.
 
     `current` are the prices of this block, which count if no recorded price is within `max_age_s`;
-    None if the config requires confirmed prices. `answer` is the signal's answer.
+    only that of the numeraire if the config requires confirmed prices. `answer` is the signal's
+    answer.
     """
 
     now_s: int
@@ -491,8 +492,8 @@ def _from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> Unro
 
 
 def _bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]:
-    """Return the shares, rounded to the grid, as bps with the sum of the bounds' total; the error
-    of the solver is spread in proportion.
+    """Return the shares, rounded to the grid, as bps that sum to the bounds' total; the error of
+    the solver is spread in proportion.
     """
     exact = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
     whole = sum(exact, Fraction(0))

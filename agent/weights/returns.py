@@ -256,8 +256,8 @@ def estimate_risk(
     prices: Sequence[PricePoint],
     now_s: int,
 ) -> RiskEstimate:
-    """Return the risk of at least one token. Raises Refused for prices that are missing, too old or
-    constant, or a token that is a combination of others.
+    """Return the estimated risk of `tokens`, at least one. Raises Refused for prices that are
+    missing, too old or constant, or a token that is a combination of others.
     """
     seen = compute_returns(window, tokens, names, prices, now_s)
     matrix = covariance(seen, names)
