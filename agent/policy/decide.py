@@ -81,7 +81,7 @@ def decide(step: StepInput) -> DecisionResult:
 
 
 Decider = Callable[[DecisionContext], DecisionResult | None]
-"""Return the decision of a step, or None to leave it to the next decider."""
+"""Function that returns the decision of a step, or None to leave it to the next decider."""
 
 
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
@@ -106,9 +106,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
 
 
 def _reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionResult | None:
-    """Reduce futures based only on the venue's own figures, without prices of the spot
-    portfolio.
-    """
+    """Reduce futures by the venue's own figures alone, without prices of the spot portfolio."""
     step = context.step
     if context.stop:
         return None

@@ -86,9 +86,9 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
     per token base unit, by address.
 
     Confirmed liquidity positions count by their token amounts at these prices (R1.2), the margin
-    account by its value in the collateral. Both balances
-    of the native asset count, without the gas floor. Raises Refused if a balance, position or price
-    is missing: unknown is never zero.
+    account by its value in the collateral. Native coin counts with its wrapped token if that is the
+    native asset, without the gas floor. Raises Refused if a balance, position or price is missing:
+    unknown is never zero.
     """
     assets = [
         replace(asset, reserve_raw=native_coin.reserved_raw(step, asset))

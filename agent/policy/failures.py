@@ -28,8 +28,8 @@ MAX_APPROVALS_IN_ROW = 8
 costs gas.
 """
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
-"""First wait of an exit after too many of its own failures, in chain seconds, doubled per failure,
-and the longest.
+"""First and longest wait of an exit after too many of its own failures, in chain seconds; the wait
+doubles with each failure.
 """
 
 
@@ -84,8 +84,8 @@ def exit_failures(history: History, name: str) -> ExitFailures:
 
 
 def retry_wait_s(failed: ExitFailures) -> int:
-    """Seconds of chain time that an exit waits after its newest failure; 0 below the limit of
-    failures.
+    """Return the seconds of chain time that an exit waits after its newest failure; 0 below the
+    limit of failures.
     """
     if not too_many(failed.reverts, failed.approvals):
         return 0
@@ -96,7 +96,7 @@ def retry_wait_s(failed: ExitFailures) -> int:
 
 
 def retry_at_s(failed: ExitFailures) -> int:
-    """Chain time from which an exit may be tried again."""
+    """Return the chain time from which an exit may be tried again."""
     return failed.at_s + retry_wait_s(failed)
 
 

@@ -53,8 +53,8 @@ def mean_slice_value(execution: GradualExecution) -> Value:
 
 
 def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
-    """Return the value of the next slice, capped at the remainder. Draws are independent, so no
-    slice predicts another (T15).
+    """Return the value of the next slice, before `slice_fraction` caps it at the remainder. Draws
+    are independent, so no slice predicts another (T15).
     """
     return mean_slice_value(execution) * jitter_factor(
         draw.size_ppm, execution.pace.size_jitter_bps

@@ -1,5 +1,5 @@
-"""Hedges, which short part of an overweight instead of selling it: what one costs, spot targets
-adjusted for the hedged value of the open ones, and reasons to close.
+"""Hedges, which short part of an overweight instead of selling it: their cost, spot targets
+adjusted for the hedged value of open ones, and reasons to close.
 
 A hedge keeps the holding and its tax lots and removes the price risk. It costs the taker fee twice,
 funding while it is open, and the capital cost of its margin. The target weights count the hedged

@@ -367,8 +367,8 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
 
 
 def format_coins(value: Value, decimals: int) -> str:
-    """Format base units as whole coins from 100, with two places below that, and more places for
-    two significant figures.
+    """Format base units as coins: without decimal places from 100 coins on, below that with two
+    places, or with more for two significant figures.
     """
     whole, places = value / 10**decimals, 0
     if whole < 100:

@@ -165,9 +165,7 @@ def _indispensable(portfolio: Portfolio) -> set[str]:
 
 
 def quarantine_silent_assets(step: StepInput) -> StepInput:
-    """Return the step with the assets whose balance has stayed unread for too long in
-    quarantine.
-    """
+    """Return the step after quarantining the assets whose balance has been unreadable for SILENT_S."""
     return quarantine_tokens(step, silent_assets(step))
 
 

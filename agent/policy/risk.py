@@ -1,9 +1,9 @@
 """Exact cost of tracking risk, and the consistency of volatilities and correlations.
 
-Not trading costs ½·λ·V·dᵀΣd·H: d the deviation in shares, Σ the annual covariance, H the horizon in
-years, V the value. It is the mean-variance loss of tracking error (Leland, Optimal Portfolio
-Management with Transactions Costs and Capital Gains Taxes, 1999). 1 % of tracking error is dᵀΣd =
-1/10,000, so that λ/2 is its annual cost in bps.
+Not trading costs ½·λ·V·dᵀΣd·H, where d is the deviation in shares, Σ the annual covariance, H the
+horizon in years and V the value. It is the mean-variance loss of tracking error (Leland, Optimal
+Portfolio Management with Transactions Costs and Capital Gains Taxes, 1999). 1 % of tracking error
+is dᵀΣd = 1/10,000, so that λ/2 is its annual cost in bps.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def penalty(
 
 
 def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Return (fault with its key, remedy) for each fault of the risk. `labels` are all assets by
+    """Yield (fault with its key, remedy) for each fault of the risk. `labels` are all assets by
     address.
     """
     if not 0 < risk.cost_bps <= MOST_COST_BPS:
@@ -185,7 +185,8 @@ def first_contradiction(related: Matrix) -> int | None:
 
 Pairs = Mapping[frozenset[str], int]
 TOWARDS_NONE = Fraction(99, 100)
-"""Step by which correlations are shrunk until every mix of tokens keeps some risk."""
+"""Factor by which correlations are shrunk, repeatedly, until every mix of tokens keeps some risk.
+"""
 
 
 def price_history_needed(policy: Policy) -> tuple[int, int]:

@@ -180,8 +180,9 @@ TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (
     apply_orders,
     apply_measured_risk,
 )
-"""Target adjustments in order: allocator, strategies, orders, and the measured risk of a zone. Each
-reads `step.history` and returns the step with its targets and the reason in `wishes`.
+"""Target adjustments in order: allocator, strategies, futures targets of signals or strategies,
+orders, and the measured risk of a zone. Each reads `step.history` and returns the step with its
+targets and the reason in `wishes`.
 """
 
 
@@ -235,7 +236,9 @@ def hold_blocked_futures(step: StepInput) -> StepInput:
 
 
 def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
-    """Return the step with recorded prices, the last chosen weights and the year's tax."""
+    """Return the step with recorded prices, the last chosen weights, the answers of signals, and
+    the inputs of taxable gains.
+    """
     return replace(
         step,
         history=replace(
@@ -290,7 +293,7 @@ def reconcile_ledger(
 ) -> StepInput:
     """Return the step with ledger differences in its history.
 
-    Unexplained, unrecorded changes are flows and not differences. A snapshot that cannot be
+    An unexplained change without a record is a flow, not a difference. A snapshot that cannot be
     compared with expected balances is not compared with the ledger either.
     """
     if not balance_changes.is_comparable(step.snapshot, books):

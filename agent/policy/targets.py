@@ -175,10 +175,9 @@ trusted."""
 def apply_allocation(step: StepInput) -> StepInput:
     """Return the step with the allocator's targets, and the allocation in its history.
 
-    A due allocation is chosen here, from recorded prices alone, so that the same step gives the
-    same choice; the engine stores it. If the choice fails, the last one is valid for `keep`; before
-    the first, `until_chosen` applies. Otherwise `history.unchosen` has the reason, and decide
-    halts.
+    A due allocation is chosen here from the step alone, so that equal steps give equal choices; the
+    engine stores it. If the choice fails, the last one is valid for `keep`; before the first,
+    `until_chosen` applies. Otherwise `history.unchosen` has the reason, and decide halts.
     """
     weights = step.portfolio.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
@@ -195,8 +194,8 @@ def apply_allocation(step: StepInput) -> StepInput:
 
 
 def allocator_inputs(step: StepInput) -> AllocatorData:
-    """Return the allocator's data: recorded prices, and the numeraire's price, which is 1 by
-    definition.
+    """Return the allocator's data: recorded prices, supplies, the signal's answer, and current
+    prices. Only the numeraire has a current price if the policy requires confirmed prices.
     """
     portfolio = step.portfolio
     current = {portfolio.numeraire.address: Fraction(1)}

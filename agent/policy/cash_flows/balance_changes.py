@@ -29,8 +29,8 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, forma
 
 DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
-"""Chain time within which all increases together block purchases for at most
-limits.balance_jump_wait, which is never longer.
+"""Window of chain time in which all increases together block purchases for at most
+limits.balance_jump_wait, which is at most as long as the window.
 """
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
@@ -42,9 +42,9 @@ loses in a reorg.
 def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
     """True if balances and expected balances can be compared.
 
-    False for a snapshot older than the openings, and for one that may contain a transaction of ours
-    whose receipt is not in the journal. A recorded height far above a fresh head is ignored, so
-    that one bad answer of a single endpoint does not block every later cycle.
+    False for a snapshot older than the openings, and for one that may contain a transaction of the
+    agent whose receipt is not in the journal. A recorded height far above a fresh head is ignored,
+    so that one bad answer of a single endpoint does not block every later cycle.
     """
     if books.unsettled_nonce is not None and books.unsettled_nonce < snapshot.nonce_latest:
         return False
@@ -254,11 +254,11 @@ def _judged(
     before: Iterable[ExternalTransfer],
     now_s: int,
 ) -> tuple[ExternalTransfer, ...]:
-    """Return flows with `halts` set if beyond limits.balance_jump of the portfolio, before or
-    after, whichever is smaller. An increase counts with all flows open within a day, a decrease
-    only with that day's decreases, so that deposits by others never make a small decrease count as
-    a large one. A decrease without a price exceeds any limit; an increase without a price is judged
-    once it has one.
+    """Return flows with `halts` set if they exceed limits.balance_jump of the portfolio's value
+    before or after them, whichever is smaller. An increase counts with all flows open within a day,
+    a decrease only with that day's decreases, so that deposits by others never make a small
+    decrease count as a large one. A decrease without a price exceeds any limit; an increase without
+    a price is judged once it has one.
     """
     limit_bps, worth = step.limits.balance_jump_bps, _worth(step, prices)
     base = min(
@@ -460,9 +460,10 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     """Return the step with unexplained increases reserved if the portfolio exceeds
     portfolio.max_live_value.
 
-    Increases excluded once stay excluded, so that a portfolio near the limit neither buys nor sells
-    with a gift. `aside` names them. They are not managed, and guards judge the rest. An amount that
-    was included for an exit is excluded again. Without prices the step is unchanged.
+    Increases excluded once stay excluded, so that a portfolio near the limit does not buy with a
+    gift in one cycle and sell in the next. `aside` names them. They are not managed, and guards
+    judge the rest. An amount that was included for an exit is excluded again. Without prices the
+    step is unchanged.
     """
     if step.aside:
         return step
@@ -557,8 +558,8 @@ def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str,
 def rises_after_sales(
     step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]
 ) -> dict[str, int]:
-    """Return the increases; the part that the wallet no longer holds, sold by an exit, counts as
-    numeraire at current prices.
+    """Return the increases. The part that an exit has sold, so that the wallet no longer holds it,
+    counts as numeraire at current prices.
     """
     held, home = native_coin.held_balances(step), step.portfolio.numeraire.address
     gone = (

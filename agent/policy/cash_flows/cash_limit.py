@@ -1,6 +1,6 @@
-"""portfolio.use_cash: the numeraire that the agent takes from the wallet. The rest is left alone: it
-is reserved, so it counts in no total, weight or plan. Trades never change the rest, because what the
-agent pays and receives is its own part.
+"""portfolio.use_cash: the numeraire that the agent takes from the wallet. The rest is left alone:
+it is reserved, so it counts in no total, weight or plan. Trades never change the rest, because what
+the agent pays and receives is its own part.
 """
 
 from __future__ import annotations

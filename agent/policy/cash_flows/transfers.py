@@ -115,8 +115,9 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     """Return the step with a reserve for increases that block purchases, so that a withdrawal takes
     only earlier money.
 
-    Money excluded above portfolio.max_live_value is available to a withdrawal. The reserve is at
-    most each asset's balance, less claims.
+    Money excluded above portfolio.max_live_value is available to a withdrawal. An increase is
+    reserved up to the asset's balance above its configured reserve; claims do not reduce that
+    bound.
     """
     step = balance_changes.restore_excluded(step)
     came: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""Decision of the futures layer at a block: a reduction that a limit requires, or orders towards the
-targets. Emergencies: positions closed ahead of liquidation, with a separate fee ceiling and gas
-budget. The daily budget of reductions bounds the loss from repeated pushes of a mark (T12). The
-owner's reductions: every position by the same share, or one market.
+"""Decision of the futures layer at a block: a reduction that a limit requires, or orders towards
+the targets. In an emergency, positions are closed ahead of liquidation, with a separate fee ceiling
+and gas budget. The daily budget of reductions bounds the loss from repeated pushes of a mark (T12).
+An owner's reduction cuts every position by the same share, or one market.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from agent.units import BPS, Value, ceil_int, floor_int, format_time
 DEMAND = "futures.ask requires a confirmation: trimtab rebalance --send"
 """Remedy of a trigger in futures.ask."""
 WARNING_S = 7 * 86_400
-"""Time before the expiry of an agent's approval at which an alert begins."""
+"""Time before the expiry of an agent key's approval at which an alert begins."""
 ORDER_GAS = 1_100_000
 """Gas of an order; the largest measured on the real contracts was 1.08 million."""
 
@@ -105,8 +105,8 @@ def futures_fault(step: StepInput) -> str:
 
 
 def untouched_markets(step: StepInput) -> dict[str, str]:
-    """Return, by market, why a position keeps others from being opened, and is not the first to be
-    reduced: its index is unknown, or the config does not name the market. Empty without an account.
+    """Return, by market, why its position prevents new positions and is not reduced first: its
+    index is unknown, or the config does not name the market. Empty without an account.
     """
     account = step.snapshot.futures
     return {} if account is None else {**unnamed_reasons(account), **stale_markets(step)}
@@ -114,7 +114,8 @@ def untouched_markets(step: StepInput) -> dict[str, str]:
 
 def opens_s(step: StepInput) -> int:
     """Return the chain time from which positions may be opened again after an emergency, so that a
-    price which gaps back does not have them opened and closed once more; zero without one.
+    price that gaps back does not open them and close them once more; zero if there was no
+    emergency.
     """
     policy, last_s = step.futures, step.history.emergency_s
     if policy is None or last_s is None or not policy.limits.emergency_cooldown_s:
@@ -240,7 +241,7 @@ def quote_per_numeraire(step: StepInput) -> Fraction:
 
 
 def approval_ends_soon(snapshot: Snapshot) -> bool:
-    """True within the last days before the agent key's approval expires."""
+    """True within WARNING_S of the time at which the agent key's approval expires."""
     return 0 < snapshot.agent_end_s < snapshot.now_s + WARNING_S
 
 

@@ -195,8 +195,8 @@ def _leverage_drifted(
 
 def orders_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the size of the order that brings each market to its target notional, in whole lots;
-    markets without a change are skipped. Sizes end at or below their target. Expected funding is
-    deducted from a target, and a position that pays too much funding is not enlarged
+    markets without a change are skipped. Positions end at or below their target. Expected funding
+    is deducted from a target, and a position that pays too much funding is not enlarged
     (`funding_waits`).
     """
     changes = {}
@@ -455,10 +455,10 @@ def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
 
 
 def emergency_size_raw(account: MarginAccount, position: Position, limits: FuturesLimits) -> int:
-    """Return the size to close: half of a position in whole lots, or the smallest larger size after
-    which a fill at the bound leaves the margin that the venue requires for a reduction, and a fill
-    at the mark leaves the distance to liquidation plus hysteresis; the whole position if nothing
-    less does.
+    """Return the size to close: half of a position in whole lots, or the smallest larger size that
+    is enough; the whole position if nothing less is. A size is enough if a fill at the bound leaves
+    the margin that the venue requires for a reduction, and a fill at the mark leaves the distance
+    to liquidation plus hysteresis.
     """
     market = account.market(position.market)
     lot, high = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)

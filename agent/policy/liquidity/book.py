@@ -153,8 +153,8 @@ class PositionBook:
         return LiquidityExposure(loss, in_positions, total)
 
     def counted(self, asset: Asset) -> int:
-        """Return the base units of an asset outside of positions above its reserve; negative below
-        it.
+        """Return the base units of an asset above its reserve, without those in positions; negative
+        below the reserve.
         """
         free_raw = self.held[asset.token.address] - native_coin.reserved_raw(self.step, asset)
         if asset.native:

@@ -45,7 +45,8 @@ def book_after_withdrawal(
 APPROVALS = 2
 """Number of approvals of a provision: both tokens, exact, each time."""
 NEAR = 1_000_000
-"""An amount below its approval by at most 1/NEAR of itself is raised to it."""
+"""Inverse of the largest relative distance below its approval at which an amount is raised to it.
+"""
 
 
 @dataclass

@@ -103,8 +103,8 @@ def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefu
 
 
 def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
-    """Format the exits refused at submission that are retried in the next cycle, without the tokens
-    in `texts`.
+    """Format the exits refused at submission that are retried in the next cycle, except those of
+    the tokens in `texts`.
     """
     sold, known = _being_sold(step), {*texts}
     again = [
@@ -160,8 +160,8 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
 def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     """Return the targets of the remaining assets in bps by token.
 
-    If the weight of exited assets is held in the numeraire, unsold exits are not in it yet. So the
-    others keep their value, and the numeraire's share is reduced by the blocked exits.
+    If the weight of exited assets is held in the numeraire, unsold exits are not part of it yet.
+    The other assets therefore keep their value, and the blocked exits reduce the numeraire's share.
     """
     before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:

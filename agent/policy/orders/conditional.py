@@ -72,8 +72,8 @@ def arm_order(
     """Return the order armed at `price`. Shares of exits count from the level of `entry`, if one is
     in force.
 
-    Raises Refused for a level that can never be met, or that the price has already met, because
-    such an order would fire at once.
+    Raises Refused for a level that can never be met, and for one that the price has already met or
+    that is within the hysteresis of the price, because such an order would fire at once.
     """
     if entry is None or not order.is_exit:
         counts_from = price

@@ -115,7 +115,7 @@ class StrategyBooksUpdate:
                 tokens[token] = tokens.get(token, 0) + raw
 
     def total(self, token: str) -> int:
-        """Base units of a token that all strategies hold."""
+        """Return the base units of a token that all strategies hold together."""
         return sum(tokens.get(token, 0) for tokens in self.held.values())
 
 
@@ -245,9 +245,9 @@ def apply_configured_split(
     fresh: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
     """Return the accounts after the owner assigned the current wallet to the strategies of the
-    config. An unexplained difference is shared like a transfer. Removed strategies are closed and
-    new ones opened. If that changes the split, each gets its share in kind, at reference prices,
-    without a trade.
+    config. An unexplained difference is shared like a transfer. If strategies were added or
+    removed, each gets its share of the capital in kind, at reference prices, without a trade;
+    removed ones are closed.
     """
     found = update_books(step, ledger, own, adjustments, fresh)
     split = step.split

@@ -391,9 +391,9 @@ ENOUGH = (2, 3)
 
 
 def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
-    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None if the
-    values do not reach back to the beginning of the window, too many days are missing, or the value
-    never changed.
+    """Return the annual Sharpe ratio over the window that ends now, in thousandths, rounded down;
+    None if the values do not reach back to the beginning of the window, too many days are missing,
+    or the value never changed.
     """
     day = {
         point.at_s // DAY_S: point.index

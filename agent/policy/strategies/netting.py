@@ -448,8 +448,8 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
 def _capital_moved(
     step: StepInput, split: CapitalSplit, held: StrategyHoldings, prices: Mapping[str, Price]
 ) -> tuple[tuple[tuple[str, str, Value], ...], str]:
-    """Restore the split in place if a share of the capital is beyond its band, also at the preceding
-    blocks; return the transfers and the note.
+    """Restore the split in place if a share of the capital is beyond its band now and at the
+    preceding blocks; return the transfers and the note.
     """
     books = step.history.sleeves
     signals = capital_signals(step, held, prices)

@@ -298,8 +298,8 @@ def must_reduce_weight(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:
 
 
 def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
-    """Return the goal with points above a limit moved to just below it; the freed share goes to the
-    most underweight, in proportion.
+    """Return the goal with points above a limit moved to just below it; the freed share goes to
+    underweight assets, in proportion.
     """
     ends = {one.token: _end(one) for one in overweight_assets(drifts)}
     points = {one.token: min(one.low, ends.get(one.token, one.low)) for one in goal.weights}

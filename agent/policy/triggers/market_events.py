@@ -38,7 +38,7 @@ CALM_BPS = 100
 would be a jump.
 """
 FEWEST_SHORT, FEWEST_LONG = 6, 24
-"""Fewest returns for a window."""
+"""Minimum number of returns in the short and in the long window."""
 COVERED = Fraction(3, 4)
 """Fraction of each window that the returns must span."""
 

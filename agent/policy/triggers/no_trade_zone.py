@@ -379,7 +379,9 @@ def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
 
 
 RULES = {NoTradeZone: TriggerRules(lambda _: None, _evaluate, _describe)}
-"""Accept every zone: agent/policy/risk.py validates the risk of the assets."""
+"""Rules of the zone. They accept every zone, because agent/policy/risk.py validates the risk of the
+assets.
+"""
 NOTATIONS = (
     TriggerNotation(
         "zone",

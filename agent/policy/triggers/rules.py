@@ -233,8 +233,8 @@ SignalSource = Callable[[StepInput, Prices], frozenset[Signal]]
 
 
 def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """Return the price signals of the trigger by side and token: bands, zone exchanges, weights
-    above their limit. Raises Refused.
+    """Return the price signals of the trigger by kind and token: bands, market events, zone
+    exchanges, weights above their limit. Raises Refused.
     """
     drifts, trigger = compute_drifts(step, prices), step.policy.trigger
     if isinstance(trigger, NoTradeZone):

@@ -83,8 +83,8 @@ def _wall(zone: ZoneInfo, at_s: int) -> datetime:
 
 @lru_cache(maxsize=64)
 def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
-    """Return the expression in CronSim's form, its time zone, and whether its hours follow the
-    clock.
+    """Return the expression in CronSim's form, its time zone, and whether its hour field begins
+    with `*`, so that an hour that the clock repeats counts twice.
     """
     fields = expression.upper().split()
     if len(fields) != 5:
