@@ -1,4 +1,6 @@
-"""Ledger entries of transactions and external transfers; the postings of each token balance."""
+"""Ledger entries of transactions and external transfers. In each entry the postings of a token sum
+to zero.
+"""
 
 from __future__ import annotations
 

@@ -302,7 +302,8 @@ class FuturesUnits:
 @dataclass(frozen=True, slots=True)
 class FundingDay:
     """Funding of one market on one day, which starts at `day_s`: `paid` in numeraire base units
-    (negative: received), `daily_rate` the mean of the rates read that day, and their number.
+    (negative: received), `daily_rate` the mean of the rates read that day, and `readings` their
+    number.
     """
 
     day_s: int

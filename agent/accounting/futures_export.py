@@ -47,8 +47,8 @@ def futures_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
 
 def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[str, Value]:
     """Return realised profit less settled funding by calendar year (UTC), in base units of the
-    numeraire times `rate`: the sum of these rows of the export. Events without a price are not
-    in it.
+    numeraire times `rate`: the sum of the export's rows of these two events. Events without a price
+    do not count.
     """
     years: dict[str, Value] = {}
     for entry in entries:

@@ -1,5 +1,5 @@
-"""Performance of a period: returns, buy and hold, benchmark, costs, rebalancing premium, and a
-hint.
+"""Performance of a period: returns, buy and hold, benchmark, costs, rebalancing premium, and a hint
+on the rebalancing frequency.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...
     """Return the flows not caused by the strategy: deposits, withdrawals, and the cost of manual
     swaps.
 
-    An unexplained increase is a deposit; an unexplained decrease is a loss and no flow.
+    An unexplained increase is a deposit; an unexplained decrease is a loss, not a flow.
     """
     cash_flows = []
     for entry in entries:
@@ -284,9 +284,9 @@ class Performance:
     With unchanged reserves: `start.managed + came - went + by_hand + from_gas_money + profit =
     end.managed`. `came` and `went` are deposits and withdrawals. `by_hand` is the effect of manual
     swaps, which `profit` excludes. `from_gas_money` is gas paid by gas money less its refills.
-    `effect` is profit without futures less the profit of buy and hold: the rebalancing premium after
-    costs. `benchmark` is the return of one token. `futures` is the part of the profit that the margin
-    account made; None without one.
+    `effect` is profit without futures less the profit of buy and hold: the rebalancing premium
+    after costs. `benchmark` is the return of one token. `futures` is the part of the profit that
+    the margin account made; None without one.
     """
 
     start: Valuation

@@ -99,7 +99,7 @@ class Lots:
         )
 
     def acquire_quanta(self, token: str, raw: int, cost: int, at_s: int) -> None:
-        """Acquire like `acquire`, with the cost in quanta."""
+        """Acquire base units as `acquire` does, with the cost in quanta."""
         filled = min(raw, self._owed.get(token, 0))
         if filled:
             self._owed[token] -= filled
@@ -107,7 +107,7 @@ class Lots:
             self._pile(token).add(Lot(raw - filled, cost - cost * filled // raw, at_s))
 
     def dispose_quanta(self, token: str, raw: int, at_cost: int) -> list[Lot]:
-        """Dispose like `dispose`, with costs in quanta."""
+        """Return the lots that a disposal consumes as `dispose` does, with costs in quanta."""
         pile, left, consumed = self._pile(token), raw, []
         while left > 0 and pile.raw:
             consumed.append(pile.take(left))
