@@ -1,8 +1,8 @@
-"""One rule over one price table in other libraries: a band around equal weights, a fee on all that
-is traded. For bench_backtest.py.
+"""Back-tests of one rule by other libraries, for bench_backtest.py: a band around equal weights, with
+a fee on every trade.
 
-Runs in an environment of its own: `python backtest_peers.py bt|bt-told|vectorbt|cvxportfolio
-prices.npz`, and writes one JSON line. All begin on target at no cost and trade at the bar's price
+`python backtest_peers.py bt|bt-told|vectorbt|cvxportfolio prices.npz` runs in a separate environment
+and writes one JSON line. Every back-test starts on target at no cost, and trades at the bar's price
 once a weight is further from its target than the band.
 """
 
@@ -20,11 +20,11 @@ import numpy as np
 VALUE = 1e6
 Given = Any
 Found = tuple[float, float, float]
-"""Seconds of the clock, seconds of processor, final worth."""
+"""Wall seconds, processor seconds, final value."""
 
 
 def frame(given: Given) -> Any:
-    """The prices with dates."""
+    """Return the prices as a table with dates."""
     import pandas as pd
 
     index = pd.to_datetime(given["times_s"], unit="s")
@@ -34,9 +34,9 @@ def frame(given: Given) -> Any:
 
 
 def _bt(given: Given, told: bool) -> Found:
-    """bt: RunIfOutOfBounds takes a relative band, which with equal weights is one in points times
-    their number. `told`: it is given the bars at which ours traded, and looks at nothing in
-    between. The fee is its commission, left out at the first bar, which buys.
+    """Run bt. RunIfOutOfBounds takes a relative band: with equal weights, the band in points times
+    the number of assets. With `told` it trades at the bars at which ours traded, and checks no
+    other. The fee is its commission, without that of the initial purchases.
     """
     import bt as library
 
@@ -46,7 +46,7 @@ def _bt(given: Given, told: bool) -> Found:
     dates = {prices.index[0], *prices.index[given["rebalanced"]]}
 
     class Told(library.Algo):
-        """Only at those bars."""
+        """Passes only at the given bars."""
 
         def __call__(self, target: Any) -> bool:
             return target.now in dates
@@ -79,19 +79,17 @@ def _bt(given: Given, told: bool) -> Found:
 
 
 def bt(given: Given) -> Found:
-    """The library bt, by its own rule."""
+    """Run bt by its own rule."""
     return _bt(given, told=False)
 
 
 def bt_told(given: Given) -> Found:
-    """The same, told when."""
+    """Run bt at the bars at which ours traded."""
     return _bt(given, told=True)
 
 
 def vectorbt(given: Given) -> Found:
-    """vectorbt: told the bars at which ours traded and the weights to order there, since bands are
-    not among its rules.
-    """
+    """Run vectorbt with orders at the bars at which ours traded, since it has no rule for bands."""
     import vectorbt as library
 
     prices = frame(given)
@@ -116,14 +114,14 @@ def vectorbt(given: Given) -> Found:
 
 
 def cvxportfolio(given: Given) -> Found:
-    """cvxportfolio: a policy that returns to equal weights beyond the band, with its transaction
-    cost at half a spread of the fee.
+    """Run cvxportfolio with a policy that returns to equal weights beyond the band. The fee is its
+    transaction cost `a`, half of a spread.
     """
     import cvxportfolio as library
     import pandas as pd
 
     prices = frame(given)
-    returns = prices.pct_change().shift(-1).fillna(0.0)  # the last row is where it ends
+    returns = prices.pct_change().shift(-1).fillna(0.0)  # the last row has no next price
     returns["cash"] = 0.0
     count, band = prices.shape[1], float(given["band"])
     target = pd.Series(1.0 / count, prices.columns)

@@ -1,13 +1,13 @@
-"""How fast back-tests are: the kernel once, a sweep of a thousand settings on all cores, the whole
-live step; and what others take.
+"""Benchmark of back-tests: one run of the kernel, a sweep of a thousand settings on all cores, and
+the full live step; optionally other libraries.
 
-Eight assets that wander by seed over 43,800 hourly bars, equal weights, a band of 5 points, 10 bps
-on all that is traded. A NumPy loop written from the rules alone must come to the same value within
-1e-9, and the live step within 1e-5 of the kernel with its pools. `--peers` runs bt, vectorbt and
-cvxportfolio on the same prices in an environment that is made and thrown away, or in that of
-`--peers-python`; `off_its_own_loop` is how far each is off a loop that pays fees as it does. Prints
-JSON with `--json`. Times are those of the clock, compiling not counted; processor times stand
-beside them, which others on the machine change less.
+The data are seeded random walks of eight assets over 43,800 hourly bars, with equal weights, a band
+of 5 points and a fee of 10 bps on every trade. An independent NumPy loop must reach the kernel's
+value within 1e-9, and the live step within 1e-5 of the kernel with the same pools. `--peers` runs
+bt, vectorbt and cvxportfolio on the same prices, in a temporary environment or in that of
+`--peers-python`. `off_its_own_loop` is the relative deviation of each from a loop that pays fees in
+the same way. `--json` prints JSON. Times are wall times without compilation. Processor times are
+printed too, since other programs on the machine affect them less.
 """
 
 from __future__ import annotations
@@ -56,19 +56,20 @@ SYMBOLS = tuple(f"A{i}" for i in range(ASSETS))
 FEE = COST_BPS / 1e4
 Floats = np.ndarray
 Pays = Callable[[Floats, float, float], tuple[Floats, float]]
-"""What assets are worth, what each should be, and cash before; assets and cash after."""
+"""Function from values of the assets, target value of each, and cash to values and cash after
+trading."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Medians: milliseconds of the clock and of the processor."""
+    """Median wall and processor time, in milliseconds."""
 
     clock_ms: float
     busy_ms: float
 
 
 def prices(bars: int) -> tuple[Floats, Floats]:
-    """Times and prices of random walks with 50 to 100 % a year."""
+    """Return times and prices of random walks with annual volatilities of 50 to 100 %."""
     chance = np.random.default_rng(1)
     moves = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.7, 0.6]) / np.sqrt(8_760)
     walks = np.cumsum(chance.standard_normal((bars, ASSETS)) * moves - moves**2 / 2, axis=0)
@@ -76,7 +77,7 @@ def prices(bars: int) -> tuple[Floats, Floats]:
 
 
 def band(bps: int, depth: float = float("inf")) -> KernelSetting:
-    """Equal weights in a band of so many points."""
+    """Return the setting of equal weights with a band of `bps` points of the portfolio."""
     return KernelSetting(
         (10_000 // ASSETS,) * ASSETS,
         Threshold(bps, None),
@@ -88,8 +89,8 @@ def band(bps: int, depth: float = float("inf")) -> KernelSetting:
 def by_loop(
     table: Floats, pays: Pays, told: Sequence[int] | None = None
 ) -> tuple[float, list[int]]:
-    """The rule bar by bar: what it ends with, and when it traded; or the trades at the bars `told`.
-    `pays` makes the trades.
+    """Run the rule bar by bar; return the final value and the bars with trades. With `told` it trades
+    at these bars instead. `pays` makes the trades.
     """
     values, cash, traded = np.full(ASSETS, VALUE / ASSETS), 0.0, []
     at = None if told is None else set(told)
@@ -107,8 +108,8 @@ def by_loop(
 
 
 def together(values: Floats, _share: float, _cash: float) -> tuple[Floats, float]:
-    """As ours: all that is sold pays for all that is bought and both fees, so that all end at equal
-    weights. By bisection.
+    """Trade as trimtab does: sales pay for purchases and all fees, so that all weights end equal.
+    Solved by bisection.
     """
     high = values.sum()
     low = 0.9 * high
@@ -121,14 +122,14 @@ def together(values: Floats, _share: float, _cash: float) -> tuple[Floats, float
 
 
 def each_its_own(values: Floats, share: float, _cash: float) -> tuple[Floats, float]:
-    """As bt: each asset moves to its share of what there was before, less its own fee."""
+    """Trade as bt does: each asset moves to its share of the value before, less its own fee."""
     gap = share - values
     return values + np.where(gap > 0, gap / (1 + FEE), gap / (1 - FEE)), 0.0
 
 
 def last_gets_less(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
-    """As vectorbt: sales first, then purchases from the smallest to the largest, until the cash is
-    spent.
+    """Trade as vectorbt does: sales first, then purchases from the smallest to the largest, until the
+    cash is spent.
     """
     gap, after = share - values, values.copy()
     for asset in np.argsort(gap, kind="stable"):
@@ -139,8 +140,8 @@ def last_gets_less(values: Floats, share: float, cash: float) -> tuple[Floats, f
 
 
 def on_credit(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
-    """As cvxportfolio: each asset gets its share of what there was before, and the fees are owed
-    until the next time.
+    """Trade as cvxportfolio does: each asset gets its share of the value before, and the fees are
+    owed until the next trade.
     """
     gap = share - values
     return np.full(ASSETS, share), cash - gap.sum() - FEE * np.abs(gap).sum()
@@ -149,8 +150,8 @@ def on_credit(values: Floats, share: float, cash: float) -> tuple[Floats, float]
 def measure_kernel(
     ready: KernelPrices, table: Floats, count: int
 ) -> tuple[dict[str, Any], KernelResult]:
-    """The kernel once and over many settings. Raises AssertionError where the loop comes to
-    something else.
+    """Measure the kernel once and over many settings. Raises AssertionError if the loop's result
+    differs.
     """
     one = band(BAND_BPS)
     found = run_kernel(ready, one, VALUE, path=True)
@@ -175,8 +176,8 @@ def measure_kernel(
 
 
 def measure_step(times: Floats, table: Floats, ready: KernelPrices) -> dict[str, Any]:
-    """One run of the live step over all bars. Raises AssertionError where the kernel with its pools
-    comes to something else.
+    """Measure one run of the live step over all bars. Raises AssertionError if the kernel with the
+    same pools has another result.
     """
     wanted = make_spec(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
     made = SimulationSettings(Fraction(DEPTH), int(COST_BPS * 100), Fraction(int(VALUE)))
@@ -199,7 +200,7 @@ def measure_step(times: Floats, table: Floats, ready: KernelPrices) -> dict[str,
 
 
 def timed(work: Any, times: int) -> Timed:
-    """A first call is not counted."""
+    """Return the median times of a call; the first call is not counted."""
     work()
     clock, busy = [], []
     for _ in range(times):
@@ -213,7 +214,7 @@ def timed(work: Any, times: int) -> Timed:
 def measure_peers(
     names: Sequence[str], python: Path | None, times: Floats, table: Floats, found: KernelResult
 ) -> dict[str, Any]:
-    """What each takes and comes to; `missing` with the reason for one that cannot be had."""
+    """Return time and final value of each peer; `missing` with the reason if it cannot be run."""
     made: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as scratch:
         folder = Path(scratch)
@@ -248,7 +249,7 @@ def measure_peers(
 
 
 def environment(folder: Path) -> Path:
-    """A fresh environment with the peers in it. Raises Missing."""
+    """Create an environment with the peers and return its interpreter. Raises Missing."""
     home = folder / "environment"
     install([sys.executable, "-m", "venv", str(home)], folder)
     python = home / "bin" / "python"
@@ -270,7 +271,7 @@ def environment(folder: Path) -> Path:
 
 
 def ask(python: Path, name: str, given: Path) -> dict[str, float]:
-    """What one library says. Raises Missing with its last words."""
+    """Run one library and return its answer. Raises Missing with the last line of its output."""
     script = Path(__file__).resolve().parent / "backtest_peers.py"
     try:
         done = subprocess.run(
@@ -289,7 +290,7 @@ def ask(python: Path, name: str, given: Path) -> dict[str, float]:
 
 
 def ratios(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, float]:
-    """How many times as long each takes as one run of the kernel, by processor time."""
+    """Return each peer's processor time as a multiple of that of one kernel run."""
     return {
         name: round(one["processor_s"] * 1e3 / ours["run_processor_ms"], 1)
         for name, one in peers.items()
@@ -306,7 +307,7 @@ def main() -> None:
     parser.add_argument("--settings", type=int, default=1_000)
     parser.add_argument("--no-step", action="store_true", help="leave the live step out")
     parser.add_argument(
-        "--peers", nargs="*", choices=NAMES, help="measure these too, all where none is named"
+        "--peers", nargs="*", choices=NAMES, help="measure these too; without a name, all"
     )
     parser.add_argument(
         "--peers-python",

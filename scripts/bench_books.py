@@ -1,10 +1,10 @@
-"""How long books of many entries take: what each look reads of them, `pnl`, `history`, and what
-`status` reads of the store.
+"""Benchmark of a ledger with many entries: the reads of a cycle, of `pnl`, of `history`, and of
+`status`.
 
 Builds a store of `--entries` settled trades (WETH for USDC and back, ten to a step) with a
-valuation per hour, in a folder that is thrown away or in `--keep`, where a second run finds it.
-Times each reading on a store that was just opened, and prints JSON: wall and processor seconds,
-since other programs on the machine slow the first.
+valuation per hour, in a temporary folder or in `--keep`, where a second run reuses it. Times each
+read on a store that was just opened, and prints JSON with wall and processor seconds: other
+programs on the machine affect processor time less.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 
 
 def main() -> None:
-    """Prints figures as JSON."""
+    """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=50_000)
     parser.add_argument("--days", type=int, default=365)
@@ -70,7 +70,7 @@ def main() -> None:
         "--keep",
         type=Path,
         default=None,
-        help="a folder to build the store in; what is there already is used",
+        help="folder to build the store in; an existing store is used",
     )
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as thrown_away:
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def measured(loaded: LoadedConfig) -> dict[str, Any]:
-    """Seconds of each reading."""
+    """Return the seconds of each read."""
     with wiring.open_store_offline(loaded) as (store, _):
         step = _later(store)
     at_s, at_block = step.snapshot.head.timestamp_s, step.snapshot.head.number
@@ -131,7 +131,7 @@ def measured(loaded: LoadedConfig) -> dict[str, Any]:
 
 
 def timed(act: Callable[[], object]) -> dict[str, float]:
-    """Wall and processor seconds."""
+    """Return the wall and processor seconds of a call."""
     wall, processor = perf_counter(), process_time()
     act()
     return {
@@ -141,7 +141,7 @@ def timed(act: Callable[[], object]) -> dict[str, float]:
 
 
 def config(folder: Path) -> LoadedConfig:
-    """A config with a limit of the year's gain, and its empty store."""
+    """Return a config with a yearly gain limit; write it if it does not exist."""
     path = folder / "trimtab.toml"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,8 +151,8 @@ def config(folder: Path) -> LoadedConfig:
 
 
 def build(store: Store, count: int, days: int) -> None:
-    """One WETH sold and bought back, over and over: final, booked and entered, in the rows that the
-    store itself writes.
+    """Fill the store with alternating sales and purchases of WETH, final and booked, in the rows that
+    the store itself writes.
     """
     start = ledgers.at()
     begun_s, every_s = start.snapshot.head.timestamp_s, days * 86_400 // count
@@ -203,7 +203,7 @@ def build(store: Store, count: int, days: int) -> None:
 
 
 def _later(store: Store) -> StepInput:
-    """A look long after the last trade, at the balances that the ledger says."""
+    """Return a step input long after the last trade, with the ledger's balances."""
     step = ledgers.at(FIRST_BLOCK + 10_000_000, later_s=400 * 86_400)
     held = {one.token: one.raw for one in store.ledger.balances(step.snapshot.head.number)}
     holdings = tuple(Holding(token, held[token]) for token in (WETH.address, USDC.address))
@@ -213,7 +213,7 @@ def _later(store: Store) -> StepInput:
 
 
 def _price(number: int) -> Fraction:
-    """Numeraire base units per wei: 1,500 to 2,500, up and down."""
+    """Return a price in numeraire base units per wei, which moves between 1,500 and 2,500 dollars."""
     return Fraction((1_500 + abs(number * 7 % 2_000 - 1_000)) * DOLLAR, COIN)
 
 

@@ -1,10 +1,10 @@
-"""Gas of one rebalance of four swaps: by our Rebalancer, by one SwapRouter02 multicall, and by one
-transaction per swap. And gas of three exits in one transaction against one each, as the agent sends
-them (docs/decisions/0011-one-transaction-per-exit.md).
+"""Gas of one rebalance of four swaps: by trimtab's Rebalancer, by one SwapRouter02 multicall, and by
+one transaction per swap. Also gas of three exits in one transaction, against one transaction each as
+the agent sends them (docs/decisions/0011-one-transaction-per-exit.md).
 
-Approvals are left out: all three need the same. Pools have traded before, as any pool in use has:
-the first swap in a new pair pays for storage that no later one does. Gas is counted by the chain,
-so that one run is exact.
+Approvals are not counted, since all three ways need the same ones. The pools have traded before, like
+any pool in use: the first swap in a new pair pays for storage that later swaps reuse. The chain counts
+gas exactly, so one run is enough.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ SWAPS: dict[str, list[tuple[str, str, Fraction, LegFunding, LegFunding]]] = {
         ("v2 LINK/WETH", "WETH", Fraction(0), R, W),
     ],
 }
-"""Pool, token sold, whole coins (0: what the swap before left), from and to."""
+"""Pool, token sold, whole coins (0: the output of the previous swap), source and sink."""
 EXITS = [
     ("v3 WETH/USDC 500", "WETH", Fraction(1), W, W),
     ("v3 WBTC/USDC 3000", "WBTC", Fraction(1, 25), W, W),
@@ -80,12 +80,12 @@ EXITS = [
 ]
 """Three tokens sold for the numeraire."""
 SINCE_S = 12
-"""Since each pool was last traded in. A V2 pair stores two sums of prices at the first trade of a
-second: 10,416 gas more than the next."""
+"""Seconds since the last trade in each pool. A V2 pair updates two price sums at the first trade of
+each second, which costs 10,416 gas more than the next trade."""
 
 
 def quoted(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
-    """What the deployed contracts pay."""
+    """Return the output that the deployed contracts quote, in base units."""
     info = chain.books.pool_info[pool]
     sold = chain.tokens[token_in].address
     bought = info.token1.address if info.token0.address == sold else info.token0.address
@@ -104,7 +104,7 @@ def quoted(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
 def legs_of(
     chain: LocalChain, swaps: list[tuple[str, str, Fraction, LegFunding, LegFunding]]
 ) -> Iterator[Leg]:
-    """The legs of one rebalance; no two use the same pool, so that each quote holds."""
+    """Yield the legs of one rebalance. No two use the same pool, so that each quote holds."""
     left = 0
     for pool, token_in, coins, source, sink in swaps:
         info, token = chain.books.pool_info[pool], chain.tokens[token_in]
@@ -130,7 +130,7 @@ def legs_of(
 
 
 def plan_of(legs: tuple[Leg, ...]) -> Plan:
-    """A plan of these legs; what else it predicts costs no gas."""
+    """Return a plan with these legs; its other figures do not affect gas."""
     zero = Fraction(0)
     goal = Rebalance("benchmark", Goal(()))
     return Plan(
@@ -139,7 +139,7 @@ def plan_of(legs: tuple[Leg, ...]) -> Plan:
 
 
 def single(leg: Leg, wallet: str) -> str:
-    """One swap as a transaction of its own, straight to SwapRouter02."""
+    """Return the calldata of one swap in its own transaction to SwapRouter02."""
     if leg.venue == "uniswap_v3":
         order = (
             leg.token_in,
@@ -167,7 +167,7 @@ def single(leg: Leg, wallet: str) -> str:
 
 
 def send(chain: LocalChain, to: str, data: str) -> int:
-    """Gas of a transaction of the wallet."""
+    """Send a transaction of the wallet, and return the gas used."""
     fees = {"gas": 3_000_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
     sent = chain.w3.eth.send_transaction(
         {"from": chain.wallet.address, "to": to, "data": data, **fees}
@@ -179,7 +179,7 @@ def send(chain: LocalChain, to: str, data: str) -> int:
 
 
 def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
-    """Gas of the three ways, each from the same state."""
+    """Return the gas of the three ways, each from the same state."""
     legs = tuple(legs_of(chain, SWAPS[name]))
     wallet, at, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
     usd = chain.books.prices_usd
@@ -222,8 +222,8 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
 
 
 def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
-    """Gas of EXITS in one transaction and in one each, by either router, from the same state;
-    approvals are the same.
+    """Return the gas of EXITS in one transaction and in one each, by either router, from the same
+    state. Approvals are the same.
     """
     legs, deadline_s, found = tuple(legs_of(chain, EXITS)), chain.now_s() + 3_600, {}
     usd = chain.books.prices_usd
@@ -255,7 +255,7 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
 
 
 def measure() -> dict[str, Any]:
-    """All rebalances of SWAPS on a local chain whose pools have traded both ways."""
+    """Measure all rebalances of SWAPS on a local chain whose pools have traded in both directions."""
     with open_anvil() as chain:
         for pool in chain.books.pool_info.values():
             for token in (pool.token0, pool.token1):
@@ -297,7 +297,7 @@ def main() -> int:
     parser.add_argument(
         "--peers",
         action="store_true",
-        help="as in the other benchmarks; the peers are contracts, and always measured",
+        help="accepted as by other benchmarks; the peers are contracts and always measured",
     )
     options = parser.parse_args()
     result = measure()

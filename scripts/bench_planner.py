@@ -1,13 +1,12 @@
-"""How good and how fast plans are: gaps to the proven bound, times, and what others make of the
-same problems.
+"""Benchmark of plans: optimality gaps, times, and comparison with other methods on the same problems.
 
-Random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planning_worlds.py, by seed) are
-planned to exact legs, and given to what others do under the same bounds: swaps one after another,
-and a router's grid of 5 % slices; once without gas, and once with gas at 0.1 to 50 gwei, which then
-counts against each. Times are of 8 tokens and 20 pools: one continuous solve, and the whole plan at
-a usual price of gas. `--peers` gives the continuous problem to SLSQP and to cvxpy with Clarabel,
-which pip installs into a folder that is thrown away. Times are processor time, so that others on
-the machine count little.
+Seeded random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planning_worlds.py) are
+planned to exact legs. Two usual methods solve them under the same bounds: swaps one after another,
+and a router's grid of 5 % slices. Every problem is solved without gas, and with gas at 0.1 to 50
+gwei as a cost. Times are those of 8 tokens and 20 pools: one continuous solve, and the whole plan at
+a usual gas price. `--peers` gives the continuous problem to SLSQP, and to cvxpy with Clarabel, which
+pip installs into a temporary folder. Times are processor times, which other programs on the machine
+affect little.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ CVXPY = " and ".join(planner_peers.CVXPY).replace("==", " ")
 
 @dataclass
 class Quality:
-    """Gaps in bps, how many problems were not worth a trade, and by peer what ours is worth more,
-    in bps of our turnover.
+    """Quality of plans: gaps in bps, the number of problems without a worthwhile trade, and by peer
+    the extra value of our plans in bps of their turnover, with the number of worse plans.
     """
 
     gaps: list[float] = field(default_factory=list)
@@ -63,8 +62,8 @@ class Quality:
 
 
 def quality(problems: Iterable[StepInput]) -> Quality:
-    """Plans of random problems, held against the others'. More than a base unit per leg has to be
-    missed to be worse.
+    """Compare plans of random problems with those of other methods. A plan is worse if its value is
+    lower by more than one base unit per leg.
     """
     found = Quality()
     for step in problems:
@@ -96,7 +95,7 @@ def quality(problems: Iterable[StepInput]) -> Quality:
 
 
 def against(found: Quality, name: str) -> dict[str, Any]:
-    """How ours stands against one of the others."""
+    """Return the comparison with one other method."""
     return {
         "ours_is_worth_more_bps": spread(found.better[name]),
         "ours_is_worse": found.worse[name],
@@ -111,8 +110,8 @@ def _planned(step: StepInput, decision: Rebalance) -> Plan | None:
 
 
 def whole_plans(count: int) -> list[float]:
-    """Milliseconds of each plan of 8 tokens and 20 pools, gas, floors, integers and certificate
-    included.
+    """Return the milliseconds of each plan of 8 tokens and 20 pools, including gas, floors, integers
+    and certificate.
     """
     times = []
     for seed in range(count + 1):
@@ -130,14 +129,14 @@ def whole_plans(count: int) -> list[float]:
 
 
 def solves(problems: Sequence[Continuous]) -> list[Timed]:
-    """Our continuous solves; a first one is not counted."""
+    """Time our continuous solves; a first one is not counted."""
     planner_peers.ours(problems[0])
     return [planner_peers.ours(problem) for problem in problems]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, percentiles and maximum; a percentile is the least value that so many do not
-    exceed.
+    """Return median, percentiles and maximum. A percentile is the smallest value that this share of
+    the values does not exceed.
     """
     ordered = sorted(values)
 
@@ -155,7 +154,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def solvers(
     problems: Sequence[Continuous], mine: Sequence[Timed]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """What SLSQP and cvxpy make of the continuous problems, and how much longer they take."""
+    """Return the results of SLSQP and cvxpy for the continuous problems, and their times as multiples
+    of ours.
+    """
     made: dict[str, list[Timed]] = {SLSQP: [planner_peers.slsqp(problem) for problem in problems]}
     missing: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder:
@@ -180,7 +181,7 @@ def solvers(
 
 
 def measure(count: int, with_solvers: bool) -> dict[str, Any]:
-    """One document of everything."""
+    """Measure everything and return one document."""
     timed = min(count, TIMED_AT_MOST)
     problems = [planner_peers.continuous(seed) for seed in range(timed)]
     mine = solves(problems)
@@ -207,7 +208,7 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str | int | None]:
-    """What the figures were measured on."""
+    """Return the machine that the figures were measured on."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -217,7 +218,7 @@ def machine() -> dict[str, str | int | None]:
 
 
 def lines(document: dict[str, Any]) -> list[str]:
-    """The document for people."""
+    """Return the document as lines of text."""
     ours = document["ours"]
     shown = [f"{ours['problems']} problems, {ours['not_worth_a_trade']} not worth a trade"]
     for name, unit in (("gap_bps", "bps"), ("continuous_ms", "ms"), ("plan_ms", "ms")):
@@ -259,13 +260,13 @@ def main() -> None:
     parser.add_argument(
         "--peers",
         action="store_true",
-        help="other solvers too; cvxpy needs the network, or says so",
+        help="measure other solvers too; cvxpy needs network access, and is reported as missing without it",
     )
     parser.add_argument(
         "--problems",
         type=int,
         default=100,
-        help="how many random problems; the figures in docs are of 1,000",
+        help="number of random problems; the figures in docs/ are for 1,000",
     )
     options = parser.parse_args()
     document = measure(max(1, options.problems), options.peers)

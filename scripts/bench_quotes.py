@@ -1,9 +1,9 @@
-"""How many exact quotes a second: V2, and V3 within one tick, over 5 and over 50 ticks.
+"""Exact quotes per second: V2, and V3 within one tick, over 5 and over 50 ticks.
 
-`--peers` measures degenbot and the Uniswap SDKs beside ours, each installed by pip or npm into a
-folder that is thrown away. All quote the same amounts in the same pools, and must answer alike.
-They take turns in short rounds, so that a machine that slows down slows them all: the median of the
-rounds counts, and the median of the ratios within a round.
+`--peers` also measures degenbot and the Uniswap SDKs, each installed by pip or npm into a temporary
+folder. All quote the same amounts in the same pools, and differing answers are counted. They take
+turns in short rounds, so that a slower phase of the machine affects all of them. Reported are the
+median of the rounds, and the median of the ratios within each round.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, our_worke
 POOL, TOKEN0, TOKEN1 = (f"0x{number:040x}" for number in (10, 1, 2))
 SPACING = 60
 AMOUNTS = 512
-"""Different amounts per case."""
+"""Number of different amounts per case."""
 FIRST = "trimtab, first quote of a state"
 
 
 def v3_pool() -> V3Pool:
-    """A 0.3 % pool with a change of liquidity at each of 400 ticks, its price between two of
+    """Return a 0.3 % pool with a change of liquidity at each of 400 ticks, and a price between two of
     them.
     """
     ticks = tuple(
@@ -63,12 +63,12 @@ def v3_pool() -> V3Pool:
 
 
 def workload() -> dict[str, tuple[Pool, int]]:
-    """Pool and base units of token0 by case; the V3 amounts over ticks end half a range beyond the
-    last tick crossed.
+    """Return pool and base units of token0 by case. The V3 amounts that cross ticks end half a range
+    beyond the last one.
     """
     v2 = V2Pool(POOL, "uniswap_v2", TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
     v3 = v3_pool()
-    # The tick at 0 is the first one downwards: the fifth lies at -4 spacings.
+    # The first tick downwards is at 0, so the fifth is at -4 spacings.
     amounts = {
         count: pool_swap.largest_in(
             v3, True, get_sqrt_ratio_at_tick(SPACING // 2 - count * SPACING)
@@ -84,7 +84,7 @@ def workload() -> dict[str, tuple[Pool, int]]:
 
 
 def expected() -> dict[str, list[int]]:
-    """What the contract pays for every amount of every case."""
+    """Return the contract's output for every amount of every case."""
     return {
         case: [state.swap(TOKEN0, amount - i).amount_out_raw for i in range(AMOUNTS)]
         for case, (state, amount) in workload().items()
@@ -94,8 +94,8 @@ def expected() -> dict[str, list[int]]:
 def measure(
     workers: Mapping[str, Worker], rounds: int, seconds: float
 ) -> dict[str, dict[str, list[float]]]:
-    """Quotes a second by worker, case and round; in every round all workers, each time another one
-    first.
+    """Return quotes per second by worker, case and round. Every round measures all workers, starting
+    with another one each time.
     """
     names = list(workers)
     rates: dict[str, dict[str, list[float]]] = {
@@ -113,7 +113,7 @@ def report(
     wrong: Mapping[str, Mapping[str, int]],
     missing: Mapping[str, str],
 ) -> dict[str, Any]:
-    """One document of what was measured."""
+    """Return the measurements as one document."""
     ours = rates["trimtab"]
     peers: dict[str, Any] = {name: {"missing": why} for name, why in missing.items()}
     for name in rates:
@@ -142,12 +142,12 @@ def report(
 
 
 def medians(by_case: Mapping[str, Sequence[float]]) -> dict[str, int]:
-    """Median by case."""
+    """Return the median by case."""
     return {case: round(statistics.median(values)) for case, values in by_case.items()}
 
 
 def machine() -> dict[str, str | int | None]:
-    """What the figures were measured on."""
+    """Return the machine that the figures were measured on."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -157,8 +157,8 @@ def machine() -> dict[str, str | int | None]:
 
 
 def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any]:
-    """Starts everybody, holds their answers against the contract's, and measures them. Raises
-    ValueError when we are wrong.
+    """Start all workers, compare their answers with the contract's, and measure them. Raises
+    ValueError if our answers are wrong.
     """
     setup = json.dumps(
         {
@@ -197,7 +197,7 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:
-    """The document for people."""
+    """Return the document as lines of text."""
     shown = []
     for case, figure in document["ours"].items():
         compared = [
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument(
         "--peers",
         action="store_true",
-        help="install and measure other libraries too; needs the network, or says so",
+        help="install and measure other libraries too; without network access they are reported as missing",
     )
     parser.add_argument("--rounds", type=int, default=15, help="how often each case is measured")
     parser.add_argument(

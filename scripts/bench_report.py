@@ -1,11 +1,11 @@
-"""How large the report of a three-year hourly backtest is, and how long it takes to write and to
-open in Chromium.
+"""Benchmark of the report of a three-year hourly backtest: its size, and the time to write it and to
+open it in Chromium.
 
-The simulation is made up from random walks of `--assets` over `--bars` hours with a rebalance every
-`--every`; the report of it is the real one. Each opening is a browser page of its own, from a file;
-timed is from the asking for the page until the charts in the window and until all are drawn, by the
-browser's clock, and what its main thread worked, which other programs on the machine change little.
-Prints JSON.
+The simulation consists of random walks of `--assets` over `--bars` hours with a rebalance every
+`--every`; the report is written by the agent's own code. Each measurement opens the file in a new
+browser page. Measured are the time from the request until the charts in the window are drawn, the
+time until all charts are drawn, both by the browser's clock, and the work of its main thread, which
+other programs on the machine affect little. Prints JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support.backtests import result_of
 
 
 def main() -> None:
-    """Prints figures as JSON."""
+    """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--assets", type=int, default=8)
     parser.add_argument("--bars", type=int, default=3 * 8_760)
@@ -43,7 +43,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
-        write_report(found, path)  # loads what is loaded once
+        write_report(found, path)  # imports modules before the clock starts
         started, worked = perf_counter(), process_time()
         write_report(found, path)
         written = {
@@ -68,8 +68,8 @@ def main() -> None:
 
 
 def opened(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
-    """Milliseconds until what the window shows is drawn, until all is, and of the main thread's
-    work, for a desk and for a phone.
+    """Return the milliseconds until the visible charts and until all charts are drawn, and of the
+    main thread's work, on a desktop and on a phone.
     """
     found: dict[str, dict[str, dict[str, int]]] = {}
     with sync_playwright() as playwright:
@@ -100,7 +100,7 @@ def opened(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def spread(took: list[int]) -> dict[str, int]:
-    """Median, least and most."""
+    """Return median, minimum and maximum."""
     return {"median": round(statistics.median(took)), "least": min(took), "most": max(took)}
 
 

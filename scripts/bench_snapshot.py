@@ -1,5 +1,5 @@
-"""Requests and time of one snapshot, against the same reads one call at a time with plain web3; on
-a local anvil.
+"""Requests and time of one snapshot on a local anvil, compared with the same reads by plain web3, one
+call at a time.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ class Factory:
 
 @dataclass(frozen=True)
 class Venues:
-    """Both venues of the local chain."""
+    """Return both venues of the local chain."""
 
     uniswap_v2: Factory
     uniswap_v3: Factory
 
 
 class CountingProvider(HTTPProvider):
-    """web3's own provider; counts HTTP requests."""
+    """web3's own provider, which counts HTTP requests."""
 
     requests = 0
 
     def make_request(self, method: Any, params: Any) -> Any:
-        """One HTTP request."""
+        """Count and send one HTTP request."""
         self.requests += 1
         return super().make_request(method, params)
 
@@ -81,7 +81,7 @@ def whole_watch(chain: LocalChain, line: HttpTransport) -> SnapshotScope:
 
 
 def one_by_one(w3: Web3, watch: SnapshotScope) -> dict[str, Any]:
-    """What the snapshot holds, the way most scripts read it."""
+    """Read the content of a snapshot as most scripts do, one call at a time."""
     eth, token_abi = w3.eth, own_artifact("TestToken").abi
     seen: dict[str, Any] = {"head": eth.get_block("latest")["number"], "chain_id": eth.chain_id}
     seen["nonces"] = [
@@ -131,7 +131,7 @@ def pool_one_by_one(w3: Web3, watch: SnapshotScope, pool: PoolRef) -> Any:
 
 
 def require_alike(snapshot: Snapshot, read: dict[str, Any]) -> None:
-    """Both ways must have read the same, or the comparison is of different things."""
+    """Raise unless both ways have read the same data."""
     pools = {
         pool.address: (
             [[t.index, t.liquidity_net] for t in pool.ticks]
@@ -197,9 +197,11 @@ def main() -> int:
     parser.add_argument(
         "--peers",
         action="store_true",
-        help="as in the other benchmarks; web3 is always at hand and always measured",
+        help="accepted as by other benchmarks; web3 is always installed and always measured",
     )
-    parser.add_argument("--rounds", type=int, default=30, help="snapshots to take the median of")
+    parser.add_argument(
+        "--rounds", type=int, default=30, help="number of snapshots, of which the median counts"
+    )
     options = parser.parse_args()
     result = measure(options.rounds)
     if options.json:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long `trimtab status` takes on a local chain, with the bytecode kept and without, and how
-much of it is imports. Prints JSON.
+"""Benchmark of `trimtab status` on a local chain, with and without cached bytecode, and the share of
+imports. Prints JSON.
 
-Processor seconds count: other programs on the machine slow the clock. Imports are what the
-outermost import statements take. Without bytecode means a cache folder that is empty and stays so,
-as where nothing may be written.
+Processor seconds count, since other programs on the machine slow the clock. The time of imports is
+that of the outermost import statements. Without bytecode the cache folder is empty, and none is
+written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ atexit.register(lambda: print("imports:", len(sys.modules), spent, file=sys.stde
 from agent.cli.main import main
 main()
 """
-"""The command, and how many modules it has loaded in how many seconds of the processor."""
+"""Program that runs the command and reports the number of imported modules and the processor seconds
+of the imports."""
 
 
 def free_port() -> int:
@@ -50,7 +51,7 @@ def free_port() -> int:
 
 
 def measured(config: Path, program: list[str], **environment: str) -> tuple[float, float, str]:
-    """(seconds by the clock, seconds of the processor, stderr) of one `status`."""
+    """Return (wall seconds, processor seconds, stderr) of one `status`."""
     command = [sys.executable, *program, "status", "--config", str(config)]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
@@ -65,7 +66,7 @@ def measured(config: Path, program: list[str], **environment: str) -> tuple[floa
 
 
 def imports(stderr: str) -> tuple[int, float]:
-    """(modules, seconds of the processor) of what `IMPORTS` told."""
+    """Return (modules, processor seconds) from the output of `IMPORTS`."""
     (told,) = (line.split() for line in stderr.splitlines() if line.startswith("imports: "))
     return int(told[1]), float(told[2])
 
@@ -91,7 +92,7 @@ def main() -> None:
                 if chain.poll() is not None:
                     raise SystemExit("the local chain did not start")
                 time.sleep(0.2)
-            measured(config, TRIMTAB)  # migrations, and bytecode where there was none
+            measured(config, TRIMTAB)  # runs migrations, and writes missing bytecode
             nothing = {"PYTHONPYCACHEPREFIX": str(empty), "PYTHONDONTWRITEBYTECODE": "1"}
             kept = [measured(config, TRIMTAB) for _ in range(runs)]
             bare = [measured(config, TRIMTAB, **nothing) for _ in range(runs)]

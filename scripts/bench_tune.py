@@ -1,10 +1,10 @@
-"""How a search by the full step gains from a second worker: the same runs on a Dask cluster of one
+"""Speed-up of a search with the full step by a second worker: the same runs on Dask clusters of one
 worker and of two, as JSON.
 
-Each worker is a process with one thread, on this machine, and does some runs before the clock
-starts; each is a session of its own, since a busy machine may share its cores out by sessions. Both
-clusters take turns, and what else runs here only ever slows them down: `load` says how much that
-was, and on a machine that is not quiet the figures say little.
+Each worker is a process with one thread on this machine, and completes some runs before the clock
+starts. Each has its own session, since a busy machine may divide its cores by session. The clusters
+take turns. `load` is the load of the machine, whose other programs can only slow the runs; the
+figures are meaningful only on an idle machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WARM = 4
 
 
 def job_of(settings: int, bars: int) -> TuneJob:
-    """Bands over two random walks, day by day; all take about as long."""
+    """Return a search of bands over two daily random walks; all settings take about the same time."""
     paths = np.round(
         100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.03, (bars, 2)), axis=0)), 6
     )
@@ -72,7 +72,7 @@ def timed(work: Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]], job:
 
 
 def started(module: str, *args: str, stack: ExitStack) -> None:
-    """A scheduler or worker until the stack is left."""
+    """Start a scheduler or worker, which ends with the stack."""
     process = subprocess.Popen(
         [sys.executable, "-m", f"distributed.cli.{module}", *args, "--no-dashboard"],
         stderr=subprocess.DEVNULL,
@@ -85,7 +85,7 @@ def started(module: str, *args: str, stack: ExitStack) -> None:
 def ready(
     workers: int, job: TuneJob, stack: ExitStack
 ) -> Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]]:
-    """Work for a cluster of so many workers that have done something like it before."""
+    """Start a cluster of `workers`, warm it up, and return the function that runs jobs on it."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     started("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), stack=stack)
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument(
         "--processes",
         action="store_true",
-        help="the same by this machine's own processes, their start included",
+        help="also measure local processes, including their start",
     )
     asked = parser.parse_args()
     job = job_of(asked.settings, asked.bars)

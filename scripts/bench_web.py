@@ -1,13 +1,13 @@
-"""How long the dashboard's first page takes on a ledger of many entries, and how large it is.
+"""Benchmark of the dashboard's first page on a ledger with many entries: time and size.
 
 Serves the store of scripts/bench_books.py (`--entries`, `--keep`) by `trimtab serve` and prints
-JSON: seconds until it answers and until the ledger is read, milliseconds and gzipped bytes of the
-overview, the same with `--streams` open event streams, and bytes with all its files. No endpoint
-is configured: the parts that read the chain say so.
+JSON: seconds until it answers and until the ledger is read; milliseconds and gzipped bytes of the
+overview, without and with `--streams` open event streams; bytes with all its files. No endpoint is
+configured, so parts of the page that read the chain show an error.
 
-With `--pairs` instead: what open event streams cost a cycle of the agent beside `trimtab serve` on
-a local chain. Batches of cycles without and with `--streams` alternate; each stream is read, and
-its page fetched after each change, as a browser does.
+`--pairs` measures instead the cost of open event streams for a cycle of the agent, with `trimtab
+serve` running on the same local chain. Batches of cycles without and with `--streams` alternate. Each
+stream is read, and its page fetched after each change, as a browser does.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from scripts import bench_books
 
 ASKED = 50
 CYCLES = 10
-"""Cycles of a batch."""
+"""Number of cycles per batch."""
 PAUSE_S = 0.3
-"""Pause after a cycle: a batch lasts longer than the dashboard's interval between two looks."""
+"""Pause after a cycle, in seconds. A batch outlasts the interval at which the dashboard polls."""
 
 
 def main() -> None:
-    """Prints figures as JSON."""
+    """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=50_000)
     parser.add_argument("--streams", type=int, default=50)
-    parser.add_argument("--keep", type=Path, default=None, help="a folder to build the store in")
-    parser.add_argument("--pairs", type=int, default=0, help="pairs of batches of cycles")
+    parser.add_argument("--keep", type=Path, default=None, help="folder to build the store in")
+    parser.add_argument("--pairs", type=int, default=0, help="number of pairs of batches of cycles")
     parser.add_argument("--read", default="", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     if wanted.read:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measured(folder: Path, streams: int) -> dict[str, object]:
-    """Figures of one `trimtab serve`."""
+    """Return the figures of one `trimtab serve`."""
     began = perf_counter()
     with dashboard(next(folder.glob("*.toml"))) as (address, _):
         answers_s = perf_counter() - began
@@ -95,7 +95,7 @@ def measured(folder: Path, streams: int) -> dict[str, object]:
 
 @contextmanager
 def dashboard(config: Path) -> Iterator[tuple[str, int]]:
-    """Address and process id of `trimtab serve`."""
+    """Run `trimtab serve` inside the context; yield its address and process id."""
     command = [sys.executable, "-c", "from agent.cli.main import main; main()", "serve"]
     process = subprocess.Popen(
         [*command, "--port", "0", "--json", "--config", str(config)],
@@ -113,8 +113,8 @@ def dashboard(config: Path) -> Iterator[tuple[str, int]]:
 
 
 def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
-    """Figures of a cycle without and with streams: medians over batches, and of the ratio within a
-    pair.
+    """Return the figures of a cycle without and with streams: medians over batches, and the median of
+    the ratios within pairs.
     """
     found: dict[int, list[dict[str, float]]] = {0: [], streams: []}
     with tempfile.TemporaryDirectory() as folder, open_anvil() as chain:
@@ -152,7 +152,9 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
 
 
 def batch(agent: Agent, address: str, process: int, streams: int) -> dict[str, float]:
-    """Milliseconds of a cycle by processor and clock, and of the serving process per cycle."""
+    """Return the processor and wall milliseconds of a cycle, and the processor milliseconds of the
+    server per cycle.
+    """
     reader = None
     if streams:
         asking = [sys.executable, __file__, "--read", address, "--streams", str(streams)]
@@ -176,13 +178,13 @@ def batch(agent: Agent, address: str, process: int, streams: int) -> dict[str, f
 
 
 def processor_s(process: int) -> float:
-    """Processor seconds of a process so far."""
+    """Return the processor seconds of a process so far."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def read_streams(address: str, streams: int) -> None:
-    """Read event streams, and fetch the page after each change; prints a line once all are open."""
+    """Read event streams, and fetch the page after each change. Print a line once all are open."""
     host, port = address.split("/")[2].rsplit(":", 1)
 
     async def asked(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -204,7 +206,7 @@ async def read_streams(address: str, streams: int) -> None:
 
 
 def page(address: str) -> tuple[bytes, int]:
-    """A page, and its bytes as they came."""
+    """Return a page, and the number of bytes received."""
     asking = Request(address, headers={"Accept-Encoding": "gzip"})  # noqa: S310 loopback
     with urlopen(asking) as answer:  # noqa: S310 loopback
         body = answer.read()
@@ -213,7 +215,7 @@ def page(address: str) -> tuple[bytes, int]:
 
 
 def asked(address: str) -> tuple[float, int]:
-    """Median milliseconds of the page, and its bytes."""
+    """Return the median milliseconds of the page, and its bytes."""
     times, size = [], 0
     for _ in range(ASKED):
         began = perf_counter()
@@ -223,7 +225,7 @@ def asked(address: str) -> tuple[float, int]:
 
 
 def stream(address: str) -> socket.socket:
-    """An open event stream."""
+    """Open an event stream."""
     host, port = address.split("/")[2].rsplit(":", 1)
     link = socket.create_connection((host, int(port)))
     link.sendall(f"GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Whether trimtab installs without a compiler, for each Python: prints JSON, exits 1 where it does
-not.
+"""Check that trimtab installs without a compiler, for each Python version. Prints JSON; exit code 1
+if any installation fails.
 
-Interpreters that are here (on the path, of pyenv or uv) get an environment and the whole lock, with
-a compiler that always fails. For the others uv resolves the lock from wheels alone, which asks the
-index and installs nothing. Sources of pure Python count as built.
+For interpreters on this machine (on the path, or of pyenv), the whole lock is installed into a new
+environment, with a compiler that always fails. For the others uv resolves the lock from wheels alone,
+which queries the index and installs nothing. Packages with pure Python sources are excluded there.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ REPO = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LOCKS = ("requirements-run.lock", "requirements-demo.lock", "requirements.lock")
 SOURCES_ONLY = ("peewee",)
-"""Packages of the lock without any wheel, which build without a compiler too: `peewee` leaves its C
-part out then."""
+"""Packages of the lock without any wheel that build without a compiler: `peewee` then omits its C
+extension."""
 
 
 def interpreter(version: str) -> str | None:
-    """A program that is this Python, tried by running it; None where there is none."""
+    """Return an interpreter of this version, checked by running it; None without one."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     tried = [
         *sorted(str(one) for one in pyenv.glob(f"{version}.*/bin/python")),
@@ -48,7 +48,7 @@ def interpreter(version: str) -> str | None:
 
 
 def installed(program: str, lock: str) -> str:
-    """The last words of what failed; "" when all of the lock installs and the agent imports."""
+    """Install the lock and import the agent; return the end of the error, empty on success."""
     with tempfile.TemporaryDirectory() as scratch:
         python = f"{scratch}/bin/python"
         no_compiler = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}
@@ -87,7 +87,7 @@ def installed(program: str, lock: str) -> str:
 
 
 def wheels_only(version: str, lock: str) -> str:
-    """The reason of uv; "" when every pin of the lock that this Python needs has a wheel."""
+    """Return uv's error; empty if every pin of the lock for this Python version has a wheel."""
     options = [
         "--only-binary",
         ":all:",

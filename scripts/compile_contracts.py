@@ -1,7 +1,7 @@
-"""Compiles contracts/src into abis/ and contracts/test into tests/abis/ with npm's solc.
+"""Compile contracts/src into abis/ and contracts/test into tests/abis/ with npm's solc.
 
---check compares instead of writing. contracts/compiled.json says what each contract was compiled
-from, with a hash over that and what came of it: `changed` names what no longer fits, without solc.
+--check compares instead of writing. contracts/compiled.json records the sources of each contract and
+a hash over sources and artifact. With it `changed` finds outdated artifacts without running solc.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ SOURCES = {
     REPO / "contracts" / "src": REPO / "abis",
     REPO / "contracts" / "test": REPO / "tests" / "abis",
 }
-"""Where contracts are and where their artifacts go: attack contracts stay out of the wheel."""
+"""Artifact folder by source folder. Attack contracts have their own, outside the wheel."""
 RECORD = REPO / "contracts" / "compiled.json"
 SETTINGS = {
     "optimizer": {"enabled": True, "runs": 200},
-    # The oldest rules any supported chain runs: no PUSH0, no transient storage.
+    # The oldest EVM version of any supported chain: no PUSH0, no transient storage.
     "evmVersion": "paris",
     "viaIR": False,
-    # Without the hash of the sources in it, the bytecode does not depend on paths or comments.
+    # Without a metadata hash, the bytecode does not depend on paths or comments.
     "metadata": {"bytecodeHash": "none", "appendCBOR": False},
 }
 OWN_SETTINGS = {
-    # Runs in every rebalance: its gas is worth a slower compiler and longer code.
+    # It runs in every rebalance, so lower gas justifies slower compilation and longer code.
     "Rebalancer": {"optimizer": {"enabled": True, "runs": 1_000_000}, "viaIR": True},
 }
-# One solc for all files, each compiled alone, so that a broken file does not hide the others. No code is made for what they import.
+# One solc process compiles each file on its own, so that a broken file does not hide the others. Imported contracts get no code.
 DRIVER = """
 const fs = require('fs'), path = require('path');
 const {folders, jobs, modules} = JSON.parse(fs.readFileSync(0, 'utf8'));
@@ -67,16 +67,17 @@ for (const {name, folder, settings: rules} of jobs) {
 fs.writeSync(1, JSON.stringify({version: solc.version(), results}));
 """
 LIFTOFF = "--liftoff-only"
-"""V8 translates solc to machine code once and quickly: to do it better takes longer than these contracts do."""
+"""Option of V8: compile solc's WebAssembly by the fast compiler alone, since optimising it would take longer than
+compiling these contracts."""
 
 
 def rules(name: str) -> dict[str, Any]:
-    """The compiler's settings for a contract."""
+    """Return the compiler settings for a contract."""
     return SETTINGS | OWN_SETTINGS.get(name, {})
 
 
 def fingerprint(name: str, read: list[str], artifact: str) -> str:
-    """Hash of all that a contract is compiled from, the compiler among it, and of what came of it."""
+    """Return the hash over a contract's sources, settings, compiler and artifact."""
     modules = npm_root()
     texts = []
     for wanted in read:
@@ -89,8 +90,8 @@ def fingerprint(name: str, read: list[str], artifact: str) -> str:
 
 
 def changed() -> list[str]:
-    """The contracts whose sources, settings, compiler or artifact are not those of the record, and
-    what is recorded or lies there without a source.
+    """Return the names of contracts whose sources, settings, compiler or artifact differ from the
+    record, and of records and artifacts without a source.
     """
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     sources = find_sources(None)
@@ -106,8 +107,8 @@ def changed() -> list[str]:
 def compile_all(
     sources: dict[str, Path],
 ) -> tuple[dict[str, str], dict[str, list[str]], list[str]]:
-    """(artifact text, files read) by contract name, and problems, of contracts in their folders. A file Name.sol must hold a contract
-    Name.
+    """Compile contracts; return artifact texts and files read, by contract name, and problems. `sources` are folders by
+    contract name. A file Name.sol must contain a contract Name.
     """
     jobs = [
         {"name": name, "folder": str(folder), "settings": rules(name)}
@@ -140,7 +141,7 @@ def compile_all(
 
 
 def find_sources(only: list[str] | None) -> dict[str, Path]:
-    """Folder of every contract by name, sorted; two folders may not hold the same name."""
+    """Return the folder of each contract by name, sorted. Exits if two folders have the same name."""
     found: dict[str, Path] = {}
     for folder in SOURCES:
         for path in folder.glob("*.sol"):
@@ -152,7 +153,9 @@ def find_sources(only: list[str] | None) -> dict[str, Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with abis/ and write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the artifacts and write nothing"
+    )
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="this contract only; may be repeated"
     )
@@ -171,7 +174,7 @@ def main() -> int:
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             problems.append(f"{path.relative_to(REPO)} differs from what {name}.sol compiles to")
         elif record.get(name) != made[name]:
-            problems.append(f"{name}: {RECORD.relative_to(REPO)} says something else")
+            problems.append(f"{name}: differs from {RECORD.relative_to(REPO)}")
     if not options.check:
         kept = {name: one for name, one in record.items() if name in find_sources(None)} | made
         RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Imports what commands import, and tests where pytest is installed, so that Python keeps the
-bytecode: a tenth of what is installed.
+"""Import the modules that commands import, and tests if pytest is installed, so that Python caches
+their bytecode. They are a tenth of the installed modules.
 
-Whatever the shell's settings say. Tests are compiled once here; else every process of `make test`
-would do it, at the same time.
+Bytecode is written even if the environment disables it. Compiling the tests here saves each process
+of `make test` from doing so at the same time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LATER = (
     "prometheus_client",
     "pip",
 )
-"""Loaded by functions, when they run."""
+"""Modules that functions import when they run."""
 
 import agent  # noqa: E402 after the setting above
 
@@ -37,7 +37,7 @@ if __name__ == "__main__":
         if "migrations" not in found.name
     ]
     for name in (*LATER, *inside):
-        with suppress(ImportError):  # of an extra that is not installed
+        with suppress(ImportError):  # belongs to an extra that is not installed
             if name == "uniswap":
                 from agent.chain.second_quote import web3_6_names
 
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     with (
         suppress(ImportError),
         redirect_stdout(io.StringIO()),
-    ):  # what is wrong with a test the tests themselves say
+    ):  # errors in tests are reported when they run
         import pytest
 
         pytest.main(["--collect-only"])

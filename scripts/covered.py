@@ -1,5 +1,5 @@
-"""How much of the package a run of tests covered, lines and branches together. Exit code 1 below
-the share that is asked for.
+"""Coverage of the package by a run of tests, lines and branches together. Exit code 1 if it is below
+the required share.
 
 python scripts/covered.py build/coverage.json --least 95 --only 'agent/amm/*,agent/units.py'
 """
@@ -13,16 +13,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 SHOWN = 20
-"""So many files are named, those that miss most first."""
+"""Maximum number of files listed, those with most missing lines first."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("measured", type=Path, help="what pytest -p tests.support.coverage wrote")
+    parser.add_argument(
+        "measured", type=Path, help="file written by pytest -p tests.support.coverage"
+    )
     parser.add_argument("--least", type=float, required=True, help="percent that must be covered")
-    parser.add_argument("--only", default="*", help="patterns of files, with commas between them")
+    parser.add_argument("--only", default="*", help="comma-separated file patterns")
     options = parser.parse_args()
     counts = [
         (

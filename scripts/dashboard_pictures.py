@@ -1,5 +1,5 @@
-"""Draws docs/dashboard-*.png: pages of the dashboard over a portfolio that an agent has kept for
-some weeks on a local chain, at the daily prices of the packaged sample.
+"""Draw docs/dashboard-*.png: pages of the dashboard for a portfolio that an agent rebalanced for some
+weeks on a local chain, at the daily prices of the packaged sample.
 
     .venv/bin/python scripts/dashboard_pictures.py
 
@@ -44,7 +44,7 @@ SYMBOLS = {"WBTC": "BTC", "WETH": "ETH"}
 DAY_S = 86_400
 GAS_WEI = 3 * 10**17
 SPARE_S = 7_200
-"""The last cycles end so long before the present; each mines blocks ahead of its time."""
+"""Seconds between the last cycle and the present, since each cycle mines blocks ahead of its time."""
 WIDE = (1080, 1140)
 PICTURES: dict[str, tuple[str, Literal["light", "dark"], tuple[int, int]]] = {
     "overview-light": ("/", "light", WIDE),
@@ -57,7 +57,7 @@ MOST_BYTES = 80_000
 
 
 def daily_prices() -> list[dict[str, Fraction]]:
-    """Prices by symbol, a day each."""
+    """Return the prices by symbol of each day."""
     with PRICES.open(encoding="utf-8") as file:
         days = [row for row in csv.DictReader(file) if row["time"] >= FIRST_DAY][: DAYS + 1]
     return [{ours: Fraction(day[theirs]) for ours, theirs in SYMBOLS.items()} for day in days]
@@ -65,7 +65,7 @@ def daily_prices() -> list[dict[str, Fraction]]:
 
 @contextmanager
 def kept_portfolio() -> Iterator[Path]:
-    """The config of a portfolio that was rebalanced daily up to now."""
+    """Rebalance a portfolio daily up to the present; yield its config."""
     prices = daily_prices()
     tokens = tuple(
         replace(one, price_usd=prices[0].get(one.symbol, one.price_usd))
@@ -106,7 +106,7 @@ def picture(
     scheme: Literal["light", "dark"],
     size: tuple[int, int],
 ) -> bytes:
-    """A page as PNG."""
+    """Return a page as PNG."""
     page = browser.new_page(
         viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=1
     )
@@ -125,11 +125,13 @@ def picture(
 
 
 def small(png: bytes) -> bytes:
-    """The picture in at most COLOURS colours, one byte a pixel."""
+    """Return the picture in at most COLOURS colours, one byte per pixel."""
     pixels = decoded(png)
     height, width, _ = pixels.shape
     palette, index = reduced(pixels.reshape(-1, 3))
-    rows = np.zeros((height, width + 1), dtype=np.uint8)  # each begins with its filter: none
+    rows = np.zeros(
+        (height, width + 1), dtype=np.uint8
+    )  # each row begins with its filter type, none
     rows[:, 1:] = index.reshape(height, width)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     data = zlib.compress(rows.tobytes(), 9)
@@ -141,7 +143,7 @@ def small(png: bytes) -> bytes:
 
 
 def decoded(png: bytes) -> NDArray[np.uint8]:
-    """Red, green and blue of each pixel of a PNG with 8 bits a channel."""
+    """Return red, green and blue of each pixel of a PNG with 8 bits per channel."""
     at, data, width, height, channels = 8, b"", 0, 0, 0
     while at < len(png):
         size, name = struct.unpack(">I4s", png[at : at + 8])
@@ -184,8 +186,8 @@ def _unfiltered(kind: int, given: NDArray[np.int64], above: NDArray[np.int64]) -
 
 
 def reduced(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A palette, and the index of its nearest colour for each pixel: the most frequent colours
-    first, each at some distance from those before it.
+    """Return a palette, and the index of the nearest colour for each pixel. The palette takes the most
+    frequent colours first, each at some distance from those before it.
     """
     colours, inverse, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
     kept: list[NDArray[np.int64]] = []
@@ -200,7 +202,7 @@ def reduced(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.ui
 
 
 def main() -> None:
-    """Writes the pictures."""
+    """Write the pictures."""
     with kept_portfolio() as config, sync_playwright() as playwright, ExitStack() as ended:
         dashboard = DashboardProcess(config, 0)
         ended.callback(dashboard.stop)

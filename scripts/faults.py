@@ -1,8 +1,8 @@
-"""The faults suites at full length, on anvil processes of their own: prints and writes what was
-injected and what was violated.
+"""Full runs of the fault suites, on several anvil processes. Prints and writes the injected faults and
+the violations.
 
-Every case has a name, SUITE/SEED/FAULT/WHERE; `--replay NAME` runs that one again. Exit code 1
-where anything was violated.
+Each case has a name, SUITE/SEED/FAULT/WHERE, and `--replay NAME` repeats it. Exit code 1 after any
+violation.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ FORK = multiprocessing.get_context("fork")
 
 
 CASES_PER_CHAIN = 150
-"""A chain forgets old blocks in time, and gathers what it was told: after so many cases comes a
-fresh one."""
+"""Number of cases after which a new chain is started, since anvil drops old blocks and grows."""
 
 
 def cases(chain: LocalChain, suite: str, seed: int, wanted: Only) -> Iterator[Result]:
-    """Results of one seed of one suite. An error of the suite itself is a violation too."""
+    """Yield the results of one seed of one suite. An error of the suite itself is a violation too."""
     run, _ = SUITES[suite]
     numbers = itertools.count()
     with tempfile.TemporaryDirectory() as root:
@@ -59,7 +58,7 @@ def cases(chain: LocalChain, suite: str, seed: int, wanted: Only) -> Iterator[Re
 
 
 def work(tasks: Any, results: Any, one_of: int) -> None:
-    """One worker: takes (suite, seed) after (suite, seed) until there is a None."""
+    """Run (suite, seed) tasks from the queue, as one worker, until it delivers None."""
     task = tasks.get()
     while task is not None:
         with open_anvil() as chain:
@@ -78,9 +77,7 @@ def work(tasks: Any, results: Any, one_of: int) -> None:
 def spread(
     wanted: list[tuple[str, int]], jobs: int, one_of: int, minutes: float
 ) -> Iterator[Result]:
-    """All results of these seeds, from so many workers; after so many minutes no further seed is
-    begun.
-    """
+    """Yield all results of these seeds from `jobs` workers; after `minutes` no further seed is begun."""
     tasks, results = FORK.Queue(), FORK.Queue()
     workers = [FORK.Process(target=work, args=(tasks, results, one_of)) for _ in range(jobs)]
     left, under_way, until = list(wanted), 0, time.monotonic() + minutes * 60
@@ -109,7 +106,7 @@ def _hand_out(tasks: Any, left: list[tuple[str, int]]) -> int:
 
 
 def order(suites: list[str], seeds: int | None, first: int) -> list[tuple[str, int]]:
-    """Every suite's seeds, the suites taking turns, so that a run cut short has some of all."""
+    """Return the seeds of all suites, alternating between suites, so that a run cut short covers all."""
     counts = {name: SUITES[name][1] if seeds is None else seeds for name in suites}
     return [
         (name, first + turn)
@@ -133,18 +130,18 @@ def main() -> None:
         "--futures", action="store_true", help="the suites over futures orders instead of swaps"
     )
     parser.add_argument(
-        "--seeds", type=int, help="so many seeds of each suite, instead of its own number"
+        "--seeds", type=int, help="number of seeds of each suite, instead of its own number"
     )
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument(
-        "--one-of", type=int, default=1, help="a seeded sample: about one case of so many"
+        "--one-of", type=int, default=1, help="run a seeded sample: about one case in N"
     )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument(
-        "--minutes", type=float, default=60, help="begin no further seed after so long"
+        "--minutes", type=float, default=60, help="minutes after which no further seed is begun"
     )
     parser.add_argument(
-        "--least", type=int, default=0, help="fail where fewer faults than this were injected"
+        "--least", type=int, default=0, help="fail if fewer faults than this were injected"
     )
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     parser.add_argument("--replay", metavar="NAME", help="run one case again, by its name")
@@ -194,7 +191,7 @@ def main() -> None:
 
 
 def figures(found: list[Result], seconds: float) -> dict[str, Any]:
-    """What is published: cases, faults by kind, violations with the names to replay them by."""
+    """Return the published figures: cases, faults by kind, and violations with the names for replay."""
     kinds: Counter[str] = Counter()
     for result in found:
         kinds.update(result.injected)

@@ -4,9 +4,9 @@
     RPC_URL=https://… .venv/bin/python scripts/fork_run.py trimtab.toml --native 10 [--json]
 
 Starts an anvil that forks RPC_URL, gives a published test account native coin, wraps --native of
-it, pins the contracts of the config as they stand on the fork, and runs one step towards the
-config's targets with --send. The config's own wallet, endpoints and store are left alone. Limits of
-size (turnover, lifetime cap) are the config's.
+it, pins the contracts of the config as they are on the fork, and runs one step towards the config's
+targets with --send. The config's own wallet, endpoints and store are not used. Its limits of size
+(turnover, managed value) apply.
 """
 
 import argparse
@@ -42,8 +42,8 @@ DEPOSIT = "0xd0e30db0"
 
 
 def fork_config(path: Path, url: str, folder: Path) -> Path:
-    """The config with the fork as its only endpoint, a test account as its wallet, and a store of
-    its own.
+    """Return the config with the fork as its only endpoint, a test account as its wallet, and a
+    separate store.
     """
     document = tomlkit.parse(path.read_text())
     chain = document["chain"]
@@ -62,7 +62,7 @@ def fork_config(path: Path, url: str, folder: Path) -> Path:
 
 
 def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
-    """Gives the test account `wei` to wrap and as much for gas, and wraps it."""
+    """Give the test account `wei` to wrap and the same amount for gas, and wrap it."""
     wallet = dev_accounts()[WALLET_INDEX].address
     node.set_native(wallet, 2 * wei + 10**18)
     node.rpc("anvil_impersonateAccount", wallet)
@@ -82,8 +82,8 @@ def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
 
 @contextmanager
 def relay(upstream: str) -> Iterator[str]:
-    """A local address that passes requests on to `upstream`: its URL is a secret, and anvil shows
-    its arguments to everyone.
+    """Serve a local address that forwards requests to `upstream`, whose URL is a secret: anvil's
+    arguments are visible to every user of the machine.
     """
     session = requests.Session()
 
@@ -97,7 +97,7 @@ def relay(upstream: str) -> Iterator[str]:
                 status, text = answer.status_code, answer.content
             except requests.RequestException:
                 status, text = 502, b""
-            with suppress(OSError):  # anvil may have ended meanwhile
+            with suppress(OSError):  # anvil may have ended in the meantime
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
@@ -116,7 +116,7 @@ def relay(upstream: str) -> Iterator[str]:
 
 
 def run(config: Path, upstream: str, native: str) -> dict:
-    """The whole run; returns status before, the rebalance, and weights after."""
+    """Run everything; return the status before, the rebalance, and the weights after."""
     chain_id = load_config(config).config.chain.chain_id
     found = int(HttpTransport(upstream, "upstream").call("eth_chainId", []), 16)
     if found != chain_id:
@@ -149,7 +149,7 @@ def run(config: Path, upstream: str, native: str) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path)
-    parser.add_argument("--native", default="10", help="how much native coin to start from")
+    parser.add_argument("--native", default="10", help="initial amount of native coin")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     try:

@@ -1,14 +1,13 @@
-"""Golden masters: what every command prints, and what recorded steps decide. A change that means to
-change nothing changes none.
+"""Golden masters: the output of every command, and the decisions of recorded steps. A refactoring
+leaves all of them unchanged.
 
-    .venv/bin/python scripts/golden.py            compares with tests/golden, names each difference, exits with 1 where there is one
-    .venv/bin/python scripts/golden.py --write    writes tests/golden anew
+    .venv/bin/python scripts/golden.py            compares with tests/golden and lists the differences; exit code 1 if there are any
+    .venv/bin/python scripts/golden.py --write    rewrites tests/golden
 
-tests/golden/help holds `--help` of every command; tests/golden/json the documents of the commands
-in scene.txt, one after another on a local chain, with ANY where runs differ (times, hashes of
-blocks); tests/golden/steps.tar.xz recorded steps that `trimtab replay` decides again;
-tests/golden/plans.txt plans of 500 seeded problems. The store's tables are in
-agent/store/migrations/head.sql.
+tests/golden/help has `--help` of every command. tests/golden/json has the documents of the commands
+in scene.txt, run in this order on a local chain, with ANY for values that differ between runs (times,
+block hashes). tests/golden/steps.tar.xz has recorded steps for `trimtab replay`, tests/golden/plans.txt
+the plans of 500 seeded problems. The store's tables are in agent/store/migrations/head.sql.
 """
 
 from __future__ import annotations
@@ -59,15 +58,15 @@ ENVIRONMENT = {
 ANY = "ANY"
 PROBLEMS = 500
 LEAST_BASE_FEE_WEI = 7
-"""An eighth of it is below one wei: EIP-1559 lowers it no further."""
+"""Lowest base fee: an eighth of it is below one wei, so EIP-1559 lowers it no further."""
 WAITS_S = (0, 3, 7)
-"""Each run of the scene begins so much later: numbers of blocks, and last digits that hang on the
-second of one, differ."""
+"""Delays of the runs of the scene, in seconds. Block numbers, and digits that depend on a block's
+time, then differ between runs."""
 WITHOUT_CONFIG = {"whatif", "templates", "backtest", "tune", "stress", "init", "nonsense"}
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every command and group by its words."""
+    """Yield the words of every command and group."""
     yield path
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
@@ -75,7 +74,7 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def asked(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[str]:
-    """A command as a process of its own in a folder."""
+    """Run a command as a process in a folder."""
     return subprocess.run(
         [*TRIMTAB, *words],
         check=False,
@@ -89,7 +88,7 @@ def asked(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[s
 
 
 def helps() -> dict[str, str]:
-    """Texts of --help by file name."""
+    """Return the texts of --help by file name."""
     every = list(commands(typer.main.get_command(app)))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(lambda words: asked((*words, "--help"), ROOT).stdout, every)
@@ -101,7 +100,7 @@ def helps() -> dict[str, str]:
 
 @contextmanager
 def chain(folder: Path) -> Iterator[None]:
-    """`trimtab localchain` with its config trimtab.toml in the folder."""
+    """Run `trimtab localchain`, with its config trimtab.toml in the folder."""
     port = free_port()
     arguments = [
         "localchain",
@@ -129,8 +128,8 @@ def chain(folder: Path) -> Iterator[None]:
 
 
 def settle_base_fee(port: int) -> None:
-    """Set the base fee that empty blocks end at. It falls by an eighth a block, so that the last
-    digit of a cost depends on how many blocks were mined before.
+    """Set the base fee to the value that empty blocks lead to. It falls by an eighth per block, so
+    that otherwise the last digit of a cost depends on the number of blocks mined before.
     """
     steps = (("anvil_setNextBlockBaseFeePerGas", [hex(LEAST_BASE_FEE_WEI)]), ("evm_mine", []))
     calls = [
@@ -149,7 +148,7 @@ def settle_base_fee(port: int) -> None:
 
 
 def scene(wait_s: int = 0) -> dict[str, Any]:
-    """Exit code and document of every command of the scene, by file name."""
+    """Return exit code and document of every command of the scene, by file name."""
     found, step = {}, ""
     with tempfile.TemporaryDirectory() as name, chain(Path(name)):
         time.sleep(wait_s)
@@ -175,7 +174,7 @@ def scene(wait_s: int = 0) -> dict[str, Any]:
 
 
 def masked(one: Any, other: Any) -> Any:
-    """What both runs say; ANY where they differ."""
+    """Return the common values of two runs, and ANY where they differ."""
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         return {key: masked(value, other[key]) for key, value in one.items()}
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
@@ -184,7 +183,7 @@ def masked(one: Any, other: Any) -> Any:
 
 
 def differences(golden: Any, found: Any, at: str = "") -> Iterator[str]:
-    """Places where what was found is not what the golden master says."""
+    """Yield each difference from the golden master, with its path."""
     if golden == ANY:
         return
     if isinstance(golden, dict) and isinstance(found, dict):
@@ -205,8 +204,8 @@ def digest(text: str) -> str:
 
 
 def planned(seed: int) -> str:
-    """A line: the problem's number, a digest of the problem, a digest of its plan. Problems are
-    drawn with floats of this machine.
+    """Return one line: the problem's number, a digest of the problem, a digest of its plan. Problems
+    are drawn with floats, which may differ between machines.
     """
     step = (any_problem, any_problem_with_gas)[seed % 2](seed)
     try:
@@ -223,7 +222,7 @@ def plans() -> list[str]:
 
 
 def unequal_plans(golden: list[str], found: list[str]) -> Iterator[str]:
-    """Plans that differ though their problem does not."""
+    """Yield the plans that differ although their problem is the same."""
     same = 0
     for was, now in zip(golden, found, strict=True):
         number, problem, answer = was.split()
@@ -239,7 +238,7 @@ def unequal_plans(golden: list[str], found: list[str]) -> Iterator[str]:
 
 
 def replayed() -> Iterator[str]:
-    """Recorded steps that are not decided as they were."""
+    """Yield the recorded steps that are now decided differently."""
     with tempfile.TemporaryDirectory() as name:
         with tarfile.open(GOLDEN / "steps.tar.xz") as archive:
             for member in archive.getmembers():
@@ -254,7 +253,7 @@ def replayed() -> Iterator[str]:
 
 
 def write() -> None:
-    """Help, scene and plans anew; recorded steps stay: an old record must be decided as it was."""
+    """Rewrite help, scene and plans. Recorded steps stay, since old records must keep their decisions."""
     for name in ("help", "json"):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)
         (GOLDEN / name).mkdir(parents=True)
@@ -268,7 +267,7 @@ def write() -> None:
 
 
 def compare() -> list[str]:
-    """All differences."""
+    """Return all differences."""
     found: list[str] = []
     for folder, now in (("help", helps()), ("json", scene())):
         golden = {path.name: path.read_text() for path in (GOLDEN / folder).iterdir()}

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Installs locks into the Python that runs this, then trimtab from this checkout; with --npm also
-the locked npm packages, meanwhile.
+"""Install locks into the running Python, then trimtab from this checkout; with --npm also the locked
+npm packages, at the same time.
 
-uv fetches many packages at a time, in seconds where pip takes most of a minute; it comes from
-requirements-build.lock, into a folder that is thrown away. Where uv cannot be had or cannot reach
-the index, pip does the same. Dependencies of the packages are not looked at: a lock names them all,
-and uniswap-python's wish for web3 6 is overridden in it.
+uv downloads packages in parallel, in seconds instead of most of a minute with pip. It is installed
+from requirements-build.lock into a temporary folder. If uv cannot reach the index, pip installs the
+locks. Dependencies of the packages are not resolved: a lock names them all, and overrides
+uniswap-python's requirement of web3 6.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def say(text: str) -> None:
 
 
 def done(command: list[str], **environment: str) -> bool:
-    """Whether it went well; its own words are shown."""
+    """Run a command, showing its output; return whether it succeeded."""
     return (
         subprocess.run(command, cwd=REPO, env={**os.environ, **environment}, check=False).returncode
         == 0
@@ -45,7 +45,7 @@ def done(command: list[str], **environment: str) -> bool:
 
 
 def install(locks: list[str]) -> bool:
-    """Whether the locks and trimtab itself are in this Python now."""
+    """Install the locks and trimtab into this Python; return whether that succeeded."""
     files = [word for lock in locks for word in ("-r", lock)]
     with tempfile.TemporaryDirectory() as tools:
         if not done([*PIP, "--quiet", HASHED, "--target", tools, "-r", "requirements-build.lock"]):
@@ -60,11 +60,11 @@ def install(locks: list[str]) -> bool:
             HASHED,
             *files,
         ]
-        index = {"UV_HTTP_RETRIES": "1"}  # an index out of reach is told at once
+        index = {"UV_HTTP_RETRIES": "1"}  # fail early if the index is unreachable
         if "PIP_INDEX_URL" in os.environ:
             index["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]
         if not done(uv, **index):
-            say("uv cannot do it here; pip goes on")
+            say("uv failed; continuing with pip")
             if not done([*PIP, HASHED, *files]):
                 return False
         return done([*PIP, "--quiet", "--no-build-isolation", "--editable", "."], PYTHONPATH=tools)
@@ -74,7 +74,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("locks", nargs="+", metavar="LOCK")
     parser.add_argument(
-        "--npm", choices=("users", "developers"), help="whose npm packages; none without this"
+        "--npm",
+        choices=("users", "developers"),
+        help="npm packages of users or of developers; without this, none",
     )
     wanted = parser.parse_args()
     started = time.monotonic()
@@ -84,12 +86,12 @@ def main() -> int:
         *(["--dev"] if wanted.npm == "developers" else []),
     ]
     early = None
-    if wanted.npm and shutil.which("npm"):  # else it waits for the node that is among the packages
+    if wanted.npm and shutil.which("npm"):  # else after the packages, which include node
         early = subprocess.Popen(npm, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)})
-    say("1/3 Python packages" + (", npm packages beside them" if early else ""))
+    say("1/3 Python packages" + (", npm packages in parallel" if early else ""))
     well = install(wanted.locks)
     if well:
-        say("2/3 bytecode of what is imported")
+        say("2/3 bytecode of imported modules")
         well = done([sys.executable, "scripts/compile_imports.py"])
     if well and wanted.npm:
         say("3/3 npm packages")

@@ -1,10 +1,11 @@
-"""SIGKILL at random moments of live rebalances on anvil: each rebalance ends done exactly once.
-Prints the figures, also as JSON.
+"""SIGKILL at random moments of live rebalances on anvil: each rebalance must be carried out exactly
+once. Prints the figures, also as JSON.
 
-A process rebalances as `trimtab rebalance` does while blocks come by themselves; after a random
-time it is killed, sometimes the restarts too. Times are drawn from a seed, so that a case is
-replayed with the same times, if not to the same machine instruction; the exact moments are those of
-`scripts/faults.py --suite kill`. Exit code 1 where a rebalance was not done exactly once.
+A process rebalances as `trimtab rebalance` does, while blocks are mined at intervals or with each
+transaction. It is killed after a random time, and sometimes so are its restarts. The times are drawn
+from a seed, so a case can be repeated with the same times, though not at the same machine
+instruction; `scripts/faults.py --suite kill` kills at exact points. Exit code 1 if a rebalance was not
+carried out exactly once.
 """
 
 from __future__ import annotations
@@ -34,33 +35,33 @@ from tests.faults.scene import Scene, scene
 FORK = multiprocessing.get_context("fork")
 PER_CHAIN = 60
 MOST_KILLS = 4
-"""Of one rebalance: its first process, and restarts."""
+"""Maximum number of kills of one rebalance, including those of restarts."""
 ACTING = 0.5
-"""Share of the kills whose time counts from the first intent on: most of a step is reading and
-planning, where a kill proves little."""
+"""Share of the kills whose time counts from the first intent. Most of a step is reading and planning,
+where a kill shows little."""
 BLOCK_S = 0.05
-"""Blocks that do not come with each transaction come so often."""
+"""Interval of blocks, in seconds, if they are not mined with each transaction."""
 
 
 class LiveClock:
-    """Chain time; sleeping is real and short, and mines nothing."""
+    """Clock of chain time. Sleeping takes real time, a fiftieth of the request, and mines nothing."""
 
     def __init__(self, node: LocalNode) -> None:
         self._node = node
 
     def now_s(self) -> int:
-        """Timestamp of the newest block."""
+        """Return the timestamp of the newest block."""
         return self._node.now_s()
 
     def sleep(self, seconds: float) -> None:
-        """A fiftieth of it."""
+        """Sleep for a fiftieth of `seconds`."""
         time.sleep(seconds / 50)
 
 
 @dataclass
 class Rebalance:
-    """One of them: kills that struck, the last durable step before each, and what is wrong with how
-    it ended.
+    """One rebalance: kills that hit a live process, the newest journal entry at each, and violations
+    at the end.
     """
 
     seed: int
@@ -70,17 +71,15 @@ class Rebalance:
 
 
 def mining(url: str) -> None:
-    """Mines block after block, until this process is ended."""
-    node = AnvilNode(
-        url
-    )  # with connections of its own: those of the process that was forked stay there
+    """Mine blocks until this process is ended."""
+    node = AnvilNode(url)  # opens new connections after the fork
     while True:
         node.mine(1)
         time.sleep(BLOCK_S)
 
 
 def rebalance(chain: LocalChain, folder: Path, seed: int) -> Rebalance:
-    """One rebalance, killed again and again, then left in peace."""
+    """Kill the processes of one rebalance at drawn times, then run a last one to its end."""
     done, draw = Rebalance(seed), random.Random(f"kills {seed}")
     with scene(chain, folder, seed) as made:
         miner = (
@@ -105,12 +104,12 @@ def rebalance(chain: LocalChain, folder: Path, seed: int) -> Rebalance:
 
 
 _TOOK: list[float] = []
-"""How long processes took that were not killed, seconds: kills are spread over that and half as
-much; one that comes too late is none."""
+"""Durations of processes that were not killed, in seconds. Kills are drawn from up to 1.5 times their
+median, or from half of it after the first intent; a kill after the end does not count."""
 
 
 def calibrate(chain: LocalChain, folder: Path, seed: int) -> None:
-    """Measures a rebalance that nobody kills."""
+    """Measure a rebalance without a kill."""
     folder.mkdir()
     with scene(chain, folder, seed) as made:
         made.rpc("evm_setAutomine", True)
@@ -120,8 +119,8 @@ def calibrate(chain: LocalChain, folder: Path, seed: int) -> None:
 
 
 def strike(made: Scene, after_s: float, done: Rebalance, acts: bool) -> None:
-    """Starts a process and kills it after that time, unless it is through by then; where it `acts`
-    first, from its first intent on.
+    """Start a process and kill it after `after_s` seconds, unless it has ended. With `acts` the time
+    counts from its first intent.
     """
     began, acting = time.monotonic(), FORK.Event()
 
@@ -140,13 +139,13 @@ def strike(made: Scene, after_s: float, done: Rebalance, acts: bool) -> None:
         done.kills += 1
         done.reached.append(reached(made))
         return
-    if done.kills == 0:  # a whole rebalance, no recovery
+    if done.kills == 0:  # a whole rebalance, not a recovery
         _TOOK.append(time.monotonic() - began)
     done.violations += run.wrong
 
 
 def reached(made: Scene) -> str:
-    """What the journal says of the newest transaction."""
+    """Return kind and state of the newest transaction in the journal."""
     from agent.store import open_store
 
     store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
@@ -160,7 +159,7 @@ def reached(made: Scene) -> str:
 
 
 def work(tasks: Any, results: Any) -> None:
-    """One worker: rebalance after rebalance, a fresh chain now and then."""
+    """Run rebalances as one worker, with a new chain after PER_CHAIN of them."""
     seed = tasks.get()
     while seed is not None:
         with open_anvil() as chain, tempfile.TemporaryDirectory() as root:
@@ -181,7 +180,7 @@ def work(tasks: Any, results: Any) -> None:
 
 
 def spread(kills: int, jobs: int, first: int) -> Iterator[Rebalance]:
-    """Rebalances until so many kills have struck."""
+    """Yield rebalances until `kills` kills have hit a live process."""
     tasks, results = FORK.Queue(), FORK.Queue()
     workers = [FORK.Process(target=work, args=(tasks, results)) for _ in range(jobs)]
     for number, worker in enumerate(workers):
@@ -205,7 +204,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=500, help="how many kills have to strike")
+    parser.add_argument(
+        "--kills", type=int, default=500, help="number of kills that must hit a live process"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the locks: exact versions with hashes, for all systems and Pythons, without index
-addresses. Pins stay where they still fit.
+"""Write the locks: exact versions with hashes, for all systems and Python versions, without index
+addresses. Pins that still satisfy the requirements stay.
 
-`--upgrade NAME` (or `all`) takes the newest version that fits. Every lock but that of web3 6 has
-the versions of requirements.lock.
+`--upgrade NAME` (or `all`) takes the newest allowed version. All locks except those of web3 6 and of
+fuzzing take the versions of requirements.lock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WEB3_6 = (
 
 
 def compiled(out: str, source: str, *options: str, given: str = "") -> None:
-    """One lock; `given` is what the source "-" reads."""
+    """Write one lock; `given` is the input if the source is "-"."""
     command = [
         sys.executable,
         "-m",
@@ -81,7 +81,7 @@ def write_all(upgrade: list[str]) -> None:
         lock = REPO / "requirements.lock"
         lock.write_text(
             lock.read_text().replace(f"{scratch}/", "")
-        )  # where the override lay on this machine
+        )  # path of the override on this machine
         compiled(
             "requirements-run.lock", "pyproject.toml", *extras("uniswap-python"), *overridden, *same
         )

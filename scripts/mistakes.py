@@ -1,6 +1,4 @@
-"""Small mistakes in a file of Python: what could stand at each place of its syntax tree by a slip
-of the pen.
-"""
+"""Small mistakes in a Python file: plausible slips at each node of its syntax tree."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def others(node: ast.AST) -> list[ast.AST]:
-    """What could stand here by mistake."""
+    """Return the mistaken variants of a node."""
     match node:
         case ast.Compare(ops=ops):
             return [
@@ -87,8 +85,8 @@ def others(node: ast.AST) -> list[ast.AST]:
 
 
 def places(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node that runs, in a fixed order: no annotations, and nothing that only type checkers
-    read.
+    """Yield every node that runs, in a fixed order, without annotations and code that only type
+    checkers read.
     """
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return
@@ -110,7 +108,7 @@ class _Instead(ast.NodeTransformer):
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake: the line of the file, and the same file with it."""
+    """One mistake: its file and line, and the file's source with it."""
 
     file: str
     line: int
@@ -119,13 +117,13 @@ class Mutant:
 
 
 def places_in(root: Path, file: str) -> list[tuple[str, int, int]]:
-    """File, node and variant of every mistake that could be made."""
+    """Return file, node index and variant of every possible mistake."""
     tree = ast.parse((root / file).read_text())
     return [(file, i, k) for i, node in enumerate(places(tree)) for k in range(len(others(node)))]
 
 
 def made(root: Path, file: str, index: int, variant: int) -> Mutant:
-    """The mistake itself."""
+    """Return one mistake."""
     tree = ast.parse((root / file).read_text())
     node = list(places(tree))[index]
     new = others(node)[variant]

@@ -1,11 +1,11 @@
-"""How many small mistakes in the pure core do the unit tests notice?
+"""Mutation testing of the pure core: the share of small mistakes that the unit tests notice.
 
-Mutants are drawn by a seed from all places of the syntax trees: a comparison, sign, rounding,
-constant, condition or returned value is another one, or a statement is gone. Each runs in a copy of
-the tree, against the tests that cover its line (coverage's contexts, collected once and kept in
---cache), fastest first, until one fails. A test that hangs has noticed it too (`timeout`).
-`unfinished` ran out of --seconds with every test passed so far, `uncovered` lies on a line that no
-test runs; both count as not noticed.
+Mutants are drawn by a seed from all nodes of the syntax trees. Each changes a comparison, sign,
+rounding, constant, condition or returned value, or removes a statement. It runs in a copy of the tree
+against the tests that cover its line (coverage's contexts, collected once and kept in --cache),
+fastest first, until one fails. A test that hangs has noticed it too (`timeout`). `unfinished` mutants
+ran out of --seconds with every test passed so far, and `uncovered` ones are on a line that no test
+runs; both count as not noticed.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ LOADED = (
     "eth_tester",
 )
 BATCHES = (0, 30, 300)
-"""Where batches of tests begin: most mutants are noticed by the first, and to collect all tests
-takes longer than to run a few."""
+"""Index of the first test of each batch. The first batch notices most mutants, and collecting all
+tests takes longer than running a few."""
 FORKING = f"""
 import contextlib, gc, importlib, json, os, sys
 import pytest
@@ -95,8 +95,8 @@ for line in sys.stdin:
 
 
 class Runner:
-    """pytest over one tree, in forks of a process that has loaded the libraries and nothing of the
-    tree.
+    """Runs pytest over one tree, in forks of a process that has imported the libraries but no module
+    of the tree.
     """
 
     def __init__(self, tree: Path) -> None:
@@ -111,7 +111,7 @@ class Runner:
         )
 
     def run(self, arguments: Sequence[str], limit: float) -> tuple[int | None, str]:
-        """Exit code, None where the limit came first, and what was printed."""
+        """Return exit code (None if the time limit was reached) and output."""
         with tempfile.NamedTemporaryFile("w+") as out:
             self._parent.stdin.write(json.dumps([out.name, *arguments]) + "\n")
             self._parent.stdin.flush()
@@ -126,24 +126,24 @@ class Runner:
             code = int(self._parent.stdout.readline())
             timer.cancel()
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)  # what a test left behind
+                os.killpg(pid, signal.SIGKILL)  # processes left by a test
             return None if late.is_set() else code, Path(out.name).read_text()
 
     def run_tests(self, tests: Sequence[str], limit: float, hang: float) -> tuple[int | None, str]:
-        """The tests by their names, those of a file together, until one fails."""
+        """Run the named tests, grouped by file, until one fails."""
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as names:
             names.write("\n".join(sorted(tests, key=lambda test: test.partition("::")[0])))
             names.flush()
             return self.run(["-x", "-rfE", f"--timeout={hang}", f"@{names.name}"], limit)
 
     def close(self) -> None:
-        """Ends its process."""
+        """End the process."""
         self._parent.communicate()
 
 
 def copied(root: Path, into: Path) -> Path:
-    """A tree to break. Its bytecode is believed by the source's hash alone: a mutant may be as long
-    and as old as the original.
+    """Copy the tree for mutants. Its bytecode is validated by the hash of the source, since a mutant
+    may have the size and time of the original.
     """
     shutil.copytree(root, into, ignore=shutil.ignore_patterns(*LEFT_OUT))
     if (root / "contracts" / "node_modules").exists():
@@ -160,14 +160,14 @@ def copied(root: Path, into: Path) -> Path:
 
 @dataclass
 class Tests:
-    """Which tests cover which line, and how long each takes."""
+    """Tests by file and line that they cover, and their durations."""
 
     lines: dict[str, dict[int, set[str]]]
     seconds: dict[str, float]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Fastest first. What runs when a module is loaded is covered by whatever covers the file,
-        or by every test.
+        """Return the tests for a mutant, fastest first. A line that runs at import counts as covered by
+        the tests of its file, or else by all.
         """
         lines = self.lines.get(mutant.file, {})
         found = lines.get(mutant.line) or set()
@@ -177,8 +177,8 @@ class Tests:
 
 
 def collect(tree: Path, cache: Path, tests: Sequence[str], pure: str, jobs: int) -> None:
-    """Runs the tests once, with a context each."""
-    settings = cache / "settings.ini"  # coverage.* are erased: they count as parts of its data
+    """Run the tests once, with one coverage context per test."""
+    settings = cache / "settings.ini"  # not coverage.*, which would be erased as its data
     settings.write_text(
         f"[run]\ninclude = {pure}\nparallel = true\nconcurrency = thread,multiprocessing\ndata_file"
         f" = {cache / 'coverage'}\n"
@@ -215,7 +215,7 @@ def collect(tree: Path, cache: Path, tests: Sequence[str], pure: str, jobs: int)
 
 
 def known(tree: Path, cache: Path) -> Tests:
-    """What a run with contexts said; tests that fail without any mistake prove nothing."""
+    """Read the coverage and durations of `collect`, without tests that fail on the original."""
     said, data = (cache / "log").read_text(), CoverageData(str(cache / "coverage"))
     seconds: dict[str, float] = defaultdict(float)
     for took, _, test in re.findall(
@@ -245,7 +245,7 @@ def known(tree: Path, cache: Path) -> Tests:
         for (
             line,
             found,
-        ) in by_line.items():  # what a fixture of a module ran was for all of its tests
+        ) in by_line.items():  # a module's fixture runs for all of its tests
             shared = {each for each in found if each.endswith("::*")}
             by_line[line] = (found - shared).union(*(modules[each] for each in shared)) - failing
     return Tests(lines, seconds)
@@ -254,7 +254,7 @@ def known(tree: Path, cache: Path) -> Tests:
 def judged(
     runner: Runner, mutant: Mutant, tests: Tests, limit: float
 ) -> tuple[str, str | None, float]:
-    """What became of a mutant, the test that noticed it, and the seconds that took."""
+    """Return the result of a mutant, the test that noticed it, and the seconds taken."""
     found, file, begin = tests.of(mutant), runner.tree / mutant.file, monotonic()
     if not found:
         return "uncovered", None, 0.0
@@ -267,9 +267,7 @@ def judged(
             if code == 0 and found[first:end]:
                 left = max(1.0, limit - (monotonic() - begin))
                 code, said = runner.run_tests(found[first:end], left, hang)
-                if (
-                    "ERROR: not found" in said
-                ):  # the mistake is in what a parameter is called: all parameters then
+                if "ERROR: not found" in said:  # the mistake renames parameters, so run all of them
                     left = max(1.0, limit - (monotonic() - begin))
                     code, said = runner.run_tests(
                         sorted({test.partition("[")[0] for test in found[first:end]}), left, hang
@@ -292,21 +290,21 @@ def main() -> int:
     parser.add_argument(
         "--pure",
         required=True,
-        help="files of the core, comma-separated patterns: PURE of the Makefile",
+        help="comma-separated patterns of the core's files: PURE of the Makefile",
     )
     parser.add_argument("--tests", nargs="+", default=["tests/unit"])
-    parser.add_argument(
-        "--root", type=Path, default=ROOT, help="the tree to copy; it is never written to"
-    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="tree to copy; it is not changed")
     parser.add_argument("--mutants", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=120.0, help="for the tests of one mutant")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="time limit for the tests of one mutant"
+    )
     parser.add_argument(
         "--cache",
         type=Path,
         default=ROOT / "build" / "mutants",
-        help="coverage of one run; made where it is missing",
+        help="folder with the coverage of one run; created if missing",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.json")
     asked = parser.parse_args()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Installs the locked npm packages into contracts/node_modules, by the machine's node or the one
-from PyPI; --dev: developers' and those of futures too.
+"""Install the locked npm packages into contracts/node_modules, with the machine's node or that of
+PyPI; --dev adds the packages of developers and of futures.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""The OpenAPI document of the API, from its routes and the declarations of the commands' documents.
+"""Generate the OpenAPI document of the API from its routes and the declared documents of the commands.
 
-.venv/bin/python scripts/openapi.py --write after a change of either.
+Run `.venv/bin/python scripts/openapi.py --write` after a change of either.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ DOCUMENTS: tuple[Any, ...] = (
     controls.ShownPlanDocument,
 )  # fmt: skip
 REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
-"""Models of bodies, which FastAPI describes itself."""
+"""Models of request bodies, which FastAPI describes itself."""
 
 
 def schemas() -> dict[str, Any]:
-    """The schema of each document by name. They have the declared keys and no others."""
+    """Return the schema of each document by name. No document has other keys than those declared."""
     exact = ConfigDict(extra="forbid")
     wanted: list[Any] = [
         (kind.__name__, "serialization", TypeAdapter(list[kind], config=exact))
@@ -55,7 +55,7 @@ def schemas() -> dict[str, Any]:
 
 
 def document() -> str:
-    """The OpenAPI document as text."""
+    """Return the OpenAPI document as text."""
     gate: Any = build_api(Board("none.toml", Path("none.db")), TokenFile(Path("none.db")))
     found = gate.app.openapi()
     requests = {

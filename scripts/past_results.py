@@ -1,7 +1,7 @@
-"""Back-tests every template on the packaged prices: agent/backtest/sample/templates.json.
+"""Back-test every template on the packaged prices, for agent/backtest/sample/templates.json.
 
-.venv/bin/python scripts/past_results.py            compares, and exits with 1 where one differs
-.venv/bin/python scripts/past_results.py --write    writes the file anew
+.venv/bin/python scripts/past_results.py            compares; exit code 1 if a result differs
+.venv/bin/python scripts/past_results.py --write    rewrites the file
 """
 
 from __future__ import annotations

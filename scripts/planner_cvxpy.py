@@ -1,10 +1,10 @@
-"""One planner's problem as JSON per line, solved by cvxpy with Clarabel: writes time and worth of
-each.
+"""Solve planning problems, one JSON object per line, by cvxpy with Clarabel, and write time and worth
+of each.
 
-Runs in an environment of its own, for planner_peers.py and random_plans.py. A range of liquidity L
-below the root s of its price pays s²·x − (s³/L)·x² / (1 + x·s/L) for x net of fee: the loss beside
-a range without end keeps its digits as a cone of its own. `hubs` must end empty; `budget` bounds
-turnover; both may be missing.
+Runs in a separate environment, for planner_peers.py and random_plans.py. A range with liquidity L,
+from the square-root price s downwards, pays s²·x − (s³/L)·x² / (1 + x·s/L) for an input x net of fee.
+The second term, the loss against infinite depth, is a cone of its own to keep its precision. Holdings
+of `hubs` must end at zero, and `budget` bounds the turnover; both may be missing.
 """
 
 import json
@@ -15,13 +15,12 @@ import cvxpy as cp
 import numpy as np
 
 MOST = 5.0
-"""Times what is held: no range carries more, since nothing is gained in a circle."""
+"""Bound on the input of a range, as a multiple of the holdings; more could flow only in a cycle, which
+gains nothing."""
 
 
 def solve(problem):
-    """(ms, worth) with the model's building counted, the first import not; no worth where the
-    solver gives up.
-    """
+    """Return the milliseconds, including building the model, and the worth; None if the solver fails."""
     begin = process_time()
     held, shares, price = np.array(problem["held"]), np.array(problem["shares"]), problem["price"]
     ranges = []

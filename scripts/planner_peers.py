@@ -1,9 +1,9 @@
-"""Other solvers on the continuous problem of 8 tokens and 20 pools that bench_planner.py times:
+"""Other solvers for the continuous problem of 8 tokens and 20 pools that bench_planner.py times:
 SLSQP, and cvxpy with Clarabel.
 
-All get the same pools as ranges between marginal prices, within the same bounds, and the same worth
-of where tokens end: Y − P/2 · Σ |yᵢ − wᵢ·Y| with Y = Σ y. SLSQP runs in this process, cvxpy in an
-environment that is thrown away.
+All solve with the same pools, as ranges between marginal prices, the same bounds and the same
+objective of the final holdings y: Y − P/2 · Σ |yᵢ − wᵢ·Y| with Y = Σ y. SLSQP runs in this process,
+cvxpy in a temporary environment.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ SLSQP = "SLSQP of SciPy"
 
 @dataclass(frozen=True)
 class Timed:
-    """Processor time in ms, and what the flows found are worth, per unit of what has to move."""
+    """Processor time in milliseconds, and objective value of the flows, per unit of the amount to
+    move.
+    """
 
     ms: float
     worth: float
@@ -45,14 +47,14 @@ class Timed:
 
 @dataclass(frozen=True)
 class Continuous:
-    """One continuous problem: the pools as curves, and what is looked for."""
+    """One continuous problem: the pools as curves, and the objective."""
 
     market: PoolGraph
     search: FlowOptimizer
 
     def as_json(self) -> dict[str, Any]:
-        """Holdings, shares, price of what is off, and per direction of a pool: tokens, fee, roots
-        of prices and depth of each range.
+        """Return holdings, target shares, price of a deviation, and for each direction of a pool its
+        tokens, its fee, and square-root prices and depth of its ranges.
         """
         pool_edges = [
             [
@@ -74,8 +76,8 @@ class Continuous:
 
 
 def continuous(seed: int) -> Continuous:
-    """A problem of 8 tokens and 20 pools, V2 pairs and V3 pools of many ranges, each moved by at
-    most 1 %.
+    """Return a problem of 8 tokens and 20 pools, V2 pairs and V3 pools of many ranges, with at most
+    1 % of impact per pool.
     """
     depth = 10 ** random.Random(f"depth {seed}").uniform(5.5, 7.5)
     step = random_step(seed, TOKENS, POOLS, depth)
@@ -91,7 +93,7 @@ def continuous(seed: int) -> Continuous:
 
 
 def ours(problem: Continuous) -> Timed:
-    """One solve of the dual; its value is worth as much as its flows once it has settled."""
+    """Solve by the planner's dual method; the worth is that of the final flows."""
     begin = process_time()
     found = problem.search.solve(problem.market.real)
     spent = process_time() - begin
@@ -101,7 +103,9 @@ def ours(problem: Continuous) -> Timed:
 
 
 def slsqp(problem: Continuous) -> Timed:
-    """One unknown per direction of a pool, one per token for its distance; derivatives given."""
+    """Solve by SLSQP, with one variable per direction of a pool, one per token for its distance from
+    the target, and exact derivatives.
+    """
     curves = [pool_edge.offer.real for pool_edge in problem.market.pool_edges]
     ends = [(pool_edge.source, pool_edge.target) for pool_edge in problem.market.pool_edges]
     held, shares, price = problem.search.held, problem.search.worth.low, problem.search.worth.price
@@ -158,7 +162,7 @@ def slsqp(problem: Continuous) -> Timed:
 
 
 def marginal(curve: Any, taken: float) -> float:
-    """What the last unit pays."""
+    """Return the marginal output after `taken`."""
     net = taken * curve.keep
     k = int(np.searchsorted(curve.net_in, net, side="right")) - 1
     depth, root = float(curve.depths[k]), float(curve.roots[k])
@@ -168,16 +172,14 @@ def marginal(curve: Any, taken: float) -> float:
 
 
 def cvxpy_clarabel(problems: Sequence[Continuous], folder: Path) -> list[Timed]:
-    """The same by cvxpy with Clarabel. Raises Missing."""
+    """Solve by cvxpy with Clarabel. Raises Missing."""
     return [
         Timed(**found) for found in in_cvxpy([problem.as_json() for problem in problems], folder)
     ]
 
 
 def in_cvxpy(problems: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Answers of planner_cvxpy.py to problems, cvxpy being installed into `folder` with this
-    interpreter. Raises Missing.
-    """
+    """Install cvxpy into `folder` and return the answers of planner_cvxpy.py. Raises Missing."""
     install([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
     python = str(folder / "venv" / "bin" / "python")
     install(

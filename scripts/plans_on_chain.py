@@ -1,8 +1,7 @@
-"""Random plans carried out on a local anvil with the real contracts, one after another from the
-same world.
+"""Random plans carried out on a local anvil with the real contracts, each from the same state.
 
-Each must end within a basis point of its destination, or say which bound stopped it, and must bring
-what it predicted to the wei. Exit code 1 where one does not.
+Each must end within one basis point of its destination, or name the bound that stopped it, and must
+change balances as predicted, to the wei. Exit code 1 if one does not.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from tests.support.plans import Outcome, execute
 from tests.support.worlds import read_v3
 
 USD = 1_000_000
-"""Worth of either token over the whole range of a pool that is added."""
+"""Value in USD of each token in an added pool, as full-range liquidity."""
 
 
 def widen(chain: LocalChain) -> None:
-    """Tokens of few and many decimals beside the chain's own, with pools of both kinds."""
+    """Add tokens with 0 and 24 decimals, with pools of both kinds."""
     chain.add_token("WHOLE", 0, Fraction(1, 50))
     chain.add_token("FINE", 24, 40)
     chain.allow_whale(("WHOLE", "FINE"))
@@ -47,7 +46,7 @@ def widen(chain: LocalChain) -> None:
 
 
 def run(count: int) -> list[Outcome]:
-    """The outcomes of the first `count` problems, told as they come."""
+    """Return the outcomes of the first `count` problems, and print each on stderr as it ends."""
     found = []
     with open_anvil() as chain:
         widen(chain)
@@ -63,11 +62,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--problems", type=int, default=100, help="how many plans")
+    parser.add_argument("--problems", type=int, default=100, help="number of plans")
     parser.add_argument(
         "--json",
         action="store_true",
-        help="one JSON document: how many arrived, were stopped, failed",
+        help="print one JSON document with the numbers of plans that arrived, were stopped, and failed",
     )
     options = parser.parse_args()
     found = run(options.problems)

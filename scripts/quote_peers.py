@@ -1,9 +1,8 @@
-"""The libraries that bench_quotes.py compares, each in a process of its own that answers one JSON
-line with another.
+"""Libraries that bench_quotes.py compares, each in its own process, which answers JSON lines.
 
-Run as a program it is such a process: `python quote_peers.py trimtab|first|degenbot`. The first
-line it reads describes the pools; then {"do": "answers", "case": …} gives what it quotes, {"do":
-"run", "case": …, "seconds": …} quotes per second.
+As a program, `python quote_peers.py trimtab|first|degenbot`, it is such a process. The first line of
+its input describes the pools. Then {"do": "answers", "case": …} returns its quotes, and {"do": "run",
+"case": …, "seconds": …} the quotes per second.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ ENDED = "its process ended"
 
 @dataclass(frozen=True)
 class Rival:
-    """How a library quotes one pool: one amount, and many in a row without a word of ours in
-    between.
+    """Functions of a library for one pool: one quote, and many in a row without our code between
+    them.
     """
 
     quote: Quote
@@ -47,7 +46,7 @@ class Rival:
 
 
 class Missing(Exception):
-    """A peer that cannot be had here, and why."""
+    """Raised with the reason if a peer cannot be installed or run."""
 
 
 class Worker:
@@ -60,7 +59,7 @@ class Worker:
         self._process, self._in, self._out = process, process.stdin, process.stdout
 
     def _ask(self, line: str) -> Any:
-        """The answer to one line. Raises Missing when the process is gone."""
+        """Return the answer to one line. Raises Missing if the process has ended."""
         try:
             self._in.write(line + "\n")
             self._in.flush()
@@ -72,39 +71,41 @@ class Worker:
         return json.loads(answer)
 
     def begin(self, setup: str, amounts: int) -> None:
-        """Hands over the pools, as JSON, and how many amounts each case has."""
+        """Send the pools, as JSON, and the number of amounts per case."""
         self._ask(json.dumps({"cases": json.loads(setup), "amounts": amounts}))
 
     def answers(self, case: str) -> list[int]:
-        """What it quotes for every amount."""
+        """Return the quotes of every amount of a case."""
         return [int(answer) for answer in self._ask(json.dumps({"do": "answers", "case": case}))]
 
     def run(self, case: str, seconds: float) -> float:
-        """Quotes a second."""
+        """Return the quotes per second of a case."""
         return float(self._ask(json.dumps({"do": "run", "case": case, "seconds": seconds})))
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._in.close()
         self._process.wait(timeout=10)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library: its name, and how to install and start it in a folder. Raises Missing."""
+    """A library by name, with the function that installs and starts it in a folder, or raises
+    Missing.
+    """
 
     name: str
     start: Callable[[Path], Worker]
 
 
 def our_worker(which: str) -> Worker:
-    """Our own process, in this interpreter."""
+    """Start a process of our own quotes, in this interpreter."""
     return Worker([sys.executable, __file__, which], ROOT)
 
 
 def start_degenbot(folder: Path) -> Worker:
-    """The degenbot of PyPI by pip, with this interpreter; it cannot share an environment with our
-    web3.
+    """Install degenbot from PyPI with this interpreter, and start it. It cannot share an environment
+    with our web3.
     """
     install([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
     python = str(folder / "venv" / "bin" / "python")
@@ -126,7 +127,7 @@ def start_degenbot(folder: Path) -> Worker:
 
 
 def start_sdks(folder: Path) -> Worker:
-    """Uniswap's own libraries by npm, run by node."""
+    """Install Uniswap's own libraries by npm, and start them in node."""
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         raise Missing("node and npm are not on the path")
@@ -154,7 +155,7 @@ PEERS = (
 
 
 def install(command: list[str], folder: Path) -> None:
-    """Runs an installer. Raises Missing with its last words."""
+    """Run an installer. Raises Missing with the end of its output."""
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
@@ -170,7 +171,7 @@ def install(command: list[str], folder: Path) -> None:
 
 
 def as_json(state: Pool) -> dict[str, Any]:
-    """A pool for another process; integers that JavaScript could not hold as text."""
+    """Return a pool for another process, with integers beyond JavaScript's range as text."""
     plain = asdict(state)
     plain["ticks"] = (
         [[tick.index, str(tick.liquidity_net)] for tick in state.ticks]
@@ -184,7 +185,7 @@ def as_json(state: Pool) -> dict[str, Any]:
 
 
 def from_json(plain: dict[str, Any]) -> Pool:
-    """The pool that as_json wrote."""
+    """Return the pool that as_json wrote."""
     ticks = plain.pop("ticks")
     for name in ("reserve0", "reserve1", "sqrt_price_x96", "liquidity"):
         if name in plain:
@@ -197,14 +198,12 @@ def from_json(plain: dict[str, Any]) -> Pool:
 
 
 def ours(state: Pool) -> Rival:
-    """Many quotes of one state."""
+    """Quote one state many times."""
     return repeated(state.quoter(state.token0))
 
 
 def ours_first(state: Pool) -> Rival:
-    """Each quote in a state, and of ticks, that were never seen before: more of them than any table
-    is kept for.
-    """
+    """Quote a new state with new ticks each time: more states than the caches keep tables for."""
     copies = (
         [replace(state, ticks=(*state.ticks,)) for _ in range(600)]
         if isinstance(state, V3Pool)
@@ -215,8 +214,8 @@ def ours_first(state: Pool) -> Rival:
 
 
 def degenbot(state: Pool) -> Rival:
-    """The functions of degenbot, called directly; its pool is filled in by hand, since its
-    constructor asks a node.
+    """Call the functions of degenbot directly. Its pool is filled in here, since its constructor reads
+    from a node.
     """
     from degenbot.uniswap.types import UniswapV3LiquidityAtTick, UniswapV3PoolState
     from degenbot.uniswap.v2_functions import constant_product_calc_exact_in
@@ -260,7 +259,7 @@ def degenbot(state: Pool) -> Rival:
 
 
 def repeated(quote: Quote) -> Rival:
-    """A quote, and the same for many amounts."""
+    """Return a quote function together with its loop over many amounts."""
 
     def sweep(amounts: list[int]) -> None:
         for amount in amounts:
@@ -270,8 +269,8 @@ def repeated(quote: Quote) -> Rival:
 
 
 def per_second(sweep: Callable[[list[int]], None], amounts: list[int], seconds: float) -> float:
-    """Quotes a second; the clock is read once per eighth of the amounts, so that slow ones do not
-    overrun by much.
+    """Return the quotes per second. The clock is read after each eighth of the amounts, so that slow
+    quotes overrun the time only a little.
     """
     part = max(1, len(amounts) // 8)
     parts = cycle([amounts[i : i + part] for i in range(0, len(amounts), part)])
@@ -284,7 +283,7 @@ def per_second(sweep: Callable[[list[int]], None], amounts: list[int], seconds: 
 
 
 def serve(rival_of: Callable[[Pool], Rival]) -> None:
-    """Answers line by line until the other side closes."""
+    """Answer line by line until the input is closed."""
     setup = json.loads(sys.stdin.readline())
     rivals = {case: rival_of(from_json(given["pool"])) for case, given in setup["cases"].items()}
     amounts = {

@@ -1,11 +1,11 @@
-"""Random plans of every kind (tests/support/planning_worlds.py), carried out by the tests' own
-arithmetic, some held against cvxpy.
+"""Random plans of every kind (tests/support/planning_worlds.py), simulated by the tests' own
+arithmetic, some of them compared with cvxpy.
 
-Hubs must end empty, every bound and floor be kept, the plan's own figures be true, and no plan may
-be further from the best one than its certificate says. The best one is that of cvxpy with Clarabel,
-in an environment that is thrown away, over ranges worked out here from the pools' states; markets
-where a pool pays more than the reference are left out of that, since no plan trades for arbitrage.
-Exit code 1 where anything is wrong.
+Hubs must end empty, all bounds and floors must hold, the plan's own figures must be right, and no plan
+may be further from the optimum than its certificate states. The optimum is that of cvxpy with
+Clarabel, in a temporary environment, over ranges computed here from the pools' states. Markets in
+which a pool pays more than the reference are not compared, since no plan trades for arbitrage. Exit
+code 1 after any error.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from tests.support.planning_worlds import KINDS, any_problem, goal
 
 ALL = {"usual": any_problem, **KINDS}
 MOST_PRICE = 0.9
-"""What a unit that has to move may cost at most, where plan_cost is off or more."""
+"""Upper bound of the cost per unit of value to move, if limits.plan_cost is off or higher."""
 SOLVED = 1e-7
-"""What cvxpy's worth may be off, per unit of the portfolio."""
+"""Tolerance of cvxpy's objective value, per unit of the portfolio."""
 
 
 @dataclass
 class Tally:
-    """What became of the problems of one kind."""
+    """Results of the problems of one kind."""
 
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     questions: list[tuple[str, dict[str, Any], float, float, float]] = field(default_factory=list)
-    """Problem, its JSON, worth achieved and turnover per unit of the portfolio, the gap in bps."""
+    """Problem, its JSON, objective value and turnover per unit of the portfolio, and gap in bps."""
 
 
 def ranges(
     step: StepInput, pool: Pool, token_in: str, prices: dict[str, Fraction], total: Fraction
 ) -> list[Any] | None:
-    """[keep, roots, depths] of one direction within impact bound and floor, per unit of the
-    portfolio; None where it trades nothing.
+    """Return [keep, roots, depths] of one direction within impact bound and floor, per unit of the
+    portfolio; None if it cannot trade.
     """
     limits, keep = step.limits, 1 - pool.fee_pips / PIPS
     token_out = pool.token1 if token_in == pool.token0 else pool.token0
@@ -100,8 +100,8 @@ def ranges(
 
 
 def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | None:
-    """The problem as cvxpy gets it, per unit of the portfolio; None where a pool pays more than the
-    reference.
+    """Return the problem for cvxpy, per unit of the portfolio; None if a pool pays more than the
+    reference, or if no pool can trade.
     """
     tokens = [asset.token.address for asset in step.portfolio.assets]
     targets = [asset.target_bps / BPS for asset in step.portfolio.assets]
@@ -141,8 +141,8 @@ def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | N
 
 
 def achieved(step: StepInput, found: Plan, prices: dict[str, Fraction], price: float) -> float:
-    """Worth of where a plan ends, per unit of the portfolio: value less the price of what is off
-    its target.
+    """Return the objective value of a plan per unit of the portfolio: final value less the price of
+    its deviation from the targets.
     """
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     total = sum((raw * prices[at] for at, raw in held.items()), Fraction(0))
@@ -159,7 +159,7 @@ def achieved(step: StepInput, found: Plan, prices: dict[str, Fraction], price: f
 
 
 def tried(kind: str, seeds: Sequence[int], asked: int) -> Tally:
-    """Plans the problems of these numbers; up to `asked` of them are kept for cvxpy."""
+    """Plan the problems with these seeds, and keep up to `asked` of them for cvxpy."""
     tally = Tally()
     for seed in seeds:
         step = ALL[kind](seed)
@@ -172,7 +172,7 @@ def tried(kind: str, seeds: Sequence[int], asked: int) -> Tally:
             tally.counts["nothing to trade" if plain else "refused"] += 1
             tally.wrong += [] if plain else [f"{name}: {refusal.message}"]
             continue
-        except Exception as error:  # the count of errors is what is asked for
+        except Exception as error:  # errors are counted
             tally.counts["errors"] += 1
             tally.wrong.append(f"{name}: {error!r}")
             continue
@@ -199,7 +199,7 @@ def tried(kind: str, seeds: Sequence[int], asked: int) -> Tally:
 
 
 def against_cvxpy(tallies: Sequence[Tally]) -> Iterator[str]:
-    """Compares, notes what is wrong, and tells it. Raises Missing."""
+    """Compare with cvxpy, record wrong certificates, and yield a summary line. Raises Missing."""
     questions = [asked for tally in tallies for asked in tally.questions]
     with tempfile.TemporaryDirectory() as folder:
         answers = in_cvxpy([posed for _, posed, *_ in questions], Path(folder))
@@ -228,14 +228,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--problems", type=int, default=1_500, help="how many of each kind")
-    parser.add_argument("--first", type=int, default=0, help="number of the first")
+    parser.add_argument(
+        "--problems", type=int, default=1_500, help="number of problems of each kind"
+    )
+    parser.add_argument("--first", type=int, default=0, help="seed of the first problem")
     parser.add_argument("--kind", choices=sorted(ALL), action="append", help="only these kinds")
     parser.add_argument(
         "--cvxpy",
         type=int,
         default=0,
-        help="how many of each kind cvxpy solves too (needs a network once)",
+        help="number of each kind that cvxpy also solves (needs network access to install it)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     options = parser.parse_args()
@@ -249,7 +251,7 @@ def main() -> None:
         try:
             lines += against_cvxpy(tallies)
         except Missing as missing:
-            tallies[0].wrong.append(f"cvxpy cannot be had: {missing}")
+            tallies[0].wrong.append(f"cvxpy could not be run: {missing}")
     wrong = [fault for tally in tallies for fault in tally.wrong]
     document = {
         kind: {**tally.counts, "gap_bps": spread(tally.gaps)}
@@ -267,7 +269,7 @@ def main() -> None:
 
 
 def spread(gaps: Sequence[float]) -> dict[str, float]:
-    """Median, the value that nine and ninety-nine of a hundred do not exceed, and the largest."""
+    """Return median, 90th and 99th percentile, and maximum."""
     ordered = sorted(gaps) or [0.0]
     return {
         name: round(ordered[int((len(ordered) - 1) * part)], 4)

@@ -1,8 +1,8 @@
-"""Prints the transaction that deploys the Rebalancer for the chain and factories of a config; any
+"""Print the transaction that deploys the Rebalancer for the chain and factories of a config. Any
 wallet can send it.
 
-Put the address that comes of it into execution.rebalancer: every command compares the code there
-with this one.
+Write the resulting address into execution.rebalancer; every command compares the code there with
+this one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Draws docs/report.png: the top of the report that the README's command writes, with that command
-in the picture's own text.
+"""Draw docs/report.png: the top of the report that the README's command writes, with that command in
+the picture's metadata.
 
-Needs Chromium. A test holds the command in the picture against the one in the README.
+Needs Chromium. A test compares the command in the picture with that in the README.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "report.png"
 SIZE = {"width": 1280, "height": 1300}
 HEADER_BYTES = 8 + 25
-"""Of a PNG: its signature and the chunk IHDR."""
+"""Length of a PNG's signature and IHDR chunk, in bytes."""
 
 
 def command() -> str:
-    """The backtest that the README shows."""
+    """Return the arguments of the backtest in the README."""
     found = re.search(
         r"trimtab (backtest --sample .*--html report\.html)",
         (ROOT / "README.md").read_text(encoding="utf-8"),
@@ -40,14 +40,14 @@ def command() -> str:
 
 
 def with_text(picture: bytes, text: str) -> bytes:
-    """The PNG with the text as a chunk tEXt named Comment (PNG specification, 11.3.3.3)."""
+    """Return the PNG with the text in a tEXt chunk named Comment (PNG specification, 11.3.3.3)."""
     data = b"tEXt" + b"Comment\0" + text.encode("latin-1")
     chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
     return picture[:HEADER_BYTES] + chunk + picture[HEADER_BYTES:]
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Write the picture."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         subprocess.run(
             [

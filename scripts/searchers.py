@@ -1,8 +1,8 @@
-"""What searchers who order the blocks take from a rebalance on anvil: every tactic, both routers,
-the best size found by search.
+"""Profit that searchers who order the transactions of a block take from a rebalance on anvil: every
+tactic, both routers, and the best size found by search.
 
-Each turn is one whole step of the agent with real contracts. Exit code 1 where a loss passes the
-limits, or a profit the estimate.
+Each turn is one whole step of the agent with real contracts. Exit code 1 if a loss exceeds the
+limits, or a profit exceeds the estimate.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ GRID = {
     "one pool": (20_000, 100_000, 300_000, 700_000, 1_500_000, 4_000_000),
     "every pool": (1_000, 5_000, 20_000, 60_000, 200_000, 800_000),
 }
-"""Dollars per pool of the plan, from what nobody notices to what nothing is traded at."""
+"""Sizes in dollars per pool of the plan, from negligible to sizes at which nothing is traded."""
 
 
 def kept(turn: Turn) -> bool:
-    """Whether limits and estimate held."""
+    """Return whether limits and estimate held."""
     try:
         turn.require_bounded()
     except AssertionError:
@@ -46,7 +46,7 @@ def kept(turn: Turn) -> bool:
 
 
 def row(scene: Scene, router: str, tactic: Tactic, turns: list[Turn]) -> dict[str, object]:
-    """The most profitable turn in figures, and what held over all of them."""
+    """Return the figures of the most profitable turn, and the violations of all turns."""
     best = max(turns, key=lambda turn: turn.profit)
     worst = max(turns, key=lambda turn: turn.lost)
 
@@ -72,7 +72,7 @@ def row(scene: Scene, router: str, tactic: Tactic, turns: list[Turn]) -> dict[st
 
 
 def run(rounds: int) -> list[dict[str, object]]:
-    """One row per scene, router and tactic, told as they come."""
+    """Return one row per scene, router and tactic, and print each on stderr as it ends."""
     found = []
     with open_anvil() as chain:
         for scene in SCENES:
@@ -102,7 +102,7 @@ def main() -> None:
         "--rounds",
         type=int,
         default=4,
-        help="sizes tried beyond the grid, each beside the best so far",
+        help="number of searches beyond the grid, each around the best size so far",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     options = parser.parse_args()

@@ -3,7 +3,7 @@
 
     .venv/bin/python scripts/single_swap.py trimtab.toml WETH USDC 0.1 [--send] [--yes]
 
-Without --send nothing leaves this machine. The same guards hold as for the agent's own trades.
+Without --send nothing is sent. The guards of the agent's own trades apply.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from agent.units import decimal_text
 
 
 def describe(outcome: StepOutcome) -> None:
-    """Prints the legs; what a guard refuses stands in the outcome's reason."""
+    """Print the legs. If a guard refuses, the outcome's reason says so."""
     portfolio = outcome.step_input.portfolio
     for leg in outcome.plan.legs if outcome.plan else ():
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)

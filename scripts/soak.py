@@ -1,7 +1,7 @@
-"""Thousands of looks of one agent on a local anvil, trades among them, in one process: memory and
-store must stop growing.
+"""Soak test: thousands of cycles of one agent in one process on a local anvil, some with trades.
+Memory must not keep growing.
 
-Exit code 1 where memory grows by more per look than would matter in a year.
+Exit code 1 if memory grows by more than MOST_PER_LOOK bytes per cycle.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ from agent.localchain import open_anvil
 from tests.support.long_runs import soak
 
 MOST_PER_LOOK = 1_000
-"""Bytes of heap or resident memory per look: at a look every ten minutes 50 megabytes a year."""
+"""Maximum growth of heap or resident memory in bytes per cycle: 50 megabytes a year with a cycle every
+ten minutes."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--looks", type=int, default=10_000, help="how many looks")
+    parser.add_argument("--looks", type=int, default=10_000, help="number of cycles")
     parser.add_argument(
-        "--trade-every", type=int, default=100, help="the market moves every so many looks"
+        "--trade-every", type=int, default=100, help="number of cycles between two market moves"
     )
     parser.add_argument(
-        "--traced", action="store_true", help="trace Python's heap too, which takes twice the time"
+        "--traced", action="store_true", help="also trace Python's heap, which doubles the time"
     )
     parser.add_argument(
-        "--json", action="store_true", help="one JSON document: growth per look and the marks"
+        "--json",
+        action="store_true",
+        help="print one JSON document: growth per cycle and the marks",
     )
     options = parser.parse_args()
     step = max(1, options.looks // 20)
@@ -51,8 +54,8 @@ def main() -> None:
     document = found.document(after)
     last = document["marks"][-1]
     words = [
-        f"{options.looks} looks: {document['outcomes']}",
-        f"after {after} looks, per look: {document['per_look']} (bytes, objects)",
+        f"{options.looks} cycles: {document['outcomes']}",
+        f"growth per cycle after {after} cycles: {document['per_look']} (bytes, objects)",
     ]
     words.append(
         f"at the end: heap {last['heap'] / 1e6:.1f} MB, resident {last['resident'] / 1e6:.0f} MB,"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lints our Solidity by the locked solhint; prints its report and fails on any warning."""
+"""Lint our Solidity with the locked solhint; print its report, and fail on any warning."""
 
 from pathlib import Path
 

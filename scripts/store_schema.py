@@ -1,9 +1,9 @@
-"""Writes agent/store/migrations/head.sql: what the migrations make of an empty SQLite file, one
-statement a line.
+"""Write agent/store/migrations/head.sql: the schema that the migrations create in an empty SQLite
+file, one statement per line.
 
     .venv/bin/python scripts/store_schema.py
 
-Run it after every new migration; tests/unit/test_new_stores.py says when it was forgotten.
+Run it after every new migration; otherwise tests/unit/test_new_stores.py fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STAMP = (
 
 
 def migrated() -> str:
-    """The text of the file."""
+    """Return the text of the file."""
     engine = create_engine("sqlite://")
     with engine.connect() as connection, connection.begin():
         run_migrations(connection)
@@ -28,7 +28,9 @@ def migrated() -> str:
 
 
 def statements(connection: Connection) -> list[str]:
-    """What made the tables, indexes and triggers of a file, oldest first, each in one line."""
+    """Return the statements that created tables, indexes and triggers of a file, oldest first, each in
+    one line.
+    """
     made = (
         "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY"
         " rowid"

@@ -1,5 +1,5 @@
-"""Build hook of the wheel: takes the pages of docs/ along, which trimtab mcp serves, and Plotly's
-bundle where contracts/node_modules has it, so that reports need no npm at run time.
+"""Build hook of the wheel: includes the pages of docs/, which `trimtab mcp` serves, and Plotly's bundle
+if contracts/node_modules has it, so that reports need no npm at run time.
 """
 
 from pathlib import Path
@@ -11,12 +11,12 @@ BUNDLE = "contracts/node_modules/plotly.js-basic-dist-min/plotly-basic.min.js"
 
 
 class WheelData(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's configs are not ours
-    """Without the bundle the wheel is whole too: reports then take that of the package plotly,
-    which is larger.
+    """Adds the files to the wheel. Without Plotly's bundle the wheel is complete too: reports then use
+    the larger one of the package plotly.
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling before it packs; an editable install reads the checkout itself."""
+        """Add the files; hatchling calls this before packing. An editable install reads the checkout."""
         if version != "standard":
             return
         root, included = Path(self.root), build_data["force_include"]
