@@ -50,9 +50,7 @@ from agent.policy.futures.targets import (
 from agent.units import BPS, ceil_int, floor_int, sign_of
 
 DUST_PARTS = 10
-"""Fraction of the band, as a share of the target notional, below which a change is not worth an
-order.
-"""
+"""Divisor of the band, a share of the target notional: smaller changes are not worth an order."""
 BELOW_MINIMUM = "the order is below the venue's minimum"
 NO_MARKETS: Mapping[str, str] = {}
 
@@ -75,8 +73,8 @@ def plan_futures(  # noqa: PLR0913
     in this step. `goals` are the final sizes of the step's reduction, `waiting` the markets whose
     orders failed. No position is opened before `opens_from_s`, after an emergency. A step either
     reduces or opens, so freed margin is not used again in the same plan. While a held market has no
-    fresh index, or is not named in the config, positions are neither opened nor margin deposited,
-    and the other markets are reduced. Unnamed markets are reduced too in an emergency, and for a
+    fresh index, or is not named in the config, no position is opened, no margin is deposited, and
+    only the other markets are reduced. Unnamed markets are reduced too in an emergency, and for a
     limit that the other positions alone cannot meet.
     """
     stale = stale_indexes(account, policy, now_s)
@@ -172,7 +170,7 @@ def _utilisation_gap(account: MarginAccount, most: Fraction) -> Fraction:
 
 
 def _deposit_plan(trigger: FuturesTrigger, deposit_raw: int) -> FuturesPlan:
-    """Return the deposit that restores a broken limit."""
+    """Return the plan of the deposit that restores a broken limit."""
     return FuturesPlan(
         (),
         trigger.value,
@@ -277,7 +275,9 @@ def _to_targets(
         final = after_fill_at_bound(final, order)
     if (share := margin.largest_share(final)) > Fraction(limits.max_position_bps, BPS):
         orders = [order for order in orders if order.is_reduce_only]
-        refused.append(f"no position is opened: one would be {float(share) * 100:.2f} % of all")
+        refused.append(
+            f"no position is opened: one would be {float(share) * 100:.2f} % of the total notional"
+        )
     reason = DRIFT_REASONS[trigger]
     return FuturesPlan(
         tuple(orders),

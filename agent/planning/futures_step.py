@@ -52,7 +52,7 @@ from agent.reference import reference_prices
 from agent.units import BPS, ceil_int, largest_remainder
 
 DEPOSIT_GAS, WITHDRAWAL_GAS, DELEGATE_GAS = 250_000, 1_500_000, 80_000
-"""Gas of a deposit, a withdrawal and a delegate change, also measured."""
+"""Measured gas of a deposit, a withdrawal and a delegate change."""
 PPM = 1_000_000
 CLOSE_HEDGE = "close_hedge"
 """Trigger of the order that closes a hedge."""
@@ -128,9 +128,9 @@ def _over_budget(
     orders: Sequence[PerpOrder],
     drifts: tuple[AssetDrift, ...],
 ) -> tuple[list[PerpOrder], str] | None:
-    """Return the reductions cut, all by the same share, to what futures.limits.max_reduction_per_day
-    leaves, and the note on it; None if they are within it. Openings that a cut reduction was to
-    make room for are not sent.
+    """Return the reductions of a plan, all cut by the same share to the remainder of
+    futures.limits.max_reduction_per_day, with a note; None if they are within it. The openings of a
+    cut plan are not sent.
     """
     account, policy = step.snapshot.futures, step.futures
     closes = [order for order in orders if order.is_reduce_only]
@@ -145,7 +145,7 @@ def _over_budget(
     cut = cut_reductions(account, closes, policy.limits, left / wanted)
     key = "futures.limits.max_reduction_per_day"
     if not cut:
-        return [], f"{key} is used: no reduction within 24 h that the index does not require"
+        return [], f"{key} is used up: only reductions that the index requires are sent"
     return cut, f"the reductions are cut to {float(left / wanted) * 100:.2f} %, which {key} leaves"
 
 

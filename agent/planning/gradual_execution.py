@@ -72,7 +72,7 @@ from agent.units import (
 
 HOUR_S = 3_600
 PRECISION = 10**12
-"""Precision of the remaining impact, rounded up so that a pool never recovers more than assumed."""
+"""Denominator of the remaining impact, rounded up so that recovery is not overestimated."""
 
 
 def compare_slice_counts(
@@ -506,8 +506,8 @@ def limit_swap(
     """Return a manual swap at `price` or better, with minimums to match, else None and the reason
     to wait.
 
-    `price` is base units of `token_out` per base unit of `token_in`, against the exact output with
-    fees and impact. Raises KnownTicksExceeded if more ticks of its pools might give it.
+    `price` is base units of `token_out` per base unit of `token_in`; the exact output, after fees
+    and impact, has to reach it. Raises KnownTicksExceeded if more ticks of its pools might give it.
     """
     try:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)

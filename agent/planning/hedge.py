@@ -126,9 +126,9 @@ def compare(
     excess: Value,
     wanted: Value,
 ) -> tuple[HedgeComparison, Short]:
-    """Return the short of the `wanted` value of one asset and its comparison with the sale. The
-    sale costs the difference between the whole plan and the plan beside the hedge, both on the
-    step's pools.
+    """Return the comparison with the sale, and the short of the `wanted` value of one asset. The
+    sale costs the difference between the whole plan and the plan that remains beside the hedge,
+    both on the step's pools.
     """
     policy, account = step.futures, step.snapshot.futures
     if policy is None or policy.hedge is None or account is None:

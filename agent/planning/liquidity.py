@@ -1,6 +1,4 @@
-"""Converts liquidity moves to exact actions: amounts to the wei, minimums from the reference price,
-cost.
-"""
+"""Liquidity moves as exact actions: amounts to the wei, minimums from the reference price, cost."""
 
 from __future__ import annotations
 
@@ -229,8 +227,8 @@ def _plan(
 
 
 def least_amounts(step: StepInput, action: LpAction) -> Amounts:
-    """Base units of (token0, token1) below which the action must not be signed. Raises Refused if a
-    price or position is unknown.
+    """Return base units of (token0, token1) below which the action must not be signed. Raises
+    Refused if a price or position is unknown.
     """
     prices = reference_prices(step).by_token
     unknown = [token for token in (action.token0, action.token1) if token not in prices]

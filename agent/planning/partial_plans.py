@@ -38,7 +38,7 @@ TRIES = 8
 MARGIN = Fraction(99, 100)
 """Fraction of the estimate to request, because unit costs of a smaller plan differ slightly."""
 SHOWN_BPS = 10
-"""Suggested settings are rounded up to a tenth of a percent."""
+"""Step to which suggested settings are rounded up: a tenth of a percent."""
 
 
 def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
@@ -216,7 +216,7 @@ def _total(step: StepInput) -> Value:
 
 
 EVEN = SliceDraw(MILLION // 2, MILLION // 2)
-"""Draw of an execution without a stored draw: no jitter."""
+"""Draw without jitter, for an execution that has no stored draw."""
 WHOLE = Fraction(97, 100)
 """Fraction of an asset's shortfall that counts as filled, because fees and impact take the rest."""
 USEFUL = Fraction(1, 4)
@@ -304,7 +304,7 @@ def plan_proportional_part(
         if fits == 1 and reached >= WHOLE:
             return replace(plan, decision=decision), part
     if fits_daily_loss(step, whole):
-        return whole, Fraction(1)  # the plan lists assets that cannot move; the others continue
+        return whole, Fraction(1)  # the plan lists assets that cannot move and trades the others
     plan = replace(plan_within_daily_loss(step, decision, whole), decision=decision)
     if not whole.turnover:
         return plan, Fraction(1)

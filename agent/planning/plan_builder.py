@@ -314,7 +314,7 @@ def _money(step: StepInput, value: float) -> str:
 FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
 DIGITS = 10**6
-"""A gap is rounded up to a millionth of a basis point."""
+"""Steps per basis point to which a gap is rounded up."""
 
 
 def gap_bps(

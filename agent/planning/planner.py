@@ -90,8 +90,8 @@ def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str,
 
 
 HAIR = Fraction(1, 100_000)
-"""Fraction of the portfolio (a tenth of a basis point): float error of a goal, plus a base unit per
-end of a leg.
+"""Tolerance for the float error of a goal, as a fraction of the portfolio (a tenth of a basis
+point).
 """
 CHURN = Fraction(105, 100)
 """Turnover allowed per unit of corrected drift and of gain."""
@@ -207,7 +207,7 @@ TIGHTER = 6
 SHRINK = Fraction(19, 20)
 """Largest factor of one tightening."""
 NEARLY = Fraction(5, 4)
-"""Ratio of impact to gas for a move so small that both reach limits.plan_cost."""
+"""Multiple of the gas that has to fit within limits.plan_cost; the margin is for impact."""
 
 
 class NothingPlanned(Refused):
@@ -292,7 +292,7 @@ def plan(
     }:
         skipped = [
             one for one in skipped if one.what != step.portfolio.numeraire.label
-        ]  # the numeraire is short only of the exit's cost
+        ]  # the numeraire is off target only by the exit's cost
     found = assemble_plan(
         step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget)
     )
@@ -462,8 +462,8 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
 
 ROUNDS = 4
 MARGIN = Fraction(999, 1_000)
-"""Fraction of the sellable amount to request, because pool outputs differ slightly from the bound's
-reference.
+"""Fraction of the remaining gain to plan for, applied once more with each try, because pool outputs
+differ slightly from the reference.
 """
 
 

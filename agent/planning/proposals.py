@@ -140,7 +140,7 @@ def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFu
     plan = plan_adjustment(step, decision, decided.drifts)
     if isinstance(plan, Plan):
         return Proposal(replace(decided, decision=plan.decision), plan)
-    why = decision.reason.partition("; spot: ")[0]  # spot's reason follows anyway
+    why = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason
     spot = replace(step, futures_held=f"{why}, but {plan}")
     return _carried_out(spot, decide(spot))
 
@@ -440,8 +440,8 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
 
 
 def single_order(order: LimitOrder) -> Proposer:
-    """Return the proposer of a single order, which holds and reports the distance until the price
-    is reached.
+    """Return the proposer of a single order, which holds, with the reason, until its price is
+    reached.
     """
 
     def propose(step_input: StepInput) -> Proposal:

@@ -1,5 +1,5 @@
-"""Proposals for the owner's requests: raise or invest money, sell everything, apply an edit; and for
-futures margin moves, delegates, reductions, hedges.
+"""Proposals for the owner's requests: raise or invest money, sell everything, apply an edit. For
+futures: margin moves, delegates, reductions, hedges.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def move_margin(action: AccountAction) -> Proposer:
     def propose(step: StepInput) -> Proposal:
         ends = isinstance(action, DelegateChange) and not action.is_allowed
         if ends and step.futures is not None and step.futures.vault:
-            account = step.snapshot.futures or UNREAD_ACCOUNT  # a stolen key can make it unknown
+            # with a stolen key the account can be made unreadable
+            account = step.snapshot.futures or UNREAD_ACCOUNT
         else:
             account = require_account(step)
         if not account.is_on_chain:
@@ -196,7 +197,7 @@ def _sizes(
     """Return the remaining orders of this step. Raises Refused for an unknown market."""
     markets = [one.market for one in account.markets if symbol in ("", one.symbol)]
     if not markets and step.reduced_markets:
-        return {}  # closed in this step, and not in the config
+        return {}  # a market without a row in the config, closed in this step
     if not markets:
         known = ", ".join(one.symbol for one in account.markets)
         raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
@@ -226,8 +227,8 @@ def require_account(step: StepInput) -> MarginAccount:
 def by_owner(
     step: StepInput, decision: AdjustFutures, futures: FuturesPlan, account: MarginAccount
 ) -> Proposal:
-    """Return the proposal of an owner's futures plan, or of the gas money refill that it needs
-    first.
+    """Return the proposal of an owner's futures plan. Raises Refused if gas money has to be
+    refilled first.
     """
     decided = _decided(step, decision)
     if account.is_on_chain and (first := native_coin.top_up(step, decision)):
@@ -266,9 +267,9 @@ def _reason(step: StepInput, action: AccountAction) -> str:
 def raise_money(token: str) -> Proposer:
     """Return the proposer that sells for the shortfall of `token`.
 
-    It sells all at once. With limits.first_purchase it sells in parts: as much of each asset as its
-    market absorbs or, if limits.daily_loss allows less, the same fraction of each. Otherwise it is
-    refused.
+    It sells all at once if it can. Otherwise it sells in parts: as much of each asset as its market
+    absorbs or, if limits.daily_loss allows less, the same fraction of each. Without
+    limits.first_purchase it refuses to sell in parts.
     """
 
     def propose(step: StepInput) -> Proposal:

@@ -49,7 +49,7 @@ class PlanDraft:
     gross: Value = Fraction(0)
 
     def gas_units(self, problem: Problem) -> int:
-        """Gas of the transaction, payment in native coin included; none without legs."""
+        """Return the gas of the transaction, payment in native coin included; 0 without legs."""
         return plan_gas_units(
             problem.gas, with_payment_legs(problem.coin, self.legs), sum(self.leg_gas)
         )
@@ -73,7 +73,7 @@ class PlanDraft:
         return PlanCost(self.fees, self.impact, self.skew, swaps, before)
 
     def turnover(self, problem: Problem) -> Value:
-        """Half the sum of absolute changes of holdings in value."""
+        """Return half the sum of absolute changes of holdings in value."""
         return (
             sum((abs(raw) * problem.price(token) for token, raw in self.delta.items()), Fraction(0))
             / 2
@@ -177,7 +177,7 @@ class RouteSimulator:
         self._spent: dict[tuple[str, str], int] = {}
 
     def spendable(self, token: str) -> int:
-        """Base units of the wallet's investable balance that no leg has taken yet."""
+        """Return base units of the wallet's spendable balance that no leg has taken yet."""
         node = self.problem.nodes[self.problem.position[token]]
         return node.spendable_raw - self.draft.sold.get(token, 0)
 

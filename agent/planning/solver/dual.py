@@ -138,7 +138,7 @@ class _BoxQp:
         ]
 
     def _pull(self, i: int, step: Row) -> float:
-        """Slope of one unknown after a step."""
+        """Return the slope of one unknown after a step."""
         return self.slope[i] + math.fsum(map(mul, self.rows[i], step))
 
     def _with_held(self, sides: Sequence[int], step: Row) -> Row:
@@ -222,7 +222,7 @@ class Solution:
     surplus: FloatArray
 
     def moved(self, stack: CurveStack) -> FloatArray:
-        """Change of each token by all flows."""
+        """Return the change of each token by all flows."""
         size = len(self.prices)
         into, out_of = (
             np.bincount(stack.target, self.paid, size),
@@ -366,7 +366,7 @@ class _Point(PoolResponses):
         )
 
     def slack(self, program: Program) -> float:
-        """Largest slope along which a multiplier can still descend within its range."""
+        """Return the largest slope along which a multiplier can still descend within its range."""
         free = np.where(self.slope > 0, self.z > program.low, self.z < program.high)
         return float(np.abs(self.slope[free]).max(initial=0.0))
 

@@ -65,7 +65,7 @@ class DeviationRisk:
         return np.flatnonzero(self.volatility)
 
     def cap(self, most: float) -> FloatArray:
-        """Largest |r| of each token."""
+        """Return the largest |r| of each token, for marginal risks of at most `most`."""
         return np.asarray(most / self.volatility[self.tokens])
 
     def cost(self, off: FloatArray, most: float) -> float:
@@ -196,7 +196,7 @@ class FlowOptimizer:
         return self.start + found.moved(stack)
 
     def turnover(self, stack: CurveStack, found: Solution) -> float:
-        """Half the sum of absolute changes."""
+        """Return half the sum of absolute changes."""
         return fsum_array(np.abs(self.ends(stack, found) - self.held)) / 2
 
     @property
@@ -239,8 +239,8 @@ class FlowOptimizer:
         return np.where(ends > high, -1.0, np.where(ends < low, 1.0, worth.tie_break - 0.5))
 
     def _program(self, away: FloatArray | None) -> Program:
-        """`away` is +1 for each goal token that may only shrink, −1 for those that may only grow;
-        None without a limit.
+        """Return the dual as a program over prices. `away` is +1 for each goal token that may only
+        shrink, −1 for those that may only grow; None without a turnover limit.
 
         The limit adds μ·(budget − turnover). A separate multiplier lets a token that does not move
         pay less than its half of μ, unless its bounds have one.
