@@ -356,7 +356,7 @@ class EndpointPool:
         endpoint.health.lags(why)
 
     def endpoint_states(self) -> list[tuple[str, EndpointState]]:
-        """Operator and record of each endpoint, in the order of the config."""
+        """Return operator and record of each endpoint, in the order of the config."""
         return [(endpoint.operator, endpoint.health.state) for endpoint in self.endpoints]
 
     def _in_service(self, candidates: Sequence[Endpoint]) -> list[Endpoint]:

@@ -82,7 +82,7 @@ class CallItem:
         return sizes + self.data
 
     def most_bytes(self) -> int:
-        """Longest answer with its status."""
+        """Return the number of bytes of the longest answer, status included."""
         return 3 + self.longest
 
 
@@ -102,7 +102,7 @@ class ViaItem:
         return bytes([_VIA]) + _address(self.holder) + self.named + self.call.packed_call()
 
     def most_bytes(self) -> int:
-        """Longest answer with its status."""
+        """Return the number of bytes of the longest answer, status included."""
         return self.call.most_bytes()
 
 
@@ -118,7 +118,7 @@ class CodeItem:
         return bytes([_CODE]) + _address(self.target)
 
     def most_bytes(self) -> int:
-        """Longest answer with its status."""
+        """Return the number of bytes of the longest answer, status included."""
         return 33
 
 
@@ -160,7 +160,7 @@ class V3Item:
         return bytes([_V3]) + _address(self.pool) + bounds + self.twap_window_s.to_bytes(4, "big")
 
     def most_bytes(self) -> int:
-        """Longest answer with its status."""
+        """Return the number of bytes of the longest answer, status included."""
         return 1 + _V3_HEAD_BYTES + self.likely_ticks * _V3_TICK_BYTES
 
 

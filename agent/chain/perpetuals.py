@@ -289,7 +289,7 @@ def _address_word(answer: LensAnswer) -> str | None:
 
 
 def _text(answer: LensAnswer) -> str:
-    """Return a string of at most 32 bytes; empty if the answer is none."""
+    """Return a string of at most 32 bytes; empty if the answer is not one."""
     words = answer_words(answer, 3)
     if isinstance(words, CallStatus) or words[0] != 32 or words[1] > 32:
         return ""

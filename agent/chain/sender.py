@@ -155,8 +155,8 @@ class NodeSender:
                 raise
 
     def offer(self, signed: SignedTx) -> None:
-        """Like `send`, but also raise NonceUsed if the transaction itself is mined. The caller must
-        check its hash.
+        """Send the signed bytes once, as `send` does, but also raise NonceUsed if the transaction
+        itself is mined. The caller must check its hash.
         """
         unknown = _outcome_unknown(signed.hash)
         try:
@@ -226,7 +226,7 @@ def _outcome_unknown(tx_hash: str) -> str:
 
 
 def _refused(tx_hash: str, fault: RpcFault) -> None:
-    """Return if the node already has the transaction. Raises its refusal as an error otherwise."""
+    """Raise the node's refusal as an error, unless the node already has the transaction."""
     meaning = _meaning(fault)
     if meaning is _RefusalKind.KNOWN:
         return

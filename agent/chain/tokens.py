@@ -254,7 +254,7 @@ def open_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
 
 
 def encode_approve(spender: str, raw: int) -> str:
-    """0x-hex calldata of ERC-20 `approve(spender, raw)`; `raw` in base units."""
+    """Return 0x-hex calldata of ERC-20 `approve(spender, raw)`; `raw` in base units."""
     return "0x" + (APPROVE + abi_encode(["address", "uint256"], [spender, raw])).hex()
 
 

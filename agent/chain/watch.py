@@ -117,7 +117,7 @@ def read_feed(
 
 
 def _round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
-    """AggregatorV3Interface.latestRoundData: (uint80, int256, uint256, uint256, uint80)."""
+    """Parse AggregatorV3Interface.latestRoundData: (uint80, int256, uint256, uint256, uint80)."""
     words = answer_words(answer, 5)
     if isinstance(words, CallStatus):
         return words
@@ -474,7 +474,7 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
 
 
 def _v2(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:
-    """UniswapV2Pair.getReserves: (uint112, uint112, uint32)."""
+    """Parse UniswapV2Pair.getReserves: (uint112, uint112, uint32)."""
     read = answer_words(answer, 3)
     if isinstance(read, CallStatus):
         return read
