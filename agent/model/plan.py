@@ -120,7 +120,8 @@ class HaltCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """No trade, because data are unknown, stale or contradictory.
+    """No trade, because data are unknown, stale or contradictory, or because something blocks
+    trading, such as a stop, an open withdrawal or too small a total.
 
     `codes` are the causes, each once, in the order of the reason.
     """
@@ -131,7 +132,7 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Rebalance:
-    """A trigger fired: trade towards the goal.
+    """Trade towards the goal, because a trigger or an order fired or the owner requested it.
 
     `exit` marks an order that sells for the numeraire: neither cooldown nor turnover limits apply
     to this sale, all other limits do. `by_hand` marks a manual trade, which is reported separately
@@ -197,8 +198,8 @@ Decision = Hold | Halt | Rebalance | AdjustLiquidity | TopUp | AdjustFutures
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Judgement of one guard: measured value and limit. `guard` is the name of the limit in the
-    config.
+    """Judgement of one guard: measured value and limit. `guard` is its name, which is the key of
+    its limit if it has one in the config.
     """
 
     guard: str

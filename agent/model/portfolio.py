@@ -78,9 +78,9 @@ class OrderTerms:
 class OrdersConfig:
     """The orders of a portfolio.
 
-    An order is armed once the price is `hysteresis_bps` away from its level, and a closed entry
-    reopens once the price is that far below its level. An entry above the current price would fill
-    at once: it is refused with `refuse_filled`, otherwise reported.
+    The price must be `hysteresis_bps` away from the level of an exit when the exit is armed; a
+    closed entry reopens once the price is that far below its level. An entry above the current
+    price would fill at once: it is refused with `refuse_filled`, otherwise reported.
     """
 
     terms: tuple[OrderTerms, ...] = ()

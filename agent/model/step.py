@@ -121,8 +121,8 @@ class History:
     rises: tuple[tuple[str, int], ...] = ()
     """Unexplained increases, base units by token."""
     rose_s: int | None = None
-    """Chain time since which unexplained increases have blocked purchases without a gap, within
-    ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py.
+    """Chain time of the first increase that blocked purchases in the current window
+    (ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py).
     """
     left_rises: tuple[tuple[str, int], ...] = ()
     """Part of `rises` once excluded above portfolio.max_live_value; it stays excluded at any price.
