@@ -2,9 +2,9 @@
 
 Sources: rotki's documentation, "rotki Generic Import" (docs.rotki.com, usage guide, import data),
 and its importers rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py with
-data_import/utils.py, of 21 August 2026. Columns are read by name, an unknown location becomes
-"external", fee and fee currency may both be empty, and a trade with the location, time, assets and
-amounts of an earlier one is skipped as a duplicate.
+data_import/utils.py, of 21 August 2026. The importers read columns by name and turn an unknown
+location into "external"; fee and fee currency may both be empty. They skip a trade with the
+location, time, assets and amounts of an earlier one as a duplicate.
 """
 
 from __future__ import annotations

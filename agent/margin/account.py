@@ -229,8 +229,9 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
     """Return the mark of one market at which the account is liquidated if the other marks do not
     move; None without a position, or if no such mark is at or above zero.
 
-    With value V, mark m, size s, other maintenance O and rate r of the position's tier, it solves V
-    + s (P - m) = O + r |s| P - d, where d is the saving by lower tiers.
+    The price P solves V + s (P - m) = O + r |s| P - d. V is the account value, m the mark, s the
+    size, O the maintenance margin of other positions, r the rate of the position's tier, and d the
+    saving by lower tiers.
     """
     held = account.market(market)
     size = account.size_raw(market)

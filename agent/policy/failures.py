@@ -51,8 +51,8 @@ def exit_name(plan: Plan) -> str:
     """Return the name that failures of a risk-reducing plan are counted under; empty for every
     other plan.
 
-    It is the token sold (several are separated by spaces), the pool of the first withdrawal, the
-    market of the first futures reduction, MARGIN for a deposit of margin, or NATIVE for gas money.
+    It is the token sold (several are separated by spaces), the pool of the first withdrawal, or the
+    market of the first futures reduction; MARGIN for a deposit of margin, NATIVE for gas money.
     """
     if plan.futures is not None:
         return _futures_name(plan.futures)

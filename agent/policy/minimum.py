@@ -1,10 +1,10 @@
 """Minimum portfolio value at which targets, bands, pools and gas are economical, its annual cost,
 and the setting to change. A correction of the share b of the portfolio V moves b·V and costs gas G
-and the pool fee f of the moved value, so it stays within limits.plan_cost c if V ≥ G / (b·(c - f)).
+and the pool fee f of the moved value. It stays within limits.plan_cost c if V ≥ G / (b·(c - f)).
 For the first purchase, b is 1 less the numeraire's target. Impact is neglected, because it is small
 at the minimum. Frequency of corrections: a weight w with annual volatility s against the rest moves
-by w·(1 - w)·s a year, and leaves ±b after (b / (w·(1 - w)·s))² years on average (mean exit time of
-a driftless Brownian motion).
+by w·(1 - w)·s a year. It leaves ±b after (b / (w·(1 - w)·s))² years on average, the mean exit time
+of a driftless Brownian motion.
 """
 
 from __future__ import annotations

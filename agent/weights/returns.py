@@ -147,7 +147,7 @@ def compute_returns(
 def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
     """Return the annual covariance: sample volatilities, and correlations shrunk towards zero as in
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
-    (2004), applied to standardised returns, so that shrinkage does not depend on volatility. Raises
+    (2004). Standardised returns are used, so that shrinkage does not depend on volatility. Raises
     Refused if one asset is a combination of others.
     """
     sample = found.correlation

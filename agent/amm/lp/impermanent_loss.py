@@ -200,7 +200,7 @@ def lvr_per_day(of: LiquidityCurve, volatility_bps: int) -> Fraction:
     value.
 
     Rate σ²P²/2·|x'(P)| (Milionis, Moallemi, Roughgarden, Zhang, "Automated Market Making and
-    Loss-Versus-Rebalancing", 2022, theorem 1), which is σ²/4·L√P within a range, hence σ²/8 of V2's
+    Loss-Versus-Rebalancing", 2022, theorem 1). It is σ²/4·L√P within a range, hence σ²/8 of V2's
     value, and zero out of range.
     """
     if not of.in_range:

@@ -4,8 +4,8 @@ a pool alone (T11).
 Within a band around the reference every action succeeds; outside it, one of the two minimums fails
 and the contract reverts. The band is [reference / (1 + d), reference · (1 + d)].
 
-Withdrawal: the payout of a given liquidity at any price P, valued at the reference R, is the
-tangent in P of its concave value function, and so never below its value at R. An attacker who
+Withdrawal: the payout of a given liquidity at a price P, valued at the reference R, is the tangent
+in P of the concave value function. It is therefore never below the value at R. An attacker who
 pushes the pool before a withdrawal pays the owner. The minimums only bound the mix: for each token,
 the smaller of its amounts at the two ends of the band.
 

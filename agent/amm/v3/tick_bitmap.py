@@ -299,7 +299,7 @@ def stop_table(
     """Return a table with this stop and `liquidity` beyond it, the sums, and the index of the stop.
 
     All states with these ticks share the table. It is rebuilt from `stop` if it lacks that stop, or
-    if its liquidity there differs, which happens only if the ticks do not add up to the pool's
+    if its liquidity there differs. The latter happens only if the ticks do not add up to the pool's
     liquidity.
     """
     tables = tick_table(pool.ticks).stops

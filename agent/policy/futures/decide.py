@@ -113,9 +113,9 @@ def untouched_markets(step: StepInput) -> dict[str, str]:
 
 
 def opens_s(step: StepInput) -> int:
-    """Return the chain time from which positions may be opened again after an emergency, so that a
-    price that gaps back does not open them and close them once more; zero if there was no
-    emergency.
+    """Return the chain time from which positions may be opened again after an emergency; zero if
+    there was none. The wait prevents a price that gaps back from opening and closing them once
+    more.
     """
     policy, last_s = step.futures, step.history.emergency_s
     if policy is None or last_s is None or not policy.limits.emergency_cooldown_s:

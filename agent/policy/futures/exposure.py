@@ -1,6 +1,6 @@
-"""Spot and futures combined: the margin account as a holding, the spot portfolio's value in the quote,
-the exposure to each asset's price, and the expected funding of positions over a horizon, assuming
-that the market's newest rate stays constant.
+"""Spot and futures combined: the margin account as a holding, the spot portfolio's value in the
+quote, the exposure to each asset's price, and the expected funding of positions over a horizon.
+Expected funding assumes that the newest rate stays constant.
 """
 
 from __future__ import annotations

@@ -55,9 +55,10 @@ DRIFT_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class NotionalDrift:
-    """A market's signed notional and its target, in quote base units, with the share of the held
-    gross notional (of the target gross if nothing is held) and the target weight. `funding` is the
-    share of notional that the position, or one at its target, pays over the funding horizon.
+    """A market's signed notional and its target, in quote base units, with its share of the held
+    gross notional and its target weight. If nothing is held, the share is that of the target gross
+    notional. `funding` is the share of notional that the position, or one at its target, pays over
+    the funding horizon.
     """
 
     market: str
@@ -265,8 +266,8 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
 def allowed_gross(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> Fraction:
-    """Return the gross notional at which a reduction ends: below each breached limit by the
-    hysteresis, so that the next tick does not trigger again, and within every limit even if all
+    """Return the gross notional at which a reduction ends. It is below each breached limit by the
+    hysteresis, so that the next tick does not trigger again. It is also within every limit if all
     prices move against the positions by `slippage` before the fill.
     """
     limits = policy.limits
@@ -436,11 +437,11 @@ def unnamed_reasons(account: MarginAccount) -> dict[str, str]:
 
 def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the orders that close positions whose liquidation is nearer than
-    `emergency_distance_bps`, or all positions of an account that is liquidatable, or would be if
-    every price moved against its position by that much; empty otherwise. Half of a position is
-    closed at a time, as liquidators do, so that a temporary spike costs only half. More is closed
-    if the venue does not accept a half, or if half leaves the distance below its limit plus the
-    hysteresis, so that the next tick does not trigger again.
+    `emergency_distance_bps`; empty without any. All positions are closed if the account is
+    liquidatable, or would be if every price moved against its position by that distance. Half of a
+    position is closed at a time, as liquidators do, so that a temporary spike costs only half. More
+    is closed if the venue does not accept half, or if half leaves the distance below its limit plus
+    the hysteresis, at which the next tick could trigger again.
     """
     near = Fraction(policy.limits.emergency_distance_bps, BPS)
     every = margin.is_liquidatable(margin.with_adverse_move(account, near))

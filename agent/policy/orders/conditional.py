@@ -72,8 +72,9 @@ def arm_order(
     """Return the order armed at `price`. Shares of exits count from the level of `entry`, if one is
     in force.
 
-    Raises Refused for a level that can never be met, and for one that the price has already met or
-    that is within the hysteresis of the price, because such an order would fire at once.
+    Raises Refused for a level that can never be met. Also for an exit that the price has already
+    met or that is within the hysteresis of the price, because it would fire at once, and for an
+    entry at or above the price if the config refuses those.
     """
     if entry is None or not order.is_exit:
         counts_from = price
