@@ -1,6 +1,6 @@
-"""Example additions: text for files in a copy of agent/, and what the copy must then do.
+"""Example additions: text for files in a copy of agent/, and checks of the copy.
 
-A check runs in an interpreter of its own, in which `agent` is the copy.
+Each check runs in its own interpreter, in which `agent` is the copy.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import replace
 from types import MappingProxyType
 
 Addition = Mapping[str, tuple[str, ...]]
-"""Texts by the file that they are added to."""
+"""Texts to add, by file."""
 AFTER = "# after: "
-"""A text whose first line begins so belongs behind the line that it names, another at the end of its file."""
+"""If a text begins so, the rest of its first line is the line to insert it after; other texts are appended to their file."""
 
 TRIGGER: Addition = MappingProxyType(
     {
@@ -169,7 +169,7 @@ def add(text: str, addition: str) -> str:
 
 
 def check_trigger() -> None:
-    """From its keys in the config over a stored step to a decision; in the text, the new config and the errors."""
+    """Check the trigger from its config keys to a decision on a stored step, with its text, template line and errors."""
     from agent import codec
     from agent.app.describe import parameters
     from agent.config import build_policy, build_portfolio, parse_config
@@ -221,7 +221,7 @@ def check_trigger() -> None:
 
 
 def check_allocator() -> None:
-    """From its keys in the config over a stored step to targets; in the text, the new config, the errors and the search."""
+    """Check the allocator from its config keys to targets on a stored step, with its text, template line, errors and search."""
     from agent import codec
     from agent.app.describe import parameters
     from agent.config import parse_config
@@ -249,7 +249,7 @@ def check_allocator() -> None:
 
 
 def check_section() -> None:
-    """From the new config to its table, with errors by field."""
+    """Check the section from the template config to its table, with errors by field."""
     from agent.config import parse_config
     from agent.errors import ConfigError
     from tests.unit.test_config import text
@@ -268,7 +268,7 @@ def check_section() -> None:
 
 
 def check_command() -> None:
-    """Between its neighbours in the help, and run on a config with an empty store."""
+    """Check the command's place in the help, and run it on a config with an empty store."""
     import json
     from pathlib import Path
 
@@ -287,7 +287,7 @@ def check_command() -> None:
 
 
 def check_alert_kind() -> None:
-    """From the config over a cycle to a message with its title; it lasts while the read fails."""
+    """Check the alert kind from the config over a cycle to a message with its title; it lasts while the read fails."""
     from agent.app.alerting import LASTING_KINDS, RunFacts, cycle_alerts
     from agent.config.service import AlertsTable
     from agent.execution.step_context import OutcomeKind, StepOutcome

@@ -1,4 +1,4 @@
-"""Opens the agent over an embedded chain with a config of its own, and measures from outside what it did to the wallet."""
+"""Open the agent over an embedded chain with a config of its own, and measure its effect on the wallet independently."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from agent.ports import Clock
 from agent.units import BPS, floor_int, parse_share_bps
 from tests.support.worlds import price_now
 
-# --- Configs and profiles in files, for tests of what one takes over from the other.
+# --- Configs and profiles in files, for tests of import and export.
 
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -70,7 +70,7 @@ def config(
     numeraire: str = "USDC",
     comments: bool = True,
 ) -> Path:
-    """As `trimtab init` writes it, with a store of its own name; without comments it is read and edited in a third of the time."""
+    """Write a config as `trimtab init` does, with its own store name; without comments it takes a third of the time to read and edit."""
     path = folder / f"{name}.toml"
     path.write_text(_made(template, targets, numeraire, comments).replace("sqlite:///trimtab.db", f"sqlite:///{name}.db"))
     path.chmod(0o600)
@@ -78,7 +78,7 @@ def config(
 
 
 def profile(folder: Path, **changes: Any) -> Path:
-    """A small profile, with `changes` of its tables; None takes a table away."""
+    """Write a small profile with changed tables; None removes a table."""
     found: dict[str, Any] = {
         "profile": {"format": 1, "chain_id": 1, "numeraire": "USDC"},
         "assets": [{"symbol": "WETH", "target": "60%"}, {"symbol": "USDC", "target": "40%"}],
@@ -102,12 +102,12 @@ ROOMY = {
     "limits.daily_turnover": "off",
     "policy.cooldown": "0s",
 }
-"""Changes that leave only the market's own bounds."""
+"""Changes after which only the market's own bounds apply."""
 Changes = Mapping[str, object]
 
 
 def agent_config(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
-    """trimtab.toml of the chain in `folder`; `changes` are new values by dotted key ("portfolio.assets.0.feed"), None takes a key away."""
+    """Write and load trimtab.toml of the chain; `changes` are values by dotted key ("portfolio.assets.0.feed"), None removes a key."""
     document = tomlkit.parse(chain.config_text(targets=targets))
     for key, value in ({"limits.first_purchase": "off"} | dict(changes or {})).items():
         *tables, name = key.split(".")
@@ -127,7 +127,7 @@ def agent_config(chain: LocalChain, folder: Path, changes: Changes | None = None
 
 
 def beyond(limits: Mapping[str, object]) -> list[str]:
-    """What a test sets beyond the ceilings of limits, accepted by name as its owner would."""
+    """Return the limits of a test that exceed their ceilings, as names for `limits.i_accept`."""
     written = {key: limits[key] for key in CEILINGS if key in limits}
     return [key for key, value in written.items() if value == "off" or parse_share_bps(value, key) > CEILINGS[key]]
 
@@ -135,7 +135,9 @@ def beyond(limits: Mapping[str, object]) -> list[str]:
 def trusted(
     chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None, vouched: bool = True
 ) -> LoadedConfig:
-    """The same, with everything pinned as it stands now. `vouched`: what the wallet did to set the world up is no loss of it."""
+    """Load a config as `agent_config` does, with all contracts pinned. With `vouched`, the wallet's set-up transactions do not count as a
+    loss.
+    """
     loaded = agent_config(chain, folder, changes, targets)
     asked = _pinned_by(chain, loaded.config)
     pins = _PINS.get(asked or "")
@@ -156,11 +158,11 @@ def trusted(
 
 
 _PINS: dict[str, tuple[dict[str, str], int, list[tuple[str, str, str]]]] = {}
-"""What was pinned on a node whose contracts are those of the world as it was deployed: code hashes, when, implementations."""
+"""Pins of a node whose contracts are those of the deployed world: code hashes, time, implementations."""
 
 
 def _pinned_by(chain: LocalChain, config: Config) -> str | None:
-    """What decides which contracts are pinned, on which node; None where a test may have changed them."""
+    """Return a key of the contracts to pin and their node; None if a test may have changed them."""
     names = {spec.symbol for spec in chain.world.tokens}, {spec.name for spec in chain.world.pools}
     venue = config.futures is not None and config.futures.contracts
     if names != (set(chain.tokens), set(chain.pools)) or lp_venues(config, ()) or venue:
@@ -178,7 +180,7 @@ def agent_on(
     transports: Sequence[Transport] | None = None,
     vouched: bool = True,
 ) -> Iterator[Agent]:
-    """An agent with a new store, everything pinned."""
+    """Open an agent with a new store and all contracts pinned."""
     with again(chain, trusted(chain, folder, changes, targets, vouched), transports) as agent:
         yield agent
 
@@ -187,18 +189,18 @@ def agent_on(
 def again(
     chain: LocalChain, loaded: LoadedConfig, transports: Sequence[Transport] | None = None, clock: Clock | None = None
 ) -> Iterator[Agent]:
-    """An agent over the store that an earlier one left."""
+    """Open an agent over the store of an earlier one."""
     with open_agent(loaded, transports=transports or [chain.transport], clock=clock or chain.clock) as agent:
         yield agent
 
 
 def yes(_: StepOutcome) -> bool:
-    """The owner confirms."""
+    """Confirm as the owner."""
     return True
 
 
 def meanwhile(happens: Callable[[], object]) -> Callable[[StepOutcome], bool]:
-    """The owner confirms, and while he read something happened."""
+    """Return a confirmation before which something happens."""
 
     def confirm(_: StepOutcome) -> bool:
         happens()
@@ -208,7 +210,7 @@ def meanwhile(happens: Callable[[], object]) -> Callable[[StepOutcome], bool]:
 
 
 def at_send(number: int, happens: Callable[[], object]) -> Callable[[str], None]:
-    """A progress listener: something happens after all checks of the `number`-th transaction, just before its bytes leave."""
+    """Return a progress listener that calls `happens` after all checks of the `number`-th transaction, just before it is sent."""
     sends = 0
 
     def progress(event: str) -> None:
@@ -221,26 +223,26 @@ def at_send(number: int, happens: Callable[[], object]) -> Callable[[str], None]
 
 
 def allow(chain: LocalChain, *symbols: str, raw: int = 2**255) -> None:
-    """The wallet has let the router take these tokens before the agent ever ran."""
+    """Approve the router for these tokens, as if before the agent's first run."""
     for symbol in symbols:
         chain.send(chain.token_contract(symbol).functions.approve(chain.addresses.swap_router_02, raw), chain.wallet.address, gas=100_000)
 
 
 def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
-    """The wallet holds exactly this much of each token in dollars at the present prices, and nothing of the others."""
+    """Set the wallet's balance of each token to this value in dollars at present prices, and of all others to zero."""
     worth = {symbol: Fraction(usd.get(symbol, 0)) / chain.books.prices_usd[symbol] for symbol in chain.tokens}
     chain.set_balances({symbol: floor_int(coins * 10 ** chain.tokens[symbol].decimals) for symbol, coins in worth.items()})
 
 
 def explained(agent: Agent) -> None:
-    """The owner says of everything that came or went that it was he."""
+    """Confirm every balance change as the owner's."""
     api.list_transfers(agent)
     agent.context.store.balances.classify(None, None, agent.context.clock.now_s())
 
 
 @dataclass(frozen=True)
 class Purse:
-    """What the wallet holds: base units by symbol, wei of native coin, and its next nonce."""
+    """Balances of the wallet: base units by symbol, wei of native coin; and its next nonce."""
 
     raw: dict[str, int]
     native_wei: int
@@ -248,20 +250,20 @@ class Purse:
 
 
 def purse(chain: LocalChain) -> Purse:
-    """Asked of the contracts and the node, not of our reader."""
+    """Read the wallet's balances from contracts and node, not by the agent's reader."""
     at = [chain.wallet.address, "latest"]
     native, nonce = chain.node.ask([("eth_getBalance", at), ("eth_getTransactionCount", at)])
     return Purse(chain.balances(), int(native, 16), int(nonce, 16))
 
 
 def worth(chain: LocalChain, held: Purse, prices_usd: Mapping[str, Fraction]) -> Fraction:
-    """Dollars of all tokens and native coin at these prices."""
+    """Return the value of all tokens and native coin at these prices, in dollars."""
     tokens = sum((raw * prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, raw in held.raw.items()), Fraction(0))
     return tokens + held.native_wei * prices_usd["WETH"] / 10**18
 
 
 def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
-    """Dollars that the wallet lost since, gas included unless not wanted, at one and the same prices."""
+    """Return the wallet's loss since `before` in dollars, at one set of prices; `gas` includes gas."""
     now = purse(chain)
     if not gas:
         now = replace(now, native_wei=before.native_wei)
@@ -269,7 +271,7 @@ def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], g
 
 
 def weights(chain: LocalChain, targets: Mapping[str, str], more_usd: Mapping[str, Fraction] | None = None) -> dict[str, Fraction]:
-    """Weights of the target tokens in bps, from balances and world prices, and what is held elsewhere."""
+    """Return the weights of the target tokens in bps, from balances, world prices and `more_usd` held elsewhere."""
     values = {s: chain.balance(s) * chain.books.prices_usd[s] / 10 ** chain.tokens[s].decimals for s in targets}
     values |= {s: values[s] + usd for s, usd in (more_usd or {}).items()}
     total = sum(values.values(), Fraction(0))
@@ -277,12 +279,12 @@ def weights(chain: LocalChain, targets: Mapping[str, str], more_usd: Mapping[str
 
 
 def off_target(chain: LocalChain, targets: Mapping[str, str], more_usd: Mapping[str, Fraction] | None = None) -> dict[str, Fraction]:
-    """Distance of each weight from its target in bps."""
+    """Return the distance of each weight from its target in bps."""
     return {s: abs(bps - Fraction(targets[s].rstrip("%")) * 100) for s, bps in weights(chain, targets, more_usd).items()}
 
 
 def swap_of(outcome: StepOutcome) -> tuple[Plan, Intent, Receipt]:
-    """Plan, swap and receipt of a step that is done, in exactly one swap transaction beside its approvals."""
+    """Return plan, swap and receipt of a completed step with exactly one swap transaction besides approvals."""
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     assert outcome.plan is not None
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
@@ -293,7 +295,9 @@ def swap_of(outcome: StepOutcome) -> tuple[Plan, Intent, Receipt]:
 
 
 def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> None:
-    """One swap transaction did to the wei what the plan says: each leg, the wallet's events, its balances; all gas is known."""
+    """Assert that one swap transaction did exactly what the plan says, to the wei: legs, the wallet's events, balances; and that all gas
+    is known.
+    """
     plan, _, receipt = swap_of(outcome)
     assert receipt.status == 1
     for leg in realised_legs(plan, receipt):
@@ -313,28 +317,28 @@ def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> Non
 
 
 def allowances(chain: LocalChain) -> dict[str, int]:
-    """What the router may take of each token of the wallet."""
+    """Return the router's allowance of each token of the wallet."""
     at = chain.wallet.address, chain.addresses.swap_router_02
     return {symbol: int(chain.token_contract(symbol).functions.allowance(*at).call()) for symbol in chain.tokens}
 
 
 def pool_prices(chain: LocalChain) -> dict[str, Fraction]:
-    """Marginal price of every pool, from the contracts."""
+    """Return the marginal price of every pool, from the contracts."""
     return {name: price_now(chain, name) for name in chain.pools}
 
 
 def failed(outcome: StepOutcome) -> list[Verdict]:
-    """Verdicts that refuse."""
+    """Return the verdicts that refuse."""
     assert outcome.plan is not None, outcome.reason
     return [verdict for verdict in outcome.plan.verdicts if not verdict.passed]
 
 
 def legs_of(outcome: StepOutcome) -> tuple[Leg, ...]:
-    """The legs of the plan."""
+    """Return the legs of the plan."""
     assert outcome.plan is not None, outcome.reason
     return outcome.plan.legs
 
 
 def said(skipped: Sequence[SkippedItem]) -> str:
-    """Everything a plan left out, in one text."""
+    """Return all skipped items of a plan as one text."""
     return "; ".join(f"{item.what}: {item.why}" for item in skipped)

@@ -1,4 +1,4 @@
-"""Where alerts arrive in tests: a real SMTP server and a webhook on loopback, and one that takes a connection and never answers."""
+"""Receivers of alerts in tests: a real SMTP server and a webhook on loopback, and a server that never answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAIT_S = 60
 
 @dataclass
 class Box:
-    """What arrived, in order. `failing` is how many requests are turned away first."""
+    """Received messages in order. The first `failing` requests are rejected."""
 
     items: list[dict[str, Any]] = field(default_factory=list)
     failing: int = 0
@@ -40,7 +40,7 @@ class Box:
             return taken
 
     def until(self, count: int, tries: bool = False) -> None:
-        """Waits until so many arrived (or were tried)."""
+        """Wait until `count` messages arrived (or were tried)."""
         with self.changed:
             assert self.changed.wait_for(lambda: (self.tries if tries else len(self.items)) >= count, WAIT_S), self.items
 
@@ -51,7 +51,7 @@ class Box:
 
 @contextmanager
 def webhook(box: Box, secret: str = "path") -> Iterator[str]:
-    """The address in apprise's form of a webhook that takes JSON."""
+    """Yield the address of a webhook that accepts JSON, in apprise's format."""
 
     class Hook(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -75,7 +75,7 @@ def webhook(box: Box, secret: str = "path") -> Iterator[str]:
 
 @contextmanager
 def mailbox(box: Box) -> Iterator[str]:
-    """The address in apprise's form of a mail server."""
+    """Yield the address of a mail server, in apprise's format."""
 
     class Handler:
         async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
@@ -101,13 +101,13 @@ def _bound(controller: Controller) -> Iterator[int]:
 
 
 def bodies(mail: Message) -> str:
-    """Every text part of a mail, as a reader would see its source."""
+    """Return all text parts of a mail, decoded."""
     parts = [part for part in mail.walk() if part.get_content_maintype() == "text"]
     return "\n".join(bytes(part.get_payload(decode=True)).decode() for part in parts)
 
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """A webhook's address behind which somebody listens and never answers."""
+    """Yield the address of a webhook whose server accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as line:
         yield f"json://127.0.0.1:{line.getsockname()[1]}/never"

@@ -23,7 +23,7 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """The code of a problem, whose form is checked."""
+        """Code of a problem, after a check of its form."""
         assert self.headers["content-type"] == "application/problem+json"
         problem = self.json
         assert problem.keys() == {"type", "title", "status", "detail", "code", "remedy"}
@@ -33,7 +33,7 @@ class Reply:
 
 @dataclass
 class Client:
-    """Calls of a served API, with the token unless another Authorization is given."""
+    """Client of a served API, with the token unless another Authorization is given."""
 
     served: Served
     token: str = ""

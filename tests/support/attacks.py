@@ -1,4 +1,4 @@
-"""A stage for attacks on the Rebalancer: a victim with open allowances, a malicious token in genuine pools, and accomplices."""
+"""Stage for attacks on the Rebalancer: a victim with open allowances, a malicious token in genuine pools, and accomplices."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from tests.support.wallets import AtomicDesk
 ABIS = Path(__file__).parents[1] / "abis"
 CALLBACK = selector("uniswapV3SwapCallback(int256,int256,bytes)")
 THIEF = 5
-"""Account of whoever attacks."""
+"""Account of the attacker."""
 LOOT_USD = 10_000
 
 
 @lru_cache
 def attack(name: str) -> Artifact:
-    """Artifact of a contract of contracts/test."""
+    """Return the artifact of a contract of contracts/test."""
     data = json.loads((ABIS / f"{name}.json").read_text())
     return Artifact(data["abi"], data["bytecode"])
 
 
 def error(name: str) -> bytes:
-    """Selector of an error of the Rebalancer."""
+    """Return the selector of an error of the Rebalancer."""
     (entry,) = [e for e in own_artifact("Rebalancer").abi if e["type"] == "error" and e["name"] == name]
     return selector(f"{name}({','.join(value['type'] for value in entry['inputs'])})")
 
 
 def callback(payer: str, token: str, raw: int, amount0: int, amount1: int = -1) -> str:
-    """Calldata by which a pool asks the Rebalancer to be paid."""
+    """Return the calldata with which a pool asks the Rebalancer for payment."""
     data = abi_encode(["address", "address", "uint256"], [payer, token, raw])
     return "0x" + (CALLBACK + abi_encode(["int256", "int256", "bytes"], [amount0, amount1, data])).hex()
 
 
 def add_foreign(chain: LocalChain, symbol: str, artifact: Artifact, *arguments: object, decimals: int = 18) -> Token:
-    """A token of another kind, worth one dollar, of which the whale has plenty. It has no feed."""
+    """Add a token of another kind, worth one dollar and without a feed; the whale has plenty of it."""
     address = chain.deploy(artifact, symbol, symbol, decimals, *arguments)
     token, books = Token(address, symbol, decimals), chain.books
     chain.books = replace(
@@ -61,7 +61,7 @@ def add_foreign(chain: LocalChain, symbol: str, artifact: Artifact, *arguments: 
 
 
 class Stage:
-    """The victim is the wallet: it holds much, and has let the Rebalancer take all of it, which our agent never does."""
+    """The victim is the wallet: it holds much and has approved the Rebalancer for all of it, which the agent never does."""
 
     def __init__(self, chain: LocalChain, evil: bool = False) -> None:
         self.chain, self.thief = chain, chain.accounts[THIEF].address
@@ -79,30 +79,30 @@ class Stage:
             chain.send(approve, self.victim, gas=200_000)
 
     def deploy(self, name: str, *arguments: object) -> Any:
-        """A contract of contracts/test, deployed by the whale."""
+        """Deploy a contract of contracts/test from the whale's account."""
         return self.chain.contract(self.chain.deploy(attack(name), *arguments), attack(name))
 
     def at(self, symbol: str) -> str:
-        """Address of a token."""
+        """Return the address of a token."""
         return self.chain.tokens[symbol].address
 
     def prepare(self, steps: Sequence[tuple[str, str]], wait: int = 0) -> None:
-        """The accomplice makes these calls (target, calldata) in the middle of a transfer of EVIL, after `wait` of them passed."""
+        """Let the accomplice make these calls (target, calldata) during a transfer of EVIL, after `wait` transfers without calls."""
         self.chain.send(self.accomplice.functions.prepare(list(steps), wait))
         if "EVIL" in self.chain.tokens:
             self.chain.send(self.chain.contract(self.evil.address, attack("HookedToken")).functions.setHook(self.accomplice.address))
 
     def outcome(self) -> tuple[int, int, list[bytes]]:
-        """Calls that the accomplice made, how many of them worked, and the errors of all."""
+        """Return the number of calls by the accomplice, the number that succeeded, and the errors of all."""
         functions = self.accomplice.functions
         tried = functions.tried().call()
         return tried, functions.succeeded().call(), [bytes(functions.errors(number).call()) for number in range(tried)]
 
     def loot(self) -> dict[str, int]:
-        """What thief, accomplice and Rebalancer hold, by token."""
+        """Return the holdings of thief, accomplice and Rebalancer by token."""
         who = (self.thief, self.accomplice.address, self.rebalancer)
         return {symbol: sum(self.chain.balance(symbol, one) for one in who) for symbol in self.chain.tokens}
 
     def calldata(self, contract: Any, name: str, *arguments: object) -> str:
-        """Calldata of a function of a web3 contract."""
+        """Return the calldata of a function of a web3 contract."""
         return str(contract.encode_abi(name, args=list(arguments)))

@@ -1,4 +1,4 @@
-"""Random markets and settings for the fast kernel, and the same runs bar by bar in plain Python, written from the rules alone."""
+"""Random markets and settings for the fast kernel, and a bar-by-bar reference in plain Python, written from the rules alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agent.backtest.tune.search import ChunkRunner, TuneResult, TuneSpec, tune
 from agent.backtest.workers import run_locally
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
 
-# --- Tables, wishes and markets of simulations, so that tests say only what differs.
+# --- Tables, specs and markets of simulations, so that tests state only what differs.
 
 
 START_S = 1_700_000_000 - 1_700_000_000 % 3_600
@@ -34,33 +34,33 @@ COIN = 10**18
 BAND = Threshold(500, None)
 HALVES = {"BTC": 5_000, "USD": 5_000}
 DEEP = SimulationSettings(depth=Fraction(10**9), fee_pips=1_000, start_value=Fraction(10_000))
-"""Fees of 10 bps and next to no impact."""
+"""Fees of 10 bps and almost no impact."""
 
 
 def hourly(**closes: Sequence[float]) -> PriceTable:
-    """One bar an hour."""
+    """Return a table with one bar an hour."""
     bars = len(next(iter(closes.values())))
     return make_price_table([START_S + HOUR_S * bar for bar in range(bars)], closes)
 
 
 def random_table(seed: int, bars: int, symbols: Sequence[str] = ("BTC", "ETH"), volatility: float = 0.03) -> PriceTable:
-    """Geometric random walks from 100, in prices of six digits."""
+    """Return geometric random walks from 100, with four decimals."""
     steps = np.random.default_rng(seed).normal(0, volatility, (bars, len(symbols)))
     paths = np.round(100 * np.exp(np.cumsum(steps, axis=0)), 4)
     return hourly(**{symbol: paths[:, column].tolist() for column, symbol in enumerate(symbols)})
 
 
 def halves(trigger: Trigger = BAND) -> BacktestSpec:
-    """Half of it in BTC, half in USD, which the tables lack."""
+    """Return a spec with half in BTC and half in USD, which the tables lack."""
     return make_spec(HALVES, trigger, "USD")
 
 
 def simulated(table: PriceTable, wanted: BacktestSpec | None = None, **changes: object) -> SimulationResult:
-    """A simulation in a deep market, apart from `changes` of its settings."""
+    """Run a simulation in a deep market, with `changes` of its settings."""
     return simulate(wanted or halves(), table, replace(DEEP, **changes))  # type: ignore[arg-type]  # field names, checked by replace
 
 
-# --- Portfolios, prices and wishes for stress tests, so that tests say only what differs.
+# --- Portfolios, prices and specs for stress tests, so that tests state only what differs.
 
 
 BARS = 18
@@ -70,29 +70,29 @@ RISES_AT = BEGINS
 
 
 def risen() -> PriceTable:
-    """BTC at 100, and from the first bar of the middle third on at 130: 56.5 % of a half, beyond a band of five points."""
+    """Return BTC at 100, and from the first bar of the middle third on at 130: 56.5 % instead of 50 %, beyond a band of five points."""
     return hourly(BTC=[100.0] * RISES_AT + [130.0] * (BARS - RISES_AT))
 
 
 def guarded(**limits: object) -> BacktestSpec:
-    """Half BTC, which pays the gas, half USD, with these limits and no others."""
+    """Return a spec with half BTC, which pays the gas, half USD, and only these limits."""
     return make_spec(HALVES, BAND, "USD", native="BTC", limits=replace(PERMISSIVE_LIMITS, **limits))  # type: ignore[arg-type]  # checked by replace
 
 
 def under(
     scenario: Scenario, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings = DEEP, severity: Severity | None = None
 ) -> SimulationResult:
-    """The live step with the scenario laid over the prices."""
+    """Run the live step over the prices with the scenario applied."""
     laid = apply_scenario(scenario, wanted, table, settings, severity or Severity(crash_bars=3))
     return simulate(wanted, laid.table, laid.settings)
 
 
 def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[Scenario, ...] = (), **others: object) -> StressSpec:
-    """A small one."""
+    """Return the spec of a small stress test."""
     return StressSpec(paths, step_paths, bars, scenarios, Severity(), **others)  # type: ignore[arg-type]  # field names, checked at run time
 
 
-# --- Searches of settings over made-up prices, so that tests say only what differs.
+# --- Searches of settings over artificial prices, so that tests state only what differs.
 
 
 DAY_S = 86_400
@@ -103,21 +103,21 @@ WALKING = {"A": 4_000, "B": 3_000, "USD": 3_000}
 
 
 def daily(closes: dict[str, Sequence[float]]) -> PriceTable:
-    """One bar a day."""
+    """Return a table with one bar a day."""
     bars = len(next(iter(closes.values())))
     return make_price_table([START_S + DAY_S * bar for bar in range(bars)], closes)
 
 
 def walks(seed: int, bars: int, volatility: float = 0.04) -> PriceTable:
-    """Two geometric random walks."""
+    """Return two geometric random walks."""
     steps = np.random.default_rng(seed).normal(0, volatility, (bars, 2))
     paths = np.round(100 * np.exp(np.cumsum(steps, axis=0)), 6)
     return daily({"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()})
 
 
 def swinging(bars: int, seed: int = 0) -> PriceTable:
-    """Two assets that swing against each other, up and back by 30 % within eight days: whoever acts beyond a band earns by it, and a
-    calendar of whole swings does not.
+    """Return two assets that swing against each other by 30 % with a period of eight days: rebalancing at a band profits, a calendar of
+    whole periods does not.
     """
     noise = np.random.default_rng(seed).normal(0, 0.002, (bars, 2))
     swing = 0.3 * np.sin(np.arange(bars) * np.pi / 4)
@@ -125,7 +125,7 @@ def swinging(bars: int, seed: int = 0) -> PriceTable:
 
 
 def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **changes: object) -> TuneSpec:
-    """A search over bands, and whatever is said besides."""
+    """Return a search over bands, with `changes`."""
     grid = parse_grid(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")))
     wanted = make_spec(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
     made = TuneSpec(table, wanted, FAIR, grid, CALENDAR, TERMS)
@@ -133,17 +133,17 @@ def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **
 
 
 def allowed(_job: TuneJob, _rest: Sequence[TuneChunk]) -> None:
-    """No question asked."""
+    """Allow a search without a question."""
 
 
 def tuned(
     asked: TuneSpec, folder: Path | None = None, work: ChunkRunner | None = None, progress: Callable[[int, int], None] | None = None
 ) -> TuneResult:
-    """The search, done here."""
+    """Run a search in this process."""
     return tune(asked, work or (lambda job, rest: run_locally(job, rest, 1)), folder, allowed, progress or (lambda _done, _runs: None))
 
 
-# --- Results of simulations made up from random walks, so that reports of any length are there at once.
+# --- Simulation results built from random walks, so that reports of any length need no simulation.
 
 
 REPORT_START_S = 1_609_459_200
@@ -168,7 +168,9 @@ def result_of(
     drift: float = 0.0,
     numeraire: str = "USD",
 ) -> SimulationResult:
-    """Equal targets, brought back every so many bars (0: never) for `cost` of what moves; the last symbol is the numeraire."""
+    """Return a result with equal targets, rebalanced every `every` bars (0: never) at `cost` of the value moved; the last symbol is the
+    numeraire.
+    """
     count = len(symbols)
     steps = np.random.default_rng(seed).normal(drift, volatility, (bars, count))
     steps[0] = 0
@@ -234,7 +236,7 @@ def result_of(
 
 
 def exact(coins: float) -> Fraction:
-    """Base units of whole coins."""
+    """Return the base units of whole coins."""
     return Fraction(float(coins)) * SCALE
 
 
@@ -246,7 +248,7 @@ SYMBOLS = ("A", "B", "C", "D", "E")
 
 @dataclass
 class Plain:
-    """What a plain run came to."""
+    """Result of a plain run."""
 
     values: list[float] = field(default_factory=list)
     rebalanced: list[int] = field(default_factory=list)
@@ -257,7 +259,9 @@ class Plain:
 
 
 def market(seed: int, bars: int, assets: int, missing: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Times an hour apart, some further, and prices that move by about 3 % a bar; with `missing`, listed late, delisted, with holes."""
+    """Return times an hour apart, some further, and prices that move by about 3 % a bar; with `missing`, some start late, end early or
+    have gaps.
+    """
     chance = np.random.default_rng(seed)
     times = MARKET_START_S + np.cumsum(chance.choice([1, 1, 1, 1, 1, 1, 1, 3], bars)) * MARKET_HOUR_S
     prices = 10 ** chance.uniform(-3, 4, assets) * np.exp(np.cumsum(0.03 * chance.standard_normal((bars, assets)), axis=0))
@@ -271,7 +275,7 @@ def market(seed: int, bars: int, assets: int, missing: bool = False) -> tuple[ND
 
 @st.composite
 def settings_of(draw: st.DrawFn, assets: int) -> KernelSetting:
-    """Any trigger, destination and cost that the kernel knows."""
+    """Draw any trigger, destination and cost that the kernel supports."""
     cuts = sorted(draw(st.lists(st.integers(0, 10_000), min_size=assets - 1, max_size=assets - 1)))
     targets = tuple(b - a for a, b in zip([0, *cuts], [*cuts, 10_000], strict=True))
     absolute, relative = draw(st.sampled_from([(300, None), (800, None), (None, 1_000), (None, 2_500), (500, 2_000)]))
@@ -287,7 +291,7 @@ def settings_of(draw: st.DrawFn, assets: int) -> KernelSetting:
 
 
 def parts(setting: KernelSetting) -> tuple[Threshold | None, int]:
-    """Band and interval of a trigger."""
+    """Return band and interval of a trigger."""
     match setting.trigger:
         case HybridTrigger(threshold, Every(every_s)):
             return threshold, every_s
@@ -299,14 +303,14 @@ def parts(setting: KernelSetting) -> tuple[Threshold | None, int]:
 
 
 def width(band: Threshold | None, target: float) -> float:
-    """Half of a band."""
+    """Return half the width of a band, as a share."""
     widths = [] if band is None or band.absolute_bps is None else [band.absolute_bps / 1e4]
     widths += [] if band is None or band.relative_bps is None else [band.relative_bps / 1e4 * target]
     return min(widths, default=0.0)
 
 
 def spread(shares: list[float], least: list[float], most: list[float]) -> list[float]:
-    """Each to the nearest of its interval, and what is left over by the room of each."""
+    """Move each share to the nearest point of its interval, and spread the difference in proportion to the room of each."""
     land = [min(max(share, a), b) for share, a, b in zip(shares, least, most, strict=True)]
     left = 1.0 - sum(land)
     rooms = [b - x if left > 0 else x - a for x, a, b in zip(land, least, most, strict=True)]
@@ -314,7 +318,9 @@ def spread(shares: list[float], least: list[float], most: list[float]) -> list[f
 
 
 def left_after(values: list[float], land: list[float], fee: list[float], depth: list[float]) -> float:
-    """What is left when all stand at `land` of it: by bisection on what sales bring and purchases take."""
+    """Return the value left after costs once every asset has its share `land`: by bisection on the proceeds of sales and the cost of
+    purchases.
+    """
 
     def surplus(left: float) -> float:
         found = 0.0
@@ -339,7 +345,7 @@ def left_after(values: list[float], land: list[float], fee: list[float], depth: 
 
 
 def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: KernelSetting, patience: int | None = None) -> Plain:
-    """The whole run, one bar after another."""
+    """Run one setting bar by bar."""
     bars, count = prices.shape
     band, every_s = parts(setting)
     fee, depth = [bps / 1e4 for bps in setting.costs.fee_bps], list(setting.costs.depth)

@@ -1,8 +1,8 @@
-"""Builds complete StepInputs from short arguments, so that pure tests say only what differs.
+"""Build complete StepInputs from short arguments, so that pure tests state only what differs.
 
-Amounts of money are whole coins of the numeraire (USDC, 6 decimals), prices are numeraire coins per whole token.
-`step_input()` alone is a balanced half-and-half of WETH and USDC worth 10,000, with one V2 pool, fresh feeds and the
-limits of the template config (only `max_live_value` is wider).
+Amounts of money are whole coins of the numeraire (USDC, 6 decimals), prices are numeraire coins per whole token. `step_input()` without
+arguments is a balanced half-and-half of WETH and USDC worth 10,000, with one V2 pool, fresh feeds and the limits of the template config
+(only `max_live_value` is higher).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from agent.units import Token, floor_int
 DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8, "GUSD": 2, "EURS": 2, "TENTH": 1, "WHOLE": 0, "CENTS": 0}
 """Decimals by symbol; every other token has 18."""
 PRICES = {"USDC": 1, "USDT": 1, "USD": 1, "DAI": 1, "WETH": 2_000, "WBTC": 60_000}
-"""Numeraire coins per whole token where a test names no price; every other token is worth 1."""
+"""Numeraire coins per whole token if a test gives no price; every other token is worth 1."""
 NOW_S = 1_800_000_000
 GWEI = 10**9
 ETHER = 10**18
@@ -72,7 +72,7 @@ Number = int | str | Fraction
 
 @cache
 def address(name: str) -> str:
-    """The same checksummed address for the same name."""
+    """Return a checksummed address derived from the name."""
     return to_checksum_address(keccak(text=name)[-20:])
 
 
@@ -81,27 +81,27 @@ ROUTER = address("router")
 
 
 def token(symbol: str, decimals: int | None = None, at: str | None = None) -> Token:
-    """A token with an address derived from its symbol."""
+    """Return a token with an address derived from its symbol."""
     return Token(at or address(f"token {symbol}"), symbol, DECIMALS.get(symbol, 18) if decimals is None else decimals)
 
 
 def price_of(symbol: str, prices: Mapping[str, Number] | None = None) -> Fraction:
-    """Whole-coin price, from `prices` or the table above."""
+    """Return the whole-coin price from `prices` or PRICES."""
     return Fraction((prices or {}).get(symbol, PRICES.get(symbol, 1)))
 
 
 def raw(amount: Number, of: Token) -> int:
-    """Base units of a number of whole coins, rounded down."""
+    """Return the base units of a number of whole coins, rounded down."""
     return floor_int(Fraction(amount) * Fraction(10) ** of.decimals)
 
 
 def unit_price(of: Token, price: Number, numeraire: Token) -> Fraction:
-    """Numeraire base units per token base unit of a whole-coin price."""
+    """Convert a whole-coin price to numeraire base units per token base unit."""
     return Fraction(price) * Fraction(10) ** (numeraire.decimals - of.decimals)
 
 
 def v2_pool(a: Token, b: Token, price: Number, depth: Number = 1_000_000, name: str = "", fee_pips: int = 3000) -> V2Pool:
-    """A pair in which one whole `a` costs `price` whole `b`, with `depth` whole `b` on that side."""
+    """Return a pair in which one whole `a` costs `price` whole `b`, with `depth` whole `b` on that side."""
     reserves = {a.address: raw(Fraction(depth) / Fraction(price), a), b.address: raw(depth, b)}
     token0, token1 = sorted(reserves, key=lambda key: int(key, 16))
     return V2Pool(address(f"v2 {a.symbol} {b.symbol} {name}"), "uniswap_v2", token0, token1, reserves[token0], reserves[token1], fee_pips)
@@ -117,9 +117,9 @@ def v3_pool(
     window_s: int | None = 1_800,
     name: str = "",
 ) -> V3Pool:
-    """A pool with one wide range in which one whole `a` costs `price` whole `b`; `depth` whole `b` are virtual reserves.
+    """Return a pool with one wide range in which one whole `a` costs `price` whole `b`; `depth` whole `b` are virtual reserves.
 
-    `twap_price` is the mean of the window (default: the price now); window_s None leaves the pool without observations.
+    `twap_price` is the mean of the window (default: the price now); with window_s None the pool has no observations.
     """
     spacing = {100: 1, 500: 10, 3000: 60, 10_000: 200}[fee_pips]
     a_is_0 = int(a.address, 16) < int(b.address, 16)
@@ -158,18 +158,18 @@ def _tick(ratio: Fraction) -> int:
 
 
 def feed_address(symbol: str) -> str:
-    """Where the USD feed of a token stands."""
+    """Return the address of a token's USD feed."""
     return address(f"feed {symbol}")
 
 
 def feed_round(symbol: str, usd: Number, updated_at_s: int = NOW_S - 60, decimals: int = 8, round_id: int = 7) -> FeedRound:
-    """A complete round of the token's USD feed."""
+    """Return a complete round of the token's USD feed."""
     answer = floor_int(Fraction(usd) * 10**decimals)
     return FeedRound(feed_address(symbol), decimals, round_id, answer, updated_at_s, updated_at_s, round_id)
 
 
 def limits(numeraire_decimals: int = 6) -> Limits:
-    """The template config's limits; max_live_value alone is a million, so that it does not stand in every test's way."""
+    """Return the template config's limits; only max_live_value is higher, a million, so that it does not affect every test."""
     coin = 10**numeraire_decimals
     return Limits(
         price_impact_bps=100,
@@ -194,13 +194,13 @@ def limits(numeraire_decimals: int = 6) -> Limits:
 
 
 def history(**changes: object) -> History:
-    """The history of a store that is new."""
+    """Return the history of a new store."""
     empty = History(None, None, turnover_24h=Fraction(0), loss_24h=Fraction(0), gas_24h_wei=0, reverts_in_row=0, started_s=None)
     return replace(empty, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 
 
 def threshold(absolute_bps: int | None = None, relative_bps: int | None = None) -> Threshold:
-    """A band; without arguments the template's 10 % of the target."""
+    """Return a band; without arguments the template's, 10 % of the target."""
     return Threshold(absolute_bps, 1_000 if absolute_bps is None and relative_bps is None else relative_bps)
 
 
@@ -212,7 +212,7 @@ def snapshot(
     now_s: int = NOW_S,
     **changes: object,
 ) -> Snapshot:
-    """A block on the local chain with these holdings, one native coin for gas, and no allowance yet."""
+    """Return a block on the local chain with these holdings, one native coin for gas, and no allowances."""
     code = [ROUTER, *(p.address for p in pools), *(h.token for h in holdings)]
     head = Head(31_337, 1_000, "0x" + keccak(text=f"block {now_s}").hex(), now_s, GWEI)
     plain = Snapshot(
@@ -254,10 +254,11 @@ def step_input(
     bounds: Limits | None = None,
     now_s: int = NOW_S,
 ) -> StepInput:
-    """A complete step: `targets_bps` by symbol, `values` in numeraire coins by symbol (default: exactly on target, 10,000 in all).
+    """Return a complete step: `targets_bps` by symbol, `values` in numeraire coins by symbol (default: exactly on target, 10,000 in
+    total).
 
-    Unless `pools` is given, every asset and hub has a V2 pool with the numeraire at its price with `depth` numeraire coins.
-    Every asset has a USD feed at its price, answered a minute ago.
+    Unless `pools` is given, every asset and hub has a V2 pool with the numeraire at its price, with `depth` numeraire coins. Every asset
+    has a USD feed at its price, updated a minute ago.
     """
     wanted = targets_bps or {"WETH": 5_000, "USDC": 5_000}
     money = token(numeraire)
@@ -296,17 +297,17 @@ def step_input(
 
 
 def with_snapshot(step: StepInput, **changes: object) -> StepInput:
-    """The step with other snapshot fields."""
+    """Return the step with changed snapshot fields."""
     return replace(step, snapshot=replace(step.snapshot, **changes))  # type: ignore[arg-type]  # field names, checked by replace
 
 
 def with_limits(step: StepInput, **changes: object) -> StepInput:
-    """The step with other limits."""
+    """Return the step with changed limits."""
     return replace(step, limits=replace(step.limits, **changes))  # type: ignore[arg-type]  # field names, checked by replace
 
 
 def with_feed(step: StepInput, symbol: str, **changes: object) -> StepInput:
-    """The step with another latest round of one token's feed."""
+    """Return the step with a changed latest round of one token's feed."""
     feeds = tuple(
         replace(f, **changes) if f.feed == feed_address(symbol) else f  # type: ignore[arg-type]  # field names, checked by replace
         for f in step.snapshot.feeds
@@ -315,11 +316,11 @@ def with_feed(step: StepInput, symbol: str, **changes: object) -> StepInput:
 
 
 def without_feed(step: StepInput, symbol: str) -> StepInput:
-    """The step without an answer of one token's feed."""
+    """Return the step without the latest round of one token's feed."""
     return with_snapshot(step, feeds=tuple(f for f in step.snapshot.feeds if f.feed != feed_address(symbol)))
 
 
-# --- Zones for tests: a risk by symbols, and steps that a zone decides.
+# --- Zones for tests: a risk by symbols, and steps with a zone as trigger.
 
 
 MONTH_S = 30 * 86_400
@@ -334,7 +335,7 @@ def tracking(
     volatilities: Mapping[str, int] | None = None,
     correlations: Mapping[tuple[str, str], int] | None = None,
 ) -> TrackingRisk:
-    """The risk of these tokens; pairs that are not named are unrelated."""
+    """Return the risk of these tokens; pairs without a correlation are uncorrelated."""
     known = {frozenset(pair): bps for pair, bps in (CORRELATIONS | dict(correlations or {})).items()}
     spread = VOLATILITIES | dict(volatilities or {})
     pairs = [(one, other) for number, other in enumerate(symbols) for one in symbols[:number]]
@@ -347,12 +348,12 @@ def tracking(
 
 
 def zoned(targets_bps: Mapping[str, int], values: Mapping[str, Number], risk: Mapping[str, Any] | None = None, **step: Any) -> StepInput:
-    """A step that a zone decides; `risk` as for tracking."""
+    """Return a step with a zone as trigger; `risk` as for `tracking`."""
     trigger = NoTradeZone(tracking(*targets_bps, **(risk or {})))
     return step_input(targets_bps, values, trigger=trigger, destination=Destination.ZONE, **step)
 
 
-# --- Strategies over one wallet for pure tests: a split in short arguments, and steps whose books are brought up.
+# --- Strategies over one wallet for pure tests: a split from short arguments, and steps with updated books.
 
 
 DAY_S = 86_400
@@ -369,18 +370,18 @@ def strategy(
     floor_bps: int = 0,
     health: StrategyHealthRule | None = None,
 ) -> Strategy:
-    """One strategy with weights by symbol; the template's band unless another trigger is given."""
+    """Return one strategy with weights by symbol; by default with the template's band."""
     weights = tuple((token(symbol).address, bps) for symbol, bps in weights_bps.items())
     return Strategy(name, share_bps, weights, trigger or threshold(), destination, cooldown_s, floor_bps, health)
 
 
 def split(*strategies: Strategy, absolute_bps: int | None = None, relative_bps: int | None = 2_000) -> CapitalSplit:
-    """Several; the split itself is restored beyond 20 % of a share unless told otherwise."""
+    """Return a split of several strategies, by default with a band of 20 % of each share."""
     return CapitalSplit(strategies, Threshold(absolute_bps, relative_bps))
 
 
 def none_own(_: Intent) -> StepInput | None:
-    """No trade is known to be the strategies' own."""
+    """Return None: no transaction is the strategies' own."""
     return None
 
 
@@ -390,24 +391,24 @@ def brought_up(
     fresh: Sequence[ExternalTransfer] = (),
     own: accounting.IntentStep = none_own,
 ) -> StepInput:
-    """The step with its books in its history and the targets of all strategies together."""
+    """Return the step with updated books in its history and the combined targets of all strategies."""
     found = accounting.update_books(step, ledger or StrategyLedger(), own, netting.strategy_adjustments, fresh)
     return combine_strategy_targets(replace(step, history=replace(step.history, sleeves=found)))
 
 
 def books_of(step: StepInput) -> StrategyBooks:
-    """The books in a step."""
+    """Return the books of a step."""
     assert step.history.sleeves is not None
     return step.history.sleeves
 
 
 def written(ledger: StrategyLedger, step: StepInput) -> StrategyLedger:
-    """The ledger once what the step found is written down."""
+    """Return the ledger after the step's bookings are written."""
     return replace(ledger, bookings=(*ledger.bookings, *books_of(step).pending), turn=ledger.turn + 1)
 
 
 def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: int = 1) -> StrategyLedger:
-    """Books that hold so many whole coins by strategy and symbol; each got a million units for a numeraire coin's base unit."""
+    """Return a ledger of these whole coins by strategy and symbol. Each strategy has 10^18 units."""
     changes: list[tuple[str, str, int]] = []
     for name, coins in holdings.items():
         changes += [(name, token(symbol).address, raw(amount, token(symbol))) for symbol, amount in coins.items()]
@@ -416,20 +417,20 @@ def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: i
 
 
 def of(step: StepInput, name: str, symbol: str) -> Fraction:
-    """Whole coins that a strategy holds."""
+    """Return the whole coins that a strategy holds."""
     one = token(symbol)
     return Fraction(books_of(step).named[name].raw(one.address), 10**one.decimals)
 
 
 def with_state(step: StepInput, state: StrategyState) -> StepInput:
-    """The step with another state of one strategy."""
+    """Return the step with another state of one strategy."""
     books = books_of(step)
     changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.sleeves)
     return replace(step, history=replace(step.history, sleeves=replace(books, sleeves=changed)))
 
 
 def sums_to_the_wallet(step: StepInput) -> bool:
-    """Whether strategies and what is set aside come to each balance, to the base unit, by the bookings alone."""
+    """Return whether strategies and amounts set aside add up to each balance, to the base unit, by the bookings alone."""
     assert step.history.sleeves is not None
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     aside = {one.token.address: min(held[one.token.address], one.reserve_raw) for one in step.portfolio.assets}
@@ -437,7 +438,7 @@ def sums_to_the_wallet(step: StepInput) -> bool:
 
 
 def balances(step: StepInput, **coins: Fraction | int | str) -> StepInput:
-    """The step with other balances of some tokens, whole coins by symbol."""
+    """Return the step with other balances of some tokens, in whole coins by symbol."""
     other = {token(symbol).address: raw(amount, token(symbol)) for symbol, amount in coins.items()}
     holdings = tuple(replace(one, raw=other.get(one.token, one.raw)) for one in step.snapshot.holdings)
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))

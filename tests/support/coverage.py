@@ -1,11 +1,11 @@
 """Lines and branches of the package that tests run: `python -m pytest -p tests.support.coverage --covered FILE -n 2` writes them as JSON.
 
-Processes of pytest-xdist that run tests measure, by slipcover's library and [tool.slipcover] in pyproject.toml. slipcover's own plugin
-also instruments the tests and the process that only distributes them.
+The pytest-xdist processes that run tests measure, with slipcover's library and [tool.slipcover] in pyproject.toml. slipcover's own plugin
+would also instrument the tests and the process that only distributes them.
 
-Before Python 3.12 slipcover puts a call before each line and branch; a line that ran calls again, until its module is written anew.
-Here the first call overwrites itself in memory with a jump, so that a line is counted once and then costs nothing. The code with its
-calls is kept in build/branches for the next process. From Python 3.12 on the interpreter does both, and slipcover uses it.
+Before Python 3.12 slipcover inserts a call before each line and branch; a line calls again each time it runs, until its module is
+rewritten. Here the first call overwrites itself in memory with a jump, so that a line is counted once and then costs nothing. The code
+with its calls is kept in build/branches for the next process. From Python 3.12 on the interpreter does both, and slipcover uses it.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ KEPT = ROOT / "build" / "branches"
 Place = int | tuple[int, int]
 """A line, or a branch from one line to another."""
 CALL, PLACE = "slipcover's call", "slipcover's place"
-"""What stands in kept code for the function that is called, and in a pair with a place, for what it is called with."""
+"""Placeholders in kept code: for the called function, and, in a pair with a place, for its argument."""
 JUMP = dis.opmap["JUMP_FORWARD"]
 OVERWRITES = sys.version_info < (3, 12)
 
 
 @dataclass(eq=False, slots=True)
 class Probe:
-    """What the calls before one place have in common. It keeps the code whose memory it changes."""
+    """The calls before one place. It keeps a reference to the code whose memory it changes."""
 
     place: Place
     seen: set[Place]
     code: CodeType | None = None
     calls: tuple[int, ...] = ()
-    """Their addresses: each begins with a no-op whose argument is the length of a jump over the call."""
+    """Addresses of the calls; each begins with a no-op whose argument is the length of a jump over the call."""
 
 
 def reached(probe: Probe) -> None:
-    """Counts a place that runs for the first time: its calls become jumps."""
+    """Count a place at its first run, and turn its calls into jumps."""
     probe.seen.add(probe.place)
     for call in probe.calls:
         ctypes.memset(call, JUMP, 1)
 
 
 class Marking(Slipcover):  # type: ignore[misc]
-    """slipcover, which leaves constants in place of its probes, and last among them at which offset each place is called for."""
+    """slipcover with constants in place of its probes. The last constant has the offset of each place's call."""
 
     def instrument(self, co: CodeType, parent: CodeType | None = None) -> CodeType:
         marked: CodeType = super().instrument(co, parent)
@@ -66,7 +66,7 @@ class Marking(Slipcover):  # type: ignore[misc]
 
 
 def marked(name: str, path: Path) -> tuple[set[int], set[tuple[int, int]], CodeType]:
-    """Lines, branches and marked code of a module, worked out once for each state of its source."""
+    """Return lines, branches and marked code of a module, computed once for each state of its source."""
     source = path.read_bytes()
     state = hashlib.sha256(f"{sys.version} {version.__version__} {path}\n".encode() + Path(__file__).read_bytes() + source).digest()
     kept = KEPT / name
@@ -74,7 +74,7 @@ def marked(name: str, path: Path) -> tuple[set[int], set[tuple[int, int]], CodeT
         known = kept.read_bytes()
         if known.startswith(state):
             return marshal.loads(known[len(state) :])  # type: ignore[no-any-return]
-    except (OSError, EOFError, ValueError, TypeError):  # none yet, or one cut short
+    except (OSError, EOFError, ValueError, TypeError):  # not kept yet, or truncated
         pass
     meter = Marking(branch=True)
     code = meter.instrument(compile(branch.preinstrument(ast.parse(source)), str(path), "exec"))
@@ -82,12 +82,12 @@ def marked(name: str, path: Path) -> tuple[set[int], set[tuple[int, int]], CodeT
     KEPT.mkdir(parents=True, exist_ok=True)
     written = kept.with_name(f"{name}.{os.getpid()}")
     written.write_bytes(state + marshal.dumps(found))
-    written.replace(kept)  # other processes read it meanwhile
+    written.replace(kept)  # other processes may read it meanwhile
     return found
 
 
 def armed(code: CodeType, seen: set[Place]) -> CodeType:
-    """Marked code with probes for its constants, which add what runs to what was seen."""
+    """Return marked code with probes in place of its constants; they add reached places to `seen`."""
     *consts, calls = code.co_consts
     probes = []
     for at, const in enumerate(consts):
@@ -109,7 +109,7 @@ def armed(code: CodeType, seen: set[Place]) -> CodeType:
 
 
 class Loader(importer.SlipcoverLoader):  # type: ignore[misc]
-    """slipcover's loader with code that is kept and counts once."""
+    """slipcover's loader with kept code, in which each place counts once."""
 
     def exec_module(self, module: ModuleType) -> None:
         if not OVERWRITES or not isinstance(self.orig_loader, SourceFileLoader):
@@ -123,14 +123,14 @@ class Loader(importer.SlipcoverLoader):  # type: ignore[misc]
 
 
 def _begun() -> Slipcover | None:
-    """The meter of this process if tests run in it. It counts what is imported from here on: no conftest has been read yet."""
+    """Return the meter of this process if it runs tests. It counts modules imported from now on; no conftest has been read yet."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return None
     how = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["slipcover"]
     if OVERWRITES:
         slipcover.probe = SimpleNamespace(signal=CALL, new=lambda _meter, _file, place, _threshold: (PLACE, place))
         process, processes = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        for path in sorted((ROOT / "agent").rglob("*.py"))[process::processes]:  # each process marks its share before it needs others'
+        for path in sorted((ROOT / "agent").rglob("*.py"))[process::processes]:  # each process marks its share before it needs the others'
             marked(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path)
     meter = Slipcover(branch=how["branch"], source=how["source"], omit=how["omit"], exclude_also=how["exclude-also"])
     importer.SlipcoverLoader = Loader
@@ -140,7 +140,7 @@ def _begun() -> Slipcover | None:
 
 METER = _begun()
 FOUND: list[dict[str, Any]] = []
-"""What the processes that have ended measured, merged into one."""
+"""Measurements of the processes that have ended, merged into one."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,4 @@
-"""A dashboard over given documents, served on this machine."""
+"""A dashboard of given documents, served on this machine."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MARKUP = "\"'></data><script>alert(1)</script>"
 
 
 def golden(name: str) -> Any:
-    """A golden document; what differs between runs is 1."""
+    """Return a golden document, with 1 in place of values that differ between runs."""
     return json.loads((GOLDEN / f"{name}.json").read_text().replace('"ANY"', '"1"'))["document"]
 
 
 def documents() -> dict[str, Any]:
-    """Documents of a portfolio whose token, reasons and terms are markup."""
+    """Return the documents of a portfolio whose token, reasons and terms are markup."""
     status, history, profit = golden("25-status"), golden("26-history"), golden("28-pnl")
     profit["periods"] = profit["periods"][-1:]
     status["holdings"][0]["symbol"] = HOSTILE
@@ -68,7 +68,7 @@ LOTS: dict[str, Any] = {
         "unrealised": "-42", "realised": "1", "unmatched": "5", "lots": [LOT] * 21,
     }],
 }  # fmt: skip
-"""More lots than are shown, of a symbol and in a currency that are markup."""
+"""More lots than the page shows, with markup as symbol and currency."""
 LIQUIDITY: dict[str, Any] = {
     "block": 1, "block_hash": f"0x{1:064x}",
     "positions": [{
@@ -86,12 +86,12 @@ LIQUIDITY: dict[str, Any] = {
     "unreadable": [MARKUP], "warnings": [MARKUP],
     "ignored": [{"position": "uniswap_v3 #2", "contract": ADDRESS, "token_id": "2", "tokens": [HOSTILE], "liquidity": "1"}],
 }  # fmt: skip
-"""Positions and targets of tokens and reasons that are markup."""
+"""Positions and targets with markup as tokens and reasons."""
 REPORT: dict[str, Any] = {
     "name": "20261122-130000-tune.html", "kind": MARKUP, "title": HOSTILE, "made": "2026-11-22 13:00:00", "bytes": 9,
     "figures": [{"name": MARKUP, "value": HOSTILE}],
 }  # fmt: skip
-"""A report whose texts are markup."""
+"""A report with markup in its texts."""
 SETTINGS: dict[str, Any] = {
     "config_hash": "c0" * 32, "numeraire": "B", "trigger": MARKUP,
     "assets": [
@@ -100,7 +100,7 @@ SETTINGS: dict[str, Any] = {
     ],
     "sections": [{"title": "Limits", "settings": [{"key": MARKUP, "about": MARKUP, "value": HOSTILE}]}],
 }  # fmt: skip
-"""Settings whose symbols and texts are markup."""
+"""Settings with markup in symbols and texts."""
 ACCOUNT: dict[str, Any] = {"block": 1, "account": ADDRESS, "unknown": MARKUP, "unit": "USD"}
 AMOUNTS = dict.fromkeys(("pending", "today", "daily", "expected"), "1")
 FUTURES: dict[str, Any] = {
@@ -125,27 +125,27 @@ FUTURES: dict[str, Any] = {
 
 
 class StillBoard(Board):
-    """A board whose documents are given and never read again."""
+    """A board with given documents that are never read again."""
 
     async def watch(self) -> None:
         await asyncio.Event().wait()
 
     def wanted(self, *functions: str) -> None:
-        """Everything is there."""
+        """Do nothing: every document is present."""
 
     def follow(self, function: str) -> None:
-        """Nothing changes."""
+        """Do nothing: no document changes."""
 
 
 class HereBoard(Board):
-    """Reads in this process, which has loaded all of it."""
+    """A board that reads in this process, where all modules are loaded."""
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, self.config, *arguments)
 
 
 class HereProcess(ReadingProcess):
-    """Reads in this process, which has loaded all of it."""
+    """A reading process that runs in this one, where all modules are loaded."""
 
     async def call(self, function: str, *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, *arguments)
@@ -172,7 +172,7 @@ class _Figures(HTMLParser):
 
 
 def figures(html: str) -> list[tuple[str, str, str, str]]:
-    """Path, form, exact value and text of each figure of a page."""
+    """Return path, form, exact value and text of each figure of a page."""
     reader = _Figures()
     reader.feed(html)
     return reader.found
@@ -199,7 +199,7 @@ class Served:
             time.sleep(0.01)
 
     def application(self, access: Access | None) -> Any:
-        """The application that is served."""
+        """Return the application to serve."""
         return build(self.board, lambda: self.server.should_exit, access)
 
     def __enter__(self) -> Served:
@@ -211,7 +211,7 @@ class Served:
         assert not self.thread.is_alive()
 
     def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body. The path goes out as it is."""
+        """Return status, headers and body. The path is sent unchanged."""
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         link.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         sent = {"Host": f"localhost:{self.port}", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -228,7 +228,7 @@ class Served:
         return answer.status, found, text
 
     def figures(self, path: str) -> list[tuple[str, str, str, str]]:
-        """Path, form, exact value and text of each figure of a page, once it has any."""
+        """Wait for figures on a page; return path, form, exact value and text of each."""
         found: list[tuple[str, str, str, str]] = []
         until_s = time.monotonic() + 30
         while not found and time.monotonic() < until_s:
@@ -237,7 +237,7 @@ class Served:
         return found
 
     def compared(self, page: str, told: Mapping[str, Any]) -> set[str]:
-        """Paths of the figures of a page, after each was compared with the documents `told`."""
+        """Compare each figure of a page with the documents `told`; return the paths of the figures."""
         found = self.figures(page)
         for of, form, value, text in found:
             exact = at(told, of)
@@ -245,7 +245,7 @@ class Served:
         return {of for of, *_ in found}
 
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:
-        """An open event stream, of which nothing is read."""
+        """Open an event stream without reading from it."""
         link = socket.create_connection(("127.0.0.1", self.port), timeout=10)
         link.sendall(f"GET {place} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode())
         return link

@@ -1,4 +1,4 @@
-"""Endpoints for tests: HTTP servers on loopback that answer as scripted or pass on to a node, and scripted ones without a network."""
+"""Endpoints for tests: HTTP servers on loopback with scripted answers or in front of a node, and scripted ones without a network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from agent.venues.discovery import discover_pools
 
 @dataclass
 class Reply:
-    """What the server sends: a status and a body; the body's parts come `pause_s` apart, after `delay_s`."""
+    """Answer of the server: status and body. The body is sent after `delay_s`, in `parts` that are `pause_s` apart."""
 
     body: bytes
     status: int = 200
@@ -40,27 +40,27 @@ class Reply:
     pause_s: float = 0.0
     claimed_length: int | None = None
     cut: str = ""
-    """"close" ends the connection without a word, "reset" with a TCP reset."""
+    """"close" closes the connection without an answer, "reset" with a TCP reset."""
 
 
 Answerer = Callable[[Any], Reply]
 
 
 def answered(asked: Any, result: Callable[[str, list[Any]], Any]) -> Any:
-    """A proper JSON-RPC answer to a request or batch, by a function of method and params."""
+    """Return a valid JSON-RPC answer to a request or batch, by a function of method and params."""
     if isinstance(asked, list):
         return [answered(one, result) for one in asked]
     return {"jsonrpc": "2.0", "id": asked["id"], "result": result(asked["method"], asked["params"])}
 
 
 def good(result: Callable[[str, list[Any]], Any] = lambda method, params: "0x1") -> Answerer:
-    """A server that answers every call."""
+    """Return the answers of a server that answers every call."""
     return lambda asked: Reply(json.dumps(answered(asked, result)).encode())
 
 
 @dataclass
 class Served:
-    """A running server: its URL, and the parsed bodies and the headers of the requests it got."""
+    """A running server: its URL, and the parsed bodies and the headers of its requests."""
 
     url: str
     seen: list[Any]
@@ -69,16 +69,16 @@ class Served:
 
 @contextmanager
 def serve(answer: Answerer) -> Iterator[Served]:
-    """An HTTP server on loopback that answers every POST by `answer`."""
+    """Run an HTTP server on loopback that answers every POST by `answer`."""
     seen: list[Any] = []
     headers: list[Message] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each body waits 40 ms for the other side to acknowledge its headers
+        disable_nagle_algorithm = True  # otherwise each body waits 40 ms for the client to acknowledge the headers
 
         def parse_request(self) -> bool:
-            """What Python's parser of mails finds in plain headers, in a fifth of its time."""
+            """Parse plain headers like Python's mail parser, in a fifth of its time."""
             self.requestline = str(self.raw_requestline, "latin-1").strip()
             self.command, self.path, self.request_version = self.requestline.split()
             self.headers, self.close_connection = Message(), False
@@ -109,18 +109,18 @@ def serve(answer: Answerer) -> Iterator[Served]:
                     self.wfile.flush()
                     time.sleep(reply.pause_s)
             except OSError:
-                pass  # the client had enough, which is what some tests are about
+                pass  # the client closed the connection, as some tests intend
             if reply.claimed_length is not None:
                 self.close_connection = True
 
         def _cut(self, how: str) -> None:
-            if how == "reset":  # with no time to linger the kernel sends RST instead of FIN
+            if how == "reset":  # with a linger time of zero the kernel sends RST instead of FIN
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
             self.close_connection = True
 
         def finish(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # of a connection that was reset nothing is left to flush
+            with contextlib.suppress(OSError, ValueError):  # after a reset there is nothing left to flush
                 super().finish()
 
         def log_message(self, format: str, *args: object) -> None:
@@ -139,7 +139,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
 
 
 def passing_on(url: str) -> Answerer:
-    """A server that hands every request to the node at `url`, so that requests can be counted."""
+    """Return the answers of the node at `url`, so that requests can be counted."""
     node = LocalProvider(url)
     return lambda asked: Reply(node.post(json.dumps(asked).encode()))
 
@@ -149,7 +149,7 @@ HEAD_JSON = {"number": "0x10", "hash": BLOCK, "timestamp": "0x64", "baseFeePerGa
 
 
 class Script:
-    """A node that answers by method what the test says; a function of the params may answer, an exception is raised."""
+    """A node with scripted answers by method. An answer may be a function of the params; an exception is raised."""
 
     def __init__(self, operator: str = "script", **answers: object) -> None:
         self.operator = operator
@@ -181,7 +181,7 @@ class Script:
 
 
 def altered(url: str, alter: Callable[[str, list[Any], Any], Any]) -> Answerer:
-    """A server in front of the node at `url` that makes of each call's result what `alter` says."""
+    """Return the answers of the node at `url`, with each call's result changed by `alter`."""
     forward = passing_on(url)
 
     def answer(asked: Any) -> Reply:
@@ -198,11 +198,11 @@ def altered(url: str, alter: Callable[[str, list[Any], Any], Any]) -> Answerer:
 
 
 def methods(asked: Any) -> list[str]:
-    """Methods of a request or batch."""
+    """Return the methods of a request or batch."""
     return [call["method"] for call in (asked if isinstance(asked, list) else [asked])]
 
 
-# --- An endpoint that drops, garbles and lies as it is told, and one that remembers every transaction it was given.
+# --- An endpoint with switchable faults, and one that remembers every sent transaction.
 
 
 Alter = Callable[[Any], Any]
@@ -218,7 +218,7 @@ def _field(name: str, change: Alter) -> Alter:
 
 
 def _flipped(at: int) -> Alter:
-    """One byte of data is another; `at` parts of a thousand into it."""
+    """Flip a bit of one byte of the data, at `at` thousandths of its length."""
 
     def alter(answer: Any) -> Any:
         if not isinstance(answer, str) or len(answer) < 4:
@@ -252,13 +252,13 @@ LIES: dict[str, tuple[str, Alter]] = {
     "a number without end": ("eth_gasPrice", lambda _: "0x" + "f" * 5_000),
     "nonsense": ("eth_getBlockByNumber", lambda _: [[], None]),
 }
-"""By name: the method whose answers are altered, and how."""
+"""Faulty answers by name: the method, and the change of its answers."""
 SENDING = ("takes it and says so to nobody", "says that it took it, and did not", "says that the nonce is used")
 MOODS = ("honest", "down", "every third request fails", *SENDING, *LIES)
 
 
 class Faulty:
-    """A true endpoint as long as `mood` is "honest"."""
+    """An endpoint that is truthful while `mood` is "honest"."""
 
     def __init__(self, line: Transport, operator: str) -> None:
         self._line = line
@@ -293,7 +293,7 @@ class Faulty:
 
 
 class Remembering:
-    """Passes everything on, and keeps the hash of every transaction that it was given."""
+    """Passes everything on, and records the hash of every transaction sent through it."""
 
     def __init__(self, line: Transport, operator: str, sent: list[str]) -> None:
         self._line, self.operator, self.sent = line, operator, sent
@@ -314,15 +314,15 @@ class Remembering:
         return self._line.batch(calls)
 
 
-# --- Transports that stand between the agent and a true chain and alter single answers.
+# --- Transports between the agent and a truthful chain that alter single answers.
 
 
 AlterAnswer = Callable[[str, list[Any], Any], Any]
-"""Method, parameters and true answer to the answer that is given."""
+"""From method, parameters and true answer to the answer given."""
 
 
 class Liar:
-    """Passes everything on and gives the answers that `alter` makes of the true ones."""
+    """Passes everything on, with each answer changed by `alter`."""
 
     def __init__(self, line: Transport, alter: AlterAnswer, operator: str = "liar") -> None:
         self._line = line
@@ -342,7 +342,7 @@ class Liar:
 
 
 def newest(**changes: Callable[[int], int]) -> AlterAnswer:
-    """Lies about quantities of the newest header alone; by number and by hash the header is true."""
+    """Falsify quantities of the newest header only; by number and by hash it stays true."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method == "eth_getBlockByNumber" and params[0] == "latest":
@@ -353,7 +353,7 @@ def newest(**changes: Callable[[int], int]) -> AlterAnswer:
 
 
 def every_header(**changes: Callable[[int], int]) -> AlterAnswer:
-    """Lies about quantities of every header."""
+    """Falsify quantities of every header."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method in ("eth_getBlockByNumber", "eth_getBlockByHash") and isinstance(answer, dict):
@@ -364,7 +364,7 @@ def every_header(**changes: Callable[[int], int]) -> AlterAnswer:
 
 
 class Slow:
-    """The same chain, but its newest block is `lag` blocks behind."""
+    """An endpoint of the chain whose newest block is `lag` blocks behind."""
 
     def __init__(self, line: Transport, lag: int, operator: str = "slow") -> None:
         self._line = line
@@ -385,7 +385,7 @@ class Slow:
 
 
 class Frozen:
-    """The same chain, until it freezes: then its newest block stays what it was, and older ones are all that it knows."""
+    """An endpoint of the chain until it freezes: from then on its newest block stays, and it only knows that block and older ones."""
 
     def __init__(self, line: Transport, operator: str) -> None:
         self._line = line
@@ -394,11 +394,11 @@ class Frozen:
         self.requests = self.height = 0
 
     def freeze(self) -> None:
-        """From now on it follows the chain no more."""
+        """Stop following the chain."""
         self.height = int(self._line.call("eth_blockNumber", []), 16)
 
     def thaw(self) -> None:
-        """It follows the chain again."""
+        """Follow the chain again."""
         self.height = 0
 
     def call(self, method: str, params: list[Any]) -> Any:
@@ -406,7 +406,7 @@ class Frozen:
         return require_result(self.name, method, self.batch([(method, params)])[0])
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport. Signed bytes that it gets thaw it: it follows its own transactions."""
+        """See Transport. Sending a transaction thaws it, so that it sees its own transactions."""
         self.requests += 1
         if any(method == "eth_sendRawTransaction" for method, _ in calls):
             self.thaw()
@@ -415,7 +415,7 @@ class Frozen:
         return self._line.batch([(m, [hex(self.height) if p == "latest" else p for p in params]) for m, params in calls])
 
 
-# --- What tests of reading share: a watch over a whole local chain, and endpoints that lie, lag or give little gas.
+# --- Shared by tests of reading: the scope of a whole local chain, and endpoints that lie, lag or limit gas.
 
 
 FEE_TIERS = (100, 500, 3000, 10_000)
@@ -424,7 +424,7 @@ TWAP_WINDOW_S = 1_800
 
 @dataclass(frozen=True)
 class Venue:
-    """Settings of one venue, as the config gives them."""
+    """Settings of one venue, as in the config."""
 
     factory: str
     pools: Sequence[str] | None = None
@@ -440,22 +440,22 @@ class Venues:
 
 
 def venues(chain: LocalChain, v2_pools: Sequence[str] | None = None, v3_pools: Sequence[str] | None = None) -> Venues:
-    """Both venues of the local chain."""
+    """Return both venues of the local chain."""
     return Venues(Venue(chain.addresses.v2_factory, v2_pools), Venue(chain.addresses.v3_factory, v3_pools))
 
 
 def tokens(chain: LocalChain) -> tuple[Token, ...]:
-    """The tokens of the world, read from the chain."""
+    """Read the tokens of the world from the chain."""
     return read_tokens(chain.transport, [token.address for token in chain.tokens.values()])
 
 
 def pools(chain: LocalChain) -> tuple[PoolRef, ...]:
-    """All pools of the world, discovered."""
+    """Discover all pools of the world."""
     return discover_pools(chain.transport, venues(chain), tokens(chain), ())
 
 
 def watch(chain: LocalChain, **changes: Any) -> SnapshotScope:
-    """Everything on the chain."""
+    """Return the scope of everything on the chain."""
     at = chain.addresses
     parts: dict[str, Any] = {
         "owner": chain.wallet.address,
@@ -472,7 +472,7 @@ def watch(chain: LocalChain, **changes: Any) -> SnapshotScope:
 
 
 def reader(chain: LocalChain, *lines: Transport, min_operators: int = 1, chain_id: int | None = None, **changes: Any) -> ChainReader:
-    """A reader of everything on the chain, through its own transport unless others are given."""
+    """Return a reader of everything on the chain, by default through its own transport."""
     return ChainReader(lines or (chain.transport,), chain_id or chain.chain_id, watch(chain, **changes), chain.clock, min_operators)
 
 
@@ -480,7 +480,7 @@ Change = Callable[[str, list[Any], Any], Any]
 
 
 class Through:
-    """An endpoint in front of another: may change every answer, and do something before a batch."""
+    """An endpoint in front of another that may change every answer, and act before a batch."""
 
     def __init__(
         self,
@@ -490,7 +490,7 @@ class Through:
         before: Callable[[int], None] = lambda number: None,
         ask: Callable[[str, list[Any]], tuple[str, list[Any]]] = lambda method, params: (method, params),
     ) -> None:
-        """`change` gets method, params and answer of each call; `before` the number of the batch; `ask` alters what is asked."""
+        """Set the hooks: `change` gets method, params and answer of each call, `before` the number of the batch; `ask` changes calls."""
         self.operator = operator
         self.name = f"endpoint {operator!r} at test"
         self.requests = 0

@@ -1,4 +1,4 @@
-"""Secrets that tests plant, in every form in which they might come out again, and where to look for them (threat T18)."""
+"""Secrets planted by tests, every form in which they might leak, and places to search for them (threat T18)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.traceback import Traceback
 
-# --- Text that strangers choose: what of it steers terminals, spreadsheets, browsers, chats, logs or readers, and names drawn alike.
+# --- Hostile text: control of terminals, spreadsheets, browsers, chats, logs or readers, and look-alike names.
 
 
 CORPUS = {
@@ -61,9 +61,9 @@ CORPUS = {
     "empty": "",
     "space": " ",
 }
-"""By what it is. None of it may be shown, stored or written: only letters, digits and . _ - up to sixteen of them may."""
+"""Hostile texts by kind. None may be shown, stored or written: only letters, digits and . _ - are allowed, up to sixteen."""
 MARKS = ("EVIL", "evil.example", ";owned", "QQQQ", "CDSU", "DROP TABLE", "<script", "31mRED", "all is well", "Ignore all")
-"""What no output contains, in whatever form the rest of an entry was written out."""
+"""Parts of hostile texts that no output may contain, however it was escaped."""
 LOOK_ALIKES = (
     "USD\u0421",
     "\uff35\uff33\uff24\uff23",
@@ -81,11 +81,11 @@ LOOK_ALIKES = (
     "L1NK",
     "L\u0399NK",
 )
-"""Drawn like USDC, WETH, WBTC, DAI or LINK, and none of them."""
+"""Names that look like USDC, WETH, WBTC, DAI or LINK but are different."""
 
 
 def forms_of(secret: str) -> set[bytes]:
-    """A secret text as bytes, in the ways in which it might be written; a key of hex digits as its bytes too."""
+    """Return the byte forms in which a secret text might be written; a key in hex digits also as raw bytes."""
     texts = {secret, secret.upper(), secret.lower(), urllib.parse.quote(secret), repr(secret)[1:-1]}
     raws = {secret.encode()}
     digits = secret.removeprefix("0x")
@@ -98,12 +98,12 @@ def forms_of(secret: str) -> set[bytes]:
 
 
 def found_in(data: bytes, secrets: Iterable[str]) -> list[str]:
-    """Which secrets are in `data`, by their first characters only."""
+    """Return the secrets found in `data`, by their first characters only."""
     return [f"{secret[:6]}…" for secret in secrets if any(form in data for form in forms_of(secret))]
 
 
 def unpacked(data: bytes) -> bytes:
-    """What zlib streams in `data` hold: the store compresses what it writes."""
+    """Return the contents of zlib streams in `data`, since the store compresses its rows."""
     parts, at = [], data.find(b"x\x9c")
     while at != -1:
         with suppress(zlib.error):
@@ -113,7 +113,7 @@ def unpacked(data: bytes) -> bytes:
 
 
 def files_with(folder: Path, secrets: Iterable[str], besides: Iterable[Path] = ()) -> dict[str, list[str]]:
-    """Files below `folder` that hold a secret in any form, those that the owner wrote into it aside."""
+    """Return the files below `folder` that contain a secret in any form, except `besides`."""
     secrets, leaks = list(secrets), {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path not in set(besides):
@@ -125,7 +125,7 @@ def files_with(folder: Path, secrets: Iterable[str], besides: Iterable[Path] = (
 
 @contextmanager
 def all_logs() -> Iterator[io.StringIO]:
-    """Everything that any library logs while the block lasts, at the level of debugging."""
+    """Yield the log output of all libraries during the block, at level DEBUG."""
     stream, root = io.StringIO(), logging.getLogger()
     handler, level = logging.StreamHandler(stream), root.level
     handler.setLevel(logging.NOTSET)
@@ -139,7 +139,7 @@ def all_logs() -> Iterator[io.StringIO]:
 
 
 def shown_of(error: BaseException) -> str:
-    """The error as plain text, as logged, and every local variable of every frame that rich would draw a box with."""
+    """Return the error as plain text, as logged, and as rich shows it with every local variable of every frame."""
     stream = io.StringIO()
     handler, logger = logging.StreamHandler(stream), logging.getLogger("canary")
     logger.addHandler(handler)
@@ -157,7 +157,7 @@ def shown_of(error: BaseException) -> str:
 
 
 def objects_of(package: str) -> list[object]:
-    """Every living object whose class is of `package`, those too that the collector was told to leave alone."""
+    """Return every living object whose class is of `package`, including those that the garbage collector was told to ignore."""
     gc.unfreeze()
     found = [thing for thing in gc.get_objects() if str(type(thing).__module__).partition(".")[0] == package]
     gc.freeze()
@@ -165,7 +165,7 @@ def objects_of(package: str) -> list[object]:
 
 
 def told_by(thing: object) -> bytes:
-    """All that an object says of itself: its text forms, its JSON, its pickle."""
+    """Return all representations of an object: text forms, JSON, pickle."""
     said = [repr(thing).encode(), str(thing).encode(), f"{thing}".encode()]
     for attempt in ("model_dump_json", "model_dump"):
         method = getattr(thing, attempt, None)
@@ -173,6 +173,6 @@ def told_by(thing: object) -> bytes:
             said.append(str(method()).encode())
     try:
         said.append(pickle.dumps(thing))
-    except Exception as refused:  # what cannot be pickled says so without showing what it is
+    except Exception as refused:  # the error of pickling must not contain the secret either
         said.append(shown_of(refused.with_traceback(None)).encode())
     return b"\0".join(said)

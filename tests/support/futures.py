@@ -1,4 +1,4 @@
-"""Agents with a futures layer on the real contracts of Perpetual Protocol v2."""
+"""Config of agents with a futures layer on the real contracts of Perpetual Protocol v2."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMITS: dict[str, str] = {
 
 
 def futures_table(perps: LocalPerps, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, Any]:
-    """[futures] of the deployed contracts."""
+    """Return the table [futures] for the deployed contracts."""
     at = perps.addresses
     return {
         "venue": "perpetual_protocol_v2",
@@ -54,5 +54,5 @@ def futures_table(perps: LocalPerps, weights: Mapping[str, str], leverage: str =
 
 
 def futures_changes(perps: LocalPerps, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, object]:
-    """Changes of the chain's config that add the futures layer; its margin counts in the managed value."""
+    """Return the config changes that add the futures layer; its margin counts in the managed value."""
     return {**ROOMY, "portfolio.max_live_value": "200000", "futures": futures_table(perps, weights, leverage, **limits)}

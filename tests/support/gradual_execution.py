@@ -1,4 +1,4 @@
-"""Corrections over time for tests: what [execution] says of them, and a clock under which a market comes back."""
+"""Gradual executions for tests: their config, and a clock during which the market recovers."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ TWAP = LARGE | {
 }
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 OFF = {"WETH": 1_600_000, "USDC": 400_000}
-"""600,000 dollars off: most of a percent of impact at once."""
+"""600,000 dollars off target: a single trade has most of a percent of impact."""
 COMES_BACK_S = 20
 
 
 class Recovering:
-    """The chain's clock; while somebody sleeps on it others bring the pools back to the world's prices."""
+    """The chain's clock; while it sleeps, the pools return to the world's prices."""
 
     def __init__(self, chain: LocalChain, pools: str = "WETH/USDC") -> None:
         self.chain, self.pools, self.slept_s = chain, pools, 0.0
@@ -66,7 +66,7 @@ class Recovering:
                     self.chain.arbitrage(pool)
 
 
-# pure
+# --- Without a chain.
 PACE = ExecutionPace(
     ExecutionStyle.ROUNDS,
     max_rounds=6,
@@ -80,19 +80,19 @@ PACE = ExecutionPace(
 
 
 def paced(step: StepInput, pace: ExecutionPace | None = None, **changes: object) -> StepInput:
-    """The step under this pace, PACE with `changes` by default."""
+    """Return the step under this pace, by default PACE with `changes`."""
     wanted = replace(pace or PACE, **changes)  # type: ignore[arg-type]  # fields by name
     return replace(step, execution=replace(step.execution, pace=wanted))
 
 
 def roomy(step: StepInput, **limits: object) -> StepInput:
-    """Limits in which a large correction fits."""
+    """Return the step with limits that allow a large correction."""
     wanted: dict[str, object] = {"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 500, "price_impact_bps": 2_000}
     return with_limits(step, **wanted | limits)
 
 
 def carried(step: StepInput, plan: Plan, seconds: int) -> StepInput:
-    """The step so many seconds after the plan was carried out, all pools and feeds back at the prices of before."""
+    """Return the step `seconds` after the plan was executed, with all pools and feeds back at the previous prices."""
     held = dict(plan.holdings_after)
     head = step.snapshot.head
     snapshot = replace(
@@ -106,7 +106,7 @@ def carried(step: StepInput, plan: Plan, seconds: int) -> StepInput:
 
 
 def later(step: StepInput, seconds: int) -> StepInput:
-    """The step so many seconds later, nothing else changed."""
+    """Return the step `seconds` later, otherwise unchanged."""
     held = tuple((one.token, one.raw) for one in step.snapshot.holdings)
     head = step.snapshot.head
     snapshot = replace(
@@ -120,14 +120,14 @@ def later(step: StepInput, seconds: int) -> StepInput:
 
 
 def market(step: StepInput, price: Fraction) -> StepInput:
-    """Pools, of 20 million on each side, and feeds at another price of WETH."""
+    """Return the step with another price of WETH, in pools of 20 million on each side and in feeds."""
     other = step_input(None, {"WETH": 1, "USDC": 1}, {"WETH": price}, depth=20_000_000, now_s=step.snapshot.head.timestamp_s)
     return with_snapshot(step, pools=other.snapshot.pools, feeds=other.snapshot.feeds)
 
 
 @dataclass
 class Run:
-    """A whole campaign without a chain: what each round moved, and what all of it lost at the prices of its start."""
+    """A whole gradual execution without a chain: the value moved by each slice, and the total loss at arrival prices."""
 
     campaign: GradualExecution
     steps: list[StepInput]
@@ -139,9 +139,9 @@ class Run:
 
 
 def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], StepInput] = lambda step, _: step) -> Run:
-    """Proposes, carries out as planned, and proposes again, as the store would tell of it, until the campaign ends.
+    """Plan, execute as planned, and plan again, with progress as the store would report it, until the execution ends.
 
-    `moves` changes the step after each round, by its number. Receipts take place exactly as planned, at the fees of the snapshot.
+    `moves` changes the step after each slice, by its number. Fills are exactly as planned, at the fees of the snapshot.
     """
 
     def draw() -> SliceDraw:

@@ -1,4 +1,4 @@
-"""Agents with a futures layer on the local Hyperliquid."""
+"""Config of agents with a futures layer on the local Hyperliquid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ETH_AND_BTC = {"ETH": "60%", "BTC": "-40%"}
 
 @contextmanager
 def venue_for(chain: LocalChain, usd: int = 10_000, until_days: int = 30) -> Iterator[HyperliquidServer]:
-    """A venue at the chain's time and prices, with the wallet's account and an approved agent."""
+    """Run a venue at the chain's time and prices, with the wallet's account and an approved agent."""
     with hyperliquid() as server:
         server.clock = lambda: chain.clock.now_s() * 1000
         server.fund(chain.wallet.address, usd)
@@ -31,7 +31,7 @@ def venue_for(chain: LocalChain, usd: int = 10_000, until_days: int = 30) -> Ite
 
 
 def approve(server: HyperliquidServer, chain: LocalChain, until_days: int = 30) -> None:
-    """The wallet's owner approves the agent."""
+    """Approve the agent as the wallet's owner."""
     connection = VenueConnection(server.url, is_mainnet=False, timeout_s=60)
     agent = NamedAgent("trimtab", AGENT.address, server.now_ms + until_days * DAY_MS)
     owner = load_key(TestAccountKey(0), chain.chain_id, ask=None)
@@ -40,7 +40,7 @@ def approve(server: HyperliquidServer, chain: LocalChain, until_days: int = 30) 
 
 
 def venue_table(server: HyperliquidServer, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, Any]:
-    """[futures] of the venue."""
+    """Return the table [futures] for the venue."""
     assets = {"ETH": "WETH"}
     return {
         "venue": "hyperliquid",
@@ -60,5 +60,5 @@ def venue_table(server: HyperliquidServer, weights: Mapping[str, str], leverage:
 
 
 def venue_changes(server: HyperliquidServer, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, object]:
-    """Changes of the chain's config that add the futures layer; its margin counts in the managed value."""
+    """Return the config changes that add the futures layer; its margin counts in the managed value."""
     return {**agents.ROOMY, "portfolio.max_live_value": "200000", "futures": venue_table(server, weights, leverage, **limits)}

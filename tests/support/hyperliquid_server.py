@@ -1,9 +1,9 @@
 """A local Hyperliquid: /info and /exchange in the documented shapes, over HTTP on loopback.
 
 Every signature is verified by the recovery functions of the venue's own library. Orders match by price, then time, against a seeded book;
-nonces, agents with names and ends, client order ids, ticks, margin tiers and the minimum of 10 USD follow the venue's documentation.
-Ours, because the documentation leaves them open: marks move only when a test says so, funding is paid when a test says so, initial margin
-beyond the first tier is taken part by part, nobody is liquidated.
+nonces, agents with names and expiry, client order ids, ticks, margin tiers and the minimum of 10 USD follow the venue's documentation.
+Choices of our own, where the documentation is silent: marks move and funding is paid only when a test does so, initial margin beyond the
+first tier is computed tier by tier, and there are no liquidations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 START_MS = 1_790_000_000_000
 HOUSE = "0x" + "11" * 20
-"""Owner of the seeded book, with money without end."""
+"""Owner of the seeded book, with unlimited money."""
 AGENT_TYPES = [
     {"name": "hyperliquidChain", "type": "string"},
     {"name": "agentAddress", "type": "address"},
@@ -42,7 +42,7 @@ TESTNET_ETH = (("0.0", 25), ("20000.0", 10), ("50000.0", 5), ("200000.0", 3))
 
 
 def text(value: Fraction, places: int = 6) -> str:
-    """A decimal as the venue writes it, rounded half to even."""
+    """Format a decimal as the venue does, rounded half to even."""
     scaled = round(value * 10**places)
     digits = str(abs(scaled)).rjust(places + 1, "0")
     whole, part = digits[:-places], digits[-places:].rstrip("0") or "0"
@@ -62,7 +62,7 @@ class Coin:
     index: Fraction | None = None
 
     def tick_ok(self, price: Fraction) -> bool:
-        """Five significant figures, at most 6 less the decimals of a size, whole numbers always."""
+        """Return whether a price has at most five significant figures and 6 decimals less those of a size; whole numbers always pass."""
         if price.denominator == 1:
             return True
         shown = text(price, 12).rstrip("0")
@@ -70,7 +70,7 @@ class Coin:
         return len(part) <= 6 - self.size_decimals and len((whole + part).lstrip("0")) <= 5
 
     def margin(self, notional: Fraction, leverage: int | None) -> Fraction:
-        """Maintenance margin by rate and deduction, as documented; with a leverage the initial margin, part by part."""
+        """Return the maintenance margin by rate and deduction, as documented; with a leverage the initial margin, tier by tier."""
         rate, deduction, before = Fraction(0), Fraction(0), Fraction(0)
         for bound, most in self.tiers:
             if notional < Fraction(bound):
@@ -85,12 +85,12 @@ class Coin:
 class Held:
     size: Fraction = Fraction(0)
     cost: Fraction = Fraction(0)
-    """What the position cost: size times average entry."""
+    """Cost of the position: size times average entry price."""
 
 
 @dataclass
 class Wallet:
-    """`usd` is the balance as if every position were worth nothing."""
+    """Account of a wallet. `usd` is the balance without the value of its positions."""
 
     usd: Fraction = Fraction(0)
     held: dict[str, Held] = field(default_factory=dict)
@@ -123,16 +123,16 @@ class ApprovedAgent:
 
 
 class Turned(Exception):
-    """An action that is not carried out."""
+    """Raised for an action that is not carried out."""
 
 
 class HyperliquidServer:
-    """State of the venue. Fields and methods are for tests; what a client may know comes over HTTP."""
+    """State of the venue. Fields and methods are for tests; clients see it over HTTP only."""
 
     def __init__(self, *, is_mainnet: bool = False, nonces_kept: int = 100) -> None:
         self.is_mainnet, self.nonces_kept = is_mainnet, nonces_kept
         self.clock: Callable[[], int] | None = None
-        """Milliseconds of the venue's time where it goes with another clock; else it stands still until a test moves it."""
+        """The venue's time in milliseconds if it follows another clock; otherwise time stands still until a test moves it."""
         self._now_ms, self.skew_ms = START_MS, 0
         self.coins = [
             Coin("BTC", 5, Fraction(60_000), (("0.0", 40), ("10000.0", 25), ("50000.0", 10)), 51),
@@ -145,22 +145,23 @@ class HyperliquidServer:
         self.orders: list[Order] = []
         self.fills: list[dict[str, Any]] = []
         self.faults: list[str] = []
-        """Done to the next posts of an action, one each: `lost` (carried out, no answer), `late` (carried out, HTTP 502), `slow` (carried
-        out, answered after 8 s), `garbled` (carried out, an answer that is no JSON), `dropped` (not carried out, no answer), `down`
-        (not carried out, HTTP 500)."""
+        """Faults of the next posted actions, one each: `lost` (carried out, no answer), `late` (carried out, HTTP 502), `slow` (carried
+        out, answered after 8 s), `garbled` (carried out, answer is not JSON), `dropped` (not carried out, no answer), `down` (not carried
+        out, HTTP 500).
+        """
         self.read_faults: dict[str, int] = {}
-        """Status of the answer to reads of a type, as a server that is down (503) or limits requests (429); `*` for all types."""
+        """Status of answers to reads by type, like a server that is down (503) or limits requests (429); `*` for all types."""
         self.lie: dict[str, Fraction] = {}
-        """Factors of figures of the account: `accountValue`, `totalRawUsd`, `crossMaintenanceMarginUsed`, `positionValue`."""
+        """Factors for figures of the account: `accountValue`, `totalRawUsd`, `crossMaintenanceMarginUsed`, `positionValue`."""
         self.hides_orders = 0
-        """How many more order queries answer that the order is unknown, as an API server behind its chain does."""
+        """Number of further order queries answered with "unknown", like an API server behind its chain."""
         self.transfers: list[dict[str, Any]] = []
         self.rates: list[dict[str, Any]] = []
         self.paid: list[dict[str, Any]] = []
-        """Funding by `pay_funding`: the rate of each hour, and each wallet's payment."""
+        """Funding paid by `pay_funding`: the rate of each hour, and each wallet's payment."""
         self.signers: list[str] = []
         self.bodies: list[dict[str, Any]] = []
-        """Every action posted, in order."""
+        """All posted actions, in order."""
         self.lock = threading.RLock()
         self.url = ""
 
@@ -172,7 +173,7 @@ class HyperliquidServer:
     def now_ms(self, value: int) -> None:
         self._now_ms = value
 
-    # --- What tests do.
+    # --- Actions of tests.
 
     def coin(self, name: str) -> Coin:
         return next(coin for coin in self.coins if coin.name == name)
@@ -185,7 +186,7 @@ class HyperliquidServer:
         self.transfers.append({"user": address.lower(), "time": self.now_ms, "delta": {"type": "deposit", "usdc": text(Fraction(usd))}})
 
     def seed(self, name: str, sizes: tuple[str, ...] = ("10", "10", "10"), step: str = "0.001") -> None:
-        """Puts bids and asks of these sizes around the mark, each a step of it further away."""
+        """Place bids and asks of these sizes around the mark, each one `step` further away."""
         coin = self.coin(name)
         for number, size in enumerate(sizes, start=1):
             for is_buy in (True, False):
@@ -195,7 +196,7 @@ class HyperliquidServer:
                 self.place(HOUSE, name, is_buy, price, Fraction(size), "Gtc")
 
     def move(self, name: str, share: str) -> None:
-        """Moves mark and index, in whole ticks, and takes the old book away."""
+        """Move mark and index, in whole ticks, and remove the old book."""
         coin = self.coin(name)
         coin.mark = Fraction(f"{float(coin.mark * (1 + Fraction(share))):.5g}")
         for order in self.orders:
@@ -203,7 +204,7 @@ class HyperliquidServer:
                 order.status = "canceled"
 
     def pay_funding(self, name: str) -> Fraction:
-        """Pays an hour of funding on every position: longs pay when the rate is positive. Returns what all together paid."""
+        """Pay an hour of funding on every position: longs pay if the rate is positive. Return the sum of all payments."""
         coin = self.coin(name)
         self.rates.append({"coin": name, "fundingRate": text(coin.funding, 10), "premium": "0.0", "time": self.now_ms})
         total = Fraction(0)
@@ -218,12 +219,12 @@ class HyperliquidServer:
         return total
 
     def prune(self, address: str) -> None:
-        """Forgets an agent with its nonces, as the venue may once it has ended."""
+        """Forget an agent with its nonces, as the venue may after its expiry."""
         self.agents = [agent for agent in self.agents if agent.address != address.lower()]
         self.nonces.pop(address.lower(), None)
 
     def replay(self, body: dict[str, Any]) -> Any:
-        """What a stranger gets who posts a body again."""
+        """Post a body again, as a stranger could, and return the answer."""
         with self.lock:
             return self.exchange(json.loads(json.dumps(body)))
 
@@ -267,7 +268,7 @@ class HyperliquidServer:
         return str(found).lower()
 
     def account_of(self, signer: str) -> str:
-        """The account that a signer trades for."""
+        """Return the account that a signer trades for."""
         if signer in self.wallets:
             return signer
         for agent in self.agents:
@@ -313,7 +314,7 @@ class HyperliquidServer:
     def place(
         self, user: str, name: str, is_buy: bool, price: Fraction, size: Fraction, tif: str, reduce: bool = False, cloid: str | None = None
     ) -> Any:
-        """Takes an order by the documented rules and says what the venue says of it."""
+        """Accept an order by the documented rules, and return the venue's answer."""
         coin, wallet = self.coin(name), self.wallet(user)
         order = Order(user, name, is_buy, price, size, size, len(self.orders) + 1, cloid, reduce, tif, self.now_ms)
         held = wallet.held.get(name, Held()).size
@@ -357,12 +358,12 @@ class HyperliquidServer:
         return {"filled": {"totalSz": text(traded), "avgPx": text(average), "oid": order.oid}}
 
     def reducible(self, order: Order) -> Fraction:
-        """Most that an order can close of its owner's position."""
+        """Return the largest size of its owner's position that an order can close."""
         held = self.wallet(order.user).held.get(order.coin, Held()).size
         return max(Fraction(0), -held if order.is_buy else held)
 
     def matches(self, order: Order) -> list[Order]:
-        """Resting orders that this one crosses: best price first, then the oldest."""
+        """Return the resting orders that this one crosses: best price first, then the oldest."""
         sign = 1 if order.is_buy else -1
         crossed = [
             other
@@ -373,7 +374,7 @@ class HyperliquidServer:
         return sorted(crossed, key=lambda other: (sign * other.price, other.oid))
 
     def has_margin(self, wallet: Wallet, coin: Coin, change: Fraction, price: Fraction) -> bool:
-        """Whether the account value covers the initial margin of all positions after the order."""
+        """Return whether the account value covers the initial margin of all positions after the order."""
         value = wallet.usd + sum((held.size * self.coin(name).mark for name, held in wallet.held.items()), Fraction(0))
         needed = Fraction(0)
         for name in {*wallet.held, coin.name}:
@@ -458,7 +459,7 @@ class HyperliquidServer:
         return None
 
     def candles(self, coin: str, interval: str, startTime: int, endTime: int) -> list[dict[str, Any]]:
-        """The whole hours of a span, all at the mark of now."""
+        """Return candles of the whole hours of a span, all at the present mark."""
         assert interval == "1h"
         price = text(self.coin(coin).mark)
         opened = range(-(-startTime // HOUR_MS) * HOUR_MS, endTime + 1, HOUR_MS)
@@ -468,7 +469,7 @@ class HyperliquidServer:
         ]
 
     def levels(self, name: str, is_buy: bool) -> list[dict[str, Any]]:
-        """Resting orders of one side by price, best first, at most 20 prices."""
+        """Return the resting orders of one side by price, best first, at most 20 prices."""
         sizes: dict[Fraction, list[Fraction]] = {}
         for order in self.orders:
             if (order.coin, order.is_buy, order.status) == (name, is_buy, "open"):
@@ -556,7 +557,7 @@ class HyperliquidServer:
 
 @contextmanager
 def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator[HyperliquidServer]:
-    """Runs a venue with a seeded book."""
+    """Run a venue with a seeded book."""
     venue = HyperliquidServer(is_mainnet=is_mainnet, nonces_kept=nonces_kept)
 
     class Handler(BaseHTTPRequestHandler):
@@ -612,5 +613,5 @@ def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator
 
 
 def key_of(number: int) -> Any:
-    """A key of a test, by number."""
+    """Return a key for tests, by number."""
     return Account.from_key(keccak(text=f"hyperliquid test key {number}"))

@@ -1,4 +1,4 @@
-"""The fast kernel: compiled by one process of a test run, and found in numba's cache by the others."""
+"""Sharing of the compiled kernel: one process of a test run compiles it, the others find it in numba's cache."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _compile() -> None:
 
 @contextmanager
 def compiled_by_one(shared: Path) -> Iterator[None]:
-    """While it lasts, who uses the kernel first compiles it while the other processes wait: it takes 6 s of each. `shared` is their
-    folder.
+    """Let the first user of the kernel compile it while the other processes wait, since each would need 6 s. `shared` is a folder of all
+    of them.
     """
     make = sweep._kernel
 

@@ -1,4 +1,4 @@
-"""Keyrings for tests: one in memory, one that breaks, one that keeps everything readable."""
+"""Keyrings for tests: in memory, failing, and one that stores plain text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keyring.backend import KeyringBackend
 
 
 class InMemory(KeyringBackend):
-    """Keeps what it is given as long as the process lives."""
+    """Keeps its entries as long as the process lives."""
 
     priority = 1.0
 
@@ -26,26 +26,26 @@ class InMemory(KeyringBackend):
 
 
 class Locked(InMemory):
-    """Raises with everything it was given in its message, as a backend may."""
+    """Raises errors that contain its arguments, as a backend may."""
 
     def get_password(self, service: str, username: str) -> str | None:
         raise RuntimeError(f"{service} {username} is locked")
 
 
 class Full(InMemory):
-    """Can be read, not written."""
+    """Can be read but not written."""
 
     def set_password(self, service: str, username: str, password: str) -> None:
         raise RuntimeError(f"cannot store {password}")
 
 
 class PlaintextKeyring(InMemory):
-    """By its name one of keyrings.alt, which write into a readable file."""
+    """Named like a backend of keyrings.alt that writes into a readable file."""
 
 
 @contextmanager
 def using(backend: KeyringBackend) -> Iterator[KeyringBackend]:
-    """`backend` as the system's keyring while the block lasts."""
+    """Use `backend` as the system's keyring during the block."""
     before = keyring.get_keyring()
     keyring.set_keyring(backend)
     try:

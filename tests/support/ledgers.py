@@ -1,4 +1,4 @@
-"""What the wallet really did, read block by block from the node by nothing of the agent's, and each swap held against the limits."""
+"""The wallet's real history, read from the node block by block without the agent's code, and each swap compared with the limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.builders import address
 from tests.support.searchers import PLAN_COST, SLIPPAGE
 from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, tx
 
-# --- Random histories of a wallet for tests of the books: movements in any order, with the balances that they leave.
+# --- Random histories of a wallet for tests of the ledger: movements in any order, with the resulting balances.
 
 
 WETH, WBTC, USDC = address("token WETH"), address("token WBTC"), address("token USDC")
@@ -37,7 +37,7 @@ HOUR_S = 3_600
 
 
 class Wallet:
-    """What a wallet holds beside what is written down of it."""
+    """Holdings of a wallet, and its ledger entries."""
 
     def __init__(self) -> None:
         self.held = dict(START)
@@ -101,7 +101,7 @@ class Wallet:
             self.lp[token] -= raw
 
     def worth(self) -> Fraction:
-        """All that the books hold, positions by what was put into them."""
+        """Return the value of everything in the ledger, positions at the amounts provided."""
         prices = self.prices()
         raws = {token: raw + self.lp.get(token, 0) for token, raw in self.held.items()}
         return sum((raw * (prices.of(token) or Fraction(0)) for token, raw in raws.items()), Fraction(0))
@@ -140,7 +140,7 @@ def _wrap(wallet: Wallet, share: int) -> None:
 
 
 def histories(most: int = 25) -> st.SearchStrategy[Wallet]:
-    """A wallet after up to so many things happened to it."""
+    """Draw a wallet after at most `most` movements."""
 
     def lived(acts: list[Act]) -> Wallet:
         wallet = Wallet()
@@ -151,7 +151,7 @@ def histories(most: int = 25) -> st.SearchStrategy[Wallet]:
     return st.lists(ACTS, max_size=most).map(lived)
 
 
-# --- Looks of an agent at its balances over a real store, without a chain: what the wallet holds at which block, and what was found.
+# --- Cycles of an agent that compare balances over a real store, without a chain.
 
 
 LEDGER_WETH, LEDGER_USDC = builders.token("WETH"), builders.token("USDC")
@@ -160,7 +160,7 @@ PRICE = 2_000 * DOLLAR
 
 
 def at(block: int = 1_000, weth: str = "10", usdc: int = 20_000, native: int = COIN, later_s: int = 0, **changes: object) -> StepInput:
-    """A portfolio of 40,000 at a block."""
+    """Return a portfolio of 40,000 at a block."""
     made = builders.step_input()
     held = {LEDGER_WETH.address: builders.raw(weth, LEDGER_WETH), LEDGER_USDC.address: usdc * DOLLAR}
     holdings = tuple(Holding(holding.token, held[holding.token]) for holding in made.snapshot.holdings)
@@ -172,13 +172,13 @@ def at(block: int = 1_000, weth: str = "10", usdc: int = 20_000, native: int = C
 
 
 def looked(store: Store, step: StepInput) -> StepInput:
-    """One look of the agent: books, then the step as it decides from it."""
+    """Run one cycle: update the expected balances, then return the step from which the agent decides."""
     settlement.record_balance_changes(store.balances, step.snapshot, lambda: step)
     return remembered(store, step)
 
 
 def remembered(store: Store, step: StepInput) -> StepInput:
-    """The step with what the store knows, and with what it does not know yet."""
+    """Return the step with the store's history and the unexplained balance changes."""
     return balance_changes.apply_balance_changes(
         replace(step, history=store.budgets.history(step.snapshot.head.timestamp_s)), store.balances.expected()
     )
@@ -189,7 +189,7 @@ def opened(store: Store, step: StepInput) -> list[tuple[str, int, bool]]:
 
 
 def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei: int = 0, to: str = OTHER, **more: object) -> None:
-    """One of our own transactions, mined."""
+    """Record one of the agent's transactions as mined."""
     if store.steps.get("s") is None:
         store.steps.begin("s", 1, codec.dumps(at()))
     made = store.journal.intend("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
@@ -210,7 +210,7 @@ MOST_GAS_PRICE_WEI = 60 * 10**9
 BAND = Fraction(1, 10)
 """The template's trigger: 10 % of the target."""
 EDGE_BPS = 20
-"""So near to a band's edge nobody says beforehand what will be decided."""
+"""Distance from a band's edge within which the decision is not predicted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ class Done:
 
 
 class LedgerOfChain:
-    """Transactions of the wallet since this was made; a reorganisation takes those of its blocks out again."""
+    """Transactions of the wallet since this ledger was made; a reorganisation removes those of its blocks."""
 
     def __init__(self, chain: LocalChain, node: AnvilNode) -> None:
         self._chain, self._node = chain, node
@@ -239,32 +239,32 @@ class LedgerOfChain:
         self._prices = dict(chain.books.prices_usd)
 
     def by_hand(self, tx_hash: str) -> None:
-        """This one is the owner's own."""
+        """Mark a transaction as sent manually by the owner."""
         self._by_hand.add(tx_hash)
 
     def nonce(self) -> int:
-        """The wallet's next nonce, as counted."""
+        """Return the wallet's next nonce, as counted."""
         return self._start_nonce + len(self._done)
 
     def hashes(self) -> set[str]:
-        """Of all but the owner's own."""
+        """Return the hashes of all transactions except the owner's."""
         return {one.tx_hash for one in self._done} - self._by_hand
 
     def count(self) -> int:
-        """How many those are."""
+        """Return the number of those."""
         return len(self.hashes())
 
     def gas_wei(self, since_s: int) -> int:
-        """Paid for them since then."""
+        """Return the gas paid for them since a time."""
         return sum(one.gas_wei for one in self._done if one.tx_hash not in self._by_hand and one.time_s > since_s)
 
     def others_gas_wei(self, since_s: int) -> int:
-        """Paid for the owner's own since then, and for all that the wallet did before this ledger began."""
+        """Return the gas paid for the owner's own since a time, and for all transactions before this ledger began."""
         own = sum(one.gas_wei for one in self._done if one.tx_hash in self._by_hand and one.time_s > since_s)
         return own + self._before_wei
 
     def read(self) -> None:
-        """Goes on to the newest block."""
+        """Read up to the newest block."""
         while self._blocks and self._hash(max(self._blocks)) != self._blocks[max(self._blocks)]:
             gone = max(self._blocks)
             del self._blocks[gone]
@@ -293,18 +293,18 @@ class LedgerOfChain:
                 sender, recipient = ("0x" + topic[-40:] for topic in log["topics"][1:])
                 sign = (recipient == self._wallet) - (sender == self._wallet)
                 moved[log["address"]] = moved.get(log["address"], 0) + sign * int(log["data"], 16)
-        # A price may have moved since the last look and before this transaction, which was waiting: it keeps to the limits of one.
+        # A price may have moved after the cycle that sent this transaction; it then satisfies the limits at one of the two prices.
         assert any(self._kept(moved, prices) for prices in (self._prices, self._chain.books.prices_usd)), f"{tx['hash']} lost too much"
 
     def _kept(self, moved: dict[str, int], prices: Mapping[str, Fraction]) -> bool:
-        """Whether what came is worth what went, less plan_cost and slippage of the turnover."""
+        """Return whether the value received covers the value given, less plan_cost and slippage of the turnover."""
         usd = {token.address.lower(): prices[symbol] / 10**token.decimals for symbol, token in self._chain.tokens.items()}
         values = [raw * usd[address.lower()] for address, raw in moved.items()]
         return -sum(values, Fraction(0)) <= (PLAN_COST + SLIPPAGE) * sum(map(abs, values), Fraction(0)) / 2
 
 
 def outside_band(chain: LocalChain, targets: Mapping[str, str]) -> bool | None:
-    """Whether a token's weight is outside its band, by balances and world prices; None where one is too near to an edge to say."""
+    """Return whether a token's weight is outside its band, by balances and world prices; None if one is too near to an edge."""
     wanted = {symbol: Fraction(target.rstrip("%")) * 100 for symbol, target in targets.items()}
     beyond = {symbol: off - BAND * wanted[symbol] for symbol, off in off_target(chain, targets).items()}
     return None if any(abs(bps) <= EDGE_BPS for bps in beyond.values()) else any(bps > 0 for bps in beyond.values())
@@ -314,7 +314,7 @@ _KNOWN: dict[str, int] = {}
 
 
 def _gas_before(node: AnvilNode, wallet: str, height: int) -> int:
-    """Gas money of all that a wallet did on a chain as it was deployed; looked up once."""
+    """Return the gas paid by a wallet on a chain as deployed; read once."""
     key = str(node.url)
     if key not in _KNOWN:
         blocks = [node.rpc("eth_getBlockByNumber", hex(number), True) for number in range(height + 1)]

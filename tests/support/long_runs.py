@@ -1,4 +1,6 @@
-"""A year of a wallet on a real node: recorded prices move every pool, money comes and goes, and it is counted apart from the agent."""
+"""A year of a wallet on a real node: recorded prices move every pool, deposits and withdrawals occur, and an independent count checks the
+agent.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ from tests.support.worlds import DATA
 
 RECORDED = DATA / "weekly_2021.csv"
 WORLDS_OWN = "2021-06-18"
-"""The week whose prices are those of the world as it was deployed: its pools are deep on both sides of them."""
+"""The week whose prices are those of the world as deployed: its pools are deep on both sides of them."""
 WEEK_S = 7 * 86_400
 HELD_USD = {"WETH": 16_000, "WBTC": 12_000, "LINK": 4_000, "USDC": 8_000}
 TARGETS = {"WETH": "40%", "WBTC": "30%", "LINK": "10%", "USDC": "20%"}
@@ -48,7 +50,7 @@ SETTINGS = ROOMY | {
 
 
 def weeks() -> list[tuple[str, dict[str, Fraction]]]:
-    """(date, prices of the world) of each week: the recorded returns around the week at which the world was made."""
+    """Return (date, prices of the world) of each week: the recorded returns relative to the week of the world's own prices."""
     with RECORDED.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     own = next(row for row in rows if row["date"] == WORLDS_OWN)
@@ -58,7 +60,7 @@ def weeks() -> list[tuple[str, dict[str, Fraction]]]:
 
 @dataclass
 class Year:
-    """The wallet, and what an observer notes who knows the contracts alone: values around each flow, and the flows."""
+    """The wallet and an independent observer that reads only the contracts: values around each flow, and the flows."""
 
     chain: LocalChain
     folder: Path
@@ -70,14 +72,14 @@ class Year:
     native_wei: int = 0
 
     def value(self) -> Fraction:
-        """Dollars of the managed tokens at the feeds' answers, from the contracts; the native coin is gas money here."""
+        """Return the value of the managed tokens in dollars at the feeds' answers, from the contracts; the native coin is gas money."""
         now = purse(self.chain)
         usd = {symbol: self._feed(symbol) for symbol in HELD_USD}
         held = sum((now.raw[s] * usd[s] / 10 ** self.chain.tokens[s].decimals for s in HELD_USD), Fraction(0))
         return held / usd["USDC"]
 
     def gas(self) -> Fraction:
-        """Dollars of the native coin that went since this was last asked: gas, paid from outside of the portfolio."""
+        """Return the value of native coin spent since the last call, in dollars: gas, paid from outside the portfolio."""
         native_wei = purse(self.chain).native_wei
         spent, self.native_wei = self.native_wei - native_wei, native_wei
         return spent * self._feed("WETH") / 10**18 / self._feed("USDC")
@@ -86,19 +88,19 @@ class Year:
         return Fraction(self.chain.feed_contract(symbol).functions.latestRoundData().call()[1], 10**FEED_DECIMALS)
 
     def valued(self, agent: Agent, came: Fraction = Fraction(0)) -> None:
-        """A valuation by books and observer; `came` are dollars that came, or left, just before it."""
+        """Value the portfolio by ledger and observer; `came` is the deposit (negative: withdrawal) just before, in dollars."""
         api.refresh_ledger(agent)
         self.linked(self.value(), came)
 
     def linked(self, now: Fraction, came: Fraction = Fraction(0)) -> None:
-        """The growth since the last valuation, without what came at its end and net of gas."""
+        """Add the growth since the last valuation, excluding the flow at its end and net of gas."""
         gas = self.gas()
         if self.since is not None:
             self.growth *= (now - came - gas) / self.since
         self.since = now
 
     def looked(self, agent: Agent, prices: dict[str, Fraction], after_s: int) -> StepOutcome:
-        """So much time goes by, the market moves, the agent looks and does what it wants; the ledger is the chain to the wei."""
+        """Advance the time, move the market, and run a cycle that may trade; the ledger must equal the chain to the wei."""
         self.chain.warp(after_s, refresh_feeds=False)
         self.chain.move_market(prices)
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -110,16 +112,16 @@ class Year:
         return outcome
 
     def require_equal(self, agent: Agent) -> None:
-        """What the ledger says the wallet holds is what the contracts say."""
+        """Assert that the ledger's balances equal those of the contracts."""
         api.refresh_ledger(agent)
         now = purse(self.chain)
         sums = entries.account_balances(agent.context.store.ledger.entries())
         assert {s: sums.get((entries.WALLET, self.chain.tokens[s].address), 0) for s in HELD_USD} == {s: now.raw[s] for s in HELD_USD}
         assert sums.get((entries.WALLET, NATIVE), 0) == now.native_wei
 
-    # what the owner does
+    # --- The owner's actions.
     def deposit(self, agent: Agent, symbol: str, amount: int) -> None:
-        """So many whole coins come and are invested."""
+        """Deposit whole coins and invest them."""
         self.valued(agent)
         raw = amount * 10 ** self.chain.tokens[symbol].decimals
         self.chain.set_balance(symbol, self.chain.balance(symbol) + raw)
@@ -128,7 +130,7 @@ class Year:
         self.valued(agent)
 
     def withdrawal(self, agent: Agent, amount: int) -> None:
-        """So many dollars leave for home, sold for where they are not there."""
+        """Withdraw dollars to HOME; assets are sold for any shortfall."""
         self.valued(agent)
         had = self.chain.balance("USDC", HOME)
         done = withdraw(agent, str(amount), to=HOME, send=True, confirm=lambda _: True)
@@ -137,7 +139,7 @@ class Year:
         self.valued(agent, -Fraction(amount))
 
     def edited(self, changes: ConfigChanges) -> None:
-        """The owner changes the file by command; a new process reads it."""
+        """Edit the config by command, after which a new process reads it."""
         made = edit(
             self.loaded.path,
             lambda text: apply_changes(text, changes),
@@ -150,14 +152,14 @@ class Year:
 
     @contextmanager
     def process(self) -> Iterator[Agent]:
-        """An agent that starts anew over the store."""
+        """Open an agent in a new session over the store."""
         with again(self.chain, self.loaded) as agent:
             yield agent
 
 
 @contextmanager
 def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
-    """The first week's market, a funded wallet, books that are open."""
+    """Yield a year that begins at the first week's prices, with a funded wallet and an open ledger."""
     chain.move_market(weeks()[0][1])
     fund(chain, HELD_USD)
     made = Year(chain, folder, trusted(chain, folder, SETTINGS, TARGETS))
@@ -168,20 +170,20 @@ def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
     yield made
 
 
-# --- Thousands of looks of one agent in one process, with trades among them: what grows, and by how much (R8.9).
+# --- Thousands of cycles of one agent in one process, with trades among them: growth of memory and store (R8.9).
 
 
 SOAK_TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 50_000, "USDC": 50_000}
 PRICES = (Fraction(10, 13), Fraction(13, 10))
-"""By what WETH's price is multiplied, in turn: each takes the portfolio beyond its bands."""
+"""Factors of WETH's price, in turn: each moves the portfolio beyond its bands."""
 PAUSED_PART = 4
-"""For a fourth of the looks after each move the kill switch is on: plans are made and refused, which takes most memory."""
+"""For a fourth of the cycles after each move the kill switch is on: plans are made and refused, which takes most memory."""
 KEEP_STEPS = 40
 
 
 class Ticking:
-    """ports.Clock of the chain: each rest is one block. A run's service hangs its watch on it."""
+    """ports.Clock of the chain: each sleep mines one block. A run's service attaches its watchdog to it."""
 
     def __init__(self, chain: LocalChain) -> None:
         self._chain = chain
@@ -201,7 +203,7 @@ class Ticking:
 
 @dataclass(frozen=True)
 class Mark:
-    """What the process holds after so many looks: heap (0 where not traced), resident memory and store in bytes; living objects."""
+    """Figures of the process after so many cycles: heap (0 if not traced), resident memory and store in bytes; living objects."""
 
     looks: int
     heap: int
@@ -213,20 +215,20 @@ class Mark:
 
 @dataclass(frozen=True)
 class Soaked:
-    """A soak: marks in order, and how its looks ended."""
+    """A soak: marks in order, and the number of cycles by outcome."""
 
     marks: tuple[Mark, ...]
     outcomes: dict[str, int]
 
     def growth(self, name: str, after: int) -> float:
-        """Growth per look of a figure from the first mark at or after so many looks to the last, least squares."""
+        """Return the growth of a figure per cycle (least squares), from the first mark at or after `after` cycles to the last."""
         found = [mark for mark in self.marks if mark.looks >= after]
         mean_x = sum(mark.looks for mark in found) / len(found)
         mean_y = sum(getattr(mark, name) for mark in found) / len(found)
         return sum((m.looks - mean_x) * (getattr(m, name) - mean_y) for m in found) / sum((m.looks - mean_x) ** 2 for m in found)
 
     def document(self, after: int) -> dict[str, Any]:
-        """For a figure's page."""
+        """Return the document of the soak."""
         per_look = {name: round(self.growth(name, after), 2) for name in ("heap", "resident", "objects", "store")}
         return {"outcomes": self.outcomes, "bytes_per_look_after": after, "per_look": per_look, "marks": [asdict(m) for m in self.marks]}
 
@@ -241,7 +243,7 @@ def soak(
     traced: bool = True,
     told: Callable[[Mark], object] = lambda mark: None,
 ) -> Soaked:
-    """So many looks of one run with its service; the market moves every `trade_every` looks, a mark is made every `every`."""
+    """Run `looks` cycles of one run with its service; the market moves every `trade_every` cycles, a mark is made every `every`."""
     marks: list[Mark] = []
     outcomes: Counter[str] = Counter()
     with running(chain, folder, traced) as (agent, service):
@@ -265,7 +267,7 @@ def soak(
 
 @contextmanager
 def running(chain: LocalChain, folder: Path, traced: bool) -> Iterator[tuple[Agent, Service]]:
-    """An agent with the whole service but its port. To trace the heap takes twice the time."""
+    """Open an agent with the whole service except its port. Tracing the heap doubles the time."""
     fund(chain, HELD)
     changes = ROOMY | {
         "portfolio.max_live_value": "off",
@@ -284,7 +286,7 @@ def running(chain: LocalChain, folder: Path, traced: bool) -> Iterator[tuple[Age
 
 
 def mark(looks: int, store: Path, agent: Agent) -> Mark:
-    """The process as it stands, garbage collected."""
+    """Return the figures of the process after garbage collection."""
     gc.collect()
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     held = sum(path.stat().st_size for path in store.parent.glob(store.name + "*") if path.is_file())

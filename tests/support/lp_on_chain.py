@@ -1,4 +1,4 @@
-"""Real positions on the embedded chains: minted for the wallet by the whale, read by our reader, taken out by the contracts."""
+"""Real positions on the embedded chains: minted for the wallet by the whale, read by the agent's reader, withdrawn by the contracts."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ MONTH_S = 30 * 86_400
 
 
 def manager(chain: LocalChain) -> Any:
-    """The position manager."""
+    """Return the functions of the position manager."""
     return chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER)).functions
 
 
 def pair_of(chain: LocalChain, pool: str) -> Any:
-    """A V2 pair."""
+    """Return the functions of a V2 pair."""
     return chain.contract(chain.pools[pool], npm_artifact(V2_PAIR)).functions
 
 
 def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None) -> ConfirmedPosition:
-    """LP tokens for the wallet (or `owner`) worth about this much, paid by the whale; the owner confirms them."""
+    """Provide about this value of LP tokens to the wallet (or `owner`), paid by the whale; return the confirmed position."""
     info = chain.books.pool_info[pool]
     amounts = [int(usd / 2 / chain.books.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
     router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
@@ -51,8 +51,9 @@ def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None)
 def provide_v3(
     chain: LocalChain, pool: str, lower: int, upper: int, usd: int, owner: str | None = None, around: int | None = None
 ) -> ConfirmedPosition:
-    """A token of the manager for the wallet (or `owner`) with up to this much of each token, paid by the whale; ends in tick
-    spacings from the price (or from the tick `around`)."""
+    """Mint a V3 position for the wallet (or `owner`) with up to this value of each token, paid by the whale. `lower` and `upper` are tick
+    spacings from the price (or from the tick `around`).
+    """
     info = chain.books.pool_info[pool]
     spacing = {100: 1, 500: 10, 3_000: 60, 10_000: 200}[info.fee_pips]
     near = (tick(chain, pool) if around is None else around) // spacing
@@ -71,32 +72,32 @@ def provide_v3(
 
 
 def confirmed(info: LocalPool, contract: str, token_id: int | None, entry_raw: tuple[int, int]) -> ConfirmedPosition:
-    """The owner's word for a position."""
+    """Return a position as the owner confirms it in the config."""
     venue = f"uniswap_v{info.version}"
     return ConfirmedPosition(venue, contract, token_id, info.token0.address, info.token1.address, entry_raw, None, 6_000, MONTH_S)
 
 
 def tick(chain: LocalChain, pool: str) -> int:
-    """A V3 pool's tick."""
+    """Return the tick of a V3 pool."""
     from tests.support.worlds import pool_contract
 
     return int(pool_contract(chain, chain.books.pool_info[pool]).functions.slot0().call()[1])
 
 
 def refs(chain: LocalChain, own: Sequence[ConfirmedPosition]) -> tuple[PositionRef, ...]:
-    """Where they stand."""
+    """Resolve the positions on the chain."""
     at = chain.addresses
     return chain_positions.resolve_positions(chain.transport, own, {"uniswap_v2": at.v2_factory, "uniswap_v3": at.v3_factory})
 
 
 def look(chain: LocalChain, found: Sequence[PositionRef], owner: str | None = None) -> Snapshot:
-    """A snapshot of nothing but these positions."""
+    """Return a snapshot of these positions only."""
     watch = SnapshotScope(owner or chain.wallet.address, (), (), (), (), (), 0, 100, tuple(found))
     return ChainReader((chain.transport,), chain.chain_id, watch, chain.clock, 1).snapshot()
 
 
 def read(chain: LocalChain, own: ConfirmedPosition) -> LpPosition:
-    """One position, which must be readable."""
+    """Read one position, which must be readable."""
     seen = look(chain, refs(chain, [own]))
     assert seen.quarantined == ()
     assert seen.requests == 2
@@ -105,18 +106,18 @@ def read(chain: LocalChain, own: ConfirmedPosition) -> LpPosition:
 
 
 def set_fee_to(chain: LocalChain, recipient: str) -> None:
-    """Switches the V2 protocol fee on, or off for the zero address."""
+    """Switch the V2 protocol fee on, or off for the zero address."""
     chain.send(chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY)).functions.setFeeTo(recipient))
 
 
 def balances(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
-    """The wallet's base units of the position's two tokens."""
+    """Return the wallet's base units of the position's two tokens."""
     symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
     return chain.balance(symbols[own.token0]), chain.balance(symbols[own.token1])
 
 
 def take_out(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
-    """Base units that the contracts really pay the wallet for everything: burn, or decreaseLiquidity and collect."""
+    """Withdraw everything through the contracts (burn, or decreaseLiquidity and collect), and return the base units paid."""
     before = balances(chain, own)
     wallet = chain.wallet.address
     if own.token_id is None:
@@ -133,22 +134,22 @@ def take_out(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
 
 
 def decrease(chain: LocalChain, token_id: int, liquidity: int, sender: str | None = None) -> None:
-    """Takes liquidity out, which is then owed."""
+    """Remove liquidity from a position, which then owes the tokens."""
     chain.send(manager(chain).decreaseLiquidity((token_id, liquidity, 0, 0, FAR_FUTURE_S)), sender or chain.wallet.address)
 
 
 def collect(chain: LocalChain, token_id: int, sender: str | None = None) -> None:
-    """Takes what is owed."""
+    """Collect the tokens owed."""
     who = sender or chain.wallet.address
     chain.send(manager(chain).collect((token_id, who, UINT128_MAX, UINT128_MAX)), who)
 
 
-# --- Does a plan's actions by calling the contracts directly and says what they moved: a witness that knows nothing of our encoding.
+# --- Independent execution of a plan's actions by direct contract calls, with the amounts moved.
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Base units of (token0, token1) that the wallet got (or gave, negative), liquidity by the events, gas of all transactions."""
+    """Base units of (token0, token1) that the wallet received (negative: paid), liquidity by the events, gas of all transactions."""
 
     moved: tuple[int, int]
     liquidity: int
@@ -157,7 +158,7 @@ class Done:
 
 
 def act(chain: LocalChain, action: LpAction) -> Done:
-    """Approves what is needed and does the action with its own minimums."""
+    """Approve the tokens needed and carry out the action with its own minimums."""
     symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
     tokens = [chain.token_contract(symbols[address]) for address in (action.token0, action.token1)]
     spender = chain.addresses.v2_router if action.venue == "uniswap_v2" else action.contract
@@ -188,7 +189,7 @@ def act(chain: LocalChain, action: LpAction) -> Done:
 
 
 def expected(action: LpAction) -> tuple[int, int]:
-    """What the action says that the wallet gets, or gives."""
+    """Return the amounts that the wallet receives by the action (negative: pays)."""
     match action:
         case Provide():
             return -action.amounts_raw[0], -action.amounts_raw[1]
@@ -237,7 +238,7 @@ def _balances(chain: LocalChain, tokens: list[Any]) -> tuple[int, int]:
     return int(one), int(two)
 
 
-# --- Sends whole steps that move liquidity, and checks from outside what they did.
+# --- Whole steps that move liquidity, with independent checks of their effects.
 
 
 EVEN = {"WETH": "50%", "USDC": "50%"}
@@ -248,7 +249,7 @@ def kinds(outcome: StepOutcome) -> list[str]:
 
 
 def allowances(chain: LocalChain) -> set[int]:
-    """What anybody that liquidity goes through may still take, LP tokens of every pair included."""
+    """Return all distinct allowances of the contracts that liquidity goes through, LP tokens of every pair included."""
     at, wallet = chain.addresses, chain.wallet.address
     spenders = (at.swap_router_02, at.v2_router, at.position_manager)
     held = {
@@ -260,7 +261,7 @@ def allowances(chain: LocalChain) -> set[int]:
 
 @contextmanager
 def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[StepOutcome]]:
-    """Checks from outside that whatever happened inside is known, paid and booked, and that nothing may still be taken."""
+    """Check after the block that its effects are known, paid and booked, and that no allowance is left."""
     before, done = agents.purse(chain), []
     yield done
     after = agents.purse(chain)
@@ -280,7 +281,7 @@ def send(agent: Agent, chain: LocalChain) -> StepOutcome:
 
 
 def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple[str, str]]:
-    """Each action moved what its own plan says, to the wei; (verb, position) in order."""
+    """Assert that each action moved exactly the amounts of its plan; return (verb, position) in order."""
     told = []
     for intent in outcome.transactions:
         if intent.kind is not IntentKind.LIQUIDITY:
@@ -295,7 +296,7 @@ def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple
 
 
 def worth(agent: Agent) -> Fraction:
-    """The portfolio's total in dollars."""
+    """Return the portfolio's total in dollars."""
     return investable_total(agent.status().decided.drifts) / USD
 
 

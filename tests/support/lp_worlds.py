@@ -1,6 +1,6 @@
-"""Portfolios of WETH and USDC with liquidity, without a chain: positions by their worth and range, targets by their share.
+"""Portfolios of WETH and USDC with liquidity, without a chain: positions by value and range, targets by share.
 
-The reference is 2,000 USDC a WETH, by feeds; `pushed` is how much dearer WETH is in the pool. USDC is token0.
+The reference is 2,000 USDC a WETH, by feeds; `pushed` is the pool's price of WETH as a multiple of it. USDC is token0.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.support import builders
 from tests.support.builders import ETHER, limits, step_input, threshold, token, v2_pool, v3_pool, with_snapshot
 from tests.support.plans import evidence
 
-# --- Positions as the contracts would have them, built from few numbers, for tests without a chain.
+# --- Positions with the states that contracts would have, built from a few numbers, for tests without a chain.
 
 
 TOKENS = tuple(sorted((builders.token("WETH").address, builders.token("USDC").address), key=lambda a: int(a, 16)))
@@ -50,13 +50,13 @@ MONTH_S = 30 * 86_400
 
 
 def v2(liquidity: int = 10**18, supply: int = 10**20, reserves: tuple[int, int] = (10**22, 4 * 10**22), **changes: object) -> LpV2Position:
-    """A share of a pair that holds exactly its reserves, without protocol fee."""
+    """Return a share of a pair whose balances equal its reserves, without protocol fee."""
     plain = LpV2Position("uniswap_v2", PAIR, *TOKENS, liquidity, supply, reserves, reserves, reserves[0] * reserves[1], False)
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 
 
 def v3(lower: int = -6_000, upper: int = 6_000, liquidity: int = 10**20, tick: int = 0, **changes: object) -> LpV3Position:
-    """A position alone in its range, at the price of `tick`, without fees."""
+    """Return a position that is the only one in its range, at the price of `tick`, without fees."""
     plain = LpV3Position(
         "uniswap_v3", MANAGER, 42, builders.address("pool"), *TOKENS, 3_000, lower, upper, liquidity, NO_FEES, NO_FEES,
         get_sqrt_ratio_at_tick(tick), tick, NO_FEES, NO_FEES, NO_FEES, liquidity, NO_FEES, NO_FEES,
@@ -65,14 +65,14 @@ def v3(lower: int = -6_000, upper: int = 6_000, liquidity: int = 10**20, tick: i
 
 
 def gone() -> LpMissingPosition:
-    """A burned token."""
+    """Return a burned position."""
     return LpMissingPosition("uniswap_v3", MANAGER, 42, *TOKENS)
 
 
 def confirmed_position(
     position: LpV2Position | LpV3Position | LpMissingPosition, entry_raw: tuple[int, int] = (1, 1), **changes: object
 ) -> ConfirmedPosition:
-    """The owner's word for a position: 60 % a year, a month ahead."""
+    """Return the position as the owner confirms it: volatility 60 % a year, horizon a month."""
     at = position.pair if isinstance(position, LpV2Position) else position.manager
     token_id = None if isinstance(position, LpV2Position) else position.token_id
     plain = ConfirmedPosition(position.venue, at, token_id, position.token0, position.token1, entry_raw, None, 6_000, MONTH_S)
@@ -80,7 +80,7 @@ def confirmed_position(
 
 
 def price_at(tick: int) -> Fraction:
-    """Token1 base units per token0 base unit at a tick, exactly as a pool's sqrt price says it."""
+    """Return token1 base units per token0 base unit at a tick, exactly as given by a pool's sqrt price."""
     return Fraction(get_sqrt_ratio_at_tick(tick) ** 2, 2**192)
 
 
@@ -94,19 +94,19 @@ Place = LpV2Position | LpV3Position
 
 
 def v3_at(pushed: Fraction | int = 1, depth: int = 50_000_000) -> V3Pool:
-    """The pool of positions, whose mean price is the reference."""
+    """Return the V3 pool of the positions; its mean price is the reference."""
     return v3_pool(WETH, USDC, 2_000 * Fraction(pushed), depth, 3_000, twap_price=2_000, name="lp")
 
 
 def v2_at(pushed: Fraction | int = 1, depth: int = 1_000_000) -> V2Pool:
-    """The pair of positions."""
+    """Return the V2 pair of the positions."""
     return v2_pool(WETH, USDC, 2_000 * Fraction(pushed), depth, "lp")
 
 
 def ranged(
     usd: int, low: Fraction | int, high: Fraction | int, number: int = 42, pool: V3Pool | None = None, **changes: object
 ) -> LpV3Position:
-    """A position worth about `usd` at the reference, between two prices of WETH in USDC (2,000 is the reference)."""
+    """Return a position worth about `usd` at the reference, between two prices of WETH in USDC (2,000 is the reference)."""
     place = pool or v3_at()
     ticks = _ticks(Fraction(low), Fraction(high))
     unit = minting.mint_amounts(positions.sqrt_price_x96(RATIO), minting.sqrt_price_range(ticks), 1 << 100)
@@ -117,13 +117,13 @@ def ranged(
 
 
 def _ticks(low: Fraction, high: Fraction) -> tuple[int, int]:
-    """WETH is token1, so that a high price of it is a low tick."""
+    """Return the ticks of the range. WETH is token1, so a high price of it is a low tick."""
     lower, upper = (minting.range_around(RATIO * 2_000 / price, 0, SPACING)[0] for price in (high, low))
     return lower, max(upper, lower + SPACING)
 
 
 def paired(usd: int, pool: V2Pool | None = None, **changes: object) -> LpV2Position:
-    """LP tokens worth `usd` at the reference."""
+    """Return LP tokens worth `usd` at the reference."""
     pair = pool or v2_at()
     worth = pair.reserve0 * PRICES[USDC.address] + pair.reserve1 * PRICES[WETH.address]
     supply = 10**18
@@ -131,7 +131,7 @@ def paired(usd: int, pool: V2Pool | None = None, **changes: object) -> LpV2Posit
 
 
 def wanted(share_bps: int, pool: V3Pool | V2Pool | None = None, **changes: object) -> LpTarget:
-    """A target of this share, 20 % wide."""
+    """Return a target of this share, 20 % wide."""
     place = pool or v3_at()
     v3 = isinstance(place, V3Pool)
     plain = LpTarget(
@@ -142,7 +142,7 @@ def wanted(share_bps: int, pool: V3Pool | V2Pool | None = None, **changes: objec
 
 
 def roomy(**changes: object) -> Limits:
-    """The template's limits, half of the portfolio for liquidity, a tenth of it to lose."""
+    """Return the template's limits with at most half of the portfolio in liquidity and an expected loss of a tenth."""
     wide = replace(limits(), lp_max_weight_bps=5_000, impermanent_loss_bps=1_000)
     return replace(wide, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 
@@ -156,7 +156,7 @@ def world(
     confirmed: Sequence[ConfirmedPosition] | None = None,
     **changes: object,
 ) -> StepInput:
-    """4,000 of both in the wallet unless `values` says else, in both pools these positions, all confirmed, and these targets."""
+    """Return a step with 4,000 of both in the wallet (default), these confirmed positions in both pools, and these targets."""
     step = step_input(values=values or {"WETH": 4_000, "USDC": 4_000}, bounds=bounds or roomy(), **changes)  # type: ignore[arg-type]  # keywords of step_input
     pools = (*step.snapshot.pools, v2_at(pushed), v3_at(pushed))
     code = tuple(CodeHash(at, "0x" + "ab" * 32) for at in (pools[-2].address, pools[-1].address, MANAGER))
@@ -166,29 +166,29 @@ def world(
 
 
 def book(step: StepInput) -> PositionBook:
-    """Wallet and positions of the snapshot."""
+    """Return the book of the snapshot's wallet and positions."""
     return open_position_book(step, reference_prices(step).by_token)
 
 
 def planned(step: StepInput) -> Plan:
-    """The plan of what was decided, which must be about liquidity."""
+    """Return the plan of the decision, which must be to adjust liquidity."""
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity), decision
     return plan_liquidity(step, decision)
 
 
 def quiet() -> Threshold:
-    """A trigger that never fires."""
+    """Return a trigger that never fires."""
     return threshold(absolute_bps=9_000)
 
 
 def kinds(step: StepInput) -> list[type]:
-    """What kinds of actions the plan has, in order."""
+    """Return the types of the plan's actions, in order."""
     return [type(action) for action in planned(step).actions]
 
 
 def passes(step: StepInput) -> bool:
-    """Whether every guard lets the plan pass."""
+    """Return True; fail if a guard refuses the plan."""
     plan = planned(step)
     refused = [v for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed]
     assert not refused, refused
@@ -196,7 +196,7 @@ def passes(step: StepInput) -> bool:
 
 
 def held(step: StepInput, *said: str) -> Decision:
-    """A hold that says why."""
+    """Assert that the decision is a hold whose reason contains these parts."""
     decision = decide(step).decision
     assert isinstance(decision, Hold), decision
     assert all(part in decision.reason for part in said), decision.reason
@@ -204,13 +204,13 @@ def held(step: StepInput, *said: str) -> Decision:
 
 
 def only_provide(step: StepInput) -> Provide:
-    """The one action of the plan."""
+    """Return the only action of the plan, which must provide."""
     [action] = planned(step).actions
     assert isinstance(action, Provide)
     return action
 
 
 def worth(step: StepInput, action: Provide | Withdraw) -> float:
-    """What an action moves, in dollars at the reference."""
+    """Return the value that an action moves, in dollars at the reference."""
     of = step.portfolio.lp_targets[0]
     return float(book(step).value(of, action.amounts_raw)) / USD

@@ -1,7 +1,7 @@
-"""This processor made to answer like others: BLAS kernels and threads, NumPy's SIMD levels, variants of glibc's functions.
+"""Emulation of other processors on this one: BLAS kernels and threads, NumPy's SIMD levels, variants of glibc's functions.
 
-Run as a program in one of these environments it prints fingerprints of what is decided there from steps in a file, and of what is
-known to differ from machine to machine; it runs the orders' tests there, and records steps or replays them.
+Run as a program in one of these environments, it prints fingerprints of decisions on steps from a file, and of results known to differ
+between machines; it also runs the orders' tests, and records or replays steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.planning_worlds import goal
 
 ROOT = Path(__file__).parents[2]
 FOUND: Sequence[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])  # type: ignore[index,call-overload]
-"""What NumPy uses of this processor beyond what it asks of any."""
+"""SIMD extensions that NumPy uses here beyond its baseline."""
 AVX512 = [name for name in FOUND if "512" in name or name == "X86_V4"]
 MACHINES: Mapping[str, Mapping[str, str]] = {
     "AVX2": {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "4", "NPY_DISABLE_CPU_FEATURES": " ".join(AVX512)},
@@ -49,31 +49,31 @@ KERNEL = "import numpy, threadpoolctl; print(*(one.get('architecture') for one i
 
 @cache
 def kernel(machine: str) -> str:
-    """OpenBLAS's kernel on that machine, as it calls it."""
+    """Return the name of OpenBLAS's kernel on that machine."""
     return asked(machine, "-c", KERNEL)
 
 
 @cache
 def lacking(machine: str) -> str:
-    """Why this processor cannot answer like that machine; empty where it can."""
+    """Return the reason why this processor cannot emulate that machine; empty if it can."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return "kernels of x86 alone are known here"
     if machine == "AVX-512" and not AVX512:
         return "this processor has no AVX-512"
     wanted, used = MACHINES[machine]["OPENBLAS_CORETYPE"], kernel(machine)
-    # OpenBLAS calls the kernel of Prescott by the name of any old one.
+    # OpenBLAS reports one name for Prescott and all older kernels
     fits = wanted in used or (wanted == "Prescott" and not {"Haswell", "Zen", "SkylakeX"} & set(used.split()))
     return "" if fits else f"NumPy's OpenBLAS has no kernel {wanted}"
 
 
 @cache
 def suite_runs(machine: str) -> bool:
-    """Whether this process already has that machine's BLAS kernel: then the suite itself runs the orders' tests under it."""
+    """Return whether this process already has that machine's BLAS kernel; the suite itself then covers the orders' tests."""
     return kernel(machine) == subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True, check=True).stdout
 
 
 def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    """A Python on that machine, under way; sets are in another order on each."""
+    """Start Python on that machine; sets have a different order on each."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
     env = kept | MACHINES[machine] | {"PYTHONHASHSEED": str(len(machine))}
     return subprocess.Popen(
@@ -83,30 +83,30 @@ def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """What it printed, once it was told with a line that it may end. Fails where it failed."""
+    """Let a process end by sending it a line, and return its output. Fails if it failed."""
     out, err = process.communicate("\n")
     assert process.returncode == 0, f"{out[-4_000:]}\n{err[-4_000:]}"
     return out
 
 
 def asked(machine: str, *arguments: str | Path) -> str:
-    """What a Python prints on that machine."""
+    """Return the output of Python on that machine."""
     return ended(begun(machine, *arguments))
 
 
 def fingerprint(text: str) -> str:
-    """A few digits that differ where the texts do."""
+    """Return a short hash of the text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def written(path: Path, steps: Iterable[StepInput]) -> Path:
-    """The path, with these steps in it as they are: to build them again would be to calculate with floats."""
+    """Write these steps to the path by pickle, since building them again would compute with floats."""
     path.write_bytes(pickle.dumps(list(steps)))
     return path
 
 
 def canaries() -> dict[str, str]:
-    """What is known to differ between machines: where it does not, no environment took."""
+    """Return results known to differ between machines; if they are equal, the environment had no effect."""
     dice = np.random.default_rng(1)
     matrix, points = dice.normal(size=(40, 40)), np.linspace(0.1, 50, 10_001)
     return {
@@ -117,7 +117,7 @@ def canaries() -> dict[str, str]:
 
 
 def planned(step: StepInput) -> str:
-    """The plan to its targets, or why there is none; and what its own trigger decides."""
+    """Return the plan to the step's targets, or the reason for none; and the decision of its own trigger."""
     try:
         found = codec.dumps(plan(step, goal(step)))
     except Refused as why:
@@ -126,20 +126,20 @@ def planned(step: StepInput) -> str:
 
 
 def whole(step: StepInput) -> str:
-    """The targets of the step, what it decides, with all that it says of it, and its plan."""
+    """Return the step's targets, decision with all details, and plan as text."""
     found = plan_from(step)
     return f"{codec.dumps(step.portfolio)} {found.reason} {codec.dumps(found.decided)} {found.plan and codec.dumps(found.plan)}"
 
 
 def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int:
-    """Prints all fingerprints in its last line, once the orders' tests have passed; the exit code.
+    """Run the orders' tests and print all fingerprints in the last line; return the exit code.
 
-    The role "record" writes the whole steps into the folder; "replay" decides them again as soon as a line on stdin says that they
-    are there. One process does it all, since imports take longer than most of it.
+    The role "record" writes the whole steps into the folder; "replay" decides them again once a line on stdin reports that they are
+    there. One process does everything, since imports take most of the time.
     """
     here = [apply_effective_targets(step) if step.portfolio.weights is not None else step for step in pickle.loads(steps.read_bytes())]
     if role == "record":
-        from tests.support.stores import recorded  # with web3 and alembic, which the others do without
+        from tests.support.stores import recorded  # imports web3 and alembic, which the other roles do not need
 
         recorded(folder, here)
     found: dict[str, Any] = {

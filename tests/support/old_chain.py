@@ -1,4 +1,4 @@
-"""A chain of many blocks in memory that answers old headers, states, blocks and receipts as a node does, or forgets them."""
+"""An in-memory chain of many blocks with old headers, states, blocks and receipts, which it may also have pruned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Perpetual Protocol v2 on a chain for tests, and its accounts as the pure mathematics takes them."""
+"""Perpetual Protocol v2 on a chain for tests, and its accounts as input of the pure functions."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
 
 
 def perps_on(chain: LocalChain, markets: Sequence[PerpSpec] = MARKETS) -> LocalPerps:
-    """Deploys the protocol, with two markets where no others are given."""
+    """Deploy the protocol, by default with two markets."""
     with chain.node.past():
         return LocalPerps(chain, "USDC", markets)
 
 
 def later(perps: LocalPerps, seconds: int) -> None:
-    """Time passes, and every index is written again."""
+    """Advance the time and update every index."""
     perps.chain.node.mine_at(perps.chain.now_s() + seconds)
     for symbol in perps.markets:
         perps.set_index(symbol, perps.chain.books.prices_usd[symbol])
 
 
 def account_of(perps: LocalPerps, who: str) -> MarginAccount:
-    """An account read view by view, to be computed with."""
+    """Read an account view by view, as input of the pure functions."""
     accounts, exchange = perps.account_balance.functions, perps.exchange.functions
     config = perps.contract(perps.addresses.config, "ClearingHouseConfig").functions
     tiers = (MarginTier(0, config.getImRatio().call(), config.getMmRatio().call()),)
@@ -74,7 +74,7 @@ def account_of(perps: LocalPerps, who: str) -> MarginAccount:
 
 
 def funding_daily(perps: LocalPerps, symbol: str) -> Fraction:
-    """(market TWAP − index TWAP) / index over 15 minutes, as Exchange counts funding."""
+    """Return the daily funding rate as Exchange computes it: (market TWAP − index TWAP) / index, over 15 minutes."""
     base = perps.markets[symbol].base
     market = wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 900).call())
     index = perps.contract(base, "BaseToken").functions.getIndexPrice(900).call()
@@ -82,7 +82,7 @@ def funding_daily(perps: LocalPerps, symbol: str) -> Fraction:
 
 
 def scope_of(perps: LocalPerps, who: str) -> PerpScope:
-    """What the agent reads of an account."""
+    """Return the scope of the agent's reader for an account."""
     at = perps.addresses
     markets = tuple(
         PerpMarketRef(market.base, symbol, perps.chain.tokens[symbol].address, market.aggregator)
@@ -102,13 +102,13 @@ def scope_of(perps: LocalPerps, who: str) -> PerpScope:
 
 
 def contracts_of(perps: LocalPerps, trader: str) -> PerpContracts:
-    """Where the account's transactions go."""
+    """Return the contracts that the account's transactions call."""
     at = perps.addresses
     return PerpContracts(at.clearing_house, at.vault, at.delegate_approval, trader)
 
 
 def send_data(perps: LocalPerps, to: str, data: str, sender: str) -> HexStr:
-    """Sends calldata from an unlocked account; raises RuntimeError with the reason when it reverts."""
+    """Send calldata from an unlocked account. Raises RuntimeError with the reason if it reverts."""
     w3 = perps.chain.w3
     fields = {"from": to_checksum_address(sender), "to": to_checksum_address(to), "data": data, "gas": 6_000_000}
     try:
@@ -121,7 +121,7 @@ def send_data(perps: LocalPerps, to: str, data: str, sender: str) -> HexStr:
 
 
 def read_now(perps: LocalPerps, who: str) -> MarginAccount:
-    """The account as the agent reads it; fails where the agent would not trade."""
+    """Return the account as the agent reads it; fail if the agent would not trade."""
     scope = scope_of(perps, who)
     items = [question.item for question in perp_questions(scope)]
     read = read_account(scope, list(query_lens(perps.chain.transport, items)))

@@ -1,4 +1,4 @@
-"""What others do with the same problem under the same bounds: swaps one after another, and a router's grid of 5 % slices."""
+"""Other planners on the same problem under the same bounds: swaps one after another, and a router's grid of 5 % slices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agent.units import BPS as UNIT_BPS
 from agent.units import Value, floor_int
 from tests.support.builders import price_of
 
-# --- What a plan does, worked out once more without the planner or the library's pools: swaps by the contracts' formulas, in integers.
+# --- Independent execution of a plan, without the planner or the library's pools: swaps by the contracts' formulas, in integers.
 
 
 Q96, PIPS, BPS = 2**96, 10**6, 10**4
@@ -85,7 +85,7 @@ class Ranges:
         return paid
 
     def _next(self, down: bool) -> int:
-        """The next initialised tick, or where the ticks read end."""
+        """Return the next initialised tick, or the end of the known ticks."""
         if down:
             return max((tick for tick in self.net if tick <= self.tick), default=self.known[0])
         return min((tick for tick in self.net if tick > self.tick), default=self.known[1])
@@ -113,7 +113,7 @@ class Ranges:
 
 
 def pools_of(step: StepInput) -> dict[str, Pair | Ranges]:
-    """The snapshot's pools, to be traded in."""
+    """Return tradable copies of the snapshot's pools."""
     found: dict[str, Pair | Ranges] = {}
     for pool in step.snapshot.pools:
         match pool:
@@ -128,7 +128,7 @@ def pools_of(step: StepInput) -> dict[str, Pair | Ranges]:
 
 @dataclass
 class Carried:
-    """What a plan did: changes of the wallet by token, base units, and everything that is wrong with it, by kind."""
+    """Effect of a plan: changes of the wallet by token, in base units, and all kinds of violations."""
 
     moved: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
@@ -139,13 +139,13 @@ class Carried:
 
 
 def unit_price(step: StepInput, address: str, prices: dict[str, object]) -> Fraction:
-    """Numeraire base units per base unit."""
+    """Return the price in numeraire base units per base unit."""
     of = step.portfolio.token(address)
     return price_of(of.symbol, prices) * Fraction(10) ** (step.portfolio.numeraire.decimals - of.decimals)  # type: ignore[arg-type]
 
 
 def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> Carried:
-    """Carries a plan out as a router would: a wallet leg spends its amount, a router leg all that is there of its token."""
+    """Execute a plan as a router would: a wallet leg spends its amount, a router leg all of its token in the router."""
     found, now, router, limits = Carried(), pools_of(step), dict[str, int](), step.limits
     start = pools_of(step)
     edges: dict[str, set[str]] = {}
@@ -196,16 +196,16 @@ def _check_wallet(step: StepInput, plan: Plan, found: Carried, price: Callable[[
 
 
 SWAPS = 60
-"""Most swaps of a peer: each mends one token wholly, unless a bound stops it."""
+"""Maximum number of swaps of a peer; each corrects one token completely unless a bound stops it."""
 SLICES = 20
 PART = Fraction(98, 100)
-"""Of the way that one swap goes, so that costs and gains on it take no token past its goal, or turnover past its limit."""
+"""Part of the correction made by one swap, so that costs and gains move no token past its goal, and turnover not past its limit."""
 Hops = tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
 class Peer:
-    """A rebalancing by pairs: the token that is most above its goal is sold for the one most below it."""
+    """A rebalancer by pairs: it sells the token furthest above its goal for the one furthest below."""
 
     problem: Problem
     objective: PlanObjective
@@ -213,22 +213,22 @@ class Peer:
     budget: Value | None
     edges: set[tuple[str, str]] = field(default_factory=set)
     ways: dict[tuple[int, int], list[Hops]] = field(default_factory=dict)
-    """Routes between two tokens, for as long as the edges are the same."""
+    """Routes between two tokens, valid while `edges` is unchanged."""
     known: dict[tuple[Hops, int], tuple[list[Pool], Fraction, int]] = field(default_factory=dict)
-    """Pools as a route found them for an amount, what a unit paid there by reference prices, and how much was taken."""
+    """By route and amount: the pools' states, the value per unit paid at reference prices, and the amount taken."""
 
     def ends(self) -> list[Value]:
-        """Value of each token now."""
+        """Return the value of each token now."""
         return [node.value + self.walk.draft.delta.get(node.address, 0) * node.price for node in self.problem.nodes]
 
     def off(self) -> list[Value]:
-        """Value above (below zero: lacking to) each goal share of the total now."""
+        """Return the value above each goal share of the present total (negative: below it)."""
         ends = self.ends()
         total = sum(ends, Fraction(0))
         return [end - Fraction(float(share)) * total for end, share in zip(ends, self.objective.low, strict=True)]
 
     def routes(self, source: int, target: int) -> list[Hops]:
-        """Direct pools, and two pools through any token between, that close no circle with the swaps so far."""
+        """Return routes of one pool, or of two through any token between, that form no cycle with the swaps so far."""
         if (source, target) not in self.ways:
             self.ways[source, target] = [hops for hops in self._all_routes(source, target) if not self._closes(hops)]
         return self.ways[source, target]
@@ -238,7 +238,7 @@ class Peer:
         return any(self._leads(edges, end, start) for start, end in self._edges(hops))
 
     def gone(self, hops: Hops) -> None:
-        """Notes a swap by these pools."""
+        """Record a swap through these pools."""
         if new := set(self._edges(hops)) - self.edges:
             self.edges |= new
             self.ways.clear()
@@ -268,7 +268,7 @@ class Peer:
                     yield ((first.address, start), (second.address, middle))
 
     def pays(self, hops: Hops, amount_raw: int) -> tuple[int, int]:
-        """(taken, paid) of a route now, as much as its pools' bounds let; (0, 0) where it pays nothing."""
+        """Return (taken, paid) of a route now, as much as its pools' bounds allow; (0, 0) if it pays nothing."""
         for _ in range(4):
             amount = amount_raw
             for pool, token_in in hops:
@@ -285,7 +285,7 @@ class Peer:
         return 0, 0
 
     def rate(self, hops: Hops, amount_raw: int) -> tuple[Fraction, int]:
-        """Value paid per value taken of a route now, and base units taken. What its pools said before they say while they stay."""
+        """Return the value paid per value taken of a route now, and the base units taken; cached while its pools are unchanged."""
         states = [self.walk.now[pool] for pool, _ in hops]
         before = self.known.get((hops, amount_raw))
         if before is not None and all(one is other for one, other in zip(before[0], states, strict=True)):
@@ -297,7 +297,7 @@ class Peer:
         return rate, taken
 
     def best(self, source: int, target: int, amount_raw: int) -> tuple[Hops, int] | None:
-        """The route that pays most per unit for the amount, and how much of it it takes; None if none is cheap enough."""
+        """Return the route that pays most per unit for the amount, and the amount that it takes; None if all cost too much."""
         limit_bps = self.problem.plan_cost_bps
         found: tuple[Fraction, int, Hops] | None = None
         for hops in self.routes(source, target):
@@ -307,7 +307,7 @@ class Peer:
         return None if found is None else (found[2], found[1])
 
     def rebalance(self, slices: int) -> PlanDraft:
-        """Pairs until nothing is left that can be mended; each amount in `slices` parts, every part by the best route then."""
+        """Trade pairs until no correction is possible; each amount in `slices` parts, each part by the route that is then the best."""
         done: set[tuple[int, int]] = set()
         for _ in range(SWAPS):
             off = self.off()
@@ -338,23 +338,23 @@ class Peer:
 
 
 def open_peer(step: StepInput, decision: Rebalance) -> Peer:
-    """A peer at its start."""
+    """Return a peer in its initial state."""
     problem = build_problem(step, reference_prices(step))
     return Peer(problem, objective_for_goal(problem, decision.goal), RouteSimulator(problem), turnover_left(step, problem.total)[0])
 
 
 def sequential(step: StepInput, decision: Rebalance) -> PlanDraft:
-    """One swap after another, each through the best single route of one or two pools, as rebalancing bots do."""
+    """Swap one pair after another, each through the best single route of one or two pools, like rebalancing bots."""
     return open_peer(step, decision).rebalance(1)
 
 
 def grid(step: StepInput, decision: Rebalance) -> PlanDraft:
-    """The same, each swap split over routes in slices of 5 %, as smart order routers do."""
+    """Swap one pair after another, each split over routes in slices of 5 %, like smart order routers."""
     return open_peer(step, decision).rebalance(SLICES)
 
 
 def objective(step: StepInput, decision: Rebalance, delta: dict[str, int]) -> Value:
-    """Value less the price of what is off the goal, numeraire base units, real gains included."""
+    """Return the value less the penalty for the distance from the goal, in numeraire base units, real gains included."""
     problem = build_problem(step, reference_prices(step))
     ends = [node.value + delta.get(node.address, 0) * node.price for node in problem.nodes]
     return objective_for_goal(problem, decision.goal).worth(1.0, {}).exactly(ends)

@@ -1,4 +1,4 @@
-"""Markets for planner tests: tokens, V2 pairs and V3 pools of many ranges around reference prices, from a seed."""
+"""Random markets for planner tests: tokens, V2 pairs and V3 pools of many ranges around reference prices, by seed."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 
 
 def goal(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Rebalance:
-    """A rebalance to the assets' targets, or to the intervals given by symbol."""
+    """Return a rebalance to the assets' targets, or to the intervals given by symbol."""
     wanted = {a.token.symbol: (Fraction(a.target_bps, 10_000),) * 2 for a in step.effective_assets} if weights is None else weights
     points = tuple(GoalWeight(a.token.address, *map(Fraction, wanted[a.token.symbol])) for a in step.portfolio.assets)
     return Rebalance("test", Goal(points))
 
 
 def ranged(pool: V3Pool, dice: random.Random, ranges: int = 12) -> V3Pool:
-    """The same pool with liquidity that changes at each of `ranges` ticks on both sides, known no further than that."""
+    """Return the pool with liquidity that changes at each of `ranges` ticks on both sides, and no known ticks beyond."""
     base = pool.tick // pool.tick_spacing * pool.tick_spacing
     step = pool.tick_spacing
     liquid = {base: pool.liquidity}
@@ -90,7 +90,9 @@ def ranged(pool: V3Pool, dice: random.Random, ranges: int = 12) -> V3Pool:
 def random_pools(
     dice: random.Random, symbols: Sequence[str], count: int, depth: float, skew: float = 0.001, prices: Mapping[str, Number] = PRICES
 ) -> list[Pool]:
-    """Every token has one pool with the first; the rest join random pairs. `depth` is value in coins; `skew` off the reference."""
+    """Return pools: one of every token with the first, the rest of random pairs. `depth` is value in coins; `skew` the deviation from the
+    reference.
+    """
     pairs = [(symbols[0], other) for other in symbols[1:]]
     while len(pairs) < count:
         pairs.append(tuple(dice.sample(list(symbols), 2)))  # type: ignore[arg-type]  # two symbols
@@ -114,7 +116,7 @@ def random_pools(
 def random_step(
     seed: int, tokens: int = 8, pools: int = 20, depth: float = 1_000_000, worth: int = 100_000, skew: float = 0.001
 ) -> StepInput:
-    """A portfolio with equal targets, holdings at random, over random pools."""
+    """Return a portfolio with equal targets and random holdings over random pools."""
     dice = random.Random(seed)
     symbols = SYMBOLS[:tokens]
     shares = [dice.gammavariate(2, 1) for _ in symbols]
@@ -125,14 +127,15 @@ def random_step(
 
 
 def without_gas(step: StepInput) -> StepInput:
-    """The step at a gas price of nothing."""
+    """Return the step at a gas price of zero."""
     return with_snapshot(step, priority_fee_wei=0, gas_price_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
 
 
 def any_problem(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepInput:
-    """The problem of that number: 2 to 12 tokens, 3 to 50 pools, depths, bounds and limits at random, no gas.
+    """Return the problem of that number: 2 to 12 tokens, 3 to 50 pools, random depths, bounds and limits, no gas.
 
-    A third of the markets is off the reference by 0.3 % (standard deviation of each pool), half by 0.1 %, the rest not at all.
+    The pools of a third of the markets deviate from the reference by 0.3 % (standard deviation of each pool), of half by 0.1 %, of the
+    rest not at all.
     """
     dice = random.Random(f"problem {seed}")
     tokens, pools = dice.randint(2, most_tokens), dice.randint(3, most_pools)
@@ -152,18 +155,18 @@ def any_problem(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepI
 
 
 def any_problem_with_gas(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepInput:
-    """The same problem with a base fee between 0.1 and 50 gwei."""
+    """Return the problem of that number with a base fee between 0.1 and 50 gwei."""
     step, dice = any_problem(seed, most_tokens, most_pools), random.Random(f"gas {seed}")
     return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=int(10 ** dice.uniform(8, 10.7))))
 
 
 def weights_bps(step: StepInput, plan: Plan) -> dict[str, int]:
-    """Weights after a plan by symbol."""
+    """Return the weights after a plan by symbol."""
     return {step.portfolio.token(token_).symbol: bps for token_, bps in plan.weights_after_bps}
 
 
 def flow_value(step: StepInput, plan: Plan) -> Fraction:
-    """Value of all balances after the plan less before, at the prices that the step's feeds say."""
+    """Return the change in value of all balances by the plan, at the prices of the step's feeds."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     total = Fraction(0)
     for at, raw_after in plan.holdings_after:
@@ -173,7 +176,7 @@ def flow_value(step: StepInput, plan: Plan) -> Fraction:
 
 
 def values_of(step: StepInput, plan: Plan) -> list[tuple[Fraction, Fraction, int]]:
-    """(value before, value after, target in bps) of every asset at reference prices."""
+    """Return (value before, value after, target in bps) of every asset at reference prices."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     after = dict(plan.holdings_after)
     found = []
@@ -190,17 +193,17 @@ FIVE = {"WETH": 3_000, "USDC": 2_000, "WBTC": 2_000, "DAI": 1_000, "LINK": 2_000
 
 
 def wide(step: StepInput, **limits: object) -> StepInput:
-    """No turnover limit, two percent of plan cost: bounds that a large correction fits in."""
+    """Return the step without turnover limit and with a plan cost of two percent: bounds that allow a large correction."""
     return with_limits(step, **{"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 200, **limits})
 
 
 def two(weth: int, usdc: int, pools: list[Pool] | None = None, **limits: object) -> StepInput:
-    """WETH and USDC at half and half, over one deep V2 pair by default."""
+    """Return a step of WETH and USDC, half each, by default over one deep V2 pair."""
     return with_limits(step_input(None, {"WETH": weth, "USDC": usdc}, pools=pools, depth=DEEP), **limits)
 
 
 def five_pools() -> list[Pool]:
-    """Five tokens, some pairs twice, LINK behind WETH only."""
+    """Return pools of five tokens: three for WETH and USDC, LINK only with WETH."""
     return [
         v2_pool(WETH, USDC, 2_000, 2_000_000),
         v3_pool(WETH, USDC, 2_001, DEEP),
@@ -213,7 +216,7 @@ def five_pools() -> list[Pool]:
 
 
 def check_legs(step: StepInput, found: Plan) -> None:
-    """What holds for every plan, whatever the market."""
+    """Assert the invariants of every plan."""
     states = {pool.address: pool for pool in step.snapshot.pools}
     spent: dict[str, int] = {}
     bought: set[str] = set()
@@ -247,10 +250,10 @@ def check_legs(step: StepInput, found: Plan) -> None:
     into: dict[str, set[str]] = {}
     for token_in, token_out in pairs:
         into.setdefault(token_out, set()).add(token_in)
-    TopologicalSorter(into).prepare()  # raises CycleError where tokens come back to where they were
+    TopologicalSorter(into).prepare()  # raises CycleError if tokens return to their start
 
 
-# --- Planner problems beside the usual ones, by number: coarse tokens, hubs and targets of nothing, a plan cost that is off or wide.
+# --- Special planner problems by number: coarse tokens, hubs, zero targets, a plan cost that is off or large.
 
 
 COARSE: Mapping[str, Number] = {"GUSD": 1, "EURS": Fraction(27, 25), "TENTH": 5, "WHOLE": 20, "CENTS": Fraction(1, 50)}
@@ -260,20 +263,20 @@ HUBS = ("DAI", "USDT", "FRAX")
 
 
 def hubs_and_zeros(seed: int) -> StepInput:
-    """2 to 7 assets, 1 to 3 hubs, some targets of nothing, shallow pools with tight bounds; a plan cost of every size but off."""
+    """Return a problem with 2 to 7 assets, 1 to 3 hubs, some zero targets, shallow pools with tight bounds, and a plan cost."""
     dice = random.Random(f"hubs {seed}")
     return _problem(dice, ("USDC", *FINE[: dice.randint(1, 6)]), HUBS[: dice.randint(1, 3)], dice.choice([20, 50, 50, 200, 1_000]))
 
 
 def uncapped(seed: int) -> StepInput:
-    """The same with a plan cost that is off, or above half of what is moved."""
+    """Return a problem with 0 to 3 hubs and a plan cost that is off, or above half of the value moved."""
     dice = random.Random(f"uncapped {seed}")
     symbols = ("USDC", *FINE[: dice.randint(1, 6)])
     return _problem(dice, symbols, HUBS[: dice.randint(0, 3)], dice.choice([None, None, None, 5_100, 7_000, 10_000]))
 
 
 def coarse(seed: int) -> StepInput:
-    """1 to 4 tokens of 0 to 2 decimals among up to 3 others; a coarse hub at times."""
+    """Return a problem with 1 to 4 tokens of 0 to 2 decimals among up to 3 others; sometimes with a coarse hub."""
     dice = random.Random(f"coarse {seed}")
     rough = dice.sample(sorted(COARSE), dice.randint(1, 4))
     hub = [rough.pop()] if len(rough) > 1 and dice.random() < 0.3 else []
@@ -307,13 +310,13 @@ def _problem(dice: random.Random, symbols: Sequence[str], hubs: Sequence[str], p
 
 
 def observed(hub: str, prices: Mapping[str, Number] = PRICES) -> Pool:
-    """A pool that says what a hub is worth, by its mean price, and has nothing to trade with now."""
+    """Return a pool whose mean price gives the value of a hub, without liquidity now."""
     pool = v3_pool(token(hub), token("USDC"), price_of(hub, prices), 10_000_000, 10_000, name="observed")
     return replace(pool, liquidity=0, ticks=())
 
 
 def _targets(dice: random.Random, symbols: Sequence[str]) -> dict[str, int]:
-    """Shares that sum to one; a third of them nothing, at least one not."""
+    """Return shares that sum to one; about a third of them are zero, at least one is not."""
     parts = [0 if dice.random() < 0.35 else dice.randint(1, 10) for _ in symbols]
     parts[dice.randrange(len(parts))] += 1
     shares = [10_000 * part // sum(parts) for part in parts]
@@ -322,18 +325,18 @@ def _targets(dice: random.Random, symbols: Sequence[str]) -> dict[str, int]:
 
 
 def _values(dice: random.Random, symbols: Sequence[str], worth: int) -> dict[str, Fraction]:
-    """What is held: nothing at all of a third."""
+    """Return holdings in value; about a third of them are zero."""
     parts = [0.0 if dice.random() < 0.35 else dice.gammavariate(1, 1) for _ in symbols]
     parts[dice.randrange(len(parts))] += 0.5
     return {s: Fraction(worth * part / sum(parts)).limit_denominator(100) for s, part in zip(symbols, parts, strict=True)}
 
 
-# --- Allocators and recorded prices for tests: coins whose prices walk at random, always the same way.
+# --- Allocators and recorded prices for tests: coins with random walks from fixed seeds.
 
 
 DAY_S = 86_400
 REAL_PRICES = Path(os.environ.get("TRIMTAB_DATA", Path(__file__).parents[3] / "shared" / "data")) / "prices"
-"""Real bars, kept beside the project and not in it; tests that want them say where they are not."""
+"""Recorded real prices beside the repository, not part of it; tests that need them report if they are missing."""
 PRICED_USDC = token("USDC")
 COINS = ("WETH", "WBTC", "LINK", "UNI")
 PLAIN = {"WETH": 2_500, "WBTC": 2_500, "LINK": 1_500, "UNI": 1_500, "USDC": 2_000}
@@ -341,7 +344,7 @@ PLAIN = {"WETH": 2_500, "WBTC": 2_500, "LINK": 1_500, "UNI": 1_500, "USDC": 2_00
 
 
 def allocator(method: AllocationMethod, fixed: Sequence[str] = ("USDC",), **changes: object) -> AllocatorConfig:
-    """Ninety days of daily returns, chosen anew each week; 20 % of USDC stay."""
+    """Return an allocator on ninety days of daily returns, with a new choice each week; USDC keeps its 20 %."""
     plain = AllocatorConfig(
         method=method,
         every_s=7 * DAY_S,
@@ -363,7 +366,7 @@ def limit(symbol: str, low_bps: int, high_bps: int) -> WeightLimit:
 
 
 def covariance_of(width: int, seed: int = 7) -> Floats:
-    """A covariance of coins that mostly move together: one common factor, and noise of their own."""
+    """Return a covariance of coins that mostly move together: one common factor, and noise of each."""
     draw = np.random.default_rng(seed)
     loads, noise = draw.uniform(0.3, 1.2, width), draw.uniform(0.2, 0.9, width)
     found: Floats = (np.outer(loads, loads) + np.diag(noise**2)) * 0.03**2
@@ -371,14 +374,14 @@ def covariance_of(width: int, seed: int = 7) -> Floats:
 
 
 def moves(symbols: Sequence[str] = COINS, days: int = 90, seed: int = 7) -> Floats:
-    """Daily returns, a column for each coin."""
+    """Return daily returns, a column for each coin."""
     draw = np.random.default_rng(seed)
     found: Floats = draw.multivariate_normal(np.zeros(len(symbols)), covariance_of(len(symbols), seed), days)
     return found
 
 
 def recorded(returns: Floats, symbols: Sequence[str] = COINS, until_s: int = NOW_S - 3_600) -> tuple[PricePoint, ...]:
-    """Daily prices that move by these returns and end at the usual price, oldest first."""
+    """Return daily prices that move by these returns and end at the usual price, oldest first."""
     found = []
     days = len(returns)
     for symbol, column in zip(symbols, returns.T, strict=True):
@@ -397,7 +400,7 @@ def weighed(
     supplies: Sequence[tuple[str, int]] = (),
     **past: object,
 ) -> StepInput:
-    """A step of a portfolio with this allocator; `supplies` are (symbol, whole coins) by the chain."""
+    """Return a step of a portfolio with this allocator; `supplies` are (symbol, whole coins) read from the chain."""
     step = step_input(targets_bps=targets or PLAIN, past=history(prices=tuple(prices), **past))
     told = tuple(TokenSupply(token(symbol).address, coins * 10 ** token(symbol).decimals) for symbol, coins in supplies)
     snapshot = replace(step.snapshot, supplies=told)
@@ -405,5 +408,5 @@ def weighed(
 
 
 def bps_of(step: StepInput) -> dict[str, int]:
-    """Targets by symbol."""
+    """Return the targets by symbol, in bps."""
     return {asset.token.symbol: asset.target_bps for asset in step.effective_assets}

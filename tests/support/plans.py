@@ -1,4 +1,4 @@
-"""Random plans on an embedded chain: what the agent would decide from, the plan carried out, and where that ends."""
+"""Random plans on an embedded chain: the step that the agent would decide from, the executed plan, and the result."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.support.builders import raw, token, with_snapshot
 from tests.support.wallets import AtomicDesk, Desk
 from tests.support.worlds import read_pool
 
-# --- Builds plans whose predictions are exact and evidence that lets them pass, so that tests of guards say only what differs.
+# --- Plans with exact predictions and evidence that passes every guard, so that tests of guards state only what differs.
 
 
 W, R = LegFunding.WALLET, LegFunding.ROUTER
@@ -51,7 +51,7 @@ GAS_UNITS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """One leg to be: a router-funded one spends what the legs before it left there, whatever `amount_in_raw` says."""
+    """Spec of one leg. A router-funded leg spends everything that earlier legs left in the router, regardless of `amount_in_raw`."""
 
     pool: Pool
     token_in: str
@@ -61,7 +61,7 @@ class Swap:
 
 
 def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) -> Plan:
-    """The plan of these swaps on the snapshot's pools: exact amounts, floors as the limits ask, balances after."""
+    """Return the plan of these swaps on the snapshot's pools: exact amounts, floors by the limits, balances after."""
     states = {pool.address: pool for pool in step.snapshot.pools}
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     router: dict[str, int] = {}
@@ -111,12 +111,12 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
 
 
 def approved(step: StepInput) -> StepInput:
-    """The step with nothing left to approve."""
+    """Return the step with all allowances in place."""
     return with_snapshot(step, allowances=tuple(replace(one, raw=2**255) for one in step.snapshot.allowances))
 
 
 def floor_of(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int, out_raw: int) -> int:
-    """Minimum output by the limits; where the reference is unknown, by slippage alone."""
+    """Return the minimum output by the limits; without reference prices by slippage alone."""
     prices, limits = reference_prices(step).prices, step.limits
     token_out = pools.token_out(pool, token_in)
     if token_in not in prices or token_out not in prices:
@@ -127,14 +127,14 @@ def floor_of(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int, out
 
 
 def with_leg(plan: Plan, number: int, **changes: object) -> Plan:
-    """The plan with other fields in one leg."""
+    """Return the plan with changed fields of one leg."""
     legs = list(plan.legs)
     legs[number] = replace(legs[number], **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
     return replace(plan, legs=tuple(legs))
 
 
 def evidence(step: StepInput, plan: Plan, **changes: object) -> Evidence:
-    """Evidence that has nothing against the plan: all code pinned, second quotes equal, not paused, clock at the head."""
+    """Return evidence that passes every guard: all code pinned, equal second quotes, not paused, clock at the head."""
     plain = Evidence(
         paused=False,
         pause_reason="",
@@ -148,29 +148,29 @@ def evidence(step: StepInput, plan: Plan, **changes: object) -> Evidence:
 
 
 def verdict(name: str, step: StepInput, plan: Plan, seen: Evidence | None = None) -> Verdict:
-    """What one guard says of the plan, by evidence that has nothing against it unless given."""
+    """Return one guard's verdict on the plan, by default with evidence that passes."""
     found = [v for v in guards.judge(step, plan, seen or evidence(step, plan)) if v.guard == name]
     assert len(found) == 1
     return found[0]
 
 
 def sell_weth(step: StepInput, whole: Fraction | int = Fraction(1, 2)) -> Plan:
-    """One leg that sells WETH in the snapshot's first pool."""
+    """Return a plan with one leg that sells WETH in the snapshot's first pool."""
     return plan_of(step, [Swap(step.snapshot.pools[0], token("WETH").address, raw(whole, token("WETH")))])
 
 
 NEAR_BPS = 1
-"""How far a token may end from its destination without a reason."""
+"""Distance from its destination at which a token needs a reason."""
 REASONS = (
     "limits.", "no usable pool", "no route", "the ticks read", "less than", "cannot be traded against it", "accept no more", "hold no more",
     "its gas", "floor",
 )  # fmt: skip
-"""What names a bound."""
+"""Words that name a bound."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one problem. `off_bps` is how far each token ends outside its destination, in shares of the total on chain."""
+    """Result of one problem. `off_bps` is the distance of each token from its destination, as a share of the total on chain."""
 
     seed: int
     plan: Plan | None
@@ -181,12 +181,12 @@ class Outcome:
 
     @property
     def arrived(self) -> bool:
-        """Every token is where it should be."""
+        """Whether every token is at its destination."""
         return all(off <= NEAR_BPS for off in self.off_bps.values())
 
     @property
     def explained(self) -> bool:
-        """Every token that is not names a bound."""
+        """Whether a bound is named for every token that is not at its destination."""
         late = [symbol for symbol, off in self.off_bps.items() if off > NEAR_BPS]
         return all(
             any(reason.startswith(f"{symbol}:") and any(word in reason for word in REASONS) for reason in self.reasons) for symbol in late
@@ -194,7 +194,7 @@ class Outcome:
 
     @property
     def kept(self) -> bool:
-        """What was promised: equal to the wei, and near, or stopped by a bound that is named."""
+        """Whether the plan was exact to the wei, and every token is at its destination or has a named bound."""
         return self.exact and self.explained
 
     def __str__(self) -> str:
@@ -207,7 +207,7 @@ class Outcome:
 
 
 def step_of(chain: LocalChain, targets_bps: Mapping[str, int], **limits: object) -> StepInput:
-    """What the agent would decide from: every pool's whole state, the wallet's balances, feeds at the chain's prices."""
+    """Return the step that the agent would decide from: every pool's whole state, the wallet's balances, feeds at the chain's prices."""
     tokens = {symbol: chain.tokens[symbol] for symbol in targets_bps}
     feeds = [
         FeedRound(builders.feed_address(s), 8, 7, int(chain.books.prices_usd[s] * 10**8), builders.NOW_S - 60, builders.NOW_S - 60, 7)
@@ -223,14 +223,16 @@ def step_of(chain: LocalChain, targets_bps: Mapping[str, int], **limits: object)
 
 
 def hold(chain: LocalChain, values: Mapping[str, Fraction | int]) -> None:
-    """Gives the wallet these values in dollars."""
+    """Set the wallet's balances to these values in dollars."""
     for symbol, dollars in values.items():
         token = chain.tokens[symbol]
         chain.set_balance(symbol, int(Fraction(dollars) * 10**token.decimals / chain.books.prices_usd[symbol]))
 
 
 def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
-    """Tokens, targets, holdings of 2,000 to 2,000,000 dollars, limits and destination at random; some pools pushed off the market."""
+    """Return random tokens, targets, holdings of 2,000 to 2,000,000 dollars, limits and destination; some pools are pushed off the
+    market.
+    """
     dice = random.Random(f"plan on chain {seed}")
     others = [symbol for symbol in chain.tokens if symbol not in ("WETH", "USDC")]
     symbols = ["WETH", "USDC", *dice.sample(others, dice.randint(0, len(others)))]
@@ -251,7 +253,7 @@ def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
 
 
 def push(chain: LocalChain, name: str, dollars: float, dice: random.Random) -> None:
-    """Somebody else swaps in a pool."""
+    """Swap in a pool from another account."""
     info = chain.books.pool_info[name]
     given = dice.choice([info.token0, info.token1])
     raw = int(Fraction(dollars) * 10**given.decimals / chain.books.prices_usd[given.symbol])
@@ -260,7 +262,7 @@ def push(chain: LocalChain, name: str, dollars: float, dice: random.Random) -> N
 
 
 def destination(step: StepInput, dice: random.Random) -> Goal:
-    """The targets, a band around them, or half of the way to them."""
+    """Return a random destination: the targets, a band around them, or half of the way."""
     kind = dice.choice(["target", "band", "halfway"])
     values = {asset.token.address: value_of(step, asset.token.address) for asset in step.portfolio.assets}
     total = sum(values.values(), Fraction(0))
@@ -275,7 +277,7 @@ def destination(step: StepInput, dice: random.Random) -> Goal:
 
 
 def value_of(step: StepInput, address: str, raw: int | None = None) -> Fraction:
-    """Dollars of a balance (of what is held unless given) at the feeds' prices."""
+    """Return the dollar value of a balance (default: the holding) at the feeds' prices."""
     answers = {feed.feed: feed.answer for feed in step.snapshot.feeds}
     asset = next(asset for asset in step.portfolio.assets if asset.token.address == address)
     held = next(holding.raw for holding in step.snapshot.holdings if holding.token == address)
@@ -283,7 +285,7 @@ def value_of(step: StepInput, address: str, raw: int | None = None) -> Fraction:
 
 
 def execute(chain: LocalChain, seed: int) -> Outcome:
-    """Plans one random problem and sends it, by the Rebalancer and SwapRouter02 in turn."""
+    """Plan one random problem and execute it, by the Rebalancer or SwapRouter02 in turn."""
     step, decision = any_step(chain, seed)
     symbols = {asset.token.address: asset.token.symbol for asset in step.portfolio.assets}
     before = {at: chain.balance(symbol) for at, symbol in symbols.items()}
@@ -301,7 +303,7 @@ def execute(chain: LocalChain, seed: int) -> Outcome:
 
 
 def off(step: StepInput, goal: Goal, balances: Mapping[str, int]) -> dict[str, Fraction]:
-    """How far each token is outside its destination, bps of the total."""
+    """Return the distance of each token from its destination, in bps of the total."""
     values = {at: value_of(step, at, raw) for at, raw in balances.items()}
     total = sum(values.values(), Fraction(0))
     found = {}

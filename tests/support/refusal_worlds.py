@@ -1,4 +1,4 @@
-"""A world around the rounds of a step, in which what is sent may be refused, before a real store."""
+"""A simulated world for the rounds of a step, in which transactions may be refused before sending, over a real store."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "succes
 
 
 class World:
-    """A chain, a composer and an executor in one, before the real store.
+    """Chain, composer and executor in one, over the real store.
 
-    `reverts` says of what a plan sells whether its simulation refuses it; sales of `fails` are mined and revert.
+    `reverts` decides by the tokens that a plan sells whether its simulation fails; sales of `fails` are mined and revert.
     """
 
     def __init__(self, store: Store, step: StepInput, reverts: Callable[[set[str]], bool], lacks: Sequence[str] = ()) -> None:
@@ -59,12 +59,12 @@ class World:
 
     @property
     def late(self) -> tuple[SubmissionRefusal, ...]:
-        """What the journal remembers of exits that were refused."""
+        """The exits whose submission was refused, from the journal."""
         return self.store.budgets.history(NOW_S).late
 
-    # reader
+    # --- Reader.
     def snapshot(self) -> Snapshot:
-        """The present step's, a block later for each transaction and poorer by what it moved and cost."""
+        """Return the step's snapshot after the mined transactions: a block later for each, with their changes and costs."""
         found, mined = self.step.snapshot, [one.receipt for one in self.store.journal.intents() if one.receipt is not None]
         held = {holding.token: holding.raw for holding in found.holdings}
         for token_, raw in (change for one in mined for change in one.net(OWNER).items()):
@@ -84,7 +84,7 @@ class World:
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         return snapshot
 
-    # composer
+    # --- Composer.
     def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
         return [Approval(one, "router", raw, one, "router") for one, raw in swap_spend(plan.legs).items() if one in self.lacks]
 
@@ -101,7 +101,7 @@ class World:
     def open_approvals(self, step: StepInput) -> list[Approval]:
         return self.left
 
-    # executor
+    # --- Executor.
     def ready(self) -> bool:
         return True
 
@@ -117,7 +117,7 @@ class World:
         return self.mined(step_id, kind, made, granted, note)
 
     def mined(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
-        """A transaction written down, signed, sent, mined as planned and final, as the journal has it."""
+        """Record a transaction as signed, sent, mined as planned and final."""
         nonce = self.store.journal.expected_nonce()
         assert nonce is not None
         intent = self.store.journal.intend(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
@@ -142,7 +142,7 @@ class World:
         return engine._run_until_done(StepRun(self.readers(), AgentCycle(), self.store), self.actors())
 
     def tidy(self, kind: OutcomeKind, reason: str) -> StepOutcome:
-        """What a step of that end still takes back."""
+        """Run the clean-up after a step that ended in this way."""
         step_id = f"s{len(self.store.steps.newest(100))}"
         self.store.steps.begin(step_id, NOW_S, codec.dumps(self.step))
         before = StepOutcome(step_id, kind, reason, self.step, proposals.rebalance(self.step).decided, None)

@@ -1,7 +1,7 @@
 """RP2 as a peer for tax lots, in a process of its own: importing it opens a log in the working folder and changes decimal's context.
 
-Reads [[method, [[bought, units, price], …]], …] as JSON, one event a day from 2021 on, and writes for each the lots that sales take:
-[day of the sale, day of the purchase, units, cost].
+Reads [[method, [[bought, units, price], …]], …] as JSON, one event a day from 2021 on, and writes for each the lots used by sales: [day
+of the sale, day of the purchase, units, cost].
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How much `make test` looks at of what `make slow` looks at longer: random searches, and cases that repeat one another."""
+"""Sample sizes of `make test`, which `make slow` increases: random searches, and cases that repeat one another."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from hypothesis import settings
 
 USUAL = 50
-"""Examples of a property that names no number, unless `make slow` asks for more (tests/conftest.py)."""
+"""Default number of examples of a property, unless `make slow` asks for more (tests/conftest.py)."""
 
 
 def examples(number: int, **more: Any) -> settings:
-    """So many examples where others have the usual number; more or fewer where they have."""
+    """Return settings with this number of examples, scaled like the default number."""
     return settings(max_examples=max(1, number * settings.default.max_examples // USUAL), **more)
 
 
 def slow(cases: Iterable[Any]) -> list[Any]:
-    """Cases of a parameter that repeat what the others show, for `make slow` alone."""
+    """Mark cases of a parameter that repeat what others show, to run by `make slow` only."""
     return [
         pytest.param(*case, marks=pytest.mark.slow) if isinstance(case, tuple) else pytest.param(case, marks=pytest.mark.slow)
         for case in cases

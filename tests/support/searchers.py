@@ -1,6 +1,6 @@
-"""Searchers on anvil: they trade before our snapshot, in front of our swap and behind it in the same block, and count what it brought.
+"""Searchers on anvil that trade before our snapshot, and in front of and behind our swap in the same block; and their profits.
 
-Their gas is not counted and nobody competes with them, so that what they earn here is more than anyone could.
+Their gas is free and they have no competition, so they earn more here than is possible in reality.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from tests.support.worlds import price_now
 
 GWEI = 10**9
 FIRST, LAST = 50 * GWEI, 0
-"""Tips of what goes in front of ours, and behind ours."""
+"""Tips of transactions in front of ours, and behind ours."""
 PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
 """The template's limits."""
 Push = tuple[str, str]
-"""A pool by name, and the symbol of what is sold into it."""
+"""A pool by name, and the symbol of the token sold into it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tactic:
-    """Shares of the size that are traded before the snapshot and in front of the swap; below zero the other way round.
+    """Shares of the size traded before the snapshot and in front of the swap; negative in the other direction.
 
-    With `back` what is open is closed behind the swap in the same block, and what our swap left off the fair price is taken
-    with it; otherwise in the block after.
+    With `back` the open position is closed behind the swap in the same block, with the profit from our swap's distance from the fair
+    price; otherwise in the next block.
     """
 
     name: str
@@ -62,11 +62,11 @@ TACTICS = (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one attack came to, in dollars at fair prices. Of a plan that was not carried out everything but gas is zero.
+    """Result of one attack, in dollars at fair prices. For a plan that was not executed everything but gas is zero.
 
-    `lost` is ours, gas included, and `limit` what the limits allow: (plan_cost + slippage) · turnover, and the gas of approvals
-    and reverts. `short` is how far our outputs fell short of the plan; `shown_short` and `shown_profit` are what the estimate
-    before submission says of that and of a searcher's profit at most.
+    `lost` is our loss, gas included, and `limit` the loss allowed by the limits: (plan_cost + slippage) · turnover, and the gas of
+    approvals and reverts. `short` is the shortfall of our outputs against the plan; `shown_short` and `shown_profit` are the estimates,
+    before submission, of the largest shortfall and the largest profit of a searcher.
     """
 
     size_usd: Fraction
@@ -80,7 +80,7 @@ class Turn:
     shown_profit: Fraction = Fraction(0)
 
     def require_bounded(self) -> None:
-        """Nobody lost or took more than limits and estimate say."""
+        """Assert that our loss and the searcher's profit are within limits and estimates."""
         assert self.lost <= self.limit, self
         if self.kind is OutcomeKind.DONE:
             assert self.short <= self.shown_short, self
@@ -90,7 +90,7 @@ class Turn:
 
 
 class Searcher:
-    """The whale as a searcher against one agent, with the order of blocks in its hand."""
+    """The whale as a searcher against one agent; it orders the transactions of a block."""
 
     def __init__(self, chain: LocalChain, agent: Agent, held: Mapping[str, int]) -> None:
         assert isinstance(chain.node, AnvilNode)
@@ -99,7 +99,7 @@ class Searcher:
         self.symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
 
     def attack(self, tactic: Tactic, size_usd: Fraction) -> Turn:
-        """One step of the agent under this attack, from a healed market and fresh funds."""
+        """Run one step of the agent under this attack, from a restored market and fresh funds."""
         chain = self.chain
         fund(chain, self.held)
         explained(self.agent)
@@ -121,14 +121,14 @@ class Searcher:
             self.harvest(chain.books.pool_info[pool])
         profit = self.wealth() - had
         turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.books.prices_usd))
-        if outcome.kind is OutcomeKind.FAILED:  # one that succeeds between them: three reverts in a row would stop the agent
+        if outcome.kind is OutcomeKind.FAILED:  # a success in between, since three reverts in a row would stop the agent
             assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         for name in chain.pools:
             chain.arbitrage(chain.books.pool_info[name])
         return turn
 
     def turn(self, outcome: StepOutcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
-        """The figures of a step that was attacked."""
+        """Return the figures of an attacked step."""
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.REFUSED), outcome.reason
         done = outcome.kind is OutcomeKind.DONE
         beside = [i for i in outcome.transactions if i.receipt is not None and not (done and i.kind is IntentKind.SWAP)]
@@ -150,7 +150,7 @@ class Searcher:
         )
 
     def at_swap(self, happens: Callable[[Plan], None]) -> Callable[[str], None]:
-        """A progress listener: the swap that is sent stays in the mempool until `happens` has ordered the block."""
+        """Return a progress listener that keeps a sent swap in the mempool until `happens` has ordered the block."""
         store = self.agent.context.store
 
         def progress(event: str) -> None:
@@ -169,7 +169,7 @@ class Searcher:
         return progress
 
     def order_block(self, used: Sequence[Push], tactic: Tactic, size_usd: Fraction) -> None:
-        """One block with our swap from the mempool, what goes in front of it, and what goes behind."""
+        """Mine one block with our swap from the mempool, and the searcher's trades in front of it and behind it."""
         ours = [tx["hash"] for by_nonce in self.node.rpc("txpool_content")["pending"].values() for tx in by_nonce.values()]
         assert len(ours) == 1, "the mempool holds the agent's swap alone"
         nonce = int(self.node.rpc("eth_getTransactionCount", self.chain.whale.address, "latest"), 16)
@@ -178,7 +178,7 @@ class Searcher:
         base_wei = int(self.node.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"], 16)
         hashes = []
         for number, (order, tip) in enumerate(wanted):
-            most_wei = 200 * GWEI if tip == FIRST else base_wei * 9 // 8 + 1  # anvil orders by this; ours pays up to twice the base fee
+            most_wei = 200 * GWEI if tip == FIRST else base_wei * 9 // 8 + 1  # anvil orders by this fee; ours pays up to twice the base fee
             fees = {"gas": 3_000_000, "maxFeePerGas": most_wei, "maxPriorityFeePerGas": tip, "nonce": nonce + number}
             hashes.append("0x" + bytes(order.transact({"from": self.chain.whale.address, **fees})).hex())
         self.node.rpc("evm_mine")
@@ -187,25 +187,25 @@ class Searcher:
         assert mined == hashes[:fronts] + ours + hashes[fronts:], "the block is not in the searcher's order"
 
     def pushes(self, plan: Plan) -> list[Push]:
-        """The pools of a plan, each with what the plan sells there."""
+        """Return the pools of a plan, each with the token that the plan sells there."""
         return list(dict.fromkeys((self.names[leg.pool], self.symbols[leg.token_in]) for leg in plan.legs))
 
     def trade(self, pool: str, sold: str, usd: Fraction) -> None:
-        """Sells for so many dollars; below zero buys."""
+        """Sell for this many dollars; a negative amount buys."""
         if usd:
             self.chain.send(self.order(pool, sold, usd))
 
     def order(self, pool: str, sold: str, usd: Fraction) -> Any:
-        """A bound call that sells (or, below zero, buys) for so many dollars."""
+        """Return a bound call that sells for this many dollars (negative: buys)."""
         info = self.chain.books.pool_info[pool]
         given = sold if usd > 0 else next(token.symbol for token in (info.token0, info.token1) if token.symbol != sold)
         raw = int(abs(usd) / self.chain.books.prices_usd[given] * 10 ** self.chain.tokens[given].decimals)
         return self._swap(info, given, raw, 0)
 
     def closing(self, pool: str, sold: str) -> list[Any]:
-        """What goes behind a swap that sold this into the pool: buys it back, as far as the pool is off the fair price.
+        """Return the calls behind a swap that sold this token into the pool: they buy it back while the pool is off the fair price.
 
-        A pair knows no price limit: there the whole rest waits for the next block.
+        A pair has no price limit; its rest waits for the next block.
         """
         info = self.chain.books.pool_info[pool]
         if info.version == 2:
@@ -215,7 +215,7 @@ class Searcher:
         return [self._swap(info, bought.symbol, self.chain.balance(bought.symbol, self.chain.whale.address) // 10, limit_x96)]
 
     def harvest(self, info: LocalPool) -> None:
-        """Trades a pool to where no more is to be earned from it after its fee."""
+        """Trade a pool until no further profit is possible after its fee."""
         now_x96, whale = sqrt_price_x96(price_now(self.chain, info.name)), self.chain.whale.address
         for given, target, off in ((info.token0, self._kept(info, up=False), 1), (info.token1, self._kept(info, up=True), -1)):
             if (now_x96 - sqrt_price_x96(target)) * off <= 0:
@@ -231,7 +231,7 @@ class Searcher:
             self.chain.send(call)
 
     def _kept(self, info: LocalPool, up: bool) -> Fraction:
-        """The price (token1 per token0) up to which buying token0, or down to which selling it, pays after the fee."""
+        """Return the price (token1 per token0) up to which buying token0, or down to which selling it, is profitable after the fee."""
         fair, keeps = self.chain.pool_price(info.token0.symbol, info.token1.symbol), 1 - Fraction(info.fee_pips, PIPS)
         return fair * keeps if up else fair / keeps
 
@@ -245,28 +245,28 @@ class Searcher:
         return router.exactInputSingle((sold.address, bought.address, info.fee_pips, chain.whale.address, raw, 0, limit_x96))
 
     def worth(self, address: str, raw: int) -> Fraction:
-        """Dollars of base units."""
+        """Return the dollar value of base units."""
         symbol = self.symbols[address]
         return raw * self.chain.books.prices_usd[symbol] / 10 ** self.chain.tokens[symbol].decimals
 
     def wealth(self) -> Fraction:
-        """Dollars of all that the searcher has, native coin aside."""
+        """Return the dollar value of everything that the searcher has, except native coin."""
         whale = self.chain.whale.address
         return sum(
             (self.worth(token.address, self.chain.balance(symbol, whale)) for symbol, token in self.chain.tokens.items()), Fraction(0)
         )
 
 
-# --- Scenes that searchers attack, and the search for the size that earns most.
+# --- Scenes for attacks, and the search for the most profitable size.
 
 
 BIG = {**ROOMY, "limits.daily_loss": "off", "limits.gas_per_day": "off", "portfolio.max_live_value": "off"}
-"""Only the limits of a single plan stand between the searcher and the portfolio."""
+"""Changes after which only the limits of a single plan protect the portfolio."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A portfolio large enough to be worth an attack: config changes, targets, and what it holds in dollars."""
+    """A portfolio large enough to be worth an attack: config changes, targets, and holdings in dollars."""
 
     name: str
     changes: Mapping[str, object]
@@ -289,13 +289,15 @@ ROUTERS = ("swap_router_02", "rebalancer")
 
 @contextmanager
 def searcher_on(chain: LocalChain, folder: Path, scene: Scene, router: str) -> Iterator[Searcher]:
-    """A searcher against an agent that holds what the scene says."""
+    """Yield a searcher against an agent with the scene's holdings."""
     with agent_on(chain, folder, {**scene.changes, "execution.router": router}, scene.targets) as agent:
         yield Searcher(chain, agent, scene.held)
 
 
 def searched(searcher: Searcher, tactic: Tactic, sizes: Sequence[int], rounds: int) -> list[Turn]:
-    """Turns of every size tried, the most profitable first: a grid, then in each round the middle of the larger gap beside the best."""
+    """Return the results of all sizes tried, the most profitable first: a grid, then in each round the middle of the larger gap beside
+    the best.
+    """
 
     def attack(size_usd: Fraction) -> Turn:
         turn = searcher.attack(tactic, size_usd)
@@ -307,7 +309,7 @@ def searched(searcher: Searcher, tactic: Tactic, sizes: Sequence[int], rounds: i
 
 
 def explored(attack: Callable[[Fraction], Turn], sizes: Sequence[Fraction], rounds: int) -> list[Turn]:
-    """Turns by rising size."""
+    """Return the results by ascending size."""
     turns = {size: attack(size) for size in sizes}
     for _ in range(rounds):
         known = sorted(turns)

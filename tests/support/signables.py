@@ -1,4 +1,4 @@
-"""Everything that the signer signs, by name: each a transaction with the grant and the rules under which it is allowed."""
+"""Every transaction that the signer may sign, by name, with the grant and the rules that allow it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POOL, HOME = address("v3 pool"), address("home")
 
 @dataclass(frozen=True)
 class Signable:
-    """One allowed transaction."""
+    """An allowed transaction."""
 
     tx: UnsignedTx
     grant: Grant
@@ -79,7 +79,7 @@ SIGNABLES: dict[str, Signable] = {
 SIGNABLES |= {f"{name}, legacy fees": _legacy(SIGNABLES[name]) for name in ("swap", "approve", "cancel")}
 
 
-# --- Calldata changed in every small way: what a signer must refuse, whatever it was given first.
+# --- Small mutations of calldata, all of which a signer must refuse whatever it was given first.
 
 
 WORD = 32
@@ -88,7 +88,7 @@ FOREIGN = bytes(12) + bytes.fromhex(STRANGER[2:])
 
 
 def signs(signer: Signer, transaction: UnsignedTx, grant: Grant) -> bool:
-    """Whether the signer signs; anything but a refusal by name is a failure of the test."""
+    """Return whether the signer signs; any error other than a refusal fails the test."""
     try:
         signer.sign(transaction, grant)
     except Refused as refusal:
@@ -98,17 +98,17 @@ def signs(signer: Signer, transaction: UnsignedTx, grant: Grant) -> bool:
 
 
 def calldata(transaction: UnsignedTx) -> bytes:
-    """The data of a transaction."""
+    """Return the calldata of a transaction."""
     return bytes.fromhex(transaction.data[2:])
 
 
 def with_bytes(transaction: UnsignedTx, data: bytes) -> UnsignedTx:
-    """The same transaction with other data."""
+    """Return the transaction with other calldata."""
     return replace(transaction, data="0x" + data.hex())
 
 
 def flipped_bits(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
-    """Each bit of the data flipped alone."""
+    """Yield the transaction with each single bit of its calldata flipped."""
     data = calldata(transaction)
     for at in range(len(data)):
         for bit in range(8):
@@ -118,7 +118,7 @@ def flipped_bits(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
 
 
 def edited_words(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
-    """Each word of the arguments replaced by telling values, dropped, doubled, or moved on by another."""
+    """Yield the transaction with each word of the arguments replaced by critical values, removed, doubled, or shifted by another word."""
     data = calldata(transaction)
     zero, one, two, most = bytes(WORD), (1).to_bytes(WORD, "big"), (2).to_bytes(WORD, "big"), b"\xff" * WORD
     for at in range(4, len(data), WORD):
@@ -129,7 +129,7 @@ def edited_words(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
 
 
 def cut_or_lengthened(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
-    """The data cut after each byte, and with something behind it."""
+    """Yield the transaction with its calldata cut after each byte, and with bytes appended."""
     data = calldata(transaction)
     for length in range(1, len(data)):
         yield with_bytes(transaction, data[:length])
@@ -138,7 +138,7 @@ def cut_or_lengthened(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
 
 
 def overwritten(transaction: UnsignedTx, edits: Sequence[tuple[int, bytes]]) -> UnsignedTx:
-    """The data with parts written over it, each at its place modulo the length."""
+    """Return the transaction with parts written over its calldata, each at its place modulo the length."""
     data = bytearray(calldata(transaction))
     for anywhere, part in edits:
         at = anywhere % len(data)

@@ -11,7 +11,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "signals"
 
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path, entries: Mapping[str, str], source: str = "", name: str = "own-signals") -> None:
-    """A distribution with these entry points; `source` is its module own_signals."""
+    """Install a distribution with these entry points; `source` is its module own_signals."""
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -23,7 +23,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, entries: Mapping[str,
 
 
 def install_examples(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """The two examples."""
+    """Install the two examples."""
     parts = {"trend": "trimtab_signal_examples.trend:targets", "mean-reversion": "trimtab_signal_examples.mean_reversion:targets"}
     install(monkeypatch, folder, parts, name="trimtab-signal-examples")
     monkeypatch.syspath_prepend(str(EXAMPLES))

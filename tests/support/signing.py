@@ -47,11 +47,11 @@ RULES = SigningRules(CHAIN_ID, WALLET, routers=(ROUTER,), tokens=(WETH, USDC, WB
 MAX_GAS_WEI = 10**16
 NONCE = 7
 NONCES: SignableNonces = {NONCE: None}
-"""The journal's next nonce, at which nothing was signed yet."""
+"""The journal's next nonce, with nothing signed yet."""
 
 
 def leg(token_in: str, token_out: str, amount_in: int, amount_out: int, **changes: object) -> Leg:
-    """A V3 leg of the 0.3 % pool from and to the wallet, its minimum 1 % below its output."""
+    """Return a V3 leg of the 0.3 % pool from and to the wallet, with a minimum 1 % below its output."""
     base = Leg(
         pool=address(f"pool {token_in} {token_out}"),
         venue="uniswap_v3",
@@ -70,7 +70,7 @@ def leg(token_in: str, token_out: str, amount_in: int, amount_out: int, **change
 
 
 def plan_of(*legs: Leg) -> Plan:
-    """A plan of these legs; what else a plan predicts plays no part in signing."""
+    """Return a plan of these legs. Its other fields do not affect signing."""
     nothing = Fraction(0)
     return Plan(
         block=1,
@@ -103,7 +103,7 @@ CANCEL_GRANT = Grant(IntentKind.CANCEL, NOW_S, NOW_S + 90, MAX_GAS_WEI)
 
 
 def tx(to: str, data: str, **changes: object) -> UnsignedTx:
-    """A transaction with EIP-1559 fees well within the granted gas money."""
+    """Return a transaction with EIP-1559 fees well within the granted gas money."""
     base = UnsignedTx(CHAIN_ID, NONCE, to, 0, data, 600_000, 10 * GWEI, GWEI, None)
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -116,12 +116,12 @@ ALLOWED = {"swap": (SWAP, SWAP_GRANT), "approve": (APPROVE, APPROVE_GRANT), "res
 
 
 def signer(rules: SigningRules = RULES) -> LocalSigner:
-    """The signer under test."""
+    """Return the signer under test."""
     return LocalSigner(KEY, rules, lambda: NONCES)
 
 
 def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> None:
-    """Asserts that the signer refuses by `rule`."""
+    """Assert that the signer refuses by `rule`."""
     with pytest.raises(Refused) as caught:
         signer().sign(transaction, grant)
     assert caught.value.verdicts[0].guard == f"signer.{rule}"
@@ -153,18 +153,18 @@ ACTIONS: dict[str, LpAction] = {
 
 
 def grant_of(action: LpAction, **changes: object) -> Grant:
-    """What may be signed for it; the floors lie below the minimums."""
+    """Return the grant of the action, with floors below the minimums."""
     plain = Grant(IntentKind.LIQUIDITY, NOW_S, NOW_S + 90, MAX_GAS_WEI, floors_raw=PROVIDING_FLOORS, action=action)
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 
 def action_tx(action: LpAction, wallet: str = WALLET, deadline_s: int = DEADLINE_S, **changes: object) -> UnsignedTx:
-    """The action as one transaction."""
+    """Return the action as one transaction."""
     return tx(V2_ROUTER if action.venue == "uniswap_v2" else MANAGER, encode_liquidity(action, wallet, deadline_s), **changes)
 
 
 def approval(token: str, spender: str, raw: int, action: LpAction) -> tuple[UnsignedTx, Grant]:
-    """An approval that an action needs."""
+    """Return an approval that an action needs, with its grant."""
     grant = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approve=(token, spender, raw), action=action)
     return tx(token, encode_approve(spender, raw)), grant
 
@@ -180,7 +180,7 @@ CHANGES = {name: (action_tx(action), grant_of(action)) for name, action in ACTIO
 PROVIDING_ALLOWED = CHANGES | APPROVALS
 
 
-# --- Plans, grants and transactions for tests of the Rebalancer's signing: pairs fed directly, hubs through the contract, native coin.
+# --- Plans, grants and transactions for tests of the Rebalancer's signing: direct transfers to pairs, hubs in the contract, native coin.
 
 
 REBALANCER = address("rebalancer")
@@ -196,7 +196,7 @@ R = LegFunding.ROUTER
 
 
 def native_leg(token_in: str, token_out: str, raw: int, **changes: object) -> Leg:
-    """Wraps or unwraps; what it brings is what it takes."""
+    """Return a leg that wraps or unwraps; its output equals its input."""
     return leg(token_in, token_out, raw, raw, pool=WETH, venue="wrapped_native", fee_pips=0, min_out_raw=raw, fee_raw=0, **changes)
 
 
@@ -216,14 +216,14 @@ PLANS = {"pairs": PLAN, "hub": HUB, "coin": COIN}
 
 
 def conditions(plan: Plan) -> RebalancerTerms:
-    """Prices of what the wallet gives and gets, and the value that the minimums come to."""
+    """Return prices of the tokens that the wallet gives and gets, and the value of the minimums."""
     least = min_balance_changes(plan.legs)
     value = sum((raw * PRICES[token] for token, raw in least.items()), Fraction(0))
     return RebalancerTerms({token: PRICES[token] for token in least}, floor_int(value) - 1)
 
 
 def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
-    """What may be signed for it; the floors lie a little below the plan's minimums."""
+    """Return the grant of the plan, with floors slightly below its minimums."""
     floors = tuple(max(1, one.min_out_raw - 1) for one in plan.legs)
     kept = conditions(plan)
     plain = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(kept.prices.items()), kept.floor_raw)
@@ -231,7 +231,7 @@ def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
 
 
 def rebalance_tx(plan: Plan, deadline_s: int = DEADLINE_S, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
-    """The plan as one call of the Rebalancer."""
+    """Return the plan as one call of the Rebalancer."""
     return tx(REBALANCER, encode_rebalance(plan, deadline_s, terms or conditions(plan)), **{"value_wei": native_wei(plan)} | changes)
 
 
@@ -256,7 +256,7 @@ CONTRACTS = PerpContracts(HOUSE, VAULT, DELEGATES, WALLET)
 
 
 def perp_market(market: str, symbol: str, price: int, **changes: object) -> PerpMarket:
-    """A market whose mark is its index, 0.1 % of fee."""
+    """Return a market whose mark equals its index, with a fee of 0.1 %."""
     base = PerpMarket(
         market, symbol, "", 18, 1, Fraction(1, WAD), (MarginTier(0, 100_000, 62_500),), 1_000,
         Fraction(price), Fraction(price), NOW_S - 60, Fraction(0),
@@ -275,13 +275,13 @@ ESCAPE = PerpOrder(VETH, -2 * WAD, PerpOrderKind.MARKET, 5_820 * WAD, True)
 
 
 def futures_grant(action: FuturesAction, account: MarginAccount = ACCOUNT, **changes: object) -> Grant:
-    """What may be signed for an action of the futures layer."""
+    """Return the grant of an action of the futures layer."""
     granted = FuturesGrant(action, account, **changes)  # type: ignore[arg-type]  # keywords are field names
     return Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI, futures=granted)
 
 
 def order_tx(order: PerpOrder, contracts: PerpContracts = CONTRACTS, deadline_s: int = DEADLINE_S) -> UnsignedTx:
-    """The order as one transaction of the wallet."""
+    """Return the order as one transaction of the wallet."""
     return tx(contracts.clearing_house, encode_order(order, contracts, WALLET, deadline_s))
 
 

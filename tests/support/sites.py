@@ -1,4 +1,4 @@
-"""A dashboard with users, served on this machine, and the forms that its pages would send."""
+"""A dashboard with users, served on this machine, and forms as its pages would send them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PASSWORD = "correct horse battery"
 HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 NAMES = ("ann", "bob", "cleo", "dan", "eve", "fay")
 FULL, READ_ONLY = 1, 5
-"""Ids of ann, who may control, and of eve, who may not."""
+"""Ids of ann, who may control, and of eve, who is read-only."""
 
 
 class Now:
-    """The monotonic clock of sessions, which the test moves."""
+    """The monotonic clock of sessions, moved by the test."""
 
     def __init__(self) -> None:
         self.s = 1000.0
@@ -46,11 +46,11 @@ class Site(Served):
         super().__init__(self.access, board)
 
     def enter(self, user: int = FULL) -> str:
-        """The cookie of a new session, without the form of the login."""
+        """Begin a session without the login form, and return its cookie."""
         return f"trimtab-1={self.access.begin(user)}"
 
     def token(self, cookie: str) -> str:
-        """The token of a session's forms, from a page."""
+        """Return the token of a session's forms, read from a page."""
         return re.findall(r'name="csrf" value="([^"]+)"', self.ask("/alerts", Cookie=cookie)[2].decode())[0]
 
     def post(self, path: str, fields: dict[str, str], cookie: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -59,12 +59,12 @@ class Site(Served):
         return self.ask(path, "POST", urlencode(fields), **sent)
 
     def form(self) -> tuple[str, str]:
-        """Cookie and token of a login form."""
+        """Return cookie and token of a login form."""
         _, headers, body = self.ask("/login")
         return headers["set-cookie"].split(";")[0], re.findall(r'name="csrf" value="([^"]+)"', body.decode())[0]
 
     def log_in(self, name: str, code: str | None = None, password: str = PASSWORD, cookie: str = "") -> tuple[int, dict[str, str], bytes]:
-        """Fill the login form; by default with the code of this moment."""
+        """Send the login form, by default with the current code."""
         nonce, csrf = self.form()
         code = pyotp.TOTP(self.secrets[name]).now() if code is None else code
         return self.post("/login", {"csrf": csrf, "name": name, "password": password, "code": code}, f"{nonce}; {cookie}")

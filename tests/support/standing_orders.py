@@ -1,4 +1,4 @@
-"""A bot in miniature for tests of orders: looks at prices one after the other, decides, plans, and holds what its plans leave."""
+"""A minimal bot for tests of orders: it evaluates prices cycle by cycle, decides, plans, and holds the result of its plans."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from tests.support.builders import NOW_S, Number, feed_round, history, step_inpu
 USDC = token("USDC")
 BLOCK_S = 12
 WIDE = {"turnover_bps": 1, "daily_turnover_bps": 1, "daily_loss_bps": None, "plan_cost_bps": 200, "price_impact_bps": 9_000}
-"""Limits of turnover that hold everything back but an exit."""
+"""Turnover limits that block everything except exits."""
 FREE = {**WIDE, "turnover_bps": None, "daily_turnover_bps": None}
 
 
 def terms(symbol: str, kind: OrderKind, price: Number | None = None, share_bps: int | None = None) -> OrderTerms:
-    """An order by whole-coin price, or by share; of the portfolio where the symbol is empty."""
+    """Return an order by whole-coin price or by share; for the portfolio if the symbol is empty."""
     if symbol == "":
         return OrderTerms("portfolio", kind, None, share_bps)
     exact = None if price is None else unit_price(token(symbol), price, USDC)
@@ -46,13 +46,13 @@ def terms(symbol: str, kind: OrderKind, price: Number | None = None, share_bps: 
 
 
 def price_of(symbol: str, price: Number) -> Fraction:
-    """Base units of USDC per base unit."""
+    """Return the price in base units of USDC per base unit."""
     return unit_price(token(symbol), price, USDC)
 
 
 @dataclass
 class Bot:
-    """What it holds (whole coins by symbol), its orders and what it remembers; each `look` is `gap` blocks after the last."""
+    """Holdings (whole coins by symbol), orders and memory of a bot. Cycles are 600 s apart."""
 
     targets_bps: Mapping[str, int]
     coins: dict[str, Fraction]
@@ -67,7 +67,7 @@ class Bot:
     refused: str = ""
 
     def seen(self, prices: Mapping[str, Number], before: Sequence[Mapping[str, Number]] | None = None) -> StepInput:
-        """The step at these prices; the blocks before had the same unless said, newest first."""
+        """Return the step at these prices; `before` are the prices of the preceding blocks, newest first (default: unchanged)."""
         every = {symbol: Fraction(prices.get(symbol, 1)) for symbol in self.targets_bps}
         values = {symbol: coins * every[symbol] for symbol, coins in self.coins.items()}
         now_s = NOW_S + self.looks * 600
@@ -85,7 +85,7 @@ class Bot:
         return replace(step, policy=policy, portfolio=replace(step.portfolio, orders=self.book))
 
     def look(self, prices: Mapping[str, Number], before: Sequence[Mapping[str, Number]] | None = None) -> Decision:
-        """One look with everything that follows from it; the store is what is remembered."""
+        """Run one cycle with all its effects; `memory` takes the place of the store."""
         self.step = apply_orders(self.seen(prices, before))
         found = self.step.history
         self.memory = replace(self.memory, orders=found.orders, unit_value=found.unit_value)
@@ -103,23 +103,23 @@ class Bot:
         return self.decision
 
     def order(self, symbol: str, kind: OrderKind) -> ConditionalOrder:
-        """How one of them stands."""
+        """Return the state of one order."""
         at = "portfolio" if symbol == "" else token(symbol).address
         return next(order for order in self.memory.orders if (order.token, order.kind) == (at, kind))
 
     def stages(self) -> dict[str, str]:
-        """Stage by "SYMBOL kind"."""
+        """Return the stages by "SYMBOL kind"."""
         labels = {token(symbol).address: symbol for symbol in self.coins} | {"portfolio": "portfolio"}
         return {f"{labels[order.token]} {order.kind.value}": order.stage.value for order in self.memory.orders}
 
     def rearm(self, symbol: str) -> None:
-        """What the owner's command leaves in the store."""
+        """Re-arm the orders of a symbol as the owner's command does in the store."""
         at = "portfolio" if symbol == "" else token(symbol).address
         waiting = tuple(replace(one, stage=OrderStage.WAITING, at=None) if one.token == at else one for one in self.memory.orders)
         self.memory = replace(self.memory, orders=waiting)
 
     def targets(self) -> dict[str, int]:
-        """Targets of the last look in bps."""
+        """Return the targets of the last cycle, in bps."""
         assert self.step is not None
         return {asset.token.symbol: asset.target_bps for asset in self.step.effective_assets}
 
@@ -131,13 +131,13 @@ def _block(head: Head, back: int, prices: Mapping[str, Number], now_s: int) -> P
 
 
 def two(*orders: OrderTerms, weth: Number = 5_000, usdc: Number = 5_000, confirm: int = 0, **changes: object) -> Bot:
-    """Half WETH at 2,000 and half USDC, with these orders."""
+    """Return a bot with half WETH at 2,000 and half USDC, and these orders."""
     coins = {"WETH": Fraction(weth) / 2_000, "USDC": Fraction(usdc)}
     return Bot({"WETH": 5_000, "USDC": 5_000}, coins, OrdersConfig(orders, **changes), confirm)  # type: ignore[arg-type]  # fields of Orders
 
 
 def three(*orders: OrderTerms, absent: WeightReallocation = WeightReallocation.CASH, **changes: object) -> Bot:
-    """WETH 50, WBTC 30, USDC 20 on target, with these orders."""
+    """Return a bot with WETH 50, WBTC 30, USDC 20, on target, and these orders."""
     coins = {"WETH": Fraction(5_000, 2_000), "WBTC": Fraction(3_000, 60_000), "USDC": Fraction(2_000)}
     book = OrdersConfig(orders, absent, **changes)  # type: ignore[arg-type]  # fields of Orders
     return Bot({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, coins, book)

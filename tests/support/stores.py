@@ -1,4 +1,4 @@
-"""Steps written into a store whose recorder writes them into files, decided as the engine decides them."""
+"""Steps in a store whose recorder writes them into files, with the engine's decisions."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ DIGEST = "ab" * 32
 ROOMY = RecorderLimits(1_000, 10**9)
 DRIFTED = {"WETH": 7_000, "USDC": 3_000}
 STEPS = (builders.step_input(), builders.step_input(values=DRIFTED), builders.without_feed(builders.step_input(values=DRIFTED), "WETH"))
-"""A hold, a rebalance, a halt."""
+"""Steps that hold, rebalance and halt."""
 
 
 def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderLimits = ROOMY) -> Path:
-    """The folder of files that these steps left, each under an id of its own; told again it goes on there."""
+    """Record these steps, each under its own id, and return the folder of the files. A second call continues there."""
     store = open_store(f"sqlite:///{folder}/trimtab.db", 31_337, builders.OWNER)
     place = folder / "steps"
     store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", bounds).write_step
@@ -47,12 +47,12 @@ def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderL
 
 
 def files(folder: Path) -> list[Path]:
-    """Recorded steps, oldest first."""
+    """Return the recorded steps, oldest first."""
     return sorted(folder.glob("step-*.json"))
 
 
 def changed(path: Path, **fields: Any) -> None:
-    """Writes a file anew with other values under some keys; "a.b" is b in a. A value of None takes the key away."""
+    """Rewrite a file with other values under some keys; a__b is key b in a, and a value of None removes the key."""
     document = json.loads(path.read_text())
     for place, value in fields.items():
         *way, key = place.split("__")
@@ -65,14 +65,14 @@ def changed(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(document))
 
 
-# --- Takes a store back to an earlier version, as an older program would have left it.
+# --- Conversion of a store to an earlier version, as an older program would have written it.
 
 
 MIGRATIONS = Path(__file__).parents[2] / "agent" / "store" / "migrations"
 
 
 def taken_back(path: Path, version: str) -> None:
-    """The store at `path`, closed, as `version` would have written it; what newer ones added is lost."""
+    """Rewrite the closed store at `path` as `version` would have written it; data added by newer versions are lost."""
     newer = path.with_name(path.name + ".newer")
     path.rename(newer)
     engine = create_engine(f"sqlite:///{path}")
@@ -93,15 +93,15 @@ def taken_back(path: Path, version: str) -> None:
     newer.unlink()
 
 
-# --- A process that ends at a chosen moment of a step, while blocks may be held back: in this process, so that the store is opened anew
+# --- End of a process at a chosen moment of a step, simulated in this process: the store is opened again. Blocks may be held back.
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: no `except Exception` on the way holds it up."""
+    """Simulated end of the process; no `except Exception` catches it."""
 
 
 class Clock:
-    """The chain's clock; sleeping makes blocks unless they are held back."""
+    """The chain's clock; sleeping mines blocks unless they are held back."""
 
     def __init__(self, chain: LocalChain) -> None:
         self.chain, self.held = chain, False
@@ -116,7 +116,7 @@ class Clock:
 
 @contextmanager
 def dying(agent: Agent, die_at: int | None) -> Iterator[Callable[[str], None]]:
-    """A progress listener inside which the process ends at a moment, if one is named."""
+    """Yield a progress listener that ends the process at the moment with this number, if one is given."""
     engine = agent.context.store.db.engine
     moments, writing = count(1), False
 

@@ -1,7 +1,7 @@
 """The Bot API on loopback, in its documented shapes: getMe, getUpdates with long polling and offsets, sendMessage, and its errors.
 
-https://core.telegram.org/bots/api: {"ok": true, "result": …} or {"ok": false, "error_code", "description", "parameters": {"retry_after"}}.
-An update is kept until a request has an offset above its number; negative offsets and webhooks are not needed here.
+https://core.telegram.org/bots/api: {"ok": true, "result": …} or {"ok": false, "error_code", "description", "parameters":
+{"retry_after"}}. An update is kept until a request has an offset above its number; negative offsets and webhooks are not needed here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WAIT_S = 30
 
 @dataclass
 class BotApi:
-    """What the owner's phone sees and does. `failures` are answers to give first: (method, status, body)."""
+    """The owner's phone: sent and received messages. `failures` are answers to give first: (method, status, body)."""
 
     url: str = ""
     pending: list[dict[str, Any]] = field(default_factory=list)
@@ -39,7 +39,7 @@ class BotApi:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def write(self, chat: int, text: str, *, kind: str = "private", age_s: float = 0, number: int | None = None) -> None:
-        """Somebody writes to the bot."""
+        """Write to the bot."""
         with self.changed:
             self.number = self.number + 1 if number is None else number
             who = {"id": chat, "is_bot": False, "first_name": "A"}
@@ -50,13 +50,13 @@ class BotApi:
             self.changed.notify_all()
 
     def until(self, count: int) -> list[tuple[int, str]]:
-        """Waits until the bot has sent so many messages, and returns them all."""
+        """Wait until the bot has sent this many messages, and return them all."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.sent) >= count, WAIT_S), self.sent
             return list(self.sent)
 
     def quiet(self, for_s: float = 0.6) -> int:
-        """Waits a moment; the number of messages then."""
+        """Wait a moment, and return the number of messages."""
         time.sleep(for_s)
         return len(self.sent)
 
@@ -85,14 +85,14 @@ class BotApi:
 
 
 def failure(method: str, status: int, description: str, **parameters: int) -> tuple[str, int, dict[str, Any]]:
-    """An error as the Bot API documents it."""
+    """Return an error as documented by the Bot API."""
     body: dict[str, Any] = {"ok": False, "error_code": status, "description": description}
     return method, status, body | ({"parameters": parameters} if parameters else {})
 
 
 @contextmanager
 def bot_api() -> Iterator[BotApi]:
-    """The server, with no message yet."""
+    """Run the server, without messages."""
     api = BotApi()
 
     class Handler(BaseHTTPRequestHandler):
@@ -130,7 +130,7 @@ def bot_api() -> Iterator[BotApi]:
 
 @contextmanager
 def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[], object] = lambda: None) -> Iterator[TelegramBot]:
-    """The bot in a thread of its own, ended as a kill would end it: at any await."""
+    """Run the bot in its own thread; it ends at any await, as if killed."""
     ready, found, ended = threading.Event(), list[TelegramBot](), list[BaseException]()
     ends: list[Callable[[], object]] = []
 

@@ -1,7 +1,7 @@
-"""One nonce in a small world that can be copied: every order of original, bump, cancel, block, loss, reorganisation and crash is walked.
+"""One nonce in a small world that can be copied: tests walk every order of original, bump, cancel, block, loss, reorganisation and crash.
 
-The store is the real one, in memory; a world is its bytes and the scripted chain, so that each state is reached once and left
-in every possible way. Two worlds with the same `key` behave alike and are walked once.
+The store is the real one, in memory. A world is its bytes and the scripted chain, so that each state is reached once and left in every
+possible way. Two worlds with the same `key` behave alike and are walked once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK
 
-# --- A chain of one wallet in memory, for the executor's state machine alone; whatever touches money runs against real nodes.
+# --- A chain of one wallet in memory, for the executor's state machine alone; tests that move money use real nodes.
 
 
 CHAIN_ID = 31337
@@ -52,7 +52,7 @@ def receipt(tx_hash: str, block: int, block_hash: str, status: int = 1) -> Recei
 
 
 class ManualClock:
-    """Sleeping moves the clock, and the chain too when `each` says how."""
+    """A clock moved by sleeping; `each` is called after each sleep, for example to move the chain."""
 
     def __init__(self) -> None:
         self.now = START_S
@@ -67,7 +67,7 @@ class ManualClock:
 
 
 class ScriptedSigner:
-    """Deterministic unless `drifting`; the signed bytes are recognisable, so that they can be searched for."""
+    """A signer that is deterministic unless `drifting`. Its signed bytes are recognisable, so that tests can search for them."""
 
     address = WALLET
 
@@ -89,7 +89,7 @@ class ScriptedSigner:
 
 @dataclass
 class ScriptedChain:
-    """ports.Sender over a list of blocks. `automine` puts each sent transaction in a block of its own at once."""
+    """ports.Sender over a list of blocks. With `automine` each sent transaction is mined at once in its own block."""
 
     automine: bool = True
     timestamp_s: int = START_S
@@ -110,7 +110,7 @@ class ScriptedChain:
     offline: int = 0
 
     def mine(self, *hashes: str) -> None:
-        """A block with these of ours; all of the pool when none is named."""
+        """Mine a block with these transactions, by default with the whole pool."""
         chosen = hashes or tuple(self.pool)
         self.blocks.append({h: self.nonces_of[h] for h in chosen})
         used = {n for block in self.blocks for n in block.values()}
@@ -118,7 +118,7 @@ class ScriptedChain:
         self.timestamp_s += 12
 
     def reorg(self, depth: int) -> None:
-        """Puts other blocks in the place of the newest; their transactions are forgotten."""
+        """Replace the newest blocks by empty ones; their transactions are forgotten."""
         start = len(self.blocks) - depth
         self.blocks[start:] = [{} for _ in range(depth)]
         self.salt += 1
@@ -177,7 +177,7 @@ class ScriptedChain:
 
 @dataclass
 class Bench:
-    """Store, signer, chain and clock around one executor. `restart` is a new process on the same store and chain."""
+    """Store, signer, chain and clock around one executor. `restart` opens a new process on the same store and chain."""
 
     path: Path
     chain: ScriptedChain
@@ -230,11 +230,11 @@ def bench(folder: Path, *, automine: bool = True, confirmations: int = 1) -> Ben
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulated end of the process."""
 
 
 def killed_at(made: Bench, name: str) -> None:
-    """Runs until `name`, then the process ends; the store is opened anew."""
+    """Run until `name`, end the process there, and open the store again."""
 
     def die(event) -> None:
         if event.name == name:
@@ -247,7 +247,7 @@ def killed_at(made: Bench, name: str) -> None:
 
 
 def lost_in_broadcast(folder: Path) -> Bench:
-    """A transaction that was sent and that no node knows."""
+    """Return a bench with a transaction that was sent but that no node knows."""
     made = bench(folder)
     made.chain.lose = True
     killed_at(made, "after:send")
@@ -256,10 +256,10 @@ def lost_in_broadcast(folder: Path) -> Bench:
 
 
 CEILING_WEI = 15 * GWEI
-"""From 10 gwei on: room for one bump, one cancel, and one bump of it."""
+"""Room, from 10 gwei on, for one bump, one cancel, and one bump of that."""
 CONFIRMATIONS = 2
 KILLS = ("after:signed", "before:send", "after:final", "before:signed", "after:mined")
-"""Each leaves another state behind: signed, broadcast and not sent, ended before the others of its nonce, planned, mined."""
+"""Each leaves another state: signed, broadcast but not sent, ended before the others of its nonce, planned, mined."""
 DEEP = 3
 SETTINGS = SubmissionSettings(CONFIRMATIONS, 1, 1, 1, CEILING_WEI, bump_after_s=1, gas_per_day_wei=None)
 
@@ -268,7 +268,7 @@ STORES = ("file", "memory")
 
 
 def new_store(kind: str, folder: Path, wallet: str = WALLET, coin: str = "", chain_id: int = CHAIN_ID) -> Store:
-    """A new store of that kind: the contract of its repositories is the same for both."""
+    """Open a new store of that kind; the repositories of both kinds have one contract."""
     if kind == "memory":
         return open_memory_store(chain_id, wallet, coin)
     return open_store(f"sqlite:///{folder}/trimtab.db", chain_id, wallet, coin)
@@ -293,7 +293,7 @@ class Memory:
 
 @dataclass
 class World:
-    """What can be copied: the store's bytes, the chain, and what was seen so far."""
+    """The copied state: the store's bytes, the chain, and the acts so far."""
 
     data: bytes
     chain: ScriptedChain
@@ -302,14 +302,14 @@ class World:
 
 
 class Walk:
-    """Acts on worlds, and judges each after every act."""
+    """Applies acts to worlds, and checks each world after every act."""
 
     def __init__(self, folder: Path) -> None:
         self.memory = Memory(folder)
         self.store = self.memory.store
 
     def start(self) -> World:
-        """An original that was sent and waits."""
+        """Return a world with an original that was sent and is pending."""
         chain = ScriptedChain(automine=False)
         self.store.steps.begin("s", START_S, "{}")
         self.store.journal.set_expected_nonce(0, START_S)
@@ -321,7 +321,7 @@ class Walk:
         return World(self.memory.connection.serialize(), chain)
 
     def acts(self, world: World, *, whole: bool) -> Iterator[tuple[str, Callable[[World], None]]]:
-        """Everything that can happen next. `whole` adds a market that turns, which forces a cancel as a deadline does, and more kills."""
+        """Yield all possible next acts. `whole` adds a market move, which forces a cancel like a deadline, and more kills."""
         chain = world.chain
         mined = held(chain)
         yield "look", self._look(None)
@@ -344,7 +344,7 @@ class Walk:
             yield "market turns", turn
 
     def after(self, world: World, name: str, act: Callable[[World], None]) -> World:
-        """A copy of the world, after an act; raises AssertionError where an invariant is broken."""
+        """Return a copy of the world after an act. Raises AssertionError if an invariant is broken."""
         made = World(world.data, copy.deepcopy(world.chain), world.late, (*world.path, name))
         self.memory.connection.deserialize(made.data)
         act(made)
@@ -384,7 +384,7 @@ class Walk:
         )
 
     def require_agreement(self, chain: ScriptedChain) -> None:
-        """After a whole look: what the chain has is what the journal has, in state, budgets, movements and next nonce."""
+        """Assert, after a completed cycle, that chain and journal agree in state, budgets, movements and next nonce."""
         mined, intents = held(chain), self.store.journal.intents()
         consumed = [intent for intent in intents if intent.state in CONSUMED]
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
@@ -399,7 +399,7 @@ class Walk:
             assert not self.store.journal.open_intents()
 
     def judge(self, world: World) -> None:
-        """What must hold in every moment, also after a crash."""
+        """Assert the invariants of every moment, even after a crash."""
         intents = list(reversed(self.store.journal.intents()))
         left = [
             intent for intent in intents if any(move.after is IntentState.BROADCAST for move in self.store.journal.transitions(intent.id))
@@ -416,14 +416,14 @@ class Walk:
             self._require_in_reach(left, mined[0])
 
     def _require_in_reach(self, intents: list[Intent], tx_hash: str) -> None:
-        """What a block has is something that the next look will ask for: open, or ended with its own block."""
+        """Assert that the next cycle will query a mined transaction: it is open, or ended with its own block."""
         (found,) = [intent for intent in intents if intent.tx_hash == tx_hash]
         others = [intent for intent in intents if intent.id != found.id]
         decided = any(intent.state in ENDED_IN_BLOCK for intent in others)
         assert found.state not in (IntentState.REPLACED, IntentState.CANCELLED) or decided or any(is_open(intent) for intent in others)
 
     def calm(self, world: World) -> None:
-        """From here on the newest that waits gets its block, and the nonce ends: once, by what the chain has, and booked so."""
+        """Mine the newest pending transaction from now on, and assert that the nonce ends once, as the chain has it, and is booked so."""
         made = world
         for _ in range(4):
             made = self.after(made, "look", self._look(None))
@@ -436,7 +436,7 @@ class Walk:
         assert len([intent for intent in self.store.journal.intents() if intent.state is IntentState.FINAL]) == 1
 
     def key(self, world: World) -> tuple[object, ...]:
-        """All that the future depends on."""
+        """Return everything that the future depends on."""
         self.memory.connection.deserialize(world.data)
         intents = list(reversed(self.store.journal.intents()))
         number = {intent.id: at for at, intent in enumerate(intents)}
@@ -459,22 +459,22 @@ class Walk:
 
 
 def is_open(intent: Intent) -> bool:
-    """Whether a look resolves it."""
+    """Return whether the next cycle resolves the intent."""
     return intent.state in (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED)
 
 
 def held(chain: ScriptedChain) -> tuple[str, int] | None:
-    """What a block has at the nonce, and how deep it lies."""
+    """Return the mined transaction of the nonce and the depth of its block, if any."""
     return next(((tx_hash, len(chain.blocks) - at) for at, block in enumerate(chain.blocks) for tx_hash in block), None)
 
 
 def current(chain: ScriptedChain, intent: Intent) -> bool:
-    """Whether its receipt is of the chain as it stands."""
+    """Return whether its receipt is of the present chain."""
     return intent.receipt is not None and chain.block_hash(intent.receipt.block_number) == intent.receipt.block_hash
 
 
 def mining(tx_hash: str) -> Callable[[World], None]:
-    """A block with a transaction that anybody may have kept, whether nodes still know it or not."""
+    """Return an act that mines a transaction, even one that nodes have forgotten, since anyone may have kept it."""
 
     def mine(made: World) -> None:
         stamp = made.chain.timestamp_s
@@ -485,7 +485,7 @@ def mining(tx_hash: str) -> Callable[[World], None]:
 
 
 def reorganising(pending: bool) -> Callable[[World], None]:
-    """Its block goes; nodes forget it, or have it pending again."""
+    """Return an act that removes its block; nodes forget the transaction, or have it pending again."""
 
     def reorganise(made: World) -> None:
         tx_hash, depth = held(made.chain) or ("", 0)
@@ -497,27 +497,27 @@ def reorganising(pending: bool) -> Callable[[World], None]:
 
 
 def moving(made: World) -> None:
-    """Another block has it now."""
+    """Move the transaction into another block."""
     tx_hash, depth = held(made.chain) or ("", 0)
     made.chain.reorg(depth)
     made.chain.blocks[-1] = {tx_hash: 0}
 
 
 def late(made: World) -> None:
-    """Chain time passes the deadline."""
+    """Advance chain time past the deadline."""
     made.late, made.chain.timestamp_s = True, START_S + 1_000
 
 
 def turn(made: World) -> None:
-    """The swap would fail by now."""
+    """Move the market so that the swap would fail."""
     made.chain.simulation = "Too little received"
 
 
-# --- A bench where nothing is mined by itself and what waits is hurried; and what must hold of every replacement.
+# --- A bench without automatic mining in which pending transactions are bumped; and the invariants of every replacement.
 
 
 def patient(folder: Path, **settings: object) -> Bench:
-    """Nothing is mined by itself; what waits is hurried every two seconds, for a minute."""
+    """Return a bench without automatic mining, in which pending transactions are bumped every two seconds, for a minute."""
     made = bench(folder, automine=False)
     made.settings = replace(made.settings, **{"bump_after_s": 2, "mined_timeout_s": 60, **settings})
     return made
@@ -528,7 +528,7 @@ def states(made: Bench) -> list[tuple[str, str]]:
 
 
 def when_sent(made: Bench, count: int, act: Callable[[], object]) -> None:
-    """Something happens once so many were sent."""
+    """Call `act` at each sleep once `count` transactions were sent."""
 
     def each() -> None:
         if len(made.chain.sent) >= count:
@@ -538,7 +538,7 @@ def when_sent(made: Bench, count: int, act: Callable[[], object]) -> None:
 
 
 def require_dearer(intents: Sequence[Intent]) -> None:
-    """Each pays at least an eighth more than the one before, in both fields, and replaces it."""
+    """Assert that each transaction replaces the one before, and pays at least an eighth more in both fee fields."""
     for before, after in pairwise(intents):
         for fee in ("max_fee_wei", "max_priority_fee_wei"):
             assert getattr(after.tx, fee) * BUMP_DENOMINATOR >= getattr(before.tx, fee) * BUMP_NUMERATOR

@@ -1,4 +1,4 @@
-"""Quotes, signs and sends on an embedded chain with the real signer and sender, so that tests say only what they trade."""
+"""Quoting, signing and sending on an embedded chain with the real signer and sender, so that tests state only their trades."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ W, R = LegFunding.WALLET, LegFunding.ROUTER
 
 
 class Desk:
-    """A wallet at work on one embedded chain."""
+    """A working wallet on one embedded chain."""
 
     def __init__(self, chain: LocalChain) -> None:
         self.chain = chain
@@ -55,19 +55,19 @@ class Desk:
 
     @property
     def signer(self) -> LocalSigner:
-        """Signs at the chain's next nonce, and again at those it has used: without a journal."""
+        """Signer without a journal, for the chain's next nonce and all used ones."""
         return LocalSigner(self.key, self.rules, lambda: dict.fromkeys(range(self.sender.nonces(self.wallet)[0] + 1)))
 
     def signer_of(self, store: Store, settings: SubmissionSettings) -> LocalSigner:
-        """The signer of an agent with this store and ceiling of fees."""
+        """Return the signer of an agent with this store and fee ceiling."""
         return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(signable_nonces, store.journal))
 
     def at(self, symbol: str) -> str:
-        """Address of a token."""
+        """Return the address of a token."""
         return self.chain.tokens[symbol].address
 
     def leg(self, pool: str, token_in: str, amount_in_raw: int, source: LegFunding = W, sink: LegFunding = W) -> Leg:
-        """A leg whose output is what the deployed quoters say now, and whose minimum is exactly that."""
+        """Return a leg whose output is the deployed quoters' present quote, and whose minimum equals it."""
         info = self.chain.books.pool_info[pool]
         start = self.at(token_in)
         end = info.token1.address if info.token0.address == start else info.token0.address
@@ -81,7 +81,7 @@ class Desk:
         return Leg(info.address, f"uniswap_v{info.version}", start, end, info.fee_pips, amount_in_raw, out, out, fee_raw, 0, source, sink)
 
     def tx(self, to: str, data: str, legacy: bool = False, **changes: object) -> UnsignedTx:
-        """A transaction at the next nonce, with fees from the head; gas is left to the node."""
+        """Return a transaction at the next nonce with fees from the head; with gas 0 the node estimates it."""
         head = self.sender.head()
         if legacy:
             head = replace(head, base_fee_wei=None)
@@ -91,11 +91,11 @@ class Desk:
         return replace(plain, **changes)  # type: ignore[arg-type]
 
     def simulate(self, tx: UnsignedTx) -> Simulation:
-        """What the node says of it."""
+        """Simulate a transaction by the node."""
         return self.sender.simulate(tx, self.wallet)
 
     def run(self, tx: UnsignedTx, grant: Grant) -> Receipt:
-        """Simulates, signs, sends, and returns the receipt."""
+        """Simulate, sign and send; return the receipt."""
         if tx.gas == 0:
             simulated = self.simulate(tx)
             assert simulated.ok, simulated.reason
@@ -105,7 +105,7 @@ class Desk:
         return self.mined(signed.hash)
 
     def mined(self, tx_hash: str) -> Receipt:
-        """The receipt; anvil mines at once, but after it has answered."""
+        """Wait for the receipt, since anvil mines only after its answer."""
         for _ in range(500):
             seen = self.sender.status_of(tx_hash)
             if seen.receipt is not None:
@@ -114,46 +114,46 @@ class Desk:
         raise AssertionError(f"{tx_hash} is {seen.state} after 5 s")
 
     def grant(self, kind: IntentKind, **changes: object) -> Grant:
-        """A grant at the chain's time."""
+        """Return a grant at the chain's time."""
         now_s = self.sender.head().timestamp_s
         return replace(Grant(kind, now_s, now_s + DEADLINE_S, MAX_GAS_WEI), **changes)  # type: ignore[arg-type]
 
     def allowance(self, symbol: str) -> int:
-        """What the router may take of the wallet's token."""
+        """Return the router's allowance of the wallet's token."""
         return int(self.chain.token_contract(symbol).functions.allowance(self.wallet, self.router).call())
 
     def approvals_needed(self, plan: Plan) -> Sequence[tuple[str, int]]:
-        """What `needed` says on the allowances of now."""
+        """Return the approvals that a plan lacks at the present allowances."""
         allowances = tuple(Allowance(self.at(symbol), self.router, self.allowance(symbol)) for symbol in self.chain.tokens)
         return needed_approvals(plan, builders.snapshot(allowances=allowances), self.router)
 
     def approve(self, token: str, raw: int, legacy: bool = False) -> Receipt:
-        """Sends one approval."""
+        """Send one approval."""
         grant = self.grant(IntentKind.APPROVE, approve=(token, self.router, raw))
         return self.run(self.tx(token, encode_approve(self.router, raw), legacy), grant)
 
     def approve_for(self, plan: Plan) -> None:
-        """Sends every approval that the plan lacks."""
+        """Send every approval that the plan lacks."""
         for token, raw in self.approvals_needed(plan):
             assert self.approve(token, raw).status == 1
 
     def swap_tx(self, plan: Plan, legacy: bool = False, **changes: object) -> UnsignedTx:
-        """The plan as one transaction."""
+        """Return the plan as one transaction."""
         data = encode_multicall(plan, self.wallet, self.sender.head().timestamp_s + DEADLINE_S)
         return self.tx(self.router, data, legacy, **{"value_wei": native_wei(plan)} | changes)
 
     def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
-        """Sends the plan; its floors are its minimums."""
+        """Send the plan with its minimums as floors."""
         floors = tuple(leg.min_out_raw for leg in plan.legs)
         return self.run(self.swap_tx(plan, legacy, **changes), self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors))
 
     def balances(self) -> dict[str, int]:
-        """The wallet's tokens by symbol."""
+        """Return the wallet's balances by symbol."""
         return {symbol: self.chain.balance(symbol) for symbol in self.chain.tokens}
 
 
 def three_way_plan(desk: Desk) -> Plan:
-    """WETH to USDC over V3 and V2, and USDT over USDC as hub to LINK, all in pools that do not touch each other."""
+    """Return a plan with WETH to USDC over V3 and V2, and USDT over the hub USDC to LINK, all in different pools."""
     hub = desk.leg("v3 USDC/USDT 100", "USDT", 400 * 10**6, sink=R)
     return plan_of(
         desk.leg("v3 WETH/USDC 500", "WETH", 3 * 10**17),
@@ -164,17 +164,17 @@ def three_way_plan(desk: Desk) -> Plan:
 
 
 def router_balances(desk: Desk) -> dict[str, int]:
-    """What is left in the router."""
+    """Return the balances left in the router."""
     return {symbol: desk.chain.balance(symbol, desk.router) for symbol in desk.chain.tokens}
 
 
 def native_of(chain: LocalChain, owner: str) -> int:
-    """Native coin in wei."""
+    """Return the native coin of an account in wei."""
     balance: Any = chain.w3.eth.get_balance(owner)
     return int(balance)
 
 
-# --- A wallet that trades through the Rebalancer of an embedded chain, and programs that our encoder would never write.
+# --- A wallet that trades through the Rebalancer of an embedded chain, and programs that the encoder never writes.
 
 
 NEVER_S = 2**40 - 1
@@ -183,7 +183,7 @@ OWN, HERE, PAIR = FundsLocation
 
 
 class AtomicDesk(Desk):
-    """As Desk, with the Rebalancer as router; what it keeps to is what the legs' minimums come to."""
+    """A Desk with the Rebalancer as router. Its conditions come from the legs' minimums."""
 
     def __init__(self, chain: LocalChain) -> None:
         super().__init__(chain)
@@ -200,17 +200,17 @@ class AtomicDesk(Desk):
         return found | {NATIVE: found[self.at("WETH")]}
 
     def terms(self, legs: Sequence[Leg]) -> RebalancerTerms:
-        """Prices, and the value that the minimums come to."""
+        """Return prices, and the value of the minimums."""
         least, prices = min_balance_changes(legs), self.prices
         return RebalancerTerms(prices, floor_int(sum((raw * prices[token] for token, raw in least.items()), Fraction(0))) - 1)
 
     def swap_tx(self, plan: Plan, legacy: bool = False, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
-        """The plan as one call."""
+        """Return the plan as one call."""
         data = encode_rebalance(plan, self.sender.head().timestamp_s + DEADLINE_S, terms or self.terms(plan.legs))
         return self.tx(self.router, data, legacy, **{"value_wei": rebalancer_native_wei(plan)} | changes)
 
     def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
-        """Sends the plan; its floors are its minimums."""
+        """Send the plan with its minimums as floors."""
         kept = self.terms(plan.legs)
         floors = tuple(leg.min_out_raw for leg in plan.legs)
         prices = tuple((token, kept.prices[token]) for token in min_balance_changes(plan.legs))
@@ -218,7 +218,7 @@ class AtomicDesk(Desk):
         return self.run(self.swap_tx(plan, legacy, **changes), grant)
 
     def would(self, data: str, sender: str | None = None, to: str | None = None, value_wei: int = 0) -> Simulation:
-        """What a call of the Rebalancer (or `to`) would do when `sender` (the wallet unless said) sent it."""
+        """Simulate a call of the Rebalancer (or `to`) by the wallet (or `sender`)."""
         tx = self.tx(to or self.router, data, value_wei=value_wei)
         return self.sender.simulate(tx, sender or self.wallet)
 
@@ -236,7 +236,7 @@ def raw_leg(
     raw: int = 0,
     least: int = 1,
 ) -> bytes:
-    """One leg of a program, whatever sense it makes."""
+    """Return one leg of a program, valid or not."""
     numbers = [tokens.index(token_in), tokens.index(token_out), 0 if pair_with is None else tokens.index(pair_with)]
     kind = venue.value | source.value << 2 | sink.value << 4
     return bytes([kind, *numbers]) + fee.to_bytes(3, "big") + raw.to_bytes(16, "big") + least.to_bytes(16, "big")
@@ -249,14 +249,14 @@ def raw_program(
     floor_raw: int = -(2**120),
     deadline_s: int = NEVER_S,
 ) -> str:
-    """Calldata of any program; `watched` are price and bound of the first tokens."""
+    """Return the calldata of any program; `watched` are price and bound of the first tokens."""
     header = deadline_s.to_bytes(5, "big") + bytes([len(watched), len(tokens)]) + floor_raw.to_bytes(16, "big", signed=True)
     listed = b"".join(bytes.fromhex(token[2:]) for token in tokens)
     terms = b"".join(int(price * 2**128).to_bytes(24, "big") + bound.to_bytes(16, "big", signed=True) for price, bound in watched)
     return "0x" + (REBALANCE + abi_encode(["bytes"], [header + listed + terms + b"".join(legs)])).hex()
 
 
-# --- A real Safe on an embedded chain, with owners who sign what they are shown.
+# --- A real Safe on an embedded chain, with owners who sign the typed data that they are shown.
 
 
 SAFE = "@safe-global/safe-contracts/build/artifacts/contracts/Safe.sol/Safe.json"
@@ -265,7 +265,7 @@ FACTORY = "@safe-global/safe-contracts/build/artifacts/contracts/proxies/SafePro
 
 @dataclass(frozen=True)
 class SafeWallet:
-    """A Safe of some of the test accounts; `threshold` of them must sign."""
+    """A Safe owned by some of the test accounts; `threshold` of them must sign."""
 
     chain: LocalChain
     contract: Contract
@@ -277,12 +277,12 @@ class SafeWallet:
         return str(self.contract.address)
 
     def signatures(self, typed_data: Mapping[str, Any]) -> bytes:
-        """What owners sign when their wallets show them this typed data, in the order that the Safe wants."""
+        """Return the owners' signatures of this typed data, in the order that the Safe requires."""
         signing = sorted(self.owners, key=lambda owner: int(owner.address, 16))[: self.threshold]
         return b"".join(bytes(Account.sign_typed_data(owner.key, full_message=dict(typed_data)).signature) for owner in signing)
 
     def execute(self, document: Mapping[str, Any]) -> str:
-        """Somebody who is no owner carries out what the owners signed; the hash of his transaction."""
+        """Execute the signed transaction from an account that is not an owner; return its hash."""
         call, executor = document["safe_tx"], dev_accounts()[9].address
         fields = [call["to"], int(call["value"]), call["data"], call["operation"], 0, 0, 0, call["gasToken"], call["refundReceiver"]]
         signed = self.contract.functions.execTransaction(*fields, self.signatures(document["typed_data"]))
@@ -293,7 +293,7 @@ class SafeWallet:
 
 
 def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold: int = 2) -> SafeWallet:
-    """A proxy of the real singleton, owned by these test accounts."""
+    """Deploy a proxy of the real singleton, owned by these test accounts."""
     accounts = tuple(dev_accounts()[index] for index in owners)
     singleton = chain.contract(chain.deploy(npm_artifact(SAFE)), npm_artifact(SAFE))
     factory = chain.contract(chain.deploy(npm_artifact(FACTORY)), npm_artifact(FACTORY))

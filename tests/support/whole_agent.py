@@ -1,4 +1,4 @@
-"""The whole agent as a state machine beside a simple model: what may happen to it in any order, and what must hold after each thing."""
+"""The whole agent as a state machine beside a simple model: events in any order, and the invariants after each of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.stores import Clock, Killed, dying
 
 CONFIRMATIONS = 3
 NEAR_BPS = 20
-"""So near to its target a rebalance must end."""
+"""Distance from the target within which a rebalance must end."""
 POOLS = ("v3 WETH/USDC 500", "v2 WETH/USDC")
 CHANGES = {
     **ROOMY,
@@ -39,14 +39,16 @@ CHANGES = {
     "chain.confirmations": CONFIRMATIONS,
 }
 MOMENTS = 40
-"""More moments than one step has at which a process may end: before each commit that changes the store, around each send, while waiting."""
+"""More than the moments of one step at which a process may end: before each commit that changes the store, around each send, while
+waiting.
+"""
 PATIENCE, TRIES = 60, 8
-"""Moments after which the owner ends a step that goes on and on; healthy steps in which it must come to rest."""
+"""Moments after which the owner ends an endless step; number of healthy steps within which the agent must come to rest."""
 _TURNS = count()
 
 
 class WholeAgent(RuleBasedStateMachine):
-    """Two tokens, two pools, two endpoints of which one may fail or lie."""
+    """A model with two tokens, two pools, and two endpoints of which one may fail or lie."""
 
     def __init__(self, chain: LocalChain, folder: Path) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class WholeAgent(RuleBasedStateMachine):
         self.chain, self.node = chain, chain.node
         self.mark = chain.snapshot()
         turn = next(_TURNS)
-        self.node.mine_at(chain.now_s() + 1 + turn % 45)  # anvil forgets states of alike blocks together
+        self.node.mine_at(chain.now_s() + 1 + turn % 45)  # anvil forgets the states of identical blocks together
         self.folder = folder / f"run{turn}"
         self.targets = {"WETH": "50%", "USDC": "50%"}
         self.sent: list[str] = []
@@ -76,26 +78,26 @@ class WholeAgent(RuleBasedStateMachine):
         self.paused = self.foreign = self.adopted = False
         self.world_block = chain.w3.eth.block_number
 
-    # what the model knows
+    # --- The model's knowledge.
 
     def running(self) -> Agent:
-        """The agent's process, started if it is not."""
+        """Return the agent's process, started if necessary."""
         if self.agent is None:
             good = Remembering(HttpTransport(self.chain.url or "", "alpha", 30), "alpha", self.sent)
             self.agent = self.process.enter_context(again(self.chain, self.loaded, [good, self.bad], self.clock))
         return self.agent
 
     def ends(self) -> None:
-        """The process ends."""
+        """End the process."""
         self.process.close()
         self.process, self.agent = ExitStack(), None
 
     def healthy(self) -> bool:
-        """Nothing that the model knows of is in the way of a step."""
+        """Return whether nothing known to the model prevents a step."""
         return self.bad.mood == "honest" and not (self.paused or self.foreign or self.clock.held)
 
     def act(self, send: bool = True, die_at: int | None = None) -> StepOutcome | TrimtabError | None:
-        """One step; None when the process ended in it. Nothing but an error of ours may come out of it."""
+        """Run one step; None if the process ended in it. Only TrimtabError may be raised by it."""
         mined, sent = self.ledger.count(), len(self.sent)
         try:
             agent = self.running()
@@ -116,11 +118,13 @@ class WholeAgent(RuleBasedStateMachine):
         return found
 
     def was_misled(self) -> None:
-        """Who believed on first use, or on the owner's word, that no nonce was used needs the owner's word again: a stall, no loss."""
+        """Note that a false first nonce was accepted, on first use or by the owner: the agent then waits for another adoption, without a
+        loss.
+        """
         if self.bad.mood == "no nonce used" and self.store.journal.expected_nonce() == 0 != self.ledger.nonce():
             self.foreign = self.adopted = True
 
-    # what may happen
+    # --- Events.
 
     @precondition(lambda self: not self.clock.held)
     @rule(percent=st.sampled_from([-9, -4, -1, 2, 5, 10]))
@@ -137,7 +141,7 @@ class WholeAgent(RuleBasedStateMachine):
     @precondition(lambda self: not self.clock.held)
     @rule(symbol=st.sampled_from(["WETH", "USDC"]), percent=st.sampled_from([-30, -5, 1, 25, 60]))
     def somebody_deposits_or_withdraws(self, symbol: str, percent: int) -> None:
-        """A withdrawal by another way than a transaction of the wallet, so that its nonce stays."""
+        """Change a balance other than by a transaction of the wallet, so that its nonce stays."""
         self.chain.set_balance(symbol, self.chain.balance(symbol) * (100 + percent) // 100)
         self.the_world_went_on()
 
@@ -212,13 +216,13 @@ class WholeAgent(RuleBasedStateMachine):
     @precondition(lambda self: self.clock.held)
     @rule()
     def the_process_dies_waiting_for_a_block(self) -> None:
-        """Without blocks a step that sends waits; it is ended then, as it would be by hand."""
+        """End a step that waits because no blocks are mined, as a user would."""
         self.act(die_at=MOMENTS)
 
     @precondition(lambda self: self.clock.held)
     @rule(late=st.booleans(), forgotten=st.booleans())
     def blocks_go_on(self, late: bool, forgotten: bool) -> None:
-        """What waited is mined, at once or past its deadline, or the mempool has forgotten it."""
+        """Resume mining: pending transactions are mined, at once or after their deadline, or the mempool has forgotten them."""
         if forgotten:
             self.node.rpc("anvil_dropAllTransactions")
         self.node.rpc("evm_setAutomine", True)
@@ -231,7 +235,7 @@ class WholeAgent(RuleBasedStateMachine):
     def the_newest_blocks_are_reorganised_away(self, depth: int) -> None:
         depth, now_s = min(depth, self.chain.w3.eth.block_number - self.world_block), self.chain.now_s()
         self.node.rpc("anvil_reorg", depth, [])
-        self.node.mine_at(now_s + 1)  # time went on: other blocks take the place of those
+        self.node.mine_at(now_s + 1)  # time advances: other blocks replace the removed ones
         self.ledger.read()
 
     @precondition(lambda self: not self.clock.held)
@@ -242,15 +246,15 @@ class WholeAgent(RuleBasedStateMachine):
         self.the_world_went_on()
 
     def the_world_went_on(self) -> None:
-        """Blocks up to here hold what is not the agent's, so that they are never reorganised away."""
+        """Protect the blocks so far from reorganisation, since they contain transactions of others."""
         self.ledger.read()
         self.world_block = self.chain.w3.eth.block_number
 
-    # what must hold
+    # --- Invariants.
 
     @invariant()
     def the_journal_knows_it_all(self) -> None:
-        """Every transaction that left is in the journal, and no nonce has two that succeeded."""
+        """Assert that every sent transaction is in the journal, and that no nonce has two that succeeded."""
         intents = self.store.journal.intents(limit=1_000)
         known = {intent.tx_hash for intent in intents}
         assert set(self.sent) <= known
@@ -259,7 +263,7 @@ class WholeAgent(RuleBasedStateMachine):
         assert len(succeeded) == len(set(succeeded))
 
     def require_done(self) -> None:
-        """After a step that is done: at the target, nothing approved, nothing open, and the books are the chain's."""
+        """Assert after a completed step: at the target, no allowances, no open transaction, and a ledger that equals the chain."""
         store = self.store
         assert max(off_target(self.chain, self.targets).values()) <= NEAR_BPS, weights(self.chain, self.targets)
         assert set(allowances(self.chain).values()) == {0}
@@ -270,7 +274,7 @@ class WholeAgent(RuleBasedStateMachine):
         assert ours <= booked <= ours + self.ledger.others_gas_wei(since_s), "books of a new store may begin with the wallet's last day"
 
     def teardown(self) -> None:
-        """Once everything is well again the agent completes what it began."""
+        """Restore all faults, and assert that the agent completes what it began."""
         try:
             if self.clock.held:
                 self.blocks_go_on(False, False)

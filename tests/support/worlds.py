@@ -1,4 +1,4 @@
-"""Worlds and empty stores that are made once for all processes of a test run: real ones, kept as they were made, and taken up by others."""
+"""Worlds and empty stores that are built once for all processes of a test run, kept, and reused."""
 
 from __future__ import annotations
 
@@ -37,46 +37,46 @@ from agent.localchain.world import MAX_TICK
 from agent.model import Pool
 from agent.store import opening
 
-# --- One place that builds worlds for tests: pool states read straight from the contracts, the real mainnet pool.
+# --- Building of worlds for tests: pool states read directly from the contracts, the recorded mainnet pool.
 
 
 DATA = Path(__file__).parents[1] / "data"
 MAINNET_POOL = DATA / "uniswap_v3_wbtc_weth_3000_block_24407242.json"
 Jacobian = tuple[int, int, int]
 NOTHING: Jacobian = (0, 0, 1)
-"""Nought times a point, as eth_keys writes it."""
+"""Zero times a point, as eth_keys writes it."""
 
 
 ANVIL_OFTEN = pytest.mark.parametrize("local_chain", ["anvil", pytest.param("eth-tester", marks=pytest.mark.slow)], indirect=True)
-"""For a test on both chains that takes long on eth-tester and shows of it what others show: in every run it is on anvil alone."""
+"""Marks a test that is slow on eth-tester and repeats there what others show: by default it runs on anvil alone."""
 
 
 def missing(why: str) -> None:
-    """Skips the test, or fails it where nothing may be missing (CI)."""
+    """Skip the test for a missing tool; in CI fail it."""
     if os.environ.get("CI"):
         pytest.fail(f"under CI nothing may be missing: {why}")
     pytest.skip(why)
 
 
 def pool_contract(chain: LocalChain, pool: LocalPool) -> Any:
-    """The pair's or pool's contract."""
+    """Return the contract of the pair or pool."""
     return chain.contract(pool.address, npm_artifact(V2_PAIR if pool.version == 2 else V3_POOL))
 
 
 def read_pool(chain: LocalChain, name: str) -> Pool:
-    """The whole state of a pool, every initialised tick included, asked of the contract itself and not of our lens."""
+    """Return the whole state of a pool, every initialised tick included, read from the contract itself and not by the lens."""
     pool = chain.books.pool_info[name]
     return read_v2(chain, pool) if pool.version == 2 else read_v3(chain, pool)
 
 
 def read_v2(chain: LocalChain, pool: LocalPool) -> V2Pool:
-    """Reserves of a pair."""
+    """Return the reserves of a pair."""
     reserve0, reserve1, _ = read_view(chain.node, pool_contract(chain, pool).functions.getReserves())
     return V2Pool(pool.address, "uniswap_v2", pool.token0.address, pool.token1.address, reserve0, reserve1)
 
 
 def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
-    """Slot 0, liquidity and all ticks of a pool. Where positions end is in the chain's books, the rest says the contract."""
+    """Return slot 0, liquidity and all ticks of a pool. Tick indices come from the chain's records, the rest from the contract."""
     functions = pool_contract(chain, pool).functions
     answers = [(index, read_view(chain.node, functions.ticks(index))) for index in sorted(chain.books.ticks.get(pool.name, ()))]
     slot0 = read_view(chain.node, functions.slot0())
@@ -100,7 +100,7 @@ def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
 
 
 def price_now(chain: LocalChain, name: str) -> Fraction:
-    """Base units of token1 that a pool pays per base unit of token0 at the margin, fee excluded."""
+    """Return the base units of token1 that a pool pays per base unit of token0 at the margin, fee excluded."""
     pool = chain.books.pool_info[name]
     functions = pool_contract(chain, pool).functions
     if pool.version == 2:
@@ -122,7 +122,7 @@ class RecordedPool:
 
 
 def recorded_pool(path: Path = MAINNET_POOL) -> RecordedPool:
-    """The recording; its tick entries are [liquidity_gross, liquidity_net, block]."""
+    """Return the recording; its tick entries are [liquidity_gross, liquidity_net, block]."""
     data = json.loads(path.read_text(encoding="utf-8"))
     scalars = data["scalars"]
     net = {int(tick): entry[1] for tick, entry in data["tick_data"].items()}
@@ -132,7 +132,7 @@ def recorded_pool(path: Path = MAINNET_POOL) -> RecordedPool:
 
 
 def mint_ticks(chain: LocalChain, pool: LocalPool, net_by_tick: Mapping[int, int]) -> None:
-    """Gives an empty pool these ticks: one position per gap between neighbours, as deep as the nets below it add up to."""
+    """Give an empty pool these ticks: one position per gap between neighbours, with the sum of the nets below it as liquidity."""
     depth, positions = 0, []
     for lower, upper in pairwise(sorted(net_by_tick)):
         depth += net_by_tick[lower]
@@ -142,10 +142,10 @@ def mint_ticks(chain: LocalChain, pool: LocalPool, net_by_tick: Mapping[int, int
 
 
 def mint_mainnet_pool(chain: LocalChain) -> LocalPool:
-    """The recorded WBTC/WETH pool between two new tokens of 8 and 18 decimals, in the recorded order."""
+    """Deploy the recorded WBTC/WETH pool between two new tokens of 8 and 18 decimals, in the recorded order."""
     recorded = recorded_pool()
     symbols: list[str] = []
-    # A token's address is known once it is deployed: deploy until one of 8 decimals sorts below one of 18.
+    # A token's address is known only after deployment: deploy until one of 8 decimals sorts below one of 18.
     while True:
         number = len(symbols) // 2
         symbols += [f"MBTC{number}", f"METH{number}"]
@@ -164,15 +164,15 @@ def mint_mainnet_pool(chain: LocalChain) -> LocalPool:
 
 RUN = "PYTEST_XDIST_TESTRUNUID"
 _GENESIS_S = 1
-"""Of a node whose chain is replaced by a kept one."""
+"""Genesis time of a node whose chain is replaced by a kept one."""
 _TURNS = count(0xC0FFEE)
 _MOST_ABIS = 256
 
 
 def tester_world(shared: Path) -> LocalChain:
-    """A world on eth-tester, as deployed by whichever process of the run came first; `shared` is a folder of them all."""
+    """Return a world on eth-tester, deployed by the first process of the run; `shared` is a folder of all processes."""
     run = os.environ.get(RUN)
-    if run is None:  # one process alone
+    if run is None:  # a single process
         return _deployed()
     kept = shared / f"eth-tester-{run}.pickle"
     with FileLock(kept.with_suffix(".lock")):
@@ -184,15 +184,15 @@ def tester_world(shared: Path) -> LocalChain:
 
 
 _FORKS: dict[str, threading.Lock] = {}
-"""Held by whoever asks a fork, by its URL."""
+"""Locks for requests to a fork, by its URL."""
 
 
 @contextmanager
 def forks_asked_by_turns() -> Iterator[None]:
-    """Of this process no two requests are at one fork of anvil at a time.
+    """Allow this process one request at a time to a fork of anvil.
 
-    A call there that needs a slot of its origin holds the lock of its state. A second request that waits for that lock may hold the thread
-    in whose queue the origin's answer lies, which no other thread takes out of it: then both wait for ever.
+    A call there that needs a slot of its origin holds the lock of its state. A second request that waits for that lock may hold the
+    thread whose queue has the origin's answer, which no other thread processes: both then wait for ever.
     """
     once = HttpTransport._once
 
@@ -207,22 +207,22 @@ def forks_asked_by_turns() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Origin:
-    """A world on anvil that forks begin with, and all that it stores at its newest block. It must stay as it is while they live."""
+    """A world on anvil from which forks begin, and all of its state at the newest block. It must not change while forks are running."""
 
     world: LocalChain
     state: str
 
     @classmethod
     def of(cls, world: LocalChain) -> Origin:
-        """Without blocks and transactions: a fork asks the world for those."""
+        """Return the origin without blocks and transactions, which a fork requests from the world."""
         dumped = json.loads(gzip.decompress(bytes.fromhex(_rpc(world, "anvil_dumpState")[2:])))
         return cls(world, "0x" + gzip.compress(json.dumps(dumped | {"blocks": [], "transactions": []}).encode(), 1).hex())
 
     @contextmanager
     def forked(self) -> Iterator[LocalChain]:
-        """A chain on an anvil of its own that begins where the world ends, with its clock at the present and fresh feeds.
+        """Yield a chain on its own anvil that begins where the world ends, with the present time and fresh feeds.
 
-        A fork of anvil works out no state root, three quarters of what a block costs there.
+        A fork of anvil computes no state roots, which are three quarters of a block's cost there.
         """
         head = self.world.w3.eth.get_block("latest")
         flags = ["--fork-url", self.world.url or "", "--fork-block-number", str(head["number"]), "--chain-id", str(CHAIN_ID)]
@@ -232,7 +232,7 @@ class Origin:
             if chain.w3.eth.get_block("latest")["hash"] != head["hash"]:
                 raise RuntimeError(f"another chain answers on {url}")
             _FORKS[url] = threading.Lock()
-            _rpc(chain, "anvil_loadState", self.state)  # else it would be asked for slot by slot
+            _rpc(chain, "anvil_loadState", self.state)  # otherwise the fork requests slot by slot
             chain.books, chain.addresses = self.world.books, self.world.addresses
             if (late_s := int(time.time()) - chain.now_s()) > 0:
                 chain.warp(late_s)
@@ -241,14 +241,14 @@ class Origin:
 
 @contextmanager
 def one_case(chain: LocalChain) -> Iterator[None]:
-    """What it does to a chain on anvil is undone at its end; it begins with a block of its own."""
+    """Undo changes to a chain on anvil after the block; begin with a block of its own."""
     mark, perps = chain.snapshot(), chain.perps
-    _rpc(chain, "anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # alike blocks would be forgotten together
+    _rpc(chain, "anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # identical blocks would be forgotten together
     chain.node.mine_at(chain.now_s() + 1)
     try:
         yield
     finally:
-        _rpc(chain, "anvil_dropAllTransactions")  # what waits outlives a snapshot
+        _rpc(chain, "anvil_dropAllTransactions")  # pending transactions survive a revert to a snapshot
         _rpc(chain, "evm_setAutomine", True)
         chain.revert(mark)
         chain.perps = perps
@@ -281,14 +281,16 @@ def _restored(state: bytes) -> LocalChain:
 
 
 def _blocks(chain: LocalChain) -> Any:
-    """py-evm's chain: the pending block's header, and a database in memory for all else."""
+    """Return py-evm's chain: the pending block's header, and an in-memory database for everything else."""
     assert isinstance(chain.node, TesterNode)
     return chain.node.tester.backend.chain
 
 
 @contextmanager
 def compiled_once() -> Iterator[None]:
-    """While it lasts, all stores on SQLite share what SQLAlchemy knows of the dialect and has compiled for it: engines are many here."""
+    """During the block, let all stores on SQLite share SQLAlchemy's compiled statements and knowledge of the dialect, since there are
+    many engines.
+    """
     make = opening.create_engine
     first: dict[str, Engine] = {}
 
@@ -308,7 +310,7 @@ def compiled_once() -> Iterator[None]:
 
 
 def _tables() -> list[list[Jacobian]]:
-    """Of each four bits of a factor the 16 multiples of secp256k1's generator."""
+    """Return 16 multiples of secp256k1's generator for each four bits of a factor."""
     tables, base = [], jacobian.to_jacobian(SECPK1_G)
     for _ in range(64):
         tables.append([NOTHING])
@@ -320,7 +322,7 @@ def _tables() -> list[list[Jacobian]]:
 
 @contextmanager
 def multiplied_by_tables() -> Iterator[None]:
-    """While it lasts, signatures and public keys take a sixth of their time: 64 additions multiply the generator, not 256 doublings."""
+    """During the block, compute signatures and public keys in a sixth of the time: 64 additions from tables instead of 256 doublings."""
     plain, fast, tables, generator = ecdsa.jacobian_multiply, ecdsa.fast_multiply, _tables(), jacobian.to_jacobian(SECPK1_G)
 
     def multiplied(point: Jacobian, factor: int) -> Jacobian:
@@ -342,9 +344,9 @@ def multiplied_by_tables() -> Iterator[None]:
 
 @contextmanager
 def checked_once() -> Iterator[None]:
-    """While it lasts, web3 checks an ABI for selectors that collide once, not at every call of every contract."""
+    """During the block, let web3 check each ABI for colliding selectors once, not at every call."""
     check: Callable[[Any], None] | None = getattr(abis, "validate_abi", None)
-    if check is None:  # web3 6 checks none
+    if check is None:  # web3 6 has no such check
         yield
         return
     good: dict[int, Any] = {}
@@ -365,7 +367,9 @@ def checked_once() -> Iterator[None]:
 
 @contextmanager
 def opened_once() -> Iterator[None]:
-    """While it lasts, what uniswap-python makes of a venue's contracts serves all agents of a thread, each at its own endpoints."""
+    """During the block, let all agents of a thread share what uniswap-python builds from a venue's contracts, each with its own
+    endpoints.
+    """
     make, kept = second_quote._open_library, threading.local()
 
     def opened(transport: Transport, venue: V2Contracts | V3Contracts) -> Any:
