@@ -29,8 +29,8 @@ def storage_at(tester: Any, address: str, slot: str, number: int) -> bytes:
 
 
 def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
-    """Return the output of a contract call from any address `tx["from"]`, on the state after block `number`. Raises
-    eth-tester's TransactionFailed.
+    """Return the output of a contract call from any address `tx["from"]`, on the state after block
+    `number`. Raises eth-tester's TransactionFailed.
     """
     from eth_tester.exceptions import TransactionFailed
 

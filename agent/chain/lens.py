@@ -136,7 +136,7 @@ class V3Item:
 
     @property
     def likely_ticks(self) -> int:
-        """Most ticks that can be initialised within the window."""
+        """Largest number of ticks that the answer can contain."""
         return min(self.most_ticks, 2 * (self.window_ticks // self.tick_spacing) + 2)
 
     @property
@@ -367,9 +367,9 @@ def complete_answers(
     answered: Sequence[object],
     at: object,
 ) -> list[LensAnswer]:
-    """Return all answers in the order of `items`; an item without gas, or on a refused page, is
-    requested once more. Raises CallFailed if the node refuses smaller pages too. An item that still
-    lacks gas is CallStatus.UNREAD.
+    """Return all answers in the order of `items`; an item that ran out of gas, or is on a refused
+    page, is requested once more. Raises CallFailed if the node refuses smaller pages too. An item
+    that still lacks gas is CallStatus.UNREAD.
     """
     answers = _decoded(transport, items, sized, answered)
     unread = [

@@ -87,9 +87,9 @@ def resolve_positions(
 ) -> tuple[PositionRef, ...]:
     """Find each position's pool, in two requests.
 
-    `factories` by venue. Raises ConfigError if config and chain contradict each other: different
-    tokens, or a pair or manager unknown to the factory. A V3 token that does not exist is valid: it
-    may have been burned.
+    `factories` has each venue's factory. Raises ConfigError if config and chain contradict each
+    other: different tokens, or a pair or manager unknown to the factory. A V3 token that does not
+    exist is valid: it may have been burned.
     """
     answers = iter(
         query_lens(

@@ -202,7 +202,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class NonceTx:
-    """Mined transaction of the wallet: hash, block and calls."""
+    """Mined transaction of the wallet: hash, block, recipient, value and calldata."""
 
     tx_hash: str
     block: int

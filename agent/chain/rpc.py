@@ -230,8 +230,8 @@ _READS = frozenset(
 
 
 class EndpointOverloaded(Retryable):
-    """The endpoint is rate limiting; `retry_after_s` is the requested pause, None if
-    unspecified.
+    """The endpoint is rate limiting or temporarily failing; `retry_after_s` is the requested pause,
+    None if unspecified.
     """
 
     def __init__(

@@ -336,8 +336,8 @@ class TokenScreen:
     wrapped_native: str
 
     def __call__(self, step: StepInput, plan: Plan) -> tuple[ScreenedToken, ...]:
-        """Return a finding for each token that the plan transfers, with one request if nothing is
-        wrong. Raises Retryable.
+        """Return a finding for each token that the plan transfers, usually with one request. Raises
+        Retryable.
         """
         return self.screen(step, plan_token_moves(step, plan))
 

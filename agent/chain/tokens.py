@@ -163,8 +163,8 @@ def _word(answer: object) -> LensAnswer:
 def proxy_implementations(
     refs: Sequence[ProxyRef], answers: Sequence[LensAnswer]
 ) -> tuple[ProxyImplementation, ...]:
-    """Return each proxy's current implementation, or zero, which is never pinned, if it was not
-    read or its beacon changed.
+    """Return each proxy's current implementation: zero if it was not read, the new beacon if its
+    beacon changed. Neither is ever pinned.
     """
     left = iter(answers)
     found = []
@@ -264,8 +264,8 @@ def encode_approve(spender: str, raw: int) -> str:
 @dataclass(frozen=True, slots=True)
 class TokenMove:
     """Transfer of `raw` base units of a token: from a pool to `payee`, or from the wallet to a pool
-    by `spender`. Exactly one of the two is set, or neither for a leg that sells the router's
-    balance.
+    by `spender`. A leg's transfer has one of the two, or neither if the router's balance is sold;
+    a transfer to screen without a plan has both.
     """
 
     token: str

@@ -314,8 +314,8 @@ def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> LensItem:
 
 
 def deep_pool_item(pool: PoolRef) -> V3Item:
-    """Return the item that reads as many ticks of a V3 pool as one answer holds: all of them unless
-    the tick spacing is 1.
+    """Return the item that reads as many ticks of a V3 pool as one answer holds. At usual prices
+    its window covers all ticks, unless the tick spacing is 1.
     """
     return V3Item(
         pool.address,
