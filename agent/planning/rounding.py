@@ -259,7 +259,7 @@ class RouteSimulator:
         return trial
 
     def _affordable(self, tokens: Sequence[str], wanted: Sequence[int]) -> list[int]:
-        """Return the wanted amounts, capped at the wallet's balances."""
+        """Return the wanted amounts, capped at the wallet's balances, plus a remainder of dust."""
         left = {token: self.spendable(token) for token in tokens}
         amounts = []
         for token, raw in zip(tokens, wanted, strict=True):
@@ -271,7 +271,7 @@ class RouteSimulator:
         return amounts
 
     def _is_dust(self, token: str, raw: int) -> bool:
-        """True if the remainder of an approval or leaving token is mere float error."""
+        """True if the remainder of an approval or of a leaving token is negligible."""
         node = self.problem.nodes[self.problem.position[token]]
         if token in self.problem.leaving and raw * node.price <= UNSOLD * self.problem.total:
             return True
@@ -426,7 +426,8 @@ def run_routes(
 ) -> PlanDraft:
     """Run merged routes, and single routes if merging leaves a part unsold.
 
-    Merging uses pools in another order. Return the draft with the higher utility.
+    Merging uses pools in another order. Return the draft with the higher utility. Sales of native
+    coin go first and separately, because SwapRouter02 pays with native coin as long as it has any.
     """
     coin = problem.coin
     native = [
@@ -450,8 +451,7 @@ def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDr
     """Run routes in order; return the draft and the unsold value.
 
     Amounts that a route cannot absorb move to the next route between the same tokens, so that no
-    token overshoots. Sales of native coin go first and separately, because SwapRouter02 pays with
-    native coin as long as it has any.
+    token overshoots.
     """
     walk = RouteSimulator(problem, exact)
     left: dict[tuple[str, str], int] = {}

@@ -148,8 +148,8 @@ def _take(lots: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_
 def _send(
     flows: Sequence[EdgeFlow], lots: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]
 ) -> None:
-    """Assign lots, longest routes first, to flows, those with the largest retained amount at their
-    target first.
+    """Assign lots to flows, both in the given order: the longest routes go to the targets that pass
+    on the smallest share.
     """
     present, leaving = math.fsum(lot.here for lot in lots), math.fsum(flow.taken for flow in flows)
     if leaving <= 0 or present <= 0:

@@ -398,7 +398,8 @@ def sell_exits_whole(
     market: PoolGraph, settled: FixedPoint, into: int, min_trade: Value | None
 ) -> FixedPoint:
     """Replace the legs with legs that sell leaving tokens completely, if these keep all limits.
-    Tokens in `unmoved`, and those below `min_trade` in value, stay.
+    Tokens worth less than `min_trade` stay, and so do tokens that are unmoved for a reason other
+    than DUST.
     """
     problem = market.problem
     exiting = [

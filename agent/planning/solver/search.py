@@ -204,8 +204,8 @@ class PoolSelector:
         return None
 
     def _beside(self, choice: PoolSelection, kept: set[str]) -> PoolSelection:
-        """Return the flows through only some pools; replacements not worth their gas are dropped
-        too.
+        """Return the flows through the pools in `kept` only; pools that replace dropped ones are
+        dropped too.
         """
         while others := {flow.pool_edge.pool for flow in choice.flows} - kept:
             choice = self._without(choice, others, DEAR)

@@ -78,8 +78,8 @@ class DeviationRisk:
 def build_deviation_risk(
     volatility: FloatArray, related: FloatArray, aversion: float
 ) -> DeviationRisk:
-    """Return the risk with factor a = `aversion`. `related` are the correlations R of the tokens that have
-    a volatility, positive definite.
+    """Return the risk with factor a = `aversion`. `related` are the correlations R of the tokens
+    that have a volatility, positive definite.
     """
     calm = 1 / volatility[volatility > 0]
     turned = inverse(related)
@@ -231,8 +231,8 @@ class FlowOptimizer:
         ]
 
     def side(self, goals: IndexArray) -> FloatArray:
-        """Return a positive number for tokens below their goal, or inside it while others are above
-        theirs.
+        """Return a positive number for tokens below their goal, and for those inside it while more
+        value lies above goals than below.
         """
         worth, whole = self.worth, fsum_array(self.start)
         ends, low, high = self.start[goals], worth.low[goals] * whole, worth.high[goals] * whole
@@ -293,8 +293,8 @@ class FlowOptimizer:
 
 
 def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -> Program:
-    """Return the program of a manual swap: every token except the bought one, whose price is 1,
-    must end where it is pinned.
+    """Return the program of a sale into one token, whose price is 1. Every other token must end
+    where it is pinned.
     """
     unit = np.eye(len(start))
     rise = np.array([-unit[i] for i in pinned]).T
@@ -421,10 +421,10 @@ def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
 
 
 def objective_for_exit(objective: PlanObjective, into: int) -> PlanObjective:
-    """Return the objective of an exit into an underweight token of any amount.
+    """Return the objective of an exit into an underweight token, which may end above its goal.
 
     Each unit sold saves the full price; otherwise the last part of the exit would stay unsold once
-    the other token has its share and pools pay more for further tokens.
+    the bought token has its share and pools pay more for further tokens.
     """
     if (
         objective.held[into] >= objective.low[into] * fsum_array(objective.held)
