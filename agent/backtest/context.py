@@ -228,7 +228,8 @@ def _as_pair(leg: Leg) -> Leg:
 class SimulatedChain:
     """ports.Sender of a simulated world.
 
-    Approvals are mined immediately, swaps `latency_bars` after the bar in which they were sent.
+    Approvals and margin moves are mined immediately, swaps and futures orders `latency_bars` after
+    the bar in which they were sent.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -435,7 +436,7 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     )
     signals = SignalHost()
     try:
-        store.balances.record_prior_day((), 0)  # an address that nothing else uses
+        store.balances.record_prior_day((), 0)  # the address has no history before the run
         yield _build_context(world, store, signals)
     finally:
         signals.close()
@@ -443,13 +444,13 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
 
 
 def deadline_s(wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable) -> int:
-    """Return the validity of a transaction, longer by the bars until it is mined."""
+    """Return the validity of a transaction, extended by the bars until it is mined."""
     delay_bars = settings.latency_bars + 1 if settings.latency_bars else 0
     return wanted.execution.deadline_s + delay_bars * table.interval_s
 
 
 def _needs_price_history(wanted: BacktestSpec) -> bool:
-    """True if a trigger or allocator of this policy needs recorded prices."""
+    """Return whether a trigger or allocator of this policy needs recorded prices."""
     if wanted.portfolio.weights is not None:
         return True
     if wanted.split and any(strategy.allocator for strategy in wanted.split.strategies):

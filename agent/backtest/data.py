@@ -175,8 +175,8 @@ PARQUET = b"PAR1"
 
 
 def why_unreadable(path: Path) -> str:
-    """Return the reason why a file cannot be read as a table: encoding, quotes, or the first row with too many
-    cells.
+    """Return the reason why a file cannot be read as a table: encoding, quotes, or the first row
+    with too many cells.
     """
     try:
         data = path.read_bytes()
@@ -365,7 +365,7 @@ def read_frame(polars: Any, path: Path, option: str = "--prices") -> Any:
 
 
 def unix_seconds(polars: Any, times: Any, path: Path) -> Any:
-    """Unix seconds of a column of times."""
+    """Return a column of times as Unix seconds."""
     if times.null_count():
         raise ConfigError(
             f"{path.name}: {times.null_count()} rows have no time", "remove rows without a time"

@@ -213,7 +213,7 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
 
 
 def funding_digest(series: Sequence[FundingRateSeries]) -> str:
-    """SHA-256 of symbols, times and rates."""
+    """Return the SHA-256 of symbols, times and rates."""
     found = hashlib.sha256("\n".join(one.symbol for one in series).encode())
     for one in series:
         found.update(np.ascontiguousarray(one.times_s, dtype="<i8").tobytes())

@@ -145,7 +145,7 @@ def value_after_costs(
 
 @_compiled
 def _portfolio_value(units: Floats, prices: Floats, t: int) -> float:
-    """Value of the holdings at bar `t`."""
+    """Return the value of the holdings at bar `t`."""
     total = 0.0
     for i in range(len(units)):
         total += units[i] * prices[i, t]
@@ -154,7 +154,7 @@ def _portfolio_value(units: Floats, prices: Floats, t: int) -> float:
 
 @_compiled
 def _is_outside_band(units: Floats, prices: Floats, t: int, bands: Floats) -> bool:
-    """True if any share is strictly beyond its band at bar `t`."""
+    """Return whether any share is strictly beyond its band at bar `t`."""
     total, found = _portfolio_value(units, prices, t), False
     for i in range(len(units)):
         value = units[i] * prices[i, t]

@@ -126,14 +126,14 @@ def rebalancing_premium(
 
 
 def excess_growth_rate(weights: Floats, covariance: Floats) -> float:
-    """½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ) of log returns, per the time unit of the covariance: Fernholz
-    (2002), (1.1.20).
+    """Return ½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ) of log returns, per the time unit of the covariance:
+    Fernholz (2002), (1.1.20).
     """
     return float(weights @ np.diag(covariance) - weights @ covariance @ weights) / 2
 
 
 def _covariance(logs: Floats) -> Floats:
-    """Covariance per bar; zero for a single bar."""
+    """Return the covariance per bar; zero for a single bar."""
     if len(logs) < 2:
         return np.zeros((logs.shape[1], logs.shape[1]))
     found: Floats = np.atleast_2d(np.cov(logs, rowvar=False))
@@ -231,10 +231,10 @@ class SimulationResult:
       a trade was due or a weight outside its band, but the step held.
     - `ended` are delisted holdings at their last price, described in `notes`.
     - `twr` and `hold_twr` are time-weighted returns of the whole period, not annualised.
-    - `taxes` are by lot rule `lots`. `premium` is None if gas consumed everything.
+    - `taxes` are by lot rule `lots`. `premium` is None with futures, or if gas consumed everything.
     - `policy` is canonical JSON of the spec's policy.
-    - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies asked
-      for other futures: signed shares of the target notional.
+    - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies
+      changed the futures weights: signed shares of the target notional.
     - `book` has the futures traded by the same steps, None without futures. The margin account
       counts in `equity`, in the weight of its collateral and in every value; in `hold` it counts
       as idle collateral.

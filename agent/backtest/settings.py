@@ -230,8 +230,8 @@ class SimulationSettings:
 
     Each asset has one pool with the numeraire: kind `pool` (a key of FORMS), over the full range,
     with `depth` on each side and a fee of `fee_pips`. `recorded` pools, read from a chain, replace
-    the pool of their pair or are added. `gas_wei` is the gas price: one number, or one per bar. A
-    swap is mined `latency_bars` after it was sent.
+    the pool of their pair or are added. `gas_wei` is the gas price: one number, or one per bar.
+    Swaps and futures orders are mined `latency_bars` after they were sent.
 
     With `looks_at_all` a whole step evaluates every bar, else only bars at which a trade can be
     due. In the half-open range `silent`, feeds have no new answers; in the range of `thin`, pools

@@ -172,7 +172,7 @@ class DueBarFinder:
         return found
 
     def _outside(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
-        """Mask of bars with a weight beyond its band, or closer to an edge than `margin`."""
+        """Return a mask of bars with a weight beyond its band, or within `margin` of an edge."""
         portfolio, balances = self._world.wanted.portfolio, self._world.wallet.balances
         held = np.array(
             [balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets]
@@ -219,7 +219,7 @@ Progress = Callable[[int, int], None]
 """Called with the numbers of finished bars and of all bars."""
 LONGEST = 200
 AMOUNT = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
-"""Numbers in a reason: refusals that differ in them alone count as one."""
+"""Numbers in a reason. Refusals that differ only in numbers count as one."""
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = [
     "Progress",
@@ -442,7 +442,9 @@ class SimulationRun:
         )
 
     def _book(self, paths: PortfolioPaths) -> FuturesResult | None:
-        """Return the result of the steps' futures, with that of holding their first orders."""
+        """Return the result of the futures traded by the steps, beside that of holding the first
+        positions.
+        """
         if (venue := self.world.venue) is None:
             return None
         settings, names = venue.setup.settings, venue.symbols
@@ -501,7 +503,9 @@ def _cap_note(wanted: BacktestSpec, start: Fraction) -> tuple[str, ...]:
 def spec_digest(
     wanted: BacktestSpec, settings: SimulationSettings, futures: FuturesSetup | None = None
 ) -> str:
-    """SHA-256 of spec, market and futures, without `looks_at_all`, which does not change the result."""
+    """Return the SHA-256 of spec, market and futures, without `looks_at_all`, which does not change
+    the result.
+    """
     parts = (
         wanted.portfolio,
         wanted.policy,

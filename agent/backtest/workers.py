@@ -37,7 +37,7 @@ class ChunkWorker(Protocol[C_contra, R_co]):
     """Work in chunks that can run independently and in other processes."""
 
     def do(self, chunk: C_contra, /) -> R_co:
-        """Result of a chunk."""
+        """Return the result of a chunk."""
 
 
 def run_in_processes(

@@ -288,7 +288,7 @@ class SimulatedWorld:
         self.advance_to(self.bar + 1)
 
     def head(self) -> Head:
-        """The newest block."""
+        """Return the newest block."""
         return Head(CHAIN_ID, self.block, block_hash(self.block), self.now_s(), self.gas_wei)
 
     def advance_to(self, bar: int) -> None:
@@ -333,16 +333,16 @@ class SimulatedWorld:
         return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
 
     def price(self, token: Token, bar: int) -> Price:
-        """Price of a token at a bar, numeraire base units per base unit."""
+        """Return the price of a token at a bar, numeraire base units per base unit."""
         quoted, unit = self.quoted(token.address, bar), self.quoted(self.money.address, bar)
         return quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
 
     def value(self, balances: dict[str, int]) -> Fraction:
-        """Value of balances in numeraire base units, at this bar's prices."""
+        """Return the value of balances in numeraire base units, at this bar's prices."""
         return sum((raw * self.prices[token] for token, raw in balances.items()), Fraction(0))
 
     def wealth(self) -> Fraction:
-        """Value of wallet and margin account after gas, at this bar's prices."""
+        """Return the value of wallet and margin account after gas, at this bar's prices."""
         held = Fraction(0) if self.venue is None else self.venue.value(self.money)
         return self.value(self.wallet.balances) + held - self.gas_paid
 

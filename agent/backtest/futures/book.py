@@ -275,7 +275,7 @@ class FuturesBook:
         return ""
 
     def _fillable_raw(self, order: PerpOrder) -> int:
-        """Size of an order, limited for reductions to the position's size."""
+        """Return the size of an order, limited for reductions to the position's size."""
         if not order.is_reduce_only:
             return order.size_raw
         held = self.account.size_raw(order.market)
@@ -331,8 +331,8 @@ class HedgeRecord:
     and closing. `closed_s` is None while it is open.
 
     `profit_raw` is the profit of its fills in quote base units: proceeds less the cost of buying
-    back, less fees, with any open remainder valued at the mark price. It excludes funding. None if a part was
-    liquidated.
+    back, less fees, with any open remainder valued at the mark price. It excludes funding. None if
+    a part was liquidated.
     """
 
     symbol: str

@@ -1,6 +1,6 @@
 """Settings and results of simulated futures books, and the book that only holds its first
 positions. At each bar, in this order: prices, funding, liquidation by the venue, fills of the
-orders planned at the bar before, plan.
+orders due, plan.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class BookResult:
     refused: tuple[tuple[str, int], ...]
 
     def bars_above(self, limit_bps: int) -> int:
-        """Number of bars that end above a leverage."""
+        """Return the number of bars that end above a leverage."""
         return int((self.leverage > limit_bps / BPS).sum())
 
     def longest_above(self, limit_bps: int) -> int:
-        """Largest number of consecutive bars that end above a leverage."""
+        """Return the largest number of consecutive bars that end above a leverage."""
         longest = run = 0
         for is_above in (self.leverage > limit_bps / BPS).tolist():
             run = run + 1 if is_above else 0
@@ -232,7 +232,7 @@ def markets_at(
 
 
 def settings_digest(settings: FuturesSettings, policies: Sequence[FuturesPolicy] = ()) -> str:
-    """SHA-256 of the settings and of the targets by bar, without the seed."""
+    """Return the SHA-256 of the settings and of the targets by bar, without the seed."""
     parts = (
         codec.dumps(settings.policy),
         codec.dumps(settings.venue),
@@ -243,7 +243,7 @@ def settings_digest(settings: FuturesSettings, policies: Sequence[FuturesPolicy]
 
 
 def path_digest(path: FuturesPath) -> str:
-    """SHA-256 of prices, funding and pauses."""
+    """Return the SHA-256 of prices, funding and pauses."""
     rows = (path.symbols, path.times_s, path.priced_s, sorted(path.paused))
     prices = [[str(price) for price in row] for row in (*path.index, *path.marks)]
     paid = [

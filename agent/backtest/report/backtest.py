@@ -118,7 +118,7 @@ def _cost_table(found: BacktestAnalysis) -> ReportTable:
 
 
 def turnover_section(found: BacktestAnalysis) -> ReportSection:
-    """Turnover by period."""
+    """Return the section on turnover by period."""
     result = found.result
     if not result.rebalances:
         return ReportSection("Turnover", ("No trades, no turnover.",))
@@ -266,7 +266,7 @@ def _outside_part(result: SimulationResult, rest: float) -> tuple[str, float, st
 
 
 def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
-    """Realised gains of each calendar year."""
+    """Return the section on realised gains of each calendar year."""
     result = found.result
     if not result.taxes:
         return None
@@ -300,7 +300,7 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
 
 
 def run_log_section(found: BacktestAnalysis) -> ReportSection:
-    """Number of bars evaluated, and reasons why the agent did not act."""
+    """Return the section on bars evaluated, and reasons why the agent did not act."""
     result = found.result
     words = [
         f"{pluralize(result.bars, 'bar')}, {result.evaluated:,} of them evaluated by a full step;"

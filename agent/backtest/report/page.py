@@ -123,7 +123,7 @@ def write_document(page: ReportPage, path: Path) -> None:
 
 
 def report_document(page: ReportPage) -> dict[str, Any]:
-    """The page as plain data; non-finite numbers are null."""
+    """Return the page as plain data; non-finite numbers are null."""
     return {
         "kind": page.kind,
         "title": page.title,
@@ -349,13 +349,13 @@ def format_ratio(value: float, places: int = 2) -> str:
 
 
 def format_day(time_s: int) -> str:
-    """4 Apr 2021, UTC."""
+    """Format a day in UTC: 4 Apr 2021."""
     at = datetime.fromtimestamp(time_s, UTC)
     return f"{at.day} {at:%b %Y}"
 
 
 def format_date_range(first_s: int, last_s: int) -> str:
-    """4 Apr 2021 to 31 Dec 2022, or one day."""
+    """Format a range of days: 4 Apr 2021 to 31 Dec 2022, or one day."""
     first, last = format_day(first_s), format_day(last_s)
     return first if first == last else f"{first} to {last}"
 
@@ -366,7 +366,7 @@ def format_minute(time_s: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Days; hours below two days, minutes below an hour."""
+    """Format a duration in days; in hours below two days, in minutes below an hour."""
     if seconds < 3_600:
         return pluralize(round(seconds / 60), "minute")
     if seconds < 2 * 86_400:
@@ -375,7 +375,7 @@ def format_duration(seconds: float) -> str:
 
 
 def pluralize(number: int, thing: str) -> str:
-    """1 rebalance, 23 rebalances."""
+    """Format a count: 1 rebalance, 23 rebalances."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
@@ -400,7 +400,7 @@ def line_trace(  # noqa: PLR0913
     form: str = "",
     step: bool = False,
 ) -> Trace:
-    """A line; `form` is the number format of its hover text."""
+    """Return a line; `form` is the number format of its hover text."""
     drawn: Trace = {"color": f"var({colour})", "width": width, "dash": dash}
     if step:
         drawn["shape"] = "hv"
@@ -409,7 +409,7 @@ def line_trace(  # noqa: PLR0913
 
 
 def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
-    """One edge of a band; the upper one fills down to the lower one before it."""
+    """Return one edge of a band; the upper one fills down to the lower one before it."""
     drawn = {"color": f"var({colour})/0.45", "width": 1, "shape": "hv"}
     found: Trace = {
         "type": "scatter",
@@ -424,7 +424,7 @@ def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
 
 
 def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol: str) -> Trace:
-    """Markers, each with its own text."""
+    """Return markers, each with its own text."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -455,13 +455,13 @@ def bar_trace(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
 
 
 def value_axis(unit: str, form: str = "") -> Trace:
-    """A vertical axis with its unit."""
+    """Return a vertical axis with its unit."""
     found: Trace = {"title": {"text": unit}}
     return found | ({"tickformat": form, "hoverformat": form} if form else {})
 
 
 def time_chart(traces: list[Trace], unit: str, form: str = "", **more: Any) -> Trace:
-    """A chart over time, without its title."""
+    """Return a chart over time, without its title."""
     return {
         "data": traces,
         "layout": {"xaxis": dict(DATES), "yaxis": value_axis(unit, form), **more},

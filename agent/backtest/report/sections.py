@@ -77,8 +77,8 @@ class BacktestAnalysis:
 
 
 def value_section(found: BacktestAnalysis) -> ReportSection:
-    """Value against buy and hold, the calendar rule and single assets; excess return against buy
-    and hold.
+    """Return the section on value against buy and hold, the calendar rule and single assets, and on
+    excess return against buy and hold.
     """
     result, index, hold = found.result, found.growth.index, found.growth.hold_index
     shares = _first_targets(result)
@@ -380,7 +380,9 @@ def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTab
 
 
 def risk_section(found: BacktestAnalysis) -> ReportSection:
-    """Rolling Sharpe ratio and tracking error, and the figures of the whole run."""
+    """Return the section on rolling Sharpe ratio and tracking error, and the figures of the whole
+    run.
+    """
     result, risk, window = found.result, found.risk, found.growth.window
     figures: list[Trace] = []
     span = format_duration(window / found.growth.per_year * 365 * DAY_S)

@@ -218,9 +218,9 @@ class Scenario(Enum):
 class Severity:
     """Severity of scenarios.
 
-    A crash reduces every non-dollar price by `crash_bps` over `crash_bars`, without recovery; a
-    dollar loses `depeg_bps` of its value; gas costs `gas_wei`; pools have `depth_part` of their
-    depth.
+    A crash reduces every price except those of dollars and the numeraire by `crash_bps` over
+    `crash_bars`, without recovery; a dollar loses `depeg_bps` of its value; gas costs `gas_wei`;
+    pools have `depth_part` of their depth.
     """
 
     crash_bps: int = 5_000
@@ -319,7 +319,7 @@ def inapplicable_scenarios(
 
 
 def dollar_symbol(wanted: BacktestSpec) -> str:
-    """Return the first asset with a dollar symbol. Raises ConfigError if there is none."""
+    """Return the symbol of the first dollar asset. Raises ConfigError if there is none."""
     found = next(
         (asset.token.symbol for asset in wanted.portfolio.assets if is_dollar(asset.token)), None
     )

@@ -173,7 +173,7 @@ def max_drawdown(values: Floats) -> float:
 
 
 def _held(found: KernelResult) -> Floats:
-    """Units at the end of each bar."""
+    """Return the units at the end of each bar."""
     first_held = np.where(found.held.any(axis=1), np.arange(len(found.held)), 0)
     held: Floats = found.held[np.maximum.accumulate(first_held)]
     return held

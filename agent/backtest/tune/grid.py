@@ -84,13 +84,13 @@ class PolicyChoice:
 
 
 def band_option(band: Threshold) -> str:
-    """Option text of a band: "10%rel"."""
+    """Return the option text of a band: "10%rel"."""
     widths = ((band.relative_bps, "rel"), (band.absolute_bps, "abs"))
     return ",".join(f"{bps / 100:g}%{kind}" for bps, kind in widths if bps is not None)
 
 
 def band_text(band: Threshold) -> str:
-    """Display text of a band: "10% rel"."""
+    """Return the display text of a band: "10% rel"."""
     return band_option(band).replace("%", "% ").replace(",", " and ")
 
 

@@ -362,7 +362,7 @@ class ResultStore:
             self.done[file.stem] = _read_results(file)
 
     def key(self, chunk: TuneChunk) -> str:
-        """The name of a chunk's file."""
+        """Return the name of a chunk's file."""
         return f"runs-{chunk.start:07d}-{chunk.end:07d}"
 
     def keep(self, key: str, found: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
@@ -513,7 +513,7 @@ def _spread(runs: Sequence[int], most: int) -> list[int]:
 
 
 def _step_s(job: TuneJob, one: int) -> float:
-    """Estimated seconds of a run of the full step, from its first bars."""
+    """Return the estimated seconds of a run of the full step, from its first bars."""
     wanted = spec_for_choice(job.wanted, job.runs[one], job.terms, job.table.interval_s)
     begun = time.perf_counter()
     with open_run(wanted, job.table, job.settings) as going:

@@ -550,7 +550,7 @@ class TuneVerdict:
 
 
 def format_signed_percent(share: float) -> str:
-    """+1.23 %; a value rounded to zero has no minus sign."""
+    """Format a share as +1.23 %; a value rounded to zero has no minus sign."""
     return f"{round(share * 100, 2) + 0.0:+.2f} %"
 
 
