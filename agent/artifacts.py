@@ -133,7 +133,7 @@ def _read(path: Path, what: str, remedy: str) -> Artifact:
 
 @lru_cache(maxsize=64)
 def own_artifact(name: str) -> Artifact:
-    """Return an artifact of the repository, such as "PortfolioLens". Raises ConfigError if missing."""
+    """Return a repository artifact, such as "PortfolioLens". Raises ConfigError if missing."""
     return _read(abis_dir() / f"{name}.json", name, "run scripts/compile_contracts.py")
 
 
@@ -226,7 +226,7 @@ def _cached_root(wanted: NpmManifest) -> Path:
 
 
 def _install(manifest: Path, cache: Path, target: Path) -> None:
-    """Install into a temporary folder and rename it, so that a partial installation is never used."""
+    """Install into a temporary folder and rename it, so that no partial installation is used."""
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         work = Path(scratch) / "packages"
         work.mkdir()
@@ -255,7 +255,7 @@ def plotly_bundle() -> Path:
 
 
 def anvil_binary() -> Path:
-    """Return the anvil program of the npm packages. Raises ConfigError on an unsupported platform."""
+    """Return the anvil program of the npm packages. Raises ConfigError on unsupported platforms."""
     package = _ANVIL_PACKAGES.get((platform.system(), platform.machine()))
     path = npm_root() / "@foundry-rs" / (package or "anvil") / "bin" / "anvil"
     if package is None or not path.is_file():

@@ -158,7 +158,9 @@ def from_jsonable(cls: Any, data: object) -> Any:
 
 
 def dumps(obj: object) -> str:
-    """Return `obj` as canonical JSON: sorted keys, no spaces, ASCII; equal values give equal text."""
+    """Return canonical JSON of `obj`: sorted keys, no spaces, ASCII; equal values give equal
+    text.
+    """
     return json.dumps(to_jsonable(obj), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -170,7 +170,7 @@ def margin_entry(
     counted: Collection[str],
     futures: FuturesEntry | None,
 ) -> Entry:
-    """Return the entry of collateral moved between wallet and margin account, an internal transfer."""
+    """Return the entry of an internal transfer of collateral between wallet and margin account."""
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, MARGIN, token, raw)
@@ -183,7 +183,7 @@ def futures_entry(
     counted: Collection[str],
     futures: FuturesEntry | None,
 ) -> Entry:
-    """Return the entry of a futures order: gas in the wallet, and its effect on the margin account."""
+    """Return the entry of a futures order: gas in the wallet, and effect on the margin account."""
     made = _EntryBuilder(prices).entry(change, EntryKind.FUTURES, counted)
     return replace(made, futures=futures)
 

@@ -59,7 +59,7 @@ Decimals = Callable[[str], int]
 
 
 class RotkiAssets:
-    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, `native` for the native coin."""
+    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, `native` for native coin."""
 
     def __init__(self, chain_id: int, native: str, decimals: Decimals) -> None:
         self.chain_id, self.native, self._decimals = chain_id, native, decimals
@@ -438,7 +438,7 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
-    """Return the share of each token in the managed portfolio, in bps; empty if its value is zero."""
+    """Return each token's share of the managed portfolio, in bps; empty if its value is zero."""
     managed = [held for held in found.held if not held.is_gas_money]
     values = [held.managed_raw * held.price for held in managed]
     if not any(values):

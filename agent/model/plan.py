@@ -1,5 +1,5 @@
-"""Drift, decision, goal, plan with its legs, cost and verdicts, the evidence for the guards, and the
-terms and progress of gradual executions and limit orders.
+"""Drift, decision, goal, plan with its legs, cost and verdicts, the evidence for the guards, and
+the terms and progress of gradual executions and limit orders.
 """
 
 from __future__ import annotations

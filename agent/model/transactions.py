@@ -133,8 +133,8 @@ class PerpFill:
 
 @dataclass(frozen=True, slots=True)
 class PerpFunding:
-    """A FundingPaymentSettled event of a clearing house: `paid_raw` quote base units of funding that
-    the account paid (negative: received).
+    """A FundingPaymentSettled event of a clearing house: `paid_raw` quote base units of funding
+    that the account paid (negative: received).
     """
 
     clearing_house: str

@@ -1,5 +1,5 @@
-"""Allocators of target weights: methods, settings and chosen weights. User-defined signals: the input
-view, the returned target weights, and the validated answer.
+"""Allocators of target weights: methods, settings and chosen weights. User-defined signals: the
+input view, the returned target weights, and the validated answer.
 """
 
 from __future__ import annotations

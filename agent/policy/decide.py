@@ -203,8 +203,8 @@ def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
 
 
 def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
-    """Halt after failures, if ledger and chain differ, with unconfirmed positions, or without target
-    weights.
+    """Halt after failures, if ledger and chain differ, with unconfirmed positions, or without
+    target weights.
     """
     stop = context.stop or first_fault(
         (HaltCode.WEIGHTS, targets.missing_weights_reason(context.step))

@@ -277,8 +277,8 @@ def _points(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
 
 
 def _bands(drifts: Sequence[AssetDrift]) -> Goal:
-    """Return the bands without the shares that the other assets cannot offset: a share of 55 % needs
-    other assets whose bands together reach down to 45 %.
+    """Return the bands without the shares that the other assets cannot offset: a share of 55 %
+    needs other assets whose bands together reach down to 45 %.
     """
     lows = [drift.band_low_bps / BPS for drift in drifts]
     highs = [drift.band_high_bps / BPS for drift in drifts]

@@ -165,7 +165,7 @@ def _indispensable(portfolio: Portfolio) -> set[str]:
 
 
 def quarantine_silent_assets(step: StepInput) -> StepInput:
-    """Return the step after quarantining the assets whose balance has been unreadable for SILENT_S."""
+    """Return the step after quarantining assets with balances unreadable for SILENT_S."""
     return quarantine_tokens(step, silent_assets(step))
 
 

@@ -1,5 +1,5 @@
-"""Target weights chosen by an allocator, or the reason why there are none: due time, the allocator's
-result, and minimum change.
+"""Target weights chosen by an allocator, or the reason why there are none: due time, the
+allocator's result, and minimum change.
 """
 
 from __future__ import annotations

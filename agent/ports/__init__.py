@@ -1,5 +1,5 @@
-"""Ports of the engine as Protocols: clock, reader and evidence here, transactions and futures venues
-in `execution`, the store in `storage`.
+"""Ports of the engine as Protocols: clock, reader and evidence here, transactions and futures
+venues in `execution`, the store in `storage`.
 """
 
 from __future__ import annotations

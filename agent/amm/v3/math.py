@@ -24,7 +24,7 @@ Q96 = 1 << 96
 
 
 def _powers() -> tuple[int, ...]:
-    """Return 1.0001^-(2^(i-1)) for i = 0…19 in Q128, rounded to nearest: the factors of TickMath."""
+    """Return 1.0001^-(2^(i-1)) for i = 0…19 in Q128, rounded to nearest: TickMath's factors."""
     bits = 512
     root = isqrt((10_000 << 2 * bits) // 10_001)
     powers = []

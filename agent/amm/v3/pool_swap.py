@@ -270,7 +270,7 @@ def price_floor(numerator: int, denominator: int) -> int:
 
 
 def price_ceiling(numerator: int, denominator: int) -> int:
-    """Return the greatest sqrt price (Q96) whose square is at most numerator / denominator · 2^192."""
+    """Return the greatest sqrt price (Q96) with a square up to numerator / denominator · 2^192."""
     return isqrt((numerator << 192) // denominator)
 
 

@@ -1,6 +1,6 @@
-"""Goals of the owner's transfers: raise a shortfall from the most overweight assets, invest deposits
-in underweight ones, and the first purchase and top-ups, which are exempt from limits.turnover and
-limits.daily_turnover.
+"""Goals of the owner's transfers: raise a shortfall from the most overweight assets, invest
+deposits in underweight ones, and the first purchase and top-ups, which are exempt from
+limits.turnover and limits.daily_turnover.
 
 The exemption is bounded by the confirmed amount. Before the strategy's first trade that is the
 whole portfolio once, less the wallet's turnover of the last 24 h; afterwards the rest of the active

@@ -115,9 +115,9 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 
 def uncounted_reason(step: StepInput) -> str:
-    """Return why `spot_value` is not the spot value of the margin account's owner: assets of unknown
-    value count as zero (quarantined or excluded), or the wallet is a delegate, and the owner's
-    portfolio is not read. Empty otherwise.
+    """Return why `spot_value` is not the spot value of the margin account's owner: assets of
+    unknown value count as zero (quarantined or excluded), or the wallet is a delegate, and the
+    owner's portfolio is not read. Empty otherwise.
     """
     if step.exits_only:
         return step.exits_only

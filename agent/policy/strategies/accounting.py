@@ -339,8 +339,8 @@ def _open(
 def _events(
     step: StepInput, ledger: StrategyLedger, fresh: Iterable[ExternalTransfer]
 ) -> list[tuple[str, StrategyBookingKind, dict[str, int], Intent | None]]:
-    """Return the asset changes since the stored bookings, oldest first: (source, kind, base units by
-    token, transaction).
+    """Return the asset changes since the stored bookings, oldest first: (source, kind, base units
+    by token, transaction).
     """
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     assets = {asset.token.address for asset in step.portfolio.assets}
@@ -383,8 +383,8 @@ def _events(
 def _within(
     update: StrategyBooksUpdate, changes: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the part of changes that strategies bear, and the part beyond all their holdings, which
-    reserves bear.
+    """Return the part of changes that strategies bear, and the part beyond all their holdings,
+    which reserves bear.
     """
     inside = {token: max(raw, -update.total(token)) for token, raw in changes.items()}
     return inside, {token: raw - inside[token] for token, raw in changes.items()}
