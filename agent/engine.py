@@ -221,8 +221,8 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
     """Return the plan to send, if any. Only liquidity actions may follow a swap, and only plans
-    that reduce risk an unsold exit. No step opens futures after it reduced a position or deposited
-    margin, so freed margin is neither used nor withdrawn at once.
+    that reduce risk may follow an unsold exit. No step opens futures after it reduced a position or
+    deposited margin, so freed margin is neither used nor withdrawn at once.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):

@@ -331,7 +331,7 @@ class OrderVenue(PerpVenue, Protocol):
 
     def require_agent(self, until_s: int) -> None:
         """Raise Refused with the code `agent_key` unless the key may trade for the account until
-        then.
+        `until_s`.
         """
 
     def post(self, signed: SignedTx) -> str:

@@ -1,7 +1,8 @@
 """Conditional orders: price levels, stages, expiry, and NAV per share.
 
-Stages change only at reference prices that the preceding blocks confirm (T3). While a price is
-unknown or sources conflict, no stage changes and no decision is made; the reason is reported.
+Stages change only at reference prices that the preceding blocks confirm (T3). While the price of a
+token is unknown or its sources conflict, the stages of its orders do not change, and the reason is
+reported.
 """
 
 from __future__ import annotations

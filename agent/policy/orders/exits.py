@@ -387,7 +387,7 @@ def _out_words(step: StepInput, token: str) -> str:
         return ""
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
     kept = (
-        f"{order_subject(portfolio, token)} is out since {format_time(order.since_s)}:"
+        f"{order_subject(portfolio, token)} has been out since {format_time(order.since_s)}:"
         f" {order_name(portfolio, order)}"
     )
     return (
@@ -416,8 +416,8 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
     ]
     blocks = step.policy.confirm_blocks
     notes = [
-        f"{order_name(portfolio, one)} would be {one.stage.value}, but the {blocks} blocks before"
-        " do not confirm it"
+        f"{order_name(portfolio, one)} would be {one.stage.value}, but the {blocks} preceding"
+        " blocks do not confirm it"
         for one in waiting
     ]
     for order in step.history.orders:
