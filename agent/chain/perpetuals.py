@@ -1,4 +1,4 @@
-"""Margin account and markets of Perpetual Protocol v2, read through the lens as part of a snapshot."""
+"""Margin account and markets of Perpetual Protocol v2, read through the lens for a snapshot."""
 
 from __future__ import annotations
 

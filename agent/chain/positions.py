@@ -199,7 +199,7 @@ def _where(one: ConfirmedPosition) -> str:
 
 
 def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
-    """Return the snapshot's questions about a position, in the order that `read_position` expects."""
+    """Return the snapshot's questions about a position, in the order of `read_position`."""
     one = ref.confirmed
     if one.token_id is None:
         pair = one.contract

@@ -139,7 +139,7 @@ class NoQuorum(Retryable):
 
 
 def quorum_size(operators: int, min_operators: int) -> int:
-    """Return the number of `operators` that must agree: a majority, and at least `min_operators`."""
+    """Return the number of `operators` that must agree: a majority, at least `min_operators`."""
     return max(min_operators, operators // 2 + 1)
 
 

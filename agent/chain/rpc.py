@@ -125,7 +125,7 @@ def _parse_int64(value: object, what: str) -> int:
 
 
 def scrub(message: str, secrets: Sequence[str] = ()) -> str:
-    """Return `message` without URLs and `secrets`, with safe characters only, at most 200 of them."""
+    """Return `message` without URLs and `secrets`: at most 200 characters, all of them safe."""
     for secret in sorted((s for s in secrets if len(s) >= _SECRET_LENGTH), key=len, reverse=True):
         message = message.replace(secret, "(secret)")
     plain = _FOREIGN.sub("?", _URL.sub("(url)", message))

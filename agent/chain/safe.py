@@ -199,7 +199,7 @@ class SafeSender:
         )
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
-        """Return the status like ports.Sender. The receipt has no gas cost, since executors pay it."""
+        """Return the status like ports.Sender. The receipt has no gas cost: executors pay it."""
         status = self.sender.status_of(tx_hash)
         if status.receipt is None:
             return status

@@ -193,8 +193,8 @@ def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[Asset
 
 
 def deposit_at_hand_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
-    """Return what the step may deposit (`depositable_raw`). While a spot price or balance is missing
-    or contradictory the drifts do not count, as in the guard.
+    """Return what the step may deposit (`depositable_raw`). While a spot price or balance is
+    missing or contradictory the drifts do not count, as in the guard.
     """
     return depositable_raw(step, () if decision_faults(step, reference_prices(step)) else drifts)
 

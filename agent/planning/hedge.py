@@ -199,7 +199,7 @@ def _least_short_breach(
     limits: FuturesLimits,
     spot_value: Value | None,
 ) -> str:
-    """Return why no short keeps the limits: too little margin, or the limits that one lot breaks."""
+    """Return why no short keeps the limits: too little margin, or the limits broken by one lot."""
     least = market_order(market, -market.lot_raw, limits.slippage_bps, is_reduce_only=False)
     broken = breaches(margin_state(after_action(account, least), limits), limits, spot_value)
     if not broken or {one.limit for one in broken} - {"max_position", "spot_multiple"}:

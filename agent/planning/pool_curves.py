@@ -23,8 +23,9 @@ from agent.model import Pool
 from agent.units import PIPS
 
 SHADE = 1e-6
-"""Width of the band just below the reference into which all better rates are compressed: a hundredth
-of a basis point."""
+"""Width of the band just below the reference into which all better rates are compressed: a
+hundredth of a basis point.
+"""
 HALF_GAIN = 0.05
 """Gain of a pool's first unit that is mapped to the middle of that band; higher gains are mapped
 higher.

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from agent.planning.problem import EdgeFlow
 
 MAX_LEGS = 8
-"""Maximum number of legs of a chain through the router: up to seven hubs, used only where no shorter
-route is cheaper after gas."""
+"""Maximum number of legs of a chain through the router: up to seven hubs, used only where no
+shorter route is cheaper after gas.
+"""
 DUST_FLOW = 1e-9
 """Fraction of the scale below which a flow is rounding noise."""
 

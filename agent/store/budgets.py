@@ -209,8 +209,8 @@ class BudgetStore:
             database.write_facts(db, {UNREADABLE_BALANCES: text})
 
     def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
-        """Replace the stored exits refused at submission; earlier approvals for them do not count as
-        failures.
+        """Replace the stored exits refused at submission; earlier approvals for them do not count
+        as failures.
         """
         with self.db.write("write exits refused at submission") as db:
             _write_submission_refusals(db, found)

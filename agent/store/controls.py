@@ -134,7 +134,7 @@ class ControlStore:
             return True
 
     def finish(self, ends: Sequence[ControlEnd], now_s: int) -> None:
-        """Store the final states of queued or taken controls. A finished control keeps its state."""
+        """Store the final states of queued or taken controls. A finished one keeps its state."""
         if not ends:
             return
         by_number = {end.number: end for end in ends}

@@ -1,5 +1,5 @@
-"""Database access: transactions, cached statements, remedies for database errors; and the types that
-the store returns (steps, movements, pins, pause), with decoding of stored values.
+"""Database access: transactions, cached statements, remedies for database errors; and the types
+that the store returns (steps, movements, pins, pause), with decoding of stored values.
 
 Building a statement takes five times as long as running it in SQLite, so each is built once, by a
 cached function. Selects of a model return read-only rows with the model's attributes; writes reach

@@ -274,8 +274,8 @@ class GradualExecutionStore:
             return replace(order, id=_add(db, ORDER, order.begun_s, body))
 
     def limit_orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
-        """Return the newest limit orders, ended ones included, oldest first. An order is filled once
-        its swap is in a block.
+        """Return the newest limit orders, ended ones included, oldest first. An order is filled
+        once its swap is in a block.
         """
         with self.db.read("read the orders") as db:
             rows = all_rows(db, _newest(), GradualExecutionRow, kind=ORDER, limit=limit)

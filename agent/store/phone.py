@@ -88,8 +88,8 @@ class PhoneStore:
             _write(db, [*kept[1 - MAX_CODES :], code])
 
     def use_code(self, chat: int, digest: str, now_s: int) -> PhoneCode | None:
-        """Return the chat's open code if it has this digest, and close it; None for a wrong, used or
-        expired one. Every attempt is recorded.
+        """Return the chat's open code if it has this digest, and close it; None for a wrong, used
+        or expired one. Every attempt is recorded.
         """
         with self.db.write("write the phone's state") as db:
             codes = _codes(db, now_s)

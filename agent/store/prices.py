@@ -64,8 +64,8 @@ class PriceStore:
     def between(
         self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S
     ) -> tuple[PricePoint, ...]:
-        """Return prices in that numeraire with since_s <= time <= until_s, oldest first: the last of
-        each token in each `every_s`.
+        """Return prices in that numeraire with since_s <= time <= until_s, oldest first: the last
+        of each token in each `every_s`.
         """
         given = {
             "numeraire": numeraire,

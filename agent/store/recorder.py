@@ -121,8 +121,8 @@ class StepRecorder:
         )
 
     def _known(self) -> list[tuple[int, str, int]]:
-        """Return (number, name, bytes) of the recorder's files, oldest first. Remove old drafts; other
-        files in the folder are not touched.
+        """Return (number, name, bytes) of the recorder's files, oldest first. Remove old drafts;
+        other files in the folder are not touched.
         """
         steps = []
         with os.scandir(self.folder) as entries:

@@ -252,8 +252,8 @@ UNCONFIRMED = "noticed"
 
 @dataclass(frozen=True, slots=True)
 class ConfigVersion:
-    """One version. `text` is the config in canonical form, without comments and secrets; None if only
-    the hash was stored.
+    """One version. `text` is the config in canonical form, without comments and secrets; None if
+    only the hash was stored.
     """
 
     number: int

@@ -207,8 +207,8 @@ class ExternalTransactionRow(Base):
 
 
 class FoundPositionRow(Base):
-    """A liquidity position and the owner's decision on it: undecided, taken (with its mint as JSON), or
-    forgotten.
+    """A liquidity position and the owner's decision on it: undecided, taken (with its mint as
+    JSON), or forgotten.
     """
 
     __tablename__ = "found_positions"
@@ -274,8 +274,8 @@ class ExecutionSliceRow(Base):
 
 
 class AllocationRow(Base):
-    """Weights that an allocator chose for `owner`, as JSON; the newest of each owner counts. "" is the
-    portfolio.
+    """Weights that an allocator chose for `owner`, as JSON; the newest of each owner counts. "" is
+    the portfolio.
     """
 
     __tablename__ = "allocations"
@@ -307,8 +307,8 @@ class ImplementationRow(Base):
 
 
 class PauseRow(Base):
-    """Changes of the pause switch; the last row is its state. `hard` also cancels pending transactions
-    and revokes allowances.
+    """Changes of the pause switch; the last row is its state. `hard` also cancels pending
+    transactions and revokes allowances.
     """
 
     __tablename__ = "pauses"
@@ -364,8 +364,8 @@ class BookRow(Base):
 
 
 class BookOpeningRow(Base):
-    """Holding of a token in the wallet or a liquidity position when it was added to a book, including
-    intents up to `after_intent` and transfers up to `after_flow`.
+    """Holding of a token in the wallet or a liquidity position when it was added to a book,
+    including intents up to `after_intent` and transfers up to `after_flow`.
     """
 
     __tablename__ = "book_openings"

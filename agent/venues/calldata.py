@@ -1,5 +1,5 @@
-"""Calldata of the wallet's transactions: one Rebalancer call or one SwapRouter02 multicall per plan,
-and liquidity actions for the V3 position manager and the V2 router. Also the conditions of a
+"""Calldata of the wallet's transactions: one Rebalancer call or one SwapRouter02 multicall per
+plan, and liquidity actions for the V3 position manager and the V2 router. Also the conditions of a
 Rebalancer call, and verification of its deployment.
 """
 

@@ -291,8 +291,8 @@ class RouterComposer:
         )
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
-        """Compose a payout, bounded by the remainder of limits.payout_per_day. Raises Refused if the
-        simulation fails.
+        """Compose a payout, bounded by the remainder of limits.payout_per_day. Raises Refused if
+        the simulation fails.
         """
         payout = replace(payout, most_raw=transfers.max_payout_raw(step, payout.token))
         token = step.portfolio.token(payout.token)

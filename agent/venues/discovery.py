@@ -197,8 +197,8 @@ class UniswapV3:
         return not isinstance(price, CallStatus) and price[0] > 0
 
     def spacing(self, answers: Sequence[LensAnswer]) -> int:
-        """Return the tick spacing from the answers to check_items. Raises ConfigError if the factory
-        has no such tier.
+        """Return the tick spacing from the answers to check_items. Raises ConfigError if the
+        factory has no such tier.
         """
         read = answer_uint(answers[1], 24)
         if isinstance(read, CallStatus) or not 0 < read < _SPACING_BOUND:
@@ -274,8 +274,8 @@ class VenueSettings(Protocol):
 def discover_pools(
     transport: Transport, venues: VenueSettings, tokens: Sequence[Token], hubs: Sequence[Token]
 ) -> tuple[PoolRef, ...]:
-    """Return every pool with a price that trades two of `tokens` and `hubs`, in the order of venues,
-    pairs and fee tiers, with two requests.
+    """Return every pool with a price that trades two of `tokens` and `hubs`, in the order of
+    venues, pairs and fee tiers, with two requests.
 
     Raises ConfigError if a named pool is foreign, forged or without a price, if an address is not a
     factory, or if a token has no pool; Retryable from the endpoint.

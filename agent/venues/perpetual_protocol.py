@@ -53,8 +53,8 @@ REVERTS = {
     "V_GTSTBC": "the deposit exceeds the vault's cap",
     "V_NEFC": "the withdrawal exceeds the free collateral",
 }
-"""Descriptions of revert codes of ClearingHouse, Exchange, UniswapV3Broker and Vault that an operator
-may see.
+"""Descriptions of revert codes of ClearingHouse, Exchange, UniswapV3Broker and Vault that an
+operator may see.
 """
 
 

@@ -1,5 +1,5 @@
-"""Searches around the continuous solve: the pools worth their gas, because every leg costs gas at any
-size, and a token order, which uses pools off the reference without cycles or arbitrage.
+"""Searches around the continuous solve: the pools worth their gas, because every leg costs gas at
+any size, and a token order, which uses pools off the reference without cycles or arbitrage.
 
 A pool that pays more than the reference may serve a swap that the goal needs, but is never a reason
 to trade (T9). The first solve caps pool prices at the reference, so no cycle is profitable and no

@@ -120,8 +120,8 @@ FOLD_DEPTH_BLOCKS = 256
 of the deepest reorg that is followed.
 """
 RECENT = 1_000
-"""Number of newest transfers searched for those of the last 24 h. A header from the future could hide
-transfers from a search by time.
+"""Number of newest transfers searched for those of the last 24 h. A header from the future could
+hide transfers from a search by time.
 """
 MOST = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""

@@ -318,8 +318,8 @@ class LedgerStore:
         }
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
-        """Write the entry of a final intent; return False, with nothing written, if it has one or its
-        receipt has changed.
+        """Write the entry of a final intent; return False, with nothing written, if it has one or
+        its receipt has changed.
         """
         with self.db.write("write an entry") as db:
             book = current_book(db, self.db.book_kind)

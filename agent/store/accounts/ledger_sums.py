@@ -372,8 +372,8 @@ def advance_settled(db: Connection) -> None:
 
 
 def _settled(db: Connection, known: int, book: int) -> int:
-    """Return the number of the last settled intent, searching from `known`. Intents before the book's
-    first opening need no entry.
+    """Return the number of the last settled intent, searching from `known`. Intents before the
+    book's first opening need no entry.
     """
     newest = max_value(db, IntentRow.seq)
     if newest == known:  # all intents are settled

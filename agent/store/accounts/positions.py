@@ -1,6 +1,7 @@
-"""Stored accounts of positions, strategies and cash: changes of liquidity positions by mined intents,
-discovered positions with the owner's decision; bookings, states and NAV per share of strategies;
-the account of portfolio.use_cash, and the transfers and payouts that it does not contain yet.
+"""Stored accounts of positions, strategies and cash: changes of liquidity positions by mined
+intents, discovered positions with the owner's decision; bookings, states and NAV per share of
+strategies; the account of portfolio.use_cash, and the transfers and payouts that it does not
+contain yet.
 """
 
 from __future__ import annotations

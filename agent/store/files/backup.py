@@ -69,8 +69,8 @@ def restore(
     known: tuple[str, ...],
     force: bool = False,
 ) -> Path | None:
-    """Replace the store at `target` with the backup at `source`; return the new path of the previous
-    store, None if there was none.
+    """Replace the store at `target` with the backup at `source`; return the new path of the
+    previous store, None if there was none.
 
     With `force` the previous store is renamed, never overwritten. The restored store is marked as a
     copy until it is adopted. The caller holds the wallet's lock. Changes nothing if it raises
