@@ -416,8 +416,8 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
     ]
     blocks = step.policy.confirm_blocks
     notes = [
-        f"{order_name(portfolio, one)} would be {one.stage.value}, but the {blocks} preceding"
-        " blocks do not confirm it"
+        f"{order_name(portfolio, one)} would be {one.stage.value}, but the preceding"
+        f" {blocks} blocks do not confirm it"
         for one in waiting
     ]
     for order in step.history.orders:
