@@ -435,7 +435,8 @@ def request(
     """Queues a control for a running trimtab run --send: shows the plan, asks, and queues the
     confirmation of this plan. No key is loaded here.
 
-    Without a terminal it only shows the plan, unless --yes or --plan.
+    pause, resume, and stop without options are queued at once, without a plan. Without a terminal
+    anything else only shows its plan, unless --yes or --plan.
     """
     from agent import app as api
 

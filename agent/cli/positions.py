@@ -50,7 +50,9 @@ Level = Annotated[
 def orders(
     context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
-    """Lists all orders with level, current price, distance, stage and the time it began. Changes nothing."""
+    """Lists all orders with level, current price, distance, stage and the time it began. Changes
+    nothing.
+    """
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
@@ -107,7 +109,9 @@ def arm(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Re-arms orders. The next cycle sets their levels from the current price, and the next rebalance buys the asset back."""
+    """Re-arms orders. The next cycle sets their levels from the current price, and the next
+    rebalance buys the asset back.
+    """
     _change_orders("arm", subject, config, yes, as_json)
 
 
@@ -475,7 +479,9 @@ def deposits_to(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Sets the strategy that receives deposits and pays withdrawals; with all, every strategy shares them in proportion to its capital."""
+    """Sets the strategy that receives deposits and pays withdrawals; with all, every strategy
+    shares them in proportion to its capital.
+    """
     from agent import app as api
 
     document = api.route_transfers(config, name)

@@ -135,7 +135,7 @@ def import_profile(
         typer.Option(
             "--past/--no-past",
             help="Back-test the result on the packaged prices of 2021.",
-            show_default="if it can ask",
+            show_default="at a terminal, without --yes",
         ),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,

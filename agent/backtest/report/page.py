@@ -109,7 +109,8 @@ def write_page(page: ReportPage, path: Path) -> None:
     """Write the page as one HTML file without network access; the same bytes for the same page.
     Replaces the file in one step.
 
-    Raises ConfigError if Plotly is not installed, OSError if the file cannot be written.
+    Raises ConfigError if Plotly's bundle or Jinja2 is missing, OSError if the file cannot be
+    written.
     """
     replace_file(path, render_html(page).encode())
 
@@ -206,7 +207,7 @@ class ChartFrame(NamedTuple):
 
 
 def render_html(page: ReportPage) -> str:
-    """Render the whole file. Raises ConfigError if Plotly's bundle or Jinja2 is missing."""
+    """Return the whole HTML file. Raises ConfigError if Plotly's bundle or Jinja2 is missing."""
     scripts = (_plotly(), _static("report.js"))
     numbers = count()
     return (

@@ -221,8 +221,8 @@ def tune_page(tuned: TuneResult) -> ReportPage:
 
 
 def tune_sections(tuned: TuneResult) -> tuple[ReportSection, ...]:
-    """Return the sections on the holdout, the grid, the neighbourhood of the best setting, and
-    walk-forward.
+    """Return the sections on the holdout, the best settings, the neighbourhood of the best one,
+    walk-forward, and confidence.
     """
     return _last(tuned), _ranked(tuned), _stability(tuned), _walk(tuned), _confidence_section(tuned)
 
