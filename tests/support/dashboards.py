@@ -23,6 +23,8 @@ from agent.web.reading import ReadingProcess, _call
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "json"
 HOSTILE = "<img src=x onerror=alert(1)>"
+PATIENCE_S = 90
+"""A busy machine may take so long for what takes a second alone."""
 MARKUP = "\"'></data><script>alert(1)</script>"
 
 
@@ -207,12 +209,12 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
-        self.thread.join(10)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
 
     def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body. The path is sent unchanged."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         link.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         sent = {"Host": f"localhost:{self.port}", **{name.replace("_", "-"): value for name, value in headers.items()}}
         if body is not None:
@@ -230,7 +232,7 @@ class Served:
     def figures(self, path: str) -> list[tuple[str, str, str, str]]:
         """Wait for figures on a page; return path, form, exact value and text of each."""
         found: list[tuple[str, str, str, str]] = []
-        until_s = time.monotonic() + 30
+        until_s = time.monotonic() + PATIENCE_S
         while not found and time.monotonic() < until_s:
             found = figures(self.ask(path)[2].decode())
             time.sleep(0.05)
@@ -246,6 +248,6 @@ class Served:
 
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:
         """Open an event stream without reading from it."""
-        link = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        link = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
         link.sendall(f"GET {place} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode())
         return link

@@ -23,7 +23,7 @@ from agent.app.controls.telegram import PhoneActions, TelegramBot
 from agent.config.load import LoadedConfig
 
 TOKEN = "123456:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
-WAIT_S = 30
+WAIT_S = 90
 
 
 @dataclass
@@ -153,7 +153,7 @@ def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[]
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(90)
     try:
         if found:
             yield found[0]
@@ -162,7 +162,7 @@ def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[]
             with suppress(RuntimeError):
                 end()
         before_end()
-        thread.join(20)
+        thread.join(90)
     if ended:
         raise ended[0]
 

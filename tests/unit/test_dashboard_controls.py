@@ -32,7 +32,7 @@ from agent.web.pages import Renderer
 from agent.web.reading import ReadingProcess
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures
+from tests.support.dashboards import HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures
 from tests.support.sites import READ_ONLY, Site
 
 
@@ -294,7 +294,7 @@ def test_a_flood_of_requests_is_planned_no_further_than_they_are_kept(tmp_path: 
     class Planner(ReadingProcess):
         async def call(self, function: str, *arguments: Any) -> Any:
             planned.append(dict(arguments[-1])["amount"])
-            await asyncio.to_thread(go.wait, 20)
+            await asyncio.to_thread(go.wait, PATIENCE_S)
             raise Refused("not planned")
 
     monkeypatch.setattr(web_controls, "ReadingProcess", Planner)
@@ -305,7 +305,7 @@ def test_a_flood_of_requests_is_planned_no_further_than_they_are_kept(tmp_path: 
             site.post("/controls/withdraw", {"csrf": csrf, "amount": str(number)}, cookie)
         page = site.post("/controls/withdraw", {"csrf": last, "amount": "mine"}, other)[1]["location"]
         go.set()
-        until_s = time.monotonic() + 20
+        until_s = time.monotonic() + PATIENCE_S
         while b"not planned" not in site.ask(page, Cookie=other)[2]:
             assert time.monotonic() < until_s
             time.sleep(0.02)

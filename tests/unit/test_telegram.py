@@ -58,7 +58,7 @@ class Desk:
 
     def status(self) -> dict[str, Any]:
         self.entered.set()
-        assert self.go.wait(20)
+        assert self.go.wait(90)
         holdings = [{"symbol": "WETH", "weight_bps": 6_000, "target_bps": 5_000}]
         decided = {"kind": "hold", "reason": "inside its bands"}
         return {"total_value": "1000", "numeraire": "USDC", "block": 7, "paused": False, "holdings": holdings, "decision": decided}
@@ -128,7 +128,7 @@ def test_pause_is_at_once_even_while_the_chain_is_read_and_resume_needs_a_code(a
     desk.go.clear()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/status")
-        assert desk.entered.wait(20)
+        assert desk.entered.wait(90)
         api.write(ME, "/pause")
         assert mentions(api.until(1)[0][1], "paused") and desk.asked == [("pause", "", f"telegram {ME}")]
         desk.go.set()
@@ -168,7 +168,7 @@ def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path)
     desk.go.clear()
     with running(loaded, desk, desk.go.set):
         api.write(ME, "/status")
-        assert desk.entered.wait(20)  # killed in the middle of an answer
+        assert desk.entered.wait(90)  # killed in the middle of an answer
     pending, before = list(api.pending), len(api.sent)
     with running(loaded, desk, desk.go.set):
         api.write(ME, "/pause")
