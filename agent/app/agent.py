@@ -96,7 +96,7 @@ class PortfolioStatus:
     @property
     def least(self) -> LeastTotalDocument | None:
         """Minimum total at which these settings work, its yearly cost, and the settings to change
-        if the total is below it.
+        if the total is below it. None if it is unknown.
         """
         drifts = self.decided.drifts
         return least_total_now(self.step_input, investable_total(drifts)) if drifts else None
@@ -244,7 +244,8 @@ class Agent:
         """Run cycles until the bot is stopped, and yield the outcome of each.
 
         Transient errors are yielded too: network errors, refusals before sending, a wallet in use
-        by another process. Errors that need an operator are raised.
+        by another process. Errors that need an operator are raised, and ConfigError for an invalid
+        `every`.
 
         With `send` the key is loaded once, and the wallet's lock is held only during a cycle:
         between cycles other commands may act, and each cycle starts from the store as they left it.
@@ -297,7 +298,9 @@ class Agent:
             )
 
     def open_exposure(self) -> OpenExposure:
-        """Pending transactions and open allowances that a hard pause would cancel and revoke now."""
+        """Return pending transactions and open allowances that a hard pause would cancel and revoke
+        now.
+        """
         return open_exposure(self.context.readers, self.context.store)
 
     def cancel_and_revoke(self, why: str, progress: Progress = ignore_progress) -> StepOutcome:
@@ -331,7 +334,7 @@ class Agent:
         return wiring.open_actors(self.context, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
-        """The configured token with this symbol or address. `field` names the option in the
+        """Return the configured token with this symbol or address. `field` names the option in the
         ConfigError for any other name.
         """
         known = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
@@ -350,20 +353,20 @@ class Agent:
         return raw
 
     def weights(self, step_input: StepInput) -> dict[str, int]:
-        """Weights in bps by symbol."""
+        """Return weights in bps by symbol."""
         return {
             self.portfolio.token(d.token).label: d.weight_bps for d in current_drifts(step_input)
         }
 
     def drifts(self, step_input: StepInput) -> dict[str, int]:
-        """Weight less target in bps by symbol."""
+        """Return weight less target in bps by symbol."""
         return {
             self.portfolio.token(d.token).label: d.drift_bps for d in current_drifts(step_input)
         }
 
     def realised(self, outcome: StepOutcome) -> list[RealisedDocument]:
-        """Planned and realised change of each balance in base units, by the receipts of swaps,
-        liquidity actions and unwraps.
+        """Return the planned and realised change of each balance in base units, by the receipts of
+        swaps, liquidity actions and unwraps.
         """
         planned: dict[str, int] = {}
         realised: dict[str, int] = {}
@@ -404,7 +407,7 @@ class Agent:
         return {} if grant.plan is None else planned_changes(grant.plan)
 
     def endpoints(self) -> tuple[EndpointDocument, ...]:
-        """Operator, state, score, latency and last problem of each endpoint."""
+        """Return operator, state, score, latency and last problem of each endpoint."""
         return tuple(endpoint_records(self.context.endpoints))
 
     def sandwich(self, outcome: StepOutcome) -> Sandwich:

@@ -320,7 +320,7 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
 
 
 def _reduces_futures(outcome: StepOutcome) -> bool:
-    """True if the plan reduces futures, which has an alert of its own."""
+    """Return whether the plan reduces futures, which has an alert of its own."""
     plan = outcome.plan
     return plan is not None and plan.futures is not None and plan.futures.is_reducing
 
@@ -400,7 +400,7 @@ def covered_kinds(result: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
 
 
 def cycle_alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> tuple[Alert, ...]:
-    """Alerts of one cycle, in the order of the events."""
+    """Return the alerts of one cycle, in the order of the events."""
     return tuple(
         Alert(alert.kind, alert.key, sanitize_text(alert.text), alert.lasting)
         for alert in _alerts(result, facts)
@@ -592,5 +592,5 @@ def run_hung_alert() -> Alert:
 
 
 def price_distance(price: Price, limit: Price | None) -> Fraction | None:
-    """Signed relative move from the price to the limit; None without a limit or a price."""
+    """Return the signed relative move from the price to the limit; None without a limit or a price."""
     return None if limit is None or price == 0 else limit / price - 1

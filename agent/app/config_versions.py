@@ -64,7 +64,9 @@ def require_trusted_config(agent: Agent) -> bool:
 
 
 def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tuple[str, ...] | None:
-    """Return `unconfirmed_changes`; on a live chain record them as noticed and raise Refused."""
+    """Return `unconfirmed_changes`, None without any; on a live chain record them as noticed and
+    raise Refused.
+    """
     lines = unconfirmed_changes(loaded, configs)
     if lines is not None and not loaded.config.chain.local:
         record_version(loaded, configs, NOTICED)

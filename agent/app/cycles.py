@@ -232,7 +232,7 @@ class AgentRun:
             return not self._config_waits
 
     def _over(self) -> bool:
-        """True if the owner has stopped the bot. Raises ConfigChanged if another config was
+        """Return whether the owner has stopped the bot. Raises ConfigChanged if another config was
         confirmed.
         """
         context = self._agent.context

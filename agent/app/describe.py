@@ -61,8 +61,8 @@ def pool_names(step: StepInput) -> dict[str, str]:
     portfolio = step.portfolio
 
     def rank(token: str) -> int:
-        """Rank of a token in a pair's name: other tokens first, then wrapped native coin, dollar,
-        numeraire.
+        """Return the rank of a token in a pair's name: other tokens first, then wrapped native
+        coin, dollar, numeraire.
         """
         if token == portfolio.numeraire.address:
             return 3
@@ -146,7 +146,7 @@ def submission(config: Config) -> str:
 
 
 def exposure(config: Config) -> SandwichExposure:
-    """Sandwich exposure of public transactions under the limits."""
+    """Return the sandwich exposure of public transactions under the limits."""
     limits = config.limits
     return sandwich_exposure(
         limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover
@@ -154,7 +154,7 @@ def exposure(config: Config) -> SandwichExposure:
 
 
 def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
-    """Sandwich exposure of a step's plan."""
+    """Return the sandwich exposure of a step's plan."""
     plan = outcome.plan
     at_most = None if plan is None else plan_sandwich_loss(outcome.step_input, plan)
     bps = None
@@ -192,7 +192,8 @@ def target_shares(step: StepInput) -> dict[str, Fraction]:
 def strategy_parameters(
     split: CapitalSplit | None, portfolio: Portfolio, chosen: Mapping[str, str]
 ) -> dict[str, str]:
-    """Parameters of each strategy and of the split, as text by name; empty for a single strategy.
+    """Return the parameters of each strategy and of the split, as text by name; empty for a single
+    strategy.
 
     `chosen` describes each allocator, by strategy name.
     """
@@ -239,7 +240,7 @@ def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
 
 
 def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
-    """Parameters by name, without secrets: URLs show as their operators."""
+    """Return the parameters by name, without secrets: URLs show as their operators."""
     chain, execution, reference = config.chain, config.execution, config.reference
     operators = sorted({endpoint.operator for endpoint in chain.rpc})
     numeraire, policy = portfolio.numeraire.label, build_policy(config)
@@ -320,7 +321,7 @@ def _format_target(target: LpTarget) -> str:
 
 
 def risk_text(table: RiskTable) -> str:
-    """Volatilities and correlations."""
+    """Return volatilities and correlations."""
     parts = [f"volatility of {symbol} {bps / 100:g}%" for symbol, bps in table.volatilities.items()]
     parts += [f"correlation of {pair} {bps / 100:g}%" for pair, bps in table.correlations.items()]
     if (one := table.estimate) is not None:

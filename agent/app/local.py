@@ -107,7 +107,7 @@ def move_market(port: int, moves: list[str]) -> dict[str, Any]:
 
 
 def store_beside(config: Path) -> Path:
-    """Path of the store beside a served chain's config, with the same name."""
+    """Return the path of the store beside a served chain's config, with the same name."""
     return config.with_suffix(".db")
 
 

@@ -199,7 +199,7 @@ class StoppableClock:
         self._watch: Watchdog | None = None
 
     def now_s(self) -> int:
-        """Unix seconds."""
+        """Return the time in Unix seconds."""
         return self._clock.now_s()
 
     def sleep(self, seconds: float) -> None:

@@ -358,7 +358,9 @@ def _record_part(
 
 
 def _remaining_parts(shortfall_raw: int, raised_raw: int) -> int:
-    """Parts still needed if each raises as much as this one; 1 if it raised nothing."""
+    """Return the number of parts still needed if each raises as much as this one; 1 if it raised
+    nothing.
+    """
     return ceil_int(Fraction(shortfall_raw, raised_raw)) if raised_raw > 0 else 1
 
 

@@ -149,7 +149,9 @@ def starting_limits(numeraire: Token) -> Limits:
 
 
 def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
-    """Build the execution settings; `pinned` are the addresses whose code must be pinned."""
+    """Build the execution settings; `pinned` are the addresses whose code must be pinned. Raises
+    ConfigError if the router's address is missing.
+    """
     table, venue = config.execution, config.venues.uniswap_v3
     if table.router == "rebalancer":
         if table.rebalancer is None:
@@ -236,7 +238,7 @@ def liquidity_contracts(
 
 
 def factories(config: Config) -> dict[str, str]:
-    """Factory of each venue by its name."""
+    """Return the factory of each venue by its name."""
     venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
     return {name: venue.factory for name, venue in venues.items() if venue is not None}
 

@@ -35,7 +35,9 @@ def compact(value: object) -> str:
 
 
 def parse_address(value: object, field: str = "address") -> str:
-    """Parse an address to its checksummed form. A wrong checksum is rejected as a likely typo."""
+    """Parse an address to its checksummed form. A wrong checksum is rejected as a likely typo. This
+    and the other parsers raise ConfigError naming `field`.
+    """
     if value == "native":
         raise ConfigError(
             f"{field}: only an asset may be the native coin", "name its wrapped token here"

@@ -277,7 +277,7 @@ OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
 
 
 def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
-    """True if `theirs` is strictly tighter than `mine`, both parsed by LimitsTable; None is
+    """Return whether `theirs` is strictly tighter than `mine`, both parsed by LimitsTable; None is
     "off".
     """
     if key not in LIMITS or theirs == mine:

@@ -227,7 +227,7 @@ class LoadedConfig:
 
     @property
     def keystore_path(self) -> Path | None:
-        """The keystore file, relative to the config file."""
+        """The keystore file, relative to the config file; None without one."""
         name = self.config.wallet.keystore
         return None if name is None else (self.path.parent / name)
 

@@ -91,7 +91,9 @@ class RpcTable(ConfigTable):
         return self
 
     def resolve(self) -> str:
-        """Return the URL, from the file or the environment."""
+        """Return the URL, from the file or the environment. Raises ConfigError if the variable is not
+        set.
+        """
         if self.url is not None:
             return self.url.get_secret_value()
         value = os.environ.get(self.url_env or "")
@@ -285,7 +287,7 @@ def read_rates(loaded: LoadedConfig) -> RateTable | None:
 
 
 def year_limit(text: str | None, decimals: int) -> Fraction | None:
-    """Return the yearly gain limit in base units of the reporting currency."""
+    """Return the yearly gain limit in base units of the reporting currency; None if it is off."""
     return None if text is None else Fraction(Decimal(text)) * 10**decimals
 
 

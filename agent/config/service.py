@@ -130,7 +130,7 @@ class AlertsTable(ConfigTable):
         return self
 
     def quiet_minutes(self) -> tuple[int, int] | None:
-        """Start and end of quiet hours as minutes of the day."""
+        """Return start and end of quiet hours as minutes of the day; None without quiet hours."""
         span = None if self.quiet is None else _QUIET.fullmatch(self.quiet)
         if span is None:
             return None
@@ -138,7 +138,7 @@ class AlertsTable(ConfigTable):
         return from_hour * 60 + from_minute, to_hour * 60 + to_minute
 
     def secrets(self) -> Iterator[str]:
-        """Secrets to redact from every log line."""
+        """Yield the secrets to redact from every log line."""
         for target in self.targets:
             yield from target.secrets()
 
@@ -256,11 +256,11 @@ class ServiceTable(ConfigTable):
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port to listen on."""
+        """Host and port to listen on; None without `listen`."""
         return None if self.listen is None else _parse(self.listen)
 
     def heartbeat(self) -> str | None:
-        """Return the heartbeat's URL, from the file or the environment. Raises ConfigError if the
+        """Return the heartbeat's URL, from the file or the environment; None without one. Raises ConfigError if the
         variable is not set or has no URL.
         """
         if self.heartbeat_url is not None:
@@ -304,7 +304,7 @@ def _parse(listen: str) -> tuple[str, int]:
 
 
 FILES, MEGABYTES = 10_000, 1_000
-"""Default retention: some months of cycles every ten minutes."""
+"""Default retention in files and megabytes: ten weeks of cycles every ten minutes."""
 
 
 class RecordTable(ConfigTable):

@@ -511,7 +511,7 @@ def find_template(name: str) -> PortfolioTemplate:
 
 def template_shares(template: PortfolioTemplate, stable: str | None) -> Mapping[str, int]:
     """Return bps by class. `stable`, if given, is the share of stable tokens; the other classes
-    keep their proportions.
+    keep their proportions. Raises ConfigError for a share that does not fit the template.
     """
     if stable is None:
         return template.shares

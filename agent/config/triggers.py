@@ -268,7 +268,7 @@ else:
 
 
 def is_zone(table: TriggerTable | None) -> bool:
-    """True if a trigger is a cost-aware zone."""
+    """Return whether a trigger is a cost-aware zone."""
     return isinstance(table, AnyTriggerTable) and table.kind == ZONE
 
 
@@ -300,7 +300,7 @@ Band = Annotated[Any, BeforeValidator(_band)]
 
 def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
     """Build a trigger. The risk of a zone is added later. `tokens` are addresses by symbol, without
-    the numeraire.
+    the numeraire. Raises ConfigError.
     """
     if isinstance(table, AnyTriggerTable):
         return _build(table, tokens)

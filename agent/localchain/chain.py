@@ -119,7 +119,7 @@ class ChainClock:
         self._node = node
 
     def now_s(self) -> int:
-        """Unix seconds of the newest block."""
+        """Return the time of the newest block in Unix seconds."""
         return self._node.now_s()
 
     def sleep(self, seconds: float) -> None:
@@ -179,7 +179,7 @@ class LocalChain:
         return self.books.feeds
 
     def pool_price(self, token0: str, token1: str) -> Fraction:
-        """Base units of token1 per base unit of token0 at the current USD prices; tokens by
+        """Return base units of token1 per base unit of token0 at the current USD prices; tokens by
         symbol.
         """
         a, b, usd = self.tokens[token0], self.tokens[token1], self.books.prices_usd
@@ -289,7 +289,7 @@ class LocalChain:
     # time
 
     def now_s(self) -> int:
-        """Timestamp of the newest block."""
+        """Return the timestamp of the newest block."""
         return self.node.now_s()
 
     def mine(self, blocks: int = 1) -> None:

@@ -90,7 +90,7 @@ class MarketMoveServer:
 
 def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
     """Move the market of the chain served at `port`; return the new prices in USD. Raises
-    ConfigError if no chain is served there.
+    ConfigError if no chain is served there or it refuses the move, Retryable without an answer.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
@@ -122,7 +122,8 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
 def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
     """Multiply the feeds' current prices by these factors, trade the pools to them as the whale,
     and return the new USD prices. The observations of V3 pools are rewritten as if the new price
-    had always held, so that TWAPs follow at once without blocks in the future.
+    had always held, so that TWAPs follow at once without blocks in the future. Raises ConfigError
+    for an unknown symbol.
     """
     if unknown := sorted(set(factors) - set(chain.feeds)):
         raise ConfigError(f"{unknown[0]!r} is not a token of this chain: {', '.join(chain.feeds)}")

@@ -90,8 +90,8 @@ class LocalProvider(JSONBaseProvider):
 
 
 def _readable(connection: socket.socket) -> bool:
-    """True if the connection has data to read, which between two requests means that the node
-    closed it.
+    """Return whether the connection has data to read, which between two requests means that the
+    node closed it.
     """
     watch = select.poll()
     watch.register(connection, select.POLLIN)
@@ -138,7 +138,7 @@ class LocalNode(Protocol):
         ...
 
     def now_s(self) -> int:
-        """Timestamp of the newest block."""
+        """Return the timestamp of the newest block."""
         ...
 
     def mine(self, blocks: int) -> None:
@@ -150,8 +150,8 @@ class LocalNode(Protocol):
         ...
 
     def past(self) -> Any:
-        """Context in which each block is one second after the previous one, independent of the wall
-        clock.
+        """Return a context in which each block is one second after the previous one, independent of
+        the wall clock.
         """
         ...
 
@@ -545,7 +545,7 @@ def _await_ready(keeper: subprocess.Popen[str], url: str, born_s: int | None) ->
 
 
 def _genesis(url: str) -> int | None:
-    """Timestamp of block 0; None while there is no answer."""
+    """Return the timestamp of block 0; None while there is no answer."""
     body = json.dumps(
         {"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": ["0x0", False]}
     ).encode()

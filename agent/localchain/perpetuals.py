@@ -309,8 +309,9 @@ class LocalPerps:
         return self.chain.send(self.clearing_house.functions.openPosition(order), who)
 
     def order(self, symbol: str, size_raw: int, bound_raw: int) -> tuple[Any, ...]:
-        """Parameters of openPosition for an exact signed size: a sale is exact base in, a purchase
-        exact base out. `bound_raw` is the minimum quote of a sale or the maximum of a purchase.
+        """Return the parameters of openPosition for an exact signed size: a sale is exact base in,
+        a purchase exact base out. `bound_raw` is the minimum quote of a sale or the maximum of a
+        purchase.
         """
         sells = size_raw < 0
         base = self.markets[symbol].base
@@ -363,7 +364,7 @@ class LocalPerps:
         self.chain.send(self.clearing_house.functions.openPosition(order), who)
 
     def quote_token(self) -> Token:
-        """The virtual quote token, in which the protocol keeps its accounts."""
+        """Return the virtual quote token, in which the protocol keeps its accounts."""
         return Token(self.addresses.quote, "vUSD", 18)
 
 

@@ -155,7 +155,7 @@ class Metrics:
         self._healthy.set_function(lambda: float(healthy()))
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:

@@ -237,7 +237,7 @@ class AlertChannel:
             self._thread.start()
 
     def collected(self) -> list[Delivery]:
-        """Results of deliveries since the last call."""
+        """Return the results of deliveries since the last call."""
         found = []
         while not self._done.empty():
             found.append(self._done.get())

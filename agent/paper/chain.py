@@ -50,7 +50,7 @@ class PaperWalletStore(Protocol):
     """Store of the paper wallet; every write is on disk when its method returns."""
 
     def wallet(self) -> PaperWallet | None:
-        """The wallet; None before it was created."""
+        """Return the wallet; None before it was created."""
         ...
 
     def save(self, state: PaperWallet) -> None:
@@ -98,7 +98,7 @@ class PaperChain:
         return self._seen
 
     def real(self, block_hash: str) -> Snapshot | None:
-        """Return the newest real snapshot if it was read at this block."""
+        """Return the newest real snapshot if it was read at this block; else None."""
         if self._seen is not None and self._seen.head.hash == block_hash:
             return self._seen
         return None
@@ -124,7 +124,7 @@ class PaperChain:
         return head
 
     def block_hash(self, number: int) -> str | None:
-        """See ports.Sender; known for blocks that contain a paper transaction."""
+        """See ports.Sender. Known only for blocks with a paper transaction; else None."""
         return dict(self.state().blocks).get(number)
 
     def nonces(self, _owner: str) -> tuple[int, int]:
@@ -151,7 +151,9 @@ class PaperChain:
         return Simulation(True, "", done.gas, seen.head)
 
     def send(self, signed: SignedTx) -> None:
-        """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does."""
+        """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does.
+        Raises OperatorNeeded for a used nonce.
+        """
         state, tx = self.state(), decode_unsigned(signed)
         if any(one.hash == signed.hash for one in state.waiting) or any(
             one.tx_hash == signed.hash for one in state.receipts

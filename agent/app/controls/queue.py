@@ -216,7 +216,7 @@ def is_served(loaded: LoadedConfig) -> bool:
 
 
 def parse_kind(kind: ControlKind | str) -> ControlKind:
-    """Parse the name of a kind."""
+    """Parse the name of a kind. Raises ConfigError."""
     try:
         return ControlKind(kind)
     except ValueError:

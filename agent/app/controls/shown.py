@@ -85,7 +85,8 @@ def preview_control(
 ) -> ShownPlanDocument:
     """Plan a request now, store what was shown, and return it with its hash. Sends nothing.
 
-    For CONFIRM it is the plan that the run offers. Raises the errors of the request's command.
+    For CONFIRM it is the plan that the run offers; Refused without one. Raises the errors of the
+    request's command.
     """
     loaded = load_config(config)
     kind = parse_kind(kind)
@@ -134,7 +135,7 @@ def preview_on(
     arguments: Arguments,
     transports: Sequence[Transport] | None = None,
 ) -> ControlPreview:
-    """Plan a request with an open agent."""
+    """Plan a request with an open agent. Raises Refused if there is nothing to plan."""
     match kind:
         case ControlKind.REBALANCE:
             outcome = agent.plan()

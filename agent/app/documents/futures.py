@@ -204,7 +204,7 @@ cannot be sent (empty if they can), `unnamed` the positions in markets that the 
 
 
 def positions(found: FuturesReport) -> FuturesPositionsDocument:
-    """Document of the open positions."""
+    """Return the document of the open positions."""
     account, now_s = found.account, found.step.snapshot.head.timestamp_s
     shown = []
     if account is not None:
@@ -219,7 +219,7 @@ def positions(found: FuturesReport) -> FuturesPositionsDocument:
 
 
 def margin_account(found: FuturesReport) -> MarginDocument:
-    """Document of the margin account, its limits and the plan."""
+    """Return the document of the margin account, its limits and the plan."""
     account = found.account
     return {
         "block": found.step.snapshot.head.number,
@@ -235,7 +235,9 @@ def margin_account(found: FuturesReport) -> MarginDocument:
 
 
 def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> FundingDocument:
-    """Document of funding: current rates, paid amounts by day, pending and expected amounts."""
+    """Return the document of funding: current rates, paid amounts by day, pending and expected
+    amounts.
+    """
     account, portfolio = found.account, found.step.portfolio
     today_s = found.step.snapshot.head.timestamp_s // DAY_S * DAY_S
     today = {one.market: one.paid for one in recorded if one.day_s == today_s}
@@ -278,7 +280,7 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
 
 
 def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
-    """Documents of the fills of a step's futures orders."""
+    """Return the documents of the fills of a step's futures orders."""
     account, policy = outcome.step_input.snapshot.futures, outcome.step_input.futures
     if account is None or policy is None:
         return []
@@ -310,7 +312,7 @@ def _unnamed(account: MarginAccount) -> list[str]:
 
 
 def summary(found: FuturesReport) -> FuturesSummaryDocument:
-    """Summary of the futures together with the spot portfolio."""
+    """Return the summary of the futures together with the spot portfolio."""
     account, portfolio = found.account, found.step.portfolio
     return {
         "account": found.policy.account,

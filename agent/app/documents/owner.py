@@ -94,7 +94,7 @@ InvestmentDocument = TypedDict("InvestmentDocument", {
 
 
 def investment_document(found: InvestmentReport, agent: Agent, *, sent: bool) -> InvestmentDocument:
-    """Document of deposits and their investment."""
+    """Return the document of deposits and their investment."""
     outcome = found.outcome
     if outcome is None:
         ended, document = "nothing came", None
@@ -150,7 +150,7 @@ a running agent."""
 
 
 def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocument:
-    """Document of a hard pause."""
+    """Return the document of a hard pause."""
     found = fill(ExposedDocument, halted.found)
     clear = not found["cancel"] and not found["revoke"]
     if halted.outcome is not None:
@@ -210,7 +210,7 @@ RehearsalDocument = TypedDict("RehearsalDocument", {
 
 
 def rehearsal_document(found: Rehearsal, agent: Agent) -> RehearsalDocument:
-    """Document of a test trade."""
+    """Return the document of a test trade."""
     sent = [transaction(one) for outcome in found.outcomes for one in outcome.transactions]
     first, unit = plan(found.outcomes[0]), agent.portfolio.numeraire.label
     return fill(
@@ -286,12 +286,12 @@ class EditDocument(TypedDict):
 
 
 def edit_document(found: EditReport) -> EditDocument:
-    """Document of an edit."""
+    """Return the document of an edit."""
     return fill(EditDocument, found, reason="", transactions=[])
 
 
 def removal_document(found: RemovalReport) -> EditDocument:
-    """Document of a removal, with its transactions."""
+    """Return the document of a removal, with its transactions."""
     sent = [transaction(one) for one in found.transactions]
     return {
         **edit_document(found.edited),

@@ -122,7 +122,7 @@ ExcludedDocument = TypedDict("ExcludedDocument", {
 
 
 def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
-    """Documents of the holdings excluded from the portfolio now."""
+    """Return the documents of the holdings excluded from the portfolio now."""
     found: list[ExcludedDocument] = []
     for address, raw, why in balance_changes.excluded_amounts(step):
         token = step.portfolio.token(address)
@@ -148,7 +148,7 @@ TransferDocument = TypedDict("TransferDocument", {
 
 
 def transfer_document(step: StepInput, flow: ExternalTransfer) -> TransferDocument:
-    """Document of one external transfer."""
+    """Return the document of one external transfer."""
     symbol, message = (
         balance_changes.token_label(step, flow.token),
         balance_changes.format_change(step, flow),
@@ -170,7 +170,7 @@ PlanTaxDocument = TypedDict("PlanTaxDocument", {
 
 
 def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
-    """Document of the taxable gain of a plan; None without [tax]."""
+    """Return the document of the taxable gain of a plan; None without [tax]."""
     tax, portfolio = step.history.tax, step.portfolio
     if tax is None:
         return None
@@ -211,7 +211,7 @@ NettingDocument = TypedDict("NettingDocument", {
 
 
 def netting_document(found: NettingResult | None, portfolio: Portfolio) -> NettingDocument | None:
-    """Document of acting strategies and their netting; None without strategies."""
+    """Return the document of acting strategies and their netting; None without strategies."""
     if found is None:
         return None
     return fill(
@@ -240,8 +240,8 @@ class DecisionDocument(TypedDict):
 
 
 def decision(decided: DecisionResult) -> DecisionDocument:
-    """Document of a decision: `codes` has the causes of a halt, or the setting that held back a
-    trigger that fired.
+    """Return the document of a decision: `codes` has the causes of a halt, or the setting that held
+    back a trigger that fired.
     """
     found = decided.decision
     shown: DecisionDocument = {"kind": type(found).__name__.lower(), "reason": found.reason}
@@ -301,7 +301,7 @@ not apply."""
 
 
 def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
-    """Document of one liquidity action."""
+    """Return the document of one liquidity action."""
     symbols = [portfolio.token(address).label for address in (action.token0, action.token1)]
     given: dict[str, Any] = {}
     for name in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
@@ -367,7 +367,7 @@ TransactionDocument = TypedDict("TransactionDocument", {
 
 
 def transaction(intent: Intent) -> TransactionDocument:
-    """Document of one transaction."""
+    """Return the document of one transaction."""
     receipt = intent.receipt
     return fill(
         TransactionDocument,
@@ -490,7 +490,7 @@ def decimals(portfolio: Portfolio) -> dict[str, int]:
 
 
 def plan(outcome: StepOutcome) -> PlanDocument:
-    """Document of a step's plan."""
+    """Return the document of a step's plan."""
     from agent.app import describe
 
     step, found = outcome.step_input, outcome.plan
@@ -543,7 +543,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
 
 
 def _cost(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
-    """Document of a cost; `funding` only where it counts."""
+    """Return the document of a cost; `funding` only where it counts."""
     document = fill(CostDocument, cost, portfolio)
     if cost.funding:
         document["funding"] = money(cost.funding, portfolio)
@@ -551,7 +551,7 @@ def _cost(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
 
 
 def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> RebalanceDocument:
-    """Document of a plan with its transactions and realised changes."""
+    """Return the document of a plan with its transactions and realised changes."""
     sent = [transaction(intent) for intent in outcome.transactions]
     document = {**plan(outcome), "transactions": sent, "realised": realised}
     if filled := fills(outcome):
@@ -562,7 +562,7 @@ def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> Rebalan
 def live_plan(
     outcome: StepOutcome, agent: Agent, *, sent: bool, extra: Mapping[str, object]
 ) -> LivePlanDocument:
-    """Document of an outcome, with its transactions if sending was allowed."""
+    """Return the document of an outcome, with its transactions if sending was allowed."""
     found = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
     document = cast(LivePlanDocument, {**found, **extra})
     if agent.on_paper:
@@ -575,7 +575,7 @@ def live_plan(
 
 
 def quote(found: Quote, step: StepInput) -> QuoteDocument:
-    """Document of a quote."""
+    """Return the document of a quote."""
     portfolio = step.portfolio
     return fill(
         QuoteDocument,

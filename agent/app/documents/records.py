@@ -149,7 +149,7 @@ AdoptedPositionDocument = TypedDict(
 
 
 def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
-    """Document of liquidity positions and targets."""
+    """Return the document of liquidity positions and targets."""
     portfolio = found.step_input.portfolio
     positions = []
     for one in found.reports:
@@ -224,7 +224,7 @@ def strategy_document(
     step: StepInput,
     prices: dict[str, Price],
 ) -> StrategyDocument:
-    """Document of one strategy."""
+    """Return the document of one strategy."""
     portfolio = step.portfolio
     value = sum((raw * prices[token] for token, raw in one.holdings if raw), Fraction(0))
     unit = unit_value(value, one.units)

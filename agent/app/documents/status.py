@@ -115,7 +115,7 @@ class StatusDocument(TypedDict):
 
 
 def status(found: PortfolioStatus) -> StatusDocument:
-    """Document of a portfolio's status."""
+    """Return the document of a portfolio's status."""
     portfolio, drifts = found.step_input.portfolio, found.decided.drifts
     total = money(sum((drift.value for drift in drifts), Fraction(0)), portfolio)
     return fill(
@@ -161,8 +161,8 @@ PLACES = 6
 
 
 def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
-    """Minimum total of a running agent at the current gas price; None if plan_cost is off or gas
-    has no price.
+    """Return the minimum total of a running agent at the current gas price; None if plan_cost is
+    off or gas has no price.
     """
     inputs = minimum_total_inputs(step, reference_prices(step))
     if inputs is None:
@@ -174,8 +174,8 @@ def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
 def least_total_document(
     inputs: MinimumTotalInputs, total: Value | None, decimals: int, unit: str
 ) -> LeastTotalDocument:
-    """Document of the minimum total, with the settings to change if `total` (None: unknown) is
-    below it.
+    """Return the document of the minimum total, with the settings to change if `total` (None:
+    unknown) is below it.
     """
     minimum = compute_minimum_total(inputs)
     changes: tuple[str, ...] = ()
@@ -208,8 +208,8 @@ def least_total_document(
 
 
 def least_totals_of_config(config: Config, dollars: Fraction) -> list[LeastTotalDocument]:
-    """Minimum totals of a new config at three gas prices; empty if plan_cost is off. `dollars` is the
-    price of the numeraire.
+    """Return the minimum totals of a new config at three gas prices; empty if plan_cost is off.
+    `dollars` is the price of the numeraire.
     """
     table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
@@ -259,8 +259,8 @@ def least_totals_of_values(
     native: Fraction,
     total: Value,
 ) -> list[LeastTotalDocument]:
-    """Minimum totals of command-line targets at three gas prices, in whole units of value; `rows` are
-    (symbol, target in bps, drift at a correction).
+    """Return the minimum totals of command-line targets at three gas prices, in whole units of
+    value; `rows` are (symbol, target in bps, drift at a correction).
     """
     return _rows(rows, home, plan_cost_bps, min_trade, native / 10**18, None, total)
 

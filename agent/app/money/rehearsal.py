@@ -196,7 +196,7 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
 
 
 def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
-    """True if limits.plan_cost refuses the plan; the check needs no evidence."""
+    """Return whether limits.plan_cost refuses the plan; the check needs no evidence."""
     limit_bps = step.limits.plan_cost_bps
     try:
         plan = proposals.manual_swap(sold.address, bought.address, raw)(step).plan

@@ -38,7 +38,9 @@ class LegExecution:
 
     @property
     def difference(self) -> Fraction | None:
-        """Realised against planned output per unit of input, as a share; negative for a worse price."""
+        """Realised against planned output per unit of input, as a share; negative for a worse price,
+        None if an amount is unknown.
+        """
         if not self.in_raw or self.out_raw is None or not self.leg.amount_out_raw:
             return None
         planned = Fraction(self.leg.amount_out_raw, self.leg.amount_in_raw)

@@ -65,8 +65,8 @@ def decline_document(_: RaisedObservationsDocument) -> bool:
 
 
 def observations(agent: Agent) -> PoolObservationsDocument:
-    """Every tradable V3 pool: its observation capacity, the capacity needed for the window, and the
-    validity of its TWAP.
+    """Return every tradable V3 pool: its observation capacity, the capacity needed for the window,
+    and the validity of its TWAP.
     """
     step = agent.step_input()
     pools = [pool for pool in step.snapshot.pools if pool.keeps_observations]

@@ -243,7 +243,7 @@ class _FetchedPrices:
 
 
 def prices(agent: Agent) -> PricesDocument:
-    """Recorded prices of each token, by source."""
+    """Return the recorded prices of each token, by source."""
     numeraire = agent.portfolio.numeraire
     spans = agent.context.store.prices.spans(numeraire.address)
     tokens = {token.address: token.label for token in _tokens(agent)}

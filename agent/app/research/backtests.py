@@ -235,12 +235,14 @@ def _pool_state(text: str) -> tuple[tuple[str, str], Path]:
 
 
 def sample() -> tuple[Path, Path]:
-    """Paths of the sample prices and gas prices of 2021 (sources: agent/backtest/sample/README.md)."""
+    """Return the paths of the sample prices and gas prices of 2021 (sources:
+    agent/backtest/sample/README.md).
+    """
     return SAMPLE / "prices_2021.csv", SAMPLE / "gas_2021.csv"
 
 
 def prices_file(prices: Path | None, of_sample: bool) -> Path:
-    """Path of the given file, or of the sample. Raises ConfigError for both or neither."""
+    """Return the path of the given file, or of the sample. Raises ConfigError for both or neither."""
     if of_sample == (prices is not None):
         raise ConfigError(
             "--prices or --sample: exactly one is needed",
@@ -272,8 +274,8 @@ def backtest(
 
 
 def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
-    """Backtest spec of a config. The simulated chain has its own router and feeds; a token without
-    decimals in the config has 18.
+    """Build the backtest spec of a config. The simulated chain has its own router and feeds; a token
+    without decimals in the config has 18. Raises ConfigError.
     """
     config = loaded.config
     tokens = {}

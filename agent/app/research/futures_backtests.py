@@ -179,7 +179,7 @@ class FuturesBookOptions:
 
 
 def has_futures(config: Path | None) -> bool:
-    """True if the config has [futures]."""
+    """Return whether the config has [futures]."""
     return config is not None and load_config(config).config.futures is not None
 
 

@@ -236,8 +236,8 @@ def _proposer(step: RecordedStep) -> Proposer | None:
 
 
 def _is_manual(step: RecordedStep) -> bool:
-    """True if an old record without a request was an action of the owner: a swap, a payment, a
-    cancel or a revocation.
+    """Return whether an old record without a request was an action of the owner: a swap, a payment,
+    a cancel or a revocation.
     """
     decision = None if step.plan is None else step.plan.decision
     swapped = isinstance(decision, Rebalance) and decision.by_hand

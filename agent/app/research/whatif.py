@@ -262,8 +262,8 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
 def parse_bands(
     text: str, targets: Mapping[str, int]
 ) -> tuple[Threshold | None, dict[str, Threshold]]:
-    """Return the common band (relative, absolute or both), and the bands of single assets by
-    symbol.
+    """Return the common band (relative, absolute or both; None without bands), and the bands of
+    single assets by symbol. Raises ConfigError.
     """
     common: Threshold | None = None
     own: dict[str, Threshold] = {}

@@ -143,8 +143,8 @@ def _price_note(
 
 
 def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: Pool | None) -> str:
-    """Depth of both sides of the pool as text: in the numeraire, or in both tokens if a price is
-    missing; empty without a pool.
+    """Return the depth of both sides of the pool as text: in the numeraire, or in both tokens if a
+    price is missing; empty without a pool.
     """
     if pool is None:
         return ""

@@ -130,7 +130,9 @@ def _pair(description: str) -> tuple[str, str]:
 
 
 def _prices(base: str, label: str) -> bool:
-    """True if the token is the feed's base or a wrapped form of it: WETH for ETH, cbBTC for BTC."""
+    """Return whether the token is the feed's base or a wrapped form of it: WETH for ETH, cbBTC for
+    BTC.
+    """
     return base != _UNKNOWN and label.upper().removesuffix(".E").endswith(base.upper())
 
 

@@ -61,7 +61,7 @@ def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) ->
 
 
 def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
-    """State, score from 0 to 1, latency and last problem of each endpoint in this process."""
+    """Return state, score from 0 to 1, latency and last problem of each endpoint in this process."""
     return [
         fill(EndpointDocument, state, operator=operator)
         for operator, state in endpoint_pool.endpoint_states()
@@ -69,7 +69,7 @@ def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
 
 
 def report(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
-    """Records of the probed endpoints with their heads."""
+    """Return the records of the probed endpoints with their heads."""
     return [
         {**endpoint_records(EndpointPool([probe.endpoint], 1))[0], "head": probe.head}
         for probe in probes

@@ -498,7 +498,7 @@ def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset
 
 
 def _coin(wrapped: TemplateAsset, target: str) -> TemplateAsset:
-    """The native coin, named like its wrapped token without the W."""
+    """Return the native coin, named like its wrapped token without the W."""
     return replace(wrapped, symbol=wrapped.symbol.removeprefix("W"), address=NATIVE, target=target)
 
 
@@ -551,8 +551,8 @@ FUTURES_BOUND = "limits.futures_notional: largest notional of [futures] per spot
 
 
 def templates(network: str = "ethereum") -> TemplatesDocument:
-    """Every portfolio template with its tokens on that network. Raises ConfigError for a network
-    without a preset.
+    """Return every portfolio template with its tokens on that network. Raises ConfigError for a
+    network without a preset.
     """
     preset = find_preset(network)
     addresses = {token.symbol: token.address for token in preset.tokens}

@@ -61,7 +61,8 @@ def import_wallet(
     file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0
 ) -> NewKeyDocument:
     """Import a private key (64 hex digits), or account `index` of a recovery phrase: typed without
-    echo, or read from standard input if there is no terminal. Stored as by `create_wallet`.
+    echo, or read from standard input if there is no terminal. The key is stored as by
+    `create_wallet`. Raises ConfigError.
     """
     disable_core_dumps()
     entry = _places(file, keyring, password)
@@ -101,7 +102,7 @@ def wallet_address(
     verify: bool,
 ) -> KeyAddressDocument:
     """Return the key's address, as stated by the file or the config; with `verify`, or from a
-    keyring, computed from the key itself.
+    keyring, computed from the key itself. Raises ConfigError.
     """
     disable_core_dumps()
     if sum(given is not None for given in (file, keyring, config)) > 1:
@@ -141,7 +142,7 @@ def _of_config(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocumen
 
 
 def stated_address(raw: bytes, path: Path) -> str:
-    """Return the address stored in a keystore in clear text."""
+    """Return the address stored in a keystore in clear text. Raises ConfigError without one."""
     try:
         address = codec.read_json(raw.decode())["address"]
         return parse_address("0x" + str(address).lower().removeprefix("0x"))
