@@ -77,7 +77,8 @@ MIN_INTERVAL_S = 1
 @dataclass(frozen=True, slots=True)
 class PortfolioStatus:
     """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard level,
-    which also cancels and revokes. `warnings` concern drift, size and limits.
+    which also cancels and revokes. `warnings` concern the number of assets, overweight, liquidity
+    positions, paused strategies and accepted limits.
     """
 
     step_input: StepInput
@@ -244,8 +245,8 @@ class Agent:
         """Run cycles until the bot is stopped, and yield the outcome of each.
 
         Transient errors are yielded too: network errors, refusals before sending, a wallet in use
-        by another process. Errors that need an operator are raised, and ConfigError for an invalid
-        `every`.
+        by another process (raised with `once`). Errors that need an operator are raised, and
+        ConfigError for an invalid `every`.
 
         With `send` the key is loaded once, and the wallet's lock is held only during a cycle:
         between cycles other commands may act, and each cycle starts from the store as they left it.

@@ -47,7 +47,7 @@ def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
-    """Run the remaining slices of a gradual execution, until it ends or a cycle refuses.
+    """Run the remaining slices of a gradual execution, until it ends or a cycle neither acts nor holds.
 
     The confirmation of the first slice covers all. Each slice is a step of its own, with a new
     decision; between slices other commands may use the wallet, and the progress is kept in the

@@ -18,7 +18,8 @@ import requests
 
 Document = dict[str, Any]
 MAX_MISSED_CYCLES = 3
-"""Intervals without a good cycle before the run is unhealthy."""
+"""Number of intervals without a good cycle, plus a minute, after which the run is unhealthy. The
+number of failed heartbeats in a row after which an alert is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class RunHealth:
         return found
 
     def document(self, reasons: list[str]) -> Document:
-        """Answer of a health endpoint."""
+        """Return the answer of a health endpoint."""
         state = self.state
         age_s = None if state.good_at is None else round(self._now() - state.good_at, 1)
         return {

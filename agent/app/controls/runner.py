@@ -456,7 +456,7 @@ def _end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
         reason = f"the plan differs from the one shown: {check.difference}"
         return ControlEnd(number, state, ControlCode.PLAN_CHANGED, reason, pairs)
     if check.followed and all(intent.succeeded for intent in result.transactions):
-        reason = "carried out; what remains needs a confirmation of its own"
+        reason = "carried out; the remainder needs a separate confirmation"
         return ControlEnd(number, ControlState.DONE, "", reason, pairs)
     if result.outcome in SUCCESSES:
         return ControlEnd(number, ControlState.DONE, "", result.reason, pairs)

@@ -85,7 +85,7 @@ def invest(
     confirm: ConfirmInvestment,
     progress: Progress = ignore_progress,
 ) -> InvestmentReport:
-    """Find deposits since the last comparison of balances.
+    """Find deposits since the last comparison of balances, and plan their investment.
 
     With `send` and a confirmation they are recorded and invested. Losses are handled by `trimtab
     flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are

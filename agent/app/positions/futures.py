@@ -65,7 +65,7 @@ INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
 HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
 """Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
 OFF_BPS = 10**9
-"""Stands in for a missing limit; never reached."""
+"""Value in place of a missing limit; it is never reached."""
 SHOWN_PLACES = 9
 """Decimal places of shown amounts; nine hide the truncation of sizes at the 18th place."""
 

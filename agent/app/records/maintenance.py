@@ -227,7 +227,7 @@ def upgrade_store(config: Path | str) -> UpgradeDocument:
 
 @contextmanager
 def _alone(loaded: LoadedConfig) -> Iterator[None]:
-    """Exclude other processes of the wallet, runs included, while the file is replaced."""
+    """Exclude other processes of the wallet, including runs, while the file is replaced."""
     with service_lock(*wiring.lock_locations(loaded)), wallet_lock(*wiring.lock_locations(loaded)):
         yield
 

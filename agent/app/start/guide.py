@@ -27,7 +27,7 @@ NUMERAIRE = "USDC"
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
 SHOWN_GWEI = "1"
-"""Gas price of the minimum capital beside a basket."""
+"""Gas price, in gwei, at which the minimum capital of a basket is shown."""
 NO_ALERTS = ("", "none", "no", "off")
 ALL = ("", "all")
 PLACEHOLDER = "0x" + "0" * 39 + "1"
