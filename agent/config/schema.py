@@ -91,9 +91,7 @@ class RpcTable(ConfigTable):
         return self
 
     def resolve(self) -> str:
-        """Return the URL, from the file or the environment. Raises ConfigError if the variable is not
-        set.
-        """
+        """Return the URL, from file or environment. Raises ConfigError if the variable is not set."""
         if self.url is not None:
             return self.url.get_secret_value()
         value = os.environ.get(self.url_env or "")

@@ -214,7 +214,7 @@ class TelegramBot:
         if found is None or ControlKind(found.kind) not in kinds:
             return "Not done: the code is wrong, used or expired. /plan or /resume makes a new one."
         await self._submit(chat, ControlKind(found.kind), found.plan_hash)
-        return "Queued: trimtab run --send carries it out and reports the result here."
+        return "Queued for trimtab run --send. The result will be reported here."
 
     async def _submit(self, chat: int, kind: ControlKind, plan_hash: str) -> None:
         await asyncio.to_thread(self.actions.submit, kind, plan_hash, asked_by(chat))

@@ -241,7 +241,8 @@ def take_over_strategies(
 
     Closed strategies are settled and new ones opened, at reference prices and in kind. Unexplained
     holdings are shared by capital. Raises ConfigError if there is nothing to do, Refused while a
-    token is in quarantine, OperatorNeeded if the books cannot be reconciled.
+    token is in quarantine or if the books cannot be reconciled, OperatorNeeded if another process
+    changed them in the meantime.
     """
     context, readers = agent.context, agent.context.readers
     snapshot = readers.reader.snapshot()

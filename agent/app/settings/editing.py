@@ -69,8 +69,9 @@ class EditReport:
     """Result or preview of an edit. `state` is unchanged, planned, declined or written.
 
     `transition` is one plan to the new targets without turnover limits, None if the config is
-    unchanged or the chain cannot be read. `first` is the first of `rounds` plans within those limits, set if the transition
-    needs several or breaks a limit. `following` are the commands to run next.
+    unchanged or the chain cannot be read. `first` is the first of `rounds` plans within those
+    limits, set if the transition needs several or breaks a limit. `following` are the commands to
+    run next.
     """
 
     changes: tuple[str, ...]
