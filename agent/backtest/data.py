@@ -208,8 +208,8 @@ OHLCV_COLUMNS = {"open", "high", "low", "close", "volume"}
 FORMAT_HINT = "give a header with the names of the columns, and a row for each time"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 _EPOCH_S = 1_230_768_000
-"""2009-01-01, before the first coin price. Earlier times are milliseconds or spreadsheet dates, not
-Unix seconds.
+"""2009-01-01, before the first coin price. Earlier times are spreadsheet dates, and those beyond
+_LATEST_S are milliseconds, not Unix seconds.
 """
 _LATEST_S = 4_102_444_800
 
