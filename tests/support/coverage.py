@@ -144,7 +144,7 @@ FOUND: list[dict[str, Any]] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--covered", type=Path, help="file for what was measured")
+    parser.addoption("--covered", type=Path, help="file for the measurements")
 
 
 @pytest.hookimpl(optionalhook=True)
