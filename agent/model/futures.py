@@ -205,7 +205,7 @@ class MarginWithdrawal:
 
 @dataclass(frozen=True, slots=True)
 class DelegateChange:
-    """Grants or revokes the right of `delegate` to trade for the account. A delegate cannot
+    """Grant or revocation of the right of `delegate` to trade for the account. A delegate cannot
     withdraw.
     """
 

@@ -177,7 +177,7 @@ class LpTarget:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Withdraw liquidity from a position to the wallet, for V3 with all fees.
+    """Withdrawal of liquidity from a position to the wallet, for V3 with all fees.
 
     `contract` is the V2 pair, or the V3 position manager with `token_id`. `amounts_raw` is the
     contracts' payout at the snapshot, `min_raw` the minimum accepted, from reference prices (T11).
@@ -206,7 +206,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Collect the fees of a V3 position to the wallet."""
+    """Collection of the fees of a V3 position, to the wallet."""
 
     venue: str
     contract: str
@@ -226,7 +226,7 @@ class Collect:
 
 @dataclass(frozen=True, slots=True)
 class Provide:
-    """Provide both tokens to a V2 pair, to a new V3 position of `ticks`, or to the wallet's V3
+    """Provision of both tokens to a V2 pair, to a new V3 position of `ticks`, or to the wallet's V3
     position `token_id`.
 
     The pool takes at most `desired_raw` and at least `min_raw`; at the snapshot exactly

@@ -132,7 +132,7 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Rebalance:
-    """Trade towards the goal, because a trigger or an order fired or the owner requested it.
+    """A trade towards the goal, because a trigger or an order fired or the owner requested it.
 
     `exit` marks an order that sells for the numeraire: neither cooldown nor turnover limits apply
     to this sale, all other limits do. `by_hand` marks a manual trade, which is reported separately
@@ -158,8 +158,8 @@ class Rebalance:
 
 @dataclass(frozen=True, slots=True)
 class AdjustLiquidity:
-    """Withdraw, collect or provide liquidity, within budget and maximum weight; swaps follow in a
-    later plan.
+    """Withdrawal, collection or provision of liquidity, within budget and maximum weight; swaps
+    follow in a later plan.
 
     If `pools` is set, only their targets are followed: an exit withdraws the liquidity that it
     sells and leaves the rest unchanged.
@@ -181,10 +181,9 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True)
 class AdjustFutures:
-    """Send actions of the futures layer: deposits or reductions that a limit requires, orders
-    towards the targets, or a request of the owner. Cost, turnover, cooldown and open withdrawals
-    never block a reduction. `closes` is the market whose hedge is closed; empty for any other
-    order.
+    """Actions of the futures layer: deposits or reductions that a limit requires, orders towards
+    the targets, or a request of the owner. Cost, turnover, cooldown and open withdrawals never
+    block a reduction. `closes` is the market whose hedge is closed; empty for any other order.
     """
 
     reason: str

@@ -267,7 +267,7 @@ class SwapAtPrice:
 
 @dataclass(frozen=True, slots=True)
 class Invest:
-    """Invest new deposits `came` (token, base units) in the underweight assets.
+    """Request to invest the new deposits `came` (token, base units) in the underweight assets.
 
     `before` is the id of a purchase under way, or "".
     """
@@ -278,41 +278,42 @@ class Invest:
 
 @dataclass(frozen=True, slots=True)
 class RaiseForWithdrawal:
-    """Raise the shortfall of `token` for a withdrawal."""
+    """Request to raise the shortfall of `token` for a withdrawal."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unwrap:
-    """Unwrap native coin, in base units, for a withdrawal."""
+    """Request to unwrap `raw` base units to native coin for a withdrawal."""
 
     raw: int
 
 
 @dataclass(frozen=True, slots=True)
 class SellEverything:
-    """Sell everything for the numeraire, for the shutdown."""
+    """Request to sell everything for the numeraire, for the shutdown."""
 
 
 @dataclass(frozen=True, slots=True)
 class SellEntireBalance:
-    """Sell the whole balance of a `token` removed from the config, to the last base unit."""
+    """Request to sell the whole balance of a `token` removed from the config."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
 class MoveMargin:
-    """Deposit or withdraw margin, or change a delegate, as the owner requests."""
+    """Request to deposit or withdraw margin, or to change a delegate."""
 
     action: AccountAction
 
 
 @dataclass(frozen=True, slots=True)
 class Deleverage:
-    """Reduce all futures positions by the same share, or only that of the market `symbol` (empty:
-    all), until the leverage is at most `leverage_bps`. Without a leverage the positions are closed.
+    """Request to reduce all futures positions by the same share, or only that of the market
+    `symbol` (empty: all), until the leverage is at most `leverage_bps`. Without a leverage the
+    positions are closed.
     """
 
     leverage_bps: int | None = None
@@ -321,7 +322,7 @@ class Deleverage:
 
 @dataclass(frozen=True, slots=True)
 class OpenHedge:
-    """Short `ratio_bps` of the amount by which `token` exceeds its target, instead of
+    """Request to short `ratio_bps` of the amount by which `token` exceeds its target, instead of
     selling it.
     """
 
@@ -331,7 +332,7 @@ class OpenHedge:
 
 @dataclass(frozen=True, slots=True)
 class CloseHedge:
-    """Close the hedge of a `token`."""
+    """Request to close the hedge of a `token`."""
 
     token: str
 

@@ -48,8 +48,8 @@ class TrackingRisk:
 
 @dataclass(frozen=True, slots=True)
 class NoTradeZone:
-    """Fires if a plan saves more risk than it costs. The plan ends where the next unit would cost
-    more than it saves.
+    """Trigger that fires if a plan saves more risk than it costs. The plan ends where the next unit
+    would cost more than it saves.
     """
 
     risk: TrackingRisk
@@ -92,7 +92,7 @@ class RiskCostTradeoff:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Acts when a weight is strictly further from target than the band.
+    """Trigger that fires when a weight is strictly further from its target than the band.
 
     `absolute_bps` is in bps of the portfolio, `relative_bps` in bps of the target; with both the
     narrower band counts.
@@ -104,8 +104,8 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Acts when `every_s` seconds (1,800 to 2,419,200) have passed since the last rebalance or
-    review.
+    """Schedule that is due once `every_s` seconds (1,800 to 2,419,200) have passed since the last
+    rebalance or review. As a trigger it fires when due.
     """
 
     every_s: int
@@ -113,7 +113,9 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """Acts when a five-field cron time in `timezone` has passed since the last review."""
+    """Schedule that is due once a five-field cron time in `timezone` has passed since the last
+    rebalance or review. As a trigger it fires when due.
+    """
 
     expression: str
     timezone: str
@@ -124,7 +126,7 @@ Schedule = Every | Cron
 
 @dataclass(frozen=True, slots=True)
 class HybridTrigger:
-    """Reviews on `schedule` and acts if `threshold` is then exceeded."""
+    """Trigger that fires at a review on `schedule` if `threshold` is exceeded then."""
 
     threshold: Threshold
     schedule: Schedule
@@ -132,8 +134,8 @@ class HybridTrigger:
 
 @dataclass(frozen=True, slots=True)
 class StagedTrigger:
-    """Reviews on `review` and reports the result; acts only on `execution`, with a `threshold` only
-    if it is exceeded.
+    """Trigger that only reports at a `review` and fires at an `execution`; with a `threshold` only
+    if it is exceeded then.
     """
 
     review: Schedule
@@ -143,9 +145,9 @@ class StagedTrigger:
 
 @dataclass(frozen=True, slots=True)
 class Drawdown:
-    """Acts when the price of a token is strictly more than `fall_bps` below its highest price of
-    the last `within_s` seconds. `tokens` are the watched addresses; empty: every asset except the
-    numeraire.
+    """Trigger that fires when the price of a token is strictly more than `fall_bps` below its
+    highest price of the last `within_s` seconds. `tokens` are the watched addresses (empty: every
+    asset).
     """
 
     fall_bps: int
@@ -155,8 +157,8 @@ class Drawdown:
 
 @dataclass(frozen=True, slots=True)
 class VolatilityJump:
-    """Acts when the volatility of the last `short_s` seconds is strictly more than `factor_bps` of
-    the volatility of the `long_s` seconds before.
+    """Trigger that fires when the volatility of the last `short_s` seconds is strictly more than
+    `factor_bps` of the volatility of the `long_s` seconds before.
 
     `tokens` as in Drawdown.
     """
@@ -172,7 +174,7 @@ SingleTrigger = Threshold | Every | Cron | HybridTrigger | StagedTrigger | Drawd
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Fires if any of several triggers fires, each with its band and schedule."""
+    """Trigger that fires if any of several triggers fires, each with its band and schedule."""
 
     triggers: tuple[SingleTrigger, ...]
 

@@ -67,7 +67,7 @@ class Clock(Protocol):
 
 
 class SignalSource(Protocol):
-    """Runs user-defined signals."""
+    """Runner of user-defined signals."""
 
     def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
         """Return the answer to each request, in order; a failed signal's answer has the reason."""

@@ -86,7 +86,7 @@ START_S = 20
 
 
 class SignalHost:
-    """Runs requested signals, each in a process that starts at its first request."""
+    """Runner of requested signals, each in a process that starts at its first request."""
 
     def __init__(self) -> None:
         self._workers: dict[str, _Worker] = {}

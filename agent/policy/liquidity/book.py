@@ -33,7 +33,7 @@ from agent.units import BPS, Price, Value
 
 @dataclass(frozen=True, slots=True)
 class WithdrawMove:
-    """Withdraw `liquidity` from a position."""
+    """Withdrawal of `liquidity` from a position."""
 
     one: ConfirmedPosition
     position: LpV2Position | LpV3Position
@@ -43,7 +43,7 @@ class WithdrawMove:
 
 @dataclass(frozen=True, slots=True)
 class CollectMove:
-    """Collect the fees of a V3 position."""
+    """Collection of the fees of a V3 position."""
 
     one: ConfirmedPosition
     position: LpV3Position
@@ -52,8 +52,8 @@ class CollectMove:
 
 @dataclass(frozen=True, slots=True)
 class ProvideMove:
-    """Provide at most `desired` base units: to the position `one`, or if None to a new position
-    with `ticks` (None for V2).
+    """Provision of at most `desired` base units: to the position `one`, or if None to a new
+    position with `ticks` (None for V2).
     """
 
     target: LpTarget
