@@ -218,7 +218,7 @@ def _field(name: str, change: Alter) -> Alter:
 
 
 def _flipped(at: int) -> Alter:
-    """Flip a bit of one byte of the data, at `at` thousandths of its length."""
+    """Return a change that flips a bit of one byte of the data, at `at` thousandths of its length."""
 
     def alter(answer: Any) -> Any:
         if not isinstance(answer, str) or len(answer) < 4:
@@ -342,7 +342,7 @@ class Liar:
 
 
 def newest(**changes: Callable[[int], int]) -> AlterAnswer:
-    """Falsify quantities of the newest header only; by number and by hash it stays true."""
+    """Return a change of quantities of the newest header only; by number and by hash it stays true."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method == "eth_getBlockByNumber" and params[0] == "latest":
@@ -353,7 +353,7 @@ def newest(**changes: Callable[[int], int]) -> AlterAnswer:
 
 
 def every_header(**changes: Callable[[int], int]) -> AlterAnswer:
-    """Falsify quantities of every header."""
+    """Return a change of quantities of every header."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method in ("eth_getBlockByNumber", "eth_getBlockByHash") and isinstance(answer, dict):

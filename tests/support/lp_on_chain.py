@@ -249,7 +249,7 @@ def kinds(outcome: StepOutcome) -> list[str]:
 
 
 def allowances(chain: LocalChain) -> set[int]:
-    """Return all distinct allowances of the contracts that liquidity goes through, LP tokens of every pair included."""
+    """Return all distinct allowances granted to the contracts that move liquidity, LP tokens of every pair included."""
     at, wallet = chain.addresses, chain.wallet.address
     spenders = (at.swap_router_02, at.v2_router, at.position_manager)
     held = {
