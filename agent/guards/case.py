@@ -105,9 +105,7 @@ class GuardCase:
         """Return the reference price of a token; the native coin has the price of its wrapped
         token. Raises MissingData.
         """
-        price = self.prices.get(
-            self.step.portfolio.wrapped_native if address == NATIVE else address
-        )
+        price = self.prices.get(self.step.portfolio.held_as(address))
         if price is None or price <= 0:
             raise MissingData(
                 f"no reference price of {self.label(address)}:"

@@ -36,7 +36,7 @@ from agent.reference import (
     sequencer_fault,
     source_deviations,
 )
-from agent.units import BPS, NATIVE, Value
+from agent.units import BPS, Value
 
 
 def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -291,10 +291,7 @@ def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     if case.reduces_futures():
         return
     if case.is_sell_only():
-        traded = {
-            case.step.portfolio.wrapped_native if token == NATIVE else token
-            for token in case.replay.tokens
-        }
+        traded = set(map(case.step.portfolio.held_as, case.replay.tokens))
         ignored |= {asset.token.address for asset in case.step.portfolio.assets} - traded
     for asset in case.step.portfolio.assets:
         if asset.token.address in ignored:

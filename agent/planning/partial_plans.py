@@ -361,7 +361,7 @@ def _reached(
             (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
             (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
         ):
-            known = step.portfolio.wrapped_native if token == NATIVE else token
+            known = step.portfolio.held_as(token)
             if outside and known in moved:
                 moved[known] += raw * prices[known]
     home = step.portfolio.numeraire.address

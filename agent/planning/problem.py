@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.model import Pool, SkippedItem, StepInput, Verdict
+from agent.model import Limits, Pool, SkippedItem, StepInput, Verdict
 from agent.planning.gas import (
     ROUTER_GAS,
     GasInputs,
@@ -79,6 +79,13 @@ def min_out(simulated_raw: int, floor_raw: int, slippage_bps: int | None) -> int
 
 UNBOUNDED_BPS = BPS - 1
 """Impact bound when the limit is off: the range of known ticks."""
+
+
+def impact_bound_bps(limits: Limits) -> int:
+    """Return the price impact that limits.price_impact allows in each pool, bps."""
+    if limits.price_impact_bps is None:
+        return UNBOUNDED_BPS
+    return min(limits.price_impact_bps, UNBOUNDED_BPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +172,12 @@ class Problem:
         """Return the least value out per value in, after fee, of a unit traded in `pool`: the rate
         of its fair floor.
         """
-        impact_bps = BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
-        return least_rate(pool.fee_pips, impact_bps, self.slippage_bps or 0)
+        return least_rate(pool.fee_pips, self.floor_impact_bps, self.slippage_bps or 0)
+
+    @property
+    def floor_impact_bps(self) -> int:
+        """Price impact that a leg's fair floor allows: all of it if the limit is off."""
+        return BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
 
     def room(self, pool: Pool, token_in: str) -> int:
         """Return base units of `token_in` that a pool accepts within its impact bound and above its
@@ -217,11 +228,7 @@ def problem_for_tokens(
             for pool in step.snapshot.pools
             if _usable(step, pool, nodes, position, notes)
         },
-        impact_bps=(
-            UNBOUNDED_BPS
-            if limits.price_impact_bps is None
-            else min(limits.price_impact_bps, UNBOUNDED_BPS)
-        ),
+        impact_bps=impact_bound_bps(limits),
         slippage_bps=limits.slippage_bps,
         plan_cost_bps=limits.plan_cost_bps,
         gas_unit_value=gas_unit_value,

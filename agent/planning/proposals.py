@@ -39,7 +39,7 @@ from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import expiry_reason
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
-from agent.units import NATIVE, format_time
+from agent.units import format_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,9 +469,7 @@ def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
     """
     portfolio = step.portfolio
     taken = {
-        portfolio.wrapped_native if leg.token_in == NATIVE else leg.token_in
-        for leg in plan.legs
-        if leg.source is LegFunding.WALLET
+        portfolio.held_as(leg.token_in) for leg in plan.legs if leg.source is LegFunding.WALLET
     }
     return tuple(
         one.token.address

@@ -21,7 +21,7 @@ from agent.planning.gas import (
     swap_spend,
     with_payment_legs,
 )
-from agent.planning.problem import UNBOUNDED_BPS, Problem, fair_floor, min_out
+from agent.planning.problem import Problem, fair_floor, impact_bound_bps, min_out
 from agent.planning.routes import Route, merge_routes
 from agent.policy.minimum import APPROVAL_GAS
 from agent.units import BPS, Value, floor_int
@@ -93,9 +93,8 @@ def plan_pools_out_of_ticks(step: StepInput, legs: Iterable[Leg]) -> tuple[str, 
     """Return pools in which a plan's legs reach the end of the known ticks before
     limits.price_impact binds.
     """
-    limit_bps = step.limits.price_impact_bps
-    bound_bps = UNBOUNDED_BPS if limit_bps is None else min(limit_bps, UNBOUNDED_BPS)
-    return pools_out_of_ticks({pool.address: pool for pool in step.snapshot.pools}, legs, bound_bps)
+    known = {pool.address: pool for pool in step.snapshot.pools}
+    return pools_out_of_ticks(known, legs, impact_bound_bps(step.limits))
 
 
 def pools_out_of_ticks(
@@ -377,7 +376,7 @@ class RouteSimulator:
             problem.price(run.token_in),
             problem.price(run.token_out),
             run.before.fee_pips,
-            BPS if problem.impact_bps == UNBOUNDED_BPS else problem.impact_bps,
+            problem.floor_impact_bps,
             problem.slippage_bps or 0,
         )
         return Leg(

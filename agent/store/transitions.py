@@ -46,12 +46,18 @@ Guard = Callable[[TransitionFacts], str | None]
 """Function that returns why a transition is refused; None if it is allowed."""
 
 
+def _unless(allowed: bool, why: str) -> str | None:
+    if allowed:
+        return None
+    return why
+
+
 def _hash_known(facts: TransitionFacts) -> str | None:
-    return None if facts.tx_hash is not None else "without a hash"
+    return _unless(facts.tx_hash is not None, "without a hash")
 
 
 def _never_left(facts: TransitionFacts) -> str | None:
-    return "once its bytes may have left" if facts.left else None
+    return _unless(not facts.left, "once its bytes may have left")
 
 
 def _own_receipt(facts: TransitionFacts) -> str | None:
@@ -65,11 +71,11 @@ def _own_receipt(facts: TransitionFacts) -> str | None:
 def _another_block(facts: TransitionFacts) -> str | None:
     if (why := _own_receipt(facts)) is not None:
         return why
-    return "by the receipt that it has already" if facts.receipt == facts.known else None
+    return _unless(facts.receipt != facts.known, "by the receipt that it has already")
 
 
 def _since_adoption(facts: TransitionFacts) -> str | None:
-    return "since the operator has adopted a nonce" if facts.adopted else None
+    return _unless(not facts.adopted, "since the operator has adopted a nonce")
 
 
 def _another_block_since_adoption(facts: TransitionFacts) -> str | None:
@@ -78,21 +84,21 @@ def _another_block_since_adoption(facts: TransitionFacts) -> str | None:
 
 def _succeeded(facts: TransitionFacts) -> str | None:
     found = facts.receipt or facts.known
-    return None if found is not None and found.status == 1 else "without the receipt of a success"
+    return _unless(found is not None and found.status == 1, "without the receipt of a success")
 
 
 def _failed(facts: TransitionFacts) -> str | None:
     found = facts.receipt or facts.known
-    return None if found is not None and found.status != 1 else "without the receipt of a revert"
+    return _unless(found is not None and found.status != 1, "without the receipt of a revert")
 
 
 def _lost(facts: TransitionFacts) -> str | None:
     taken = facts.adopted or (facts.winner is not None and facts.winner is not IntentKind.CANCEL)
-    return None if taken else "while nothing else at its nonce is final"
+    return _unless(taken, "while nothing else at its nonce is final")
 
 
 def _yielded(facts: TransitionFacts) -> str | None:
-    return None if facts.winner is IntentKind.CANCEL else "while no cancel of it is final"
+    return _unless(facts.winner is IntentKind.CANCEL, "while no cancel of it is final")
 
 
 def _undecided(facts: TransitionFacts) -> str | None:

@@ -129,6 +129,13 @@ def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _refusal(state: str, reason: str) -> str:
+    """Return why there is nothing to confirm: the reason or the state; empty if it is planned."""
+    if state == OutcomeKind.PLANNED.value:
+        return ""
+    return reason or state
+
+
 def preview_on(
     agent: Agent,
     kind: ControlKind,
@@ -139,7 +146,7 @@ def preview_on(
     match kind:
         case ControlKind.REBALANCE:
             outcome = agent.plan()
-            refusal = "" if outcome.kind is OutcomeKind.PLANNED else outcome.reason or "no plan"
+            refusal = _refusal(outcome.kind.value, outcome.reason or "no plan")
             planned = plans.live_plan(outcome, agent, sent=False, extra={})
             return ControlPreview(shown_step(kind, outcome), planned, refusal)
         case ControlKind.INVEST:
@@ -147,17 +154,17 @@ def preview_on(
         case ControlKind.WITHDRAW:
             paid = withdraw(agent, arguments, send=False, confirm=lambda _: False)
             payments = fill(owner.WithdrawalDocument, paid, agent.portfolio)
-            refusal = "" if paid.state == "planned" else paid.reason or paid.state
+            refusal = _refusal(paid.state, paid.reason)
             return ControlPreview(shown_withdrawal(arguments, paid), payments, refusal)
         case ControlKind.EDIT:
             edited = edit(agent, arguments, transports, confirm=None)
-            refusal = "" if edited.state == "planned" else f"the config is {edited.state}"
+            refusal = _refusal(edited.state, f"the config is {edited.state}")
             shown = shown_edit(arguments, edited)
             return ControlPreview(shown, owner.edit_document(edited), refusal)
         case ControlKind.STOP:
             ended = stop(agent, arguments, send=False, confirm=lambda _: False)
             stopped = fill(owner.ShutdownDocument, ended, agent.portfolio)
-            refusal = "" if ended.state == "planned" else ended.reason or ended.state
+            refusal = _refusal(ended.state, ended.reason)
             return ControlPreview(shown_stop(arguments, ended), stopped, refusal)
     raise Refused(f"{kind.value} has no plan to show", remedy="send it without one")
 

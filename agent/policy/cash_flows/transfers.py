@@ -68,9 +68,7 @@ def token_price(step: StepInput, token: str) -> Price | None:
     """Return a token's reference price, numeraire base units per base unit; native coin has the
     price of its wrapped token.
     """
-    found = reference_prices(step).prices.get(
-        step.portfolio.wrapped_native if token == NATIVE else token
-    )
+    found = reference_prices(step).prices.get(step.portfolio.held_as(token))
     if found is None or found.price <= 0:
         return None
     return found.price
