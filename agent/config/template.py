@@ -88,7 +88,7 @@ payout_addresses = []              # allowed recipients of trimtab withdraw, aft
 
 [portfolio]
 numeraire = "{numeraire}"
-{coins.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off" removes it
+{coins.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off": no limit
 # use_cash = "1000"                # most {numeraire} that the agent takes from the wallet; the rest is left alone (docs/bot.md)
 {_assets(assets)}{_hubs(hubs)}
 # Conditional orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop of an asset; for the whole portfolio:
@@ -107,7 +107,7 @@ numeraire = "{numeraire}"
 # keep = "14d"                     # validity of the last choice if no new one can be made; after that trading stops
 # churn = "1%"                     # a choice is applied only if it changes a weight by more than this
 # until_chosen = "wait"            # no trading before the first choice; or "targets": the targets above
-# fixed = ["{numeraire}"]          # assets that keep their targets
+# fixed = ["{numeraire}"]                 # assets that keep their targets
 # cap = "60%"                      # maximum weight of any asset; limits = {{ WETH = {{ min = "10%", max = "50%" }} }} for single ones
 
 [reference]
@@ -257,8 +257,8 @@ cooldown = "6h"                    # minimum time between two alerts of one caus
 MOST_COLUMNS = 140
 FUTURES_NOTIONAL = "maximum gross notional of [futures] per spot value, unless futures.limits.spot_multiple is lower"
 MAX_WEIGHT_LINE = (
-    '# max_weight = { any = "60%" }     # of the portfolio, for any asset but the numeraire, or by'
-    ' name: { any = "60%", WETH = "50%" }'
+    '# max_weight = { any = "60%" }     # maximum weight of any asset except the numeraire; or by name:'
+    ' { any = "60%", WETH = "50%" }'
 )
 
 
@@ -326,7 +326,7 @@ def _assets(assets: Sequence[TemplateAsset]) -> str:
         f"[[portfolio.assets]]\n{_token(asset)}"
         f'target = "{asset.target}"\nreserve = "0"                      # whole coins that are'
         " never traded\n"
-        '# band = "5%abs"                 # overrides the trigger\'s band; or'
+        '# band = "5%abs"                   # overrides the trigger\'s band; or'
         f' "10%rel"\n{_feed(asset)}'
         for asset in assets
     )
@@ -343,7 +343,7 @@ def _hubs(hubs: Sequence[TemplateAsset]) -> str:
 def _token(asset: TemplateAsset) -> str:
     decimals = ""
     if asset.decimals is not None:
-        decimals = f"decimals = {asset.decimals}                      # must match the chain\n"
+        decimals = f"decimals = {asset.decimals}".ljust(35) + "# must match the chain\n"
     return f'symbol = "{asset.symbol}"\naddress = "{asset.address}"\n{decimals}'
 
 
