@@ -65,7 +65,7 @@ MAX_APPROVAL_ROUNDS = 4
 MILLION = 1_000_000
 REPLAN_REMEDY = "run it again and confirm the new plan"
 MAX_ACTIONS = 8
-"""Maximum liquidity actions of a step, each with a plan of its own; the next step does the rest."""
+"""Maximum liquidity actions of a step, each with its own plan; the next step does the rest."""
 
 
 def run_step(

@@ -188,7 +188,7 @@ class ShownPlan:
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 of what was shown and what binds, as hex digits."""
+        """Return the SHA-256 of the shown document and its binding contents, as hex digits."""
         fields = [
             "trimtab plan 1",
             self.kind.value,

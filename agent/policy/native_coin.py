@@ -68,7 +68,7 @@ def native_view(step: StepInput) -> NativeView:
 
 
 def wrapped_asset(portfolio: Portfolio) -> Asset | None:
-    """Return the asset whose token is the wrapped native coin, also if the native coin itself does
+    """Return the asset whose token is the wrapped native coin, even if the native coin itself does
     not count.
     """
     return next(
@@ -194,9 +194,9 @@ def unwrap_cost_wei(step: StepInput) -> int:
 def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     """Return the unwrapping that must precede `decision` because native coin is too low; None if
     there is enough. The threshold of a hold is limits.native_floor; that of other decisions is the
-    step's own gas, since a plan that can be sent includes its refill. Also None if too little can
-    be unwrapped, if gas is too expensive and the decision is a hold, and for orders at an off-chain
-    futures venue.
+    step's own gas, since a plan that can be sent includes its refill. It also returns None if too
+    little can be unwrapped, if gas is too expensive and the decision is a hold, and for orders at
+    an off-chain futures venue.
     """
     account = step.snapshot.futures
     if isinstance(decision, AdjustFutures) and account is not None and not account.is_on_chain:

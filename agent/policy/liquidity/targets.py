@@ -522,8 +522,8 @@ def _reduce(
 def _compound(
     builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: HeldPositions, lacks: Value
 ) -> None:
-    """Collect fees above the target's `compound_above` and reinvest what the share then lacks: all
-    of them if it was on target.
+    """Collect fees above the target's `compound_above` and reinvest as much as the share then
+    lacks, which is all of them if it was on target.
     """
     for one, position in stay:
         earned = builder.book.value(one, positions.uncollected_fees(position))

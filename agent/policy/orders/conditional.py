@@ -73,9 +73,9 @@ def arm_order(
     """Return the order armed at `price`. Shares of exits count from the level of `entry`, if one is
     in force.
 
-    Raises Refused for a level that can never be met. Also for an exit that the price has already
-    met or that is within the hysteresis of the price, because it would fire at once, and for an
-    entry at or above the price if the config refuses those.
+    Raises Refused for a level that can never be met, and for an exit whose level the price has met
+    or is within the hysteresis of, because it would fire at once. An entry at or above the price is
+    refused if the config says so.
     """
     if entry is None or not order.is_exit:
         counts_from = price
@@ -255,7 +255,7 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
 # --- NAV per share, the true time-weighted return: price gains and own trades, without deposits and
 # withdrawals.
 # A change of holdings starts a new span. Within a span it follows the value of holdings plus the
-# margin account's result, less what the agent's trades lost; fees and impermanent loss of
+# margin account's result, less the losses of the agent's trades; fees and impermanent loss of
 # positions are not counted.
 
 
@@ -301,7 +301,7 @@ def is_known_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
 def updated_unit_value(
     step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]
 ) -> NavPerShare:
-    """Return the NAV record to store: the same while holdings are equal, else a new record that
+    """Return the NAV record to store: the old one while holdings are equal, else a new one that
     begins at this block. With a margin account each cycle begins a new record.
     """
     kept = step.history.unit_value
@@ -358,7 +358,7 @@ def advance_orders(step: StepInput) -> StepInput:
     """Return the step with every order advanced to this block, and the NAV per share updated;
     unchanged without orders.
 
-    Orders of a token whose prices conflict stay as they are, and so do orders of the portfolio,
+    Orders of a token whose prices conflict do not change, and neither do orders of the portfolio,
     which includes every price.
     """
     book, known = step.portfolio.orders, step.history.orders

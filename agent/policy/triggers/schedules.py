@@ -49,7 +49,7 @@ _DAY_S = 86_400
 
 
 def next_cron_time(schedule: Cron, after_s: int) -> int | None:
-    """Return the first time strictly after `after_s`, unix seconds; None if there is none within 50
+    """Return the first time strictly after `after_s`, Unix seconds; None if there is none within 50
     years.
 
     As in crontab(5) 0 and 7 are Sunday, and with both days restricted either is sufficient. If the
@@ -140,7 +140,7 @@ def schedule_name(schedule: Schedule, what: str = REVIEW) -> str:
 
 
 def last_evaluation_s(history: History) -> int | None:
-    """Return the later of the last rebalance and the last review, unix seconds; None without
+    """Return the later of the last rebalance and the last review, Unix seconds; None without
     either.
     """
     return _latest(history.last_rebalance_s, history.last_review_s)
