@@ -73,9 +73,9 @@ def arm_order(
     """Return the order armed at `price`. Shares of exits count from the level of `entry`, if one is
     in force.
 
-    Raises Refused for a level that can never be met, and for an exit whose level the price has met
-    or is within the hysteresis of, because it would fire at once. An entry at or above the price is
-    refused if the config says so.
+    Raises Refused for a level that can never be met, and for an exit whose level the price has met,
+    or has reached within the hysteresis, because it would fire at once. An entry at or above the
+    price is refused if the config says so.
     """
     if entry is None or not order.is_exit:
         counts_from = price
