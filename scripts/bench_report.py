@@ -3,9 +3,9 @@ open it in Chromium.
 
 The simulation consists of random walks of `--assets` over `--bars` hours with a rebalance every
 `--every`; the report is written by the agent's own code. Each measurement opens the file in a new
-browser page. Measured are the time from the request until the charts in the window are drawn, the
-time until all charts are drawn, both by the browser's clock, and the work of its main thread, which
-other programs on the machine affect little. Prints JSON.
+browser page. Measured by the browser's clock are the times from the request until the charts in the
+window are drawn, and until all charts are drawn. The work of its main thread is measured too, since
+other programs on the machine affect it little. Prints JSON.
 """
 
 from __future__ import annotations

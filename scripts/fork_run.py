@@ -3,9 +3,9 @@
 
     RPC_URL=https://… .venv/bin/python scripts/fork_run.py trimtab.toml --native 10 [--json]
 
-Starts an anvil that forks RPC_URL, gives a published test account native coin, wraps --native of
-it, pins the contracts of the config as they are on the fork, and runs one step towards the config's
-targets with --send. The config's own wallet, endpoints and store are not used. Its limits of size
+Starts an anvil that forks RPC_URL, gives a published test account native coin, and wraps --native of
+it. Then pins the contracts of the config as they are on the fork, and runs one step towards the
+config's targets with --send. The config's own wallet, endpoints and store are not used. Its limits of size
 (turnover, managed value) apply.
 """
 
