@@ -1,5 +1,5 @@
-"""Alerts of a cycle, including those of futures, and their delivery. Messages have fixed wording,
-without text from nodes or names of unknown tokens (T17).
+"""Alerts that a cycle raises, including those of futures. Messages have fixed wording, without text
+from nodes or names of unknown tokens (T17).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The Telegram bot: long polling, commands of allowed private chats, one-time codes, and messages about
-plans that wait. It loads no key; what it does goes through the queue of controls.
+plans that wait. It loads no key; its actions go through the queue of controls.
 
 https://core.telegram.org/bots/api (getUpdates, sendMessage, responses with parameters.retry_after).
 """

@@ -1,4 +1,6 @@
-"""Documents of commands that work on recorded data: whatif, backtest, stress, tune, replay, prices."""
+"""Documents of commands that work on recorded data (whatif, backtest, stress, tune, replay, prices),
+of the back-test of an edit, and of kept reports.
+"""
 
 from __future__ import annotations
 

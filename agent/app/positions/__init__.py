@@ -1,1 +1,1 @@
-"""Conditional orders, liquidity positions and strategies."""
+"""Conditional orders, limit orders, liquidity positions, strategies and futures."""

@@ -1,6 +1,4 @@
-"""Recorded prices: list them, import files, fetch past prices of feeds and pools. Also the weights
-that an allocator chooses from them.
-"""
+"""Recorded prices: list and delete them, import files, and fetch past prices of feeds and pools."""
 
 from __future__ import annotations
 

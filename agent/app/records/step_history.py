@@ -1,4 +1,4 @@
-"""Step history from the store, and the kill switch."""
+"""Step history from the store, open limit orders and gradual executions, and the kill switch."""
 
 from __future__ import annotations
 
