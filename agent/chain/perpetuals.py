@@ -303,7 +303,7 @@ def _addresses(question: PerpQuestion, answer: LensAnswer) -> tuple[int, ...]:
         raise _Unreadable(f"{question.name} could not be read: {head.why}")
     offset, count = head
     words = answer_words(answer, 2 + count) if count <= MOST_MARKETS else CallStatus.TOO_LONG
-    if offset != 32 or isinstance(words, CallStatus):
+    if offset != 32 or isinstance(words, CallStatus) or any(word >> 160 for word in words[2:]):
         raise _Unreadable(f"{question.name} could not be read: {CallStatus.MALFORMED.why}")
     return words[2:]
 

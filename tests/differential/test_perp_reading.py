@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.chain.lens import CallStatus, LensAnswer, query_lens, uint_word
-from agent.chain.perpetuals import perp_questions, read_account
+from agent.chain.perpetuals import perp_questions, read_account, unread_bases
 from agent.localchain.perpetuals import FAR_FUTURE_S, LocalPerps
 from agent.model.futures import MarginAccount
 from agent.units import Token
@@ -72,6 +72,18 @@ def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerp
     read = read_account(narrow, list(query_lens(perps.chain.transport, items)))
     assert who == scope.trader
     assert read == f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
+
+
+@pytest.mark.parametrize("name", ["markets held", "other collateral"])
+def test_what_is_no_address_is_no_market_and_makes_the_account_unknown(perps: LocalPerps, name: str) -> None:
+    """A lying endpoint may set a bit above an address, which no contract can answer."""
+    who = with_positions(perps)
+    scope, answers = scope_of(perps, who), answers_of(perps, who)
+    at = next(number for number, one in enumerate(perp_questions(scope)) if one.name == name)
+    base = int(scope.markets[0].base, 16)
+    answers[at] = uint_word(32) + uint_word(2) + uint_word(base | 1 << 160) + uint_word(base)
+    assert unread_bases(scope, answers) == ()
+    assert read_account(scope, answers) == f"{name} could not be read: {CallStatus.MALFORMED.why}"
 
 
 def test_margin_in_another_token_than_the_vault_settles_in_makes_the_account_unknown(perps: LocalPerps) -> None:
