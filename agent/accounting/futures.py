@@ -22,8 +22,8 @@ DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class FuturesChange:
-    """Change of the margin account between two valuations, in numeraire base units at the end's
-    price of the collateral.
+    """Change of the margin account between two valuations, in numeraire base units, at the
+    collateral's price at the end.
 
     `change = deposited + transferred + price - fees - funding`. `deposited` moved within the
     portfolio; `transferred` came from or went to other accounts. `realised` is the profit that
@@ -77,8 +77,9 @@ def futures_changes(
     """Return the changes between consecutive valuations, skipping pairs without a margin account.
     All arguments are in chain order.
 
-    An order of an off-chain venue has the block at which its outcome was known. If its step began
-    at the snapshot of that block's valuation, it was filled after it.
+    An order of an off-chain venue has the block at which its outcome was known. If the order's step
+    started from the snapshot that was valued at that block, the order was filled after the
+    valuation.
     """
     valued_s = {valuation.block: valuation.chain_s for valuation in valuations}
 

@@ -314,7 +314,7 @@ class Service:
             except TrimtabError:
                 raise
             except Exception as error:
-                self.log.error("telling failed", kind=type(error).__name__)
+                self.log.error("reporting failed", kind=type(error).__name__)
 
     def _report(self, found: StepOutcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
@@ -322,7 +322,7 @@ class Service:
         if (loaded := self.agent.context.loaded) != self._loaded:
             changes = load.config_diff(self._loaded.text, loaded.text)
             self.config_changes = changes or ("only comments",)
-            self.log.info("config taken up", digest=loaded.digest, changes=self.config_changes)
+            self.log.info("config reloaded", digest=loaded.digest, changes=self.config_changes)
             self._loaded = loaded
         stopped = self.agent.context.switch.read()
         paused = stopped.paused is not False

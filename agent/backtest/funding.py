@@ -189,9 +189,9 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
     times_s, usual, found = series.times_s, series.usual_s, []
     name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
     if times_s[0] - bars_s[0] > usual:
-        found.append(f"{name} starts at {_when(times_s[0])}, after the simulation")
+        found.append(f"{name} starts at {_when(times_s[0])}, after the simulation starts")
     if bars_s[-1] - times_s[-1] > usual:
-        found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation")
+        found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation ends")
     if outside := int((~inside).sum()):
         found.append(f"{name} has {outside} rates outside the simulation, which are ignored")
     steps = np.diff(times_s)

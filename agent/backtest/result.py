@@ -225,7 +225,7 @@ class SimulationResult:
       deposits and withdrawals.
     - `weights`, `targets` and `bands` (lower and upper edge) are shares, `prices` the closes of
       `symbols`; missing values are NaN.
-    - `turnover` is the sum over rebalances of half of the traded value by the total value.
+    - `turnover` is the sum over rebalances of half the traded value divided by the total value.
     - `evaluated` counts bars evaluated by a whole step, `halted` those with stale or contradictory
       data, `refused` those with a refused plan, by reason. `kept` counts, by setting, bars at which
       a trade was due or a weight outside its band, but the step held.

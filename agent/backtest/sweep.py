@@ -215,11 +215,11 @@ def _notes(
     if wide := int((steps > usual).sum()):
         row = int(np.argmax(steps))
         longest = (
-            f"the longest of {format_duration(int(steps[row]))} after"
+            f"the longest, {format_duration(int(steps[row]))}, follows"
             f" {format_time(int(times[row]))}"
         )
         notes.append(
-            f"{wide} gaps between bars are longer than the usual {format_duration(usual)},"
+            f"{wide} gaps between bars are longer than the usual {format_duration(usual)};"
             f" {longest}"
         )
     return tuple(notes)

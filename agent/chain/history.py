@@ -156,9 +156,9 @@ _WORDS = 8
 def past_twaps(
     line: Transport, pools: Sequence[Pool], head: Head, ends_s: Sequence[int], window_s: int
 ) -> Mapping[int, tuple[Pool, ...]]:
-    """Return the V3 pools by the end of each window, with mean tick and harmonic mean liquidity
-    (UniswapV3Pool.observe). `ends_s` are chain seconds, newest first; each window has `window_s`. A
-    pool is not queried beyond its observations.
+    """Return the V3 pools, keyed by each window's end time, with mean tick and harmonic mean
+    liquidity (UniswapV3Pool.observe). `ends_s` are chain seconds, newest first; each window has
+    `window_s`. A pool is not queried beyond its observations.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     found: dict[int, list[V3Pool]] = {}
@@ -296,7 +296,7 @@ def _transactions_or_reason(
 def recent_transactions_from(
     line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()
 ) -> RecentTransactions:
-    """Return the transactions by one endpoint. Raises HistoryUnavailable or Retryable."""
+    """Return the transactions as reported by one endpoint. Raises HistoryUnavailable or Retryable."""
     since = _first_block(line, head, head.timestamp_s - DAY_S)
     blocks = _blocks(line, owner, since, head, nonce)
     sent = _receipts(line, owner, blocks)

@@ -31,8 +31,8 @@ FUNDING_WINDOW_S = 900
 MOST_MARKETS = 64
 """Maximum number of markets and collaterals read from an account's lists."""
 UNKNOWN_S = 0
-"""Time of an index whose round could not be read. Such an index bounds no order; other markets are
-unaffected.
+"""Index timestamp used when the round could not be read. The age of the index then counts as
+unknown, so no order is bounded by it; other markets are unaffected.
 """
 _HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
 """Gas cap and likely gas of a view that averages prices."""
@@ -137,7 +137,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
         _ask("free margin", scope.vault, address_call(_GET_FREE, who), gas=_ACCOUNT_GAS),
         _ask("initial ratio", scope.config, _GET_INITIAL_RATIO),
         _ask("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
-        _ask("most funding", scope.config, _GET_MAX_FUNDING),
+        _ask("maximum funding rate", scope.config, _GET_MAX_FUNDING),
     ]
     for market in scope.markets:
         base, name = market.base, market.symbol
@@ -164,9 +164,13 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             ),
             _ask(f"index of {name}", base, _GET_INDEX + uint_word(0), gas=_HEAVY_GAS),
             _ask(f"mean index of {name}", base, index_twap, gas=_HEAVY_GAS),
-            _ask(f"mean market of {name}", scope.exchange, twap, gas=_HEAVY_GAS),
+            _ask(f"mean market price of {name}", scope.exchange, twap, gas=_HEAVY_GAS),
             _ask(f"fee of {name}", scope.market_registry, address_call(_GET_FEE, base)),
-            _ask(f"ticks a block of {name}", scope.exchange, address_call(_GET_MOST_TICKS, base)),
+            _ask(
+                f"maximum ticks per block of {name}",
+                scope.exchange,
+                address_call(_GET_MOST_TICKS, base),
+            ),
             _ask(f"state of {name}", base, _IS_OPEN),
             _ask(f"index round of {name}", market.aggregator, LATEST_ROUND_DATA, 160),
         ]

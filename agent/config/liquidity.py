@@ -36,8 +36,8 @@ def sane_volatility(value: int) -> int:
 
 
 class _LpTargetTable(ConfigTable):
-    """A liquidity target. `share` is that of the portfolio; 0% withdraws everything. `volatility`
-    overrides that of [lp] for this pair.
+    """A liquidity target. `share` is the target share of the portfolio; 0% withdraws everything.
+    `volatility` overrides that of [lp] for this pair.
     """
 
     share: Share

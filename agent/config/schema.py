@@ -397,7 +397,7 @@ def require_protection(config: Config) -> None:
         )
     _require_settled_prices(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
-        raise ValueError("execution.deadline: not above 0s and at most 30m; write for example 90s")
+        raise ValueError("execution.deadline: must be above 0s and at most 30m; for example 90s")
     if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
         raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
     if config.limits.slippage is not None and config.limits.slippage >= BPS:

@@ -152,9 +152,10 @@ LONGEST_CODE_S = 900
 
 
 class TelegramTable(ConfigTable):
-    """The Telegram bot. `chats` are the private chats that may command it. `api` is the Bot API's
-    address, for an own server. A request for updates waits up to `poll`; a one-time code is valid
-    for `code_ttl`. `dashboard` is the address of `trimtab serve` for links to its confirmation.
+    """The Telegram bot. `chats` are the private chats that may command it. `api` is the address of
+    the Bot API; set it for a self-hosted server. A request for updates waits up to `poll`; a
+    one-time code is valid for `code_ttl`. `dashboard` is the address of `trimtab serve` for links
+    to its confirmation.
     """
 
     token_env: Variable
@@ -188,7 +189,9 @@ class TelegramTable(ConfigTable):
 
 
 def _is_address(text: str) -> bool:
-    """Return whether the text is an https address, or one of this machine, that a path can follow."""
+    """Return whether the text is an https URL, or an http URL on this machine, to which a path can
+    be appended (no query, fragment or trailing slash).
+    """
     parts = urlsplit(text)
     local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
     plain = not (parts.query or parts.fragment or text.endswith("/"))

@@ -227,7 +227,7 @@ def _require_no_wallet_settings(config: Config) -> None:
         (
             (
                 f"portfolio.weights: {portfolio.weights.kind if portfolio.weights else None}, the"
-                " allocator of the whole portfolio"
+                " allocator of the whole portfolio,"
             ),
             portfolio.weights is not None,
             "make it the allocator of a strategy",
@@ -235,7 +235,7 @@ def _require_no_wallet_settings(config: Config) -> None:
         (
             (
                 f"portfolio.positions: {len(portfolio.positions)} of them, which strategies do not"
-                " support"
+                " support,"
             ),
             bool(portfolio.positions),
             "remove [[portfolio.positions]]",
@@ -243,7 +243,7 @@ def _require_no_wallet_settings(config: Config) -> None:
         (
             (
                 f"lp.targets: {len(lp.targets) if lp else 0} of them, which strategies do not"
-                " support"
+                " support,"
             ),
             lp is not None and bool(lp.targets),
             "remove [[lp.targets]]",
@@ -251,7 +251,7 @@ def _require_no_wallet_settings(config: Config) -> None:
         (
             (
                 f"execution.style: {config.execution.style}, whose slices ignore the strategies'"
-                " targets"
+                " targets,"
             ),
             config.execution.style != "market",
             'write style = "market" and remove the keys of other styles',
@@ -260,6 +260,6 @@ def _require_no_wallet_settings(config: Config) -> None:
     for setting, present, remedy in refused:
         if present:
             raise ValueError(
-                f"{setting}, cannot be combined with [[strategies]]; {remedy}, or"
+                f"{setting} cannot be combined with [[strategies]]; {remedy}, or"
                 " remove [[strategies]]"
             )

@@ -158,7 +158,7 @@ def missing_approvals(
 
 
 def gas_refusal(why: Refused) -> bool:
-    """True if the gas of this transaction alone is refused, by the simulation's estimate."""
+    """True if guards failed and each of them is one of BUDGET_GUARDS, so another action may pass."""
     guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
     return bool(guards) and guards <= BUDGET_GUARDS
 
@@ -219,7 +219,9 @@ def without_doubtful(
     known: Sequence[SubmissionRefusal],
     doubtful: Mapping[str, SubmissionRefusal | None],
 ) -> tuple[SubmissionRefusal, ...]:
-    """Return the known refusals, with those of doubtful tokens as they were stored before."""
+    """Return the refusals; for tokens whose refusal may have had another cause, the earlier stored
+    one, if any.
+    """
     before = (one for one in doubtful.values() if one is not None)
     return (*(one for one in known if one.token not in doubtful), *before)
 

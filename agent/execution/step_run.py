@@ -46,16 +46,16 @@ class StepRun:
     `reduced_markets` are the markets of sent reductions, `reduction_goals` the sizes at which a
     reduction to a limit ends, `order_parts` the divisors of reductions that the venue refused.
     `hedged` are the comparisons of opened hedges; the rebalance continues after them.
-    `refused_markets` are futures markets, with the chain time, whose reduction or hedge was refused
-    before sending (failures.MARGIN: a deposit) or whose reduction reverted; `refused_orders` are
-    the outcomes. `futures_held` is the reason why the rest of the step sends no futures action, if
-    the agent's key may not trade. `doubtful` has, per exit that simulation or signer refused in
-    this step, the refusal stored before. `interrupted` are exits that could not be sent because an
-    endpoint failed, with the error. `held` are exits that the owner declined or whose gas was
-    refused. After an interrupted, held or failed exit only plans that reduce risk are sent.
-    `direct` are tokens whose exits failed on a route through another token and are planned again
-    without it. `left_pools` are pools whose withdrawal was refused or failed, and `unwithdrawn` the
-    outcomes; other pools are still withdrawn from.
+    `refused_markets` has the chain time per futures market whose reduction or hedge was refused
+    before sending, or whose reduction reverted; a refused deposit has the key failures.MARGIN.
+    `refused_orders` are the outcomes. `futures_held` is the reason why the rest of the step sends
+    no futures action, if the agent's key may not trade. `doubtful` has, per exit that simulation or
+    signer refused in this step, the refusal stored before. `interrupted` are exits that could not
+    be sent because an endpoint failed, with the error. `held` are exits that the owner declined or
+    whose gas was refused. After an interrupted, held or failed exit only plans that reduce risk are
+    sent. `direct` are tokens whose exits failed on a route through another token and are planned
+    again without it. `left_pools` are pools whose withdrawal was refused or failed, and
+    `unwithdrawn` the outcomes; other pools are still withdrawn from.
     """
 
     readers: StepReaders
@@ -308,7 +308,9 @@ def sold_exits(run: StepRun) -> list[str]:
 
 
 def sent_so_far(sent: Sequence[Intent]) -> str:
-    """Return the subject of a note on a declined plan: "nothing more was" after other actions."""
+    """Return the words before "sent" in the note on a declined plan, such as "nothing more was" if
+    other actions were sent.
+    """
     if any(intent.kind is not IntentKind.APPROVE for intent in sent):
         return "nothing more was"
     return "only approvals were" if sent else "nothing was"

@@ -421,7 +421,7 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 
 def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
-    """Return the native coin left if this plan burns its largest gas, net of wrapping and
+    """Return the native coin left if this plan uses its maximum gas, net of wrapping and
     unwrapping. A gas money refill passes if the wallet can pay its gas and it unwraps more than
     that gas.
     """

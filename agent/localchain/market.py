@@ -185,7 +185,7 @@ def serve(
     history: Callable[[LocalChain], None] | None = None,
 ) -> None:
     """Start anvil on `port`, deploy the world, write its trimtab.toml, and run until SIGINT or
-    SIGTERM. `history` deploys more in the chain's past.
+    SIGTERM. `history` is called to deploy further contracts in blocks dated before now.
 
     The file is written atomically once the chain is ready. Raises ConfigError if the port is taken.
     Call from the main thread.

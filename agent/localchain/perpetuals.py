@@ -322,8 +322,8 @@ class LocalPerps:
     ) -> None:
         """Trade the markets' virtual pools to these prices from a separate account. A market
         crosses at most TICKS_IN_A_BLOCK ticks in PRICE_LIMIT_S, so a large move takes several
-        rounds; `wait` passes the time between them, and before the first the time since the last
-        trade. Set the indexes first, because trades away from them revert.
+        rounds; `wait` is called with the seconds left of PRICE_LIMIT_S since the last trade, before
+        each round. Set the indexes first, because trades away from them revert.
         """
         who = self.chain.accounts[MOVER_INDEX].address
         if (

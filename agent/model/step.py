@@ -125,7 +125,8 @@ class History:
     (ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py).
     """
     left_rises: tuple[tuple[str, int], ...] = ()
-    """Part of `rises` once excluded above portfolio.max_live_value; it stays excluded at any price.
+    """Part of `rises` that was excluded because the value exceeded portfolio.max_live_value; it
+    remains excluded even if the price falls.
     """
     failed_exits: tuple[ExitFailures, ...] = ()
     """Failures of each exit, newest first."""
@@ -142,7 +143,7 @@ class History:
     signals: tuple[SignalAnswer, ...] = ()
     """Answers of the signals that this step ran."""
     hedges: tuple[Hedge, ...] = ()
-    """Hedges that replace sales, after the newest futures order; includes recently closed ones."""
+    """Hedges that replace sales, as of the newest futures order, including recently closed ones."""
     cash: CashState | None = None
     """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
 
@@ -198,8 +199,8 @@ class StepInput:
     futures: FuturesPolicy | None = None
     """Targets and limits of the futures layer; None: no futures."""
     reduced_markets: tuple[str, ...] = ()
-    """Futures markets in which this step has sent orders; an owner's reduction orders in each
-    market once.
+    """Futures markets in which this step has sent orders; a reduction requested by the owner sends
+    at most one order per market.
     """
     reduction_goals: tuple[tuple[str, int], ...] = ()
     """Final sizes, by futures market, of this step's reduction; empty if none is in progress."""

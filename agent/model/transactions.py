@@ -174,7 +174,8 @@ class Receipt:
         """Return the net base units per token moved into (+) or out of (-) `wallet`, by Transfer
         events.
 
-        Deposit and Withdrawal events count if the token emits no Transfer for them, as WETH9.
+        Deposit and Withdrawal events count if the token emits no Transfer for them, as is the case
+        for WETH9.
         """
         deltas: dict[str, int] = {}
         wraps = (event for event in self.wrapped if event not in self.transfers)

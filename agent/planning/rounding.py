@@ -126,8 +126,8 @@ UNSOLD = Fraction(1, 10**7)
 COARSE = 100_000
 """Base units of a trade above which a single unit is negligible."""
 WHOLE = 1_000
-"""Divisor of an amount (ten basis points) that may be given up so that a leaving token is sold
-completely.
+"""Divisor of an amount (ten basis points) that may be given up so that a token with a target of
+zero is sold completely.
 """
 RETRIES = 12
 """Maximum number of times that a route's amount is reduced; each try fits the leg that failed."""
@@ -233,7 +233,8 @@ class RouteSimulator:
     def _trimmed(self, route: Route, trial: _RouteTrial, whole: bool) -> _RouteTrial:
         """Return the least amounts with equal output, if one base unit of a token on the route is a
         notable part of the trade. Outputs are whole base units, so excess input is lost to the
-        pool. With `whole`, leaving tokens are still sold to the last unit if that costs little.
+        pool. With `whole`, tokens with a target of zero are still sold to the last unit if that
+        costs little.
         """
         problem, paid_raw = self.problem, trial.runs[-1].swapped.amount_out_raw
         value = paid_raw * problem.price(trial.runs[-1].token_out)
@@ -270,7 +271,7 @@ class RouteSimulator:
         return amounts
 
     def _is_dust(self, token: str, raw: int) -> bool:
-        """True if the remainder of an approval or of a leaving token is negligible."""
+        """True if the remainder of an approval, or of a token with a target of zero, is negligible."""
         node = self.problem.nodes[self.problem.position[token]]
         if token in self.problem.leaving and raw * node.price <= UNSOLD * self.problem.total:
             return True

@@ -409,12 +409,12 @@ def _confirmed(
 
 def _unconfirmed_hold(reason: str, not_yet: str) -> Hold:
     return Hold(
-        f"{reason}; but {not_yet}; checked again at the next tick", kept_by="policy.confirm_blocks"
+        f"{reason}; but {not_yet}; checked again in the next cycle", kept_by="policy.confirm_blocks"
     )
 
 
 def _hold(trigger: TriggerResult) -> Hold:
-    when = "checked again at the next tick"
+    when = "checked again in the next cycle"
     if trigger.next_s is not None:
         when = f"next review {format_time(trigger.next_s)}"
     reason = trigger.reason

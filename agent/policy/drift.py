@@ -46,8 +46,9 @@ def band(
 
     `own` is the asset's band, in place of the trigger's widths. A band ends at `most_bps` if that
     is above the target. The narrower of an absolute and a relative width counts, and the narrowest
-    of several triggers. A trigger without a band has a band of zero width; a zone's band depends on
-    the market (agent/policy/triggers/no_trade_zone.py).
+    of several triggers. A trigger without a band has a band of zero width; for a zone the whole
+    range, 0 to 10,000, is returned, because its band depends on the market
+    (agent/policy/triggers/no_trade_zone.py).
     """
     if isinstance(trigger, NoTradeZone):
         return Fraction(0), Fraction(BPS)

@@ -103,8 +103,8 @@ TARGETS_CHANGED = "the portfolio's targets changed"
 budget.
 """
 REVERSAL_DIVISOR = 10
-"""Divisor of a mean slice; a larger overshoot counts as a price reversal, a smaller one as rounding
-of slices.
+"""Divisor of a mean slice: an overshoot above 1/10 of it counts as a price reversal; less is
+rounding of slices.
 """
 
 
@@ -177,11 +177,11 @@ def decide_slice(
             Hold(f"the gradual execution from {format_time(begun.began_s)} is over: {why}"),
             ended=why,
         )
+    began, rest = format_time(begun.began_s), _money(step, left)
     if begun.pace.style is not ExecutionStyle.LIMIT:
-        message = f"slice {under.done + 1} of about {begun.rounds}"
+        message = f"slice {under.done + 1} of about {begun.rounds} from {began}, {rest} to move"
     else:
-        message = "the correction at a price"
-    message = f"{message} from {format_time(begun.began_s)}, {_money(step, left)} to move"
+        message = f"the limit-price correction started {began}, {rest} still to trade"
     if now_s < under.next_s:
         return SliceDecision(
             Hold(f"{message}: due {format_time(under.next_s)}", under.next_s, "execution.style")
@@ -190,7 +190,7 @@ def decide_slice(
     if not_yet := rules.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
             Hold(
-                f"{message}; but {not_yet}; checked again at the next tick",
+                f"{message}; but {not_yet}; checked again in the next cycle",
                 kept_by="policy.confirm_blocks",
             )
         )
@@ -252,7 +252,9 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
 
 
 def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
-    """Return the goal with each unreached edge moved to `part` of its distance."""
+    """Return the goal for one slice: each edge not yet reached is replaced by the point `part` of
+    the way from the current weight to it.
+    """
     weights = []
     for drift, wanted in zip(drifts, goal.weights, strict=True):
         low, high, share = wanted.low, wanted.high, drift.share

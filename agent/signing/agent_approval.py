@@ -145,7 +145,7 @@ def require_signable_approval(
     if not now_ms < found.valid_until_ms <= now_ms + LONGEST_APPROVAL_MS:
         refuse("deadline", found.valid_until_ms, "a time within 180 days")
     if abs(found.nonce_ms - now_ms) > NONCE_SLACK_S * 1000:
-        refuse("nonce", found.nonce_ms, f"within {NONCE_SLACK_S} s of {now_ms}")
+        refuse("nonce", f"{found.nonce_ms} ms", f"within {NONCE_SLACK_S * 1000} ms of {now_ms} ms")
     if found != granted:
         refuse("agent", found, f"exactly {granted}")
     return found

@@ -325,7 +325,7 @@ def require_signable_order(
     if tx.value_wei or tx.gas:
         refuse("value", f"{tx.value_wei} wei, {tx.gas} gas", "none: it is not a transaction")
     if abs(tx.nonce - now_s * 1000) > NONCE_SLACK_S * 1000:
-        refuse("nonce", tx.nonce, f"within {NONCE_SLACK_S} s of {now_s * 1000}")
+        refuse("nonce", f"{tx.nonce} ms", f"within {NONCE_SLACK_S * 1000} ms of {now_s * 1000} ms")
     last_s = now_s + rules.max_validity_s
     if not now_s < grant.deadline_s <= last_s:
         refuse("deadline", grant.deadline_s, f"after {now_s} and at most {last_s}")

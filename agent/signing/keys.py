@@ -1,5 +1,5 @@
-"""Signing keys at rest and their loading: keystore files of version 3 and keyring entries, readable
-by their owner only, and the configured source, without leaving a readable copy (T18).
+"""Storage of signing keys (version 3 keystores and keyring entries, readable only by their owner),
+and loading of the key from its configured source without leaving a readable copy (T18).
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def _exists(path: Path) -> ConfigError:
 
 @contextmanager
 def _placed(draft: Path, path: Path) -> Iterator[None]:
-    """Remove the draft after its move to `path`. Raises ConfigError if `path` cannot be written."""
+    """Remove the draft on exit, whether or not it was put in place at `path`. Raises ConfigError if
+    `path` cannot be written.
+    """
     try:
         yield
     except OSError as error:

@@ -265,7 +265,11 @@ def _router_emptied(  # noqa: C901
 
 def _require_not_held(token: str, held: set[str]) -> None:
     if token in held:
-        refuse("router_balance", f"{token} on top of the router's balance", "one amount at a time")
+        refuse(
+            "router_balance",
+            f"a second amount of {token} while the router still holds the first",
+            "one unspent amount per token",
+        )
 
 
 # --- The signer's rule for the Rebalancer: its program is the granted plan, leg by leg, with
@@ -369,7 +373,11 @@ def _require_nothing_left(call: RebalanceCall) -> None:
                     "exactly what the leg spends from its pair",
                 )
         elif leg.source is FundsLocation.PAIR:
-            refuse("router_balance", f"{where} is paid in its pool", "a V2 pair")
+            refuse(
+                "router_balance",
+                f"{where} expects its input already in its pool, which is not a V2 pair",
+                "prepayment only to a V2 pair",
+            )
         if leg.sink is FundsLocation.HERE:
             here.add(leg.token_out)
         elif leg.sink is FundsLocation.PAIR and leg.pair_with is not None:

@@ -116,7 +116,9 @@ class Store:
 AGENT_KEY = "agent:"
 APPROVAL_NONCE_KEY = "agent approval nonce"
 AGENT_DIGITS = 32
-"""Hex digits of an agent's address in the key of its fact, which has at most 40 characters."""
+"""Number of hex digits of the agent's address in its key in the facts table; keys have at most 40
+characters.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ class PauseSwitch:
         self._turn(False, reason, now_s, False)
 
     def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
-        with self.db.write("turn the pause switch") as db:
+        with self.db.write("set the pause switch") as db:
             before = first_row(db, _turned(), PauseRow)
             if paused and before is not None and before.paused and before.hard:
                 hard = True

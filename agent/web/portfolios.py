@@ -62,7 +62,8 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
 @dataclass(frozen=True, slots=True)
 class PortfolioStart:
     """Data of a portfolio, read before it is served: the files of store and users, names and roles
-    of the users by id, the key of signed links, and with several portfolios network and wallet.
+    of the users by id, the key that signs links, and, if several portfolios are served, the network
+    and wallet.
     """
 
     store: Path
@@ -318,7 +319,9 @@ def _refresh(board: Board, session: Session | None) -> None:
 
 
 def _facts(board: Board, path: str) -> dict[str, Any]:
-    """Return the list's columns of a portfolio: paths of its figures, marks and problems."""
+    """Return a portfolio's row of the list: the document paths of its figures, and its marks and
+    problems.
+    """
     found = {name: _readable(board.documents, name) for name in ("status", "history", "alerts")}
     status, history, alerts = found["status"], found["history"], found["alerts"]
     facts: dict[str, Any] = {"value": "", "drift": "", "profit": "", "last": "", "marks": []}

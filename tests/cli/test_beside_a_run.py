@@ -185,7 +185,7 @@ def test_a_run_takes_up_an_edit_after_its_transaction_and_goes_on(desk: Desk) ->
         until_something_waits(desk, child)
         assert desk.ask("edit", "--set", "policy.cooldown=2h", "--yes")["state"] == "written"
         time.sleep(1)
-        assert "taken up" not in child.err.read_text(), "its transaction waits"
+        assert "config reloaded" not in child.err.read_text(), "its transaction waits"
         desk.node.rpc("evm_setAutomine", True)
         desk.node.mine(1)
         looked(child, 3)

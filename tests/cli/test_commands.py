@@ -54,7 +54,7 @@ NOT_FOR_HELP = {
 READING = [
     (("status",), "rebalance"),
     (("doctor",), "gas money"),
-    (("quote", "--in", "WETH", "--out", "USDC", "--amount", "0.5"), "would pay"),
+    (("quote", "--in", "WETH", "--out", "USDC", "--amount", "0.5"), "would buy"),
     (("plan", "--verbose"), "second_quote_deviation"),
     (("rebalance",), "Dry run: nothing was sent"),
     (("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1"), "Dry run: nothing was sent"),

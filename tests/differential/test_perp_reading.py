@@ -110,7 +110,7 @@ def test_no_single_answer_can_be_falsified_or_missing_unnoticed(perps: LocalPerp
     who = with_positions(perps)
     scope, answers = scope_of(perps, who), answers_of(perps, who)
     questions = perp_questions(scope)
-    prices = ("index", "mean", "fee of", "ticks", "state", "most funding")
+    prices = ("index", "mean", "fee of", "maximum ticks", "state", "maximum funding rate")
     for number, question in enumerate(questions):
         missing = [*answers[:number], CallStatus.FAILED, *answers[number + 1 :]]
         without = read_account(scope, missing)

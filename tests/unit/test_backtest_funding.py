@@ -170,8 +170,8 @@ def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_ho
     ("hours", "rate", "notes"),
     [
         (range(20), 0.00001, []),
-        (range(3, 20), 0.00001, ["starts at 2023-11-15 01:00, after the simulation"]),
-        (range(18), 0.00001, ["ends at 2023-11-15 15:00, before the simulation"]),
+        (range(3, 20), 0.00001, ["starts at 2023-11-15 01:00, after the simulation starts"]),
+        (range(18), 0.00001, ["ends at 2023-11-15 15:00, before the simulation ends"]),
         (
             (*range(9), 14, *range(15, 20)),
             0.00001,

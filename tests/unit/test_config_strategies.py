@@ -115,13 +115,13 @@ ZONE = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
 RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
 TRIGGER, DESTINATION = 'trigger = { kind = "threshold", relative = "10%" }', 'destination = "target"'
 WHOLE = {
-    "zone": (lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1), "policy.trigger: a zone,", "use another trigger"),
+    "zone": (lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1), "policy.trigger: a zone cannot", "use another trigger"),
     "destination": (
         lambda made: made.replace(DESTINATION, 'destination = "zone"', 1),
-        "policy.destination: zone,",
+        "policy.destination: zone cannot",
         'write destination = "target"',
     ),
-    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: the risk of a zone,", "remove [policy.risk]"),
+    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: the risk of a zone cannot", "remove [policy.risk]"),
     "allocator": (
         lambda made: f'{made}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
         "portfolio.weights: equal, the allocator of the whole portfolio,",

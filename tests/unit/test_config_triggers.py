@@ -109,7 +109,7 @@ SCHEDULE = '{{ kind = "time", {} }}'
     [
         (SCHEDULE.format('every = "29m"'), "policy.trigger.every: 1740 s"),
         (SCHEDULE.format('every = "29d"'), "policy.trigger.every: 2505600 s"),
-        (SCHEDULE.format('cron = "0 9 * * *"'), "policy.trigger.timezone: a cron trigger names its time zone"),
+        (SCHEDULE.format('cron = "0 9 * * *"'), "policy.trigger.timezone: missing; a cron trigger needs a time zone"),
         (SCHEDULE.format('cron = "0 9 * * *", timezone = "Mars/Olympus"'), "policy.trigger.timezone: 'Mars/Olympus' is unknown"),
         (SCHEDULE.format('cron = "0 0 30 2 *", timezone = "UTC"'), "policy.trigger.cron: '0 0 30 2 *' in UTC never comes"),
         (SCHEDULE.format('cron = "0 9 * * *", every = "1d"'), "policy.trigger: give exactly one of every and cron"),

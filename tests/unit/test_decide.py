@@ -58,7 +58,7 @@ def test_within_the_bands_it_holds_and_says_what_is_closest_and_when_it_looks_ag
     decided = decide(step_input(values={"WETH": 5_300, "USDC": 4_700}))
     assert decided.decision == Hold(
         "all within their bands; closest is WETH at 53 %, 2 points from the upper edge of 45-55 %, "
-        "left when its price alone rises by more than 8.39 %; checked again at the next tick"
+        "left when its price alone rises by more than 8.39 %; checked again in the next cycle"
     )
     assert not decided.reviewed
 

@@ -63,7 +63,7 @@ def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -
         "OLD has 1 missing prices, at most 1 in a row: nothing trades",
         "NEW has no price before 2020-09-13 14:26:40 UTC: until then the other assets share its weight",
         "NEW has no price after 2020-09-13 16:26:40 UTC: it is valued at its last price; nothing trades",
-        "1 gaps between bars are longer than the usual 1 h, the longest of 6 h after 2020-09-13 18:26:40 UTC",
+        "1 gaps between bars are longer than the usual 1 h; the longest, 6 h, follows 2020-09-13 18:26:40 UTC",
     )
     goes_on = prepare_prices(["OLD", "NEW"], hours(8), prices, patience_bars=1)
     assert goes_on.state.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CHANGED, SAME]

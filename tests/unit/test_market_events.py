@@ -103,7 +103,7 @@ def test_without_a_recorded_price_a_fall_fires_nothing_and_says_so() -> None:
     decision = decide(asked(FALL, 1_000, history(prices=()))).decision
     assert isinstance(decision, Hold)
     assert mentions(decision.reason, "WETH", "no recorded price")
-    assert "next tick" in decision.reason
+    assert "next cycle" in decision.reason
 
 
 def test_one_fall_is_answered_once_and_the_next_counts_from_the_rebalance_on() -> None:

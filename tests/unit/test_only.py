@@ -77,7 +77,7 @@ def test_where_that_side_has_nothing_to_do_it_holds_and_says_so(only: TradeSide,
     decision = decide(sided(only, values)).decision
     assert isinstance(decision, Hold)
     assert "its band" in decision.reason
-    assert mentions(decision.reason, f"policy.only = {only.value}", "next tick")
+    assert mentions(decision.reason, f"policy.only = {only.value}", "next cycle")
 
 
 def test_destinations_count_for_one_side_too() -> None:

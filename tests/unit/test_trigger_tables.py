@@ -208,7 +208,7 @@ def test_whichever_comes_first_a_schedule_or_a_band_over_the_change_to_summer_ti
             ("2026-03-26T12:00:00", 56, Rebalance, "WETH at 56 % is 1 point above its band 45-55 %"),
             ("2026-03-30T06:59:59", 51, Hold, "next review 2026-03-30 07:00:00 UTC, in 1 s"),
             ("2026-03-30T07:00:00", 51, Rebalance, "review due since 2026-03-30 07:00:00 UTC, last one 2026-03-26 12:00:00 UTC"),
-            ("2026-03-30T08:00:00", 51, Hold, "checked again at the next tick"),
+            ("2026-03-30T08:00:00", 51, Hold, "checked again in the next cycle"),
         ],
     )
 

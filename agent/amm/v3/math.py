@@ -1,9 +1,9 @@
 """Arithmetic of Uniswap V3, to the bit of v3-core: TickMath, SqrtPriceMath, and SwapMath for one
 step of a swap within a range of constant liquidity. Prices are in Q96.
 
-The amounts of a step are those between two sqrt prices, inlined there because this is the innermost
-loop of every quote; a property test compares the two. A step without liquidity is handled
-separately to avoid a division by zero: it costs nothing and reaches its target.
+compute_swap_step inlines the amount formulas below because it is the innermost loop of every quote;
+a property test compares the two. A step without liquidity is handled separately to avoid a division
+by zero: it costs nothing and reaches its target.
 """
 
 from __future__ import annotations

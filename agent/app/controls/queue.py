@@ -313,7 +313,7 @@ def _check_withdraw(loaded: LoadedConfig, arguments: Arguments) -> None:
     if resumed is not None:
         _positive("resume", resumed, "trimtab withdraw lists the numbers")
         if "in" in given or "pro-rata" in given:
-            raise ConfigError("resume: takes no in and no pro-rata", "omit them")
+            raise ConfigError("resume: cannot be combined with in or pro-rata", "omit them")
     if amount is not None and parse_raw(amount, 36, "amount") == 0:
         raise ConfigError("amount: '0' must be above 0", "for example 500")
     if "in" in given and "pro-rata" in given:

@@ -273,7 +273,7 @@ class TelegramBot:
                     raise _UnsentError from None
                 raise ConfigError(
                     "telegram.token_env: Telegram refuses the token",
-                    f"put the bot's token of @BotFather into {self.table.token_env}",
+                    f"put the bot token that @BotFather issued into {self.table.token_env}",
                 ) from None
             except api.Conflict:
                 log.error("another process polls with this bot's token")
@@ -360,7 +360,8 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
         raise ConfigError(
             "telegram: python-telegram-bot is not installed", "pip install 'trimtab[telegram]'"
         ) from None
-    for name in ("httpx", "httpcore", "telegram"):  # their lines have the token's URL
+    # Their log lines contain request URLs, which include the token.
+    for name in ("httpx", "httpcore", "telegram"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     bot = Bot(
         token,

@@ -152,7 +152,9 @@ MarketFundingDocument = TypedDict("MarketFundingDocument", {
 })  # fmt: skip
 """Funding of one market: longs pay shorts `daily_rate` of the notional per day (negative: shorts
 pay). `pending`, `today`, `daily` and `expected` are amounts that the account pays (negative:
-receives); `today` is in the numeraire, since midnight UTC by the ledger and this block."""
+receives); `today`, in the numeraire, is the funding since midnight UTC, from the ledger and this
+block's reading.
+"""
 FundingDayDocument = TypedDict("FundingDayDocument", {
     "day": str, "market": str, "symbol": str, "paid": Money, "daily_rate": Decimal, "readings": int,
 })  # fmt: skip

@@ -384,7 +384,7 @@ NewKeyDocument = TypedDict("NewKeyDocument", {
     "address": Address, "keystore": str | None, "keyring": str | None, "warnings": list[str],
     "config": list[str],
 })  # fmt: skip
-"""A new key's places, and the lines of the config that name it."""
+"""Places where a new key is stored, and the config lines that refer to it."""
 AgentApprovalDocument = TypedDict("AgentApprovalDocument", {
     "outcome": Annotated[str, one_of("planned", "declined", "done")], "account": Address,
     "network": str, "name": str, "agent": Address | None, "key": str, "until": str,
@@ -501,7 +501,8 @@ DemoDocument = TypedDict("DemoDocument", {
 UntouchedDocument = TypedDict("UntouchedDocument", {
     "leverage": Decimal | None, "is_liquidated": bool,
 })  # fmt: skip
-"""The initial positions before any reduction: their leverage, and whether liquidators close them.
+"""Outcome for the initial positions without reductions: their leverage, and whether they could be
+liquidated.
 """
 CrashDocument = TypedDict("CrashDocument", {
     "moves": dict[str, str], "margin": MarginDocument, "rebalance": RebalanceDocument,

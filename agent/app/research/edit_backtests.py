@@ -235,7 +235,8 @@ def _spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
     if weights is not None and weights.method in UNKNOWN_METHODS:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
         notes.append(
-            f"the allocator {weights.method.value} needs data that prices lack: targets stay"
+            f"the allocator {weights.method.value} needs more than price data, so the targets are"
+            " kept unchanged"
         )
     return replace(spec, limits=replace(spec.limits, max_live_value=None)), notes
 
@@ -308,8 +309,8 @@ def _around(
         or len(neighbours) < 2
     ):
         return None, [
-            "no chance of over-fitting is stated: settings around these are tried for fixed weights"
-            " with a common band or interval only"
+            "the probability of over-fitting is not estimated: neighbouring settings can be tried"
+            " only for fixed weights with one common band or interval"
         ]
     tokens = [asset.token for asset in spec.portfolio.assets]
     prices = numeraire_prices(spec, table, table.closes, tokens)

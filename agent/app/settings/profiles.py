@@ -190,8 +190,8 @@ def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken])
 
 
 def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> bool:
-    """Return whether profile and config have the same numeraire, by the config's address for the
-    profile's token.
+    """Return whether profile and config have the same numeraire: whether the profile's symbol
+    resolves to the address of the config's numeraire.
     """
     ours = next(
         asset

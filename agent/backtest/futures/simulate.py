@@ -155,7 +155,9 @@ def beside_held(
     policies: Sequence[FuturesPolicy] = (),
     hedges: tuple[HedgeRecord, ...] = (),
 ) -> FuturesResult:
-    """Return the agent's book with its `hedges` beside the held book, see `held_book`."""
+    """Return the comparison of the agent's result and its `hedges` with the held book
+    (`held_book`).
+    """
     return FuturesResult(
         path.symbols,
         path.times_s,
@@ -206,8 +208,8 @@ def markets_at(
     bar: int,
     named: Mapping[str, tuple[str, str]] | None = None,
 ) -> tuple[PerpMarket, ...]:
-    """Return the markets at a bar. `named` has market and asset by symbol; by default both are the
-    symbol.
+    """Return the markets at a bar. `named` maps each symbol to its (market, asset); by default both
+    names are the symbol itself.
     """
     venue, lots = settings.venue, dict(settings.venue.lots)
     names = [(named or {}).get(symbol, (symbol, symbol)) for symbol in path.symbols]

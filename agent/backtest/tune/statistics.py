@@ -264,9 +264,10 @@ def bootstrap_interval(
 
     Resampled means of short and dependent series vary too little: at 250 periods, 91 % of plain 95
     % intervals contain the true mean. Therefore blocks are twice as long as is optimal for the
-    variance, which halves the bias, and at least six periods. Both ends are widened by sqrt(n / (n
-    - block)), which undoes the effect of centring, and by the ratio of Student's distribution with
-    n / block - 1 degrees of freedom to the normal distribution.
+    variance, which halves the bias, but at most a sixth of the data, so that there are at least six
+    blocks. Both ends are widened by sqrt(n / (n - block)), which undoes the effect of centring, and
+    by the ratio of Student's distribution with n / block - 1 degrees of freedom to the normal
+    distribution.
     """
     from scipy.stats import norm
     from scipy.stats import t as student
@@ -542,7 +543,7 @@ class ExcessGrowth:
 
 @dataclass(frozen=True, slots=True)
 class TuneVerdict:
-    """Recommendation with its reasons, and the next step if there is none."""
+    """Verdict on a setting: whether it is recommended, the reasons, and otherwise the safe default."""
 
     recommended: bool
     words: tuple[str, ...]

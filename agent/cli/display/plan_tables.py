@@ -197,7 +197,7 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
     )
     console.print(
         cell(
-            f"{given} {sold} would pay {got} {bought}; fees {amount(document['fee'])}"
+            f"{given} {sold} would buy {got} {bought}; fees {amount(document['fee'])}"
             f" {document['numeraire']}"
         )
     )

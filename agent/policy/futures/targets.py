@@ -385,7 +385,7 @@ def suffices(
 
 
 def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Return the orders that reduce positions above their goals to them."""
+    """Return the orders that reduce each position above its goal to that goal."""
     orders = {}
     for market, goal in goals:
         held = account.size_raw(market)

@@ -38,9 +38,9 @@ FREE_RETRIES = 3
 cycle, because markets move.
 """
 BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
-"""Chain time of the first back-off after that, doubled with each refusal, and its maximum. Every
-retry approves and revokes, which costs gas; the maximum is low, because an attacker who moves the
-pool before sending can trigger the back-off.
+"""Length of the first back-off after FREE_RETRIES, in seconds of chain time; it doubles with each
+refusal up to the maximum. Every retry approves and revokes, which costs gas. The maximum is low,
+because an attacker who moves the pool before our submission can trigger the back-off.
 """
 DAY_S = 86_400
 
@@ -52,8 +52,8 @@ def retry_at_s(one: SubmissionRefusal) -> int:
 
 
 def backing_off(step: StepInput, token: str) -> BlockedExit | None:
-    """Return the exit if it is backing off now; a refusal that a wrong header dated in the future
-    does not count.
+    """Return the exit if it is backing off now. A refusal whose time is in the future, because of a
+    wrong block header, does not count.
     """
     now_s = step.snapshot.head.timestamp_s
     for one in step.history.late:

@@ -158,8 +158,8 @@ def unit_value(value: Value, units: int) -> int | None:
 
 
 def wallet_balances(step: StepInput) -> dict[str, int] | None:
-    """Return the base units of each asset in the wallet, with native coin in its wrapped token if
-    that is an asset; None if a balance is unknown.
+    """Return the base units of each asset in the wallet, with native coin counted as its wrapped
+    token if that is an asset; None if a balance is unknown.
     """
     read: dict[str, set[int]] = {}
     for holding in step.snapshot.holdings:
@@ -314,7 +314,8 @@ def _resplit(
         one.name: whole * one.share_bps / BPS for one in split.strategies
     }
     restore_capital_shares(after, due, update.prices)
-    for name in after.keys() - set(names):  # base units that no payment in whole units could move
+    # Rounding dust left after the payments above; the first strategy gets it.
+    for name in after.keys() - set(names):
         for token, raw in after[name].items():
             after[names[0]][token] = after[names[0]].get(token, 0) + raw
         after[name] = dict.fromkeys(after[name], 0)

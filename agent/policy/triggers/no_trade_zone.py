@@ -233,7 +233,7 @@ def uneconomic_plan_reason(
     return (
         f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within"
         f" {format_duration(horizon_s)} and cost {money(saving.cost)} ({listed}); checked"
-        " again at the next tick"
+        " again in the next cycle"
     )
 
 
@@ -245,7 +245,7 @@ def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> s
         f"all of the risk within {format_duration(found.horizon_s)} is {risk} {label}, a swap"
         f" with its approval costs {gas} of gas"
     )
-    return f"{reason}; but {most}; {why}; checked again at the next tick"
+    return f"{reason}; but {most}; {why}; checked again in the next cycle"
 
 
 def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:

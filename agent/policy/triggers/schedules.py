@@ -192,8 +192,8 @@ def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
     """Return the random delay of a review in seconds: a part of `jitter_bps` of its interval, and
     at most an hour (T15).
 
-    It hides the minute of the trade from observers of the schedule. A review is never early, so a
-    permitted trade stays permitted.
+    It hides the minute of the trade from observers of the schedule. The delay only postpones a
+    review, so a trade that was allowed at the planned time (cooldown) still is.
     """
     return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
 
@@ -241,7 +241,7 @@ def build_schedule(
         return Every(every_s)
     if timezone is None:
         raise ConfigError(
-            "policy.trigger.timezone: a cron trigger names its time zone",
+            "policy.trigger.timezone: missing; a cron trigger needs a time zone",
             "for example timezone = 'UTC'",
         )
     return Cron(cron or "", timezone)

@@ -518,7 +518,8 @@ class BalanceStore:
                     names = " or ".join(fit.value for fit in fitting)
                     raise ConfigError(
                         f"--as {kind.value}: flow {row.seq}"
-                        f" {'rose' if fitting is RISES else 'fell'}, so it was a {names}"
+                        f" is {'an increase' if fitting is RISES else 'a decrease'}, so it can only"
+                        f" be a {names}"
                     )
                 chosen = kind or fitting[0]
                 db.execute(_change(), {"of": row.seq, "kind": chosen.value, "told_s": now_s})

@@ -239,8 +239,8 @@ def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
 
 HOUR_S = 3_600
 SETTLED_TO = "settled_to"
-"""Key of an intent's number; it and all earlier intents have ended, are booked in the budgets, and
-are in the ledger or older than its book.
+"""Key of the last settled intent's number: that intent and all earlier ones have ended, count in
+the daily limits, and are in the ledger or predate its book.
 """
 LOSS_TOTAL = "loss_total"
 """Key of the total loss of booked intents, in quanta of accounting/entries.py; gains do not offset

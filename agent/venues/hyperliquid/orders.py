@@ -162,8 +162,8 @@ def order_action(ticket: OrderTicket, market: PerpMarket, asset: int) -> dict[st
     """Return the action of a ticket; `asset` is the market's number at the venue.
 
     A market order is an immediate-or-cancel limit order at its bound (Ioc), a limit order rests
-    (Gtc). Raises Refused for an order that the venue would always reject. A paused market does not
-    count, because it may have accepted the order before.
+    (Gtc). Raises Refused for an order that the venue would always reject. A paused market is not a
+    reason to refuse, because the venue may have accepted the order before the pause.
     """
     order = ticket.order
     if order.market != market.market or not order.size_raw or order.bound_raw <= 0:
@@ -323,7 +323,9 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
 
 
 def _stage(word: str) -> TicketStage:
-    """Return the stage of a status word; other endings are `…Canceled` and `…Rejected`."""
+    """Return the stage of a status word. The venue's many other final statuses end in `Canceled` or
+    `Rejected`.
+    """
     if word in ("open", "triggered"):
         return TicketStage.OPEN
     if word == "filled":
