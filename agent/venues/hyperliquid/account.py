@@ -74,9 +74,11 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
         if not isinstance(entry, Mapping) or not isinstance(context, Mapping):
             raise _malformed("the markets")
         coin, decimals = entry.get("name"), entry.get("szDecimals")
+        if not isinstance(coin, str):
+            raise _malformed("the markets")
         if coin not in coins:
             continue
-        if not isinstance(coin, str) or not isinstance(decimals, int):
+        if not isinstance(decimals, int):
             raise _malformed("the markets")
         if not 0 <= decimals <= QUOTE_DECIMALS:
             raise _malformed(f"the size decimals of {safe_label(coin, 'a market')}")

@@ -1,0 +1,149 @@
+"""Answers about futures, changed in every way: a margin account is read, unknown or refused in our own words."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+from eth_account.signers.local import LocalAccount
+
+from agent.chain.lens import LensAnswer, creation_code, decode_page
+from agent.chain.perpetuals import perp_questions, read_account, unnamed_markets, unread_bases
+from agent.errors import TrimtabError
+from agent.localchain.perpetuals import LocalPerps
+from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
+from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, NamedAgent, VenueConnection
+from agent.venues.hyperliquid.orders import OrderTicket, issue_tickets
+from agent.venues.hyperliquid.venue import approve_agent
+from tests.fuzz.decoders import mutations, survives
+from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliquid, key_of
+from tests.support.perps import WAD, scope_of
+from tests.support.samples import slow
+
+OWNER, AGENT = key_of(1), key_of(2)
+COINS = {"BTC": "WBTC", "ETH": "WETH"}
+SEED = 7
+Read = Callable[[HyperliquidVenue], object]
+
+
+def changed(seed: bytes, tries: int, draw: random.Random) -> Iterator[bytes]:
+    for _, one in zip(range(tries), mutations(seed, draw), strict=False):
+        yield one
+
+
+@pytest.mark.parametrize("tries", [3_000, *slow([200_000])])
+def test_no_answer_about_a_margin_account_brings_up_an_error_that_is_not_ours(perps_chain: LocalPerps, tries: int) -> None:
+    who = perps_chain.chain.accounts[3].address
+    perps_chain.deposit(who, 10_000 * 10**6)
+    perps_chain.trade(who, "WETH", 3 * WAD)
+    scope = scope_of(perps_chain, who)
+    items = [question.item for question in perp_questions(scope)]
+    page = bytes.fromhex(perps_chain.chain.transport.call("eth_call", [{"data": creation_code(items)}, "latest"])[2:])
+
+    def read(data: bytes) -> MarginAccount | str:
+        answers: list[LensAnswer] = decode_page(items, data)
+        if bases := unread_bases(scope, answers):
+            answered = iter(answers)
+            unnamed_markets(bases, COINS, lambda asked: [next(answered) for _ in asked])
+        return read_account(scope, answers)
+
+    assert isinstance(read(page), MarginAccount)
+    at, held = page.index(bytes.fromhex(scope.markets[0].base[2:])), bytearray(page)
+    held[at - 1] ^= 1  # a bit above the address of a market
+    survives(read, bytes(held))
+    for data in changed(page, tries, random.Random(SEED)):
+        survives(read, data)
+
+
+class Recorded(VenueConnection):
+    """Keeps the bodies of a venue's answers."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, is_mainnet=False, timeout_s=60)
+        self.bodies: list[bytes] = []
+
+    def _post(self, *asked: object) -> tuple[int, bytes]:
+        status, body = super()._post(*asked)  # type: ignore[arg-type]  # passed on
+        self.bodies.append(body.replace(b"\n", b" "))
+        return status, body
+
+
+class Answering(VenueConnection):
+    """Answers with given bodies, one after the other, and then with nothing."""
+
+    def __init__(self, bodies: list[bytes]) -> None:
+        super().__init__("http://127.0.0.1:1", is_mainnet=False, timeout_s=1)
+        self._bodies = iter(bodies)
+
+    def _post(self, *asked: object) -> tuple[int, bytes]:
+        return 200, next(self._bodies, b"")
+
+
+def reads(resting: OrderTicket, new: OrderTicket, now_ms: int) -> Mapping[str, Read]:
+    return {
+        "account": lambda venue: venue.read(),
+        "payments": lambda venue: venue.payments(0, now_ms),
+        "rates": lambda venue: venue.funding_rates("ETH", 0, now_ms),
+        "price": lambda venue: venue.price_before("ETH", now_ms),
+        "book": lambda venue: venue.book("ETH", asks=True),
+        "agents": lambda venue: venue.agents(),
+        "state": lambda venue: venue.state_of(resting.cloid),
+        "dead": lambda venue: venue.is_dead(new),
+        "submit": lambda venue: venue.submit(new),
+        "cancel": lambda venue: venue.cancel(resting.cloid),
+    }
+
+
+def venue_with(connection: VenueConnection, now_ms: int) -> HyperliquidVenue:
+    return HyperliquidVenue(connection, OWNER.address, COINS, lambda: now_ms, AgentKey(AGENT, is_mainnet=False), lambda: 0)
+
+
+def traded(server: HyperliquidServer, owner: LocalAccount) -> Callable[..., OrderTicket]:
+    """Open two positions and pay funding; return what issues further tickets."""
+    server.fund(owner.address, 10_000)
+    connection = VenueConnection(server.url, is_mainnet=False, timeout_s=60)
+    agent = NamedAgent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS)
+    approve_agent(connection, owner, agent, server.now_ms, ())
+
+    def ticket(coin: str, lots: int, bound_usd: int, kind: PerpOrderKind = PerpOrderKind.MARKET) -> OrderTicket:
+        server.now_ms += 100
+        bound_raw = bound_usd * 10**6 * abs(lots) // (100_000 if coin == "BTC" else 10_000)
+        order = PerpOrder(coin, lots, kind, bound_raw, False)
+        (issued,) = issue_tickets(f"{coin} {lots} {server.now_ms}", (order,), server.now_ms, 30_000)
+        return issued
+
+    for one in (ticket("ETH", 10_000, 3_100), ticket("BTC", -1_000, 50_000)):
+        venue_with(connection, server.now_ms).submit(one)
+    server.pay_funding("ETH")
+    return ticket
+
+
+@pytest.mark.parametrize("tries", [300, *slow([5_000])])
+def test_no_answer_of_hyperliquid_brings_up_an_error_that_is_not_ours(tries: int) -> None:
+    with hyperliquid() as server:
+        ticket = traded(server, OWNER)
+        resting = ticket("ETH", 1_000, 2_000, PerpOrderKind.LIMIT)
+        venue_with(VenueConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms).submit(resting)
+        asked, bodies = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms), {}
+        for name, read in asked.items():
+            line = Recorded(server.url)
+            read(venue_with(line, server.now_ms))
+            bodies[name] = b"\n".join(line.bodies)
+    draw = random.Random(SEED)
+    for name, read in asked.items():
+        survives(lambda data, read=read: read(venue_with(Answering(data.split(b"\n")), server.now_ms)), bodies[name])
+        for data in changed(bodies[name], tries, draw):
+            survives(lambda data, read=read: read(venue_with(Answering(data.split(b"\n")), server.now_ms)), data)
+
+
+def test_the_name_of_a_market_is_a_text() -> None:
+    with hyperliquid() as server:
+        traded(server, OWNER)
+        line = Recorded(server.url)
+        venue_with(line, server.now_ms).read()
+    for wrong in (b"[]", b"{}", b"null", b"1"):
+        bodies = [body.replace(b'"BTC"', wrong) if b"universe" in body else body for body in line.bodies]
+        assert bodies != line.bodies
+        with pytest.raises(TrimtabError):
+            venue_with(Answering(bodies), server.now_ms).read()
