@@ -169,7 +169,7 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
     """Record weights, ledger, strategies and prices of a step, and its input."""
     record_cash(run.store.cash, step_input)
     record_allocation(step_input, run.store.allocations)
-    update_ledger(run.store, step_input)
+    update_ledger(run.store, run.readers.recorded(step_input))
     record_strategies(run.store.strategies, run.store.allocations, step_input)
     record_hourly_prices(run.readers, step_input, run.store.prices)
     run.store.steps.begin(
@@ -373,6 +373,6 @@ def _execute(
         before=outcome.step_input.snapshot,
     )
     after = run.readers.step_input_at(snapshot)
-    update_ledger(run.store, after)
+    update_ledger(run.store, run.readers.recorded(after))
     record_strategies(run.store.strategies, run.store.allocations, after)
     return replace(outcome, after=after)

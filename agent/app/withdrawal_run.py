@@ -277,6 +277,7 @@ class WithdrawalRun:
             assemble=lambda snapshot, history: self._claimed(
                 transfers.reserve_pending_deposits(readers.assemble(snapshot, history))
             ),
+            assemble_recorded=readers.assemble,
         )
 
     def _short(self, step: StepInput) -> str | None:

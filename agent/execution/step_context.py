@@ -107,7 +107,8 @@ class TickExtender:
 @dataclass(frozen=True, slots=True)
 class StepReaders:
     """Sources of a step: chain, history and evidence. `assemble` combines snapshot, history and
-    config; `chance` returns unpredictable numbers in [0, 1).
+    config; `chance` returns unpredictable numbers in [0, 1). `assemble_recorded` is the assembly
+    for ledger and valuations, where `assemble` also reserves a withdrawal that is only planned.
     """
 
     reader: Reader
@@ -116,10 +117,18 @@ class StepReaders:
     evidence: EvidenceSource
     clock: Clock
     chance: Callable[[], float]
+    assemble_recorded: Callable[[Snapshot, History], StepInput] | None = None
 
     def step_input_at(self, snapshot: Snapshot) -> StepInput:
         """Return the step input at that snapshot with the current history."""
         return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
+
+    def recorded(self, step: StepInput) -> StepInput:
+        """Return the step input for the ledger and the valuations."""
+        if self.assemble_recorded is None:
+            return step
+        history = self.history(step.snapshot.head.timestamp_s)
+        return self.assemble_recorded(step.snapshot, history)
 
 
 def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:

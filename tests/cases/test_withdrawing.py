@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,28 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
         with raises_code(Refused, "kill_switch"):
             transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
         assert purse(chain) == before and agent.context.store.requests.newest() == ()
+
+
+def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path) as agent:
+        valuations = agent.context.store.valuations
+
+        def weight() -> tuple[Fraction, Fraction]:
+            newest = valuations.newest(1)[0]
+            (usdc,) = [one for one in newest.held if one.token == anvil_chain.tokens["USDC"].address]
+            return newest.managed, usdc.reserved_raw * usdc.price
+
+        for state, is_paused in ("declined", False), ("refused", True):
+            assert transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure).state == "paid"
+            before = valuations.last_block()
+            if is_paused:
+                agent.context.switch.pause("holiday", 0)
+            found = transfers.withdraw(agent, "3500", send=True, confirm=lambda _: False)
+            assert found.state == state, found.reason
+            assert agent.context.store.requests.newest(open_only=True) == ()
+            assert valuations.last_block() > before, "the payout makes a valuation due"
+            managed, set_aside = weight()
+            assert set_aside == 0 and managed > 9_700 * USD
 
 
 def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
