@@ -176,6 +176,18 @@ def _distance(bps: int | None) -> str:
     return "" if bps is None else f"{bps / 100:+.2f} %"
 
 
+def _stage(item: Document) -> str:
+    """Return the stored stage, and what comes next."""
+    stage: str = item["stage"]
+    if item["unconfirmed"]:
+        return f"{stage} (not confirmed: {item['unconfirmed']})"
+    if item["since"] is None:
+        return f"{stage} for the first cycle"
+    if item["next_stage"]:
+        return f"{stage} (next cycle: {item['next_stage']})"
+    return stage
+
+
 def show_orders(document: Document) -> None:
     """Print all orders as tables."""
     from agent.cli.display import tables
@@ -207,24 +219,36 @@ def show_orders(document: Document) -> None:
         title, ("asset", "order", "stage", "since"), ("set", "level", "price", "distance")
     )
     for item in document["orders"]:
-        stage, since = item["stage"], item["since"]
-        if item["unconfirmed"]:
-            stage += f" ({item['unconfirmed']}, not confirmed)"
+        since = item["since"] or ""
         if item["fired_at"]:
             since += f", at {tables.amount(item['fired_at'], 4)}"
-        figures = [
+        level, price = (
             tables.amount(item[name], 4) if item[name] else "" for name in ("level", "price")
-        ]
+        )
+        if item["level_now"]:
+            level = f"({tables.amount(item['level_now'], 4)})"
         made.add_row(
             cell(item["subject"]),
             item["kind"],
-            cell(stage),
+            cell(_stage(item)),
             cell(since),
             item["terms"],
-            *figures,
+            level,
+            price,
             _distance(item["distance_bps"]),
         )
     out.print(made)
+    _note_orders(document)
+
+
+def _note_orders(document: Document) -> None:
+    if any(item["stage"] == "waiting" for item in document["orders"]):
+        say(
+            "A waiting order watches no price. A cycle arms it at a confirmed price: trimtab run, or"
+            " once trimtab rebalance, also without --send."
+        )
+    if any(item["level_now"] for item in document["orders"]):
+        say("A level in parentheses would apply if the order were armed now.")
     for line in document["told"]:
         say(line)
     for line in document["stuck"]:

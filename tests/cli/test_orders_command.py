@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from tests.cli.tools import Desk
 from tests.support.text import mentions
+
+
+def move(desk: Desk, change: str) -> None:
+    """Moves the market of the served chain, and all feeds."""
+    assert desk.run("localchain", "--port", desk.about["url"].rpartition(":")[2], "--move", change, "--json").code == 0
 
 
 def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
@@ -27,6 +34,27 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     assert {row["kind"] for row in armed["armed"]} == {"stop_loss", "trailing_stop"}
     desk.ask("rebalance")
     assert {row["stage"] for row in desk.ask("orders")["orders"]} == {"armed"}
+
+
+def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) -> None:
+    desk.ask("orders", "set", "WETH", "--stop-loss", "12%", "--take-profit", "9000")
+    price = Fraction(desk.ask("orders")["orders"][0]["price"])
+    desk.ask("plan")
+    stop, profit = desk.ask("orders")["orders"]
+    assert (stop["stage"], stop["next_stage"], stop["level"], stop["since"]) == ("waiting", "armed", None, None)
+    assert Fraction(stop["level_now"]) == price * Fraction(88, 100)
+    assert (profit["stage"], profit["level"], profit["level_now"]) == ("waiting", "9000", None)
+    said = desk.run("orders").out
+    assert "armed" not in said.split("A waiting order")[0] and mentions(said, "first cycle", "watches no price", "trimtab rebalance")
+    desk.ask("rebalance")
+    armed = desk.ask("orders")["orders"][0]
+    assert (armed["stage"], armed["next_stage"], armed["level_now"]) == ("armed", None, None) and armed["since"]
+    move(desk, "WETH=-8%")
+    fallen = desk.ask("orders")["orders"][0]
+    assert (fallen["level"], fallen["since"]) == (armed["level"], armed["since"]), "the level of an armed stop stays"
+    move(desk, "WETH=-12%")
+    crossed = desk.ask("orders")["orders"][0]
+    assert (crossed["stage"], crossed["next_stage"], crossed["level"]) == ("armed", "fired", armed["level"])
 
 
 def test_a_stop_above_the_price_halts_and_cannot_be_armed_and_is_named(desk: Desk) -> None:

@@ -285,7 +285,8 @@ def test_the_exit_by_itself_cannot_be_planned() -> None:
 
 def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     step = fired("LINK", pools=(*MARKET, OFF))
-    desk = SimpleNamespace(store=SimpleNamespace(executions=SimpleNamespace(limit_orders=list)))
+    stored = SimpleNamespace(standing=lambda: (step.history.orders, 1))
+    desk = SimpleNamespace(store=SimpleNamespace(executions=SimpleNamespace(limit_orders=list), orders=stored))
     agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step), context=desk)
     assert orders_document(step)["stuck"] == []
     (line,) = standing_orders(agent)["stuck"]

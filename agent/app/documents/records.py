@@ -173,15 +173,22 @@ def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
 
 
 class ConditionalOrderDocument(NamedOrderDocument):
+    """A stored order; `since` is null if no cycle has stored it yet. `level_now` is the level that
+    a waiting order would have if it were armed now, `next_stage` the stage that a cycle would store
+    now, `unconfirmed` the stage once the price is confirmed.
+    """
+
     terms: str
     level: Decimal | None
+    level_now: Decimal | None
     price: Decimal | None
     distance_bps: int | None
     basis: Decimal | None
     highest: Decimal | None
     fired_at: Decimal | None
-    since_s: int
-    since: str
+    since_s: int | None
+    since: str | None
+    next_stage: Stage | None
     unconfirmed: Stage | None
     filled_at_once: bool
 

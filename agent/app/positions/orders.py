@@ -57,11 +57,11 @@ ALL = "all"
 
 
 def standing_orders(agent: Agent) -> OrdersDocument:
-    """Return every order with level, current price, distance and stage. Writes nothing."""
+    """Return every order with level, current price, distance and stored stage. Writes nothing."""
     step = agent.step_input()
     if any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders):
         step = agent.plan().step_input  # only a plan shows refusals by guards
-    document = orders_document(step)
+    document = orders_document(step, agent.context.store.orders.standing()[0])
     limits: list[OpenLimitOrderDocument] = [
         {**order_document(one), **limit_prices(one, step)}
         for one in agent.context.store.executions.limit_orders()
@@ -70,8 +70,15 @@ def standing_orders(agent: Agent) -> OrdersDocument:
     return {**document, "limit_orders": limits}
 
 
-def orders_document(step: StepInput) -> OrdersDocument:
-    """Return the document of a step's orders."""
+def orders_document(
+    step: StepInput, stored: Sequence[ConditionalOrder] | None = None
+) -> OrdersDocument:
+    """Return the document of a step's orders. `stored` are those of the store, None if the step
+    itself was stored. The step's own stages are those that a cycle would store now.
+    """
+    known = conditional_orders.orders_by_key(
+        step.history.orders if stored is None else tuple(stored)
+    )
     references, blocked = reference_prices(step), decision_at(step).stuck
     return {
         "block": step.snapshot.head.number,
@@ -81,7 +88,7 @@ def orders_document(step: StepInput) -> OrdersDocument:
         "confirm_blocks": step.policy.confirm_blocks,
         "unit_worth": None if step.history.unit_value is None else price_text(_unit(step), 0, 0),
         "contradictions": exits.faults(step, references),
-        "orders": [_row(step, order) for order in step.history.orders],
+        "orders": [_row(step, order, known.get(order.key)) for order in step.history.orders],
         "told": list(step.wishes),
         "stuck": [
             *(blocked_exits.format_blocked_exit(step, one) for one in blocked),
@@ -236,10 +243,17 @@ def _named(step: StepInput, order: ConditionalOrder) -> NamedOrderDocument:
     }
 
 
-def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
-    price, level = _price(step, order.token), conditional_orders.trigger_price(order)
-    away = None if price is None else conditional_orders.distance_to_trigger(order, price)
-    next_ = next(
+def _row(
+    step: StepInput, order: ConditionalOrder, stored: ConditionalOrder | None
+) -> ConditionalOrderDocument:
+    """Return the row of an order: `stored` as it is, and what the next cycle would make of it."""
+    if stored is None:
+        shown = _waiting_order(order.terms)
+    else:
+        shown = replace(stored, terms=order.terms)
+    price, level = _price(step, order.token), conditional_orders.trigger_price(shown)
+    away = None if price is None else conditional_orders.distance_to_trigger(shown, price)
+    unconfirmed = next(
         (
             one
             for one in unconfirmed_orders(step)
@@ -247,20 +261,25 @@ def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
         ),
         None,
     )
-    highest = order.mark if order.kind is OrderKind.TRAILING_STOP else None
+    level_now = None
+    if level is None:
+        level_now = conditional_orders.trigger_price(unconfirmed or order)
+    highest = shown.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
-        **_named(step, order),
-        "terms": _terms(step, order.terms),
+        **_named(step, shown),
+        "terms": _terms(step, shown.terms),
         "level": _figure(step, order.token, level),
+        "level_now": _figure(step, order.token, level_now),
         "price": _figure(step, order.token, price),
         "distance_bps": None if away is None else round(away * BPS),
-        "basis": _figure(step, order.token, order.basis),
+        "basis": _figure(step, order.token, shown.basis),
         "highest": _figure(step, order.token, highest),
-        "fired_at": _figure(step, order.token, order.at),
-        "since_s": order.since_s,
-        "since": format_time(order.since_s),
-        "unconfirmed": None if next_ is None else next_.stage.value,
-        "filled_at_once": conditional_orders.was_filled_when_armed(order),
+        "fired_at": _figure(step, order.token, shown.at),
+        "since_s": None if stored is None else stored.since_s,
+        "since": None if stored is None else format_time(stored.since_s),
+        "next_stage": None if order.stage is shown.stage else order.stage.value,
+        "unconfirmed": None if unconfirmed is None else unconfirmed.stage.value,
+        "filled_at_once": conditional_orders.was_filled_when_armed(shown),
     }
 
 
