@@ -231,6 +231,13 @@ def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool =
     )
 
 
+def _with_pool_names(text: str, plan: Document | None) -> str:
+    """Return the text with the plan's pools by name instead of address."""
+    from agent.app.describe import replace_pool_addresses
+
+    return text if plan is None else replace_pool_addresses(text, plan["pools"])
+
+
 def show_remedies(console: Console, document: Document) -> None:
     """Print the remedy for each exceeded limit."""
     for remedy in document["remedies"]:
@@ -263,13 +270,22 @@ def _show_requests(document: Document) -> None:
     out.print(made)
 
 
+def _is_reason_shown(document: Document) -> bool:
+    """True if the sale of a refused withdrawal was shown with the same reason."""
+    sale = document["sale"]
+    return bool(
+        sale is not None and sale["outcome"] == "refused" and sale["reason"] == document["reason"]
+    )
+
+
 def _show_withdrawing(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
     from agent.cli.display import tables
 
     if document["sale"] is not None and document["state"] in ("planned", "refused"):
         show_sale(console, document["sale"], agent, verbose=verbose)
-        if document["state"] == "planned":
-            console.print(cell(document["sale"]["reason"]))
+        sale = document["sale"]
+        if document["state"] == "planned" and sale["reason"] != sale["decision"]["reason"]:
+            console.print(cell(_with_pool_names(sale["reason"], sale)))
     made = tables.table(
         "Payments" if document["to"] else "Set aside",
         ("asset", "to"),
@@ -291,8 +307,11 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
             if document["sale"]:
                 does = f"sell and {does}"
             say(f"Dry run: nothing was sent. Add --send to {does}.")
+    elif document["state"] == "refused" and _is_reason_shown(document):
+        console.print(cell("refused, for the reason above"))
     else:
-        console.print(cell(f"{document['state']}: {document['reason']}"))
+        reason = _with_pool_names(document["reason"], document["sale"])
+        console.print(cell(f"{document['state']}: {reason}"))
     show_remedies(console, document)
 
 
@@ -334,7 +353,8 @@ def _show_investing(
             )
         )
     elif document["outcome"] not in ("planned", "refused"):
-        console.print(cell(f"{document['outcome']}: {document['reason']}"))
+        reason = _with_pool_names(document["reason"], document["plan"])
+        console.print(cell(f"{document['outcome']}: {reason}"))
     if hint and console is out:
         say(
             "Dry run: nothing was recorded or sent. Add --send to confirm the deposit and invest"

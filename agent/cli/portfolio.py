@@ -305,6 +305,14 @@ def show_outcome(
     return EXPLAINED_EXITS.get(document["outcome"], 0)
 
 
+def format_reason(outcome: StepOutcome) -> str:
+    """Return the reason of an outcome for a line that names its kind, with pools by name."""
+    from agent.app.describe import pool_names, replace_pool_addresses
+
+    reason = replace_pool_addresses(outcome.reason, pool_names(outcome.step_input))
+    return reason.removeprefix(f"{outcome.kind.value}: ")
+
+
 def _plan_document(
     outcome: StepOutcome, agent: Agent | None, sent: bool, extra: dict[str, object]
 ) -> Document:

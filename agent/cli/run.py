@@ -39,7 +39,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.cli.portfolio import confirmer, show_outcome
+from agent.cli.portfolio import confirmer, format_reason, show_outcome
 from agent.errors import EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError, TrimtabError
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def run_loop(
             confirm = confirming(agent, wait)
             if terms.offers and controls is not None:
                 confirm = controls.confirm
+            printer = CyclePrinter(agent, style, clock, sent=terms.send)
             with closing(
                 agent.run(
                     send=terms.send,
@@ -169,7 +170,7 @@ def run_loop(
                 for found in cycles:
                     service.on_cycle(found)
                     with wait.aside():
-                        code = _show_cycle(found, agent, style, terms.send, logged=service.logs)
+                        code = printer.show(found, logged=service.logs)
                         if service.config_changes:
                             note(
                                 "Now running the edited config:"
@@ -204,18 +205,64 @@ def _show_controls(service: Service) -> None:
     service.control_notes = ()
 
 
-def _show_cycle(
-    found: StepOutcome | TrimtabError, agent: Agent, style: PrintStyle, send: bool, *, logged: bool
-) -> int:
-    """Print a cycle, unless it was logged and no documents were requested. Returns its exit code."""
-    logs_only = logged and not style.as_json
+class CyclePrinter:
+    """Prints the cycles of a run, each with its time, and in one line if it came to the same as the
+    last one.
+    """
+
+    def __init__(
+        self, agent: Agent, style: PrintStyle, clock: StoppableClock, *, sent: bool
+    ) -> None:
+        """`sent` is True if the run may send."""
+        self._agent, self._style, self._clock, self._sent = agent, style, clock, sent
+        self._last: tuple[object, ...] = ()
+
+    def show(self, found: StepOutcome | TrimtabError, *, logged: bool) -> int:
+        """Print a cycle, unless it was logged and no documents were requested. Returns its exit
+        code.
+        """
+        if isinstance(found, TrimtabError):
+            code = found.exit_code
+        else:
+            code = EXPLAINED_EXITS.get(found.kind.value, 0)
+        if logged and not self._style.as_json:
+            return code
+        if self._style.lines and not self._style.as_json and self._show_time(found):
+            return code
+        if isinstance(found, TrimtabError):
+            return fail(found, self._style.as_json, lines=self._style.lines)
+        return show_outcome(found, self._agent, self._style, sent=self._sent)
+
+    def _show_time(self, found: StepOutcome | TrimtabError) -> bool:
+        """Print the cycle's time, and the result if it is that of the last cycle. Returns whether
+        nothing else is to be printed.
+        """
+        from agent.app.documents import utc
+
+        at = f"{utc(self._clock.now_s())} UTC"
+        before, self._last = self._last, _result(found)
+        again = bool(self._last) and self._last == before
+        if isinstance(found, TrimtabError):
+            note(f"{at}, as before: {found.message}" if again else at)
+        elif again:
+            say(f"{at}, as before: {found.kind.value}: {format_reason(found)}")
+        else:
+            say(at)
+        return again
+
+
+def _result(found: StepOutcome | TrimtabError) -> tuple[object, ...]:
+    """Return what a cycle came to; empty if it is to be printed in full each time, as transactions
+    are.
+    """
     if isinstance(found, TrimtabError):
-        if logs_only:
-            return found.exit_code
-        return fail(found, style.as_json, lines=style.lines)
-    if logs_only:
-        return EXPLAINED_EXITS.get(found.kind.value, 0)
-    return show_outcome(found, agent, style, sent=send)
+        return (found.exit_code, found.message, found.remedy)
+    if found.transactions:
+        return ()
+    trades = (
+        None if found.plan is None else (found.plan.legs, found.plan.actions, found.plan.futures)
+    )
+    return (found.kind, found.reason, trades if found.kind.value == "planned" else None)
 
 
 # --- `trimtab paper`: the live step on the live chain, without signing or sending.

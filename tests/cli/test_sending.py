@@ -115,6 +115,23 @@ def test_a_refused_plan_carries_every_verdict(desk: Desk) -> None:
     assert "max_live_value" in words.out
 
 
+def test_a_refusal_says_so_once_and_names_pools_as_pairs(desk: Desk) -> None:
+    desk.edit(('max_live_value = "100000"', 'max_live_value = "100"'))
+    said = desk.run("plan").out
+    assert "refused: nothing was exchanged: max_live_value measured" in said
+    text = desk.config.read_text().replace('max_live_value = "100"', 'max_live_value = "off"')
+    desk.config.write_text(text.replace('pool_min_value = "50000"', 'pool_min_value = "100000000"'))
+    refused = desk.run("withdraw", "2500", "--in", "USDC")
+    assert refused.code == 10 and "0x" not in refused.out
+    assert refused.out.count("WETH/USDC 0.05 %: holds less than limits.pool_min_value") == 1
+    assert refused.out.rstrip().endswith("refused, for the reason above")
+
+
+def test_a_withdrawal_names_the_reason_of_its_sale_once(desk: Desk) -> None:
+    said = desk.run("withdraw", "2500", "--in", "USDC")
+    assert said.code == 0 and said.out.count("raise USDC for a withdrawal") == 1
+
+
 def test_a_refusal_of_the_planner_carries_its_verdicts_too(desk: Desk) -> None:
     desk.edit(('min_trade = "10"', 'min_trade = "900"'), ('turnover = "30%"', 'turnover = "1%"'))
     refused = desk.ask("plan", want=10)

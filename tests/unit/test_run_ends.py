@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agent import app as api
+from agent.app.describe import pool_names
+from agent.cli import run
 from agent.cli.options import PrintStyle
-from agent.cli.run import RunTerms, run_loop
+from agent.cli.run import CyclePrinter, RunTerms, run_loop
 from agent.errors import Retryable
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.planning import proposals
+from tests.support import builders
 
 
 @pytest.mark.parametrize(("once", "code"), [(False, 0), (True, 11)])
@@ -37,3 +43,43 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     ended = run_loop(opened(), clock, never, RunTerms(True, "10m", once), PrintStyle(True, lines=not once))
     assert ended == code
     assert ("(trimtab stop)" in capsys.readouterr().err) is not once
+
+
+def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed: list[str] = []
+    monkeypatch.setattr(run, "show_outcome", lambda found, *_args, **_more: printed.append(found.reason))
+    step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
+    pool = step.snapshot.pools[0].address
+    refused = StepOutcome("1", OutcomeKind.REFUSED, f"refused: pool {pool} is dear", step, proposals.rebalance(step).decided, None)
+    times = iter(range(1_800_000_000, 1_800_006_000, 600))
+    clock: Any = SimpleNamespace(now_s=lambda: next(times))
+    agent: Any = None
+    cycles = CyclePrinter(agent, PrintStyle(False, lines=True), clock, sent=False)
+    down = Retryable("the node does not answer", "wait")
+    for found in (refused, refused, replace(refused, reason="another"), down, down, refused):
+        cycles.show(found, logged=False)
+    said = capsys.readouterr()
+    assert len(printed) == 3, "in full: the first, another reason, and the first again after something else"
+    assert said.out.splitlines() == [
+        "2027-01-15 08:00:00 UTC",
+        f"2027-01-15 08:10:00 UTC, as before: refused: {pool_names(step)[pool]} is dear",
+        "2027-01-15 08:20:00 UTC",
+        "2027-01-15 08:50:00 UTC",
+    ]
+    assert said.err.count("the node does not answer") == 2 and "08:40:00 UTC, as before: the node" in said.err
+
+
+def test_sent_transactions_are_printed_in_full_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[str] = []
+    monkeypatch.setattr(run, "show_outcome", lambda found, *_args, **_more: printed.append(found.reason))
+    sent: Any = object()
+    step = builders.step_input()
+    failed = StepOutcome("1", OutcomeKind.FAILED, "reverted", step, proposals.rebalance(step).decided, None, transactions=(sent,))
+    clock: Any = SimpleNamespace(now_s=lambda: 0)
+    agent: Any = None
+    cycles = CyclePrinter(agent, PrintStyle(False, lines=True), clock, sent=True)
+    for _ in range(2):
+        cycles.show(failed, logged=False)
+    assert printed == ["reverted"] * 2

@@ -78,7 +78,8 @@ def show_plan(
         reason = document["reason"]
         if not verbose:
             reason = replace_pool_addresses(reason, document["pools"])
-        console.print(Notice(reason, "refused: nothing was exchanged", "red"))
+        title = "refused: nothing was exchanged"
+        console.print(Notice(reason.removeprefix("refused: "), title, "red"))
 
 
 def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
