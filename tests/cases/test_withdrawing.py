@@ -130,7 +130,8 @@ def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain
         for more, pro_rata in ({"amount": "10001"}, False), ({"amount": "10001"}, True):
             with raises_code(Refused, "holdings", "1 USDC") as refused:
                 transfers.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
-            assert [v.guard for v in refused.value.verdicts] == ["holdings"]
+            assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "10001 USDC", "10000 USDC")]
+            assert ("7300 USDC of it only by sales" in refused.value.message) is not pro_rata, refused.value.message
         with pytest.raises(ConfigError, match="AMOUNT"):
             transfers.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
         assert agent.context.store.requests.newest() == ()

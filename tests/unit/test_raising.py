@@ -203,6 +203,12 @@ def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_whil
     assert isinstance(decided, Halt) and mentions(decided.reason, "withdrawal 4", "500 USDC") and "--resume 4" in decided.reason
 
 
+def test_a_planned_withdrawal_says_what_it_lacks_and_names_no_number() -> None:
+    planned = (PendingPayment(0, Payment(USDC.address, raw(1_500, USDC))),)
+    short = transfers.reserve_claims(standing(USDC=1_000), planned)
+    assert transfers.open_withdrawal_reason(short) == "this withdrawal is short of 500 USDC"
+
+
 def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     fired = stuck.fired("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
     claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)

@@ -300,7 +300,8 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
         (count * prices[one] for one, count in free.items() if one != token.address), Fraction(0)
     )
     if (lacking := (raw - free[token.address]) * price) > there:
-        raise transfers.insufficient_balance(step, lacking, there)
+        own = free[token.address] * price
+        raise transfers.insufficient_balance(step, lacking, there, own)
     return Payment(token.address, raw, asset.native)
 
 

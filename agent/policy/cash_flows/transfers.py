@@ -194,11 +194,12 @@ def open_withdrawal_reason(step: StepInput) -> str:
                 f" trimtab run --send; trimtab withdraw --release {claim.request} cancels it"
             )
         if short > 0:
+            lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label}"
+            if not claim.request:  # planned, not stored
+                return f"this withdrawal is short of {lacks}"
             return (
-                f"withdrawal {claim.request} is short of"
-                f" {format_payment(step, Payment(claim.payment.token, short))} {label}: trimtab"
-                f" withdraw --resume {claim.request} continues it, --release {claim.request}"
-                " cancels it"
+                f"withdrawal {claim.request} is short of {lacks}: trimtab withdraw --resume"
+                f" {claim.request} continues it, --release {claim.request} cancels it"
             )
     return ""
 
@@ -354,15 +355,20 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     )
 
 
-def insufficient_balance(step: StepInput, asked: Value, there: Value) -> Refused:
-    """Return the refusal with the shortfall and any withheld unexplained deposits."""
-    numeraire = step.portfolio.numeraire
-    wanted, found, short = (
+def insufficient_balance(
+    step: StepInput, asked: Value, there: Value, own: Value | None = None
+) -> Refused:
+    """Return the refusal with the shortfall and any withheld unexplained deposits. `own` is the
+    value that needs no sale, in addition to `asked` and `there`; None names no sales.
+    """
+    numeraire, kept = step.portfolio.numeraire, own or Fraction(0)
+    wanted, found, short, sold = (
         f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
-        for value in (asked, there, asked - there)
+        for value in (asked + kept, there + kept, asked - there, there)
     )
+    sales = "" if own is None else f", {sold} of it only by sales, before their costs"
     return Refused(
-        f"insufficient balance: short by {short}; the value available for it is {found}",
+        f"insufficient balance: short by {short}; the value available for it is {found}{sales}",
         (Verdict("holdings", wanted, found, False),),
         "withdraw less; reserves, gas money and liquidity positions are not "
         f"sold{'; ' * bool(held := balance_changes.halt_reason(step))}{held}",
