@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
+from click.core import ParameterSource
 
 from agent import app as api
 from agent.cli.display.terminal import (
@@ -143,7 +145,10 @@ def init(
             use_cash or "",
             told,
         )
-        _init_guided(config, answers)
+        source = click.get_current_context().get_parameter_source("network")
+        _init_guided(
+            config, answers, {"Network"} if source is ParameterSource.COMMANDLINE else set()
+        )
         return
     if wallet is None or not endpoints:
         raise ConfigError(
@@ -169,7 +174,7 @@ def init(
     emit(document, as_json, lambda: _show_init(document))
 
 
-def _init_guided(config: Path, answers: InitAnswers) -> None:
+def _init_guided(config: Path, answers: InitAnswers, given: set[str]) -> None:
     from agent.cli.display.dialogue import guided_init
 
     if config.exists():
@@ -177,7 +182,7 @@ def _init_guided(config: Path, answers: InitAnswers) -> None:
             f"{config}: exists already; nothing was changed", "name another file with --config"
         )
     try:
-        document = guided_init(config, answers)
+        document = guided_init(config, answers, given)
     except KeyboardInterrupt:
         raise Interrupted("interrupted: nothing was written") from None
     if document is None:

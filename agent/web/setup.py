@@ -58,7 +58,7 @@ class SetupPage(NamedTuple):
 QUESTIONS = (
     SetupPage("/setup/wallet", "Network and wallet", "wallet", ("network", "wallet", "endpoints")),
     SetupPage("/setup/basket", "Basket and weights", "basket", ("basket",)),
-    SetupPage("/setup/cash", "Cash and alerts", "cash", ("cash", "alert")),
+    SetupPage("/setup/cash", "Cash and alerts", "cash", ("cash", "ceiling", "alert")),
 )
 REVIEW = SetupPage("/setup/review", "Check and write", "review", ())
 DONE = SetupPage("/setup/done", "The config is written", "done", ())
@@ -278,7 +278,7 @@ def _keepable(given: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, 
 
 def _digest(found: Mapping[str, Any]) -> str:
     """Return a hash of the answers that the last page shows, and of the baskets and tokens."""
-    told = [found.get("shown"), found.get("baskets"), found.get("tokens")]
+    told = [found.get("shown"), found.get("outlook"), found.get("baskets"), found.get("tokens")]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ import pytest
 from agent.app.documents.owner import InitDocument
 from agent.app.start import guide
 from agent.app.start.past_results import template_result
+from agent.cli import setup
 from agent.cli.display.dialogue import guided_init
 from agent.config.load import load_config
 from agent.config.template import PORTFOLIO_TEMPLATES
@@ -88,6 +89,71 @@ def answered(monkeypatch: pytest.MonkeyPatch, path: Path, lines: list[str]) -> I
     return guided_init(path, guide.InitAnswers())
 
 
+def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "interactive", lambda: True)
+    for name, lines in (("ethereum", []), ("mainnet", ["ethereum"])):
+        path = tmp_path / f"{name}.toml"
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in [*lines, *TO_CASH[1:], "2", "", "", "yes"])))
+        said = bare("init", "--network", name, "--config", str(path))
+        assert said.code == 0 and path.exists(), said
+        assert ("Network [" in said.err) == bool(lines)
+
+
+TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
+
+
+@pytest.mark.parametrize(
+    ("basket", "cash", "words"),
+    [
+        ("2", "500", ("For 500 USDC", "Least total at 1 gwei: 96,900 USDC", "500 USDC is less", "cost 141 USDC", "To change that")),
+        (
+            "WETH=50% USDC=50%",
+            "500",
+            ("Least total at 1 gwei: 5,880 USDC", "500 USDC is less", "limits.plan_cost =", "30 gwei 176,400 USDC"),
+        ),
+        ("WETH=50% USDC=50%", "all", ("Compare it with what you invest", "Least total at 1 gwei: 5,880 USDC")),
+    ],
+)
+def test_before_it_writes_it_says_whether_the_amount_is_worth_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], basket: str, cash: str, words: tuple[str, ...]
+) -> None:
+    assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, basket, cash, "", "no"]) is None
+    shown = " ".join(capfd.readouterr().err.split())
+    assert all(word in shown for word in words), shown
+    assert ("is less" in shown) == (cash != "all")
+
+
+@pytest.mark.parametrize(("answer", "ceiling"), [("", "1000"), ("yes", "3000"), ("2,000", "2000")])
+def test_cash_above_the_ceiling_is_said_and_raises_it_only_if_the_owner_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: str, ceiling: str
+) -> None:
+    document = answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", "3000", answer, "", "yes"])
+    shown = " ".join(capfd.readouterr().err.split())
+    assert "portfolio.max_live_value" in shown and "yes raises it to your 3000" in shown and "3,000 USDC is less" in shown
+    portfolio = load_config(tmp_path / "trimtab.toml").config.portfolio
+    assert (portfolio.max_live_value, portfolio.use_cash) == (ceiling, "3000") and document is not None
+    refused = "a portfolio worth more than" in shown
+    assert refused == (ceiling != "3000") == any("is never rebalanced" in one for one in document["warnings"])
+
+
+def test_another_amount_of_cash_asks_for_the_ceiling_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [*TO_CASH, "2", "3000", "yes", "", "5", "5000", "", "5", "400", "yes"]
+    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    assert load_config(tmp_path / "trimtab.toml").config.portfolio.max_live_value == guide.START_CEILING
+
+
+def test_settings_are_named_where_the_warning_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, cash in (("a", "500"), ("b", "all")):
+        document = answered(monkeypatch, tmp_path / f"{name}.toml", [*TO_CASH, "WETH=50% USDC=50%", cash, "", "yes"])
+        assert document is not None
+        (said,) = document["warnings"]
+        rows = [row for row in document["least_total"] if float(row["total"] or 0) > 1_000]
+        if "named below" in said:
+            assert cash == "500" and all(row["changes"] for row in rows)
+        else:
+            assert "Raise max_live_value, or, for 1 gwei, take limits.plan_cost" in said
+
+
 def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as_before(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     said = bare("init", "--rpc", "RPC_A=alpha", "--config", str(config), "--json")
@@ -124,11 +190,17 @@ def test_every_template_has_a_past_result_and_a_least_capital() -> None:
 
 
 def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
-    served: tuple[Path, dict[str, Any]], bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: tuple[Path, dict[str, Any]],
+    bare: Bare,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     source, about = served
     monkeypatch.setenv("TRIMTAB_LOCAL_RPC", about["url"])
     assert answered(monkeypatch, tmp_path / "mine.toml", [str(source), about["wallet"], "", "60/40", "", "", "y"]) is not None
+    shown = capfd.readouterr().err
+    assert "Past: " not in shown and "From: minimum capital" in shown  # no basket of a local chain has a past
     config = str(tmp_path / "mine.toml")
     assert bare("trust", "--config", config, "--yes").code == 0
     checked = bare("doctor", "--config", config, "--json")

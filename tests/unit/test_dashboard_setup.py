@@ -127,6 +127,21 @@ def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
     assert {one.symbol: one.target for one in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000} and portfolio.use_cash is None
 
 
+def test_the_last_page_says_whether_the_amount_is_worth_it_and_what_the_ceiling_refuses(desk: Desk, tmp_path: Path) -> None:
+    desk.enter()
+    for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
+        desk.post(path, fields)
+    review = desk.text("/setup/review")
+    assert "Least total at 1 gwei: 96,900 USDC" in review and "3,000 USDC is less" in review and "To change that" in review
+    assert "a portfolio worth more than 1000 USDC is never rebalanced" in review
+    desk.post("/setup/cash", {"ceiling": "-1"})
+    assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/cash"
+    desk.post("/setup/cash", {"cash": "3000", "ceiling": "3,500"})
+    assert "never rebalanced" not in desk.text("/setup/review") and "3500 USDC at most" in desk.text("/setup/review")
+    desk.post("/setup/review", {})
+    assert load_config(tmp_path / "trimtab.toml").config.portfolio.max_live_value == "3500"
+
+
 def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: Desk) -> None:
     desk.enter()
     code, _, body = desk.post("/setup/wallet", {"network": "mainnet", "wallet": MARKUP, "endpoints": "RPC_A=alpha"})

@@ -36,6 +36,7 @@ from agent.policy.minimum import (
     MinimumTotalInputs,
     compute_minimum_total,
     correction_drift,
+    format_coins,
     format_minimum_total,
     minimum_total_inputs,
     suggested_settings,
@@ -207,9 +208,11 @@ def least_total_document(
     }
 
 
-def least_totals_of_config(config: Config, dollars: Fraction) -> list[LeastTotalDocument]:
+def least_totals_of_config(
+    config: Config, dollars: Fraction, total: Value | None = None
+) -> list[LeastTotalDocument]:
     """Return the minimum totals of a new config at three gas prices; empty if plan_cost is off.
-    `dollars` is the price of the numeraire.
+    `dollars` is the price of the numeraire, `total` the amount to invest in whole coins.
     """
     table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
@@ -231,24 +234,56 @@ def least_totals_of_config(config: Config, dollars: Fraction) -> list[LeastTotal
         least_trade,
         wei_value,
         review_interval_s(trigger),
+        total,
     )
 
 
-def above_ceiling_lines(rows: Sequence[LeastTotalDocument], ceiling: str | None) -> list[str]:
-    """Return a warning if portfolio.max_live_value is below the least total at some gas price."""
+def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> list[str]:
+    """Return a warning if portfolio.max_live_value is below `total`, the amount to invest in whole
+    coins (None: unknown), or below the least total at some gas price.
+    """
+    ceiling, unit = config.portfolio.max_live_value, config.portfolio.numeraire
     if ceiling is None:
         return []
-    above = [row for row in rows if row["total"] and Fraction(row["total"]) > Fraction(ceiling)]
+    cap = f"portfolio.max_live_value of {ceiling} {unit}"
+    if total is not None and total > Fraction(ceiling):
+        return [
+            f"{cap} is below the {_coins(total)} {unit} to use: a portfolio worth more than"
+            f" {ceiling} {unit} is never rebalanced. Raise max_live_value if the agent may manage"
+            " more."
+        ]
+    above = [
+        row
+        for row in least_totals_of_config(config, dollars, Fraction(ceiling))
+        if row["total"] and not row["enough"]
+    ]
     if not above:
         return []
     at = " and ".join(f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in above)
-    below = (
-        f"portfolio.max_live_value of {ceiling} {above[0]['unit']} is below the least total {at}"
-    )
+    if total is None:
+        ways = "; or ".join(above[0]["changes"])
+        change = f"Raise max_live_value, or, for {above[0]['gas_gwei']} gwei, take {ways}."
+    else:
+        change = f"With {_coins(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
-        f"{below}: rebalances would be skipped, and the cap prevents a larger portfolio. Raise"
-        " max_live_value, or change a setting named below."
+        f"{cap} is below the least total {at}: rebalances would be skipped, and the cap prevents a"
+        f" larger portfolio. {change}"
     ]
+
+
+def least_total_lines(rows: Sequence[LeastTotalDocument], gas_gwei: str) -> list[str]:
+    """Return the least total at one gas price in full, and at the others as an amount."""
+    full = [row["text"] for row in rows if row["gas_gwei"] == gas_gwei]
+    others = [
+        f"at {row['gas_gwei']} gwei {_coins(Fraction(row['total']))} {row['unit']}"
+        for row in rows
+        if row["gas_gwei"] != gas_gwei and row["total"]
+    ]
+    return [*full, *([f"Least total {', '.join(others)}."] if others else [])]
+
+
+def _coins(total: Value) -> str:
+    return format_coins(total * 10**PLACES, PLACES)
 
 
 def least_totals_of_values(

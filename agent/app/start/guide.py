@@ -10,9 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.app.documents.status import least_totals_of_config
+from agent.app.documents.status import (
+    ceiling_warnings,
+    least_total_lines,
+    least_totals_of_config,
+)
 from agent.app.start.past_results import template_result
-from agent.app.start.setup import find_preset, initialise
+from agent.app.start.setup import find_preset, initialise, with_amounts
 from agent.config import template as starters
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import parse_config
@@ -22,12 +26,15 @@ from agent.units import BPS, parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument, PastResultDocument
+    from agent.config.schema import Config
 
 NUMERAIRE = "USDC"
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
 SHOWN_GWEI = "1"
 """Gas price, in gwei, at which the minimum capital of a basket is shown."""
+START_CEILING = "1000"
+"""portfolio.max_live_value of a new config."""
 NO_ALERTS = ("", "none", "no", "off")
 ALL = ("", "all")
 PLACEHOLDER = "0x" + "0" * 39 + "1"
@@ -59,6 +66,17 @@ class InitAnswers:
     targets: tuple[tuple[str, str], ...] = ()
     use_cash: str = ""
     alert: tuple[str, str] | None = None
+    max_live_value: str = ""
+
+    @property
+    def ceiling(self) -> str:
+        """Return the portfolio.max_live_value that these answers write."""
+        return self.max_live_value or START_CEILING
+
+    @property
+    def exceeds_ceiling(self) -> bool:
+        """Return whether more cash is named than the agent may manage."""
+        return bool(self.use_cash) and Decimal(self.use_cash) > Decimal(self.ceiling)
 
     @property
     def is_local(self) -> bool:
@@ -72,7 +90,7 @@ class InitAnswers:
         find_preset(text)
         local = text not in PRESETS
         kept = () if local != self.is_local else self.rpc
-        return replace(self, network=text, rpc=LOCAL_RPC if local else kept)
+        return replace(self, network=text, rpc=kept or (LOCAL_RPC if local else ()))
 
     def with_wallet(self, text: str) -> InitAnswers:
         """Return the answers with the wallet's address."""
@@ -135,16 +153,45 @@ class InitAnswers:
         return replace(self, template="", targets=tuple(targets))
 
     def with_cash(self, text: str) -> InitAnswers:
-        """Return the answers with the most numeraire to use; "all" or nothing for all of it."""
-        if text in ALL:
-            return replace(self, use_cash="")
-        amount = text.replace(",", "")
-        whole, point, part = amount.partition(".")
-        if not (whole.isdecimal() and (not point or part.isdecimal()) and float(amount) > 0):
-            raise ConfigError(
-                f"cash: {text[:40]!r} is not an amount of {NUMERAIRE}", "write 1000, or all"
-            )
-        return replace(self, use_cash=amount)
+        """Return the answers with the most numeraire to use; "all" or nothing for all of it. A new
+        amount drops the ceiling, which was named for another.
+        """
+        amount = "" if text in ALL else _amount(text, "cash", "write 1000, or all")
+        if amount == self.use_cash:
+            return self
+        return replace(self, use_cash=amount, max_live_value="")
+
+    def with_ceiling(self, text: str) -> InitAnswers:
+        """Return the answers with the largest value that the agent manages: an amount, "yes" for
+        that of the cash, or "no" or nothing to leave it as it is.
+        """
+        if text.lower() in ("", "n", "no"):
+            return self
+        if text.lower() in ("y", "yes") and self.use_cash:
+            return replace(self, max_live_value=self.use_cash)
+        return replace(self, max_live_value=_amount(text, "ceiling", "write 1000"))
+
+    def outlook(self) -> list[str]:
+        """Return whether the amount is worth it: the least total of these targets, bands, pools and
+        gas, its cost a year, the setting to change, and what the ceiling refuses.
+        """
+        preset = find_preset(self.network)
+        template = starters.find_template(self.template) if self.template else None
+        targets = self.targets
+        if template is not None:
+            targets = tuple(starters.template_targets(template, preset))
+        config = _draft(template, preset, targets, self.use_cash, self.max_live_value)
+        total = Fraction(self.use_cash) if self.use_cash else None
+        rows = least_totals_of_config(config, Fraction(1), total)
+        if total is None:
+            about = "Compare it with what you invest"
+        else:
+            about = f"For {self.use_cash} {NUMERAIRE}, without tokens that the wallet already holds"
+        return [
+            f"Is it worth it? {about} (native coin at 3,000 dollars, pool fee 0.3 %):",
+            *least_total_lines(rows, SHOWN_GWEI),
+            *(ceiling_warnings(config, Fraction(1), total) if self.exceeds_ceiling else ()),
+        ]
 
     def with_alert(self, text: str) -> InitAnswers:
         """Return the answers with the variable that holds the alert target's address, or none."""
@@ -169,6 +216,7 @@ class InitAnswers:
             template=self.template or None,
             use_cash=self.use_cash or None,
             alert=self.alert,
+            max_live_value=self.max_live_value or None,
         )
 
 
@@ -192,15 +240,43 @@ def baskets(network: str) -> list[Basket]:
 def _least(
     template: starters.PortfolioTemplate, preset: Preset, targets: Sequence[tuple[str, str]]
 ) -> str:
+    rows = least_totals_of_config(_draft(template, preset, targets), Fraction(1))
+    found = (Decimal(row["total"] or 0) for row in rows if row["gas_gwei"] == SHOWN_GWEI)
+    return next((f"{total.to_integral_value(ROUND_CEILING):,}" for total in found), "")
+
+
+def _draft(
+    template: starters.PortfolioTemplate | None,
+    preset: Preset,
+    targets: Sequence[tuple[str, str]],
+    use_cash: str = "",
+    max_live_value: str = "",
+) -> Config:
+    """Return a config with these targets and amounts, without the owner's wallet and endpoints."""
     known: Mapping[str, tuple[str, str | None]] = {
         token.symbol: (token.address, token.feed) for token in preset.tokens
     }
+    if unknown := [symbol for symbol, _ in targets if symbol not in known]:
+        raise ConfigError(
+            f"basket: {unknown[0]} is not a token of this network",
+            f"choose from {', '.join(known)}",
+        )
     assets = [TemplateAsset(symbol, known[symbol][0], share, None) for symbol, share in targets]
     text = starters.render(preset, PLACEHOLDER, assets, (), NUMERAIRE, (("RPC", "any"),))
-    config = parse_config(starters.apply_template(text, template), template.name)
-    rows = least_totals_of_config(config, Fraction(1))
-    found = (Decimal(row["total"] or 0) for row in rows if row["gas_gwei"] == SHOWN_GWEI)
-    return next((f"{total.to_integral_value(ROUND_CEILING):,}" for total in found), "")
+    if template is not None:
+        text = starters.apply_template(text, template)
+    return parse_config(
+        with_amounts(text, use_cash or None, max_live_value or None), "the new config"
+    )
+
+
+def _amount(text: str, name: str, remedy: str) -> str:
+    """Return an amount of the numeraire without separators. Raises ConfigError."""
+    amount = text.replace(",", "")
+    whole, point, part = amount.partition(".")
+    if not (whole.isdecimal() and (not point or part.isdecimal()) and float(amount) > 0):
+        raise ConfigError(f"{name}: {text[:40]!r} is not an amount of {NUMERAIRE}", remedy)
+    return amount
 
 
 def variable_state(name: str) -> str:

@@ -17,7 +17,7 @@ from agent import wiring
 from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
-from agent.app.documents.status import above_ceiling_lines, least_totals_of_config
+from agent.app.documents.status import ceiling_warnings, least_totals_of_config
 from agent.app.start import past_results
 from agent.chain import watch
 from agent.chain.lens import query_lens
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 LONGEST_AGE_S = 90_000
 """Maximum age of a round: the slowest feed heartbeat, a day, plus an hour of tolerance."""
 MAX_PRICE_RATIO = Fraction(101, 100)
+_MAX_LIVE_VALUE = re.compile('(?m)^max_live_value = "[^"]*" +')
 _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -165,6 +166,7 @@ def initialise(  # noqa: PLR0913
     futures: FuturesStart | None = None,
     use_cash: str | None = None,
     alert: tuple[str, str] | None = None,
+    max_live_value: str | None = None,
 ) -> InitDocument:
     """Write a commented config.
 
@@ -172,8 +174,8 @@ def initialise(  # noqa: PLR0913
     dollar price of the numeraire, by default from its feed. A `template` replaces the targets;
     `stable` is its share of stable tokens. `futures` adds a futures layer, its margin in the
     numeraire. `use_cash` is the most numeraire to take from the wallet, `alert` a target's (name,
-    variable). Raises ConfigError if the file exists, a symbol is unknown or ambiguous, or the shares
-    do not sum to 100 %.
+    variable), `max_live_value` the cap on the managed value. Raises ConfigError if the file exists,
+    a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
     """
     preset = find_preset(network)
     if token_list_sha256 is not None and token_list is None:
@@ -211,7 +213,7 @@ def initialise(  # noqa: PLR0913
         text = starters.apply_template(text, ready)
     if futures is not None:
         text += futures.text(numeraire, assets)
-    text = _with_choices(text, network, wallet, use_cash, alert)
+    text = _with_choices(with_amounts(text, use_cash, max_live_value), network, wallet, alert)
     parsed = parse_config(text, "the new config")
     try:
         create_file(path, text.encode())
@@ -225,7 +227,9 @@ def initialise(  # noqa: PLR0913
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror}", "choose a folder that exists"
         ) from None
-    needs = least_totals_of_config(parsed, dollars)
+    cash = parsed.portfolio.use_cash
+    total = None if cash is None else Fraction(cash)
+    needs = least_totals_of_config(parsed, dollars, total)
     option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
     steps = [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
     if ready is not None and ready.todo:
@@ -245,7 +249,7 @@ def initialise(  # noqa: PLR0913
         "assets": [fill(NewAssetDocument, asset) for asset in assets],
         "warnings": [
             *minimum.asset_count_warnings(len(assets)),
-            *above_ceiling_lines(needs, parsed.portfolio.max_live_value),
+            *ceiling_warnings(parsed, dollars, total),
         ],
         "next": steps,
     }
@@ -289,14 +293,22 @@ def find_preset(network: str) -> Preset:
     )
 
 
-def _with_choices(
-    text: str, network: str, wallet: str, use_cash: str | None, alert: tuple[str, str] | None
-) -> str:
-    """Return the config with the cash to use, an alert target, and on a local chain its test
-    key. Raises ConfigError.
+def with_amounts(text: str, use_cash: str | None, max_live_value: str | None) -> str:
+    """Return the config with the cash to use and the cap on the managed value; None leaves one as
+    it is.
     """
     if use_cash is not None:
         text = text.replace('# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1)
+    if max_live_value is not None:
+        line = f"max_live_value = {json.dumps(max_live_value)} "
+        text = _MAX_LIVE_VALUE.sub(lambda found: line.ljust(len(found[0])), text, count=1)
+    return text
+
+
+def _with_choices(text: str, network: str, wallet: str, alert: tuple[str, str] | None) -> str:
+    """Return the config with an alert target, and on a local chain its test key. Raises
+    ConfigError.
+    """
     if alert is not None:
         name, variable = alert
         parse_variable(variable, "--alert NAME=VARIABLE")

@@ -24,13 +24,15 @@ OPTION = re.compile(r"^(--)?[a-z]+: ")
 
 
 def check_setup(typed: Mapping[str, str]) -> dict[str, Any]:
-    """Return `errors` by field; `shown`, the valid answers in words; `baskets` and `tokens` of the
+    """Return `errors` by field; `shown`, the valid answers in words; `outlook`, whether the amount is
+    worth it; `baskets` and `tokens` of the
     network, and the `basis` of past results. A field that is missing has its default.
     """
     answers, errors, known = _answers(typed)
     return {
         "errors": errors,
         "shown": _shown(answers, errors),
+        "outlook": [] if errors else _outlook(answers),
         "baskets": [_row(one) for one in known],
         "tokens": [] if "network" in errors else _tokens(answers),
         "basis": PAST_BASIS,
@@ -85,6 +87,7 @@ def _answers(typed: Mapping[str, str]) -> tuple[InitAnswers, dict[str, str], lis
     if known:
         take("basket", lambda found, text: _with_basket(found, text, typed, known), "")
     take("cash", InitAnswers.with_cash, "all")
+    take("ceiling", InitAnswers.with_ceiling, "no")
     take("alert", InitAnswers.with_alert, "none")
     return answers, errors, known
 
@@ -132,11 +135,19 @@ def _shown(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, str]:
         "basket": answers.template
         or " ".join(f"{name}={share}" for name, share in answers.targets),
         "cash": f"{answers.use_cash or 'all'} {NUMERAIRE}",
+        "ceiling": f"{answers.ceiling} {NUMERAIRE} at most are managed",
         "alert": (
             f"{answers.alert[1]} ({variable_state(answers.alert[1])})" if answers.alert else "none"
         ),
     }
     return {field: text for field, text in told.items() if field not in errors}
+
+
+def _outlook(answers: InitAnswers) -> list[str]:
+    try:
+        return answers.outlook()
+    except ConfigError as error:
+        return [_sentence(error)]
 
 
 def _row(one: Basket) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ WIDTH = 78
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question: `about` explains it, `default` answers an empty line (None: an answer is
-    needed), `take` checks an answer, `shown` formats it.
+    needed), `take` checks an answer, `shown` formats it. Unless `is_due` it is not asked at first.
     """
 
     name: str
@@ -33,21 +33,28 @@ class Question:
     default: Callable[[InitAnswers], str | None]
     take: Callable[[InitAnswers, str], InitAnswers]
     shown: Callable[[InitAnswers], str]
+    is_due: Callable[[InitAnswers], bool] = lambda _: True
 
 
-def guided_init(path: Path, answers: InitAnswers) -> InitDocument | None:
-    """Ask for every answer that `answers` lacks, show all, and write the config; None if the user
-    does not confirm. Until then no file exists.
+def guided_init(
+    path: Path, answers: InitAnswers, given: Collection[str] = ()
+) -> InitDocument | None:
+    """Ask every question but those `given`, whose answers are only checked; show all answers, and
+    write the config; None if the user does not confirm. Until then no file exists.
     """
     questions = _questions()
     _say("New config. Nothing is sent, and nothing is written before you confirm it.")
     _say("Ctrl-C ends without a trace; each answer can be changed at the end.")
     for question in questions:
-        answers = _ask(question, answers)
+        if question.name in given:
+            answers = _check(question, answers)
+        elif question.is_due(answers):
+            answers = _ask(question, answers)
     while True:
         _say("")
         for number, question in enumerate(questions, 1):
             _say(f"{number} {question.name:<10} {question.shown(answers)}", "  ")
+        _outlook(answers)
         text = _line("Write it? yes, no, or the number of an answer to change: ")
         if text.lower() in ("y", "yes"):
             try:
@@ -60,6 +67,17 @@ def guided_init(path: Path, answers: InitAnswers) -> InitDocument | None:
             answers = _ask(questions[int(text) - 1], answers)
             if not answers.rpc:  # a change of network clears the endpoints
                 answers = _ask(questions[2], answers)
+            if questions[int(text) - 1].name == "Cash" and answers.exceeds_ceiling:
+                answers = _ask(next(one for one in questions if one.name == "Ceiling"), answers)
+
+
+def _check(question: Question, answers: InitAnswers) -> InitAnswers:
+    """Check an answer that an option gave; ask if it is not valid."""
+    try:
+        return question.take(answers, question.default(answers) or "")
+    except ConfigError as error:
+        _refuse(error)
+        return _ask(question, answers)
 
 
 def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
@@ -82,12 +100,15 @@ def _questions() -> tuple[Question, ...]:
 
     def basket(answers: InitAnswers) -> str:
         lines = ["what the portfolio holds. A number, or your own: WETH=50% USDC=50%"]
-        for number, one in enumerate(api.baskets(answers.network), 1):
+        known = api.baskets(answers.network)
+        for number, one in enumerate(known, 1):
             held = " ".join(f"{symbol} {share}" for symbol, share in one.targets)
             lines.append(f"{number} {one.name}: {held}; from {one.least} USDC")
             if one.past is not None:
                 lines.append(f"  {past_text(one.past, short=True)}")
-        lines.append(f"Past: {api.PAST_BASIS}; not a forecast. From: minimum capital at 1 gwei.")
+        past = any(one.past is not None for one in known)
+        basis = f"Past: {api.PAST_BASIS}; not a forecast. " if past else ""
+        lines.append(f"{basis}From: minimum capital at 1 gwei.")
         return "\n".join(lines)
 
     def alerts(answers: InitAnswers) -> str:
@@ -142,6 +163,23 @@ def _questions() -> tuple[Question, ...]:
             lambda answers: f"{answers.use_cash or 'all'} USDC",
         ),
         Question(
+            "Ceiling",
+            lambda answers: (
+                "The largest value that the agent manages (portfolio.max_live_value) is"
+                f" {answers.ceiling} USDC. Above it every rebalance is refused; gains and tokens"
+                " that the wallet holds already count. "
+                + (
+                    f"yes raises it to your {answers.use_cash}; no leaves it; or an amount."
+                    if answers.exceeds_ceiling
+                    else "An amount, or no to leave it."
+                )
+            ),
+            lambda _: "no",
+            lambda answers, text: answers.with_ceiling(text),
+            lambda answers: f"{answers.ceiling} USDC at most are managed",
+            lambda answers: answers.exceeds_ceiling,
+        ),
+        Question(
             "Alerts",
             alerts,
             lambda answers: answers.alert[1] if answers.alert else "none",
@@ -153,6 +191,18 @@ def _questions() -> tuple[Question, ...]:
             ),
         ),
     )
+
+
+def _outlook(answers: InitAnswers) -> None:
+    """Print whether the amount is worth it, if the answers make a config."""
+    try:
+        lines = answers.outlook()
+    except ConfigError as error:
+        _refuse(error)
+        return
+    _say("")
+    for line in lines:
+        _say(line)
 
 
 def _pairs(found: tuple[tuple[str, str], ...]) -> str:
