@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from agent.cli.display.terminal import (
     cell,
     emit,
     err,
+    interactive,
     note,
     out,
     require_answerable,
@@ -56,6 +58,7 @@ def orders(
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
+    from agent.cli.display.order_tables import show_orders
 
     with spinner(READING), api.open_agent(config) as agent:
         document = api.standing_orders(agent)
@@ -70,10 +73,11 @@ def set_(
     take_profit: Level = None,
     trailing_stop: Level = None,
     config: ConfigPath = DEFAULT_CONFIG,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Writes order levels to the config file. A run uses them before it acts again; trimtab orders
-    lists them.
+    lists them. Asks about a level more than 90 % below the price, or above ten times the price.
     """
     from agent import app as api
 
@@ -89,15 +93,28 @@ def set_(
             "orders set: no level given",
             f"for example: trimtab orders set {subject} --stop-loss 10%",
         )
-    document = api.set_orders(config, subject, levels)
+    with spinner(READING) as wait:
+
+        def sure(implausible: Sequence[str]) -> bool:
+            with wait.aside():
+                return yes or (
+                    interactive() and ask(f'{"; ".join(implausible)}. Write it? A share is "12%"')
+                )
+
+        document = api.set_orders(config, subject, levels, sure)
 
     def message() -> None:
+        for line in document["notes"]:
+            note(f"note: {line}")
         for kind, (before, after) in document["changes"].items():
             say(f"{kind} of {subject}: {before or 'off'} -> {after or 'off'}")
         if not document["changes"]:
             say("The config already has this value.")
         else:
-            note("A running trimtab run applies it before it acts again.")
+            note(
+                "A running trimtab run applies it before it acts again. A new order is armed by its"
+                " next cycle, or by trimtab rebalance, also without --send."
+            )
 
     emit(document, as_json, message)
 
@@ -170,91 +187,6 @@ def _show_change(document: Document) -> None:
         say(f"{item['kind']} of {item['subject']} {state}")
     for subject in document["back_in"]:
         say(f"The next rebalance buys {subject} back")
-
-
-def _distance(bps: int | None) -> str:
-    return "" if bps is None else f"{bps / 100:+.2f} %"
-
-
-def _stage(item: Document) -> str:
-    """Return the stored stage, and what comes next."""
-    stage: str = item["stage"]
-    if item["unconfirmed"]:
-        return f"{stage} (not confirmed: {item['unconfirmed']})"
-    if item["since"] is None:
-        return f"{stage} for the first cycle"
-    if item["next_stage"]:
-        return f"{stage} (next cycle: {item['next_stage']})"
-    return stage
-
-
-def show_orders(document: Document) -> None:
-    """Print all orders as tables."""
-    from agent.cli.display import tables
-
-    if document["limit_orders"]:
-        names = ("id", "order", "limit", "market", "distance", "until")
-        waiting = tables.table("Limit orders", (*names[:4], names[5]), names[4:5], order=names)
-        for item in document["limit_orders"]:
-            market = "unknown" if item["market"] is None else item["market"][0]
-            waiting.add_row(
-                item["id"],
-                cell(item["what"]),
-                item["limit"][0],
-                market,
-                _distance(item["off_bps"]),
-                item["until"],
-            )
-        out.print(waiting)
-    if not document["orders"]:
-        if document["limit_orders"]:
-            return
-        say(
-            "No orders. To set entry, stop_loss, take_profit or trailing_stop: trimtab orders set,"
-            " or docs/orders.md"
-        )
-        return
-    title = f"Orders at block {document['block']}, prices in {document['numeraire']}"
-    made = tables.table(
-        title, ("asset", "order", "stage", "since"), ("set", "level", "price", "distance")
-    )
-    for item in document["orders"]:
-        since = item["since"] or ""
-        if item["fired_at"]:
-            since += f", at {tables.amount(item['fired_at'], 4)}"
-        level, price = (
-            tables.amount(item[name], 4) if item[name] else "" for name in ("level", "price")
-        )
-        if item["level_now"]:
-            level = f"({tables.amount(item['level_now'], 4)})"
-        made.add_row(
-            cell(item["subject"]),
-            item["kind"],
-            cell(_stage(item)),
-            cell(since),
-            item["terms"],
-            level,
-            price,
-            _distance(item["distance_bps"]),
-        )
-    out.print(made)
-    _note_orders(document)
-
-
-def _note_orders(document: Document) -> None:
-    if any(item["stage"] == "waiting" for item in document["orders"]):
-        say(
-            "A waiting order watches no price. A cycle arms it at a confirmed price: trimtab run, or"
-            " once trimtab rebalance, also without --send."
-        )
-    if any(item["level_now"] for item in document["orders"]):
-        say("A level in parentheses would apply if the order were armed now.")
-    for line in document["told"]:
-        say(line)
-    for line in document["stuck"]:
-        out.print(cell(line, "bold red"))
-    for line in document["contradictions"]:
-        out.print(cell(f"Nothing is traded: {line}", "bold red"))
 
 
 # --- Liquidity positions: lp, lp take, lp forget.

@@ -68,6 +68,32 @@ def test_a_stop_above_the_price_halts_and_cannot_be_armed_and_is_named(desk: Des
     assert halted["outcome"] == "halt" and mentions(halted["reason"], "stop_loss", "WETH", "contradicts")
 
 
+def test_a_level_without_a_unit_is_told_as_a_price_and_asked_about_far_from_the_present_one(desk: Desk) -> None:
+    before = desk.config.read_text()
+    for args in (
+        ("WETH", "--stop-loss", "12"),
+        ("WETH", "--entry", "5"),
+        ("WETH", "--take-profit", "90000"),
+        ("WETH", "--stop-loss", "95%"),
+    ):
+        error = desk.ask("orders", "set", *args, want=10)["error"]
+        assert mentions(error["message"], args[1][2:].replace("-", "_"), "price") and mentions(error["remedy"], "%", "--yes")
+    assert desk.config.read_text() == before
+    assert mentions(desk.run("orders", "set", "WETH", "--stop-loss", "12").err, "99.6 % below the present price of 3000 USDC", "--yes")
+    said = desk.run("orders", "set", "WETH", "--stop-loss", "2400")
+    assert mentions(said.err, 'note: WETH stop_loss: 2400 is a price in USDC; a share is written "2400%"', "20 % below the present price")
+    assert mentions(said.err, "armed by its next cycle", "trimtab rebalance")
+    done = desk.ask("orders", "set", "WETH", "--stop-loss", "12", "--yes")
+    assert done["changes"] == {"stop_loss": ["2400", "12"]} and len(done["notes"]) == 2
+    assert desk.ask("orders", "set", "WETH", "--stop-loss", "12%")["notes"] == [], "a share needs no note, and no chain"
+
+
+def test_without_a_chain_a_price_is_written_and_its_distance_is_said_to_be_unknown(desk: Desk) -> None:
+    desk.edit((desk.about["url"], "http://127.0.0.1:1"))
+    done = desk.ask("orders", "set", "WETH", "--stop-loss", "2400")
+    assert mentions(" ".join(done["notes"]), "a price in USDC", "distance is unknown", "could not be read")
+
+
 def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
     before = desk.config.read_text()
     for args, said in (

@@ -199,8 +199,9 @@ class OpenLimitOrderDocument(LimitOrderDocument, LimitPricesDocument):
 
 ChangedLevelsDocument = TypedDict("ChangedLevelsDocument", {
     "config": str, "subject": str, "changes": dict[str, tuple[str | None, str | None]],
+    "notes": list[str],
 })  # fmt: skip
-"""Levels before and after, by kind of order."""
+"""Levels before and after, by kind of order; `notes` say what levels without a unit mean."""
 OrdersDocument = TypedDict("OrdersDocument", {
     "block": int, "numeraire": str, "absent": Annotated[str, one_of("cash", "redistribute")],
     "hysteresis_bps": int, "confirm_blocks": int, "unit_worth": Decimal | None,

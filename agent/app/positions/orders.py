@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from agent import engine, wiring
 from agent.app import config_versions
-from agent.app.agent import Agent
+from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Confirm, Progress, close_orders
 from agent.app.describe import limit_prices
 from agent.app.records.step_history import order_document
 from agent.config.edits import edit_order_levels, write_config
 from agent.config.fields import parse_duration_s
-from agent.config.load import load_config
-from agent.errors import ConfigError, Refused, Retryable
+from agent.config.load import load_config, parse_config
+from agent.config.orders import parse_level, price_level_notes
+from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.model import (
@@ -39,7 +40,7 @@ from agent.policy.orders import blocked_exits, exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
-from agent.units import BPS, Price, decimal_text, format_time, parse_raw, price_text
+from agent.units import BPS, Price, decimal_text, format_percent, format_time, parse_raw, price_text
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
@@ -141,11 +142,23 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     return {"disarmed": [_named(step, order) for order in off], "back_in": _reenabled(step, known)}
 
 
-def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> ChangedLevelsDocument:
+def set_orders(
+    path: Path,
+    subject: str,
+    levels: Mapping[str, str],
+    sure: Callable[[Sequence[str]], bool] = lambda _: False,
+) -> ChangedLevelsDocument:
     """Write levels into the config; "off" removes a level. If the previous version was confirmed,
-    the new one is too, so that a run adopts it. Raises ConfigError for an invalid level.
+    the new one is too, so that a run adopts it. `sure` receives levels implausibly far from the
+    price. Raises ConfigError for an invalid level, and Refused, with nothing written, if `sure`
+    answers no.
     """
     text, changes = edit_order_levels(path, subject, levels)
+    notes, implausible = _level_notes(path, subject, text, changes)
+    if implausible and not sure(implausible):
+        raise Refused(
+            "; ".join(implausible), remedy='write a share such as "12%", or confirm it with --yes'
+        )
     if changes:
         before = load_config(path)
         write_config(path, text)
@@ -158,7 +171,60 @@ def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> ChangedLe
                     config_versions.record_version(
                         load_config(path), store.configs, config_versions.EDITED
                     )
-    return {"config": str(path), "subject": subject, "changes": changes}
+    return {"config": str(path), "subject": subject, "changes": changes, "notes": notes}
+
+
+FURTHEST_BELOW, FURTHEST_ABOVE = Fraction(-9, 10), Fraction(9)
+"""Price moves to a level beyond which its owner is asked, in case a share was meant."""
+
+
+def _level_notes(
+    path: Path, subject: str, text: str, changes: Mapping[str, tuple[str | None, str | None]]
+) -> tuple[list[str], list[str]]:
+    """Return notes on new levels written as amounts, and new levels implausibly far from the
+    price. Only amounts need the price; while it is unknown, the notes say so.
+    """
+    new = {kind: parse_level(after) for kind, (_, after) in changes.items() if after is not None}
+    meant = price_level_notes(parse_config(text).portfolio)
+    amounts = any(level.price is not None for level in new.values())
+    price, shown = _present_price(path, subject) if amounts else (None, "")
+    notes, implausible = [], []
+    for kind, level in new.items():
+        if (note := meant.get(f"{subject} {kind}")) is not None:
+            notes.append(f"{subject} {kind}: {note}")
+        at = Fraction(1) if level.price is None else price
+        if at is None:
+            notes.append(f"{subject} {kind}: its distance is unknown, {shown}")
+            continue
+        terms = OrderTerms(subject, OrderKind(kind), level.price, level.share_bps)
+        order = replace(_waiting_order(terms), basis=at, mark=at)
+        away = conditional_orders.distance_to_trigger(order, at)
+        if away is None:
+            continue
+        side = "above" if away > 0 else "below"
+        where = f"{subject} {kind}: {format_percent(abs(away))} {side} {shown or 'the price'}"
+        if level.price is not None:
+            notes.append(where)
+        if not FURTHEST_BELOW <= away <= FURTHEST_ABOVE:
+            implausible.append(where)
+    return notes, implausible
+
+
+def _present_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
+    """Return the price of one asset in whole coins, and its text; None, and why, if unknown."""
+    try:
+        with open_agent(path) as agent:
+            step = agent.step_input()
+        asset = next(one.token for one in step.portfolio.assets if one.token.symbol == subject)
+    except TrimtabError as error:
+        return None, f"because the price could not be read: {error.message}"
+    except StopIteration:
+        return None, "because the config has no such asset yet"
+    if (price := _price(step, asset.address)) is None:
+        return None, "because the asset has no reference price now"
+    coins = price * Fraction(10) ** (asset.decimals - step.portfolio.numeraire.decimals)
+    at = conditional_orders.format_order_price(step.portfolio, asset.address, price)
+    return coins, f"the present price of {at}"
 
 
 def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTerms]) -> None:
