@@ -13,14 +13,16 @@ from fractions import Fraction
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from agent import wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.runner import ControlRunner
 from agent.app.paper import always_confirm
 from agent.app.start.setup import pin_all
 from agent.artifacts import PERPS, anvil_binary, npm_root
 from agent.config.load import load_config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 from agent.files import replace_file
 from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_anvil, open_eth_tester
 from agent.localchain.market import serve
@@ -32,7 +34,6 @@ from agent.units import floor_int, value_text
 if TYPE_CHECKING:
     from agent.app.documents.owner import LocalChainDocument, UntouchedDocument
     from agent.app.service import StoppableClock
-    from agent.errors import TrimtabError
     from agent.execution.step_context import StepOutcome
     from agent.model import MarginAccount
 
@@ -52,11 +53,12 @@ def serve_localchain(
     """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2.
 
     `tell` is called once everything is ready and the config's contracts are pinned in its store.
-    Raises ConfigError if the port is in use, or if an existing config or store was not written by a
-    local chain.
+    Raises ConfigError if the port is in use, if an existing config or store was not written by a
+    local chain, or if the chain of an existing config still runs on another port.
     """
     if write_config is not None:
         _require_ours(write_config)
+        _require_ended(write_config, port)
 
     def ready(chain: LocalChain) -> None:
         unbalance(chain)
@@ -135,6 +137,24 @@ def _require_ours(config: Path) -> None:
             " else; nothing was changed",
             "name another file",
         )
+
+
+def _require_ended(config: Path, port: int) -> None:
+    """Raise if the chain of an existing config answers on another port than `port`: an agent may
+    run on that config, and its journal lies beside it.
+    """
+    try:
+        endpoint = load_config(config).config.chain.rpc[0]
+        used = urlsplit(endpoint.resolve()).port
+        if used in (None, port):
+            return  # a port in use is refused on its own
+        wiring.open_transport(endpoint).call("eth_chainId", [])
+    except (TrimtabError, ValueError):
+        return
+    raise ConfigError(
+        f"--write-config {config}: its chain still runs on port {used}; nothing was changed",
+        "name another file, or stop that chain first",
+    )
 
 
 def unbalance(chain: LocalChain) -> None:

@@ -117,6 +117,23 @@ def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[
     assert "not exist" in said.error["message"]
 
 
+def test_the_config_of_a_chain_that_still_runs_is_not_replaced_by_another(
+    served: tuple[Path, dict[str, Any]], bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, about = served
+    began = list[int]()
+    monkeypatch.setattr(local, "serve", lambda port, *_: began.append(port))
+    before, journal = config.read_text(), sorted(config.parent.iterdir())
+    said = bare("localchain", "--port", str(free_port()), "--write-config", str(config), "--json")
+    used = about["url"].rpartition(":")[2]
+    assert said.code == 2 and mentions(said.error["message"], str(config), f"port {used}") and "another file" in said.error["remedy"]
+    assert (config.read_text(), sorted(config.parent.iterdir()), began) == (before, journal, [])
+    ended = tmp_path / "ended.toml"  # nothing answers there any more
+    ended.write_text(before.replace(f":{used}", f":{free_port()}"))
+    for path in (ended, tmp_path / "new.toml"):
+        assert bare("localchain", "--port", str(port := free_port()), "--write-config", str(path)).code == 0 and began.pop() == port
+
+
 def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Callable[..., Said], tmp_path: Path) -> None:
     """Its store begins anew: the nonces and blocks of the first are not its own."""
     config = tmp_path / "again.toml"
