@@ -183,7 +183,7 @@ class Renderer:
             charts=charts,
             bar=bar,
             periods=newest_periods,
-            rebalances=rebalances,
+            steps_of=steps_of,
             last_swap=last_swap,
             limits={
                 "rebalances": SHOWN_REBALANCES,
@@ -222,13 +222,15 @@ def newest_periods(documents: Documents) -> list[tuple[str, str]]:
     return [(name, f"pnl.{name}.periods.0") for name, one in documents.items() if one["periods"]]
 
 
-def rebalances(history: Mapping[str, Any], *, sent: bool) -> list[int]:
-    """Return the indices of steps with transactions, or of those without."""
-    return [
-        number
-        for number, step in enumerate(history.get("steps", ()))
-        if bool(step["transactions"]) is sent
-    ]
+def steps_of(history: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return the indices of the steps by kind: `swapped` with a swap, `sent` with other
+    transactions only, such as approvals and payouts, `held` with none.
+    """
+    found: dict[str, list[int]] = {"swapped": [], "sent": [], "held": []}
+    for number, step in enumerate(history.get("steps", ())):
+        kinds = {one["kind"] for one in step["transactions"]}
+        found["swapped" if "swap" in kinds else "sent" if kinds else "held"].append(number)
+    return found
 
 
 def last_swap(history: Mapping[str, Any]) -> int | None:

@@ -305,6 +305,23 @@ def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
     assert drawn[0]["label"].endswith("from 30.00 to 40.00; its band now is 20.00 to 35.00, its target 27.50")
 
 
+def test_only_steps_with_a_swap_are_listed_as_rebalances(served: Served) -> None:
+    history = served.board.documents["history"]
+    sent = {"status": "final", "block": 1, "note": "", "hash": ""}
+    kinds: tuple[tuple[str, ...], ...] = ("approve",), ("approve", "swap"), ("payout",), (), ("swap",)
+    history["steps"] = [
+        {**history["steps"][0], "step": f"s{number}", "transactions": [{**sent, "kind": kind} for kind in of]}
+        for number, of in enumerate(kinds)
+    ]
+    text = served.ask("/history")[2].decode()
+    listed = {part.split('"')[0]: re.findall(r'/history/(s\d)"', part.split("</table>")[0]) for part in text.split('aria-label="')[1:]}
+    assert {label: steps for label, steps in listed.items() if steps} == {
+        "Rebalances": ["s1", "s4"],
+        "Other transactions": ["s0", "s2"],
+        "Other cycles": ["s3"],
+    }
+
+
 @pytest.mark.parametrize("explorer", ["https://scan.example", ""])
 def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
     hashes = [f"0x{1:064x}", f"0x{1:032x}", ""]  # on the chain, on Hyperliquid, not signed
