@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import pytest
 
 from agent.model import Halt, HaltCode, Hold, OrderKind, OrderStage, Rebalance, WeightReallocation
 from tests.support.builders import history, token
-from tests.support.standing_orders import WIDE, price_of, terms, three, two
+from tests.support.standing_orders import WIDE, Bot, price_of, terms, three, two
 from tests.support.text import mentions
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
@@ -87,6 +87,18 @@ def test_the_weight_of_what_is_out_waits_as_cash_or_goes_to_the_others(absent: W
     bot.look({"WETH": 1_500, "WBTC": 60_000})
     grown = bot.coins["WBTC"] > Fraction(3_000, 60_000)
     assert grown is (absent is WeightReallocation.REDISTRIBUTE), "what the others get is a rebalance like any other"
+
+
+@pytest.mark.parametrize("make, closest", [(three, "closest is WBTC"), (two, None)])
+def test_what_an_exit_sold_is_closest_to_no_band_and_neither_is_what_is_all_that_is_left(
+    make: Callable[..., Bot], closest: str | None
+) -> None:
+    bot = make(terms("WETH", STOP, 1_900))
+    for price in (2_000, 1_900, 1_900):
+        decision = bot.look({"WETH": price, "WBTC": 60_000})
+    assert isinstance(decision, Hold) and "all within their bands" in decision.reason
+    assert closest is not None or "closest" not in decision.reason
+    assert closest is None or closest in decision.reason
 
 
 def test_where_the_others_want_nothing_the_weight_waits_as_cash() -> None:

@@ -207,12 +207,16 @@ def _beyond(drift: AssetDrift) -> str:
 
 def inside_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the asset closest to an edge of its band, with the price at that edge, while all
-    assets are inside.
+    assets are inside. An asset that is out of the portfolio is close to no edge, and neither is
+    the asset that is all of it.
     """
     gaps = [
         (min(d.share * BPS - d.band_low_bps, d.band_high_bps - d.share * BPS), i)
         for i, d in enumerate(drifts)
+        if d.band_high_bps > 0 and (d.share < 1 or d.band_high_bps < BPS)
     ]
+    if not gaps:
+        return "all within their bands"
     gap_bps, index = min(gaps)
     drift = drifts[index]
     price, high_price = alert_prices(drifts)[drift.token]
