@@ -135,7 +135,14 @@ def init(
         )
         if not given
     ]
-    if lacking and not yes and not as_json and interactive():
+    apart = _not_asked(
+        ("--stable", stable),
+        ("--numeraire", numeraire != "USDC"),
+        ("--price", price),
+        ("--token-list", token_list or token_list_sha256),
+        ("--futures", futures or futures_venue or futures_target),
+    )
+    if lacking and not apart and not yes and not as_json and interactive():
         answers = api.InitAnswers(
             network,
             wallet or "",
@@ -153,7 +160,10 @@ def init(
     if wallet is None or not endpoints:
         raise ConfigError(
             f"{lacking[0]}: missing",
-            f"give {' and '.join(lacking)}; see trimtab init --help, or run it in a terminal",
+            f"give {' and '.join(lacking)}; see trimtab init --help, or run it in a terminal"
+            + (
+                f" without {' and '.join(apart)}, which the dialogue does not take" if apart else ""
+            ),
         )
     document = api.initialise(
         config,
@@ -172,6 +182,11 @@ def init(
         told,
     )
     emit(document, as_json, lambda: _show_init(document))
+
+
+def _not_asked(*options: tuple[str, object]) -> list[str]:
+    """Return the given options that the dialogue has no question for: it would drop them."""
+    return [name for name, given in options if given]
 
 
 def _init_guided(config: Path, answers: InitAnswers, given: set[str]) -> None:

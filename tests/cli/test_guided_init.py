@@ -99,6 +99,18 @@ def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare,
         assert ("Network [" in said.err) == bool(lines)
 
 
+@pytest.mark.parametrize(
+    "option", [("--futures", "moderate"), ("--numeraire", "WETH"), ("--price", "3000"), ("--token-list", "tokens.json")]
+)
+def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
+    bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(setup, "interactive", lambda: True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in ["", *TO_CASH[1:], "2", "", "", "yes"])))
+    said = bare("init", *option, "--config", str(tmp_path / "trimtab.toml"))
+    assert said.code == 2 and not list(tmp_path.iterdir()) and mentions(said.err, "--wallet", f"without {option[0]}")
+
+
 TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
 
 

@@ -266,7 +266,7 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
     else:
         change = f"With {_coins(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
-        f"{cap} is below the least total {at}: rebalances would be skipped, and the cap prevents a"
+        f"{cap} is below the least total {at}: corrections would be held, and the cap prevents a"
         f" larger portfolio. {change}"
     ]
 
