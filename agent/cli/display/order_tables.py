@@ -76,8 +76,8 @@ def show_orders(document: Document) -> None:
 def _note_orders(document: Document) -> None:
     if any(item["stage"] == "waiting" for item in document["orders"]):
         say(
-            "A waiting order watches no price. A cycle arms it at a confirmed price: trimtab run, or"
-            " once trimtab rebalance, also without --send."
+            "A waiting order watches no price until a cycle arms it: trimtab run, or once trimtab"
+            " rebalance, also without --send."
         )
     if any(item["level_now"] for item in document["orders"]):
         say("A level in parentheses would apply if the order were armed now.")
