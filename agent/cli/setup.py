@@ -153,9 +153,15 @@ def init(
             told,
         )
         source = click.get_current_context().get_parameter_source("network")
-        _init_guided(
-            config, answers, {"Network"} if source is ParameterSource.COMMANDLINE else set()
-        )
+        given = {
+            "Network": source is ParameterSource.COMMANDLINE,
+            "Wallet": wallet,
+            "Endpoints": endpoints,
+            "Basket": targets or template,
+            "Cash": use_cash,
+            "Alerts": told,
+        }
+        _init_guided(config, answers, {name for name, one in given.items() if one})
         return
     if wallet is None or not endpoints:
         raise ConfigError(

@@ -111,6 +111,23 @@ def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
     assert said.code == 2 and not list(tmp_path.iterdir()) and mentions(said.err, "--wallet", f"without {option[0]}")
 
 
+def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "interactive", lambda: True)
+    path, given = (
+        tmp_path / "trimtab.toml",
+        ("--wallet", WALLET, "--template", "60/40", "--use-cash", "3000", "--alert", "mail=TRIMTAB_MAIL"),
+    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\nRPC_A=alpha RPC_B=beta\nyes\nyes\n"))
+    said = bare("init", *given, "--config", str(path))
+    assert said.code == 0, said
+    assert [name for name in ("Network", "Wallet", "Endpoints", "Basket", "Cash", "Ceiling", "Alerts") if f"\n{name}. " in said.err] == [
+        "Network", "Endpoints", "Ceiling"
+    ]  # fmt: skip
+    config = load_config(path).config
+    assert (config.wallet.address, config.portfolio.use_cash, config.portfolio.max_live_value) == (WALLET, "3000", "3000")
+    assert config.alerts is not None and [(one.name, one.url_env) for one in config.alerts.targets] == [("mail", "TRIMTAB_MAIL")]
+
+
 TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
 
 

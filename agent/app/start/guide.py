@@ -202,7 +202,8 @@ class InitAnswers:
                 "alerts: that is an address, which is a secret",  # not repeated
                 "put it into a variable, and name the variable: TRIMTAB_ALERTS",
             )
-        return replace(self, alert=("owner", parse_variable(text, "alerts")))
+        name = self.alert[0] if self.alert else "owner"
+        return replace(self, alert=(name, parse_variable(text, "alerts")))
 
     def write(self, path: Path) -> InitDocument:
         """Write the config. Raises ConfigError, and then leaves no file."""
