@@ -112,4 +112,4 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
             assert all("gas" in end["reason"] and "USDC" in end["reason"] for end in ends)
             assert not status["enough"] and float(status["total"]) > dollars and status["changes"]
             assert "gwei" in "".join(status["changes"]) and str(dollars) in status["text"].replace(",", "")
-        assert {step["outcome"] for step in history} <= {"done", "planned", "hold"}
+        assert {step["outcome"] for step in history} <= {"done", "approved", "hold"}

@@ -34,6 +34,7 @@ from agent.app.records.executions import (
 )
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode, TrimtabError
+from agent.execution.step_context import OutcomeKind
 from agent.margin.account import account_value_raw
 from agent.model import (
     AdjustFutures,
@@ -42,6 +43,7 @@ from agent.model import (
     Halt,
     Hold,
     Intent,
+    IntentKind,
     LimitOrder,
     Plan,
     Rebalance,
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
         WaitingDocument,
     )
     from agent.policy.strategies.netting import NettingResult
+    from agent.store.database import StepSummary
     from agent.store.store import Store
 
 
@@ -266,7 +269,7 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
 # --- Past steps, and the kill switch.
 
 
-INTERRUPTED = "interrupted"
+INTERRUPTED, APPROVED = "interrupted", "approved"
 
 
 def history(config: ConfigSource, limit: int = 20, before: str | None = None) -> HistoryDocument:
@@ -285,7 +288,7 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
                     PastStepDocument,
                     line,
                     decision=line.decision or INTERRUPTED,
-                    outcome=line.outcome or INTERRUPTED,
+                    outcome=_outcome(line, intents),
                     reason=line.reason or "",
                     transactions=_transactions(intents),
                     cost=costs.cost(intents),
@@ -299,6 +302,16 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
             else [_correction(one) for one in store.executions.newest(limit)],
             "values": [] if before else costs.values(limit),
         }
+
+
+def _outcome(line: StepSummary, sent: Sequence[Intent]) -> str:
+    """Return a step's outcome; a plan whose approvals were sent is approved, and another step
+    carries it out.
+    """
+    only_approved = bool(sent) and all(one.kind is IntentKind.APPROVE for one in sent)
+    if only_approved and line.outcome == OutcomeKind.PLANNED.value:
+        return APPROVED
+    return line.outcome or INTERRUPTED
 
 
 def _unknown_step(step_id: str) -> ConfigError:
@@ -325,7 +338,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             raise _unknown_step(step_id)
         intents = store.journal.intents(step_id)
         sent: list[tuple[Plan, Intent | None]] = [*carried_out(store, intents)]
-    step_input = codec.loads(StepInput, record.input_json)
+    outcome, step_input = _outcome(record.line, intents), codec.loads(StepInput, record.input_json)
     plan = codec.loads_optional(Plan, record.plan_json)
     decided = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
@@ -372,12 +385,10 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     pools = pool_names(step_input)
     legs = [leg for one, swap in sent for leg in leg_documents(one, swap, portfolio, pools)]
     words += leg_words(legs)
-    words.append(
-        f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip()
-    )
+    words.append(f"Outcome: {outcome}. {record.line.reason or ''}".rstrip())
     return {
         "step": step_id,
-        "outcome": record.line.outcome or INTERRUPTED,
+        "outcome": outcome,
         "words": words,
         "legs": legs,
         "transactions": _transactions(intents),
