@@ -540,9 +540,13 @@ def _too_deep(text: bytes) -> bool:
     return False
 
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Hosts that name this machine, where only the port tells endpoints apart."""
+
+
 def _host(url: str) -> str | None:
-    """Return the host of the URL, without user, port, path or query; None if it is not an http(s)
-    URL.
+    """Return the host of the URL, without user, path or query, and with its port only on this
+    machine; None if it is not an http(s) URL.
     """
     try:
         parts = urlsplit(url)
@@ -551,6 +555,9 @@ def _host(url: str) -> str | None:
             and bool(parts.hostname)
             and (parts.port is None or parts.port > 0)
         )
-        return parts.hostname if usable else None
+        if not usable or parts.hostname not in LOOPBACK or parts.port is None:
+            return parts.hostname if usable else None
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return f"{host}:{parts.port}"
     except ValueError:
         return None

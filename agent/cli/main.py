@@ -109,7 +109,17 @@ def _unrepeated(error: click.ClickException) -> str:
             "too many arguments; they are not repeated here, because keys and passwords are typed"
             " at a prompt, never passed as arguments"
         )
+    if _is_negative_amount(error):
+        return "AMOUNT must be above 0"
     return _SECRET.sub("(hidden)", message)
+
+
+def _is_negative_amount(error: click.ClickException) -> bool:
+    """True if an amount with a minus was read as an option."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return False
+    arguments = [one.name for one in error.ctx.command.params if isinstance(one, click.Argument)]
+    return re.match(r"-[0-9.]", error.option_name) is not None and "amount" in arguments
 
 
 def _help_of(error: click.ClickException) -> str:

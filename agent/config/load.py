@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import os
 import re
 import tomllib
@@ -248,8 +249,19 @@ def _values(text: str, origin: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"{origin}: not valid TOML: {error}",
-            "correct it; trimtab init writes a valid config",
+            _toml_remedy(text, str(error)),
         ) from None
+
+
+def _toml_remedy(text: str, error: str) -> str:
+    """Return the remedy of a TOML error: quotes, if it is at a bare percentage or duration."""
+    if found := re.search(r"at line (\d+), column (\d+)", error):
+        line, at = text.split("\n")[int(found[1]) - 1], int(found[2]) - 1
+        number = re.search(r"=\s*([0-9][0-9.]*\s?)$", line[:at])
+        unit = re.match("%|[a-z]+", line[at:])
+        if number is not None and unit is not None:
+            return f'put the value in quotes: "{number[1]}{unit[0]}"'
+    return "correct it; trimtab init writes a valid config"
 
 
 def _checked(data: dict[str, Any], origin: str) -> Config:
@@ -395,10 +407,19 @@ def describe_errors(error: ValidationError, data: object, root: type[BaseModel])
         else:
             message = _message(item)
             if not any(word in key for word in SECRETS):
+                message = _with_value_in_list(message, item["input"])
                 ours = item["type"] in ("value_error", "union_tag_invalid")
                 message += _got(item["input"], message if ours else "")
             lines.append(f"{key}: {message}" if key else message)
     return lines
+
+
+def _with_value_in_list(message: str, value: object) -> str:
+    """Return the message with an entered text as the only entry of its example list."""
+    if not isinstance(value, str) or len(value) > LONGEST:
+        return message
+    entry = value if value.isdecimal() else json.dumps(value)
+    return message.replace("[1, 2]", f"[{entry}]")
 
 
 def _got(value: object, message: str) -> str:

@@ -177,7 +177,7 @@ class MinimumTotalInputs:
 
     `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s`
     is the shortest time between two reviews (None: every cycle). `bought` is true once the first
-    purchase is done.
+    purchase is done, `banded` false if no band was given, so that UNBANDED decides.
     """
 
     assets: tuple[AssetThreshold, ...]
@@ -189,6 +189,7 @@ class MinimumTotalInputs:
     wei_value: Fraction
     interval_s: int | None = None
     bought: bool = False
+    banded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +227,14 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     first = min(wanted, key=lambda one: (one.drift, one.symbol))
     low = min(wanted, key=lambda one: (one.target_bps, one.symbol))
     smallest_bps = min(low.target_bps, terms.numeraire_bps or low.target_bps)
+    edge = "its band" if terms.banded else f"a drift of {_percent(UNBANDED)} of its target"
     needs = {
-        f"the gas of a correction of {first.symbol} at its band": gas / (first.drift * room),
+        f"the gas of a correction of {first.symbol} at {edge}": gas / (first.drift * room),
         "the gas of the first purchase": gas / (Fraction(BPS - terms.numeraire_bps, BPS) * room),
         f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": (
             leg * GAS_MULTIPLE * BPS / smallest_bps
         ),
-        f"limits.min_trade for a correction of {first.symbol} at its band": (
+        f"limits.min_trade for a correction of {first.symbol} at {edge}": (
             terms.min_trade / first.drift
         ),
         "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,

@@ -43,8 +43,8 @@ def at(documents: Documents, path: str) -> Any:
 
 
 def format_figure(value: Any, form: str) -> str:
-    """Format a value: `money` and `amount` of a decimal string, `percent` of bps, `ratio` and
-    (with 4 decimals) `rate` of a share, `number`, `text`, `coins:6` of base units with 6 decimals.
+    """Format a value: `money` and `amount` of a decimal string, `percent` and `points` of bps, `ratio`
+    and (with 4 decimals) `rate` of a share, `number`, `text`, `coins:6` of base units with 6 decimals.
     With a `+` at the end a positive value has its sign.
     """
     if value is None:
@@ -54,11 +54,13 @@ def format_figure(value: Any, form: str) -> str:
         return str(value)
     if kind.startswith("coins:"):
         return _decimal(decimal_text(int(value), int(kind.removeprefix("coins:"))), "amount")
-    if kind in ("percent", "ratio", "rate"):
-        share = float(value) / (100 if kind == "percent" else 0.01)
+    if kind in ("percent", "points", "ratio", "rate"):
+        share = float(value) / (100 if kind.startswith("p") else 0.01)
         if not math.isfinite(share):
             return NONE
-        text = f"{abs(share):,.{4 if kind == 'rate' else 2}f} %"
+        text = (
+            f"{abs(share):,.{4 if kind == 'rate' else 2}f} {'points' if kind == 'points' else '%'}"
+        )
         negative = share < 0
     else:
         text = _decimal(str(value).lstrip("-"), kind)

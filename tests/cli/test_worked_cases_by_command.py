@@ -158,6 +158,13 @@ def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_a
             assert ("ETH" in moved["triggered"]) is acts
 
 
+def test_without_a_band_the_least_total_names_the_drift_that_it_assumes(bare: Bare) -> None:
+    shares = {"A": 50, "B": 50}
+    plain, banded = (asked(bare, shares, shares, *band)["least_total"][0]["text"] for band in ((), ("--band", "5%rel")))
+    assert "a correction of A at a drift of 10 % of its target" in plain and "its band" not in plain
+    assert "a correction of A at its band" in banded
+
+
 @pytest.mark.parametrize(
     ("target", "value", "band", "symbol", "why"),
     [

@@ -66,6 +66,8 @@ def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], said: st
         (("chain_id = 1\n", "chain_id = 0\n"), "chain.chain_id: write above 0 (got 0)"),
         (("submit_public_fallback = false", 'submit_public_fallback = "maybe"'), "write true or false (got 'maybe')"),
         (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = []"), "venues.uniswap_v3.fee_tiers: 0 entries; write at least 1"),
+        (("fee_tiers = [100, 500, 3000, 10000]", 'fee_tiers = "100"'), "write a list such as [100] (got '100')"),
+        (("payout_addresses = []", 'payout_addresses = "0x12"'), "payout_addresses: write a list such as [\"0x12\"] (got '0x12')"),
         (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = 100"), "write a list such as [1, 2] (got 100)"),
         (('kind = "threshold", relative = "10%"', 'kind = "moon"'), "policy.trigger: 'moon' is not a kind; choose from 'threshold'"),
         (('kind = "threshold", relative = "10%"', 'relative = "10%"'), "policy.trigger: kind is missing"),
@@ -74,6 +76,21 @@ def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], said: st
 )
 def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change: tuple[str, str], said: str) -> None:
     assert said in error(change)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        ('target = "50%"', "target = 50%", 'put the value in quotes: "50%"'),
+        ('kind = "threshold", relative = "10%"', 'kind = "threshold", relative = 10%', 'put the value in quotes: "10%"'),
+        ('cooldown = "1h"', "cooldown = 1h", 'put the value in quotes: "1h"'),
+        ("confirmations = 2", "confirmations = 2 = 3", "correct it; trimtab init writes a valid config"),
+    ],
+)
+def test_a_bare_percentage_or_duration_is_to_be_quoted(old: str, new: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match="not valid TOML") as raised:
+        parse_config(text((old, new)))
+    assert raised.value.remedy == remedy
 
 
 def test_a_pool_is_told_by_its_address() -> None:

@@ -45,6 +45,7 @@ def served() -> Iterator[Served]:
     [
         ("12345.6789", "money", "12,345.67"), ("-0.001", "money+", "0.00"), ("5", "money+", "+5.00"), ("-5.5", "money+", "−5.50"),
         ("0.000123456789", "amount", "0.000123456"), ("75000", "amount", "75,000"), (1234, "percent", "12.34 %"),
+        (118, "points+", "+1.18 points"),
         (-1, "percent+", "−0.01 %"), ("0.5", "ratio", "50.00 %"), (None, "money", "–"), ("1500000", "coins:6", "1.5"),
         (float("nan"), "percent", "–"), ("7", "number", "7"), ("-0.000123", "rate+", "−0.0123 %"),
     ],
@@ -221,6 +222,14 @@ def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
         assert board.documents["plan"] == 4
 
     asyncio.run(scene())
+
+
+def test_a_plan_is_valid_for_a_time_only_where_something_is_planned(served: Served) -> None:
+    plan = served.board.documents["plan"]
+    plan["block"], plan["expires_block"] = 155, 160
+    assert b"valid until block" in served.ask("/plan")[2]
+    plan["expires_block"] = 155
+    assert b"valid until" not in served.ask("/plan")[2] and b"A dry run at block" in served.ask("/plan")[2]
 
 
 def test_amounts_of_a_leg_have_the_decimals_of_tokens_that_are_no_assets(served: Served) -> None:

@@ -288,6 +288,14 @@ def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+def test_the_name_of_an_endpoint_on_this_machine_has_its_port_and_no_secret() -> None:
+    for url, named in (
+        ("http://user:word@127.0.0.1:8545/secret?key=1", "127.0.0.1:8545"), ("http://localhost:1", "localhost:1"),
+        ("http://[::1]:8545", "[::1]:8545"), ("http://127.0.0.1", "127.0.0.1"), ("https://node.example:8545/secret", "node.example"),
+    ):  # fmt: skip
+        assert HttpTransport(url, "local").name == f"endpoint 'local' at {named}"
+
+
 def test_a_transport_shows_operator_and_host_only() -> None:
     line = HttpTransport(f"https://user:{SECRET}@node.example:8545/v3/{SECRET}?k={SECRET}", "alpha")
     assert repr(line) == "HttpTransport(endpoint 'alpha' at node.example)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, NotRequired
 
@@ -227,15 +228,9 @@ def least_totals_of_config(
     ]
     least_trade = Fraction(config.limits.min_trade or "0")
     wei_value = Fraction(NATIVE_USD) / dollars / 10**18
-    return _rows(
-        rows,
-        table.numeraire,
-        config.limits.plan_cost,
-        least_trade,
-        wei_value,
-        review_interval_s(trigger),
-        total,
-    )
+    made = _inputs(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value)
+    every_s = review_interval_s(trigger)
+    return _documents([replace(one, interval_s=every_s) for one in made], table.numeraire, total)
 
 
 def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> list[str]:
@@ -293,26 +288,27 @@ def least_totals_of_values(
     min_trade: Value,
     native: Fraction,
     total: Value,
+    *,
+    banded: bool,
 ) -> list[LeastTotalDocument]:
     """Return the minimum totals of command-line targets at three gas prices, in whole units of
     value; `rows` are (symbol, target in bps, drift at a correction).
     """
-    return _rows(rows, home, plan_cost_bps, min_trade, native / 10**18, None, total)
+    made = _inputs(rows, home, plan_cost_bps, min_trade, native / 10**18)
+    return _documents([replace(one, banded=banded) for one in made], home, total)
 
 
-def _rows(
+def _inputs(
     rows: Sequence[tuple[str, int, Fraction]],
     home: str,
     plan_cost_bps: int,
     min_trade: Value,
     wei_value: Fraction,
-    every_s: int | None,
-    total: Value | None = None,
-) -> list[LeastTotalDocument]:
+) -> list[MinimumTotalInputs]:
     assets = tuple(AssetThreshold(name, bps, drift) for name, bps, drift in rows if name != home)
     home_bps = next((bps for name, bps, _ in rows if name == home), 0)
     unit = 10**PLACES
-    made = [
+    return [
         MinimumTotalInputs(
             assets,
             home_bps,
@@ -321,13 +317,13 @@ def _rows(
             USUAL_PIPS,
             wei,
             wei_value * unit,
-            every_s,
         )
         for wei in GAS_WEI
     ]
-    return [
-        least_total_document(
-            terms, None if total is None else total * unit, PLACES, home or "units"
-        )
-        for terms in made
-    ]
+
+
+def _documents(
+    made: Sequence[MinimumTotalInputs], home: str, total: Value | None = None
+) -> list[LeastTotalDocument]:
+    base = None if total is None else total * 10**PLACES
+    return [least_total_document(terms, base, PLACES, home or "units") for terms in made]

@@ -187,6 +187,7 @@ def _least(
             least_trade,
             coin,
             investable_total(drifts) / 10**PLACES,
+            banded=band is not None,
         )
     )
 
