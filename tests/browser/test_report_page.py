@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,24 @@ def short_page(open_page: Open, tmp_path_factory: pytest.TempPathFactory) -> Ope
     path = tmp_path_factory.mktemp("report") / "short.html"
     write_report(replace(result_of(bars=400), final_value=Fraction(9_000_123_456), hold_value=Fraction(9_500_000_000)), path)
     return open_page(path, color_scheme="dark")
+
+
+@pytest.mark.parametrize("sheet", ["dashboard.css", "report.css"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_table_that_goes_on_beyond_the_edge_has_a_shadow_there(chromium: Any, sheet: str, colours: str) -> None:
+    style = (Path("agent/web/static") / sheet).read_text()
+    page = chromium.new_page(viewport={"width": PHONE[0], "height": 300}, color_scheme=colours)
+    table = "<table><tr><td><p style='width: 60rem'>1</p></td></tr></table>"
+    page.set_content(f"<style>{style}</style><div class=scroll id=it>{table}</div>")
+    box = page.evaluate(
+        "(({right, top, height}) => ({x: right - 4, y: top + 2, width: 4, height: height / 3}))(it.getBoundingClientRect())"
+    )
+    more = page.screenshot(clip=box)
+    page.evaluate("it.scrollLeft = 10000")
+    ends = page.screenshot(clip=box)
+    page.evaluate("it.querySelector('p').style.width = 'auto'")
+    assert more != ends and page.screenshot(clip=box) == ends, "there is none at the end, nor on a table that fits"
+    page.close()
 
 
 def test_three_years_of_hours_stay_below_three_megabytes(long_report: Path) -> None:
