@@ -136,7 +136,7 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
     desk.ask("rebalance", "--send", "--yes")
     desk.ask("swap", "--in", "USDC", "--out", "WETH", "--amount", "150", "--send", "--yes")
     steps = desk.ask("history")["steps"]
-    assert [step["outcome"] for step in steps] == ["done", "planned", "done", "planned", "planned"]
+    assert [step["outcome"] for step in steps] == ["done", "approved", "done", "approved", "planned"]
     for step in steps:
         told = desk.ask("explain", step["step"])
         assert step["step"] in told["words"][0]
