@@ -201,7 +201,7 @@ for port in sys.stdin:
         print(os.getpid(), flush=True)
         signal.pause()
 """
-"""For each port that it is told, a scheduler with one worker in a process of its own, which has imported what it needs."""
+"""For each port in its input, a scheduler with one worker in a process of its own, which has imported what it needs."""
 
 
 @pytest.fixture

@@ -275,7 +275,7 @@ def _amount(text: str, name: str, remedy: str) -> str:
     """Return an amount of the numeraire without separators. Raises ConfigError."""
     amount = text.replace(",", "")
     whole, point, part = amount.partition(".")
-    if not (whole.isdecimal() and (not point or part.isdecimal()) and float(amount) > 0):
+    if not (whole.isdecimal() and (not point or part.isdecimal()) and Decimal(amount) > 0):
         raise ConfigError(f"{name}: {text[:40]!r} is not an amount of {NUMERAIRE}", remedy)
     return amount
 
