@@ -86,6 +86,13 @@ def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) 
     assert [line.split(":")[0] for line in told(7)] == ["7 assets"]
 
 
+def test_a_store_that_exists_already_is_questioned(bare: Bare, tmp_path: Path) -> None:
+    assert not any("store.url" in line for line in init(bare, tmp_path / "trimtab.toml", *TWO).json["warnings"])
+    (tmp_path / "trimtab.db").touch()
+    (said,) = [line for line in init(bare, tmp_path / "other.toml", *TWO).json["warnings"] if "store.url" in line]
+    assert mentions(said, "trimtab.db", "one portfolio", 'url = "sqlite:///other-new.db"')
+
+
 def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     config.write_text("mine")

@@ -250,9 +250,21 @@ def initialise(  # noqa: PLR0913
         "warnings": [
             *minimum.asset_count_warnings(len(assets)),
             *ceiling_warnings(parsed, dollars, total),
+            *_store_warnings(path, parsed.store.url),
         ],
         "next": steps,
     }
+
+
+def _store_warnings(config: Path, url: str) -> list[str]:
+    """Return a warning if the new config's store exists: it may belong to another portfolio."""
+    store = config.parent / url.removeprefix("sqlite:///")
+    if not store.exists():
+        return []
+    return [
+        f"store.url: {store.name} exists already, and a store serves one portfolio; if it belongs"
+        f' to another config, set [store] url = "sqlite:///{config.stem}-new.db"'
+    ]
 
 
 def find_preset(network: str) -> Preset:
