@@ -18,6 +18,7 @@ AGENT = ROOT / "agent"
 
 PURE = {
     "units",
+    "hosts",
     "floats",
     "errors",
     "model",

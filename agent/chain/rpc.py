@@ -24,6 +24,7 @@ from tenacity import (
 
 from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
+from agent.hosts import LOOPBACK
 from agent.model import Head
 
 # --- Strict parsing of a node's answers. Malformed answers are errors and are never guessed.
@@ -540,13 +541,9 @@ def _too_deep(text: bytes) -> bool:
     return False
 
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Hosts that name this machine, where only the port tells endpoints apart."""
-
-
 def _host(url: str) -> str | None:
     """Return the host of the URL, without user, path or query, and with its port only on this
-    machine; None if it is not an http(s) URL.
+    machine, where no other part tells endpoints apart; None if it is not an http(s) URL.
     """
     try:
         parts = urlsplit(url)

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.config.fields import ConfigTable, DecimalOrOff, Duration, DurationOrOff, Variable
 from agent.errors import ConfigError
+from agent.hosts import LOOPBACK
 from agent.model import AlertKind
 
 EVENTS = tuple(kind.value for kind in AlertKind if kind is not AlertKind.TEST)
@@ -193,7 +194,7 @@ def _is_address(text: str) -> bool:
     be appended (no query, fragment or trailing slash).
     """
     parts = urlsplit(text)
-    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    local = parts.scheme == "http" and parts.hostname in LOOPBACK
     plain = not (parts.query or parts.fragment or text.endswith("/"))
     return bool(plain and parts.hostname and (parts.scheme == "https" or local))
 

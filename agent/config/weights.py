@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agent.config.fields import ConfigTable, Duration, Share
 from agent.errors import ConfigError
+from agent.hosts import LOOPBACK
 from agent.model import (
     AllocationMethod,
     AllocationNeeds,
@@ -353,7 +354,7 @@ class DataTable(ConfigTable):
     @classmethod
     def _reachable(cls, source: str) -> str:
         parts = urlsplit(source)
-        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+        local = parts.scheme == "http" and parts.hostname in LOOPBACK
         if "://" in source and not (parts.scheme == "https" or local):
             raise ValueError(f"{source!r} is not an https address; write one, or a file")
         if parts.username or parts.password:

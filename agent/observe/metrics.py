@@ -22,8 +22,8 @@ from prometheus_client import (
 )
 
 from agent.errors import ConfigError
+from agent.hosts import host_name, is_loopback
 from agent.observe.health import RunHealth
-from agent.observe.hosts import host_name, is_loopback
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped; the creation time of a counter is useless
 

@@ -21,7 +21,7 @@ from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
-from agent.observe.hosts import host_name
+from agent.hosts import host_name
 from agent.web.gate import PREFIX, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import Reach, forwarded_address, plain_address

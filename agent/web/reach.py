@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import ConfigError
+from agent.hosts import LOOPBACK
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 recognised, to ask for the name
 

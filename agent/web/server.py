@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, Retryable, TrimtabError
+from agent.hosts import LOOPBACK
 from agent.web.reach import (
-    LOOPBACK,
     PublicOptions,
     Reach,
     public_address,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import pytest
 
 from agent.errors import ConfigError, TrimtabError
-from agent.observe.hosts import host_name
+from agent.hosts import host_name
 from agent.web.pages import format_figure
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):

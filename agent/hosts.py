@@ -1,11 +1,14 @@
-"""Checks of Host headers against DNS rebinding: a web page whose name was rebound to this machine's
-address sends that name as Host.
+"""Names of hosts: those of this machine, and the one in a Host header. A web page whose name was
+rebound to this machine's address sends that name as Host (DNS rebinding).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Hosts that name this machine."""
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
 
