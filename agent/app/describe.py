@@ -156,12 +156,13 @@ def exposure(config: Config) -> SandwichExposure:
 def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     """Return the sandwich exposure of a step's plan."""
     plan = outcome.plan
-    at_most = None if plan is None else plan_sandwich_loss(outcome.step_input, plan)
-    bps = None
-    if plan is not None and at_most is not None and plan.turnover > 0:
-        bps = math.ceil(at_most / plan.turnover * BPS)
+    at_most = bps = profit = None
+    if plan is not None:
+        at_most = plan_sandwich_loss(outcome.step_input, plan)
+        profit = max_extractable_profit(plan, at_most)
+        if at_most is not None and plan.turnover > 0:
+            bps = math.ceil(at_most / plan.turnover * BPS)
     how = submission(config)
-    profit = None if plan is None else max_extractable_profit(plan, at_most)
     return Sandwich(
         how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit
     )
@@ -420,9 +421,6 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
     """
     sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
     known = reference_prices(step).prices
-    market: Fraction | None = None
-    if sold.address in known and bought.address in known:
-        market = known[sold.address].price / known[bought.address].price
 
     def both(price: Fraction) -> list[str]:
         return [
@@ -430,8 +428,8 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
             f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
         ]
 
-    return {
-        "limit": both(order.price),
-        "market": None if not market else both(market),
-        "off_bps": None if not market else round((order.price / market - 1) * BPS),
-    }
+    market, off_bps = None, None
+    if sold.address in known and bought.address in known:
+        price = known[sold.address].price / known[bought.address].price
+        market, off_bps = both(price), round((order.price / price - 1) * BPS)
+    return {"limit": both(order.price), "market": market, "off_bps": off_bps}

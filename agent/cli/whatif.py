@@ -252,12 +252,17 @@ def document(found: WhatIf) -> Document:
 
 
 def _alert(alert: AlertPrices) -> Document:
+    def edge(price: Fraction | None) -> tuple[str, str] | tuple[None, None]:
+        return (None, None) if price is None else (_text(price), _change(price, alert.price))
+
+    low, low_change = edge(alert.low)
+    high, high_change = edge(alert.high)
     return {
         "price": _text(alert.price),
-        "low": None if alert.low is None else _text(alert.low),
-        "high": None if alert.high is None else _text(alert.high),
-        "low_change_percent": None if alert.low is None else _change(alert.low, alert.price),
-        "high_change_percent": None if alert.high is None else _change(alert.high, alert.price),
+        "low": low,
+        "high": high,
+        "low_change_percent": low_change,
+        "high_change_percent": high_change,
         "why_low": alert.why_low,
         "why_high": alert.why_high,
     }

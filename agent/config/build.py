@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.amm.lp import positions as own
+from agent.config.futures import futures_markets
 from agent.config.limits import LimitsTable, build_limits_from_table, max_weight_bps
 from agent.config.liquidity import build_positions
 from agent.config.orders import build_orders, build_pace
@@ -273,8 +274,7 @@ def build_split(config: Config) -> CapitalSplit | None:
         return None
     policy, assets = build_policy(config), config.portfolio.assets
     address = {asset.symbol: asset.address for asset in assets}
-    markets = () if config.futures is None else config.futures.markets
-    base = {market.symbol: market.name for market in markets}
+    base = {market.symbol: market.name for market in futures_markets(config)}
     found = []
     for table in config.strategies:
         strategy_policy = _strategy_policy(config, policy, table)

@@ -388,10 +388,14 @@ def _require_horizon_and_hedges(table: FuturesTable | HyperliquidTable) -> None:
         )
 
 
+def futures_markets(config: Config) -> Sequence[MarketTable]:
+    """Return the markets of [futures]; none without it."""
+    return () if config.futures is None else config.futures.markets
+
+
 def require_hedge_market(config: Config, symbol: str) -> None:
     """Raise ConfigError unless a market has the asset of this symbol."""
-    markets = [] if config.futures is None else config.futures.markets
-    named = [market.asset for market in markets if market.asset is not None]
+    named = [market.asset for market in futures_markets(config) if market.asset is not None]
     if symbol not in named:
         choices = f"choose from {', '.join(named)}" if named else "none has an asset yet"
         raise ConfigError(

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from agent.config.fields import ConfigTable, Duration, Share
+from agent.config.futures import futures_markets
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK
 from agent.model import (
@@ -425,13 +426,9 @@ def _used(config: Config) -> Iterator[tuple[str, str]]:
 
 def build_signals(config: Config) -> Mapping[str, SignalSettings]:
     """Build the settings of each signal by name."""
-    markets = (
-        ()
-        if config.futures is None
-        else tuple(
-            SignalMarket(market.symbol, market.name, market.asset or "")
-            for market in config.futures.markets
-        )
+    markets = tuple(
+        SignalMarket(market.symbol, market.name, market.asset or "")
+        for market in futures_markets(config)
     )
     return {
         name: SignalSettings(name, table.timeout, tuple(sorted(table.options.items())), markets)

@@ -134,14 +134,17 @@ class Gate:
             token = self.tokens.find(text.strip()) if kind.lower() == "bearer" else None
         except TrimtabError as error:
             raise ApiError(503, error.code, error.message, error.remedy) from None
-        state = "" if token is None else token.state(int(self._now_s()))
-        if token is None or state != "active":
+        code, reason = ("token_unknown" if given else "token_missing"), "no valid token"
+        if token is not None:
+            state = token.state(int(self._now_s()))
+            code, reason = f"token_{state}", f"the token is {state}"
+        if token is None or code != "token_active":
             if wait_s := self._wrong.wait_s():
                 raise _too_many(wait_s)
             raise ApiError(
                 401,
-                f"token_{state}" if state else "token_unknown" if given else "token_missing",
-                f"the token is {state}" if state else "no valid token",
+                code,
+                reason,
                 "add one: trimtab token add; send it as Authorization: Bearer TOKEN",
                 WWW_Authenticate='Bearer realm="trimtab"',
             )

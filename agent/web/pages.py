@@ -67,7 +67,9 @@ def format_figure(value: Any, form: str) -> str:
         negative = str(value).startswith("-")
     if not any(digit in "123456789" for digit in text):
         return text
-    return MINUS + text if negative else "+" + text if signed else text
+    if negative:
+        return MINUS + text
+    return f"+{text}" if signed else text
 
 
 def sign_class(value: Any) -> str:
@@ -231,7 +233,10 @@ def steps_of(history: Mapping[str, Any]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {"swapped": [], "sent": [], "held": []}
     for number, step in enumerate(history.get("steps", ())):
         kinds = {one["kind"] for one in step["transactions"]}
-        found["swapped" if "swap" in kinds else "sent" if kinds else "held"].append(number)
+        if "swap" in kinds:
+            found["swapped"].append(number)
+        else:
+            found["sent" if kinds else "held"].append(number)
     return found
 
 

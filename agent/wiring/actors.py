@@ -348,20 +348,23 @@ def submission_settings(
     """Return timing and caps of submissions. Live chains produce a block every 2 to 12 s, local
     chains at once.
     """
-    local = config.chain.local
+    if config.chain.local:
+        poll_s, mined_timeout_s, final_timeout_s, bump_after_s = 0.2, 30.0, 10.0, 20.0
+    else:
+        poll_s, mined_timeout_s, bump_after_s = 2.0, 180.0, 30.0
+        final_timeout_s = 30.0 * config.chain.confirmations
+    emergency: tuple[int | None, int | None] = (None, None)
+    if futures is not None:
+        emergency = fee_ceiling_wei(futures.limits, limits), gas_per_day_wei(futures.limits, limits)
     return SubmissionSettings(
         confirmations=config.chain.confirmations,
-        poll_s=0.2 if local else 2.0,
-        mined_timeout_s=30.0 if local else 180.0,
-        final_timeout_s=10.0 if local else 30.0 * config.chain.confirmations,
+        poll_s=poll_s,
+        mined_timeout_s=mined_timeout_s,
+        final_timeout_s=final_timeout_s,
         max_fee_wei=limits.gas_price_wei,
-        bump_after_s=20.0 if local else 30.0,
+        bump_after_s=bump_after_s,
         gas_per_day_wei=limits.gas_per_day_wei,
-        emergency=(
-            (None, None)
-            if futures is None
-            else (fee_ceiling_wei(futures.limits, limits), gas_per_day_wei(futures.limits, limits))
-        ),
+        emergency=emergency,
     )
 
 

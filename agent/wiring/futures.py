@@ -130,11 +130,11 @@ def futures_rules(config: Config, portfolio: Portfolio, spot: Limits) -> Futures
     table, policy = config.futures, build_futures(config, _tokens(portfolio))
     if table is None or policy is None:
         return None
-    contracts, limits = perp_contracts(config), policy.limits
+    limits, contracts = policy.limits, ("", "", "")
+    if (perp := perp_contracts(config)) is not None:
+        contracts = perp.clearing_house, perp.vault, perp.delegate_approval
     return FuturesRules(
-        "" if contracts is None else contracts.clearing_house,
-        "" if contracts is None else contracts.vault,
-        "" if contracts is None else contracts.delegate_approval,
+        *contracts,
         policy.collateral,
         table.account or config.wallet.address,
         table.delegate if isinstance(table, FuturesTable) else None,

@@ -316,25 +316,28 @@ def _unnamed(account: MarginAccount) -> list[str]:
 def summary(found: FuturesReport) -> FuturesSummaryDocument:
     """Return the summary of the futures together with the spot portfolio."""
     account, portfolio = found.account, found.step.portfolio
+    leverage = utilisation = liquidation = None
+    value_raw = gross_raw = 0
+    unnamed: list[str] = []
+    if account is not None:
+        leverage, utilisation = margin.leverage(account), margin.utilisation(account)
+        value_raw, gross_raw = margin.account_value_raw(account), margin.gross_notional_raw(account)
+        liquidation, unnamed = _nearest(account), _unnamed(account)
     return {
         "account": found.policy.account,
         "unknown": found.step.snapshot.futures_unknown,
         "unit": _unit(found),
-        "leverage": None if account is None else _ratio(margin.leverage(account)),
+        "leverage": ratio_text(leverage),
         "max_leverage": decimal_text(found.policy.limits.max_leverage_bps, 4),
-        "value": _quote(
-            account, Fraction(0 if account is None else margin.account_value_raw(account))
-        ),
-        "gross": _quote(
-            account, Fraction(0 if account is None else margin.gross_notional_raw(account))
-        ),
-        "utilisation": None if account is None else _ratio(margin.utilisation(account)),
+        "value": _quote(account, Fraction(value_raw)),
+        "gross": _quote(account, Fraction(gross_raw)),
+        "utilisation": ratio_text(utilisation),
         "max_utilisation": decimal_text(found.policy.limits.max_utilisation_bps, 4),
-        "liquidation": None if account is None else _nearest(account),
+        "liquidation": liquidation,
         "broken": [one.limit for one in found.checks if one.is_broken],
         "actions": _reducing_actions(found),
         "blocked": found.step.snapshot.futures_blocked,
-        "unnamed": [] if account is None else _unnamed(account),
+        "unnamed": unnamed,
         "exposures": [
             {
                 "symbol": portfolio.token(one.token).label if one.token else one.symbol,
@@ -371,8 +374,14 @@ def _nearest(account: MarginAccount) -> NearestLiquidationDocument | None:
     }
 
 
-DONE = {"deposit": "deposited", "withdraw": "withdrew", "close": "closed"}
-"""Past-tense verbs of completed actions. Orders that open a position use "bought" and "sold"."""
+DONE = {
+    "deposit": "deposited",
+    "withdraw": "withdrew",
+    "close": "closed",
+    "buy": "bought",
+    "sell": "sold",
+}
+"""Past-tense verbs of completed actions."""
 
 
 def action_text(
@@ -385,6 +394,7 @@ def action_text(
     """Return "close 0.4 of 1.2 WETH (long)" for a reduction, "buy 0.2 WETH" for another order,
     "deposit 500 USDC" for a move of collateral; in the past tense if completed.
     """
+    verbs = DONE if is_done else {verb: verb for verb in DONE}
     match action:
         case PerpOrder():
             market = account.market(action.market)
@@ -394,15 +404,14 @@ def action_text(
             )
             if action.is_reduce_only:
                 side = "short" if action.size_raw > 0 else "long"
-                verb = DONE["close"] if is_done else "close"
-                return f"{verb} {size} of {held} {market.symbol} ({side})"
-            verbs = ("sold", "bought") if is_done else ("sell", "buy")
-            return f"{verbs[action.size_raw > 0]} {size} {market.symbol}"
+                return f"{verbs['close']} {size} of {held} {market.symbol} ({side})"
+            verb = "buy" if action.size_raw > 0 else "sell"
+            return f"{verbs[verb]} {size} {market.symbol}"
         case MarginDeposit(raw) | MarginWithdrawal(raw):
             verb = "deposit" if isinstance(action, MarginDeposit) else "withdraw"
             amount = str(raw) if collateral is None else decimal_text(raw, collateral.decimals)
             name = "base units" if collateral is None else collateral.label
-            return f"{DONE[verb] if is_done else verb} {amount} {name}"
+            return f"{verbs[verb]} {amount} {name}"
         case DelegateChange(delegate, is_allowed):
             return f"{'allow' if is_allowed else 'remove'} the delegate {delegate}"
 
@@ -484,7 +493,7 @@ def _position(account: MarginAccount, position: Position, now_s: int) -> Futures
         "unrealised": _quote(account, Fraction(value + position.open_notional_raw)),
         "funding_pending": _quote(account, Fraction(position.funding_pending_raw)),
         "liquidation_price": None if price is None else _price(account, market, price),
-        "liquidation_distance": _ratio(distance),
+        "liquidation_distance": ratio_text(distance),
     }
 
 
@@ -499,8 +508,8 @@ def _figures(account: MarginAccount, found: FuturesReport) -> MarginFiguresDocum
         "funding_pending": amount(margin.funding_pending_raw(account)),
         "value": amount(margin.account_value_raw(account)),
         "free": amount(margin.free_raw(account)),
-        "utilisation": _ratio(margin.utilisation(account)),
-        "leverage": _ratio(margin.leverage(account)),
+        "utilisation": ratio_text(margin.utilisation(account)),
+        "leverage": ratio_text(margin.leverage(account)),
         "initial": amount(margin.initial_raw(account)),
         "maintenance": amount(margin.maintenance_raw(account)),
         "gross": amount(margin.gross_notional_raw(account)),
@@ -585,5 +594,6 @@ def _price(account: MarginAccount, market: PerpMarket, price: Price) -> str:
     return price_text(price, market.size_decimals, account.quote.decimals)
 
 
-def _ratio(value: Fraction | None) -> str | None:
+def ratio_text(value: Fraction | None) -> str | None:
+    """Return a ratio such as a leverage, truncated; None if it is unknown or unlimited."""
     return None if value is None else value_text(value, 0, RATIO_PLACES)

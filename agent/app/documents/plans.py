@@ -368,14 +368,17 @@ TransactionDocument = TypedDict("TransactionDocument", {
 
 def transaction(intent: Intent) -> TransactionDocument:
     """Return the document of one transaction."""
-    receipt = intent.receipt
+    block, gas_used, gas_price_wei = -1, -1, None
+    if receipt := intent.receipt:
+        block, gas_used = receipt.block_number, receipt.gas_used
+        gas_price_wei = str(receipt.effective_gas_price_wei)
     return fill(
         TransactionDocument,
         intent,
         hash=intent.tx_hash or "",
-        block=receipt.block_number if receipt else -1,
-        gas_used=receipt.gas_used if receipt else -1,
-        gas_price_wei=str(receipt.effective_gas_price_wei) if receipt else None,
+        block=block,
+        gas_used=gas_used,
+        gas_price_wei=gas_price_wei,
     )
 
 

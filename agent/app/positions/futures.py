@@ -16,7 +16,7 @@ from agent.app.cycles import Confirm, Progress
 from agent.app.documents.futures import FuturesReport, report_of
 from agent.app.research.whatif import PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
-from agent.config.futures import HyperliquidTable, require_hedge_market
+from agent.config.futures import HyperliquidTable, futures_markets, require_hedge_market
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.margin_entries import funding_entries
@@ -437,7 +437,7 @@ def move_margin(
 ) -> StepOutcome:
     """Deposit or withdraw whole coins of the collateral. Raises ConfigError."""
     token = agent.portfolio.token(agent.futures_policy().collateral)
-    option = "--deposit" if deposits else "--withdraw"
+    option, move = ("--deposit", MarginDeposit) if deposits else ("--withdraw", MarginWithdrawal)
     if isinstance(agent.context.config.futures, HyperliquidTable):
         raise ConfigError(
             f"{option}: trimtab moves no margin at Hyperliquid", "use the venue's own site"
@@ -445,8 +445,9 @@ def move_margin(
     raw = parse_raw(amount, token.decimals, option)
     if raw == 0:
         raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")
-    asked = MoveMargin(MarginDeposit(raw) if deposits else MarginWithdrawal(raw))
-    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
+    return agent.adjust_futures(
+        MoveMargin(move(raw)), send=send, confirm=confirm, progress=progress
+    )
 
 
 def change_delegate(
@@ -509,11 +510,11 @@ def deleverage(
     """
     if leverage is None and symbol is None:
         raise ConfigError("--to, --market: at least one is required", "for example --to 2x")
-    table = agent.context.config.futures
-    known = [] if table is None else [market.symbol for market in table.markets]
+    known = [market.symbol for market in futures_markets(agent.context.config)]
     if symbol is not None and symbol not in known:
         account = agent.step_input().snapshot.futures
-        known += [] if account is None else [one.symbol for one in account.markets]
+        if account is not None:
+            known += [one.symbol for one in account.markets]
     if symbol is not None and symbol not in known:
         known = list(dict.fromkeys(known))
         raise ConfigError(

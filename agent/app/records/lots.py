@@ -68,7 +68,7 @@ class _Rows:
         names, price = self._ledger.names, self._prices.get(token)
         lots = [lot for lot in self.lots if lot.token == token]
         cost, raw = sum((lot.cost for lot in lots), Value(0)), sum(lot.raw for lot in lots)
-        value = None if price is None else raw * price
+        value, unrealised = self._worth(raw, cost, price)
         decimals = names.decimals(token)
         return {
             "symbol": names.label(token),
@@ -77,22 +77,28 @@ class _Rows:
             "cost": self.money(cost),
             "entry_price": self._price(cost / raw, token) if raw else None,
             "price": None if price is None else self._price(price, token),
-            "value": None if value is None else self.money(value),
-            "unrealised": None if value is None else self.money(value - cost),
+            "value": value,
+            "unrealised": unrealised,
             "realised": self.money(net_gain(one for one in self._sold if one.token == token)),
             "unmatched": decimal_text(self._owed.get(token, 0), decimals),
             "lots": [self._lot(lot, price) for lot in lots],
         }
 
+    def _worth(self, raw: int, cost: Value, price: Price | None) -> tuple[str | None, str | None]:
+        """Return value and unrealised gain of an amount; None without a price."""
+        if price is None:
+            return None, None
+        return self.money(raw * price), self.money(raw * price - cost)
+
     def _lot(self, lot: OpenLot, price: Price | None) -> LotDocument:
-        value = None if price is None else lot.raw * price
+        value, unrealised = self._worth(lot.raw, lot.cost, price)
         return {
             "acquired": format_utc(lot.acquired_s),
             "amount": decimal_text(lot.raw, self._ledger.names.decimals(lot.token)),
             "cost": self.money(lot.cost),
             "entry_price": self._price(lot.cost / lot.raw, lot.token),
-            "value": None if value is None else self.money(value),
-            "unrealised": None if value is None else self.money(value - lot.cost),
+            "value": value,
+            "unrealised": unrealised,
         }
 
     def money(self, value: Value) -> str:

@@ -154,14 +154,19 @@ def _line(intent: Intent) -> JournalledDocument:
 def _figures(intent: Intent) -> dict[str, object]:
     """Return the fields that are not attributes of the intent."""
     receipt, tx = intent.receipt, intent.tx
+    mined: dict[str, object] = dict.fromkeys(("block", "succeeded", "gas_used", "gas_cost_wei"))
+    if receipt is not None:
+        mined = {
+            "block": receipt.block_number,
+            "succeeded": receipt.status == 1,
+            "gas_used": receipt.gas_used,
+            "gas_cost_wei": str(receipt.gas_cost_wei),
+        }
     return {
         "open": intent.state in OPEN,
         "hash": intent.tx_hash or "",
         "max_fee_wei": str(tx.max_fee_wei or tx.gas_price_wei or 0),
-        "block": None if receipt is None else receipt.block_number,
-        "succeeded": None if receipt is None else receipt.status == 1,
-        "gas_used": None if receipt is None else receipt.gas_used,
-        "gas_cost_wei": None if receipt is None else str(receipt.gas_cost_wei),
+        **mined,
     }
 
 

@@ -39,7 +39,7 @@ from agent.backtest.stress.futures import (
     run_futures_stress,
 )
 from agent.backtest.stress.futures import Progress as StressProgress
-from agent.config.futures import EMERGENCY_COOLDOWN_S, MarketTable, build_futures
+from agent.config.futures import EMERGENCY_COOLDOWN_S, MarketTable, build_futures, futures_markets
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
@@ -187,8 +187,7 @@ def _markets(config: Path) -> list[MarketTable]:
     """Return the futures markets of a config, each linked to an asset. Raises ConfigError for a
     market without an asset.
     """
-    table = load_config(config).config.futures
-    markets: list[MarketTable] = [] if table is None else [*table.markets]
+    markets = [*futures_markets(load_config(config).config)]
     for market in markets:
         if market.asset is None:
             raise ConfigError(

@@ -71,8 +71,11 @@ def import_wallet(
     # raise errors that need no prompt before the first prompt
     early = password.given or ask is None
     secret = new_password(password, ask) if file is not None and early else None
-    text = Secret(ask("Private key or recovery phrase: ")) if ask is not None else _standard_input()
-    found = parse_private_key(text, "the typed key" if ask is not None else "standard input", index)
+    if ask is None:
+        text, origin = _standard_input(), "standard input"
+    else:
+        text, origin = Secret(ask("Private key or recovery phrase: ")), "the typed key"
+    found = parse_private_key(text, origin, index)
     if isinstance(found, ConfigError):
         raise found
     if file is not None and secret is None:

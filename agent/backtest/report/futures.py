@@ -79,7 +79,7 @@ def futures_section(result: FuturesResult) -> ReportSection:
         if limit:
             ends = [x[0], x[-1]]
             traces.append(line_trace(ends, [limit] * 2, "limit", "--bad", dash="dash", form=form))
-        unit = "" if form == PERCENT else QUOTE.symbol if form == COINS else "×"
+        unit = {PERCENT: "", COINS: QUOTE.symbol}.get(form, "×")
         return time_chart(traces, unit, form) | {
             "title": title,
             "says": f"{title} of the agent's book and the held book over time",

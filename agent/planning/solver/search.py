@@ -137,16 +137,14 @@ class PoolSelector:
             ]
             beside = {flow.pool_edge.pool for flow in dear if _larger_beside(flow, best.flows)}
             weakest = min(dear, key=lambda flow: best.surplus_after_gas(flow, shared), default=None)
+            reason = DEAR
             if dust:
                 tries = [dust]
+                reason = REST if DEAR in best.dropped.values() else DUST
             else:
                 tries = [beside, {weakest.pool_edge.pool}] if weakest else []
             for pools in (tried for tried in tries if tried):
-                trial = self._without(
-                    best,
-                    pools,
-                    DEAR if not dust else REST if DEAR in best.dropped.values() else DUST,
-                )
+                trial = self._without(best, pools, reason)
                 if dust or trial.net >= best.net:
                     best = trial
                     break
