@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.app.documents import controls, futures, owner, plans, records, status
+from agent.app.documents import futures, owner, plans, records, status
 from agent.web.api import build_api
 from agent.web.board import Board
 from agent.web.gate import ApiProblem
@@ -33,8 +33,8 @@ class EndpointsDocument(TypedDict):
 DOCUMENTS: tuple[Any, ...] = (
     status.StatusDocument, plans.LivePlanDocument, records.HistoryDocument, records.ExplanationDocument, records.ProfitDocument,
     records.OrdersDocument, owner.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument, futures.FundingDocument,
-    EndpointsDocument, records.LiquidityDocument, owner.SettingsDocument, controls.ControlsDocument, controls.ControlDocument,
-    controls.ShownPlanDocument,
+    EndpointsDocument, records.LiquidityDocument, status.SettingsDocument, owner.ControlsDocument, owner.ControlDocument,
+    owner.ShownPlanDocument,
 )  # fmt: skip
 REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
 """Models of request bodies, which FastAPI describes itself."""

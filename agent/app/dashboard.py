@@ -16,8 +16,7 @@ from agent.app.documents.status import status
 from agent.app.positions.futures import futures_funding
 from agent.app.positions.holdings import liquidity
 from agent.app.positions.orders import standing_orders
-from agent.app.records.ledger import newest_pnl, open_ledger_data
-from agent.app.records.lots import lots_document
+from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data
 from agent.app.records.step_history import explain, history
 from agent.app.settings.shown import settings_document
 from agent.config.load import ConfigSource, load_config

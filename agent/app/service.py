@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from agent import wiring
 from agent.app import alert_channels, alerting
 from agent.app.agent import Agent
-from agent.app.controls.alerts import control_alerts, control_note
+from agent.app.controls.messages import control_alerts, control_note
 from agent.app.cycles import READING_STAGE
 from agent.config import load
 from agent.config.fields import parse_duration_s

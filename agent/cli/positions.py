@@ -58,7 +58,7 @@ def orders(
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
-    from agent.cli.display.order_tables import show_orders
+    from agent.cli.display.tables import show_orders
 
     with spinner(READING), api.open_agent(config) as agent:
         document = api.standing_orders(agent)

@@ -23,7 +23,7 @@ from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.accounts.positions import CashStore, PositionStore, StrategyStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
-from agent.store.controls import ControlStore
+from agent.store.controls import ControlStore, PhoneStore
 from agent.store.database import (
     LIVE,
     Database,
@@ -42,7 +42,6 @@ from agent.store.database import (
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
 from agent.store.journal import IntentStore, ProposalStore, StepStore
 from agent.store.orders import GradualExecutionStore, OrderStore
-from agent.store.phone import PhoneStore
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.requests import RequestStore
 from agent.store.tables import Base, ConfigRow, ImplementationRow, PauseRow, PinRow, PriceRow

@@ -271,7 +271,7 @@ async def load_controls(board: Board, tokens: TokenFile) -> None:
     """
     with suppress(TrimtabError):
         if any(one.may(TokenScope.CONTROL, int(time.time())) for one in tokens.tokens()):
-            await board.call("controls", "controls.dashboard.ready")
+            await board.call("controls", "controls.queue.ready")
 
 
 def _add_controls(app: FastAPI, board: Board) -> None:

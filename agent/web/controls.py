@@ -188,7 +188,7 @@ class ControlPages:
 
     async def _warm(self) -> None:
         with suppress(TrimtabError):
-            await self._board.call("controls", "controls.dashboard.ready")
+            await self._board.call("controls", "controls.queue.ready")
 
     async def _plan(self, review: Review) -> None:
         """Plan a request, one at a time, unless its session dropped it in the meantime."""
@@ -238,7 +238,7 @@ class ControlPages:
         try:
             await self._board.call(
                 "controls",
-                "controls.dashboard.submit_for_user",
+                "controls.queue.submit_for_user",
                 self._access.users_file,
                 session.user,
                 review.kind,

@@ -107,7 +107,7 @@ class Page(NamedTuple):
 
 
 STORED, LIVE, PLAN = "stored_documents", "live_documents", "plan_document"
-CONTROLS = "controls.dashboard.dashboard_controls"
+CONTROLS = "controls.queue.dashboard_controls"
 REPORTS = "research.kept_reports.dashboard_reports"
 REPORT_PAGE = Page("/reports", "Reports", "reports.html", (REPORTS,))
 PAGES = (

@@ -180,7 +180,7 @@ class SetupPages:
             if self._document is None:
                 try:
                     self._document = await self._process.call(
-                        "start.web_setup.write_setup", str(self._config), typed
+                        "start.guide.write_setup", str(self._config), typed
                     )
                 except TrimtabError as error:
                     return self._html(request, REVIEW, found, {"": str(error)}, 409)
@@ -189,9 +189,7 @@ class SetupPages:
     async def _check(self, typed: Mapping[str, str]) -> dict[str, Any] | Response:
         """Return the checked answers with their errors, or a response if the check failed."""
         try:
-            found: dict[str, Any] = await self._process.call(
-                "start.web_setup.check_setup", dict(typed)
-            )
+            found: dict[str, Any] = await self._process.call("start.guide.check_setup", dict(typed))
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
         return found

@@ -17,7 +17,7 @@ from agent.app.agent import Agent
 from agent.app.controls import queue
 from agent.app.controls.runner import MAX_PER_CYCLE, ControlRunner
 from agent.app.controls.shown import preview_control
-from agent.app.documents.controls import ShownPlanDocument
+from agent.app.documents.owner import ShownPlanDocument
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome

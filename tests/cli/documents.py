@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from agent.app.documents import controls, futures, owner, plans, records, research
+from agent.app.documents import futures, owner, plans, records, research
 from agent.app.documents.status import StatusDocument
 
 ANY = "ANY"
@@ -51,8 +51,8 @@ DOCUMENTS: dict[str, Any] = {
     "rehearse": owner.RehearsalDocument,
     "pause": owner.PauseDocument | owner.HardPauseDocument,
     "resume": owner.PauseDocument,
-    "controls": controls.ControlsDocument,
-    "request": controls.ControlDocument | controls.ShownPlanDocument,
+    "controls": owner.ControlsDocument,
+    "request": owner.ControlDocument | owner.ShownPlanDocument,
     "lp": records.LiquidityDocument,
     "orders": records.OrdersDocument,
     "orders arm": records.ArmedDocument,

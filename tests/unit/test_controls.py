@@ -14,10 +14,9 @@ from sqlalchemy import update
 
 from agent.accounting.tax_lots import wallet_changes
 from agent.app.controls import queue
-from agent.app.controls.alerts import control_alerts
+from agent.app.controls.messages import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
-from agent.app.controls.shown import format_moves, shown_step
-from agent.app.controls.widening import require_no_widening
+from agent.app.controls.shown import format_moves, require_no_widening, shown_step
 from agent.app.research.offline import plan_from
 from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.load import load_config, load_config_text

@@ -17,7 +17,7 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-from agent.app.controls import dashboard
+from agent.app.controls import queue
 from agent.app.controls.queue import list_controls
 from agent.app.documents.research import EditBacktestDocument
 from agent.config.load import load_config
@@ -129,7 +129,7 @@ def test_a_user_who_lost_the_role_is_refused_whatever_the_page_knows(site: Site,
     """The page learns of it within two seconds; the process that submits reads the role each time."""
     for user in (READ_ONLY, 99):
         with pytest.raises(Refused) as refused:
-            dashboard.submit_for_user(str(config), str(site.file), user, "resume", (), "", "192.0.2.1")
+            queue.submit_for_user(str(config), str(site.file), user, "resume", (), "", "192.0.2.1")
         assert refused.value.code == "access" and last_event(site)[0] == "control_refused"
 
 

@@ -18,8 +18,7 @@ import pytest
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-from agent.app.start.guide import InitAnswers, baskets
-from agent.app.start.web_setup import check_setup
+from agent.app.start.guide import InitAnswers, baskets, check_setup
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.web import setup

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.documents.owner import SettingsDocument
+from agent.app.documents.status import SettingsDocument
 from agent.app.settings.shown import settings_document
 from agent.config.load import load_config
 from tests.cli.documents import misfits

@@ -20,8 +20,7 @@ from agent.config.load import LoadedConfig, load_config
 from agent.config.service import TelegramTable
 from agent.errors import ConfigError, Refused
 from agent.model import Control, ControlEvent, ControlKind, ControlOrigin, ControlState, PlanLink, ShownPlan
-from agent.store.controls import ControlEnd
-from agent.store.phone import MAX_TRIES, SEQUENCE_S, PhoneCode
+from agent.store.controls import MAX_TRIES, SEQUENCE_S, ControlEnd, PhoneCode
 from tests.support.agents import config
 from tests.support.telegram_server import TOKEN, BotApi, bot_api, code_in, failure, running
 from tests.support.text import mentions

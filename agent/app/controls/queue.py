@@ -1,5 +1,5 @@
-"""The queue of controls as its callers use it: check a request, seal and store it, list the queue.
-Reads no chain and loads no key.
+"""The queue of controls as its callers use it: check a request, seal and store it, list the queue;
+and the same for the dashboard's users. Reads no chain and loads no key.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ import hmac
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
 from agent import wiring
-from agent.app.documents.controls import (
+from agent.app.documents.owner import (
     ControlDocument,
     ControlsDocument,
     control_document,
     stored_document,
 )
 from agent.app.records.step_history import pause_by_file
+from agent.app.settings.users import known_users, record_event
 from agent.config.edits import parse_changes
 from agent.config.fields import parse_address
 from agent.config.load import ConfigSource, LoadedConfig, load_config
@@ -39,6 +40,7 @@ from agent.model.controls import canonical_json
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import installation_secret
+from agent.store.files.users import UserEventKind
 from agent.units import parse_raw
 
 LIFETIME_S = 300
@@ -360,3 +362,63 @@ _CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, Arguments], None]] = {
     ControlKind.EDIT: _check_edit,
     ControlKind.STOP: _check_stop,
 }
+
+
+# --- Controls of the dashboard's users: the role is read again, and the audit log has each request.
+
+
+def submit_for_user(
+    config: str,
+    users_file: str,
+    user: int,
+    kind: str,
+    arguments: Sequence[tuple[str, str]],
+    plan_hash: str,
+    address: str,
+) -> str:
+    """Queue a control for a user by its id and return the control's id. Raises Refused if the user
+    is gone or read-only, and the errors of `submit_control`.
+
+    Nothing but a pause is queued without its entry in the audit log.
+    """
+    name, read_only = known_users(users_file).get(user, ("", True))
+
+    def record(event: UserEventKind, detail: str) -> None:
+        record_event(users_file, event.value, name, address, f"{kind} {detail}".strip())
+
+    if read_only:
+        record(UserEventKind.REFUSED, "read-only")
+        raise Refused(
+            f"{name or 'this user'} may not control anything",
+            remedy="ask for a user without --read-only",
+            code=ErrorCode.ACCESS,
+        )
+    pauses = kind == ControlKind.PAUSE.value
+    if not pauses:
+        record(UserEventKind.CONTROL, plan_hash[:16])
+    try:
+        control = submit_control(
+            config,
+            kind,
+            arguments,
+            plan_hash=plan_hash,
+            asked_by=name,
+            origin=ControlOrigin.DASHBOARD,
+        )
+    except TrimtabError as error:
+        with suppress(TrimtabError):
+            record(UserEventKind.REFUSED, error.code or type(error).__name__)
+        raise
+    if pauses:
+        with suppress(TrimtabError):  # a full disk must not keep anyone from pausing
+            record(UserEventKind.CONTROL, "")
+    return control.id
+
+
+def dashboard_controls(config: str) -> dict[str, object]:
+    """Return `controls`: the newest controls, and the plan that waits for a confirmation."""
+    return {"controls": list_controls(config, 50)}
+
+
+def ready(_: str) -> None:
+    """Do nothing. Calling it makes a process import this module, so that the first control is quick."""

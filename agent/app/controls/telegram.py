@@ -32,8 +32,8 @@ from agent.model import ControlKind, ControlOrigin, ControlState, PlanLink
 from agent.observe.logs import Redactor
 from agent.ports import Clock
 from agent.store import Store
+from agent.store.controls import PhoneCode
 from agent.store.files.secret import installation_secret
-from agent.store.phone import PhoneCode
 
 if TYPE_CHECKING:
     from telegram import Bot, Message, Update

@@ -1,10 +1,13 @@
 """Documents of owner requests (invest, withdraw, edit, stop, revoke, rehearse, pause --hard), of
 set-up and monitoring (init, templates, profiles, wallet keys, doctor, trust, alerts, localchain,
-demo) and of errors.
+demo), of errors and of controls.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 from pydantic import Field
@@ -25,6 +28,7 @@ from agent.app.documents import (
     TokenSymbol,
     fill,
     one_of,
+    utc,
 )
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
 from agent.app.documents.plans import (
@@ -44,6 +48,7 @@ from agent.app.documents.plans import (
 )
 from agent.app.documents.status import LeastTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
+from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
 from agent.policy.cash_flows.cash_limit import unused_text
 
 if TYPE_CHECKING:
@@ -223,46 +228,6 @@ ContractDocument = TypedDict("ContractDocument", {
     "state": Annotated[str, one_of("new", "unchanged", "CHANGED")], "liquidity": NotRequired[str],
 })  # fmt: skip
 """A contract with its code hash; in an edit also with the liquidity, empty unless it is a pool."""
-
-
-class SettingDocument(TypedDict):
-    """A setting by its key in the config; `about` may be empty."""
-
-    key: str
-    about: str
-    value: str
-
-
-class SettingsSectionDocument(TypedDict):
-    """Settings of one subject."""
-
-    title: str
-    settings: list[SettingDocument]
-
-
-class TargetSettingDocument(TypedDict):
-    """An asset with its target. `band_bps` is its band, None under a zone; `orders` are its
-    conditional orders as in the config.
-    """
-
-    symbol: str
-    address: Address
-    target_bps: int
-    band_bps: list[Number] | None
-    reserve: Decimal
-    orders: str
-
-
-class SettingsDocument(TypedDict):
-    """The settings in force, without secrets: no endpoint, no password, no name of a file or of a
-    variable. Keys that the config leaves out are left out. `config_hash` is the SHA-256 of its file.
-    """
-
-    config_hash: str
-    numeraire: str
-    trigger: str
-    assets: list[TargetSettingDocument]
-    sections: list[SettingsSectionDocument]
 
 
 class EditDocument(TypedDict):
@@ -514,3 +479,86 @@ FuturesDemoDocument = TypedDict("FuturesDemoDocument", {
     "left": FuturesPositionsDocument,
 })  # fmt: skip
 ErrorDocument = TypedDict("ErrorDocument", {"error": FailureDocument})
+
+
+# --- Controls: the queue, one control, and a plan shown for confirmation.
+
+ArgumentDocument = TypedDict("ArgumentDocument", {"name": str, "value": str})
+ControlDocument = TypedDict("ControlDocument", {
+    "id": str, "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))],
+    "arguments": list[ArgumentDocument], "plan_hash": str, "asked_by": str,
+    "origin": Annotated[str, one_of(*(origin.value for origin in ControlOrigin))], "asked": str, "asked_s": int, "expires_s": int,
+    "state": Annotated[str, one_of(*(state.value for state in ControlState))],
+    "code": str, "reason": str, "result": list[ArgumentDocument], "changed_s": int,
+})  # fmt: skip
+"""A control; times in Unix seconds of this machine. `code` and `reason` say why it was refused."""
+ShownPlanDocument = TypedDict("ShownPlanDocument", {
+    "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))], "arguments": list[ArgumentDocument],
+    "plan_hash": str, "shown_s": int, "state": Annotated[str, one_of("planned", "refused")],
+    "reason": str, "moves": list[str], "document": dict[str, Any],
+})  # fmt: skip
+"""A plan to confirm by its hash; the hash is empty if the plan cannot be carried out, with the
+reason. `moves` are its amounts as text, `document` is that of the command.
+"""
+ControlsDocument = TypedDict("ControlsDocument", {
+    "served": bool, "queued": int, "waiting": ShownPlanDocument | None,
+    "controls": list[ControlDocument],
+})  # fmt: skip
+"""Controls, newest first. `served` is True if a run takes them; `waiting` is the plan that a run
+offers for confirmation.
+"""
+
+
+def control_document(record: ControlRecord) -> ControlDocument:
+    """Return the document of a control."""
+    control = record.control
+    return {
+        "id": control.id,
+        "kind": control.kind.value,
+        "arguments": _pairs(control.arguments),
+        "plan_hash": control.plan_hash,
+        "asked_by": control.asked_by,
+        "origin": control.origin.value,
+        "asked": utc(control.asked_at_s),
+        "asked_s": control.asked_at_s,
+        "expires_s": control.expires_at_s,
+        "state": record.state.value,
+        "code": record.code,
+        "reason": record.reason,
+        "result": _pairs(record.result),
+        "changed_s": record.changed_s,
+    }
+
+
+def shown_document(
+    plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], refusal: str = ""
+) -> ShownPlanDocument:
+    """Return the document of a shown plan."""
+    return {
+        "kind": plan.kind.value,
+        "arguments": _pairs(plan.arguments),
+        "plan_hash": "" if refusal else plan.hash,
+        "shown_s": plan.shown_at_s,
+        "state": "refused" if refusal else "planned",
+        "reason": refusal,
+        "moves": list(moves),
+        "document": dict(document),
+    }
+
+
+def with_document(
+    plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], now_s: int, secret: bytes
+) -> ShownPlan:
+    """Return the plan with its shown moves and document, sealed for the store."""
+    text = json.dumps([list(moves), document])
+    return replace(plan, shown_at_s=now_s, document=text).sealed(secret)
+
+
+def stored_document(plan: ShownPlan) -> ShownPlanDocument:
+    """Return the document of a stored plan."""
+    moves, document = json.loads(plan.document or "[[], {}]")
+    return shown_document(plan, document, moves)
+
+
+def _pairs(arguments: tuple[tuple[str, str], ...]) -> list[ArgumentDocument]:
+    return [{"name": name, "value": value} for name, value in arguments]

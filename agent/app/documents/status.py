@@ -1,4 +1,6 @@
-"""Documents of a portfolio's status, and of the minimum total at which its settings work."""
+"""Documents of a portfolio's status, of its settings, and of the minimum total at which they
+work.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import ConvertedBy, Decimal, Hash, Money, Of, Raw, Symbol, fill, money
+from agent.app.documents import (
+    Address,
+    ConvertedBy,
+    Decimal,
+    Hash,
+    Money,
+    Number,
+    Of,
+    Raw,
+    Symbol,
+    fill,
+    money,
+)
 from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
 from agent.app.documents.plans import (
     Block,
@@ -327,3 +341,46 @@ def _documents(
 ) -> list[LeastTotalDocument]:
     base = None if total is None else total * 10**PLACES
     return [least_total_document(terms, base, PLACES, home or "units") for terms in made]
+
+
+# --- Settings.
+
+
+class SettingDocument(TypedDict):
+    """A setting by its key in the config; `about` may be empty."""
+
+    key: str
+    about: str
+    value: str
+
+
+class SettingsSectionDocument(TypedDict):
+    """Settings of one subject."""
+
+    title: str
+    settings: list[SettingDocument]
+
+
+class TargetSettingDocument(TypedDict):
+    """An asset with its target. `band_bps` is its band, None under a zone; `orders` are its
+    conditional orders as in the config.
+    """
+
+    symbol: str
+    address: Address
+    target_bps: int
+    band_bps: list[Number] | None
+    reserve: Decimal
+    orders: str
+
+
+class SettingsDocument(TypedDict):
+    """The settings in force, without secrets: no endpoint, no password, no name of a file or of a
+    variable. Keys that the config leaves out are left out. `config_hash` is the SHA-256 of its file.
+    """
+
+    config_hash: str
+    numeraire: str
+    trigger: str
+    assets: list[TargetSettingDocument]
+    sections: list[SettingsSectionDocument]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.app.describe import limit_text
-from agent.app.documents.owner import (
+from agent.app.documents.status import (
     SettingDocument,
     SettingsDocument,
     SettingsSectionDocument,
