@@ -21,6 +21,8 @@ EXIT_HUNG = 13
 """The watchdog ended a hung run; restart it."""
 EXIT_DIFFERS = 14
 """A replay decided differently."""
+EXIT_UNHEALTHY = 15
+"""`trimtab health` found a run that is unhealthy, or not ready."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C in a command that uses no chain."""
 

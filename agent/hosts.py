@@ -4,7 +4,6 @@ rebound to this machine's address sends that name as Host (DNS rebinding).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -17,11 +16,3 @@ def host_name(header: str) -> str:
     """Return the name in a Host header without its port, in lower case; empty if it is malformed."""
     found = _HOST.fullmatch(header)
     return "" if found is None else found[1].strip("[]").lower()
-
-
-def is_loopback(name: str) -> bool:
-    """Return whether a name or address is localhost or loopback."""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -23,7 +23,6 @@ LATER = (
     "keyring",
     "apprise",
     "alembic.command",
-    "prometheus_client",
     "pip",
 )
 """Modules that functions import when they run."""

@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.app.documents import futures, owner, plans, records, status
+from agent.app.documents import futures, one_of, owner, plans, records, status
+from agent.app.records.run_report import STATES
+from agent.web.access import Access
 from agent.web.api import build_api
 from agent.web.board import Board
 from agent.web.gate import ApiProblem
+from agent.web.probes import Probes
+from agent.web.reach import Reach
 from agent.web.tokens import TokenFile
 
 FILE = Path(__file__).parent.parent / "agent" / "web" / "openapi.json"
@@ -30,11 +34,24 @@ class EndpointsDocument(TypedDict):
     endpoints: list[plans.EndpointDocument]
 
 
+class ProbeDocument(TypedDict):
+    """Answer of /health and /ready: without a login or a token `ok` alone. `state` is "unknown" if
+    the store cannot be read.
+    """
+
+    ok: bool
+    state: NotRequired[Annotated[str, one_of(*STATES, "unknown")]]
+    reasons: NotRequired[list[str]]
+    looks: NotRequired[int]
+    last_good_look_s: NotRequired[int | None]
+    paused: NotRequired[bool]
+
+
 DOCUMENTS: tuple[Any, ...] = (
     status.StatusDocument, plans.LivePlanDocument, records.HistoryDocument, records.ExplanationDocument, records.ProfitDocument,
     records.OrdersDocument, owner.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument, futures.FundingDocument,
     EndpointsDocument, records.LiquidityDocument, status.SettingsDocument, owner.ControlsDocument, owner.ControlDocument,
-    owner.ShownPlanDocument,
+    owner.ShownPlanDocument, ProbeDocument,
 )  # fmt: skip
 REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
 """Models of request bodies, which FastAPI describes itself."""
@@ -57,6 +74,7 @@ def schemas() -> dict[str, Any]:
 def document() -> str:
     """Return the OpenAPI document as text."""
     gate: Any = build_api(Board("none.toml", Path("none.db")), TokenFile(Path("none.db")))
+    Probes(gate.app, Access(Reach()), gate).add_to(gate.app)
     found = gate.app.openapi()
     requests = {
         name: one for name, one in found["components"]["schemas"].items() if name in REQUESTS

@@ -1,5 +1,5 @@
-"""A run as a service: log, metrics, health, heartbeat and alerts of each cycle; a hung cycle ends
-the process.
+"""A run as a service: log, report, heartbeat and alerts of each cycle; a hung cycle ends the
+process.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
@@ -23,21 +23,22 @@ from agent.app import alert_channels, alerting
 from agent.app.agent import Agent
 from agent.app.controls.messages import control_alerts, control_note
 from agent.app.cycles import READING_STAGE
+from agent.app.records.run_report import RunRecorder, pause_reason
 from agent.config import load
 from agent.config.fields import parse_duration_s
 from agent.config.load import LoadedConfig
 from agent.errors import EXIT_HUNG, ConfigError, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import Delivery, StepInput
-from agent.observe.health import MAX_MISSED_CYCLES, Heartbeat, RunHealth, SystemdNotifier, Watchdog
-from agent.observe.logs import Format, Log, configure
-from agent.observe.metrics import CycleFigures, Metrics, serving
+from agent.model import PPM, Counts, Delivery, RunFigures
+from agent.observe.health import MAX_MISSED_CYCLES
+from agent.observe.logs import Format, Log, Redactor, configure
 from agent.observe.notify import AlertNotifier
+from agent.observe.watch import Heartbeat, SystemdNotifier, Watchdog
 from agent.policy.decision import DecisionResult
 from agent.ports import Clock
 from agent.units import BPS, value_text
 
-# --- One cycle as metrics, log lines and health.
+# --- One cycle as report and log lines.
 
 
 Fields = dict[str, object]
@@ -55,37 +56,49 @@ def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
     return ""
 
 
-def cycle_figures(
-    agent: Agent, found: StepOutcome | TrimtabError, took_s: float, paused: bool
-) -> CycleFigures:
-    """Return the cycle's figures for Prometheus."""
-    endpoints = [(str(row["operator"]), float(row["score"])) for row in agent.endpoints()]
-    waiting = len(agent.context.store.journal.open_intents())
+def cycle_outcome(found: StepOutcome | TrimtabError) -> str:
+    """Return the outcome of a cycle: that of its step, or the kind of error that ended it."""
     if isinstance(found, TrimtabError):
-        return CycleFigures(
-            "retryable" if isinstance(found, Retryable) else "error",
-            took_s,
-            paused,
-            waiting,
-            endpoints=endpoints,
-        )
+        return "retryable" if isinstance(found, Retryable) else "error"
+    return found.kind.value
+
+
+def cycle_transactions(found: StepOutcome | TrimtabError) -> Counts:
+    """Return the number of transactions of a cycle by kind and state."""
+    if isinstance(found, TrimtabError):
+        return ()
+    names = (f"{intent.kind.value} {intent.state.value}" for intent in found.transactions)
+    return tuple(Counter(names).items())
+
+
+def cycle_figures(
+    agent: Agent, found: StepOutcome | TrimtabError, took_s: float, before: RunFigures
+) -> RunFigures:
+    """Return the figures after a cycle; what a failed one does not know stays as `before`."""
+    worst: dict[str, int] = {}
+    for row in agent.endpoints():
+        score, name = round(float(row["score"]) * PPM), str(row["operator"])
+        worst[name] = min(score, worst.get(name, PPM))
+    now = replace(
+        before,
+        took_ms=round(took_s * 1_000),
+        open_intents=len(agent.context.store.journal.open_intents()),
+        endpoints=tuple(worst.items()),
+    )
+    if isinstance(found, TrimtabError):
+        return now
     step = found.after or found.step_input
-    portfolio = step.portfolio
-    total = _total(found.decided)
-    return CycleFigures(
-        found.kind.value,
-        took_s,
-        paused,
-        waiting,
-        value=float(total / 10**portfolio.numeraire.decimals),
-        drifts_bps=agent.drifts(step),
+    decimals = step.portfolio.numeraire.decimals
+    total, limit_bps = _total(found.decided), step.limits.daily_loss_bps
+    limit = None if limit_bps is None else total * limit_bps / BPS
+    return replace(
+        now,
+        value=value_text(total, decimals),
+        drifts_bps=tuple(agent.drifts(step).items()),
         head_s=step.snapshot.head.timestamp_s,
-        transactions=Counter(
-            f"{intent.kind.value} {intent.state.value}" for intent in found.transactions
-        ),
         gas_24h_wei=step.history.gas_24h_wei,
-        loss_share=_loss_share(step, total),
-        endpoints=endpoints,
+        loss_24h=value_text(step.history.loss_24h, decimals),
+        loss_limit=None if limit is None else value_text(limit, decimals),
     )
 
 
@@ -158,13 +171,6 @@ def nonempty_fields(**fields: object) -> Fields:
 
 def _total(decided: DecisionResult) -> Fraction:
     return sum((drift.value for drift in decided.drifts), Fraction(0))
-
-
-def _loss_share(step: StepInput, total: Fraction) -> float | None:
-    limit = step.limits.daily_loss_bps
-    if limit is None or total <= 0:
-        return None
-    return float(step.history.loss_24h / (total * limit / BPS)) if limit else float("inf")
 
 
 # --- Signals: SIGTERM and SIGINT stop a run only when all its state is recorded.
@@ -262,7 +268,7 @@ MAX_CONTROL_LINES = 20
 CONTROL_SUCCESSES = ("queued", "taken", "done")
 
 
-# --- The service: events of a run, forwarded to log, metrics, alerts and watchdog.
+# --- The service: events of a run, forwarded to log, report, alerts and watchdog.
 
 
 PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
@@ -270,12 +276,11 @@ PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
 
 @dataclass
 class Service:
-    """Handler of a run's events: it updates log, metrics, health, alerts and watchdog."""
+    """Handler of a run's events: it updates log, report, alerts and watchdog."""
 
     agent: Agent
     log: Log
-    metrics: Metrics
-    health: RunHealth
+    recorder: RunRecorder
     watch: Watchdog
     notifier: SystemdNotifier
     heartbeat: Heartbeat | None
@@ -283,7 +288,6 @@ class Service:
     alert_notifier: AlertNotifier | None = None
     began: float = field(default_factory=time.monotonic)
     paused: bool = False
-    port: int | None = None
     failed_heartbeats: int = 0
     failed_heartbeats_in_row: int = 0
     unwritten: str = ""
@@ -327,8 +331,14 @@ class Service:
         stopped = self.agent.context.switch.read()
         paused = stopped.paused is not False
         trouble = cycle_trouble(found, paused)
-        self.health.on_cycle(trouble, stopped.reason or "by its file" if paused else "")
-        self.metrics.on_cycle(cycle_figures(self.agent, found, took_s, paused))
+        self.recorder.on_cycle(
+            cycle_outcome(found),
+            trouble,
+            pause_reason(stopped),
+            cycle_transactions(found),
+            cycle_figures(self.agent, found, took_s, self.recorder.report.figures),
+        )
+        self.write_report()
         if paused is not self.paused:
             self.log.warning(
                 "paused" if paused else "resumed",
@@ -338,11 +348,20 @@ class Service:
         write = self.log.warning if trouble else self.log.info
         for event, fields in log_lines(self.agent, found, took_s):
             write(event, **fields)
-        if self.health.state.looks == 1:
+        if self.recorder.report.cycles == 1:
             self.notifier.ready()
         self.notifier.status(trouble or summary(found))
-        if not self.health.unhealthy_reason() and self.heartbeat is not None:
+        if self.heartbeat is not None and self.recorder.health().healthy:
             self.heartbeat.beat()
+
+    def write_report(self) -> None:
+        """Write the report of the run to the store. A failure is logged; if the store stays broken,
+        the next cycle fails by its own writes.
+        """
+        try:
+            self.recorder.write()
+        except TrimtabError as error:
+            self.log.warning("report failed", why=error.message)
 
     def report_controls(self, _: StepOutcome | TrimtabError | None = None) -> None:
         """Log each change of a control, queue alerts, and keep lines for the screen; of many only
@@ -374,7 +393,7 @@ class Service:
         else:
             self.failed_heartbeats_in_row = 0
         self.failed_heartbeats = 0
-        silent = self.health.silence()
+        silent = self.recorder.silence()
         if not silent and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
         facts = alerting.RunFacts(
@@ -389,6 +408,7 @@ class Service:
     def ended(self, error: TrimtabError) -> None:
         """Report that the run ends with an error."""
         self.log.error("ended", **failure(error))
+        self.recorder.ended(error.message)
         if self.alert_notifier is None:
             return
         alert, now_s = alerting.run_ended_alert(error), self.agent.context.clock.now_s()
@@ -408,8 +428,8 @@ class Service:
         Called from the watchdog's thread. Sent transactions are in the journal, so the exit is as
         safe as a power failure between two actions.
         """
-        self.health.hangs(why)
         self.log.error("hung", what=why, exit=EXIT_HUNG)
+        self.recorder.hung(why)
         if self.alert_notifier is not None:
             self.alert_notifier.send_now(alerting.run_hung_alert(), int(time.time()))
         self.notifier.status(f"hung: {why}")
@@ -423,24 +443,29 @@ def serve(
     clock: StoppableClock,
     every: str,
     *,
+    sends: bool = False,
     once: bool = False,
     log_format: Format | None = None,
 ) -> Iterator[Service]:
-    """Report a run inside the context.
+    """Report a run inside the context. `sends` is False for a dry run.
 
-    `log_format` overrides the config. With `once` no port is opened. Paper trading writes only the
-    log, because alerts, heartbeat and metrics describe the live agent.
+    `log_format` overrides the config. With `once` there is no report in the store, since health is
+    that of a run that goes on. Paper trading writes only the log, because alerts, heartbeat and
+    report describe the live agent.
     """
     table, paper = agent.context.config.service, agent.context.loaded.paper
     secrets = secrets_of(agent.context.loaded)
     style = log_format or table.log_format
-    log = configure(style, secrets)
-    metrics, notifier = Metrics(), SystemdNotifier()
-    health = RunHealth(parse_duration_s(every, "--every"))
-    metrics.health(lambda: not health.unhealthy_reason())
+    log, notifier = configure(style, secrets), SystemdNotifier()
+    recorder = RunRecorder(
+        None if once or paper else agent.context.store.runs,
+        parse_duration_s(every, "--every"),
+        sends=sends,
+        redact=Redactor(secrets).clean,
+    )
 
     def on_failed_heartbeat(why: str) -> None:
-        metrics.heartbeat_failed()
+        recorder.heartbeat_failed()
         service.failed_heartbeats += 1
         log.warning("heartbeat failed", why=why)
 
@@ -461,17 +486,14 @@ def serve(
             agent.context.config.alerts, agent.context.store.alerts, on_failed_delivery
         )
     service = Service(
-        agent, log, metrics, health, watch, notifier, heartbeat, style is not None, alert_notifier
+        agent, log, recorder, watch, notifier, heartbeat, style is not None, alert_notifier
     )
     clock.watched(watch)
     if agent.context.recorder is not None:
         agent.context.recorder.tell = service.unrecorded
-    with ExitStack() as stack:
-        if table.address is not None and not once and not paper:
-            service.port = stack.enter_context(serving(*table.address, metrics, health))
-            log.info("listening", host=table.address[0], port=service.port)
-        stack.enter_context(watch.watching(service.hung, notifier.alive))
+    with watch.watching(service.hung, notifier.alive):
         log.info("started", **agent_fields(agent), every=every)
+        service.write_report()
         try:
             if alert_notifier is not None:
                 alert_notifier.begin()
@@ -479,15 +501,20 @@ def serve(
         except TrimtabError as error:
             service.ended(error)
             raise
+        except Exception as error:
+            recorder.ended(f"internal error: {type(error).__name__}")
+            raise
         finally:
-            health.stops()
+            if recorder.report.ended_s is None:
+                recorder.ended()
+            service.write_report()
             notifier.stopping()
             if alert_notifier is not None:
                 with suppress(TrimtabError):  # delivered messages may be sent again
                     alert_notifier.close()
             if heartbeat is not None:
                 heartbeat.settle()
-            log.info("stopped", looks=health.state.looks)
+            log.info("stopped", looks=recorder.report.cycles)
 
 
 def secrets_of(loaded: LoadedConfig) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,7 +40,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.cli.portfolio import confirmer, format_reason, show_outcome
-from agent.errors import EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError, TrimtabError
+from agent.errors import EXIT_RETRYABLE, EXIT_UNHEALTHY, EXPLAINED_EXITS, ConfigError, TrimtabError
 
 if TYPE_CHECKING:
     from agent.app import Agent, Service, StoppableClock
@@ -143,7 +143,12 @@ def run_loop(
             clock.listening(),
             opened as agent,
             api.serve(
-                agent, clock, terms.every, once=terms.once, log_format=terms.log_style
+                agent,
+                clock,
+                terms.every,
+                sends=terms.send,
+                once=terms.once,
+                log_format=terms.log_style,
             ) as service,
             spinner(READING) as wait,
         ):
@@ -263,6 +268,50 @@ def _result(found: StepOutcome | TrimtabError) -> tuple[object, ...]:
         None if found.plan is None else (found.plan.legs, found.plan.actions, found.plan.futures)
     )
     return (found.kind, found.reason, trades if found.kind.value == "planned" else None)
+
+
+# --- `trimtab health`: the state of a run, for service managers and probes.
+
+
+@command(Heading.LOOK, 18)
+@interruptible
+def health(
+    config: ConfigPath = DEFAULT_CONFIG,
+    ready: Annotated[
+        bool,
+        typer.Option(
+            "--ready", help="Also fail while paused, and before the first successful cycle."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Checks that trimtab run is alive and healthy, by the report that it writes to the store after
+    each cycle. Needs neither a server nor the chain.
+
+    Exit code 0 if it is, 15 if not, 2 or 12 if config or store cannot be read.
+    """
+    from agent import app as api
+
+    document = api.run_health(config, ready=ready)
+
+    def show() -> None:
+        say(_health_words(document, ready=ready))
+        for reason in document["reasons"]:
+            say(f"  {reason}")
+
+    emit(document, as_json, show)
+    if not document["ok"]:
+        raise typer.Exit(EXIT_UNHEALTHY)
+
+
+def _health_words(document: Mapping[str, Any], *, ready: bool) -> str:
+    """Return the answer in a line."""
+    if not document["ok"]:
+        return "NOT READY:" if ready else "UNHEALTHY:"
+    last = document["last_good_look_s"]
+    since = "no cycle yet" if last is None else f"last successful cycle {last} s ago"
+    paused = ", paused" if document["paused"] else ""
+    return f"{'Ready' if ready else 'Healthy'}: {document['looks']} cycles, {since}{paused}."
 
 
 # --- `trimtab paper`: the live step on the live chain, without signing or sending.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Iterator
@@ -211,16 +210,17 @@ LONGEST_WAIT_S = 3_600
 """Longest wait for the wallet, since a waiting cycle logs nothing."""
 
 
+REMOVED_KEYS = ("listen", "listen_beyond_loopback")
+"""Keys of earlier versions, whose server the dashboard's has replaced."""
+
+
 class ServiceTable(ConfigTable):
-    """`listen` serves metrics and health on loopback; any other address must be repeated in
-    `listen_beyond_loopback`. `heartbeat_url` is secret, and is requested after each healthy cycle.
+    """`heartbeat_url` is secret, and is requested after each healthy cycle.
     A cycle without progress for `hang_after` ends the process. The newest `keep_steps` cycles
     without a transaction are kept. Commands wait up to `wallet_wait` for another process that holds
     the wallet.
     """
 
-    listen: str | None = None
-    listen_beyond_loopback: str | None = None
     heartbeat_url: SecretStr | None = None
     heartbeat_url_env: Variable | None = None
     heartbeat_method: Literal["GET", "POST"] = "GET"
@@ -228,6 +228,17 @@ class ServiceTable(ConfigTable):
     hang_after: Duration = 600
     wallet_wait: Duration = 120
     keep_steps: int = Field(default=2_000, ge=10, le=1_000_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_server(cls, given: object) -> object:
+        for key in REMOVED_KEYS:
+            if isinstance(given, dict) and key in given:
+                raise ValueError(
+                    f"{key}: trimtab run opens no port; trimtab serve answers /metrics and /health;"
+                    f" remove service.{key}"
+                )
+        return given
 
     @model_validator(mode="after")
     def _sound(self) -> ServiceTable:
@@ -244,24 +255,7 @@ class ServiceTable(ConfigTable):
             raise ValueError(
                 f"wallet_wait: {self.wallet_wait}s is not between 1s and 1h; write for example 2m"
             )
-        if self.listen is not None:
-            host, _ = _parse(self.listen)
-            if not ipaddress.ip_address(host).is_loopback and self.listen_beyond_loopback != host:
-                raise ValueError(
-                    f"listen: {host} is reachable from other machines and shows the wallet's"
-                    " balances; write 127.0.0.1, or repeat it "
-                    f'in listen_beyond_loopback = "{host}"'
-                )
-        elif self.listen_beyond_loopback is not None:
-            raise ValueError(
-                "listen_beyond_loopback: has no effect without listen; set listen, or remove it"
-            )
         return self
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Host and port to listen on; None without `listen`."""
-        return None if self.listen is None else _parse(self.listen)
 
     def heartbeat(self) -> str | None:
         """Return the heartbeat's URL, from the file or the environment; None without one. Raises ConfigError if the
@@ -286,22 +280,6 @@ class ServiceTable(ConfigTable):
 def _require_http(url: str, key: str) -> None:
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{key}: not an http or https address")
-
-
-def _parse(listen: str) -> tuple[str, int]:
-    """Parse host and port of "127.0.0.1:9464" or "[::1]:9464"."""
-    host, _, port = listen.rpartition(":")
-    try:
-        if host == "localhost":
-            host = "127.0.0.1"
-        address = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
-    except ValueError:
-        raise ValueError(
-            f"listen: {listen!r} is not an IP address and port; write 127.0.0.1:9464"
-        ) from None
-    if not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(f"listen: {listen!r} has no valid port; write 127.0.0.1:9464")
-    return address, int(port)
 
 
 # --- [record]: folder of recorded steps, and their retention.

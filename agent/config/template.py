@@ -234,8 +234,7 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 [store]
 url = "sqlite:///trimtab.db"
 
-[service]                          # monitoring of trimtab run (docs/service.md)
-# listen = "127.0.0.1:9464"        # /metrics, /health, /ready; loopback only
+[service]                          # monitoring of trimtab run (docs/service.md); trimtab serve answers /metrics, /health, /ready
 # heartbeat_url_env = "HEARTBEAT"  # requested after each successful cycle: a dead man's switch
 # log_format = "json"              # or "text": log lines on stderr
 hang_after = "10m"                 # a cycle without progress for this long ends the process; systemd restarts it

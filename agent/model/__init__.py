@@ -151,6 +151,11 @@ from agent.model.portfolio import SlicingCost as SlicingCost
 from agent.model.portfolio import SubmissionRefusal as SubmissionRefusal
 from agent.model.portfolio import TradeSide as TradeSide
 from agent.model.portfolio import WeightReallocation as WeightReallocation
+from agent.model.runs import PPM as PPM
+from agent.model.runs import Counts as Counts
+from agent.model.runs import RunFigures as RunFigures
+from agent.model.runs import RunReport as RunReport
+from agent.model.runs import counted as counted
 from agent.model.step import AgentCycle as AgentCycle
 from agent.model.step import CloseHedge as CloseHedge
 from agent.model.step import Deleverage as Deleverage

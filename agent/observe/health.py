@@ -1,345 +1,160 @@
-"""Health of a run: state, heartbeat, watchdog, and systemd notifications."""
+"""Health of a run, judged from its report and the time: by the run itself, by the server that
+answers /health, and by `trimtab health`.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-import requests
+from agent.model import RunReport
 
-Document = dict[str, Any]
 MAX_MISSED_CYCLES = 3
 """Number of intervals without a good cycle, plus a minute, after which the run is unhealthy. The
 number of failed heartbeats in a row after which an alert is sent."""
+CLOCK_TOLERANCE_S = 60
+"""How far a report may be ahead of the clock, since two machines never agree to the second."""
+RunState = Literal["none", "running", "stopped", "failed", "gone"]
+"""A run that never was, runs, was stopped, was ended by an error, or whose process is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunState:
-    """State of the run. Times are of a monotonic clock, in seconds.
-
-    `trouble` is the problem of the last cycle, empty if it was good; `hung` the watchdog's report.
-    `good_at` is None before the first good cycle.
+class RunHealth:
+    """Health of a run: `reasons` why it is unhealthy, `blocks` why no trade can happen now, which
+    includes the reasons. A paused run may be healthy.
     """
 
-    started_at: float
-    good_at: float | None = None
-    looks: int = 0
-    trouble: str = ""
-    hung: str = ""
-    paused: str = ""
-    stopping: bool = False
-
-
-class RunHealth:
-    """Health of the run: written by the run, read by other threads."""
-
-    def __init__(self, interval_s: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._interval_s = interval_s
-        self._now = now
-        self._lock = threading.Lock()
-        self._state = RunState(now())
+    state: RunState
+    reasons: tuple[str, ...]
+    blocks: tuple[str, ...]
 
     @property
-    def state(self) -> RunState:
-        """The current state."""
-        with self._lock:
-            return self._state
+    def healthy(self) -> bool:
+        """Return whether the run is healthy."""
+        return not self.reasons
 
-    def on_cycle(self, trouble: str, paused: str) -> None:
-        """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's
-        reason, empty if it is off.
-        """
-        with self._lock:
-            good_at = self._state.good_at if trouble else self._now()
-            self._state = replace(
-                self._state,
-                good_at=good_at,
-                looks=self._state.looks + 1,
-                trouble=trouble,
-                paused=paused,
-            )
-
-    def hangs(self, why: str) -> None:
-        """Record a hanging cycle."""
-        with self._lock:
-            self._state = replace(self._state, hung=why)
-
-    def stops(self) -> None:
-        """Record the normal end of the run."""
-        with self._lock:
-            self._state = replace(self._state, stopping=True)
-
-    def unhealthy_reason(self) -> list[str]:
-        """Return the reasons why the run is unhealthy; empty if it is healthy. A paused run may be
-        healthy.
-        """
-        state, reasons = self.state, list[str]()
-        if state.hung:
-            reasons.append(f"cycle hangs: {state.hung}")
-        if state.trouble:
-            reasons.append(state.trouble)
-        if silence := self.silence():
-            reasons.append(silence)
-        return reasons
-
-    def silence(self) -> str:
-        """Return the time since the last good cycle as text if it is too long; else empty."""
-        state = self.state
-        since_s = self._now() - (state.started_at if state.good_at is None else state.good_at)
-        late_s = MAX_MISSED_CYCLES * self._interval_s + 60
-        if since_s <= late_s:
-            return ""
-        return f"no successful cycle for {since_s:.0f} s, longer than {late_s:.0f} s"
-
-    def not_ready_reason(self) -> list[str]:
-        """Return the reasons why no trade can happen now: unhealthy, paused, stopping, or no cycle
-        yet.
-        """
-        state = self.state
-        found = self.unhealthy_reason()
-        if state.good_at is None:
-            found.append("no successful cycle yet")
-        if state.paused:
-            found.append(f"paused: {state.paused}")
-        if state.stopping:
-            found.append("stopping")
-        return found
-
-    def document(self, reasons: list[str]) -> Document:
-        """Return the answer of a health endpoint."""
-        state = self.state
-        age_s = None if state.good_at is None else round(self._now() - state.good_at, 1)
-        return {
-            "ok": not reasons,
-            "reasons": reasons,
-            "looks": state.looks,
-            "last_good_look_s": age_s,
-            "paused": bool(state.paused),
-        }
+    @property
+    def ready(self) -> bool:
+        """Return whether the run can trade now."""
+        return not self.blocks
 
 
-# --- Heartbeat to an external dead man's switch: one request after each healthy cycle.
+def judge(
+    report: RunReport | None, now_s: float, *, alive: bool | None = None, seen_s: float = 0
+) -> RunHealth:
+    """Return the health of a run by its newest report, None if there is none.
 
-
-Method = Literal["GET", "POST"]
-TIMEOUT_S = 5.0
-
-
-class Heartbeat:
-    """Sends heartbeats from a thread, one at a time, so that a slow server delays no cycle. The URL
-    is a secret (T18).
+    `alive` is whether its process exists, None if unknown; `seen_s` the time for which the reader
+    has known this report, by a clock that never goes back.
     """
-
-    def __init__(
-        self, url: str, method: Method, failed: Callable[[str], None], timeout_s: float = TIMEOUT_S
-    ) -> None:
-        self._url = url
-        self._host = _host(url)
-        self._method = method
-        self._failed = failed
-        self._timeout_s = timeout_s
-        self._busy = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def __repr__(self) -> str:
-        return "Heartbeat(hidden)"
-
-    def beat(self) -> None:
-        """Send a heartbeat, or report a failure if the previous one is still being sent."""
-        if not self._busy.acquire(blocking=False):
-            self._failed("the previous heartbeat is still being sent")
-            return
-        self._thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
-        self._thread.start()
-
-    def settle(self, within_s: float = TIMEOUT_S) -> None:
-        """Wait until the last heartbeat was sent or failed."""
-        if self._thread is not None:
-            self._thread.join(within_s)
-
-    def _send(self) -> None:
-        try:
-            why = self._request()
-        finally:
-            self._busy.release()
-        if why:
-            self._failed(why)
-
-    def _request(self) -> str:
-        """Send the request; return why it failed, without the URL and the server's answer, or
-        empty.
-        """
-        try:
-            with requests.request(
-                self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True
-            ) as answer:
-                code = answer.status_code
-        except requests.RequestException as error:
-            return f"{self._host}: {type(error).__name__}"
-        except Exception as error:  # urllib3 and idna raise their own errors on odd addresses; a heartbeat must not end a run
-            return type(error).__name__
-        return "" if code < 300 else f"{self._host}: HTTP {code}"
+    if report is None:
+        return _unhealthy("none", "no run has written here")
+    if report.ended_s is not None:
+        if report.ended:
+            return _unhealthy("failed", f"ended at {_utc(report.ended_s)} UTC: {report.ended}")
+        return _unhealthy("stopped", f"stopped at {_utc(report.ended_s)} UTC")
+    reasons = []
+    if report.hung:
+        reasons.append(f"cycle hangs: {report.hung}")
+    if alive is False:
+        reasons.append(
+            f"the process of the run is gone, without an end, after {_utc(report.written_s)} UTC"
+        )
+        return RunHealth("gone", tuple(reasons), tuple(reasons))
+    if report.trouble:
+        reasons.append(report.trouble)
+    if (ahead_s := report.written_s - now_s) > CLOCK_TOLERANCE_S:
+        reasons.append(f"the clock is {ahead_s:.0f} s behind the last report of the run; set it")
+    if late := silence(report, now_s, seen_s):
+        reasons.append(late)
+    blocks = list(reasons)
+    if report.good_s is None:
+        blocks.append("no successful cycle yet")
+    if report.paused:
+        blocks.append(f"paused: {report.paused}")
+    return RunHealth("running", tuple(reasons), tuple(blocks))
 
 
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or "no host"
-    except ValueError:
-        return "no host"
+def silence(report: RunReport, now_s: float, seen_s: float = 0) -> str:
+    """Return the time since the last good cycle as text if it is too long; else empty."""
+    since_s = max(now_s - (report.started_s if report.good_s is None else report.good_s), seen_s)
+    late_s = MAX_MISSED_CYCLES * report.interval_s + 60
+    if since_s <= late_s:
+        return ""
+    return f"no successful cycle for {since_s:.0f} s, longer than {late_s} s"
 
 
-# --- Watchdog thread: reports a hanging cycle and ends the process, never in the middle of a
-# broadcast.
+def health_document(
+    report: RunReport | None, health: RunHealth, reasons: Sequence[str], now_s: float
+) -> dict[str, Any]:
+    """Return the document of a health check that fails for these reasons."""
+    good_s = None if report is None else report.good_s
+    return {
+        "ok": not reasons,
+        "state": health.state,
+        "reasons": list(reasons),
+        "looks": 0 if report is None else report.cycles,
+        "last_good_look_s": None if good_s is None else max(0, int(now_s - good_s)),
+        "paused": report is not None and bool(report.paused),
+    }
 
 
-SENDING_STAGE = "before:send"
-"""Stage that the executor reports just before it sends bytes; at its next stage they have been
-sent.
-"""
-LONGEST_PERIOD_S = 5.0
+def _unhealthy(state: RunState, reason: str) -> RunHealth:
+    return RunHealth(state, (reason,), (reason,))
 
 
-class Watchdog:
-    """Detects hangs: a silence longer than `bound_s`. `now` is a monotonic clock, in seconds.
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
-    Every event of a step and each part of a wait ends a silence.
+
+# --- The process of a run, recognised by other processes of its machine.
+
+
+def this_process() -> str:
+    """Return a text that no other process has: machine, namespace of process ids, process id, and
+    its start in clock ticks since boot. Empty where /proc does not tell them.
     """
-
-    def __init__(
-        self,
-        bound_s: float,
-        now: Callable[[], float] = time.monotonic,
-        period_s: float | None = None,
-    ) -> None:
-        """Set the bounds; `period_s` is the longest interval between checks."""
-        self._bound_s = bound_s
-        self._now = now
-        self._period_s = min(LONGEST_PERIOD_S, bound_s / 4, period_s or LONGEST_PERIOD_S)
-        self._ended = threading.Event()
-        self._watched = threading.current_thread().ident
-        self._asking = False
-        self._stage, self._at = "starting", now()
-
-    def beat(self, stage: str) -> None:
-        """Record an event, and the next stage."""
-        self._stage, self._at = stage, self._now()
-
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Allow any silence inside the context, for a prompt to the user."""
-        self._asking = True
-        try:
-            yield
-        finally:
-            self._asking = False
-            self.beat("answered")
-
-    def hangs(self) -> str | None:
-        """Return the description of a hang; None without a hang, during a prompt, and while bytes
-        are sent to a node.
-        """
-        stage, silent_s = self._stage, self._now() - self._at
-        if self._asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
-            return None
-        return (
-            f"no sign of life for {silent_s:.0f} s, longer than {self._bound_s:g} s, since"
-            f' "{stage}"'
-        )
-
-    @contextmanager
-    def watching(
-        self, hung: Callable[[str], None], alive: Callable[[], None] = lambda: None
-    ) -> Iterator[None]:
-        """Run the thread inside the context. It calls `alive` at each check, and `hung` once, with
-        the description of a hang.
-        """
-        self._watched = threading.current_thread().ident
-        thread = threading.Thread(
-            target=self._run, args=(hung, alive), name="trimtab watch", daemon=True
-        )
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            thread.join(LONGEST_PERIOD_S)
-
-    def _run(self, hung: Callable[[str], None], alive: Callable[[], None]) -> None:
-        while not self._ended.wait(self._period_s):
-            found = self.hangs()
-            if found is not None:
-                hung(f"{found}; at {self._place()}")
-                return
-            alive()
-
-    def _place(self) -> str:
-        """Return the position of the watched thread: functions and lines, no values."""
-        frame = sys._current_frames().get(self._watched or 0)
-        if frame is None:
-            return "an unknown place"
-        lines = traceback.extract_stack(frame)
-        ours = [line for line in lines if "/agent/" in line.filename]
-        return " > ".join(
-            f"{line.filename.rpartition('/agent/')[2] or line.filename}:{line.lineno} {line.name}"
-            for line in (ours or lines)[-4:]
-        )
+    space, started = _namespace(), _start_ticks(os.getpid())
+    if not space or started is None:
+        return ""
+    return f"{os.uname().nodename}/{space}/{os.getpid()}/{started}"
 
 
-# --- systemd notifications (sd_notify(3)): ready, alive, stopping, and one line of status.
-
-
-class SystemdNotifier:
-    """Notifies systemd, if it manages the process. Messages that cannot be sent are dropped."""
-
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        found = os.environ if environment is None else environment
-        self._address = found.get("NOTIFY_SOCKET", "")
-        self.watchdog_s = _watchdog_s(found)
-
-    def ready(self) -> None:
-        """Notify that the first cycle is done."""
-        self._send("READY=1")
-
-    def alive(self) -> None:
-        """Notify the unit's watchdog."""
-        self._send("WATCHDOG=1")
-
-    def stopping(self) -> None:
-        """Notify the normal end of the run."""
-        self._send("STOPPING=1")
-
-    def status(self, text: str) -> None:
-        """Set the line that `systemctl status` shows."""
-        self._send("STATUS=" + text.encode("ascii", "replace").decode().replace("\n", " ")[:200])
-
-    def _send(self, message: str) -> None:
-        if not self._address.startswith(("/", "@")):
-            return
-        address = self._address
-        if address.startswith("@"):  # an abstract socket
-            address = "\0" + address[1:]
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
-                line.setblocking(False)
-                line.sendto(message.encode(), address)
-        except OSError:
-            return
-
-
-def _watchdog_s(found: Mapping[str, str]) -> float | None:
-    """Return the interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None
-    without one.
+def is_alive(process: str) -> bool | None:
+    """Return whether the process of a text by `this_process` exists; None if that is unknown here,
+    as for another machine or container.
     """
-    text, pid = found.get("WATCHDOG_USEC", ""), found.get("WATCHDOG_PID", "")
-    if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):
+    place, _, started = process.rpartition("/")
+    place, _, pid = place.rpartition("/")
+    if not pid.isdecimal() or place != f"{os.uname().nodename}/{_namespace()}":
         return None
-    return int(text) / 2e6
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user: it exists
+        return None
+    found = _start_ticks(int(pid))
+    return None if found is None else found == started
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _start_ticks(pid: int) -> str | None:
+    """Return the start of a process (proc(5), field 22 of stat), empty for one that has ended but
+    was not yet collected by its parent; None if it cannot be read.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return "" if fields[0] == "Z" else fields[19]

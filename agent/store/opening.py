@@ -56,6 +56,7 @@ REVISIONS = (
     "0016",
     "0017",
     "0018",
+    "0019",
 )
 """Store versions that can be read or migrated, oldest first; migrations/versions has a script for
 each.
@@ -71,14 +72,22 @@ of larger files as it reads them.
 """
 
 
-def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
+def open_store(
+    url: str,
+    chain_id: int,
+    wallet: str,
+    coin: str = "",
+    books: str = LIVE,
+    *,
+    check: bool = True,
+) -> Store:
     """Open the store at `url` (SQLAlchemy form), migrated to the current version; create it if it
     does not exist.
 
-    `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Raises
-    ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet or
-    chain, holds the other kind of data, was written by a newer trimtab, is corrupt, or cannot be
-    written.
+    `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Without
+    `check` the pages of the file are checked only as they are read. Raises ConfigError for an
+    invalid address, OperatorNeeded if the store belongs to another wallet or chain, holds the other
+    kind of data, was written by a newer trimtab, is corrupt, or cannot be written.
     """
     address = _parse(url)
     path = sqlite_path(url)
@@ -87,7 +96,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str 
             _private(path)
         engine = _engine(address)
         try:
-            if _checked_version(engine, path) != REVISIONS[-1]:
+            if _checked_version(engine, path if check else None) != REVISIONS[-1]:
                 _migrate(engine)
             store = Store(Database(engine, wallet, coin, books))
             store.bind_owner(chain_id)
@@ -196,7 +205,7 @@ def _begin(connection: PoolProxiedConnection) -> None:
 
 
 def _checked_version(engine: Engine, path: Path | None) -> str | None:
-    """Check a store and return its version; None without tables."""
+    """Check the file at `path`, if given, and return the store's version; None without tables."""
     with engine.connect() as connection, connection.begin():
         if path is not None:
             _check(connection, path)

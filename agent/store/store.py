@@ -44,6 +44,7 @@ from agent.store.journal import IntentStore, ProposalStore, StepStore
 from agent.store.orders import GradualExecutionStore, OrderStore
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.requests import RequestStore
+from agent.store.runs import RunReportStore
 from agent.store.tables import Base, ConfigRow, ImplementationRow, PauseRow, PinRow, PriceRow
 
 
@@ -76,6 +77,7 @@ class Store:
         self.phone = PhoneStore(db)
         self.controls = ControlStore(db)
         self.paper = PaperStore(db)
+        self.runs = RunReportStore(db)
 
     def close(self) -> None:
         """Close the database."""

@@ -505,6 +505,14 @@ class NavPointRow(Base):
     health_index: Mapped[str] = mapped_column(Text)
 
 
+class RunReportRow(Base):
+    """The newest report of a run, as JSON; a single row with key 1."""
+
+    __tablename__ = "run_report"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    report_json: Mapped[str] = mapped_column(Text)
+
+
 # --- Tables of controls.
 
 

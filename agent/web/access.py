@@ -22,7 +22,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
 from agent.hosts import host_name
-from agent.web.gate import PREFIX, refusal_response
+from agent.web.gate import PREFIX, PROBES, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import Reach, forwarded_address, plain_address
 from agent.web.reading import ReadingProcess
@@ -291,7 +291,11 @@ class Checks:
         scope["address"], scope["session"] = peer, None
         if scope["path"].startswith(PREFIX + "/"):
             return None  # the API checks tokens and ignores sessions
-        verbs = VERBS if access.required else READ_VERBS
+        if scope["path"] in PROBES and method in READ_VERBS:
+            # they check logins and tokens themselves, and keep no session from expiring
+            scope["session"] = access.find(cookie(request, reach.cookie), touch=False)
+            return None
+        verbs = VERBS if access.required and scope["path"] not in PROBES else READ_VERBS
         if method not in verbs:
             why = (
                 "is not a verb of the dashboard" if access.required else "the dashboard only reads"

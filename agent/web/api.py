@@ -24,7 +24,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent import artifacts
 from agent.errors import TrimtabError
 from agent.web.board import Board
-from agent.web.gate import HANDLERS, PREFIX, PROBLEM_JSON, SPECIFICATION, ApiError, Gate, Needs
+from agent.web.gate import (
+    HANDLERS,
+    PREFIX,
+    PROBES,
+    PROBLEM_JSON,
+    SPECIFICATION,
+    ApiError,
+    Gate,
+    Needs,
+)
 from agent.web.pages import LIVE, PLAN
 from agent.web.tokens import TokenFile, TokenScope
 
@@ -83,7 +92,11 @@ def specification(prefix: str = "") -> bytes:
     found = (artifacts.WEB / "openapi.json").read_bytes()
     if not prefix:
         return found
-    return json.dumps({**json.loads(found), "servers": [{"url": prefix + PREFIX}]}).encode()
+    document = json.loads(found)
+    document["servers"] = [{"url": prefix + PREFIX}]
+    for path in PROBES:
+        document["paths"][path]["get"]["servers"] = [{"url": prefix}]
+    return json.dumps(document).encode()
 
 
 def _declared(

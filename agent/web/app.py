@@ -56,6 +56,7 @@ from agent.web.pages import (
     Page,
     Renderer,
 )
+from agent.web.probes import Probes, run_document
 from agent.web.reach import Reach
 from agent.web.tokens import TokenFile
 
@@ -257,6 +258,7 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     """
     renderer = Renderer(access.reach.prefix, access.reach.portfolio)
     tokens = TokenFile(board.store)
+    api = build_api(board, tokens, access.reach.prefix)
     logins = Logins(access, renderer, board.announce)
     controls, reports = ControlPages(access, board, renderer), ReportPages(board, renderer)
 
@@ -281,9 +283,8 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
         if session is not None:
             board.follow(CONTROLS)
         board.wanted(*page.reads)
-        return HTMLResponse(
-            renderer.page(page, board.documents, board.failed, board.version, session)
-        )
+        shown = {**board.documents, **run_document(board)}
+        return HTMLResponse(renderer.page(page, shown, board.failed, board.version, session))
 
     async def step(request: Request) -> Response:
         name = request.path_params["step"]
@@ -320,7 +321,8 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     app.add_route(LOGIN, logins.log_in, ["POST"])
     app.add_route("/logout", logins.log_out, ["POST"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
-    app.mount(PREFIX, build_api(board, tokens, access.reach.prefix))
+    Probes(board, access, api).add_to(app)
+    app.mount(PREFIX, api)
     app.router.routes.append(Route("/events", EventStream(board, access)))
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
     return app

@@ -9,10 +9,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent import codec
 from agent.errors import Retryable, TrimtabError
+from agent.model import RunReport
+from agent.observe.health import RunHealth, is_alive, judge
 from agent.web.reading import Documents, ReadingProcess
 
 POLL_S = 2.0
@@ -29,6 +33,24 @@ after a cycle wait for them.
 """
 PING_S = 15.0
 ANSWERS_KEPT = 200
+REPORT_AGE_S = 1.0
+"""Age at which the report of the run is read again when its health is asked for."""
+REPORT_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeenReport:
+    """The newest report of a run, and when this process first saw it, by a monotonic clock."""
+
+    report: RunReport | None = None
+    since_s: float = 0.0
+
+    def health(self, now_s: float) -> RunHealth:
+        """Return the health of the run now."""
+        if self.report is None:
+            return judge(None, now_s)
+        seen_s = time.monotonic() - self.since_s
+        return judge(self.report, now_s, alive=is_alive(self.report.process), seen_s=seen_s)
 
 
 class Board:
@@ -58,13 +80,19 @@ class Board:
         self._answered: tuple[object, ...] = ()
         self._asked: set[asyncio.Task[Documents]] = set()
         self._closing = False
+        self._seen: SeenReport | None = None
+        self._told: RunHealth | None = None
+        self._report_read: asyncio.Task[SeenReport] | None = None
+        self._report_read_s = 0.0
 
     async def watch(self) -> None:
         """Read again after each new cycle in the store and each edit of the config, until
-        cancelled.
+        cancelled; announce that the run became healthy or unhealthy.
         """
         while True:
             if (files := self._stamps()) != self._files:
+                with contextlib.suppress(TrimtabError):
+                    await self._read_report()
                 try:
                     mark = await self.call("stored", "newest_step")
                 except TrimtabError as error:
@@ -76,6 +104,10 @@ class Board:
                         self.refresh()
                     for function in self._followed:
                         self.follow(function)
+            health = self.run_health()
+            if _marks(health) != _marks(self._told):
+                self._told = health
+                self.announce()
             await asyncio.sleep(POLL_S)
 
     def refresh(self) -> None:
@@ -143,6 +175,31 @@ class Board:
             raise
         return found
 
+    async def run_report(self) -> SeenReport:
+        """Return the newest report of the run, not older than REPORT_AGE_S. Simultaneous requests
+        share one read. Raises its TrimtabError, and Retryable beyond REPORT_WAIT_S.
+        """
+        reading = self._report_read
+        old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
+        if reading is None or (reading.done() and old):
+            reading = self._report_read = asyncio.create_task(self._read_report())
+            self._report_read_s = time.monotonic()
+        await asyncio.wait({reading}, timeout=REPORT_WAIT_S)
+        if not reading.done():
+            raise Retryable(f"the store did not answer within {REPORT_WAIT_S:g} s", "try again")
+        if (error := reading.exception()) is not None:
+            raise error.with_traceback(None)
+        return reading.result()
+
+    def run_health(self) -> RunHealth | None:
+        """Return the health of the run now by the report read last; None before the first."""
+        return None if self._seen is None else self._seen.health(time.time())
+
+    @property
+    def seen_report(self) -> RunReport | None:
+        """The report read last."""
+        return None if self._seen is None else self._seen.report
+
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
         """Return the result of a function in the process "stored", "live" or "controls"; calls of
         "controls" wait for no read. Raises its TrimtabError.
@@ -188,6 +245,17 @@ class Board:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
+    async def _read_report(self) -> SeenReport:
+        try:
+            text = await self.call("stored", "records.run_report.report_text")
+        except TrimtabError:
+            self._seen = None
+            raise
+        report = codec.loads_optional(RunReport, text)
+        if self._seen is None or self._seen.report != report:
+            self._seen = SeenReport(report, time.monotonic())
+        return self._seen
+
     def _start(self, process: str, function: str) -> None:
         if function not in self._reading and not self._closing:
             self._outdated.discard(function)
@@ -227,3 +295,8 @@ class Board:
             except OSError:
                 found.append(None)
         return tuple(found)
+
+
+def _marks(health: RunHealth | None) -> tuple[object, ...]:
+    """Return what pages show of a run's health, without ages."""
+    return () if health is None else (health.state, len(health.reasons), len(health.blocks))

@@ -27,6 +27,8 @@ from agent.errors import (
 from agent.web.tokens import IN_URL, TokenFile, TokenScope
 
 PREFIX = "/api/v1"
+PROBES = ("/health", "/ready", "/metrics")
+"""Paths for machines that watch a run, outside of PREFIX."""
 SPECIFICATION = "/openapi.json"
 """The one path that needs no token."""
 CALLS_PER_MINUTE, BURST = 120, 60
@@ -106,14 +108,18 @@ class Gate:
     ) -> None:
         """Answer one request."""
         try:
-            self._admit(scope)
+            self.refuse_token_in_address(scope)
+            scope["state"] = {**scope.get("state", {}), "scopes": ()}
+            if scope["path"] != scope.get("root_path", "") + SPECIFICATION:
+                self.admit(scope)
             received = await _short_body(receive)
         except TrimtabError as error:
             await problem_response(error)(scope, receive, send)
             return
         await self.app(scope, received, send)
 
-    def _admit(self, scope: Messages) -> None:
+    def refuse_token_in_address(self, scope: Messages) -> None:
+        """Raise ApiError if the address of a request holds a token."""
         if IN_URL.search(
             scope["path"] + "?" + unquote_plus(scope["query_string"].decode("latin-1"))
         ):
@@ -123,9 +129,11 @@ class Gate:
                 "the address holds a token, and addresses end up in logs",
                 "revoke it: trimtab token revoke; send tokens as Authorization: Bearer TOKEN",
             )
-        scope["state"] = {**scope.get("state", {}), "scopes": ()}
-        if scope["path"] == scope.get("root_path", "") + SPECIFICATION:
-            return
+
+    def admit(self, scope: Messages, wanted: TokenScope | None = None) -> None:
+        """Count a request and note its token in the state of the scope. Raises ApiError without a
+        valid token, beyond its rate, and if it lacks the scope `wanted`.
+        """
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         kind, _, text = (
             given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
@@ -151,7 +159,20 @@ class Gate:
         limit = self._limits.setdefault(token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s))
         if wait_s := limit.wait_s():
             raise _too_many(wait_s)
-        scope["state"] |= {"scopes": token.scopes, "token": token.name, "token_id": token.id}
+        scope["state"] = {
+            **scope.get("state", {}),
+            "scopes": token.scopes,
+            "token": token.name,
+            "token_id": token.id,
+        }
+        if wanted is not None and wanted not in token.scopes:
+            raise _without_scope(wanted)
+
+
+def _without_scope(wanted: TokenScope) -> ApiError:
+    return ApiError(
+        403, "scope", f"the token lacks the scope {wanted}", f"add a token with --scope {wanted}"
+    )
 
 
 def _too_many(wait_s: int) -> ApiError:
@@ -196,12 +217,7 @@ class Needs:
     def __call__(self, request: Request) -> None:
         """Raise ApiError if the scope is missing or the query is invalid."""
         if self.wanted not in request.state.scopes:
-            raise ApiError(
-                403,
-                "scope",
-                f"the token lacks the scope {self.wanted}",
-                f"add a token with --scope {self.wanted}",
-            )
+            raise _without_scope(self.wanted)
         known = {one.alias for one in request.scope["route"].dependant.query_params}
         given = [name for name, _ in request.query_params.multi_items()]
         if not known.issuperset(given) or len(given) != len({*given}):

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from agent.web.access import Access, Checks, Receive, Scope, Send, Session, cook
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
 from agent.web.board import Board
 from agent.web.pages import CONTROLS, LIVE, STORED, Renderer
+from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
 from agent.web.reading import Documents, ReadingProcess
 
@@ -220,6 +222,8 @@ class Portfolios:
         )
         app.add_route("/", self._list, ["GET"])
         app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
+        app.add_route("/health", partial(self._health, ready=False), ["GET"])
+        app.add_route("/ready", partial(self._health, ready=True), ["GET"])
         app.add_route(PREFIX + "{rest:path}", self._unserved, ["GET"])
         app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
         self._own = Checks(app, Access(reach))
@@ -263,6 +267,13 @@ class Portfolios:
                 return PlainTextResponse("503: not open; the list of portfolios says why\n", 503)
         return PlainTextResponse("404: no such portfolio\n", 404)
 
+    async def _health(self, _: Request, *, ready: bool) -> Response:
+        """Answer whether the runs of all portfolios are healthy, or can trade now."""
+        answers = await asyncio.gather(
+            *(_is_healthy(one.opened, ready=ready) for one in self._portfolios)
+        )
+        return health_response({"ok": all(answers)})
+
     async def _list(self, request: Request) -> Response:
         """Answer with the list, or with status 204 if the page already shows it."""
         behind = "hx-request" in request.headers
@@ -298,6 +309,11 @@ class Portfolios:
         if behind and request.query_params.get("seen") == seen:
             return Response(None, 204)
         return HTMLResponse(self._renderer.portfolios(rows, {"portfolios": documents}, seen))
+
+
+async def _is_healthy(opened: OpenedPortfolio | None, *, ready: bool) -> bool:
+    """Return whether the run of a portfolio is healthy, or can trade now; False if unknown."""
+    return opened is not None and await is_healthy(opened.board, ready=ready)
 
 
 async def _begin(opened: OpenedPortfolio, running: AsyncExitStack) -> None:

@@ -283,7 +283,7 @@ STOP_WITHIN_S = 10
 
 def require_servable(port: int) -> None:
     """Raise ConfigError if the extra is not installed, or the port is in use."""
-    for name in ("fastapi", "uvicorn", "jinja2"):
+    for name in ("fastapi", "uvicorn", "jinja2", "prometheus_client"):
         if find_spec(name) is None:
             raise ConfigError(f"serve: {name} is not installed", MISSING)
     with _listening(HOST, port):

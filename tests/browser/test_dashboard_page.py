@@ -140,6 +140,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             "plan": desk.ask("plan"),
             "settings": settings_document(desk.config),
             "reports": list_reports(desk.config),
+            "run": desk.ask("health", want=15),
             "explain": desk.ask("explain", step),
         }
         assert desk.node.rpc("eth_blockNumber") == mark

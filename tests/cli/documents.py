@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agent.app.documents import futures, owner, plans, records, research
 from agent.app.documents.status import StatusDocument
+from agent.app.records.run_report import HealthDocument
 
 ANY = "ANY"
 """Stands in golden documents for what differs between runs."""
@@ -29,6 +30,7 @@ DOCUMENTS: dict[str, Any] = {
     "run": plans.LivePlanDocument,
     "paper": plans.LivePlanDocument,
     "limit": records.WaitingDocument | records.CancelledDocument,
+    "health": HealthDocument,
     "history": records.HistoryDocument,
     "explain": records.ExplanationDocument,
     "txs": records.TransactionsDocument,

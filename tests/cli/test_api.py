@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,18 +18,24 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
     pytest.skip("the API needs the extra dashboard", allow_module_level=True)
 
 from agent.web import gate
-from agent.web.gate import PREFIX
-from tests.cli.tools import Desk, Said
+from agent.web.gate import PREFIX, PROBES
+from tests.cli.tools import Desk, Said, forked
 from tests.support.api import Client
 from tests.support.dashboards import HereBoard, Served
 
 
 @pytest.fixture
-def traded(desk: Desk) -> None:
-    """A store with a rebalance, a cycle and an order."""
+def traded(desk: Desk) -> Iterator[None]:
+    """A store with a rebalance, a cycle and an order, and a run that waits for its second cycle."""
     desk.ask("rebalance", "--send", "--yes")
-    desk.ask("run", "--once")
     desk.ask("orders", "set", "WETH", "--stop-loss", "20%")
+    run = forked(desk, "run", "--every", "1h")
+    end = time.monotonic() + 120
+    while desk.run("health", "--ready").code != 0:
+        assert time.monotonic() < end
+    yield
+    run.told(signal.SIGTERM)
+    assert run.ended().code == 0
 
 
 @pytest.fixture
@@ -50,8 +58,9 @@ def examine(server: Client, examples: int) -> int:
     from hypothesis import HealthCheck, Phase, given, settings
     from schemathesis.generation import GenerationMode
 
-    schema = schemathesis.openapi.from_url(f"http://localhost:{server.served.port}{PREFIX}/openapi.json")
-    schema.config.update(base_url=f"http://localhost:{server.served.port}{PREFIX}")
+    home = f"http://localhost:{server.served.port}"
+    schema = schemathesis.openapi.from_url(f"{home}{PREFIX}/openapi.json")
+    schema.config.update(base_url=f"{home}{PREFIX}")
     schema.config.checks.negative_data_rejection.expected_statuses.append("413")  # too long for its schema, and for the server
     calls, bearer = 0, {"Authorization": f"Bearer {server.token}"}
     for found in schema.get_all_operations():
@@ -69,7 +78,7 @@ def examine(server: Client, examples: int) -> int:
             def call(case: Any) -> None:
                 nonlocal calls
                 calls += 1
-                case.call_and_validate(headers=bearer)
+                case.call_and_validate(headers=bearer, base_url=home if case.path in PROBES else home + PREFIX)
 
             call()
     return calls

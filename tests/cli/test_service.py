@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "prometheus_client"))) and not os.environ.get("CI"):
+    pytest.skip("health and metrics are answered by the extra dashboard", allow_module_level=True)
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config import service as service_config
+from agent.web import board as boards
 from tests.cli.test_endpoints import move_to
 from tests.cli.test_interruption import require_sound
 from tests.cli.test_sending import nonce
 from tests.cli.tools import SECRET, Desk, Forked, forked
+from tests.support.api import Client
+from tests.support.dashboards import HereBoard, Served
 from tests.support.endpoints import Reply, passing_on, serve
 from tests.support.text import mentions
 
@@ -88,6 +98,8 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
     assert mentions(hung["what"], "6 s", '"Reading the chain"')
     assert "chain/rpc.py" in hung["what"]
     assert SECRET not in said.err
+    left = desk.ask("health", want=15)
+    assert left["state"] == "gone" and any(reason.startswith("cycle hangs: ") for reason in left["reasons"])
     stalling.clear()
     require_sound(desk, before)
 
@@ -153,58 +165,154 @@ class Hearts:
             visitor.close()
 
 
-def test_a_run_tells_of_itself_and_keeps_its_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@contextmanager
+def probing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """The dashboard's server over the desk's store, which reads it for each request. Its threads begin after the fork of a run."""
+    monkeypatch.setattr(boards, "REPORT_AGE_S", 0)
+    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+        yield Client(served)
+
+
+def listening(pid: int) -> list[str]:
+    """The local addresses of listening sockets of a process, from /proc; state 0A is listening (proc(5))."""
+    held = {path.readlink().name for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held]
+
+
+def scraped(probes: Client) -> dict[tuple[str, ...], float]:
+    families = text_string_to_metric_families(probes.ask("/metrics").body.decode())
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_a_run_tells_of_itself_opens_no_port_and_keeps_its_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hearts, address = Hearts(), str(tmp_path / "notify")
+    desk.ask("plan")
+    assert desk.ask("health", want=15)["state"] == "none"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
         manager.settimeout(120)
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         monkeypatch.setenv("TRIMTAB_HEART", hearts.url)
-        with_service(desk, 'listen = "127.0.0.1:0"', 'heartbeat_url_env = "TRIMTAB_HEART"', 'heartbeat_method = "POST"')
+        with_service(desk, 'heartbeat_url_env = "TRIMTAB_HEART"', 'heartbeat_method = "POST"')
         child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--log-format", "json")
         while (heard := manager.recv(300)) == b"WATCHDOG=1":  # a first look may take a while
             pass
         assert heard == b"READY=1"
-        port = next(line["port"] for line in logged(child) if line["event"] == "listening")
-        until(child, lambda: requests.get(f"http://127.0.0.1:{port}/ready", timeout=60).status_code == 200)
-        until(child, lambda: len(hearts.heard) > 1)
-        figures = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
-        assert 'trimtab_looks_total{outcome="done"} 1.0' in figures
-        assert 'trimtab_transactions_total{kind="swap",state="final"} 1.0' in figures
-        assert desk.run("pause", "--reason", "lunch").code == 0
-        until(child, lambda: requests.get(f"http://127.0.0.1:{port}/ready", timeout=60).json()["reasons"] == ["paused: lunch"])
-        assert requests.get(f"http://127.0.0.1:{port}/health", timeout=60).status_code == 200
-        child.told(signal.SIGTERM)
-        said = child.ended(120)
-        assert said.code == 0, said
-        told = b""
-        while b"STOPPING=1" not in told:
-            told = manager.recv(300)
+        with probing(desk, monkeypatch) as probes:
+            until(child, lambda: probes.ask("/ready").status == 200)
+            until(child, lambda: len(hearts.heard) > 1)
+            assert listening(child.pid) == []
+            assert desk.run("health", "--ready").out.startswith("Ready: ")
+            require_equal_figures(desk, probes)
+            assert desk.run("pause", "--reason", "lunch").code == 0
+            assert probes.ask("/ready").json["reasons"] == ["paused: lunch"], "at once, not with the next cycle"
+            assert desk.ask("health", "--ready", want=15)["reasons"] == ["paused: lunch"]
+            assert probes.ask("/health").status == 200 and desk.ask("health")["paused"]
+            assert scraped(probes)[("trimtab_paused",)] == 1
+            until(child, lambda: "paused" in events(child))
+            child.told(signal.SIGTERM)
+            said = child.ended(120)
+            assert said.code == 0, said
+            told = b""
+            while b"STOPPING=1" not in told:
+                told = manager.recv(300)
+            stopped = probes.ask("/health")
+            assert (stopped.status, stopped.json["state"]) == (503, "stopped")
+            figures = probes.ask("/metrics").body.decode()
     hearts.line.close()
+    assert desk.ask("health", want=15)["state"] == "stopped"
     assert {line.split()[0] for line in hearts.heard} == {"POST"}
     assert said.out == "", "the log has told it"
-    assert {"listening", "started", "look", "transaction", "paused", "stopped"} <= set(events(child))
-    assert SECRET not in said.err + figures
+    assert {"started", "look", "transaction", "paused", "stopped"} <= set(events(child))
+    assert SECRET not in said.err + figures + (desk.config.with_name("trimtab.db").read_bytes().decode("latin-1"))
 
 
-def test_health_turns_red_while_the_endpoint_is_away_and_no_heartbeat_goes_out(desk: Desk) -> None:
+def require_equal_figures(desk: Desk, probes: Client) -> None:
+    """Assert that /metrics has the figures of `trimtab status`."""
+    figures, status = scraped(probes), desk.ask("status")
+    assert figures[("trimtab_looks_total", "done")] == 1
+    assert figures[("trimtab_transactions_total", "swap", "final")] == 1
+    assert figures[("trimtab_portfolio_value",)] == float(status["total_value"])
+    drifts = {item["symbol"]: item["drift_bps"] for item in status["holdings"]}
+    assert {name[1]: value for name, value in figures.items() if name[0] == "trimtab_drift_bps"} == drifts
+    assert figures[("trimtab_worst_drift_bps",)] == max(map(abs, drifts.values()))
+
+
+def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_time_is_over(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = forked(desk, "run", "--every", "1s", "--log-format", "json")
+    with probing(desk, monkeypatch) as probes:
+        until(child, lambda: probes.ask("/ready").status == 200)
+        child.told(signal.SIGKILL)
+        assert child.ended().code == -signal.SIGKILL
+        gone = probes.ask("/health")
+        assert (gone.status, gone.json["state"]) == (503, "gone")
+        assert desk.ask("health", want=15)["state"] == "gone"
+        monkeypatch.setattr(boards, "is_alive", lambda _: None)
+        assert probes.ask("/health").status == 200, "elsewhere it may still run"
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + 64 + 30)
+        late = probes.ask("/health")
+        assert late.status == 503 and "no successful cycle for" in late.json["reasons"][0]
+
+
+def test_a_store_that_cannot_be_read_is_red(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = forked(desk, "run", "--every", "1s", "--log-format", "json")
+    store = desk.config.with_name("trimtab.db")
+    with probing(desk, monkeypatch) as probes:
+        until(child, lambda: probes.ask("/ready").status == 200)
+        child.told(signal.SIGTERM)
+        assert child.ended(120).code == 0
+        store.chmod(0o666)
+        answer = probes.ask("/health")
+        assert (answer.status, answer.json["state"]) == (503, "unknown") and "others may write" in answer.json["reasons"][0]
+        assert probes.ask("/metrics").status == 503
+        assert desk.run("health").code == 2
+        store.chmod(0o600)
+        store.write_bytes(b"not a database" * 1_000)
+        for end in ("-wal", "-shm"):
+            store.with_name(store.name + end).unlink(missing_ok=True)
+        assert probes.ask("/ready").status == 503
+        assert desk.run("health").code == 12
+        store.unlink()
+        assert probes.ask("/ready").status == 503
+        assert desk.ask("health", want=15)["state"] == "none" and not store.exists(), "a check creates no store"
+
+
+def test_a_single_cycle_and_paper_leave_no_report(desk: Desk) -> None:
+    desk.ask("run", "--once", "--send", "--yes")
+    desk.run("paper", "--once")
+    assert desk.ask("health", want=15)["state"] == "none"
+
+
+def test_a_config_that_asks_the_run_to_listen_is_refused_with_the_remedy(desk: Desk) -> None:
+    with_service(desk, 'listen = "127.0.0.1:9464"')
+    said = desk.run("status")
+    assert said.code == 2 and "service.listen" in said.err and "trimtab serve answers /metrics and /health" in said.err
+
+
+def test_health_turns_red_while_the_endpoint_is_away_and_no_heartbeat_goes_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     away = threading.Event()
     passed = passing_on(desk.about["url"])
     hearts = Hearts()
     with serve(lambda asked: Reply(b"gone", status=503) if away.is_set() else passed(asked)) as served:
         move_to(desk, served.url)
-        with_service(desk, 'listen = "127.0.0.1:0"', f'heartbeat_url = "{hearts.url}"')
+        with_service(desk, f'heartbeat_url = "{hearts.url}"')
         child = forked(desk, "run", "--every", "1s", "--log-format", "json")
-        until(child, lambda: "look" in events(child))
-        port = next(line["port"] for line in logged(child) if line["event"] == "listening")
-        away.set()
-        until(child, lambda: "look failed" in events(child))
-        until(child, lambda: requests.get(f"http://127.0.0.1:{port}/health", timeout=60).status_code == 503)
-        heard = len(hearts.heard)
-        until(child, lambda: events(child).count("look failed") > 2)
-        assert len(hearts.heard) == heard
-        away.clear()
-        until(child, lambda: requests.get(f"http://127.0.0.1:{port}/health", timeout=60).status_code == 200)
+        with probing(desk, monkeypatch) as probes:
+            until(child, lambda: "look" in events(child))
+            until(child, lambda: probes.ask("/health").status == 200)
+            away.set()
+            until(child, lambda: "look failed" in events(child))
+            until(child, lambda: probes.ask("/health").status == 503)
+            assert scraped(probes)[("trimtab_looks_total", "retryable")] >= 1
+            heard = len(hearts.heard)
+            until(child, lambda: events(child).count("look failed") > 2)
+            assert len(hearts.heard) == heard
+            away.clear()
+            until(child, lambda: probes.ask("/health").status == 200)
         child.told(signal.SIGTERM)
         assert child.ended(120).code == 0
     hearts.line.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.observe.health import MAX_MISSED_CYCLES, SENDING_STAGE, RunHealth, SystemdNotifier, Watchdog
+from agent.observe.watch import SENDING_STAGE, SystemdNotifier, Watchdog
 from tests.support.text import mentions
 
 
@@ -72,26 +72,6 @@ def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_
         assert heard.wait(60)
     assert len(told) == 1
     assert "starting" in told[0]
-
-
-# health
-def test_health_is_red_with_its_reasons_and_green_again() -> None:
-    time = Time()
-    health = RunHealth(600, time)
-    assert health.unhealthy_reason() == []
-    assert len(health.not_ready_reason()) == 1
-    health.on_cycle("", "")
-    assert health.not_ready_reason() == []
-    health.on_cycle("endpoint 'a' is away", "")
-    assert health.unhealthy_reason() == ["endpoint 'a' is away"]
-    health.on_cycle("", "lunch")
-    assert (health.unhealthy_reason(), health.not_ready_reason()) == ([], ["paused: lunch"])
-    time.now = MAX_MISSED_CYCLES * 600 + 61
-    assert mentions(health.unhealthy_reason(), f"{time.now:.0f} s", f"{time.now - 1:.0f} s")
-    health.hangs("the disk")
-    assert mentions(health.unhealthy_reason()[0], "disk")
-    health.stops()
-    assert "stopping" in health.not_ready_reason()
 
 
 # systemd

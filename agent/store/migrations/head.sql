@@ -63,4 +63,5 @@ CREATE TRIGGER control_log_no_delete BEFORE DELETE ON control_log BEGIN SELECT R
 CREATE TABLE shown_plans ( hash VARCHAR(64) NOT NULL, plan_json TEXT NOT NULL, shown_s BIGINT NOT NULL, waiting BOOLEAN NOT NULL, PRIMARY KEY (hash) )
 CREATE INDEX ix_shown_plans_shown_s ON shown_plans (shown_s)
 CREATE TABLE funding_payments ( book BIGINT NOT NULL, market VARCHAR(60) NOT NULL, at_s BIGINT NOT NULL, block_number BIGINT NOT NULL, entry_json TEXT NOT NULL, PRIMARY KEY (book, market, at_s) )
-INSERT INTO alembic_version (version_num) VALUES ('0018')
+CREATE TABLE run_report ( id INTEGER NOT NULL, report_json TEXT NOT NULL, PRIMARY KEY (id) )
+INSERT INTO alembic_version (version_num) VALUES ('0019')

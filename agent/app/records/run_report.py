@@ -1,0 +1,180 @@
+"""The report of a run: written to the store by the run, and read there to judge its health."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, get_args
+
+from typing_extensions import TypedDict
+
+from agent import codec, wiring
+from agent.app.documents import one_of
+from agent.config.load import ConfigSource, load_config
+from agent.model import Counts, RunFigures, RunReport, counted
+from agent.observe.health import (
+    RunHealth,
+    RunState,
+    health_document,
+    is_alive,
+    judge,
+    silence,
+    this_process,
+)
+from agent.store.files.locks import KillSwitchState
+from agent.store.runs import RunReportStore
+
+STATES: tuple[str, ...] = get_args(RunState)
+
+
+class HealthDocument(TypedDict):
+    """Health of a run. `looks` counts its cycles, `last_good_look_s` is the age of the last good
+    one, None before the first; `reasons` are why it is not `ok`.
+    """
+
+    ok: bool
+    state: Annotated[str, one_of(*STATES)]
+    reasons: list[str]
+    looks: int
+    last_good_look_s: int | None
+    paused: bool
+
+
+HUNG_WRITE_S = 2.0
+"""Longest delay of the end of a hung process by its last report."""
+
+
+def pause_reason(switch: KillSwitchState) -> str:
+    """Return the reason of the kill switch; empty if it is off."""
+    if switch.paused is False:
+        return ""
+    return switch.reason or "by its file"
+
+
+class RunRecorder:
+    """The report of a run, and its copy in the store: `store` is None for a run that reports
+    nowhere. `redact` removes secrets from texts, `now_s` is the wall clock, Unix seconds.
+    """
+
+    def __init__(
+        self,
+        store: RunReportStore | None,
+        interval_s: int,
+        *,
+        sends: bool,
+        redact: Callable[[str], str] = str,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._redact, self._now_s = store, redact, now_s
+        self._lock = threading.Lock()
+        started_s = int(now_s())
+        self._report = RunReport(
+            secrets.token_hex(8), this_process(), sends, interval_s, started_s, started_s
+        )
+
+    @property
+    def report(self) -> RunReport:
+        """The present report."""
+        with self._lock:
+            return self._report
+
+    def health(self) -> RunHealth:
+        """Return the health of the run now."""
+        return judge(self.report, self._now_s())
+
+    def silence(self) -> str:
+        """Return the time since the last good cycle as text if it is too long; else empty."""
+        return silence(self.report, self._now_s())
+
+    def on_cycle(
+        self, outcome: str, trouble: str, paused: str, transactions: Counts, figures: RunFigures
+    ) -> None:
+        """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's
+        reason, empty if it is off.
+        """
+        at_s = int(self._now_s())
+        with self._lock:
+            before = self._report
+            self._report = replace(
+                before,
+                cycles=before.cycles + 1,
+                cycle_s=at_s,
+                good_s=before.good_s if trouble else at_s,
+                trouble=self._redact(trouble),
+                paused=self._redact(paused),
+                outcomes=counted(before.outcomes, ((outcome, 1),)),
+                transactions=counted(before.transactions, transactions),
+                figures=figures,
+            )
+
+    def heartbeat_failed(self) -> None:
+        """Count a failed heartbeat."""
+        with self._lock:
+            failed = self._report.failed_heartbeats + 1
+            self._report = replace(self._report, failed_heartbeats=failed)
+
+    def ended(self, why: str = "") -> None:
+        """Record the end of the run, by the error `why` or, if empty, by a stop."""
+        with self._lock:
+            at_s = int(self._now_s())
+            self._report = replace(self._report, ended_s=at_s, ended=self._redact(why))
+
+    def hung(self, why: str) -> None:
+        """Record and write that a cycle hangs. If the store does not answer, its report stays as it
+        was.
+        """
+        with self._lock:
+            self._report = replace(self._report, hung=self._redact(why))
+        writing = threading.Thread(target=self._write_quietly, daemon=True)
+        writing.start()
+        writing.join(HUNG_WRITE_S)
+
+    def write(self) -> None:
+        """Write the report to the store, unless another run reports there: one that sends and is
+        alive gives way to no dry run. Raises OperatorNeeded.
+        """
+        with self._lock:
+            now_s = int(self._now_s())
+            self._report = report = replace(self._report, written_s=now_s)
+
+        def replaces(found: RunReport) -> bool:
+            running = judge(found, now_s, alive=is_alive(found.process)).state == "running"
+            return report.sends or not running or bool(silence(found, now_s))
+
+        if self._store is not None:
+            self._store.write(report, replaces)
+
+    def _write_quietly(self) -> None:
+        try:
+            self.write()
+        except Exception:  # the process ends now, and the log has the reason
+            return
+
+
+def newest_report(config: ConfigSource) -> RunReport | None:
+    """Return the newest report of a run, with the present state of the kill switch; None without a
+    store or a report. Raises the error if the config or the store cannot be read.
+    """
+    loaded = load_config(config)
+    if not wiring.store_file(loaded).exists():
+        return None
+    with wiring.open_store_offline(loaded, check=False) as (store, switch):
+        report = store.runs.newest()
+        return None if report is None else replace(report, paused=pause_reason(switch.read()))
+
+
+def report_text(config: ConfigSource) -> str | None:
+    """Return `newest_report` as JSON."""
+    report = newest_report(config)
+    return None if report is None else codec.dumps(report)
+
+
+def run_health(config: ConfigSource, *, ready: bool = False) -> HealthDocument:
+    """Return the health of the run of this config, or with `ready` whether it can trade now."""
+    report, now_s = newest_report(config), time.time()
+    health = judge(report, now_s, alive=None if report is None else is_alive(report.process))
+    reasons = health.blocks if ready else health.reasons
+    return health_document(report, health, reasons, now_s)  # type: ignore[return-value]  # of these keys

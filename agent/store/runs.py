@@ -1,0 +1,62 @@
+"""The newest report of a run: one row, replaced after each cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import Connection, select
+
+from agent import codec
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.model import RunReport
+from agent.store.database import Database, upsert_rows
+from agent.store.tables import RunReportRow
+
+ONLY = 1
+"""Key of the only row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReportStore:
+    """The report of the run that serves the store; each method is one transaction."""
+
+    db: Database
+
+    def newest(self) -> RunReport | None:
+        """Return the report; None if no run has written one. Raises OperatorNeeded if it is
+        damaged.
+        """
+        with self.db.read("read the report of the run") as db:
+            return _newest(db)
+
+    def write(self, report: RunReport, replaces: Callable[[RunReport], bool]) -> bool:
+        """Replace the report, unless it is that of another run and `replaces` refuses; return
+        whether it was replaced. A damaged report is replaced.
+        """
+        with self.db.write("write the report of the run") as db:
+            try:
+                found = _newest(db)
+            except OperatorNeeded:
+                found = None
+            if found is not None and found.run_id != report.run_id and not replaces(found):
+                return False
+            row = {"id": ONLY, "report_json": codec.dumps(report)}
+            upsert_rows(db, RunReportRow, [row])
+            return True
+
+
+def _newest(db: Connection) -> RunReport | None:
+    text: str | None = db.scalar(_text())
+    try:
+        return codec.loads_optional(RunReport, text)
+    except ConfigError:
+        raise OperatorNeeded(
+            "store: the report of the run is damaged",
+            "the next cycle of trimtab run replaces it",
+            code=ErrorCode.DAMAGED,
+        ) from None
+
+
+_text = cache(lambda: select(RunReportRow.report_json).where(RunReportRow.id == ONLY))

@@ -1,0 +1,291 @@
+"""Answers for machines that watch a run: /health, /ready and /metrics. They judge the report that
+the run writes to the store; the run itself opens no port.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.requests import Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from agent.errors import ErrorCode, TrimtabError
+from agent.model import PPM, RunReport
+from agent.observe.health import RunHealth, health_document
+from agent.web.access import Access
+from agent.web.board import Board
+from agent.web.gate import PROBLEM_JSON, ApiError, Gate, problem_response
+from agent.web.tokens import TokenScope
+
+OUTCOMES = (
+    "hold",
+    "halt",
+    "planned",
+    "refused",
+    "declined",
+    "done",
+    "failed",
+    "retryable",
+    "error",
+)
+"""Outcomes of a cycle: those of a step; `retryable` or `error` if an error ended the cycle."""
+NAN = float("nan")
+
+
+class Probes:
+    """The three answers of one portfolio. Without a login or a token of the scope `read`, health is
+    `ok` alone, and metrics are refused, once there are users.
+    """
+
+    def __init__(self, board: Board, access: Access, gate: Gate) -> None:
+        self._board, self._access, self._gate = board, access, gate
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes."""
+        for path, answer, summary, kind in (
+            ("/health", self.health, "Whether the run is healthy", "application/json"),
+            ("/ready", self.ready, "Whether the run can trade now", "application/json"),
+            ("/metrics", self.metrics, "Metrics of the run for Prometheus", "text/plain"),
+        ):
+            told = _declared(path, kind)
+            shown = PlainTextResponse if path == "/metrics" else JSONResponse
+            app.add_api_route(
+                path, answer, summary=summary, operation_id=path[1:], response_class=shown, **told
+            )
+            app.add_route(path, answer, ["HEAD"])
+
+    async def health(self, request: Request) -> Response:
+        """Answer 200 if the run is healthy, else 503."""
+        return await self._health_answer(request, lambda health: health.reasons)
+
+    async def ready(self, request: Request) -> Response:
+        """Answer 200 if the run can trade now, else 503."""
+        return await self._health_answer(request, lambda health: health.blocks)
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer with the metrics."""
+        try:
+            self._gate.refuse_token_in_address(request.scope)
+            self._require_reader(request)
+            report, health = await _judged(self._board)
+        except TrimtabError as error:
+            return problem_response(error)
+        return Response(metrics_text(report, health, time.time()), 200, {}, CONTENT_TYPE_LATEST)
+
+    async def _health_answer(
+        self, request: Request, reasons_of: Callable[[RunHealth], Sequence[str]]
+    ) -> Response:
+        try:
+            self._gate.refuse_token_in_address(request.scope)
+        except TrimtabError as error:
+            return problem_response(error)
+        try:
+            report, health = await _judged(self._board)
+        except TrimtabError as error:
+            reasons = [f"the store cannot be read: {error}"]
+            document = health_document(None, RunHealth("none", (), ()), reasons, 0)
+            document["state"] = "unknown"
+        else:
+            document = health_document(report, health, reasons_of(health), time.time())
+        try:
+            self._require_reader(request)
+        except TrimtabError:
+            document = {"ok": document["ok"]}
+        return health_response(document)
+
+    def _require_reader(self, request: Request) -> None:
+        """Raise ApiError unless the request may read figures."""
+        if self._access.required and request.scope["session"] is None:
+            self._gate.admit(request.scope, TokenScope.READ)
+
+
+async def is_healthy(board: Board, *, ready: bool) -> bool:
+    """Return whether the run is healthy, or with `ready` can trade now; False if that cannot be
+    read.
+    """
+    try:
+        _, health = await _judged(board)
+    except TrimtabError:
+        return False
+    return health.ready if ready else health.healthy
+
+
+async def _judged(board: Board) -> tuple[RunReport | None, RunHealth]:
+    """Return the newest report with its health. Raises ApiError 503 if it cannot be read."""
+    try:
+        found = await board.run_report()
+    except TrimtabError as error:
+        code = error.code or ErrorCode.STORE
+        raise ApiError(503, code, error.message, error.remedy) from None
+    return found.report, found.health(time.time())
+
+
+def run_document(board: Board) -> dict[str, Any]:
+    """Return the document `run` of the pages: the health now by the report read last; empty before
+    the first read.
+    """
+    if (health := board.run_health()) is None:
+        return {}
+    return {"run": health_document(board.seen_report, health, health.reasons, time.time())}
+
+
+def health_response(document: dict[str, Any]) -> Response:
+    """Return the answer of a health check: 200 if it is ok, else 503."""
+    body = json.dumps(document).encode() + b"\n"
+    return Response(body, 200 if document["ok"] else 503, {}, "application/json")
+
+
+def _declared(path: str, kind: str) -> dict[str, Any]:
+    """Return the keyword arguments of a route, for the OpenAPI document. Its address lacks the
+    prefix of the API.
+    """
+    problem = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
+    needs = "Scope `read` or a login, if there are users."
+    if path == "/metrics":
+        schema: dict[str, Any] = {"type": "string"}
+        told, red, failed = needs, "The store cannot be read.", problem
+    else:
+        schema = {"$ref": "#/components/schemas/ProbeDocument"}
+        told, red = f"{needs} Without them the answer is `ok` alone.", "Not `ok`."
+        failed = {kind: {"schema": schema}}
+    return {
+        "description": told,
+        "openapi_extra": {"servers": [{"url": "/"}], "security": [{"HTTPBearer": []}, {}]},
+        "responses": {
+            200: {"description": "The answer.", "content": {kind: {"schema": schema}}},
+            503: {"description": red, "content": failed},
+            "default": {"description": "Any other error.", "content": problem},
+        },
+    }
+
+
+# --- Metrics of a report.
+
+
+def metrics_text(report: RunReport | None, health: RunHealth, now_s: float) -> bytes:
+    """Return the metrics of a run in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Metrics(report, health, now_s))
+    return generate_latest(registry)
+
+
+def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -> Iterator[Metric]:
+    """Yield the metrics of a run; those that no cycle knew are NaN or have no sample."""
+    yield _gauge("trimtab_healthy", "1 while /health is green", float(health.healthy))
+    if report is None:
+        return
+    found, outcomes = report.figures, {**dict.fromkeys(OUTCOMES, 0), **dict(report.outcomes)}
+    yield _counter("trimtab_looks_total", "Cycles by outcome", ["outcome"], outcomes.items())
+    yield _counter(
+        "trimtab_transactions_total",
+        "Transactions by state after the last cycle",
+        ["kind", "state"],
+        report.transactions,
+    )
+    yield _gauge(
+        "trimtab_gas_spent_24h_wei",
+        "Gas spent in the last 24 h of chain time, wei",
+        found.gas_24h_wei,
+    )
+    failed = CounterMetricFamily("trimtab_heartbeat_failures_total", "Failed heartbeats")
+    failed.add_metric([], report.failed_heartbeats)
+    yield failed
+    took_ms = found.took_ms
+    yield _gauge(
+        "trimtab_look_seconds",
+        "Duration of the last cycle",
+        None if took_ms is None else took_ms / 1_000,
+    )
+    yield _gauge(
+        "trimtab_last_look_timestamp_seconds",
+        "End of the last cycle, Unix seconds",
+        report.cycle_s,
+    )
+    yield _gauge(
+        "trimtab_run_start_timestamp_seconds",
+        "Start of the run, at which counters begin, Unix seconds",
+        report.started_s,
+    )
+    yield _gauge(
+        "trimtab_portfolio_value",
+        "Value of the portfolio, whole coins of the numeraire",
+        None if found.value is None else float(found.value),
+    )
+    drift = GaugeMetricFamily(
+        "trimtab_drift_bps", "Weight less target of each asset, bps", labels=["symbol"]
+    )
+    for symbol, bps in found.drifts_bps:
+        drift.add_metric([symbol], bps)
+    yield drift
+    yield _gauge(
+        "trimtab_worst_drift_bps",
+        "Largest distance of a weight from its target, bps",
+        max((abs(bps) for _, bps in found.drifts_bps), default=None),
+    )
+    yield _gauge("trimtab_open_intents", "Transactions that are not final", found.open_intents)
+    endpoint = GaugeMetricFamily(
+        "trimtab_endpoint_score",
+        "Score of each operator's worst endpoint, from 0 to 1",
+        labels=["operator"],
+    )
+    for operator, score in found.endpoints:
+        endpoint.add_metric([operator], score / PPM)
+    yield endpoint
+    yield _gauge(
+        "trimtab_paused",
+        "1 while the kill switch is on or cannot be read",
+        float(bool(report.paused)),
+    )
+    yield _gauge(
+        "trimtab_loss_budget_used",
+        "Loss of 24 h as a share of limits.daily_loss; NaN if that is off",
+        _loss_share(report),
+    )
+    yield _gauge(
+        "trimtab_head_age_seconds",
+        "Age of the head of the last snapshot; NaN before the first",
+        None if found.head_s is None else now_s - found.head_s,
+    )
+
+
+class _Metrics:
+    """Collector of the metrics of one scrape."""
+
+    def __init__(self, report: RunReport | None, health: RunHealth, now_s: float) -> None:
+        self._given = report, health, now_s
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client.registry.Collector."""
+        return metric_families(*self._given)
+
+
+def _gauge(name: str, what: str, value: float | None) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, what, value=NAN if value is None else value)
+
+
+def _counter(
+    name: str, what: str, labels: Sequence[str], rows: Iterable[tuple[str, int]]
+) -> CounterMetricFamily:
+    """Return a counter by labels, whose values are the words of each row's name."""
+    made = CounterMetricFamily(name, what, labels=labels)
+    for words, number in rows:
+        made.add_metric(words.split(" ") if len(labels) > 1 else [words], number)
+    return made
+
+
+def _loss_share(report: RunReport) -> float:
+    loss, limit = report.figures.loss_24h, report.figures.loss_limit
+    if loss is None or limit is None:
+        return NAN
+    if Fraction(limit) == 0:
+        return math.inf
+    return float(Fraction(loss) / Fraction(limit))

@@ -1,0 +1,122 @@
+"""The heartbeat that a run sends cannot harm it; and the keys of [service]."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from agent.config.service import ServiceTable
+from agent.errors import ConfigError
+from agent.observe.watch import Heartbeat
+
+
+class Listener(BaseHTTPRequestHandler):
+    """Writes down who asked what; answers as its server says."""
+
+    def do_GET(self) -> None:
+        self.server.heard.append((self.command, self.path))  # type: ignore[attr-defined]  # set below
+        self.send_response(self.server.answer)  # type: ignore[attr-defined]  # set below
+        self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def listener(answer: int) -> Iterator[HTTPServer]:
+    server = HTTPServer(("127.0.0.1", 0), Listener)
+    server.heard, server.answer = [], answer  # type: ignore[attr-defined]  # for the handler
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(("answer", "failures"), [(200, 0), (204, 0), (302, 1), (404, 1), (500, 1)])
+def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_url(method: str, answer: int, failures: int) -> None:
+    told: list[str] = []
+    with listener(answer) as server:
+        heart = Heartbeat(f"http://127.0.0.1:{server.server_port}/ping/canary7f3a", method, told.append, timeout_s=60)  # type: ignore[arg-type]  # one of the two
+        heart.beat()
+        heart.settle(60)
+        assert server.heard == [(method, "/ping/canary7f3a")]  # type: ignore[attr-defined]  # set above
+    assert len(told) == failures
+    assert "canary" not in "".join(told) + repr(heart)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/canary7f3a", "http://nowhere.invalid/canary7f3a", "http://[/canary7f3a", "http://\ud800/canary7f3a"]
+)
+def test_an_address_that_nobody_answers_is_told_and_harms_nothing(url: str) -> None:
+    told: list[str] = []
+    heart = Heartbeat(url, "GET", told.append)
+    heart.beat()
+    heart.settle(60)
+    assert len(told) == 1
+    assert "canary" not in told[0]
+
+
+def test_a_listener_that_never_answers_holds_up_no_look() -> None:
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        heart = Heartbeat(f"http://127.0.0.1:{deaf.getsockname()[1]}/", "GET", told.append, timeout_s=2)
+        heart.beat()
+        heart.beat()
+        assert len(told) == 1 and "heartbeat" in told[0]
+        heart.settle(60)
+        assert len(told) == 2
+
+
+# the config
+def table(**keys: object) -> ServiceTable:
+    return ServiceTable.model_validate(keys)
+
+
+@pytest.mark.parametrize("key", ["listen", "listen_beyond_loopback"])
+def test_a_config_that_asks_the_run_to_listen_is_told_who_answers_now(key: str) -> None:
+    with pytest.raises(ValueError, match=f"trimtab serve answers /metrics and /health; remove service.{key}"):
+        table(**{key: "127.0.0.1:9464"})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"heartbeat_url": "ftp://x"},
+        {"heartbeat_url": "https://x", "heartbeat_url_env": "X"},
+        {"heartbeat_method": "PUT"},
+        {"hang_after": "5s"},
+        {"wallet_wait": "2h"},
+        {"wallet_wait": "0s"},
+        {"log_format": "xml"},
+        {"keep_steps": 1},
+        {"unknown": 1},
+    ],
+)
+def test_mistakes_are_refused(keys: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        table(**keys)
+
+
+def test_the_heartbeats_url_comes_from_the_environment_and_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = table(heartbeat_url_env="HEARTBEAT")
+    monkeypatch.setenv("HEARTBEAT", "https://hc.example/canary7f3a")
+    assert found.heartbeat() == "https://hc.example/canary7f3a"
+    monkeypatch.setenv("HEARTBEAT", "canary7f3a")
+    with pytest.raises(ConfigError) as told:
+        found.heartbeat()
+    assert "canary" not in str(told.value)
+    assert "canary" not in repr(table(heartbeat_url="https://hc.example/canary7f3a")) + json.dumps(str(found))

@@ -1,0 +1,336 @@
+"""/health, /ready and /metrics of the dashboard's server: what they answer, to whom, and that no answer is better than the run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "prometheus_client"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent import codec
+from agent.errors import OperatorNeeded, TrimtabError
+from agent.model import RunFigures, RunReport
+from agent.observe.health import MAX_MISSED_CYCLES, judge, this_process
+from agent.store.files.users import UserStore
+from agent.web import board as boards
+from agent.web import gate
+from agent.web.access import Access
+from agent.web.board import Board, SeenReport
+from agent.web.gate import PROBES
+from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
+from agent.web.probes import OUTCOMES, metrics_text
+from agent.web.reach import Reach
+from agent.web.tokens import TokenFile
+from tests.support.api import Client
+from tests.support.dashboards import MARKUP, Served, StillBoard, documents, figures
+from tests.support.sites import HASH
+
+EVERY_S = 600
+LATE_S = MAX_MISSED_CYCLES * EVERY_S + 60
+DAY_S = 86_400
+FIGURES = RunFigures(
+    1_500, 1, "1000.5", (("USDC", 30), ("WETH", -30)), 1_000, 7, "12.5", "50", (("a", 500_000), ("b", 900_000))
+)  # fmt: skip
+
+
+def report(age_s: int = 0, **more: Any) -> RunReport:
+    """The report of a run in this process whose last good cycle ended `age_s` ago."""
+    at_s = int(time.time()) - age_s
+    made = RunReport("a", this_process(), True, EVERY_S, at_s, at_s, cycles=1, cycle_s=at_s, good_s=at_s, outcomes=(("done", 1),))
+    return replace(made, transactions=(("swap final", 1),), figures=FIGURES, **more)
+
+
+class ReportBoard(StillBoard):
+    """A board over a given report, or the error of its read."""
+
+    def __init__(self, folder: Path, found: RunReport | TrimtabError | None) -> None:
+        super().__init__("none.toml", folder / "trimtab.db")
+        self.found, self.reads = found, 0
+        self.documents = documents()
+
+    async def call(self, process: str, function: str, *arguments: Any) -> Any:
+        assert function == "records.run_report.report_text"
+        self.reads += 1
+        await asyncio.sleep(0.01)
+        if isinstance(self.found, TrimtabError):
+            raise self.found
+        return None if self.found is None else codec.dumps(self.found)
+
+    def put(self, found: RunReport | TrimtabError | None) -> None:
+        """Change the report as if a second had gone by."""
+        self.found, self._report_read_s = found, -1e9
+
+
+@contextmanager
+def serving(folder: Path, found: RunReport | TrimtabError | None = None, *, users: bool = False) -> Iterator[tuple[Client, ReportBoard]]:
+    """A dashboard over a report."""
+    board, access = ReportBoard(folder, found), None
+    if users:
+        file = folder / "trimtab.db.users"
+        UserStore(file).add("ann", HASH, "A" * 32, False, 1)
+        access = Access(Reach(port=1), file)
+        access.set_users({1: ("ann", False)})
+    with Served(access, board) as served:
+        client = Client(served)
+        client.access = access  # type: ignore[attr-defined]  # for cookies
+        yield client, board
+
+
+def samples(text: bytes) -> dict[tuple[str, ...], float]:
+    families = text_string_to_metric_families(text.decode())
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_every_figure_of_a_report_is_a_metric() -> None:
+    found = samples(metrics_text(report(failed_heartbeats=2), judge(report(), time.time()), 1_012.0))
+    assert found[("trimtab_looks_total", "done")] == 1 and found[("trimtab_looks_total", "error")] == 0
+    assert {name[1] for name in found if name[0] == "trimtab_looks_total"} == set(OUTCOMES)
+    assert found[("trimtab_transactions_total", "swap", "final")] == 1
+    assert found[("trimtab_portfolio_value",)] == 1000.5
+    assert (found[("trimtab_drift_bps", "WETH")], found[("trimtab_worst_drift_bps",)]) == (-30, 30)
+    assert (found[("trimtab_head_age_seconds",)], found[("trimtab_look_seconds",)]) == (12, 1.5)
+    assert (found[("trimtab_gas_spent_24h_wei",)], found[("trimtab_loss_budget_used",)]) == (7, 0.25)
+    assert (found[("trimtab_endpoint_score", "a")], found[("trimtab_endpoint_score", "b")]) == (0.5, 0.9)
+    assert (found[("trimtab_open_intents",)], found[("trimtab_paused",)], found[("trimtab_healthy",)]) == (1, 0, 1)
+    assert found[("trimtab_heartbeat_failures_total",)] == 2
+
+
+def test_what_no_cycle_knew_is_no_number() -> None:
+    new = replace(report(), figures=RunFigures(), cycle_s=None)
+    found = samples(metrics_text(new, judge(new, time.time()), 0))
+    for name in (
+        "portfolio_value",
+        "head_age_seconds",
+        "look_seconds",
+        "loss_budget_used",
+        "gas_spent_24h_wei",
+        "last_look_timestamp_seconds",
+    ):
+        value = found[(f"trimtab_{name}",)]
+        assert value != value, name
+    assert samples(metrics_text(None, judge(None, 0), 0)) == {("trimtab_healthy",): 0}
+    off = replace(new, figures=replace(FIGURES, loss_limit="0.000000"))
+    assert samples(metrics_text(off, judge(off, 0), 0))[("trimtab_loss_budget_used",)] == float("inf")
+
+
+def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as (client, board):
+
+        def codes(found: RunReport | TrimtabError | None) -> tuple[int, int, float]:
+            board.put(found)
+            health, ready, metrics = (client.ask(path) for path in PROBES)
+            assert health.json["ok"] is (health.status == 200) and ready.json["ok"] is (ready.status == 200)
+            assert {one.headers["cache-control"] for one in (health, ready, metrics)} == {"no-store"}
+            return health.status, ready.status, samples(metrics.body)[("trimtab_healthy",)]
+
+        assert codes(None) == (503, 503, 0)
+        assert client.ask("/health").json["reasons"] == ["no run has written here"]
+        assert codes(replace(report(), good_s=None)) == (200, 503, 1)
+        assert codes(report()) == (200, 200, 1)
+        assert codes(report(paused="lunch")) == (200, 503, 1)
+        assert client.ask("/ready").json["reasons"] == ["paused: lunch"]
+        assert codes(report(trouble="halt: a token is quarantined")) == (503, 503, 0)
+        assert codes(report(LATE_S - 30)) == (200, 200, 1)
+        assert codes(report(LATE_S + 2)) == (503, 503, 0)
+        assert codes(report(ended_s=1)) == (503, 503, 0)
+        assert codes(replace(report(), process=f"{this_process()}0")) == (503, 503, 0), "no process of that number"
+        assert codes(report(-120)) == (503, 503, 0), "the clock went back"
+        assert codes(report()) == (200, 200, 1)
+
+
+def test_a_store_that_cannot_be_read_is_never_healthy(tmp_path: Path) -> None:
+    with serving(tmp_path, report()) as (client, board):
+        assert client.ask("/health").status == 200
+        board.put(OperatorNeeded("store: the file is corrupt", "restore a backup"))
+        for path in ("/health", "/ready"):
+            answer = client.ask(path)
+            assert answer.status == 503 and answer.json["state"] == "unknown" and "corrupt" in answer.json["reasons"][0]
+        refused = client.ask("/metrics")
+        assert (refused.status, refused.code) == (503, "store")
+        board.put(report())
+        assert client.ask("/health").status == 200
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boards, "REPORT_WAIT_S", 0.2)
+    with serving(tmp_path, report()) as (client, board):
+
+        async def hangs(*_: Any) -> Any:
+            await asyncio.Event().wait()
+
+        board.call = hangs  # type: ignore[method-assign]  # a disk that hangs
+        for _ in range(2):
+            answer = client.ask("/health")
+            assert answer.status == 503 and "did not answer" in answer.json["reasons"][0]
+
+
+def test_many_probes_share_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boards, "REPORT_AGE_S", 1e9)
+    with serving(tmp_path, report()) as (client, board):
+        assert {client.ask(path).status for path in PROBES * 5} == {200}
+        assert board.reads == 1
+
+
+def test_without_a_login_or_a_token_health_is_a_bit_and_metrics_are_refused(tmp_path: Path) -> None:
+    now_s = int(time.time())
+    with serving(tmp_path, report(trouble="https://rpc.example is away"), users=True) as (client, board):
+        tokens = TokenFile(board.store)
+        texts = {scope: tokens.add(scope, [scope], DAY_S, now_s)[1] for scope in ("read", "plan", "control")}
+        texts["expired"] = tokens.add("old", ["read"], 1, now_s - DAY_S)[1]
+        texts["revoked"] = tokens.add("revoked", ["read"], DAY_S, now_s)[1]
+        tokens.revoke("revoked", now_s)
+        texts["wrong"] = texts["read"][:-1] + ("A" if texts["read"][-1] != "A" else "B")
+        refusals = {
+            "": (401, "token_missing"), "expired": (401, "token_expired"), "revoked": (401, "token_revoked"),
+            "wrong": (401, "token_unknown"), "plan": (403, "scope"), "control": (403, "scope"),
+        }  # fmt: skip
+        for name, expected in refusals.items():
+            client.token = texts.get(name, "")
+            refused = client.ask("/metrics")
+            assert (refused.status, refused.code) == expected, name
+            for path in ("/health", "/ready"):
+                answer = client.ask(path)
+                assert (answer.status, answer.json) == (503, {"ok": False}), name
+        client.token = texts["read"]
+        assert client.ask("/health").json["reasons"] == ["https://rpc.example is away"]
+        assert samples(client.ask("/metrics").body)[("trimtab_portfolio_value",)] == 1000.5
+        access, client.token = client.access, ""  # type: ignore[attr-defined]  # set above
+        session = f"trimtab-1={access.begin(1)}"
+        assert client.ask("/metrics", Cookie=session).status == 200
+        assert client.ask("/ready", Cookie=session).json["reasons"]
+        assert client.ask("/metrics", Cookie="trimtab-1=made-up").status == 401
+
+
+def test_scrapes_keep_no_session_from_expiring(tmp_path: Path) -> None:
+    with serving(tmp_path, report(), users=True) as (client, _):
+        access: Access = client.access  # type: ignore[attr-defined]  # set above
+        chosen = access.begin(1)
+        session = access.find(chosen, touch=False)
+        assert session is not None
+        session.used_s = before = session.used_s - 60
+        assert client.ask("/metrics", Cookie=f"trimtab-1={chosen}").status == 200
+        assert session.used_s == before
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_probes_are_checked_like_every_page(tmp_path: Path, path: str) -> None:
+    for users in (False, True):
+        folder = tmp_path / str(users)
+        folder.mkdir()
+        with serving(folder, report(), users=users) as (client, board):
+            text = TokenFile(board.store).add("a", ["read"], DAY_S, int(time.time()))[1]
+            client.token = text
+            assert client.ask(path, Host="evil.example").status == 421
+            assert client.ask(path, Host="localhost").status == 200
+            assert client.ask(f"{path}?verbose").status == 200
+            assert client.ask(path, "HEAD").status == 200 and client.ask(path, "HEAD").body == b""
+            assert client.ask(path, "POST", "").status == 405
+            in_address = client.ask(f"{path}?token={text}")
+            assert (in_address.status, in_address.code) == (400, "token_in_url")
+
+
+def test_guesses_are_limited_and_slow_no_valid_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "WRONG_BURST", 3)
+    with serving(tmp_path, report(), users=True) as (client, board):
+        found = {client.ask("/metrics").status for _ in range(8)}
+        assert found == {401, 429}
+        assert client.ask("/health").status == 200, "a probe is answered all the same"
+        client.token = TokenFile(board.store).add("a", ["read"], DAY_S, int(time.time()))[1]
+        assert client.ask("/metrics").status == 200
+
+
+def test_a_report_that_grew_old_before_our_eyes_stays_old_when_the_clock_goes_back() -> None:
+    young = replace(report(-30), process="")
+    assert SeenReport(young, time.monotonic()).health(time.time()).healthy
+    assert not SeenReport(young, time.monotonic() - LATE_S - 1).health(time.time()).healthy
+
+
+# pages and several portfolios
+def test_the_overview_shows_the_same_judgement(tmp_path: Path) -> None:
+    with serving(tmp_path, report(trouble=MARKUP)) as (client, board):
+        client.ask("/health")
+        shown = client.ask("/").body.decode()
+        assert {of: exact for of, _, exact, _ in figures(shown) if of.startswith("run.")} == {"run.reasons.0": MARKUP}
+        assert MARKUP not in shown
+        board.put(report())
+        client.ask("/health")
+        assert ("run.state", "text", "running", "running") in figures(client.ask("/").body.decode())
+
+
+def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boards, "POLL_S", 0.01)
+
+    class WatchingBoard(ReportBoard):
+        watch = Board.watch
+
+        async def call(self, process: str, function: str, *arguments: Any) -> Any:
+            return "" if function == "newest_step" else await super().call(process, function, *arguments)
+
+        def refresh(self) -> None:
+            """Nothing else is read."""
+
+    board = WatchingBoard(tmp_path, replace(report(LATE_S - 1), process=""))
+    with Served(None, board):
+        until(lambda: board.run_health() is not None and not board.run_health().healthy)  # type: ignore[union-attr]  # compared before
+        version = board.version
+        assert version >= 2, "begun, then silent for too long"
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: Path) -> None:
+    configs = [tmp_path / name / "trimtab.toml" for name in ("one", "two")]
+    parts = with_prefixes(configs, portfolio_names(configs), Reach(port=1))
+    kept = []
+    for number, one in enumerate(parts):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        access = Access(one.reach, folder / "trimtab.db.users")
+        access.set_users({1: ("ann", False)} if number else {})
+        kept.append(ReportBoard(folder, report()))
+        one.serve(kept[-1], access, {}, lambda: False)
+
+    class All(Served):
+        def application(self, access: Access | None) -> Any:
+            return Portfolios(parts, Reach(port=1), Opening("127.0.0.1", False, lambda: self.server.should_exit))
+
+    with All() as served:
+        client = Client(served)
+        assert [client.ask(path).status for path in ("/health", "/ready", "/metrics")] == [200, 200, 404]
+        assert client.ask("/health").json == {"ok": True}
+        assert client.ask("/health", Host="evil.example").status == 421
+        assert client.ask("/p/one-trimtab/health").json["state"] == "running"
+        assert client.ask("/p/two-trimtab/health").json == {"ok": True}
+        assert [client.ask(f"/p/{name}-trimtab/metrics").status for name in ("one", "two")] == [200, 401]
+        client.token = TokenFile(kept[0].store).add("a", ["read"], DAY_S, int(time.time()))[1]
+        assert client.ask("/p/two-trimtab/metrics").status == 401, "a token of another portfolio"
+        servers = {
+            op["servers"][0]["url"]
+            for op in (client.ask("/p/one-trimtab/api/v1/openapi.json").json["paths"][path]["get"] for path in PROBES)
+        }
+        assert servers == {"/p/one-trimtab"}
+        kept[1].put(report(paused="lunch"))
+        assert [client.ask(path).status for path in ("/health", "/ready")] == [200, 503]
+        kept[1].put(OperatorNeeded("store: gone", "restore it"))
+        assert client.ask("/health").status == 503
+        kept[1].put(report())
+        assert client.ask("/health").status == 200
+        parts[0].opened = None
+        assert client.ask("/health").status == 503, "one that is not open"

@@ -1,0 +1,222 @@
+"""Health of a run by its report and the time: the same function for the run, the server and the command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.app.records.run_report import RunRecorder
+from agent.errors import OperatorNeeded
+from agent.model import RunFigures, RunReport, counted
+from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge, this_process
+from agent.store.opening import open_store
+from agent.store.store import Store
+from tests.support.text import mentions
+
+START_S = 1_800_000_000
+EVERY_S = 600
+LATE_S = MAX_MISSED_CYCLES * EVERY_S + 60
+NEW = RunReport("a", "", True, EVERY_S, START_S, START_S)
+GOOD = replace(NEW, cycles=3, good_s=START_S, cycle_s=START_S)
+WALLET = "0x" + "11" * 20
+
+
+def test_a_run_that_never_was_is_told_from_a_new_one() -> None:
+    never = judge(None, START_S)
+    assert (never.state, never.reasons) == ("none", ("no run has written here",)) and not never.ready
+    new = judge(NEW, START_S)
+    assert (new.state, new.healthy, new.blocks) == ("running", True, ("no successful cycle yet",))
+
+
+def test_a_report_turns_red_when_its_time_is_over_and_not_before() -> None:
+    assert judge(GOOD, START_S + LATE_S).healthy and judge(GOOD, START_S + LATE_S).ready
+    late = judge(GOOD, START_S + LATE_S + 1)
+    assert mentions(late.reasons[0], f"{LATE_S + 1} s", f"{LATE_S} s") and not late.ready
+    assert judge(NEW, START_S + LATE_S + 1).reasons == judge(NEW, START_S + LATE_S + 1).blocks[:1]
+
+
+def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
+    assert judge(replace(GOOD, trouble="endpoint 'a' is away"), START_S).reasons == ("endpoint 'a' is away",)
+    assert mentions(judge(replace(GOOD, hung="the disk"), START_S).reasons[0], "hangs", "disk")
+    paused = judge(replace(GOOD, paused="lunch"), START_S)
+    assert paused.healthy and paused.blocks == ("paused: lunch",)
+
+
+def test_a_stopped_run_is_told_from_one_that_failed_and_one_that_died() -> None:
+    stopped = judge(replace(GOOD, ended_s=START_S), START_S, alive=False)
+    assert (stopped.state, stopped.reasons) == ("stopped", ("stopped at 2027-01-15 08:00:00 UTC",)) and not stopped.ready
+    failed = judge(replace(GOOD, ended_s=START_S, ended="store: disk is full"), START_S)
+    assert failed.state == "failed" and mentions(failed.reasons[0], "2027-01-15 08:00:00", "disk is full")
+    died = judge(GOOD, START_S, alive=False)
+    assert died.state == "gone" and mentions(died.reasons[0], "gone", "2027-01-15 08:00:00")
+    hung = judge(replace(GOOD, hung="the disk"), START_S, alive=False)
+    assert hung.state == "gone" and len(hung.reasons) == 2
+
+
+def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
+    behind_s = CLOCK_TOLERANCE_S + 1
+    assert judge(GOOD, START_S - behind_s + 1).healthy, "clocks of two machines differ a little"
+    assert mentions(judge(GOOD, START_S - behind_s).reasons[0], f"{behind_s} s behind")
+    back_s = START_S + 1
+    assert judge(GOOD, back_s, seen_s=LATE_S).healthy
+    assert not judge(GOOD, back_s, seen_s=LATE_S + 1).healthy, "who saw the report grow old is not deceived"
+    assert not judge(GOOD, back_s, alive=False).healthy
+
+
+def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
+    found = health_document(GOOD, judge(GOOD, START_S), (), START_S - 5)
+    assert found == {"ok": True, "state": "running", "reasons": [], "looks": 3, "last_good_look_s": 0, "paused": False}
+    assert health_document(None, judge(None, 0), ("x",), 0)["last_good_look_s"] is None
+
+
+# the process
+def test_a_process_is_alive_until_it_dies_and_its_number_alone_is_not_it() -> None:
+    ours = this_process()
+    assert is_alive(ours) is True
+    place, _, started = ours.rpartition("/")
+    assert is_alive(f"{place}/{int(started) + 1}") is False, "another process has its number now"
+    told = "import sys; from agent.observe.health import this_process; print(this_process(), flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdin is not None
+    theirs = child.stdout.readline().strip()
+    assert is_alive(theirs) is True
+    child.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert is_alive(theirs) is False, "dead, though its parent has not collected it"
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+    assert is_alive(theirs) is False
+
+
+@pytest.mark.parametrize("process", ["", "other/pid:[1]/1/1", f"{os.uname().nodename}/pid:[1]/1/1", "x", "a/b/c/d"])
+def test_of_a_process_elsewhere_nothing_is_known(process: str) -> None:
+    assert is_alive(process) is None
+
+
+# the store
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, WALLET)
+    yield found
+    found.close()
+
+
+def always(_: RunReport) -> bool:
+    return True
+
+
+def test_a_report_comes_back_as_it_was_written_and_replaces_the_last(store: Store) -> None:
+    assert store.runs.newest() is None
+    figures = RunFigures(1_500, 1, "1000.500000", (("USDC", 30), ("WETH", -30)), START_S, 10**20, "-1.5", "50", (("a", 500_000),))
+    full = replace(GOOD, figures=figures, outcomes=(("done", 1),), transactions=(("swap final", 2),), trouble="«ä»\n")
+    for report in (NEW, full):
+        assert store.runs.write(report, always)
+        assert store.runs.newest() == report
+    with store.db.read("count") as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM run_report").scalar() == 1
+
+
+def test_a_damaged_report_is_told_and_the_next_cycle_replaces_it(store: Store, tmp_path: Path) -> None:
+    store.runs.write(GOOD, always)
+    with sqlite3.connect(tmp_path / "trimtab.db") as db:
+        db.execute('UPDATE run_report SET report_json = \'{"cycles": "x"}\'')
+    with pytest.raises(OperatorNeeded, match="report of the run is damaged"):
+        store.runs.newest()
+    assert store.runs.write(GOOD, lambda _: False)
+    assert store.runs.newest() == GOOD
+
+
+# the recorder
+class Time:
+    """A wall clock that goes when told."""
+
+    def __init__(self) -> None:
+        self.s = float(START_S)
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def recorder(store: Store | None, now: Time, *, sends: bool = True, redact: Callable[[str], str] = str) -> RunRecorder:
+    return RunRecorder(None if store is None else store.runs, EVERY_S, sends=sends, redact=redact, now_s=now)
+
+
+def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
+    now = Time()
+    run = recorder(store, now, redact=lambda text: text.replace("secret", "[hidden]"))
+    run.write()
+    assert store.runs.newest() == run.report and run.report.process == this_process()
+    now.s += 5
+    run.on_cycle("done", "", "", (("swap final", 1),), RunFigures(value="1"))
+    run.on_cycle("error", "the secret is out", "by secret", (("swap final", 1), ("approval final", 1)), RunFigures(value="2"))
+    run.heartbeat_failed()
+    now.s += 1
+    run.write()
+    found = store.runs.newest()
+    assert found is not None and found == run.report
+    assert (found.cycles, found.good_s, found.cycle_s, found.written_s) == (2, START_S + 5, START_S + 5, START_S + 6)
+    assert found.outcomes == (("done", 1), ("error", 1)) and found.transactions == (("approval final", 1), ("swap final", 2))
+    assert (found.trouble, found.paused, found.failed_heartbeats, found.figures.value) == ("the [hidden] is out", "by [hidden]", 1, "2")
+    run.ended("secret")
+    run.write()
+    found = store.runs.newest()
+    assert found is not None and (found.ended_s, found.ended) == (START_S + 6, "[hidden]")
+    assert run.health().state == "failed"
+
+
+def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: Store) -> None:
+    run = recorder(store, Time())
+    run.hung("the disk")
+    found = store.runs.newest()
+    assert found is not None and found.hung == "the disk"
+    store.close()
+    store.db.engine.dispose()
+    with sqlite3.connect(store.db.engine.url.database or "") as holder:
+        holder.isolation_level = None
+        holder.execute("BEGIN EXCLUSIVE")
+        run.hung("again")
+        holder.execute("ROLLBACK")
+
+
+def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store: Store) -> None:
+    now = Time()
+    live, dry = recorder(store, now), recorder(store, now, sends=False)
+    dry.write()
+    live.write()
+    assert store.runs.newest() == live.report, "one that sends takes the place"
+    dry.write()
+    assert store.runs.newest() == live.report
+    now.s += LATE_S + 1
+    dry.write()
+    assert store.runs.newest() == dry.report, "silent for too long"
+    live.write()
+    live.ended()
+    live.write()
+    dry.write()
+    assert store.runs.newest() == dry.report, "stopped"
+
+
+def test_a_run_without_a_store_judges_itself_all_the_same() -> None:
+    now = Time()
+    run = recorder(None, now)
+    run.write()
+    assert run.health().healthy and not run.silence()
+    now.s += LATE_S + 1
+    assert mentions(run.silence(), f"{LATE_S + 1} s")
+    run.on_cycle("hold", "", "", (), RunFigures())
+    assert run.health().ready
+
+
+def test_counts_are_added_by_name() -> None:
+    assert counted((("b", 1),), (("a", 2), ("b", 3))) == (("a", 2), ("b", 4))
+    assert codec.loads(RunReport, codec.dumps(GOOD)) == GOOD
