@@ -28,6 +28,7 @@ def typed(replies: Sequence[tuple[str, str]], *args: str, cwd: Path, env: Mappin
     child, terminal = pty.fork()
     if child == 0:
         try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it runs in the background
             os.chdir(cwd)
             os.execvpe(TRIMTAB[0], [*TRIMTAB, *args], {**os.environ, "TERM": "xterm", "COLUMNS": "160", **(env or {})})
         finally:

@@ -62,7 +62,7 @@ def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
-    web = {str(path.relative_to(ROOT)) for path in (ROOT / "agent" / "web").rglob("*") if path.is_file()}
+    web = {str(path.relative_to(ROOT)) for path in (ROOT / "agent" / "web").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert {"agent/web/templates/base.html", "agent/web/templates/report.html", "agent/web/static/report.css"} <= web
     pages = {f"agent/_data/docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
     assert web | pages <= set(zipfile.ZipFile(wheel).namelist())

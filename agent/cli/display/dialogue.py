@@ -99,7 +99,9 @@ def _questions() -> tuple[Question, ...]:
     from agent.app.start.guide import variable_state
 
     def basket(answers: InitAnswers) -> str:
-        lines = ["what the portfolio holds. A number, or your own: WETH=50% USDC=50%"]
+        lines = [
+            "What the portfolio holds: a number of this list, or your own, like WETH=50% USDC=50%"
+        ]
         known = api.baskets(answers.network)
         for number, one in enumerate(known, 1):
             held = " ".join(f"{symbol} {share}" for symbol, share in one.targets)
@@ -120,14 +122,14 @@ def _questions() -> tuple[Question, ...]:
     return (
         Question(
             "Network",
-            lambda _: "ethereum, or the config file of a running trimtab localchain.",
+            lambda _: "Ethereum, or the config file of a running trimtab localchain.",
             lambda answers: answers.network,
             lambda answers, text: answers.with_network(text),
             lambda answers: answers.network,
         ),
         Question(
             "Wallet",
-            lambda _: "Its address, 0x… To create a key: trimtab wallet create",
+            lambda _: "Its address, 0x…; trimtab wallet create makes a new one.",
             lambda answers: answers.wallet or None,
             lambda answers, text: answers.with_wallet(text),
             lambda answers: answers.wallet,
