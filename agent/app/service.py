@@ -331,14 +331,14 @@ class Service:
         stopped = self.agent.context.switch.read()
         paused = stopped.paused is not False
         trouble = cycle_trouble(found, paused)
-        self.recorder.on_cycle(
-            cycle_outcome(found),
-            trouble,
-            pause_reason(stopped),
-            cycle_transactions(found),
-            cycle_figures(self.agent, found, took_s, self.recorder.report.figures),
+        recorder = self.recorder
+        recorder.on_cycle(
+            cycle_outcome(found), trouble, pause_reason(stopped), cycle_transactions(found)
         )
-        self.write_report()
+        try:
+            recorder.on_figures(cycle_figures(self.agent, found, took_s, recorder.report.figures))
+        finally:  # without figures the run is still alive
+            self.write_report()
         if paused is not self.paused:
             self.log.warning(
                 "paused" if paused else "resumed",

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NoReturn, TextIO
 from urllib.parse import urlsplit
 
 Format = Literal["text", "json"]
@@ -37,6 +37,9 @@ class Redactor:
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._secrets)} secrets)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a redactor has secrets and cannot be pickled or copied")
 
     def clean(self, text: str) -> str:
         """Return the text with secrets replaced by HIDDEN."""

@@ -30,7 +30,8 @@ def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path:
     with running(anvil_chain, tmp_path, traced=False) as (agent, service):
         rounds = agent.run(every="1s", progress=service.on_stage)
         service.on_cycle(next(rounds))
-        service.metrics.on_cycle = None  # type: ignore[assignment,method-assign]  # stands for any defect
+        service.recorder.on_figures = None  # type: ignore[assignment,method-assign]  # stands for any defect
         service.on_cycle(next(rounds))
-        assert service.health.state.looks == 2
+        written = agent.context.store.runs.newest()
+        assert written is not None and written.cycles == service.recorder.report.cycles == 2
         rounds.close()

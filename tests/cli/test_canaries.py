@@ -56,7 +56,7 @@ ARGUMENTS = {
 BOTH_WAYS = {"doctor", "plan", "rebalance", "history"}
 """Commands that are run for people and as JSON; of the others every second one speaks JSON."""
 PR_GET_DUMPABLE = 3
-EXITS = {0, 2, 10, 11, 12}
+EXITS = {0, 2, 10, 11, 12, 15}
 
 
 @pytest.fixture

@@ -149,14 +149,15 @@ def test_what_is_not_simulated_is_refused_at_the_start(desk: Desk) -> None:
 
 
 def test_it_tells_nobody_but_its_own_terminal(desk: Desk) -> None:
-    """No alert, no heartbeat and no listening port: those are the live agent's."""
+    """No alert, no heartbeat and no report: those are the live agent's."""
     text = desk.config.read_text().partition("\n[service]")[0]
-    desk.config.write_text(text + '\n[service]\nheartbeat_url = "http://127.0.0.1:9/beat"\nlisten = "127.0.0.1:9"\n')
+    desk.config.write_text(text + '\n[service]\nheartbeat_url = "http://127.0.0.1:9/beat"\n')
     said = desk.run("paper", "--once", "--value", "5000", "--log-format", "json")
     assert said.code == 0, said.why
     logged = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
     assert logged[0]["books"] == "paper"
-    assert not {"heartbeat failed", "listening", "alert"} & {line["event"] for line in logged}
+    assert not {"heartbeat failed", "alert"} & {line["event"] for line in logged}
+    assert desk.ask("health", want=15)["state"] == "none"
 
 
 def test_steps_of_paper_lie_in_a_folder_of_their_own(desk: Desk, tmp_path: Path) -> None:

@@ -157,8 +157,9 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     run.write()
     assert store.runs.newest() == run.report and run.report.process == this_process()
     now.s += 5
-    run.on_cycle("done", "", "", (("swap final", 1),), RunFigures(value="1"))
-    run.on_cycle("error", "the secret is out", "by secret", (("swap final", 1), ("approval final", 1)), RunFigures(value="2"))
+    run.on_cycle("done", "", "", (("swap final", 1),))
+    run.on_cycle("error", "the secret is out", "by secret", (("swap final", 1), ("approval final", 1)))
+    run.on_figures(RunFigures(value="2"))
     run.heartbeat_failed()
     now.s += 1
     run.write()
@@ -213,7 +214,7 @@ def test_a_run_without_a_store_judges_itself_all_the_same() -> None:
     assert run.health().healthy and not run.silence()
     now.s += LATE_S + 1
     assert mentions(run.silence(), f"{LATE_S + 1} s")
-    run.on_cycle("hold", "", "", (), RunFigures())
+    run.on_cycle("hold", "", "", ())
     assert run.health().ready
 
 

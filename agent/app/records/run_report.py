@@ -89,9 +89,7 @@ class RunRecorder:
         """Return the time since the last good cycle as text if it is too long; else empty."""
         return silence(self.report, self._now_s())
 
-    def on_cycle(
-        self, outcome: str, trouble: str, paused: str, transactions: Counts, figures: RunFigures
-    ) -> None:
+    def on_cycle(self, outcome: str, trouble: str, paused: str, transactions: Counts) -> None:
         """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's
         reason, empty if it is off.
         """
@@ -107,8 +105,12 @@ class RunRecorder:
                 paused=self._redact(paused),
                 outcomes=counted(before.outcomes, ((outcome, 1),)),
                 transactions=counted(before.transactions, transactions),
-                figures=figures,
             )
+
+    def on_figures(self, figures: RunFigures) -> None:
+        """Record the figures after a cycle."""
+        with self._lock:
+            self._report = replace(self._report, figures=figures)
 
     def heartbeat_failed(self) -> None:
         """Count a failed heartbeat."""
