@@ -92,7 +92,7 @@ class Board:
         while True:
             if (files := self._stamps()) != self._files:
                 with contextlib.suppress(TrimtabError):
-                    await self._read_report()
+                    await self._read_report("stored")
                 try:
                     mark = await self.call("stored", "newest_step")
                 except TrimtabError as error:
@@ -177,12 +177,13 @@ class Board:
 
     async def run_report(self) -> SeenReport:
         """Return the newest report of the run, not older than REPORT_AGE_S. Simultaneous requests
-        share one read. Raises its TrimtabError, and Retryable beyond REPORT_WAIT_S.
+        share one read, which waits for no read of documents. Raises its TrimtabError, and Retryable
+        beyond REPORT_WAIT_S.
         """
         reading = self._report_read
         old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
         if reading is None or (reading.done() and old):
-            reading = self._report_read = asyncio.create_task(self._read_report())
+            reading = self._report_read = asyncio.create_task(self._read_report("controls"))
             self._report_read_s = time.monotonic()
         await asyncio.wait({reading}, timeout=REPORT_WAIT_S)
         if not reading.done():
@@ -245,9 +246,9 @@ class Board:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _read_report(self) -> SeenReport:
+    async def _read_report(self, process: str) -> SeenReport:
         try:
-            text = await self.call("stored", "records.run_report.report_text")
+            text = await self.call(process, "records.run_report.report_text")
         except TrimtabError:
             self._seen = None
             raise

@@ -281,11 +281,19 @@ def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypat
         def refresh(self) -> None:
             """Nothing else is read."""
 
-    board = WatchingBoard(tmp_path, replace(report(LATE_S - 1), process=""))
+    alive = [True]
+    monkeypatch.setattr(boards, "is_alive", lambda _: alive[0])
+    board = WatchingBoard(tmp_path, report())
     with Served(None, board):
-        until(lambda: board.run_health() is not None and not board.run_health().healthy)  # type: ignore[union-attr]  # compared before
+
+        def shows(state: str) -> bool:
+            told = board._told
+            return told is not None and told.state == state
+
+        until(lambda: shows("running"))
         version = board.version
-        assert version >= 2, "begun, then silent for too long"
+        alive[0] = False
+        until(lambda: shows("gone") and board.version == version + 1)
 
 
 def until(done: Callable[[], bool]) -> None:

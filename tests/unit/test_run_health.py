@@ -158,6 +158,7 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     assert store.runs.newest() == run.report and run.report.process == this_process()
     now.s += 5
     run.on_cycle("done", "", "", (("swap final", 1),))
+    now.s += 1
     run.on_cycle("error", "the secret is out", "by secret", (("swap final", 1), ("approval final", 1)))
     run.on_figures(RunFigures(value="2"))
     run.heartbeat_failed()
@@ -165,13 +166,13 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     run.write()
     found = store.runs.newest()
     assert found is not None and found == run.report
-    assert (found.cycles, found.good_s, found.cycle_s, found.written_s) == (2, START_S + 5, START_S + 5, START_S + 6)
+    assert (found.cycles, found.good_s, found.cycle_s, found.written_s) == (2, START_S + 5, START_S + 6, START_S + 7)
     assert found.outcomes == (("done", 1), ("error", 1)) and found.transactions == (("approval final", 1), ("swap final", 2))
     assert (found.trouble, found.paused, found.failed_heartbeats, found.figures.value) == ("the [hidden] is out", "by [hidden]", 1, "2")
     run.ended("secret")
     run.write()
     found = store.runs.newest()
-    assert found is not None and (found.ended_s, found.ended) == (START_S + 6, "[hidden]")
+    assert found is not None and (found.ended_s, found.ended) == (START_S + 7, "[hidden]")
     assert run.health().state == "failed"
 
 
