@@ -1,8 +1,8 @@
-"""Back-tests of one rule by other libraries, for bench_backtest.py: a band around equal weights, with
+"""Backtests of one rule by other libraries, for bench_backtest.py: a band around equal weights, with
 a fee on every trade.
 
 `python backtest_peers.py bt|bt-told|vectorbt|cvxportfolio prices.npz` runs in a separate environment
-and writes one JSON line. Every back-test starts on target at no cost, and trades at the bar's price
+and writes one JSON line. Every backtest starts on target at no cost, and trades at the bar's price
 once a weight is further from its target than the band.
 """
 

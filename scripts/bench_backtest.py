@@ -1,4 +1,4 @@
-"""Benchmark of back-tests: one run of the kernel, a sweep of a thousand settings on all cores, and
+"""Benchmark of backtests: one run of the kernel, a sweep of a thousand settings on all cores, and
 the full live step; optionally other libraries.
 
 The data are seeded random walks of eight assets over 43,800 hourly bars, with equal weights, a band

@@ -1,4 +1,4 @@
-"""Back-test every template on the packaged prices, for agent/backtest/sample/templates.json.
+"""Backtest every template on the packaged prices, for agent/backtest/sample/templates.json.
 
 .venv/bin/python scripts/past_results.py            compares; exit code 1 if a result differs
 .venv/bin/python scripts/past_results.py --write    rewrites the file

@@ -15,4 +15,4 @@ POOL_KINDS: dict[str, type[Pool]] = {kind.kind: kind for kind in (V2Pool, V3Pool
 """Pool kinds by their name in legs and config. Reading, calldata and signing have separate
 tables."""
 FORMS = {form: kind for kind in POOL_KINDS.values() for form in kind.forms}
-"""Pool kinds by curve name, as used in back-test settings."""
+"""Pool kinds by curve name, as used in backtest settings."""

@@ -199,7 +199,7 @@ def code_hash(address: str) -> str:
 
 class SimulatedComposer(RouterComposer):
     """RouterComposer that encodes swaps in pools paid first like those of a Uniswap V2 pair, so
-    that a pool kind can be back-tested before the live agent supports it. The simulated venue takes
+    that a pool kind can be backtested before the live agent supports it. The simulated venue takes
     note of futures plans.
     """
 

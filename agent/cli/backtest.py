@@ -207,7 +207,7 @@ def backtest(
     keep: Keep = False,
     as_json: AsJson = False,
 ) -> None:
-    r"""Back-tests the agent on recorded prices and simulated pools. Sends nothing.
+    r"""Backtests the agent on recorded prices and simulated pools. Sends nothing.
 
     A config with \[futures], or --futures-target, also trades futures, by the same steps, with
     funding and liquidations, and compares them with holding the first orders. --futures-target

@@ -67,7 +67,7 @@ def pause(
     """Stops all sending at once, until resume. Sent transactions are still watched.
 
     With --hard it also shows pending transactions and open allowances, and with --send cancels and
-    revokes them; a running trimtab run does this in its place.
+    revokes them; a running trimtab run does this instead.
     """
     from agent import app as api
     from agent.app.documents import fill, owner

@@ -134,7 +134,7 @@ def import_profile(
         bool | None,
         typer.Option(
             "--past/--no-past",
-            help="Back-test the result on the packaged prices of 2021.",
+            help="Backtest the result on the packaged prices of 2021.",
             show_default="at a terminal, without --yes",
         ),
     ] = None,

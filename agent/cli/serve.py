@@ -55,11 +55,11 @@ def serve(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Host name that browsers open (TLS), if it is not --host."),
+        typer.Option("--name", help="Host name that browsers use (TLS), if it is not --host."),
     ] = None,
     proxy: Annotated[
         str | None,
-        typer.Option("--proxy", help="Host name of the TLS proxy that browsers open."),
+        typer.Option("--proxy", help="Host name of the TLS proxy, as browsers use it."),
     ] = None,
     setup: Annotated[
         bool,

@@ -104,7 +104,7 @@ def init(
     ] = None,
     use_cash: Annotated[
         str | None,
-        typer.Option("--use-cash", help="Most of the wallet's numeraire to use; default: all."),
+        typer.Option("--use-cash", help="Maximum numeraire to use from the wallet; default: all."),
     ] = None,
     alert: Annotated[
         str | None,
@@ -516,7 +516,7 @@ user_group = command_group(
     Heading.LOOK,
     16,
     "user",
-    "Users of the dashboard. With one or more it demands a login, else it is read-only.",
+    "Users of the dashboard. With users it requires a login; without, it is read-only.",
 )
 
 

@@ -165,8 +165,8 @@ def stress(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stress-tests losses, turnover and time outside the bands over thousands of paths and market
-    breakdowns.
+    """Stress-tests losses, turnover and time outside the bands over thousands of paths and
+    stress scenarios.
 
     With --futures-target also stresses a futures book with margin calls; without --target only the
     book. Sends nothing.

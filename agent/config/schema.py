@@ -188,12 +188,12 @@ class VenuesTable(ConfigTable):
     @model_validator(mode="before")
     @classmethod
     def _live(cls, data: Any) -> Any:
-        """Reject pool kinds that only plans and back-tests support."""
+        """Reject pool kinds that only plans and backtests support."""
         simulated = sorted(POOL_KINDS.keys() - cls.model_fields.keys())
         named = [kind for kind in simulated if isinstance(data, dict) and kind in data]
         if named:
             raise ValueError(
-                f"{named[0]} can only be back-tested: live trading does not support it; remove it"
+                f"{named[0]} can only be backtested: live trading does not support it; remove it"
             )
         return data
 

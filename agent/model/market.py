@@ -208,7 +208,7 @@ class Pool(Protocol):
     kind: ClassVar[str]
     """Key in POOL_KINDS."""
     forms: ClassVar[tuple[str, ...]]
-    """Names of its curves in the settings of a back-test."""
+    """Names of its curves in the settings of a backtest."""
     gas: ClassVar[SwapGas]
     paid_first: ClassVar[bool]
     """True if the pool receives the input before it pays the output; false if in its callback."""

@@ -57,7 +57,7 @@ from agent.ports.storage import (
 
 
 class Clock(Protocol):
-    """Clock of the agent; replays and back-tests pass a simulated one."""
+    """Clock of the agent; replays and backtests pass a simulated one."""
 
     def now_s(self) -> int:
         """Return Unix seconds."""

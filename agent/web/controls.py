@@ -22,11 +22,11 @@ from agent.web.reading import Documents, ReadingProcess
 REVIEW_S = 600.0
 """Time after which a shown plan can no longer be confirmed."""
 BACKTEST_S = 300.0
-"""Maximum duration of a back-test, which is then aborted."""
+"""Maximum duration of a backtest, which is then aborted."""
 MAX_BACKTESTS = 4
-"""Back-tests running or waiting; more are refused."""
+"""Backtests running or waiting; more are refused."""
 BACKTEST_NICENESS = 19
-"""A back-test that takes minutes must not delay a cycle of the agent or a page."""
+"""A backtest that takes minutes must not delay a cycle of the agent or a page."""
 MAX_REVIEWS = 8
 """Reviews kept per session; a further one drops the oldest."""
 AT_ONCE = frozenset({"pause", "resume"})
@@ -49,7 +49,7 @@ WAS = "was:"
 @dataclass(slots=True)
 class Review:
     """A request and its plan. `document` is None until the plan is made, `backtest` until an edit
-    is back-tested.
+    is backtested.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class ControlPages:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
-        """End the processes that plan and back-test."""
+        """End the processes that plan and backtest."""
         for task in self._tasks:
             task.cancel()
         self._plans.stop()
@@ -210,11 +210,11 @@ class ControlPages:
         self._board.announce()
 
     async def _backtest(self, review: Review) -> None:
-        """Back-test an edit beside its plan, one at a time."""
+        """Backtest an edit beside its plan, one at a time."""
         self._waiting += 1
         try:
             if self._waiting > MAX_BACKTESTS:
-                raise TrimtabError("other back-tests are waiting", "ask again in a few minutes")
+                raise TrimtabError("other backtests are waiting", "ask again in a few minutes")
             async with self._turn, asyncio.timeout(BACKTEST_S):
                 if review.dropped:
                     return

@@ -19,7 +19,7 @@ from tests.browser.chromium import PATIENCE_MS, PHONE, WIDE
 from tests.browser.conftest import Opened
 from tests.support.backtests import HOSTILE, LINK, result_of
 
-pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for back-tests")
+pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
 
 Open = Callable[..., Opened]
 THREE_YEARS = 3 * 8_760

@@ -1,4 +1,4 @@
-"""Solidly pairs: the stable curve against real bytecode, both curves against figures worked out by hand, and one back-test."""
+"""Solidly pairs: the stable curve against real bytecode, both curves against figures worked out by hand, and one backtest."""
 
 from fractions import Fraction
 
@@ -107,5 +107,5 @@ def test_a_back_test_trades_solidly_pairs(form: str) -> None:
 
 
 def test_config_refuses_to_trade_a_kind_that_is_only_simulated() -> None:
-    with pytest.raises(ValidationError, match="solidly can only be back-tested"):
+    with pytest.raises(ValidationError, match="solidly can only be backtested"):
         VenuesTable.model_validate({"solidly": {"factory": POOL}})

@@ -1,4 +1,4 @@
-"""The benchmark of back-tests runs, holds the kernel against its loop and the live step, and prints what its users parse."""
+"""The benchmark of backtests runs, holds the kernel against its loop and the live step, and prints what its users parse."""
 
 import json
 import subprocess

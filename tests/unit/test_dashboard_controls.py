@@ -234,7 +234,7 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
 
 
 def tried(**more: Any) -> dict[str, Any]:
-    """The back-test of an edit, of a source and with a note that are markup."""
+    """The backtest of an edit, of a source and with a note that are markup."""
     one = {"return": "0.5", "max_drawdown": "-0.25", "rebalances": 3, "costs": "1.5"}
     over = {"mean": "0.1", "low": "-0.1", "high": "0.3", "periods": 99, "beyond_chance": False}
     around = {"settings": 20, "folds": 4, "walk_forward": over, "overfitting": "0.625", "ways": 12_870}
@@ -264,7 +264,7 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
     assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
     kept.backtest, kept.no_backtest = None, MARKUP
     text = site.ask(path, Cookie=cookie)[2].decode()
-    assert "No back-test: " in text and MARKUP not in text and 'name="plan_hash"' in text
+    assert "No backtest: " in text and MARKUP not in text and 'name="plan_hash"' in text
 
 
 def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
@@ -284,7 +284,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
         return [one.no_backtest for one in reviews]
 
     first, *others = asyncio.run(scene())
-    assert first == "other back-tests are waiting (ask again in a few minutes)"
+    assert first == "other backtests are waiting (ask again in a few minutes)"
     assert len(others) == MAX_BACKTESTS and all("NONE" in why for why in others)
 
 

@@ -1,4 +1,4 @@
-"""The back-test of an edit: which prices it takes, figures worked out by hand, and what it refuses to state."""
+"""The backtest of an edit: which prices it takes, figures worked out by hand, and what it refuses to state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Futures beside a spot portfolio in a back-test: the whole live step with its guards, hedges and strategies."""
+"""Futures beside a spot portfolio in a backtest: the whole live step with its guards, hedges and strategies."""
 
 from __future__ import annotations
 

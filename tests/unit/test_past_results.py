@@ -1,4 +1,4 @@
-"""Past results of baskets: the stored ones are what a back-test on the packaged prices gives, and a basket without prices has none."""
+"""Past results of baskets: the stored ones are what a backtest on the packaged prices gives, and a basket without prices has none."""
 
 from __future__ import annotations
 

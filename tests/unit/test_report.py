@@ -30,7 +30,7 @@ from agent.backtest.report.series import (
 from agent.errors import ConfigError
 from tests.support.backtests import DECIMALS, HOSTILE, START, exact, result_of
 
-pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for back-tests")
+pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
 
 PAGE = ReportPage("One", (ReportFact("value", "1.00"),), (), ("It ended.",))
 

@@ -17,7 +17,7 @@ from agent.backtest.result import SimulationResult
 from tests.support.backtests import HOUR_S, SCALE, result_of
 from tests.support.backtests import REPORT_START_S as START_S
 
-pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for back-tests")
+pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
 
 TITLE = "Funding of a full hedge"
 

@@ -1,4 +1,4 @@
-"""The two examples of signals: their rules on made prices, and a back-test of each on the sample."""
+"""The two examples of signals: their rules on made prices, and a backtest of each on the sample."""
 
 from __future__ import annotations
 

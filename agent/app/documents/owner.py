@@ -298,7 +298,7 @@ PastResultDocument = TypedDict("PastResultDocument", {
     "from": str, "until": str, "return": str, "return_of_holding": str, "max_drawdown": str,
     "max_drawdown_of_holding": str, "rebalances": int, "costs": str, "basis": str,
 })  # fmt: skip
-"""Back-test of a basket on the packaged prices: ratios as decimal strings, `costs` in the
+"""Backtest of a basket on the packaged prices: ratios as decimal strings, `costs` in the
 numeraire. It says nothing about the future.
 """
 TemplateTokenDocument = TypedDict(

@@ -1,5 +1,5 @@
 """Documents of commands that work on recorded data (whatif, backtest, stress, tune, replay, prices),
-of the back-test of an edit, and of kept reports.
+of the backtest of an edit, and of kept reports.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from agent.app.documents import Address, Decimal, one_of
 from agent.app.documents.status import LeastTotalDocument
 
-# --- The back-test of an edit.
+# --- The backtest of an edit.
 
 TriedSettingsDocument = TypedDict("TriedSettingsDocument", {
     "return": Decimal, "max_drawdown": Decimal, "rebalances": int, "costs": Decimal,

@@ -1,4 +1,4 @@
-"""Back-test of an edit before it is confirmed. Compares the edited settings with the present ones
+"""Backtest of an edit before it is confirmed. Compares the edited settings with the present ones
 and with holding, over the best available price history, and estimates the probability that a choice
 among similar settings is over-fitted.
 """
@@ -66,7 +66,7 @@ KEPT = 32
 
 
 def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBacktestDocument:
-    """Back-test an edit by its arguments. Reads config, store and files; writes nothing and
+    """Backtest an edit by its arguments. Reads config, store and files; writes nothing and
     downloads nothing. Raises ConfigError if no history has prices of all assets for FEWEST_DAYS, or if the
     settings cannot be simulated; Refused without the extra analysis.
     """
@@ -230,7 +230,7 @@ def _spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
     table = config.portfolio.model_copy(update={"hubs": []})
     spec = spec_from_config(replace(loaded, config=config.model_copy(update={"portfolio": table})))
     if config.futures is not None:
-        notes.append("futures are not part of this back-test")
+        notes.append("futures are not part of this backtest")
     weights = spec.portfolio.weights
     if weights is not None and weights.method in UNKNOWN_METHODS:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))

@@ -192,7 +192,7 @@ def _markets(config: Path) -> list[MarketTable]:
         if market.asset is None:
             raise ConfigError(
                 f"futures.markets.{market.symbol}: no asset is linked, so prices are unknown",
-                "link an asset, or back-test a copy of the config without this market",
+                "link an asset, or backtest a copy of the config without this market",
             )
     return markets
 

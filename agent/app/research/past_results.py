@@ -1,4 +1,4 @@
-"""Past result of a basket: its config back-tested on the packaged prices of 2021, for templates,
+"""Past result of a basket: its config backtested on the packaged prices of 2021, for templates,
 profiles and the dialogue of `trimtab init`.
 """
 
@@ -62,7 +62,7 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
     if missing := [symbol for symbol in symbols if symbol not in table.symbols]:
         raise ConfigError(
             f"no past result: the packaged prices lack {', '.join(missing)}",
-            "back-test it with your own prices: trimtab backtest --config --prices",
+            "backtest it with your own prices: trimtab backtest --config --prices",
         )
     spec = spec_from_config(loaded)
     weights = spec.portfolio.weights

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import PastResultDocument
 
 PAST_BASIS = (
-    "back-tested on daily prices of 2021 with 10,000 of the numeraire, 0.3 % fees, gas at 1 gwei"
+    "backtested on daily prices of 2021 with 10,000 of the numeraire, 0.3 % fees, gas at 1 gwei"
 )
 STORED = Path(__file__).parents[2] / "backtest" / "sample" / "templates.json"
 

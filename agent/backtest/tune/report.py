@@ -466,7 +466,7 @@ def _confidence_section(tuned: TuneResult) -> ReportSection:
         risk = tuned.overfitting
         words.append(
             f"In {risk.probability:.0%} of {risk.ways:,} ways to halve the data, the best of one"
-            " half was below the median in the other (probability of back-test over-fitting,"
+            " half was below the median in the other (probability of backtest over-fitting,"
             " Bailey, Borwein, López de Prado & Zhu 2017)."
         )
     return ReportSection("Confidence", tuple(words))

@@ -71,7 +71,7 @@ class TriggerRules:
 
     `validate` raises ConfigError for a trigger that could never fire, or has invalid numbers.
     `history_s` are the seconds of recorded prices that it needs. `plain` is true if only its band
-    and its schedule decide; a back-test then skips the bars in between and may compile the rest.
+    and its schedule decide; a backtest then skips the bars in between and may compile the rest.
     """
 
     validate: Callable[[Any], None]
