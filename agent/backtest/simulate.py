@@ -77,7 +77,7 @@ class DueBarFinder:
     the simulation continues without the asset. Each bar's prices are compared with the current
     holdings; later bars are not used.
 
-    With futures every bar is entered, and `is_quiet` then decides, because marks, funding payments
+    With futures every bar is visited, and `is_quiet` then decides, because marks, funding payments
     and liquidations change the margin account.
     """
 

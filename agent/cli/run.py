@@ -211,8 +211,8 @@ def _show_controls(service: Service) -> None:
 
 
 class CyclePrinter:
-    """Prints the cycles of a run, each with its time, and in one line if it came to the same as the
-    last one.
+    """Prints the cycles of a run, each with its time; in one line if the result equals that of the
+    last cycle.
     """
 
     def __init__(
@@ -257,8 +257,8 @@ class CyclePrinter:
 
 
 def _result(found: StepOutcome | TrimtabError) -> tuple[object, ...]:
-    """Return what a cycle came to; empty if it is to be printed in full each time, as transactions
-    are.
+    """Return the result of a cycle, to compare it with the next; empty if the cycle is always printed
+    in full, as one with transactions is.
     """
     if isinstance(found, TrimtabError):
         return (found.exit_code, found.message, found.remedy)

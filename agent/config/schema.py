@@ -458,8 +458,8 @@ class AssetTable(HubTable, OrderKeys):
 
 
 class PortfolioTable(ConfigTable):
-    """Assets with targets that sum to 100 %. `use_cash` is the most numeraire that the agent takes
-    from the wallet, in whole coins.
+    """Assets with targets that sum to 100 %. `use_cash` is the maximum numeraire that the agent
+    takes from the wallet, in whole coins.
     """
 
     numeraire: str

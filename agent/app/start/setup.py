@@ -173,7 +173,7 @@ def initialise(  # noqa: PLR0913
     `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs. `price` is the
     dollar price of the numeraire, by default from its feed. A `template` replaces the targets;
     `stable` is its share of stable tokens. `futures` adds a futures layer, its margin in the
-    numeraire. `use_cash` is the most numeraire to take from the wallet, `alert` a target's (name,
+    numeraire. `use_cash` is the maximum numeraire to take from the wallet, `alert` a target's (name,
     variable), `max_live_value` the cap on the managed value. Raises ConfigError if the file exists,
     a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
     """
@@ -562,7 +562,7 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
         )
     if len(found) > 1:
         raise ConfigError(
-            f"--target: {name!r} means several tokens: {', '.join(sorted(found))}",
+            f"--target: {name!r} matches several tokens: {', '.join(sorted(found))}",
             "give the address instead",
         )
     return replace(next(iter(found.values())), target=target)

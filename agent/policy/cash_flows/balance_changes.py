@@ -34,8 +34,8 @@ limits.balance_jump_wait, which is at most as long as the window.
 """
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
-"""Largest age of a fresh head in seconds, and more blocks than any chain produces in that time or
-loses in a reorg.
+"""Maximum age of a fresh head in seconds; also a number of blocks above what any chain produces in
+that time or loses in a reorg.
 """
 
 
