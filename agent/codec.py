@@ -87,7 +87,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     Grant: ("futures",),
     Plan: ("futures", "comparisons"),
     AdjustFutures: ("by_owner", "closes"),
-    Receipt: ("fills", "funding"),
+    Receipt: ("fills", "funding", "data_fee_wei"),
     PaperWallet: ("margin",),
     Entry: ("futures",),
     FuturesFill: ("size_decimals",),

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from agent.chain.rpc import EndpointOverloaded, RpcCall, Transport, require_result
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
+from agent.model import DataFee
 
 # --- Health of an endpoint: a decaying score of answers and latency, and its backoff.
 
@@ -233,7 +234,8 @@ class EndpointPool:
     """The endpoints of the config.
 
     `min_operators` different operators must agree before money moves. An endpoint more than
-    `max_lag_blocks` behind the others is named and excluded; a smaller lag is tolerated.
+    `max_lag_blocks` behind the others is named and excluded; a smaller lag is tolerated. `data_fee`
+    is the fee that receipts of the chain name.
     """
 
     def __init__(
@@ -243,6 +245,7 @@ class EndpointPool:
         *,
         max_lag_blocks: int = MAX_LAG_BLOCKS,
         grace_s: float = GRACE_S,
+        data_fee: DataFee = DataFee.PLAIN,
     ) -> None:
         """Raise ConfigError if the endpoints belong to fewer than `min_operators` operators."""
         self.endpoints = tuple(
@@ -251,6 +254,7 @@ class EndpointPool:
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks
         self.tell: Callable[[str], None] = lambda text: None
+        self.data_fee = data_fee
         self._grace_s = grace_s
         known = sorted(operators_of(self.endpoints))
         if len(known) < max(1, min_operators):

@@ -22,7 +22,7 @@ from agent.chain.rpc import (
     require_result,
 )
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.model import Head, Pool, Receipt
+from agent.model import DataFee, Head, Pool, Receipt
 from agent.signing.calldata import address_from_word
 
 # --- Past rounds of a price feed, read backwards over all phases of its proxy.
@@ -264,7 +264,11 @@ def recent_transactions(
     answers are used to value the transactions. Raises HistoryUnavailable, or Retryable if too few
     answer.
     """
-    poll = endpoint_pool.ask(lambda line: _transactions_or_reason(line, owner, head, nonce, feeds))
+    poll = endpoint_pool.ask(
+        lambda line: _transactions_or_reason(
+            line, owner, head, nonce, feeds, endpoint_pool.data_fee
+        )
+    )
     days = [
         (line.operator, day)
         for line, day in poll.answers.items()
@@ -285,21 +289,31 @@ def recent_transactions(
 
 
 def _transactions_or_reason(
-    line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str]
+    line: Transport,
+    owner: str,
+    head: Head,
+    nonce: int,
+    feeds: Sequence[str],
+    data_fee: DataFee,
 ) -> RecentTransactions | str:
     try:
-        return recent_transactions_from(line, owner, head, nonce, feeds)
+        return recent_transactions_from(line, owner, head, nonce, feeds, data_fee)
     except HistoryUnavailable as why:
         return why.message
 
 
 def recent_transactions_from(
-    line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()
+    line: Transport,
+    owner: str,
+    head: Head,
+    nonce: int,
+    feeds: Sequence[str] = (),
+    data_fee: DataFee = DataFee.PLAIN,
 ) -> RecentTransactions:
     """Return the transactions as reported by one endpoint. Raises HistoryUnavailable or Retryable."""
     since = _first_block(line, head, head.timestamp_s - DAY_S)
     blocks = _blocks(line, owner, since, head, nonce)
-    sent = _receipts(line, owner, blocks)
+    sent = _receipts(line, owner, blocks, data_fee)
     nonces = [tx.nonce for tx in sent]
     complete = nonces == list(range(nonce - len(nonces), nonce))
     if not complete or (since == 0 and len(nonces) != nonce):
@@ -398,7 +412,7 @@ def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
 
 
 def _receipts(
-    line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]
+    line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]], data_fee: DataFee
 ) -> tuple[MinedTx, ...]:
     """Return the wallet's transactions in these blocks with receipts, by nonce."""
     ours = [
@@ -430,7 +444,7 @@ def _receipts(
                 to=parse_recipient(tx.get("to")),
                 value_wei=parse_quantity(tx.get("value", "0x0"), "value"),
                 chain_s=chain_s,
-                receipt=parse_receipt(receipt, tx_hash),
+                receipt=parse_receipt(receipt, tx_hash, data_fee),
             )
         )
     return tuple(sorted(sent, key=lambda tx: tx.nonce))

@@ -23,7 +23,7 @@ from agent.chain.rpc import (
 )
 from agent.codec import json_field
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.model import LiquidityAdded, PerpFill, PerpFunding, Receipt, Transfer
+from agent.model import DataFee, LiquidityAdded, PerpFill, PerpFunding, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 
@@ -42,8 +42,12 @@ WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
 Log = Mapping[str, object]
 
 
-def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
-    """Parse a receipt. Raises Retryable if it belongs to another transaction or is inconsistent."""
+def parse_receipt(
+    raw: Mapping[str, object], tx_hash: str, data_fee: DataFee = DataFee.PLAIN
+) -> Receipt:
+    """Parse a receipt. Raises Retryable if it belongs to another transaction or is inconsistent,
+    also with the fees of the chain (`data_fee`).
+    """
     if hex_data(parse_bytes(raw.get("transactionHash"), "transaction hash", 32)) != tx_hash.lower():
         raise Retryable(
             "the endpoint sent the receipt of another transaction", code=ErrorCode.ANSWER
@@ -55,19 +59,61 @@ def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
         raise Retryable(
             "the endpoint's receipt has a log entry that is not an object", code=ErrorCode.ANSWER
         )
+    gas_used = parse_quantity(raw.get("gasUsed"), "gas used")
     return Receipt(
         tx_hash=tx_hash,
         status=parse_quantity(raw.get("status"), "receipt status"),
         block_number=parse_quantity(raw.get("blockNumber"), "block number"),
         block_hash=hex_data(parse_bytes(raw.get("blockHash"), "block hash", 32)),
-        gas_used=parse_quantity(raw.get("gasUsed"), "gas used"),
+        gas_used=gas_used,
         effective_gas_price_wei=parse_quantity(raw.get("effectiveGasPrice"), "effective gas price"),
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added(logs),
         wrapped=tuple(wrap for log in logs if (wrap := _wrapped(log)) is not None),
         fills=tuple(fill for log in logs if (fill := _fill(log)) is not None),
         funding=tuple(paid for log in logs if (paid := _funding(log)) is not None),
+        data_fee_wei=_data_fee_wei(raw, gas_used, data_fee),
     )
+
+
+_ISTHMUS_UNIT, _JOVIAN_FACTOR = 10**6, 100
+"""Operator fee per gas: scalar / 10^6 since Isthmus, scalar · 100 since Jovian, whose receipts have
+a daFootprintGasScalar (specs.optimism.io; op-geth, core/types/rollup_cost.go)."""
+
+
+def _data_fee_wei(raw: Mapping[str, object], gas_used: int, data_fee: DataFee) -> int:
+    """Return data fee and operator fee of a receipt, wei.
+
+    A live OP Stack chain names `l1Fee` in every receipt, and the operator fee's two parameters
+    unless both are zero; other supported chains name none of them.
+    """
+    named = raw.get("l1Fee")
+    if data_fee in (DataFee.PLAIN, DataFee.ARBITRUM):
+        if named is not None and parse_quantity(named, "l1Fee"):
+            raise Retryable(
+                "the endpoint's receipt has a data fee (l1Fee), which this chain does not charge",
+                "check chain.chain_id and the endpoint",
+                code=ErrorCode.ANSWER,
+            )
+        return 0
+    if named is None:
+        if data_fee is DataFee.OPTIONAL:
+            return 0
+        raise Retryable(
+            "the endpoint's receipt lacks the data fee (l1Fee) that this chain charges",
+            "use another endpoint; for a local copy of the chain, write chain.fork = true",
+            code=ErrorCode.ANSWER,
+        )
+    scalar, constant = raw.get("operatorFeeScalar"), raw.get("operatorFeeConstant")
+    fee_wei = parse_quantity(named, "l1Fee")
+    if scalar is None and constant is None:
+        return fee_wei
+    rate = parse_quantity(scalar, "operatorFeeScalar") * gas_used
+    if raw.get("daFootprintGasScalar") is None:
+        rate //= _ISTHMUS_UNIT
+    else:
+        rate *= _JOVIAN_FACTOR
+    return fee_wei + rate + parse_quantity(constant, "operatorFeeConstant")
 
 
 def _transfer(log: Log) -> Transfer | None:

@@ -28,7 +28,7 @@ from agent.chain.rpc import (
     parse_quantity,
 )
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
-from agent.model import Head, SignedTx, UnsignedTx, Verdict
+from agent.model import DataFee, Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE
 
@@ -95,11 +95,17 @@ _REMEDIES = {
 
 class NodeSender:
     """Sender over one endpoint. With `submit`, a private endpoint, signed bytes are sent only
-    there.
+    there. `data_fee` is the fee that receipts of the chain name.
     """
 
-    def __init__(self, transport: Transport, submit: Transport | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        submit: Transport | None = None,
+        data_fee: DataFee = DataFee.PLAIN,
+    ) -> None:
         self._transport = transport
+        self._data_fee = data_fee
         self._submit = transport if submit is None else submit
 
     def simulate(self, tx: UnsignedTx, sender: str, height: int | None = None) -> Simulation:
@@ -186,7 +192,7 @@ class NodeSender:
         )
         receipt, body = _maybe(found, "the receipt"), _maybe(known, "the transaction")
         if receipt is not None and receipt.get("blockHash") is not None:
-            return TransactionStatus("mined", parse_receipt(receipt, tx_hash))
+            return TransactionStatus("mined", parse_receipt(receipt, tx_hash, self._data_fee))
         if body is not None:
             return TransactionStatus("pending", None)
         return TransactionStatus("unknown", None)
@@ -528,7 +534,7 @@ class QuorumSender:
             len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators
         )
         poll = self._endpoint_pool.ask(
-            lambda endpoint: question(NodeSender(endpoint)),
+            lambda endpoint: question(NodeSender(endpoint, data_fee=self._endpoint_pool.data_fee)),
             enough=lambda answers: len(operators_of(answers)) >= quorum and settled(answers),
         )
         self._endpoint_pool.require(poll)

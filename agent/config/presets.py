@@ -14,6 +14,7 @@ from pathlib import Path
 from agent import codec
 from agent.config.fields import parse_address
 from agent.errors import ConfigError
+from agent.model.rollups import UNSUPPORTED, unsupported_chain
 from agent.units import safe_label
 
 
@@ -111,6 +112,14 @@ SEQUENCER_FEEDS = {
 """Chainlink's uptime feed of the sequencer by chain id: OP Mainnet, Base, Arbitrum One
 (docs.chain.link, L2 sequencer feeds)."""
 SEQUENCER_GRACE = "1h"
+
+
+def require_known_fees(chain_id: int, *, local: bool) -> None:
+    """Raise ValueError for a live rollup whose fees are not implemented (T13)."""
+    if not local and chain_id in UNSUPPORTED:
+        raise ValueError(
+            f"chain.chain_id: {unsupported_chain(chain_id)}; use another chain, such as 8453 (Base)"
+        )
 
 
 @dataclass(frozen=True, slots=True)

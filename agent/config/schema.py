@@ -44,7 +44,7 @@ from agent.config.orders import (
     require_pace,
     require_strategy_orders,
 )
-from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
+from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, require_known_fees
 from agent.config.service import AlertsTable, RecordTable, ServiceTable, TelegramTable
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
@@ -395,6 +395,7 @@ def require_protection(config: Config) -> None:
             "reference.twap_window: a TWAP over less than 30m can be manipulated within a few"
             " blocks; write 30m or more"
         )
+    require_known_fees(config.chain.chain_id, local=config.chain.local)
     _require_settled_prices(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
         raise ValueError("execution.deadline: must be above 0s and at most 30m; for example 90s")

@@ -151,6 +151,10 @@ from agent.model.portfolio import SlicingCost as SlicingCost
 from agent.model.portfolio import SubmissionRefusal as SubmissionRefusal
 from agent.model.portfolio import TradeSide as TradeSide
 from agent.model.portfolio import WeightReallocation as WeightReallocation
+from agent.model.rollups import DataFee as DataFee
+from agent.model.rollups import DataFeeQuote as DataFeeQuote
+from agent.model.rollups import data_fee_of as data_fee_of
+from agent.model.rollups import unsupported_chain as unsupported_chain
 from agent.model.runs import PPM as PPM
 from agent.model.runs import Counts as Counts
 from agent.model.runs import RunFigures as RunFigures

@@ -150,7 +150,8 @@ class Receipt:
     For an order at an off-chain venue it is written once the order has ended, with that moment's
     head as block, and status 0 if nothing was filled. `wrapped` are Deposit and Withdrawal events
     (as of WETH9), recorded as transfers from and to the zero address. `fills` are changes of
-    futures positions, `funding` their settled funding payments.
+    futures positions, `funding` their settled funding payments. `data_fee_wei` is what the
+    transaction paid beyond its gas: data fee and operator fee of an OP Stack chain.
     """
 
     tx_hash: str
@@ -164,11 +165,12 @@ class Receipt:
     wrapped: tuple[Transfer, ...] = ()
     fills: tuple[PerpFill, ...] = ()
     funding: tuple[PerpFunding, ...] = ()
+    data_fee_wei: int = 0
 
     @property
     def gas_cost_wei(self) -> int:
-        """Gas cost of this transaction, wei."""
-        return self.gas_used * self.effective_gas_price_wei
+        """Cost of this transaction's inclusion, wei: gas, data fee and operator fee."""
+        return self.gas_used * self.effective_gas_price_wei + self.data_fee_wei
 
     def net(self, wallet: str) -> dict[str, int]:
         """Return the net base units per token moved into (+) or out of (-) `wallet`, by Transfer

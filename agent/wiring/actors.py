@@ -31,7 +31,7 @@ from agent.execution.executor import (
 )
 from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
-from agent.model import ExecutionConfig, FuturesPolicy, Limits
+from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
 from agent.policy.futures.decide import fee_ceiling_wei, gas_per_day_wei
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
@@ -163,6 +163,7 @@ class WalletSession:
                 self.confirm,
                 self.progress,
             )
+        require_sendable(config)
         sender: Sender = QuorumSender(
             context.endpoints,
             config.chain.chain_id,
@@ -463,3 +464,13 @@ class AgentApprover:
 
     def _now_ms(self) -> int:
         return self._context.clock.now_s() * 1000
+
+
+def require_sendable(config: Config) -> None:
+    """Raise ConfigError for a chain on which transactions may cost more than their gas (T13)."""
+    chain = config.chain
+    if not chain.local and (why := unsupported_chain(chain.chain_id)):
+        raise ConfigError(
+            f"chain.chain_id is {chain.chain_id}: {why}, so nothing is sent",
+            "use a chain of agent/model/rollups.py, or paper trading",
+        )

@@ -72,6 +72,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     TaxState,
+    data_fee_of,
 )
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.paper.order_venue import PaperOrderVenue
@@ -434,7 +435,10 @@ def open_endpoint_pool(
     if transports is None:
         transports = open_transports(config)
     return EndpointPool(
-        transports, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks
+        transports,
+        config.chain.min_operators,
+        max_lag_blocks=config.chain.max_lag_blocks,
+        data_fee=data_fee_of(config.chain.chain_id, is_copy=config.chain.fork),
     )
 
 

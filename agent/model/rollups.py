@@ -1,0 +1,133 @@
+"""Fees of a transaction beyond its gas: which chains charge them, and how much a transaction of a
+size costs at most.
+
+On the OP Stack a transaction costs its gas, the data fee of its bytes on the base chain, and the
+operator fee; neither of the two is part of the gas that its receipt names (GasPriceOracle.getL1Fee
+and getOperatorFee, packages/contracts-bedrock/src/L2/GasPriceOracle.sol; specs.optimism.io,
+"Operator fee" of Isthmus and of Jovian). On Arbitrum the data fee is charged as gas and is part of
+the receipt's gas (Nitro, precompiles/ArbGasInfo.go, GetPricesInWei).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class DataFee(Enum):
+    """Data fee of a chain. OPTIONAL is a local copy of an OP Stack chain, whose node charges none;
+    PLAIN chains charge for gas alone.
+    """
+
+    PLAIN = "plain"
+    OP_STACK = "op_stack"
+    OPTIONAL = "op_stack_copy"
+    ARBITRUM = "arbitrum"
+
+
+OP_STACK = {
+    10: "OP Mainnet",
+    130: "Unichain",
+    480: "World Chain",
+    1868: "Soneium",
+    8453: "Base",
+    57073: "Ink",
+    84532: "Base Sepolia",
+    11155420: "OP Sepolia",
+}
+"""Chains of the OP Stack with the plain GasPriceOracle and ether as coin
+(ethereum-optimism/superchain-registry)."""
+ARBITRUM = {42161: "Arbitrum One", 421614: "Arbitrum Sepolia"}
+"""Chains of Arbitrum Nitro that post data to Ethereum (docs.arbitrum.io)."""
+PLAIN = {
+    1: "Ethereum",
+    56: "BNB Smart Chain",
+    97: "BNB Smart Chain Testnet",
+    100: "Gnosis",
+    137: "Polygon PoS",
+    10200: "Chiado",
+    17000: "Holesky",
+    43113: "Avalanche Fuji",
+    43114: "Avalanche C-Chain",
+    80002: "Polygon Amoy",
+    560048: "Hoodi",
+    11155111: "Sepolia",
+}
+"""Chains whose transactions cost gas alone (chainlist.org)."""
+UNSUPPORTED = {
+    300: "ZKsync Sepolia",
+    324: "ZKsync Era",
+    1101: "Polygon zkEVM",
+    5000: "Mantle",
+    34443: "Mode",
+    42170: "Arbitrum Nova",
+    42220: "Celo",
+    59144: "Linea",
+    81457: "Blast",
+    167000: "Taiko",
+    534351: "Scroll Sepolia",
+    534352: "Scroll",
+}
+"""Rollups with fees of their own kind, which are not implemented."""
+
+DATA_BYTES = 131_072
+"""Size for which data fees are read: the largest transaction that nodes relay (geth, txMaxSize)."""
+OPERATOR_GAS = 1_000_000_000
+"""Gas for which operator fees are read."""
+SIGNATURE_BYTES = 68
+"""Bytes of a signature in a serialised transaction (GasPriceOracle, getL1FeeUpperBound)."""
+ENVELOPE_BYTES = 180
+"""Most bytes of a serialised unsigned transaction besides its calldata: type, chain id, nonce, two
+fees, gas, recipient, value and the headers of their list."""
+SPIKE = 2
+"""Factor by which a data fee may rise between the snapshot and the block, like the base fee."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFeeQuote:
+    """Data and operator fees at a block, in wei: of an empty transaction, and of one with
+    DATA_BYTES; without gas, and with OPERATOR_GAS.
+
+    The chain's fee is at most linear between the two sizes, because it is the larger of a constant
+    and a line.
+    """
+
+    empty_wei: int
+    full_wei: int
+    operator_wei: int = 0
+    operator_full_wei: int = 0
+
+    def data_wei(self, calldata_bytes: int) -> int:
+        """Return the most that a transaction with this much calldata pays for its data, rounded up.
+
+        FastLZ adds at most one byte to each 32 that do not compress; the oracle assumes less.
+        """
+        size = calldata_bytes + ENVELOPE_BYTES
+        size += -(-size // 32) + 1
+        rise_wei = max(0, self.full_wei - self.empty_wei)
+        return self.empty_wei - (-rise_wei * size // DATA_BYTES)
+
+    def most_wei(self, calldata_bytes: int, gas: int) -> int:
+        """Return the most that a transaction pays beyond its gas, rounded up."""
+        rise_wei = max(0, self.operator_full_wei - self.operator_wei)
+        return self.data_wei(calldata_bytes) + self.operator_wei - (-rise_wei * gas // OPERATOR_GAS)
+
+
+def unsupported_chain(chain_id: int) -> str:
+    """Return why the fees of a live chain are unknown; empty if they are known."""
+    if chain_id in UNSUPPORTED:
+        return f"{UNSUPPORTED[chain_id]} charges fees besides gas that trimtab does not know"
+    if chain_id in {**OP_STACK, **ARBITRUM, **PLAIN}:
+        return ""
+    return "trimtab does not know whether this chain charges fees besides gas"
+
+
+def data_fee_of(chain_id: int, *, is_copy: bool = False) -> DataFee:
+    """Return the data fee of a chain; PLAIN for one without an entry. `is_copy` is true for a local
+    copy of a live chain.
+    """
+    if chain_id in OP_STACK:
+        return DataFee.OPTIONAL if is_copy else DataFee.OP_STACK
+    if chain_id in ARBITRUM and not is_copy:
+        return DataFee.ARBITRUM
+    return DataFee.PLAIN

@@ -1,0 +1,101 @@
+"""Receipts of rollups: data and operator fee, missing and misplaced ones; and chains that are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent import codec
+from agent.chain.endpoints import EndpointPool
+from agent.chain.receipts import parse_receipt
+from agent.chain.sender import QuorumSender
+from agent.config.presets import require_known_fees
+from agent.errors import Retryable
+from agent.model import DataFee, Receipt, data_fee_of, unsupported_chain
+from agent.model.rollups import ARBITRUM, OP_STACK, PLAIN, UNSUPPORTED
+from tests.support.endpoints import Script
+
+HASH = "0x" + "ab" * 32
+RAW = {
+    "transactionHash": HASH,
+    "status": "0x1",
+    "blockNumber": "0x10",
+    "blockHash": "0x" + "cd" * 32,
+    "gasUsed": hex(100_000),
+    "effectiveGasPrice": hex(1_000_000),
+    "logs": [],
+}
+L1_FEE = 123_456_789_012
+
+
+def cost(data_fee: DataFee, **named: str) -> int:
+    return parse_receipt({**RAW, **named}, HASH, data_fee).gas_cost_wei - 100_000 * 1_000_000
+
+
+def test_the_data_fee_of_a_receipt_is_part_of_its_cost() -> None:
+    assert cost(DataFee.OP_STACK, l1Fee=hex(L1_FEE)) == L1_FEE
+    assert cost(DataFee.OPTIONAL, l1Fee=hex(L1_FEE)) == L1_FEE
+    assert cost(DataFee.OPTIONAL) == 0
+
+
+@pytest.mark.parametrize(
+    ("named", "more"),
+    [
+        # Isthmus: gas · scalar / 10^6 + constant, rounded down. Jovian: gas · scalar · 100 + constant.
+        ({"operatorFeeScalar": "0x7", "operatorFeeConstant": "0x5"}, 100_000 * 7 // 10**6 + 5),
+        ({"operatorFeeScalar": hex(25), "operatorFeeConstant": "0x5"}, 2 + 5),
+        ({"operatorFeeScalar": hex(25), "operatorFeeConstant": "0x5", "daFootprintGasScalar": "0x190"}, 100_000 * 25 * 100 + 5),
+        ({"operatorFeeScalar": "0x0", "operatorFeeConstant": "0x0"}, 0),
+    ],
+)
+def test_the_operator_fee_follows_the_rules_of_its_upgrade(named: dict[str, str], more: int) -> None:
+    assert cost(DataFee.OP_STACK, l1Fee=hex(L1_FEE), **named) == L1_FEE + more
+
+
+@pytest.mark.parametrize(
+    ("data_fee", "named", "said"),
+    [
+        (DataFee.OP_STACK, {}, "lacks the data fee"),
+        (DataFee.OP_STACK, {"l1Fee": "many"}, "l1Fee is not a number"),
+        (DataFee.OP_STACK, {"l1Fee": "0x1", "operatorFeeScalar": "0x1"}, "operatorFeeConstant is not a number"),
+        (DataFee.OP_STACK, {"l1Fee": "0x1", "operatorFeeConstant": "0x1"}, "operatorFeeScalar is not a number"),
+        (DataFee.PLAIN, {"l1Fee": "0x1"}, "does not charge"),
+        (DataFee.ARBITRUM, {"l1Fee": "0x1"}, "does not charge"),
+    ],
+)
+def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFee, named: dict[str, str], said: str) -> None:
+    with pytest.raises(Retryable, match=said):
+        cost(data_fee, **named)
+
+
+def test_a_stored_receipt_without_the_field_has_no_data_fee() -> None:
+    plain = parse_receipt(RAW, HASH)
+    assert "data_fee" not in codec.dumps(plain)
+    assert codec.loads(Receipt, codec.dumps(plain)) == plain
+    paid = parse_receipt({**RAW, "l1Fee": hex(L1_FEE)}, HASH, DataFee.OP_STACK)
+    assert codec.loads(Receipt, codec.dumps(paid)) == paid
+
+
+def test_an_endpoint_that_names_another_data_fee_is_outvoted() -> None:
+    def node(name: str, fee: int) -> Script:
+        return Script(name, eth_getTransactionReceipt={**RAW, "l1Fee": hex(fee)}, eth_getTransactionByHash=None)
+
+    def status(*nodes: Script) -> Receipt | None:
+        pool = EndpointPool(nodes, 2, grace_s=0.02, data_fee=DataFee.OP_STACK)
+        return QuorumSender(pool, 10).status_of(HASH).receipt
+
+    agreed = status(node("a", L1_FEE), node("b", 1), node("c", L1_FEE))
+    assert agreed is not None and agreed.data_fee_wei == L1_FEE
+    assert status(node("a", L1_FEE), node("b", 1)) is None
+
+
+def test_each_chain_has_one_kind_and_unknown_ones_send_nothing() -> None:
+    known = [*OP_STACK, *ARBITRUM, *PLAIN, *UNSUPPORTED]
+    assert len(known) == len(set(known))
+    assert data_fee_of(10) is DataFee.OP_STACK and data_fee_of(10, is_copy=True) is DataFee.OPTIONAL
+    assert data_fee_of(42161) is DataFee.ARBITRUM and data_fee_of(42161, is_copy=True) is DataFee.PLAIN
+    assert data_fee_of(1) is data_fee_of(31337) is DataFee.PLAIN
+    assert not unsupported_chain(8453) and not unsupported_chain(1)
+    assert "does not know whether" in unsupported_chain(777)
+    with pytest.raises(ValueError, match="Scroll"):
+        require_known_fees(534352, local=False)
+    require_known_fees(534352, local=True)
