@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import cycle
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent import wiring
+from agent.app import service
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.runner import ControlRunner
 from agent.app.paper import always_confirm
@@ -301,15 +302,21 @@ class LiveDemo:
         """Run cycles that send, and move the market between them; yield each outcome, and the moves
         as text by symbol. Ends with StopRequested.
         """
-        cycles = self._agent.run(
-            send=True,
-            confirm=always_confirm,
-            every=DEMO_EVERY,
-            controls=ControlRunner(self._agent),
-        )
         swings, moved = cycle(SWINGS), -float(MOVE_EVERY_S)
-        with closing(cycles):
+        with ExitStack() as running:
+            told = running.enter_context(
+                service.serve(self._agent, self._clock, DEMO_EVERY, sends=True)
+            )
+            cycles = self._agent.run(
+                send=True,
+                confirm=always_confirm,
+                every=DEMO_EVERY,
+                progress=told.on_stage,
+                controls=ControlRunner(self._agent),
+            )
+            running.enter_context(closing(cycles))
             for found in cycles:
+                told.on_cycle(found)
                 yield found
                 self._clock.sleep(LOOK_S)
                 if time.monotonic() - moved < MOVE_EVERY_S:

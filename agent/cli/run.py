@@ -311,7 +311,8 @@ def _health_words(document: Mapping[str, Any], *, ready: bool) -> str:
     last = document["last_good_look_s"]
     since = "no cycle yet" if last is None else f"last successful cycle {last} s ago"
     paused = ", paused" if document["paused"] else ""
-    return f"{'Ready' if ready else 'Healthy'}: {document['looks']} cycles, {since}{paused}."
+    cycles = f"{document['looks']} cycle{'' if document['looks'] == 1 else 's'}"
+    return f"{'Ready' if ready else 'Healthy'}: {cycles}, {since}{paused}."
 
 
 # --- `trimtab paper`: the live step on the live chain, without signing or sending.

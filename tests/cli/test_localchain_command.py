@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import signal
 import socket
 import time
@@ -291,6 +292,8 @@ def test_the_demo_in_the_browser_rebalances_and_leaves_nothing_behind() -> None:
             time.sleep(0.5)
             with urlopen(f"{about['url']}history", timeout=10) as answer:
                 page = answer.read().decode()
+        with urlopen(f"{about['url']}health", timeout=10) as answer:
+            assert json.load(answer)["state"] == "running"
         for _ in range(2):  # the second comes while it removes what it started
             process.send_signal(signal.SIGINT)
             time.sleep(0.1)
