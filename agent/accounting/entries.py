@@ -1,5 +1,5 @@
-"""Ledger entries of transactions and external transfers. In each entry the postings of a token sum
-to zero.
+"""Ledger entries of transactions, external transfers and the margin account. In each entry the
+postings of a token sum to zero.
 """
 
 from __future__ import annotations
@@ -8,14 +8,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from agent.margin import account as margin
 from agent.model import (
     Entry,
     EntryKind,
     ExternalTransfer,
     ExternalTransferKind,
     FuturesEntry,
+    FuturesFill,
     LedgerOpening,
+    MarginReading,
+    MarketReading,
     Posting,
+    Receipt,
+    SettledFunding,
+    StepInput,
 )
 from agent.units import NATIVE, Price, Value, floor_int
 
@@ -334,3 +341,100 @@ def _counted(moved: RawAmounts, counted: Collection[str]) -> dict[str, int]:
 
 def _minus(value: Fraction | None) -> Fraction | None:
     return None if value is None else -value
+
+
+# --- The margin account: effects of transactions, funding payments, and readings.
+
+
+def futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> FuturesEntry | None:
+    """Return the effect of a receipt's events on the margin account of the step; None without an
+    account.
+    """
+    account, policy = basis.snapshot.futures, basis.futures
+    if account is None or policy is None:
+        return None
+    symbols = {market.market: market.symbol for market in account.markets}
+    places = {market.market: market.size_decimals for market in account.markets}
+    own = (account.quote.address, policy.account)
+    return FuturesEntry(
+        policy.collateral,
+        account.settlement_raw,
+        prices.of(policy.collateral),
+        tuple(
+            FuturesFill(
+                fill.market,
+                symbols.get(fill.market, fill.market),
+                fill.size_raw,
+                abs(fill.quote_raw),
+                fill.fee_raw,
+                fill.realised_raw,
+                places.get(fill.market, account.quote.decimals),
+            )
+            for fill in receipt.fills
+            if (fill.clearing_house, fill.trader) == own
+        ),
+        tuple(
+            SettledFunding(paid.market, symbols.get(paid.market, paid.market), paid.paid_raw)
+            for paid in receipt.funding
+            if (paid.clearing_house, paid.trader) == own
+        ),
+    )
+
+
+def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
+    """Return one entry per funding payment of the step's account that the venue made by itself, at
+    the time of the payment.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        return ()
+    symbols = {market.market: market.symbol for market in account.markets}
+    price = prices.of(policy.collateral)
+    return tuple(
+        Entry(
+            f"funding-{paid.market}-{paid.at_s}",
+            EntryKind.FUTURES,
+            step.snapshot.head.number,
+            paid.at_s,
+            "",
+            "funding",
+            (),
+            futures=FuturesEntry(
+                policy.collateral,
+                account.settlement_raw,
+                price,
+                (),
+                (
+                    SettledFunding(
+                        paid.market, symbols.get(paid.market, paid.market), paid.paid_raw
+                    ),
+                ),
+            ),
+        )
+        for paid in account.payments
+    )
+
+
+def margin_reading(step: StepInput) -> MarginReading | None:
+    """Read the margin account at the step's block; None if it is unknown or there is none."""
+    account = step.snapshot.futures
+    if account is None:
+        return None
+    pending = {one.market: one.funding_pending_raw for one in account.positions}
+    return MarginReading(
+        account.settlement_raw,
+        account.collateral_raw,
+        account.realised_raw,
+        margin.unrealised_raw(account),
+        tuple(
+            MarketReading(
+                market.market,
+                market.symbol,
+                account.size_raw(market.market),
+                margin.position_value_raw(market, account.size_raw(market.market)),
+                pending.get(market.market, 0),
+                market.funding_daily,
+            )
+            for market in account.markets
+        ),
+    )

@@ -27,7 +27,7 @@ from agent.accounting.entries import (
     split_quanta,
     to_quanta,
 )
-from agent.model import Entry, LegFunding, LotMethod, OpenLot, Plan, TaxState
+from agent.model import Entry, LotMethod, OpenLot, Plan, TaxState
 from agent.units import NATIVE, Price, Value
 
 # --- Lots: the cost of acquisitions, and the lots that a disposal consumes, by four methods.
@@ -509,24 +509,13 @@ class PlannedGain:
         return self.proceeds - self.cost
 
 
-def wallet_changes(plan: Plan) -> dict[str, int]:
-    """Return the predicted net change of each wallet balance, in base units."""
-    changes: dict[str, int] = {}
-    for leg in plan.legs:
-        if leg.source is LegFunding.WALLET:
-            changes[leg.token_in] = changes.get(leg.token_in, 0) - leg.amount_in_raw
-        if leg.sink is LegFunding.WALLET:
-            changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
-    return changes
-
-
 def planned_gains(
     plan: Plan, tax: TaxState, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int
 ) -> tuple[PlannedGain, ...]:
     """Return the gain of each token that the swaps and their gas dispose of, without the gas of
     approvals.
     """
-    changes = wallet_changes(plan)
+    changes = plan.wallet_changes()
     price = prices.get(coin)
     gas_wei = round(plan.cost.gas / price) if price else 0
     counted = {*changes, NATIVE}

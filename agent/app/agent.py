@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import engine, wiring
-from agent.accounting.tax_lots import wallet_changes as planned_changes
 from agent.amm.lp import positions
 from agent.amm.pools import KnownTicksExceeded
 from agent.app import describe
@@ -405,7 +404,7 @@ class Agent:
                     strict=True,
                 )
             )
-        return {} if grant.plan is None else planned_changes(grant.plan)
+        return {} if grant.plan is None else grant.plan.wallet_changes()
 
     def endpoints(self) -> tuple[EndpointDocument, ...]:
         """Return operator, state, score, latency and last problem of each endpoint."""

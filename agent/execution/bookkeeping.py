@@ -9,13 +9,18 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.accounting import entries
-from agent.accounting.entries import EntryPrices, SettledTransaction, quantize
-from agent.accounting.tax_lots import wallet_changes
+from agent.accounting.entries import (
+    EntryPrices,
+    SettledTransaction,
+    funding_entries,
+    futures_effect,
+    margin_reading,
+    quantize,
+)
 from agent.amm.lp import positions
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import HistoryUnavailable, MinedTx, RecentTransactions, recent_transactions
 from agent.errors import Refused, Retryable, TrimtabError
-from agent.execution.margin_entries import funding_entries, futures_effect, margin_reading
 from agent.execution.settlement import (
     originating_step,
     realised_legs,
@@ -359,7 +364,7 @@ def _planned_entry(store: StepStorage, intent: Intent, present: StepInput) -> En
     if plan is None:
         return None
     basis = originating_step(store.steps, intent) or present
-    head, moved = basis.snapshot.head, wallet_changes(plan)
+    head, moved = basis.snapshot.head, plan.wallet_changes()
     change = SettledTransaction(
         intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, moved, 0
     )

@@ -34,6 +34,7 @@ from agent.model import (
 )
 from agent.policy import risk, step_input, targets
 from agent.policy.gradual_execution import MILLION
+from agent.policy.quarantine import strategies_fault
 from agent.policy.signals import margin_growth, signal_requests
 from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import accounting, capital, netting
@@ -290,7 +291,7 @@ def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
             step is None
             or not isinstance(decision, Rebalance)
             or not decision.by_trigger
-            or netting.strategies_fault(step)
+            or strategies_fault(step)
         ):
             return None
         if step.split is None:

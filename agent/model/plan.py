@@ -316,6 +316,16 @@ class Plan:
         """True if turnover limits exclude the plan's sales for the numeraire."""
         return isinstance(self.decision, Rebalance) and self.decision.exit
 
+    def wallet_changes(self) -> dict[str, int]:
+        """Return the predicted net change of each wallet balance, in base units."""
+        changes: dict[str, int] = {}
+        for leg in self.legs:
+            if leg.source is LegFunding.WALLET:
+                changes[leg.token_in] = changes.get(leg.token_in, 0) - leg.amount_in_raw
+            if leg.sink is LegFunding.WALLET:
+                changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
+        return changes
+
 
 @dataclass(frozen=True, slots=True)
 class SecondQuote:

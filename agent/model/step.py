@@ -147,6 +147,12 @@ class History:
     cash: CashState | None = None
     """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
 
+    @property
+    def last_evaluation_s(self) -> int | None:
+        """The later of the last rebalance and the last review, Unix seconds; None without either."""
+        times_s = (self.last_rebalance_s, self.last_review_s)
+        return max((at_s for at_s in times_s if at_s is not None), default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class StepInput:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.accounting.tax_lots import planned_gains, wallet_changes
+from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
@@ -88,7 +88,7 @@ def hedge_instead(
         return decided, sale
     comparisons: list[HedgeComparison] = []
     hedged = {one.token for one in policy.hedges}
-    changes, home = wallet_changes(sale), step.portfolio.numeraire.address
+    changes, home = sale.wallet_changes(), step.portfolio.numeraire.address
     sold = [
         (min(-changes[one.token] * one.price, one.value), one)
         for one in decided.drifts
@@ -293,7 +293,7 @@ def _plan_beside(
     """Return the plan of the rebalance without the hedged part of the sale; None if nothing is left
     to trade.
     """
-    sold_raw = -wallet_changes(sale).get(drift.token, 0)
+    sold_raw = -sale.wallet_changes().get(drift.token, 0)
     kept_raw = max(0, sold_raw - floor_int(hedged / drift.price))
     goal = replace(decision.goal, sell_at_most=((drift.token, kept_raw),))
     try:
@@ -320,7 +320,7 @@ def _tax(step: StepInput, plan: Plan) -> Value:
     units; zero without [tax].
     """
     tax, policy = step.history.tax, step.futures
-    if tax is None or policy is None or policy.hedge is None or not wallet_changes(plan):
+    if tax is None or policy is None or policy.hedge is None or not plan.wallet_changes():
         return NONE
     portfolio = step.portfolio
     gains = planned_gains(

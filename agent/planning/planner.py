@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains, wallet_changes
+from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains
 from agent.errors import ErrorCode, Refused
 from agent.model import (
     Goal,
@@ -537,7 +537,7 @@ def _caps(
 
 def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ...]:
     at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
-    if wallet_changes(found):
+    if found.wallet_changes():
         return planned_gains(
             found,
             tax,

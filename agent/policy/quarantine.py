@@ -26,9 +26,7 @@ from agent.policy import minimum, native_coin
 from agent.policy.drift import has_band
 from agent.policy.liquidity import valuation
 from agent.policy.orders import exits
-from agent.policy.strategies import netting
 from agent.policy.triggers import no_trade_zone
-from agent.policy.triggers.schedules import last_evaluation_s
 from agent.reference import (
     ReferencePrices,
     depeg_fault,
@@ -286,13 +284,27 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
     """Return a fault if the store has a later time than the block: the store belongs to another
     chain, or an endpoint lags behind.
     """
-    last_s = last_evaluation_s(history)
+    last_s = history.last_evaluation_s
     if last_s is None or last_s <= now_s:
         return []
     return [
         f"the last action in the store was at {format_time(last_s)}, "
         f"but the block is from {format_time(now_s)}"
     ]
+
+
+def strategies_fault(step: StepInput) -> str:
+    """Return why the strategies' books are unknown; empty if they are known, or without
+    strategies.
+    """
+    if step.split is None:
+        return ""
+    if step.portfolio.positions or step.portfolio.lp_targets:
+        return "strategies cannot be combined with liquidity positions; remove one of them"
+    books = step.history.sleeves
+    if books is None:
+        return "the books of the strategies are missing"
+    return books.fault or books.unchosen
 
 
 def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]:
@@ -328,7 +340,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
             (HaltCode.SEQUENCER, sequencer_fault(step)),
             (HaltCode.DEPEG, depeg_fault(step, references)),
             (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
-            (HaltCode.STRATEGIES, netting.strategies_fault(step)),
+            (HaltCode.STRATEGIES, strategies_fault(step)),
         )
         if message
     ]

@@ -17,7 +17,7 @@ import tomlkit
 
 from agent import app as api
 from agent import wiring
-from agent.app.agent import Agent, open_agent, planned_changes
+from agent.app.agent import Agent, open_agent
 from agent.app.start.setup import initialise, pin_all
 from agent.chain.rpc import Transport
 from agent.config.build import fixed_contracts, lp_venues
@@ -302,7 +302,7 @@ def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> Non
     assert receipt.status == 1
     for leg in realised_legs(plan, receipt):
         assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
-    moved = {token: raw for token, raw in planned_changes(plan).items() if raw}
+    moved = {token: raw for token, raw in plan.wallet_changes().items() if raw}
     assert {token: raw for token, raw in receipt.net(chain.wallet.address).items() if raw} == moved
     after = purse(chain)
     held = {chain.tokens[symbol].address: raw for symbol, raw in after.raw.items()}

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from agent.accounting.tax_lots import wallet_changes
 from agent.app.controls import queue
 from agent.app.controls.messages import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
@@ -472,7 +471,7 @@ def test_amounts_are_those_of_the_wallet_with_a_twentieth_of_the_turnover_as_tol
     plan, prices = outcome.plan, reference_prices(outcome.step_input).by_token
     assert plan is not None
     shown = shown_step(ControlKind.REBALANCE, outcome)
-    assert {name: raw for name, raw, _ in shown.amounts} == wallet_changes(plan)
+    assert {name: raw for name, raw, _ in shown.amounts} == plan.wallet_changes()
     for name, _, tolerance in shown.amounts:
         assert tolerance <= plan.turnover / 20 / prices[name] < tolerance + 1
     assert shown.difference(shown_step(ControlKind.REBALANCE, outcome)) == ""

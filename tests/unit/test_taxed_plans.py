@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.accounting.export import parse_rates
-from agent.accounting.tax_lots import Lots, _TokenLots, max_sellable_raw, planned_gains, wallet_changes
+from agent.accounting.tax_lots import Lots, _TokenLots, max_sellable_raw, planned_gains
 from agent.errors import ConfigError
 from agent.model import ExecutionStyle, Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxState, Verdict
 from agent.planning import planner, proposals, requests
@@ -53,7 +53,7 @@ def gain(step: StepInput, plan: Plan) -> Fraction:
 def test_a_plan_tells_what_it_realises() -> None:
     step = overweight(None)
     plan = planned(step)
-    sold = -wallet_changes(plan)[WETH]
+    sold = -plan.wallet_changes()[WETH]
     assert gain(step, plan) == pytest.approx(float(sold * 1_000) / ETH, rel=0.01)
     assert gain(overweight(None, cost=3_000), plan) < 0
 
@@ -62,7 +62,7 @@ def test_the_years_limit_trims_what_gains_and_says_so() -> None:
     step = overweight(300)
     plan, free = planned(step), planned(overweight(None))
     assert 290 < gain(step, plan) <= 300
-    assert -wallet_changes(plan)[WETH] < -wallet_changes(free)[WETH]
+    assert -plan.wallet_changes()[WETH] < -free.wallet_changes()[WETH]
     assert any(item.what == "WETH" and mentions(item.why, "tax.year_limit", "300 USDC") for item in plan.skipped)
     assert plan.decision == free.decision
 
@@ -119,7 +119,7 @@ def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(asked: Propose
 
 def test_losses_go_whatever_the_year_realised() -> None:
     step = overweight(0, realised=500, cost=2_500)
-    assert wallet_changes(planned(step)) == wallet_changes(planned(overweight(None, cost=2_500)))
+    assert planned(step).wallet_changes() == planned(overweight(None, cost=2_500)).wallet_changes()
 
 
 def test_highest_cost_first_leaves_room_that_oldest_first_has_used() -> None:
@@ -129,9 +129,9 @@ def test_highest_cost_first_leaves_room_that_oldest_first_has_used() -> None:
 
     def by(method: LotMethod) -> int:
         tax = replace(step.history.tax, lots=lots, method=method)
-        return -wallet_changes(planned(replace(step, history=replace(step.history, tax=tax))))[WETH]
+        return -planned(replace(step, history=replace(step.history, tax=tax))).wallet_changes()[WETH]
 
-    assert by(LotMethod.HIFO) == -wallet_changes(planned(approved(overweight(None))))[WETH] > 2 * by(LotMethod.FIFO)
+    assert by(LotMethod.HIFO) == -planned(approved(overweight(None))).wallet_changes()[WETH] > 2 * by(LotMethod.FIFO)
 
 
 def test_an_exit_is_never_held_back() -> None:
@@ -139,7 +139,7 @@ def test_an_exit_is_never_held_back() -> None:
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
     found = planner.plan_after_tax(step, replace(decision, exit=True))
-    assert wallet_changes(found)[WETH] < 0
+    assert found.wallet_changes()[WETH] < 0
 
 
 def test_the_standing_is_part_of_the_step_and_gives_the_same_plan_again() -> None:

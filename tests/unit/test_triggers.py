@@ -11,7 +11,6 @@ from agent.model import Asset, AssetDrift, Cron, Destination, Every, History, Hy
 from agent.policy.drift import drifts_from_balances
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger, validate_policy, validate_trigger
-from agent.policy.triggers.schedules import last_evaluation_s
 from agent.policy.triggers.schedules import next_cron_time as next_time
 from agent.units import format_duration, format_time
 from tests.support.builders import NOW_S, history, token
@@ -99,7 +98,7 @@ def test_an_interval_is_due_once_it_has_wholly_passed(field: str, ago_s: int, du
 
 def test_the_later_of_rebalance_and_review_counts() -> None:
     past = history(last_rebalance_s=NOW_S - 2 * DAY_S, last_review_s=NOW_S - 3_600)
-    assert last_evaluation_s(past) == NOW_S - 3_600
+    assert past.last_evaluation_s == NOW_S - 3_600
     answer = _ask(Every(DAY_S), [60, 40], past)
     assert not answer.fired
     assert mentions(answer.reason, "2027-01-16 07:00:00 UTC", "23 h", "WETH")

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
-from agent.accounting.tax_lots import wallet_changes
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.queue import check_arguments, parse_kind, waiting_plan
 from agent.app.documents import fill, owner, plans
@@ -382,7 +381,7 @@ def _swapped(step: StepInput, plan: Plan, share_bps: int) -> list[tuple[str, int
     prices = reference_prices(step).by_token
     moved = plan.turnover * share_bps / BPS
     found = []
-    for token, raw in wallet_changes(plan).items():
+    for token, raw in plan.wallet_changes().items():
         price = prices.get(token)
         found.append((token, raw, floor_int(moved / price) if price else 0))
     return found

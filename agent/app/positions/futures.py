@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from agent.accounting.entries import funding_entries
 from agent.accounting.futures import DAY_S, FundingDay, funding_days, futures_changes
 from agent.app.agent import Agent
 from agent.app.cycles import Confirm, Progress
@@ -19,7 +20,6 @@ from agent.config.fields import parse_duration_s
 from agent.config.futures import HyperliquidTable, futures_markets, require_hedge_market
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
-from agent.execution.margin_entries import funding_entries
 from agent.execution.step_context import StepOutcome
 from agent.margin import account as margin
 from agent.margin.state import breaches, margin_state

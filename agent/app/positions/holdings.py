@@ -31,6 +31,7 @@ from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.decide import TargetReport, target_reports
 from agent.policy.liquidity.valuation import PositionReport
+from agent.policy.quarantine import strategies_fault
 from agent.policy.step_input import add_strategy_books
 from agent.policy.strategies import netting
 from agent.reference import reference_prices
@@ -339,7 +340,7 @@ def _document(step: StepInput) -> StrategiesDocument:
 
 
 def _view(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None:
-    if books.fault or netting.strategies_fault(step):
+    if books.fault or strategies_fault(step):
         return None
     try:
         prices = reference_prices(step).by_token

@@ -32,6 +32,7 @@ from agent.policy.drift import (
 from agent.policy.futures.exposure import margin_holdings
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
+from agent.policy.quarantine import strategies_fault
 from agent.policy.strategies import capital
 from agent.policy.strategies.capital import (
     NettedToken,
@@ -363,20 +364,6 @@ class NettingResult:
     def crossed(self) -> Value:
         """Value netted internally, each exchange counted once."""
         return sum((one.crossed for one in self.netted), Fraction(0)) / 2
-
-
-def strategies_fault(step: StepInput) -> str:
-    """Return why the strategies' books are unknown; empty if they are known, or without
-    strategies.
-    """
-    if step.split is None:
-        return ""
-    if step.portfolio.positions or step.portfolio.lp_targets:
-        return "strategies cannot be combined with liquidity positions; remove one of them"
-    books = step.history.sleeves
-    if books is None:
-        return "the books of the strategies are missing"
-    return books.fault or books.unchosen
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:

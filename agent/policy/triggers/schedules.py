@@ -139,13 +139,6 @@ def schedule_name(schedule: Schedule, what: str = REVIEW) -> str:
             return f"{what} {' '.join(expression.split())} {timezone}"
 
 
-def last_evaluation_s(history: History) -> int | None:
-    """Return the later of the last rebalance and the last review, Unix seconds; None without
-    either.
-    """
-    return _latest(history.last_rebalance_s, history.last_review_s)
-
-
 def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int | None:
     """Return the start of a schedule's interval.
 
@@ -157,7 +150,7 @@ def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int 
     own_s = dict(history.reviews).get(schedule_name(schedule, what))
     if own_s is None:
         if what == REVIEW and not history.reviews:
-            return last_evaluation_s(history)
+            return history.last_evaluation_s
         return history.last_rebalance_s
     if what == EXECUTION:
         return own_s
