@@ -1,5 +1,6 @@
 """The config's [limits] table: fields derived from agent/model/limits.py, ceilings and their
-acceptance in limits.i_accept, and comparison of two values.
+acceptance in limits.i_accept, comparison of two values, and the values of all tables that would
+disable a protection.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from agent.config.fields import (
     ShareOrOff,
     Switch,
 )
+from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, require_known_fees
 from agent.config.strategies import StrategyTable
 from agent.config.weights import WeightsTable, weight_bounds
 from agent.model import LIMITS, AllocationMethod, Limits, LimitSpec, LimitUnit, TighterDirection
@@ -308,3 +310,69 @@ def _text(spec: LimitSpec, value: Any) -> str:
         return "on"
     units = {LimitUnit.SHARE: "bps", LimitUnit.DURATION: "s", LimitUnit.GAS_PRICE: " wei"}
     return f"{value}{units.get(spec.unit, '')}"
+
+
+# --- Values that would disable a protection without the word "off" are rejected.
+
+
+MIN_TWAP_WINDOW_S = 1_800
+"""Minimum TWAP window. A shorter one can be manipulated within a few blocks (T3)."""
+LONGEST_DEADLINE_S = 1_800
+"""Longest deadline. A swap that is valid for longer is a free option for anyone who can delay it
+(T7).
+"""
+LONGEST_JUMP_WAIT_S = 30 * 86_400
+"""Longest time that an unsolicited transfer can delay purchases."""
+LARGEST_JITTER_BPS = BPS // 2
+"""Longest random delay, as a share of a schedule's interval."""
+
+
+def require_protection(config: Config) -> None:
+    """Raise ValueError naming the field if a value disables a protection."""
+    if "spot" in config.reference.kind and not (config.chain.local or config.reference.allow_spot):
+        raise ValueError(
+            "reference.kind: anyone can move spot prices for a block; use feed or twap, or"
+            " set reference.allow_spot = true"
+        )
+    if (
+        "twap" in config.reference.kind
+        and config.reference.twap_window < MIN_TWAP_WINDOW_S
+        and not config.chain.local
+    ):
+        raise ValueError(
+            "reference.twap_window: a TWAP over less than 30m can be manipulated within a few"
+            " blocks; write 30m or more"
+        )
+    require_known_fees(config.chain.chain_id, local=config.chain.local)
+    _require_settled_prices(config)
+    if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
+        raise ValueError("execution.deadline: must be above 0s and at most 30m; for example 90s")
+    if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
+        raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
+    if config.limits.slippage is not None and config.limits.slippage >= BPS:
+        raise ValueError(
+            "limits.slippage: 100% or more accepts any price; write a lower value, such as 0.3%"
+        )
+
+
+def _require_settled_prices(config: Config) -> None:
+    """Require explicit consent to triggers that one block can fire, and to a rollup without a
+    sequencer feed (T3, T13).
+    """
+    reference, known = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
+    if config.policy.confirm_blocks is None and not config.chain.local:
+        raise ValueError(
+            "policy.confirm_blocks: missing; write 3, or 0 to trigger on the prices of a single"
+            " block"
+        )
+    if known is not None and "sequencer_feed" not in reference.model_fields_set:
+        raise ValueError(
+            f'reference.sequencer_feed: missing on this rollup; write "{known}" with'
+            f' sequencer_grace = "{SEQUENCER_GRACE}", or "off"'
+        )
+    if reference.sequencer_feed is not None and reference.sequencer_grace is None:
+        raise ValueError(
+            f'reference.sequencer_grace: missing; write for example "{SEQUENCER_GRACE}"'
+        )
+    if config.policy.jitter is not None and config.policy.jitter > LARGEST_JITTER_BPS:
+        raise ValueError('policy.jitter: more than half of the interval; write less, such as "10%"')

@@ -20,7 +20,7 @@ from agent.execution.step_context import (
 from agent.execution.submitter import format_open_allowances
 from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
-from agent.policy.cash_flows import balance_changes
+from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import halt_for
 from agent.ports import Approval, Journal, PreparedTransaction, StepStorage
 from agent.store.journal import family
@@ -165,7 +165,7 @@ def pay(
     Raises Refused with every verdict before anything is sent, and Retryable and OperatorNeeded like
     a step.
     """
-    step = balance_changes.restore_excluded(current_step_input(readers, store))
+    step = cash_limit.restore_excluded(current_step_input(readers, store))
     step_id = uuid.uuid4().hex[:12]
     store.steps.begin(
         step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("payout"))

@@ -44,7 +44,7 @@ from agent.planning.partial_plans import (
     worst_case_loss,
 )
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy.cash_flows import balance_changes
+from agent.policy.cash_flows import cash_limit
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import compute_drifts, corrections
 from agent.policy.gradual_execution import (
@@ -407,7 +407,7 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
         replace(
             decided,
             decision=Hold(
-                balance_changes.append_excluded(step, f"the gradual execution is over: {why}")
+                cash_limit.append_excluded(step, f"the gradual execution is over: {why}")
             ),
             round=None,
             ended=why,

@@ -32,7 +32,7 @@ from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import minimum, quarantine
-from agent.policy.cash_flows import balance_changes, transfers
+from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.decide import decide, liquidity_or_hold
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
@@ -151,7 +151,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
 
     Only an exit may spend amounts excluded above portfolio.max_live_value.
     """
-    whole = step = balance_changes.restore_excluded(step_input)
+    whole = step = cash_limit.restore_excluded(step_input)
     decided = decide(step)
     plan: Plan | None = None
     if (priced := _without_unpriced(step, decided)) is not step:
@@ -169,9 +169,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
             decided = decide(step)
     if (
         plan is None
-        and (
-            left := balance_changes.exclude_unexplained_rises(step_input if step is whole else step)
-        )
+        and (left := cash_limit.exclude_unexplained_rises(step_input if step is whole else step))
         is not step
     ):
         step, decided = left, decide(left)
@@ -222,15 +220,13 @@ def decision_at(step_input: StepInput) -> DecisionResult:
 
     A refused plan leaves the decision unchanged.
     """
-    step_input = balance_changes.exclude_unexplained_rises(step_input)
+    step_input = cash_limit.exclude_unexplained_rises(step_input)
     decided = decide(step_input)
     tried = (
         decided.zone is not None
         or bool(decided.exit_token)
         or _without_unpriced(step_input, decided) is not step_input
-        or bool(
-            step_input.aside and decide(balance_changes.restore_excluded(step_input)).exit_token
-        )
+        or bool(step_input.aside and decide(cash_limit.restore_excluded(step_input)).exit_token)
     )
     if not tried and not isinstance(decided.decision, Rebalance):
         return decided
@@ -343,7 +339,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     """Return the proposer of one manual swap, without triggers but with guards."""
 
     def propose(step_input: StepInput) -> Proposal:
-        step = balance_changes.exclude_unexplained_rises(step_input)
+        step = cash_limit.exclude_unexplained_rises(step_input)
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
         found = decide(step)  # a due slice stays due, and a triggered exit is not included
         return Proposal(
@@ -397,7 +393,7 @@ def _filled(
     """Return the first order whose price is reached; otherwise why the last one waits, and whether
     more ticks might reach its price.
     """
-    why, ended, step_input = "", False, balance_changes.exclude_unexplained_rises(step_input)
+    why, ended, step_input = "", False, cash_limit.exclude_unexplained_rises(step_input)
     for order in orders:
         if (
             why := expiry_reason(step_input, order)

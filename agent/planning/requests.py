@@ -68,7 +68,7 @@ from agent.planning.proposals import (
     waiting_orders,
 )
 from agent.policy import native_coin, quarantine
-from agent.policy.cash_flows import balance_changes, transfers
+from agent.policy.cash_flows import cash_limit, transfers
 from agent.policy.decide import decide, halt_for
 from agent.policy.decision import DecisionResult, spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
@@ -324,7 +324,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
     def propose(step: StepInput) -> Proposal:
         if step.limits.first_purchase_s is None:
             wanted = Rebalance(
-                balance_changes.append_excluded(step, "invest the deposit"),
+                cash_limit.append_excluded(step, "invest the deposit"),
                 transfers.goal_to_invest(step, came),
                 by_owner=True,
             )
@@ -339,7 +339,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
                 step, history=replace(step.history, invested=tuple(sorted(came.items())))
             )
         decided = _by_owner(step, Hold(""), None).decided
-        message = balance_changes.append_excluded(step, "invest the deposit")
+        message = cash_limit.append_excluded(step, "invest the deposit")
         wanted = Rebalance(
             message,
             transfers.purchase_goal(step, decided.drifts),
@@ -358,7 +358,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
 def _uninvested(step: StepInput, why: planner.NothingPlanned) -> Proposal:
     message = f"the deposit stays uninvested for now: {why.message}"
-    return _by_owner(step, Hold(balance_changes.append_excluded(step, message)), None)
+    return _by_owner(step, Hold(cash_limit.append_excluded(step, message)), None)
 
 
 def sell_everything(step: StepInput) -> Proposal:
@@ -366,7 +366,7 @@ def sell_everything(step: StepInput) -> Proposal:
     nothing more can be sold. As for any exit, unexplained increases do not block the sale; they are
     sold too.
     """
-    given = balance_changes.restore_excluded(step)
+    given = cash_limit.restore_excluded(step)
     return replace(_everything_sold(given), step=quarantine.exclude_unpriced(given))
 
 
@@ -441,9 +441,7 @@ def sell_out(token: str) -> Proposer:
             blocked = [found.why]
         return _by_owner(step, Hold(f"no more {label} can be sold: {blocked[0]}"), None)
 
-    return lambda step: replace(
-        sold_out(given := balance_changes.restore_excluded(step)), step=given
-    )
+    return lambda step: replace(sold_out(given := cash_limit.restore_excluded(step)), step=given)
 
 
 def _sold_out(
@@ -481,7 +479,7 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
         return Proposal(replace(decided, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
         wanted = Rebalance(
-            balance_changes.append_excluded(step, "the transition to these targets"),
+            cash_limit.append_excluded(step, "the transition to these targets"),
             rebalance_goal(decided.drifts, Destination.TARGET),
             by_owner=True,
         )

@@ -47,7 +47,7 @@ from agent.planning.solver.fixed_point import legs_by_edge, to_routes
 from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.utility import sell_program
 from agent.policy import native_coin
-from agent.policy.cash_flows import balance_changes, cash_limit
+from agent.policy.cash_flows import cash_limit
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices, spot_prices
 from agent.units import NATIVE, Value, decimal_text
@@ -100,7 +100,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         decimals = step.portfolio.token(token_in).decimals
         spendable = decimal_text(seller.spendable_raw, decimals)
         asked = decimal_text(amount_in_raw, decimals)
-        excluded = balance_changes.append_excluded(step, "sell less, or lower the reserve")
+        excluded = cash_limit.append_excluded(step, "sell less, or lower the reserve")
         raise Refused(
             f"{asked} {seller.label} exceeds the spendable balance",
             (
@@ -126,7 +126,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)}"
         f" {seller.label}"
     )
-    reason = balance_changes.append_excluded(step, reason)
+    reason = cash_limit.append_excluded(step, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
     return assemble_plan(step, problem, decision, split.draft, skipped, split.gap_bps)
 

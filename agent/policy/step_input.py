@@ -207,7 +207,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         partial(cash_limit.reserve_unused_cash, memory=memory.cash, balances=memory.balances),
         transfers.reserve_withdrawals,
         # before strategies, because no strategy owns an unexplained increase
-        balance_changes.exclude_unexplained_rises,
+        cash_limit.exclude_unexplained_rises,
         partial(add_strategy_books, memory=memory.strategies, balances=memory.balances),
         apply_effective_targets,
         # after targets, so that a quarantined token gets no weight

@@ -14,7 +14,7 @@ from agent.errors import Retryable
 from agent.execution.step_memory import record_cash
 from agent.model import CashAccount, CashMemory, ExpectedBalances, ExternalTransaction, OpeningBalance, StepInput
 from agent.policy.cash_flows import cash_limit
-from agent.policy.cash_flows.balance_changes import excluded_amounts
+from agent.policy.cash_flows.cash_limit import excluded_amounts
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
 from agent.store import open_memory_store

@@ -9,7 +9,7 @@ from math import ceil
 from agent.errors import Refused
 from agent.model import BlockedExit, ExternalTransfer, Payment, PendingPayment, PriceSource, ScreenedToken, StepInput, TokenFinding
 from agent.policy.cash_flows import transfers
-from agent.policy.cash_flows.balance_changes import exclude_unexplained_rises, excluded_amounts, restore_excluded
+from agent.policy.cash_flows.cash_limit import exclude_unexplained_rises, excluded_amounts, restore_excluded
 from agent.policy.cash_flows.transfers import investable_deposits
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total

@@ -38,7 +38,7 @@ from agent.app.documents.futures import (
     optional_summary,
 )
 from agent.model import Halt, Hold
-from agent.policy.cash_flows import balance_changes
+from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
 from agent.units import BPS, decimal_text
 
@@ -124,7 +124,7 @@ ExcludedDocument = TypedDict("ExcludedDocument", {
 def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
     """Return the documents of the holdings excluded from the portfolio now."""
     found: list[ExcludedDocument] = []
-    for address, raw, why in balance_changes.excluded_amounts(step):
+    for address, raw, why in cash_limit.excluded_amounts(step):
         token = step.portfolio.token(address)
         found.append(
             {

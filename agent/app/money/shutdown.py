@@ -48,7 +48,7 @@ from agent.model import (
 )
 from agent.planning import requests
 from agent.policy import minimum, native_coin
-from agent.policy.cash_flows import balance_changes, transfers
+from agent.policy.cash_flows import cash_limit, transfers
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.store.files.locks import LockHeld, require_private
@@ -525,7 +525,7 @@ def _free(step: StepInput) -> tuple[Payment, ...]:
     """Return the payments of all holdings beyond reserves, gas money and positions, with native and
     wrapped coin listed separately. Payments worth less than their gas are omitted.
     """
-    step = balance_changes.restore_excluded(step)
+    step = cash_limit.restore_excluded(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     kept_wei = native_coin.floor_wei(step) + native_coin.margin_wei(step)
     payments: list[Payment] = []

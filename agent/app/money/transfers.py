@@ -43,7 +43,7 @@ from agent.model import (
 )
 from agent.planning.requests import proposer
 from agent.policy import gradual_execution
-from agent.policy.cash_flows import balance_changes, transfers
+from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE, parse_raw
@@ -200,7 +200,7 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
     left = _raw(found.step_input, found.left)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        step = balance_changes.restore_excluded(readers.assemble(snapshot, history))
+        step = cash_limit.restore_excluded(readers.assemble(snapshot, history))
         rises = tuple((token, raw - came[token]) for token, raw in step.history.rises)
         flows = tuple(flow for flow in step.history.flows if flow.id not in known)
         step = replace(
@@ -208,8 +208,8 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
             history=replace(step.history, flows=flows, rises=rises, left_rises=rises),
             aside_raw=(),
         )
-        return balance_changes.exclude_unexplained_rises(
-            balance_changes.exclude_amounts(step, left, balance_changes.NOT_REQUESTED)
+        return cash_limit.exclude_unexplained_rises(
+            cash_limit.exclude_amounts(step, left, cash_limit.NOT_REQUESTED)
         )
 
     return replace(readers, assemble=assemble)

@@ -4,13 +4,12 @@ portfolio.max_live_value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import (
-    PORTFOLIO,
     Asset,
     ExpectedBalances,
     ExternalTransfer,
@@ -19,13 +18,10 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import native_coin
-from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.futures.exposure import margin_value
 from agent.policy.liquidity import valuation
-from agent.policy.orders import blocked_exits
-from agent.policy.orders import conditional as conditional_orders
 from agent.reference import reference_prices
-from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, format_time, value_text
+from agent.units import BPS, NATIVE, Price, Value, decimal_text, format_time, value_text
 
 DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
@@ -440,170 +436,3 @@ def token_label(step: StepInput, token: str) -> str:
         return step.portfolio.token(token).label
     except KeyError:
         return token
-
-
-# --- Unexplained increases above portfolio.max_live_value are excluded, and trading continues with
-# the rest.
-
-
-ABOVE_MAX_LIVE_VALUE = (
-    "unexplained, above portfolio.max_live_value; trimtab flows "
-    "confirm, then withdraw it or raise the limit"
-)
-ABOVE_USE_CASH = "left alone: above portfolio.use_cash"
-NOT_REQUESTED = (
-    "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
-)
-
-
-def exclude_unexplained_rises(step: StepInput) -> StepInput:
-    """Return the step with unexplained increases reserved if the portfolio exceeds
-    portfolio.max_live_value.
-
-    Increases excluded once stay excluded, so that a portfolio near the limit does not buy with a
-    gift in one cycle and sell in the next. `aside` names them. They are not managed, and guards
-    judge the rest. An amount that was included for an exit is excluded again. Without prices the
-    step is unchanged.
-    """
-    if step.aside:
-        return step
-    if step.aside_raw:
-        return exclude_amounts(step, dict(step.aside_raw), ABOVE_MAX_LIVE_VALUE)
-    limit, rises = step.limits.max_live_value, unexplained_rises(step)
-    if limit is None or not any(rises.values()):
-        return step
-    prices = reference_prices(step).by_token
-    try:
-        standing = compute_drifts(step, prices)
-    except Refused:
-        return step
-    if investable_total(standing) > limit:
-        return exclude_amounts(step, rises_after_sales(step, rises, prices), ABOVE_MAX_LIVE_VALUE)
-    before = _assets_of(step, step.history.left_rises)
-    return exclude_amounts(
-        step,
-        {token: min(raw, rises.get(token, 0)) for token, raw in before.items()},
-        ABOVE_MAX_LIVE_VALUE,
-    )
-
-
-def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
-    """Return the step with these base units by token reserved, at most the free ones; `aside` gives
-    the amounts and `why`.
-    """
-    portfolio, held = step.portfolio, native_coin.held_balances(step)
-    left = {}
-    for asset in portfolio.assets:
-        free = held.get(asset.token.address, 0) - native_coin.reserved_raw(step, asset)
-        left[asset.token.address] = max(0, min(free, raws.get(asset.token.address, 0)))
-    if not any(left.values()):
-        return step
-    assets = tuple(
-        replace(asset, reserve_raw=asset.reserve_raw + left[asset.token.address])
-        for asset in portfolio.assets
-    )
-    message = ", ".join(
-        f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}"
-        for token, raw in left.items()
-        if raw
-    )
-    kept = tuple((token, raw) for token, raw in left.items() if raw)
-    return replace(
-        step,
-        portfolio=replace(portfolio, assets=assets),
-        aside=f"{message} excluded: {why}",
-        aside_raw=kept,
-    )
-
-
-def restore_excluded(step: StepInput) -> StepInput:
-    """Return the step without the reserve of excluded amounts, for exits, payments and shutdown.
-    Tokens that must not be sold stay reserved.
-    """
-    if not step.aside:
-        return step
-    raws, shut = dict(step.aside_raw), blocked_exits.excluded_tokens(step)
-    freed = {token: raw for token, raw in raws.items() if token not in shut}
-    assets = tuple(
-        replace(asset, reserve_raw=max(0, asset.reserve_raw - freed.get(asset.token.address, 0)))
-        for asset in step.portfolio.assets
-    )
-    return replace(step, portfolio=replace(step.portfolio, assets=assets), aside="")
-
-
-def append_excluded(step: StepInput, reason: str) -> str:
-    """Append the excluded amounts to the reason."""
-    if step.aside:
-        return f"{reason}; {step.aside}"
-    return reason
-
-
-def unexplained_rises(step: StepInput) -> dict[str, int]:
-    """Return the unexplained increase of each asset in base units; native coin counts as its
-    wrapped token if that is an asset.
-    """
-    return _assets_of(step, step.history.rises)
-
-
-def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str, int]:
-    rises = dict(found)
-    if native_coin.has_native_asset(step.portfolio):
-        wrapped = step.portfolio.wrapped_native
-        rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
-    if (cash := step.history.cash) is not None and (home := cash.account.token) in rises:
-        rises[home] = max(0, rises[home] - cash.unused_raw)  # left alone already
-    return rises
-
-
-def rises_after_sales(
-    step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]
-) -> dict[str, int]:
-    """Return the increases. The part that an exit has sold, so that the wallet no longer holds it,
-    counts as numeraire at current prices.
-    """
-    held, home = native_coin.held_balances(step), step.portfolio.numeraire.address
-    gone = (
-        (token, raw - held[token])
-        for token, raw in rises.items()
-        if token in held and token in prices and token != home
-    )
-    sold = sum((raw * prices[token] for token, raw in gone if raw > 0), Fraction(0))
-    return {**rises, home: rises.get(home, 0) + ceil_int(sold)}
-
-
-def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
-    """Return (token, base units, why) of every amount outside the portfolio, in its order.
-
-    Quarantined tokens and blocked exits are reported elsewhere.
-    """
-    held, shut, found = native_coin.held_balances(step), blocked_exits.excluded_tokens(step), []
-    rises = {} if not step.aside else dict(step.aside_raw)
-    for asset in step.effective_assets:
-        token = asset.token.address
-        if token in shut:
-            continue
-        claimed = [claim for claim in step.history.claims if claim.payment.token == token]
-        free = held.get(token, 0)
-        cash = step.history.cash
-        unused = cash.unused_raw if cash is not None and cash.account.token == token else 0
-        out = conditional_orders.fired_exit_order(
-            step.history.orders, token
-        ) or conditional_orders.fired_exit_order(step.history.orders, PORTFOLIO)
-        paid = sum(claim.payment.raw for claim in claimed)
-        rest = asset.reserve_raw - rises.get(token, 0) - paid - unused
-        if out is not None and asset.target_bps == 0:
-            why = "dust of an order, and the reserve"
-        else:
-            why = "configured reserve"
-        reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
-        reasons += [
-            (rises.get(token, 0), ABOVE_MAX_LIVE_VALUE),
-            (unused, ABOVE_USE_CASH),
-            (rest, why),
-            (native_coin.floor_wei(step) if asset.native else 0, "limits.native_floor, for gas"),
-        ]
-        for raw, reason in reasons:
-            if (kept := min(raw, free)) > 0:
-                found.append((token, kept, reason))
-                free -= kept
-    return tuple(found)

@@ -33,8 +33,8 @@ from agent.model import (
     WithdrawalProgress,
 )
 from agent.policy import native_coin
-from agent.policy.cash_flows import balance_changes
-from agent.policy.cash_flows.balance_changes import (
+from agent.policy.cash_flows import balance_changes, cash_limit
+from agent.policy.cash_flows.cash_limit import (
     restore_excluded,
     rises_after_sales,
     unexplained_rises,
@@ -117,7 +117,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     reserved up to the asset's balance above its configured reserve; claims do not reduce that
     bound.
     """
-    step = balance_changes.restore_excluded(step)
+    step = cash_limit.restore_excluded(step)
     came: dict[str, int] = {}
     for flow in step.history.flows:
         if flow.holds and flow.delta_raw > 0:

@@ -109,13 +109,9 @@ class VenueConnection:
     def info(self, **fields: object) -> object:
         """Return the answer to a read. Raises Retryable."""
         try:
-            status, text = self._post(self._info, fields)
+            return self._answer(self._info, fields)
         except _NoAnswer as failed:
             problem = str(failed)
-        else:
-            if status == requests.codes.ok:
-                return _parse_json(text)
-            problem = f"HTTP {status}"
         raise Retryable(
             f"Hyperliquid did not answer {fields.get('type')}: {problem}",
             "try again later",
@@ -127,18 +123,21 @@ class VenueConnection:
         `unknown_if_sent`, whatever the HTTP status, because a gateway may set its own.
         """
         try:
-            status, text = self._post(self._exchange, body)
+            return self._answer(self._exchange, body)
         except _NoAnswer as failed:
             problem = str(failed)
-        else:
-            if status == requests.codes.ok:
-                return _parse_json(text)
-            problem = f"HTTP {status}"
         raise Retryable(
             f"Hyperliquid did not answer an action: {problem}",
             "query its outcome before anything is sent again",
             code=ErrorCode.UNKNOWN_IF_SENT,
         )
+
+    def _answer(self, connection: Connection, body: Mapping[str, object]) -> object:
+        """Return the JSON of an answer with status 200."""
+        status, text = self._post(connection, body)
+        if status != requests.codes.ok:
+            raise _NoAnswer(f"HTTP {status}")
+        return _parse_json(text)
 
     def _post(self, connection: Connection, body: Mapping[str, object]) -> tuple[int, bytes]:
         """Return status and body. Library errors are replaced outside their handlers, because their
