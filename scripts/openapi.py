@@ -40,7 +40,7 @@ class ProbeDocument(TypedDict):
     """
 
     ok: bool
-    state: NotRequired[Annotated[str, one_of(*STATES, "unknown")]]
+    state: NotRequired[Annotated[str, one_of(*STATES)]]
     reasons: NotRequired[list[str]]
     looks: NotRequired[int]
     last_good_look_s: NotRequired[int | None]

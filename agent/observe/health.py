@@ -18,8 +18,10 @@ MAX_MISSED_CYCLES = 3
 number of failed heartbeats in a row after which an alert is sent."""
 CLOCK_TOLERANCE_S = 60
 """How far a report may be ahead of the clock, since two machines never agree to the second."""
-RunState = Literal["none", "running", "stopped", "failed", "gone"]
-"""A run that never was, runs, was stopped, was ended by an error, or whose process is gone."""
+RunState = Literal["none", "running", "stopped", "failed", "gone", "unknown"]
+"""A run that never was, runs, was stopped, was ended by an error, whose process is gone, or whose
+report cannot be read.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ def judge(
     if report.paused:
         blocks.append(f"paused: {report.paused}")
     return RunHealth("running", tuple(reasons), tuple(blocks))
+
+
+def unread(error: Exception) -> RunHealth:
+    """Return the health of a run whose report cannot be read."""
+    return _unhealthy("unknown", f"the store cannot be read: {error}")
 
 
 def silence(report: RunReport, now_s: float, seen_s: float = 0) -> str:

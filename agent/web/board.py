@@ -184,6 +184,7 @@ class Board:
         old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
         if reading is None or (reading.done() and old):
             reading = self._report_read = asyncio.create_task(self._read_report("controls"))
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._report_read_s = time.monotonic()
         await asyncio.wait({reading}, timeout=REPORT_WAIT_S)
         if not reading.done():
@@ -237,6 +238,8 @@ class Board:
         self.end_streams()
         for task in self._reading.values():
             task.cancel()
+        if self._report_read is not None:
+            self._report_read.cancel()
         for process in self._processes.values():
             process.stop()
 

@@ -20,7 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from agent.errors import ErrorCode, TrimtabError
 from agent.model import PPM, RunReport
-from agent.observe.health import RunHealth, health_document
+from agent.observe.health import RunHealth, health_document, unread
 from agent.web.access import Access
 from agent.web.board import Board
 from agent.web.gate import PROBLEM_JSON, ApiError, Gate, problem_response
@@ -91,11 +91,8 @@ class Probes:
         try:
             report, health = await _judged(self._board)
         except TrimtabError as error:
-            reasons = [f"the store cannot be read: {error}"]
-            document = health_document(None, RunHealth("none", (), ()), reasons, 0)
-            document["state"] = "unknown"
-        else:
-            document = health_document(report, health, reasons_of(health), time.time())
+            report, health = None, unread(error)
+        document = health_document(report, health, reasons_of(health), time.time())
         try:
             self._require_reader(request)
         except TrimtabError:

@@ -94,6 +94,10 @@ def test_the_container_runs_trimtab_itself_and_not_as_root() -> None:
     assert last["USER"].split(":")[0].isdecimal()
     assert int(last["USER"].split(":")[0]) > 0
     assert last["STOPSIGNAL"] == "SIGTERM"
+    program, *words = json.loads(last["HEALTHCHECK"].partition("CMD ")[2])
+    require_command(words)
+    assert (program, words[0]) == ("trimtab", "health")
+    assert words[words.index("--config") + 1] in json.loads(last["CMD"]), "the config of the run beside it"
 
 
 def test_what_the_container_copies_is_there_and_no_secret_is_built_in() -> None:
