@@ -354,18 +354,20 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
         f"About {_short(found.a_year)} corrections a year (assumed volatility"
         f" {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
     )
-    whole = f"Least total at {gwei} gwei: {money(found.total)}, for {found.binding_limit}. {often}"
+    whole = (
+        f"Minimum total at {gwei} gwei: {money(found.total)}, for {found.binding_limit}. {often}"
+    )
     if total >= found.total:
         return f"{whole}."
     if found.purchase is None:
-        held = "corrections are"
+        waits = "corrections wait"
     elif total >= found.purchase:
-        held = "the first purchase pays, and corrections are"
+        waits = "the first purchase is made, but corrections wait"
     else:
-        held = (
-            f"the first purchase pays from {money(found.purchase)} on, and it and corrections are"
+        waits = (
+            f"the first purchase, worth its cost from {money(found.purchase)}, and corrections wait"
         )
-    return f"{whole}. {money(total)} is less: {held} held until they pay."
+    return f"{whole}. {money(total)} is less: {waits} until they are worth their cost."
 
 
 def format_coins(value: Value, decimals: int) -> str:

@@ -89,7 +89,7 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
             return said.json
 
         ask("trust", "--yes")
-        least = next(row for row in ask("doctor")["checks"] if row["check"] == "least total")
+        least = next(row for row in ask("doctor")["checks"] if row["check"] == "minimum total")
         now = ask("status")
         status, decided = now["least_total"], now["decision"]["kind"]
         remedy = f" To change that: {least['remedy']}." if least["remedy"] else ""

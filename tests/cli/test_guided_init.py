@@ -134,13 +134,13 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
 @pytest.mark.parametrize(
     ("basket", "cash", "words"),
     [
-        ("2", "500", ("For 500 USDC", "Least total at 1 gwei: 96,900 USDC", "500 USDC is less", "cost 141 USDC", "To change that")),
+        ("2", "500", ("For 500 USDC", "Minimum total at 1 gwei: 96,900 USDC", "500 USDC is less", "cost 141 USDC", "To change that")),
         (
             "WETH=50% USDC=50%",
             "500",
-            ("Least total at 1 gwei: 5,880 USDC", "500 USDC is less", "limits.plan_cost =", "30 gwei 176,400 USDC"),
+            ("Minimum total at 1 gwei: 5,880 USDC", "500 USDC is less", "limits.plan_cost =", "30 gwei 176,400 USDC"),
         ),
-        ("WETH=50% USDC=50%", "all", ("Compare it with what you invest", "Least total at 1 gwei: 5,880 USDC")),
+        ("WETH=50% USDC=50%", "all", ("Compare it with what you invest", "Minimum total at 1 gwei: 5,880 USDC")),
     ],
 )
 def test_before_it_writes_it_says_whether_the_amount_is_worth_it(

@@ -49,7 +49,7 @@ def test_the_least_total_is_said_at_three_gas_prices(bare: Bare, tmp_path: Path)
     found = init(bare, tmp_path / "trimtab.toml", *TWO).json["least_total"]
     assert [one["gas_gwei"] for one in found] == ["0.05", "1", "30"]
     totals = [float(one["total"]) for one in found]
-    assert totals[0] < totals[1] < totals[2] and all("Least total" in one["text"] for one in found)
+    assert totals[0] < totals[1] < totals[2] and all("Minimum total" in one["text"] for one in found)
     values = bare("whatif", "--target", "WETH=60,USDC=40", "--value", "WETH=300,USDC=200", "--band", "10%rel", "--json")
     small = values.json["least_total"]
     assert [one["enough"] for one in small] == [False] * 3 or small[0]["enough"]
@@ -60,7 +60,7 @@ def test_a_ceiling_below_the_least_total_is_said(bare: Bare, tmp_path: Path) -> 
     found = init(bare, tmp_path / "trimtab.toml", *TWO).json
     totals = {one["gas_gwei"]: float(one["total"]) for one in found["least_total"]}
     (said,) = found["warnings"]
-    assert mentions(said, "portfolio.max_live_value", "1000 USDC", "least total")
+    assert mentions(said, "portfolio.max_live_value", "1000 USDC", "minimum total")
     assert [f"at {gwei} gwei" in said or f"and {gwei} gwei" in said for gwei in totals] == [total > 1_000 for total in totals.values()]
 
 

@@ -107,7 +107,7 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     steps.pop(next(number for number, line in enumerate(steps) if line.startswith("trimtab wallet import")))
     for line, begin in zip(steps, wanted, strict=True):
         assert line.startswith(begin) and (begin[0] == "e" or re.search(option, line)), line
-    assert "keeps 0.05 of it" in done and "Least total at 1 gwei" in done and "max_live_value" in done
+    assert "keeps 0.05 of it" in done and "Minimum total at 1 gwei" in done and "max_live_value" in done
     for page in (*ANSWERS, "/setup/review"):
         assert desk.ask(page, Cookie=desk.cookie)[1]["location"] == "/setup/done"
         assert desk.post(page, {})[0] in (303, 403)
@@ -131,7 +131,7 @@ def test_the_last_page_says_whether_the_amount_is_worth_it_and_what_the_ceiling_
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
         desk.post(path, fields)
     review = desk.text("/setup/review")
-    assert "Least total at 1 gwei: 96,900 USDC" in review and "3,000 USDC is less" in review and "To change that" in review
+    assert "Minimum total at 1 gwei: 96,900 USDC" in review and "3,000 USDC is less" in review and "To change that" in review
     assert "a portfolio worth more than 1000 USDC is never rebalanced" in review
     desk.post("/setup/cash", {"ceiling": "-1"})
     assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/cash"

@@ -1,4 +1,4 @@
-"""The least total that targets, bands, pools and gas work with: by hand, by the planner, and with the setting to change."""
+"""The minimum total that targets, bands, pools and gas work with: by hand, by the planner, and with the setting to change."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_least_total_by_hand() -> None:
 
 
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
-    """Below the least total of corrections: before it the purchase pays, afterwards it is no subject."""
+    """Below the minimum total of corrections: before it the purchase pays, afterwards it is no subject."""
     first, done = (format_minimum_total(replace(HAND, bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))
     assert mentions(first, "10,000 USDC", "first purchase")
     assert mentions(done, "10,000 USDC", "corrections")

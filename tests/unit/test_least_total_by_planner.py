@@ -1,4 +1,4 @@
-"""The least total against the real planner: never too low, and at most so many times what the planner needs."""
+"""The minimum total against the real planner: never too low, and at most so many times what the planner needs."""
 
 from __future__ import annotations
 

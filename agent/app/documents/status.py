@@ -249,7 +249,7 @@ def least_totals_of_config(
 
 def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> list[str]:
     """Return a warning if portfolio.max_live_value is below `total`, the amount to invest in whole
-    coins (None: unknown), or below the least total at some gas price.
+    coins (None: unknown), or below the minimum total at some gas price.
     """
     ceiling, unit = config.portfolio.max_live_value, config.portfolio.numeraire
     if ceiling is None:
@@ -275,20 +275,20 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
     else:
         change = f"With {_coins(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
-        f"{cap} is below the least total {at}: corrections would be held, and the cap prevents a"
+        f"{cap} is below the minimum total {at}: corrections would be held, and the cap prevents a"
         f" larger portfolio. {change}"
     ]
 
 
 def least_total_lines(rows: Sequence[LeastTotalDocument], gas_gwei: str) -> list[str]:
-    """Return the least total at one gas price in full, and at the others as an amount."""
+    """Return the minimum total at one gas price in full, and at the others as an amount."""
     full = [row["text"] for row in rows if row["gas_gwei"] == gas_gwei]
     others = [
         f"at {row['gas_gwei']} gwei {_coins(Fraction(row['total']))} {row['unit']}"
         for row in rows
         if row["gas_gwei"] != gas_gwei and row["total"]
     ]
-    return [*full, *([f"Least total {', '.join(others)}."] if others else [])]
+    return [*full, *([f"Minimum total {', '.join(others)}."] if others else [])]
 
 
 def _coins(total: Value) -> str:

@@ -533,7 +533,7 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
         return
     if document is not None:
         yield CheckResult(
-            "least total",
+            "minimum total",
             OK if document["enough"] else NOTE,
             document["summary"],
             "; or ".join(document["changes"]),

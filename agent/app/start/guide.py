@@ -177,7 +177,7 @@ class InitAnswers:
         return replace(self, max_live_value=_amount(text, "ceiling", "write 1000"))
 
     def outlook(self) -> list[str]:
-        """Return whether the amount is worth it: the least total of these targets, bands, pools and
+        """Return whether the amount is worth it: the minimum total of these targets, bands, pools and
         gas, its cost a year, the setting to change, and what the ceiling refuses.
         """
         preset = find_preset(self.network)
