@@ -107,6 +107,13 @@ def test_every_figure_of_a_report_is_a_metric() -> None:
     assert found[("trimtab_heartbeat_failures_total",)] == 2
 
 
+def test_no_name_adds_a_line() -> None:
+    evil = 'EVIL"} 1\ntrimtab_paused 1'
+    named = replace(report(), figures=replace(FIGURES, drifts_bps=((evil, 1),), endpoints=((evil, 1),)))
+    found = samples(metrics_text(named, judge(named, time.time()), 0))
+    assert found[("trimtab_paused",)] == 0 and found[("trimtab_drift_bps", evil)] == 1 and ("trimtab_endpoint_score", evil) in found
+
+
 def test_what_no_cycle_knew_is_no_number() -> None:
     new = replace(report(), figures=RunFigures(), cycle_s=None)
     found = samples(metrics_text(new, judge(new, time.time()), 0))
