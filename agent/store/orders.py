@@ -335,16 +335,19 @@ def _progress(
     steps = {intent.step_id for intent in swaps}
     executed = [intent for intent in mined if intent.step_id in steps]
     done = {attempt.number: attempt for attempt in attempts if attempt.step_id in steps}
-    newest = done[max(done)] if done else None
+    draw, next_s = execution.first, execution.began_s
+    if done:
+        newest = done[max(done)]
+        draw = SliceDraw(newest.size_ppm, newest.wait_ppm)
+        next_s = newest.at_s + slice_wait_s(execution, draw)
     prices = dict(execution.arrival) | {NATIVE: dict(execution.arrival).get(coin, Fraction(0))}
-    draw = execution.first if newest is None else SliceDraw(newest.size_ppm, newest.wait_ppm)
     return ExecutionProgress(
         id=row.id,
         campaign=execution,
         done=len(done),
         moved=sum((_moved(intent, wallet, prices) for intent in executed), Fraction(0)),
         spent=-sum((_value(intent.changes(wallet, coin), prices) for intent in mined), Fraction(0)),
-        next_s=execution.began_s if newest is None else newest.at_s + slice_wait_s(execution, draw),
+        next_s=next_s,
         draw=draw,
         sold=() if execution.purchase is None else _sold(executed, wallet, coin),
     )

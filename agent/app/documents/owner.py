@@ -40,6 +40,7 @@ from agent.app.documents.plans import (
     ProgressDocument,
     RebalanceDocument,
     SentDocument,
+    TransactionDocument,
     TransferDocument,
     VerdictDocument,
     plan,
@@ -101,9 +102,10 @@ InvestmentDocument = TypedDict("InvestmentDocument", {
 def investment_document(found: InvestmentReport, agent: Agent, *, sent: bool) -> InvestmentDocument:
     """Return the document of deposits and their investment."""
     outcome = found.outcome
-    if outcome is None:
-        ended, document = "nothing came", None
-    else:
+    ended, document, reason = "nothing came", None, ""
+    transactions: list[TransactionDocument] = []
+    if outcome is not None:
+        reason, transactions = outcome.reason, [transaction(one) for one in outcome.transactions]
         ended = "part" if sent and found.rest is not None else outcome.kind.value
         document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
     return fill(
@@ -111,9 +113,9 @@ def investment_document(found: InvestmentReport, agent: Agent, *, sent: bool) ->
         found,
         agent.portfolio,
         outcome=ended,
-        reason="" if outcome is None else outcome.reason,
+        reason=reason,
         plan=document,
-        transactions=[] if outcome is None else [transaction(one) for one in outcome.transactions],
+        transactions=transactions,
     )
 
 
@@ -534,12 +536,13 @@ def shown_document(
     plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], refusal: str = ""
 ) -> ShownPlanDocument:
     """Return the document of a shown plan."""
+    plan_hash, state = ("", "refused") if refusal else (plan.hash, "planned")
     return {
         "kind": plan.kind.value,
         "arguments": _pairs(plan.arguments),
-        "plan_hash": "" if refusal else plan.hash,
+        "plan_hash": plan_hash,
         "shown_s": plan.shown_at_s,
-        "state": "refused" if refusal else "planned",
+        "state": state,
         "reason": refusal,
         "moves": list(moves),
         "document": dict(document),

@@ -249,20 +249,28 @@ def strategy_document(
         }
         for token, raw in one.holdings
     ]
+    share_bps, acts, reason = None, False, ""
+    if adjustment is not None:
+        share_bps = round(adjustment.share * BPS)
+        acts, reason = adjustment.acts, adjustment.reason
+    per_share, return_bps = None, None
+    if unit is not None:
+        per_share = decimal_text(unit, 12)
+        return_bps = round(Fraction(unit - ONE, ONE) * BPS)
     document = fill(
         StrategyDocument,
         one,
         portfolio,
         capital=money(value, portfolio),
-        share_bps=None if adjustment is None else round(adjustment.share * BPS),
+        share_bps=share_bps,
         target_share_bps=round(due * BPS),
         floor_bps=strategy.floor_bps,
-        unit_value=None if unit is None else decimal_text(unit, 12),
-        return_bps=None if unit is None else round(Fraction(unit - ONE, ONE) * BPS),
+        unit_value=per_share,
+        return_bps=return_bps,
         sharpe=None if one.state.sharpe_milli is None else decimal_text(one.state.sharpe_milli, 3),
         sharpe_window_s=None if strategy.health is None else strategy.health.window_s,
-        acts=adjustment is not None and adjustment.acts,
-        reason="" if adjustment is None else adjustment.reason,
+        acts=acts,
+        reason=reason,
         holdings=holdings,
     )
     if strategy.futures_bps:

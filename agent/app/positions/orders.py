@@ -313,10 +313,12 @@ def _row(
     step: StepInput, order: ConditionalOrder, stored: ConditionalOrder | None
 ) -> ConditionalOrderDocument:
     """Return the row of an order: `stored` as it is, and what the next cycle would make of it."""
+    since_s, since = None, None
     if stored is None:
         shown = _waiting_order(order.terms)
     else:
         shown = replace(stored, terms=order.terms)
+        since_s, since = stored.since_s, format_time(stored.since_s)
     price, level = _price(step, order.token), conditional_orders.trigger_price(shown)
     away = None if price is None else conditional_orders.distance_to_trigger(shown, price)
     unconfirmed = next(
@@ -341,8 +343,8 @@ def _row(
         "basis": _figure(step, order.token, shown.basis),
         "highest": _figure(step, order.token, highest),
         "fired_at": _figure(step, order.token, shown.at),
-        "since_s": None if stored is None else stored.since_s,
-        "since": None if stored is None else format_time(stored.since_s),
+        "since_s": since_s,
+        "since": since,
         "next_stage": None if order.stage is shown.stage else order.stage.value,
         "unconfirmed": None if unconfirmed is None else unconfirmed.stage.value,
         "filled_at_once": conditional_orders.was_filled_when_armed(shown),

@@ -282,6 +282,11 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
             raise _unknown_step(before)
         costs = StepCosts(store)
         lines = [(one, store.journal.intents(one.id)) for one in store.steps.newest(limit, before)]
+        corrections: list[CorrectionDocument] = []
+        values: list[ValuationDocument] = []
+        if not before:
+            corrections = [_correction(one) for one in store.executions.newest(limit)]
+            values = costs.values(limit)
         return {
             "steps": [
                 fill(
@@ -297,10 +302,8 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
                 )
                 for line, intents in lines
             ],
-            "corrections": []
-            if before
-            else [_correction(one) for one in store.executions.newest(limit)],
-            "values": [] if before else costs.values(limit),
+            "corrections": corrections,
+            "values": values,
         }
 
 

@@ -337,13 +337,15 @@ def _around(
         )
         for one in folds
     ]
-    risk = overfitting_probability(returns, Objective.GROWTH)
+    probability, ways = None, 0
+    if (risk := overfitting_probability(returns, Objective.GROWTH)) is not None:
+        probability, ways = f"{risk.probability:.6f}", risk.ways
     return {
         "settings": len(settings),
         "folds": len(folds),
         "walk_forward": _excess(np.concatenate(excesses), per_year) if excesses else None,
-        "overfitting": None if risk is None else f"{risk.probability:.6f}",
-        "ways": 0 if risk is None else risk.ways,
+        "overfitting": probability,
+        "ways": ways,
     }, []
 
 

@@ -99,8 +99,10 @@ def _hyperliquid(
         yield "futures agent", NOTE, blocked, remedy
     else:
         text = f"{table.agent_name}, approved until {format_time(snapshot.agent_end_s)}"
-        ends_soon = approval_ends_soon(snapshot)
-        yield "futures agent", NOTE if ends_soon else OK, text, remedy if ends_soon else ""
+        if approval_ends_soon(snapshot):
+            yield "futures agent", NOTE, text, remedy
+        else:
+            yield "futures agent", OK, text, ""
     yield _agent_key(table, context.loaded.path.parent)
 
 

@@ -350,13 +350,15 @@ def transactions(document: Document) -> FigureTable:
         order=("kind", "nonce", "status", "block", "gas", "hash"),
     )
     for item in document["transactions"]:
-        mined = item["block"] is not None and item["block"] >= 0
+        block, gas = "", ""
+        if item["block"] is not None and item["block"] >= 0:
+            block, gas = str(item["block"]), f"{item['gas_used']:,}"
         made.add_row(
             item["kind"],
             str(item["nonce"]),
             cell(item["status"], STATE_STYLES.get(item["status"], "yellow")),
-            str(item["block"]) if mined else "",
-            f"{item['gas_used']:,}" if mined else "",
+            block,
+            gas,
             cell(item["hash"]),
         )
     return made
