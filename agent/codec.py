@@ -79,12 +79,12 @@ _TAGS = {
 }
 """Stored "type" of classes that were renamed. Stores and recorded inputs keep the original tags."""
 _OMITTED: dict[Any, tuple[str, ...]] = {
-    Snapshot: ("futures", "futures_unknown", "futures_blocked", "agent_end_s"),
+    Snapshot: ("futures", "futures_unknown", "futures_blocked", "agent_end_s", "data_fee"),
     StepInput: (
         *("futures", "reduced_markets", "futures_held", "spot_held", "unhedged_bps"),
         *("after_hedge", "reduction_goals", "order_parts", "effective_bps"),
     ),
-    Grant: ("futures",),
+    Grant: ("futures", "data_fee_wei"),
     Plan: ("futures", "comparisons"),
     AdjustFutures: ("by_owner", "closes"),
     Receipt: ("fills", "funding", "data_fee_wei"),
@@ -107,7 +107,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
             "cash",
         ),
     ),
-    PlanCost: ("funding",),
+    PlanCost: ("funding", "data_fee"),
     FuturesLimits: ("emergency_cooldown_s",),
     FuturesPlan: ("hedges",),
     FuturesGrant: ("hedges", "hedges_before"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from enum import Enum
 from typing import TypeVar
 
+from agent.chain.data_fees import fee_calls, node_quote
 from agent.chain.endpoints import Endpoint, EndpointPool, EndpointResting, operators_of
 from agent.chain.quorum import (
     NoQuorum,
@@ -18,6 +18,7 @@ from agent.chain.quorum import (
     quorum_size,
 )
 from agent.chain.receipts import find_conflicting_tx, parse_receipt, revert_reason
+from agent.chain.refusals import REMEDIES, RefusalKind, refusal_kind
 from agent.chain.rpc import (
     CallFailed,
     RpcFault,
@@ -48,51 +49,6 @@ class SendRefused(Refused):
     """Raised if the node refused the transaction. The verdict's guard is `send.<why>`."""
 
 
-class _RefusalKind(Enum):
-    """Reason why a node refuses a transaction."""
-
-    KNOWN = "known"
-    NONCE_LOW = "nonce_too_low"
-    UNDERPRICED = "underpriced"
-    NO_FUNDS = "no_funds"
-    BAD_GAS = "gas"
-    UNFIT = "unfit"
-
-
-_PHRASES = {
-    _RefusalKind.KNOWN: (
-        "already known|alreadyknown|known transaction|already imported|already in pool"
-        "|already exists"
-    ),
-    _RefusalKind.NONCE_LOW: (
-        "nonce too low|nonce is too low|oldnonce|old nonce|invalid transaction nonce"
-        "|nonce has already been used"
-    ),
-    _RefusalKind.UNDERPRICED: (
-        "underpriced|fee too low|less than block base fee|below base fee"
-        "|lower than block's base fee|gas price too low|feetoolow"
-    ),
-    _RefusalKind.NO_FUNDS: (
-        "insufficient funds|insufficient balance|not enough funds|does not have enough balance"
-        "|cannot afford"
-    ),
-    _RefusalKind.BAD_GAS: (
-        "intrinsic gas|gas limit|gas required exceeds|insufficient gas|out of gas"
-    ),
-    _RefusalKind.UNFIT: (
-        "invalid sender|invalid signature|invalid chain|chain id|not supported|not allowed"
-        "|nonce too high"
-    ),
-}
-"""Phrases in the messages of nodes, separated by bars. The first kind with a match applies."""
-_REMEDIES = {
-    _RefusalKind.UNDERPRICED: "raise limits.gas_price, or wait until gas is cheaper",
-    _RefusalKind.NO_FUNDS: "send the wallet native coin for gas",
-    _RefusalKind.BAD_GAS: "the plan needs more gas than the transaction allows; plan again",
-    _RefusalKind.UNFIT: "the node rejects the transaction's form; check chain_id and the endpoint",
-}
-
-
 class NodeSender:
     """Sender over one endpoint. With `submit`, a private endpoint, signed bytes are sent only
     there. `data_fee` is the fee that receipts of the chain name.
@@ -116,12 +72,13 @@ class NodeSender:
         cannot simulate.
         """
         request, at = _request(tx, sender), _tag(height)
-        chain_id, block, answer, gas = self._transport.batch(
+        chain_id, block, answer, gas, *fees = self._transport.batch(
             [
                 ("eth_chainId", []),
                 ("eth_getBlockByNumber", [at, False]),
                 ("eth_call", [request, at]),
                 ("eth_estimateGas", [request, at]),
+                *fee_calls(self._data_fee, at),
             ]
         )
         head = parse_head(
@@ -146,7 +103,10 @@ class NodeSender:
         ):
             refusal = "the token returned false, refusing the approval"
             return Simulation(False, refusal, 0, head, reverted=True)
-        return Simulation(True, "", parse_quantity(gas, "the gas estimate"), head)
+        units = parse_quantity(gas, "the gas estimate")
+        quote = node_quote(self._transport.name, self._data_fee, fees)
+        fee_wei = 0 if quote is None else quote.most_wei(max(tx.gas, units), len(tx.data) // 2 - 1)
+        return Simulation(True, "", units, head, data_fee_wei=fee_wei)
 
     def send(self, signed: SignedTx) -> None:
         """Send the signed bytes to the node once. An already known transaction counts as success.
@@ -233,10 +193,10 @@ def _outcome_unknown(tx_hash: str) -> str:
 
 def _refused(tx_hash: str, fault: RpcFault) -> None:
     """Raise the node's refusal as an error, unless the node already has the transaction."""
-    meaning = _meaning(fault)
-    if meaning is _RefusalKind.KNOWN:
+    meaning = refusal_kind(fault)
+    if meaning is RefusalKind.KNOWN:
         return
-    if meaning is _RefusalKind.NONCE_LOW:
+    if meaning is RefusalKind.NONCE_LOW:
         raise NonceUsed(
             f"the nonce of transaction {tx_hash} is used by another transaction ({fault.message})",
             "another program sends from this wallet; find it before continuing",
@@ -252,7 +212,7 @@ def _refused(tx_hash: str, fault: RpcFault) -> None:
     raise SendRefused(
         f"the node refused transaction {tx_hash}: {fault.message}",
         (verdict,),
-        _REMEDIES[meaning],
+        REMEDIES[meaning],
     )
 
 
@@ -298,26 +258,18 @@ def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
     raise Retryable(f"the endpoint's answer for {what} is not an object", code=ErrorCode.ANSWER)
 
 
-def _meaning(fault: RpcFault) -> _RefusalKind | None:
-    text = fault.message.lower()
-    for kind, phrases in _PHRASES.items():
-        if any(phrase in text for phrase in phrases.split("|")):
-            return kind
-    return None
-
-
 def _failure(fault: RpcFault) -> str:
     """Return why a simulation failed. Raises Retryable if the node itself failed."""
     if _reverts(fault):
         return revert_reason(fault)
-    meaning = _meaning(fault)
-    if meaning is None or meaning is _RefusalKind.KNOWN:
+    meaning = refusal_kind(fault)
+    if meaning is None or meaning is RefusalKind.KNOWN:
         raise Retryable(
             f"the endpoint cannot simulate: {fault.message}",
             "try again, or use another endpoint",
             code=ErrorCode.SIMULATION,
         )
-    remedy = _REMEDIES.get(meaning)
+    remedy = REMEDIES.get(meaning)
     return f"{fault.message}; {remedy}" if remedy else fault.message
 
 
@@ -335,7 +287,7 @@ def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
     "gas required exceeds" can also mean that the wallet cannot pay, but only if the request
     includes gas or a price.
     """
-    burned = tx.gas == 0 and _meaning(fault) is _RefusalKind.BAD_GAS
+    burned = tx.gas == 0 and refusal_kind(fault) is RefusalKind.BAD_GAS
     return _reverts(fault) or burned or "out of gas" in fault.message.lower()
 
 
@@ -392,7 +344,8 @@ class QuorumSender:
     def _simulate_at(
         self, node: Transport, tx: UnsignedTx, sender: str, height: int | None
     ) -> Simulation:
-        simulation = NodeSender(node).simulate(tx, sender, height)
+        line = NodeSender(node, data_fee=self._endpoint_pool.data_fee)
+        simulation = line.simulate(tx, sender, height)
         self._require_chain(simulation.head)
         return simulation
 
@@ -413,10 +366,18 @@ class QuorumSender:
         )
         if len(good) >= enough:
             gas: dict[str, int] = {}
+            fees: dict[str, int] = {}
             for endpoint, result in results:
-                if endpoint.operator in good:
-                    gas[endpoint.operator] = max(gas.get(endpoint.operator, 0), result.gas)
-            return Simulation(True, "", lowest_sufficient(gas, enough), results[0][1].head)
+                if (name := endpoint.operator) in good:
+                    gas[name] = max(gas.get(name, 0), result.gas)
+                    fees[name] = max(fees.get(name, 0), result.data_fee_wei)
+            return Simulation(
+                True,
+                "",
+                lowest_sufficient(gas, enough),
+                results[0][1].head,
+                data_fee_wei=lowest_sufficient(fees, enough),
+            )
         failed = [(endpoint, result) for endpoint, result in results if not result.ok]
         if len(bad) >= enough:
             by_contracts = operators_by_value(

@@ -35,7 +35,7 @@ from agent.chain.watch import (
     with_deeper_ticks,
 )
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.model import Head, PastPrices, QuarantinedItem, Snapshot
+from agent.model import DataFee, Head, PastPrices, QuarantinedItem, Snapshot
 from agent.ports import Clock
 
 # --- Prices of the blocks before a head: feeds and pools of each block, identified by hash, by
@@ -67,6 +67,7 @@ def read_past_prices(
         lp_spender=None,
         supplies=(),
         perps=None,
+        data_fee=DataFee.PLAIN,
     )
     items = [question.item for question in snapshot_questions(narrow)]
     sized = split_into_pages(items)
@@ -456,6 +457,7 @@ class ChainReader:
             supplies=read.supplies,
             futures=read.futures,
             futures_unknown=read.futures_unknown,
+            data_fee=read.data_fee,
         )
 
     def _also_watch(self, found: Iterable[str]) -> None:

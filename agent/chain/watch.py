@@ -12,6 +12,7 @@ from agent.amm.v3.math import Q96, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.chain import positions
+from agent.chain.data_fees import fee_items, read_quote
 from agent.chain.lens import (
     AGGREGATOR,
     BALANCE_OF,
@@ -46,6 +47,8 @@ from agent.model import (
     MARGIN_ACCOUNT,
     Allowance,
     CodeHash,
+    DataFee,
+    DataFeeQuote,
     FeedRound,
     Holding,
     LpPosition,
@@ -54,6 +57,7 @@ from agent.model import (
     QuarantinedItem,
     TokenSupply,
 )
+from agent.model.rollups import DATA_FEE_ITEM
 from agent.units import BPS, Token
 
 # --- Price feeds: decimals, latest round, and bounds of the aggregator.
@@ -180,7 +184,8 @@ class SnapshotScope:
     the allowances of the V2 positions' LP tokens are read (None: no spender). `proxies` are proxy
     tokens, whose implementation is read too. `supplies` are tokens whose total supply is read.
     Ticks are read for a move of a pool's marginal price by `impact_bps` in either direction, and at
-    least for the pool's depth. `perps` is the margin account and its markets (None: no futures).
+    least for the pool's depth. `perps` is the margin account and its markets (None: no futures), `data_fee` the
+    fee of the chain that is read.
     """
 
     owner: str
@@ -196,6 +201,7 @@ class SnapshotScope:
     proxies: tuple[ProxyRef, ...] = ()
     supplies: tuple[str, ...] = ()
     perps: PerpScope | None = None
+    data_fee: DataFee = DataFee.PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +218,7 @@ class SnapshotParts:
     supplies: tuple[TokenSupply, ...]
     futures: MarginAccount | None = None
     futures_unknown: str = ""
+    data_fee: DataFeeQuote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +291,7 @@ def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
     asked += [
         LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies
     ]
+    asked += [LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(watch.data_fee)]
     if watch.perps is not None:
         asked += [
             LensQuestion(f"futures: {perp.name}", perp.address, perp.item)
@@ -453,6 +461,7 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     supplies = tuple(
         TokenSupply(token, raw) for token, raw in read_supplies if not isinstance(raw, CallStatus)
     )
+    data_fee = _data_fee(watch, [next(left)[1] for _ in fee_items(watch.data_fee)], bad)
     account: MarginAccount | str = ""
     if watch.perps is not None:
         account = read_account(watch.perps, [answer for _, answer in left])
@@ -470,7 +479,21 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         supplies,
         None if isinstance(account, str) else account,
         futures_unknown,
+        data_fee,
     )
+
+
+def _data_fee(
+    watch: SnapshotScope, answers: Sequence[LensAnswer], bad: list[QuarantinedItem]
+) -> DataFeeQuote | None:
+    """Return the data fee; None, with an entry in `bad`, if the rollup's contract did not answer."""
+    if not answers:
+        return None
+    read = read_quote(watch.data_fee, answers)
+    if isinstance(read, CallStatus):
+        bad.append(QuarantinedItem(DATA_FEE_ITEM, fee_items(watch.data_fee)[0].target, read.why))
+        return None
+    return read
 
 
 def _v2(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:

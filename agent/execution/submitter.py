@@ -168,6 +168,7 @@ class Submitter:
                 "plan again",
                 UnsendableTransaction,
             )
+        _require_data_fee(simulation, grant)
         return simulation
 
     # durable writes
@@ -426,6 +427,20 @@ def only_undoes(grant: Grant) -> bool:
     """True if the grant permits nothing but a cancel or setting an allowance to zero."""
     return grant.kind is IntentKind.CANCEL or (
         grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0
+    )
+
+
+def _require_data_fee(simulation: Simulation, grant: Grant) -> None:
+    """Raise Refused if the data fee at the head is above the granted one (T13)."""
+    most_wei = grant.data_fee_wei
+    if most_wei is None or simulation.data_fee_wei <= most_wei or only_undoes(grant):
+        return
+    raise guard_refusal(
+        "data_fee",
+        f"{simulation.data_fee_wei} wei",
+        f"{most_wei} wei",
+        "the rollup's data fee rose above what the plan allows for",
+        "plan again",
     )
 
 

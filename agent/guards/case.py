@@ -34,7 +34,8 @@ from agent.model import (
     StepInput,
     TopUp,
 )
-from agent.planning.gas import approval_gas_units
+from agent.model.rollups import SPIKE
+from agent.planning.gas import approval_gas_units, plan_sizes
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
 from agent.policy.futures.decide import step_fee_ceiling_wei
@@ -446,9 +447,8 @@ class GuardCase:
         """Return the sum of trading cost, overpayment of liquidity, and gas of plan and missing
         approvals. Raises MissingData.
         """
-        gas = (
-            self.gas_units() * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
-        )
+        paid_wei = self.gas_units() * self.gas_price_wei() + self.data_fee_wei(self.gas_units())
+        gas = paid_wei * self.price(self.step.portfolio.wrapped_native)
         return self.trading_cost() + self.overpayment() + gas
 
     def worst_cost(self) -> Fraction:
@@ -485,11 +485,24 @@ class GuardCase:
     def worst_gas_wei(self) -> int:
         """Return the largest gas cost of the transactions: gas limits (GAS_MARGIN times the
         estimate) at the fee cap, which is at most limits.gas_price or, in a futures emergency, that
-        emergency's ceiling.
+        emergency's ceiling; on rollups also SPIKE times the data fee. Raises MissingData if that
+        fee was not read.
         """
         ceiling_wei = step_fee_ceiling_wei(self.step, self.plan)
         price_wei = native_coin.price_below_wei(self.step, ceiling_wei)
-        return ceil_int(self.gas_units() * GAS_MARGIN) * price_wei
+        units = ceil_int(self.gas_units() * GAS_MARGIN)
+        return units * price_wei + SPIKE * self.data_fee_wei(units)
+
+    def data_fee_wei(self, gas: int) -> int:
+        """Return the most that the transactions pay now beyond their gas. Raises MissingData if it
+        was not read.
+        """
+        snapshot = self.step.snapshot
+        if why := snapshot.data_fee_unread:
+            raise MissingData(f"the rollup's data fee was not read ({why})")
+        if snapshot.data_fee is None or self.needs_no_gas():
+            return 0
+        return snapshot.data_fee_wei(gas, *plan_sizes(self.step, self.plan))
 
 
 def _lowers_risk(action: AccountAction) -> bool:

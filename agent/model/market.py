@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from agent.model.futures import MarginAccount
 from agent.model.liquidity import LpPosition
+from agent.model.rollups import DATA_FEE_ITEM, DataFeeQuote
 from agent.model.weights import TokenSupply
 from agent.units import Price, Token
 
@@ -428,6 +429,7 @@ class Snapshot(DerivedValues):
     margin account; None if there is none or it is not known for certain, with the reason in
     `futures_unknown`. `futures_blocked` is the reason why the venue accepts no order from this
     agent's key (empty: it does), `agent_end_s` the expiry of the key's approval (zero: none).
+    `data_fee` are the fees of transactions beyond their gas (None: none, or unread).
     """
 
     head: Head
@@ -454,6 +456,19 @@ class Snapshot(DerivedValues):
     futures_unknown: str = ""
     futures_blocked: str = ""
     agent_end_s: int = 0
+    data_fee: DataFeeQuote | None = None
+
+    @property
+    def data_fee_unread(self) -> str:
+        """Reason why the data fee is unknown; empty if it is known, or the chain has none."""
+        items = (item for item in self.quarantined if item.item == DATA_FEE_ITEM)
+        return next((item.why for item in items), "")
+
+    def data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
+        """Return the most that transactions of these sizes pay beyond their gas now; `gas` is that
+        of all.
+        """
+        return 0 if self.data_fee is None else self.data_fee.most_wei(gas, *calldata_bytes)
 
     @property
     def inclusion_price_wei(self) -> int:

@@ -97,6 +97,7 @@ class HaltCode(StrEnum):
     ASSETS = "assets"
     BALANCE = "balance"
     BALANCE_CHANGE = "balance_jump"
+    DATA_FEE = "data_fee"
     DEPEG = "depeg"
     DESTINATION = "destination"
     EMPTY = "empty"
@@ -246,7 +247,8 @@ class PlanCost:
 
     `skew` is the cost of pool prices that differ from the reference, `gas` that of the transaction,
     `approvals` the gas of missing approvals. `funding` is the additional funding expected from
-    futures orders over `futures.funding_horizon` (negative: saved or received).
+    futures orders over `futures.funding_horizon` (negative: saved or received). `data_fee` is the
+    part of `gas` and `approvals` that rollups charge beyond gas.
     """
 
     fees: Fraction
@@ -255,6 +257,7 @@ class PlanCost:
     gas: Fraction
     approvals: Fraction = Fraction(0)
     funding: Fraction = Fraction(0)
+    data_fee: Fraction = Fraction(0)
 
     @property
     def total(self) -> Fraction:

@@ -79,6 +79,8 @@ SIGNATURE_BYTES = 68
 ENVELOPE_BYTES = 180
 """Most bytes of a serialised unsigned transaction besides its calldata: type, chain id, nonce, two
 fees, gas, recipient, value and the headers of their list."""
+DATA_FEE_ITEM = "data fee"
+"""Name of the fee among the items of a snapshot that could not be read."""
 SPIKE = 2
 """Factor by which a data fee may rise between the snapshot and the block, like the base fee."""
 
@@ -107,10 +109,13 @@ class DataFeeQuote:
         rise_wei = max(0, self.full_wei - self.empty_wei)
         return self.empty_wei - (-rise_wei * size // DATA_BYTES)
 
-    def most_wei(self, calldata_bytes: int, gas: int) -> int:
-        """Return the most that a transaction pays beyond its gas, rounded up."""
+    def most_wei(self, gas: int, *calldata_bytes: int) -> int:
+        """Return the most that transactions of these sizes pay beyond their gas, rounded up; `gas`
+        is that of all.
+        """
         rise_wei = max(0, self.operator_full_wei - self.operator_wei)
-        return self.data_wei(calldata_bytes) + self.operator_wei - (-rise_wei * gas // OPERATOR_GAS)
+        sized = sum(self.operator_wei + self.data_wei(size) for size in calldata_bytes)
+        return sized - (-rise_wei * gas // OPERATOR_GAS)
 
 
 def unsupported_chain(chain_id: int) -> str:

@@ -202,9 +202,9 @@ class PaperChain:
         or pays too little.
         """
         try:
-            filled, left = self._filled(state, _pools(seen), seen.head, further=True)
+            filled, left = self._filled(state, _pools(seen), seen, further=True)
         except TicksExhausted:
-            filled, left = self._filled(state, _pools(self._deeper(seen)), seen.head, further=False)
+            filled, left = self._filled(state, _pools(self._deeper(seen)), seen, further=False)
         if len(left) < len(state.waiting):
             blocks = (*state.blocks, (seen.head.number, seen.head.hash))[-BLOCKS:]
             self._book.save(
@@ -212,17 +212,17 @@ class PaperChain:
             )
 
     def _filled(
-        self, state: PaperWallet, pools: dict[str, Pool], head: Head, *, further: bool
+        self, state: PaperWallet, pools: dict[str, Pool], seen: Snapshot, *, further: bool
     ) -> tuple[PaperWallet, list[PaperTx]]:
         """Return the wallet after the executed transactions, and those still pending. Raises
         TicksExhausted if a swap needs more ticks and `further` ticks may exist.
         """
         left = list(state.waiting)
-        while left and left[0].tx.nonce == state.nonce and left[0].sent_block < head.number:
-            price_wei = _price_wei(left[0].tx, head)
+        while left and left[0].tx.nonce == state.nonce and left[0].sent_block < seen.head.number:
+            price_wei = _price_wei(left[0].tx, seen.head)
             if price_wei is None:
                 break
-            state, pools = self._applied(state, left.pop(0), pools, head, price_wei, further)
+            state, pools = self._applied(state, left.pop(0), pools, seen, price_wei, further)
         return state, left
 
     def _deeper(self, seen: Snapshot) -> Snapshot:
@@ -236,12 +236,13 @@ class PaperChain:
         state: PaperWallet,
         one: PaperTx,
         pools: dict[str, Pool],
-        head: Head,
+        seen: Snapshot,
         price_wei: int,
         further: bool,
     ) -> tuple[PaperWallet, dict[str, Pool]]:
         """Return the wallet and the pools after a transaction, which may have reverted."""
         done: TransactionEffects | PaperVenueEffects | None
+        head, size = seen.head, len(one.tx.data) // 2 - 1
         try:
             done = self._run(one.tx, state, pools, head)
         except TransactionReverted as error:
@@ -250,7 +251,8 @@ class PaperChain:
             done = None
         units = min(one.tx.gas, FAILED_UNITS) if done is None else done.gas
         native_wei = done.native_wei if isinstance(done, TransactionEffects) else state.native_wei
-        if done is not None and (units > one.tx.gas or native_wei < units * price_wei):
+        paid_wei = units * price_wei + seen.data_fee_wei(units, size)
+        if done is not None and (units > one.tx.gas or native_wei < paid_wei):
             done, units, native_wei = None, one.tx.gas, state.native_wei
         receipt = Receipt(
             tx_hash=one.hash,
@@ -260,6 +262,7 @@ class PaperChain:
             gas_used=units,
             effective_gas_price_wei=price_wei,
             transfers=(),
+            data_fee_wei=seen.data_fee_wei(units, size),
         )
         if done is not None:
             receipt = replace(receipt, status=1, transfers=tuple(done.transfers))
@@ -270,7 +273,7 @@ class PaperChain:
         state = replace(
             state,
             nonce=state.nonce + 1,
-            native_wei=max(0, native_wei - units * price_wei),
+            native_wei=max(0, native_wei - receipt.gas_cost_wei),
             receipts=(*state.receipts, receipt)[-RECEIPTS:],
         )
         if done is None:

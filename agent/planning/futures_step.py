@@ -32,6 +32,7 @@ from agent.planning.futures import (
     top_up_raw,
     untradable_reason,
 )
+from agent.planning.gas import with_data_fee
 from agent.policy import failures
 from agent.policy.futures.decide import (
     ORDER_GAS,
@@ -273,7 +274,7 @@ def futures_plan(
     fees = sum((fee_raw(account, order) for order in futures.orders), 0)
     zero = Fraction(0)
     horizon_s = 0 if step.futures is None else step.futures.funding_horizon_s
-    return Plan(
+    found = Plan(
         block=snapshot.head.number,
         decision=decision,
         legs=(),
@@ -303,6 +304,7 @@ def futures_plan(
         expires_block=snapshot.head.number + step.execution.expire_blocks,
         futures=futures,
     )
+    return with_data_fee(step, found, coin)
 
 
 def action_gas(action: FuturesAction) -> int:

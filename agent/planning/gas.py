@@ -24,7 +24,7 @@ from agent.model import (
     Withdraw,
 )
 from agent.policy import native_coin
-from agent.policy.minimum import APPROVAL_GAS
+from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
 from agent.units import NATIVE, Value
 
 # --- Payment of legs in the wrapped native coin: from its balance, by native coin sent, or both;
@@ -410,6 +410,34 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
         spend = {step.futures.collateral: plan.futures.top_up_raw}
         needed += approval_count(spend, _allowed(step, step.futures.vault))
     return APPROVAL_GAS * needed
+
+
+ACTION_BYTES = 1_024
+"""Most calldata of a liquidity action or a futures order."""
+
+
+def plan_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
+    """Return the most calldata of each transaction of the plan, missing approvals included."""
+    sizes = [legs_bytes(plan.legs)] if plan.legs else []
+    actions = len(plan.actions) + (0 if plan.futures is None else len(plan.futures.actions))
+    approvals = approval_gas_units(step, plan) // APPROVAL_GAS
+    return (*sizes, *[ACTION_BYTES] * actions, *[APPROVAL_BYTES] * approvals)
+
+
+def legs_bytes(legs: Sequence[Leg]) -> int:
+    """Return the most calldata of a transaction of these legs."""
+    return LEG_BYTES * (len(legs) + 1)
+
+
+def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
+    """Return a plan with the data fee of its transactions added to its gas cost; unchanged on
+    chains without one.
+    """
+    if step.snapshot.data_fee is None or not plan.gas_units:
+        return plan
+    units = plan.gas_units + approval_gas_units(step, plan)
+    fee = step.snapshot.data_fee_wei(units, *plan_sizes(step, plan)) * native_price
+    return replace(plan, cost=replace(plan.cost, gas=plan.cost.gas + fee, data_fee=fee))
 
 
 def _allowed(step: StepInput, spender: str) -> dict[str, int]:

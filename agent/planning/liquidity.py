@@ -23,7 +23,7 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
-from agent.planning.gas import approval_gas_units
+from agent.planning.gas import approval_gas_units, with_data_fee
 from agent.policy.futures.exposure import margin_holdings
 from agent.policy.liquidity.book import (
     Amounts,
@@ -87,8 +87,11 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
         PlanCost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)),
         wanted.skipped,
     )
-    return replace(
-        found, cost=replace(found.cost, approvals=unit * approval_gas_units(step, found))
+    approvals = unit * approval_gas_units(step, found)
+    return with_data_fee(
+        step,
+        replace(found, cost=replace(found.cost, approvals=approvals)),
+        prices.get(step.portfolio.wrapped_native, ZERO),
     )
 
 

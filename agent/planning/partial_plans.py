@@ -21,8 +21,9 @@ from agent.model import (
     SliceDraw,
     StepInput,
 )
+from agent.model.rollups import SPIKE
 from agent.planning import planner
-from agent.planning.gas import NATIVE_VENUE, approval_gas_units
+from agent.planning.gas import NATIVE_VENUE, approval_gas_units, plan_sizes
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
 from agent.policy.cash_flows.balance_changes import DAY_S
@@ -153,7 +154,8 @@ def worst_case_gas(
         prices = reference_prices(step).by_token
     known = with_native(step, prices)
     units = ceil_int((found.gas_units + approval_gas_units(step, found)) * native_coin.GAS_MARGIN)
-    return units * native_coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
+    fee_wei = SPIKE * step.snapshot.data_fee_wei(units, *plan_sizes(step, found))
+    return (units * native_coin.worst_price_wei(step) + fee_wei) * known.get(NATIVE, Fraction(0))
 
 
 def partial_plan_reason(step: StepInput, worst: Value) -> str:

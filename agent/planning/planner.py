@@ -372,7 +372,10 @@ def _dearest(problem: Problem, draft: PlanDraft) -> str:
         given = first.amount_in_raw * problem.price(first.token_in)
         got = last.amount_out_raw * problem.price(last.token_out)
         return (
-            given - got + sum(draft.leg_gas[leg] for leg in chain) * problem.gas_unit_value
+            given
+            - got
+            + sum(draft.leg_gas[leg] for leg in chain) * problem.gas_unit_value
+            + len(chain) * problem.leg_data_fee
         ) / given
 
     uses = Counter(leg.pool for leg in draft.legs)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.model import Limits, Pool, SkippedItem, StepInput, Verdict
+from agent.model import DataFeeQuote, Limits, Pool, SkippedItem, StepInput, Verdict
 from agent.planning.gas import (
     ROUTER_GAS,
     GasInputs,
@@ -30,6 +30,7 @@ from agent.planning.pool_curves import (
 from agent.policy import native_coin
 from agent.policy.futures.exposure import margin_holdings
 from agent.policy.liquidity import valuation
+from agent.policy.minimum import LEG_BYTES
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, floor_int
 
@@ -130,7 +131,8 @@ class Problem:
 
     `gas_unit_value` is the value of a unit of gas in numeraire base units, `coin` the wrapped
     native coin if it is an asset, `gas` the inputs of a plan's gas. `leaving` tokens are sold to
-    the last unit.
+    the last unit. `data_fee` are the fees beyond gas, `wei_value` the value of a wei of native
+    coin.
     """
 
     nodes: tuple[TokenNode, ...]
@@ -144,6 +146,22 @@ class Problem:
     coin: WrappedNative | None = None
     gas: GasInputs = field(default_factory=GasInputs)
     leaving: frozenset[str] = frozenset()
+    data_fee: DataFeeQuote | None = None
+    wei_value: Value = Fraction(0)
+
+    def data_fee_value(self, gas: int, *calldata_bytes: int) -> Value:
+        """Return the most that transactions pay beyond their gas, numeraire base units."""
+        if self.data_fee is None or not calldata_bytes:
+            return Fraction(0)
+        return self.data_fee.most_wei(gas, *calldata_bytes) * self.wei_value
+
+    @property
+    def leg_data_fee(self) -> Value:
+        """Return the data fee that one more leg adds, numeraire base units."""
+        if self.data_fee is None:
+            return Fraction(0)
+        more_wei = self.data_fee.data_wei(LEG_BYTES) - self.data_fee.data_wei(0)
+        return more_wei * self.wei_value
 
     @property
     def assets(self) -> tuple[TokenNode, ...]:
@@ -235,6 +253,8 @@ def problem_for_tokens(
         notes=tuple(notes),
         coin=wrapped_native_of(step),
         gas=_gas_facts(step),
+        data_fee=step.snapshot.data_fee,
+        wei_value=_wei_value(step, gas_unit_value),
     )
 
 
@@ -368,6 +388,11 @@ def _usable(
     return True
 
 
+def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
+    price_wei = gas_price_wei(step.snapshot)
+    return gas_unit_value / price_wei if price_wei else Fraction(0)
+
+
 def _gas_unit_value(
     step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
 ) -> Value:
@@ -433,6 +458,7 @@ class PoolGraph:
     counted: CurveStack
     has_gains: bool
     gas_unit: float
+    leg_data_fee: float
     below_floor: tuple[tuple[str, int, int], ...]
     far: tuple[str, ...]
 
@@ -490,6 +516,7 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
         counted,
         gains,
         float(problem.gas_unit_value) / scale,
+        float(problem.leg_data_fee) / scale,
         tuple(poor),
         tuple(far),
     )
@@ -505,6 +532,7 @@ def first_leg_gas(market: PoolGraph, flow: EdgeFlow) -> float:
             router=market.problem.gas.router,
         )
         * market.gas_unit
+        + market.leg_data_fee
     )
 
 
@@ -515,4 +543,5 @@ def repeat_leg_gas(market: PoolGraph, pool_edge: PoolEdge) -> float:
     return (
         repeat_leg_gas_units(market.problem.pools[pool_edge.pool], market.problem.gas.router)
         * market.gas_unit
+        + market.leg_data_fee
     )

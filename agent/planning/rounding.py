@@ -17,13 +17,14 @@ from agent.planning.gas import (
     approval_count,
     gas_value,
     leg_gas_units,
+    legs_bytes,
     plan_gas_units,
     swap_spend,
     with_payment_legs,
 )
 from agent.planning.problem import Problem, fair_floor, impact_bound_bps, min_out
 from agent.planning.routes import Route, merge_routes
-from agent.policy.minimum import APPROVAL_GAS
+from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS
 from agent.units import BPS, Value, floor_int
 
 # --- A plan in the making: legs in exact integers, their balance changes and costs.
@@ -70,7 +71,19 @@ class PlanDraft:
             gas_value(units, 1, problem.gas_unit_value)
             for units in (self.gas_units(problem), APPROVAL_GAS * needed)
         )
-        return PlanCost(self.fees, self.impact, self.skew, swaps, before)
+        if problem.data_fee is None or not self.legs:
+            return PlanCost(self.fees, self.impact, self.skew, swaps, before)
+        size = legs_bytes(with_payment_legs(problem.coin, self.legs))
+        of_swaps = problem.data_fee_value(self.gas_units(problem), size)
+        of_approvals = problem.data_fee_value(APPROVAL_GAS * needed, *[APPROVAL_BYTES] * needed)
+        return PlanCost(
+            self.fees,
+            self.impact,
+            self.skew,
+            swaps + of_swaps,
+            before + of_approvals,
+            data_fee=of_swaps + of_approvals,
+        )
 
     def turnover(self, problem: Problem) -> Value:
         """Return half the sum of absolute changes of holdings in value."""

@@ -28,7 +28,7 @@ from agent.model import (
     TopUp,
     Verdict,
 )
-from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap
+from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap, with_data_fee
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import (
@@ -429,7 +429,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     )
     raw = {held.token: held.raw for held in holdings}
     nothing = Fraction(0)
-    return Plan(
+    found = Plan(
         block=snapshot.head.number,
         decision=decision,
         legs=legs,
@@ -450,3 +450,4 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
         expires_block=snapshot.head.number + step.execution.expire_blocks,
         native_after_wei=native_wei,
     )
+    return with_data_fee(step, found, prices[token])

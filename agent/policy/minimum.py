@@ -41,6 +41,8 @@ LEG_GAS = 150_000
 """Gas units of one swap in a multicall, rounded; plans have their own estimate."""
 APPROVAL_GAS = 46_000
 """Gas units of one approval of a plain ERC-20 token, from an allowance of zero."""
+LEG_BYTES, APPROVAL_BYTES = 512, 68
+"""Most calldata of one leg of a swap, and of an approval."""
 GAS_MULTIPLE = 20
 """Least value of a leg as a multiple of its gas."""
 
@@ -62,7 +64,8 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS)
         gas_price_wei = snapshot.gas_price_wei
     else:
         gas_price_wei = base_wei + snapshot.priority_fee_wei
-    return Fraction(units * gas_price_wei) * native_price
+    extra_wei = snapshot.data_fee_wei(units, LEG_BYTES)
+    return Fraction(units * gas_price_wei + extra_wei) * native_price
 
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.errors import Refused
 from agent.model import (
     AdjustFutures,
     AdjustLiquidity,
@@ -16,16 +17,23 @@ from agent.model import (
     Rebalance,
     StepInput,
     TopUp,
+    UnsignedTx,
+    Verdict,
 )
+from agent.model.rollups import SPIKE
 from agent.units import UINT256_MAX, ceil_int, decimal_text
 
 STEP_GAS = 2_000_000
 """Gas units that the transactions of one step may need. Their cost at the worst price is kept on
 top of limits.native_floor.
 """
+STEP_BYTES = (16_384,) * 2
+"""Most calldata of the transactions of one step, for their data fee on rollups."""
 UNWRAP_GAS = 36_000
 """Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded
 chain."""
+UNWRAP_BYTES = 512
+"""Most calldata of an unwrapping, a payment or another single call."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit of a transaction as a multiple of the estimate."""
 MIN_UNWRAP_GAS_MULTIPLE = 4
@@ -142,12 +150,29 @@ def _price_wei(step: StepInput) -> int:
 
 def least_wei(step: StepInput, gas: int) -> int:
     """Return the cost of this much gas at the current price, with its margin, in wei."""
-    return ceil_int(gas * GAS_MARGIN) * _price_wei(step)
+    units = ceil_int(gas * GAS_MARGIN)
+    return units * _price_wei(step) + step.snapshot.data_fee_wei(units, UNWRAP_BYTES)
 
 
 def margin_wei(step: StepInput) -> int:
     """Return the worst-case gas cost of this step, in wei."""
-    return STEP_GAS * worst_price_wei(step)
+    worst_fee_wei = SPIKE * step.snapshot.data_fee_wei(STEP_GAS, *STEP_BYTES)
+    return STEP_GAS * worst_price_wei(step) + worst_fee_wei
+
+
+def data_fee_cap_wei(step: StepInput, tx: UnsignedTx) -> int | None:
+    """Return the most that the exact transaction may pay beyond its gas; None on chains without
+    such a fee. Raises Refused if the fee was not read.
+    """
+    snapshot = step.snapshot
+    if why := snapshot.data_fee_unread:
+        verdict = Verdict("data_fee", why, "read", False)
+        raise Refused(
+            "the rollup's data fee is unknown", (verdict,), "check the endpoints of [[chain.rpc]]"
+        )
+    if snapshot.data_fee is None:
+        return None
+    return SPIKE * snapshot.data_fee_wei(tx.gas, len(tx.data) // 2 - 1)
 
 
 def free_wei(step: StepInput) -> int:
@@ -188,7 +213,9 @@ def wrapped_raw(step: StepInput) -> int:
 
 def unwrap_cost_wei(step: StepInput) -> int:
     """Return the highest cost of a separate unwrapping, wei."""
-    return ceil_int(UNWRAP_GAS * GAS_MARGIN) * worst_price_wei(step)
+    units = ceil_int(UNWRAP_GAS * GAS_MARGIN)
+    worst_fee_wei = SPIKE * step.snapshot.data_fee_wei(units, UNWRAP_BYTES)
+    return units * worst_price_wei(step) + worst_fee_wei
 
 
 def top_up(step: StepInput, decision: Decision) -> TopUp | None:

@@ -253,6 +253,12 @@ class Fault:
     message: str
 
 
+def data_fee_fault(step: StepInput) -> str:
+    """Return why the rollup's data fee is unknown; empty if it is known, or there is none (T13)."""
+    why = step.snapshot.data_fee_unread
+    return f"the rollup's data fee was not read ({why})" if why else ""
+
+
 def unknown_balances(step: StepInput) -> list[Fault]:
     """Return a fault for each asset whose balance is quarantined, not read, or read with different
     results.
@@ -338,6 +344,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         Fault(code, message)
         for code, message in (
             (HaltCode.SEQUENCER, sequencer_fault(step)),
+            (HaltCode.DATA_FEE, data_fee_fault(step)),
             (HaltCode.DEPEG, depeg_fault(step, references)),
             (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
             (HaltCode.STRATEGIES, strategies_fault(step)),

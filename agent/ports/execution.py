@@ -42,7 +42,8 @@ class Grant:
     an intent of kind LIQUIDITY, `action` is set and `floors_raw` are its minimum amounts of
     (token0, token1). `oracle` is (pool, number of observations). `payout` belongs to an intent of
     kind PAYOUT, `futures` to one of kind FUTURES, to the approval of its deposit, and to the cancel
-    of an emergency.
+    of an emergency. `data_fee_wei` is the most that the transaction may pay beyond its gas on a
+    rollup (None: not bounded).
     """
 
     kind: IntentKind
@@ -58,6 +59,7 @@ class Grant:
     oracle: tuple[str, int] | None = None
     payout: Payout | None = None
     futures: FuturesGrant | None = None
+    data_fee_wei: int | None = None
 
     @property
     def is_emergency(self) -> bool:
@@ -234,7 +236,8 @@ class Simulation:
 
     `reverted` is true if a contract reverted, confirmed by enough operators; errors of fee, funds
     or endpoint do not count. `height_disagreement` is the reason why the head may be old or false;
-    it is empty if endpoints agree, otherwise no trade is signed.
+    it is empty if endpoints agree, otherwise no trade is signed. `data_fee_wei` is the most that
+    the exact transaction pays beyond its gas, at the head.
     """
 
     ok: bool
@@ -243,6 +246,7 @@ class Simulation:
     head: Head
     reverted: bool = False
     height_disagreement: str = ""
+    data_fee_wei: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.futures.decide import fee_ceiling_wei, gas_per_day_wei
+from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import (
     Approval,
     Clock,
@@ -486,9 +487,11 @@ class RouterComposer:
             )
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
+        data_fee_wei = data_fee_cap_wei(step, tx)
+        cost_wei = most_wei + (data_fee_wei or 0)
         escapes = _is_emergency(draft)
         floor_wei = 0 if escapes else step.limits.native_floor_wei
-        native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - most_wei
+        native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - cost_wei
         tops_up = draft.kind is IntentKind.UNWRAP
         if planned and not tops_up and floor_wei is not None and native_left_wei < floor_wei:
             measured = f"{decimal_text(max(0, native_left_wei), 18)} left"
@@ -504,7 +507,7 @@ class RouterComposer:
             day_wei = gas_per_day_wei(step.futures.limits, step.limits)
             spent_wei = step.history.emergency_gas_24h_wei
         if day_wei is not None:
-            max_gas_wei = min(most_wei, max(0, day_wei - spent_wei))
+            max_gas_wei = min(most_wei, max(0, day_wei - spent_wei + most_wei - cost_wei))
         grant = Grant(
             draft.kind,
             now_s=head.timestamp_s,
@@ -519,6 +522,7 @@ class RouterComposer:
             oracle=draft.oracle,
             payout=draft.payout,
             futures=draft.futures,
+            data_fee_wei=data_fee_wei,
         )
         return PreparedTransaction(tx, grant, note)
 

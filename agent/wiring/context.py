@@ -576,6 +576,7 @@ def _build_context(  # noqa: PLR0913
         ),
         lp_spender=dict(execution.liquidity).get("uniswap_v2"),
         perps=perp_scope(config, portfolio),
+        data_fee=endpoint_pool.data_fee,
     )
     chain = ChainReader(
         endpoint_pool, config.chain.chain_id, scope, clock, min_operators=config.chain.min_operators

@@ -317,9 +317,10 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
 
 CostDocument = TypedDict("CostDocument", {
     "fees": Money, "impact": Money, "skew": Money, "gas": Money, "approvals": Money, "total": Money,
-    "funding": NotRequired[Money],
+    "funding": NotRequired[Money], "data_fee": NotRequired[Money],
 })  # fmt: skip
-"""Cost of a plan. `funding` is given for futures orders with a funding horizon."""
+"""Cost of a plan. `funding` is given for futures orders with a funding horizon, `data_fee` on
+rollups: the part of `gas` and `approvals` beyond gas."""
 NO_COST = CostDocument(fees="0", impact="0", skew="0", gas="0", approvals="0", total="0")
 
 SliceDocument = TypedDict("SliceDocument", {
@@ -546,10 +547,12 @@ def plan(outcome: StepOutcome) -> PlanDocument:
 
 
 def _cost(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
-    """Return the document of a cost; `funding` only where it counts."""
+    """Return the document of a cost; `funding` and `data_fee` only where they count."""
     document = fill(CostDocument, cost, portfolio)
     if cost.funding:
         document["funding"] = money(cost.funding, portfolio)
+    if cost.data_fee:
+        document["data_fee"] = money(cost.data_fee, portfolio)
     return document
 
 

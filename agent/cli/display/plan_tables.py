@@ -214,6 +214,8 @@ def costs(document: Document) -> FigureTable:
         made.add_row(
             name, amount(document["cost"][name], 4), style="bold" if name == "total" else ""
         )
+    if "data_fee" in document["cost"]:
+        made.add_row("of gas, the rollup's data fee", amount(document["cost"]["data_fee"], 4))
     if document.get("worst_case") is not None:
         made.add_row("worst case, every swap at its minimum", amount(document["worst_case"], 4))
     made.add_row("turnover", money(document["turnover"]))

@@ -1,0 +1,89 @@
+"""Reads of data and operator fees from the contracts of a rollup, by lens or by single calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.chain.lens import CallItem, CallStatus, LensAnswer, answer_words, uint_word
+from agent.chain.rpc import RpcCall, hex_data, parse_bytes, require_result
+from agent.errors import ErrorCode, Retryable
+from agent.model import DataFee, DataFeeQuote
+from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, OPERATOR_GAS
+from agent.signing.calldata import selector
+
+GAS_PRICE_ORACLE = "0x420000000000000000000000000000000000000F"
+"""Predeploy of the OP Stack (packages/contracts-bedrock/src/libraries/Predeploys.sol)."""
+ARB_GAS_INFO = "0x000000000000000000000000000000000000006C"
+"""Precompile of Arbitrum Nitro (contracts/src/precompiles/ArbGasInfo.sol)."""
+_L1_FEE_UPPER_BOUND = selector("getL1FeeUpperBound(uint256)")
+_OPERATOR_FEE = selector("getOperatorFee(uint256)")
+_PRICES_IN_WEI = selector("getPricesInWei()")
+_FEE_BITS = 128
+
+
+def fee_items(data_fee: DataFee) -> list[CallItem]:
+    """Return the calls whose answers `read_quote` takes; none for chains without a fee."""
+    match data_fee:
+        case DataFee.OP_STACK | DataFee.OPTIONAL:
+            asked = [
+                (_L1_FEE_UPPER_BOUND, 0),
+                (_L1_FEE_UPPER_BOUND, DATA_BYTES),
+                (_OPERATOR_FEE, 0),
+                (_OPERATOR_FEE, OPERATOR_GAS),
+            ]
+            return [
+                CallItem(GAS_PRICE_ORACLE, function + uint_word(value)) for function, value in asked
+            ]
+        case DataFee.ARBITRUM:
+            return [CallItem(ARB_GAS_INFO, _PRICES_IN_WEI, longest=192)]
+        case _:
+            return []
+
+
+def read_quote(data_fee: DataFee, answers: Sequence[LensAnswer]) -> DataFeeQuote | CallStatus:
+    """Return the quote, or the first failure. Arbitrum's getPricesInWei begins with the fee of a
+    simple transaction and that of a byte of calldata.
+    """
+    if data_fee is DataFee.ARBITRUM:
+        prices = answer_words(answers[0], 2)
+        if isinstance(prices, CallStatus):
+            return prices
+        read = [prices[0], prices[0] + prices[1] * DATA_BYTES]
+    else:
+        words = [answer_words(answer, 1) for answer in answers]
+        if failed := [word for word in words if isinstance(word, CallStatus)]:
+            return failed[0]
+        read = [word[0] for word in words if not isinstance(word, CallStatus)]
+    if any(wei >> _FEE_BITS for wei in read) or any(
+        empty > full for empty, full in zip(read[::2], read[1::2], strict=True)
+    ):
+        return CallStatus.MALFORMED
+    return DataFeeQuote(*read)
+
+
+def fee_calls(data_fee: DataFee, at: str) -> list[RpcCall]:
+    """Return the same calls for one node, at a block tag."""
+    return [
+        ("eth_call", [{"to": item.target, "data": hex_data(item.data)}, at])
+        for item in fee_items(data_fee)
+    ]
+
+
+def node_quote(name: str, data_fee: DataFee, answers: Sequence[object]) -> DataFeeQuote | None:
+    """Return the quote of one node's answers; None for chains without a fee. Raises Retryable if a
+    call failed.
+    """
+    if not answers:
+        return None
+    read = read_quote(
+        data_fee,
+        [
+            parse_bytes(require_result(name, "eth_call", answer), "the data fee")
+            for answer in answers
+        ],
+    )
+    if isinstance(read, CallStatus):
+        raise Retryable(
+            f"{name} cannot report the {DATA_FEE_ITEM}: {read.why}", code=ErrorCode.ANSWER
+        )
+    return read

@@ -1,0 +1,144 @@
+"""Steps on a chain of the OP Stack: the data fee in balances, plans and caps; a spike, a lost process, an oracle that is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.app.documents.plans import plan
+from agent.app.paper import open_paper
+from agent.chain.data_fees import GAS_PRICE_ORACLE
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Halt, HaltCode
+from agent.model.rollups import SPIKE
+from agent.planning.gas import legs_bytes
+from tests.support.agents import ROOMY, again, agent_on, failed, fund, meanwhile, purse, require_exact, trusted, yes
+from tests.support.rollups import op_stack
+from tests.support.transactions import Killed
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+THREE = {"WETH": "40%", "USDC": "40%", "LINK": "20%"}
+OFF = {"WETH": 6_000, "USDC": 4_000}
+
+
+def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        require_exact(chain, outcome, before)
+        assert outcome.plan is not None
+        fees = [intent.receipt.data_fee_wei for intent in outcome.transactions if intent.receipt is not None]
+        assert len(fees) == len(node.paid) == len(outcome.transactions) > 0
+        assert sorted(fees) == sorted(node.paid.values())
+        shown = plan(outcome)["cost"]
+        assert float(shown["data_fee"]) > 0 and float(shown["gas"]) > float(shown["data_fee"])
+        day = agent.context.store.budgets.history(chain.now_s())
+        assert day.gas_24h_wei == before.native_wei - purse(chain).native_wei
+        # Nothing is unexplained: the next step holds, and no balance change is recorded as a loss.
+        rest = agent.rebalance(send=True, confirm=yes)
+        assert rest.kind is OutcomeKind.HOLD, rest.reason
+        assert agent.context.store.budgets.history(chain.now_s()).loss_24h == day.loss_24h
+
+
+def test_the_planned_fee_bounds_the_fee_paid(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    for number, router in enumerate(("swap_router_02", "rebalancer")):
+        fund(chain, {"WETH": 3_000, "USDC": 7_000, "LINK": 0})
+        with (
+            op_stack(chain, monkeypatch) as node,
+            agent_on(chain, tmp_path / str(number), ROOMY | {"execution.router": router}, THREE, [node]) as agent,
+        ):
+            outcome = agent.rebalance(send=True, confirm=yes)
+            for intent in outcome.transactions:
+                granted = agent.context.store.journal.grant(intent.id)
+                assert intent.receipt is not None and granted.data_fee_wei is not None
+                assert intent.receipt.data_fee_wei <= granted.data_fee_wei // SPIKE
+                if granted.plan is not None:
+                    assert len(granted.plan.legs) > 1
+                    assert len(intent.tx.data) // 2 - 1 <= legs_bytes(granted.plan.legs)
+
+
+def test_a_spike_of_the_data_fee_before_sending_is_refused(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: node.spike(10)))
+        assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+        assert "data fee" in outcome.reason
+        assert purse(chain) == before and not node.paid
+        again_outcome = agent.rebalance(send=True, confirm=yes)  # the new price is part of the new plan
+        require_exact(chain, again_outcome, before)
+
+
+def test_a_data_fee_above_the_day_s_gas_is_refused(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with (
+        op_stack(chain, monkeypatch) as node,
+        agent_on(chain, tmp_path, ROOMY | {"limits.gas_per_day": "0.05", "limits.plan_cost": "off"}, TARGETS, [node]) as agent,
+    ):
+        assert agent.plan().kind is OutcomeKind.PLANNED
+        node.spike(50_000)
+        outcome = agent.plan()
+        assert outcome.kind is not OutcomeKind.PLANNED
+        assert outcome.plan is None or {"gas_per_day", "native_floor"} & {verdict.guard for verdict in failed(outcome)}
+
+
+def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+        chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.HALT
+        decision = agent.status().decided.decision
+        assert isinstance(decision, Halt) and decision.codes == (HaltCode.DATA_FEE,)
+        assert "data fee" in outcome.reason and not node.paid
+
+
+def test_a_process_that_ends_after_sending_books_the_fee_once(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+
+    def ends(event: str) -> None:
+        if event == "after:send":
+            raise Killed
+
+    with op_stack(chain, monkeypatch) as node:
+        loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+        before = purse(chain)
+        with again(chain, loaded, [node]) as agent, pytest.raises(Killed):
+            agent.rebalance(send=True, confirm=yes, progress=ends)
+        assert len(node.paid) == 1
+        with again(chain, loaded, [node]) as agent:
+            outcome = agent.rebalance(send=True, confirm=yes)
+            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            paid = [intent.receipt for intent in agent.context.store.journal.intents() if intent.receipt is not None]
+            assert sorted(receipt.data_fee_wei for receipt in paid) == sorted(node.paid.values())
+            assert sum(receipt.gas_cost_wei for receipt in paid) == before.native_wei - purse(chain).native_wei
+            day = agent.context.store.budgets.history(chain.now_s())
+            assert day.gas_24h_wei == before.native_wei - purse(chain).native_wei
+
+
+def test_paper_pays_the_data_fee_of_its_bytes(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with op_stack(chain, monkeypatch) as node:
+        loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+        with open_paper(loaded, clock=chain.clock, transports=[node]) as paper:
+            before_wei = paper.step_input().snapshot.native_wei
+            outcome = paper.rebalance(send=True, confirm=yes)
+            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            receipts = [intent.receipt for intent in outcome.transactions if intent.receipt is not None]
+            assert receipts and all(receipt.data_fee_wei > 0 for receipt in receipts)
+            assert before_wei - paper.step_input().snapshot.native_wei == sum(receipt.gas_cost_wei for receipt in receipts)
+        assert not node.paid

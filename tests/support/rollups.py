@@ -1,0 +1,82 @@
+"""A chain of the OP Stack for tests: anvil with an oracle of fees, whose node takes the data fee and names it in receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from agent.chain.data_fees import GAS_PRICE_ORACLE
+from agent.chain.rpc import RpcCall, Transport
+from agent.localchain import LocalChain
+from agent.model.rollups import OP_STACK
+from agent.signing.calldata import selector
+
+BYTE_WEI, FLAT_WEI = 10**9, 10**10
+
+
+def _oracle_code() -> str:
+    """Return code with getL1FeeUpperBound(n) = slot 0 · n + slot 1, getOperatorFee(gas) = slot 2 · gas / 10^6 + slot 3."""
+    head = bytes.fromhex("60003560e01c63") + selector("getOperatorFee(uint256)") + bytes.fromhex("14")
+    answer = bytes.fromhex("60005260206000f3")
+    data_fee = bytes.fromhex("6004356000540260015401") + answer
+    at = len(head) + 3 + len(data_fee)
+    operator_fee = bytes.fromhex("5b620f4240600435600254020460035401") + answer
+    return "0x" + (head + bytes([0x60, at, 0x57]) + data_fee + operator_fee).hex()
+
+
+class RollupNode:
+    """A node of the rollup before anvil: a sent transaction pays `byte_wei` for each of its bytes, and FLAT_WEI."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self.chain, self.inner = chain, chain.transport
+        self.operator, self.name = self.inner.operator, self.inner.name
+        self.byte_wei = BYTE_WEI
+        self.paid: dict[str, int] = {}
+
+    @property
+    def requests(self) -> int:
+        return self.inner.requests
+
+    def call(self, method: str, params: list[object]) -> object:
+        answer = self.inner.call(method, params)
+        return self._told(method, params, answer)
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[object]:
+        return [self._told(*call, answer) for call, answer in zip(calls, self.inner.batch(calls), strict=True)]
+
+    def spike(self, factor: int) -> None:
+        """Let the data fee rise, at the oracle and for the transactions to come."""
+        self.byte_wei *= factor
+        set_oracle(self.inner, self.byte_wei)
+
+    def _told(self, method: str, params: list[object], answer: object) -> object:
+        if method == "eth_sendRawTransaction" and isinstance(answer, str):
+            self._charge(answer, str(params[0]))
+        if method == "eth_getTransactionReceipt" and isinstance(answer, dict):
+            return answer | {"l1Fee": hex(self.paid.get(answer["transactionHash"], 0))}
+        return answer
+
+    def _charge(self, tx_hash: str, raw: str) -> None:
+        fee_wei = self.byte_wei * (len(raw) // 2 - 1) + FLAT_WEI
+        wallet = self.chain.wallet.address
+        held = int(str(self.inner.call("eth_getBalance", [wallet, "latest"])), 16)
+        self.inner.call("anvil_setBalance", [wallet, hex(held - fee_wei)])
+        self.inner.call("evm_mine", [])
+        self.paid[tx_hash] = fee_wei
+
+
+def set_oracle(line: Transport, byte_wei: int = BYTE_WEI) -> None:
+    """Deploy the oracle with this price of a byte."""
+    line.call("anvil_setCode", [GAS_PRICE_ORACLE, _oracle_code()])
+    for slot, value in ((0, byte_wei), (1, FLAT_WEI)):
+        line.call("anvil_setStorageAt", [GAS_PRICE_ORACLE, hex(slot), f"0x{value:064x}"])
+
+
+@contextmanager
+def op_stack(chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[RollupNode]:
+    """The local chain counts as one of the OP Stack."""
+    monkeypatch.setitem(OP_STACK, chain.chain_id, "test")
+    set_oracle(chain.transport)
+    yield RollupNode(chain)

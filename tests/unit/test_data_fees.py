@@ -1,0 +1,171 @@
+"""Data fees: bounds against the contracts' formulas, answers of oracles, and their part in cost, caps and simulations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.chain.data_fees import ARB_GAS_INFO, fee_items, read_quote
+from agent.chain.endpoints import EndpointPool
+from agent.chain.lens import CallStatus, uint_word
+from agent.chain.sender import QuorumSender
+from agent.errors import Refused, Retryable
+from agent.execution.submitter import _require_data_fee
+from agent.guards.case import build_guard_case
+from agent.model import DataFee, DataFeeQuote, IntentKind, QuarantinedItem, Snapshot, UnsignedTx
+from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, ENVELOPE_BYTES, OPERATOR_GAS, SPIKE
+from agent.policy import minimum, native_coin
+from agent.policy.quarantine import data_fee_fault
+from agent.ports import Grant, Simulation
+from tests.support.builders import OWNER, step_input, with_limits, with_snapshot
+from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.plans import evidence, sell_weth, verdict
+
+QUOTE = DataFeeQuote(10**12, 10**15, 7, 7 + OPERATOR_GAS // 10)
+
+
+def fjord(flz_bytes: int, base_scalar: int, base_fee: int, blob_scalar: int, blob_fee: int) -> int:
+    """GasPriceOracle._fjordL1Cost of ethereum-optimism/optimism, packages/contracts-bedrock/src/L2/GasPriceOracle.sol."""
+    estimated = max(100 * 10**6, -42_585_600 + 836_500 * flz_bytes)
+    return estimated * (base_scalar * 16 * base_fee + blob_scalar * blob_fee) // 10**12
+
+
+def upper_bound(size: int, *prices: int) -> int:
+    """GasPriceOracle.getL1FeeUpperBound of an unsigned transaction of `size` bytes."""
+    padded = size + 68
+    return fjord(padded + padded // 255 + 16, *prices)
+
+
+PRICES = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 10**12), st.integers(0, 2**32 - 1), st.integers(0, 10**12))
+
+
+@given(calldata=st.integers(0, DATA_BYTES * 31 // 32 - 1_000), prices=PRICES)
+def test_the_bound_is_not_below_the_fee_of_any_transaction(calldata: int, prices: tuple[int, int, int, int]) -> None:
+    quote = DataFeeQuote(upper_bound(0, *prices), upper_bound(DATA_BYTES, *prices))
+    unsigned = calldata + ENVELOPE_BYTES
+    assert quote.data_wei(calldata) >= upper_bound(unsigned, *prices)
+    # FastLZ writes at most a control byte for each 32 bytes that it cannot compress; 68 bytes are the signature.
+    assert quote.data_wei(calldata) >= fjord(unsigned + -(-unsigned // 32) + 68, *prices)
+    assert quote.data_wei(calldata) <= 2 * upper_bound(unsigned, *prices) + 2
+
+
+@given(gas=st.integers(0, 30_000_000), scalar=st.integers(0, 2**32 - 1), constant=st.integers(0, 2**64 - 1), jovian=st.booleans())
+def test_the_operator_fee_is_not_below_that_of_the_gas(gas: int, scalar: int, constant: int, jovian: bool) -> None:
+    def fee(units: int) -> int:
+        return constant + (units * scalar * 100 if jovian else units * scalar // 10**6)
+
+    quote = DataFeeQuote(0, 0, fee(0), fee(OPERATOR_GAS))
+    assert fee(gas) <= quote.most_wei(gas, 100) <= fee(gas) + 2
+
+
+def test_arbitrum_prices_a_byte_and_the_rest_of_a_transaction() -> None:
+    (item,) = fee_items(DataFee.ARBITRUM)
+    assert (item.target, item.data.hex()) == (ARB_GAS_INFO, "41b247a8")
+    read = read_quote(DataFee.ARBITRUM, [b"".join(map(uint_word, (1_400, 10, 3, 4, 5, 6)))])
+    assert read == DataFeeQuote(1_400, 1_400 + 10 * DATA_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("answers", "status"),
+    [
+        ([1, 2, 3, CallStatus.FAILED], CallStatus.FAILED),
+        ([1, 2, 3, CallStatus.NO_CODE], CallStatus.NO_CODE),
+        ([2, 1, 0, 0], CallStatus.MALFORMED),
+        ([0, 0, 2, 1], CallStatus.MALFORMED),
+        ([0, 2**128, 0, 0], CallStatus.MALFORMED),
+    ],
+)
+def test_an_oracle_without_a_sound_answer_leaves_the_fee_unread(answers: list[int | CallStatus], status: CallStatus) -> None:
+    read = [answer if isinstance(answer, CallStatus) else uint_word(answer) for answer in answers]
+    assert read_quote(DataFee.OP_STACK, read) is status
+
+
+def test_no_fee_is_read_on_other_chains() -> None:
+    assert fee_items(DataFee.PLAIN) == []
+    assert len(fee_items(DataFee.OPTIONAL)) == len(fee_items(DataFee.OP_STACK)) == 4
+
+
+def test_cost_and_caps_contain_the_fee() -> None:
+    plain = step_input()
+    rollup = with_snapshot(plain, data_fee=QUOTE)
+    plan = sell_weth(plain)
+    cases = [build_guard_case(step, plan, evidence(step, plan)) for step in (plain, rollup)]
+    units = cases[0].gas_units()
+    more_wei = cases[1].data_fee_wei(units)
+    assert more_wei > QUOTE.data_wei(0) > 0 == cases[0].data_fee_wei(units)
+    assert cases[1].cost() - cases[0].cost() == more_wei * cases[0].price(plain.portfolio.wrapped_native)
+    worst_wei = cases[1].worst_gas_wei() - cases[0].worst_gas_wei()
+    assert worst_wei >= SPIKE * more_wei
+    limit_wei = plain.history.gas_24h_wei + cases[0].worst_gas_wei()
+    for guard, limits in (
+        ("gas_per_day", {"gas_per_day_wei": limit_wei}),
+        ("native_floor", {"native_floor_wei": plain.snapshot.native_wei - cases[0].worst_gas_wei()}),
+    ):
+        assert verdict(guard, with_limits(plain, **limits), plan).passed
+        assert not verdict(guard, with_limits(rollup, **limits), plan).passed
+    price = Fraction(1, 10**9)
+    assert minimum.leg_gas_value(rollup.snapshot, price) > minimum.leg_gas_value(plain.snapshot, price)
+    assert native_coin.margin_wei(rollup) > native_coin.margin_wei(plain)
+    assert native_coin.unwrap_cost_wei(rollup) > native_coin.unwrap_cost_wei(plain)
+
+
+def test_an_unread_fee_halts_and_refuses() -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    unread = with_snapshot(step, quarantined=(QuarantinedItem(DATA_FEE_ITEM, OWNER, "there is no contract"),))
+    assert "there is no contract" in data_fee_fault(unread)
+    assert data_fee_fault(step) == ""
+    judged = verdict("gas_per_day", with_limits(unread, gas_per_day_wei=10**30), plan)
+    assert not judged.passed and "data fee" in judged.measured
+    with pytest.raises(Refused, match="data fee is unknown"):
+        native_coin.data_fee_cap_wei(unread, TX)
+
+
+def test_a_stored_snapshot_keeps_the_fee_and_old_ones_have_none() -> None:
+    snapshot = step_input().snapshot
+    assert '"data_fee"' not in codec.dumps(snapshot)
+    read = replace(snapshot, data_fee=QUOTE)
+    assert codec.loads(Snapshot, codec.dumps(read)).data_fee == QUOTE
+
+
+TX = UnsignedTx(31337, 0, OWNER, 0, "0x" + "11" * 100, 50_000, 100, 1, None)
+
+
+def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
+    def node(name: str, byte_wei: int) -> Script:
+        def call(params: list[dict[str, str]]) -> str:
+            data = params[0]["data"]
+            if params[0]["to"] == OWNER:
+                return "0x"
+            size = int(data[10:], 16)
+            return "0x" + uint_word(size * byte_wei if data.startswith("0xf1c7a58b") else 0).hex()
+
+        return Script(name, eth_call=call, eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON)
+
+    def fee(*nodes: Script) -> int:
+        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFee.OP_STACK)
+        return QuorumSender(pool, 31337).simulate(TX, OWNER).data_fee_wei
+
+    honest = DataFeeQuote(0, DATA_BYTES * 1_000).most_wei(50_000, 100)
+    assert fee(node("a", 1_000), node("b", 1_000)) == honest
+    assert fee(node("a", 1_000), node("liar", 10**9), node("b", 1_000)) == honest
+    assert fee(node("a", 1_000), node("liar", 0), node("b", 1_000)) == honest
+    broken = [Script(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "ab"]
+    with pytest.raises(Retryable, match="data fee"):
+        fee(*broken)
+
+
+def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:
+    grant = Grant(IntentKind.SWAP, 0, 1, 0, data_fee_wei=10)
+    head = step_input().snapshot.head
+    _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=10), grant)
+    with pytest.raises(Refused, match="data fee rose"):
+        _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), grant)
+    revocation = replace(grant, kind=IntentKind.APPROVE, approve=(OWNER, OWNER, 0))
+    _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), revocation)
+    _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), replace(grant, data_fee_wei=None))
