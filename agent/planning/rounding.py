@@ -203,6 +203,7 @@ class RouteSimulator:
             trial = self._fitting(route, amounts)
             if trial is None:
                 break
+            trial = self._shifted(route, amounts, trial)
             for whole in (True, False):
                 trial = self._trimmed(route, trial, whole)
                 legs = [self._leg(run) for run in trial.runs]
@@ -228,6 +229,25 @@ class RouteSimulator:
                 for at, raw in enumerate(amounts)
             ]
         return None
+
+    def _shifted(self, route: Route, wanted: Sequence[int], trial: _RouteTrial) -> _RouteTrial:
+        """Return the trial with what a source could not sell added to another source of the same
+        token, if that one's legs take all of it.
+        """
+        tokens = [source.hops[0][1] for source in route.sources]
+        for at, raw in enumerate(wanted):
+            for other, token in enumerate(tokens):
+                missing = raw - trial.amounts[at]
+                if missing <= 0 or other == at or token != tokens[at]:
+                    continue
+                amounts = list(trial.amounts)
+                amounts[other] += missing
+                tried = _RouteTrial(amounts)
+                self._follow(route, tried, last=True)
+                if tried.short is None:
+                    trial = tried
+                    break
+        return trial
 
     def _without(self, route: Route, trial: _RouteTrial, leg: Leg, sources: range) -> list[int]:
         """Return the amounts of a trial without the sources of a leg below its floor, and record

@@ -6,7 +6,7 @@ import random
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
@@ -37,6 +37,7 @@ def world(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
     return wide(step_input(targets, values, PRICES, pools=pools), min_trade=None, pool_min_value=None)
 
 
+@example(16_692, 6, 0.003, 0)  # two routes of one token merged into one, the first of which ends at its bound
 @examples(20)
 @given(st.integers(0, 10**9), st.integers(2, 7), st.sampled_from([0.0, 0.001, 0.003]), st.sampled_from([0, 3_000]))
 def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: float, target_bps: int) -> None:
