@@ -210,7 +210,7 @@ class TxReplacer:
         )
         history = self._submitter.budgets.history(now_s)
         spent_wei = history.emergency_gas_24h_wei if granted.is_emergency else history.gas_24h_wei
-        total_wei = spent_wei + unbooked_wei + worst_wei
+        total_wei = spent_wei + unbooked_wei + worst_wei + (granted.data_fee_wei or 0)
         if total_wei > day_wei:
             raise guard_refusal(
                 "gas_per_day",

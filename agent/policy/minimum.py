@@ -180,7 +180,8 @@ class MinimumTotalInputs:
 
     `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s`
     is the shortest time between two reviews (None: every cycle). `bought` is true once the first
-    purchase is done, `banded` false if no band was given, so that UNBANDED decides.
+    purchase is done, `banded` false if no band was given, so that UNBANDED decides. `data_fee_wei`
+    is the data fee of a swap on a rollup.
     """
 
     assets: tuple[AssetThreshold, ...]
@@ -193,6 +194,7 @@ class MinimumTotalInputs:
     interval_s: int | None = None
     bought: bool = False
     banded: bool = True
+    data_fee_wei: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +218,10 @@ class MinimumTotal:
 
 def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     """Return the minimum total of these inputs."""
-    units = max(1, len(terms.assets)) * LEG_GAS + APPROVAL_GAS
-    gas = units * terms.gas_price_wei * terms.wei_value
-    leg = LEG_GAS * terms.gas_price_wei * terms.wei_value
+    swaps = max(1, len(terms.assets))
+    units = swaps * LEG_GAS + APPROVAL_GAS
+    gas = (units * terms.gas_price_wei + swaps * terms.data_fee_wei) * terms.wei_value
+    leg = (LEG_GAS * terms.gas_price_wei + terms.data_fee_wei) * terms.wei_value
     room, fee = _room(terms), Fraction(terms.fee_pips, PIPS)
     wanted = [one for one in terms.assets if one.target_bps > 0]
     if room <= 0 or not wanted:
@@ -323,6 +326,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         native.price,
         review_interval_s(step.policy.trigger),
         step.history.last_rebalance_s is not None,
+        data_fee_wei=snapshot.data_fee_wei(LEG_GAS, 2 * LEG_BYTES),
     )
 
 

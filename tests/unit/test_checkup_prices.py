@@ -10,7 +10,8 @@ import pytest
 
 from agent import wiring
 from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED, format_answer_bounds, price_checks
-from agent.model import Cron, Every, FeedRound, HybridTrigger, PriceSource, StepInput, Threshold, Trigger
+from agent.model import Cron, DataFeeQuote, Every, FeedRound, HybridTrigger, PriceSource, QuarantinedItem, StepInput, Threshold, Trigger
+from agent.model.rollups import DATA_FEE_ITEM
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
 from tests.support.text import mentions
 
@@ -51,6 +52,15 @@ def test_the_sequencer_has_a_row_where_it_is_watched() -> None:
         told = FeedRound(feed, 0, 1, answer, NOW_S - 7_200, NOW_S - 7_200, 1)
         assert rows(with_snapshot(watched, feeds=(told,)))["sequencer"][0] == state
     assert "sequencer" not in rows(step)
+
+
+def test_the_data_fee_has_a_row_on_rollups() -> None:
+    step = step_of(BAND)
+    assert "data_fee" not in rows(step)
+    known = rows(with_snapshot(step, data_fee=DataFeeQuote(10**12, 10**15)))["data_fee"]
+    assert known[0] == OK and "at most 0.0000104" in known[1]
+    unread = QuarantinedItem(DATA_FEE_ITEM, address("oracle"), "there is no contract at this address")
+    assert rows(with_snapshot(step, quarantined=(unread,)))["data_fee"][0] == FAIL
 
 
 def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none() -> None:

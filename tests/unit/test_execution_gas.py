@@ -66,6 +66,20 @@ def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_
     assert cancel.tx.gas * cancel.tx.max_fee_wei < original.tx.gas * original.tx.max_fee_wei
 
 
+def test_the_data_fee_counts_in_what_a_day_may_burn(tmp_path: Path) -> None:
+    def bumps(data_fee_wei: int | None) -> int:
+        folder = tmp_path / str(data_fee_wei)
+        folder.mkdir()
+        made = patient(folder, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
+        made.store.steps.begin("s", START_S, "{}")
+        with pytest.raises(Retryable):
+            made.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), data_fee_wei=data_fee_wei), "swap")
+        return len([intent for intent in made.store.journal.intents() if intent.kind is IntentKind.SWAP])
+
+    assert bumps(None) == bumps(0) == 2
+    assert bumps(100_000 * GWEI) == 1  # 11.25 for the bump, and 1 for its data
+
+
 def test_a_base_fee_above_the_ceiling_is_waited_out(tmp_path: Path) -> None:
     made = patient(tmp_path, mined_timeout_s=10)
 

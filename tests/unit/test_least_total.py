@@ -46,6 +46,12 @@ def test_the_least_total_by_hand() -> None:
     assert found.cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
 
 
+def test_the_data_fee_of_a_rollup_counts_for_each_swap() -> None:
+    """0.0001 ether of data for each of two swaps are 0.6 dollars more."""
+    found = compute_minimum_total(replace(HAND, data_fee_wei=10**14))
+    assert found.gas == Fraction(1_638, 1_000) and found.total == 27_300
+
+
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
     """Below the minimum total of corrections: before it the purchase pays, afterwards it is no subject."""
     first, done = (format_minimum_total(replace(HAND, bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))

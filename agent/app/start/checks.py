@@ -64,12 +64,13 @@ the maximum of an integer type.
 
 
 def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
-    """Yield a row for each feed, for TWAPs, for the sequencer and for triggers without price
-    confirmation.
+    """Yield a row for each feed, for TWAPs, for sequencer and data fee of a rollup, and for
+    triggers without price confirmation.
     """
     yield from _feeds(context, step)
     yield from _twap_checks(step)
     yield from _sequencer(step)
+    yield from _data_fee(step)
     yield from _unguarded(context, step)
 
 
@@ -168,6 +169,17 @@ def _sequencer(step: StepInput) -> Iterator[CheckLine]:
         yield "sequencer", FAIL, fault, "wait; trading is halted until it is up"
     else:
         yield "sequencer", OK, "up", ""
+
+
+def _data_fee(step: StepInput) -> Iterator[CheckLine]:
+    """Yield a row on rollups: the data fee of one swap now."""
+    snapshot = step.snapshot
+    if why := snapshot.data_fee_unread:
+        remedy = "check chain.chain_id and the endpoints; trading is halted until it is read"
+        yield "data_fee", FAIL, f"not read: {why}", remedy
+    elif snapshot.data_fee is not None:
+        fee_wei = snapshot.data_fee_wei(minimum.LEG_GAS, 2 * minimum.LEG_BYTES)
+        yield "data_fee", OK, f"at most {decimal_text(fee_wei, 18)} native for a swap", ""
 
 
 # --- Screening of tokens outside a plan.
