@@ -199,11 +199,14 @@ class SafeSender:
         )
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
-        """Return the status like ports.Sender. The receipt has no gas cost: executors pay it."""
+        """Return the status like ports.Sender. The receipt has neither gas cost nor data fee:
+        executors pay them.
+        """
         status = self.sender.status_of(tx_hash)
         if status.receipt is None:
             return status
-        return replace(status, receipt=replace(status.receipt, effective_gas_price_wei=0))
+        free = replace(status.receipt, effective_gas_price_wei=0, data_fee_wei=0)
+        return replace(status, receipt=free)
 
     def nonces(self, owner: str) -> tuple[int, int]:
         """Return the Safe's nonce twice, since pending Safe calls are in no mempool."""

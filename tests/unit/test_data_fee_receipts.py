@@ -7,11 +7,13 @@ import pytest
 from agent import codec
 from agent.chain.endpoints import EndpointPool
 from agent.chain.receipts import parse_receipt
+from agent.chain.safe import SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
 from agent.config.presets import require_known_fees
 from agent.errors import Retryable
 from agent.model import DataFee, Receipt, data_fee_of, unsupported_chain
 from agent.model.rollups import ARBITRUM, OP_STACK, PLAIN, UNSUPPORTED
+from tests.support.builders import OWNER
 from tests.support.endpoints import Script
 
 HASH = "0x" + "ab" * 32
@@ -86,6 +88,13 @@ def test_an_endpoint_that_names_another_data_fee_is_outvoted() -> None:
     agreed = status(node("a", L1_FEE), node("b", 1), node("c", L1_FEE))
     assert agreed is not None and agreed.data_fee_wei == L1_FEE
     assert status(node("a", L1_FEE), node("b", 1)) is None
+
+
+def test_a_safe_pays_neither_gas_nor_data_fee_of_its_executor() -> None:
+    node = Script("a", eth_getTransactionReceipt={**RAW, "l1Fee": hex(L1_FEE)}, eth_getTransactionByHash=None)
+    sender = QuorumSender(EndpointPool([node], 1, data_fee=DataFee.OP_STACK), 10)
+    receipt = SafeSender(sender, SafeContract(node, OWNER)).status_of(HASH).receipt
+    assert receipt is not None and receipt.gas_cost_wei == 0
 
 
 def test_each_chain_has_one_kind_and_unknown_ones_send_nothing() -> None:
