@@ -12,6 +12,7 @@ from agent.config.presets import ETHEREUM, SEQUENCER_FEEDS, TemplateAsset
 from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import CodeHash
+from agent.wiring.actors import require_sendable
 from tests.support.text import mentions
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -49,6 +50,17 @@ def test_on_a_rollup_the_sequencer_is_left_unwatched_by_name_or_not_at_all() -> 
     assert build_reference(off).uptime == ()
     assert "sequencer_grace: missing" in refused(10, ("^sequencer_grace.*\n", ""))
     assert "sequencer_feed" not in text(1)
+
+
+def test_a_chain_with_unknown_fees_is_refused_by_name_or_read_only() -> None:
+    assert mentions(refused(534352), "chain.chain_id", "Scroll")
+    for chain_id in (1, 10, 8453):
+        require_sendable(parse_config(text(chain_id)))
+    unlisted = parse_config(text(777))
+    with pytest.raises(ConfigError, match=r"777: .* so nothing is sent"):
+        require_sendable(unlisted)
+    copy = parse_config(text(777, ("^chain_id = .*$", "chain_id = 777\nfork = true")))
+    require_sendable(copy)
 
 
 def test_how_many_blocks_confirm_is_chosen_by_name() -> None:
