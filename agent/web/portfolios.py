@@ -21,6 +21,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, Retryable, TrimtabError
+from agent.observe.health import RunHealth
 from agent.web.access import Access, Checks, Receive, Scope, Send, Session, cookie
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
 from agent.web.board import Board
@@ -354,8 +355,14 @@ def _facts(board: Board, path: str) -> dict[str, Any]:
         facts["profit"] = f"{path}.pnl.day.periods.0.profit"
     if history.get("steps"):
         facts["last"] = f"{path}.history.steps.0"
+    health = board.run_health()
+    if health is not None and health.state == "stopped":
+        facts["marks"].append(f"run {health.reasons[0]}")
+    elif health is not None and health.state == "none":
+        facts["marks"].append(health.reasons[0])
     problems = [
         *_failures(board),
+        *_run_problems(board, health),
         *_stops(status, history),
         *(one["text"] for one in alerts.get("open", ())),
     ]
@@ -363,6 +370,15 @@ def _facts(board: Board, path: str) -> dict[str, Any]:
     facts["problems"] = problems[:MOST_PROBLEMS] + ([f"{more} more"] if more > 0 else [])
     facts["reads"] = not board.read_at and not problems
     return facts
+
+
+def _run_problems(board: Board, health: RunHealth | None) -> Iterator[str]:
+    """Yield why the run is unhealthy, without the problem of its last cycle, which the history has,
+    and unless it was stopped or never began.
+    """
+    if health is None or health.state in {"none", "stopped"} or board.seen_report is None:
+        return
+    yield from (f"run: {why}" for why in health.reasons if why != board.seen_report.trouble)
 
 
 def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:

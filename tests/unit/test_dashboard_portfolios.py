@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,13 @@ from agent import artifacts
 from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
+from agent.model import RunReport
+from agent.observe.health import this_process
 from agent.store import open_store
 from agent.store.files.users import UserStore
 from agent.web import portfolios
 from agent.web.access import Access
+from agent.web.board import SeenReport
 from agent.web.controls import Review
 from agent.web.pages import PAGES, at, format_figure
 from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
@@ -122,6 +126,26 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     assert "0xabab…abab" in mine and "the disk is gone" in mine and f'href="{B}/login"' in mine
     both = shelf.ask("/", Cookie=f"{shelf.enter(0)}; {shelf.enter(1)}")[2].decode()
     assert {of.split(".")[1] for of, *_ in figures(both)} == {"0", "1"}
+
+
+def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) -> None:
+    def shown(report: RunReport | None) -> str:
+        opened = shelf.parts[0].opened
+        assert opened is not None
+        opened.board._seen = SeenReport(report, time.monotonic())
+        return shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
+
+    now_s = int(time.time())
+    alive = RunReport("a", this_process(), True, 600, now_s, now_s, cycles=1, cycle_s=now_s, good_s=now_s)
+    place, _, _ = alive.process.rpartition("/")
+    assert "run:" not in shown(alive)
+    assert "run: the process of the run is gone" in shown(replace(alive, process=f"{place}/1"))
+    assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, good_s=None))
+    assert "run:" not in shown(replace(alive, trouble="failed: it reverted")), "the last cycle's problem is told once, by the history"
+    stopped = shown(replace(alive, ended_s=now_s))
+    assert '<strong class="line">run stopped at' in stopped and "run:" not in stopped
+    assert "run: ended at" in shown(replace(alive, ended_s=now_s, ended="the store is damaged"))
+    assert "no run has written here" in shown(None)
 
 
 def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
