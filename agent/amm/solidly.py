@@ -281,8 +281,8 @@ class SolidlyPool:
         return False
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """See Pool. Fees that leave the reserves do not change the end price for any number of
-        swaps; fees that stay (`fee_stays`) are ignored.
+        """See Pool. If fees leave the reserves, the end price depends only on the total input,
+        however many swaps it is split into; fees that stay (`fee_stays`) are ignored.
 
         The stable curve consists of at most RANGES ranges of constant liquidity, of which flat ones
         are joined. Prices at their ends are exact; the error between them is below

@@ -361,9 +361,8 @@ def _key(config: Config) -> str:
     wallet = config.wallet
     if wallet.mode == "propose":
         return (
-            f"external signer: proposed to"
-            f" {'the owners of the Safe' if wallet.safe else 'its owner'} in"
-            f" {wallet.proposals}"
+            f"external signer: transactions are written to {wallet.proposals}, for"
+            f" {'the owners of the Safe' if wallet.safe else 'the owner of the wallet'} to sign"
         )
     if wallet.keystore is not None:
         return f"keystore {wallet.keystore}"

@@ -502,7 +502,7 @@ SHOWN = 2
 
 
 def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
-    """Return the holdings whose last price is too old for a step at the world's last bar."""
+    """Return the holdings whose last price is too old for a step at the last bar of the backtest."""
     found = []
     for token in world.tokens:
         column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)

@@ -23,7 +23,7 @@ from agent.units import BPS, PIPS, format_duration, format_time
 
 Floats = NDArray[np.float64]
 SAME, CHANGED, CLOSED = 0, 1, 2
-"""As in agent/backtest/kernel.py, which is only imported when used."""
+"""States of bars; equal to those of agent/backtest/kernel.py, which is only imported when used."""
 FEWEST_BARS = 2
 
 

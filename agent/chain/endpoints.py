@@ -234,8 +234,8 @@ class EndpointPool:
     """The endpoints of the config.
 
     `min_operators` different operators must agree before money moves. An endpoint more than
-    `max_lag_blocks` behind the others is named and excluded; a smaller lag is tolerated. `data_fee`
-    is the fee that receipts of the chain name.
+    `max_lag_blocks` behind the others is excluded and reported; a smaller lag is tolerated.
+    `data_fee` is the kind of data fee that receipts of the chain report.
     """
 
     def __init__(

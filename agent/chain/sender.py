@@ -51,7 +51,7 @@ class SendRefused(Refused):
 
 class NodeSender:
     """Sender over one endpoint. With `submit`, a private endpoint, signed bytes are sent only
-    there. `data_fee` is the fee that receipts of the chain name.
+    there. `data_fee` is the kind of data fee that receipts of the chain report.
     """
 
     def __init__(

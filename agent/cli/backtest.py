@@ -209,9 +209,9 @@ def backtest(
 ) -> None:
     r"""Backtests the agent on recorded prices and simulated pools. Sends nothing.
 
-    A config with \[futures], or --futures-target, also trades futures, by the same steps, with
-    funding and liquidations, and compares them with holding the first orders. --futures-target
-    without --target trades futures alone.
+    With \[futures] in the config, or --futures-target, the backtest also trades futures, with
+    funding and liquidations, and compares the result with holding the initial positions.
+    --futures-target without --target trades futures alone.
     """
     from agent import app as api
 

@@ -191,7 +191,7 @@ def stop(
 
         def confirm(found: ShutdownReport) -> bool:
             if yes and not found.to_stable and found.to is None:
-                return True  # never delay a shutdown that sells and pays nothing
+                return True  # no question delays a shutdown that neither sells nor pays out
             return money.ask_owner(
                 agent,
                 wait,

@@ -116,7 +116,8 @@ def plan(
     if input_file is not None:
         if paper:
             raise ConfigError(
-                "--input and --paper cannot be combined", "omit --paper: a saved input has its own"
+                "--input and --paper cannot be combined",
+                "omit --paper: a saved input already contains its wallet and balances",
             )
         outcome = api.plan_from_input(_read(input_file))
         hint = "Plan from a file: guards that need live data did not run."
@@ -306,7 +307,9 @@ def show_outcome(
 
 
 def format_reason(outcome: StepOutcome) -> str:
-    """Return the reason of an outcome for a line that names its kind, with pools by name."""
+    """Return the reason of an outcome, without the kind that it begins with, and with pool
+    names in place of addresses.
+    """
     from agent.app.describe import pool_names, replace_pool_addresses
 
     reason = replace_pool_addresses(outcome.reason, pool_names(outcome.step_input))

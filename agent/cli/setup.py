@@ -567,7 +567,10 @@ def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> 
         if document["users"]:
             out.print(made)
         else:
-            say("No users: the dashboard is read-only, on this machine only. trimtab user add NAME")
+            say(
+                "No users: the dashboard is read-only, on this machine only."
+                " To add one: trimtab user add NAME"
+            )
 
     emit(document, as_json, show)
 

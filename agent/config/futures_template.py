@@ -136,8 +136,8 @@ class VenueFileTable(ConfigTable):
 
 
 class HyperliquidFileTable(ConfigTable):
-    """Hyperliquid as a venue file: its API, and its markets by the asset's symbol. A market that no
-    asset has is named as at the venue.
+    """Hyperliquid as a venue file: its API, and its markets by the asset's symbol. A market
+    without a portfolio asset keeps the venue's name.
     """
 
     venue: Literal["hyperliquid"]
@@ -152,7 +152,7 @@ class HyperliquidFileTable(ConfigTable):
         return self.markets.get(symbol)
 
     def keys(self) -> dict[str, str]:
-        """Return the venue's keys of [futures], with the agent's."""
+        """Return the venue's keys of [futures], including agent_name and agent_keystore."""
         agent = {"agent_name": "trimtab", "agent_keystore": "agent.json"}
         return {"venue": self.venue, "url": self.url, "network": self.network, **agent}
 
@@ -213,8 +213,8 @@ def futures_weights(
         for symbol, text in given.items():
             if (name := venue.name_of(symbol)) is None or name in weights:
                 raise ConfigError(
-                    f"--futures-target: {symbol!r} has no market at the venue, or is a second name"
-                    " of one",
+                    f"--futures-target: {symbol!r} has no market at the venue, or its market was"
+                    " already given",
                     f"choose from {', '.join(venue.markets)}",
                 )
             total += parse_share_bps(text.removeprefix("-"), f"--futures-target {symbol}")
@@ -231,7 +231,8 @@ def futures_weights(
             shares[name] = shares.get(name, 0) + bps
     if not shares or len(shares) > MOST_MARKETS:
         raise ConfigError(
-            f"--futures: {len(shares)} assets have a market at the venue",
+            f"--futures: {len(shares)} assets have a market at the venue, of 1 to {MOST_MARKETS}"
+            " supported",
             "choose markets with --futures-target SYMBOL=SHARE",
         )
     parts = largest_remainder([Fraction(bps) for bps in shares.values()], BPS)
@@ -265,7 +266,7 @@ def futures_text(
         tables.append(("[[futures.markets]]", {**keys, "weight": weight}))
     tables.append(("[futures.limits]", {**profile.limits, "max_position": _room(profile, weights)}))
     about = (
-        f"\n# Perpetual futures by the profile {profile.name}: every limit is listed here"
+        f"\n# Perpetual futures, from the profile {profile.name}; every limit is listed here"
         " (docs/futures.md).\n"
     )
     return about + "\n".join(

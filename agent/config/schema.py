@@ -1,5 +1,5 @@
-"""Tables of trimtab.toml as pydantic models. Unknown keys are rejected, and values that decide
-money have no default.
+"""Tables of trimtab.toml as pydantic models. Unknown keys are rejected, and values that affect
+money have no default, except some limits (agent/model/limits.py).
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ else:
     TriggerTable = Annotated[
         Annotated[_ANY, Tag(SINGLE)] | Annotated[list[_ANY], Tag(SEVERAL)], Discriminator(_how_many)
     ]
-"""One trigger, or a list of which any fires."""
+"""One trigger, or a list that fires if any of its triggers does."""
 
 
 def is_zone(table: TriggerTable | None) -> bool:
@@ -309,7 +309,7 @@ def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
         built = _build(inner, tokens)
         if isinstance(built, AnyOf):
             raise ConfigError(
-                "policy.trigger: a list cannot contain either",
+                'policy.trigger: a list cannot contain a trigger of kind "either"',
                 "write its threshold and its time as two triggers in the list",
             )
         if isinstance(built, NoTradeZone):

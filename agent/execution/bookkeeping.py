@@ -421,12 +421,12 @@ def with_prior_day(
     """Return the step with a history of the last 24 h, read from the chain once.
 
     If the chain cannot be read, daily limits refuse until the store covers a whole day or the owner
-    confirms that day, so no budget starts empty by mistake. A swap is valued at the reference
-    prices just before it if feeds and the node still have them, else at current prices. Its gain
-    counts as zero, and its loss is at least its gas. A transfer out, except to the router, is the
-    owner's: it costs its gas and counts as paid out (limits.payout_per_day), as does the loss of a
-    swap elsewhere. `contract` means that the wallet is a contract, whose nonce does not count
-    transactions sent by its owners.
+    confirms that day, so that no limit takes an unknown day for an unused one. A swap is valued at
+    the reference prices just before it if feeds and the node still have them, else at current
+    prices. Its gain counts as zero, and its loss is at least its gas. A transfer out, except to the
+    router, is the owner's: it costs its gas and counts as paid out (limits.payout_per_day), as does
+    the loss of a swap elsewhere. `contract` means that the wallet is a contract, whose nonce does
+    not count transactions sent by its owners.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s

@@ -1,6 +1,7 @@
 """Evaluation of a step: decide, plan and judge; nothing is written or sent. Exits that the guards
-refuse over their market, or that are refused just before sending, block only themselves: each exit
-is a separate transaction. A token can pass screening and still refuse the actual sale.
+refuse because of the state of their market, or that are refused just before sending, block only
+themselves: each exit is a separate transaction. A token can pass screening and still refuse the
+actual sale.
 """
 
 from __future__ import annotations

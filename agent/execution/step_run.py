@@ -45,7 +45,8 @@ class StepRun:
     true after a deposit or a reduction: the rest of the step does not use the margin that it freed.
     `reduced_markets` are the markets of sent reductions, `reduction_goals` the sizes at which a
     reduction to a limit ends, `order_parts` the divisors of reductions that the venue refused.
-    `hedged` are the comparisons of opened hedges; the rebalance continues after them.
+    `hedged` has, for each opened hedge, the comparison of its cost with that of a sale; the
+    rebalance continues after them.
     `refused_markets` has the chain time per futures market whose reduction or hedge was refused
     before sending, or whose reduction reverted; a refused deposit has the key failures.MARGIN.
     `refused_orders` are the outcomes. `futures_held` is the reason why the rest of the step sends

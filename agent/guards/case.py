@@ -225,7 +225,9 @@ class GuardCase:
             (max(0, -self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
         )
-        smallest_trade = self.step.limits.min_trade or 0  # the last sale is at least this large
+        smallest_trade = (
+            self.step.limits.min_trade or 0
+        )  # no sale is smaller, so the last one may raise up to this much too much
         return sold <= self._gross(bought) + smallest_trade
 
     def _only_withdraws(self) -> bool:
@@ -241,7 +243,7 @@ class GuardCase:
         """Return the tokens whose price sources may refuse the plan; None for all tokens. Raises
         MissingData. An exit depends on the tokens that it trades, the numeraire, and the native
         coin for gas. Orders that only reduce futures depend on no token, because the venue's own
-        index bounds them: in a crash, which TWAPs follow late, they must still escape liquidation.
+        index bounds them: in a crash, when TWAPs lag, they must still avert liquidation.
         """
         if not self.is_risk_reducing():
             return None
@@ -257,8 +259,8 @@ class GuardCase:
         }
 
     def needs_no_spot_price(self) -> bool:
-        """True for futures reductions and deposits that a limit requires, except those demanded by
-        the spot value; False for deposits of the owner and for hedges.
+        """True for futures reductions and deposits that a limit requires, except those that
+        `spot_multiple` requires; False for deposits of the owner and for hedges.
         """
         futures, decision = self.plan.futures, self.plan.decision
         by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
@@ -368,8 +370,9 @@ class GuardCase:
         )
 
     def require_known_day(self) -> None:
-        """Raise MissingData if the wallet's last 24 h are unknown, so that no daily limit starts
-        empty (T6). For an exit decreases of balances do not count, so no price of theirs is needed.
+        """Raise MissingData if the wallet's last 24 h are unknown, so that no daily limit takes
+        them for unused (T6). An exit ignores decreases of balances, so their missing prices do not
+        block it.
         """
         history = self.step.history
         if history.unknown and not (

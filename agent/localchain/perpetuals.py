@@ -48,8 +48,9 @@ NO_CODE = b"\0" * 32
 RANGE = LiquidityRange(-6_000, 15_000, 10_000)
 """Range of the makers' liquidity: 40 % to 250 % of the price."""
 COLLATERAL_RULES = (5, 750_000, 500_000, 2_000, 30_000)
-"""CollateralManager: most collaterals, debt ratio, liquidation ratio, margin buffer, insurance
-fee."""
+"""CollateralManager: maximum number of collaterals, debt ratio, liquidation ratio, margin buffer,
+insurance fee.
+"""
 DEBT_THRESHOLD_USD, DUST_USD = 10_000, 500
 TICK_SPACING = 60
 

@@ -149,8 +149,8 @@ class Receipt:
 
     For an order at an off-chain venue it is written once the order has ended, with that moment's
     head as block, and status 0 if nothing was filled. `wrapped` are Deposit and Withdrawal events
-    (as of WETH9), recorded as transfers from and to the zero address. `fills` are changes of
-    futures positions, `funding` their settled funding payments. `data_fee_wei` is what the
+    (as emitted by WETH9), recorded as transfers from and to the zero address. `fills` are changes
+    of futures positions, `funding` their settled funding payments. `data_fee_wei` is what the
     transaction paid beyond its gas: data fee and operator fee of an OP Stack chain.
     """
 

@@ -63,8 +63,8 @@ class Heartbeat:
             self._failed(why)
 
     def _request(self) -> str:
-        """Send the request; return why it failed, without the URL and the server's answer, or
-        empty.
+        """Send the request. Return why it failed, without the URL and the server's answer; empty
+        if it succeeded.
         """
         try:
             with requests.request(

@@ -187,8 +187,8 @@ def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[in
     """Return the tokens, by position, that a draft trades against the goal's `unsold` or
     `unbought`; they must not move.
 
-    The search keeps to these bounds up to float error and pool gains beyond its count; this check
-    is exact.
+    The search may violate these bounds slightly, through float error or pool gains that it did
+    not count; this check is exact.
     """
     wrong = {token for token in goal.unsold if draft.delta.get(token, 0) < 0}
     wrong |= {token for token in goal.unbought if draft.delta.get(token, 0) > 0}
@@ -326,10 +326,10 @@ def _within_plan_cost(
     unmoved: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
     """Return the result of the iteration within plan_cost. While the plan with its gas costs more
-    per unit moved, the pool of the most expensive chain is dropped; while the plan goes beyond the
-    drift, the best paying pool. In a zone no unit of a swap costs more than plan_cost, but a chain
-    of swaps may, so that bound is tightened first. Tokens in `unmoved` (by position, with the
-    reason) stay unmoved.
+    per unit moved, a pool of the most expensive sequence of swaps is dropped; while the plan goes
+    beyond the drift, the best paying pool. In a zone no unit of a single swap costs more than
+    plan_cost, but a sequence of swaps may, so that bound is tightened first. Tokens in `unmoved`
+    (by position, with the reason) stay unmoved.
     """
     scale, limit_bps = max(objective.off, float(problem.total) / BPS), problem.plan_cost_bps
     if objective.risk is None or limit_bps is None:
@@ -363,8 +363,8 @@ def _within_plan_cost(
 
 
 def _dearest(problem: Problem, draft: PlanDraft) -> str:
-    """Return a pool of the chain with the highest cost per unit moved, gas included: the one with
-    the least other flow.
+    """Return a pool of the sequence of swaps with the highest cost per unit moved, gas included:
+    the pool that the fewest legs of the plan use.
     """
 
     def per_unit(chain: list[int]) -> Fraction:
@@ -473,8 +473,8 @@ differ slightly from the reference.
 def plan_after_tax(
     step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None
 ) -> Plan:
-    """Return the plan, with sales of gains reduced if tax.year_limit would be exceeded. Exits are
-    never reduced.
+    """Return the plan, with sales that realise gains reduced if tax.year_limit would be exceeded.
+    Exits are never reduced.
 
     `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if the
     year's remainder allows no plan.

@@ -262,8 +262,8 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
 def _selling(
     program: Program, source: int, least: float, stack: CurveStack, near: Solution | None
 ) -> Solution:
-    """Return the best flows, with bound −∞ below `least`: saved gas does not justify an unsold
-    remainder.
+    """Return the best flows. If they sell less than `least`, their bound is −∞, so that saved gas
+    never justifies an unsold remainder.
     """
     found = solve_dual(program, stack, near)
     if -float(found.moved(stack)[source]) >= least:

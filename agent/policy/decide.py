@@ -88,8 +88,8 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     """Halt while an input of the decision is unknown, stale or contradictory.
 
     If only the prices or orders of some assets are at fault, exits that do not depend on these
-    prices are sold. Futures that breach a limit are reduced despite faults of the spot portfolio,
-    futures near liquidation despite any fault.
+    prices are sold. Futures that breach a limit are reduced despite FAULTS_OF_SPOT, futures near
+    liquidation despite any fault.
     """
     faults = decision_faults(context.step, context.references)
     if not faults:
@@ -119,8 +119,9 @@ def _reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionRe
 
 
 def _escape_liquidation(context: DecisionContext) -> DecisionResult | None:
-    """Close futures positions near liquidation, before the spot portfolio; only faults and stops
-    block it. Gas is topped up first only if it is not enough for one order.
+    """Close futures positions near liquidation, before the spot portfolio; only stops block it
+    (during faults _halt_on_faults does it). Gas is topped up first only if it is not enough for one
+    order.
     """
     step = context.step
     if context.stop or (need := emergency_need(step)) is None:
@@ -143,7 +144,9 @@ def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
 
 
 def _reduce_futures(context: DecisionContext) -> DecisionResult | None:
-    """Reduce futures positions that breach a limit; only faults and stops block it."""
+    """Reduce futures positions that breach a limit; only stops block it, and faults other than
+    FAULTS_OF_SPOT.
+    """
     if context.stop or context.step.futures is None:
         return None
     need = futures_need(context.step, context.drifts)
@@ -368,9 +371,10 @@ DECIDERS: tuple[Decider, ...] = (
     _rebalance_strategies,
     _rebalance_on_trigger,
 )
-"""The deciders in order; the first result is the decision. Only faults and stops block an escape
-from liquidation, an exit, and then a futures reduction or the closing of a hedge. Liquidity above
-its limits is withdrawn before any rebalance, even while an open withdrawal blocks rebalances.
+"""The deciders in order; the first result is the decision. Only stops block an escape from
+liquidation; only stops and faults, with the exceptions in _halt_on_faults, block an exit, a futures
+reduction and the closing of a hedge. Liquidity above its limits is withdrawn before any rebalance,
+even while an open withdrawal blocks rebalances.
 """
 
 

@@ -101,8 +101,8 @@ def retry_at_s(failed: ExitFailures) -> int:
 
 
 def with_refused_markets(step: StepInput, refused: Mapping[str, int]) -> StepInput:
-    """Return the step in which reductions refused before sending (by futures market, with the chain
-    time) back off as after too many reverts.
+    """Return the step with these reductions, refused before sending (chain time by futures market),
+    counted as too many reverts, so that they back off.
     """
     if not refused:
         return step

@@ -84,7 +84,7 @@ def require_signable(
 
 
 def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
-    """Refuse EIP-712 data: the table of typed data is empty."""
+    """Refuse all EIP-712 data: this signer signs none."""
     primary = typed_data.get("primaryType")
     shown = "without a plain type name"
     if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40:

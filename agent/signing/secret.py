@@ -83,7 +83,7 @@ class PrivateKey:
         """
         try:
             raw, digest, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
-        except Exception as error:  # no error must leave this frame
+        except Exception as error:  # an error's traceback would hold the key
             return type(error).__name__
         return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
 
@@ -94,7 +94,7 @@ class PrivateKey:
 
             message = encode_typed_data(full_message=approval_typed_data(approval))
             signed = self.__account.sign_message(message)
-        except Exception as error:  # no error must leave this frame
+        except Exception as error:  # an error's traceback would hold the key
             return type(error).__name__
         return int(signed.v), int(signed.r), int(signed.s)
 
@@ -124,7 +124,7 @@ class AgentPrivateKey:
         """
         try:
             signed: object = self.__account.sign_message(signable_message)
-        except Exception as error:  # no error must leave this frame
+        except Exception as error:  # an error's traceback would hold the key
             signed = type(error).__name__
         if isinstance(signed, str):
             raise OperatorNeeded(f"the message cannot be signed: {signed}")

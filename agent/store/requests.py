@@ -96,7 +96,8 @@ def exit_failures(
     """Return the failures of each exit in the last 24 h of chain time, since it last succeeded or
     the owner resumed, newest first.
 
-    `recent` are the budgets of that time. A revert without a budget counts as if it happened now.
+    `recent` are the rows of the table of budgets (what each intent used of the limits) of that
+    time. A revert without such a row counts as if it happened now.
     An intent's plan determines its exit (policy/failures.py); the success of another exit does not
     end a streak.
     """

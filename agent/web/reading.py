@@ -19,7 +19,7 @@ from agent.errors import Retryable, TrimtabError
 
 Documents = dict[str, Any]
 DOCUMENTS = "dashboard"
-"""Module below `agent.app` of functions called without a module."""
+"""Module in `agent.app` in which a function named without a module is looked up."""
 
 
 class ReadingProcess:
@@ -32,8 +32,8 @@ class ReadingProcess:
         self._pool: ProcessPoolExecutor | None = None
 
     def submit(self, function: str, *arguments: Any) -> Future[Any]:
-        """Call `function` in the process: a name in `agent.app.dashboard`, or a module below
-        `agent.app` with a name. The future has its result, or raises its TrimtabError.
+        """Call `function` in the process: `name` in `agent.app.dashboard`, or `module.name` in
+        `agent.app`. The future has its result, or raises its TrimtabError.
         """
         if self._pool is None:
             self._pool = self._started()

@@ -35,7 +35,7 @@ KEY_TYPED = (
     " the browser: type keys at trimtab wallet import only."
 )
 ADDRESS_TYPED = (
-    "This is an address, which may be a secret, so it was not kept. Put it into an environment"
+    "This is a URL, which may contain a secret, so it was not kept. Put it into an environment"
     " variable, and type the variable's name in the field that asks for one."
 )
 URL_FIELDS = frozenset({"endpoints", "alert"})

@@ -134,7 +134,10 @@ SCHEDULE = '{{ kind = "time", {} }}'
         ('[{ kind = "threshold", relative = "10%" }]', "policy.trigger: a list of 1"),
         ('[{ kind = "threshold", relative = "10%" }, { kind = "time", every = "1m" }]', "policy.trigger.every: 60 s"),
         ('[{ kind = "threshold", relative = "10%" }, { kind = "time", evry = "1m" }]', "policy.trigger.1.evry: unknown key"),
-        ('[{ kind = "threshold", relative = "10%" }, { kind = "either", absolute = "5%", every = "1d" }]', "a list cannot contain either"),
+        (
+            '[{ kind = "threshold", relative = "10%" }, { kind = "either", absolute = "5%", every = "1d" }]',
+            'contain a trigger of kind "either"',
+        ),
         ('[{ kind = "threshold", relative = "10%" }, { kind = "moon" }]', "policy.trigger.1: "),
         ('{ kind = "moon" }', "policy.trigger: "),
         ('"weekly"', "policy.trigger: "),

@@ -116,7 +116,7 @@ def test_tickets_of_one_step_have_nonces_of_their_own_and_one_end() -> None:
     [
         (order(33, 9_999_999), "below the venue's minimum of 10 USD"),
         (order(0, 10**9), "no size"),
-        (order(10_000, 0), "no size, no bound"),
+        (order(10_000, 0), "no size or no bound"),
         (replace(order(10_000, 3 * 10**9), market="BTC"), "another market"),
         (order(10**9, 10**3), "below one tick"),
     ],

@@ -36,7 +36,7 @@ def _powers() -> tuple[int, ...]:
 
 _POWERS = _powers()
 _TICKS_PER_OCTAVE_Q64 = 255738958999603826347141
-"""2 / log2(1.0001) in Q64: sqrt-price ticks per doubling."""
+"""2 / log2(1.0001) in Q64: ticks per doubling of the sqrt price."""
 _LOG_BITS = 14
 
 

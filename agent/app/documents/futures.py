@@ -173,9 +173,9 @@ HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
     "hedge_capital": Money, "hedge_cost": Money, "margin": Money, "days": Decimal,
     "choice": Annotated[str, one_of("sell", "hedge")], "reason": str,
 })  # fmt: skip
-"""A sale and a short of `hedged` out of `excess`, both in the numeraire; fees include gas. `margin`
-is the margin required by the short, `hedge_funding` the funding expected over `days` (negative:
-received).
+"""Comparison of selling `hedged`, a part of `excess`, with shorting it, in the numeraire; fees
+include gas. `margin` is the margin required by the short, `hedge_funding` the funding expected over
+`days` (negative: received).
 """
 FuturesFillDocument = TypedDict("FuturesFillDocument", {
     "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw, "price": Decimal,

@@ -347,9 +347,9 @@ FuturesResultDocument = TypedDict("FuturesResultDocument", {
     "profit": Money, "price": Money, "fees": Money, "funding": Money, "realised": Money,
     "transferred": Money,
 })  # fmt: skip
-"""Result of the margin account in a period, part of its profit: price less fees less funding.
-`realised` is part of `price` and net of fees; `transferred` came from other accounts and does not
-count as profit.
+"""Result of the margin account in a period: profit = price - fees - funding, which the period's
+profit includes. `realised`, net of fees, is the part of `price` from reductions. `transferred` came
+from other accounts and does not count as profit.
 """
 CancelledDocument = TypedDict("CancelledDocument", {"cancelled": str})
 AdoptedDocument = TypedDict("AdoptedDocument", {"nonce": int | None})

@@ -533,8 +533,8 @@ def reopening_note(agent: Agent, leverage: str | None) -> str:
     if (0 if leverage is None else _leverage_bps(leverage)) >= target_bps:
         return ""
     return (
-        f"The targets stay: the next step may open to futures.leverage of {target_bps / BPS:g}x"
-        " again. Lower it first, or run trimtab pause."
+        "The targets are unchanged: the next step may raise leverage back to futures.leverage of"
+        f" {target_bps / BPS:g}x. Lower it first, or run trimtab pause."
     )
 
 

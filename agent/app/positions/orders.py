@@ -175,7 +175,7 @@ def set_orders(
 
 
 FURTHEST_BELOW, FURTHEST_ABOVE = Fraction(-9, 10), Fraction(9)
-"""Price moves to a level beyond which its owner is asked, in case a share was meant."""
+"""Distances of a level from the price beyond which the owner is asked, in case a share was meant."""
 
 
 def _level_notes(

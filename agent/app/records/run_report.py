@@ -44,7 +44,7 @@ class HealthDocument(TypedDict):
 
 
 HUNG_WRITE_S = 2.0
-"""Longest delay of the end of a hung process by its last report."""
+"""Longest time that writing the last report may delay the end of a hung process."""
 
 
 def pause_reason(switch: KillSwitchState) -> str:
@@ -135,8 +135,8 @@ class RunRecorder:
         writing.join(HUNG_WRITE_S)
 
     def write(self) -> None:
-        """Write the report to the store, unless another run reports there: one that sends and is
-        alive gives way to no dry run. Raises OperatorNeeded.
+        """Write the report to the store. A run that sends always writes; a dry run does not replace
+        the report of another run that is running and not silent. Raises OperatorNeeded.
         """
         with self._lock:
             now_s = int(self._now_s())

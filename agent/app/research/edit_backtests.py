@@ -68,7 +68,7 @@ KEPT = 32
 def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBacktestDocument:
     """Backtest an edit by its arguments. Reads config, store and files; writes nothing and
     downloads nothing. Raises ConfigError if no history has prices of all assets for FEWEST_DAYS, or if the
-    settings cannot be simulated; Refused without the extra analysis.
+    settings cannot be simulated; Refused if the extra trimtab[analysis] is not installed.
     """
     given = {name: [value for key, value in arguments if key == name] for name, _ in arguments}
     present = load_config(config)

@@ -159,9 +159,9 @@ def _summary(result: FuturesResult) -> str:
     limit = result.settings.policy.limits.max_leverage_bps / BPS
     change = agent.final_raw / result.start_raw - 1
     return (
-        f"The futures book ends {format_percent(change, signed=True)} at"
-        f" {_money(agent.final_raw)} {QUOTE.symbol}; held it ends at {_money(held.final_raw)}. It"
-        f" is"
+        f"The futures book ends at {_money(agent.final_raw)} {QUOTE.symbol}"
+        f" ({format_percent(change, signed=True)}); held without the agent, at"
+        f" {_money(held.final_raw)}. The agent's book is"
         f" above its limit of {limit:g}x for at most"
         f" {pluralize(agent.longest_above(result.settings.policy.limits.max_leverage_bps), 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent.liquidations), 'time')};"

@@ -263,7 +263,7 @@ def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | No
     """Return the largest difference between kernel and live step (see StressResult). `calm` has the
     live step's results of the calm paths, by number.
 
-    Paths with gaps are excluded, since kernel and step wait differently.
+    Paths with gaps are excluded, since kernel and step handle missing prices differently.
     """
     if isinstance(work.setting, str):
         return None

@@ -290,7 +290,7 @@ def _ranked(tuned: TuneResult) -> ReportSection:
     header = (
         "setting",
         f"{tuned.search.objective.value} a year",
-        "over hold a year",
+        "excess over holding, per year",
         "turnover",
         "costs",
         "rebalances",
@@ -439,7 +439,12 @@ def _walk(tuned: TuneResult) -> ReportSection:
         "In each fold, the best setting of the past is evaluated on the periods that follow.",
         *(f"All folds together {claim.words}." for claim in tuned.walk_claims),
     )
-    header = ("chosen", "evaluated from", "over hold a year", "over the calendar rule a year")
+    header = (
+        "chosen",
+        "evaluated from",
+        "excess over holding, per year",
+        "excess over the calendar rule, per year",
+    )
     return ReportSection("Walk-forward", words, (figure,), (ReportTable(header, tuple(rows)),))
 
 

@@ -62,7 +62,7 @@ _Last = tuple[
     tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
 ]
 MOST_CELLS = 100_000_000
-"""Maximum number of values in memory, settings times periods: 0.8 GB."""
+"""Maximum number of values in memory, settings times periods: 0.8 GB as float64."""
 FEWEST_PERIODS = 8
 FORMAT = "3"
 

@@ -176,7 +176,7 @@ extended.
 NOISE = 1e-15
 """Relative error of the dual's value; smaller expected changes are judged by the slope alone."""
 LEAST_PRICE = 1e-3
-"""Least value of a pool's output unit, which can only loosen the bound."""
+"""Lower limit on the price of a pool's output token. Raising a price to it only loosens the bound."""
 LEAST_RATE = 1e-12
 """Least rate: any lower rate sells everything."""
 SNAP = 1e-15
@@ -209,8 +209,8 @@ class Program:
 class Solution:
     """Multipliers, their prices, and the dual there: a bound on the utility of any pool flows.
 
-    By row of the stack: amount in, amount out, and `surplus`, a lower bound of a pool's
-    contribution. `slack` is the largest imbalance left, per unit of scale.
+    By row of the stack: amount in, amount out, and `surplus`: the least that the utility
+    loses without this pool. `slack` is the largest imbalance left, per unit of scale.
     """
 
     multipliers: FloatArray

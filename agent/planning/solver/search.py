@@ -33,7 +33,7 @@ OVER_COST = "with its gas the plan would exceed limits.plan_cost"
 DUST = "its part would be below limits.min_trade"
 REST = "its share is below limits.min_trade without the pools that cost more gas than they save"
 COSTLY = (DEAR, OVER_COST, DUST, REST)
-"""Reasons, by their first words, of a usable pool that costs more than it saves."""
+"""Prefixes of the reasons for dropping a usable pool that costs more than it saves."""
 EdgeKey = tuple[str, int]
 """A pool, and the position of the token that enters it."""
 FlowSolver = Callable[[CurveStack, Solution | None], Solution]
@@ -155,9 +155,10 @@ class PoolSelector:
 
     def _with_one_more(self, rows: IndexArray, best: PoolSelection) -> PoolSelection | None:
         """Return a better selection with one dropped pool added, and perhaps without others; None
-        if there is none. An edge's surplus at the current prices bounds its contribution (weak
-        duality), so only edges above their gas are tried: first with all pools not dropped, then
-        with only the pools in use, because several later pools of its routes may each seem needed.
+        if there is none. Adding an edge gains at most its surplus at the current prices (weak
+        duality), so only edges with a surplus above their gas are tried: first with all pools not
+        dropped, then with only the pools in use, because pruning one pool at a time may keep
+        several pools for the next leg of the new routes.
         """
         market = self.market
         away = np.array(

@@ -1,7 +1,7 @@
 """Amounts of the wallet that the agent leaves alone: numeraire above portfolio.use_cash, and
 unexplained increases above portfolio.max_live_value. They are reserved, so they count in no total,
-weight or plan. Trades never change the numeraire left alone, because what the agent pays and
-receives is its own part.
+weight or plan. Trades never change the numeraire left alone: the agent pays from its own part,
+and is paid into it.
 """
 
 from __future__ import annotations

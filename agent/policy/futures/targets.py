@@ -422,10 +422,10 @@ def stale_index_reason(market: PerpMarket, policy: FuturesPolicy, now_s: int) ->
 
 
 def unnamed_reasons(account: MarginAccount) -> dict[str, str]:
-    """Return a message for each held market that the config does not name: someone else, such as a
-    stolen delegate, has opened a position there. It counts in every figure. Until it is closed no
-    position is opened and no margin deposited. It is reduced in emergencies, by the owner, and for
-    a limit that the other positions alone cannot meet.
+    """Return a message for each held market that the config does not name: someone else, such as
+    the holder of a stolen delegate key, has opened a position there. It counts in every figure.
+    Until it is closed no position is opened and no margin deposited. It is reduced in emergencies,
+    by the owner, and for a limit that the other positions alone cannot meet.
     """
     return {
         market.market: f"the account has a position in {market.symbol}, which the config does not"

@@ -48,8 +48,8 @@ from agent.units import BPS, Price, Value, ceil_int, format_percent
 
 
 def limit_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
-    """Return the withdrawals that an exceeded limit requires; NO_ADJUSTMENT while both hold. Raises
-    Refused if an input is unknown.
+    """Return the withdrawals that an exceeded limit requires; NO_ADJUSTMENT while
+    impermanent_loss and lp_max_weight hold. Raises Refused if an input is unknown.
     """
     if not step.portfolio.positions:
         return NO_ADJUSTMENT
@@ -122,11 +122,11 @@ def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """Report on one liquidity target. `value` is provided to its pool, `fees` of it are
-    uncollected, `share` is its share of the portfolio (None for an empty one). `left_range` are
-    positions whose range no longer contains the reference price. `pool_off` is the pool's deviation
-    from the reference. `asks` are the moves due now, before triggers and cooldown; `leaves` are the
-    reasons for skipping moves.
+    """Report on one liquidity target. `value` is the value provided to its pool, including
+    `fees`, which are uncollected; `share` is its share of the portfolio (None for an empty one).
+    `left_range` are positions whose range no longer contains the reference price. `pool_off` is the
+    pool's deviation from the reference. `asks` are the moves due now, before triggers and cooldown;
+    `leaves` are the reasons for skipping moves.
     """
 
     target: LpTarget
@@ -304,7 +304,7 @@ def _needed(
     stays = bare * (whole - high) / position.liquidity
     nothing = (
         max(positions.principal(position, high)) == 0
-    )  # any part includes the fees, but every withdrawal needs a minimum
+    )  # a partial withdrawal collects all fees, but only principal gives it a minimum amount
     return (
         whole if nothing or stays < least else high
     )  # the remainder would not pay for a transaction

@@ -64,7 +64,7 @@ NOTATIONS: Mapping[str, TriggerNotation] = {
         *no_trade_zone.NOTATIONS,
     )
 }
-"""Notations by kind, in the order of the config's errors."""
+"""Notations by kind, in the order in which errors of the config list them."""
 MOST_TRIGGERS = 8
 
 

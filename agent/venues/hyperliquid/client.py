@@ -372,10 +372,11 @@ class HyperliquidVenue:
     def submit(self, ticket: OrderTicket) -> OrderState:
         """Send an order unless the venue already knows it, and return its outcome. The ticket must
         be stored before. An order that the venue knows by its client order id is never sent.
-        Refused means that the order was not executed and never will be. After any other error that
-        is open until `is_dead`: query `state_of`, or submit the same ticket, which cannot execute
-        twice. Retryable with the code `unknown_if_sent`: no answer, and the order is not known yet.
-        OperatorNeeded: the key may not trade.
+        Refused means that the order was not executed and never will be. After any other error it
+        is unknown whether the order was executed, until `is_dead` is true: query `state_of`, or
+        submit the same ticket, which cannot execute twice. Retryable with the code
+        `unknown_if_sent`: no answer, and the order is not known yet. OperatorNeeded: the key may
+        not trade.
         """
         key = self._require_key()
         known = self.state_of(ticket.cloid)

@@ -22,7 +22,7 @@ from agent.model import PerpMarket, PerpOrder, PerpOrderKind
 from agent.units import Price, ceil_int, decimal_text, floor_int
 
 QUOTE_DECIMALS = 6
-"""Decimals of USDC. A price has at most 6 decimals less those of a size, so that price times size
+"""Decimals of USDC. A price has at most 6 − size_decimals decimal places, so that price times size
 is a whole number of base units.
 """
 SIGNIFICANT_FIGURES = 5
@@ -68,8 +68,8 @@ def quoted_price(price: Price, size_decimals: int) -> Fraction:
 
 
 def tick_at(quoted: Fraction, size_decimals: int) -> Fraction:
-    """Return the tick at a quoted price: five significant figures, at most 6 less `size_decimals`
-    places, and whole numbers always.
+    """Return the tick at a quoted price: five significant figures, at most 6 − `size_decimals`
+    decimal places; whole numbers are always allowed.
     """
     exponent = len(str(floor_int(quoted))) - 1 if quoted >= 1 else -1
     while quoted < 1 and quoted < Fraction(10) ** exponent and exponent > -QUOTE_DECIMALS:
@@ -138,12 +138,13 @@ def cloid_of(step_id: str, index: int, order: PerpOrder) -> str:
 def issue_tickets(
     step_id: str, orders: Sequence[PerpOrder], now_ms: int, valid_ms: int
 ) -> tuple[OrderTicket, ...]:
-    """Return the tickets of a step's orders, valid for `valid_ms` from now. Nonces are even
-    milliseconds from now on. Issue new tickets only later than the previous ones, and only for
-    orders whose ticket is dead (HyperliquidVenue.is_dead) or was never submitted.
+    """Return the tickets of a step's orders, valid for `valid_ms` from now. Nonces are
+    consecutive even numbers of milliseconds from now on; cancels use odd ones. Issue new tickets
+    only later than the previous ones, and only for orders whose ticket is dead
+    (HyperliquidVenue.is_dead) or was never submitted.
     """
     if not 0 < valid_ms <= LONGEST_VALIDITY_MS:
-        raise ValueError(f"a validity of {valid_ms} ms is not within an hour")
+        raise ValueError(f"validity of {valid_ms} ms: must be above 0 and at most one hour")
     return tuple(
         OrderTicket(
             order,
@@ -167,7 +168,9 @@ def order_action(ticket: OrderTicket, market: PerpMarket, asset: int) -> dict[st
     """
     order = ticket.order
     if order.market != market.market or not order.size_raw or order.bound_raw <= 0:
-        raise Refused("the order has no size, no bound or another market", remedy="plan again")
+        raise Refused(
+            "the order has no size or no bound, or is for another market", remedy="plan again"
+        )
     if order.size_raw % market.lot_raw:
         raise Refused(
             f"{market.symbol}: {order.size_raw} base units are not whole lots", remedy="plan again"
