@@ -61,6 +61,7 @@ class RollupNode:
     def _charge(self, tx_hash: str, raw: str) -> None:
         fee_wei = self.byte_wei * (len(raw) // 2 - 1) + FLAT_WEI
         wallet = self.chain.wallet.address
+        self.inner.call("evm_mine", [])  # anvil mines beside its answer; the balance must be the one after it
         held = int(str(self.inner.call("eth_getBalance", [wallet, "latest"])), 16)
         self.inner.call("anvil_setBalance", [wallet, hex(held - fee_wei)])
         self.inner.call("evm_mine", [])

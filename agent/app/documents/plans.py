@@ -362,9 +362,10 @@ SandwichDocument = TypedDict("SandwichDocument", {
 TransactionDocument = TypedDict("TransactionDocument", {
     "kind": str, "hash": TxHash, "nonce": Annotated[int, Of("tx.nonce")],
     "status": Annotated[str, Of("state")], "block": int, "gas_used": int,
-    "gas_price_wei": Raw | None, "note": str,
+    "gas_price_wei": Raw | None, "note": str, "data_fee_wei": NotRequired[Raw],
 })  # fmt: skip
-"""One transaction and its latest state; `block` and `gas_used` are -1 without a receipt."""
+"""One transaction and its latest state; `block` and `gas_used` are -1 without a receipt.
+`data_fee_wei` is what a rollup charged beyond gas, given if it is not zero."""
 
 
 def transaction(intent: Intent) -> TransactionDocument:
@@ -373,7 +374,7 @@ def transaction(intent: Intent) -> TransactionDocument:
     if receipt := intent.receipt:
         block, gas_used = receipt.block_number, receipt.gas_used
         gas_price_wei = str(receipt.effective_gas_price_wei)
-    return fill(
+    document = fill(
         TransactionDocument,
         intent,
         hash=intent.tx_hash or "",
@@ -381,6 +382,9 @@ def transaction(intent: Intent) -> TransactionDocument:
         gas_used=gas_used,
         gas_price_wei=gas_price_wei,
     )
+    if receipt and receipt.data_fee_wei:
+        document["data_fee_wei"] = str(receipt.data_fee_wei)
+    return document
 
 
 SentDocument = Annotated[TransactionDocument, ConvertedBy(lambda intent, _: transaction(intent))]
