@@ -280,7 +280,8 @@ def health(
     ready: Annotated[
         bool,
         typer.Option(
-            "--ready", help="Also fail while paused, and before the first successful cycle."
+            "--ready",
+            help="Also fail while paused, in a dry run, and before the first successful cycle.",
         ),
     ] = False,
     as_json: AsJson = False,

@@ -74,6 +74,8 @@ def judge(
     if late := silence(report, now_s, seen_s):
         reasons.append(late)
     blocks = list(reasons)
+    if not report.sends:
+        blocks.append("a dry run, which sends nothing; start it with --send")
     if report.good_s is None:
         blocks.append("no successful cycle yet")
     if report.paused:

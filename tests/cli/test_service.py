@@ -244,7 +244,8 @@ def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_t
 ) -> None:
     child = forked(desk, "run", "--every", "1s", "--log-format", "json")
     with probing(desk, monkeypatch) as probes:
-        until(child, lambda: probes.ask("/ready").status == 200)
+        until(child, lambda: probes.ask("/health").json["last_good_look_s"] is not None)
+        assert "dry run" in probes.ask("/ready").json["reasons"][0]
         child.told(signal.SIGKILL)
         assert child.ended().code == -signal.SIGKILL
         gone = probes.ask("/health")
@@ -262,7 +263,7 @@ def test_a_store_that_cannot_be_read_is_red(desk: Desk, monkeypatch: pytest.Monk
     child = forked(desk, "run", "--every", "1s", "--log-format", "json")
     store = desk.config.with_name("trimtab.db")
     with probing(desk, monkeypatch) as probes:
-        until(child, lambda: probes.ask("/ready").status == 200)
+        until(child, lambda: probes.ask("/health").json["last_good_look_s"] is not None)
         child.told(signal.SIGTERM)
         assert child.ended(120).code == 0
         store.chmod(0o666)

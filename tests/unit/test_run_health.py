@@ -200,12 +200,30 @@ def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store:
     assert store.runs.newest() == live.report
     now.s += LATE_S + 1
     dry.write()
-    assert store.runs.newest() == dry.report, "silent for too long"
+    assert store.runs.newest() == live.report, "it died beside the dry run, which must not hide that"
+    later = recorder(store, now, sends=False)
+    later.write()
+    assert store.runs.newest() == later.report, "begun after its death"
+    live = recorder(store, now)
     live.write()
+    later.write()
+    live.ended("the disk is full")
+    live.write()
+    later.write()
+    assert store.runs.newest() == live.report, "ended by an error"
+    live = recorder(store, now)
+    live.write()
+    later.write()
     live.ended()
     live.write()
-    dry.write()
-    assert store.runs.newest() == dry.report, "stopped"
+    later.write()
+    assert store.runs.newest() == later.report, "stopped"
+
+
+def test_a_dry_run_is_healthy_and_never_ready(store: Store) -> None:
+    run = recorder(store, Time(), sends=False)
+    run.on_cycle("planned", "", "", ())
+    assert run.health().healthy and mentions(run.health().blocks[0], "dry run")
 
 
 def test_a_run_without_a_store_judges_itself_all_the_same() -> None:

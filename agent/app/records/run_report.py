@@ -69,6 +69,7 @@ class RunRecorder:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._redact, self._now_s = store, redact, now_s
+        self._gave_way_to = ""
         self._lock = threading.Lock()
         started_s = int(now_s())
         self._report = RunReport(
@@ -135,16 +136,22 @@ class RunRecorder:
         writing.join(HUNG_WRITE_S)
 
     def write(self) -> None:
-        """Write the report to the store. A run that sends always writes; a dry run does not replace
-        the report of another run that is running and not silent. Raises OperatorNeeded.
+        """Write the report to the store. A run that sends always writes. A dry run does not replace
+        the report of one that sends while that one is alive; if it began beside it, only once it
+        was stopped, so that its death stays visible. Raises OperatorNeeded.
         """
         with self._lock:
             now_s = int(self._now_s())
             self._report = report = replace(self._report, written_s=now_s)
 
         def replaces(found: RunReport) -> bool:
-            running = judge(found, now_s, alive=is_alive(found.process)).state == "running"
-            return report.sends or not running or bool(silence(found, now_s))
+            state = judge(found, now_s, alive=is_alive(found.process)).state
+            if report.sends:
+                return True
+            if state == "running" and not silence(found, now_s):
+                self._gave_way_to = found.run_id if found.sends else self._gave_way_to
+                return False
+            return state == "stopped" or found.run_id != self._gave_way_to
 
         if self._store is not None:
             self._store.write(report, replaces)
