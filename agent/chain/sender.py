@@ -104,7 +104,10 @@ class NodeSender:
             refusal = "the token returned false, refusing the approval"
             return Simulation(False, refusal, 0, head, reverted=True)
         units = parse_quantity(gas, "the gas estimate")
-        quote = node_quote(self._transport.name, self._data_fee, fees)
+        try:
+            quote = node_quote(self._transport.name, self._data_fee, fees)
+        except Retryable as error:  # no reason to keep a revocation or a cancel from being sent
+            return Simulation(True, "", units, head, data_fee_unread=error.message)
         fee_wei = 0 if quote is None else quote.most_wei(max(tx.gas, units), len(tx.data) // 2 - 1)
         return Simulation(True, "", units, head, data_fee_wei=fee_wei)
 
@@ -367,17 +370,19 @@ class QuorumSender:
         if len(good) >= enough:
             gas: dict[str, int] = {}
             fees: dict[str, int] = {}
+            unread = ""
             for endpoint, result in results:
                 if (name := endpoint.operator) in good:
                     gas[name] = max(gas.get(name, 0), result.gas)
-                    fees[name] = max(fees.get(name, 0), result.data_fee_wei)
-            return Simulation(
-                True,
-                "",
-                lowest_sufficient(gas, enough),
-                results[0][1].head,
-                data_fee_wei=lowest_sufficient(fees, enough),
-            )
+                    if result.data_fee_unread:
+                        unread = result.data_fee_unread
+                    else:
+                        fees[name] = max(fees.get(name, 0), result.data_fee_wei)
+            units, head = lowest_sufficient(gas, enough), results[0][1].head
+            if len(fees) < enough:
+                return Simulation(True, "", units, head, data_fee_unread=unread)
+            fee_wei = lowest_sufficient(fees, enough)
+            return Simulation(True, "", units, head, data_fee_wei=fee_wei)
         failed = [(endpoint, result) for endpoint, result in results if not result.ok]
         if len(bad) >= enough:
             by_contracts = operators_by_value(

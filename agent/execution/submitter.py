@@ -431,9 +431,15 @@ def only_undoes(grant: Grant) -> bool:
 
 
 def _require_data_fee(simulation: Simulation, grant: Grant) -> None:
-    """Raise Refused if the data fee at the head is above the granted one (T13)."""
+    """Raise Refused if the data fee at the head is above the granted one, Retryable if it is
+    unknown (T13).
+    """
     most_wei = grant.data_fee_wei
-    if most_wei is None or simulation.data_fee_wei <= most_wei or only_undoes(grant):
+    if only_undoes(grant):
+        return
+    if simulation.data_fee_unread:
+        raise Retryable(simulation.data_fee_unread, code=ErrorCode.ANSWER)
+    if most_wei is None or simulation.data_fee_wei <= most_wei:
         return
     raise guard_refusal(
         "data_fee",

@@ -160,11 +160,14 @@ def margin_wei(step: StepInput) -> int:
     return STEP_GAS * worst_price_wei(step) + worst_fee_wei
 
 
-def data_fee_cap_wei(step: StepInput, tx: UnsignedTx) -> int | None:
+def data_fee_cap_wei(step: StepInput, tx: UnsignedTx, *, revokes: bool = False) -> int | None:
     """Return the most that the exact transaction may pay beyond its gas; None on chains without
-    such a fee. Raises Refused if the fee was not read.
+    such a fee. If the fee was not read, raises Refused, or returns None for a transaction that
+    revokes an allowance.
     """
     snapshot = step.snapshot
+    if revokes and snapshot.data_fee_unread:
+        return None
     if why := snapshot.data_fee_unread:
         verdict = Verdict("data_fee", why, "read", False)
         raise Refused(

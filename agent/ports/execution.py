@@ -237,7 +237,8 @@ class Simulation:
     `reverted` is true if a contract reverted, confirmed by enough operators; errors of fee, funds
     or endpoint do not count. `height_disagreement` is the reason why the head may be old or false;
     it is empty if endpoints agree, otherwise no trade is signed. `data_fee_wei` is the most that
-    the exact transaction pays beyond its gas, at the head.
+    the exact transaction pays beyond its gas, at the head; `data_fee_unread` is why that is
+    unknown, empty if it is known.
     """
 
     ok: bool
@@ -247,6 +248,7 @@ class Simulation:
     reverted: bool = False
     height_disagreement: str = ""
     data_fee_wei: int = 0
+    data_fee_unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -487,7 +487,8 @@ class RouterComposer:
             )
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
-        data_fee_wei = data_fee_cap_wei(step, tx)
+        revokes = draft.approve is not None and draft.approve[2] == 0
+        data_fee_wei = data_fee_cap_wei(step, tx, revokes=revokes)
         cost_wei = most_wei + (data_fee_wei or 0)
         escapes = _is_emergency(draft)
         floor_wei = 0 if escapes else step.limits.native_floor_wei

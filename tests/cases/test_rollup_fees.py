@@ -11,10 +11,10 @@ from agent.app.paper import open_paper
 from agent.chain.data_fees import GAS_PRICE_ORACLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import Halt, HaltCode
+from agent.model import Halt, HaltCode, IntentKind
 from agent.model.rollups import SPIKE
 from agent.planning.gas import legs_bytes
-from tests.support.agents import ROOMY, again, agent_on, failed, fund, meanwhile, purse, require_exact, trusted, yes
+from tests.support.agents import ROOMY, again, agent_on, allow, allowances, failed, fund, meanwhile, purse, require_exact, trusted, yes
 from tests.support.rollups import op_stack
 from tests.support.transactions import Killed
 
@@ -103,6 +103,18 @@ def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path:
         decision = agent.status().decided.decision
         assert isinstance(decision, Halt) and decision.codes == (HaltCode.DATA_FEE,)
         assert "data fee" in outcome.reason and not node.paid
+
+
+def test_without_the_oracle_allowances_are_still_revoked(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+        allow(chain, "WETH", raw=12_345)
+        chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.HALT and "data fee" in outcome.reason
+        (sent,) = outcome.transactions
+        assert sent.kind is IntentKind.APPROVE and allowances(chain)["WETH"] == 0
 
 
 def test_a_process_that_ends_after_sending_books_the_fee_once(

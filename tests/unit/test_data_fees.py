@@ -155,9 +155,12 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
     assert fee(node("a", 1_000), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 10**9), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 0), node("b", 1_000)) == honest
-    broken = [Script(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "ab"]
-    with pytest.raises(Retryable, match="data fee"):
-        fee(*broken)
+    broken = [Script(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "abc"]
+    assert fee(node("a", 1_000), node("b", 1_000), broken[2]) == honest
+    for nodes in (broken, [node("a", 1_000), *broken[1:]]):
+        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFee.OP_STACK)
+        found = QuorumSender(pool, 31337).simulate(TX, OWNER)
+        assert found.ok and "data fee" in found.data_fee_unread
 
 
 def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:
@@ -168,4 +171,9 @@ def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> Non
         _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), grant)
     revocation = replace(grant, kind=IntentKind.APPROVE, approve=(OWNER, OWNER, 0))
     _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), revocation)
+    unknown = Simulation(True, "", 1, head, data_fee_unread="the data fee is unknown")
+    _require_data_fee(unknown, revocation)
+    for capped in (grant, replace(grant, data_fee_wei=None)):
+        with pytest.raises(Retryable, match="data fee"):
+            _require_data_fee(unknown, capped)
     _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), replace(grant, data_fee_wei=None))
