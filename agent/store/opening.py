@@ -85,9 +85,10 @@ def open_store(
     does not exist.
 
     `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Without
-    `check` the pages of the file are checked only as they are read. Raises ConfigError for an
-    invalid address, OperatorNeeded if the store belongs to another wallet or chain, holds the other
-    kind of data, was written by a newer trimtab, is corrupt, or cannot be written.
+    `check` the pages of the file are checked only as they are read, and an older store is refused,
+    since a program of its version may be running. Raises ConfigError for an invalid address,
+    OperatorNeeded if the store belongs to another wallet or chain, holds the other kind of data,
+    was written by a newer trimtab, is corrupt, or cannot be written.
     """
     address = _parse(url)
     path = sqlite_path(url)
@@ -96,7 +97,10 @@ def open_store(
             _private(path)
         engine = _engine(address)
         try:
-            if _checked_version(engine, path if check else None) != REVISIONS[-1]:
+            version = _checked_version(engine, path if check else None)
+            if version is not None and not check:
+                _require_current(version)
+            if version != REVISIONS[-1]:
                 _migrate(engine)
             store = Store(Database(engine, wallet, coin, books))
             store.bind_owner(chain_id)
@@ -242,6 +246,15 @@ def _version(connection: Connection) -> str | None:
             code=ErrorCode.STORE_VERSION,
         )
     return str(version)
+
+
+def _require_current(version: str) -> None:
+    if version != REVISIONS[-1]:
+        raise OperatorNeeded(
+            f"store: version {version} is older than that of this program, {REVISIONS[-1]}",
+            "start trimtab run of this version, which migrates the store",
+            code=ErrorCode.STORE_VERSION,
+        )
 
 
 def upgrade(url: str) -> tuple[str | None, str, Path | None]:

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from agent.errors import OperatorNeeded
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.backup import inspect_store_file
@@ -86,3 +87,13 @@ def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(tmp_path: Path, le
     kept.write_text(left)
     upgrade(f"sqlite:///{path}")
     assert inspect_store_file(kept).version == REVISIONS[0]
+
+
+def test_who_only_looks_leaves_a_store_of_another_version_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.db"
+    older(path)
+    with pytest.raises(OperatorNeeded, match="is older"):
+        open_store(f"sqlite:///{path}", CHAIN_ID, WALLET, check=False)
+    assert inspect_store_file(path).version == REVISIONS[0] and not list(tmp_path.glob("*.before-*"))
+    opened(path).close()
+    open_store(f"sqlite:///{path}", CHAIN_ID, WALLET, check=False).close()
