@@ -58,7 +58,7 @@ def read_quote(data_fee: DataFee, answers: Sequence[LensAnswer]) -> DataFeeQuote
         empty > full for empty, full in zip(read[::2], read[1::2], strict=True)
     ):
         return CallStatus.MALFORMED
-    return DataFeeQuote(*read)
+    return DataFeeQuote(*read, as_gas=data_fee is DataFee.ARBITRUM)
 
 
 def fee_calls(data_fee: DataFee, at: str) -> list[RpcCall]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from agent.model.futures import MarginAccount
 from agent.model.liquidity import LpPosition
-from agent.model.rollups import DATA_FEE_ITEM, DataFeeQuote
+from agent.model.rollups import DATA_FEE_ITEM, SPIKE, DataFeeQuote
 from agent.model.weights import TokenSupply
 from agent.units import Price, Token
 
@@ -469,6 +469,15 @@ class Snapshot(DerivedValues):
         of all.
         """
         return 0 if self.data_fee is None else self.data_fee.most_wei(gas, *calldata_bytes)
+
+    def data_gas(self, calldata_bytes: int) -> int:
+        """Return the most gas by which the data fee of a transaction may raise a node's estimate;
+        zero where the fee is charged beside the gas.
+        """
+        price_wei = self.head.base_fee_wei or self.gas_price_wei
+        if self.data_fee is None or not self.data_fee.as_gas or price_wei <= 0:
+            return 0
+        return SPIKE * self.data_fee.data_wei(calldata_bytes) // price_wei
 
     @property
     def inclusion_price_wei(self) -> int:

@@ -10,7 +10,7 @@ the receipt's gas (Nitro, precompiles/ArbGasInfo.go, GetPricesInWei).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -91,13 +91,14 @@ class DataFeeQuote:
     DATA_BYTES; without gas, and with OPERATOR_GAS.
 
     The chain's fee is at most linear between the two sizes, because it is the larger of a constant
-    and a line.
+    and a line. `as_gas` is true where it is charged as gas and so raises the node's estimates.
     """
 
     empty_wei: int
     full_wei: int
     operator_wei: int = 0
     operator_full_wei: int = 0
+    as_gas: bool = field(default=False, kw_only=True)
 
     def data_wei(self, calldata_bytes: int) -> int:
         """Return the most that a transaction with this much calldata pays for its data, rounded up.

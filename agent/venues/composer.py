@@ -273,8 +273,9 @@ class RouterComposer:
         )
         draft = replace(draft, action=approval.action, futures=approval.futures)
         prepared = self._prepare(step, draft)
-        if prepared.tx.gas > APPROVAL_MOST_GAS:
-            verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{APPROVAL_MOST_GAS} gas", False)
+        most = APPROVAL_MOST_GAS + step.snapshot.data_gas(len(draft.data) // 2 - 1)
+        if prepared.tx.gas > most:
+            verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{most} gas", False)
             raise UnsendableTransaction(
                 f'"{prepared.note}" would burn {prepared.tx.gas} gas',
                 (verdict,),
@@ -478,8 +479,9 @@ class RouterComposer:
                 (verdict,),
                 "nothing was sent; plan again from a new snapshot",
             )
-        if plan is not None and plan.exits and simulated.gas > EXIT_MOST_GAS * plan.gas_units:
-            most = EXIT_MOST_GAS * plan.gas_units
+        data_gas = step.snapshot.data_gas(len(tx.data) // 2 - 1)
+        most = EXIT_MOST_GAS * (0 if plan is None else plan.gas_units) + data_gas
+        if plan is not None and plan.exits and simulated.gas > most:
             raise UnsendableTransaction(
                 f'"{note}" would burn {simulated.gas} gas instead of the planned {plan.gas_units}',
                 (Verdict("gas", f"{simulated.gas} gas", f"{most} gas", False),),

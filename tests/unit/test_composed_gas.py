@@ -7,13 +7,16 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import UnsendableTransaction
-from agent.model import Rebalance, UnsignedTx
+from agent.model import DataFeeQuote, Rebalance, UnsignedTx
 from agent.planning import proposals
 from agent.ports import Approval, Simulation
 from agent.venues.composer import APPROVAL_MOST_GAS, EXIT_MOST_GAS, GAS_MARGIN, RouterComposer
-from tests.support.builders import NOW_S, OWNER, step_input
+from tests.support.builders import NOW_S, OWNER, step_input, with_snapshot
 from tests.support.text import raises_code
 from tests.support.transactions import ManualClock, ScriptedChain
+
+DEAR_DATA = DataFeeQuote(10**14, 10**16, as_gas=True)
+"""Data fee that is charged as gas while the base chain is congested."""
 
 
 def test_an_estimate_of_a_second_in_which_a_pair_was_traded_does_not_starve_the_swap() -> None:
@@ -42,6 +45,9 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
     chain.gas = APPROVAL_MOST_GAS
     with raises_code(UnsendableTransaction, "gas", "625000"):
         RouterComposer(chain, OWNER, clock).approve(step, approval)
+    with raises_code(UnsendableTransaction, "gas", "625000"):
+        RouterComposer(chain, OWNER, clock).approve(with_snapshot(step, data_fee=replace(DEAR_DATA, as_gas=False)), approval)
+    assert RouterComposer(chain, OWNER, clock).approve(with_snapshot(step, data_fee=DEAR_DATA), approval).tx.gas == 625_000
 
 
 @pytest.mark.parametrize("exit_", [False, True])
@@ -60,6 +66,7 @@ def test_an_exit_whose_token_burns_gas_is_refused_before_it_eats_the_days_gas(ex
     clock.now, chain.gas = NOW_S, EXIT_MOST_GAS * plan.gas_units
     assert RouterComposer(chain, OWNER, clock).swap(step, plan).tx.gas == chain.gas * GAS_MARGIN
     chain.gas += 1
+    assert RouterComposer(chain, OWNER, clock).swap(with_snapshot(step, data_fee=DEAR_DATA), plan).tx.gas > chain.gas
     if exit_:
         with raises_code(UnsendableTransaction, "gas", str(chain.gas)):
             RouterComposer(chain, OWNER, clock).swap(step, plan)

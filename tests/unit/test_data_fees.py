@@ -67,7 +67,7 @@ def test_arbitrum_prices_a_byte_and_the_rest_of_a_transaction() -> None:
     (item,) = fee_items(DataFee.ARBITRUM)
     assert (item.target, item.data.hex()) == (ARB_GAS_INFO, "41b247a8")
     read = read_quote(DataFee.ARBITRUM, [b"".join(map(uint_word, (1_400, 10, 3, 4, 5, 6)))])
-    assert read == DataFeeQuote(1_400, 1_400 + 10 * DATA_BYTES)
+    assert read == DataFeeQuote(1_400, 1_400 + 10 * DATA_BYTES, as_gas=True)
 
 
 @pytest.mark.parametrize(
