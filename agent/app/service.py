@@ -351,7 +351,8 @@ class Service:
         if self.recorder.report.cycles == 1:
             self.notifier.ready()
         self.notifier.status(trouble or summary(found))
-        if self.heartbeat is not None and self.recorder.health().healthy:
+        counts = self.recorder.health().healthy and not self.recorder.gives_way
+        if self.heartbeat is not None and counts:
             self.heartbeat.beat()
 
     def write_report(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
+from agent.app.records import run_report
 from agent.app.records.run_report import RunRecorder
 from agent.errors import OperatorNeeded
 from agent.model import RunFigures, RunReport, counted
@@ -218,6 +219,21 @@ def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store:
     live.write()
     later.write()
     assert store.runs.newest() == later.report, "stopped"
+
+
+def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = Time()
+    first, second = recorder(store, now), recorder(store, now)
+    first.write()
+    second.write()
+    second.ended("another process uses the wallet")
+    second.write()
+    assert store.runs.newest() == first.report and second.gives_way and not first.gives_way
+    for alive in (False, None):
+        monkeypatch.setattr(run_report, "is_alive", lambda _, alive=alive: alive)
+        first, second = second, recorder(store, now)
+        second.write()
+        assert store.runs.newest() == second.report and not second.gives_way, "one that is dead, or elsewhere, holds no place"
 
 
 def test_a_dry_run_is_healthy_and_never_ready(store: Store) -> None:

@@ -69,7 +69,7 @@ class RunRecorder:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._redact, self._now_s = store, redact, now_s
-        self._gave_way_to = ""
+        self._gave_way_to, self._gives_way = "", False
         self._lock = threading.Lock()
         started_s = int(now_s())
         self._report = RunReport(
@@ -81,6 +81,11 @@ class RunRecorder:
         """The present report."""
         with self._lock:
             return self._report
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether the store keeps the report of another run, whose health counts."""
+        return self._gives_way
 
     def health(self) -> RunHealth:
         """Return the health of the run now."""
@@ -136,25 +141,27 @@ class RunRecorder:
         writing.join(HUNG_WRITE_S)
 
     def write(self) -> None:
-        """Write the report to the store. A run that sends always writes. A dry run does not replace
-        the report of one that sends while that one is alive; if it began beside it, only once it
-        was stopped, so that its death stays visible. Raises OperatorNeeded.
+        """Write the report to the store. A run that sends gives way to another one that is surely
+        alive, since that one holds the wallet. A dry run does not replace the report of one that
+        sends while that one is alive; if it began beside it, only once it was stopped, so that its
+        death stays visible. Raises OperatorNeeded.
         """
         with self._lock:
             now_s = int(self._now_s())
             self._report = report = replace(self._report, written_s=now_s)
 
         def replaces(found: RunReport) -> bool:
-            state = judge(found, now_s, alive=is_alive(found.process)).state
+            alive = is_alive(found.process)
+            state = judge(found, now_s, alive=alive).state
             if report.sends:
-                return True
+                return not (found.sends and state == "running" and alive)
             if state == "running" and not silence(found, now_s):
                 self._gave_way_to = found.run_id if found.sends else self._gave_way_to
                 return False
             return state == "stopped" or found.run_id != self._gave_way_to
 
         if self._store is not None:
-            self._store.write(report, replaces)
+            self._gives_way = not self._store.write(report, replaces)
 
     def _write_quietly(self) -> None:
         try:

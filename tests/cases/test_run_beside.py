@@ -1,0 +1,32 @@
+"""A dry run beside one that sends: the dead man's switch hears of the latter alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.app import StoppableClock, serve
+from agent.app.records.run_report import RunRecorder
+from agent.localchain import LocalChain
+from tests.support.agents import ROOMY, again, fund, trusted
+from tests.unit.test_heartbeat import listener
+
+
+def test_a_dry_run_beside_one_that_sends_beats_for_itself_only_once_that_was_stopped(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    clock = StoppableClock()
+    with listener(200) as server:
+        url = f"http://127.0.0.1:{server.server_port}/ping"
+        loaded = trusted(chain, tmp_path, ROOMY | {"service": {"heartbeat_url": url}}, {"WETH": "50%", "USDC": "50%"})
+        with again(chain, loaded) as agent:
+            live = RunRecorder(agent.context.store.runs, 600, sends=True)
+            live.write()
+            with serve(agent, clock, "10m") as dry:
+                assert dry.heartbeat is not None
+                for heard, ends in ((0, True), (1, False)):
+                    dry.on_cycle(agent.plan())
+                    dry.heartbeat.settle(60)
+                    assert len(server.heard) == heard  # type: ignore[attr-defined]  # of the listener
+                    if ends:
+                        live.ended()
+                        live.write()
