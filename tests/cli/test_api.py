@@ -52,10 +52,17 @@ def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate.RateLimit, "wait_s", lambda _: 0)
 
 
+def is_sent_as_nothing(value: Any) -> bool:
+    """Whether a parameter is absent from the address: an empty list or object, or one of those alone."""
+    inside = value.values() if isinstance(value, dict) else value
+    return isinstance(value, dict | list) and all(map(is_sent_as_nothing, inside))
+
+
 def examine(server: Client, examples: int) -> int:
     """Call each operation of the OpenAPI document with valid and invalid parameters; return the number of calls."""
     import schemathesis
-    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import HealthCheck, Phase, assume, given, settings
+    from schemathesis.checks import not_a_server_error
     from schemathesis.generation import GenerationMode
 
     home = f"http://localhost:{server.served.port}"
@@ -77,8 +84,11 @@ def examine(server: Client, examples: int) -> int:
             @given(case=operation.as_strategy(generation_mode=mode))
             def call(case: Any) -> None:
                 nonlocal calls
+                assume(not any(map(is_sent_as_nothing, (case.query or {}).values())))
                 calls += 1
-                case.call_and_validate(headers=bearer, base_url=home if case.path in PROBES else home + PREFIX)
+                probe = case.path in PROBES
+                declared = [not_a_server_error] if probe else []  # 503 is the answer about a run that is paused
+                case.call_and_validate(headers=bearer, base_url=home if probe else home + PREFIX, excluded_checks=declared)
 
             call()
     return calls
