@@ -31,7 +31,7 @@ from agent.policy import native_coin
 from agent.policy.futures.exposure import margin_holdings
 from agent.policy.liquidity import valuation
 from agent.policy.minimum import LEG_BYTES
-from agent.reference import ReferencePrices
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, PIPS, Price, Value, floor_int
 
 # --- Minimum output of a leg, from the reference price, never from a pool alone (T1).
@@ -389,8 +389,13 @@ def _usable(
 
 
 def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
-    price_wei = gas_price_wei(step.snapshot)
-    return gas_unit_value / price_wei if price_wei else Fraction(0)
+    """Return the value of a wei: that of gas by its price or, where gas is free, that of the
+    reference.
+    """
+    if price_wei := gas_price_wei(step.snapshot):
+        return gas_unit_value / price_wei
+    native = reference_prices(step).prices.get(step.portfolio.wrapped_native)
+    return Fraction(0) if native is None else native.price
 
 
 def _gas_unit_value(

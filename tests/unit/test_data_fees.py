@@ -19,6 +19,7 @@ from agent.execution.submitter import _require_data_fee
 from agent.guards.case import build_guard_case
 from agent.model import DataFee, DataFeeQuote, IntentKind, QuarantinedItem, Snapshot, UnsignedTx
 from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, ENVELOPE_BYTES, OPERATOR_GAS, SPIKE
+from agent.planning import proposals
 from agent.policy import minimum, native_coin
 from agent.policy.quarantine import data_fee_fault
 from agent.ports import Grant, Simulation
@@ -112,6 +113,13 @@ def test_cost_and_caps_contain_the_fee() -> None:
     assert minimum.leg_gas_value(rollup.snapshot, price) > minimum.leg_gas_value(plain.snapshot, price)
     assert native_coin.margin_wei(rollup) > native_coin.margin_wei(plain)
     assert native_coin.unwrap_cost_wei(rollup) > native_coin.unwrap_cost_wei(plain)
+
+
+def test_the_fee_is_valued_where_gas_is_free() -> None:
+    step = step_input(values={"WETH": 7_000, "USDC": 3_000})
+    free = replace(step.snapshot.head, base_fee_wei=0)
+    plan = proposals.rebalance(with_snapshot(step, data_fee=QUOTE, head=free, priority_fee_wei=0)).plan
+    assert plan is not None and plan.cost.gas + plan.cost.approvals >= plan.cost.data_fee > 0
 
 
 def test_an_unread_fee_halts_and_refuses() -> None:
