@@ -45,6 +45,7 @@ class ProbeDocument(TypedDict):
     looks: NotRequired[int]
     last_good_look_s: NotRequired[int | None]
     paused: NotRequired[bool]
+    sends: NotRequired[bool | None]
 
 
 DOCUMENTS: tuple[Any, ...] = (

@@ -307,13 +307,17 @@ def health(
 
 def _health_words(document: Mapping[str, Any], *, ready: bool) -> str:
     """Return the answer in a line."""
+    dry_run = document["sends"] is False
     if not document["ok"]:
-        return "NOT READY:" if ready else "UNHEALTHY:"
+        if ready:  # a reason names the dry run
+            return "NOT READY:"
+        return "UNHEALTHY, a dry run:" if dry_run else "UNHEALTHY:"
     last = document["last_good_look_s"]
     since = "no cycle yet" if last is None else f"last successful cycle {last} s ago"
     paused = ", paused" if document["paused"] else ""
+    sends = " A dry run: it sends nothing." if dry_run else ""
     cycles = f"{document['looks']} cycle{'' if document['looks'] == 1 else 's'}"
-    return f"{'Ready' if ready else 'Healthy'}: {cycles}, {since}{paused}."
+    return f"{'Ready' if ready else 'Healthy'}: {cycles}, {since}{paused}.{sends}"
 
 
 # --- `trimtab paper`: the live step on the live chain, without signing or sending.

@@ -54,7 +54,7 @@ def judge(
     has known this report, by a clock that never goes back.
     """
     if report is None:
-        return _unhealthy("none", "no run has written here")
+        return _unhealthy("none", "no continuous run (trimtab run --every) reports here")
     if report.ended_s is not None:
         if report.ended:
             return _unhealthy("failed", f"ended at {_utc(report.ended_s)} UTC: {report.ended}")
@@ -75,7 +75,7 @@ def judge(
         reasons.append(late)
     blocks = list(reasons)
     if not report.sends:
-        blocks.append("a dry run, which sends nothing; start it with --send")
+        blocks.append("a dry run: it sends nothing; start it with --send")
     if report.good_s is None:
         blocks.append("no successful cycle yet")
     if report.paused:
@@ -109,6 +109,7 @@ def health_document(
         "looks": 0 if report is None else report.cycles,
         "last_good_look_s": None if good_s is None else max(0, int(now_s - good_s)),
         "paused": report is not None and bool(report.paused),
+        "sends": None if report is None else report.sends,
     }
 
 

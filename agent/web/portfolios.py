@@ -20,11 +20,12 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.middleware.gzip import GZipMiddleware
 
-from agent.errors import ConfigError, Retryable, TrimtabError
+from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
 from agent.observe.health import RunHealth
 from agent.web.access import Access, Checks, Receive, Scope, Send, Session, cookie
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
 from agent.web.board import Board
+from agent.web.gate import ApiError, problem_response
 from agent.web.pages import CONTROLS, LIVE, STORED, Renderer
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
@@ -225,6 +226,7 @@ class Portfolios:
         app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
         app.add_route("/health", partial(self._health, ready=False), ["GET"])
         app.add_route("/ready", partial(self._health, ready=True), ["GET"])
+        app.add_route("/metrics", _no_metrics, ["GET"])
         app.add_route(PREFIX + "{rest:path}", self._unserved, ["GET"])
         app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
         self._own = Checks(app, Access(reach))
@@ -312,6 +314,18 @@ class Portfolios:
         return HTMLResponse(self._renderer.portfolios(rows, {"portfolios": documents}, seen))
 
 
+async def _no_metrics(_: Request) -> Response:
+    """Answer that each portfolio has its own metrics."""
+    return problem_response(
+        ApiError(
+            404,
+            ErrorCode.UNKNOWN,
+            "several portfolios are served, each with its own metrics",
+            "read /p/NAME/metrics; the list at / links to each /p/NAME",
+        )
+    )
+
+
 async def _is_healthy(opened: OpenedPortfolio | None, *, ready: bool) -> bool:
     """Return whether the run of a portfolio is healthy, or can trade now; False if unknown."""
     return opened is not None and await is_healthy(opened.board, ready=ready)
@@ -360,6 +374,8 @@ def _facts(board: Board, path: str) -> dict[str, Any]:
         facts["marks"].append(f"run {health.reasons[0]}")
     elif health is not None and health.state == "none":
         facts["marks"].append(health.reasons[0])
+    if _is_dry_run(board, health):
+        facts["marks"].append("dry run: sends nothing")
     problems = [
         *_failures(board),
         *_run_problems(board, health),
@@ -370,6 +386,12 @@ def _facts(board: Board, path: str) -> dict[str, Any]:
     facts["problems"] = problems[:MOST_PROBLEMS] + ([f"{more} more"] if more > 0 else [])
     facts["reads"] = not board.read_at and not problems
     return facts
+
+
+def _is_dry_run(board: Board, health: RunHealth | None) -> bool:
+    """Return whether a run of the portfolio goes on and sends nothing."""
+    report = board.seen_report
+    return health is not None and health.state == "running" and not (report and report.sends)
 
 
 def _run_problems(board: Board, health: RunHealth | None) -> Iterator[str]:

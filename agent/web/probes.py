@@ -207,6 +207,7 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
         "End of the last cycle, Unix seconds",
         report.cycle_s,
     )
+    yield _gauge("trimtab_run_sends", "1 if the run sends, 0 for a dry run", float(report.sends))
     yield _gauge(
         "trimtab_run_start_timestamp_seconds",
         "Start of the run, at which counters begin, Unix seconds",

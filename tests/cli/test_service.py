@@ -246,6 +246,7 @@ def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_t
     with probing(desk, monkeypatch) as probes:
         until(child, lambda: probes.ask("/health").json["last_good_look_s"] is not None)
         assert "dry run" in probes.ask("/ready").json["reasons"][0]
+        assert "A dry run: it sends nothing." in desk.run("health").out
         child.told(signal.SIGKILL)
         assert child.ended().code == -signal.SIGKILL
         gone = probes.ask("/health")

@@ -138,14 +138,15 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) 
     now_s = int(time.time())
     alive = RunReport("a", this_process(), True, 600, now_s, now_s, cycles=1, cycle_s=now_s, good_s=now_s)
     place, _, _ = alive.process.rpartition("/")
-    assert "run:" not in shown(alive)
+    assert "run:" not in shown(alive) and "dry run" not in shown(alive)
+    assert "dry run: sends nothing" in shown(replace(alive, sends=False))
     assert "run: the process of the run is gone" in shown(replace(alive, process=f"{place}/1"))
     assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, good_s=None))
     assert "run:" not in shown(replace(alive, trouble="failed: it reverted")), "the last cycle's problem is told once, by the history"
     stopped = shown(replace(alive, ended_s=now_s))
     assert '<strong class="line">run stopped at' in stopped and "run:" not in stopped
     assert "run: ended at" in shown(replace(alive, ended_s=now_s, ended="the store is damaged"))
-    assert "no run has written here" in shown(None)
+    assert "no continuous run (trimtab run --every) reports here" in shown(None)
 
 
 def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:

@@ -105,6 +105,9 @@ def test_every_figure_of_a_report_is_a_metric() -> None:
     assert (found[("trimtab_endpoint_score", "a")], found[("trimtab_endpoint_score", "b")]) == (0.5, 0.9)
     assert (found[("trimtab_open_intents",)], found[("trimtab_paused",)], found[("trimtab_healthy",)]) == (1, 0, 1)
     assert found[("trimtab_heartbeat_failures_total",)] == 2
+    dry = replace(report(), sends=False)
+    assert found[("trimtab_run_sends",)] == 1
+    assert samples(metrics_text(dry, judge(dry, time.time()), 0))[("trimtab_run_sends",)] == 0
 
 
 def test_no_name_adds_a_line() -> None:
@@ -143,11 +146,14 @@ def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
             return health.status, ready.status, samples(metrics.body)[("trimtab_healthy",)]
 
         assert codes(None) == (503, 503, 0)
-        assert client.ask("/health").json["reasons"] == ["no run has written here"]
+        assert client.ask("/health").json["reasons"] == ["no continuous run (trimtab run --every) reports here"]
         assert codes(replace(report(), good_s=None)) == (200, 503, 1)
         assert codes(report()) == (200, 200, 1)
         assert codes(report(paused="lunch")) == (200, 503, 1)
         assert client.ask("/ready").json["reasons"] == ["paused: lunch"]
+        assert codes(replace(report(), sends=False)) == (200, 503, 1)
+        assert client.ask("/health").json["sends"] is False, "a healthy dry run is named"
+        assert "a dry run: it sends nothing" in client.ask("/ready").json["reasons"][0]
         assert codes(report(trouble="halt: a token is quarantined")) == (503, 503, 0)
         assert codes(report(LATE_S - 30)) == (200, 200, 1)
         assert codes(report(LATE_S + 2)) == (503, 503, 0)
@@ -273,7 +279,12 @@ def test_the_overview_shows_the_same_judgement(tmp_path: Path) -> None:
         assert MARKUP not in shown
         board.put(report())
         client.ask("/health")
-        assert ("run.state", "text", "running", "running") in figures(client.ask("/").body.decode())
+        shown = client.ask("/").body.decode()
+        assert ("run.state", "text", "running", "running") in figures(shown) and "dry run" not in shown
+        board.put(replace(report(), sends=False))
+        client.ask("/health")
+        shown = client.ask("/").body.decode()
+        assert "A dry run: it sends nothing." in shown and '<p class="note">Run:' in shown
 
 
 def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,6 +341,8 @@ def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: P
         client = Client(served)
         assert [client.ask(path).status for path in ("/health", "/ready", "/metrics")] == [200, 200, 404]
         assert client.ask("/health").json == {"ok": True}
+        without = client.ask("/metrics")
+        assert without.headers["content-type"] == "application/problem+json" and "/p/NAME/metrics" in without.body.decode()
         assert client.ask("/health", Host="evil.example").status == 421
         assert client.ask("/p/one-trimtab/health").json["state"] == "running"
         assert client.ask("/p/two-trimtab/health").json == {"ok": True}

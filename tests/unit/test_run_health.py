@@ -33,7 +33,7 @@ WALLET = "0x" + "11" * 20
 
 def test_a_run_that_never_was_is_told_from_a_new_one() -> None:
     never = judge(None, START_S)
-    assert (never.state, never.reasons) == ("none", ("no run has written here",)) and not never.ready
+    assert (never.state, never.reasons) == ("none", ("no continuous run (trimtab run --every) reports here",)) and not never.ready
     new = judge(NEW, START_S)
     assert (new.state, new.healthy, new.blocks) == ("running", True, ("no successful cycle yet",))
 
@@ -75,8 +75,16 @@ def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
 
 def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
     found = health_document(GOOD, judge(GOOD, START_S), (), START_S - 5)
-    assert found == {"ok": True, "state": "running", "reasons": [], "looks": 3, "last_good_look_s": 0, "paused": False}
+    assert found == {"ok": True, "state": "running", "reasons": [], "looks": 3, "last_good_look_s": 0, "paused": False, "sends": True}
     assert health_document(None, judge(None, 0), ("x",), 0)["last_good_look_s"] is None
+
+
+def test_a_dry_run_is_named_and_never_ready() -> None:
+    dry = replace(GOOD, sends=False)
+    found = judge(dry, START_S)
+    assert found.healthy and mentions(found.blocks[0], "a dry run: it sends nothing", "--send")
+    sends = [health_document(one, found, (), START_S)["sends"] for one in (GOOD, dry, None)]
+    assert sends == [True, False, None]
 
 
 # the process

@@ -32,7 +32,8 @@ STATES: tuple[str, ...] = get_args(RunState)
 
 class HealthDocument(TypedDict):
     """Health of a run. `looks` counts its cycles, `last_good_look_s` is the age of the last good
-    one, None before the first; `reasons` are why it is not `ok`.
+    one, None before the first; `reasons` are why it is not `ok`. `sends` is false for a dry run, None
+    without a report.
     """
 
     ok: bool
@@ -41,6 +42,7 @@ class HealthDocument(TypedDict):
     looks: int
     last_good_look_s: int | None
     paused: bool
+    sends: bool | None
 
 
 HUNG_WRITE_S = 2.0
