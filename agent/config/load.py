@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pydantic_core import ErrorDetails
 from agent.config.build import build_policy, build_split
 from agent.config.futures import HyperliquidTable
 from agent.config.schema import Config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 from agent.policy.triggers import rules
 from agent.signing import keys
 from agent.store.files.locks import require_private
@@ -177,6 +178,8 @@ NO_CONFIG = (
     " trimtab.toml"
 )
 """Remedy for a missing config."""
+USUAL_STORE = "trimtab.db"
+"""Store file of configs by trimtab init, beside the config."""
 PAPER_FILE = "paper.db"
 """Store file of paper trading, beside the live store."""
 
@@ -221,10 +224,9 @@ class LoadedConfig:
     def live_url(self) -> str:
         """Return the URL of the live store, even with `paper`."""
         url = self.config.store.url
-        prefix = "sqlite:///"
-        if url.startswith(prefix) and not Path(url.removeprefix(prefix)).is_absolute():
-            return prefix + str((self.path.parent / url.removeprefix(prefix)).resolve())
-        return url
+        if (file := _sqlite_file(url, self.path.parent)) is None:
+            return url
+        return _PLAIN_STORE + str(file)
 
     @property
     def keystore_path(self) -> Path | None:
@@ -315,6 +317,45 @@ def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True
     if guarded:
         load_env_file(path.parent, referenced_env_variables(values))
     return loaded
+
+
+def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:
+    """Return the store's file of a config that may be invalid otherwise, for the emergency stop.
+
+    Raises `error` with the file to create as remedy if the TOML or its store.url cannot be read.
+    """
+    file = Path(path).resolve()
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        raise error from None
+    try:
+        url = tomllib.loads(text)["store"]["url"]
+        found = _sqlite_file(url, file.parent)
+    except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError):
+        found = None
+    if found is None:
+        raise ConfigError(
+            error.message,
+            f"{error.remedy}. To pause now: touch {shlex.quote(str(_likely_store(text, file)))}"
+            ".paused (the file of store.url with .paused added)",
+        ) from error
+    return found
+
+
+def _likely_store(text: str, config: Path) -> Path:
+    """Return the store's file by the only URL in the text that names one, else the usual file."""
+    urls = set(re.findall(rf"""["']({_PLAIN_STORE}[^"'\n]+)""", text))
+    found = _sqlite_file(urls.pop(), config.parent) if len(urls) == 1 else None
+    return found or config.parent / USUAL_STORE
+
+
+def _sqlite_file(url: str, folder: Path) -> Path | None:
+    """Return the file of a store's URL, relative to `folder`; None for another kind of store."""
+    if not url.startswith(_PLAIN_STORE):
+        return None
+    name = Path(url.removeprefix(_PLAIN_STORE))
+    return name if name.is_absolute() else (folder / name).resolve()
 
 
 # --- Key source of the config.

@@ -32,7 +32,7 @@ WHALE_ADDRESS = dev_accounts()[WHALE_INDEX].address
 )
 def test_a_mistake_in_the_config_is_named_by_every_command(desk: Desk, old: str, new: str, words: tuple[str, ...]) -> None:
     desk.edit((old, new))
-    for command in (("status",), ("plan",), ("rebalance", "--send", "--yes"), ("history",), ("pause",)):
+    for command in (("status",), ("plan",), ("rebalance", "--send", "--yes"), ("history",), ("resume",), ("stop",)):
         document = desk.ask(*command, want=2)
         for word in words:
             assert word in document["error"]["message"]
@@ -41,6 +41,36 @@ def test_a_mistake_in_the_config_is_named_by_every_command(desk: Desk, old: str,
     said = desk.run("status")
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("Wrong input")
+
+
+def test_a_config_with_an_invalid_key_still_pauses(desk: Desk) -> None:
+    good, file = desk.config.read_text(), desk.config.with_name("trimtab.db.paused")
+    desk.ask("run", "--once")
+    desk.config.write_text(good + '\n[nonsense]\nlisten = "127.0.0.1:9464"\n')
+    paused = desk.ask("pause", "--reason", "an upgrade")
+    assert paused["paused"] and str(file) in paused["reason"] and "nonsense" in paused["store"] and file.exists()
+    hard = desk.ask("pause", "--hard", want=12)["error"]
+    assert mentions(hard["message"], str(file), "not hard", "nonsense")
+    desk.ask("resume", want=2)
+    desk.config.write_text(good)
+    assert desk.ask("status")["paused"], "by the process of the older version too, which looks for the same file"
+    desk.ask("resume")
+    assert not file.exists() and not desk.ask("status")["paused"]
+
+
+def test_a_config_without_a_readable_store_names_the_file_that_pauses(desk: Desk) -> None:
+    good, folder = desk.config.read_text(), desk.config.parent
+    for old, new, name in (
+        ("[chain]", "[chain", "trimtab.db"),
+        ('"sqlite:///trimtab.db"', "7", "trimtab.db"),
+        ("[chain]", '[chain # "sqlite:///books/old.db"', "trimtab.db"),
+    ):
+        desk.config.write_text(good.replace(old, new))
+        for words in (("pause",), ("pause", "--hard")):
+            assert f"touch {folder / name}.paused" in desk.ask(*words, want=2)["error"]["remedy"]
+    desk.config.write_text(good.replace("trimtab.db", "my books/a.db").replace("[chain]", "[chain"))
+    assert f"touch '{folder}/my books/a.db'.paused" in desk.ask("pause", want=2)["error"]["remedy"]
+    assert not list(folder.rglob("*.paused"))
 
 
 def test_an_address_given_twice_or_mistyped_is_named(desk: Desk) -> None:

@@ -89,12 +89,12 @@ def pause_hard(
     `sure` the pause is hard from the start. Pending transactions are cancelled and allowances
     revoked by this command, or by the run that holds the wallet.
     """
-    loaded = config if isinstance(config, LoadedConfig) else load_config(config, guarded=False)
     with ExitStack() as stack:
         try:
+            loaded = load_config(config, guarded=False)
             _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
-            message = f"paused by {pause_by_file(loaded, error)}, but not hard: {error.message}"
+            message = f"paused by {pause_by_file(config, error)}, but not hard: {error.message}"
             raise OperatorNeeded(
                 message,
                 f"{error.remedy}; then trimtab pause --hard again",

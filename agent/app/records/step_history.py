@@ -32,7 +32,7 @@ from agent.app.records.executions import (
     leg_documents,
     leg_words,
 )
-from agent.config.load import ConfigSource, LoadedConfig, load_config
+from agent.config.load import ConfigSource, LoadedConfig, load_config, store_file_unchecked
 from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.margin.account import account_value_raw
@@ -426,11 +426,14 @@ def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
     ]
 
 
-def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
-    """Create the pause file beside a store that cannot be opened, and return its path. Raises
-    `error` if the file cannot be created either.
+def pause_by_file(config: ConfigSource, error: TrimtabError) -> Path:
+    """Create the pause file beside a store that cannot be opened, or whose config is invalid, and
+    return its path. Raises `error` if the file cannot be created either.
     """
-    file = pause_file(wiring.store_file(loaded))
+    if isinstance(config, LoadedConfig):
+        file = pause_file(wiring.store_file(config))
+    else:
+        file = pause_file(store_file_unchecked(config, error))
     try:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
     except OSError:
@@ -439,18 +442,18 @@ def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
 
 
 def pause(config: Path | str, reason: str) -> PauseDocument:
-    """Pause all sending until `resume`. If the store cannot be opened, a file beside it takes its
-    place, and `store` has the reason.
+    """Pause all sending until `resume`. If the store cannot be opened or the config is invalid, a
+    file beside the store takes its place, and `store` has the reason.
     """
-    loaded = load_config(config, guarded=False)
     with ExitStack() as stack:
         try:
+            loaded = load_config(config, guarded=False)
             _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
             return {
                 "paused": True,
                 "hard": False,
-                "reason": f"{pause_by_file(loaded, error)} exists",
+                "reason": f"{pause_by_file(config, error)} exists",
                 "store": str(error),
             }
         switch.pause(reason, int(time.time()))
