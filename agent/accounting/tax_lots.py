@@ -493,7 +493,7 @@ class _EntryLots:
 @dataclass(frozen=True, slots=True)
 class PlannedGain:
     """Gain that a plan realises in one token: base units sold, proceeds and cost in reporting
-    units.
+    units. `unknown_raw` of the base units have no lot; they count with a gain of zero.
     """
 
     token: str
@@ -502,6 +502,7 @@ class PlannedGain:
     cost: Value
     oldest_s: int | None
     newest_s: int | None
+    unknown_raw: int
 
     @property
     def gain(self) -> Value:
@@ -574,4 +575,5 @@ def _gain(token: str, parts: list[Disposal]) -> PlannedGain:
         sum((part.cost for part in parts), Fraction(0)),
         min(times, default=None),
         max(times, default=None),
+        sum(part.raw for part in parts if part.acquired_s is None),
     )

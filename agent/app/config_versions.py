@@ -5,7 +5,7 @@ and list the history.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from agent.store.store import ConfigChanged, ConfigVersionStore
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
+    from agent.config.schema import Config
 
 
 Document = dict[str, Any]
@@ -156,6 +157,23 @@ CONFIG_READ_ATTEMPTS = 3
 """Reads of the file, a second apart, because an edit writes the file just before the store."""
 
 
+def fixed_tables_changed(before: Config, after: Config) -> list[str]:
+    """Return the names, in brackets, of the changed tables that a run reads only at start."""
+    return [
+        f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(before, name) != getattr(after, name)
+    ]
+
+
+def fixed_tables_in(lines: Iterable[str]) -> list[str]:
+    """Return the same from the lines of a diff, for a version of which only its text is stored."""
+    keys = tuple(line[2:] for line in lines)
+    return [
+        f"[{name}]"
+        for name in FIXED_WHILE_RUNNING
+        if any(key.startswith((f"{name}.", f"{name} ")) for key in keys)
+    ]
+
+
 def with_confirmed_config(
     context: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
 ) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
@@ -176,11 +194,7 @@ def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.Age
     loaded = None if context.loaded.paper else _confirmed_file(context)
     if loaded is None:
         raise edited
-    changed = [
-        f"[{name}]"
-        for name in FIXED_WHILE_RUNNING
-        if getattr(loaded.config, name) != getattr(context.config, name)
-    ]
+    changed = fixed_tables_changed(context.config, loaded.config)
     if changed:
         verdict = Verdict("config", ", ".join(changed), "unchanged since the run started", False)
         raise ConfigChanged(

@@ -266,8 +266,8 @@ def edit(
     """Changes tokens, weights and parameters: shows the transition, asks, and writes the whole
     config. Without options it opens $EDITOR.
 
-    Nothing is sent without --send; a run uses the new config at its next cycle. Without a terminal
-    it only shows the change, unless --yes.
+    Nothing is sent without --send. A run uses the new config at its next cycle, or ends if a table
+    changed that it reads only at start. Without a terminal it only shows the change, unless --yes.
     """
     from agent.app.documents import owner, plans
     from agent.app.settings import editing
@@ -437,7 +437,10 @@ def _show_state(console: Console, document: Document) -> None:
         kept = ""
         if document["backup"] is not None:
             kept = f"; the previous file is {document['backup']}"
-        console.print(cell(f"Written{kept}. A running trimtab run uses it from its next cycle."))
+        adopted = (
+            "" if document["restart"] else " A running trimtab run uses it from its next cycle."
+        )
+        console.print(cell(f"Written{kept}.{adopted}"))
         for line in document["next"]:
             console.print(cell(f"Next: {line}"))
     elif console is out:

@@ -66,9 +66,16 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
 def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) -> None:
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if refusing:
-        message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
+        message = "; ".join(_refusal(verdict) for verdict in refusing)
         remedy = "; ".join(f"{v.guard}: {remedies.get(v.guard, 'plan again')}" for v in refusing)
         raise Refused(f"refused: {message}", verdicts, remedy)
+
+
+def _refusal(verdict: Verdict) -> str:
+    """Describe a refusing verdict; an address is not measured."""
+    if verdict.guard == "payout_address":
+        return f"{verdict.guard}: {verdict.measured} is not {verdict.limit}"
+    return f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}"
 
 
 # --- Guards of payouts: kill switch, confirmed address, daily cap, balance.

@@ -136,8 +136,8 @@ def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value)
         )
     gas, most = leg_gas_value(step.snapshot, native.price), moved * Fraction(limit, BPS)
     return (
-        f"not worth its cost: moving {format_money(step, moved)} may cost"
-        f" {format_money(step, most)} (limits.plan_cost, {limit} bps); one swap costs about"
+        f"not worth its cost: limits.plan_cost ({limit} bps) allows at most"
+        f" {format_money(step, most)} for moving {format_money(step, moved)}; one swap costs about"
         f" {format_money(step, gas)} of gas, plus pool fees"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.tools import Desk, at_terminal, attach
+from tests.support.agents import OTHER
 from tests.support.text import mentions
 
 HOME = "0x00000000000000000000000000000000000A11cE"
@@ -22,6 +23,8 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
     refused = home.ask("withdraw", "250.5", "--to", HOME, want=10)
     assert [v["guard"] for v in refused["verdicts"] if not v["passed"]] == ["payout_address"]
     assert mentions(home.run("withdraw", "250.5", "--to", HOME).out, "wallet.payout_addresses", "trimtab edit", "trimtab trust")
+    told = " ".join(home.run("withdraw", "250.5", "--to", HOME, "--send", "--yes").err.split())
+    assert f"Refused: payout_address: {HOME} is not a confirmed payout address" in told
     trusted = home.ask("trust", "--yes")
     assert [(row["what"], row["address"]) for row in trusted["contracts"] if row["what"] == "payout address"] == [("payout address", HOME)]
     planned = home.ask("withdraw", "250.5", "--to", HOME)
@@ -88,11 +91,24 @@ def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk
     assert 'cooldown = "2h"' in desk.config.read_text()
     listed = desk.ask("history", "--configs")
     assert [one["how"] for one in listed["configs"]] == ["edit", "first"] and listed["confirmed"] == listed["present"]
+    assert "from its next cycle" in " ".join(said.split()) and shown["restart"] == []
     one = desk.ask("history", "--config-version", str(listed["configs"][0]["number"]))
     assert one["changes"] == shown["changes"] and "(secret)" in one["text"]
     assert "sum to" in desk.ask("edit", "--target", "WETH=99%", "--yes", want=2)["error"]["message"]
     assert "no change" in desk.ask("edit", want=2)["error"]["message"]
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
+
+
+def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
+    """`tests/cases/test_editing.py` has the run that ends."""
+    payee = f'wallet.payout_addresses=["{OTHER}"]'
+    assert desk.ask("edit", "--set", payee)["restart"] == ["[wallet]"]
+    code, said = at_terminal(desk, "y\n", "edit", "--set", payee)
+    said = " ".join(said.split())
+    assert code == 0 and "next cycle" not in said and mentions(said, "Written", "start a running trimtab run again", "[wallet]")
+    desk.edit(('deadline = "90s"', 'deadline = "80s"'))
+    assert desk.ask("edit", "--confirm")["restart"] == ["[execution]"]
+    assert "next cycle" not in " ".join(at_terminal(desk, "y\n", "edit", "--confirm")[1].split())
 
 
 def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk) -> None:

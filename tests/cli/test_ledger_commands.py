@@ -17,8 +17,13 @@ TABLE = '\n[tax]\nmethod = "hifo"\nyear_limit = "{}"\n'
 
 def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) -> None:
     desk.config.write_text(desk.config.read_text() + TABLE.format("off"))
+    first = desk.ask("plan")["tax"]
+    assert first["gain"] is None and "no tax lots yet" in first["unknown"]
+    assert {one["gain"] for one in first["disposals"]} == {None}
+    assert "Taxable gain: unknown (no tax lots yet" in " ".join(desk.run("plan").out.split())
     desk.ask("pnl", "--now")
     plan = desk.ask("plan")
+    assert plan["tax"]["unknown"] == "" and float(plan["tax"]["gain"]) != 0
     assert {one["symbol"] for one in plan["tax"]["disposals"]} >= {"WETH"} and plan["tax"]["method"] == "hifo"
     assert "Taxable gain" in desk.run("plan", "--verbose").out
     assert "Taxable gain: " in desk.run("plan").out

@@ -31,7 +31,7 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     outcome = evaluation.evaluate_input(small(min_trade=None), proposals.rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert isinstance(outcome.decision, Hold) and outcome.decision.kept_by == "limits.plan_cost"
-    assert "plan_cost" in outcome.reason
+    assert "limits.plan_cost (50 bps) allows at most 0.15 USDC for moving 30 USDC" in outcome.reason
     assert outcome.decided.reviewed and outcome.decided.reviews and outcome.kind in REVIEW_DONE_KINDS
     assert not outcome.verdicts
 

@@ -85,7 +85,13 @@ def tax_text(tax: Document | None) -> str:
     if tax is None:
         return "Tax: not configured"
     left = f", {tax['left_this_year']} left of this year's limit" if tax["left_this_year"] else ""
-    return f"Taxable gain {tax['gain']} {_safe(tax['currency'])} ({_safe(tax['method'])}){left}"
+    return f"Taxable gain {_gain_text(tax)} ({_safe(tax['method'])}){left}"
+
+
+def _gain_text(tax: Mapping[str, Any]) -> str:
+    if tax["gain"] is None:
+        return f"unknown: {_safe(tax['unknown'])}"
+    return f"{tax['gain']} {_safe(tax['currency'])}"
 
 
 def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
@@ -95,7 +101,7 @@ def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
         worst = value_text(plan.cost.total + short, numeraire.decimals, 2)
         text += f"; worst case {worst} {numeraire.label}"
     if (tax := tax_document(step, plan)) is not None:
-        text += f"; taxable gain {tax['gain']} {tax['currency']}"
+        text += f"; taxable gain {_gain_text(tax)}"
     return text
 
 

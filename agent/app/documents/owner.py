@@ -234,7 +234,8 @@ ContractDocument = TypedDict("ContractDocument", {
 
 class EditDocument(TypedDict):
     """An edit of the config; `taken_in` has lines about new tokens, `rounds` is the number of
-    rebalances within limits.turnover.
+    rebalances within limits.turnover. `restart` are the changed tables that a run reads only at
+    start.
     """
 
     state: str
@@ -247,6 +248,7 @@ class EditDocument(TypedDict):
     next: Annotated[list[str], Of("following")]
     taken_in: Annotated[list[str], Of("new_tokens.told")]
     contracts: Annotated[list[ContractDocument], Of("new_tokens.rows")]
+    restart: list[str]
     backup: str | None
     reason: str
     transactions: list[SentDocument]

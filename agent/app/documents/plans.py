@@ -159,18 +159,20 @@ def transfer_document(step: StepInput, flow: ExternalTransfer) -> TransferDocume
 
 
 DisposalDocument = TypedDict("DisposalDocument", {
-    "symbol": TokenSymbol, "raw": Raw, "proceeds": Money, "cost": Money, "gain": Money,
-    "oldest_days": int | None, "newest_days": int | None,
+    "symbol": TokenSymbol, "raw": Raw, "proceeds": Money, "cost": Money | None,
+    "gain": Money | None, "oldest_days": int | None, "newest_days": int | None,
 })  # fmt: skip
 PlanTaxDocument = TypedDict("PlanTaxDocument", {
-    "method": str, "currency": str, "gain": Money, "disposals": list[DisposalDocument],
+    "method": str, "currency": str, "gain": Money | None, "unknown": str, "disposals": list[DisposalDocument],
     "realised_this_year": Annotated[Money, Of("realised")], "year_limit": Money | None,
     "left_this_year": Money | None,
 })  # fmt: skip
 
 
 def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
-    """Return the document of the taxable gain of a plan; None without [tax]."""
+    """Return the document of the taxable gain of a plan; None without [tax]. A gain without tax
+    lots is None, and `unknown` says why.
+    """
     tax, portfolio = step.history.tax, step.portfolio
     if tax is None:
         return None
@@ -185,15 +187,27 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
         ]
         for one in gains
     ]
+    labels = [balance_changes.token_label(step, one.token) for one in gains if one.unknown_raw]
+    unknown = f"no tax lot covers all of the {', '.join(labels)} sold" if labels else ""
+    if labels and not tax.lots:
+        unknown = "no tax lots yet; the first cycle of rebalance or run opens the ledger"
     left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
     return fill(
         PlanTaxDocument,
         tax,
         portfolio,
         currency=tax.currency or portfolio.numeraire.label,
-        gain=money(sum((one.gain for one in gains), Fraction(0)), portfolio),
+        gain=None if unknown else money(sum((one.gain for one in gains), Fraction(0)), portfolio),
+        unknown=unknown,
         disposals=[
-            fill(DisposalDocument, one, portfolio, oldest_days=oldest, newest_days=newest)
+            fill(
+                DisposalDocument,
+                one,
+                portfolio,
+                oldest_days=oldest,
+                newest_days=newest,
+                **({"cost": None, "gain": None} if one.unknown_raw else {}),
+            )
             for one, (oldest, newest) in zip(gains, ages, strict=True)
         ],
         left_this_year=None if left is None else money(left, portfolio),

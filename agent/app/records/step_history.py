@@ -235,8 +235,11 @@ def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
         return []
     limit = "" if document["year_limit"] is None else f" of at most {document['year_limit']}"
     unit = document["currency"]
+    gain = f"{document['gain']} {unit}"
+    if document["gain"] is None:
+        gain = f"an unknown gain ({document['unknown']})"
     return [
-        f"By {document['method']} it would realise {document['gain']} {unit};"
+        f"By {document['method']} it would realise {gain};"
         f" {document['realised_this_year']} {unit}{limit} was realised by then."
     ]
 

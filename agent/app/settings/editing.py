@@ -86,6 +86,8 @@ class EditReport:
     """Earlier manual changes; the confirmation covers them too."""
     new_tokens: NewTokens = NO_NEW_TOKENS
     """Tokens new to the portfolio, with the contracts that the confirmation pins."""
+    restart: tuple[str, ...] = ()
+    """Changed tables, in brackets, that a run reads only at start: the edit ends a running run."""
 
 
 Confirm = Callable[[EditReport, Agent], bool]
@@ -269,10 +271,13 @@ def _planned_edit(
     """
     loaded, context = agent.context.loaded, agent.context
     changes: tuple[str, ...] = ()
+    restart: list[str] = []
     if same:
         changes = config_versions.unconfirmed_changes(loaded, context.store.configs) or ()
+        restart = config_versions.fixed_tables_in(changes)
     elif before is not None:
         changes = load.config_diff(before.text, loaded.text)
+        restart = config_versions.fixed_tables_changed(before.config, loaded.config)
     transition = evaluation.evaluate(
         _unlimited_readers(context.readers), requests.rebalance_wholly_to_targets
     )
@@ -301,6 +306,9 @@ def _planned_edit(
     following: tuple[str, ...] = ()
     if set(unpinned) - set(pinned) or set(loaded.config.wallet.payout_addresses) - confirmed:
         following = ("trimtab trust: contracts or payout addresses are unconfirmed",)
+    if restart:
+        ended = f"it reads {', '.join(restart)} only at start, and this edit ends it"
+        following += (f"start a running trimtab run again: {ended}",)
     known = {} if before is None else price_level_notes(before.config.portfolio)
     warnings = tuple(
         f"{key}: {note}"
@@ -309,7 +317,16 @@ def _planned_edit(
     )
     names = pool_names(transition.step_input)
     warnings += tuple(replace_pool_addresses(note, names) for note in _notes(transition, unpinned))
-    return EditReport(changes, transition, first, rounds, warnings, following, "planned")
+    return EditReport(
+        changes,
+        transition,
+        first,
+        rounds,
+        warnings,
+        following,
+        "planned",
+        restart=tuple(restart),
+    )
 
 
 def _broken_limits(outcome: StepOutcome) -> list[Verdict]:

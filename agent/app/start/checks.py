@@ -44,7 +44,7 @@ from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices, sequencer_fault
 from agent.store.files.locks import require_private
-from agent.units import decimal_text, price_text, safe_label
+from agent.units import decimal_text, price_text, safe_label, value_text
 from agent.venues import allowances
 
 if TYPE_CHECKING:
@@ -537,12 +537,23 @@ def _holdings(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckRe
 
 
 def _least(step: StepInput) -> Iterator[CheckResult]:
-    """Yield the minimum total at which these settings work."""
+    """Yield the minimum total at which these settings work, and the largest one."""
     prices = reference_prices(step).by_token
     try:
-        document = least_total_now(step, investable_total(compute_drifts(step, prices)))
+        total = investable_total(compute_drifts(step, prices))
+        document = least_total_now(step, total)
     except TrimtabError:
         return
+    numeraire, most = step.portfolio.numeraire, step.limits.max_live_value
+    if most is not None and total > most:
+        held, cap = (value_text(value, numeraire.decimals, 2) for value in (total, most))
+        yield CheckResult(
+            "max_live_value",
+            FAIL,
+            f"{held} {numeraire.label} held, portfolio.max_live_value is {cap} {numeraire.label}:"
+            " every rebalance is refused",
+            "withdraw value from the wallet, or raise portfolio.max_live_value",
+        )
     if document is not None:
         yield CheckResult(
             "minimum total",

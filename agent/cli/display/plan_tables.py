@@ -125,9 +125,7 @@ def _summary(console: Console, document: Document, more: str) -> None:
             )
         )
     if (tax := document.get("tax")) is not None and tax["disposals"]:
-        console.print(
-            cell(f"Taxable gain: {money(tax['gain'])} {tax['currency']}, by {tax['method']}")
-        )
+        console.print(cell(f"Taxable gain: {_gain(tax, tax['currency'])}, by {tax['method']}"))
     if document.get("campaign") is not None:
         console.print(cell(format_execution(document["campaign"], unit)))
     failed = [item for item in document["verdicts"] if not item["passed"]]
@@ -260,6 +258,13 @@ def signing(found: dict[str, str]) -> str:
     )
 
 
+def _gain(tax: Document, unit: str = "") -> str:
+    """Format the gain of a plan, or why it is unknown."""
+    if tax["gain"] is None:
+        return f"unknown ({tax['unknown']})"
+    return f"{money(tax['gain'])} {unit}".rstrip()
+
+
 def show_tax(console: Console, found: Document | None) -> None:
     """Print the gain that a plan would realise, if [tax] is configured."""
     if found is None or not found["disposals"]:
@@ -274,11 +279,11 @@ def show_tax(console: Console, found: Document | None) -> None:
         made.add_row(
             cell(one["symbol"]),
             money(one["proceeds"]),
-            money(one["cost"]),
-            money(one["gain"]),
+            "unknown" if one["cost"] is None else money(one["cost"]),
+            "unknown" if one["gain"] is None else money(one["gain"]),
             days,
         )
-    made.add_row(cell("all"), "", "", money(found["gain"]), "")
+    made.add_row(cell("all"), "", "", _gain(found), "")
     console.print(made)
     limit = ""
     if found["year_limit"] is not None:

@@ -131,7 +131,8 @@ def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
     """Print an error as text or JSON; return its exit code."""
     if as_json:
         emit(error_document(error), True, lambda: None, lines)
-    err.print(f"[bold red]{HEADS.get(error.exit_code, 'Error')}[/]:", cell(error.message))
+    head = HEADS.get(error.exit_code, "Error")
+    err.print(f"[bold red]{head}[/]:", cell(error.message.removeprefix(f"{head.lower()}: ")))
     if error.remedy:
         note(f"  What to do: {error.remedy}")
     return error.exit_code
