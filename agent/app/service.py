@@ -297,6 +297,10 @@ class Service:
     """Controls that ended, until the screen shows them."""
     control_log_end: int = 0
     """Number of the newest reported line of the log of controls."""
+    stopped_by: str = ""
+    """Command that stopped the run; empty for a signal."""
+    plan_waits: bool = False
+    """Whether the plan of the last cycle waits for a confirmation, until the screen shows it."""
 
     def __post_init__(self) -> None:
         self._loaded = self.agent.context.loaded
@@ -418,6 +422,25 @@ class Service:
             return
         self.alert_notifier.send_now(alert, now_s)
 
+    def offered(self) -> None:
+        """Report that the plan of the last cycle waits for a confirmation."""
+        self.log.info("offered")
+        self.plan_waits = True
+
+    def take_notes(self) -> tuple[str, ...]:
+        """Return the lines of the last cycle for the screen, each once."""
+        notes: tuple[str, ...] = ()
+        if self.config_changes:
+            notes += (f"Now running the edited config: {'; '.join(self.config_changes)}",)
+        notes += self.control_notes
+        if self.plan_waits:
+            notes += ("The plan waits for a confirmation: trimtab request confirm",)
+        if self.unwritten:
+            notes += (self.unwritten,)
+        self.config_changes, self.control_notes = (), ()
+        self.plan_waits, self.unwritten = False, ""
+        return notes
+
     def unrecorded(self, why: str) -> None:
         """Report that a step could not be written to its file. The run continues."""
         self.log.warning("record failed", why=why)
@@ -515,7 +538,8 @@ def serve(
                     alert_notifier.close()
             if heartbeat is not None:
                 heartbeat.settle()
-            log.info("stopped", looks=recorder.report.cycles)
+            fields = nonempty_fields(by=service.stopped_by or None)
+            log.info("stopped", looks=recorder.report.cycles, **fields)
 
 
 def secrets_of(loaded: LoadedConfig) -> list[str]:

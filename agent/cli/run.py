@@ -110,7 +110,9 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class RunTerms:
-    """Options of a run, as entered. Paper trading takes no controls."""
+    """Options of a run, as entered. Paper trading takes no controls and sends nothing, whatever
+    `send`.
+    """
 
     send: bool
     every: str
@@ -118,6 +120,7 @@ class RunTerms:
     log_format: LogFormat | None = None
     takes_controls: bool = False
     offers: bool = False
+    paper: bool = False
 
     @property
     def log_style(self) -> Format | None:
@@ -137,7 +140,7 @@ def run_loop(
     """
     from agent import app as api
 
-    code = 0
+    code, logs = 0, False
     try:
         with (
             clock.listening(),
@@ -152,6 +155,7 @@ def run_loop(
             ) as service,
             spinner(READING) as wait,
         ):
+            logs = service.logs
 
             def progress(stage: str) -> None:
                 service.on_stage(stage)
@@ -174,40 +178,44 @@ def run_loop(
             ) as cycles:
                 for found in cycles:
                     service.on_cycle(found)
+                    if controls is not None and terms.offers and controls.offers:
+                        service.offered()
                     with wait.aside():
-                        code = printer.show(found, logged=service.logs)
-                        if service.config_changes:
-                            note(
-                                "Now running the edited config:"
-                                f" {'; '.join(service.config_changes)}"
-                            )
-                            service.config_changes = ()
-                        _show_controls(service)
-                        if terms.offers and controls is not None and controls.offers:
-                            note("The plan waits for a confirmation: trimtab request confirm")
-                        if service.unwritten:
-                            note(service.unwritten)
-                            service.unwritten = ""
+                        code = printer.show(found, logged=logs)
+                        _show_notes(service)
                     clock.check()
             service.report_controls()  # a stop control, which no further cycle would report
-            _show_controls(service)
-        if not terms.once:  # only `trimtab stop` ends the cycles
-            note(
-                "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
-                " again."
-            )
+            _show_notes(service)
+            if not terms.once:  # only `trimtab stop` ends the cycles
+                service.stopped_by = "trimtab stop"
+        if not terms.once:
+            if not logs:
+                note(
+                    "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
+                    " again."
+                )
             code = 0
     except api.StopRequested:
-        note("Stopped. Sent transactions are in the journal; the next run settles them.")
+        if not logs:
+            note(_stopped_words(terms))
         code = 0
     return code
 
 
-def _show_controls(service: Service) -> None:
-    """Print the controls that ended."""
-    for line in service.control_notes:
-        note(line)
-    service.control_notes = ()
+def _stopped_words(terms: RunTerms) -> str:
+    """Return the last line of a run that was stopped by a signal."""
+    if terms.paper:
+        return "Stopped. Paper trading sent nothing."
+    if not terms.send:
+        return "Stopped. This dry run sent nothing."
+    return "Stopped. Sent transactions are in the journal; the next run settles them."
+
+
+def _show_notes(service: Service) -> None:
+    """Print what the last cycle left to tell, unless the log has told it."""
+    for line in service.take_notes():
+        if not service.logs:
+            note(line)
 
 
 class CyclePrinter:
@@ -374,7 +382,7 @@ def paper(
     def confirming(_agent: Agent, _wait: Spinner) -> Callable[[StepOutcome], bool]:
         return api.always_confirm
 
-    terms = RunTerms(True, every, once, log_format)
+    terms = RunTerms(True, every, once, log_format, paper=True)
     raise typer.Exit(
         run_loop(opened, clock, confirming, terms, PrintStyle(as_json, lines=not once))
     )

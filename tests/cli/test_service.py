@@ -224,6 +224,7 @@ def test_a_run_tells_of_itself_opens_no_port_and_keeps_its_secrets(desk: Desk, m
     assert desk.ask("health", want=15)["state"] == "stopped"
     assert {line.split()[0] for line in hearts.heard} == {"POST"}
     assert said.out == "", "the log has told it"
+    assert all(line.startswith("{") for line in said.err.splitlines()), "nothing but the log"
     assert {"started", "look", "transaction", "paused", "stopped"} <= set(events(child))
     assert SECRET not in said.err + figures + (desk.config.with_name("trimtab.db").read_bytes().decode("latin-1"))
 
@@ -258,6 +259,16 @@ def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_t
         monkeypatch.setattr(time, "time", lambda: real() + 64 + 30)
         late = probes.ask("/health")
         assert late.status == 503 and "no successful cycle for" in late.json["reasons"][0]
+
+
+def test_the_log_alone_says_what_ended_the_run(desk: Desk) -> None:
+    child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--log-format", "json")
+    until(child, lambda: "look" in events(child))
+    desk.ask("stop", "--send", "--yes")
+    said = child.ended(120)
+    assert said.code == 0, said
+    assert logged(child)[-1]["by"] == "trimtab stop" and events(child)[-1] == "stopped"
+    assert all(line.startswith("{") for line in said.err.splitlines()), said.err
 
 
 def test_a_store_that_cannot_be_read_is_red(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
