@@ -35,6 +35,7 @@ from agent.observe.logs import Format, Log, Redactor, configure
 from agent.observe.notify import AlertNotifier
 from agent.observe.watch import Heartbeat, SystemdNotifier, Watchdog
 from agent.policy.decision import DecisionResult
+from agent.policy.orders.exits import unconfirmed_notes
 from agent.ports import Clock
 from agent.units import BPS, value_text
 
@@ -117,6 +118,7 @@ def log_lines(
         step=found.step_id,
         block=head.number,
         value=f"{value_text(_total(found.decided), numeraire.decimals, 2)} {numeraire.label}",
+        orders=unconfirmed_notes(found.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
         refused_by=[verdict.guard for verdict in found.verdicts if not verdict.passed],
         took_s=round(took_s, 3),

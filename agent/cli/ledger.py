@@ -209,6 +209,11 @@ def show_pnl(console: Console, document: Document) -> None:
             f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now,"
             " or trimtab run."
         )
+    if count := document["not_final"]:
+        say(
+            f"Not booked yet: {count} mined transactions that are not final. The value includes"
+            " them; rebalances, fees, impact, gas and realised gains do not."
+        )
     excluded = [
         f"{money(document[name])} {unit} {words}"
         for name, words in EXCLUDED

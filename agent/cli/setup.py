@@ -581,7 +581,13 @@ def remove_user(
 ) -> None:
     """Removes a user and ends its sessions."""
     document = api.remove_user(config, name)
-    emit(document, as_json, lambda: say(f"Removed {name}."))
+    left = ""
+    if not document["remaining"]:
+        left = (
+            " No users are left: a running trimtab serve still asks for a login, which no one has;"
+            " restart it, or add a user."
+        )
+    emit(document, as_json, lambda: say(f"Removed {name}.{left}"))
 
 
 @user_group.command("log")

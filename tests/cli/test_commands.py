@@ -227,3 +227,13 @@ def test_a_reader_that_had_enough_ends_the_command_without_a_traceback(desk: Des
     done = subprocess.run(["bash", "-c", f"{line} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=False)
     assert done.stdout.strip() in ("0", "1")
     assert done.stderr == ""
+
+
+def test_removing_the_last_user_tells_that_the_dashboard_is_to_be_restarted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PW", "correct-horse-battery-staple-9")
+    for name in ("ann", "eve"):
+        desk.ask("user", "add", name, "--password-env", "PW")
+    assert desk.ask("user", "remove", "eve") == {"removed": "eve", "remaining": 1}
+    desk.ask("user", "add", "eve", "--password-env", "PW")
+    assert "restart" not in desk.run("user", "remove", "eve").out
+    assert mentions(" ".join(desk.run("user", "remove", "ann").out.split()), "No users are left", "trimtab serve", "restart it")

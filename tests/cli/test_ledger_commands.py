@@ -65,6 +65,15 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert desk.run("export", "--format", "rotki", "--out", str(out), "--force").code == 0
 
 
+def test_mined_transactions_that_are_not_booked_are_told(desk: Desk) -> None:
+    desk.edit(("confirmations = 1\n", "confirmations = 60\n"))
+    desk.ask("pnl", "--now")
+    assert desk.ask("pnl")["not_final"] == 0 and "Not booked yet" not in desk.run("pnl").out
+    sent = desk.ask("rebalance", "--send", "--yes")["transactions"]
+    assert desk.ask("pnl")["not_final"] == len(sent) > 0
+    assert f"Not booked yet: {len(sent)} mined transactions" in desk.run("pnl").out
+
+
 def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:
     """The lots were opened at present prices, so that nothing gains much: with nothing left of the year the plan sells what loses."""
     desk.config.write_text(desk.config.read_text() + TABLE.format("0"))

@@ -457,7 +457,7 @@ UserDocument = TypedDict(
     "UserDocument", {"user": str, "read_only": bool, "created": str, "locked_s": int}
 )
 UsersDocument = TypedDict("UsersDocument", {"users": list[UserDocument]})
-RemovedUserDocument = TypedDict("RemovedUserDocument", {"removed": str})
+RemovedUserDocument = TypedDict("RemovedUserDocument", {"removed": str, "remaining": int})
 UserEventDocument = TypedDict(
     "UserEventDocument", {"time": str, "event": str, "user": str, "address": str, "detail": str}
 )

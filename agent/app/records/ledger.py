@@ -246,6 +246,7 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         "method": taxed.lots.method.value,
         "unpriced": sorted(set(taxed.unpriced)),
         "tax": _tax(ledger),
+        "not_final": sum(one.receipt is not None for one in ledger.store.ledger.unsettled()),
     }
 
 

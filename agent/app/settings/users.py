@@ -96,9 +96,10 @@ def list_users(config: ConfigSource) -> UsersDocument:
 
 def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
     """Remove a user; its sessions end. Raises ConfigError if no user has this name."""
-    if not _open(config).remove(name, _now_s()):
+    users = _open(config)
+    if not users.remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
-    return {"removed": name}
+    return {"removed": name, "remaining": len(users.users())}
 
 
 def user_log(config: ConfigSource, limit: int) -> UserLogDocument:

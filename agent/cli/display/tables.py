@@ -484,7 +484,7 @@ def _stage(item: Document) -> str:
     """Return the stored stage, and what comes next."""
     stage: str = item["stage"]
     if item["unconfirmed"]:
-        return f"{stage} (not confirmed: {item['unconfirmed']})"
+        return f"{stage} ({item['unconfirmed']} once confirmed)"
     if item["since"] is None:
         return f"{stage} for the first cycle"
     if item["next_stage"]:

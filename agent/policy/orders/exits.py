@@ -84,7 +84,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
     notes = (
         *(_out_words(step, token) for token in out),
         *(_wait_words(step, token) for token in waits),
-        *_unconfirmed_words(step),
+        *_order_notes(step),
     )
     if not out and not waits:
         if notes:
@@ -404,10 +404,8 @@ def _wait_words(step: StepInput, token: str) -> str:
     )
 
 
-def _unconfirmed_words(step: StepInput) -> list[str]:
-    """Return notes on orders that would change at current prices without confirmation, and on
-    entries that delayed no purchase.
-    """
+def unconfirmed_notes(step: StepInput) -> list[str]:
+    """Return notes on orders that would change at current prices without confirmation."""
     portfolio, now = step.portfolio, orders_by_key(step.history.orders)
     waiting = [
         order
@@ -415,11 +413,16 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
         if order.key in now and order.stage is not now[order.key].stage
     ]
     blocks = step.policy.confirm_blocks
-    notes = [
+    return [
         f"{order_name(portfolio, one)} would be {one.stage.value}, but the preceding"
         f" {blocks} blocks do not confirm it"
         for one in waiting
     ]
+
+
+def _order_notes(step: StepInput) -> list[str]:
+    """Return notes on unconfirmed orders, and on entries that delayed no purchase."""
+    portfolio, notes = step.portfolio, unconfirmed_notes(step)
     for order in step.history.orders:
         if order.stage is OrderStage.FIRED and was_filled_when_armed(order):
             at = format_order_price(portfolio, order.token, trigger_price(order))
