@@ -231,7 +231,7 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
         users.add_user(config, "ann", Password(), typed(PASSWORD, PASSWORD), read_only=False)
     (row,) = users.list_users(config)["users"]
     assert (row["user"], row["read_only"], row["locked_s"]) == ("ann", True, 0)
-    assert users.remove_user(config, "ann") == {"removed": "ann"}
+    assert users.remove_user(config, "ann") == {"removed": "ann", "remaining": 0}
     with pytest.raises(ConfigError):
         users.remove_user(config, "ann")
     assert [event["event"] for event in users.user_log(config, 10)["events"]] == ["user_removed", "login", "user_added"]

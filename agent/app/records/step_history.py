@@ -273,6 +273,7 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
 
 
 INTERRUPTED, APPROVED = "interrupted", "approved"
+NO_OUTCOME = "no outcome is stored: the step is still running, or its process ended before it did"
 
 
 def history(config: ConfigSource, limit: int = 20, before: str | None = None) -> HistoryDocument:
@@ -297,7 +298,7 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
                     line,
                     decision=line.decision or INTERRUPTED,
                     outcome=_outcome(line, intents),
-                    reason=line.reason or "",
+                    reason=line.reason or ("" if line.outcome else NO_OUTCOME),
                     transactions=_transactions(intents),
                     cost=costs.cost(intents),
                     execution=costs.execution(intents),
