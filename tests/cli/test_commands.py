@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.app import open_agent
 from agent.cli.display.tables import money
 from tests.cli.tools import TRIMTAB, Desk, Said, attach
 from tests.support.text import mentions
@@ -237,3 +238,10 @@ def test_removing_the_last_user_tells_that_the_dashboard_is_to_be_restarted(desk
     desk.ask("user", "add", "eve", "--password-env", "PW")
     assert "restart" not in desk.run("user", "remove", "eve").out
     assert mentions(" ".join(desk.run("user", "remove", "ann").out.split()), "No users are left", "trimtab serve", "restart it")
+
+
+def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> None:
+    with open_agent(desk.config) as agent:
+        agent.context.store.steps.begin("s1", 1_700_000_000, "{}")
+    (row,) = desk.ask("history")["steps"]
+    assert row["outcome"] == "interrupted" and "its process ended" in row["reason"]
