@@ -49,7 +49,7 @@ def test_deleverage_reduces_every_position_and_closes_a_market(perps: LocalPerps
     dry = run("deleverage", "--to", "0.5x", "--json")
     assert (dry.code, dry.json["outcome"], leverage_of(perps)) == (0, "planned", before), dry
     said = run("deleverage", "--to", "0.5x")
-    assert "open to futures.leverage" in said.err, "the next step opens to the targets again"
+    assert "back to futures.leverage of 2x" in said.err, "the next step opens to the targets again"
     words = said.out
     assert words.startswith("futures: the owner reduces"), words
     explained = run("explain").out
