@@ -22,6 +22,7 @@ from agent.model import (
     IntentKind,
     IntentState,
     LotMethod,
+    OpenLot,
     OrderKind,
     OrderStage,
     OrderTerms,
@@ -35,7 +36,7 @@ from agent.model import (
 from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.drift import alert_prices
-from agent.units import decimal_text, value_text
+from agent.units import NATIVE, decimal_text, value_text
 from tests.support.builders import ETHER, step_input, token, unit_price, with_snapshot
 from tests.support.foreign_text import CORPUS, MARKS
 from tests.support.text import mentions
@@ -136,10 +137,16 @@ def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
     assert found.plan is not None
     worst = found.plan.cost.total + (plan_sandwich_loss(found.step_input, found.plan) or 0)
     assert mentions(prices(found)[0].text, f"worst case {value_text(worst, 6, 2)} USDC") and "taxable" not in prices(found)[0].text
-    tax = TaxState(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), None)
+    lots = tuple(
+        OpenLot(token, 10**24, Fraction(10**15), 1) for token in (NATIVE, *(held.token for held in found.step_input.snapshot.holdings))
+    )
+    tax = TaxState(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
     taxed = replace(found, step_input=replace(found.step_input, history=replace(found.step_input.history, tax=tax)))
     document = tax_document(taxed.step_input, found.plan)
-    assert document is not None and mentions(prices(taxed)[0].text, f"taxable gain {document['gain']} USDC")
+    assert document is not None and document["gain"] is not None and float(document["gain"]) != 0
+    assert mentions(prices(taxed)[0].text, f"taxable gain {document['gain']} USDC")
+    taxed = replace(found, step_input=replace(found.step_input, history=replace(found.step_input.history, tax=replace(tax, lots=()))))
+    assert mentions(prices(taxed)[0].text, "taxable gain unknown: no tax lots yet")
 
 
 def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
