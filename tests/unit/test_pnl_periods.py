@@ -28,7 +28,7 @@ def test_each_month_realises_what_it_sold_and_the_ledger_is_read_once(monkeypatc
     months = [_worth(1, _at(1, 1), 2, 0, 100), _worth(3, _at(1, 31), 1, 150, 150), _worth(3, _at(2, 27), 1, 150, 90)]
     months.append(_worth(5, _at(3, 20), 0, 230, 80))
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
-    store: Any = None
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
     names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
     found = ledger.LedgerData(loaded, store, USDC, WETH.address, (_opened(), *sold), tuple(months), names)
 

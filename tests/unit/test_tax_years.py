@@ -166,7 +166,7 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
     path = tmp_path / "eur.csv"
     tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax), path=tmp_path / "trimtab.toml")
-    store: Any = None
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
     found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
     path.write_text(f"time,rate\n{START_S - 1},0.9\n{NEW_YEAR_S},0.8\n")
     told = ledger._tax(found)
@@ -190,7 +190,7 @@ def test_open_lots_have_the_entry_prices_and_gains_of_an_independent_calculation
     held = tuple(
         ValuedHolding(token, 1, 0, Fraction(price), 5_000) for token, price in ((NATIVE, Fraction(3_000, 10**12)), (USDC, 1), (WBTC, 0))
     )
-    store: Any = None
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
     found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (Valuation(999, TRADES[-1].at_s + 60, Fraction(1), held),), NAMES)
     told = lots_document(found, method)
     assert misfits(LotsDocument, told) == []
@@ -216,7 +216,7 @@ def test_pnl_and_the_exported_disposals_say_the_same_of_each_year(monkeypatch: p
     expected = independent(TRADES, method.value)
     tax = SimpleNamespace(method=method.value, currency=None, rates=None, year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax))
-    store: Any = None
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
     held = (ValuedHolding(WETH, 10**18, 0, Fraction(2_000 * DOLLAR, 10**18), 10_000),)
     values = tuple(Valuation(block, START_S + block * 86_400, Fraction(2_000 * DOLLAR), held) for block in (1, 200))
     found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, values, NAMES)
