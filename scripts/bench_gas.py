@@ -10,7 +10,6 @@ gas exactly, so one run is enough.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -167,14 +166,9 @@ def single(leg: Leg, wallet: str) -> str:
     )
 
 
-_TURNS = itertools.count()
-
-
 def send(chain: LocalChain, to: str, data: str) -> int:
     """Send a transaction of the wallet, and return the gas used."""
-    # Every hash is new: anvil may drop a transaction again that it mined before a revert.
-    gas = 3_000_000 + next(_TURNS)
-    fees = {"gas": gas, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
+    fees = {"gas": 3_000_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
     sent = chain.w3.eth.send_transaction(
         {"from": chain.wallet.address, "to": to, "data": data, **fees}
     )

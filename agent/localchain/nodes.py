@@ -302,9 +302,27 @@ class AnvilNode:
         return str(self.rpc("evm_snapshot"))
 
     def revert(self, snapshot: str) -> None:
-        """See LocalNode."""
+        """See LocalNode. anvil takes mined transactions out of its pool by sender and nonce, some
+        time after their receipts can be read. If it did that after the revert, it would drop the
+        sender's next transaction.
+        """
+        until = time.monotonic() + _MINED_S
+        while any(self.rpc("eth_getTransactionReceipt", one) for one in self._pooled()):
+            if time.monotonic() > until:
+                raise RuntimeError("anvil keeps mined transactions in its pool")
+            time.sleep(_POLL_S)
         if not self.rpc("evm_revert", snapshot):
             raise RuntimeError(f"anvil has no snapshot {snapshot}")
+
+    def _pooled(self) -> list[str]:
+        """Return the hashes of the transactions in the pool."""
+        pooled = self.rpc("txpool_content").values()
+        return [
+            one["hash"]
+            for by_nonce in pooled
+            for sent in by_nonce.values()
+            for one in sent.values()
+        ]
 
     def set_native(self, address: str, wei: int) -> None:
         """See LocalNode."""

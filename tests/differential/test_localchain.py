@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from typing import Any
 
 import pytest
+from web3.types import Wei
 
 from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import DEFAULT_WORLD, LocalChain, TokenKind
 from agent.localchain.chain import POSITION_MANAGER
+from agent.localchain.nodes import AnvilNode
 from agent.localchain.world import IN_PROCESS_URL
 from agent.units import PIPS
 from tests.support.worlds import ANVIL_OFTEN, mint_mainnet_pool, pool_contract, price_now, read_pool, recorded_pool
@@ -245,6 +248,25 @@ def test_positions_of_the_seeded_pools_are_held_by_the_real_position_manager(anv
     manager = anvil_chain.contract(anvil_chain.addresses.position_manager, npm_artifact(POSITION_MANAGER)).functions
     ranges = sum(len(pool.ranges) for pool in DEFAULT_WORLD.pools if hasattr(pool, "ranges"))
     assert manager.balanceOf(anvil_chain.whale.address).call() == ranges
+
+
+def test_a_revert_waits_until_mined_transactions_have_left_the_pool(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, wallet = anvil_chain.node, anvil_chain.wallet.address
+    assert isinstance(node, AnvilNode)
+    mark, asked, rpc = node.snapshot(), [], node.rpc
+    sent = node.w3.eth.send_transaction({"from": wallet, "to": wallet, "value": Wei(1)})
+    node.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.005)
+
+    def late(method: str, *params: object) -> Any:
+        asked.append(method)
+        if method == "txpool_content" and asked.count(method) <= 2:
+            return {"pending": {wallet: {"0": {"hash": "0x" + sent.hex().removeprefix("0x")}}}, "queued": {}}
+        return rpc(method, *params)
+
+    monkeypatch.setattr(node, "rpc", late)
+    node.revert(mark)
+    assert asked.count("txpool_content") == 3
+    assert asked[-1] == "evm_revert"
 
 
 def test_web3_follows_no_offchain_lookup(local_chain: LocalChain) -> None:
