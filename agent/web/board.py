@@ -252,10 +252,10 @@ class Board:
     async def _read_report(self, process: str) -> SeenReport:
         try:
             text = await self.call(process, "records.run_report.report_text")
+            report = codec.loads_optional(RunReport, text)
         except TrimtabError:
             self._seen = None
             raise
-        report = codec.loads_optional(RunReport, text)
         if self._seen is None or self._seen.report != report:
             self._seen = SeenReport(report, time.monotonic())
         return self._seen

@@ -198,6 +198,32 @@ def test_pages_of_positions_have_no_violation_and_are_no_wider_than_a_phone(chro
         context.close()
 
 
+def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
+    from tests.support.dashboards import Served
+
+    page = chromium.new_context(bypass_csp=True).new_page()
+    with Served() as shown:
+
+        def change(mark: str) -> None:
+            shown.board.documents = {**shown.board.documents, "lp": {**shown.board.documents["lp"], "warnings": [mark]}}
+            shown.loop.call_soon_threadsafe(shown.board.announce)
+
+        page.goto(f"http://localhost:{shown.port}/liquidity")
+        page.wait_for_selector("#connection:has-text('Live')")
+        page.evaluate("let told = 0; document.addEventListener('htmx:sseMessage', () => { document.body.dataset.told = ++told })")
+        held: list[Any] = []
+        page.route("**/liquidity", lambda route: route.continue_() if held else held.append(route))
+        change("first")
+        page.wait_for_selector("body[data-told='1']")
+        answer = held[0].fetch()
+        assert "first" in answer.text()
+        change("second")
+        page.wait_for_selector("body[data-told='2']")
+        held[0].fulfill(response=answer)
+        page.wait_for_selector("main:has-text('second')")
+        page.context.close()
+
+
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
     desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
     said = forked(desk, "serve", "--port", "0", "--json").ended()  # this process has Chromium's event loop

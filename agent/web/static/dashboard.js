@@ -42,9 +42,19 @@
     if (place.textContent !== text) place.textContent = text;
   }
 
+  // A change that is announced while an element is read again is lost with the element, which is replaced: compare versions then.
+  let newest = 0;
+  const noted = event => { newest = Number(event.data); };
+  function catchUp() {
+    for (const one of document.querySelectorAll("[data-version][hx-trigger]")) if (Number(one.dataset.version) < newest) htmx.trigger(one, "sse:changed");
+  }
+
   document.addEventListener("DOMContentLoaded", drawAll);
-  document.addEventListener("htmx:afterSettle", drawAll);
-  document.addEventListener("htmx:sseOpen", () => say("Live: this page follows the agent."));
+  document.addEventListener("htmx:afterSettle", () => { drawAll(); catchUp(); });
+  document.addEventListener("htmx:sseOpen", event => {
+    event.detail.source.addEventListener("changed", noted);
+    say("Live: this page follows the agent.");
+  });
   document.addEventListener("htmx:sseError", () => say("No live updates: the dashboard does not respond. Figures may be old."));
   dark.addEventListener("change", drawAll);
   addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: element.clientHeight }); });
