@@ -85,10 +85,10 @@ class NodeSender:
             _result(block, "the head"),
             parse_quantity(_result(chain_id, "the chain id"), "chain id"),
         )
-        if head.base_fee_wei is not None and _most_wei(tx) < head.base_fee_wei:
+        if head.base_fee_wei is not None and tx.most_price_wei < head.base_fee_wei:
             return Simulation(
                 False,
-                f"its fee of {_most_wei(tx)} wei per gas is below the base fee of"
+                f"its fee of {tx.most_price_wei} wei per gas is below the base fee of"
                 f" {head.base_fee_wei} wei",
                 0,
                 head,
@@ -238,11 +238,6 @@ def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:
         "gas": hex(tx.gas),
         **{name: hex(value) for name, value in fees.items() if value is not None},
     }
-
-
-def _most_wei(tx: UnsignedTx) -> int:
-    """Return the highest price per gas that the transaction pays, wei."""
-    return (tx.gas_price_wei if tx.max_fee_wei is None else tx.max_fee_wei) or 0
 
 
 def _result(answer: object, what: str) -> object:

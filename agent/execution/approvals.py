@@ -17,7 +17,6 @@ from agent.execution.step_context import (
     StepOutcome,
     StepReaders,
 )
-from agent.execution.submitter import format_open_allowances
 from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
 from agent.policy.cash_flows import cash_limit
@@ -53,6 +52,16 @@ def execute_prepared(actors: StepActors, step_id: str, prepared: PreparedTransac
     """Run one prepared transaction to its end."""
     return actors.executor.run(
         step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
+    )
+
+
+def format_open_allowances(allowed: Sequence[Approval]) -> str:
+    """Describe the open allowances by spender."""
+    labels: dict[str, list[str]] = {}
+    for approval in allowed:
+        labels.setdefault(approval.holder, []).append(approval.label)
+    return " and ".join(
+        f"the {holder} can still spend {', '.join(tokens)}" for holder, tokens in labels.items()
     )
 
 

@@ -139,7 +139,7 @@ class TxReplacer:
         simulation = self._submitter.simulate(tx, pending.deadline_s, granted)
         now_s = simulation.head.timestamp_s
         self._require_gas_caps(tx, pending, most_wei, now_s)
-        grant = replace(granted, now_s=now_s, max_gas_wei=_max_cost_wei(tx))
+        grant = replace(granted, now_s=now_s, max_gas_wei=tx.most_gas_wei)
         self._launch(pending, pending.kind, tx, grant, pending.note, pending.deadline_s)
 
     def _launch(
@@ -189,7 +189,7 @@ class TxReplacer:
         nonce is mined, so the most expensive one counts.
         """
         granted = self._journal.grant(pending.id)
-        worst_wei = _max_cost_wei(tx)
+        worst_wei = tx.most_gas_wei
         _, day_wei = self._submitter.settings.ceilings_of(granted)
         if worst_wei > most_wei:
             raise guard_refusal(
@@ -200,7 +200,7 @@ class TxReplacer:
                 "wait",
             )
         if day_wei is None or worst_wei <= max(
-            _max_cost_wei(intent.tx) for intent in self._submitter.in_flight(pending.tx.nonce)
+            intent.tx.most_gas_wei for intent in self._submitter.in_flight(pending.tx.nonce)
         ):
             return
         unbooked_wei = sum(
@@ -273,11 +273,6 @@ def _bump_ceiling_wei(ceiling_wei: int | None) -> int | None:
 
 def _cancel_grant(now_s: int, deadline_s: int, most_wei: int) -> Grant:
     return Grant(IntentKind.CANCEL, now_s, deadline_s, most_wei)
-
-
-def _max_cost_wei(tx: UnsignedTx) -> int:
-    """Return the largest possible cost of the transaction, wei."""
-    return tx.gas * GasFees(tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei).most_wei
 
 
 # --- Reconciliation: every open nonce, oldest first.
@@ -537,10 +532,7 @@ class Reconciler:
     def _below_base_fee(self, intent: Intent) -> bool:
         """True if its fee is below the base fee, so the same bytes would stay pending."""
         base_fee_wei = self._sender.head().base_fee_wei
-        fees = GasFees(
-            intent.tx.max_fee_wei, intent.tx.max_priority_fee_wei, intent.tx.gas_price_wei
-        )
-        return base_fee_wei is not None and fees.most_wei < base_fee_wei
+        return base_fee_wei is not None and intent.tx.most_price_wei < base_fee_wei
 
     def _still_unknown(self, unfinished: list[Intent]) -> bool:
         """True if no node knows a transaction at the nonce: a simulation also fails for one mined

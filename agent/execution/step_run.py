@@ -11,7 +11,6 @@ from agent import codec
 from agent.errors import ErrorCode, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
-from agent.execution.submitter import gas_spent_wei
 from agent.model import (
     AdjustFutures,
     BlockedExit,
@@ -133,7 +132,8 @@ class StepRun:
         """Return the step input with caps and gas of the current plan. Liquidity actions of this
         step do not start cooldowns.
         """
-        gas_wei = gas_spent_wei(self.sent[self.first_of_plan :])
+        receipts = [intent.receipt for intent in self.sent[self.first_of_plan :]]
+        gas_wei = sum(receipt.gas_cost_wei for receipt in receipts if receipt is not None)
         step_input = failures.with_refused_markets(step_input, self.refused_markets)
         step_input = replace(
             step_input,

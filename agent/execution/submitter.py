@@ -4,7 +4,7 @@ reorgs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
 from agent.chain.quorum import NO_MAJORITY_REMEDY, NoQuorum
@@ -27,7 +27,7 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.ports import Approval, BudgetJournal, Clock, Grant, Journal, Sender, Signer, Simulation
+from agent.ports import BudgetJournal, Clock, Grant, Journal, Sender, Signer, Simulation
 
 # --- Settings, and the events that the executor reports.
 
@@ -102,7 +102,9 @@ def guard_refusal(
 
 @dataclass(slots=True, eq=False)
 class Submitter:
-    """Submits transactions through the ports. Each state change is stored before it is acted on."""
+    """Submits transactions through the ports. Each state change is stored before it is acted on.
+    `proposed` returns the ids of intents that an external signer may have sent with other fees.
+    """
 
     journal: Journal
     budgets: BudgetJournal
@@ -113,6 +115,7 @@ class Submitter:
     is_paused: Callable[[], bool | None]
     tell: OnEvent = ignore_event
     is_hard: Callable[[], bool] = lambda: False
+    proposed: Callable[[], Container[str]] = tuple
 
     # checks
     def require_running(self, grant: Grant | None = None) -> None:
@@ -312,11 +315,26 @@ class Submitter:
         for intent in in_flight:
             if intent.state is IntentState.MINED:
                 continue
-            status = self.sender.status_of(str(intent.tx_hash))
-            if status.receipt is not None:
+            receipt = self.receipt_of(intent)
+            if receipt is not None:
                 self._unmine(mined, intent)
-                return self.move(intent, IntentState.MINED, receipt=status.receipt)
+                return self.move(intent, IntentState.MINED, receipt=receipt)
         return next(iter(mined), None)
+
+    def receipt_of(self, intent: Intent) -> Receipt | None:
+        """Return the receipt of our transaction; None if it is in no block. Raises Retryable for a
+        receipt with a higher gas cost than the signed transaction can have (T2).
+        """
+        receipt = self.sender.status_of(str(intent.tx_hash)).receipt
+        most_wei = intent.tx.most_gas_wei
+        if receipt is None or receipt.gas_paid_wei <= most_wei or intent.id in self.proposed():
+            return receipt
+        raise Retryable(
+            f"the endpoints' receipt of {intent.tx_hash} has a gas cost of {receipt.gas_paid_wei}"
+            f" wei, but the transaction was signed for at most {most_wei} wei",
+            "check the endpoints of [[chain.rpc]]",
+            code=ErrorCode.ANSWER,
+        )
 
     def _unmine(self, others: Sequence[Intent], by: Intent) -> None:
         for other in others:
@@ -379,13 +397,13 @@ class Submitter:
             height = self.sender.head().number
             if self.sender.block_hash(receipt.block_number) == receipt.block_hash:
                 return intent, height - receipt.block_number + 1 >= self.settings.confirmations
-            status = self.sender.status_of(receipt.tx_hash)
+            found = self.receipt_of(intent)
         except Retryable as error:
             self.tell(SubmissionEvent("confirming", intent, error.message))
             return intent, False
-        if status.receipt == receipt:  # a lagging endpoint does not know the block yet
+        if found == receipt:  # a lagging endpoint does not know the block yet
             return intent, False
-        return self.follow_reorg(intent, status.receipt), False
+        return self.follow_reorg(intent, found), False
 
     def follow_reorg(self, intent: Intent, receipt: Receipt | None) -> Intent:
         """Record that the transaction's block changed: MINED with its new receipt, or BROADCAST."""
@@ -462,24 +480,6 @@ def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
             "the transaction's deadline has passed",
             "plan again",
         )
-
-
-# --- Gas spent and allowances left open by a step.
-
-
-def gas_spent_wei(sent: Sequence[Intent]) -> int:
-    """Return the gas cost of all mined transactions, wei."""
-    return sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
-
-
-def format_open_allowances(allowed: Sequence[Approval]) -> str:
-    """Describe the open allowances by spender."""
-    labels: dict[str, list[str]] = {}
-    for approval in allowed:
-        labels.setdefault(approval.holder, []).append(approval.label)
-    return " and ".join(
-        f"the {holder} can still spend {', '.join(tokens)}" for holder, tokens in labels.items()
-    )
 
 
 # --- Nonces that may be signed: from the journal, never from the transaction.
@@ -582,7 +582,7 @@ class ReorgHandler:
         return None if canonical is None else canonical == block_hash
 
     def _move_back(self, intent: Intent) -> None:
-        receipt = self._submitter.sender.status_of(str(intent.tx_hash)).receipt
+        receipt = self._submitter.receipt_of(intent)
         if receipt is None or receipt != intent.receipt:
             self._submitter.follow_reorg(intent, receipt)
 

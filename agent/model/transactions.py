@@ -83,6 +83,16 @@ class UnsignedTx:
         """True for an order to an off-chain futures venue."""
         return self.nonce >= FIRST_VENUE_NONCE
 
+    @property
+    def most_price_wei(self) -> int:
+        """Highest price of a unit of gas that the transaction pays, wei; 0 without a fee."""
+        return (self.gas_price_wei if self.max_fee_wei is None else self.max_fee_wei) or 0
+
+    @property
+    def most_gas_wei(self) -> int:
+        """Most that the transaction can pay for its gas, wei; without data and operator fee."""
+        return self.gas * self.most_price_wei
+
 
 @dataclass(frozen=True, slots=True)
 class SignedTx:
@@ -168,9 +178,14 @@ class Receipt:
     data_fee_wei: int = 0
 
     @property
+    def gas_paid_wei(self) -> int:
+        """Cost of the transaction's gas alone, wei."""
+        return self.gas_used * self.effective_gas_price_wei
+
+    @property
     def gas_cost_wei(self) -> int:
         """Cost of this transaction's inclusion, wei: gas, data fee and operator fee."""
-        return self.gas_used * self.effective_gas_price_wei + self.data_fee_wei
+        return self.gas_paid_wei + self.data_fee_wei
 
     def net(self, wallet: str) -> dict[str, int]:
         """Return the net base units per token moved into (+) or out of (-) `wallet`, by Transfer

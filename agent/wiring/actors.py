@@ -189,6 +189,7 @@ class WalletSession:
             settings=submission_settings(config, context.limits, context.futures),
             is_paused=context.switch.is_paused,
             is_hard=context.switch.is_hard,
+            proposed=context.store.proposals.proposed,
             tell=lambda event: self.progress(event.text or event.name),
         )
         chain = JournaledExecutor(submitter)

@@ -40,8 +40,8 @@ def by_owner(chain: LocalChain, **changes: object) -> Signs:
 
     def sign(document: dict[str, Any]) -> str:
         fields = {name: int(value, 16) if name not in ("to", "data") else value for name, value in document["transaction"].items()}
-        fields["maxPriorityFeePerGas"] += 7
-        signed = Account.sign_transaction({**fields, "maxFeePerGas": fields["maxFeePerGas"] + 7, **changes}, OWNER.key)
+        fields["maxPriorityFeePerGas"] = fields["maxFeePerGas"] = 10 * fields["maxFeePerGas"]
+        signed = Account.sign_transaction({**fields, **changes}, OWNER.key)
         return str(chain.transport.call("eth_sendRawTransaction", ["0x" + bytes(signed[0]).hex()]))
 
     return sign

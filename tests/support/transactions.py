@@ -105,6 +105,8 @@ class ScriptedChain:
     height_disagreement: str = ""
     base_fee_wei: int = GWEI
     status: int = 1
+    gas_used: int = 50_000
+    gas_price_wei: int = 2 * GWEI
     send_error: Exception | None = None
     lose: bool = False
     offline: int = 0
@@ -155,7 +157,9 @@ class ScriptedChain:
         self._online()
         for number, block in enumerate(self.blocks):
             if tx_hash in block:
-                return TransactionStatus("mined", receipt(tx_hash, number, self._hash(number), self.status))
+                found = receipt(tx_hash, number, self._hash(number), self.status)
+                found = replace(found, gas_used=self.gas_used, effective_gas_price_wei=self.gas_price_wei)
+                return TransactionStatus("mined", found)
         return TransactionStatus("pending" if tx_hash in self.pool else "unknown", None)
 
     def nonces(self, _owner: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction
 from agent.store.recorder import FileOutbox
 from tests.support.text import raises_code
-from tests.support.transactions import START_S, WALLET, Bench, bench, grant, tx
+from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, grant, tx
 
 HASH = "0x" + "5" * 64
 
@@ -55,6 +55,7 @@ def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
         made.settings,
         lambda: made.paused,
         is_hard=lambda: made.hard,
+        proposed=made.store.proposals.proposed,
     )
     return ProposingExecutor(submitter, made.store.proposals, owner, FileOutbox(folder / "proposals"))
 
@@ -79,6 +80,15 @@ def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile
     assert [intent.id for intent in made.store.journal.unbooked()] == [ended.id], "what it lost counts"
     assert not list((tmp_path / "proposals").iterdir())
     assert made.store.journal.expected_nonce() == 1
+
+
+def test_an_owner_who_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) -> None:
+    made, owner, executor = proposed(tmp_path)
+    made.chain.gas_price_wei = 1_000 * GWEI
+    owner.mines()
+    (ended,) = executor.reconcile()
+    assert ended.state is IntentState.FINAL and ended.receipt is not None
+    assert ended.receipt.gas_cost_wei == 50_000 * 1_000 * GWEI > ended.tx.most_gas_wei
 
 
 def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from agent.chain.quorum import NoQuorum
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import IntentState
 from tests.support.text import raises_code
-from tests.support.transactions import Bench, bench, killed_at, lost_in_broadcast
+from tests.support.transactions import GWEI, Bench, bench, killed_at, lost_in_broadcast
 
 S = IntentState
 FOREIGN = "0x" + "f0" * 32
@@ -191,3 +191,33 @@ def test_the_first_use_adopts_the_nonce_of_a_wallet_with_a_past(tmp_path: Path) 
     assert made.executor().reconcile() == []
     assert made.store.journal.expected_nonce() == 57
     assert made.run(57).state is S.FINAL
+
+
+@pytest.mark.parametrize(("gas_used", "price_wei"), [(100_000, 10 * GWEI + 1), (100_001, 10 * GWEI), (50_000, 10**24)])
+def test_a_receipt_that_costs_more_than_was_signed_books_nothing(tmp_path: Path, gas_used: int, price_wei: int) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:send")
+    made.chain.gas_used, made.chain.gas_price_wei = gas_used, price_wei
+    with raises_code(Retryable, "answer", "signed for at most 1000000000000000 wei", "chain.rpc"):
+        made.executor().reconcile()
+    assert states(made) == [("swap", "broadcast")]
+    assert made.store.journal.unbooked() == ()
+    with raises_code(Retryable, "open_transaction"):
+        made.run(1)
+    assert len(made.chain.sent) == 1
+    made.chain.gas_used, made.chain.gas_price_wei = 100_000, 10 * GWEI
+    (ended,) = made.executor().reconcile()
+    assert ended.state is S.FINAL
+    assert [intent.receipt and intent.receipt.gas_cost_wei for intent in made.store.journal.unbooked()] == [10**15]
+
+
+def test_a_moved_receipt_that_costs_more_than_was_signed_replaces_none(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    known = made.run().receipt
+    block = made.chain.blocks[-1]
+    made.chain.reorg(1)
+    made.chain.blocks[-1], made.chain.gas_price_wei = block, 10**24
+    with raises_code(Retryable, "answer", "signed for at most"):
+        made.executor().reconcile()
+    (intent,) = made.store.journal.intents()
+    assert (intent.state, intent.receipt) == (S.FINAL, known)

@@ -23,12 +23,12 @@ from agent.execution import evaluation
 from agent.execution.approvals import (
     OpenExposure,
     current_step_input,
+    format_open_allowances,
     open_exposure,
     pay,
     revoke_allowances,
 )
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
-from agent.execution.submitter import format_open_allowances
 from agent.guards import table
 from agent.margin import account as margin
 from agent.model import (
