@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Any, NotRequired
 
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.app.documents import futures, one_of, owner, plans, records, status
-from agent.app.records.run_report import STATES
+from agent.app.documents import futures, owner, plans, records, status
+from agent.observe.health import RunState
 from agent.web.access import Access
 from agent.web.api import build_api
 from agent.web.board import Board
@@ -40,7 +40,7 @@ class ProbeDocument(TypedDict):
     """
 
     ok: bool
-    state: NotRequired[Annotated[str, one_of(*STATES)]]
+    state: NotRequired[RunState]
     reasons: NotRequired[list[str]]
     looks: NotRequired[int]
     last_good_look_s: NotRequired[int | None]

@@ -184,8 +184,8 @@ class SnapshotScope:
     the allowances of the V2 positions' LP tokens are read (None: no spender). `proxies` are proxy
     tokens, whose implementation is read too. `supplies` are tokens whose total supply is read.
     Ticks are read for a move of a pool's marginal price by `impact_bps` in either direction, and at
-    least for the pool's depth. `perps` is the margin account and its markets (None: no futures), `data_fee` the
-    fee of the chain that is read.
+    least for the pool's depth. `perps` is the margin account and its markets (None: no futures),
+    `data_fee` the kind of fee that the chain charges beyond gas.
     """
 
     owner: str

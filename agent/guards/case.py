@@ -225,9 +225,8 @@ class GuardCase:
             (max(0, -self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
         )
-        smallest_trade = (
-            self.step.limits.min_trade or 0
-        )  # no sale is smaller, so the last one may raise up to this much too much
+        # no sale is smaller, so the last one may raise up to this much too much
+        smallest_trade = self.step.limits.min_trade or 0
         return sold <= self._gross(bought) + smallest_trade
 
     def _only_withdraws(self) -> bool:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from typing_extensions import TypedDict
 
 from agent.model import RunReport
 
@@ -97,9 +99,24 @@ def silence(report: RunReport, now_s: float, seen_s: float = 0) -> str:
     return f"no successful cycle for {since_s:.0f} s, longer than {late_s} s"
 
 
+class HealthDocument(TypedDict):
+    """Health of a run. `looks` counts its cycles, `last_good_look_s` is the age of the last good
+    one, None before the first; `reasons` are why it is not `ok`. `sends` is false for a dry run, None
+    without a report.
+    """
+
+    ok: bool
+    state: RunState
+    reasons: list[str]
+    looks: int
+    last_good_look_s: int | None
+    paused: bool
+    sends: bool | None
+
+
 def health_document(
     report: RunReport | None, health: RunHealth, reasons: Sequence[str], now_s: float
-) -> dict[str, Any]:
+) -> HealthDocument:
     """Return the document of a health check that fails for these reasons."""
     good_s = None if report is None else report.good_s
     return {

@@ -55,7 +55,7 @@ def format_figure(value: Any, form: str) -> str:
     if kind.startswith("coins:"):
         return _decimal(decimal_text(int(value), int(kind.removeprefix("coins:"))), "amount")
     if kind in ("percent", "points", "ratio", "rate"):
-        share = float(value) / (100 if kind.startswith("p") else 0.01)
+        share = float(value) / (100 if kind in ("percent", "points") else 0.01)
         if not math.isfinite(share):
             return NONE
         text = (

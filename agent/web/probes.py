@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -96,7 +96,7 @@ class Probes:
         try:
             self._require_reader(request)
         except TrimtabError:
-            document = {"ok": document["ok"]}
+            return health_response({"ok": document["ok"]})
         return health_response(document)
 
     def _require_reader(self, request: Request) -> None:
@@ -135,7 +135,7 @@ def run_document(board: Board) -> dict[str, Any]:
     return {"run": health_document(board.seen_report, health, health.reasons, time.time())}
 
 
-def health_response(document: dict[str, Any]) -> Response:
+def health_response(document: Mapping[str, object]) -> Response:
     """Return the answer of a health check: 200 if it is ok, else 503."""
     body = json.dumps(document).encode() + b"\n"
     return Response(body, 200 if document["ok"] else 503, {}, "application/json")

@@ -26,11 +26,11 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
     assert last.store < 12_000_000
 
 
-def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(anvil_chain, tmp_path, traced=False) as (agent, service):
         rounds = agent.run(every="1s", progress=service.on_stage)
         service.on_cycle(next(rounds))
-        service.recorder.on_figures = None  # type: ignore[assignment,method-assign]  # stands for any defect
+        monkeypatch.setattr(service.recorder, "on_figures", None)  # stands for any defect
         service.on_cycle(next(rounds))
         written = agent.context.store.runs.newest()
         assert written is not None and written.cycles == service.recorder.report.cycles == 2

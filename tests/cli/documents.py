@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agent.app.documents import futures, owner, plans, records, research
 from agent.app.documents.status import StatusDocument
-from agent.app.records.run_report import HealthDocument
+from agent.observe.health import HealthDocument
 
 ANY = "ANY"
 """Stands in golden documents for what differs between runs."""

@@ -189,6 +189,7 @@ class Served:
             self.board.documents = documents()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
+        self.access = access
         app = self.application(access)
         self.server = uvicorn.Server(
             uvicorn.Config(app, log_level="error", proxy_headers=False, lifespan="on", timeout_graceful_shutdown=1, **more)

@@ -13,33 +13,32 @@ import pytest
 
 from agent.config.service import ServiceTable
 from agent.errors import ConfigError
-from agent.observe.watch import Heartbeat
-
-
-class Listener(BaseHTTPRequestHandler):
-    """Writes down who asked what; answers as its server says."""
-
-    def do_GET(self) -> None:
-        self.server.heard.append((self.command, self.path))  # type: ignore[attr-defined]  # set below
-        self.send_response(self.server.answer)  # type: ignore[attr-defined]  # set below
-        self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-        self.end_headers()
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+from agent.observe.watch import Heartbeat, Method
 
 
 @contextmanager
-def listener(answer: int) -> Iterator[HTTPServer]:
-    server = HTTPServer(("127.0.0.1", 0), Listener)
-    server.heard, server.answer = [], answer  # type: ignore[attr-defined]  # for the handler
+def listener(answer: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Answer every request with this status; yield the address, and method and path of each request."""
+    heard: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append((self.command, self.path))
+            self.send_response(answer)
+            self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield server
+        yield f"http://127.0.0.1:{server.server_port}", heard
     finally:
         server.shutdown()
         server.server_close()
@@ -47,13 +46,13 @@ def listener(answer: int) -> Iterator[HTTPServer]:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(("answer", "failures"), [(200, 0), (204, 0), (302, 1), (404, 1), (500, 1)])
-def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_url(method: str, answer: int, failures: int) -> None:
+def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_url(method: Method, answer: int, failures: int) -> None:
     told: list[str] = []
-    with listener(answer) as server:
-        heart = Heartbeat(f"http://127.0.0.1:{server.server_port}/ping/canary7f3a", method, told.append, timeout_s=60)  # type: ignore[arg-type]  # one of the two
+    with listener(answer) as (address, heard):
+        heart = Heartbeat(f"{address}/ping/canary7f3a", method, told.append, timeout_s=60)
         heart.beat()
         heart.settle(60)
-        assert server.heard == [(method, "/ping/canary7f3a")]  # type: ignore[attr-defined]  # set above
+        assert heard == [(method, "/ping/canary7f3a")]
     assert len(told) == failures
     assert "canary" not in "".join(told) + repr(heart)
 

@@ -53,17 +53,17 @@ def report(age_s: int = 0, **more: Any) -> RunReport:
 
 
 class ReportBoard(StillBoard):
-    """A board over a given report, or the error of its read."""
+    """A board over a given report, or the error of its read. While it `hangs`, no read ends."""
 
     def __init__(self, folder: Path, found: RunReport | TrimtabError | None) -> None:
         super().__init__("none.toml", folder / "trimtab.db")
-        self.found, self.reads = found, 0
+        self.found, self.reads, self.hangs = found, 0, False
         self.documents = documents()
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
         assert function == "records.run_report.report_text"
         self.reads += 1
-        await asyncio.sleep(0.01)
+        await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0.01))
         if isinstance(self.found, TrimtabError):
             raise self.found
         return None if self.found is None else codec.dumps(self.found)
@@ -76,16 +76,18 @@ class ReportBoard(StillBoard):
 @contextmanager
 def serving(folder: Path, found: RunReport | TrimtabError | None = None, *, users: bool = False) -> Iterator[tuple[Client, ReportBoard]]:
     """A dashboard over a report."""
-    board, access = ReportBoard(folder, found), None
-    if users:
-        file = folder / "trimtab.db.users"
-        UserStore(file).add("ann", HASH, "A" * 32, False, 1)
-        access = Access(Reach(port=1), file)
-        access.set_users({1: ("ann", False)})
-    with Served(access, board) as served:
-        client = Client(served)
-        client.access = access  # type: ignore[attr-defined]  # for cookies
-        yield client, board
+    board = ReportBoard(folder, found)
+    with Served(with_users(folder) if users else None, board) as served:
+        yield Client(served), board
+
+
+def with_users(folder: Path) -> Access:
+    """A user of the dashboard."""
+    file = folder / "trimtab.db.users"
+    UserStore(file).add("ann", HASH, "A" * 32, False, 1)
+    access = Access(Reach(port=1), file)
+    access.set_users({1: ("ann", False)})
+    return access
 
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:
@@ -179,11 +181,7 @@ def test_a_store_that_cannot_be_read_is_never_healthy(tmp_path: Path) -> None:
 def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boards, "REPORT_WAIT_S", 0.2)
     with serving(tmp_path, report()) as (client, board):
-
-        async def hangs(*_: Any) -> Any:
-            await asyncio.Event().wait()
-
-        board.call = hangs  # type: ignore[method-assign]  # a disk that hangs
+        board.hangs = True
         for _ in range(2):
             answer = client.ask("/health")
             assert answer.status == 503 and "did not answer" in answer.json["reasons"][0]
@@ -219,7 +217,8 @@ def test_without_a_login_or_a_token_health_is_a_bit_and_metrics_are_refused(tmp_
         client.token = texts["read"]
         assert client.ask("/health").json["reasons"] == ["https://rpc.example is away"]
         assert samples(client.ask("/metrics").body)[("trimtab_portfolio_value",)] == 1000.5
-        access, client.token = client.access, ""  # type: ignore[attr-defined]  # set above
+        access, client.token = client.served.access, ""
+        assert access is not None
         session = f"trimtab-1={access.begin(1)}"
         assert client.ask("/metrics", Cookie=session).status == 200
         assert client.ask("/ready", Cookie=session).json["reasons"]
@@ -228,7 +227,8 @@ def test_without_a_login_or_a_token_health_is_a_bit_and_metrics_are_refused(tmp_
 
 def test_scrapes_keep_no_session_from_expiring(tmp_path: Path) -> None:
     with serving(tmp_path, report(), users=True) as (client, _):
-        access: Access = client.access  # type: ignore[attr-defined]  # set above
+        access = client.served.access
+        assert access is not None
         chosen = access.begin(1)
         session = access.find(chosen, touch=False)
         assert session is not None

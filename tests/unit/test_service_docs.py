@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent import errors
 from agent.config.service import ServiceTable
-from agent.model import RunReport
+from agent.model import RunFigures, RunReport
 from agent.observe.health import judge
 from agent.web.probes import metric_families
 from tests.test_docs import rows
@@ -19,11 +19,10 @@ PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
 
 def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
     listed = {cells[0].strip("`"): tuple(re.findall(r"`(\w+)`", cells[1])) for cells in rows(PAGE) if cells[0].startswith("`trimtab_")}
-    report = RunReport("a", "", True, 600, 1, 1)
-    made = {}
-    for family in metric_families(report, judge(report, 1), 1):
-        made[f"{family.name}_total" if family.type == "counter" else family.name] = tuple(family._labelnames)  # type: ignore[attr-defined]  # of families
-    assert listed == made
+    figures = RunFigures(drifts_bps=(("WETH", 1),), endpoints=(("a", 1),))
+    report = RunReport("a", "", True, 600, 1, 1, transactions=(("swap final", 1),), figures=figures)
+    samples = [sample for family in metric_families(report, judge(report, 1), 1) for sample in family.samples]
+    assert listed == {sample.name: tuple(sample.labels) for sample in samples}
 
 
 def test_the_keys_are_those_of_the_config() -> None:

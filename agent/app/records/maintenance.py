@@ -165,7 +165,7 @@ def _figures(intent: Intent) -> dict[str, object]:
     return {
         "open": intent.state in OPEN,
         "hash": intent.tx_hash or "",
-        "max_fee_wei": str(tx.max_fee_wei or tx.gas_price_wei or 0),
+        "max_fee_wei": str(tx.most_price_wei),
         **mined,
     }
 

@@ -7,17 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, get_args
-
-from typing_extensions import TypedDict
 
 from agent import codec, wiring
-from agent.app.documents import one_of
 from agent.config.load import ConfigSource, load_config
 from agent.model import Counts, RunFigures, RunReport, counted
 from agent.observe.health import (
+    HealthDocument,
     RunHealth,
-    RunState,
     health_document,
     is_alive,
     judge,
@@ -26,24 +22,6 @@ from agent.observe.health import (
 )
 from agent.store.files.locks import KillSwitchState
 from agent.store.runs import RunReportStore
-
-STATES: tuple[str, ...] = get_args(RunState)
-
-
-class HealthDocument(TypedDict):
-    """Health of a run. `looks` counts its cycles, `last_good_look_s` is the age of the last good
-    one, None before the first; `reasons` are why it is not `ok`. `sends` is false for a dry run, None
-    without a report.
-    """
-
-    ok: bool
-    state: Annotated[str, one_of(*STATES)]
-    reasons: list[str]
-    looks: int
-    last_good_look_s: int | None
-    paused: bool
-    sends: bool | None
-
 
 HUNG_WRITE_S = 2.0
 """Longest time that writing the last report may delay the end of a hung process."""
@@ -195,4 +173,4 @@ def run_health(config: ConfigSource, *, ready: bool = False) -> HealthDocument:
     report, now_s = newest_report(config), time.time()
     health = judge(report, now_s, alive=None if report is None else is_alive(report.process))
     reasons = health.blocks if ready else health.reasons
-    return health_document(report, health, reasons, now_s)  # type: ignore[return-value]  # of these keys
+    return health_document(report, health, reasons, now_s)

@@ -300,9 +300,9 @@ OPTION = re.compile(r"^(--)?[a-z]+: ")
 
 
 def check_setup(typed: Mapping[str, str]) -> dict[str, Any]:
-    """Return `errors` by field; `shown`, the valid answers in words; `outlook`, whether the amount is
-    worth it; `baskets` and `tokens` of the
-    network, and the `basis` of past results. A field that is missing has its default.
+    """Return `errors` by field; `shown`, the valid answers in words; `outlook`, whether the amount
+    is worth it; `baskets` and `tokens` of the network, and the `basis` of past results. A field that
+    is missing has its default.
     """
     answers, errors, known = _answers(typed)
     return {
