@@ -189,6 +189,7 @@ class Renderer:
             periods=newest_periods,
             steps_of=steps_of,
             last_swap=last_swap,
+            nearest=nearest_alert,
             limits={
                 "rebalances": SHOWN_REBALANCES,
                 "cycles": SHOWN_CYCLES,
@@ -244,6 +245,22 @@ def last_swap(history: Mapping[str, Any]) -> int | None:
     """Return the index of the newest step that swapped; None without one."""
     steps = enumerate(history.get("steps", ()))
     return next((number for number, step in steps if step["execution"]), None)
+
+
+def nearest_alert(documents: Documents) -> tuple[str, str] | None:
+    """Return (path of the asset, "low" or "high") of the alert price nearest to its present price; None
+    without one, and once an asset is outside its band. The numeraire's own price does not move.
+    """
+    rows, unit = documents.get("alerts", {}).get("assets", ()), documents["status"]["numeraire"]
+    if any(one["side"] != "inside" for one in rows):
+        return None
+    found = [
+        (abs(one[f"to_{side}_bps"]), f"alerts.assets.{number}", side)
+        for number, one in enumerate(rows)
+        for side in ("low", "high")
+        if one["symbol"] != unit and one[f"to_{side}_bps"] is not None
+    ]
+    return min(found)[1:] if found else None
 
 
 def charts(

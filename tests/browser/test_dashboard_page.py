@@ -12,7 +12,9 @@ import time
 import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -68,12 +70,9 @@ def wait_for(page: Any, condition: str) -> None:
     page.wait_for_function(condition, timeout=60_000)
 
 
-def without_age(value: Any) -> str:
-    """A text without what differs between two reads of the same block."""
-    return re.sub(r"\d+ s\b", "", str(value))
-
-
 def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium: Any) -> None:  # noqa: F811
+    from tests.support.dashboards import without_age
+
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
@@ -182,20 +181,47 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         assert {url.split("/")[2] for url in asked} == {address.split("/")[2]}
 
 
-def test_pages_of_positions_have_no_violation_and_are_no_wider_than_a_phone(chromium: Any) -> None:
-    from tests.support.dashboards import Served
+def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page full of figures and of markup, the login, the controls and reviews too. Without the policy unescaped text would run."""
+    from tests.support.dashboards import CONTROLS, HOSTILE, MARKUP, golden
+    from tests.support.sites import Site
+    from tests.unit.test_dashboard_controls import review, tried
 
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True, color_scheme="dark")
-    with Served() as shown:
-        page = context.new_page()
-        for path in ("/liquidity", "/futures"):
-            page.goto(f"http://localhost:{shown.port}{path}")
-            assert figures(page), path
+    with Site(tmp_path / "a.users") as site:
+        given = site.board.documents
+        steps = [
+            {**given["history"]["steps"][0], "transactions": [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": ""}]}
+        ]
+        given["history"] |= {"steps": [{**steps[0], "reason": MARKUP}, *given["history"]["steps"]]}
+        given["controls"] = CONTROLS
+        explained = {"explain": {**golden("27-explain"), "words": [MARKUP]}, "explorer": ""}
+        monkeypatch.setattr(site.board, "stored", AsyncMock(return_value=explained))
+        cookie = site.enter()
+        shown = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": golden("04-plan")}
+        edit = {**shown, "document": {"changes": [MARKUP], "rounds": 2, "warnings": [HOSTILE], "transition": golden("04-plan")}}
+        asked = review(site, cookie, "rebalance", shown), review(site, cookie, "stop", shown), review(site, cookie, "edit", edit)
+        session = site.access.find(cookie.partition("=")[2], touch=False)
+        assert session is not None
+        session.reviews[asked[-1].rpartition("/")[2]].backtest = tried()
+        pages = {one.path: "data" for one in PAGES} | {"/controls": "td data", "/history/abc": "data"} | dict.fromkeys(asked, "data")
+        context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
+        page, ran = context.new_page(), list[str]()
+        page.on("dialog", lambda said: (ran.append(page.url), said.dismiss()))
+        for number, (path, full) in enumerate({"/login": "#code", **pages}.items()):
+            page.emulate_media(color_scheme=("light", "dark")[number % 2])  # each in the colour that the test above omits
+            page.goto(f"http://localhost:{site.port}{path}")
+            assert page.locator(full).count(), path
             assert violations(page) == [], path
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+            if path == "/login":
+                name, _, value = cookie.partition("=")
+                context.add_cookies([{"name": name, "value": value, "url": f"http://localhost:{site.port}"}])
         context.close()
+        assert ran == []
 
 
 def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -103,6 +104,15 @@ SETTINGS: dict[str, Any] = {
     "sections": [{"title": "Limits", "settings": [{"key": MARKUP, "about": MARKUP, "value": HOSTILE}]}],
 }  # fmt: skip
 """Settings with markup in symbols and texts."""
+CONTROLS: dict[str, Any] = {
+    "served": True, "queued": 1, "waiting": {"moves": [HOSTILE]},
+    "controls": [{
+        "id": f"{1:032x}", "kind": "withdraw", "arguments": [{"name": "to", "value": MARKUP}], "plan_hash": "ab" * 32, "asked_by": HOSTILE,
+        "origin": "dashboard", "asked": "2026-01-01 00:00:00", "asked_s": 1, "expires_s": 2, "state": "refused", "code": "slippage",
+        "reason": MARKUP, "result": [{"name": "code", "value": MARKUP}], "changed_s": 1,
+    }],
+}  # fmt: skip
+"""Controls with markup as requester, arguments and reasons."""
 ACCOUNT: dict[str, Any] = {"block": 1, "account": ADDRESS, "unknown": MARKUP, "unit": "USD"}
 AMOUNTS = dict.fromkeys(("pending", "today", "daily", "expected"), "1")
 FUTURES: dict[str, Any] = {
@@ -180,6 +190,11 @@ def figures(html: str) -> list[tuple[str, str, str, str]]:
     return reader.found
 
 
+def without_age(value: Any) -> str:
+    """A text without what differs between two reads of the same block."""
+    return re.sub(r"\d+ s\b", "", str(value))
+
+
 class Served:
     """A dashboard on a port of this machine."""
 
@@ -230,21 +245,22 @@ class Served:
         link.close()
         return answer.status, found, text
 
-    def figures(self, path: str) -> list[tuple[str, str, str, str]]:
+    def figures(self, path: str, **headers: str) -> list[tuple[str, str, str, str]]:
         """Wait for figures on a page; return path, form, exact value and text of each."""
         found: list[tuple[str, str, str, str]] = []
         until_s = time.monotonic() + PATIENCE_S
         while not found and time.monotonic() < until_s:
-            found = figures(self.ask(path)[2].decode())
+            found = figures(self.ask(path, **headers)[2].decode())
             time.sleep(0.05)
         return found
 
-    def compared(self, page: str, told: Mapping[str, Any]) -> set[str]:
+    def compared(self, page: str, told: Mapping[str, Any], **headers: str) -> set[str]:
         """Compare each figure of a page with the documents `told`; return the paths of the figures."""
-        found = self.figures(page)
+        found = self.figures(page, **headers)
         for of, form, value, text in found:
             exact = at(told, of)
-            assert (value, text) == ("" if exact is None else str(exact), format_figure(exact, form)), of
+            assert without_age(value) == without_age("" if exact is None else exact), of
+            assert without_age(text) == without_age(format_figure(exact, form)), of
         return {of for of, *_ in found}
 
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:

@@ -32,7 +32,7 @@ from agent.web.pages import Renderer
 from agent.web.reading import ReadingProcess
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures
+from tests.support.dashboards import HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures, golden
 from tests.support.sites import READ_ONLY, Site
 
 
@@ -231,6 +231,18 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert HOSTILE not in text and MARKUP not in text
     assert text.count("&lt;img src=x") == 4 and text.count("&lt;script&gt;") == 3
+
+
+@pytest.mark.parametrize("name", ["", "plan", "sale", "transition"])
+def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> None:
+    plan, cookie = golden("04-plan"), site.enter()
+    document = {name: plan} if name else plan
+    path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
+    base = f"review.document{'.' if name else ''}{name}"
+    shown = site.compared(path, {"review": {"document": document}}, Cookie=cookie)
+    lists = {"legs": ("amount_in_raw", "amount_out_raw", "min_out_raw", "impact_bps"), "verdicts": ("guard", "measured", "limit")}
+    wanted = {f"{base}.{of}.{number}.{key}" for of, keys in lists.items() for number in range(len(plan[of])) for key in keys}
+    assert shown >= wanted | {f"{base}.{key}" for key in ("turnover", "worst_case", "cost.total", "cost.gas", "weights_after_bps.WETH")}
 
 
 def tried(**more: Any) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""Pages of the dashboard over a store that traded: each figure and each chart is that of the command, the plan and its worst case too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from html import unescape
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.web.access import Access
+from agent.web.pages import at
+from agent.web.reach import Reach
+from tests.cli.tools import Desk
+from tests.support.dashboards import PATIENCE_S, HereBoard, Served
+
+PERIODS = ("day", "week", "month", "year", "all")
+TAX = '\n[tax]\nmethod = "fifo"\nyear_limit = "off"\n'
+
+
+def below(told: Any, path: str, *keys: str) -> set[str]:
+    """The paths of these keys of each row of a list."""
+    return {f"{path}.{number}.{key}" for number in range(len(at(told, path))) for key in keys}
+
+
+def stand_still(desk: Desk) -> None:
+    """Keep the newest block: an idle local chain mines every 10 s."""
+    desk.node.mine_at(int(time.time()))
+    desk.node.rpc("evm_setAutomine", False)
+    while time.time() < desk.node.now_s():  # a block of the future has an age of another form
+        time.sleep(0.05)
+
+
+def compared(desk: Desk, page: str, told: dict[str, Any]) -> tuple[set[str], str]:
+    """Compare a page, read anew after a login, with documents of commands at the same block; return the paths of its figures, and it."""
+    access = Access(Reach(port=1))
+    access.set_users({1: ("ann", False)})
+    cookie = f"trimtab-1={access.begin(1)}"
+    with Served(access, HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+        end, names = time.monotonic() + PATIENCE_S, set[str]()
+        while not names >= told.keys():  # each read of the page has ended
+            assert time.monotonic() < end, names
+            shown = served.compared(page, told, Cookie=cookie)
+            names = {of.partition(".")[0] for of in shown}
+        return shown, unescape(served.ask(page, Cookie=cookie)[2].decode())
+
+
+def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) -> None:
+    desk.config.write_text(desk.config.read_text() + TAX)
+    desk.ask("run", "--once")
+    stand_still(desk)
+    plan = desk.ask("plan")
+    told = {"plan": plan}
+    shown, _ = compared(desk, "/plan", told)
+    wanted = below(told, "plan.legs", "token_in", "token_out", "venue", "amount_in_raw", "amount_out_raw", "min_out_raw", "impact_bps")
+    wanted |= below(told, "plan.verdicts", "guard", "measured", "limit")
+    wanted |= {f"plan.cost.{name}" for name in ("fees", "impact", "skew", "gas", "approvals", "total")}
+    wanted |= {f"plan.weights_after_bps.{symbol}" for symbol in plan["weights_after_bps"]}
+    wanted |= {f"plan.{name}" for name in ("outcome", "reason", "block", "expires_block", "turnover", "worst_case")}
+    assert len(plan["legs"]) > 1 and len(plan["verdicts"]) > 30 and float(plan["worst_case"]) > float(plan["cost"]["total"]) > 0
+    assert plan["tax"]["disposals"] and shown >= wanted | {"plan.tax.gain"}
+
+
+def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk: Desk) -> None:
+    desk.ask("rebalance", "--send", "--yes")
+    desk.ask("orders", "set", "WETH", "--stop-loss", "20%", "--take-profit", "9000")
+    desk.ask("orders", "set", "LINK", "--entry", "12")
+    desk.ask("run", "--once")
+    desk.ask("request", "pause", "reason=smoke")
+    desk.ask("request", "resume")
+    stand_still(desk)
+    told = {
+        "status": desk.ask("status"), "history": desk.ask("history", "--limit", "100"), "lots": desk.ask("books", "lots"),
+        "pnl": {period: desk.ask("pnl", "--period", period, "--last", "1") for period in PERIODS}, "run": desk.ask("health", want=15),
+        "orders": desk.ask("orders"), "alerts": desk.ask("alerts"), "controls": desk.ask("controls"),
+    }  # fmt: skip
+    pages = {
+        "/": ("status", "history", "pnl", "run", "alerts"),
+        "/assets": ("status", "lots", "orders", "alerts"),
+        "/controls": ("controls",),
+    }
+    found = {page: compared(desk, page, {name: told[name] for name in names}) for page, names in pages.items()}
+    overview, text = found["/"]
+    periods = ("profit", "twr_bps", "hold_return_bps", "benchmark_return_bps", "rebalancing_effect", "costs.total", "rebalances")
+    assert overview >= {f"pnl.{period}.periods.0.{key}" for period in PERIODS for key in periods}
+    assert overview >= below(told, "status.holdings", "symbol", "weight_bps", "target_bps", "band_bps.0", "band_bps.1", "value")
+    assert overview >= {f"history.steps.1.cost.{name}" for name in ("total", "fees", "impact", "gas")}
+    assert re.search(r"Last rebalance, .* It cost .* against the plan\. Since the start .* against holding\.", " ".join(text.split()))
+    distances = {
+        abs(one[f"to_{side}_bps"]): f"alerts.assets.{number}.to_{side}_bps"
+        for number, one in enumerate(told["alerts"]["assets"])
+        for side in ("low", "high")
+        if one["symbol"] != "USDC"
+    }
+    assert distances[min(distances)] in overview, "the next trigger"
+    require_charts(text, told["history"]["values"], told["status"])
+    assets, _ = found["/assets"]
+    assert {one["kind"] for one in told["orders"]["orders"]} == {"entry", "stop_loss", "take_profit"}
+    assert assets >= below(told, "orders.orders", "subject", "kind", "stage", "level", "price", "distance_bps", "terms")
+    assert assets >= below(told, "lots.assets", "amount", "entry_price", "price", "cost", "value", "unrealised", "realised")
+    assert assets >= below(told, "alerts.assets", "price", "alert_low", "to_low_bps", "alert_high", "to_high_bps")
+    controls, _ = found["/controls"]
+    assert {one["kind"] for one in told["controls"]["controls"]} == {"pause", "resume"}
+    assert controls >= below(told, "controls.controls", "asked", "kind", "asked_by", "origin", "state", "reason")
+    assert "controls.controls.1.arguments.0.value" in controls
+
+
+def require_charts(text: str, values: list[dict[str, Any]], status: dict[str, Any]) -> None:
+    """Compare value and weights over time, with bands and targets, with the documents of the commands."""
+    value, *weights = [json.loads(one) for one in re.findall(r'data-chart="(\{.*?\})"', text)]
+    past = values[::-1]
+    assert len(past) > 1 and value["times"] == [one["time"] for one in past]
+    assert (value["line"], value["band"]) == ([float(one["value"]) for one in past], None)
+    assert {one["name"]: (one["line"], one["band"]) for one in weights} == {
+        held["symbol"]: (
+            [one["weights_bps"].get(held["symbol"], 0) / 100 for one in past],
+            [bps / 100 for bps in (*held["band_bps"], held["target_bps"])],
+        )
+        for held in status["holdings"]
+    }
