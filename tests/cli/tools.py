@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -258,6 +259,7 @@ def forked_in(folder: Path, *args: str, first: Callable[[], None] = lambda: None
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         first()
+        vars(resource_tracker._resource_tracker).update(_fd=None, _pid=None)  # of this test; the command starts its own
         os.closerange(3, OPEN_FILES)  # `begun`, the reader's end of file, and what is this test's own: servers, pipes
         _become(args)
     finally:
