@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +14,7 @@ from agent.cli.display.terminal import (
     cell,
     emit,
     err,
+    hidden_prompt,
     note,
     out,
     spinner,
@@ -177,7 +176,7 @@ def delegate(
                 ends=end,
                 send=send,
                 confirm=_approval_confirmer(agent, yes, wait),
-                ask=getpass.getpass if sys.stdin.isatty() else None,
+                ask=hidden_prompt(),
             )
             with wait.aside():
                 emit(document, as_json, lambda: futures_tables.show_approval(out, document))

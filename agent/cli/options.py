@@ -103,6 +103,16 @@ Record = Annotated[
         "--record", help="Record each step in this folder for trimtab replay; overrides record.dir."
     ),
 ]
+PasswordEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--password-env", help="Name of the environment variable that holds the password."
+    ),
+]
+PasswordDescriptor = Annotated[
+    int | None,
+    typer.Option("--password-fd", help="Open file descriptor to read the password from."),
+]
 DEFAULT_CONFIG = Path("trimtab.toml")
 
 

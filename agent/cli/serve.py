@@ -1,4 +1,6 @@
-"""Commands that run a server: dashboard and API, Telegram bot, assistants; and tokens of the API."""
+"""Commands that run a server: dashboard and API, Telegram bot, assistants; users of the dashboard, and
+tokens of the API.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.terminal import emit, interruptible, note, out, say
+from agent.cli.display.terminal import (
+    cell,
+    emit,
+    hidden_prompt,
+    interruptible,
+    note,
+    out,
+    say,
+)
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     ConfigPath,
     Heading,
+    PasswordDescriptor,
+    PasswordEnv,
     command,
     command_group,
 )
@@ -119,6 +131,121 @@ def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
     note("Telegram bot started. Stop with Ctrl-C.")
     api.serve_telegram(config)
+
+
+# --- Users of the dashboard.
+
+
+UserName = Annotated[str, typer.Argument(help="The user's name.")]
+user_group = command_group(
+    Heading.LOOK,
+    16,
+    "user",
+    "Users of the dashboard. With users it requires a login; without, it is read-only.",
+)
+
+
+@user_group.command("add")
+def add_user(
+    name: UserName,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="The user sees all pages and controls nothing.")
+    ] = False,
+    password_env: PasswordEnv = None,
+    password_fd: PasswordDescriptor = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Adds a user, with a password typed hidden, and shows the secret of its one-time codes once."""
+    from agent import app as api
+
+    made = api.add_user(
+        config,
+        name,
+        api.Password(password_env, password_fd),
+        hidden_prompt(),
+        read_only=read_only,
+    )
+
+    def show() -> None:
+        say(f"Added {name}{' (read-only)' if read_only else ''}.")
+        say("Enter this in an authenticator app (TOTP). It is not shown again:")
+        say(made["otpauth"])
+
+    emit(made, as_json, show)
+
+
+@user_group.command("list")
+def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Lists the users with their roles and lock-outs."""
+    from agent import app as api
+    from agent.cli.display import tables
+
+    document = api.list_users(config)
+
+    def show() -> None:
+        made = tables.table("Users", ("name", "role", "added (UTC)", "locked out"), ())
+        for one in document["users"]:
+            made.add_row(
+                cell(one["user"]),
+                "read-only" if one["read_only"] else "full",
+                one["created"],
+                f"{one['locked_s']} s" if one["locked_s"] else "no",
+            )
+        if document["users"]:
+            out.print(made)
+        else:
+            say(
+                "No users: the dashboard is read-only, on this machine only."
+                " To add one: trimtab user add NAME"
+            )
+
+    emit(document, as_json, show)
+
+
+@user_group.command("remove")
+def remove_user(
+    name: UserName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Removes a user and ends its sessions."""
+    from agent import app as api
+
+    document = api.remove_user(config, name)
+    left = ""
+    if not document["remaining"]:
+        left = (
+            " No users are left: a running trimtab serve still asks for a login, which no one has;"
+            " restart it, or add a user."
+        )
+    emit(document, as_json, lambda: say(f"Removed {name}.{left}"))
+
+
+@user_group.command("log")
+def user_log(
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, help="Number of events.")
+    ] = 50,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Shows logins, lock-outs and controls, newest first."""
+    from agent import app as api
+    from agent.cli.display import tables
+
+    document = api.user_log(config, limit)
+
+    def show() -> None:
+        made = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
+        for one in document["events"]:
+            made.add_row(
+                *(cell(one[key]) for key in ("time", "event", "user", "address", "detail"))
+            )
+        if document["events"]:
+            out.print(made)
+        else:
+            say("No events.")
+
+    emit(document, as_json, show)
 
 
 # --- Tokens of the API.

@@ -1,10 +1,8 @@
-"""Set-up commands: init, doctor, trust, wallet, and the dashboard's users."""
+"""Set-up commands: init, doctor, trust, wallet."""
 
 from __future__ import annotations
 
-import getpass
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +17,7 @@ from agent.cli.display.terminal import (
     cell,
     emit,
     err,
+    hidden_prompt,
     interactive,
     note,
     out,
@@ -30,6 +29,8 @@ from agent.cli.options import (
     AsJson,
     ConfigPath,
     Heading,
+    PasswordDescriptor,
+    PasswordEnv,
     Yes,
     command,
     command_group,
@@ -366,16 +367,6 @@ Ring = Annotated[
     str | None,
     typer.Option("--keyring", help="SERVICE/NAME in the keyring of the operating system."),
 ]
-Env = Annotated[
-    str | None,
-    typer.Option(
-        "--password-env", help="Name of the environment variable that holds the password."
-    ),
-]
-Descriptor = Annotated[
-    int | None,
-    typer.Option("--password-fd", help="Open file descriptor to read the password from."),
-]
 wallet_group = command_group(
     Heading.SET_UP,
     50,
@@ -388,15 +379,15 @@ wallet_group = command_group(
 def create(
     keystore: File = None,
     keyring: Ring = None,
-    password_env: Env = None,
-    password_fd: Descriptor = None,
+    password_env: PasswordEnv = None,
+    password_fd: PasswordDescriptor = None,
     as_json: AsJson = False,
 ) -> None:
     """Creates a random key in a keystore file, in the keyring, or in both."""
     from agent import app as api
 
     made = api.create_wallet(
-        _file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask()
+        _file(keystore, keyring), keyring, api.Password(password_env, password_fd), hidden_prompt()
     )
     _made(made, as_json)
 
@@ -417,15 +408,15 @@ def address(
             "--verify", help="Unlock the key and compare its address; asks for the password."
         ),
     ] = False,
-    password_env: Env = None,
-    password_fd: Descriptor = None,
+    password_env: PasswordEnv = None,
+    password_fd: PasswordDescriptor = None,
     as_json: AsJson = False,
 ) -> None:
     """Shows the address of a key."""
     from agent import app as api
 
     document = api.wallet_address(
-        keystore, keyring, config, api.Password(password_env, password_fd), _ask(), verify
+        keystore, keyring, config, api.Password(password_env, password_fd), hidden_prompt(), verify
     )
     emit(document, as_json, lambda: say(document["address"]))
 
@@ -435,15 +426,19 @@ def take_over(
     keystore: File = None,
     keyring: Ring = None,
     index: Annotated[int, typer.Option("--index", help="Account index of a recovery phrase.")] = 0,
-    password_env: Env = None,
-    password_fd: Descriptor = None,
+    password_env: PasswordEnv = None,
+    password_fd: PasswordDescriptor = None,
     as_json: AsJson = False,
 ) -> None:
     """Imports a private key or a recovery phrase, typed hidden or from standard input."""
     from agent import app as api
 
     made = api.import_wallet(
-        _file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask(), index
+        _file(keystore, keyring),
+        keyring,
+        api.Password(password_env, password_fd),
+        hidden_prompt(),
+        index,
     )
     _made(made, as_json)
 
@@ -451,8 +446,8 @@ def take_over(
 @wallet_group.command("change-password")
 def change_password(
     keystore: Annotated[Path, typer.Option("--keystore", help="The keystore file.")] = DEFAULT_FILE,
-    password_env: Env = None,
-    password_fd: Descriptor = None,
+    password_env: PasswordEnv = None,
+    password_fd: PasswordDescriptor = None,
     new_password_env: Annotated[
         str | None,
         typer.Option("--new-password-env", help="Environment variable with the new password."),
@@ -470,7 +465,7 @@ def change_password(
 
     old = api.Password(password_env, password_fd)
     new = api.Password(new_password_env, new_password_fd, "--new-password-env", "--new-password-fd")
-    document = api.change_password(keystore, old, new, _ask())
+    document = api.change_password(keystore, old, new, hidden_prompt())
     emit(
         document,
         as_json,
@@ -481,11 +476,6 @@ def change_password(
 
 def _file(keystore: Path | None, keyring: str | None) -> Path | None:
     return DEFAULT_FILE if keystore is None and keyring is None else keystore
-
-
-def _ask() -> Callable[[str], str] | None:
-    """Prompt for secrets; None if standard input is not a terminal."""
-    return getpass.getpass if sys.stdin.isatty() else None
 
 
 def _made(document: Document, as_json: bool) -> None:
@@ -506,112 +496,3 @@ def _made(document: Document, as_json: bool) -> None:
 def _warn(document: Document) -> None:
     for warning in document["warnings"]:
         note(f"Note: {warning}.")
-
-
-# --- Users of the dashboard.
-
-
-UserName = Annotated[str, typer.Argument(help="The user's name.")]
-user_group = command_group(
-    Heading.LOOK,
-    16,
-    "user",
-    "Users of the dashboard. With users it requires a login; without, it is read-only.",
-)
-
-
-@user_group.command("add")
-def add_user(
-    name: UserName,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="The user sees all pages and controls nothing.")
-    ] = False,
-    password_env: Env = None,
-    password_fd: Descriptor = None,
-    config: ConfigPath = DEFAULT_CONFIG,
-    as_json: AsJson = False,
-) -> None:
-    """Adds a user, with a password typed hidden, and shows the secret of its one-time codes once."""
-    made = api.add_user(
-        config,
-        name,
-        api.Password(password_env, password_fd),
-        _ask(),
-        read_only=read_only,
-    )
-
-    def show() -> None:
-        say(f"Added {name}{' (read-only)' if read_only else ''}.")
-        say("Enter this in an authenticator app (TOTP). It is not shown again:")
-        say(made["otpauth"])
-
-    emit(made, as_json, show)
-
-
-@user_group.command("list")
-def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Lists the users with their roles and lock-outs."""
-    from agent.cli.display import tables
-
-    document = api.list_users(config)
-
-    def show() -> None:
-        made = tables.table("Users", ("name", "role", "added (UTC)", "locked out"), ())
-        for one in document["users"]:
-            made.add_row(
-                cell(one["user"]),
-                "read-only" if one["read_only"] else "full",
-                one["created"],
-                f"{one['locked_s']} s" if one["locked_s"] else "no",
-            )
-        if document["users"]:
-            out.print(made)
-        else:
-            say(
-                "No users: the dashboard is read-only, on this machine only."
-                " To add one: trimtab user add NAME"
-            )
-
-    emit(document, as_json, show)
-
-
-@user_group.command("remove")
-def remove_user(
-    name: UserName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
-) -> None:
-    """Removes a user and ends its sessions."""
-    document = api.remove_user(config, name)
-    left = ""
-    if not document["remaining"]:
-        left = (
-            " No users are left: a running trimtab serve still asks for a login, which no one has;"
-            " restart it, or add a user."
-        )
-    emit(document, as_json, lambda: say(f"Removed {name}.{left}"))
-
-
-@user_group.command("log")
-def user_log(
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=10_000, help="Number of events.")
-    ] = 50,
-    config: ConfigPath = DEFAULT_CONFIG,
-    as_json: AsJson = False,
-) -> None:
-    """Shows logins, lock-outs and controls, newest first."""
-    from agent.cli.display import tables
-
-    document = api.user_log(config, limit)
-
-    def show() -> None:
-        made = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
-        for one in document["events"]:
-            made.add_row(
-                *(cell(one[key]) for key in ("time", "event", "user", "address", "detail"))
-            )
-        if document["events"]:
-            out.print(made)
-        else:
-            say("No events.")
-
-    emit(document, as_json, show)

@@ -19,7 +19,7 @@ from agent.ports import ConflictingTransactionFinder, Grant
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store.journal import family
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
-from agent.venues.composer import GasFees, bump_fees
+from agent.venues.gas_fees import bump_fees
 
 # --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). Bumps
 # pass the same checks as a first send.
@@ -229,9 +229,7 @@ def with_bumped_fees(
 
     Raises Refused above `limit_wei`, or if that is below the base fee.
     """
-    more = bump_fees(
-        GasFees(paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei), limit_wei=None
-    )
+    more = bump_fees(paid)
     if more.max_fee_wei is not None and head.base_fee_wei is not None:
         enough = 2 * head.base_fee_wei + (more.max_priority_fee_wei or 0)
         enough = min(enough, *(wei for wei in (limit_wei, aim_wei) if wei is not None), enough)

@@ -46,7 +46,7 @@ from agent.ports import (
     Sender,
 )
 from agent.reference import reference_prices
-from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
+from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.base import encode_observations as encode_slots
 from agent.signing.base import encode_payout as encode_transfer
 from agent.signing.calldata import WITHDRAW
@@ -62,76 +62,8 @@ from agent.venues.allowances import (
     revocations,
 )
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
+from agent.venues.gas_fees import gas_fees
 from agent.venues.perpetual_protocol import in_words
-
-# --- Gas fees from the quorum's header, below the owner's ceiling, with a bounded tip.
-
-
-@dataclass(frozen=True, slots=True)
-class GasFees:
-    """Prices in wei per unit of gas; fields are named as in UnsignedTx. The first two are for
-    EIP-1559, the last is for legacy chains.
-    """
-
-    max_fee_wei: int | None
-    max_priority_fee_wei: int | None
-    gas_price_wei: int | None
-
-    @property
-    def most_wei(self) -> int:
-        """Maximum price of one unit of gas, wei."""
-        return (self.gas_price_wei if self.max_fee_wei is None else self.max_fee_wei) or 0
-
-
-def gas_fees(
-    head: Head,
-    priority_fee_wei: int,
-    gas_price_wei: int,
-    *,
-    limit_wei: int | None,
-    priority_cap_wei: int,
-) -> GasFees:
-    """Return fees for a transaction sent now.
-
-    With a base fee (EIP-1559) the tip is the endpoint's `priority_fee_wei`, at most
-    `priority_cap_wei`, and the max fee is 2 · base fee + tip, at most `limit_wei`: enough for six
-    full blocks. Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is
-    limits.gas_price (None: off). Raises Refused if the current price is above it.
-    """
-    if head.base_fee_wei is None:
-        _require_within(gas_price_wei, limit_wei)
-        return GasFees(None, None, max(gas_price_wei, 1))
-    tip_wei = max(0, min(priority_fee_wei, priority_cap_wei))
-    _require_within(head.base_fee_wei + tip_wei, limit_wei)
-    max_fee_wei = 2 * head.base_fee_wei + tip_wei
-    if limit_wei is not None:
-        max_fee_wei = min(max_fee_wei, limit_wei)
-    return GasFees(max(1, max_fee_wei), tip_wei, None)
-
-
-def bump_fees(paid: GasFees, *, limit_wei: int | None) -> GasFees:
-    """Return fees that replace a pending transaction: every field 12.5 % higher, rounded up. Raises
-    Refused above `limit_wei`.
-    """
-    bumped = GasFees(
-        *(
-            None if wei is None else replacement_fee_wei(wei)
-            for wei in (paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei)
-        )
-    )
-    _require_within(bumped.most_wei, limit_wei)
-    return bumped
-
-
-def _require_within(price_wei: int, limit_wei: int | None) -> None:
-    if limit_wei is not None and price_wei > limit_wei:
-        verdict = Verdict("gas_price", f"{price_wei} wei", f"{limit_wei} wei", False)
-        raise Refused(
-            f"gas costs {price_wei} wei, above limits.gas_price of {limit_wei} wei",
-            (verdict,),
-            "wait, or raise the limit",
-        )
-
 
 # --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor for the
 # change in its value.

@@ -473,5 +473,5 @@ def require_sendable(config: Config) -> None:
     if not chain.local and (why := unsupported_chain(chain.chain_id)):
         raise ConfigError(
             f"chain.chain_id is {chain.chain_id}: {why}, so nothing is sent",
-            "use a chain of agent/model/rollups.py, or paper trading",
+            "use a chain with known fees, such as 1 (Ethereum) or 8453 (Base), or paper trading",
         )

@@ -28,7 +28,7 @@ from agent.store import Store
 from agent.units import NATIVE, floor_int
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
 from agent.venues.calldata import native_wei as rebalancer_native_wei
-from agent.venues.composer import gas_fees
+from agent.venues.gas_fees import gas_fees
 from tests.support import builders
 from tests.support.signing import plan_of
 

@@ -16,7 +16,7 @@ from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
 from agent.model import IntentKind, IntentState, StepInput, TaxState, Transfer
 from agent.store import Store
-from agent.wiring.context import TaxRunCache
+from agent.wiring.tax import TaxRunCache
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -13,14 +14,16 @@ from agent.chain.receipts import REVERT_MESSAGES, revert_reason
 from agent.chain.rpc import RpcFault
 from agent.chain.tokens import encode_approve, needed_approvals, open_allowances
 from agent.errors import Refused
+from agent.execution.reconcile import with_bumped_fees
 from agent.model import Allowance, Head, LegFunding
 from agent.planning.gas import swap_spend
 from agent.signing.calldata import Approve, UndecodableCalldata, decode, selector
 from agent.venues.calldata import encode_multicall
-from agent.venues.composer import GasFees, bump_fees, gas_fees
+from agent.venues.gas_fees import GasFees, bump_fees, gas_fees
 from tests.support.builders import snapshot
 from tests.support.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of
 from tests.support.text import raises_code
+from tests.support.transactions import tx
 
 HASH = "0x" + "ab" * 32
 
@@ -107,16 +110,17 @@ def test_no_fee_is_above_the_ceiling_and_none_below_the_base_fee(base: int, tip:
 
 @given(most=st.integers(0, 10**13), tip=st.integers(0, 10**12))
 def test_a_replacement_pays_an_eighth_more_in_both_fields(most: int, tip: int) -> None:
-    more = bump_fees(GasFees(most, tip, None), limit_wei=None)
+    more = bump_fees(replace(tx(0), max_fee_wei=most, max_priority_fee_wei=tip))
     assert more.max_fee_wei is not None and more.max_priority_fee_wei is not None
     assert more.max_fee_wei >= Fraction(9, 8) * most and more.max_priority_fee_wei >= Fraction(9, 8) * tip
     assert more.max_fee_wei > most and more.max_priority_fee_wei > tip
 
 
 def test_a_replacement_above_the_ceiling_is_refused() -> None:
-    assert bump_fees(GasFees(None, None, 80), limit_wei=90) == GasFees(None, None, 90)
+    legacy = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=80)
+    assert with_bumped_fees(legacy, head(None), 90) == replace(legacy, gas_price_wei=90)
     with pytest.raises(Refused):
-        bump_fees(GasFees(None, None, 81), limit_wei=90)
+        with_bumped_fees(replace(legacy, gas_price_wei=81), head(None), 90)
 
 
 def test_approvals_are_exactly_what_the_wallet_spends_per_token() -> None:

@@ -9,6 +9,7 @@ import atexit
 import codecs
 import errno
 import functools
+import getpass
 import json
 import os
 import re
@@ -150,6 +151,11 @@ HEADS = {
 def interactive() -> bool:
     """Return whether a user can answer: the question goes to stderr, the answer comes from stdin."""
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def hidden_prompt() -> Callable[[str], str] | None:
+    """Return the prompt for a secret, which shows nothing typed; None if stdin is not a terminal."""
+    return getpass.getpass if sys.stdin.isatty() else None
 
 
 def require_answerable(yes: bool) -> None:

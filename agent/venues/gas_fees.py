@@ -1,0 +1,69 @@
+"""Gas fees of transactions: from the quorum's header, below the owner's ceiling, with a bounded tip;
+and those of replacements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.errors import Refused
+from agent.model import Head, UnsignedTx, Verdict
+from agent.signing.base import replacement_fee_wei
+
+
+@dataclass(frozen=True, slots=True)
+class GasFees:
+    """Prices in wei per unit of gas; fields are named as in UnsignedTx. The first two are for
+    EIP-1559, the last is for legacy chains.
+    """
+
+    max_fee_wei: int | None
+    max_priority_fee_wei: int | None
+    gas_price_wei: int | None
+
+    @property
+    def most_wei(self) -> int:
+        """Maximum price of one unit of gas, wei."""
+        return (self.gas_price_wei if self.max_fee_wei is None else self.max_fee_wei) or 0
+
+
+def gas_fees(
+    head: Head,
+    priority_fee_wei: int,
+    gas_price_wei: int,
+    *,
+    limit_wei: int | None,
+    priority_cap_wei: int,
+) -> GasFees:
+    """Return fees for a transaction sent now.
+
+    With a base fee (EIP-1559) the tip is the endpoint's `priority_fee_wei`, at most
+    `priority_cap_wei`, and the max fee is 2 · base fee + tip, at most `limit_wei`: enough for six
+    full blocks. Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is
+    limits.gas_price (None: off). Raises Refused if the current price is above it.
+    """
+    if head.base_fee_wei is None:
+        _require_within(gas_price_wei, limit_wei)
+        return GasFees(None, None, max(gas_price_wei, 1))
+    tip_wei = max(0, min(priority_fee_wei, priority_cap_wei))
+    _require_within(head.base_fee_wei + tip_wei, limit_wei)
+    max_fee_wei = 2 * head.base_fee_wei + tip_wei
+    if limit_wei is not None:
+        max_fee_wei = min(max_fee_wei, limit_wei)
+    return GasFees(max(1, max_fee_wei), tip_wei, None)
+
+
+def bump_fees(paid: UnsignedTx) -> GasFees:
+    """Return the fees that replace a pending transaction: each 12.5 % higher, rounded up."""
+    fees = paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei
+    return GasFees(*(None if wei is None else replacement_fee_wei(wei) for wei in fees))
+
+
+def _require_within(price_wei: int, limit_wei: int | None) -> None:
+    if limit_wei is not None and price_wei > limit_wei:
+        verdict = Verdict("gas_price", f"{price_wei} wei", f"{limit_wei} wei", False)
+        raise Refused(
+            f"gas costs {price_wei} wei, above limits.gas_price of {limit_wei} wei",
+            (verdict,),
+            "wait, or raise the limit",
+        )

@@ -1,0 +1,75 @@
+"""Tax state of a plan: open lots and the year's realised gains, from [tax]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from agent.accounting.export import rate_of
+from agent.accounting.performance import year_start_s
+from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
+from agent.config.load import LoadedConfig
+from agent.config.schema import read_rates, year_limit
+from agent.errors import ConfigError
+from agent.execution.bookkeeping import pending_entries
+from agent.model import LotMethod, Portfolio, StepInput, TaxState
+from agent.store.store import Store
+
+
+class TaxRunCache:
+    """Tax lots of the whole ledger, recomputed only when the ledger has changed."""
+
+    def __init__(self, loaded: LoadedConfig, portfolio: Portfolio) -> None:
+        self._loaded = loaded
+        self._portfolio = portfolio
+        self._version: tuple[int, ...] | None = None
+        self._lots: TaxLotRun | None = None
+
+    def state(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
+        """Return the tax state of the year at `now_s`; None without [tax], or if an exchange rate
+        is missing and no limit depends on it.
+
+        Mined and pending transactions count with their gains but not with their losses, because a
+        reorg may remove them. Raises ConfigError if tax.year_limit is set and a rate is missing.
+        """
+        tax = self._loaded.config.tax
+        if tax is None:
+            return None
+        try:
+            table = read_rates(self._loaded)
+            rate = rate_of(table)
+            method = LotMethod(tax.method)
+            booked = self._booked_lots(store, method, rate)
+            numeraire, since_s = self._portfolio.numeraire, year_start_s(now_s)
+            pending = run_tax_lots(
+                pending_entries(store, present),
+                method,
+                numeraire.address,
+                self._portfolio.wrapped_native,
+                rate,
+                Lots(method, booked.open()),
+            )
+            realised = booked.realised(since_s) + pending.gained(since_s)
+            limit = year_limit(tax.year_limit, numeraire.decimals)
+            return TaxState(
+                method, tax.currency or "", Fraction(rate(now_s)), pending.open(), realised, limit
+            )
+        except ConfigError:
+            if tax.year_limit is not None:
+                raise
+            return None
+
+    def _booked_lots(
+        self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]
+    ) -> TaxLotRun:
+        version = store.ledger.version()
+        if self._lots is None or version != self._version:
+            self._lots = run_tax_lots(
+                store.ledger.entries(),
+                method,
+                self._portfolio.numeraire.address,
+                self._portfolio.wrapped_native,
+                rate,
+            )
+            self._version = version
+        return self._lots
