@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 import time
 from collections import Counter
@@ -118,14 +119,23 @@ def descendants(pid: int) -> set[int]:
 
 
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
-def test_of_a_dashboard_that_hangs_or_dies_in_a_read_the_run_notices_nothing(home: Desk) -> None:
+def test_of_a_dashboard_whose_clients_read_nothing_that_hangs_or_dies_the_run_notices_nothing(home: Desk) -> None:
     process, readers = start("serve", "--port", "0", "--json", "--config", str(home.config)), set[int]()
     try:
         with running(home) as run:
             address = first_document(process)["url"]
             for page in ("", "plan"):  # the first of a page begins its reads
                 assert urlopen(address + page).status == 200
-            looked(run, 1)
+            host, port = address.split("/")[2].split(":")
+            streams = [socket.create_connection((host, int(port)), timeout=60) for _ in range(50)]
+            for link in streams:  # all but one read nothing
+                link.sendall(f"GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            told = b""
+            for count in (1, 2):  # the first event is that of the page itself
+                while told.count(b"event: changed") < count:
+                    told += (part := streams[0].recv(4096))
+                    assert part, told
+                looked(run, 2)
             readers = descendants(process.pid)
             assert readers, "it reads in processes of its own"
             for pid in readers:
@@ -142,6 +152,8 @@ def test_of_a_dashboard_that_hangs_or_dies_in_a_read_the_run_notices_nothing(hom
                 assert time.monotonic() < end, "a process of the dashboard outlives it"
                 time.sleep(0.05)
             looked(run, 1)
+            for link in streams:
+                link.close()
         assert not [line for line in run.err.read_text().splitlines() if "locked" in line or "error" in line.lower()]
     finally:
         process.kill()

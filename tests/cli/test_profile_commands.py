@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.cli.tools import Desk, at_terminal
+import pytest
+
+from agent.config.load import load_config
+from tests.cli.tools import Desk, Said, at_terminal
+from tests.support import agents
 
 
 def exported(desk: Desk, tmp_path: Path, *changes: tuple[str, str]) -> Path:
@@ -56,3 +62,18 @@ def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(des
     assert other in shown and address in shown and "not used" in shown
     assert "adopted: tighter" in shown
     assert desk.config.read_bytes() == before
+
+
+def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..., Said], tmp_path: Path) -> None:
+    pytest.importorskip("polars")
+    from agent.app.research.past_results import past_result
+
+    config, file = agents.config(tmp_path), agents.profile(tmp_path)
+    words = ("import-profile", str(file), "--config", str(config))
+    assert "not a forecast" not in bare(*words).out, "nobody asked for it"
+    shown = " ".join(bare(*words, "--past").out.split())
+    agents.taken_over(config, file)
+    found: Any = past_result(load_config(config))
+    for name in ("return", "return_of_holding", "max_drawdown", "max_drawdown_of_holding"):
+        assert f"{float(found[name]) * 100:+.1f} %" in shown
+    assert found["basis"] in shown and "not a forecast" in shown

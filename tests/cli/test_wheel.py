@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
+from agent.config.load import load_config
+from agent.store import open_store
+from agent.web.pages import ASSETS, PAGES
+from tests.cli.tools import first_document
+from tests.support import agents
 from tests.support.worlds import missing
 
 pytestmark = pytest.mark.slow
@@ -25,13 +32,20 @@ class Installed:
     folder: Path
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`trimtab` to its end."""
+        process = self.start(*words)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
         """`trimtab` with nothing of this checkout or of the machine's node in reach."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PATH": str(self.folder / "bin")}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XDG_"))}
         program = [str(self.folder / "bin" / "trimtab"), *words]
-        return subprocess.run(program, cwd=home, env={**kept, **places}, capture_output=True, text=True, check=False)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(program, cwd=home, env={**kept, **places}, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +75,11 @@ def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return environment(tmp_path_factory.mktemp("whole"), f"trimtab[local,analysis] @ {wheel}", "--constraint", "requirements.lock")
 
 
+@pytest.fixture(scope="module")
+def dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return environment(tmp_path_factory.mktemp("dashboard"), f"trimtab[dashboard] @ {wheel}", "--constraint", "requirements.lock")
+
+
 def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
     web = {str(path.relative_to(ROOT)) for path in (ROOT / "agent" / "web").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert {"agent/web/templates/base.html", "agent/web/templates/report.html", "agent/web/static/report.css"} <= web
@@ -75,6 +94,9 @@ def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
         (BACKTEST, "trimtab[analysis]"),
         ((*BACKTEST, "--html", "report.html"), "trimtab[analysis]"),
         (("stress", "--sample"), "trimtab[analysis]"),
+        (("serve",), "trimtab[dashboard]"),
+        (("serve", "--setup"), "trimtab[dashboard]"),
+        (("mcp",), "trimtab[mcp]"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
@@ -106,3 +128,22 @@ def test_a_backtest_draws_its_page_from_the_wheel_without_npm(whole: Installed) 
     page = (whole.folder / "home" / "report.html").read_text()
     assert "plotly.js" in page
     assert cache.exists() == before
+
+
+def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Installed, tmp_path: Path) -> None:
+    loaded = load_config(agents.config(tmp_path))
+    open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
+    process = dashboard.start("serve", "--port", "0", "--json", "--config", str(loaded.path))
+    try:
+        address = first_document(process)["url"]
+        for page in PAGES:
+            text = urlopen(address.rstrip("/") + page.path).read().decode()
+            names = set(re.findall(r'"/static/([^"]+)"', text))
+            assert names == set(ASSETS) and not re.findall(r"(?:https?:)?//[a-z]", text), page
+        for name in ASSETS:
+            assert urlopen(f"{address}static/{name}").read() == (ROOT / "agent" / "web" / "static" / name).read_bytes()
+        assert urlopen(f"{address}api/v1/openapi.json").read() == (ROOT / "agent" / "web" / "openapi.json").read_bytes()
+    finally:
+        process.terminate()
+        _, said = process.communicate()
+    assert process.returncode == 0, said

@@ -19,10 +19,12 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.app.start.guide import InitAnswers, baskets, check_setup
+from agent.app.start.past_results import PAST_BASIS
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.web import setup
 from agent.web.access import Access
+from agent.web.pages import format_figure
 from agent.web.reach import Reach
 from agent.web.server import serve_setup
 from agent.web.setup import SetupPages, setup_access
@@ -111,6 +113,21 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     for page in (*ANSWERS, "/setup/review"):
         assert desk.ask(page, Cookie=desk.cookie)[1]["location"] == "/setup/done"
         assert desk.post(page, {})[0] in (303, 403)
+
+
+def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: Desk) -> None:
+    desk.enter()
+    desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
+    text = desk.text("/setup/basket")
+    rows = {re.findall('name="basket" value="([^"]+)"', row)[0]: row for row in text.split("<tr>") if 'name="basket"' in row}
+    known = baskets("ethereum")
+    assert len(known) > 5
+    for one in known:
+        assert one.past is not None
+        past = [one.past["return"], one.past["return_of_holding"], one.past["max_drawdown"], one.past["max_drawdown_of_holding"]]
+        assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [one.least, *(format_figure(value, "ratio+") for value in past)]
+        assert one.about in rows[one.name]
+    assert "Least capital, USDC" in text and PAST_BASIS in text
 
 
 def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
