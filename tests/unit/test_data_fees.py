@@ -14,18 +14,24 @@ from agent.chain.data_fees import ARB_GAS_INFO, fee_items, read_quote
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import CallStatus, uint_word
 from agent.chain.sender import QuorumSender
+from agent.chain.tokens import encode_approve
 from agent.errors import Refused, Retryable
 from agent.execution.submitter import _require_data_fee
 from agent.guards.case import build_guard_case
-from agent.model import DataFee, DataFeeQuote, IntentKind, QuarantinedItem, Snapshot, UnsignedTx
+from agent.model import DataFee, DataFeeQuote, IntentKind, MarginDeposit, PerpOrder, PerpOrderKind, QuarantinedItem, Snapshot, UnsignedTx
 from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, ENVELOPE_BYTES, OPERATOR_GAS, SPIKE
 from agent.planning import proposals
+from agent.planning.gas import ACTION_BYTES
 from agent.policy import minimum, native_coin
+from agent.policy.minimum import APPROVAL_BYTES
 from agent.policy.quarantine import data_fee_fault
 from agent.ports import Grant, Simulation
+from agent.venues.calldata import encode_liquidity
+from agent.venues.perpetual_protocol import PerpContracts, futures_call
 from tests.support.builders import OWNER, step_input, with_limits, with_snapshot
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.plans import evidence, sell_weth, verdict
+from tests.support.signing import ACTIONS, STRANGER
 
 QUOTE = DataFeeQuote(10**12, 10**15, 7, 7 + OPERATOR_GAS // 10)
 
@@ -89,6 +95,15 @@ def test_an_oracle_without_a_sound_answer_leaves_the_fee_unread(answers: list[in
 def test_no_fee_is_read_on_other_chains() -> None:
     assert fee_items(DataFee.PLAIN) == []
     assert len(fee_items(DataFee.OPTIONAL)) == len(fee_items(DataFee.OP_STACK)) == 4
+
+
+def test_no_action_has_more_calldata_than_its_plan_counts() -> None:
+    order = PerpOrder(OWNER, -(10**24), PerpOrderKind.MARKET, 10**24, is_reduce_only=True)
+    for_another = PerpContracts(*[OWNER] * 3, trader=STRANGER)
+    calls = [encode_liquidity(action, OWNER, 2**40) for action in ACTIONS.values()]
+    calls += [futures_call(action, for_another, OWNER, OWNER, 2**40)[1] for action in (order, MarginDeposit(10**24))]
+    assert max(len(data) // 2 - 1 for data in calls) <= ACTION_BYTES
+    assert len(encode_approve(OWNER, 2**256 - 1)) // 2 - 1 == APPROVAL_BYTES
 
 
 def test_cost_and_caps_contain_the_fee() -> None:
