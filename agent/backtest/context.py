@@ -294,12 +294,15 @@ class SimulatedChain:
     def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
         world, wallet = self._world, self._world.wallet
         wallet.nonce += 1
-        units, transfers, fills = FAILED_UNITS, tuple[Transfer, ...](), tuple[PerpFill, ...]()
+        transfers, fills = tuple[Transfer, ...](), tuple[PerpFill, ...]()
         done: TransactionEffects | VenueEffects | None
         try:
             done = self._run(tx)
         except TransactionReverted:
             done = None
+        if done is not None and done.gas > tx.gas:  # out of gas
+            done = None
+        units, price_wei = min(tx.gas, FAILED_UNITS), min(world.gas_wei, tx.most_price_wei)
         if done is not None:
             units, transfers = done.gas, tuple(done.transfers)
             wallet.balances = done.balances
@@ -308,25 +311,25 @@ class SimulatedChain:
         elif done is not None and world.venue is not None:
             world.venue.apply(done)
             fills = done.fills
-        wallet.native_wei -= units * world.gas_wei
-        world.fills.append(self._fill(tx, done, units))
+        wallet.native_wei -= units * price_wei
+        world.fills.append(self._fill(tx, done, units * price_wei))
         return Receipt(
             tx_hash,
             int(done is not None),
             world.block,
             block_hash(world.block),
             units,
-            world.gas_wei,
+            price_wei,
             transfers,
             fills=fills,
         )
 
     def _fill(
-        self, tx: UnsignedTx, done: TransactionEffects | VenueEffects | None, units: int
+        self, tx: UnsignedTx, done: TransactionEffects | VenueEffects | None, paid_wei: int
     ) -> Fill:
         world = self._world
         prices = world.prices
-        gas = units * world.gas_wei * prices[world.wanted.portfolio.wrapped_native]
+        gas = paid_wei * prices[world.wanted.portfolio.wrapped_native]
         world.gas_paid += gas
         swap = tx.to == ROUTER
         if not isinstance(done, TransactionEffects):

@@ -243,6 +243,14 @@ def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
     assert per_bar.rebalances[1].gas == 0
 
 
+def test_a_transaction_mined_in_a_dear_bar_pays_no_more_than_it_was_sent_with() -> None:
+    wanted, gwei = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH"), 10**9
+    table = hourly(ETH=[100.0, 100, 130, 130, 130, 130, 130])
+    calm, dear = (simulated(table, wanted, latency_bars=2, gas_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
+    (paid,), (at_most,) = calm.rebalances, dear.rebalances
+    assert 0 < paid.gas < at_most.gas <= 2 * paid.gas
+
+
 def test_a_schedule_acts_when_it_is_due() -> None:
     found = simulated(random_table(3, 13, ["BTC"]), halves(Every(4 * HOUR_S)))
     times = [one.time_s - START_S for one in found.rebalances]
