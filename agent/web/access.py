@@ -33,7 +33,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 READ_VERBS = ("GET", "HEAD")
 VERBS = (*READ_VERBS, "POST")
-LOGIN = "/login"
+LOGIN, LOGOUT = "/login", "/logout"
+UNSENT = f"to={CONTROL_PAGE.path}&unsent=1"
+"""Query of the login page to which a form without a session leads."""
 TARGETS = frozenset(page.path for page in (*PAGES, CONTROL_PAGE)) - {"/"}
 """Pages to which a login leads back. No other address is ever a target."""
 IDLE_S = 1_800
@@ -311,9 +313,11 @@ class Checks:
         scope["session"] = found
         if found or scope["path"] == LOGIN or scope["path"].startswith("/static/"):
             return None
-        if behind or method == "POST":
-            return PlainTextResponse("401: log in\n", 401, {"HX-Redirect": LOGIN})
         path = scope["path"]
+        if behind:
+            return PlainTextResponse("401: log in\n", 401, {"HX-Redirect": LOGIN})
+        if method == "POST":
+            return RedirectResponse(LOGIN if path == LOGOUT else f"{LOGIN}?{UNSENT}", 303)
         return RedirectResponse(f"{LOGIN}?to={path}" if path in TARGETS else LOGIN, 303)
 
 

@@ -28,7 +28,9 @@ from agent.errors import ConfigError, TrimtabError
 from agent.model import PlanLink
 from agent.web.access import (
     LOGIN,
+    LOGOUT,
     TARGETS,
+    UNSENT,
     Access,
     Checks,
     Receive,
@@ -67,6 +69,7 @@ PLAN, UNTIL = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9]{1,12}")
 KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 MIN_GZIP_BYTES = 500
 STOP_POLL_S = 0.2
+NOT_SENT = "Your session has ended, and the form was not carried out. Log in and send it again."
 
 
 class EventStream:
@@ -127,6 +130,8 @@ class Logins:
             return PlainTextResponse("404: no such page\n", 404)
         if request.scope["session"] is not None:
             return RedirectResponse(_target(request), 303)
+        if request.url.query == UNSENT:
+            return self._page(request, 200, NOT_SENT)
         if "sig" not in request.query_params:
             return self._page(request, 200)
         if (plan := self._linked_plan(request)) is None:
@@ -319,7 +324,7 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     app.add_route("/controls/{kind}", controls.ask, ["POST"])
     app.add_route(LOGIN, logins.show, ["GET"])
     app.add_route(LOGIN, logins.log_in, ["POST"])
-    app.add_route("/logout", logins.log_out, ["POST"])
+    app.add_route(LOGOUT, logins.log_out, ["POST"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
     Probes(board, access, api).add_to(app)
     app.mount(PREFIX, api)

@@ -250,6 +250,45 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
         page.context.close()
 
 
+def test_hidden_pages_leave_the_connections_to_the_one_in_use(chromium: Any) -> None:
+    from tests.support.dashboards import Served
+
+    context = chromium.new_context(bypass_csp=True)
+    turn = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); "
+    turn += "document.dispatchEvent(new Event('visibilitychange')) }"
+    with Served() as shown:
+        pages = [context.new_page() for _ in range(7)]  # one more than the connections of a browser to a server
+        for page in pages:
+            page.goto(f"http://localhost:{shown.port}/liquidity")
+            page.wait_for_selector("#connection:has-text('Live')")
+            page.evaluate(turn, True)
+        documents = shown.board.documents
+        shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["meanwhile"]}}
+        shown.loop.call_soon_threadsafe(shown.board.announce)
+        assert "meanwhile" not in pages[0].inner_text("main")
+        pages[0].evaluate(turn, False)
+        pages[0].wait_for_selector("main:has-text('meanwhile')")
+        assert "Live" in pages[0].inner_text("#connection")
+        context.close()
+
+
+def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium: Any, tmp_path: Path) -> None:
+    from tests.support.sites import Site
+
+    context = chromium.new_context(bypass_csp=True)
+    with Site(tmp_path / "trimtab.db.users") as site:
+        name, _, session = site.enter().partition("=")
+        context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
+        page = context.new_page()
+        page.goto(f"http://localhost:{site.port}/alerts")
+        page.wait_for_selector("#connection:has-text('Live')")
+        site.access.end(session)
+        site.loop.call_soon_threadsafe(site.board.announce)
+        page.click("#connection a:has-text('Log in')")
+        page.wait_for_url("**/login?to=/alerts")
+        context.close()
+
+
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
     desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
     said = forked(desk, "serve", "--port", "0", "--json").ended()  # this process has Chromium's event loop

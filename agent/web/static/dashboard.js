@@ -51,11 +51,43 @@
 
   document.addEventListener("DOMContentLoaded", drawAll);
   document.addEventListener("htmx:afterSettle", () => { drawAll(); catchUp(); });
+  // A browser keeps at most six connections to a server: the streams of hidden pages would block forms and further pages.
+  let stream = null;
+  let retried = false;
+  let waking = false;
+  function followVisibility() {
+    if (document.hidden) stream?.close();
+    else if (stream?.readyState === EventSource.CLOSED && !retried) {
+      waking = true;
+      stream.onerror(); // of a closed stream: the extension opens another
+      waking = false;
+    }
+  }
+
+  // A stream that was answered and refused is closed; one without an answer is retried by the browser.
+  async function explain(source) {
+    const answer = source.readyState === EventSource.CLOSED && await fetch(source.url, { headers: { "HX-Request": "true" } }).catch(() => null);
+    if (answer) answer.body?.cancel();
+    if (!answer || answer.status !== 401) return say("No live updates: the dashboard does not respond. Figures may be old.");
+    say("Your session has ended. Figures may be old. ");
+    const link = document.createElement("a");
+    link.href = location.href;
+    link.textContent = "Log in";
+    document.getElementById("connection").append(link);
+  }
+
   document.addEventListener("htmx:sseOpen", event => {
-    event.detail.source.addEventListener("changed", noted);
+    stream = event.detail.source;
+    retried = false;
+    stream.addEventListener("changed", noted);
     say("Live: this page follows the agent.");
+    followVisibility();
   });
-  document.addEventListener("htmx:sseError", () => say("No live updates: the dashboard does not respond. Figures may be old."));
+  document.addEventListener("htmx:sseError", event => {
+    retried = true;
+    if (!waking) explain(event.detail.source);
+  });
+  document.addEventListener("visibilitychange", followVisibility);
   dark.addEventListener("change", drawAll);
   addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: element.clientHeight }); });
 })();
