@@ -112,11 +112,10 @@ def edit(  # noqa: PLR0913
     hand, and `make` changes nothing.
 
     `pins` also pins the new contracts of added tokens; if `unseen` (they were not shown to the
-    caller), only on local chains. If the
-    wallet holds more than dust of a removed asset, `sell_first` replaces `make`, if given. Raises
-    ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition that
-    breaks a limit (with `in_rounds` only if its first slice does), would halt the bot, or leaves a
-    held token unmanaged (unless `keep_holdings`).
+    caller), only on local chains. If the wallet holds more than dust of a removed asset,
+    `sell_first` replaces `make`, if given. Raises ConfigError for an invalid text. Raises Refused,
+    and writes nothing, for a transition that breaks a limit (with `in_rounds` only if its first
+    slice does), would halt the bot, or leaves a held token unmanaged (unless `keep_holdings`).
     """
     file = Path(path)
     text = _read(file)

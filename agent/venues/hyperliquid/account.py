@@ -311,19 +311,20 @@ def parse_transfers(answer: object, owner: str) -> tuple[int, int, int]:
 
 def _moved_raw(delta: Mapping[str, object], owner: str) -> int:
     """Return the USDC that one row moved into the margin account of `owner`."""
-    kind = delta.get("type")
-    fee_raw = _usd(delta, "fee") if "fee" in delta else 0
-    if kind == "deposit":
+    match delta.get("type"):
+        case "deposit":
+            arrives = True
+        case "withdraw":
+            arrives = False
+        case "accountClassTransfer":
+            return _usd(delta, "usdc") if delta.get("toPerp") is True else -_usd(delta, "usdc")
+        case "internalTransfer" | "subAccountTransfer":
+            arrives = str(delta.get("destination")).lower() == owner
+        case _:  # its fee may be in another token
+            return 0
+    if arrives:
         return _usd(delta, "usdc")
-    if kind == "withdraw":
-        return -_usd(delta, "usdc") - fee_raw
-    if kind == "accountClassTransfer":
-        return _usd(delta, "usdc") if delta.get("toPerp") is True else -_usd(delta, "usdc")
-    if kind in ("internalTransfer", "subAccountTransfer"):
-        if str(delta.get("destination")).lower() == owner:
-            return _usd(delta, "usdc")
-        return -_usd(delta, "usdc") - fee_raw
-    return 0
+    return -_usd(delta, "usdc") - (_usd(delta, "fee") if "fee" in delta else 0)
 
 
 def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, ...]:
