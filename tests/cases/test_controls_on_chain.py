@@ -389,6 +389,11 @@ def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) ->
             with run.store.db.write("replay") as db:
                 db.execute(update(ControlRow).values(state="queued"))
             assert run.ended(asked).code == "replayed"
+        with run.store.db.write("replay without a log") as db:  # as whoever may write the file could; this run remembers
+            db.exec_driver_sql("DROP TRIGGER control_log_no_delete")
+            db.exec_driver_sql("DELETE FROM control_log")
+            db.execute(update(ControlRow).values(state="queued"))
+        assert run.ended(asked).code == "replayed"
         assert chain.balance("USDC", HOME) == 100 * 10**6
 
 

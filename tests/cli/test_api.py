@@ -69,7 +69,7 @@ def examine(server: Client, examples: int) -> int:
     schema = schemathesis.openapi.from_url(f"{home}{PREFIX}/openapi.json")
     schema.config.update(base_url=f"{home}{PREFIX}")
     schema.config.checks.negative_data_rejection.expected_statuses.append("413")  # too long for its schema, and for the server
-    calls, bearer = 0, {"Authorization": f"Bearer {server.token}"}
+    called, calls, bearer = set[tuple[str, str]](), 0, {"Authorization": f"Bearer {server.token}"}
     for found in schema.get_all_operations():
         operation = found.ok()
         modes = [GenerationMode.POSITIVE]
@@ -86,11 +86,14 @@ def examine(server: Client, examples: int) -> int:
                 nonlocal calls
                 assume(not any(map(is_sent_as_nothing, (case.query or {}).values())))
                 calls += 1
+                called.add((case.method.lower(), case.path))
                 probe = case.path in PROBES
                 declared = [not_a_server_error] if probe else []  # 503 is the answer about a run that is paused
                 case.call_and_validate(headers=bearer, base_url=home if probe else home + PREFIX, excluded_checks=declared)
 
             call()
+    operations = schema.raw_schema["paths"].items()
+    assert called == {(method, path) for path, methods in operations for method in methods}
     return calls
 
 

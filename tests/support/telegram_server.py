@@ -28,13 +28,16 @@ WAIT_S = 90
 
 @dataclass
 class BotApi:
-    """The owner's phone: sent and received messages. `failures` are answers to give first: (method, status, body)."""
+    """The owner's phone: sent and received messages. `failures` are answers to give first: (method, status, body); `again` are
+    updates to deliver once more, whatever was acknowledged.
+    """
 
     url: str = ""
     pending: list[dict[str, Any]] = field(default_factory=list)
     sent: list[tuple[int, str]] = field(default_factory=list)
     failures: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+    again: list[dict[str, Any]] = field(default_factory=list)
     number: int = 1_000
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -80,8 +83,9 @@ class BotApi:
             offset = int(given.get("offset", 0))
             self.offsets.append(offset)
             self.pending = [one for one in self.pending if one["update_id"] >= offset]
-            self.changed.wait_for(lambda: bool(self.pending or self.failures), min(float(given.get("timeout", 0)), 1.0))
-            return 200, {"ok": True, "result": list(self.pending)}
+            self.changed.wait_for(lambda: bool(self.pending or self.again or self.failures), min(float(given.get("timeout", 0)), 1.0))
+            again, self.again = self.again, []
+            return 200, {"ok": True, "result": [*again, *self.pending]}
 
 
 def failure(method: str, status: int, description: str, **parameters: int) -> tuple[str, int, dict[str, Any]]:

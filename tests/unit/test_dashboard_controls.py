@@ -69,7 +69,7 @@ def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[s
     plan = ShownPlan(kind, arguments, (("number", str(number)),), (), int(time.time()), "[[], {}]")
     plan = plan.sealed(installation_secret(config.parent / "mine.db"))
     with store_of(config) as store:
-        store.controls.show(plan)
+        (store.controls.offer if kind is ControlKind.CONFIRM else store.controls.show)(plan)
     return {"plan_hash": plan.hash, "reason": "", "moves": ["-1 WETH"], "document": {}}
 
 
@@ -186,10 +186,11 @@ def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path
     assert queued(config) == before
 
 
-def test_of_two_confirmations_at_once_one_is_queued(site: Site, config: Path) -> None:
+@pytest.mark.parametrize("kind", [ControlKind.REBALANCE, ControlKind.CONFIRM])
+def test_of_two_confirmations_at_once_one_is_queued(site: Site, config: Path, kind: ControlKind) -> None:
     cookie = site.enter()
-    document = shown(config, ControlKind.REBALANCE, 3)
-    path, token = review(site, cookie, "rebalance", document), site.token(cookie)
+    document = shown(config, kind, 3)
+    path, token = review(site, cookie, kind.value, document), site.token(cookie)
     before, codes = len(queued(config)), []
 
     def send() -> None:

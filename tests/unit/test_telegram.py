@@ -40,7 +40,7 @@ def api(server: BotApi, monkeypatch: pytest.MonkeyPatch) -> BotApi:
     monkeypatch.setenv("TRIMTAB_TELEGRAM", TOKEN)
     monkeypatch.setattr(telegram, "FIRST_PAUSE_S", 0.02)
     with server.changed:
-        server.pending, server.sent, server.failures, server.offsets = [], [], [], []
+        server.pending, server.sent, server.failures, server.offsets, server.again = [], [], [], [], []
         server.changed.notify_all()
     return server
 
@@ -170,11 +170,17 @@ def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path)
         assert desk.entered.wait(90)  # killed in the middle of an answer
     pending, before = list(api.pending), len(api.sent)
     with running(loaded, desk, desk.go.set):
-        api.write(ME, "/pause")
+        with api.changed:
+            api.write(ME, "/pause")
+            delivered = list(api.pending)
         api.until(before + 1)
     api.pending = pending + api.pending  # Telegram delivers again what was not acknowledged
     with running(loaded, desk, desk.go.set):
         assert api.quiet() == before + 1
+        with api.changed:
+            api.again = delivered  # and once more what was
+            api.changed.notify_all()
+        assert api.quiet() == before + 1 and not api.again
     assert desk.asked == [("pause", "", f"telegram {ME}")]
 
 
