@@ -136,13 +136,14 @@ def init(
         )
         if not given
     ]
-    apart = _not_asked(
-        ("--stable", stable),
-        ("--numeraire", numeraire != "USDC"),
-        ("--price", price),
-        ("--token-list", token_list or token_list_sha256),
-        ("--futures", futures or futures_venue or futures_target),
-    )
+    options = {
+        "--stable": stable,
+        "--numeraire": numeraire != "USDC",
+        "--price": price,
+        "--token-list": token_list or token_list_sha256,
+        "--futures": futures or futures_venue or futures_target,
+    }
+    apart = [name for name, value in options.items() if value]  # the dialogue would drop them
     if lacking and not apart and not yes and not as_json and interactive():
         answers = api.InitAnswers(
             network,
@@ -189,11 +190,6 @@ def init(
         told,
     )
     emit(document, as_json, lambda: _show_init(document))
-
-
-def _not_asked(*options: tuple[str, object]) -> list[str]:
-    """Return the given options that the dialogue has no question for: it would drop them."""
-    return [name for name, given in options if given]
 
 
 def _init_guided(config: Path, answers: InitAnswers, given: set[str]) -> None:

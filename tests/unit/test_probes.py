@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent import codec
 from agent.errors import OperatorNeeded, TrimtabError
+from agent.execution.step_context import OutcomeKind
 from agent.model import RunFigures, RunReport
 from agent.observe.health import MAX_MISSED_CYCLES, judge, this_process
 from agent.store.files.users import UserStore
@@ -99,6 +100,7 @@ def test_every_figure_of_a_report_is_a_metric() -> None:
     found = samples(metrics_text(report(failed_heartbeats=2), judge(report(), time.time()), 1_012.0))
     assert found[("trimtab_looks_total", "done")] == 1 and found[("trimtab_looks_total", "error")] == 0
     assert {name[1] for name in found if name[0] == "trimtab_looks_total"} == set(OUTCOMES)
+    assert (*(kind.value for kind in OutcomeKind), "retryable", "error") == OUTCOMES
     assert found[("trimtab_transactions_total", "swap", "final")] == 1
     assert found[("trimtab_portfolio_value",)] == 1000.5
     assert (found[("trimtab_drift_bps", "WETH")], found[("trimtab_worst_drift_bps",)]) == (-30, 30)
