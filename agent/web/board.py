@@ -74,7 +74,8 @@ class Board:
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._overtaken: set[str] = set()
         self._outdated: set[str] = set()
-        self.version = 0
+        # begins with the time: a page that an earlier process rendered must not seem current
+        self.version = time.time_ns() // 1_000_000
         self._changed = asyncio.Event()
         self._answers: dict[tuple[object, ...], asyncio.Task[Documents]] = {}
         self._answered: tuple[object, ...] = ()
