@@ -210,6 +210,8 @@ def _init_guided(config: Path, answers: InitAnswers, given: set[str]) -> None:
 
 
 def _show_init(document: InitDocument) -> None:
+    from agent.app.documents.status import least_total_lines
+    from agent.app.start.guide import ESTIMATED, SHOWN_GWEI
     from agent.cli.display import tables
 
     say(f"Written: {document['config']}")
@@ -235,12 +237,10 @@ def _show_init(document: InitDocument) -> None:
             f"Caps are counted in {document['numeraire']}, converted at"
             f" {document['numeraire_usd']} dollars each."
         )
-    say(
-        "Minimum sensible investment by gas price (native coin at 3,000 dollars, pool fee 0.3 %;"
-        " trimtab status uses current values):"
-    )
-    for one in document["least_total"]:
-        say(f"  {one['text']}")
+    if document["least_total"]:
+        say(f"{ESTIMATED}:")
+    for line in least_total_lines(document["least_total"], SHOWN_GWEI):
+        say(f"  {line}")
     say("Compare the addresses with a source you trust. Next:")
     for line in document["next"]:
         say(f"  {line}")

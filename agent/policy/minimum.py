@@ -361,8 +361,10 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
         f"About {_short(found.a_year)} corrections a year (assumed volatility"
         f" {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
     )
+    fee, coin = Fraction(terms.fee_pips, PIPS), terms.wei_value * 10**18
     whole = (
-        f"Minimum total at {gwei} gwei: {money(found.total)}, for {found.binding_limit}. {often}"
+        f"Minimum total at {gwei} gwei: {money(found.total)}, for {found.binding_limit} (pool fee"
+        f" {_percent(fee)}, native coin at {money(coin)}). {often}"
     )
     if total >= found.total:
         return f"{whole}."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 MINUS = "−"
 NONE = "–"
 PLACES = 6
+APPROVED = "approved"
+"""Outcome of a step of history that sent the approvals of a plan."""
+SIGNED_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def at(documents: Documents, path: str) -> Any:
@@ -44,7 +48,8 @@ def at(documents: Documents, path: str) -> Any:
 
 def format_figure(value: Any, form: str) -> str:
     """Format a value: `money` and `amount` of a decimal string, `percent` and `points` of bps, `ratio`
-    and (with 4 decimals) `rate` of a share, `number`, `text`, `coins:6` of base units with 6 decimals.
+    and (with 4 decimals) `rate` of a share, `number`, `text`, `time` of an ISO time in UTC, `coins:6` of
+    base units with 6 decimals.
     With a `+` at the end a positive value has its sign.
     """
     if value is None:
@@ -52,6 +57,8 @@ def format_figure(value: Any, form: str) -> str:
     kind, signed = form.removesuffix("+"), form.endswith("+")
     if kind == "text":
         return str(value)
+    if kind == "time":
+        return str(value).replace("T", " ").removesuffix("Z")
     if kind.startswith("coins:"):
         return _decimal(decimal_text(int(value), int(kind.removeprefix("coins:"))), "amount")
     if kind in ("percent", "points", "ratio", "rate"):
@@ -70,6 +77,16 @@ def format_figure(value: Any, form: str) -> str:
     if negative:
         return MINUS + text
     return f"+{text}" if signed else text
+
+
+def short_move(text: str) -> str:
+    """Return a movement of an offered plan, such as "-0.123456789 WETH", with its amount as on the pages;
+    any other text unchanged.
+    """
+    amount, _, unit = text.partition(" ")
+    if not SIGNED_AMOUNT.fullmatch(amount):
+        return text
+    return f"{format_figure(amount, 'amount+')} {unit}"
 
 
 def sign_class(value: Any) -> str:
@@ -147,6 +164,7 @@ class Renderer:
     def __init__(self, prefix: str = "", portfolio: str = "") -> None:
         self._templates = artifacts.templates(EXTRA)
         self._templates.globals |= {"prefix": prefix, "portfolio": portfolio}
+        self._templates.filters["short_move"] = short_move
 
     def login(self, csrf: str, why: str, to: str, plan: str = "") -> str:
         """Render the login page; `why` is the reason of a refusal, `to` the page to open after the
@@ -189,6 +207,7 @@ class Renderer:
             periods=newest_periods,
             steps_of=steps_of,
             last_swap=last_swap,
+            approvals_before=approvals_before,
             nearest=nearest_alert,
             limits={
                 "rebalances": SHOWN_REBALANCES,
@@ -245,6 +264,16 @@ def last_swap(history: Mapping[str, Any]) -> int | None:
     """Return the index of the newest step that swapped; None without one."""
     steps = enumerate(history.get("steps", ()))
     return next((number for number, step in steps if step["execution"]), None)
+
+
+def approvals_before(history: Mapping[str, Any], number: int) -> list[int]:
+    """Return the indices of the steps directly before a step that sent its approvals."""
+    found = []
+    for index, step in enumerate(history["steps"][number + 1 :], number + 1):
+        if step["outcome"] != APPROVED or step["cost"] is None:
+            break
+        found.append(index)
+    return found
 
 
 def nearest_alert(documents: Documents) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ import pytest
 
 from agent.errors import ConfigError, TrimtabError
 from agent.hosts import host_name
-from agent.web.pages import format_figure
+from agent.web.pages import format_figure, short_move
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
@@ -48,10 +48,16 @@ def served() -> Iterator[Served]:
         (118, "points+", "+1.18 points"),
         (-1, "percent+", "−0.01 %"), ("0.5", "ratio", "50.00 %"), (None, "money", "–"), ("1500000", "coins:6", "1.5"),
         (float("nan"), "percent", "–"), ("7", "number", "7"), ("-0.000123", "rate+", "−0.0123 %"),
+        ("2026-11-23T02:18:39Z", "time", "2026-11-23 02:18:39"),
     ],
 )  # fmt: skip
 def test_figures_are_cut_and_never_rounded(value: Any, form: str, shown: str) -> None:
     assert format_figure(value, form) == shown
+
+
+def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
+    assert short_move("-0.37343385941758046 WETH") == "−0.373433 WETH" and short_move("1309.772945 USDC") == "+1,309.77 USDC"
+    assert [short_move(one) for one in ("pay 50 USDC", "1.2.3 X", "")] == ["pay 50 USDC", "1.2.3 X", ""]
 
 
 def test_the_weight_after_a_plan_of_a_symbol_with_dots_is_shown(served: Served) -> None:

@@ -46,6 +46,13 @@ def test_the_least_total_by_hand() -> None:
     assert found.cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
 
 
+def test_its_sentence_names_the_assumptions_in_which_init_and_doctor_differ() -> None:
+    said = format_minimum_total(replace(HAND, wei_value=Fraction(3_000 * 10**6, 10**18)), Fraction(0), 6, "USDC")
+    assert "(pool fee 0.3 %, native coin at 3,000 USDC)" in said
+    cheap = replace(HAND, wei_value=Fraction(2_500 * 10**6, 10**18), fee_pips=500)
+    assert "(pool fee 0.05 %, native coin at 2,500 USDC)" in format_minimum_total(cheap, Fraction(0), 6, "USDC")
+
+
 def test_the_data_fee_of_a_rollup_counts_for_each_swap() -> None:
     """0.0001 ether of data for each of two swaps are 0.6 dollars more."""
     found = compute_minimum_total(replace(HAND, data_fee_wei=10**14))

@@ -43,7 +43,17 @@ from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
 from agent.model import Entry, LotMethod, OpenLot, StepInput, Valuation
-from agent.units import BPS, NATIVE, Price, Token, Value, decimal_text, price_text, value_text
+from agent.units import (
+    BPS,
+    NATIVE,
+    Price,
+    Token,
+    Value,
+    decimal_text,
+    format_time,
+    price_text,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
@@ -371,8 +381,8 @@ def _why_empty(valuations: Sequence[Valuation]) -> str:
     """Return the reason why a report has no periods. A period needs two valuations."""
     if len(valuations) == 1:
         return (
-            f"the ledger has one valuation so far, of {format_utc(valuations[0].chain_s)}; profit"
-            " and loss need two"
+            f"the ledger has one valuation so far, of {format_time(valuations[0].chain_s)}; profit and"
+            " loss need two. The run values the portfolio once an hour and after each transaction"
         )
     return "no period has two valuations"
 

@@ -38,6 +38,7 @@ LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
 SHOWN_GWEI = "1"
 """Gas price, in gwei, at which the minimum capital of a basket is shown."""
+ESTIMATED = "An estimate; trimtab doctor computes it with the pools found and current prices"
 START_CEILING = "1000"
 """portfolio.max_live_value of a new config."""
 NO_ALERTS = ("", "none", "no", "off")
@@ -193,7 +194,7 @@ class InitAnswers:
         else:
             about = f"For {self.use_cash} {NUMERAIRE}, without tokens that the wallet already holds"
         return [
-            f"Is it worth it? {about} (native coin at 3,000 dollars, pool fee 0.3 %):",
+            f"Is it worth it? {about}. {ESTIMATED}:",
             *least_total_lines(rows, SHOWN_GWEI),
             *(ceiling_warnings(config, Fraction(1), total) if self.exceeds_ceiling else ()),
         ]
