@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,14 @@ FUTURES: dict[str, Any] = {
         "recorded": [{"day": "2026-01-01", "market": ADDRESS, "symbol": HOSTILE, "paid": "1", "daily_rate": "0.0001", "readings": 2}],
     },
 }  # fmt: skip
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class StillBoard(Board):

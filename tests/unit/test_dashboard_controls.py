@@ -32,7 +32,7 @@ from agent.web.pages import Renderer
 from agent.web.reading import ReadingProcess
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures, golden
+from tests.support.dashboards import HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures, golden, until
 from tests.support.sites import READ_ONLY, Site
 
 
@@ -320,10 +320,7 @@ def test_a_flood_of_requests_is_planned_no_further_than_they_are_kept(tmp_path: 
             site.post("/controls/withdraw", {"csrf": csrf, "amount": str(number)}, cookie)
         page = site.post("/controls/withdraw", {"csrf": last, "amount": "mine"}, other)[1]["location"]
         go.set()
-        until_s = time.monotonic() + PATIENCE_S
-        while b"not planned" not in site.ask(page, Cookie=other)[2]:
-            assert time.monotonic() < until_s
-            time.sleep(0.02)
+        until(lambda: b"not planned" in site.ask(page, Cookie=other)[2])
     assert planned == ["0", *(str(12 + number) for number in range(MAX_REVIEWS)), "mine"]
 
 

@@ -38,7 +38,7 @@ from agent.web.server import find_configs, serve_portfolios
 from agent.web.tokens import TokenFile, TokenScope
 from tests.cli.tools import first_document, start
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures
+from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures, until
 from tests.support.sites import HASH, PASSWORD
 
 ABOUT = {"network": "ethereum", "wallet": "0x" + "ab" * 20}
@@ -158,8 +158,7 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
     opened = shelf.parts[0].opened
     assert opened is not None
     shelf.loop.call_soon_threadsafe(opened.board.announce)
-    time.sleep(0.05)
-    assert shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200
+    until(lambda: shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200)
 
 
 def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: Shelf) -> None:
@@ -293,14 +292,6 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
         assert shelf.ask("/p/mine/alerts")[0] == 200
         text = shelf.ask("/")[2].decode()
         assert "Reading." in text and "ethereum" in text.split('href="/p/mine/"')[1]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    until_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until_s
-        time.sleep(0.02)
 
 
 def test_beyond_this_machine_no_portfolio_is_open_without_users(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ from agent.web.probes import OUTCOMES, metrics_text
 from agent.web.reach import Reach
 from agent.web.tokens import TokenFile
 from tests.support.api import Client
-from tests.support.dashboards import MARKUP, Served, StillBoard, documents, figures
+from tests.support.dashboards import MARKUP, Served, StillBoard, documents, figures, until
 from tests.support.sites import HASH
 
 EVERY_S = 600
@@ -314,13 +314,6 @@ def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypat
         version = board.version
         alive[0] = False
         until(lambda: shows("gone") and board.version == version + 1)
-
-
-def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: Path) -> None:
