@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -45,6 +46,8 @@ DAY_S = 86_400
 GAS_WEI = 3 * 10**17
 SPARE_S = 7_200
 """Seconds between the last cycle and the present, since each cycle mines blocks ahead of its time."""
+RUN = [sys.executable, "-c", "from agent.cli.main import main; main()", "run", "--every", "1h"]
+RUN += ["--send", "--yes", "--json"]
 WIDE = (1080, 1140)
 PICTURES: dict[str, tuple[str, Literal["light", "dark"], tuple[int, int]]] = {
     "overview-light": ("/", "light", WIDE),
@@ -113,7 +116,11 @@ def picture(
     page.goto(address.rstrip("/") + place)
     page.wait_for_selector("data[data-of]", timeout=PATIENCE_MS)
     if place == "/":
-        for shown in ("[data-of='status.total_value']", ".chart canvas >> nth=1"):
+        for shown in (
+            "text=healthy",
+            "[data-of='status.total_value']",
+            ".chart canvas >> nth=1",
+        ):
             page.wait_for_selector(shown, timeout=PATIENCE_MS)
     page.wait_for_selector("#connection:has-text('Live')")
     found = page.screenshot()
@@ -206,6 +213,9 @@ def main() -> None:
     with kept_portfolio() as config, sync_playwright() as playwright, ExitStack() as ended:
         dashboard = DashboardProcess(config, 0)
         ended.callback(dashboard.stop)
+        run = subprocess.Popen([*RUN, "--config", str(config)], stdout=subprocess.DEVNULL)
+        ended.callback(run.wait)
+        ended.callback(run.terminate)
         browser = playwright.chromium.launch(executable_path=program(), args=list(OPTIONS))
         for name, (place, scheme, size) in PICTURES.items():
             found = small(picture(browser, dashboard.address, place, scheme, size))
