@@ -220,7 +220,8 @@ class WithdrawalRun:
                 step,
                 sale,
                 "waiting",
-                f"paid, waiting for confirmations; then trimtab withdraw --resume {number}",
+                f"paid; the run ends withdrawal {number} once its payments are final; without a run:"
+                f" trimtab withdraw --resume {number}",
             )
         self._context.store.requests.end(number, RequestState.DONE, self._context.clock.now_s())
         return self.report(step, sale, "paid", f"paid to {self._to}")
@@ -439,15 +440,18 @@ def is_next(request: OwnerRequest, step: StepInput) -> bool:
 def continue_withdrawal(
     context: AgentContext, actors: StepActors | None, cycle: StepOutcome
 ) -> StepOutcome:
-    """Continue a withdrawal in parts after a cycle that held: run its due part or payment and
-    return the outcome, else return the cycle's.
+    """End withdrawals whose payments are final. After a cycle that held, continue a withdrawal in
+    parts: run its due part or payment and return the outcome, else return the cycle's.
 
     The owner confirmed all parts with the first. Exits have priority: a cycle with an exit does not
     end as a hold. After the deadline the owner has to resume the withdrawal.
     """
-    if actors is None or cycle.kind is not OutcomeKind.HOLD:
+    if actors is None:
         return cycle
     store, step = context.store, cycle.after or cycle.step_input
+    store.requests.end_paid(context.clock.now_s())
+    if cycle.kind is not OutcomeKind.HOLD:
+        return cycle
     every_s = context.limits.first_purchase_s
     request = next(
         (one for one in store.requests.newest(1_000, open_only=True) if is_next(one, step)), None

@@ -19,6 +19,7 @@ from agent.cli.display.terminal import (
     note,
     out,
     say,
+    say_whole,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -170,7 +171,7 @@ def add_user(
     def show() -> None:
         say(f"Added {name}{' (read-only)' if read_only else ''}.")
         say("Enter this in an authenticator app (TOTP). It is not shown again:")
-        say(made["otpauth"])
+        say_whole(made["otpauth"])
 
     emit(made, as_json, show)
 
@@ -280,7 +281,7 @@ def add(
     def show() -> None:
         say(f"{name}: {', '.join(document['scopes'])}, until {document['expires']} UTC.")
         say("This is the only time that the token is shown:")
-        say(text)
+        say_whole(text)
 
     emit(document, as_json, show)
 

@@ -275,19 +275,22 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """
     from agent import app as api
 
+    asked = False
     with spinner("Reading code hashes") as wait:
 
         def confirm(found: Document) -> bool:
+            nonlocal asked
             if yes:
                 return True
             with wait.aside():
                 if not interactive():
                     return False
+                asked = True
                 err.print(_contracts(found))
                 return ask("Pin these?")
 
         document = api.trust(config, confirm, unseen=yes)
-    emit(document, as_json, lambda: out.print(_contracts(document)))
+    emit(document, as_json, lambda: None if asked else out.print(_contracts(document)))
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
         raise typer.Exit(EXIT_REFUSED)

@@ -327,6 +327,19 @@ class RequestStore:
             _row(db, number)
             db.execute(_change(), {"of": number, "state": state.value, "ended_s": now_s})
 
+    def end_paid(self, now_s: int) -> None:
+        """End the open withdrawals whose payments are all final."""
+        with self.db.read("read the requests") as db:
+            rows = all_rows(db, _withdrawals(), RequestRow)
+            final = {
+                (payout.request, payout.token, payout.raw)
+                for intent, payout in (_payouts(db) if rows else ())
+                if intent.succeeded and intent.state is IntentState.FINAL
+            }
+        for request in map(_request, rows):
+            if all((request.id, *_amount(payment)) in final for payment in request.payments):
+                self.end(request.id, RequestState.DONE, now_s)
+
     def stopping(self) -> OwnerRequest | None:
         """Return the active stop: open, or done and not resumed."""
         with self.db.read("read the requests") as db:

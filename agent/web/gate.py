@@ -277,7 +277,8 @@ async def invalid_response(_: Request, error: Any) -> Response:
 async def status_response(_: Request, error: Any) -> Response:
     """Return an error of the router, such as an unknown path or method, as problem+json."""
     status = HTTPStatus(error.status_code)
-    return _problem(status, status.name.lower(), status.phrase, "", dict(error.headers or {}))
+    remedy = f"GET {PREFIX}{SPECIFICATION} lists the calls" if status.value in (404, 405) else ""
+    return _problem(status, status.name.lower(), status.phrase, remedy, dict(error.headers or {}))
 
 
 async def failure_response(_: Request, error: Exception) -> Response:

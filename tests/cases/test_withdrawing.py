@@ -16,7 +16,7 @@ from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Payment, RequestKind, RequestState
-from tests.support.agents import USD, agent_on, allowances, fund, purse
+from tests.support.agents import USD, agent_on, allowances, fund, purse, yes
 from tests.support.text import raises_code
 
 HOME = "0x00000000000000000000000000000000000A11cE"
@@ -116,6 +116,17 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
         assert (paid.state, chain.balance("USDC", HOME)) == ("paid", 2_000 * USD), paid.reason
         with raises_code(ConfigError, "not_open"):
             transfers.resume(agent, held.request or 0, send=True, confirm=sure)
+
+
+def test_a_run_ends_a_withdrawal_once_its_payment_is_final(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, chain__confirmations=64) as agent:
+        done = transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+        assert done.state == "waiting" and ended(agent, done.request) is RequestState.OPEN, done.reason
+        chain.mine(64)
+        before = chain.balance("USDC", HOME)
+        list(agent.run(send=True, confirm=yes, once=True))
+        assert ended(agent, done.request) is RequestState.DONE and chain.balance("USDC", HOME) == before
 
 
 def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:

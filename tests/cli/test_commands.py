@@ -14,6 +14,7 @@ import pytest
 
 from agent.app import open_agent
 from agent.cli.display.tables import money
+from tests.cli.terminal import typed
 from tests.cli.tools import TRIMTAB, Desk, Said, attach
 from tests.support.text import mentions
 
@@ -238,6 +239,23 @@ def test_removing_the_last_user_tells_that_the_dashboard_is_to_be_restarted(desk
     desk.ask("user", "add", "eve", "--password-env", "PW")
     assert "restart" not in desk.run("user", "remove", "eve").out
     assert mentions(" ".join(desk.run("user", "remove", "ann").out.split()), "No users are left", "trimtab serve", "restart it")
+
+
+def test_secrets_to_be_copied_are_on_one_line_of_a_narrow_terminal(desk: Desk) -> None:
+    narrow = {"COLUMNS": "40", "NO_COLOR": "1"}
+    replies = [("New password", "correct-horse-battery-staple-9"), ("Again", "correct-horse-battery-staple-9")]
+    user = typed(replies, "user", "add", "ann", "--config", str(desk.config), cwd=desk.config.parent, env=narrow)
+    token = typed([], "token", "add", "eye", "--scope", "read", "--config", str(desk.config), cwd=desk.config.parent, env=narrow)
+    assert re.search(r"^otpauth://totp/\S+issuer=trimtab\s*$", user.shown, re.MULTILINE), user.shown
+    assert re.search(r"^trimtab_[0-9a-f]{16}_\S{43}\s*$", token.shown, re.MULTILINE), token.shown
+
+
+def test_trust_shows_the_contracts_once_at_a_terminal(desk: Desk) -> None:
+    fresh = desk.config.parent / "fresh" / desk.config.name
+    fresh.parent.mkdir()
+    fresh.write_text(desk.config.read_text())
+    seen = typed([("Pin these?", "n")], "trust", "--config", str(fresh), cwd=fresh.parent)
+    assert seen.code == 10 and seen.shown.count("Contracts at block") == 1, seen.shown
 
 
 def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> None:

@@ -81,6 +81,8 @@ def test_prices_of_the_config_come_before_recorded_ones_and_those_before_the_pac
     name, table, notes = _history(loaded, loaded)
     assert (name, table.bars, table.closes[-1].tolist()) == ("recorded prices", DAYS, [10 + DAYS - 1])
     assert notes[-1] == f"prices of [data]: 2 days, fewer than {FEWEST_DAYS}"
+    (tmp_path / "prices.csv").write_text("time,ETH\n1700006400,1\n1700010000,2\n")
+    assert _history(loaded, loaded)[2][-1] == f"prices of [data]: 1 day, fewer than {FEWEST_DAYS}"
     other = load_config(agents.config(tmp_path, "other", targets="WETH=40% LINK=30% USDC=30%"))
     name, table, notes = _history(loaded, other)
     assert (name, table.symbols, table.bars, notes) == ("the packaged prices of 2021", ("WETH", "USDC", "LINK"), 365, [])

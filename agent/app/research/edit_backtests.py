@@ -208,6 +208,9 @@ def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
     days = sorted({day for found in closes.values() for day in found})
     if not days:
         return None
+    if len(days) < FEWEST_DAYS:
+        count = f"{len(days)} {'day' if len(days) == 1 else 'days'}"
+        raise ConfigError(f"{count}, fewer than {FEWEST_DAYS}", "import older prices")
     nan = float("nan")
     columns = {symbol: [found.get(day, nan) for day in days] for symbol, found in closes.items()}
     return make_price_table([day * DAY_S for day in days], columns)

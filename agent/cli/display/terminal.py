@@ -92,6 +92,11 @@ def say(text: str) -> None:
     out.print(cell(text))
 
 
+def say_whole(text: str) -> None:
+    """Print a line to be copied on stdout, without line breaks at the terminal's width."""
+    out.print(cell(text), soft_wrap=True)
+
+
 def note(text: str) -> None:
     """Print a line of free text on stderr."""
     err.print(cell(text))
