@@ -270,9 +270,9 @@ class Submitter:
         """Wait until a transaction of the agent at `nonce` is in a block, move it to MINED and
         return it; None after the timeout.
 
-        Retries network errors until the timeout. `meanwhile` is called after each poll without a
-        result, with the seconds waited so far. Raises Retryable at once if an earlier transaction
-        lost its block: it must be resolved first.
+        Retries network errors until the timeout. `meanwhile` is called after each poll in which it
+        was in no block, with the seconds waited so far. Raises Retryable at once if an earlier
+        transaction lost its block: it must be resolved first.
         """
         waited, last_error, low_nonce_polls = 0.0, None, 0
         while True:
@@ -297,7 +297,8 @@ class Submitter:
                 if last_error is not None:
                     raise last_error
                 return None
-            meanwhile(waited)
+            if last_error is None:  # otherwise it may be mined
+                meanwhile(waited)
             self.tell(
                 SubmissionEvent(
                     "waiting", None, f"nonce {nonce}: waiting {waited:.0f} s to be mined"

@@ -11,7 +11,7 @@ from agent.chain.quorum import NoQuorum
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import IntentState
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, Bench, bench, killed_at, lost_in_broadcast
+from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient
 
 S = IntentState
 FOREIGN = "0x" + "f0" * 32
@@ -209,6 +209,15 @@ def test_a_receipt_that_costs_more_than_was_signed_books_nothing(tmp_path: Path,
     (ended,) = made.executor().reconcile()
     assert ended.state is S.FINAL
     assert [intent.receipt and intent.receipt.gas_cost_wei for intent in made.store.journal.unbooked()] == [10**15]
+
+
+def test_while_a_receipt_is_refused_nothing_is_bumped_or_cancelled(tmp_path: Path) -> None:
+    made = patient(tmp_path, mined_timeout_s=60)
+    made.clock.each, made.chain.gas_price_wei = made.chain.mine, 10**24
+    with raises_code(Retryable, "answer", "signed for at most"):
+        made.run()
+    assert made.clock.now - START_S >= 60 and len(made.chain.sent) == 1
+    assert states(made) == [("swap", "broadcast")]
 
 
 def test_a_moved_receipt_that_costs_more_than_was_signed_replaces_none(tmp_path: Path) -> None:
