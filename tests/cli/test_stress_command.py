@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.research.kept_reports import list_reports, read_report
 from tests.cli.tools import Said
+from tests.support import agents
 
 pytest.importorskip("polars")
 pytest.importorskip("numba")
@@ -19,9 +21,11 @@ POLICY = ("--target", "WBTC=50,USD=50", "--band", "10%abs")
 FEW = ("--paths", "30", "--step-paths", "1", "--bars", "20", "--crash-bars", "2")
 
 
-def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: Path) -> None:
+def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = agents.config(tmp_path, "trimtab")
     page = tmp_path / "stress.html"
-    said = bare("stress", "--prices", str(WEEKLY), *POLICY, *FEW, "--scenarios", "crash,depeg", "--html", str(page), "--json")
+    said = bare("stress", "--prices", str(WEEKLY), *POLICY, *FEW, "--scenarios", "crash,depeg", "--html", str(page), "--keep", "--json")
     assert said.code == 0, said.why
     found = said.json
     cases = {case["name"]: case for case in found["cases"]}
@@ -35,9 +39,12 @@ def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: P
         assert float(case["loss"]["mean"]) <= float(case["loss"]["expected_shortfall"]) <= float(case["loss"]["worst"])
     assert (found["seed"], found["bars"], found["interval_s"]) == (0, 20, 7 * 86_400)
     assert len(found["config_hash"]) == len(found["data_hash"]) == 64
-    assert found["report"] == [str(page), str(page.with_suffix(".json"))]
+    assert found["report"][:2] == [str(page), str(page.with_suffix(".json"))]
     assert "<html" in page.read_text().lower()
     assert json.loads(page.with_suffix(".json").read_text())["kind"] == "Stress"
+    (kept,) = list_reports(config)["reports"]
+    assert kept["name"].endswith("-stress.html") and kept["kind"] == "Stress" and kept["figures"]
+    assert b"<html" in read_report(config, kept["name"]).lower()
 
 
 def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from agent import app as api
+from agent.app.research.kept_reports import list_reports, read_report
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
 from agent.backtest.workers import run_on_cluster
@@ -25,6 +26,7 @@ from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port
 from agent.model import AllocationMethod, Every, HybridTrigger, Threshold
 from tests.cli.tools import TRIMTAB, Said
+from tests.support import agents
 from tests.support.backtests import DAY_S, walks
 from tests.support.text import mentions, raises_code, raises_field
 
@@ -47,10 +49,13 @@ def prices(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_path: Path) -> None:
+def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = agents.config(tmp_path, "trimtab")
     page = tmp_path / "report.html"
     said = bare(
-        "tune", "--sample", "--target", "BTC=50,USD=50", "--band", "2%rel..40%rel:6", "--every", "7d,28d", "--html", str(page), "--json"
+        "tune", "--sample", "--target", "BTC=50,USD=50", "--band", "2%rel..40%rel:6", "--every", "7d,28d",
+        "--html", str(page), "--keep", "--json",
     )  # fmt: skip
     assert said.code == 0, said.why
     found = said.json
@@ -67,6 +72,8 @@ def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_pa
     row, column = found["stability"]["best"]
     assert found["stability"]["values"][row][column] == found["best"]["objective"]
     assert "Stability of" in page.read_text() and page.with_suffix(".json").is_file()
+    (kept,) = list_reports(config)["reports"]
+    assert kept["name"].endswith("-tune.html") and b"Stability of" in read_report(config, kept["name"]) and kept["figures"]
 
 
 def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:

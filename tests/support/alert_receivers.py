@@ -74,6 +74,34 @@ def webhook(box: Box, secret: str = "path") -> Iterator[str]:
 
 
 @contextmanager
+def sms_gateway(box: Box, token: str) -> Iterator[str]:
+    """Yield the address of a gateway for text messages, in apprise's format for SMSEagle, with a phone."""
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            given = found["params"]
+            assert (found["method"], given["access_token"]) == ("sms.send_sms", token)
+            taken = box.take({"to": given["to"], "text": given["message"]})
+            body = json.dumps({"result": {"message_id": 1, "status": "ok" if taken else "error"}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield f"smseagle://{token}@127.0.0.1:{server.server_port}/15551234567"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
 def mailbox(box: Box) -> Iterator[str]:
     """Yield the address of a mail server, in apprise's format."""
 

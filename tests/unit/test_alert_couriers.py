@@ -13,7 +13,7 @@ import requests
 from agent.model import Alert, AlertKind, Delivery
 from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, sanitize_text
 from agent.store.store import Store
-from tests.support.alert_receivers import Box, mailbox, silent, webhook
+from tests.support.alert_receivers import Box, mailbox, silent, sms_gateway, webhook
 from tests.support.foreign_text import CORPUS, all_logs, found_in
 from tests.support.text import raises_field
 from tests.support.transactions import new_store
@@ -85,6 +85,16 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
         "hook": (0, 0, True),
         "mail": (0, 0, True),
     }
+
+
+def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
+    phone = Box()
+    with sms_gateway(phone, SECRET) as url:
+        telling = announcer(store, channel(apprise_send(url, "P", 15), "phone"))
+        telling.on_cycle([HALT], KINDS, NOON)
+        settled(store, telling)
+    assert [item["to"] for item in phone.items] == ["15551234567"]
+    assert phone.texts[0].split() == ["trimtab:", "halted", "halted"] and store.alerts.targets()["phone"].delivered_s is not None
 
 
 def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -329,6 +331,18 @@ def test_without_users_there_are_no_controls() -> None:
         assert served.ask("/controls")[0] == served.ask("/controls/review/x")[0] == 404
         assert served.ask("/controls/pause", "POST", "")[0] == 405
         assert b"/controls" not in served.ask("/plan")[2]
+
+
+def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
+    cookie, forms = site.enter(), dict[str, set[str]]()
+    for page in ("/controls", "/settings", "/plan"):
+        text = site.ask(page, Cookie=cookie)[2].decode()
+        for kind, form in re.findall(r'<form [^>]*action="/controls/([a-z]+)">(.*?)</form>', text, re.S):
+            forms.setdefault(kind, set()).update(map(unescape, re.findall(r'<(?:input|select) [^>]*?name="([^"]+)"', form)))
+    assert all("csrf" in names for names in forms.values())
+    given = {kind: {one for one in names if not one.startswith(("target:", "was:"))} - {"csrf"} for kind, names in forms.items()}
+    assert given == {kind: set(names) for kind, names in FIELDS.items()}
+    assert {one for one in forms["edit"] if ":" in one} == {f"{part}:{symbol}" for part in ("target", "was") for symbol in (HOSTILE, "B")}
 
 
 def test_an_unknown_kind_is_refused(site: Site) -> None:
