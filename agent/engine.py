@@ -190,7 +190,8 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
     if run.confirmed is not None and orders_futures(run.confirmed) != orders_futures(outcome):
         run.confirmed = None
     if (confirmed := run.confirmed or _confirm(run, actors, outcome, plan)) is None:
-        reason = f"not confirmed; {sent_so_far(run.sent)} sent"
+        unsent = f"not confirmed; {sent_so_far(run.sent)} sent"
+        reason = "; ".join(filter(None, (outcome.reason, unsent)))
         declined = run.close(replace(outcome, kind=OutcomeKind.DECLINED, reason=reason))
         if not outcome.decided.exit_token:
             return declined

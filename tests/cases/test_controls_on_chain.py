@@ -130,7 +130,9 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
         with raises_code(Refused, "not_waiting"):
             run.shown("confirm")
         before = purse(chain)
-        assert run.look().kind is OutcomeKind.DECLINED and purse(chain) == before
+        offered = run.look()
+        assert offered.kind is OutcomeKind.DECLINED and purse(chain) == before
+        assert "band" in offered.reason and offered.reason.endswith("; not confirmed; nothing was sent"), offered.reason
         shown = run.shown("confirm")
         assert queue.list_controls(run.loaded.path)["waiting"] == shown and shown["document"]["legs"]
         assert run.look().kind is OutcomeKind.DECLINED

@@ -262,4 +262,4 @@ def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> No
     with open_agent(desk.config) as agent:
         agent.context.store.steps.begin("s1", 1_700_000_000, "{}")
     (row,) = desk.ask("history")["steps"]
-    assert row["outcome"] == "interrupted" and "its process ended" in row["reason"]
+    assert row["outcome"] == "unfinished" and "its process ended" in row["reason"]

@@ -272,7 +272,7 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
 # --- Past steps, and the kill switch.
 
 
-INTERRUPTED, APPROVED = "interrupted", "approved"
+UNFINISHED, APPROVED = "unfinished", "approved"
 NO_OUTCOME = "no outcome is stored: the step is still running, or its process ended before it did"
 
 
@@ -296,7 +296,7 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
                 fill(
                     PastStepDocument,
                     line,
-                    decision=line.decision or INTERRUPTED,
+                    decision=line.decision or UNFINISHED,
                     outcome=_outcome(line, intents),
                     reason=line.reason or ("" if line.outcome else NO_OUTCOME),
                     transactions=_transactions(intents),
@@ -318,7 +318,7 @@ def _outcome(line: StepSummary, sent: Sequence[Intent]) -> str:
     only_approved = bool(sent) and all(one.kind is IntentKind.APPROVE for one in sent)
     if only_approved and line.outcome == OutcomeKind.PLANNED.value:
         return APPROVED
-    return line.outcome or INTERRUPTED
+    return line.outcome or UNFINISHED
 
 
 def _unknown_step(step_id: str) -> ConfigError:
