@@ -27,6 +27,7 @@ from agent.store.files.locks import service_lock
 from agent.store.store import Store
 from agent.store.tables import ControlRow
 from tests.cases.test_withdrawing import HOME
+from tests.cli.documents import misfits
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import ROOMY, again, explained, fund, purse, trusted, yes
@@ -56,7 +57,9 @@ class Bot:
         return self.agent.context.store
 
     def shown(self, kind: str, *arguments: tuple[str, str]) -> ShownPlanDocument:
-        return preview_control(self.loaded.path, kind, arguments, transports=[self.chain.transport], clock=self.chain.clock)
+        found = preview_control(self.loaded.path, kind, arguments, transports=[self.chain.transport], clock=self.chain.clock)
+        assert misfits(ShownPlanDocument, found) == []
+        return found
 
     def ask(self, kind: str, *arguments: tuple[str, str], plan: str | None = None) -> Control:
         """Queue a control, for the plan that is shown now unless another is named."""

@@ -276,6 +276,30 @@ def test_the_specification_needs_no_token_and_is_that_of_the_routes(server: Clie
     assert specification() == document().encode(), "a document or a call has changed: .venv/bin/python scripts/openapi.py --write"
 
 
+def test_every_answer_is_typed_to_its_last_field() -> None:
+    found = json.loads(specification())
+
+    def untyped(schema: Any, place: str) -> list[str]:
+        if isinstance(schema, list):
+            return [one for number, part in enumerate(schema) for one in untyped(part, f"{place}.{number}")]
+        if not isinstance(schema, dict):
+            return []
+        bare = schema == {} or (schema.get("type") == "object" and "properties" not in schema and not schema.get("additionalProperties"))
+        rows = schema.get("type") == "array" and "items" not in schema and "prefixItems" not in schema
+        deeper = [one for name, part in schema.items() for one in untyped(part, f"{place}.{name}")]
+        return [place] * (bare or rows or schema.get("additionalProperties") is True) + deeper
+
+    assert untyped(found["components"]["schemas"], "schemas") == []
+    answers = {
+        (path, method, code): [body["schema"] for body in answer.get("content", {}).values()]
+        for path, methods in found["paths"].items()
+        for method, operation in methods.items()
+        for code, answer in operation["responses"].items()
+    }
+    assert all(schemas for (_, _, code), schemas in answers.items() if code != "304")
+    assert untyped(list(answers.values()), "answers") == []
+
+
 def test_a_session_opens_no_call_and_a_token_no_page(server: Client) -> None:
     access = Access(Reach())
     access.set_users({1: ("owner", False)})

@@ -35,6 +35,7 @@ from agent.app.documents.plans import (
     TRANSFERS,
     Block,
     EndpointDocument,
+    LivePlanDocument,
     OutcomeDocument,
     PlanDocument,
     ProgressDocument,
@@ -496,10 +497,13 @@ ControlDocument = TypedDict("ControlDocument", {
     "code": str, "reason": str, "result": list[ArgumentDocument], "changed_s": int,
 })  # fmt: skip
 """A control; times in Unix seconds of this machine. `code` and `reason` say why it was refused."""
+PreviewedDocument = (
+    LivePlanDocument | InvestmentDocument | WithdrawalDocument | EditDocument | ShutdownDocument
+)
 ShownPlanDocument = TypedDict("ShownPlanDocument", {
     "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))], "arguments": list[ArgumentDocument],
     "plan_hash": str, "shown_s": int, "state": Annotated[str, one_of("planned", "refused")],
-    "reason": str, "moves": list[str], "document": dict[str, Any],
+    "reason": str, "moves": list[str], "document": PreviewedDocument,
 })  # fmt: skip
 """A plan to confirm by its hash; the hash is empty if the plan cannot be carried out, with the
 reason. `moves` are its amounts as text, `document` is that of the command.
@@ -538,6 +542,7 @@ def shown_document(
     plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], refusal: str = ""
 ) -> ShownPlanDocument:
     """Return the document of a shown plan."""
+    previewed: Any = document
     plan_hash, state = ("", "refused") if refusal else (plan.hash, "planned")
     return {
         "kind": plan.kind.value,
@@ -547,7 +552,7 @@ def shown_document(
         "state": state,
         "reason": refusal,
         "moves": list(moves),
-        "document": dict(document),
+        "document": previewed,
     }
 
 
