@@ -227,7 +227,7 @@ class SetupPages:
             csrf=session.csrf,
             shown=_digest(found),
             config=str(self._config.absolute()),
-            folder=str(self._config.absolute().parent),
+            folder=str(Path.cwd()),
             document=self._document,
             percent=lambda value: format_figure(value, "ratio+"),
             share=SHARE,

@@ -109,6 +109,7 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     steps.pop(next(number for number, line in enumerate(steps) if line.startswith("trimtab wallet import")))
     for line, begin in zip(steps, wanted, strict=True):
         assert line.startswith(begin) and (begin[0] == "e" or re.search(option, line)), line
+    assert f"In {Path.cwd()}." in done, "the commands name the config as it was given"
     assert "keeps 0.05 of it" in done and "Minimum total at 1 gwei" in done and "max_live_value" in done
     for page in (*ANSWERS, "/setup/review"):
         assert desk.ask(page, Cookie=desk.cookie)[1]["location"] == "/setup/done"
@@ -127,7 +128,7 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
         past = [one.past["return"], one.past["return_of_holding"], one.past["max_drawdown"], one.past["max_drawdown_of_holding"]]
         assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [one.least, *(format_figure(value, "ratio+") for value in past)]
         assert one.about in rows[one.name]
-    assert "Least capital, USDC" in text and PAST_BASIS in text
+    assert "Minimum capital, USDC" in text and PAST_BASIS in text
 
 
 def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
