@@ -1,4 +1,4 @@
-"""Pages of the dashboard over a store that traded: each figure and each chart is that of the command, the plan and its worst case too."""
+"""Pages of the dashboard over a store that traded: each figure and each chart is that of the command, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ import pytest
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.localchain.nodes import free_port
 from agent.web.access import Access
-from agent.web.pages import at
+from agent.web.gate import PREFIX
+from agent.web.pages import PAGES, at
 from agent.web.reach import Reach
-from tests.cli.tools import Desk
+from tests.cli.tools import SECRET, Desk
+from tests.support.api import Client
 from tests.support.dashboards import PATIENCE_S, HereBoard, Served
 
 PERIODS = ("day", "week", "month", "year", "all")
@@ -127,3 +130,24 @@ def require_charts(text: str, values: list[dict[str, Any]], status: dict[str, An
         )
         for held in status["holdings"]
     }
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_no_page_and_no_answer_of_the_api_has_the_secret_of_an_endpoint(desk: Desk, answers: bool) -> None:
+    desk.ask("run", "--once")
+    token = desk.ask("token", "add", "all", "--scope", "read", "--scope", "plan")["token"]
+    assert SECRET in desk.config.read_text()
+    if not answers:
+        desk.edit((desk.about["url"], f"http://127.0.0.1:{free_port()}"))
+    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+        client, paths = (
+            Client(served, token),
+            [f"{PREFIX}/{name}" for name in ("status", "plan", "alerts", "orders", "endpoints", "settings")],
+        )
+        found = {path: client.ask(path) for path in paths}
+        assert {answer.status for answer in found.values()} == ({200} if answers else {200, 503})
+        pages = {page.path: served.ask(page.path) for page in PAGES}
+        assert answers or b'class="alarm" role="alert">Not read' in pages["/"][2]
+    said = [answer.body + repr(answer.headers).encode() for answer in found.values()]
+    said += [body + repr(headers).encode() for _, headers, body in pages.values()]
+    assert not [text for text in said if SECRET.encode() in text]
