@@ -18,7 +18,7 @@ from tests.cli.test_init import WALLET
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
 from tests.unit.test_dashboard_portfolios import Shelf
-from tests.unit.test_dashboard_setup import Desk
+from tests.unit.test_dashboard_setup import ANSWERS, Desk
 
 SIZE = {"width": PHONE[0], "height": PHONE[1]}
 
@@ -97,6 +97,28 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         require_fine(looked)
         plain.close()
         seen.close()
+
+
+def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    monkeypatch.setattr(setup, "ReadingProcess", HereProcess)
+    with Desk(tmp_path / "trimtab.toml") as desk:
+        context = chromium.new_context(viewport=SIZE, bypass_csp=True)
+        page, home = context.new_page(), f"http://localhost:{desk.port}"
+        page.goto(home + desk.opening)
+        require_fine(page)
+        desk.enter()
+        name, _, value = desk.cookie.partition("=")
+        context.add_cookies([{"name": name, "value": value, "url": home}])
+        for number, (path, fields) in enumerate([*ANSWERS.items(), ("/setup/review", {}), ("/setup/done", None)]):
+            page.emulate_media(color_scheme=("dark", "light")[number % 2])
+            page.goto(home + path)
+            assert page.url == home + path
+            require_fine(page)
+            if fields is not None:
+                assert desk.post(path, fields)[0] == 303
+        context.close()
 
 
 def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any, tmp_path: Path) -> None:

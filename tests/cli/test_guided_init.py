@@ -60,8 +60,12 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
     assert (config.wallet.address, config.portfolio.use_cash) == (WALLET, "1000")
     assert config.alerts is not None and [target.url_env for target in config.alerts.targets] == ["TRIMTAB_ALERTS"]
     assert [endpoint.operator for endpoint in config.chain.rpc] == ["alpha", "beta"]
-    past = template_result("moderate")
-    assert past is not None and mentions(shown, "from", f"{float(past['return']) * 100:+.1f} %", "docs/alerts.md")
+    flat = " ".join(shown.split())
+    for one in guide.baskets("ethereum"):
+        past = template_result(one.name)
+        assert past is not None and f" {one.name}: " in flat and f"; from {one.least} USDC" in flat
+        assert f"{float(past['return']) * 100:+.1f} % (held {float(past['return_of_holding']) * 100:+.1f} %)" in flat
+    assert "docs/alerts.md" in shown
     assert all(prompt.strip() in shown for prompt, _ in ANSWERS)
     assert max(len(line) for line in re.sub(r"\w+( \[[^]]*\])?: ", "\n", shown).splitlines()) <= 80
 
