@@ -92,7 +92,7 @@ def write_all(upgrade: list[str]) -> None:
         compiled(
             "requirements-web3-6.lock",
             "pyproject.toml",
-            *extras("uniswap-python", "local", "build", "test"),
+            *extras("uniswap-python", "local", "hyperliquid", "build", "test"),
             *old,
         )
     tools = [*known["build"], *(item for item in known["dev"] if item.startswith("uv"))]
