@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.app.research.trials import write_report
+from agent.app.research.trials import backtest_page, write_pages, write_report
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection, ReportTable, write_page
-from tests.browser.chromium import PATIENCE_MS, PHONE, WIDE
+from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, violations
 from tests.browser.conftest import Opened
 from tests.support.backtests import HOSTILE, LINK, result_of
+from tests.support.worlds import missing
 
 pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
 
@@ -209,6 +210,34 @@ def test_everything_has_a_name_for_whoever_listens(long_page: Opened) -> None:
         "document.documentElement.lang === 'en' && document.title.includes('BTC')",
     ):
         assert long_page.ask(every), every
+
+
+def made(kind: str) -> ReportPage:
+    """A report of a backtest, a search or a stress test."""
+    if kind == "backtest":
+        return backtest_page(result_of(bars=400))
+    pytest.importorskip("numba")
+    if kind == "tune":
+        from agent.backtest.tune.report import tune_page
+        from tests.support.backtests import search, tuned, walks
+
+        return tune_page(tuned(search(walks(9, 120), every="7d")))
+    from agent.backtest.stress.run import run_stress_test, stress_page
+    from tests.unit.test_stress import DEEP, TABLE, halves, wish
+
+    return stress_page(run_stress_test(halves(), TABLE, DEEP, wish(paths=2, bars=5)))
+
+
+@pytest.mark.parametrize("kind", ["backtest", "tune", "stress"])
+def test_no_report_has_a_violation_in_either_colour(open_page: Open, tmp_path: Path, kind: str) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    path = tmp_path / "report.html"
+    write_pages(made(kind), path)
+    opened = open_page(path, PHONE, bypass_csp=True)
+    for scheme in ("light", "dark"):
+        opened.page.emulate_media(color_scheme=scheme)
+        assert violations(opened.page) == [], scheme
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE])

@@ -541,7 +541,7 @@ def _bars(cases: list[StressCase]) -> Figure:
 
 
 def _table(cases: list[StressCase], name: str) -> ReportTable:
-    header = ("", "paths", "mean", *(f"{q:.0%}" for q in QUANTILES), "shortfall", "worst")
+    header = ("case", "paths", "mean", *(f"{q:.0%}" for q in QUANTILES), "shortfall", "worst")
     rows = []
     for case in cases:
         values = case.values(FIELDS[name])
@@ -567,7 +567,7 @@ def _what_happened(cases: list[StressCase]) -> ReportTable:
         for case in cases
     )
     return ReportTable(
-        ("", "paths", "rebalances", "bars halted", "refused by"),
+        ("case", "paths", "rebalances", "bars halted", "refused by"),
         rows,
         "Steps over all paths",
     )
