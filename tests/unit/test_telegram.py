@@ -63,7 +63,7 @@ class Desk:
         return {"total_value": "1000", "numeraire": "USDC", "block": 7, "paused": False, "holdings": holdings, "decision": decided}
 
     def plan(self) -> dict[str, Any]:
-        cost = {"total": "1.2", "fees": "0.9", "impact": "0.1", "gas": "0.2"}
+        cost = {"total": "1.2", "fees": "0.7", "impact": "0.1", "skew": "0", "gas": "0.2", "approvals": "0.2"}
         tax = {"gain": "31.5", "currency": "EUR", "method": "fifo", "left_this_year": None}
         document = {"numeraire": "USDC", "cost": cost, "worst_case": "2.9", "tax": tax, "verdicts": []}
         return {"kind": "rebalance", "plan_hash": self.hash, "reason": "", "moves": ["-0.1 WETH", "+300 USDC"], "document": document}
@@ -86,7 +86,8 @@ def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi,
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/plan")
         ((chat, text),) = api.until(1)
-        assert chat == ME and mentions(text, "Cost 1.2 USDC", "worst case 2.9", "31.5 EUR", "-0.1 WETH", HASH[:12])
+        assert chat == ME and mentions(text, "worst case 2.9", "31.5 EUR", "-0.1 WETH", HASH[:12])
+        assert "Cost 1.2 USDC (fees 0.7, impact 0.1, gas 0.2, approvals 0.2);" in text
         desk.hash = "cd" * 32  # a newer plan changes nothing about the shown one
         for number in (2, 3):
             api.write(ME, f"/confirm {code_in(text)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from agent.app.documents.plans import tax_document
@@ -30,6 +31,8 @@ Document = Mapping[str, Any]
 SHOWN = 8
 """Maximum number of assets or moves shown."""
 HASH_DIGITS = 12
+COSTS = ("fees", "impact", "skew", "gas", "approvals")
+"""Parts of a cost that add up to its total."""
 HELP = (
     "/status value, weights and decision\n"
     "/plan the plan that waits, or one made now, with a code to confirm it\n"
@@ -67,9 +70,11 @@ def plan_text(shown: Document) -> str:
     if len(moves) > SHOWN:
         lines.append(f"and {len(moves) - SHOWN} more")
     if cost := found.get("cost"):
+        parts = ", ".join(f"{name} {cost[name]}" for name in COSTS if Decimal(cost[name]))
+        made_of = f" ({parts})" if parts else ""
         lines.append(
-            f"Cost {cost['total']} {unit} (fees {cost['fees']}, impact {cost['impact']}, gas"
-            f" {cost['gas']}); worst case {found.get('worst_case') or 'unknown'} {unit}"
+            f"Cost {cost['total']} {unit}{made_of}; worst case"
+            f" {found.get('worst_case') or 'unknown'} {unit}"
         )
     lines.append(tax_text(found.get("tax")))
     refused = [_safe(one["guard"]) for one in found.get("verdicts", ()) if not one["passed"]]
