@@ -215,15 +215,16 @@ def _market_reason(rest: _Remainder, zone: bool) -> tuple[str, str]:
 def _dropped_reason(rest: _Remainder, dropped: set[str]) -> tuple[str, str]:
     """Return why every pool of a token was dropped."""
     plan_cost_bps = rest.market.problem.plan_cost_bps
-    why = f"no pool of it is used: {'; '.join(sorted(dropped))}"
-    if not all(reason.startswith(COSTLY) for reason in dropped):
-        return why, ""
-    if DEAR in dropped and rest.turnover_limit:  # the limit determines how much gas is worth paying
-        return f"{why} within {rest.turnover_limit}", ""
+    costly = all(reason.startswith(COSTLY) for reason in dropped)
     over_cost = any(reason.startswith(OVER_COST) for reason in dropped)
-    if DEAR in dropped and plan_cost_bps is not None and not over_cost:
-        why += f" within limits.plan_cost of {plan_cost_bps} bps"
-    return why, "" if rest.turnover_limit else PLAN_COST
+    dear = DEAR
+    if costly and rest.turnover_limit:  # the limit determines how much gas is worth paying
+        dear += f" within {rest.turnover_limit}"
+    elif costly and plan_cost_bps is not None and not over_cost:
+        dear += f" within limits.plan_cost of {plan_cost_bps} bps"
+    reasons = "; ".join(dear if reason == DEAR else reason for reason in sorted(dropped))
+    limit = PLAN_COST if costly and not rest.turnover_limit else ""
+    return f"no pool of it is used: {reasons}", limit
 
 
 def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> tuple[str, str]:

@@ -74,7 +74,7 @@ def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: Lo
     assert mentions(found["feed WETH"]["found"], "WETH / USD", "0.00000001")
     assert found["feed WBTC"]["state"] == "warn"
     assert "make sure" in found["feed WBTC"]["remedy"]
-    assert found["means"]["state"] == "ok"
+    assert found["TWAPs"]["state"] == "ok"
     harmful = chain.deploy(own_artifact("PriceFeed"), "\x1b[31mWBTC / USD", 8)
     chain.send(chain.contract(harmful, own_artifact("PriceFeed")).functions.push(60_000 * 10**8))
     row = rows(chain, tmp_path / "harmful", {"portfolio.assets.1.feed": harmful})["feed WBTC"]

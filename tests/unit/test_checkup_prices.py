@@ -74,6 +74,6 @@ def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none()
 def test_means_that_do_not_count_are_told_with_a_reason() -> None:
     short = v3_pool(token("WETH"), token("USDC"), 2_000, window_s=None)
     step = step_input(pools=[short, v3_pool(token("WETH"), token("USDC"), 2_000, name="long")])
-    state, found, remedy = rows(step)["means"]
-    assert (state, "1 of 2" in found, short.address in found) == (NOTE, True, True)
+    state, found, remedy = rows(step)["TWAPs"]
+    assert (state, "1 of 2 V3 pools have a usable TWAP" in found, short.address in found) == (NOTE, True, True)
     assert "trimtab oracle" in remedy

@@ -154,12 +154,12 @@ def _twap_checks(step: StepInput) -> Iterator[CheckLine]:
     rejected = [
         f"{pool.address}: {why}" for pool in pools if (why := means.twap_rejection(step, pool))
     ]
-    counted = f"TWAPs of {len(pools) - len(rejected)} of {len(pools)} V3 pools are usable"
+    counted = f"{len(pools) - len(rejected)} of {len(pools)} V3 pools have a usable TWAP"
     if rejected:
-        more = f", and {len(rejected) - 1} more" if len(rejected) > 1 else ""
-        yield "means", NOTE, f"{counted}; {rejected[0]}{more}", "trimtab oracle shows them all"
+        first = f"{counted}; the first without: {rejected[0]}"
+        yield "TWAPs", NOTE, first, "trimtab oracle shows them all"
     else:
-        yield "means", OK, counted, ""
+        yield "TWAPs", OK, counted, ""
 
 
 def _sequencer(step: StepInput) -> Iterator[CheckLine]:
