@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -377,6 +378,20 @@ def test_the_first_page_with_its_files_is_below_100_kb(served: Served) -> None:
         if headers.get("content-encoding") == "gzip":
             gzip.decompress(body)
     assert total < 100_000 and 0 < libraries < 42_000
+
+
+PUBLISHED = {
+    "htmx-2.0.11.min.js": "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717",
+    "htmx-ext-sse-2.2.4.min.js": "98a46496de0c3605fbffdce9167ba427bdd9553184f83f149c261891a92c0136",
+    "uplot-1.6.32.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uplot-1.6.32.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+}
+"""SHA-256 of dist/htmx.min.js, sse.min.js, uPlot.iife.min.js and uPlot.min.css in the packages on npm."""
+
+
+def test_the_served_libraries_are_those_published(served: Served) -> None:
+    found = {name: hashlib.sha256(served.ask(f"/static/vendor/{name}")[2]).hexdigest() for name in PUBLISHED}
+    assert found == PUBLISHED == {name: found[name] for name in found if f"vendor/{name}" in served_files(served)}
 
 
 def served_files(served: Served) -> list[str]:
