@@ -250,6 +250,16 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
     assert shown >= wanted | {f"{base}.{key}" for key in ("turnover", "worst_case", "cost.total", "cost.gas", "weights_after_bps.WETH")}
 
 
+def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
+    plan, cookie = golden("04-plan"), site.enter()
+    dear = {**plan, "turnover": "77.5", "cost": {**plan["cost"], "total": "9.25"}}
+    document = {"sale": plan, "sales": [plan, dear]}
+    path = review(site, cookie, "stop", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
+    shown = site.compared(path, {"review": {"document": document}}, Cookie=cookie)
+    assert shown >= {f"review.document.sales.{number}.{key}" for number in (0, 1) for key in ("turnover", "cost.total", "worst_case")}
+    assert "9.25" in site.ask(path, Cookie=cookie)[2].decode()
+
+
 def tried(**more: Any) -> dict[str, Any]:
     """The backtest of an edit, of a source and with a note that are markup."""
     one = {"return": "0.5", "max_drawdown": "-0.25", "rebalances": 3, "costs": "1.5"}
