@@ -328,6 +328,34 @@ def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
     assert drawn[0]["label"].endswith("from 30.00 to 40.00; its band now is 20.00 to 35.00, its target 27.50")
 
 
+def test_the_next_trigger_is_now_or_a_time_or_the_nearest_price_or_any_cycle(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown() -> str:
+        text = served.ask("/")[2].decode().split("<dt>Next trigger</dt>")[1].split("</dd>")[0]
+        return " ".join(re.sub("<[^>]*>", "", text).split())
+
+    status, alerts = served.board.documents["status"], served.board.documents["alerts"]
+
+    def row(symbol: str, low: int | None, high: int | None, side: str = "inside") -> dict[str, Any]:
+        return {**alerts["assets"][0], "symbol": symbol, "to_low_bps": low, "to_high_bps": high, "side": side, "alert_low": "8.5"}
+
+    assets = [row("USDC", -1, 1), row("WETH", None, 900), row("WBTC", -850, 1_200)]
+    monkeypatch.setitem(alerts, "assets", assets)
+    monkeypatch.setitem(status, "numeraire", "USDC")
+    for kind, due, wanted in (
+        ("rebalance", None, "now"),
+        ("hold", "2026-01-02 03:04:05", "2026-01-02 03:04:05 UTC"),
+        ("hold", None, "WBTC −8.50 % to 8.5, if it alone moves"),
+    ):
+        monkeypatch.setitem(status["decision"], "kind", kind)
+        monkeypatch.setitem(status["trigger"], "next", due)
+        assert shown() == wanted
+    for rows in ([row("USDC", -1, 1), row("WETH", None, None)], [*assets, row("LINK", -5, 5, "above")]):
+        monkeypatch.setitem(alerts, "assets", rows)
+        assert shown() == "any cycle"
+    monkeypatch.setitem(served.board.documents, "alerts", {"error": "not read"})
+    assert shown() == "any cycle"
+
+
 def test_only_steps_with_a_swap_are_listed_as_rebalances(served: Served) -> None:
     history = served.board.documents["history"]
     sent = {"status": "final", "block": 1, "note": "", "hash": ""}
