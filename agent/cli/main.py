@@ -169,7 +169,7 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
         code = fail(ConfigError(_unrepeated(error), f"see {_help_of(error)}"), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt):
         if sys.argv[1:2] and sys.argv[1] in terminal.OFFLINE:
-            return fail(Interrupted(terminal.MESSAGE), as_json)
+            return fail(Interrupted(terminal.interruption(sys.argv[1])), as_json)
         code = _interrupted(as_json, ending)
     except TrimtabError as error:
         code = fail(error, as_json)

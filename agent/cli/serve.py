@@ -238,9 +238,9 @@ def user_log(
     def show() -> None:
         made = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
         for one in document["events"]:
-            made.add_row(
-                *(cell(one[key]) for key in ("time", "event", "user", "address", "detail"))
-            )
+            at = one["time"].replace("T", " ").removesuffix("Z")
+            rest = (one[key] for key in ("event", "user", "address", "detail"))
+            made.add_row(cell(at), *map(cell, rest))
         if document["events"]:
             out.print(made)
         else:

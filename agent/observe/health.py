@@ -66,7 +66,7 @@ def judge(
         reasons.append(f"cycle hangs: {report.hung}")
     if alive is False:
         reasons.append(
-            f"the process of the run is gone, without a last report, after {_utc(report.written_s)} UTC"
+            f"the process of the run ended without a last report, after {_utc(report.written_s)} UTC"
         )
         return RunHealth("gone", tuple(reasons), tuple(reasons))
     if report.trouble:

@@ -110,6 +110,8 @@ def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:
     for path in ("/", "/history", "/settings"):
         code, _, body = site.ask(path, Cookie=cookie)
         assert code == 200 and "−1 WETH, &lt;img".encode() in body and b'<a href="/controls">Review it</a>' in body, path
+    site.board.documents["controls"]["served"] = False
+    assert "No run would carry it out now" in (unserved := site.ask("/", Cookie=cookie)[2].decode()) and "Review it" not in unserved
     site.board.documents["controls"]["waiting"] = None
     assert b"Review it" not in site.ask("/", Cookie=cookie)[2]
 

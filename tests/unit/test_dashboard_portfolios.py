@@ -140,7 +140,7 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) 
     place, _, _ = alive.process.rpartition("/")
     assert "run:" not in shown(alive) and "dry run" not in shown(alive)
     assert "dry run: sends nothing" in shown(replace(alive, sends=False))
-    assert "run: the process of the run is gone" in shown(replace(alive, process=f"{place}/1"))
+    assert "run: the process of the run ended without a last report" in shown(replace(alive, process=f"{place}/1"))
     assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, good_s=None))
     assert "run:" not in shown(replace(alive, trouble="failed: it reverted")), "the last cycle's problem is told once, by the history"
     stopped = shown(replace(alive, ended_s=now_s))

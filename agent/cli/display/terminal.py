@@ -363,6 +363,8 @@ PATIENCE_S = 3.0
 RUN_PATIENCE_S = 5.0
 """Seconds from the second Ctrl-C until a long run is killed. The first requests a graceful stop."""
 MESSAGE = "interrupted; nothing was sent"
+ENDED = {"telegram": "the bot has stopped; requests that it queued stay in the queue"}
+"""What Ctrl-C ends instead, by command."""
 SETTLED_LATER = "interrupted. Sent transactions are in the journal; the next run settles them"
 OFFLINE: set[str] = set()
 """Names of interruptible commands."""
@@ -417,6 +419,11 @@ class ProcessExit:
             threading.Event().wait()
 
 
+def interruption(command: str) -> str:
+    """Return the message of an interruptible command that Ctrl-C has ended."""
+    return ENDED.get(command, MESSAGE)
+
+
 def interruptible(command: Callable[P, R]) -> Callable[P, R]:
     """Wrap a command that moves no money and writes atomically, so that Ctrl-C ends it at once.
 
@@ -428,7 +435,7 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if threading.current_thread() is not threading.main_thread():
             return command(*args, **kwargs)
-        ending = ProcessExit(Interrupted(MESSAGE), graceful=True)
+        ending = ProcessExit(Interrupted(interruption(command.__name__)), graceful=True)
         with _listening(ending, lambda _signal, _frame: ending.now(), lambda: (GRACE_S,)):
             return command(*args, **kwargs)
 
