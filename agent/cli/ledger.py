@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agent.cli.display.futures_tables import FUTURES_TAX
 from agent.cli.display.tables import FigureTable, amount, brief, money, table
-from agent.cli.display.terminal import Document, cell, emit, note, out, say, spinner
+from agent.cli.display.terminal import Document, cell, emit, note, out, say, spaced_time, spinner
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -191,7 +191,8 @@ def show_pnl(console: Console, document: Document) -> None:
         "effect",
     )
     after = ("fees", "impact", "gas", "realised")
-    title = f"Profit and loss in {unit}, {document['since']} to {document['until']}"
+    since, until = spaced_time(document["since"]), spaced_time(document["until"])
+    title = f"Profit and loss in {unit}, {since} to {until} UTC"
     rows = []
     for one in document["periods"]:
         costs = one["costs"]
@@ -308,7 +309,7 @@ def show_values(console: Console, document: Document) -> None:
         rows = []
         for row in document["values"]:
             shares = (row["weights_bps"].get(name) for name in symbols)
-            when = row["time"][:19].replace("T", " ")
+            when = spaced_time(row["time"])
             rows.append((when, money(row["value"]), *(format_share(one) for one in shares)))
         console.print(figures("Weights over time", ("time (UTC)", "value", *symbols), rows))
 
@@ -333,7 +334,7 @@ def show_journal(console: Console, document: Document) -> None:
     made = table("Journal", ("entry", "account"), ("amount", f"value in {document['numeraire']}"))
     for entry in document["entries"]:
         kind = f"{entry['kind']}, manual" if entry["by_hand"] else entry["kind"]
-        heads = [entry["time"][:16], kind]
+        heads = [spaced_time(entry["time"][:16]), kind]
         for number, one in enumerate(entry["postings"]):
             made.add_row(
                 cell(heads[number] if number < len(heads) else ""),
@@ -355,7 +356,7 @@ def show_journal(console: Console, document: Document) -> None:
 def show_lots(console: Console, document: Document) -> None:
     """Print one row per asset and per lot, then the gains realised in the year."""
     unit, at = document["currency"], document["valued"]
-    valued = f"values of {at}" if at else "no valuation yet"
+    valued = f"values of {spaced_time(at)} UTC" if at else "no valuation yet"
     title = f"Tax lots by {document['method']}, in {unit}, {valued}"
     made = table(
         title, ("acquired",), ("amount", "entry price", "cost", "value", "unrealised", "realised")

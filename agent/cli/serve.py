@@ -20,6 +20,7 @@ from agent.cli.display.terminal import (
     out,
     say,
     say_whole,
+    spaced_time,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -238,7 +239,7 @@ def user_log(
     def show() -> None:
         made = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
         for one in document["events"]:
-            at = one["time"].replace("T", " ").removesuffix("Z")
+            at = spaced_time(one["time"])
             rest = (one[key] for key in ("event", "user", "address", "detail"))
             made.add_row(cell(at), *map(cell, rest))
         if document["events"]:

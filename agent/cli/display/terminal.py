@@ -97,6 +97,11 @@ def say_whole(text: str) -> None:
     out.print(cell(text), soft_wrap=True)
 
 
+def spaced_time(iso: str) -> str:
+    """Return an ISO time in UTC with a space in place of "T", and without "Z"."""
+    return iso.replace("T", " ").removesuffix("Z")
+
+
 def note(text: str) -> None:
     """Print a line of free text on stderr."""
     err.print(cell(text))
