@@ -252,6 +252,15 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
     assert shown >= wanted | {f"{base}.{key}" for key in ("turnover", "worst_case", "cost.total", "cost.gas", "weights_after_bps.WETH")}
 
 
+def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> None:
+    plan, cookie = golden("04-plan"), site.enter()
+    pool = "0x" + "ab" * 20
+    plan = {**plan, "pools": {pool: f"WETH/USDC {MARKUP}"}, "skipped": [{"what": f"pool {pool}", "why": "gas costs more than it saves"}]}
+    path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan})
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert "Skipped WETH/USDC &#34;" in text and pool not in text and MARKUP not in text
+
+
 def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
     plan, cookie = golden("04-plan"), site.enter()
     dear = {**plan, "turnover": "77.5", "cost": {**plan["cost"], "total": "9.25"}}
