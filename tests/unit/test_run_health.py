@@ -58,7 +58,7 @@ def test_a_stopped_run_is_told_from_one_that_failed_and_one_that_died() -> None:
     failed = judge(replace(GOOD, ended_s=START_S, ended="store: disk is full"), START_S)
     assert failed.state == "failed" and mentions(failed.reasons[0], "2027-01-15 08:00:00", "disk is full")
     died = judge(GOOD, START_S, alive=False)
-    assert died.state == "gone" and mentions(died.reasons[0], "gone", "2027-01-15 08:00:00")
+    assert died.state == "gone" and mentions(died.reasons[0], "without a last report", "2027-01-15 08:00:00")
     hung = judge(replace(GOOD, hung="the disk"), START_S, alive=False)
     assert hung.state == "gone" and len(hung.reasons) == 2
 

@@ -377,7 +377,7 @@ def resume(
     progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
     """Resume an open withdrawal: raise its shortfall, pay its unpaid part; `to` is the address for
-    a reserved withdrawal.
+    a reserved withdrawal. A run may have ended a paid one, which is reported as paid.
     """
 
     def asking(step: StepInput) -> WithdrawalRun:
@@ -392,6 +392,8 @@ def resume(
         return WithdrawalRun(agent.context, _unpaid(step, number), request.to, request)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
+    if (paid := _paid_report(agent, step, number)) is not None:
+        return paid
     asked = asking(step)
     if not send:
         return asked.report(step)
@@ -400,7 +402,9 @@ def resume(
     ) as actors:
         actors.executor.reconcile()
         step = withdrawable_step(agent.context)
-        asked = asking(step)  # another process may have paid or released it
+        if (paid := _paid_report(agent, step, number)) is not None:
+            return paid
+        asked = asking(step)  # another process may have released it
         withdrawal_run.require_due(asked.request, step)
         return asked.execute(actors, confirm)
 
@@ -428,6 +432,16 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
 
 def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
     return tuple(claim.payment for claim in step.history.claims if claim.request == number)
+
+
+def _paid_report(agent: Agent, step: StepInput, number: int) -> WithdrawalReport | None:
+    """Return the report of a withdrawal that ended as paid; None for any other."""
+    for request in agent.context.store.requests.newest(1_000):
+        ended = request.kind is RequestKind.WITHDRAW and request.state is RequestState.DONE
+        if ended and request.id == number:
+            run = WithdrawalRun(agent.context, (), request.to, request)
+            return run.report(step, state="paid", reason=f"withdrawal {number} was paid already")
+    return None
 
 
 def _open_request(agent: Agent, number: int) -> OwnerRequest:
