@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import multiprocessing
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from agent.web.reach import (
 )
 from agent.web.reading import ReadingProcess, end_with_parent
 
+NICENESS = 5
+"""Priority of the dashboard: pages must not delay the cycles of an agent on the same machine."""
 SHUTDOWN_S = 1
 MISSING = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
 
@@ -194,6 +197,7 @@ def _run(
 ) -> None:
     import uvicorn
 
+    os.nice(NICENESS)
     address = public_address(host, reach.port, public, reach.secure)
     app = build_app(lambda: server.should_exit)
     server = uvicorn.Server(

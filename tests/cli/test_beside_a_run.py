@@ -136,6 +136,7 @@ def test_of_a_dashboard_whose_clients_read_nothing_that_hangs_or_dies_the_run_no
                     told += (part := streams[0].recv(4096))
                     assert part, told
                 looked(run, 2)
+            assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, run.pid), "pages yield to the run"
             readers = descendants(process.pid)
             assert readers, "it reads in processes of its own"
             for pid in readers:
