@@ -38,7 +38,7 @@ NUMBERS = [
     *(f"R{group}.{number}" for group, count in GROUPS.items() for number in range(1, count + 1)),
     "R7",
     *(f"W{number}" for number in range(1, CASES + 1)),
-    *(f"T{number}" for number in range(1, THREATS + 1)),
+    *(f"T{number}" for number in (*range(1, THREATS + 1), 31)),
 ]
 
 NAMED_TEST = re.compile(r"tests/[\w/]+\.py::[\w:]+")

@@ -270,8 +270,8 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 
 @command(Heading.SET_UP, 40)
 def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Pins all contracts of the config and the pools found, by address and code hash. No other
-    contract is ever called.
+    """Pins all contracts of the config and the pools found, by address and code hash, and the
+    market numbers of Hyperliquid, by name. No other contract is ever called.
     """
     from agent import app as api
 
@@ -294,7 +294,8 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
         raise typer.Exit(EXIT_REFUSED)
-    note(f"{len(document['contracts'])} contracts are pinned.")
+    markets = " and the venue's market numbers" if "markets" in document else ""
+    note(f"{len(document['contracts'])} contracts{markets} are pinned.")
 
 
 def _checks(document: Document) -> FigureTable:
@@ -323,6 +324,11 @@ def _contracts(document: Document) -> FigureTable:
     for row in document["contracts"]:
         state = cell(row["state"], styles.get(row["state"], ""))
         made.add_row(state, cell(row["address"]), cell(row["what"]))
+    for row in document.get("markets", ()):
+        state = cell(row["state"], styles.get(row["state"], ""))
+        made.add_row(
+            state, cell(f"number {row['number']}"), cell(f"futures market {row['market']}")
+        )
     return made
 
 

@@ -35,7 +35,7 @@ from agent.signing.futures import require_signable_order
 from agent.units import ceil_int, floor_int
 from agent.venues.hyperliquid.client import HyperliquidVenue
 from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, price_of
-from agent.venues.hyperliquid.venue import HyperliquidPerps, dated
+from agent.venues.hyperliquid.venue import HyperliquidPerps, dated, unknown_reason
 
 UNMATCHED = "Order could not immediately match against any resting orders."
 NO_MARGIN = "Insufficient margin to place order."
@@ -85,7 +85,7 @@ class PaperOrderVenue:
             at = dated(real, snapshot)
             account = None if held is None else self._account(at, self._paid(held, real))
         except TrimtabError as error:
-            return replace(snapshot, futures=None, futures_unknown=error.message)
+            return replace(snapshot, futures=None, futures_unknown=unknown_reason(error))
         unknown = "" if account is not None else "paper trading began without a margin account"
         return replace(snapshot, futures=account, futures_unknown=unknown)
 

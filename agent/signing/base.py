@@ -32,7 +32,8 @@ class FuturesRules:
     tokens, or the venue's market names. Bounds are at most `slippage_bps` from the index;
     reductions in an emergency at most `emergency_slippage_bps`, at a gas price of at most
     `emergency_fee_wei` (None: off). An index older than `index_age_s` cannot set a bound. Orders of
-    an off-chain venue expire within `max_validity_s`.
+    an off-chain venue expire within `max_validity_s`; `numbers` are the pinned (name, number) of
+    its markets, without which none of its orders is signed.
     """
 
     clearing_house: str
@@ -48,6 +49,7 @@ class FuturesRules:
     index_age_s: int
     emergency_fee_wei: int | None = None
     max_validity_s: int = 0
+    numbers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,18 @@
 """The signer's rules for futures. Perpetual Protocol v2: exactly the granted order, with a bound
 near the index and within the leverage limit; margin moves only to and from the wallet.
-Hyperliquid: exactly the granted order, immediate-or-cancel, with the same bounds and a short
-validity.
+Hyperliquid: exactly the granted order, byte for byte as recomputed here, in the market whose number
+is pinned under its name, with the same bounds and a short validity.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NoReturn
+
+from eth_utils.crypto import keccak
 
 from agent.codec import json_field
 from agent.model import (
@@ -29,7 +31,7 @@ from agent.model import (
 from agent.ports import Grant
 from agent.signing.base import FuturesRules, SigningRules, refuse, require_deadline
 from agent.signing.calldata import CalldataReader, UndecodableCalldata, selector
-from agent.units import BPS
+from agent.units import BPS, decimal_text
 
 # --- Strict decoder of the calls: ClearingHouse, Vault, DelegateApproval.
 
@@ -301,11 +303,40 @@ def _at_mark(size_raw: int, mark: Fraction) -> int:
 
 
 _ACTION = {"type", "orders", "grouping"}
-_WIRE = {"a", "b", "p", "s", "r", "t", "c"}
-_AT_ONCE = {"limit": {"tif": "Ioc"}}
+_WIRE = {
+    "a": "market",
+    "b": "side",
+    "p": "bound",
+    "s": "size",
+    "r": "reduce_only",
+    "t": "order",
+    "c": "client_order_id",
+}
+"""Keys of an order in the order in which they are signed, each with the name of its rule."""
+FIRST_SPOT_NUMBER = 10_000
+"""Numbers from here on are spot pairs, and markets of other deployers."""
+PRICE_FIGURES, PRICE_DECIMALS = 5, 6
+"""A price has at most five significant figures, and six decimals less those of a size."""
 CLOID_BYTES = 16
 NONCE_SLACK_S = 60
 """Largest difference between a nonce, which is a timestamp, and this machine's clock, seconds."""
+
+
+def cloid_of(step_id: str, index: int, order: PerpOrder) -> str:
+    """Return the client order id of order `index` of a step: the same after a restart. In a step
+    the id is the order's nonce.
+    """
+    fields = [
+        "trimtab",
+        step_id,
+        index,
+        order.market,
+        order.size_raw,
+        order.kind.value,
+        order.bound_raw,
+        order.is_reduce_only,
+    ]
+    return "0x" + keccak(json.dumps(fields).encode())[:CLOID_BYTES].hex()
 
 
 def require_signable_order(
@@ -329,8 +360,14 @@ def require_signable_order(
     last_s = now_s + rules.max_validity_s
     if not now_s < grant.deadline_s <= last_s:
         refuse("deadline", grant.deadline_s, f"after {now_s} and at most {last_s}")
-    action = decode_action(tx.data)
-    _judge_wire(action["orders"][0], order, granted, rules)
+    wire = decode_action(tx.data)["orders"][0]
+    expected = _expected_wire(order, tx.nonce, granted, rules)
+    for key, rule in _WIRE.items():
+        if json.dumps(wire[key]) != json.dumps(expected[key]):
+            refuse(rule, wire[key], f"exactly {expected[key]}")
+    action = {"type": "order", "orders": [expected], "grouping": "na"}
+    if tx.data != "0x" + json.dumps(action, separators=(",", ":")).encode().hex():
+        refuse("call", "another encoding", "the canonical encoding of the granted order")
     judge_order(order, granted, grant.now_s, rules)
     return action
 
@@ -350,42 +387,52 @@ def decode_action(data: str) -> dict[str, Any]:
         or set(action) != _ACTION
         or (action["type"], action["grouping"], len(orders)) != ("order", "na", 1)
         or not isinstance(orders[0], dict)
-        or set(orders[0]) != _WIRE
+        or set(orders[0]) != set(_WIRE)
     ):
         refuse("call", "another action", "one order")
     return action
 
 
-def _judge_wire(
-    wire: Mapping[str, Any], order: PerpOrder, granted: FuturesGrant, rules: FuturesRules
-) -> None:
-    """Require the granted side, size, bound, kind and client order id."""
-    if order.kind is not PerpOrderKind.MARKET or wire["t"] != _AT_ONCE:
-        refuse("order", wire["t"], "an immediate-or-cancel order (Ioc)")
+def _expected_wire(
+    order: PerpOrder, nonce_ms: int, granted: FuturesGrant, rules: FuturesRules
+) -> dict[str, Any]:
+    """Return the only form in which the granted order may be signed. Raises Refused for an order
+    that has none.
+    """
+    if order.kind is not PerpOrderKind.MARKET:
+        refuse("order", order.kind.value, "an immediate-or-cancel order (Ioc)")
     if order.market not in rules.markets and not order.is_reduce_only:
         refuse("market", order.market, "a configured market, or a reduction")
     market = next((one for one in granted.account.markets if one.market == order.market), None)
     if market is None:
         refuse("market", order.market, "a market of the snapshot")
-    if wire["b"] is not (order.size_raw > 0):
-        refuse("side", wire["b"], f"a size of {order.size_raw}")
-    if wire["r"] is not order.is_reduce_only:
-        refuse("reduce_only", wire["r"], order.is_reduce_only)
-    size = _decimal(wire["s"], "size")
-    if size * market.unit != abs(order.size_raw) or not order.size_raw:
-        refuse("size", wire["s"], f"exactly {abs(order.size_raw)} base units, above zero")
-    bound = _decimal(wire["p"], "bound") * size * granted.account.quote.unit
-    beyond = bound > order.bound_raw if order.size_raw > 0 else bound < order.bound_raw
-    if beyond or bound <= 0:
-        refuse("bound", wire["p"], f"{order.bound_raw} quote base units for the whole size")
-    if not isinstance(wire["a"], int) or wire["a"] < 0:
-        refuse("market", wire["a"], "the number of a market")
-    cloid = wire["c"]
-    if not isinstance(cloid, str) or len(cloid) != 2 + 2 * CLOID_BYTES:
-        refuse("order", cloid, f"a client order id of {CLOID_BYTES} bytes")
+    number = dict(rules.numbers).get(order.market)
+    if type(number) is not int or not 0 <= number < FIRST_SPOT_NUMBER:
+        refuse("market", f"number {number}", f"the number of {order.market}, as pinned")
+    if not order.size_raw or order.bound_raw <= 0:
+        refuse("size", order.size_raw, "a size and a bound above zero")
+    return {
+        "a": number,
+        "b": order.size_raw > 0,
+        "p": _limit_text(order, market, granted.account.quote.unit),
+        "s": decimal_text(abs(order.size_raw), market.size_decimals),
+        "r": order.is_reduce_only,
+        "t": {"limit": {"tif": "Ioc"}},
+        "c": cloid_of(str(nonce_ms), 0, order),
+    }
 
 
-def _decimal(text: object, rule: str) -> Fraction:
-    if not isinstance(text, str) or not text.replace(".", "", 1).isdecimal() or not text.isascii():
-        refuse(rule, text, "a decimal")
-    return Fraction(text)
+def _limit_text(order: PerpOrder, market: PerpMarket, quote_unit: int) -> str:
+    """Return the bound of an order as a price in whole ticks: rounded down for a buy, up for a
+    sale.
+    """
+    price = Fraction(order.bound_raw * market.unit, abs(order.size_raw) * quote_unit)
+    exponent = len(str(price.__floor__())) - 1
+    while price < Fraction(10) ** exponent and exponent > -PRICE_DECIMALS:
+        exponent -= 1
+    places = max(0, min(PRICE_DECIMALS - market.size_decimals, PRICE_FIGURES - 1 - exponent))
+    ticks = price * 10**places
+    whole = ticks.__floor__() if order.size_raw > 0 else ticks.__ceil__()
+    if whole <= 0:
+        refuse("bound", order.bound_raw, "at least one tick")
+    return decimal_text(whole, places)

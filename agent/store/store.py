@@ -4,6 +4,7 @@ on disk when its method returns.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -45,7 +46,15 @@ from agent.store.orders import GradualExecutionStore, OrderStore
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.requests import RequestStore
 from agent.store.runs import RunReportStore
-from agent.store.tables import Base, ConfigRow, ImplementationRow, PauseRow, PinRow, PriceRow
+from agent.store.tables import (
+    Base,
+    ConfigRow,
+    ImplementationRow,
+    MetaRow,
+    PauseRow,
+    PinRow,
+    PriceRow,
+)
 
 
 class Store:
@@ -115,6 +124,8 @@ class Store:
 
 
 AGENT_KEY = "agent:"
+MARKETS_KEY = "markets:"
+"""Key of the pinned market numbers of a network of the off-chain futures venue."""
 APPROVAL_NONCE_KEY = "agent approval nonce"
 AGENT_DIGITS = 32
 """Number of hex digits of the agent's address in its key in the facts table; keys have at most 40
@@ -189,6 +200,24 @@ class TrustStore:
         key = AGENT_KEY + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.read("read the agent's approval") as db:
             return database.fact_number(db, key)
+
+    def pin_markets(self, network: str, numbers: Mapping[str, int]) -> None:
+        """Pin the numbers of an off-chain venue's markets by name, in place of earlier ones."""
+        with self.db.write("pin market numbers") as db:
+            database.write_facts(db, {MARKETS_KEY + network: json.dumps(dict(numbers))})
+
+    def market_numbers(self, network: str) -> dict[str, int]:
+        """Return the pinned numbers of an off-chain venue's markets by name; empty without pins.
+        Raises OperatorNeeded if they are damaged.
+        """
+        key = MARKETS_KEY + network
+        with self.db.read("read the market numbers") as db:
+            text = database.find_fact(db, key)
+        try:
+            numbers: dict[str, int] = json.loads(text or "{}")
+        except ValueError:
+            raise OperatorNeeded(f"store: {key} is damaged", "trimtab trust") from None
+        return numbers
 
     def implementations(self) -> dict[str, tuple[str, str]]:
         """Return (implementation, code hash) of trusted proxy tokens, by token."""
@@ -377,7 +406,13 @@ class PaperStore:
         remove them.
         """
         tables = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
+        markets = {
+            str(row["key"]): row["value"]
+            for row in _rows_of_store(live, MetaRow)
+            if str(row["key"]).startswith(MARKETS_KEY)
+        }
         with self.db.write("copy the pins") as db:
+            database.write_facts(db, markets)
             for kind, rows in tables:
                 db.execute(delete(kind))
                 insert_rows(db, kind, rows)

@@ -24,12 +24,14 @@ from agent.wiring.context import (
     second_quote_venues,
     store_file,
 )
+from agent.wiring.futures import listed_numbers
 
 __all__ = [
     "AgentApprover",
     "AgentContext",
     "SystemClock",
     "WalletSession",
+    "listed_numbers",
     "lock_locations",
     "open_actors",
     "open_context",

@@ -152,7 +152,8 @@ class WalletSession:
             context.pools,
             context.payouts,
         )
-        rules = replace(rules, futures=futures_rules(config, context.portfolio, context.limits))
+        futures = futures_rules(config, context.portfolio, context.limits, context.store.trust)
+        rules = replace(rules, futures=futures)
         nonces = partial(signable_nonces, context.store.journal)
         context.endpoints.tell = self.progress
         if context.paper is not None:

@@ -5,6 +5,7 @@ which reads the live chain, acts on a simulated one, and has no key.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from agent.backtest.router import RouterAddresses
@@ -25,9 +26,9 @@ from agent.ports import Clock, PerpVenue, Reader, SigningKey, TransactionStatus
 from agent.signing.base import FuturesRules
 from agent.signing.keys import is_published
 from agent.signing.secret import AgentPrivateKey, PrivateKey
-from agent.store.store import Store
+from agent.store.store import Store, TrustStore
 from agent.units import Token
-from agent.venues.hyperliquid.account import USDC
+from agent.venues.hyperliquid.account import USDC, parse_numbers
 from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, VenueConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.perpetual_protocol import PerpContracts, PerpetualProtocol
@@ -125,12 +126,19 @@ def perp_contracts(config: Config) -> PerpContracts | None:
     )
 
 
-def futures_rules(config: Config, portfolio: Portfolio, spot: Limits) -> FuturesRules | None:
-    """Return the signer's futures terms; None without [futures]."""
+def futures_rules(
+    config: Config, portfolio: Portfolio, spot: Limits, trust: TrustStore
+) -> FuturesRules | None:
+    """Return the signer's futures terms, with the pinned market numbers of an off-chain venue; None
+    without [futures].
+    """
     table, policy = config.futures, build_futures(config, _tokens(portfolio))
     if table is None or policy is None:
         return None
     limits, contracts = policy.limits, ("", "", "")
+    numbers: Mapping[str, int] = {}
+    if isinstance(table, HyperliquidTable):
+        numbers = trust.market_numbers(table.network)
     if (perp := perp_contracts(config)) is not None:
         contracts = perp.clearing_house, perp.vault, perp.delegate_approval
     return FuturesRules(
@@ -145,6 +153,7 @@ def futures_rules(config: Config, portfolio: Portfolio, spot: Limits) -> Futures
         limits.index_age_s,
         fee_ceiling_wei(limits, spot),
         config.execution.deadline,
+        tuple(numbers.items()),
     )
 
 
@@ -234,6 +243,7 @@ def order_venue(
         lambda: clock.now_s() * 1000,
         None if key is None else agent_key(config, key),
         (lambda: None) if loaded.paper else store.ledger.funding_since_s,
+        partial(store.trust.market_numbers, table.network),
     )
     venue = HyperliquidPerps(
         client,
@@ -247,6 +257,13 @@ def order_venue(
     if loaded.paper:
         return PaperOrderVenue(venue, client, store.paper, store.ledger.funding_since_s)
     return venue
+
+
+def listed_numbers(table: HyperliquidTable) -> dict[str, int]:
+    """Return the number of every market that the venue lists, by name. Raises Retryable."""
+    is_mainnet = table.network == "mainnet"
+    line = VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S)
+    return parse_numbers(line.info(type="metaAndAssetCtxs"))
 
 
 def agent_key(config: Config, key: SigningKey) -> AgentKey:

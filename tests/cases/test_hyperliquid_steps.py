@@ -11,6 +11,7 @@ import pytest
 
 from agent import app as api
 from agent.app.alerting import RunFacts, cycle_alerts
+from agent.app.start.setup import pin_all
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
@@ -348,3 +349,41 @@ def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "the account has a position in BTC, which the config does not name" in outcome.reason
         assert 0 < held(server, anvil_chain, "ETH") < before and held(server, anvil_chain, "BTC") == size
+
+
+def test_a_venue_that_renumbers_its_markets_is_unknown_and_nothing_is_signed(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        server.move("ETH", "-30/100")
+        server.seed("ETH")
+        server.coins.reverse()
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.transactions == () and posted(server) == 1
+        unknown = agent.step_input().snapshot.futures_unknown
+        assert "number" in unknown and "pinned" in unknown and "trimtab trust" in unknown
+        server.coins.reverse()
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        assert posted(server) == 2
+
+
+def test_a_market_without_a_pin_is_not_traded_until_trust(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    loaded = agents.trusted(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN)
+    with agents.again(anvil_chain, loaded) as agent:
+        agent.context.store.trust.pin_markets("testnet", {"BTC": 0})
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert orders_of(outcome) == [] and posted(server) == 0
+        assert "ETH" in outcome.reason and "trimtab trust" in outcome.reason
+    assert pin_all(loaded, [anvil_chain.transport])["markets"] == [
+        {"market": "ETH", "number": 1, "state": "new"},
+        {"market": "DOGE", "number": 2, "state": "new"},
+    ]
+    with agents.again(anvil_chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+    server.coins.reverse()
+    assert pin_all(loaded, [anvil_chain.transport])["markets"] == [
+        {"market": "ETH", "number": 1, "state": "unchanged"},
+        {"market": "DOGE", "number": 0, "state": "CHANGED"},
+        {"market": "BTC", "number": 2, "state": "CHANGED"},
+    ]

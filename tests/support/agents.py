@@ -21,6 +21,7 @@ from agent.app.agent import Agent, open_agent
 from agent.app.start.setup import initialise, pin_all
 from agent.chain.rpc import Transport
 from agent.config.build import fixed_contracts, lp_venues
+from agent.config.futures import HyperliquidTable
 from agent.config.limits import CEILINGS
 from agent.config.load import LoadedConfig, load_config
 from agent.config.presets import ETHEREUM
@@ -147,6 +148,8 @@ def trusted(
     with wiring.open_store_offline(loaded) as (store, _):
         if pins is not None:
             store.trust.pin(*pins)
+            if isinstance(table := loaded.config.futures, HyperliquidTable):
+                store.trust.pin_markets(table.network, wiring.listed_numbers(table))
             for address in loaded.config.wallet.payout_addresses:
                 store.requests.confirm_payout_address(address, pins[1])
         elif asked is not None and is_new:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -15,9 +18,10 @@ from agent.model import IntentKind, UnsignedTx
 from agent.model.futures import FuturesGrant, MarginAccount, MarginDeposit, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
 from agent.ports import Grant
 from agent.signing.base import FuturesRules
-from agent.signing.futures import require_signable_order
+from agent.signing.futures import cloid_of, require_signable_order
 from agent.units import Token
-from agent.venues.hyperliquid.orders import OrderTicket, cloid_of, order_action
+from agent.venues.hyperliquid.orders import OrderTicket, order_action
+from tests.support.samples import slow
 
 NOW_S = 1_790_000_000
 TRADER = "0x" + "11" * 20
@@ -25,17 +29,21 @@ PRICE = Fraction(3_000 * 10**6, 10**4)
 TIERS = (MarginTier(0, 50_000, 25_000),)
 MARKET = PerpMarket("ETH", "ETH", "", 4, 1, Fraction(100), TIERS, 450, PRICE, PRICE, NOW_S - 5, Fraction(0), min_notional_raw=10**7)
 ACCOUNT = MarginAccount(Token("", "USDC", 6), 1, 10_000 * 10**6, 0, (), (MARKET,), initial_on_debt=False, is_on_chain=False)
-RULES = FuturesRules("", "", "", "", TRADER, None, ("ETH",), 30_000, 100, 300, 60, max_validity_s=120)
+RULES = FuturesRules("", "", "", "", TRADER, None, ("ETH",), 30_000, 100, 300, 60, max_validity_s=120, numbers=(("BTC", 0), ("ETH", 1)))
 BUY = PerpOrder("ETH", 10_000, PerpOrderKind.MARKET, 3_010 * 10**6, False)
 HELD = replace(ACCOUNT, positions=(Position("ETH", 20_000, -6_000 * 10**6),))
 SALE = PerpOrder("ETH", -10_000, PerpOrderKind.MARKET, 2_990 * 10**6, True)
 
 
 def payload(order: PerpOrder, change: Callable[[dict[str, Any]], object] = lambda _: None) -> str:
-    ticket = OrderTicket(order, cloid_of("1", 0, order), NOW_S * 1000, (NOW_S + 60) * 1000)
+    ticket = OrderTicket(order, cloid_of(str(NOW_S * 1000), 0, order), NOW_S * 1000, (NOW_S + 60) * 1000)
     action = order_action(ticket, MARKET, 1)
     change(action)
-    return "0x" + json.dumps(action).encode().hex()
+    return hex_of(action)
+
+
+def hex_of(action: object) -> str:
+    return "0x" + json.dumps(action, separators=(",", ":")).encode().hex()
 
 
 def tx_of(data: str, **changes: Any) -> UnsignedTx:
@@ -46,31 +54,36 @@ def grant_of(order: PerpOrder = BUY, account: MarginAccount = ACCOUNT, **changes
     return replace(Grant(IntentKind.FUTURES, NOW_S, NOW_S + 60, 0, futures=FuturesGrant(order, account)), **changes)
 
 
-def refused(tx: UnsignedTx, grant: Grant) -> str:
+def refused(tx: UnsignedTx, grant: Grant, rules: FuturesRules = RULES) -> str:
     with pytest.raises(Refused) as caught:
-        require_signable_order(tx, grant, RULES, NOW_S)
+        require_signable_order(tx, grant, rules, NOW_S)
     return caught.value.verdicts[0].guard.removeprefix("signer.")
 
 
 @pytest.mark.parametrize(("order", "account"), [(BUY, ACCOUNT), (SALE, HELD)])
 def test_a_granted_order_is_signed(order: PerpOrder, account: MarginAccount) -> None:
     action = require_signable_order(tx_of(payload(order)), grant_of(order, account), RULES, NOW_S)
-    assert action["orders"][0]["c"] == cloid_of("1", 0, order)
+    assert hex_of(action) == payload(order)
 
 
-WIRES: dict[str, tuple[str, object]] = {
-    "side": ("b", False),
-    "size": ("s", "1.0001"),
-    "bound": ("p", "3020"),
-    "reduce_only": ("r", True),
-    "order": ("t", {"limit": {"tif": "Gtc"}}),
-    "market": ("a", -1),
-}
+WIRES: list[tuple[str, str, object]] = [
+    ("side", "b", False),
+    ("side", "b", 1),
+    ("size", "s", "1.0001"),
+    ("size", "s", "1.0"),
+    ("bound", "p", "3020"),
+    ("bound", "p", "1"),
+    ("bound", "p", "3009"),
+    ("reduce_only", "r", True),
+    ("order", "t", {"limit": {"tif": "Gtc"}}),
+    *(("market", "a", number) for number in (-1, 0, 2, 10_001, 110_000, True, 1.0, "1", None)),
+    ("client_order_id", "c", "0x" + "ab" * 16),
+    ("client_order_id", "c", cloid_of(str(NOW_S * 1000 + 2), 0, BUY)),
+]
 
 
-@pytest.mark.parametrize("rule", WIRES)
-def test_an_action_other_than_granted_is_refused(rule: str) -> None:
-    key, value = WIRES[rule]
+@pytest.mark.parametrize(("rule", "key", "value"), WIRES)
+def test_an_action_other_than_granted_is_refused(rule: str, key: str, value: object) -> None:
     assert refused(tx_of(payload(BUY, lambda action: action["orders"][0].update({key: value}))), grant_of()) == rule
 
 
@@ -120,3 +133,108 @@ def test_a_market_that_the_config_does_not_name_is_only_reduced() -> None:
         with pytest.raises(Refused) as caught:
             require_signable_order(tx_of(payload(order)), grant_of(order, account), rules, NOW_S)
         assert caught.value.verdicts[0].guard in ("signer.market", "signer.reduce_only")
+
+
+@pytest.mark.parametrize("numbers", [(), (("BTC", 1),), (("ETH", 10_001),), (("ETH", True),), (("ETH", -1),)])
+def test_a_market_without_a_pinned_number_of_a_perpetual_is_not_traded(numbers: tuple[tuple[str, int], ...]) -> None:
+    assert refused(tx_of(payload(BUY)), grant_of(), replace(RULES, numbers=numbers)) == "market"
+
+
+def test_an_order_at_a_market_renumbered_by_the_server_is_refused() -> None:
+    moved = replace(RULES, numbers=(("ETH", 0), ("BTC", 1)))
+    assert refused(tx_of(payload(BUY)), grant_of(), moved) == "market"
+
+
+def test_another_order_of_the_keys_is_refused() -> None:
+    action = json.loads(bytes.fromhex(payload(BUY)[2:]))
+    action["orders"] = [dict(reversed(action["orders"][0].items()))]
+    assert refused(tx_of(hex_of(action)), grant_of()) == "call"
+    assert refused(tx_of("0x" + json.dumps(json.loads(bytes.fromhex(payload(BUY)[2:]))).encode().hex()), grant_of()) == "call"
+
+
+# --- Random changes of each action that may be signed.
+
+
+VALUES: list[object] = [
+    None, True, False, 0, 1, 2, 3, -1, 1.0, 9_999, 10_000, 10_001, 110_000, 2**31, "0", "1", "", "1.0", "0.1", "10", "3010", "3011",
+    "2990", "2989", "2991", "1e3", " 1", "0x" + "ab" * 16, "order", "cancel", "na", "normalTpsl", "Ioc", "Gtc", "Alo", [], {},
+    {"limit": {"tif": "Gtc"}}, {"limit": {"tif": "Alo"}}, {"trigger": {"isMarket": True, "triggerPx": "1", "tpsl": "sl"}},
+]  # fmt: skip
+Place = tuple[dict[Any, Any] | list[Any], Any]
+
+
+def places(value: Any) -> Iterator[Place]:
+    """Every place of a value inside lists and tables."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield value, key
+        yield from places(inner)
+
+
+def near(dice: random.Random, value: object) -> object:
+    """A value that looks like another one."""
+    if isinstance(value, bool):
+        return dice.choice([not value, int(value), str(value)])
+    if isinstance(value, int):
+        return value + dice.choice([-1, 1, 10_000, 110_000])
+    if isinstance(value, str) and value:
+        at = dice.randrange(len(value))
+        other = dice.choice("0123456789abcdef.- xX+e")
+        return dice.choice(
+            [value[:at] + other + value[at + 1 :], value[:at] + value[at + 1 :], value + other, other + value, value.upper()]
+        )
+    return dice.choice(VALUES)
+
+
+def mutated_action(dice: random.Random, data: str) -> str:
+    """Data with one to three changes of the action, or of its text."""
+    action = json.loads(bytes.fromhex(data[2:]))
+    for _ in range(dice.choice([1, 1, 1, 2, 3])):
+        if not (found := list(places(action))):
+            break
+        place, key = dice.choice(found)
+        match dice.randrange(7):
+            case 0 | 1:
+                place[key] = near(dice, place[key])
+            case 2:
+                place[key] = copy.deepcopy(dice.choice(VALUES))
+            case 3:
+                del place[key]
+            case 4:
+                other, theirs = dice.choice(found)
+                place[key] = copy.deepcopy(other[theirs])
+            case 5 if isinstance(place, dict):
+                items = list(place.items())
+                dice.shuffle(items)
+                place.clear()
+                place.update(items)
+            case 5:
+                place.append(copy.deepcopy(place[key]))
+            case _:
+                new = {"vaultAddress": TRADER, "builder": {"b": TRADER, "f": 100}, "f": None}
+                key, value = dice.choice(list(new.items()))
+                place.update({key: value}) if isinstance(place, dict) else place.append(value)
+    raw = json.dumps(action, separators=dice.choice([(",", ":"), (",", ":"), (",", ":"), (", ", ": ")])).encode()
+    if dice.random() < 0.2:
+        at = dice.randrange(len(raw))
+        raw = raw[:at] + dice.choice([b"", b" ", b"0", b"1", b'"', b"\\u0031", raw[at : at + 9] * 2]) + raw[at + 1 :]
+    return "0x" + raw.hex()
+
+
+GRANTS = {"opening": (BUY, ACCOUNT), "reduction": (SALE, HELD)}
+
+
+@pytest.mark.parametrize("tries", [4_000, *slow([200_000])])
+@pytest.mark.parametrize("name", GRANTS)
+def test_thousands_of_changes_of_an_action_are_signed_never(name: str, tries: int) -> None:
+    dice, (order, account) = random.Random(tries), GRANTS[name]
+    right, refusals, same = payload(order), Counter[str](), 0
+    for _ in range(tries):
+        data, nonce = mutated_action(dice, right), NOW_S * 1000
+        if dice.random() < 0.1:
+            nonce += dice.choice([-2, 1, 2, 60_000, 10**9])
+        if (data, nonce) == (right, NOW_S * 1000):
+            same += 1
+            continue
+        refusals[refused(tx_of(data, nonce=nonce), grant_of(order, account))] += 1
+    assert sum(refusals.values()) + same == tries and same < tries // 5
+    assert {"market", "side", "bound", "size", "reduce_only", "order", "client_order_id", "call", "nonce"} <= refusals.keys()

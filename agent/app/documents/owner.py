@@ -277,9 +277,21 @@ WithdrawalsDocument = TypedDict("WithdrawalsDocument", {"withdrawals": list[Requ
 Moment = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
 TokenPlace = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$")]
 """Address of a token, or "native"."""
-TrustDocument = TypedDict(
-    "TrustDocument", {"block": int, "pinned": bool, "contracts": list[ContractDocument]}
-)
+MarketNumberDocument = TypedDict("MarketNumberDocument", {
+    "market": str, "number": int, "state": Annotated[str, one_of("new", "unchanged", "CHANGED")],
+})  # fmt: skip
+"""The number of a market of an off-chain futures venue: configured, renumbered, or new there."""
+
+
+class TrustDocument(TypedDict):
+    """Contracts, and the market numbers of an off-chain futures venue, with their pins."""
+
+    block: int
+    pinned: bool
+    contracts: list[ContractDocument]
+    markets: NotRequired[list[MarketNumberDocument]]
+
+
 QuietHoursDocument = TypedDict(
     "QuietHoursDocument", {"hours": str, "timezone": str | None, "urgent": list[str]}
 )

@@ -19,6 +19,7 @@ from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, least_totals_of_config
 from agent.app.start import past_results
+from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
@@ -372,11 +373,13 @@ def trust(
     *,
     unseen: bool = False,
 ) -> TrustDocument:
-    """Return every contract of the config and each discovered pool with its code hash, and pin them
-    if `confirm` returns True; it is not called if all are pinned already.
+    """Return every contract of the config, each discovered pool with its code hash, and the market
+    numbers of an off-chain futures venue, and pin them if `confirm` returns True; it is not called
+    if all are pinned already.
 
     With `unseen` no user reviews them; Refused is then raised on a live chain if the config was
-    edited by hand. Raises Refused if an address holds no code.
+    edited by hand. Raises Refused if an address holds no code, Retryable if the venue does not
+    answer.
     """
     loaded = load_config(config)
     with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
@@ -386,15 +389,19 @@ def trust(
         rows, backing, empty = list_contracts(context, snapshot)
         rows += (paid := _payouts(context))
         require_code(empty)
-        known = all(row["state"] == "unchanged" for row in rows)
+        markets, numbers = list_markets(context)
+        known = all(row["state"] == "unchanged" for row in (*rows, *markets))
         document: TrustDocument = {
             "block": snapshot.head.number,
             "pinned": known,
             "contracts": rows,
         }
+        if markets:
+            document["markets"] = markets
         if not known and confirm(document):
             for row in paid:
                 context.store.requests.confirm_payout_address(row["address"], context.clock.now_s())
+            pin_markets(context, numbers)
             pin_contracts(context, rows[: len(rows) - len(paid)], backing)
             document["pinned"] = True
         return document
@@ -417,7 +424,7 @@ def list_contracts(
             empty.append(
                 Verdict("code", f"{names[address]} at {address}: no code", "a contract", False)
             )
-        state = _pin_state(pins.get(address), code_hash)
+        state = pin_state(pins.get(address), code_hash)
         rows.append(
             {"what": names[address], "address": address, "code_hash": code_hash, "state": state}
         )
@@ -428,18 +435,12 @@ def list_contracts(
         if code_hash in (NO_CODE, EMPTY_CODE):
             measured = f"{what} at {proxy.address}: no code, or it cannot be read"
             empty.append(Verdict("code", measured, "a contract", False))
-        state = _pin_state(trusted.get(proxy.token), (proxy.address, code_hash))
+        state = pin_state(trusted.get(proxy.token), (proxy.address, code_hash))
         rows.append(
             {"what": what, "address": proxy.address, "code_hash": code_hash, "state": state}
         )
         backing.append((proxy.token, proxy.address, code_hash))
     return rows, backing, empty
-
-
-def _pin_state(pinned: object, present: object) -> str:
-    if pinned is None:
-        return "new"
-    return "unchanged" if pinned == present else "CHANGED"
 
 
 def require_code(empty: Sequence[Verdict]) -> None:

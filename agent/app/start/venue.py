@@ -36,11 +36,11 @@ from agent.policy.futures.decide import approval_ends_soon
 from agent.signing import keys
 from agent.signing.calldata import address_from_word, selector
 from agent.signing.secret import PrivateKey, disable_core_dumps
-from agent.units import decimal_text, format_time
+from agent.units import decimal_text, format_time, safe_label
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
-    from agent.app.documents.owner import AgentApprovalDocument
+    from agent.app.documents.owner import AgentApprovalDocument, MarketNumberDocument
     from agent.model import Snapshot, StepInput
 
 
@@ -104,6 +104,52 @@ def _hyperliquid(
         else:
             yield "futures agent", OK, text, ""
     yield _agent_key(table, context.loaded.path.parent)
+
+
+def list_markets(
+    context: wiring.AgentContext,
+) -> tuple[list[MarketNumberDocument], dict[str, int]]:
+    """Return the number of each market of an off-chain venue that is configured, renumbered or new
+    since the last pins, and the numbers of all its markets by name. Both are empty for another
+    venue. Raises Retryable if the venue does not answer, Refused for a configured market that it
+    does not have.
+    """
+    table = context.config.futures
+    if not isinstance(table, HyperliquidTable):
+        return [], {}
+    numbers = wiring.listed_numbers(table)
+    pinned = context.store.trust.market_numbers(table.network)
+    configured = [market.name for market in table.markets]
+    for name in configured:
+        if name not in numbers:
+            raise Refused(
+                f"futures.markets: {table.venue} lists no market {name}",
+                remedy="correct its symbol, as listed by the venue",
+            )
+    differing = [name for name in numbers if pinned and pinned.get(name) != numbers[name]]
+    rows: list[MarketNumberDocument] = [
+        {
+            "market": safe_label(name, "a market without a printable name"),
+            "number": numbers[name],
+            "state": pin_state(pinned.get(name), numbers[name]),
+        }
+        for name in dict.fromkeys((*configured, *differing))
+    ]
+    return rows, numbers
+
+
+def pin_state(pinned: object, present: object) -> str:
+    """Return whether what is present is pinned, new, or differs from its pin."""
+    if pinned is None:
+        return "new"
+    return "unchanged" if pinned == present else "CHANGED"
+
+
+def pin_markets(context: wiring.AgentContext, numbers: Mapping[str, int]) -> None:
+    """Pin the market numbers of an off-chain venue; the owner has confirmed them."""
+    table = context.config.futures
+    if isinstance(table, HyperliquidTable):
+        context.store.trust.pin_markets(table.network, numbers)
 
 
 def _agent_key(table: HyperliquidTable, folder: Path) -> CheckLine:

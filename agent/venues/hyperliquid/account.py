@@ -96,6 +96,32 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
     return listed
 
 
+def parse_numbers(answer: object) -> dict[str, int]:
+    """Return the number of every market in a `metaAndAssetCtxs` answer by name. Raises Retryable
+    for an unexpected format, and for a name that is listed twice.
+    """
+    universe = _list(answer[0] if isinstance(answer, list) and answer else None, "universe")
+    names = [json_field(entry, "name") for entry in universe]
+    numbers = {name: number for number, name in enumerate(names) if isinstance(name, str)}
+    if len(numbers) != len(names):
+        raise _malformed("the markets")
+    return numbers
+
+
+def require_pinned(numbers: Mapping[str, int], pinned: Mapping[str, int]) -> None:
+    """Raise OperatorNeeded if the venue lists a market under another number than the pinned one: an
+    order could reach the wrong market.
+    """
+    for name, number in pinned.items():
+        if numbers.get(name, number) != number:
+            raise OperatorNeeded(
+                f"the venue lists the market {safe_label(name, f'asset {number}')} as number"
+                f" {numbers[name]}, but {number} is pinned",
+                "find out why; only then pin the new numbers with trimtab trust",
+                code=ErrorCode.VENUE,
+            )
+
+
 def _table(
     entry: Mapping[str, object], tables: Mapping[int, tuple[tuple[int, int], ...]]
 ) -> tuple[tuple[int, int], ...]:

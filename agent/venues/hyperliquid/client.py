@@ -28,10 +28,12 @@ from agent.venues.hyperliquid.account import (
     parse_account,
     parse_fee_ppm,
     parse_leverage,
+    parse_numbers,
     parse_payments,
     parse_transfers,
     parse_universe,
     require_market,
+    require_pinned,
     time_of,
 )
 from agent.venues.hyperliquid.orders import (
@@ -202,10 +204,12 @@ class HyperliquidVenue:
         now_ms: Callable[[], int],
         key: AgentKey | None = None,
         funding_since_s: Callable[[], int | None] = lambda: None,
+        pinned: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Set the account's own address, never the agent's, and the portfolio's token of each
         market ("" for none). Without `key` nothing can be sent. `funding_since_s` is the time after
-        which the ledger may lack funding payments (None: none are read).
+        which the ledger may lack funding payments (None: none are read). `pinned` are the pinned
+        market numbers by name; nothing is read from a venue that lists a market under another.
         """
         self._connection = connection
         self._account = str(to_checksum_address(account))
@@ -213,6 +217,7 @@ class HyperliquidVenue:
         self._now_ms = now_ms
         self._key = key
         self._funding_since_s = funding_since_s
+        self._pinned = pinned
         self._listed: dict[str, ListedMarket] = {}
         self._cancel_ms = 0
         self._transferred_raw, self._transfers_ms = 0, 0
@@ -226,12 +231,15 @@ class HyperliquidVenue:
 
     def read(self) -> MarginAccount:
         """Return account and markets. Raises Retryable for answers that contradict each other,
-        OperatorNeeded for isolated margin, Refused for a market that the venue does not have.
+        OperatorNeeded for isolated margin and for market numbers other than the pinned ones,
+        Refused for a market that the venue does not have.
         """
         state = self._info("clearinghouseState")
         held = _held_coins(state)
         coins = {*self._coins, *held}
-        self._listed = parse_universe(self._connection.info(type="metaAndAssetCtxs"), coins)
+        universe = self._connection.info(type="metaAndAssetCtxs")
+        require_pinned(parse_numbers(universe), self._pinned())
+        self._listed = parse_universe(universe, coins)
         for coin in self._coins:
             require_market(self._listed, coin)
         reported = parse_account(state, self._listed)
@@ -329,6 +337,11 @@ class HyperliquidVenue:
             )
             for level in levels[asks]
         ]
+
+    def unpinned(self) -> tuple[str, ...]:
+        """Return the configured markets without a pinned number."""
+        pinned = self._pinned()
+        return tuple(coin for coin in self._coins if coin not in pinned)
 
     def asset_of(self, coin: str) -> int:
         """Return the market's number for orders. Raises Refused if the venue does not have the

@@ -6,19 +6,17 @@ documentation.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
-from eth_utils.crypto import keccak
-
 from agent.chain.rpc import scrub
 from agent.codec import json_field
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import PerpMarket, PerpOrder, PerpOrderKind
+from agent.signing.futures import cloid_of
 from agent.units import Price, ceil_int, decimal_text, floor_int
 
 QUOTE_DECIMALS = 6
@@ -118,21 +116,6 @@ class OrderTicket:
     cloid: str
     nonce_ms: int
     expires_ms: int
-
-
-def cloid_of(step_id: str, index: int, order: PerpOrder) -> str:
-    """Return the client order id of order `index` of a step: the same after a restart."""
-    fields = [
-        "trimtab",
-        step_id,
-        index,
-        order.market,
-        order.size_raw,
-        order.kind.value,
-        order.bound_raw,
-        order.is_reduce_only,
-    ]
-    return "0x" + keccak(json.dumps(fields).encode())[:16].hex()
 
 
 def issue_tickets(

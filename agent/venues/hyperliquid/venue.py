@@ -48,7 +48,7 @@ from agent.signing.agent_approval import (
     AgentApproval,
 )
 from agent.signing.base import FuturesRules
-from agent.signing.futures import require_signable_order
+from agent.signing.futures import cloid_of, require_signable_order
 from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.client import (
     AgentKey,
@@ -62,7 +62,6 @@ from agent.venues.hyperliquid.orders import (
     QUOTE_DECIMALS,
     OrderTicket,
     TicketStage,
-    cloid_of,
     limit_price,
     order_action,
 )
@@ -218,7 +217,7 @@ class HyperliquidPerps:
             account = self._client.read()
             found = dated(account, snapshot)
         except TrimtabError as error:
-            return replace(snapshot, futures=None, futures_unknown=error.message)
+            return replace(snapshot, futures=None, futures_unknown=unknown_reason(error))
         blocked, end_s = self._approval(snapshot.now_s + self._valid_s)
         return replace(
             snapshot, futures=found, futures_unknown="", futures_blocked=blocked, agent_end_s=end_s
@@ -230,6 +229,8 @@ class HyperliquidPerps:
         """
         if self._no_key:
             return self._no_key, 0
+        if names := self._client.unpinned():
+            return f"no number is pinned for the market {', '.join(names)}; trimtab trust", 0
         try:
             agent = self.agent()
         except Retryable as error:
@@ -368,6 +369,13 @@ class AgentSigner:
 def _barred(why: str) -> Refused:
     verdict = Verdict("agent_key", "may not trade", "an approved agent", False)
     return Refused(why, (verdict,), RENEW, code=ErrorCode.AGENT_KEY)
+
+
+def unknown_reason(error: TrimtabError) -> str:
+    """Return why an account is unknown, with the remedy if the operator has to act."""
+    if isinstance(error, OperatorNeeded) and error.remedy:
+        return f"{error.message}; {error.remedy}"
+    return error.message
 
 
 def dated(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:
