@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -17,7 +17,7 @@ from agent.accounting.entries import GAS, exact_sum, quantize
 from agent.accounting.futures import FuturesChange, FuturesProfit, futures_changes, summed
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
-from agent.units import NATIVE, YEAR_S, Value
+from agent.units import NATIVE, YEAR_S, Price, Value
 
 # --- Returns from valuations and external cash flows: time-weighted, and of buy and hold.
 
@@ -144,17 +144,77 @@ def time_weighted(parts: Sequence[ReturnPeriod]) -> Fraction | None:
     return factor - 1 if known else None
 
 
+def buy_at_targets(
+    value: Value, targets: Mapping[str, int | Fraction], prices: Mapping[str, Price]
+) -> dict[str, Fraction]:
+    """Return the base units that `value` buys at the targets without cost: how buy and hold invests
+    cash. Tokens without a price are not bought.
+    """
+    bought = {token: Fraction(bps) for token, bps in targets.items() if bps and prices[token] > 0}
+    whole = sum(bought.values(), Fraction(0))
+    return {token: quantize(value * bps / whole / prices[token]) for token, bps in bought.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningCash:
+    """The numeraire, which buys the basket where buy and hold begins before the first trade, and
+    the wrapped token, whose target the native coin shares.
+    """
+
+    numeraire: str
+    wrapped: str
+
+    def basket(self, start: Valuation) -> dict[str, Fraction]:
+        """Return the base units that buy and hold begins with: those of the valuation, and what its
+        cash above target buys of the tokens below their targets, without cost. Margin is not spent.
+        """
+        units = {held.token: Fraction(held.managed_raw) for held in start.held}
+        prices = {held.token: held.price for held in start.held}
+        targets = {held.token: held.target_bps for held in start.held}
+        spot: dict[str, Value] = {}
+        for held in start.held:
+            token = self.wrapped if held.token == NATIVE else held.token
+            value = (held.managed_raw - held.margin_raw) * held.price
+            spot[token] = spot.get(token, Fraction(0)) + value
+        whole, sum_bps = sum(spot.values(), Fraction(0)), sum(targets.values())
+        if not sum_bps:
+            return units
+        short = {
+            token: whole * targets[token] / sum_bps - spot[token]
+            for token in spot
+            if targets.get(token)
+        }
+        spare = (
+            spot.get(self.numeraire, Fraction(0)) - whole * targets.get(self.numeraire, 0) / sum_bps
+        )
+        short = {token: value for token, value in short.items() if value > 0}
+        if spare <= 0 or not short:
+            return units
+        spent = min(spare, sum(short.values(), Fraction(0)))
+        units[self.numeraire] -= quantize(spent / prices[self.numeraire])
+        for token, raw in buy_at_targets(spent, short, prices).items():
+            units[token] += raw
+        return units
+
+
 def buy_and_hold(
-    valuations: Sequence[Valuation], cash_flows: Iterable[ExternalCashFlow]
+    valuations: Sequence[Valuation],
+    cash_flows: Iterable[ExternalCashFlow],
+    opening: OpeningCash | None = None,
 ) -> tuple[Value, Fraction | None]:
     """Return (profit, time-weighted return) of buy and hold from the first valuation.
 
-    Each deposit buys at the targets and reference prices of its block, without cost; each
-    withdrawal takes the same share of every token. Gas money does not count.
+    With `opening` its cash buys the basket at the first valuation. Each deposit buys at the targets
+    and reference prices of its block, without cost; each withdrawal takes the same share of every
+    token. Gas money does not count.
     """
-    units = {held.token: Fraction(held.managed_raw) for held in valuations[0].held}
-    prices = {held.token: held.price for held in valuations[0].held}
-    start = before = valuations[0].managed
+    first = valuations[0]
+    if opening is None:
+        units = {held.token: Fraction(held.managed_raw) for held in first.held}
+    else:
+        units = opening.basket(first)
+    prices = {held.token: held.price for held in first.held}
+    start = before = first.managed
     factor, came, known = Fraction(1), Fraction(0), start > 0
     for part in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
         prices |= {held.token: held.price for held in part.end.held}  # former tokens: last price
@@ -166,11 +226,9 @@ def buy_and_hold(
             factor, known = quantize(factor * value / before), True
         came += deposited
         if deposited > 0:
-            targets = [held for held in part.end.held if held.target_bps and held.price > 0]
-            whole = sum(held.target_bps for held in targets)
-            for held in targets:
-                bought = quantize(deposited * held.target_bps / whole / held.price)
-                units[held.token] = units.get(held.token, Fraction(0)) + bought
+            targets = {held.token: held.target_bps for held in part.end.held}
+            for token, bought in buy_at_targets(deposited, targets, prices).items():
+                units[token] = units.get(token, Fraction(0)) + bought
         elif deposited < 0 and value > 0:
             rest = max(Fraction(0), 1 + deposited / value)
             units = {token: quantize(raw * rest) for token, raw in units.items()}
@@ -340,12 +398,14 @@ def performance(
     from_s: int,
     until_s: int,
     benchmark: str,
+    opening: OpeningCash,
 ) -> Performance | None:
     """Return the performance from the last valuation at or before `from_s`, else the first, to the
     last before `until_s`; None without two valuations.
 
     If several blocks share a second, the first is the start, so that changes between them count.
-    Entries and valuations are in chain order.
+    Entries and valuations are in chain order. Until the first trade, buy and hold buys the basket
+    with its cash; later it begins with what the portfolio holds.
     """
     last = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
     first = bisect_left(valuations, valuations[last].chain_s, key=_valued_s) if valuations else 0
@@ -364,7 +424,8 @@ def performance(
     futures = summed(changes) if changes else None
     parts = return_periods(chosen, cash_flows)
     profit = end.managed - start.managed - sum((part.crossed for part in parts), Fraction(0))
-    hold_profit, hold_return = buy_and_hold(chosen, cash_flows)
+    traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block)]))
+    hold_profit, hold_return = buy_and_hold(chosen, cash_flows, None if traded else opening)
     by_hand = [flow for flow in cash_flows if flow.by_hand]
     has_gas_money = any(held.is_gas_money for held in end.held)
     from_gas_money = sum((part.from_gas_money for part in parts), Fraction(0))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.accounting.performance import buy_at_targets
 from agent.amm import FORMS
 from agent.amm.v3.math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
@@ -23,7 +24,9 @@ from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.backtest.data import PriceTable, columns_by_token, forward_fill
 from agent.backtest.futures.venue import SimulatedVenue
 from agent.backtest.settings import (
+    IN_NUMERAIRE,
     LEAVE,
+    PRO_RATA,
     AppliedTransfer,
     BacktestSpec,
     SimulationSettings,
@@ -359,7 +362,14 @@ class SimulatedWorld:
             self.wallet.balances = apply_transfer(
                 self.wallet.balances, self.prices, value, way, money, assets
             )
-            self.hold = apply_transfer(self.hold, self.prices, value, way, money, assets)
+            if value > 0 and way == IN_NUMERAIRE:  # as in the ledger's buy and hold
+                targets = target_shares_bps(self.wanted)
+                for token, raw in buy_at_targets(value, targets, self.prices).items():
+                    self.hold[token] += floor_int(raw)
+            else:
+                self.hold = apply_transfer(
+                    self.hold, self.prices, value, PRO_RATA, money, tuple(self.hold)
+                )
 
     def _max_age_s(self, symbol: str) -> int:
         wanted = self.wanted
@@ -440,13 +450,7 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     found = {token.address: 0 for token in world.tokens}
     waiting = {terms.token for terms in portfolio.orders.terms if terms.kind is OrderKind.ENTRY}
     waits_as = money if any(asset.token.address == money for asset in portfolio.assets) else ""
-    targets = {asset.token.address: Fraction(asset.target_bps) for asset in portfolio.assets}
-    split = world.wanted.split
-    if split is not None and all(one.weights_bps for one in split.strategies):
-        targets = {
-            token: sum((_strategy_target_bps(one, token) for one in split.strategies), Fraction(0))
-            for token in targets
-        }
+    targets = target_shares_bps(world.wanted)
     values = _beside_margin(world, {token: whole * bps / BPS for token, bps in targets.items()})
     for asset in portfolio.assets:
         token = waits_as if waits_as and asset.token.address in waiting else asset.token.address
@@ -460,6 +464,18 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
         found[token] += bought
         found[asset.token.address] += asset.reserve_raw
     return found
+
+
+def target_shares_bps(wanted: BacktestSpec) -> dict[str, Fraction]:
+    """Return the targets of the assets; weights of strategies replace those of the portfolio."""
+    split = wanted.split
+    targets = {asset.token.address: Fraction(asset.target_bps) for asset in wanted.portfolio.assets}
+    if split is None or not all(one.weights_bps for one in split.strategies):
+        return targets
+    return {
+        token: sum((_strategy_target_bps(one, token) for one in split.strategies), Fraction(0))
+        for token in targets
+    }
 
 
 def _beside_margin(world: SimulatedWorld, values: dict[str, Fraction]) -> dict[str, Fraction]:

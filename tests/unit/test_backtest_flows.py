@@ -40,14 +40,20 @@ def test_returns_are_told_without_what_came_and_went() -> None:
     assert found.hold.tolist() == pytest.approx(found.equity.tolist())
 
 
-def test_what_comes_in_the_numeraire_is_spread_by_the_policy_and_merely_kept_by_holding() -> None:
+def test_what_comes_in_the_numeraire_is_bought_by_holding_too_without_its_cost() -> None:
     found = simulated(hourly(BTC=[100.0, 100, 100, 120]), flows=(at(2, 5_000),))
-    # 5,000 of 15,000 in BTC is below 45 %: 2,500 is bought. Holding keeps it: 6,000 and 10,000 in the end.
+    # 5,000 of 15,000 in BTC is below 45 %: 2,500 is bought. Holding buys the same: 9,000 and 7,500 in the end.
     assert [one.bar for one in found.rebalances] == [2]
     assert float(found.rebalances[0].turnover) / COIN == pytest.approx(2_500, rel=1e-3)
-    assert found.hold_value == 16_000 * COIN
+    assert found.hold_value == 16_500 * COIN
+    assert found.final_value < found.hold_value  # by the cost of the purchase alone
     assert float(found.final_value) / COIN == pytest.approx(7_500 * 1.2 + 7_500, rel=1e-3)
-    assert found.hold_twr == pytest.approx(16_000 / 15_000 - 1, rel=1e-12)
+    assert found.hold_twr == pytest.approx(16_500 / 15_000 - 1, rel=1e-12)
+
+
+def test_a_withdrawal_takes_the_same_share_of_everything_from_holding() -> None:
+    found = simulated(hourly(BTC=[100.0, 100, 100, 200]), flows=(at(2, -2_000),))
+    assert found.hold_value == (40 * 200 + 4_000) * COIN
 
 
 def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proportion() -> None:

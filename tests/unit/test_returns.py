@@ -13,6 +13,7 @@ from agent.accounting import entries
 from agent.accounting.export import weights_bps
 from agent.accounting.performance import (
     ExternalCashFlow,
+    OpeningCash,
     Performance,
     PerformanceCosts,
     annualize,
@@ -26,12 +27,13 @@ from agent.accounting.performance import (
     time_weighted,
     year_start_s,
 )
-from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, Valuation, ValuedHolding
+from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, MarginReading, Valuation, ValuedHolding
 from agent.units import NATIVE, YEAR_S
 from tests.support.ledgers import COUNTED, USDC, WETH, Wallet
 from tests.support.text import raises_field
 
 DAY_S = 86_400
+OPENING = OpeningCash(USDC, WETH)
 FLOW = {True: ExternalTransferKind.DEPOSIT, False: ExternalTransferKind.WITHDRAWAL}
 
 
@@ -43,6 +45,12 @@ def at(block: int, weth: int, usdc: int, price: int) -> Valuation:
 
 def flow(block: int, value: int) -> Entry:
     return entries.transfer_entry(ExternalTransfer(block, USDC, value, Fraction(value), 0, block, block * DAY_S, False, FLOW[value > 0]))
+
+
+def trade_of(value: int) -> Entry:
+    """The first purchase, with no postings of its own: valuations tell what it cost."""
+    wallet = Wallet()
+    return replace(entries.trade_entry(wallet.change({WETH: 10**18, USDC: -value}, 0), wallet.prices(), COUNTED, {}), postings=())
 
 
 def worth(block: int, value: int | Fraction) -> Valuation:
@@ -62,7 +70,7 @@ def test_a_withdrawal_is_no_loss() -> None:
 def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
     first, second, third = (replace(worth(block, 100), chain_s=DAY_S) for block in (1, 2, 3))
     trade = replace(flow(2, 50), kind=EntryKind.TRADE)
-    found = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC)
+    found = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
     assert found is not None and found.start == first and found.rebalances == 1
 
 
@@ -134,6 +142,46 @@ def test_holding_keeps_units_and_buys_deposits_at_the_targets() -> None:
     assert twr == pytest.approx(Fraction(300, 200) * Fraction(245, 360) - 1)
 
 
+def test_opening_cash_buys_the_basket_so_that_the_first_purchase_gains_only_its_cost() -> None:
+    """200 USDC buy one WETH of 100 for 101; WETH rises to 300. The market made 200, the purchase cost 1."""
+    valuations = [at(1, 0, 200, 100), at(2, 1, 99, 100), at(3, 1, 99, 300)]
+    bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
+    found = performance([bought], valuations, 0, 10**9, USDC, OPENING)
+    assert found is not None
+    assert (found.profit, found.hold_profit, found.effect, found.rebalances) == (199, 200, -1, 1)
+
+
+def test_opening_cash_fills_what_is_below_target_and_tokens_are_kept() -> None:
+    fifth = at(1, 1, 400, 100)
+    assert OPENING.basket(fifth) == {WETH: Fraction(5, 2), USDC: 250}
+    assert OPENING.basket(at(1, 4, 100, 100)) == {WETH: 4, USDC: 100}
+    margin = replace(fifth.held[1], margin=MarginReading(1, 300, 0, 0, ()))
+    assert OPENING.basket(replace(fifth, held=(fifth.held[0], margin))) == {WETH: Fraction(5, 2), USDC: 550}
+    empty = Valuation(1, DAY_S, Fraction(0), ())
+    assert OPENING.basket(empty) == {}
+
+
+def test_native_coin_that_is_an_asset_counts_as_its_wrapped_token_when_cash_is_spread() -> None:
+    """1 native coin of 100 is at its target of a third; 200 USDC buy one LINK of 100."""
+    link, third = "0x" + "11" * 20, 3_333
+    rows = (
+        ValuedHolding(WETH, 0, 0, Fraction(100), third),
+        ValuedHolding(link, 0, 0, Fraction(100), third),
+        ValuedHolding(USDC, 200, 0, Fraction(1), third),
+        ValuedHolding(NATIVE, 1, 0, Fraction(100), 0),
+    )
+    assert OPENING.basket(Valuation(1, DAY_S, Fraction(300), rows)) == {WETH: 0, link: 1, USDC: 100, NATIVE: 1}
+
+
+def test_after_the_first_trade_a_period_begins_with_what_is_held() -> None:
+    """The basket was bought on day 1 and the band holds since: no trade, so rebalancing made nothing."""
+    valuations = [at(1, 0, 200, 100), at(2, 1, 100, 80), at(3, 1, 100, 120)]
+    bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
+    found = performance([bought], valuations, 2 * DAY_S, 10**9, USDC, OPENING)
+    assert found is not None
+    assert (found.rebalances, found.profit, found.effect) == (0, 40, 0)
+
+
 def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
     valuations = [at(1, 1, 100, 100), at(2, 1, 50, 100), at(3, 1, 50, 200)]
     profit, _ = buy_and_hold(valuations, external_cash_flows([flow(2, -50)]))
@@ -145,11 +193,11 @@ def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 1_900 * 10**6}, 0), wallet.prices(), COUNTED, {})
     by_hand = replace(entry, by_hand=True, block=2)
     valuations = [worth(1, 10**10), worth(2, 10**10 - 100 * 10**6), worth(3, 10**10 - 100 * 10**6)]
-    found = performance([by_hand], valuations, 0, 10**9, USDC)
+    found = performance([by_hand], valuations, 0, 10**9, USDC, OPENING)
     assert found is not None
     assert (found.profit, found.by_hand, found.twr) == (0, -100 * 10**6, 0)
     assert (found.rebalances, found.by_hand_swaps, found.costs.total) == (0, 1, 0)
-    own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC)
+    own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC, OPENING)
     assert own is not None and own.profit == -100 * 10**6 and own.rebalances == 1
 
 
@@ -191,19 +239,19 @@ def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
     first, last = beside_gas(1, 400, 300), beside_gas(2, 600, 300)
     assert (first.managed, first.gas_money) == (800, 30_000)
     assert weights_bps(last) == {WETH: 4_000, USDC: 6_000}
-    found = performance([], [first, last], 0, 10**9, USDC)
+    found = performance([], [first, last], 0, 10**9, USDC, OPENING)
     assert found is not None and (found.profit, found.twr) == (200, Fraction(1, 4))
 
 
 def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
     """Two coins of 100 are burned: the portfolio still has 800, and earned 200 less than nothing."""
-    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC)
+    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC, OPENING)
     assert found is not None
     assert (found.profit, found.twr, found.from_gas_money, found.hold_profit, found.effect) == (-200, Fraction(-1, 4), 200, 0, -200)
 
 
 def test_gas_money_that_comes_is_neither_a_deposit_nor_a_profit() -> None:
-    found = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC)
+    found = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC, OPENING)
     assert found is not None
     assert (found.came, found.profit, found.from_gas_money, found.hold_profit) == (0, 0, 0, 0)
 
@@ -212,13 +260,13 @@ def test_wrapped_coin_that_refills_gas_money_leaves_without_a_loss() -> None:
     """Two WETH of 100 become gas money; what is held falls by 200 and nothing was lost, by holding neither."""
     after = beside_gas(2, 400, 302)
     after = replace(after, value=after.value - 200, held=(replace(after.held[0], wallet_raw=2), *after.held[1:]))
-    found = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC)
+    found = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC, OPENING)
     assert found is not None
     assert (found.profit, found.twr, found.from_gas_money, found.hold_profit) == (0, 0, -200, 0)
 
 
 def test_a_new_reserve_is_no_loss() -> None:
-    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC)
+    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC, OPENING)
     assert found is not None and (found.end.managed, found.end.reserved - found.end.gas_money) == (700, 100)
     assert (found.profit, found.twr, found.hold_profit) == (0, 0, 0)
 
@@ -227,7 +275,7 @@ def test_values_of_older_stores_begin_no_loss() -> None:
     """They counted gas money: what is told apart later leaves the portfolio without a loss."""
     older = beside_gas(1, 400, 300)
     older = replace(older, held=tuple(replace(one, reserved_raw=0) for one in older.held))
-    found = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC)
+    found = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC, OPENING)
     assert found is not None and (found.profit, found.twr) == (0, 0)
 
 

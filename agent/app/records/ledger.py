@@ -21,6 +21,7 @@ from agent.accounting.export import (
 )
 from agent.accounting.futures_export import futures_events, futures_years
 from agent.accounting.performance import (
+    OpeningCash,
     Performance,
     ReturnPeriod,
     annualize,
@@ -230,8 +231,10 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         token = _token(ledger, benchmark)
     first, final = ledger.valuations[0], ledger.valuations[-1]
     spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MAX_PERIODS) :]
+    opening = OpeningCash(ledger.numeraire.address, ledger.coin)
     periods = [
-        performance(ledger.entries, ledger.valuations, start, end, token) for start, end in spans
+        performance(ledger.entries, ledger.valuations, start, end, token, opening)
+        for start, end in spans
     ]
     # one run serves all periods: later disposals do not change earlier gains
     taxed = ledger.taxed(numeraire_only=True)
