@@ -223,7 +223,7 @@ def show_pnl(console: Console, document: Document) -> None:
     if excluded:
         say(f"Not included: {' and '.join(excluded)}.")
     say(
-        f"Unrealised by {document['method']}, gas money and reserves included:"
+        f"Unrealised by {document['method']}, reserves included, without gas money:"
         f" {money(document['unrealised'])} {unit}."
     )
     for one in document["periods"]:
@@ -367,6 +367,12 @@ def show_lots(console: Console, document: Document) -> None:
             for lot in asset["lots"]:
                 made.add_row(f"  {lot['acquired'][:10]}", *_lot_cells(lot), "")
     console.print(made)
+    if (gas := document["gas_money"]) is not None:
+        row, unrealised = _lot_cells(gas), gas["unrealised"]
+        say(
+            f"Gas money, in no total: {row[0]} {gas['symbol']}, cost {row[2]}, value {row[3]}"
+            + ("." if unrealised is None else f", unrealised {money(unrealised)}.")
+        )
     if document["year"] is not None:
         say(f"Realised in {document['year']} so far: {money(document['realised'])} {unit}.")
     for asset in document["assets"]:

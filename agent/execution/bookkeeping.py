@@ -117,6 +117,18 @@ def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> N
     store.valuations.record(present, force or bool(opened) or due)
 
 
+def valuation_of_step(store: StepStorage, step: StepInput) -> Valuation | None:
+    """Return the value of a recorded step that the ledger has no valuation of; None if the ledger
+    cannot explain it yet: an unknown price or balance, a new holding, or an unwritten flow.
+    """
+    prices = entry_prices(step)
+    if any(flow.id == 0 for flow in step.history.flows):
+        return None
+    if not store.ledger.has_places(_holdings_by_place(step, prices)):
+        return None
+    return valuation(step, prices)
+
+
 def _posted_entry(store: StepStorage, intent: Intent, present: StepInput) -> Entry:
     counted = store.ledger.counted(intent.id)
     return derive_entry(store, intent, present, counted, store.ledger.principal)

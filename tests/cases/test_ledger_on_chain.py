@@ -13,7 +13,9 @@ import pytest
 
 from agent import app as api
 from agent.accounting import entries as book
+from agent.accounting.export import format_utc
 from agent.app.agent import Agent
+from agent.app.documents.status import status
 from agent.app.records.ledger import open_ledger_data
 from agent.app.records.maintenance import reconcile
 from agent.config.load import LoadedConfig
@@ -140,6 +142,26 @@ def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(li
     back = life.step(lambda agent: agent.rebalance(send=True, confirm=yes))
     assert kinds(back)[-1] == "trade" and len(kinds(back)) == 2
     assert [one for one in back if one.kind is EntryKind.OPENING] == list(before)
+
+
+def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: Life) -> None:
+    """Valuations are recorded once an hour; a price moves between two of them, and no gain of gas money is shown."""
+    chain = life.chain
+    life.step(trade)
+    chain.warp(60)
+    chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(101, 100)})
+    with agents.again(chain, life.loaded) as agent:
+        recorded = agent.context.store.valuations.between()[-1]
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        assert agent.context.store.valuations.between()[-1] == recorded
+        now = status(agent.status())
+    found, lots = api.pnl(life.loaded.path), api.tax_lots(life.loaded.path)
+    assert found["until"] == lots["valued"] == found["periods"][0]["to"] > format_utc(recorded.chain_s)
+    assert float(found["value"]) == pytest.approx(float(now["total_value"]), abs=1e-5)
+    assert sum(float(one["value"] or 0) for one in lots["assets"]) == pytest.approx(float(found["value"]), abs=1e-5)
+    assert sum(float(one["unrealised"] or 0) for one in lots["assets"]) == pytest.approx(float(found["unrealised"]), abs=1e-5)
+    assert Fraction(found["unrealised"]) < 100, "the gain of the gas money is no gain of the portfolio"
+    assert lots["gas_money"] is not None and Fraction(lots["gas_money"]["unrealised"] or 0) > 100
 
 
 def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:

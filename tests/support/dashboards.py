@@ -70,6 +70,7 @@ LOTS: dict[str, Any] = {
         "symbol": HOSTILE, "address": ADDRESS, "amount": "42", "cost": "63", "entry_price": "1.5", "price": "0.5", "value": "21",
         "unrealised": "-42", "realised": "1", "unmatched": "5", "lots": [LOT] * 21,
     }],
+    "gas_money": None,
 }  # fmt: skip
 """More lots than the page shows, with markup as symbol and currency."""
 LIQUIDITY: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +15,11 @@ import pytest
 
 from agent.accounting.entries import OPENING, TRADING, WALLET, EntryPrices, SettledTransaction, trade_entry
 from agent.accounting.export import TokenNames
+from agent.app.documents.records import LotsDocument
 from agent.app.records import ledger
 from agent.model import Entry, EntryKind, Posting, Valuation, ValuedHolding
+from agent.units import NATIVE
+from tests.cli.documents import misfits
 from tests.support import builders
 
 WETH, USDC = builders.token("WETH"), builders.token("USDC")
@@ -46,6 +50,43 @@ def test_each_month_realises_what_it_sold_and_the_ledger_is_read_once(monkeypatc
     assert len(runs) == 1
 
 
+def test_gas_money_is_a_row_of_its_own_and_in_no_total_when_its_price_falls() -> None:
+    """1,000 coins pay for gas and 2 WETH are held, all at 100; one more is bought at 80, and the price falls to 50."""
+    bought = _exchanged("a", 2, _at(1, 10), COIN, -80 * DOLLAR)
+    found = _ledger((_opened(1_000), bought), (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 50)))
+    told = ledger.lots_document(found)
+    assert misfits(LotsDocument, told) == []
+    weth = next(one for one in told["assets"] if one["symbol"] == "WETH")
+    assert (weth["amount"], weth["cost"], weth["value"], weth["unrealised"]) == ("3", "280", "150", "-130")
+    assert [lot["amount"] for lot in weth["lots"]] == ["2", "1"]
+    gas = told["gas_money"]
+    assert gas is not None
+    assert (gas["symbol"], gas["amount"], gas["unrealised"], gas["realised"]) == ("native", "1000", "-50000", "0")
+    profit = ledger.newest_pnl(found, ("all",))["all"]
+    assert (profit["unrealised"], profit["gas_money"], profit["value"]) == ("-130", "50000", "270")
+
+
+def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
+    first = _with_gas(1, _at(1, 1), 2, 200, 100)
+    found = _ledger((_opened(1_000),), (replace(first, held=first.held[1:]),))
+    told = ledger.lots_document(replace(found, coin="0x" + "11" * 20))
+    assert [one["symbol"] for one in told["assets"]] == ["USDC", "WETH"]
+    assert told["gas_money"] is not None and told["gas_money"]["amount"] == "1000"
+
+
+def _ledger(entries: tuple[Entry, ...], valuations: tuple[Valuation, ...]) -> ledger.LedgerData:
+    loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
+    names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
+    return ledger.LedgerData(loaded, store, USDC, WETH.address, entries, valuations, names)
+
+
+def _with_gas(block: int, at_s: int, weth: int, usdc: int, price: int) -> Valuation:
+    whole = _worth(block, at_s, weth, usdc, price)
+    gas = ValuedHolding(NATIVE, 1_000 * COIN, 0, Fraction(price * DOLLAR, COIN), 0, 1_000 * COIN)
+    return replace(whole, value=whole.value + 1_000 * price * DOLLAR, held=(*whole.held, gas))
+
+
 _run = ledger.run_tax_lots
 
 
@@ -53,15 +94,26 @@ def _at(month: int, day: int) -> int:
     return int(datetime(2026, month, day, tzinfo=UTC).timestamp())
 
 
-def _opened() -> Entry:
-    value = Fraction(200 * DOLLAR)
-    postings = (Posting(WALLET, WETH.address, 2 * COIN, value), Posting(OPENING, WETH.address, -2 * COIN, -value))
+def _opened(gas_coins: int = 0) -> Entry:
+    """2 WETH at 100, 200 USDC if there is gas money, and the gas money."""
+    rows = [(WETH.address, 2 * COIN, 200)]
+    if gas_coins:
+        rows += [(USDC.address, 200 * DOLLAR, 200), (NATIVE, gas_coins * COIN, 100 * gas_coins)]
+    postings = tuple(
+        Posting(account, token, sign * raw, Fraction(sign * value * DOLLAR))
+        for token, raw, value in rows
+        for account, sign in ((WALLET, 1), (OPENING, -1))
+    )
     return Entry("o", EntryKind.OPENING, 1, _at(1, 1), "", "", postings)
 
 
 def _sold(name: str, block: int, at_s: int, price: int) -> Entry:
-    prices = EntryPrices({WETH.address: Fraction(price * DOLLAR, COIN), USDC.address: Fraction(1)}, WETH.address)
-    change = SettledTransaction(name, block, at_s, "", "", {WETH.address: -COIN, USDC.address: price * DOLLAR}, 0)
+    return _exchanged(name, block, at_s, -COIN, price * DOLLAR)
+
+
+def _exchanged(name: str, block: int, at_s: int, weth: int, usdc: int) -> Entry:
+    prices = EntryPrices({WETH.address: Fraction(abs(usdc), COIN), USDC.address: Fraction(1)}, WETH.address)
+    change = SettledTransaction(name, block, at_s, "", "", {WETH.address: weth, USDC.address: usdc}, 0)
     entry = trade_entry(change, prices, {WETH.address, USDC.address}, {})
     assert {posting.account for posting in entry.postings} == {WALLET, TRADING}
     return entry

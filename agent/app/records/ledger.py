@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent import codec, wiring
 from agent.accounting import entries as book
+from agent.accounting.entries import prorated_value
 from agent.accounting.export import (
     TokenNames,
     format_utc,
@@ -41,7 +42,7 @@ from agent.app.documents.records import (
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.schema import read_rates
 from agent.errors import ConfigError, ErrorCode
-from agent.execution.bookkeeping import audit_entries, update_ledger
+from agent.execution.bookkeeping import audit_entries, update_ledger, valuation_of_step
 from agent.execution.settlement import settle_mined
 from agent.model import Entry, LotMethod, OpenLot, StepInput, Valuation
 from agent.units import (
@@ -182,9 +183,23 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
             known.numeraire,
             known.coin,
             store.ledger.entries(),
-            store.valuations.between(),
+            _valuations(store),
             names,
         )
+
+
+def _valuations(store: Store) -> tuple[Valuation, ...]:
+    """Return the recorded valuations and that of the newest step, so that value, profit and lots
+    are of the newest cycle although valuations are recorded once an hour.
+    """
+    recorded = store.valuations.between()
+    step = newest_step_input(store)
+    if not recorded or step is None or step.snapshot.head.number <= recorded[-1].block:
+        return recorded
+    newest = valuation_of_step(store, step)
+    if newest is None or newest.chain_s < recorded[-1].chain_s:
+        return recorded
+    return (*recorded, newest)
 
 
 def newest_step_input(store: Store) -> StepInput | None:
@@ -255,7 +270,7 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         "gas_money": _money(ledger, final.gas_money),
         "reserved": _money(ledger, final.reserved - final.gas_money),
         "periods": rows,
-        "unrealised": _money(ledger, _unrealised(taxed, final, ledger.entries)),
+        "unrealised": _money(ledger, _unrealised(ledger, taxed, final)),
         "method": taxed.lots.method.value,
         "unpriced": sorted(set(taxed.unpriced)),
         "tax": _tax(ledger),
@@ -439,20 +454,42 @@ def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str
     }
 
 
-def _unrealised(taxed: TaxLotRun, at: Valuation, entries: Sequence[Entry]) -> Value:
-    """Return the value of the holdings less the cost of their lots. Positions count with their
-    current amounts, the margin account with its deposits, since its profit is reported separately.
+def _unrealised(ledger: LedgerData, taxed: TaxLotRun, at: Valuation) -> Value:
+    """Return the value of the holdings less the cost of their lots, without gas money. Positions
+    count with their current amounts, the margin account with its deposits, since its profit is
+    reported separately.
     """
-    cost, value = sum((lot.cost for lot in taxed.open()), Fraction(0)), at.value
+    lots, _ = split_gas_money(taxed.open(), ledger)
+    cost, value = sum((lot.cost for lot in lots), Fraction(0)), at.value - at.gas_money
     if (held := at.collateral) is not None:
         deposited = sum(
             posting.raw
-            for entry in entries
+            for entry in ledger.entries
             for posting in entry.postings
             if (posting.account, posting.token) == (book.MARGIN, held.token)
         )
         value += (deposited - held.margin_raw) * held.price
     return value - cost
+
+
+def split_gas_money(
+    lots: Sequence[OpenLot], ledger: LedgerData
+) -> tuple[tuple[OpenLot, ...], tuple[OpenLot, ...]]:
+    """Return the lots of the holdings, and those of the native coin that only pays for gas at the
+    newest valuation. Both forms of the coin share lots; gas money has the oldest.
+    """
+    held = ledger.valuations[-1].held if ledger.valuations else ()
+    left = sum(one.reserved_raw for one in held if one.is_gas_money)
+    kept, gas = list[OpenLot](), list[OpenLot]()
+    for lot in lots:  # of each token the oldest first
+        raw = min(left, lot.raw) if lot.token == ledger.coin else 0
+        cost = prorated_value(lot.cost, raw, lot.raw) if raw < lot.raw else lot.cost
+        if raw:
+            gas.append(replace(lot, token=NATIVE, raw=raw, cost=cost))
+        if raw < lot.raw:
+            kept.append(replace(lot, raw=lot.raw - raw, cost=lot.cost - cost))
+        left -= raw
+    return tuple(kept), tuple(gas)
 
 
 def _token(found: LedgerData, name: str) -> str:
@@ -492,6 +529,8 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
     sold = [one for one in taxed.disposals if format_utc(one.disposed_s)[:4] == year]
     rows, tax = _Rows(ledger, taxed, sold), ledger.loaded.config.tax
     tokens = {lot.token for lot in rows.lots} | {one.token for one in sold}
+    if rows.only_gas:
+        tokens.discard(ledger.coin)
     return {
         "method": taxed.lots.method.value,
         "currency": (tax and tax.currency) or ledger.numeraire.label,
@@ -500,6 +539,7 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
         "realised": rows.money(net_gain(sold)),
         "unpriced": sorted(set(taxed.unpriced)),
         "assets": [rows.asset(token) for token in sorted(tokens, key=ledger.names.label)],
+        "gas_money": rows.gas_money(),
     }
 
 
@@ -508,8 +548,10 @@ class _Rows:
 
     def __init__(self, ledger: LedgerData, taxed: TaxLotRun, sold: Sequence[Disposal]) -> None:
         self._ledger, self._sold = ledger, sold
-        self.lots = taxed.open()
+        self.lots, self.gas_lots = split_gas_money(taxed.open(), ledger)
         self._owed = taxed.lots.owed()
+        assets = {held.token for held in ledger.valuations[-1].held} if ledger.valuations else set()
+        self.only_gas = bool(self.gas_lots) and ledger.coin not in assets
         self._prices: dict[str, Price] = {}
         if ledger.valuations:
             newest = ledger.valuations[-1]
@@ -519,8 +561,21 @@ class _Rows:
                 self._prices.setdefault(ledger.coin, self._prices[NATIVE])
 
     def asset(self, token: str) -> AssetLotsDocument:
+        """Return the row of an asset, without gas money."""
+        return self._row(token, [lot for lot in self.lots if lot.token == token])
+
+    def gas_money(self) -> AssetLotsDocument | None:
+        """Return the row of the native coin for gas, which no sum includes; None without one."""
+        if not self.gas_lots:
+            return None
+        row = self._row(NATIVE, self.gas_lots)
+        if self.only_gas:
+            sold = (one for one in self._sold if one.token == self._ledger.coin)
+            row["realised"] = self.money(net_gain(sold))
+        return row
+
+    def _row(self, token: str, lots: Sequence[OpenLot]) -> AssetLotsDocument:
         names, price = self._ledger.names, self._prices.get(token)
-        lots = [lot for lot in self.lots if lot.token == token]
         cost, raw = sum((lot.cost for lot in lots), Value(0)), sum(lot.raw for lot in lots)
         value, unrealised = self._worth(raw, cost, price)
         decimals = names.decimals(token)
