@@ -5,9 +5,10 @@ state of the phone bot.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, delete, func, select, text, update
@@ -26,15 +27,13 @@ from agent.model import (
     ShownPlan,
     Verdict,
 )
-from agent.store import database
+from agent.store import database, seals
 from agent.store.database import (
     Database,
     all_rows,
     decode_json,
     first_row,
     insert_returning_id,
-    insert_rows,
-    max_value,
     upsert_rows,
 )
 from agent.store.tables import IS_UNFINISHED, ControlLogRow, ControlRow, ShownPlanRow
@@ -94,12 +93,12 @@ class ControlStore:
                     "start trimtab run --send, which takes them, or wait until they expire",
                     code=ControlCode.QUEUE_FULL,
                 )
-            return _insert(db, control, ControlState.QUEUED)
+            return self._insert(db, control, ControlState.QUEUED)
 
     def record_done(self, control: Control) -> int:
         """Store a control that was carried out at its submission, and return its number."""
         with self.db.write("record a control") as db:
-            return _insert(db, control, ControlState.DONE)
+            return self._insert(db, control, ControlState.DONE)
 
     def is_paused_since(self, number: int) -> bool:
         """Return whether a pause was requested after the control of this number."""
@@ -131,9 +130,9 @@ class ControlStore:
             row = first_row(db, _by_number(), ControlRow, of=number)
             if row is None or row.state != ControlState.QUEUED.value:
                 return False
-            if db.scalar(_log_of_taken(), {"of": row.id}) is not None:
+            if any(self._sealed(db, _log_of_taken(), of=row.id)):
                 return False
-            _end(db, [(row, ControlEnd(number, ControlState.TAKEN))], now_s)
+            self._end(db, [(row, ControlEnd(number, ControlState.TAKEN))], now_s)
             return True
 
     def finish(self, ends: Sequence[ControlEnd], now_s: int) -> None:
@@ -143,7 +142,7 @@ class ControlStore:
         by_number = {end.number: end for end in ends}
         with self.db.write("finish a control") as db:
             rows = all_rows(db, _unfinished_of(), ControlRow, of=list(by_number))
-            _end(db, [(row, by_number[row.seq]) for row in rows], now_s)
+            self._end(db, [(row, by_number[row.seq]) for row in rows], now_s)
 
     def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
         """Return the newest controls, newest first. Damaged rows are omitted."""
@@ -158,9 +157,11 @@ class ControlStore:
             return None if row is None else _record(row)
 
     def log(self, after: int = 0, limit: int = 1_000) -> tuple[ControlEvent, ...]:
-        """Return lines of the audit log with a number above `after`, oldest first."""
+        """Return lines of the audit log with a number above `after`, oldest first. Lines without a
+        valid seal are omitted.
+        """
         with self.db.read("read the log of controls") as db:
-            rows = all_rows(db, _log_after(), ControlLogRow, of=after, limit=limit)
+            rows = islice(self._sealed(db, _log_after(), of=after), limit)
             return tuple(
                 ControlEvent(
                     row.seq,
@@ -177,9 +178,13 @@ class ControlStore:
             )
 
     def log_end(self) -> tuple[int, int]:
-        """Return number and latest time of the audit log; zeros while it is empty."""
+        """Return number and latest time of the audit log; zeros while it is empty. Lines without a
+        valid seal do not count.
+        """
         with self.db.read("read the log of controls") as db:
-            return max_value(db, ControlLogRow.seq), max_value(db, ControlLogRow.at_s)
+            newest = next(self._sealed(db, _log_backwards()), None)
+            latest = next(self._sealed(db, _log_by_time()), None)
+            return (newest.seq if newest else 0), (latest.at_s if latest else 0)
 
     def show(self, plan: ShownPlan) -> None:
         """Store a plan as it is shown, for a control to confirm by its hash."""
@@ -212,68 +217,74 @@ class ControlStore:
         with self.db.write("withdraw the waiting plan") as db:
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
 
+    def _sealed(
+        self, db: Connection, query: Select[Any], **given: object
+    ) -> Iterator[ControlLogRow]:
+        return seals.sealed_rows(self.db, db, query, ControlLogRow, **given)
 
-def _insert(db: Connection, control: Control, state: ControlState) -> int:
-    number = insert_returning_id(
-        db,
-        ControlRow,
-        id=control.id,
-        kind=control.kind.value,
-        arguments_json=json.dumps(control.arguments),
-        plan_hash=control.plan_hash,
-        asked_by=control.asked_by,
-        origin=control.origin.value,
-        asked_s=control.asked_at_s,
-        expires_s=control.expires_at_s,
-        seal=control.seal,
-        state=state.value,
-        code="",
-        reason="",
-        result_json="[]",
-        changed_s=control.asked_at_s,
-    )
-    row = first_row(db, _by_number(), ControlRow, of=number)
-    if row is not None:
-        _log(db, [(row, ControlEnd(number, state))], control.asked_at_s)
-    return number
+    def _insert(self, db: Connection, control: Control, state: ControlState) -> int:
+        number = insert_returning_id(
+            db,
+            ControlRow,
+            id=control.id,
+            kind=control.kind.value,
+            arguments_json=json.dumps(control.arguments),
+            plan_hash=control.plan_hash,
+            asked_by=control.asked_by,
+            origin=control.origin.value,
+            asked_s=control.asked_at_s,
+            expires_s=control.expires_at_s,
+            seal=control.seal,
+            state=state.value,
+            code="",
+            reason="",
+            result_json="[]",
+            changed_s=control.asked_at_s,
+        )
+        row = first_row(db, _by_number(), ControlRow, of=number)
+        if row is not None:
+            self._log(db, [(row, ControlEnd(number, state))], control.asked_at_s)
+        return number
 
+    def _end(
+        self, db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int
+    ) -> None:
+        """Write new states of rows, with a line of the log for each."""
+        if not ends:
+            return
+        db.execute(
+            _change(),
+            [
+                {
+                    "of": row.seq,
+                    "new_state": end.state.value,
+                    "new_code": end.code,
+                    "new_reason": end.reason,
+                    "new_result": json.dumps(end.result),
+                    "now_s": now_s,
+                }
+                for row, end in ends
+            ],
+        )
+        self._log(db, ends, now_s)
 
-def _end(db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int) -> None:
-    """Write new states of rows, with a line of the log for each."""
-    if not ends:
-        return
-    db.execute(
-        _change(),
-        [
+    def _log(
+        self, db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int
+    ) -> None:
+        lines = [
             {
-                "of": row.seq,
-                "new_state": end.state.value,
-                "new_code": end.code,
-                "new_reason": end.reason,
-                "new_result": json.dumps(end.result),
-                "now_s": now_s,
+                "control_id": row.id,
+                "kind": row.kind,
+                "origin": row.origin,
+                "asked_by": row.asked_by,
+                "state": end.state.value,
+                "code": end.code,
+                "reason": end.reason,
+                "at_s": now_s,
             }
             for row, end in ends
-        ],
-    )
-    _log(db, ends, now_s)
-
-
-def _log(db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int) -> None:
-    lines = [
-        {
-            "control_id": row.id,
-            "kind": row.kind,
-            "origin": row.origin,
-            "asked_by": row.asked_by,
-            "state": end.state.value,
-            "code": end.code,
-            "reason": end.reason,
-            "at_s": now_s,
-        }
-        for row, end in ends
-    ]
-    insert_rows(db, ControlLogRow, lines)
+        ]
+        seals.append_rows(self.db, db, ControlLogRow, lines)
 
 
 def _control(row: ControlRow) -> Control | None:
@@ -364,19 +375,18 @@ _confirmed = cache(
     )
 )
 _log_of_taken = cache(
-    lambda: select(ControlLogRow.seq).where(
+    lambda: select(ControlLogRow).where(
         ControlLogRow.control_id == bindparam("of"),
         ControlLogRow.state == ControlState.TAKEN.value,
     )
 )
 _log_after = cache(
     lambda: (
-        select(ControlLogRow)
-        .where(ControlLogRow.seq > bindparam("of"))
-        .order_by(ControlLogRow.seq)
-        .limit(bindparam("limit"))
+        select(ControlLogRow).where(ControlLogRow.seq > bindparam("of")).order_by(ControlLogRow.seq)
     )
 )
+_log_backwards = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.seq.desc()))
+_log_by_time = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.at_s.desc()))
 _plan_by_hash = cache(lambda: select(ShownPlanRow).where(ShownPlanRow.hash == bindparam("of")))
 _waiting_plan = cache(lambda: select(ShownPlanRow).where(ShownPlanRow.waiting).limit(1))
 

@@ -34,7 +34,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import budgets, database, requests
+from agent.store import budgets, database, requests, seals
 from agent.store.accounts import balances, ledger_sums, positions
 from agent.store.database import (
     Database,
@@ -225,7 +225,7 @@ class IntentStore:
                 "replaces": replaced,
             }
             insert_rows(db, IntentRow, [row])
-            _record_transition(db, intent.id, None, intent.state, now_s, None, note)
+            _record_transition(self.db, db, intent.id, None, intent.state, now_s, None, note)
             return intent
 
     def grant(self, intent_id: str) -> Grant:
@@ -281,7 +281,7 @@ class IntentStore:
                     "receipt_json": receipt_json,
                 },
             )
-            _record_transition(db, intent_id, before, to, now_s, tx_hash, note)
+            _record_transition(self.db, db, intent_id, before, to, now_s, tx_hash, note)
             intent = database.intent_from_row(row)
             return replace(intent, state=to, tx_hash=tx_hash, receipt=known)
 
@@ -331,7 +331,9 @@ class IntentStore:
             return _intents(db, _of_step, step_id=step_id)
 
     def transitions(self, intent_id: str) -> tuple[IntentTransition, ...]:
-        """Return every transition of an intent, oldest first."""
+        """Return every transition of an intent, oldest first. Rows without a valid seal are
+        omitted.
+        """
         with self.db.read("read transitions") as db:
             return tuple(
                 IntentTransition(
@@ -342,8 +344,14 @@ class IntentStore:
                     row.tx_hash,
                     row.note,
                 )
-                for row in all_rows(db, _moves(), TransitionRow, of=intent_id)
+                for row in seals.sealed_rows(self.db, db, _moves(), TransitionRow, of=intent_id)
             )
+
+    def newest_transition_s(self) -> int:
+        """Return the time of the newest transition with a valid seal; 0 without one."""
+        with self.db.read("read transitions") as db:
+            newest = next(seals.sealed_rows(self.db, db, _newest_move(), TransitionRow), None)
+            return 0 if newest is None else newest.at_s
 
     def expected_nonce(self) -> int | None:
         """Return the next nonce according to this store; None before a nonce was adopted."""
@@ -411,7 +419,8 @@ def _replaced(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | Non
     return None
 
 
-def _record_transition(
+def _record_transition(  # noqa: PLR0913
+    database: Database,
     db: Connection,
     intent_id: str,
     before: IntentState | None,
@@ -428,7 +437,7 @@ def _record_transition(
         "tx_hash": tx_hash,
         "note": note,
     }
-    insert_rows(db, TransitionRow, [row])
+    seals.append_rows(database, db, TransitionRow, [row])
 
 
 def _require_allowed(
@@ -558,6 +567,8 @@ _moves = cache(
         .order_by(TransitionRow.seq)
     )
 )
+_newest_move = cache(lambda: select(TransitionRow).order_by(TransitionRow.seq.desc()))
+# of any program: bytes that may have left count as sent
 _left = cache(lambda: _moves().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1))
 _move = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("of")))
 _step = cache(lambda: select(StepRow).where(StepRow.id == bindparam("of")))

@@ -35,6 +35,7 @@ from agent.store.database import (
 )
 from agent.store.files import backup
 from agent.store.files.locks import require_private
+from agent.store.files.secret import installation_secret
 from agent.store.store import Store
 
 REVISIONS = (
@@ -57,6 +58,7 @@ REVISIONS = (
     "0017",
     "0018",
     "0019",
+    "0020",
 )
 """Store versions that can be read or migrated, oldest first; migrations/versions has a script for
 each.
@@ -301,18 +303,23 @@ def _migrate(engine: Engine) -> Path | None:
             for statement in HEAD_SCHEMA.read_text().splitlines():
                 connection.exec_driver_sql(statement)
         else:
-            run_migrations(connection)
+            file = engine.url.database
+            secret = None if file is None else installation_secret(Path(file))
+            run_migrations(connection, secret)
     return copy
 
 
-def run_migrations(connection: Connection) -> None:
-    """Migrate the tables to the current version by the scripts, in the connection's transaction."""
+def run_migrations(connection: Connection, secret: bytes | None = None) -> None:
+    """Migrate the tables to the current version by the scripts, in the connection's transaction.
+    `secret` seals the rows of a store from before seals.
+    """
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
+    config.attributes["secret"] = secret
     command.upgrade(config, "head")
 
 

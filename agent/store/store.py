@@ -46,6 +46,7 @@ from agent.store.orders import GradualExecutionStore, OrderStore
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.requests import RequestStore
 from agent.store.runs import RunReportStore
+from agent.store.seals import SEALED_TABLES, SealReport, seal_report
 from agent.store.tables import (
     Base,
     ConfigRow,
@@ -121,6 +122,11 @@ class Store:
         """Adopt this copy after the owner has confirmed that it is the store to continue with."""
         with self.db.write("adopt the copy") as db:
             database.delete_facts(db, COPY_KEY)
+
+    def seal_reports(self) -> tuple[SealReport, ...]:
+        """Check every row of the sealed tables."""
+        with self.db.read("check the seals") as db:
+            return tuple(seal_report(self.db, db, kind) for kind in SEALED_TABLES)
 
 
 AGENT_KEY = "agent:"

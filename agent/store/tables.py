@@ -96,7 +96,9 @@ class IntentRow(Base):
 
 
 class TransitionRow(Base):
-    """One transition of an intent. SQLite triggers forbid changes of rows."""
+    """One transition of an intent. SQLite triggers forbid changes of rows, and each row is sealed
+    (store/seals.py).
+    """
 
     __tablename__ = "transitions"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -106,6 +108,8 @@ class TransitionRow(Base):
     at_s: Mapped[int] = mapped_column(BigInteger)
     tx_hash: Mapped[str | None] = mapped_column(String(80))
     note: Mapped[str] = mapped_column(Text)
+    previous: Mapped[str] = mapped_column(String(64), server_default="")
+    seal: Mapped[str] = mapped_column(String(64), server_default="")
 
 
 class BudgetRow(Base):
@@ -540,8 +544,8 @@ class ControlRow(Base):
 
 
 class ControlLogRow(Base):
-    """A line of the audit log of controls. Triggers forbid changes and deletions; a control can be
-    taken only once.
+    """A line of the audit log of controls. Triggers forbid changes and deletions, and each row is
+    sealed (store/seals.py).
     """
 
     __tablename__ = "control_log"
@@ -554,9 +558,11 @@ class ControlLogRow(Base):
     code: Mapped[str] = mapped_column(String(40))
     reason: Mapped[str] = mapped_column(Text)
     at_s: Mapped[int] = mapped_column(BigInteger)
+    previous: Mapped[str] = mapped_column(String(64), server_default="")
+    seal: Mapped[str] = mapped_column(String(64), server_default="")
 
     __table_args__ = (
-        Index("control_log_taken", "control_id", unique=True, sqlite_where=text("state = 'taken'")),
+        Index("control_log_taken", "control_id", sqlite_where=text("state = 'taken'")),
         Index("control_log_by_time", "at_s"),
     )
 

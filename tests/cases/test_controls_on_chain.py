@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from agent.app.controls import queue
 from agent.app.controls.runner import MAX_PER_CYCLE, ControlRunner
 from agent.app.controls.shown import preview_control
 from agent.app.documents.owner import ShownPlanDocument
+from agent.app.start.checks import doctor
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -382,6 +384,20 @@ def test_a_clock_that_was_set_back_carries_out_nothing(anvil_chain: LocalChain, 
         run.agent.context = replace(run.agent.context, clock=Back())
         record = run.ended(asked)
         assert (record.state, record.code) == (ControlState.REFUSED, "clock"), record
+
+
+def test_rows_from_the_future_that_another_program_wrote_block_no_control(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path, LEVEL) as run:
+        run.look()
+        with closing(sqlite3.connect(tmp_path / "trimtab.db", isolation_level=None)) as file:
+            file.execute(
+                "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s)"
+                " VALUES ('x', 'resume', 'api', 'x', 'done', '', '', 4102444800)"
+            )
+            file.execute("INSERT INTO steps (id, now_s, input_z) VALUES ('future', 4102444800, x'')")
+        assert run.ended(run.ask("resume")).state is ControlState.DONE
+        checks = {row["check"]: row for row in doctor(run.loaded, [run.chain.transport], run.chain.clock.now_s)["checks"]}
+        assert "1 of 4 rows are not sealed" in checks["control_log"]["found"] and "transitions" not in checks
 
 
 def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -217,9 +217,11 @@ class ControlRunner:
         return None
 
     def _newest_s(self) -> int:
-        """Return the latest time of a step or of the audit log, which the clock must not precede."""
+        """Return the latest time of a sealed row: a line of the audit log or a transition. The clock
+        must not precede it.
+        """
         store = self._agent.context.store
-        return max(store.controls.log_end()[1], *(step.now_s for step in store.steps.newest(1)), 0)
+        return max(store.controls.log_end()[1], store.journal.newest_transition_s())
 
     def _refusal(self, queued: QueuedControl, now_s: int, newest_s: int) -> ControlEnd | None:
         """Return the end of a control that may not be carried out; None if it may."""

@@ -43,7 +43,9 @@ from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices, sequencer_fault
+from agent.store import Store
 from agent.store.files.locks import require_private
+from agent.store.files.secret import secret_path
 from agent.units import decimal_text, price_text, safe_label, value_text
 from agent.venues import allowances
 
@@ -272,6 +274,7 @@ def _checks(
     try:
         with wiring.open_context(loaded, known, untrusted_pools=True) as context:
             yield CheckResult("store", OK, str(wiring.store_file(loaded)))
+            yield from _seals(context.store, loaded)
             snapshot = context.reader.snapshot()
             seen[:] = [
                 {**old, **new}
@@ -285,6 +288,20 @@ def _checks(
                 yield CheckResult("kill switch", NOTE, f"paused: {switch.reason}", "trimtab resume")
     except TrimtabError as error:
         yield _failure("reading", error)
+
+
+def _seals(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
+    """Yield a row for each sealed table with rows that another program wrote or removed."""
+    secret = secret_path(wiring.store_file(loaded))
+    for found in store.seal_reports():
+        faults = []
+        if found.unsealed:
+            faults.append(f"{found.unsealed} of {found.rows} rows are not sealed and do not count")
+        if found.missing:
+            faults.append(f"rows are missing in {found.missing} places")
+        if faults:
+            remedy = f"find out which program wrote to the store, or restore {secret}"
+            yield CheckResult(found.table, NOTE, "; ".join(faults), remedy)
 
 
 def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:

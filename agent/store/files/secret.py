@@ -1,5 +1,5 @@
 """Secret of an installation, in a file beside the store and never in it: write access to the store
-alone is not enough to seal a control.
+alone is not enough to seal a control or a row of its logs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.files import sync_folder
 from agent.store.files.locks import require_private
 
 SECRET_BYTES = 32
@@ -28,9 +29,26 @@ def installation_secret(store_file: Path) -> bytes:
     written.
     """
     path = secret_path(store_file)
+    if (secret := find_secret(store_file)) is not None:
+        return secret
+    try:
+        _make(path)
+    except OSError as error:
+        raise _unreadable(path, str(error)) from error
+    secret = find_secret(store_file)
+    if secret is None:
+        raise _unreadable(path, "it was removed")
+    return secret
+
+
+def find_secret(store_file: Path) -> bytes | None:
+    """Return the secret beside a store; None if there is none. Raises like `installation_secret`,
+    and writes nothing.
+    """
+    path = secret_path(store_file)
     try:
         if not path.exists():
-            _make(path)
+            return None
         require_private(path, "secret")
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -39,18 +57,22 @@ def installation_secret(store_file: Path) -> bytes:
             )
         found = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise OperatorNeeded(
-            f"{path} cannot be read: {error}",
-            "remove it to make a new one; queued controls are then refused",
-            code=ErrorCode.FILE,
-        ) from error
+        raise _unreadable(path, str(error)) from error
     if len(found) != SECRET_BYTES:
         raise OperatorNeeded(
-            f"{path} does not hold {SECRET_BYTES} bytes",
-            "remove it to make a new one; queued controls are then refused",
-            code=ErrorCode.FILE,
+            f"{path} does not hold {SECRET_BYTES} bytes", _REMEDY, code=ErrorCode.FILE
         )
     return found
+
+
+_REMEDY = (
+    "restore it, or remove it to make a new one: queued controls are then refused, and rows that it"
+    " sealed do not count"
+)
+
+
+def _unreadable(path: Path, why: str) -> OperatorNeeded:
+    return OperatorNeeded(f"{path} cannot be read: {why}", _REMEDY, code=ErrorCode.FILE)
 
 
 def _make(path: Path) -> None:
@@ -64,5 +86,6 @@ def _make(path: Path) -> None:
             os.fsync(file.fileno())
         with suppress(FileExistsError):
             os.link(draft, path)
+        sync_folder(path.parent)  # rows that it seals must not outlive it
     finally:
         draft.unlink()

@@ -6,7 +6,7 @@ CREATE UNIQUE INDEX one_open_intent_per_nonce ON intents (nonce) WHERE replaces 
 CREATE UNIQUE INDEX one_open_cancel_per_intent ON intents (replaces) WHERE state IN ('broadcast', 'mined', 'planned', 'signed')
 CREATE INDEX intents_by_state ON intents (state)
 CREATE INDEX ix_intents_tx_hash ON intents (tx_hash)
-CREATE TABLE transitions ( seq INTEGER NOT NULL, intent_id VARCHAR(40) NOT NULL, "before" VARCHAR(20), "after" VARCHAR(20) NOT NULL, at_s BIGINT NOT NULL, tx_hash VARCHAR(80), note TEXT NOT NULL, PRIMARY KEY (seq), FOREIGN KEY(intent_id) REFERENCES intents (id) )
+CREATE TABLE transitions ( seq INTEGER NOT NULL, intent_id VARCHAR(40) NOT NULL, "before" VARCHAR(20), "after" VARCHAR(20) NOT NULL, at_s BIGINT NOT NULL, tx_hash VARCHAR(80), note TEXT NOT NULL, previous VARCHAR(64) DEFAULT '' NOT NULL, seal VARCHAR(64) DEFAULT '' NOT NULL, PRIMARY KEY (seq), FOREIGN KEY(intent_id) REFERENCES intents (id) )
 CREATE INDEX ix_transitions_intent_id ON transitions (intent_id)
 CREATE TABLE budgets ( intent_id VARCHAR(40) NOT NULL, kind VARCHAR(20) NOT NULL, succeeded BOOLEAN NOT NULL, chain_s BIGINT NOT NULL, turnover TEXT NOT NULL, loss TEXT NOT NULL, gas_wei TEXT NOT NULL, outflow TEXT, PRIMARY KEY (intent_id), FOREIGN KEY(intent_id) REFERENCES intents (id) )
 CREATE INDEX ix_budgets_chain_s ON budgets (chain_s)
@@ -14,7 +14,6 @@ CREATE TABLE movements ( seq INTEGER NOT NULL, token VARCHAR(42) NOT NULL, delta
 CREATE TABLE pins ( address VARCHAR(42) NOT NULL, code_hash VARCHAR(66) NOT NULL, pinned_s BIGINT NOT NULL, PRIMARY KEY (address) )
 CREATE TABLE pauses ( seq INTEGER NOT NULL, paused BOOLEAN NOT NULL, reason TEXT NOT NULL, at_s BIGINT NOT NULL, hard BOOLEAN DEFAULT 0 NOT NULL, PRIMARY KEY (seq) )
 CREATE TABLE configs ( seq INTEGER NOT NULL, config_hash VARCHAR(80) NOT NULL, at_s BIGINT NOT NULL, text_z BLOB, how VARCHAR(20), PRIMARY KEY (seq) )
-CREATE TRIGGER transitions_no_update BEFORE UPDATE ON transitions BEGIN SELECT RAISE(ABORT, 'transitions are only ever added'); END
 CREATE TRIGGER transitions_no_delete BEFORE DELETE ON transitions BEGIN SELECT RAISE(ABORT, 'transitions are only ever added'); END
 CREATE TABLE liquidity ( intent_id VARCHAR(40) NOT NULL, move_json TEXT NOT NULL, PRIMARY KEY (intent_id), FOREIGN KEY(intent_id) REFERENCES intents (id) )
 CREATE TABLE openings ( token VARCHAR(42) NOT NULL, raw TEXT NOT NULL, block_number BIGINT NOT NULL, PRIMARY KEY (token) )
@@ -55,13 +54,16 @@ CREATE INDEX flows_unexplained ON flows (seq) WHERE kind IS NULL
 CREATE INDEX flows_that_fell ON flows (seq) WHERE delta_raw LIKE '-%'
 CREATE TABLE controls ( seq INTEGER NOT NULL, id VARCHAR(40) NOT NULL, kind VARCHAR(20) NOT NULL, arguments_json TEXT NOT NULL, plan_hash VARCHAR(64) NOT NULL, asked_by VARCHAR(80) NOT NULL, origin VARCHAR(20) NOT NULL, asked_s BIGINT NOT NULL, expires_s BIGINT NOT NULL, seal VARCHAR(64) NOT NULL, state VARCHAR(20) NOT NULL, code VARCHAR(40) NOT NULL, reason TEXT NOT NULL, result_json TEXT NOT NULL, changed_s BIGINT NOT NULL, PRIMARY KEY (seq), UNIQUE (id) )
 CREATE INDEX controls_unfinished ON controls (seq) WHERE state IN ('queued', 'taken')
-CREATE TABLE control_log ( seq INTEGER NOT NULL, control_id VARCHAR(40) NOT NULL, kind VARCHAR(20) NOT NULL, origin VARCHAR(20) NOT NULL, asked_by VARCHAR(80) NOT NULL, state VARCHAR(20) NOT NULL, code VARCHAR(40) NOT NULL, reason TEXT NOT NULL, at_s BIGINT NOT NULL, PRIMARY KEY (seq) )
-CREATE UNIQUE INDEX control_log_taken ON control_log (control_id) WHERE state = 'taken'
+CREATE TABLE control_log ( seq INTEGER NOT NULL, control_id VARCHAR(40) NOT NULL, kind VARCHAR(20) NOT NULL, origin VARCHAR(20) NOT NULL, asked_by VARCHAR(80) NOT NULL, state VARCHAR(20) NOT NULL, code VARCHAR(40) NOT NULL, reason TEXT NOT NULL, at_s BIGINT NOT NULL, previous VARCHAR(64) DEFAULT '' NOT NULL, seal VARCHAR(64) DEFAULT '' NOT NULL, PRIMARY KEY (seq) )
 CREATE INDEX control_log_by_time ON control_log (at_s)
-CREATE TRIGGER control_log_no_update BEFORE UPDATE ON control_log BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END
 CREATE TRIGGER control_log_no_delete BEFORE DELETE ON control_log BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END
 CREATE TABLE shown_plans ( hash VARCHAR(64) NOT NULL, plan_json TEXT NOT NULL, shown_s BIGINT NOT NULL, waiting BOOLEAN NOT NULL, PRIMARY KEY (hash) )
 CREATE INDEX ix_shown_plans_shown_s ON shown_plans (shown_s)
 CREATE TABLE funding_payments ( book BIGINT NOT NULL, market VARCHAR(60) NOT NULL, at_s BIGINT NOT NULL, block_number BIGINT NOT NULL, entry_json TEXT NOT NULL, PRIMARY KEY (book, market, at_s) )
 CREATE TABLE run_report ( id INTEGER NOT NULL, report_json TEXT NOT NULL, PRIMARY KEY (id) )
-INSERT INTO alembic_version (version_num) VALUES ('0019')
+CREATE INDEX control_log_taken ON control_log (control_id) WHERE state = 'taken'
+CREATE TRIGGER control_log_no_update BEFORE UPDATE ON control_log BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END
+CREATE TRIGGER control_log_no_replace BEFORE INSERT ON control_log WHEN EXISTS (SELECT 1 FROM control_log WHERE seq = NEW.seq) BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END
+CREATE TRIGGER transitions_no_update BEFORE UPDATE ON transitions BEGIN SELECT RAISE(ABORT, 'transitions are only ever added'); END
+CREATE TRIGGER transitions_no_replace BEFORE INSERT ON transitions WHEN EXISTS (SELECT 1 FROM transitions WHERE seq = NEW.seq) BEGIN SELECT RAISE(ABORT, 'transitions are only ever added'); END
+INSERT INTO alembic_version (version_num) VALUES ('0020')

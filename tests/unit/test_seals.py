@@ -1,0 +1,204 @@
+"""Rows that only grow are sealed in a chain: what another program writes into the file neither replaces them nor counts."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentKind, IntentState
+from agent.store import Store, open_store
+from agent.store.controls import ControlEnd
+from agent.store.files.secret import secret_path
+from tests.support.stores import taken_back
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, new_store, tx
+
+CENTURY_S = 4_102_444_800
+"""The year 2100."""
+FORGED_LINE = (
+    "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s)"
+    f" VALUES ('x', 'resume', 'api', 'mallory', 'done', '', '', {CENTURY_S})"
+)
+FORGED_MOVE = "INSERT INTO transitions (intent_id, before, after, at_s, note) SELECT id, state, 'final', 1, 'forged' FROM intents"
+REPLACED_LINE = (
+    "REPLACE INTO control_log (seq, control_id, kind, origin, asked_by, state, code, reason, at_s)"
+    " SELECT seq, control_id, kind, origin, 'mallory', state, code, reason, at_s FROM control_log"
+)
+REPLACED_MOVE = (
+    "REPLACE INTO transitions (seq, intent_id, before, after, at_s, tx_hash, note)"
+    " SELECT seq, intent_id, before, 'final', at_s, tx_hash, 'forged' FROM transitions"
+)
+
+
+def control(number: int = 1) -> Control:
+    return Control(f"{number:032x}", ControlKind.RESUME, (), "", "owner", ControlOrigin.API, START_S, START_S + 300)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with a queued control and a planned transaction."""
+    store = new_store("file", tmp_path)
+    store.controls.queue(control())
+    store.steps.begin("s", START_S, "{}")
+    store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    return store
+
+
+def alter(store: Store, *statements: str) -> None:
+    """Run statements as another program does that can write the file, with SQLite's defaults."""
+    with closing(sqlite3.connect(str(store.db.engine.url.database), isolation_level=None)) as file:
+        for statement in statements:
+            file.execute(statement)
+
+
+def only_move(store: Store) -> list[IntentState]:
+    (intent,) = store.journal.intents()
+    return [move.after for move in store.journal.transitions(intent.id)]
+
+
+# --- The statements that the triggers did not see.
+
+
+@pytest.mark.parametrize(
+    "statement", [REPLACED_LINE, REPLACED_MOVE, *(text.replace("REPLACE", "INSERT OR REPLACE") for text in (REPLACED_LINE, REPLACED_MOVE))]
+)
+def test_a_row_of_a_log_is_not_replaced(store: Store, statement: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="only"):
+        alter(store, statement)
+    assert [event.asked_by for event in store.controls.log()] == ["owner"] and only_move(store) == [IntentState.PLANNED]
+
+
+@pytest.mark.parametrize("table", ["control_log", "transitions"])
+@pytest.mark.parametrize("verb", ["UPDATE OR REPLACE {} SET seq = 9", "UPDATE OR IGNORE {} SET seq = 9", "DELETE FROM {}"])
+def test_a_row_of_a_log_is_neither_changed_nor_deleted(store: Store, table: str, verb: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="only"):
+        alter(store, verb.format(table))
+
+
+def test_a_line_from_the_future_that_was_not_sealed_does_not_count(store: Store) -> None:
+    alter(store, FORGED_LINE, FORGED_LINE.replace("(control_id", "(seq, control_id").replace("('x'", f"({2**63 - 1}, 'x'"))
+    assert store.controls.log_end() == (1, START_S)
+    assert store.controls.take(1, START_S + 1)
+    store.controls.finish([ControlEnd(1, ControlState.DONE)], START_S + 2)
+    store.controls.queue(control(2))
+    assert [event.state for event in store.controls.log()] == ["queued", "taken", "done", "queued"]
+    assert [event.state for event in store.controls.log(after=1, limit=2)] == ["taken", "done"]
+    assert store.controls.log_end() == (store.controls.log()[-1].number, START_S + 2)
+
+
+def test_many_forged_lines_do_not_hide_a_genuine_one(store: Store) -> None:
+    alter(store, *[FORGED_LINE] * 20)
+    store.controls.queue(control(2))
+    assert [event.asked_by for event in store.controls.log(after=1, limit=1)] == ["owner"]
+
+
+def test_a_forged_line_does_not_make_a_queued_control_one_that_was_taken(store: Store) -> None:
+    alter(store, FORGED_LINE.replace("'x'", f"'{control().id}'").replace("'done'", "'taken'"))
+    assert store.controls.take(1, START_S) and not store.controls.take(1, START_S)
+
+
+def test_a_forged_transition_does_not_count(store: Store) -> None:
+    alter(store, FORGED_MOVE)
+    (intent,) = store.journal.intents()
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S + 1, tx_hash="0x" + "ab" * 32)
+    assert only_move(store) == [IntentState.PLANNED, IntentState.SIGNED]
+    assert store.journal.newest_transition_s() == START_S + 1
+
+
+def test_a_transition_that_may_have_sent_bytes_counts_even_unsealed(store: Store) -> None:
+    alter(store, FORGED_MOVE.replace("'final'", "'broadcast'"))
+    (intent,) = store.journal.intents()
+    with pytest.raises(ValueError, match="bytes may have left"):
+        store.journal.advance(intent.id, IntentState.CANCELLED, START_S)
+
+
+# --- The chain.
+
+
+OTHERS = {
+    "seq": 7, "control_id": "x", "kind": "stop", "origin": "cli", "asked_by": "eve", "state": "done", "code": "x", "reason": "x", "at_s": 1,
+    "previous": "ab", "seal": "ab",
+}  # fmt: skip
+"""Another value for each column."""
+
+
+def test_a_seal_covers_every_column_and_the_row_before(store: Store) -> None:
+    store.controls.take(1, START_S)
+    for column, value in OTHERS.items():
+        alter(store, "DROP TRIGGER control_log_no_update", "CREATE TABLE kept AS SELECT * FROM control_log")
+        alter(store, f"UPDATE control_log SET {column} = '{value}' WHERE seq = 2")
+        assert [event.state for event in store.controls.log()] == ["queued"], column
+        assert next((found.table, found.rows, found.unsealed) for found in store.seal_reports()) == ("control_log", 2, 1)
+        alter(
+            store,
+            "DROP TRIGGER control_log_no_delete",
+            "DELETE FROM control_log",
+            "INSERT INTO control_log SELECT * FROM kept",
+            "DROP TABLE kept",
+        )
+        for verb in ("update", "delete"):
+            alter(store, f"CREATE TRIGGER control_log_no_{verb} BEFORE {verb} ON control_log BEGIN SELECT RAISE(ABORT, 'only'); END")
+    assert [event.state for event in store.controls.log()] == ["queued", "taken"]
+
+
+def test_a_genuine_line_does_not_count_a_second_time(store: Store) -> None:
+    alter(store, "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s, previous, seal)"
+                 " SELECT control_id, kind, origin, asked_by, state, code, reason, at_s, previous, seal FROM control_log")  # fmt: skip
+    assert len(store.controls.log()) == 1
+
+
+def test_a_deleted_line_breaks_the_chain(store: Store) -> None:
+    for number in (2, 3):
+        store.controls.queue(control(number))
+    assert [found.missing for found in store.seal_reports()] == [0, 0]
+    alter(store, "DROP TRIGGER control_log_no_delete", "DELETE FROM control_log WHERE seq = 2")
+    assert [found.missing for found in store.seal_reports()] == [1, 0]
+
+
+def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None:
+    path = secret_path(Path(str(store.db.engine.url.database)))
+    path.rename(path.with_suffix(".kept"))
+    assert store.controls.log() == () and not path.exists(), "reading makes no secret"
+    store.controls.queue(control(2))
+    assert [event.control for event in store.controls.log()] == [control(2).id] and path.exists()
+    assert [(found.rows, found.unsealed, found.missing) for found in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
+    path.with_suffix(".kept").replace(path)
+    assert [event.control for event in store.controls.log()] == [control().id]
+
+
+def test_a_secret_that_cannot_be_read_stops_no_write(store: Store) -> None:
+    path = secret_path(Path(str(store.db.engine.url.database)))
+    path.chmod(0o640)
+    store.controls.queue(control(2))
+    assert [event.control for event in store.controls.log()] == [control(2).id], "this process knows its own lines"
+    path.chmod(0o600)
+    assert [event.control for event in store.controls.log()] == [control().id]
+
+
+# --- Stores of earlier versions.
+
+
+def test_an_upgrade_seals_the_rows_that_are_there(tmp_path: Path, store: Store) -> None:
+    (intent,) = store.journal.intents()
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x" + "ab" * 32)
+    store.controls.take(1, START_S)
+    lines, moves = store.controls.log(), store.journal.transitions(intent.id)
+    store.close()
+    taken_back(tmp_path / "trimtab.db", "0019")
+    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    assert store.controls.log() == lines and store.journal.transitions(intent.id) == moves
+    assert [(found.rows, found.unsealed, found.missing) for found in store.seal_reports()] == [(2, 0, 0), (2, 0, 0)]
+    with pytest.raises(sqlite3.IntegrityError, match="only"):
+        alter(store, REPLACED_LINE)
+    with pytest.raises(sqlite3.IntegrityError, match="only"):
+        alter(store, "UPDATE transitions SET note = ''")
+    store.close()
+
+
+def test_a_store_in_memory_seals_nothing_and_reads_everything() -> None:
+    store = new_store("memory", Path())
+    store.controls.queue(replace(control(), id="1"))
+    assert len(store.controls.log()) == 1 and [found.unsealed for found in store.seal_reports()] == [0, 0]
