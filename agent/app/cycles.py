@@ -47,7 +47,8 @@ def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
-    """Run the remaining slices of a gradual execution, until it ends or a cycle neither acts nor holds.
+    """Run the remaining slices of a gradual execution, until it ends, a due slice is held, or a cycle
+    neither acts nor holds. `trimtab run` continues a held slice.
 
     The confirmation of the first slice covers all. Each slice is a step of its own, with a new
     decision; between slices other commands may use the wallet, and the progress is kept in the
@@ -60,6 +61,8 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
         if execution is None:
             break
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
+        if outcome.kind is OutcomeKind.HOLD and now_s >= execution.next_s:
+            break
         wallet.progress(
             f"slice {execution.done + 1} of about {execution.campaign.rounds} is due in"
             f" {max(0, execution.next_s - now_s)} s"

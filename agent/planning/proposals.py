@@ -13,6 +13,7 @@ from agent.model import (
     AdjustLiquidity,
     BlockedExit,
     Decision,
+    ExecutionProgress,
     Halt,
     Hold,
     LegFunding,
@@ -31,7 +32,7 @@ from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import minimum, quarantine
+from agent.policy import gradual_execution, minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.decide import decide, liquidity_or_hold
 from agent.policy.decision import DecisionResult
@@ -96,12 +97,81 @@ def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
         return first
     step = first.step or step_input
     try:
-        found = _carried_out(step, first.decided)
+        found = _beside_purchase(step, first.decided)
         return replace(found, step=found.step or first.step)
     except Refused as why:
         if first.step is not None or step.aside:
             raise RefusedWithBlockedExits(step, why) from None
         raise
+
+
+def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
+    """Return the proposal. If the open purchase waits or is refused, and a trigger would fire even
+    after it, the trigger's trade ends the purchase, whose rest is drift.
+
+    With several strategies each part already follows their combined goal.
+    """
+    active = transfers.active_purchase(step)
+    if active is None or step.split is not None:
+        return _carried_out(step, decided)
+    try:
+        waiting = _carried_out(step, decided)
+    except Refused:
+        if (found := _trigger_beside(step, active)) is None:
+            raise
+        return found
+    if waiting.plan or waiting.decided.ended or not isinstance(waiting.decided.decision, Hold):
+        return waiting
+    return _trigger_beside(step, active) or waiting
+
+
+def _trigger_beside(step: StepInput, active: ExecutionProgress) -> Proposal | None:
+    """Return the trade of a trigger that fires although the rest of the purchase will be bought;
+    None without one.
+    """
+    rest = replace(step, history=replace(step.history, campaign=None))
+    try:
+        bought = replace(gradual_execution.after_purchase(step), history=rest.history)
+        if not isinstance(decide(bought).decision, Rebalance):
+            return None
+        found = _carried_out(rest, decide(rest))
+    except Refused:
+        return None
+    if found.plan is None:
+        return None
+    return _purchase_ended(found, active, "a trigger acts, and its rest is drift now")
+
+
+def _purchase_ended(found: Proposal, active: ExecutionProgress, why: str) -> Proposal:
+    """Return the proposal made without the purchase, with the end of the purchase."""
+    step = found.step
+    if step is not None:
+        step = replace(step, history=replace(step.history, campaign=active))
+    return replace(found, decided=replace(found.decided, ended=why), step=step)
+
+
+def _rest_not_worth_it(
+    step: StepInput,
+    active: ExecutionProgress,
+    decided: DecisionResult,
+    nothing: planner.NothingPlanned,
+) -> Proposal:
+    """Return the decision on the rest of a purchase as ordinary drift: it is not worth its cost, so
+    the purchase ends.
+    """
+    why = f"the rest is {_not_worth_why(step, decided, nothing)}"
+    over = Hold(gradual_execution.over_text(active.campaign, why))
+    rest = replace(step, history=replace(step.history, campaign=None))
+    try:
+        found = _carried_out(rest, decide(rest))
+    except Refused as refusal:
+        hold = replace(over, reason=f"{over.reason}; {refusal.message}")
+        found = Proposal(replace(decided, decision=hold, round=None), None)
+    else:
+        if isinstance(decision := found.decided.decision, Hold):
+            hold = replace(decision, reason=f"{over.reason}; {decision.reason}")
+            found = replace(found, decided=replace(found.decided, decision=hold))
+    return _purchase_ended(found, active, why)
 
 
 def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
@@ -226,6 +296,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         decided.zone is not None
         or bool(decided.exit_token)
         or _without_unpriced(step_input, decided) is not step_input
+        or transfers.active_purchase(step_input) is not None
         or bool(step_input.aside and decide(cash_limit.restore_excluded(step_input)).exit_token)
     )
     if not tried and not isinstance(decided.decision, Rebalance):
@@ -269,6 +340,9 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
         if zone is None:
             if not nothing.kept_by:
                 raise
+            active = transfers.active_purchase(step_input)
+            if active is not None and decided.round is not None:
+                return _rest_not_worth_it(step_input, active, decided, nothing)
             return _not_worth_it(step_input, decided, decision, nothing)
         return _liquidity_instead(
             step_input, decided, no_plan_reason(decision.reason, nothing.message, zone, step_input)
@@ -308,18 +382,29 @@ def _not_worth_it(
         again = ""
     else:
         again = f"; next review {format_time(decided.next_s)}"
-    if nothing.kept_by == LOCKED:
-        why = nothing.message
-    else:
-        why = minimum.not_worth_reason(step, decided.references, nothing.drift)
+    why = _not_worth_why(step, decided, nothing)
     held = Hold(
         f"{decision.reason}; {why}{again}",
         decided.next_s,
         nothing.kept_by,
     )
+    ended = decided.ended
+    if decided.round is not None and decided.begins is None:
+        ended = f"its next slice is {why}"
     return Proposal(
-        replace(decided, decision=held, round=None, begins=None, is_netting_only=False), None
+        replace(
+            decided, decision=held, round=None, begins=None, is_netting_only=False, ended=ended
+        ),
+        None,
     )
+
+
+def _not_worth_why(
+    step: StepInput, decided: DecisionResult, nothing: planner.NothingPlanned
+) -> str:
+    if nothing.kept_by == LOCKED:
+        return nothing.message
+    return minimum.not_worth_reason(step, decided.references, nothing.drift)
 
 
 def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str) -> Proposal:

@@ -31,7 +31,8 @@ from agent.policy.cash_flows import transfers
 from agent.policy.drift import compute_drifts, corrections
 from agent.policy.triggers import rules
 from agent.policy.triggers.bands import Signal
-from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
+from agent.reference import reference_prices
+from agent.units import BPS, Price, Value, ceil_int, floor_int, format_time, value_text
 
 # --- Slice arithmetic: size and time of the next slice, with random draws.
 
@@ -174,7 +175,7 @@ def decide_slice(
     left = _left(drifts, begun)
     if why := _over(step, drifts, under, left):
         return SliceDecision(
-            Hold(f"the gradual execution from {format_time(begun.began_s)} is over: {why}"),
+            Hold(over_text(begun, why)),
             ended=why,
         )
     began, rest = format_time(begun.began_s), _money(step, left)
@@ -209,7 +210,6 @@ def _purchase(
     lacks = corrections(drifts, goal).values()
     allowed = transfers.turnover_allowance(step)
     left = sum((lack for lack in lacks if lack > 0), Fraction(0))
-    what = f"the {begun.purchase.value if begun.purchase else ''} from {format_time(begun.began_s)}"
     parts = "1 part" if under.done == 1 else f"{under.done} parts"
     least = max(Fraction(1), step.limits.min_trade or Fraction(0))
     if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
@@ -222,7 +222,7 @@ def _purchase(
     elif now_s < under.next_s:
         message = (
             f"{transfers.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at"
-            f" {format_time(under.next_s)}"
+            f" {format_time(under.next_s)}; trimtab limit --cancel {under.id} ends it"
         )
         return SliceDecision(Hold(message, under.next_s, "limits.first_purchase"))
     else:
@@ -232,7 +232,27 @@ def _purchase(
             Rebalance(message, goal, by_owner=by_owner, apart=allowed),
             ExecutionSlice(under.done + 1, Fraction(1), left),
         )
-    return SliceDecision(Hold(f"{what} is over: {why}"), ended=why)
+    return SliceDecision(Hold(over_text(begun, why)), ended=why)
+
+
+def after_purchase(step: StepInput) -> StepInput:
+    """Return the step with the balances that the rest of the active purchase leads to, without
+    costs. Raises Refused as transfers.purchase_goal does.
+    """
+    drifts = compute_drifts(step, reference_prices(step).by_token)
+    lacks = corrections(drifts, transfers.purchase_goal(step, drifts))
+    moved = {drift.token: floor_int(lacks[drift.token] / drift.price) for drift in drifts}
+    holdings = tuple(
+        replace(holding, raw=max(0, holding.raw + moved.get(holding.token, 0)))
+        for holding in step.snapshot.holdings
+    )
+    return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
+
+
+def over_text(begun: GradualExecution, why: str) -> str:
+    """Return the text of an execution's end."""
+    name = "gradual execution" if begun.purchase is None else begun.purchase.value
+    return f"the {name} from {format_time(begun.began_s)} is over: {why}"
 
 
 def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:

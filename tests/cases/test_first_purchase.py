@@ -153,6 +153,28 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
         assert all(abs(weights(agent)[symbol] - bps) <= 80 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
 
 
+def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Gas makes the rest of a top-up too dear: the command returns, the rest is drift, and the stop loss of a crash sells."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
+    changes = BUYS | {"limits.price_impact": "25bps", "policy.cooldown": "0s", "portfolio.assets.1.stop_loss": "20%"}
+    with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
+        look(agent)
+        for dollars in (2_000_000, 1_000):
+            chain.set_balance("USDC", purse(chain).raw["USDC"] + dollars * USD)
+            assert transfers.invest(agent, send=True, confirm=sure).rest is not None
+    with again(chain, trusted(chain, tmp_path, changes | {"limits.plan_cost": "1bps"}, TARGETS)) as agent:
+        chain.warp(601)
+        ended = agent.rebalance(send=True, confirm=yes)
+        assert ended.kind is OutcomeKind.HOLD and "the rest is not worth its cost" in ended.reason, ended.reason
+        assert agent.step_input().history.campaign is None
+    with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
+        chain.move_market({"WBTC": chain.books.prices_usd["WBTC"] * Fraction(7, 10)})
+        chain.warp(60)
+        fired = look(agent)
+        assert mentions(fired.reason, "exits sold", "WBTC"), fired.reason
+
+
 def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})

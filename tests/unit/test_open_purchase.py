@@ -1,0 +1,172 @@
+"""An open purchase stops no other decision: a rest that is not worth its cost ends it, triggers and stop losses act meanwhile (T26)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent import engine
+from agent.app.cycles import continue_execution
+from agent.execution import evaluation
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import (
+    ConditionalOrder,
+    Destination,
+    ExecutionPace,
+    ExecutionProgress,
+    ExecutionStyle,
+    GradualExecution,
+    OrderKind,
+    OrdersConfig,
+    OrderStage,
+    OrderTerms,
+    PurchaseKind,
+    Rebalance,
+    StepInput,
+)
+from agent.planning import proposals
+from agent.planning.partial_plans import EVEN
+from agent.policy.cash_flows import transfers
+from agent.policy.drift import compute_drifts, corrections, rebalance_goal
+from agent.policy.gradual_execution import target_weights
+from agent.policy.orders.exits import apply_orders
+from agent.reference import reference_prices
+from tests.support.builders import NOW_S, step_input, token, with_limits
+from tests.support.planning_worlds import DEEP
+from tests.support.standing_orders import price_of
+from tests.unit.test_purchase import MILLION, Seen
+
+TARGETS = {"WETH": 5_000, "WBTC": 2_500, "USDC": 2_500}
+PRICES = {"WBTC": 60_000}
+
+
+def topped_up(values: dict[str, int], came_usd: int, sold_usd: int, due_s: int = 0, **limits: Any) -> StepInput:
+    """A top-up of `came_usd`, of which one part of `sold_usd` was invested; the next is due `due_s` from now."""
+    step = with_limits(step_input(TARGETS, values, PRICES, depth=DEEP), first_purchase_s=600, **limits)
+    home = token("USDC").address
+    campaign = GradualExecution(
+        pace=ExecutionPace(ExecutionStyle.ROUNDS, 2, 600),
+        targets_bps=target_weights(step),
+        destination=Destination.TARGET,
+        goal=transfers.goal_to_invest(step, {home: came_usd * MILLION}),
+        arrival=(),
+        sides=(),
+        wish=Fraction(came_usd * MILLION),
+        rounds=2,
+        budget=None,
+        began_s=NOW_S - 600,
+        ends_s=NOW_S + 7 * 86_400,
+        expires_s=NOW_S + 7 * 86_400,
+        first=EVEN,
+        purchase=PurchaseKind.TOP_UP,
+        came=((home, came_usd * MILLION),),
+    )
+    under = ExecutionProgress(
+        "7a", campaign, 1, Fraction(sold_usd * MILLION), Fraction(0), NOW_S + due_s, campaign.first, ((home, sold_usd * MILLION),)
+    )
+    return replace(step, history=replace(step.history, campaign=under, last_rebalance_s=1))
+
+
+def look(step: StepInput) -> StepOutcome:
+    return evaluation.evaluate_input(step, proposals.rebalance, Seen())
+
+
+BALANCED = {"WETH": 4_970, "WBTC": 2_485, "USDC": 2_545}
+"""Ten thousand dollars, 45 of them to be invested yet."""
+CRASHED = {"WETH": 5_970, "WBTC": 1_485, "USDC": 2_545}
+
+
+def test_a_rest_that_is_not_worth_its_cost_ends_the_purchase() -> None:
+    outcome = look(topped_up(BALANCED, 400, 340, plan_cost_bps=10))
+    assert outcome.kind is OutcomeKind.HOLD and outcome.decided.round is None
+    assert "is over: the rest is not worth its cost" in outcome.reason and outcome.decided.ended
+    assert outcome.step_input.history.campaign is not None, "the cycle records the end of this one"
+
+
+def test_a_rest_that_is_not_worth_its_cost_leaves_its_cycle_to_the_trigger() -> None:
+    outcome = look(topped_up(CRASHED, 400, 340, plan_cost_bps=80))
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None, outcome.reason
+    assert outcome.plan.turnover > 900 * MILLION
+
+
+@pytest.mark.parametrize("values", [BALANCED, CRASHED])
+def test_a_trigger_acts_while_the_next_part_waits_if_the_part_would_not_do(values: dict[str, int]) -> None:
+    outcome = look(topped_up(values, 400, 340, due_s=300, plan_cost_bps=80))
+    if values is BALANCED:
+        assert outcome.kind is OutcomeKind.HOLD and not outcome.decided.ended
+        assert "trimtab limit --cancel 7a ends it" in outcome.reason
+        return
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None, outcome.reason
+    assert outcome.decided.ended and outcome.plan.turnover > 900 * MILLION
+    assert isinstance(outcome.decided.decision, Rebalance) and not outcome.decided.decision.apart, "drift, within the limits of turnover"
+
+
+def test_a_purchase_that_corrects_the_drift_itself_goes_on() -> None:
+    """Half of a deposit as large as the portfolio is invested: every asset is outside its band, and in it after the rest."""
+    outcome = look(topped_up({"WETH": 3_500, "WBTC": 1_750, "USDC": 4_750}, 5_000, 1_500, due_s=300))
+    assert outcome.kind is OutcomeKind.HOLD and not outcome.decided.ended, outcome.reason
+
+
+def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None:
+    """Four of the 131 dollars that the day may lose are left: too few for the part, enough for a part of the correction."""
+    step = topped_up({"WETH": 9_000, "WBTC": 100, "USDC": 4_000}, 800, 75, plan_cost_bps=80, daily_loss_bps=100)
+    step = replace(step, history=replace(step.history, loss_24h=Fraction(127 * MILLION)))
+    outcome = look(step)
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.decided.ended, outcome.reason
+    assert "WETH at 68.7 % is" in outcome.reason
+
+
+def test_a_stop_loss_sells_while_a_purchase_is_open() -> None:
+    wbtc = token("WBTC").address
+    for due_s in (0, 300):
+        step = topped_up(CRASHED, 400, 340, due_s=due_s)
+        wished = OrderTerms(wbtc, OrderKind.STOP_LOSS, share_bps=1_000)
+        fired = ConditionalOrder(wbtc, wished.kind, OrderStage.FIRED, wished, 1, price_of("WBTC", 80_000), None, price_of("WBTC", 60_000))
+        portfolio = replace(step.portfolio, orders=OrdersConfig((wished,)))
+        outcome = look(apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=(fired,)))))
+        assert outcome.plan is not None and outcome.decided.exit_token == wbtc, outcome.reason
+
+
+def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
+    step = topped_up(CRASHED, 400, 340, plan_cost_bps=10)
+    drifts = compute_drifts(step, reference_prices(step).by_token)
+    wanted = rebalance_goal(drifts, Destination.TARGET)
+    sides = tuple((token, 1 if lack > 0 else -1) for token, lack in corrections(drifts, wanted).items())
+    assert step.history.campaign is not None
+    pace = step.execution.pace
+    campaign = replace(
+        step.history.campaign.campaign,
+        pace=pace,
+        purchase=None,
+        came=(),
+        goal=wanted,
+        sides=sides,
+    )
+    outcome = look(replace(step, history=replace(step.history, campaign=replace(step.history.campaign, campaign=campaign))))
+    assert outcome.kind is OutcomeKind.HOLD and outcome.decided.ended.startswith("its next slice is not worth its cost"), outcome.reason
+
+
+def held(now_s: int) -> Any:
+    """The outcome of a cycle that holds at this chain time."""
+    step = SimpleNamespace(snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=now_s)))
+    return StepOutcome("1", OutcomeKind.HOLD, "holds", cast(Any, step), cast(Any, None), None)
+
+
+@pytest.mark.parametrize(("times_s", "cycles"), [((1_060,), 0), ((1_000, 1_059, 1_060), 2)])
+def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
+    monkeypatch: pytest.MonkeyPatch, times_s: tuple[int, ...], cycles: int
+) -> None:
+    pace = SimpleNamespace(style=ExecutionStyle.ROUNDS)
+    under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=pace))
+    store = SimpleNamespace(budgets=SimpleNamespace(history=lambda _: SimpleNamespace(campaign=under)))
+    context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None))
+    wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, held=nullcontext)
+    left = [held(now_s) for now_s in times_s[1:]]
+    monkeypatch.setattr(engine, "run_step", lambda *_: left.pop(0))
+    assert continue_execution(wallet, held(times_s[0])).reason == "holds"
+    assert len(times_s) - 1 - len(left) == cycles
