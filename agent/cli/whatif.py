@@ -64,6 +64,22 @@ Leverage = Annotated[
         rich_help_panel=FUTURES,
     ),
 ]
+LeverageBand = Annotated[
+    str,
+    typer.Option(
+        "--leverage-band",
+        help="Drift of the leverage, as a share of its target, that triggers; with --leverage 20%; off.",
+        rich_help_panel=FUTURES,
+    ),
+]
+MaxPosition = Annotated[
+    str,
+    typer.Option(
+        "--max-position",
+        help="Maximum share of one position in the notional: 60%.",
+        rich_help_panel=FUTURES,
+    ),
+]
 MaxLeverage = Annotated[
     str,
     typer.Option("--max-leverage", help="Maximum leverage: 4x.", rich_help_panel=FUTURES),
@@ -72,7 +88,7 @@ MaxUtilisation = Annotated[
     str,
     typer.Option(
         "--max-utilisation",
-        help="Maximum share of the margin used by positions: 60%.",
+        help="Maximum initial margin over account value: 60%.",
         rich_help_panel=FUTURES,
     ),
 ]
@@ -165,8 +181,10 @@ def whatif(
     futures_band: FuturesBand = "",
     margin: Margin = "",
     leverage: Leverage = "",
+    leverage_band: LeverageBand = "",
     max_leverage: MaxLeverage = "",
     max_utilisation: MaxUtilisation = "",
+    max_position: MaxPosition = "",
     spot_multiple: SpotMultiple = "",
     stress: Stress = "",
     hedge: Hedge = "",
@@ -183,7 +201,12 @@ def whatif(
     assets.
     """
     from agent import app as api
+    from agent.errors import ConfigError
 
+    if hedge and not futures:
+        raise ConfigError(
+            "--hedge: needs --futures", "name the market of the short, such as --futures BTC=0"
+        )
     found = api.what_if(
         target,
         value,
@@ -202,8 +225,10 @@ def whatif(
             band=futures_band,
             margin=margin,
             leverage=leverage,
+            leverage_band=leverage_band,
             max_leverage=max_leverage,
             max_utilisation=max_utilisation,
+            max_position=max_position,
             spot_multiple=spot_multiple,
             stress=stress,
             price=price,
@@ -213,7 +238,8 @@ def whatif(
             funding=funding,
             horizon=horizon,
         )
-        made = {**made, "futures": api.what_if_futures(options, found.values, found.excess)}
+        layer = api.what_if_futures(options, found.values, found.trades)
+        made = {**made, "trades": layer["trades"], "futures": layer}
     emit(made, as_json, lambda: _show(made))
 
 
@@ -353,7 +379,7 @@ def _show_futures(made: Document) -> None:
         if "reason" in hedge:
             say(hedge["reason"])
     exposure = ", ".join(f"{symbol} {money(text)}" for symbol, text in made["net_exposure"].items())
-    say(f"Net exposure, spot and futures: {exposure}")
+    say(f"Net exposure after trades and orders, spot and futures: {exposure}")
 
 
 def _signed(text: str, shown: Callable[[str], str]) -> str:

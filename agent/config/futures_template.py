@@ -89,7 +89,10 @@ FUTURES_PROFILES = {
     )
 }
 """Risk profiles of futures by name."""
-BAND = "5%"
+BAND, LEVERAGE_BAND = "5%", "20%"
+"""Bands of each weight, in points, and of the leverage, as a share of its target."""
+FUNDING_HORIZON = "7d"
+"""Time over which expected funding counts as cost and as drift."""
 
 
 def find_futures_profile(name: str) -> FuturesProfile:
@@ -258,6 +261,8 @@ def futures_text(
         "collateral": collateral,
         "leverage": profile.leverage,
         "band": BAND,
+        "leverage_band": LEVERAGE_BAND,
+        "funding_horizon": FUNDING_HORIZON,
     }
     tables = [("[futures]", head)]
     for symbol, weight in weights.items():

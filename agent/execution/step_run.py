@@ -24,8 +24,7 @@ from agent.model import (
     StepInput,
     SubmissionRefusal,
 )
-from agent.planning.futures_step import CLOSE_HEDGE
-from agent.planning.hedge import HEDGE, HEDGE_MARGIN
+from agent.planning.hedge import HEDGE_MARGIN
 from agent.planning.proposals import Proposer
 from agent.planning.requests import proposer
 from agent.policy import failures
@@ -320,7 +319,7 @@ def sent_so_far(sent: Sequence[Intent]) -> str:
 MAX_ORDERS = 12
 """Maximum futures actions of a step, each with a plan of its own."""
 FEWER, MOST_PARTS = 4, 64
-"""Each refused simulation multiplies the divisor of a reduction by FEWER, up to MOST_PARTS in a
+"""Each refused simulation multiplies the divisor of an order by FEWER, up to MOST_PARTS in a
 step.
 """
 
@@ -335,8 +334,8 @@ def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOu
 
 
 def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) -> bool:
-    """For the rest of the step, skip a deposit, reduction or hedge that simulation, token or signer
-    refused; other markets and spot continue. If the agent's key may not trade, skip all futures.
+    """For the rest of the step, skip a deposit, order or hedge that simulation, token or signer
+    refused, after smaller parts of an order; other markets and spot continue. If the agent's key may not trade, skip all futures.
     Return False for any other refusal, and for the owner's requests.
     """
     plan, decision = outcome.plan, outcome.decision
@@ -348,10 +347,10 @@ def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) 
         _refuse_order(run, outcome, refusal)
         return True
     name = failures.exit_name(plan)
-    if futures.trigger in (HEDGE, CLOSE_HEDGE):
-        name = futures.orders[0].market
-    elif futures.trigger == HEDGE_MARGIN:
+    if futures.trigger == HEDGE_MARGIN:
         name = failures.MARGIN
+    elif futures.orders and not futures.account_actions:
+        name = futures.orders[0].market
     if (
         by_owner
         or not name
@@ -379,7 +378,7 @@ def _refuse_order(run: StepRun, outcome: StepOutcome, refusal: Refused) -> None:
 
 
 def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
-    """Return the next divisor of a reduction whose simulation reverted, because a thin pool may
+    """Return the next divisor of an order whose simulation reverted, because a thin pool may
     fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
     venue makes partial fills itself.
     """
@@ -391,7 +390,7 @@ def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
     if not isinstance(refusal, UnsendableTransaction) or not isinstance(first, PerpOrder):
         return 0
     parts = run.order_parts.get(first.market, 1) * FEWER
-    return parts if first.is_reduce_only and parts <= MOST_PARTS else 0
+    return parts if parts <= MOST_PARTS else 0
 
 
 def leave_failed_market(run: StepRun, outcome: StepOutcome, plan: Plan) -> bool:

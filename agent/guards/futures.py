@@ -12,7 +12,7 @@ from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_seconds
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
-from agent.margin.state import after_action, breaches, is_reduction, margin_state
+from agent.margin.state import after_action, breaches, is_reduction, margin_state, oversized
 from agent.model import (
     AdjustFutures,
     DelegateChange,
@@ -145,7 +145,11 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
             return GuardMeasurement("a reduction that opens", False)
         after = after_action(after, action)
     spot_value = None if trades_for_another(case.step) else _spot_value(case)
-    broken = breaches(margin_state(after, policy.limits), policy.limits, spot_value)
+    state = margin_state(after, policy.limits, policy.leverage_bps)
+    broken = breaches(state, policy.limits, spot_value)
+    large = oversized(after, policy.limits, policy.leverage_bps)
+    if all(is_reduction(account, order) for order in plan.orders if order.market in large):
+        broken = [one for one in broken if one.limit != "max_position"]  # no order enlarges it
     if broken:
         text = "; ".join(f"{one.limit} {one.measured}, limit {one.allowed}" for one in broken)
         return GuardMeasurement(text, False)

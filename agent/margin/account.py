@@ -193,12 +193,12 @@ def may_reduce(account: MarginAccount) -> bool:
 
 
 def utilisation(account: MarginAccount) -> Fraction | None:
-    """Return the share of the account value that is not free; None if the account has positions but
-    no value.
+    """Return initial margin over account value, which rises as positions lose; None if the account
+    has positions but no value.
     """
     value = account_value_raw(account)
     if value > 0:
-        return 1 - Fraction(free_raw(account), value)
+        return Fraction(initial_raw(account), value)
     return None if account.positions else Fraction(0)
 
 
@@ -349,14 +349,17 @@ def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, in
     return realised, position.open_notional_raw + quote_raw - realised
 
 
-def largest_share(account: MarginAccount) -> Fraction:
-    """Return the largest position as a share of the gross notional; zero without positions."""
-    gross = gross_notional_raw(account)
-    if gross == 0:
-        return Fraction(0)
-    return Fraction(
-        max(abs(value_at_mark_raw(account, position)) for position in account.positions), gross
-    )
+def position_shares(account: MarginAccount, target_bps: int = 0) -> dict[str, Fraction]:
+    """Return each position, by market, as a share of the gross notional or, if that is more, of the
+    target notional: `target_bps` of the account value. Otherwise the first position of a book
+    would always be all of it.
+    """
+    target = Fraction(max(0, account_value_raw(account)) * target_bps, BPS)
+    whole = max(Fraction(gross_notional_raw(account)), target)
+    return {
+        position.market: abs(value_at_mark_raw(account, position)) / whole if whole else Fraction(0)
+        for position in account.positions
+    }
 
 
 def _single_rate(account: MarginAccount, is_initial: bool) -> int | None:

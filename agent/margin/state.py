@@ -4,7 +4,7 @@ cut.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -48,13 +48,13 @@ class Breach:
     allowed: str
 
 
-def margin_state(account: MarginAccount, limits: FuturesLimits) -> MarginState:
-    """Return the figures of an account."""
+def margin_state(account: MarginAccount, limits: FuturesLimits, target_bps: int = 0) -> MarginState:
+    """Return the figures of an account; `target_bps` is its target leverage."""
     stressed = margin.with_adverse_move(account, Fraction(limits.stress_move_bps, BPS))
     return MarginState(
         margin.leverage(account),
         margin.utilisation(account),
-        margin.largest_share(account),
+        max(margin.position_shares(account, target_bps).values(), default=Fraction(0)),
         margin.gross_notional_raw(account),
         margin.net_notional_raw(account),
         margin.account_value_raw(account),
@@ -139,6 +139,15 @@ def breaches(
     ]
 
 
+def oversized(
+    account: MarginAccount, limits: FuturesLimits, target_bps: int
+) -> dict[str, Fraction]:
+    """Return the share of each position above `max_position`, by market."""
+    most = Fraction(limits.max_position_bps, BPS)
+    shares = margin.position_shares(account, target_bps)
+    return {market: share for market, share in shares.items() if share > most}
+
+
 def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:
     """True if an order only makes a position smaller, without flipping its sign."""
     held = account.size_raw(order.market)
@@ -151,20 +160,21 @@ def largest_allowed_raw(
     size_raw: int,
     limits: FuturesLimits,
     spot_value: Fraction | None,
+    target_bps: int = 0,
 ) -> int:
     """Return the largest part of an order, in whole lots, that breaches no limit; zero if every
-    part does. The fill is assumed at its bound with the taker fee, as in guards and signer. Beyond
+    part does. `target_bps` is the target leverage. The fill is assumed at its bound with the taker fee, as in guards and signer. Beyond
     the point where the position flips, leverage and exposure grow with the size, so bisection finds
     the largest part.
     """
     lot = account.market(market).lot_raw
     sign = sign_of(size_raw)
     low, high = 0, abs(size_raw) // lot
-    if _all_allowed(account, {market: sign * high * lot}, limits, spot_value):
+    if _all_allowed(account, {market: sign * high * lot}, limits, spot_value, target_bps):
         return sign * high * lot
     while high - low > 1:
         middle = (low + high) // 2
-        if _all_allowed(account, {market: sign * middle * lot}, limits, spot_value):
+        if _all_allowed(account, {market: sign * middle * lot}, limits, spot_value, target_bps):
             low = middle
         else:
             high = middle
@@ -190,15 +200,41 @@ def largest_allowed_sizes(
             market: largest_allowed_raw(account, market, size, limits, spot_value)
             for market, size in sizes.items()
         }
+    return _largest_parts(
+        account, sizes, lambda parts: _all_allowed(account, parts, limits, spot_value)
+    )
+
+
+def sizes_within_gross(
+    account: MarginAccount, sizes: Mapping[str, int], most: Fraction
+) -> dict[str, int]:
+    """Return the orders by market, all cut by the same share so that filled at the mark they leave
+    at most this gross notional; unchanged if they do not raise it.
+    """
+
+    def fits(parts: Mapping[str, int]) -> bool:
+        after = account
+        for market, size_raw in parts.items():
+            value = margin.position_value_raw(after.market(market), size_raw)
+            after = margin.with_trade(after, market, size_raw, -value)
+        return margin.gross_notional_raw(after) <= most
+
+    most = max(most, Fraction(margin.gross_notional_raw(account)))
+    return _largest_parts(account, sizes, fits)
+
+
+def _largest_parts(
+    account: MarginAccount,
+    sizes: Mapping[str, int],
+    fits: Callable[[Mapping[str, int]], bool],
+) -> dict[str, int]:
+    """Return the largest part of all orders that fits, by bisection in steps of 1 / PARTS."""
     low, high = 0, PARTS
-    if _all_allowed(account, _parts(account, sizes, high), limits, spot_value):
+    if fits(_parts(account, sizes, high)):
         low = high
     while high - low > 1:
         middle = (low + high) // 2
-        if _all_allowed(account, _parts(account, sizes, middle), limits, spot_value):
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if fits(_parts(account, sizes, middle)) else (low, middle)
     return _parts(account, sizes, low)
 
 
@@ -221,6 +257,7 @@ def _all_allowed(
     sizes: Mapping[str, int],
     limits: FuturesLimits,
     spot_value: Fraction | None,
+    target_bps: int = 0,
 ) -> bool:
     after = account
     for market, size_raw in sizes.items():
@@ -228,7 +265,7 @@ def _all_allowed(
             bound = index_bound_raw(after.market(market), size_raw, limits.slippage_bps)
             order = PerpOrder(market, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
             after = after_fill_at_bound(after, order)
-    return not breaches(margin_state(after, limits), limits, spot_value)
+    return not breaches(margin_state(after, limits, target_bps), limits, spot_value)
 
 
 def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:

@@ -254,7 +254,7 @@ class FuturesLimits:
     max_leverage_bps: int
     """Maximum gross notional over account value."""
     max_utilisation_bps: int
-    """Maximum share of the account value that is not free."""
+    """Maximum initial margin over account value."""
     max_position_bps: int
     """Maximum share of one position in the gross notional."""
     spot_multiple_bps: int

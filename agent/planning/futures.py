@@ -5,7 +5,7 @@ limit holds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -13,10 +13,10 @@ from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import (
     after_fill_at_bound,
-    breaches,
     is_reduction,
     largest_allowed_sizes,
-    margin_state,
+    oversized,
+    sizes_within_gross,
 )
 from agent.model import (
     FuturesLimits,
@@ -36,18 +36,21 @@ from agent.policy.futures.targets import (
     emergency_orders,
     funding_trims,
     funding_waits,
+    known_breaches,
     orders_to_target,
+    position_trims,
     reduction_orders,
     stale_index_reason,
     stale_indexes,
     stress_need,
     suffices,
     target_gross,
+    targeted,
     triggered,
     unfinished_orders,
     unnamed_reasons,
 )
-from agent.units import BPS, ceil_int, floor_int, sign_of
+from agent.units import BPS, Price, ceil_int, floor_int, sign_of
 
 DUST_PARTS = 10
 """Divisor of the band, a share of the target notional: smaller changes are not worth an order."""
@@ -100,13 +103,17 @@ def plan_futures(  # noqa: PLR0913
             cause = fired[0].value
             return reducing_plan(account, policy, orders, cause, is_emergency=False, no=untouched)
         return _deposit_plan(fired[0], deposit)
+    if fired[0] is FuturesTrigger.POSITION:
+        trims, cause = position_trims(account, policy), fired[0].value
+        trimming = reducing_plan(account, policy, trims, cause, is_emergency=False, no=untouched)
+        return replace(trimming, reason=f"{cause} is above its limit; trim the position")
     if untouched:
         return FuturesPlan((), "", f"no order: {next(iter(untouched.values()))}")
     if fired[0] is FuturesTrigger.FUNDING:
         trims = funding_trims(account, policy)
         trimming = reducing_plan(account, policy, trims, fired[0].value, is_emergency=False)
         return replace(trimming, reason=DRIFT_REASONS[fired[0]])
-    return _to_targets(account, policy, spot_value, fired[0], now_s, opens_from_s)
+    return _to_targets(account, policy, spot_value, fired[0], now_s, opens_from_s, waiting)
 
 
 def top_up_raw(
@@ -120,8 +127,7 @@ def top_up_raw(
     value = margin.account_value_raw(account)
     gross = margin.gross_notional_raw(account)
     wanted = [Fraction(0)]
-    state = margin_state(account, limits)
-    for breach in breaches(state, limits, spot_value):
+    for breach in known_breaches(account, policy, spot_value):
         match breach.limit:
             case "max_leverage" if not limits.max_leverage_bps:
                 return 0
@@ -131,7 +137,7 @@ def top_up_raw(
                 wanted.append(_utilisation_gap(account, keep * limits.max_utilisation_bps / BPS))
             case "stress_move":
                 wanted.append(gross / keep * stress_need(account, policy) - value)
-            case "spot_multiple" if spot_value is not None:
+            case "spot_multiple":
                 return 0
             case _:
                 pass
@@ -160,13 +166,10 @@ def _deposit_raw(
 
 
 def _utilisation_gap(account: MarginAccount, most: Fraction) -> Fraction:
-    """Return the deposit d with 1 - (usable + d - initial) / (value + d) = most."""
-    value = margin.account_value_raw(account)
-    usable = min(margin.collateral_value_raw(account), value)
-    initial = margin.initial_raw(account)
+    """Return the deposit d with initial / (value + d) = most."""
     if most <= 0:
         return Fraction(0)
-    return ((1 - most) * value - usable + initial) / most
+    return margin.initial_raw(account) / most - margin.account_value_raw(account)
 
 
 def _deposit_plan(trigger: FuturesTrigger, deposit_raw: int) -> FuturesPlan:
@@ -225,15 +228,15 @@ def _to_targets(
     trigger: FuturesTrigger,
     now_s: int,
     opens_from_s: int,
+    waiting: Collection[str],
 ) -> FuturesPlan:
-    """Return the orders to the targets: reductions first, openings cut to every limit. Openings use
+    """Return the orders to the targets: reductions first, openings cut to every limit, and so that
+    the notional stays at its target if a paused or `waiting` market is not reduced. Openings use
     only the margin that was free before the reductions of the same step. A limit cuts all of them
-    by the same share. The limit on the largest share is judged after all orders, because the first
-    position alone is always the whole notional.
+    by the same share. The limit on the largest share is judged after all orders.
     """
     limits, orders = policy.limits, []
     refused = list(funding_waits(account, policy))
-    each = replace(limits, max_position_bps=BPS)
     dust = target_gross(account, policy) * policy.band_bps / BPS / DUST_PARTS
     sizes = {
         name: size
@@ -258,34 +261,112 @@ def _to_targets(
         if name in reductions or waits:
             continue
         market = account.market(name)
-        if why := stale_index_reason(market, policy, now_s) or no_opening_reason(market, policy):
+        if why := _no_order_reason(market, size, policy, now_s):
             refused.append(why)
         else:
             openings[name] = size
-    for name, size in largest_allowed_sizes(account, openings, each, spot_value).items():
-        market = account.market(name)
-        if size != openings[name]:
-            refused.append(f"{market.symbol} is cut to what the limits allow")
-        if size and (why := untradable_reason(market, size, limits.slippage_bps)):
-            refused.append(why)
-        elif abs(size) * market.mark > dust:
-            orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=False))
-    final = account
-    for order in orders:
-        final = after_fill_at_bound(final, order)
-    if (share := margin.largest_share(final)) > Fraction(limits.max_position_bps, BPS):
-        orders = [order for order in orders if order.is_reduce_only]
-        refused.append(
-            f"no position is opened: one would be {float(share) * 100:.2f} % of the total notional"
-        )
+    reduced = [order for order in orders if order.market not in waiting]
+    opened, notes = _cut_openings(account, policy, spot_value, openings)
+    moved = openings.keys() | {order.market for order in reduced}
+    if any(account.size_raw(name) for name in sizes.keys() - moved):
+        opened, cut = _within_target(account, policy, opened, reduced)
+        notes += cut
+    orders += [order for order in opened if abs(order.size_raw) * _mark(account, order) > dust]
+    orders, large = _without_oversized(account, policy, orders)
     reason = DRIFT_REASONS[trigger]
     return FuturesPlan(
         tuple(orders),
         trigger.value,
         reason if orders else f"{reason}, but no order is possible",
         is_reducing=bool(orders) and all(order.is_reduce_only for order in orders),
-        refused=tuple(refused),
+        refused=(*refused, *notes, *large),
     )
+
+
+def _mark(account: MarginAccount, order: PerpOrder) -> Price:
+    return account.market(order.market).mark
+
+
+def _no_order_reason(market: PerpMarket, size_raw: int, policy: FuturesPolicy, now_s: int) -> str:
+    """Return why an opening is not ordered at any size; empty if it may be."""
+    if why := stale_index_reason(market, policy, now_s) or no_opening_reason(market, policy):
+        return why
+    slippage = Fraction(policy.limits.slippage_bps, BPS)
+    if sign_of(size_raw) * (market.mark / market.index - 1) > slippage:
+        return (
+            f"the mark of {market.symbol} is {abs(float(market.mark / market.index - 1)) * 100:.2f}"
+            " % off its index, beyond the bound of an order"
+        )
+    return ""
+
+
+def _cut_openings(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    spot_value: Fraction | None,
+    openings: Mapping[str, int],
+) -> tuple[list[PerpOrder], list[str]]:
+    """Return the openings within every limit, with a note on each that is cut."""
+    limits = policy.limits
+    each = replace(limits, max_position_bps=BPS)
+    orders, notes = [], []
+    for name, size in largest_allowed_sizes(account, openings, each, spot_value).items():
+        market = account.market(name)
+        if size != openings[name]:
+            notes.append(f"{market.symbol} is cut to what the limits allow")
+        if size and (why := untradable_reason(market, size, limits.slippage_bps)):
+            notes.append(why)
+        elif size:
+            orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=False))
+    return orders, notes
+
+
+def _within_target(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    openings: Sequence[PerpOrder],
+    reductions: Iterable[PerpOrder],
+) -> tuple[list[PerpOrder], list[str]]:
+    """Return the openings cut by the same share so that, after the `reductions`, the notional stays
+    at its target although another position is above its own and is not reduced.
+    """
+    slippage = policy.limits.slippage_bps
+    freed = sum(abs(order.size_raw) * _mark(account, order) for order in reductions)
+    gross = margin.gross_notional_raw
+    hedged = gross(account) - gross(targeted(account, policy))
+    most = target_gross(account, policy) + freed + hedged
+    wanted = {order.market: order.size_raw for order in openings}
+    orders, notes = [], []
+    for name, size in sizes_within_gross(account, wanted, most).items():
+        market = account.market(name)
+        if size != wanted[name]:
+            notes.append(f"{market.symbol} is cut so that the notional stays at its target")
+        if size and not _is_below_minimum(market, size, slippage):
+            orders.append(market_order(market, size, slippage, is_reduce_only=False))
+    return orders, notes
+
+
+def _without_oversized(
+    account: MarginAccount, policy: FuturesPolicy, orders: list[PerpOrder]
+) -> tuple[list[PerpOrder], list[str]]:
+    """Return the orders without the openings whose position would exceed `max_position` after all
+    of them, with a note on each.
+    """
+    notes: list[str] = []
+    while True:
+        after = account
+        for order in orders:
+            after = after_fill_at_bound(after, order)
+        large = oversized(after, policy.limits, policy.leverage_bps)
+        dropped = [one for one in orders if not one.is_reduce_only and one.market in large]
+        if not dropped:
+            return orders, notes
+        orders = [order for order in orders if order not in dropped]
+        notes += [
+            f"{account.market(order.market).symbol} is not opened: it would be"
+            f" {float(large[order.market]) * 100:.2f} % of the total notional"
+            for order in dropped
+        ]
 
 
 def paused_reason(market: PerpMarket) -> str:
@@ -313,21 +394,21 @@ def untradable_reason(market: PerpMarket, size_raw: int, slippage_bps: int) -> s
 def smaller_orders(
     account: MarginAccount, plan: FuturesPlan, limits: FuturesLimits, parts: Mapping[str, int]
 ) -> tuple[PerpOrder, ...]:
-    """Return the orders of a plan, each reduction divided by the divisor of its market, because a
-    thin pool may fill a smaller order. Sizes are whole lots, at least one.
+    """Return the orders of a plan, each divided by the divisor of its market, because a thin pool
+    may fill a smaller order. Sizes are whole lots, at least one.
     """
     slippage = limits.emergency_slippage_bps if plan.is_emergency else limits.slippage_bps
     orders = []
     for order in plan.orders:
         divisor = parts.get(order.market, 1)
-        if divisor == 1 or not order.is_reduce_only:
+        if divisor == 1:
             orders.append(order)
             continue
         market = account.market(order.market)
         lots = max(1, abs(order.size_raw) // (market.lot_raw * divisor))
         size = min(abs(order.size_raw), lots * market.lot_raw)
         signed = size if order.size_raw > 0 else -size
-        orders.append(market_order(market, signed, slippage, is_reduce_only=True))
+        orders.append(market_order(market, signed, slippage, is_reduce_only=order.is_reduce_only))
     return tuple(orders)
 
 

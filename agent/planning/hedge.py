@@ -198,10 +198,12 @@ def _least_short_breach(
     market: PerpMarket,
     limits: FuturesLimits,
     spot_value: Value | None,
+    target_bps: int,
 ) -> str:
     """Return why no short keeps the limits: too little margin, or the limits broken by one lot."""
     least = market_order(market, -market.lot_raw, limits.slippage_bps, is_reduce_only=False)
-    broken = breaches(margin_state(after_action(account, least), limits), limits, spot_value)
+    state = margin_state(after_action(account, least), limits, target_bps)
+    broken = breaches(state, limits, spot_value)
     if not broken or {one.limit for one in broken} - {"max_position", "spot_multiple"}:
         return "the margin account is too small for a short"
     named = "; ".join(f"{one.limit} {one.measured}, limit {one.allowed}" for one in broken)
@@ -238,7 +240,8 @@ def _short(
     def allowed_raw(deposit_raw: int) -> int:
         collateral_raw = account.collateral_raw + deposit_raw * account.settlement_raw
         richer = replace(account, collateral_raw=collateral_raw)
-        return largest_allowed_raw(richer, market.market, size_raw, policy.limits, spot_value)
+        limits, target_bps = policy.limits, policy.leverage_bps
+        return largest_allowed_raw(richer, market.market, size_raw, limits, spot_value, target_bps)
 
     found_raw, deposit_raw = allowed_raw(0), 0
     if found_raw != size_raw and (at_hand := _deposit_raw(step, drifts, market, wanted)):
@@ -246,7 +249,9 @@ def _short(
         if abs(with_it) > abs(found_raw):
             found_raw, deposit_raw = with_it, at_hand
     if not found_raw:
-        return Short(0, _least_short_breach(account, market, policy.limits, spot_value))
+        return Short(
+            0, _least_short_breach(account, market, policy.limits, spot_value, policy.leverage_bps)
+        )
     if why := untradable_reason(market, found_raw, policy.limits.slippage_bps):
         return Short(0, why)
     why = "" if found_raw == size_raw else "cut to what the margin account allows"

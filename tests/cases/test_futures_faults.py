@@ -120,7 +120,7 @@ def leverage_without_funding(account: MarginAccount) -> Fraction:
 
 def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp_path: Path) -> None:
     perps.chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WBTC"].base, 0))
-    outcome = step(perps, tmp_path, BOTH, max_position="100%")
+    outcome = step(perps, tmp_path, BOTH, max_position="70%")
     assert size(perps, "WBTC") == 0
     assert orders(outcome) == [IntentKind.FUTURES] and size(perps, "WETH") > 0
 
@@ -143,6 +143,13 @@ def test_a_reduction_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp
     assert multiple > MOST
     outcome = step(perps, tmp_path, LONG)
     assert orders(outcome) and 0 < size(perps, "WETH") < before and leverage(perps) < multiple, outcome.reason
+
+
+def test_an_opening_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp_path: Path) -> None:
+    """The whole opening would be filled beyond its bound; a part of it is not."""
+    drained(perps, "WETH", 95)
+    outcome = step(perps, tmp_path, LONG)
+    assert orders(outcome) and size(perps, "WETH") > 0, outcome.reason
 
 
 def drained(perps: LocalPerps, symbol: str, percent: int = 99) -> None:

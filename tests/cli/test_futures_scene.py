@@ -45,6 +45,7 @@ def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: 
     written = tomllib.loads(path.read_text())["futures"]
     assert {key: written["limits"][key] for key in FUTURES_PROFILES[name].limits} == dict(FUTURES_PROFILES[name].limits)
     assert (written["leverage"], written["collateral"]) == (FUTURES_PROFILES[name].leverage, "USDC")
+    assert (written["leverage_band"], written["funding_horizon"]) == ("20%", "7d")
     assert [(one["symbol"], one["asset"], one["weight"]) for one in written["markets"]] == [
         ("WETH", "WETH", "50%"),
         ("WBTC", "WBTC", "50%"),

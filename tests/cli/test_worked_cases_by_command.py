@@ -72,9 +72,40 @@ def test_w3_leverage_falls_to_two_and_a_half_and_triggers_nothing(bare: Bare) ->
 
 def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
     values = {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}
-    found = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, values, *W3_FUTURES, "--hedge", "50%")["futures"]
+    document = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, values, *W3_FUTURES, "--hedge", "50%")
+    found = document["futures"]
     assert found["hedges"] == [{"symbol": "ALTS", "excess": "2400", "sell": "1200", "short": "1200", "net_exposure": "5600"}]
-    assert found["net_exposure"] == {"BTC": "13500", "ETH": "13500", "ALTS": "19600"}
+    assert document["trades"] == {"BTC": "600", "ETH": "600", "ALTS": "-1200"}, "half of the sale pays for half of the purchases"
+    assert {one["symbol"]: one["order_notional"] for one in found["markets"]} == {"BTC": "0", "ETH": "0", "ALTS": "-1200"}
+    assert found["net_exposure"] == {"BTC": "14100", "ETH": "14100", "ALTS": "19600"}, "after the trades and the short"
+
+
+def test_a_hedge_needs_a_market_for_its_short(bare: Bare) -> None:
+    target, value = written({"ALTS": 40, "USD": 60}), written({"ALTS": 8_000, "USD": 6_000})
+    alone = bare("whatif", "--target", target, "--value", value, "--hedge", "50%", "--json")
+    assert alone.code == 2 and "--hedge: needs --futures" in alone.why
+    [hedge] = asked(bare, {"ALTS": 40, "USD": 60}, {"ALTS": 8_000, "USD": 6_000}, "--futures", "BTC=0", "--hedge", "50%")["futures"][
+        "hedges"
+    ]
+    assert (hedge["sell"], hedge["short"], hedge["reason"]) == ("2400", "0", "it is sold: it has no futures market")
+
+
+@pytest.mark.parametrize(
+    ("more", "triggers"),
+    [((), ["leverage_drift"]), (("--leverage-band", "off"), []), (("--leverage-band", "150%"), [])],
+)
+def test_a_leverage_away_from_its_target_triggers(bare: Bare, more: tuple[str, ...], triggers: list[str]) -> None:
+    """6x held against 3x wanted."""
+    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 500, "USD": 500}, "--futures", "BTC=6000", "--leverage", "3x", *more)["futures"]
+    assert (found["leverage"], found["triggers"]) == ("6", triggers)
+    assert found["markets"][0]["order_notional"] == ("-3000" if triggers else "0")
+
+
+def test_a_position_above_its_maximum_is_trimmed_to_it(bare: Bare) -> None:
+    book = ("--futures", "BTC=6000,ETH=2000", "--futures-target", "BTC=50,ETH=50", "--leverage-band", "off")
+    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 4_000, "USD": 4_000}, *book, "--max-position", "60%")["futures"]
+    assert found["triggers"] == ["max_position"] and [one["limit"] for one in found["breaches"]] == ["max_position"]
+    assert {one["symbol"]: one["order_notional"] for one in found["markets"]} == {"BTC": "-1200", "ETH": "0"}
 
 
 def test_w7_sixty_thousand_of_futures_close_ten_thousand(bare: Bare) -> None:

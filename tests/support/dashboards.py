@@ -125,7 +125,8 @@ FUTURES: dict[str, Any] = {
         **ACCOUNT, "plan": None, "no_plan": "", "blocked": MARKUP,
         "margin": {
             **dict.fromkeys(("collateral", "realised", "unrealised", "funding_pending", "value", "free", "initial"), "1"),
-            **dict.fromkeys(("maintenance", "gross", "net"), "1"), **dict.fromkeys(("utilisation", "leverage", "spot_value")),
+            **dict.fromkeys(("maintenance", "gross", "net", "target_leverage"), "1"), "target_note": MARKUP,
+            **dict.fromkeys(("utilisation", "leverage", "spot_value")),
         },
         "limits": [{"limit": "max_leverage", "measured": MARKUP, "allowed": "4", "broken": True}],
     },

@@ -115,6 +115,7 @@ HEADINGS: dict[str, dict[str, str]] = {
     },
     "/futures": {
         "Account value": "margin.margin.value", "Free margin": "margin.margin.free", "Leverage": "margin.margin.leverage",
+        "Target leverage": "margin.margin.target_leverage",
         "Margin in use": "margin.margin.utilisation", "Gross notional": "margin.margin.gross", "Net notional": "margin.margin.net",
         "Unrealised": "margin.margin.unrealised positions.positions.unrealised", "Funding owed": "margin.margin.funding_pending",
         "Market": "funding.markets.symbol funding.recorded.symbol positions.positions.symbol", "Side": "positions.positions.side",

@@ -68,6 +68,9 @@ def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
     found = optional_summary(step, current_drifts(step))["futures"]
     assert (found["leverage"], found["max_leverage"], found["max_utilisation"]) == ("4", "3", "0.9")
     assert found["utilisation"] is not None and found["broken"]
+    assert (found["target_leverage"], found["target_note"]) == ("2", "not restored: leverage_band is off")
+    kept = replace(step, futures=replace(step.futures, leverage_band_bps=2_000))
+    assert optional_summary(kept, current_drifts(kept))["futures"]["target_note"] == ""
     near = found["liquidation"]
     assert near is not None and near["symbol"] == "ETH" and abs(Fraction(near["distance"]) + Fraction(1, 5)) < Fraction(1, 1_000)
     assert len(found["actions"]) == 1 and found["actions"][0].startswith("deposit ") and found["actions"][0].endswith(" USDC")

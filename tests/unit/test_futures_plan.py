@@ -198,6 +198,29 @@ def test_a_reduction_filled_at_its_bound_still_ends_within_the_limit(slippage_bp
     assert margin.gross_notional_raw(at_bound) > 0
 
 
+@pytest.mark.parametrize(("side", "leverage"), [(1, Fraction(38, 10)), (-1, Fraction(95, 100) / Fraction(275, 1_000))])
+def test_a_reduction_for_the_stress_move_ends_where_the_side_of_the_position_requires(side: int, leverage: Fraction) -> None:
+    """After a fall of 20 % a long is worth less and needs less maintenance margin: 4.0x survives, less the hysteresis 3.8x. A
+    short is worth more: 3.64x survives, less the hysteresis 3.45x.
+    """
+    limits = replace(ROUGH, max_leverage_bps=60_000, max_utilisation_bps=10_000, stress_move_bps=2_000, slippage_bps=0)
+    held = book(4_500, eth=side * 10 * E18)
+    held = replace(held, markets=tuple(replace(one, fee_ppm=0) for one in held.markets))
+    after = filled(held, plan_futures(held, replace(POLICY, limits=limits), RICH, NOW_S))
+    assert leverage - Fraction(1, 1_000) < (margin.leverage(after) or 0) <= leverage
+
+
+@given(st.integers(500, 20_000), st.integers(-20, 20), st.integers(-1_000, 1_000), st.integers(0, 4_000))
+def test_a_deposit_or_a_reduction_for_the_stress_move_is_enough(collateral: int, eth: int, btc: int, move_bps: int) -> None:
+    limits = replace(ROUGH, max_leverage_bps=10**6, max_utilisation_bps=10**6, stress_move_bps=move_bps, emergency_distance_bps=0)
+    held, policy = book(collateral, eth * E18, btc * 10**15), replace(POLICY, limits=limits, leverage_bps=0, band_bps=0)
+    if margin.is_liquidatable(held) or margin_state(held, limits).survives:
+        return
+    for at_hand in (0, 10**30):
+        after = filled(held, plan_futures(held, policy, RICH, NOW_S, collateral_raw=at_hand))
+        assert margin_state(after, limits).survives
+
+
 def test_a_paused_market_is_named_and_the_other_is_traded() -> None:
     held = book(10_000)
     paused = replace(held, markets=(replace(held.markets[0], is_paused=True), held.markets[1]))

@@ -14,11 +14,12 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
 from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
-from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount
+from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, MarginTier
+from agent.planning.futures import plan_futures
 from agent.planning.proposals import rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.futures.decide import spot_value_in_quote
-from agent.policy.futures.targets import reduction_orders
+from agent.policy.futures.targets import FuturesTrigger, fired_triggers, reduction_orders
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_feed, with_snapshot, without_feed
 from tests.support.plans import evidence
@@ -354,7 +355,6 @@ FEELESS = replace(market("ETH"), fee_ppm=0, index_s=NOW_S - 60)
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("move", [Fraction(-3, 10), Fraction(0), Fraction(1, 10), Fraction(9, 10)])
 def test_utilisation_keeps_as_much_as_its_limit_allows(sign: int, move: Fraction) -> None:
-    """A reduction realises its part of the profit, which then counts as collateral."""
     held = margin.with_marks(account(3_000, {"ETH": sign * 4 * E18}, replace(FEELESS)), {"ETH": sign * move})
     policy = replace(
         POLICY,
@@ -370,11 +370,25 @@ def test_utilisation_keeps_as_much_as_its_limit_allows(sign: int, move: Fraction
     assert (margin.utilisation(less) or 0) > Fraction(2, 10), "no more is closed than the limit demands"
 
 
-def test_a_profit_does_not_close_the_whole_position() -> None:
-    """3,000 of collateral, 7,000 of profit: a limit of 60 % leaves most of the position."""
-    held = margin.with_marks(account(3_000, {"ETH": 7 * E18}, FEELESS), {"ETH": Fraction(1, 2)})
-    policy = replace(POLICY, limits=replace(LIMITS, max_leverage_bps=60_000, max_utilisation_bps=6_000))
-    [size] = reduction_orders(held, policy, Fraction(0)).values()
-    assert 0 < 7 * E18 + size < 7 * E18
-    after = after_fill_at_mark(held, "ETH", size)
-    assert Fraction(1, 2) < (margin.utilisation(after) or 0) <= Fraction(6, 10)
+@pytest.mark.parametrize("move", [Fraction(55, 100), Fraction(9, 10)])
+@pytest.mark.parametrize("initial_ppm", [100_000, 500_000])
+def test_a_gain_deposits_nothing_and_sells_nothing(move: Fraction, initial_ppm: int) -> None:
+    """A long of 2x gains 55 % and is at 1.48x: below its target, with its liquidation beyond the stress move. That holds even
+    at a venue whose initial margin alone is above the limit.
+    """
+    priced = replace(FEELESS, tiers=(MarginTier(0, initial_ppm, 62_500),))
+    held = margin.with_marks(replace(account(10_000, {"ETH": 10 * E18}, priced), initial_on_debt=False), {"ETH": move})
+    limits = replace(LIMITS, max_leverage_bps=40_000, max_utilisation_bps=6_000, stress_move_bps=2_000)
+    policy = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, limits)
+    rich = Fraction(10**6 * E18)
+    assert fired_triggers(held, policy, rich) == ()
+    plan = plan_futures(held, policy, rich, NOW_S, collateral_raw=10**6 * E18)
+    assert not plan.orders and not plan.account_actions
+
+
+def test_utilisation_above_its_limit_reduces_a_book_at_its_target() -> None:
+    priced = replace(FEELESS, tiers=(MarginTier(0, 500_000, 62_500),))
+    held = replace(account(10_000, {"ETH": 10 * E18}, priced), initial_on_debt=False)
+    limits = replace(LIMITS, max_leverage_bps=40_000, max_utilisation_bps=6_000, stress_move_bps=2_000)
+    policy = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, limits)
+    assert fired_triggers(held, policy, None) == (FuturesTrigger.UTILISATION,)

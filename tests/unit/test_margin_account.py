@@ -100,7 +100,16 @@ def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
     assert margin.free_raw(held) == 8_000 * E18
     gained = margin.with_marks(held, {"ETH": Fraction(-1, 2)})
     assert (margin.account_value_raw(gained), margin.free_raw(gained)) == (20_000 * E18, 9_000 * E18)
-    assert margin.utilisation(gained) == Fraction(11, 20)
+    assert margin.utilisation(gained) == Fraction(1, 20)
+
+
+@pytest.mark.parametrize("on_debt", [True, False])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_utilisation_rises_as_a_position_loses_and_falls_as_it_gains(sign: int, on_debt: bool) -> None:
+    held = replace(account(10_000, {"ETH": sign * 10 * E18}, market("ETH")), initial_on_debt=on_debt)
+    used = [margin.utilisation(margin.with_marks(held, {"ETH": sign * Fraction(move, 10)})) for move in (-3, -1, 0, 1, 5)]
+    assert None not in used and used == sorted(used, reverse=True) and len(set(used)) == len(used)
+    assert used[2] == Fraction(2, 10), "initial margin of 2,000 over an account value of 10,000"
 
 
 def test_tiers_charge_each_part_its_own_rate() -> None:

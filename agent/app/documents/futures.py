@@ -84,12 +84,19 @@ def report_of(
         policy,
         account,
         spot,
-        tuple(limit_checks(margin_state(account, policy.limits), policy.limits, spot)),
+        tuple(_checks(account, policy, spot)),
         () if trades_for_another(step) else exposures(account, policy, drifts),
         plan_futures(
             account, replace(policy, ask=()), spot, now_s, at_hand, opens_from_s=opens_s(step)
         ),
     )
+
+
+def _checks(
+    account: MarginAccount, policy: FuturesPolicy, spot: Fraction | None
+) -> list[LimitCheck]:
+    state = margin_state(account, policy.limits, policy.leverage_bps)
+    return limit_checks(state, policy.limits, spot)
 
 
 # --- Documents.
@@ -133,10 +140,10 @@ MarginFiguresDocument = TypedDict("MarginFiguresDocument", {
     "collateral": Decimal, "realised": Decimal, "unrealised": Decimal, "funding_pending": Decimal,
     "value": Decimal, "free": Decimal, "utilisation": Decimal | None, "leverage": Decimal | None,
     "initial": Decimal, "maintenance": Decimal, "gross": Decimal, "net": Decimal,
-    "spot_value": Decimal | None,
+    "spot_value": Decimal | None, "target_leverage": Decimal, "target_note": str,
 })  # fmt: skip
 """Figures of the account by the definitions of docs/futures.md; ratios are None for an account
-without value."""
+without value. `target_note` is empty if the target leverage is restored."""
 MarginDocument = TypedDict("MarginDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str,
     "margin": MarginFiguresDocument | None, "limits": list[LimitDocument],
@@ -194,7 +201,8 @@ NearestLiquidationDocument = TypedDict("NearestLiquidationDocument", {
 FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "account": Address, "unknown": str, "unit": str, "leverage": Decimal | None,
     "max_leverage": Decimal, "value": Decimal, "gross": Decimal, "utilisation": Decimal | None,
-    "max_utilisation": Decimal, "liquidation": NearestLiquidationDocument | None,
+    "max_utilisation": Decimal, "target_leverage": Decimal, "target_note": str,
+    "liquidation": NearestLiquidationDocument | None,
     "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str], "blocked": str,
     "unnamed": list[str],
 })  # fmt: skip
@@ -329,6 +337,8 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "unit": _unit(found),
         "leverage": ratio_text(leverage),
         "max_leverage": decimal_text(found.policy.limits.max_leverage_bps, 4),
+        "target_leverage": decimal_text(found.policy.leverage_bps, 4),
+        "target_note": target_note(found.policy),
         "value": _quote(account, Fraction(value_raw)),
         "gross": _quote(account, Fraction(gross_raw)),
         "utilisation": ratio_text(utilisation),
@@ -348,6 +358,11 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
             for one in found.exposures
         ],
     }
+
+
+def target_note(policy: FuturesPolicy) -> str:
+    """Return a message if the target leverage is not restored; empty if it is."""
+    return "" if policy.leverage_band_bps else "not restored: leverage_band is off"
 
 
 def _reducing_actions(found: FuturesReport) -> list[str]:
@@ -515,6 +530,8 @@ def _figures(account: MarginAccount, found: FuturesReport) -> MarginFiguresDocum
         "gross": amount(margin.gross_notional_raw(account)),
         "net": amount(margin.net_notional_raw(account)),
         "spot_value": None if found.spot_value is None else _quote(account, found.spot_value),
+        "target_leverage": decimal_text(found.policy.leverage_bps, 4),
+        "target_note": target_note(found.policy),
     }
 
 

@@ -132,7 +132,8 @@ class HedgeDocument(TypedDict):
 
 class FuturesWhatIfDocument(TypedDict):
     """The futures part of `whatif`. Multiples and shares are decimals, None if the account or the
-    spot portfolio has no value.
+    spot portfolio has no value. `trades` are the spot trades beside the hedges, `net_exposure` is
+    that after these trades and all orders.
     """
 
     gross: str
@@ -149,6 +150,7 @@ class FuturesWhatIfDocument(TypedDict):
     allowed_gross: str
     markets: list[FuturesMarketDocument]
     hedges: list[HedgeDocument]
+    trades: dict[str, str]
     net_exposure: dict[str, str]
 
 

@@ -5,7 +5,7 @@ manual actions (margin, delegate, reductions, hedges).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -18,11 +18,13 @@ from agent.app.documents.futures import FuturesReport, report_of
 from agent.app.research.whatif import PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
 from agent.config.futures import HyperliquidTable, futures_markets, require_hedge_market
+from agent.config.futures_template import LEVERAGE_BAND
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome
 from agent.margin import account as margin
-from agent.margin.state import breaches, margin_state
+from agent.margin.account import size_for_notional_raw
+from agent.margin.state import after_fill_at_mark, breaches, largest_allowed_raw, margin_state
 from agent.model import (
     CloseHedge,
     DelegateChange,
@@ -42,8 +44,10 @@ from agent.model import (
 )
 from agent.policy.decide import current_drifts
 from agent.policy.futures.targets import (
+    FuturesTrigger,
     notional_drifts,
     orders_to_target,
+    position_trims,
     reduction_orders,
     triggered,
 )
@@ -66,6 +70,10 @@ HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
 """Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
 OFF_BPS = 10**9
 """Value in place of a missing limit; it is never reached."""
+NO_MARKET, NO_SHORT = (
+    "it is sold: it has no futures market",
+    "it is sold: no short keeps the limits",
+)
 SHOWN_PLACES = 9
 """Decimal places of shown amounts; nine hide the truncation of sizes at the 18th place."""
 
@@ -79,8 +87,10 @@ class FuturesOptions:
     band: str = ""
     margin: str = ""
     leverage: str = ""
+    leverage_band: str = ""
     max_leverage: str = ""
     max_utilisation: str = ""
+    max_position: str = ""
     spot_multiple: str = ""
     stress: str = ""
     price: str = ""
@@ -92,22 +102,28 @@ class FuturesOptions:
 
 
 def what_if_futures(
-    options: FuturesOptions, spot: Mapping[str, Fraction], spot_excess: Mapping[str, Fraction]
+    options: FuturesOptions, spot: Mapping[str, Fraction], trades: Mapping[str, Fraction]
 ) -> FuturesWhatIfDocument:
-    """Return the futures together with a spot portfolio.
+    """Return the futures together with a spot portfolio. A hedge replaces part of a sale, as in a
+    live step: its short is among the orders, and the purchases shrink in proportion.
 
-    `spot` are values by symbol, `spot_excess` the value of each overweight asset above its target,
-    both in whole units. Raises ConfigError naming the option.
+    `spot` are values by symbol, `trades` the spot trades, both in whole units. Raises ConfigError
+    naming the option.
     """
     spot_value = sum(spot.values(), Fraction(0))
     account = _account(options, spot_value)
     policy = _policy(options, account)
     value = Fraction(spot_value * UNIT)
-    state = margin_state(account, policy.limits)
+    state = margin_state(account, policy.limits, policy.leverage_bps)
     fired = triggered(account, policy, value)
     reduction = reduction_orders(account, policy, value)
-    orders = reduction or (orders_to_target(account, policy) if fired else {})
-    hedges = _hedges(options, spot, spot_excess)
+    orders = reduction or _orders(account, policy, fired)
+    hedges = _hedges(options, spot, trades, _after(account, orders), policy)
+    trades = _trades_beside(trades, hedges)
+    for hedge in hedges:
+        size = _short_raw(account, hedge)
+        if size:
+            orders = {**orders, hedge["symbol"]: orders.get(hedge["symbol"], 0) + size}
     signed = [margin.value_at_mark_raw(account, position) for position in account.positions]
     return {
         "gross": _coins(state.gross_raw),
@@ -127,8 +143,43 @@ def what_if_futures(
         "allowed_gross": _coins(_gross_after(account, reduction)),
         "markets": _markets(account, policy, orders),
         "hedges": hedges,
-        "net_exposure": _net_exposure(account, spot, orders, hedges),
+        "trades": {symbol: _whole(value) for symbol, value in trades.items()},
+        "net_exposure": _net_exposure(_after(account, orders), spot, trades),
     }
+
+
+def _orders(
+    account: MarginAccount, policy: FuturesPolicy, fired: Sequence[FuturesTrigger]
+) -> dict[str, int]:
+    """Return the orders of triggers that no reduction of the whole book meets."""
+    if not fired:
+        return {}
+    return position_trims(account, policy) or orders_to_target(account, policy)
+
+
+def _after(account: MarginAccount, orders: Mapping[str, int]) -> MarginAccount:
+    for market, size_raw in orders.items():
+        account = after_fill_at_mark(account, market, size_raw)
+    return account
+
+
+def _short_raw(account: MarginAccount, hedge: HedgeDocument) -> int:
+    """Return the size of a hedge's order, zero without a short."""
+    short = Fraction(hedge["short"]) * UNIT
+    return size_for_notional_raw(account.market(hedge["symbol"]), -short) if short else 0
+
+
+def _trades_beside(
+    trades: Mapping[str, Fraction], hedges: Sequence[HedgeDocument]
+) -> dict[str, Fraction]:
+    """Return the spot trades with the sales that the hedges leave; purchases shrink in
+    proportion.
+    """
+    sales = {symbol: value for symbol, value in trades.items() if value < 0}
+    left = {**sales, **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges}}
+    before, after = (sum(one.values(), Fraction(0)) for one in (sales, left))
+    part = after / before if before else Fraction(1)
+    return {symbol: left.get(symbol, value * part) for symbol, value in trades.items()}
 
 
 def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
@@ -185,7 +236,7 @@ def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
     limits = FuturesLimits(
         max_leverage_bps=_share(options.max_leverage, "--max-leverage", OFF_BPS),
         max_utilisation_bps=_share(options.max_utilisation, "--max-utilisation", OFF_BPS),
-        max_position_bps=BPS,
+        max_position_bps=_share(options.max_position, "--max-position", BPS),
         spot_multiple_bps=_share(options.spot_multiple, "--spot-multiple", 0),
         stress_move_bps=_share(options.stress, "--stress", 0),
         slippage_bps=0,
@@ -200,7 +251,17 @@ def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
         leverage,
         _share(options.band, "--futures-band", 0),
         limits,
+        leverage_band_bps=_leverage_band_bps(options),
     )
+
+
+def _leverage_band_bps(options: FuturesOptions) -> int:
+    """Return the band of the target leverage: that of the profiles if only --leverage is given;
+    zero if it is off, and without --leverage, which keeps the notional.
+    """
+    if options.leverage_band == "off" or not (options.leverage or options.leverage_band):
+        return 0
+    return parse_share_bps(options.leverage_band or LEVERAGE_BAND, "--leverage-band")
 
 
 def _targets(options: FuturesOptions) -> dict[str, int]:
@@ -266,33 +327,50 @@ def _gross_after(account: MarginAccount, orders: Mapping[str, int]) -> int:
 
 
 def _hedges(
-    options: FuturesOptions, spot: Mapping[str, Fraction], spot_excess: Mapping[str, Fraction]
+    options: FuturesOptions,
+    spot: Mapping[str, Fraction],
+    trades: Mapping[str, Fraction],
+    account: MarginAccount,
+    policy: FuturesPolicy,
 ) -> list[HedgeDocument]:
+    """Return the hedges of the assets that are sold. An asset without a market is sold; a short is
+    cut to what the limits allow after the orders, in whole lots.
+    """
     share = _share(options.hedge, "--hedge", 0)
     if share > BPS:
         raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
-    compare = _comparison(options, spot, spot_excess)
-    found: list[HedgeDocument] = []
-    for symbol, excess in spot_excess.items() if share else ():
-        if compare is not None:
-            found.append(compare(symbol, spot[symbol], share))
+    sold = {symbol: -value for symbol, value in trades.items() if value < 0}
+    compare = _comparison(options, spot, sold)
+    known = {market.market for market in account.markets}
+    value = sum(spot.values(), Fraction(0)) * UNIT
+    hedges: list[HedgeDocument] = []
+    for symbol, excess in sold.items() if share else ():
+        short = Fraction(0)
+        if symbol in known:
+            wanted = size_for_notional_raw(account.market(symbol), -excess * share * UNIT / BPS)
+            size = largest_allowed_raw(
+                account, symbol, wanted, policy.limits, value, policy.leverage_bps
+            )
+            short = abs(size) * account.market(symbol).mark / UNIT
+        if compare is not None and short:
+            hedges.append(compare(symbol, short))
             continue
-        short = excess * share / BPS
-        found.append(
-            {
-                "symbol": symbol,
-                "excess": _whole(excess),
-                "sell": _whole(excess - short),
-                "short": _whole(short),
-                "net_exposure": _whole(spot[symbol] - excess),
-            }
-        )
-    return found
+        hedge: HedgeDocument = {
+            "symbol": symbol,
+            "excess": _whole(excess),
+            "sell": _whole(excess - short),
+            "short": _whole(short),
+            "net_exposure": _whole(spot[symbol] - excess),
+        }
+        if not short:
+            hedge["reason"] = NO_SHORT if symbol in known else NO_MARKET
+        hedges.append(hedge)
+    return hedges
 
 
 def _comparison(
-    options: FuturesOptions, spot: Mapping[str, Fraction], spot_excess: Mapping[str, Fraction]
-) -> Callable[[str, Fraction, int], HedgeDocument] | None:
+    options: FuturesOptions, spot: Mapping[str, Fraction], sold: Mapping[str, Fraction]
+) -> Callable[[str, Fraction], HedgeDocument] | None:
     """Return the comparison of sale and short by cost; None without --horizon. Raises ConfigError."""
     if not options.horizon:
         if options.tax or options.funding:
@@ -310,7 +388,7 @@ def _comparison(
                 f"{option}: {unknown[0]!r} has no value", f"add {unknown[0]} to --value"
             )
 
-    def compare(symbol: str, value: Fraction, share_bps: int) -> HedgeDocument:
+    def compare(symbol: str, short: Fraction) -> HedgeDocument:
         rate = rates.get(symbol, "0%")
         funding = Fraction(
             parse_raw(rate.removeprefix("-").removesuffix("%"), PLACES, f"--funding {symbol}"),
@@ -321,8 +399,7 @@ def _comparison(
             fee_ppm=HEDGE_FEE_PPM,
             funding_daily=-funding if rate.startswith("-") else funding,
         )
-        excess = spot_excess[symbol]
-        short = excess * share_bps / BPS
+        excess = sold[symbol]
         initial = Fraction(INITIAL_PPM, margin.PPM)
         fees, paid, tied, _ = short_costs(market, short, horizon_s, initial, 0)
         found = HedgeComparison(
@@ -345,7 +422,7 @@ def _comparison(
             "excess": _whole(excess),
             "sell": _whole(excess - short),
             "short": _whole(short),
-            "net_exposure": _whole(value - excess),
+            "net_exposure": _whole(spot[symbol] - excess),
             "cost_of_sale": _whole(found.sale_cost),
             "cost_of_hedge": _whole(found.hedge_cost),
             "reason": compare_text(found, symbol, 0),
@@ -372,20 +449,14 @@ def _market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
 
 
 def _net_exposure(
-    account: MarginAccount,
-    spot: Mapping[str, Fraction],
-    orders: Mapping[str, int],
-    hedges: list[HedgeDocument],
+    account: MarginAccount, spot: Mapping[str, Fraction], trades: Mapping[str, Fraction]
 ) -> dict[str, str]:
-    """Return the value exposed to each symbol's price: spot, and futures after the orders, less
-    hedges.
+    """Return the value exposed to each symbol's price after all trades and orders; `account` is
+    that after the orders.
     """
-    exposure = dict(spot)
-    for hedge in hedges:
-        exposure[hedge["symbol"]] = Fraction(hedge["net_exposure"])
+    exposure = {symbol: value + trades[symbol] for symbol, value in spot.items()}
     for market in account.markets:
-        size = account.size_raw(market.market) + orders.get(market.market, 0)
-        value = Fraction(margin.position_value_raw(market, size), UNIT)
+        value = Fraction(margin.position_value_raw(market, account.size_raw(market.market)), UNIT)
         exposure[market.symbol] = exposure.get(market.symbol, Fraction(0)) + value
     return {symbol: _whole(value) for symbol, value in exposure.items()}
 

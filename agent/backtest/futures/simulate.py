@@ -53,8 +53,8 @@ class FuturesSettings:
 @dataclass(frozen=True, slots=True)
 class BookResult:
     """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
-    its gross notional divided by account value, `utilisation` the share of the account value that
-    is not free (both infinite for positions in an account without value), `funding` the funding
+    its gross notional divided by account value, `utilisation` its initial margin divided by
+    account value (both infinite for positions in an account without value), `funding` the funding
     paid so far, in whole coins; all after the fills of each bar.
     """
 

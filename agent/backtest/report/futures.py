@@ -101,9 +101,8 @@ def futures_section(result: FuturesResult) -> ReportSection:
     words = (
         _summary(result),
         "Held is the same book without the agent: it keeps its first positions. Leverage is gross"
-        " notional over account value, margin in use the share of that value that is not free; both"
-        " after a bar's fills. Gaps are bars without account value. Negative funding was"
-        " received.",
+        " notional over account value, margin in use initial margin over account value; both after"
+        " a bar's fills. Gaps are bars without account value. Negative funding was received.",
     )
     tables = [_profit_table(result)]
     if result.hedges:

@@ -87,6 +87,7 @@ def show_margin(console: Console, document: Document) -> None:
     ):
         made.add_row(name, NONE if found[key] is None else money(found[key]))
     made.add_row("leverage", multiple(found["leverage"]))
+    made.add_row("target leverage", _target(found))
     made.add_row("utilisation", share(found["utilisation"]))
     console.print(made)
     limits = table("Limits", ("limit",), ("measured", "allowed"))
@@ -100,6 +101,12 @@ def show_margin(console: Console, document: Document) -> None:
         console.print(cell(f"No plan: {document['no_plan']}", "yellow"))
         return
     _show_plan(console, document["plan"], unit)
+
+
+def _target(found: Document) -> str:
+    """Return the target leverage, with a note if it is not restored."""
+    note = f" ({found['target_note']})" if found["target_note"] else ""
+    return f"{multiple(found['target_leverage'])}{note}"
 
 
 def _show_blocked(console: Console, document: Document) -> None:
@@ -245,7 +252,7 @@ def show_summary(console: Console, document: Document) -> None:
         return
     text = (
         f"Futures: leverage {multiple(found['leverage'])} of at most"
-        f" {multiple(found['max_leverage'])}, gross notional {money(found['gross'])}"
+        f" {multiple(found['max_leverage'])}, target {_target(found)}, gross notional {money(found['gross'])}"
         f" {found['unit']}, account value {money(found['value'])} {found['unit']}, utilisation"
         f" {share(found['utilisation'])} of at most {share(found['max_utilisation'])}"
     )

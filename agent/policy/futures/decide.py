@@ -33,11 +33,13 @@ from agent.policy.futures.exposure import (
 )
 from agent.policy.futures.targets import (
     DRIFT_REASONS,
+    LIMITED,
     REDUCING,
     FuturesTrigger,
     emergency_orders,
     fired_triggers,
     funding_waits,
+    position_notes,
     stale_indexes,
     triggered,
     unfinished_orders,
@@ -72,7 +74,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
     if not fired:
         return None
-    if fired[0] in REDUCING:
+    if fired[0] in LIMITED:
         return AdjustFutures(f"futures: {fired[0].value} is above its limit", is_reducing=True)
     if stale or unnamed_reasons(account):
         return None
@@ -150,7 +152,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         if reasons:
             notes.append(f"futures: {', '.join(reasons)}; {DEMAND}")
         if step.futures is not None and step.snapshot.futures is not None:
-            waits = funding_waits(step.snapshot.futures, step.futures)
+            account, policy = step.snapshot.futures, step.futures
+            waits = (*position_notes(account, policy), *funding_waits(account, policy))
             notes += [f"futures: {why}" for why in waits]
     if cooldown := cooldown_reason(opens_s(step), step.snapshot.head.timestamp_s):
         notes.append(f"futures: {cooldown}")
@@ -272,7 +275,7 @@ def required_by_index(step: StepInput, spot_value: Fraction | None) -> bool:
     if account is None or policy is None:
         return False
     at_index = margin.at_index(account, stale_markets(step))
-    return bool(set(triggered(at_index, policy, spot_value)) & set(REDUCING))
+    return bool(set(triggered(at_index, policy, spot_value)) & set(LIMITED))
 
 
 def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | None:

@@ -18,6 +18,7 @@ from agent.margin.state import (
     after_fill_at_mark,
     breaches,
     margin_state,
+    oversized,
 )
 from agent.model import (
     FuturesLimits,
@@ -38,13 +39,16 @@ class FuturesTrigger(Enum):
     LEVERAGE = "leverage"
     UTILISATION = "utilisation"
     SPOT_MULTIPLE = "spot_multiple"
+    POSITION = "max_position"
     FUNDING = "funding"
     DRIFT = "drift"
     LEVERAGE_DRIFT = "leverage_drift"
 
 
 REDUCING = (FuturesTrigger.LEVERAGE, FuturesTrigger.UTILISATION, FuturesTrigger.SPOT_MULTIPLE)
-"""Triggers of reductions that a limit requires."""
+"""Triggers of reductions of every position that a limit requires."""
+LIMITED = (*REDUCING, FuturesTrigger.POSITION)
+"""Triggers of all reductions that a limit requires."""
 DRIFT_REASONS = {
     FuturesTrigger.FUNDING: "expected funding puts a position above its band",
     FuturesTrigger.DRIFT: "a weight of the notional has left its band",
@@ -144,7 +148,7 @@ def fired_triggers(
     """Return all triggers that fire, by priority, including those that wait for the user. The spot
     multiple does not trigger while the spot value is unknown (None).
     """
-    broken = {breach.limit for breach in _known_breaches(account, policy, spot_value)}
+    broken = {breach.limit for breach in known_breaches(account, policy, spot_value)}
     found = [
         trigger
         for trigger, limits in (
@@ -154,6 +158,8 @@ def fired_triggers(
         )
         if broken & limits
     ]
+    if position_trims(account, policy):
+        found.append(FuturesTrigger.POSITION)
     band = Fraction(policy.band_bps, BPS)
     if funding_trims(account, policy):
         found.append(FuturesTrigger.FUNDING)
@@ -167,12 +173,25 @@ def fired_triggers(
     return tuple(found)
 
 
-def _known_breaches(
+def known_breaches(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> list[Breach]:
-    """Return every limit that the account is known to breach."""
-    found = breaches(margin_state(account, policy.limits), policy.limits, spot_value)
-    return [one for one in found if one.limit != "spot_multiple" or spot_value is not None]
+    """Return every limit that the account is known to breach and that requires an action."""
+    state = margin_state(account, policy.limits, policy.leverage_bps)
+    broken = breaches(state, policy.limits, spot_value)
+    ignored = {"max_utilisation"} if _is_far_from_liquidation(account, policy) else set[str]()
+    if spot_value is None:
+        ignored.add("spot_multiple")
+    return [breach for breach in broken if breach.limit not in ignored]
+
+
+def _is_far_from_liquidation(account: MarginAccount, policy: FuturesPolicy) -> bool:
+    """True if the leverage is below its target and the account survives the stress move.
+    Utilisation then requires no deposit and no sale; it still bounds openings.
+    """
+    leverage, state = margin.leverage(account), margin_state(account, policy.limits)
+    is_below = leverage is not None and round(leverage * BPS) < policy.leverage_bps
+    return is_below and bool(policy.limits.stress_move_bps) and state.survives
 
 
 def _leverage_drifted(
@@ -263,6 +282,49 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
     return orders
 
 
+def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
+    """Return the orders, in whole lots, that trim each position above `max_position` to that share
+    less the hysteresis. No position is trimmed below its target, and none that includes a hedge
+    (`position_notes` names those).
+
+    A position p beside others of notional r has the share p / max(p + r, target notional).
+    """
+    limits, wanted = policy.limits, target_gross(account, policy)
+    keep = Fraction(limits.max_position_bps * (BPS - limits.hysteresis_bps), BPS**2)
+    gross = margin.gross_notional_raw(account)
+    hedged = {hedge.market for hedge in policy.hedges}
+    weights = {target.market: target.weight_bps for target in policy.targets}
+    large = oversized(account, limits, policy.leverage_bps)
+    orders = {}
+    for position in account.positions:
+        market = account.market(position.market)
+        if position.market not in large or position.market in hedged:
+            continue
+        others = gross - abs(margin.value_at_mark_raw(account, position))
+        kept = max(keep * wanted, keep * others / (1 - keep) if keep < 1 else Fraction(0))
+        weight = weights.get(position.market, 0)
+        if weight * position.size_raw > 0:
+            kept = max(kept, wanted * abs(weight) / BPS)
+        size = size_for_notional_raw(market, kept)
+        if size < abs(position.size_raw):
+            orders[position.market] = position.reduction_raw(abs(position.size_raw) - size)
+    return orders
+
+
+def position_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
+    """Return a note on each position above `max_position` that is not trimmed."""
+    trims = position_trims(account, policy)
+    large = oversized(account, policy.limits, policy.leverage_bps)
+    hedged = {hedge.market for hedge in policy.hedges}
+    return tuple(
+        f"{account.market(market).symbol} is {float(share) * 100:.2f} % of the notional, above"
+        f" max_position of {policy.limits.max_position_bps / 100:g} %, and is not trimmed:"
+        f" {'it includes a hedge' if market in hedged else 'it is at its target'}"
+        for market, share in large.items()
+        if market not in trims
+    )
+
+
 def allowed_gross(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> Fraction:
@@ -291,7 +353,7 @@ def _kept_shares(
     gross = Fraction(margin.gross_notional_raw(account))
     value = Fraction(max(0, margin.account_value_raw(account)))
     shares = []
-    for breach in _known_breaches(account, policy, spot_value):
+    for breach in known_breaches(account, policy, spot_value):
         match breach.limit:
             case "max_leverage":
                 shares.append(value * limits.max_leverage_bps / BPS / gross)
@@ -309,14 +371,14 @@ def _kept_shares(
 def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the share k of the positions that leaves utilisation at its limit u.
 
-    Margin and open profit shrink with the positions, and realised profit counts as collateral: with
-    value V, open profit P and initial margin I it solves (k·I + k·max(0, P)) / V = u.
+    Initial margin I shrinks with the positions, and a fill at the mark leaves the account value V
+    unchanged: k·I / V = u.
     """
     value = Fraction(max(0, margin.account_value_raw(account)))
-    used = margin.initial_raw(account) + max(0, margin.unrealised_raw(account))
-    if used == 0:
+    initial = margin.initial_raw(account)
+    if initial == 0:
         return Fraction(1)
-    return min(Fraction(1), value * policy.limits.max_utilisation_bps / BPS / used)
+    return min(Fraction(1), value * policy.limits.max_utilisation_bps / BPS / initial)
 
 
 def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
@@ -327,14 +389,14 @@ def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
 
 def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the account value per gross notional that just keeps the maintenance margin after the
-    stress move: value - g·move = rate·g·(1 + move); zero without positions.
+    stress move: value - g·move = rate·(longs·(1 - move) + shorts·(1 + move)); zero without
+    positions. By tiers the rate of a smaller book is at most that of the whole.
     """
     gross = margin.gross_notional_raw(account)
     if not gross:
         return Fraction(0)
     move = Fraction(policy.limits.stress_move_bps, BPS)
-    rate = Fraction(margin.maintenance_raw(account), gross)
-    return move + rate * (1 + move)
+    return move + Fraction(margin.maintenance_raw(margin.with_adverse_move(account, move)), gross)
 
 
 def reduction_orders(
