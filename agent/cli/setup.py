@@ -107,6 +107,14 @@ def init(
         str | None,
         typer.Option("--use-cash", help="Maximum numeraire to use from the wallet; default: all."),
     ] = None,
+    ceiling: Annotated[
+        str | None,
+        typer.Option(
+            "--ceiling",
+            help="Largest value to manage, and to pay out in a day; default: from --use-cash, at"
+            " least 1000 dollars.",
+        ),
+    ] = None,
     alert: Annotated[
         str | None,
         typer.Option(
@@ -153,6 +161,7 @@ def init(
             tuple(targets),
             use_cash or "",
             told,
+            ceiling or "",
         )
         source = click.get_current_context().get_parameter_source("network")
         given = {
@@ -161,6 +170,7 @@ def init(
             "Endpoints": endpoints,
             "Basket": targets or template,
             "Cash": use_cash,
+            "Ceiling": ceiling,
             "Alerts": told,
         }
         _init_guided(config, answers, {name for name, one in given.items() if one})
@@ -188,6 +198,7 @@ def init(
         _futures_start(futures, futures_venue, futures_target or ()),
         use_cash,
         told,
+        ceiling,
     )
     emit(document, as_json, lambda: _show_init(document))
 
@@ -210,8 +221,7 @@ def _init_guided(config: Path, answers: InitAnswers, given: set[str]) -> None:
 
 
 def _show_init(document: InitDocument) -> None:
-    from agent.app.documents.status import least_total_lines
-    from agent.app.start.guide import ESTIMATED, SHOWN_GWEI
+    from agent.app.start.guide import ESTIMATED
     from agent.cli.display import tables
 
     say(f"Written: {document['config']}")
@@ -237,13 +247,18 @@ def _show_init(document: InitDocument) -> None:
             f"Caps are counted in {document['numeraire']}, converted at"
             f" {document['numeraire_usd']} dollars each."
         )
-    if document["least_total"]:
-        say(f"{ESTIMATED}:")
-    for line in least_total_lines(document["least_total"], SHOWN_GWEI):
-        say(f"  {line}")
+    if document["ceiling"] is not None:
+        say(
+            f"At most {document['ceiling']} {document['numeraire']} are managed"
+            " (portfolio.max_live_value) and paid out in a day (limits.payout_per_day)."
+        )
     say("Compare the addresses with a source you trust. Next:")
     for line in document["next"]:
         say(f"  {line}")
+    if document["worth"]:
+        say(f"{ESTIMATED}:")
+    for line in document["worth"]:
+        say(line)
 
 
 @command(Heading.SET_UP, 30)

@@ -264,6 +264,30 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     return MinimumTotal(total, binds, gas, a_year, cost, a_year * cost, purchase)
 
 
+def corrections_a_year(terms: MinimumTotalInputs, total: Value) -> tuple[Fraction, Value] | None:
+    """Return the expected number of corrections of this total a year, and their cost; None if it is
+    below the minimum.
+    """
+    found = compute_minimum_total(terms)
+    if found.total is None or total < found.total:
+        return None
+    cost = found.gas + (found.cost - found.gas) * total / found.total
+    return found.a_year, found.a_year * cost
+
+
+def format_year(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
+    """Format the trades and cost of a year with this total, or that it is not worth it."""
+    at = f"at {_short(Fraction(terms.gas_price_wei, GWEI))} gwei"
+    year = corrections_a_year(terms, total)
+    if year is not None:
+        cost = f"{format_coins(year[1], decimals)} {unit}"
+        return f"about {_short(year[0])} trades and {cost} a year {at}"
+    least = compute_minimum_total(terms).total
+    if least is None:
+        return f"not worth it here {at}, whatever the total"
+    return f"not worth it here {at}, only from {format_coins(least, decimals)} {unit}"
+
+
 def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
     """Return the settings that would each make this total sufficient; empty if it already is."""
     found, room, fee = compute_minimum_total(terms), _room(terms), Fraction(terms.fee_pips, PIPS)

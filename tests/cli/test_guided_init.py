@@ -26,6 +26,7 @@ from tests.support.text import mentions
 PLAIN = {"COLUMNS": "80", "LINES": "24", "NO_COLOR": "1", "TERM": "dumb"}
 ANSWERS = [
     ("Network [ethereum]: ", ""),
+    ("Wallet: ", ""),
     ("Wallet: ", "0x12"),
     ("Wallet: ", WALLET),
     ("Endpoints: ", "RPC_A=alpha"),
@@ -33,6 +34,7 @@ ANSWERS = [
     ("Basket: ", "WETH=60% USDC=60%"),
     ("Basket: ", "2"),
     ("Cash [all]: ", "1,000"),
+    ("Ceiling [1500]: ", ""),
     ("Alerts [none]: ", "https://hooks.example/secret"),
     ("Alerts [none]: ", "TRIMTAB_ALERTS"),
 ]
@@ -72,13 +74,13 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
-    seen = typed([*ANSWERS[:7], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
+    seen = typed([*ANSWERS[:8], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
     assert seen.code == 130 and list(tmp_path.iterdir()) == [], seen.shown
 
 
-@pytest.mark.parametrize("last", [[], ["", "", "no"]])
+@pytest.mark.parametrize("last", [[], ["", "", "", "no"]])
 def test_who_ends_early_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: list[str]) -> None:
-    answers = [text for _, text in ANSWERS[:7]]
+    answers = [text for _, text in ANSWERS[:8]]
     if last:
         assert answered(monkeypatch, tmp_path / "trimtab.toml", [*answers, *last]) is None
     else:
@@ -97,7 +99,7 @@ def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare,
     monkeypatch.setattr(setup, "interactive", lambda: True)
     for name, lines in (("ethereum", []), ("mainnet", ["ethereum"])):
         path = tmp_path / f"{name}.toml"
-        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in [*lines, *TO_CASH[1:], "2", "", "", "yes"])))
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in [*lines, *TO_CASH[1:], "2", "", "", "", "yes"])))
         said = bare("init", "--network", name, "--config", str(path))
         assert said.code == 0 and path.exists(), said
         assert ("Network [" in said.err) == bool(lines)
@@ -110,7 +112,7 @@ def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
     bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, str]
 ) -> None:
     monkeypatch.setattr(setup, "interactive", lambda: True)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in ["", *TO_CASH[1:], "2", "", "", "yes"])))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in ["", *TO_CASH[1:], "2", "", "", "", "yes"])))
     said = bare("init", *option, "--config", str(tmp_path / "trimtab.toml"))
     assert said.code == 2 and not list(tmp_path.iterdir()) and mentions(said.err, "--wallet", f"without {option[0]}")
 
@@ -121,14 +123,14 @@ def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeyp
         tmp_path / "trimtab.toml",
         ("--wallet", WALLET, "--template", "60/40", "--use-cash", "3000", "--alert", "mail=TRIMTAB_MAIL"),
     )
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\nRPC_A=alpha RPC_B=beta\nyes\nyes\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\nRPC_A=alpha RPC_B=beta\n\nyes\n"))
     said = bare("init", *given, "--config", str(path))
     assert said.code == 0, said
     assert [name for name in ("Network", "Wallet", "Endpoints", "Basket", "Cash", "Ceiling", "Alerts") if f"\n{name}. " in said.err] == [
         "Network", "Endpoints", "Ceiling"
     ]  # fmt: skip
     config = load_config(path).config
-    assert (config.wallet.address, config.portfolio.use_cash, config.portfolio.max_live_value) == (WALLET, "3000", "3000")
+    assert (config.wallet.address, config.portfolio.use_cash, config.portfolio.max_live_value) == (WALLET, "3000", "4500")
     assert config.alerts is not None and [(one.name, one.url_env) for one in config.alerts.targets] == [("mail", "TRIMTAB_MAIL")]
 
 
@@ -138,46 +140,79 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
 @pytest.mark.parametrize(
     ("basket", "cash", "words"),
     [
-        ("2", "500", ("For 500 USDC", "Minimum total at 1 gwei: 96,900 USDC", "500 USDC is less", "cost 141 USDC", "To change that")),
+        ("2", "500", ("With 500 USDC: not worth it here at 1 gwei, only from 96,900 USDC.", "To make it worth it: ")),
         (
             "WETH=50% USDC=50%",
             "500",
-            ("Minimum total at 1 gwei: 5,880 USDC", "500 USDC is less", "limits.plan_cost =", "30 gwei 176,400 USDC"),
+            ("not worth it here at 1 gwei, only from 5,880 USDC.", "limits.plan_cost =", "30 gwei, only from 176,400"),
         ),
-        ("WETH=50% USDC=50%", "all", ("Compare it with what you invest", "Minimum total at 1 gwei: 5,880 USDC")),
+        (
+            "WETH=50% USDC=50%",
+            "6000",
+            ("With 6,000 USDC: about 9 trades and 13.39 USDC a year at 1 gwei.", "About 9 trades and 8.36 USDC a year at 0.05 gwei"),
+        ),
+        ("WETH=50% USDC=50%", "all", ("1000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),
     ],
 )
-def test_before_it_writes_it_says_whether_the_amount_is_worth_it(
+def test_it_ends_in_two_lines_on_trades_and_cost_of_a_year_or_not_worth_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], basket: str, cash: str, words: tuple[str, ...]
 ) -> None:
-    assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, basket, cash, "", "no"]) is None
+    assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, basket, cash, "", "", "no"]) is None
     shown = " ".join(capfd.readouterr().err.split())
     assert all(word in shown for word in words), shown
-    assert ("is less" in shown) == (cash != "all")
+    assert ("To make it worth it" in shown) == ("With 6,000" not in shown)
 
 
-@pytest.mark.parametrize(("answer", "ceiling"), [("", "1000"), ("yes", "3000"), ("2,000", "2000")])
-def test_cash_above_the_ceiling_is_said_and_raises_it_only_if_the_owner_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: str, ceiling: str
+@pytest.mark.parametrize(
+    ("cash", "answer", "ceiling"), [("3000", "", "4500"), ("3000", "5,000", "5000"), ("all", "", "1000"), ("600", "", "1000")]
+)
+def test_the_ceiling_is_asked_and_follows_the_cash_with_the_payouts_of_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cash: str, answer: str, ceiling: str
 ) -> None:
-    document = answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", "3000", answer, "", "yes"])
+    document = answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", cash, answer, "", "yes"])
     shown = " ".join(capfd.readouterr().err.split())
-    assert "portfolio.max_live_value" in shown and "yes raises it to your 3000" in shown and "3,000 USDC is less" in shown
-    portfolio = load_config(tmp_path / "trimtab.toml").config.portfolio
-    assert (portfolio.max_live_value, portfolio.use_cash) == (ceiling, "3000") and document is not None
-    refused = "a portfolio worth more than" in shown
-    assert refused == (ceiling != "3000") == any("is never rebalanced" in one for one in document["warnings"])
+    assert "portfolio.max_live_value" in shown and document is not None
+    config = load_config(tmp_path / "trimtab.toml").config
+    assert (config.portfolio.max_live_value, config.limits.payout_per_day, document["ceiling"]) == (ceiling, ceiling, ceiling)
+    assert not any("is never rebalanced" in one for one in document["warnings"])
+
+
+def test_a_ceiling_below_the_cash_is_refused_with_the_amount_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], bare: Bare
+) -> None:
+    assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", "3000", "2000", "3000", "", "yes"]) is not None
+    shown = " ".join(capfd.readouterr().err.split())
+    assert "2000 is below the 3000 of cash to use" in shown and "write 4500" in shown
+    path = tmp_path / "other.toml"
+    options = ("--wallet", WALLET, "--rpc", "A=a", "--rpc", "B=b", "--template", "equal", "--yes", "--config", str(path))
+    said = bare("init", *options, "--use-cash", "3000", "--ceiling", "2000")
+    assert said.code == 2 and mentions(said.err, "--ceiling", "2000", "3000", "4500") and not path.exists()
+    said = bare("init", *options, "--use-cash", "3000")
+    config = load_config(path).config
+    assert said.code == 0 and (config.portfolio.max_live_value, config.limits.payout_per_day) == ("4500", "4500")
+    last = said.out.splitlines()[-2:]
+    assert last[0].startswith("With 3,000 USDC: ") and "at 0.05 gwei" in last[1] and "at 30 gwei" in last[1]
 
 
 def test_another_amount_of_cash_asks_for_the_ceiling_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [*TO_CASH, "2", "3000", "yes", "", "5", "5000", "", "5", "400", "yes"]
+    lines = [*TO_CASH, "2", "3000", "7000", "", "5", "5000", "", "5", "400", "", "yes"]
     assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
-    assert load_config(tmp_path / "trimtab.toml").config.portfolio.max_live_value == guide.START_CEILING
+    assert load_config(tmp_path / "trimtab.toml").config.portfolio.max_live_value == "1000"
+
+
+def test_an_empty_answer_is_told_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["", "", WALLET, "", "RPC_A=alpha RPC_B=beta", "", "2", "", "", "", "yes"]
+    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    shown = " ".join(capfd.readouterr().err.split())
+    for name, needed in (("Wallet", "0x…"), ("Endpoints", "RPC_URL_1=alchemy"), ("Basket", "a number or a name of the list")):
+        assert f"! {name}: nothing was entered" in shown and needed in shown.split(f"! {name}: nothing was entered")[1]
 
 
 def test_settings_are_named_where_the_warning_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, cash in (("a", "500"), ("b", "all")):
-        document = answered(monkeypatch, tmp_path / f"{name}.toml", [*TO_CASH, "WETH=50% USDC=50%", cash, "", "yes"])
+        document = answered(monkeypatch, tmp_path / f"{name}.toml", [*TO_CASH, "WETH=50% USDC=50%", cash, "", "", "yes"])
         assert document is not None
         (said,) = document["warnings"]
         rows = [row for row in document["least_total"] if float(row["total"] or 0) > 1_000]
@@ -231,7 +266,7 @@ def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
 ) -> None:
     source, about = served
     monkeypatch.setenv("TRIMTAB_LOCAL_RPC", about["url"])
-    assert answered(monkeypatch, tmp_path / "mine.toml", [str(source), about["wallet"], "", "60/40", "", "", "y"]) is not None
+    assert answered(monkeypatch, tmp_path / "mine.toml", [str(source), about["wallet"], "", "60/40", "", "", "", "y"]) is not None
     shown = capfd.readouterr().err
     assert "Past: " not in shown and "From: minimum capital" in shown  # no basket of a local chain has a past
     config = str(tmp_path / "mine.toml")

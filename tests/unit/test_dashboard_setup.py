@@ -110,7 +110,7 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     for line, begin in zip(steps, wanted, strict=True):
         assert line.startswith(begin) and (begin[0] == "e" or re.search(option, line)), line
     assert f"In {Path.cwd()}." in done, "the commands name the config as it was given"
-    assert "keeps 0.05 of it" in done and "Minimum total at 1 gwei" in done and "max_live_value" in done
+    assert "keeps 0.05 of it" in done and "With 1,000 USDC: not worth it here at 1 gwei" in done and "At most 1500 USDC are managed" in done
     for page in (*ANSWERS, "/setup/review"):
         assert desk.ask(page, Cookie=desk.cookie)[1]["location"] == "/setup/done"
         assert desk.post(page, {})[0] in (303, 403)
@@ -144,19 +144,22 @@ def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
     assert {one.symbol: one.target for one in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000} and portfolio.use_cash is None
 
 
-def test_the_last_page_says_whether_the_amount_is_worth_it_and_what_the_ceiling_refuses(desk: Desk, tmp_path: Path) -> None:
+def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_the_cash(desk: Desk, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
         desk.post(path, fields)
     review = desk.text("/setup/review")
-    assert "Minimum total at 1 gwei: 96,900 USDC" in review and "3,000 USDC is less" in review and "To change that" in review
-    assert "a portfolio worth more than 1000 USDC is never rebalanced" in review
+    assert "With 3,000 USDC: not worth it here at 1 gwei, only from 96,900 USDC." in review and "To make it worth it" in review
+    assert "4500 USDC at most are managed" in review, "half more than the cash, so that gains are not refused"
     desk.post("/setup/cash", {"ceiling": "-1"})
     assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/cash"
+    code, _, body = desk.post("/setup/cash", {"cash": "3000", "ceiling": "2000"})
+    assert code == 422 and b"2000 is below the 3000 of cash to use" in body
     desk.post("/setup/cash", {"cash": "3000", "ceiling": "3,500"})
-    assert "never rebalanced" not in desk.text("/setup/review") and "3500 USDC at most" in desk.text("/setup/review")
+    assert "3500 USDC at most" in desk.text("/setup/review")
     desk.post("/setup/review", {})
-    assert load_config(tmp_path / "trimtab.toml").config.portfolio.max_live_value == "3500"
+    config = load_config(tmp_path / "trimtab.toml").config
+    assert (config.portfolio.max_live_value, config.limits.payout_per_day) == ("3500", "3500")
 
 
 def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: Desk) -> None:

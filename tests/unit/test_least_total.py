@@ -8,6 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as some
 
+from agent.app.documents.status import least_total_now
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
@@ -17,12 +18,14 @@ from agent.policy.minimum import (
     AssetThreshold,
     MinimumTotalInputs,
     compute_minimum_total,
+    corrections_a_year,
     format_minimum_total,
+    format_year,
     minimum_total_inputs,
     suggested_settings,
 )
 from agent.reference import reference_prices
-from tests.support.builders import step_input, with_snapshot
+from tests.support.builders import step_input, with_limits, with_snapshot
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
 
@@ -65,6 +68,25 @@ def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
     assert mentions(first, "10,000 USDC", "first purchase")
     assert mentions(done, "10,000 USDC", "corrections")
     assert compute_minimum_total(replace(HAND, bought=True)).purchase is None
+
+
+def test_a_year_with_a_total_counts_its_own_corrections_and_below_the_minimum_none() -> None:
+    """At 20,000 dollars a correction moves 600: 1.8 dollars of fee and 1.038 of gas, 17.64 times a year."""
+    assert corrections_a_year(HAND, Fraction(20_000)) == (Fraction(1_764, 100), Fraction(1_764, 100) * Fraction(2_838, 1_000))
+    assert corrections_a_year(HAND, Fraction(17_299)) is None
+    assert format_year(HAND, Fraction(20_000), 0, "USD") == "about 17.6 trades and 50.06 USD a year at 1 gwei"
+    assert format_year(HAND, Fraction(500), 0, "USD") == "not worth it here at 1 gwei, only from 17,300 USD"
+    assert format_year(replace(HAND, fee_pips=10_000), Fraction(500), 0, "USD") == "not worth it here at 1 gwei, whatever the total"
+
+
+def test_for_a_day_after_a_rebalance_nobody_is_told_that_corrections_wait() -> None:
+    step = with_limits(step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 300, "USDC": 300}, depth=DEEP), plan_cost_bps=50)
+    step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI))
+    now_s = step.snapshot.head.timestamp_s
+    for last_s, warned in ((None, True), (now_s - 60, False), (now_s - 2 * 86_400, True)):
+        found = least_total_now(replace(step, history=replace(step.history, last_rebalance_s=last_s)), Fraction(600 * USD))
+        assert found is not None
+        assert (found["enough"] is False) == ("is less" in found["text"]) == bool(found["changes"]) == warned
 
 
 def test_a_schedule_bounds_how_often_it_costs() -> None:

@@ -308,9 +308,12 @@ NewAssetDocument = TypedDict("NewAssetDocument", {
 })  # fmt: skip
 InitDocument = TypedDict("InitDocument", {
     "config": str, "chain_id": int, "token_list_sha256": str | None, "template": str | None,
-    "numeraire": str, "numeraire_usd": Decimal, "least_total": list[LeastTotalDocument],
-    "assets": list[NewAssetDocument], "warnings": list[str], "next": list[str],
+    "numeraire": str, "numeraire_usd": Decimal, "ceiling": Decimal | None,
+    "least_total": list[LeastTotalDocument], "assets": list[NewAssetDocument],
+    "warnings": list[str], "next": list[str], "worth": list[str],
 })  # fmt: skip
+"""A new config. `ceiling` is its portfolio.max_live_value; `worth` ends with the trades and cost of
+a year with the cash to use, or with the ceiling."""
 PastResultDocument = TypedDict("PastResultDocument", {
     "from": str, "until": str, "return": str, "return_of_holding": str, "max_drawdown": str,
     "max_drawdown_of_holding": str, "rebalances": int, "costs": str, "basis": str,

@@ -53,6 +53,7 @@ from agent.policy.minimum import (
     correction_drift,
     format_coins,
     format_minimum_total,
+    format_year,
     minimum_total_inputs,
     suggested_settings,
 )
@@ -91,9 +92,11 @@ may act).
 LeastTotalDocument = TypedDict("LeastTotalDocument", {
     "total": Decimal | None, "first_purchase": Decimal | None, "unit": str, "by": str,
     "gas_gwei": Decimal, "pool_fee_percent": Decimal, "corrections_a_year": Decimal,
-    "cost_a_year": Decimal, "enough": bool | None, "changes": list[str], "summary": str,
-    "text": str,
+    "cost_a_year": Decimal, "enough": bool | None, "year": str, "changes": list[str],
+    "summary": str, "text": str,
 })  # fmt: skip
+"""Minimum total of a portfolio. `enough` compares it with the total, None: not compared; `year` has
+the trades and cost of a year with that total, empty without one."""
 
 
 class StatusDocument(TypedDict):
@@ -170,6 +173,7 @@ def _holding(drift: AssetDrift, found: PortfolioStatus) -> HoldingDocument:
 
 GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 """Gas prices of estimates without a chain: 0.05, 1 and 30 gwei."""
+DAY_S = 86_400
 NATIVE_USD = 3_000
 """Dollars per native coin in estimates without a chain."""
 PLACES = 6
@@ -179,12 +183,17 @@ PLACES = 6
 def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
     """Return the minimum total of a running agent at the current gas price; None if plan_cost is
     off or gas has no price.
+
+    For a day after a rebalance it is not compared with `total`: that trade was worth its cost, so
+    the estimate must not contradict it.
     """
     inputs = minimum_total_inputs(step, reference_prices(step))
     if inputs is None:
         return None
-    numeraire = step.portfolio.numeraire
-    return least_total_document(inputs, total, numeraire.decimals, numeraire.label)
+    numeraire, last_s = step.portfolio.numeraire, step.history.last_rebalance_s
+    rebalanced = last_s is not None and step.snapshot.head.timestamp_s - last_s < DAY_S
+    compared = None if rebalanced else total
+    return least_total_document(inputs, compared, numeraire.decimals, numeraire.label)
 
 
 def least_total_document(
@@ -217,6 +226,7 @@ def least_total_document(
         "corrections_a_year": value_text(minimum.a_year, 0, 1),
         "cost_a_year": value_text(minimum.year_cost, decimals, min(decimals, PLACES)),
         "enough": enough,
+        "year": "" if total is None else format_year(inputs, total, decimals, unit),
         "changes": list(changes),
         "summary": summary,
         "text": text,
@@ -280,15 +290,17 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
     ]
 
 
-def least_total_lines(rows: Sequence[LeastTotalDocument], gas_gwei: str) -> list[str]:
-    """Return the minimum total at one gas price in full, and at the others as an amount."""
-    full = [row["text"] for row in rows if row["gas_gwei"] == gas_gwei]
-    others = [
-        f"at {row['gas_gwei']} gwei {_coins(Fraction(row['total']))} {row['unit']}"
-        for row in rows
-        if row["gas_gwei"] != gas_gwei and row["total"]
-    ]
-    return [*full, *([f"Minimum total {', '.join(others)}."] if others else [])]
+def worth_lines(rows: Sequence[LeastTotalDocument], gas_gwei: str, total: Value) -> list[str]:
+    """Return two lines: the trades and cost of a year with `total`, in whole coins, at one gas price
+    and at the others, or that it is not worth it; before them the settings that would change that.
+    """
+    usual = next((row for row in rows if row["gas_gwei"] == gas_gwei), None)
+    if usual is None:
+        return []
+    others = "; ".join(row["year"] for row in rows if row is not usual)
+    change = [f"To make it worth it: {'; or '.join(usual['changes'])}."] if usual["changes"] else []
+    with_total = f"With {_coins(total)} {usual['unit']}: {usual['year']}."
+    return [*change, with_total, f"{others[:1].upper()}{others[1:]}."]
 
 
 def _coins(total: Value) -> str:

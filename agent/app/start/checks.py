@@ -574,7 +574,7 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
     if document is not None:
         yield CheckResult(
             "minimum total",
-            OK if document["enough"] else NOTE,
+            NOTE if document["enough"] is False else OK,
             document["summary"],
             "; or ".join(document["changes"]),
         )

@@ -16,12 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.app.documents.status import (
-    ceiling_warnings,
-    least_total_lines,
     least_totals_of_config,
+    worth_lines,
 )
 from agent.app.start.past_results import PAST_BASIS, template_result
-from agent.app.start.setup import find_preset, initialise, with_amounts
+from agent.app.start.setup import (
+    SHOWN_GWEI,
+    START_USD,
+    ceiling_of,
+    find_preset,
+    initialise,
+    require_ceiling,
+    with_amounts,
+)
 from agent.config import template as starters
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import load_config, parse_config
@@ -36,11 +43,7 @@ if TYPE_CHECKING:
 NUMERAIRE = "USDC"
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
-SHOWN_GWEI = "1"
-"""Gas price, in gwei, at which the minimum capital of a basket is shown."""
 ESTIMATED = "An estimate; trimtab doctor computes it with the pools found and current prices"
-START_CEILING = "1000"
-"""portfolio.max_live_value of a new config."""
 NO_ALERTS = ("", "none", "no", "off")
 ALL = ("", "all")
 PLACEHOLDER = "0x" + "0" * 39 + "1"
@@ -77,12 +80,7 @@ class InitAnswers:
     @property
     def ceiling(self) -> str:
         """Return the portfolio.max_live_value that these answers write."""
-        return self.max_live_value or START_CEILING
-
-    @property
-    def exceeds_ceiling(self) -> bool:
-        """Return whether more cash is named than the agent may manage."""
-        return bool(self.use_cash) and Decimal(self.use_cash) > Decimal(self.ceiling)
+        return self.max_live_value or ceiling_of(self.use_cash or None) or str(START_USD)
 
     @property
     def is_local(self) -> bool:
@@ -168,35 +166,30 @@ class InitAnswers:
         return replace(self, use_cash=amount, max_live_value="")
 
     def with_ceiling(self, text: str) -> InitAnswers:
-        """Return the answers with the largest value that the agent manages: an amount, "yes" for
-        that of the cash, or "no" or nothing to leave it as it is.
+        """Return the answers with the largest value that the agent manages; nothing for the one
+        that follows from the cash. Raises ConfigError for one below the cash.
         """
-        if text.lower() in ("", "n", "no"):
-            return self
-        if text.lower() in ("y", "yes") and self.use_cash:
-            return replace(self, max_live_value=self.use_cash)
-        return replace(self, max_live_value=_amount(text, "ceiling", "write 1000"))
+        amount = _amount(text, "ceiling", f"write {self.ceiling}") if text else ""
+        if amount:
+            require_ceiling(self.use_cash or None, amount)
+        return replace(self, max_live_value=amount)
 
     def outlook(self) -> list[str]:
-        """Return whether the amount is worth it: the minimum total of these targets, bands, pools and
-        gas, its cost a year, the setting to change, and what the ceiling refuses.
+        """Return whether the amount is worth it: what would change that, then two lines with the
+        trades and cost of a year at three gas prices.
         """
         preset = find_preset(self.network)
         template = starters.find_template(self.template) if self.template else None
         targets = self.targets
         if template is not None:
             targets = tuple(starters.template_targets(template, preset))
-        config = _draft(template, preset, targets, self.use_cash, self.max_live_value)
-        total = Fraction(self.use_cash) if self.use_cash else None
+        config = _draft(template, preset, targets, self.use_cash, self.ceiling)
+        total = Fraction(self.use_cash or self.ceiling)
         rows = least_totals_of_config(config, Fraction(1), total)
-        if total is None:
-            about = "Compare it with what you invest"
-        else:
-            about = f"For {self.use_cash} {NUMERAIRE}, without tokens that the wallet already holds"
+        about = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
-            f"Is it worth it? {about}. {ESTIMATED}:",
-            *least_total_lines(rows, SHOWN_GWEI),
-            *(ceiling_warnings(config, Fraction(1), total) if self.exceeds_ceiling else ()),
+            f"Is it worth it? {ESTIMATED}.{about}",
+            *worth_lines(rows, SHOWN_GWEI, total),
         ]
 
     def with_alert(self, text: str) -> InitAnswers:
@@ -364,7 +357,7 @@ def _answers(typed: Mapping[str, str]) -> tuple[InitAnswers, dict[str, str], lis
     if known:
         take("basket", lambda found, text: _with_basket(found, text, typed, known), "")
     take("cash", InitAnswers.with_cash, "all")
-    take("ceiling", InitAnswers.with_ceiling, "no")
+    take("ceiling", InitAnswers.with_ceiling, "")
     take("alert", InitAnswers.with_alert, "none")
     return answers, errors, known
 
@@ -412,7 +405,7 @@ def _shown(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, str]:
         "basket": answers.template
         or " ".join(f"{name}={share}" for name, share in answers.targets),
         "cash": f"{answers.use_cash or 'all'} {NUMERAIRE}",
-        "ceiling": f"{answers.ceiling} {NUMERAIRE} at most are managed",
+        "ceiling": f"{answers.ceiling} {NUMERAIRE} at most are managed, and paid out in a day",
         "alert": (
             f"{answers.alert[1]} ({variable_state(answers.alert[1])})" if answers.alert else "none"
         ),

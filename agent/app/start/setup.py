@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from agent import wiring
 from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
-from agent.app.documents.status import ceiling_warnings, least_totals_of_config
+from agent.app.documents.status import ceiling_warnings, least_totals_of_config, worth_lines
 from agent.app.start import past_results
 from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.chain import watch
@@ -68,7 +68,12 @@ if TYPE_CHECKING:
 LONGEST_AGE_S = 90_000
 """Maximum age of a round: the slowest feed heartbeat, a day, plus an hour of tolerance."""
 MAX_PRICE_RATIO = Fraction(101, 100)
-_MAX_LIVE_VALUE = re.compile('(?m)^max_live_value = "[^"]*" +')
+START_USD = 1_000
+"""portfolio.max_live_value of a new config, in dollars."""
+ROUNDED_FROM = 100
+"""Suggested ceilings from this number of coins on are whole."""
+SHOWN_GWEI = "1"
+"""Gas price, in gwei, at which the minimum capital of a basket is shown."""
 _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -175,8 +180,9 @@ def initialise(  # noqa: PLR0913
     dollar price of the numeraire, by default from its feed. A `template` replaces the targets;
     `stable` is its share of stable tokens. `futures` adds a futures layer, its margin in the
     numeraire. `use_cash` is the maximum numeraire to take from the wallet, `alert` a target's (name,
-    variable), `max_live_value` the cap on the managed value. Raises ConfigError if the file exists,
-    a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
+    variable), `max_live_value` the cap on the managed value and on a day's payouts, by default
+    `ceiling_of`. Raises ConfigError if the file exists, a symbol is unknown or ambiguous, or the
+    shares do not sum to 100 %.
     """
     preset = find_preset(network)
     if token_list_sha256 is not None and token_list is None:
@@ -214,7 +220,8 @@ def initialise(  # noqa: PLR0913
         text = starters.apply_template(text, ready)
     if futures is not None:
         text += futures.text(numeraire, assets)
-    text = _with_choices(with_amounts(text, use_cash, max_live_value), network, wallet, alert)
+    text = with_amounts(text, use_cash, max_live_value or ceiling_of(use_cash, dollars))
+    text = _with_choices(text, network, wallet, alert)
     parsed = parse_config(text, "the new config")
     try:
         create_file(path, text.encode())
@@ -228,9 +235,10 @@ def initialise(  # noqa: PLR0913
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror}", "choose a folder that exists"
         ) from None
-    cash = parsed.portfolio.use_cash
+    cash, ceiling = parsed.portfolio.use_cash, parsed.portfolio.max_live_value
     total = None if cash is None else Fraction(cash)
-    needs = least_totals_of_config(parsed, dollars, total)
+    amount = Fraction(ceiling) if total is None and ceiling is not None else total
+    needs = least_totals_of_config(parsed, dollars, amount)
     option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
     steps = [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
     if ready is not None and ready.todo:
@@ -246,6 +254,7 @@ def initialise(  # noqa: PLR0913
         "template": None if ready is None else ready.name,
         "numeraire": numeraire,
         "numeraire_usd": f"{float(dollars):.10g}",
+        "ceiling": ceiling,
         "least_total": needs,
         "assets": [fill(NewAssetDocument, asset) for asset in assets],
         "warnings": [
@@ -254,6 +263,7 @@ def initialise(  # noqa: PLR0913
             *_store_warnings(path, parsed.store.url),
         ],
         "next": steps,
+        "worth": [] if amount is None else worth_lines(needs, SHOWN_GWEI, amount),
     }
 
 
@@ -306,16 +316,55 @@ def find_preset(network: str) -> Preset:
     )
 
 
+def ceiling_of(use_cash: str | None, dollars: Fraction = Fraction(1)) -> str | None:
+    """Return the portfolio.max_live_value for an amount of cash, half more than it so that gains are
+    not refused; None if the ceiling of every new config is enough.
+    """
+    if use_cash is None:
+        return None
+    try:
+        ceiling = Decimal(use_cash) * 3 / 2
+    except ArithmeticError:  # the config names the error
+        return None
+    if not ceiling.is_finite() or Fraction(ceiling) * dollars <= START_USD:
+        return None
+    if ceiling >= ROUNDED_FROM:
+        ceiling = ceiling.to_integral_value(ROUND_CEILING)
+    return f"{ceiling.normalize():f}"
+
+
 def with_amounts(text: str, use_cash: str | None, max_live_value: str | None) -> str:
-    """Return the config with the cash to use and the cap on the managed value; None leaves one as
-    it is.
+    """Return the config with the cash to use, and the cap on the managed value, which is also that
+    of a day's payouts, so that all of it can be paid out at once; None leaves one as it is. Raises
+    ConfigError for a cap below the cash.
     """
     if use_cash is not None:
         text = text.replace('# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1)
-    if max_live_value is not None:
-        line = f"max_live_value = {json.dumps(max_live_value)} "
-        text = _MAX_LIVE_VALUE.sub(lambda found: line.ljust(len(found[0])), text, count=1)
+    if max_live_value is None:
+        return text
+    require_ceiling(use_cash, max_live_value)
+    capped = (
+        ("max_live_value",) if max_live_value == "off" else ("max_live_value", "payout_per_day")
+    )
+    for key in capped:
+        line = f"{key} = {json.dumps(max_live_value)} "
+        if found := re.search(f'(?m)^{key} = "[^"]*" +', text):
+            text = text[: found.start()] + line.ljust(len(found[0])) + text[found.end() :]
     return text
+
+
+def require_ceiling(use_cash: str | None, ceiling: str) -> None:
+    """Raise ConfigError for a ceiling below the cash to use: every rebalance would be refused."""
+    try:
+        if use_cash is None or Decimal(ceiling) >= Decimal(use_cash):
+            return
+    except ArithmeticError:  # the config names the error
+        return
+    raise ConfigError(
+        f"--ceiling: {ceiling} is below the {use_cash} of cash to use, so every rebalance would be"
+        " refused",
+        f"write {ceiling_of(use_cash) or use_cash}, or use less cash",
+    )
 
 
 def _with_choices(text: str, network: str, wallet: str, alert: tuple[str, str] | None) -> str:

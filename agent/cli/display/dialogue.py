@@ -24,8 +24,8 @@ WIDTH = 78
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question: `about` explains it, `default` answers an empty line (None: an answer is
-    needed), `take` checks an answer, `shown` formats it. Unless `is_due` it is not asked at first.
+    """One question: `about` explains it, `default` answers an empty line (None: an answer is needed,
+    which `needed` describes), `take` checks an answer, `shown` formats it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Question:
     default: Callable[[InitAnswers], str | None]
     take: Callable[[InitAnswers, str], InitAnswers]
     shown: Callable[[InitAnswers], str]
-    is_due: Callable[[InitAnswers], bool] = lambda _: True
+    needed: str = ""
 
 
 def guided_init(
@@ -48,7 +48,7 @@ def guided_init(
     for question in questions:
         if question.name in given:
             answers = _check(question, answers)
-        elif question.is_due(answers):
+        else:
             answers = _ask(question, answers)
     while True:
         _say("")
@@ -67,7 +67,7 @@ def guided_init(
             answers = _ask(questions[int(text) - 1], answers)
             if not answers.rpc:  # a change of network clears the endpoints
                 answers = _ask(questions[2], answers)
-            if questions[int(text) - 1].name == "Cash" and answers.exceeds_ceiling:
+            if questions[int(text) - 1].name == "Cash":
                 answers = _ask(next(one for one in questions if one.name == "Ceiling"), answers)
 
 
@@ -87,6 +87,7 @@ def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
         default = question.default(answers)
         text = _line(f"{question.name}{'' if default is None else f' [{default}]'}: ")
         if not text and default is None:
+            _refuse(ConfigError(f"{question.name}: nothing was entered", question.needed))
             continue
         try:
             return question.take(answers, text or default or "")
@@ -133,6 +134,7 @@ def _questions() -> tuple[Question, ...]:
             lambda answers: answers.wallet or None,
             lambda answers, text: answers.with_wallet(text),
             lambda answers: answers.wallet,
+            "write the address that holds the portfolio, 0x… with 40 digits",
         ),
         Question(
             "Endpoints",
@@ -146,6 +148,7 @@ def _questions() -> tuple[Question, ...]:
                 f"{variable}={operator} ({variable_state(variable)})"
                 for variable, operator in answers.rpc
             ),
+            "for example RPC_URL_1=alchemy RPC_URL_2=infura",
         ),
         Question(
             "Basket",
@@ -153,6 +156,7 @@ def _questions() -> tuple[Question, ...]:
             lambda answers: answers.template or _pairs(answers.targets) or None,
             lambda answers, text: answers.with_basket(text, api.baskets(answers.network)),
             lambda answers: answers.template or _pairs(answers.targets),
+            "write a number or a name of the list, or for example WETH=50% USDC=50%",
         ),
         Question(
             "Cash",
@@ -166,20 +170,14 @@ def _questions() -> tuple[Question, ...]:
         ),
         Question(
             "Ceiling",
-            lambda answers: (
-                "The largest value that the agent manages (portfolio.max_live_value) is"
-                f" {answers.ceiling} USDC. Above it every rebalance is refused; gains and tokens"
-                " that the wallet holds already count. "
-                + (
-                    f"yes raises it to your {answers.use_cash}; no leaves it; or an amount."
-                    if answers.exceeds_ceiling
-                    else "An amount, or no to leave it."
-                )
+            lambda _: (
+                "The largest value in USDC that the agent manages (portfolio.max_live_value) and"
+                " pays out in a day. Above it every rebalance is refused; gains and tokens that the"
+                " wallet holds already count."
             ),
-            lambda _: "no",
+            lambda answers: answers.ceiling,
             lambda answers, text: answers.with_ceiling(text),
-            lambda answers: f"{answers.ceiling} USDC at most are managed",
-            lambda answers: answers.exceeds_ceiling,
+            lambda answers: f"{answers.ceiling} USDC at most are managed, and paid out in a day",
         ),
         Question(
             "Alerts",

@@ -300,7 +300,7 @@ def show_status(console: Console, document: Document) -> None:
     console.print(cell(native(document["native"])))
     console.print(cell(format_trigger(document["trigger"])))
     if (least := document["least_total"]) is not None:
-        console.print(cell(least["text"], "" if least["enough"] else "yellow"))
+        console.print(cell(least["text"], "yellow" if least["enough"] is False else ""))
     for item in document["quarantined"]:
         console.print(
             cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow")
