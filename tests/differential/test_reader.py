@@ -113,9 +113,15 @@ def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalCha
 
 
 def test_a_block_that_comes_between_the_two_trips_changes_nothing(anvil_chain: LocalChain) -> None:
+    """Neither tokens, nor native coin, nor the used nonce are read at a later block than prices."""
     expected = reader(anvil_chain).snapshot()
-    line = Through(anvil_chain.transport, "local", before=lambda number: anvil_chain.set_balance("LINK", 5) if number == 2 else None)
-    assert reader(anvil_chain, line).snapshot() == expected
+
+    def act(number: int) -> None:
+        if number == 2:
+            anvil_chain.set_balance("LINK", 5)
+            anvil_chain.w3.eth.send_transaction({"from": anvil_chain.wallet.address, "to": anvil_chain.whale.address, "value": 1})
+
+    assert reader(anvil_chain, Through(anvil_chain.transport, "local", before=act)).snapshot() == expected
 
 
 def stingy(gas: int) -> Any:

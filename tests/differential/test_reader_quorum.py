@@ -197,3 +197,22 @@ def test_of_three_the_suggested_fee_and_the_pending_nonce_of_one_alone_do_not_co
         plain.priority_fee_wei,
         plain.gas_price_wei,
     )
+
+
+@pytest.mark.parametrize("lifted", ["alpha again", "beta"])
+def test_the_suggested_fee_of_one_operator_counts_by_its_lowest_endpoint(anvil_chain: LocalChain, lifted: str) -> None:
+    """Neither one operator nor one of two endpoints of an operator raises tip and gas price."""
+
+    def dear(method: str, params: list[Any], answer: Any) -> Any:
+        return hex(10**15) if method in ("eth_maxPriorityFeePerGas", "eth_gasPrice") else answer
+
+    plain = reader(anvil_chain).snapshot()
+    names = {"alpha": "alpha", "alpha again": "alpha", "beta": "beta", "beta again": "beta"}
+    high = {lifted, "beta again"}
+    lines = [
+        Through(honest(anvil_chain, name), operator, change=dear) if name in high else honest(anvil_chain, operator)
+        for name, operator in names.items()
+    ]
+    seen = reader(anvil_chain, *lines, min_operators=2).snapshot()
+    assert seen.operators == ("alpha", "beta")
+    assert (seen.priority_fee_wei, seen.gas_price_wei) == (plain.priority_fee_wei, plain.gas_price_wei)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from agent.chain.sender import NodeSender, NonceUsed, SendRefused
 from agent.chain.tokens import encode_approve
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, SignedTx, Transfer
-from tests.support.endpoints import Script
+from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
 from tests.support.text import raises_code
 
@@ -165,6 +166,20 @@ def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> Non
         assert (found.ok, found.reverted) == (False, True) and "returned false" in found.reason
     for fine in ("0x", "0x" + f"{1:064x}"):
         assert simulating(fine, "0x5208").simulate(approve, WALLET).ok
+
+
+def test_a_simulation_after_a_block_asks_everything_at_that_block() -> None:
+    """Calls and gas of different blocks would not belong together."""
+    blocks: dict[str, object] = {}
+
+    def at(method: str, answer: object) -> Callable[[list[object]], object]:
+        return lambda params: blocks.update({method: params[0] if method == "eth_getBlockByNumber" else params[1]}) or answer
+
+    answers = {"eth_call": "0x", "eth_estimateGas": "0x5208", "eth_getBlockByNumber": HEAD_JSON}
+    node = Script(**{method: at(method, answer) for method, answer in answers.items()})
+    for height, tag in ((16, "0x10"), (None, "latest")):
+        assert NodeSender(node).simulate(CANCEL, WALLET, height).ok
+        assert blocks == dict.fromkeys(answers, tag)
 
 
 def test_a_fee_below_the_base_fee_fails_the_simulation_whatever_the_node_says() -> None:
