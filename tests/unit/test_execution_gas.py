@@ -52,12 +52,16 @@ def test_without_a_ceiling_gas_money_still_ends_at_a_multiple_of_the_first(tmp_p
     )
 
 
-def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_booked", [True, False])
+def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_goes(tmp_path: Path, is_booked: bool) -> None:
+    """Gas that is mined and not booked yet counts like booked gas."""
     made = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI)
     earlier = made.store
     made.chain.automine = True
     done = made.run(0)
-    earlier.budgets.book(done, Fraction(0), Fraction(0), 100_000 * GWEI, START_S)
+    assert done.receipt is not None and done.receipt.gas_cost_wei == 100_000 * GWEI
+    if is_booked:
+        earlier.budgets.book(done, Fraction(0), Fraction(0), done.receipt.gas_cost_wei, START_S)
     made.chain.automine = False
     when_sent(made, 3, lambda: made.chain.mine(made.chain.sent[2]))
     assert made.run(1).state is S.CANCELLED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,18 @@ def test_a_partial_or_missing_fill_counts_as_filled_at_its_bound(fills: tuple[Pe
     """An endpoint that hides an event, or shows a part, hides no loss."""
     assert order_fill(ORDER, receipt(*fills), is_partly=False) is None
     assert lost(*fills) == 160 + Fraction(816, 100)
+
+
+@pytest.mark.parametrize(("is_emergency", "counted"), [(False, 8_000), (True, 0)])
+def test_a_reduction_counts_against_the_day_s_budget_unless_it_is_an_emergency(is_emergency: bool, counted: int) -> None:
+    reduction = replace(ORDER, is_reduce_only=True)
+    grant = SimpleNamespace(futures=FuturesGrant(reduction, EMPTY, is_emergency))
+    booked: list[Fraction] = []
+    budgets = SimpleNamespace(book=lambda _intent, turnover, *_values: booked.append(turnover))
+    store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=budgets)
+    intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(WHOLE), tx=SimpleNamespace(is_venue_order=False))
+    assert book_futures_action(store, intent, step_input(), Price(0), 1) == 48 * 10**6
+    assert booked == [counted * 10**6]
 
 
 def test_a_market_that_fills_a_part_is_refused_before_the_order_is_sent() -> None:

@@ -175,7 +175,12 @@ def test_the_daily_budget_never_holds_back_what_the_index_demands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "guard"), [(book(10_000, index_s=NOW_S - 601), "index_age"), (book(10_000, mark=Fraction(2_200)), "basis")]
+    ("held", "guard"),
+    [
+        (book(10_000, index_s=NOW_S - 601), "index_age"),
+        (book(10_000, mark=Fraction(2_200)), "basis"),
+        (book(10_000, mark=Fraction(1_800)), "basis"),
+    ],
 )
 def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(held: MarginAccount, guard: str) -> None:
     plan = rebalance(step_of(EMPTY)).plan
@@ -183,6 +188,18 @@ def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(held: MarginAcco
     step = step_of(held)
     refusing = {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
     assert guard in refusing
+
+
+def test_two_reductions_of_one_market_that_together_turn_it_are_refused() -> None:
+    """Each alone is smaller than the position of 20."""
+    step = step_of(OVER)
+    plan = planned(step, lambda order: replace(order, size_raw=-15 * E18, bound_raw=15 * 2_000 * E18))
+    assert plan.futures is not None
+    [order] = plan.futures.orders
+    twice = replace(plan, futures=replace(plan.futures, orders=(order, order)))
+    assert not guards.case.build_guard_case(step, twice, evidence(step, twice)).is_risk_reducing()
+    refusing = {one.guard: one.measured for one in guards.judge(step, twice, evidence(step, twice)) if not one.passed}
+    assert refusing["futures_state"] == "a reduction that opens"
 
 
 def test_an_emergency_that_the_account_does_not_show_is_refused() -> None:

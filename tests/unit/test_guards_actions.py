@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
+from agent.guards.case import build_guard_case
 from agent.guards.replay import replay_actions
 from agent.model import CodeHash, Collect, ExitFailures, LpAction, Plan, Provide, StepInput, Withdraw
 from tests.support import lp_worlds as lp
@@ -194,6 +195,17 @@ def test_gas_is_held_against_what_is_moved_and_an_exit_goes_at_any_cost() -> Non
     exit_ = with_limits(dear, lp_max_weight_bps=1_500)
     assert refusing(exit_, plan) == set()
     assert "not applied to liquidity above its limit" in verdict("plan_cost", exit_, plan).measured
+
+
+def test_what_is_provided_above_a_limit_is_no_exit_whatever_goes_out_beside_it() -> None:
+    """Cost and size of liquidity hold it back also where a limit is exceeded already."""
+    step, plan = a_plan(PROVIDE)
+    _, leaving = a_plan(WITHDRAW)
+    for actions in (plan.actions, (*leaving.actions, *plan.actions)):
+        tight = with_limits(step, lp_max_weight_bps=100, min_trade=Fraction(5_000 * USD))
+        found = build_guard_case(tight, replace(plan, actions=actions), evidence(tight, plan))
+        assert not found.is_exit() and not found.is_risk_reducing()
+    assert {"lp_max_weight", "min_trade"} <= refusing(tight, plan)
 
 
 def test_small_actions_are_refused_and_small_exits_pass() -> None:

@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw, size_for_notional_raw
-from agent.margin.state import breaches, largest_allowed_raw, margin_state
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgeComparison, MarginAccount, MarginTier, PerpMarket
+from agent.margin.state import after_fill_at_bound, breaches, largest_allowed_raw, margin_state
+from agent.model.futures import (
+    FuturesLimits,
+    FuturesPolicy,
+    FuturesTarget,
+    HedgeComparison,
+    MarginAccount,
+    MarginTier,
+    PerpMarket,
+    PerpOrder,
+    PerpOrderKind,
+)
 from agent.policy.futures.targets import FuturesTrigger, orders_to_target, reduction_orders, triggered
 from agent.policy.hedges import choose, short_costs
 from agent.units import Token
@@ -51,6 +61,18 @@ def test_pending_funding_is_owed_when_positive() -> None:
     assert margin.account_value_raw(owing) == margin.account_value_raw(held) - 7 * E18
     closed = margin.with_trade(owing, "ETH", -E18, 2_000 * E18)
     assert margin.account_value_raw(closed) == margin.account_value_raw(owing)
+
+
+@pytest.mark.parametrize(
+    ("size", "bound", "mark", "pays"),
+    [(1, 2_040, 2_000, 2_040), (1, 2_040, 2_100, 2_100), (-1, 1_960, 2_000, -1_960), (-1, 1_960, 1_900, -1_900)],
+)
+def test_the_worst_fill_is_at_the_bound_or_at_a_worse_mark(size: int, bound: int, mark: int, pays: int) -> None:
+    """Of a fee of 1 ‰ the larger of the two values counts."""
+    held = replace(account(10_000, {}, market("ETH")), markets=(replace(market("ETH"), mark=Fraction(mark)),))
+    after = after_fill_at_bound(held, PerpOrder("ETH", size * E18, PerpOrderKind.MARKET, bound * E18, is_reduce_only=False))
+    fee = max(bound, mark) * E18 // 1_000
+    assert margin.account_value_raw(after) - margin.account_value_raw(held) == (size * mark - pays) * E18 - fee
 
 
 sizes = st.integers(-(10**20), 10**20)

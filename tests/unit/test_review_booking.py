@@ -13,6 +13,7 @@ from agent import codec
 from agent.execution.settlement import MAX_CLOCK_LEAD_S, settle_mined
 from agent.model import History, Holding, Intent, IntentKind, IntentState, Snapshot, StepInput, Transfer
 from agent.store import Store, open_store
+from agent.units import NATIVE
 from tests.support import builders
 from tests.support.transactions import CHAIN_ID, GWEI, OTHER, WALLET, grant, receipt, tx
 
@@ -116,3 +117,15 @@ def test_a_clock_set_back_takes_nothing_out_of_the_last_day(store: Store) -> Non
     swapped(store, made)
     settle_mined(store, replace(made.snapshot, now_s=made.snapshot.now_s - 7 * 86_400), never)
     assert store.budgets.history(made.snapshot.head.timestamp_s).loss_24h == gas_value(made)
+
+
+def test_unwrapping_costs_its_gas_once_also_by_balances(store: Store) -> None:
+    """The wallet's native coin falls by the gas, which is booked by itself."""
+    made = step()
+    gas_wei = 50_000 * 2 * GWEI
+    after = replace(step(weth=9).snapshot, native_wei=made.snapshot.native_wei + COIN - gas_wei)
+    intent = swapped(store, made)
+    assert intent.receipt is not None
+    unwrapped = replace(intent.receipt, wrapped=(Transfer(WETH.address, WALLET, NATIVE, COIN),))
+    store.journal.advance(intent.id, IntentState.MINED, 1, receipt=unwrapped)
+    assert booked(store, after, before=made.snapshot).loss_24h == gas_value(made)
