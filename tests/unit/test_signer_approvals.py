@@ -8,7 +8,7 @@ import pytest
 from eth_abi import encode as abi_encode
 
 from agent.chain.tokens import encode_approve
-from agent.model import UnsignedTx
+from agent.model import LegFunding, UnsignedTx
 from agent.signing.calldata import selector
 from agent.units import UINT256_MAX
 from tests.support.signing import (
@@ -23,6 +23,10 @@ from tests.support.signing import (
     SWAP,
     USDC,
     USDT,
+    WBTC,
+    WETH,
+    leg,
+    plan_of,
     refused,
     signer,
     tx,
@@ -60,6 +64,16 @@ def test_an_approval_beyond_what_the_plan_spends_is_refused_even_if_granted() ->
     assert signer().sign(APPROVE, replace(APPROVE_GRANT, plan=PLAN)).raw
     grant = replace(APPROVE_GRANT, plan=PLAN, approve=(USDT, ROUTER, 500_000_001))
     refused(tx(USDT, encode_approve(ROUTER, 500_000_001)), grant, "approval_amount")
+
+
+def test_no_approval_covers_what_one_leg_of_a_plan_hands_to_the_next() -> None:
+    """The router spends its own balance there; an allowance for it would remain."""
+    legs = (
+        leg(WBTC, WETH, 800_000, 2 * 10**17, sink=LegFunding.ROUTER),
+        leg(WETH, USDT, 2 * 10**17, 590_000_000, source=LegFunding.ROUTER),
+    )
+    grant = replace(APPROVE_GRANT, plan=plan_of(*legs), approve=(WETH, ROUTER, 2 * 10**17))
+    refused(tx(WETH, encode_approve(ROUTER, 2 * 10**17)), grant, "approval_amount")
 
 
 def test_a_spender_that_is_no_longer_pinned_can_only_be_set_to_zero() -> None:

@@ -87,6 +87,13 @@ def test_an_action_other_than_granted_is_refused(rule: str, key: str, value: obj
     assert refused(tx_of(payload(BUY, lambda action: action["orders"][0].update({key: value}))), grant_of()) == rule
 
 
+@pytest.mark.parametrize(("order", "account", "price"), [(BUY, ACCOUNT, "3010.1"), (SALE, HELD, "2989.9")])
+def test_a_price_beyond_the_granted_bound_is_refused_on_either_side(order: PerpOrder, account: MarginAccount, price: str) -> None:
+    """Both prices are within the slippage from the index, and one tick beyond the bound."""
+    worse = payload(order, lambda action: action["orders"][0].update(p=price))
+    assert refused(tx_of(worse), grant_of(order, account)) == "bound"
+
+
 ACTIONS: list[Callable[[dict[str, Any]], object]] = [
     lambda action: action.update(type="withdraw3"),
     lambda action: action["orders"].append(action["orders"][0]),

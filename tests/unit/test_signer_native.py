@@ -27,7 +27,7 @@ from agent.signing.calldata import (
     decode,
     selector,
 )
-from agent.signing.rules import require_signable
+from agent.signing.rules import SigningRules, require_signable
 from agent.units import NATIVE
 from agent.venues.calldata import encode_multicall, native_wei
 from tests.support.signing import (
@@ -82,10 +82,10 @@ def withdraw(raw: int, to: str = WETH, value_wei: int = 0) -> UnsignedTx:
     return tx(to, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(), value_wei=value_wei)
 
 
-def rule_of(transaction: UnsignedTx, grant: Grant) -> str | None:
+def rule_of(transaction: UnsignedTx, grant: Grant, rules: SigningRules = NATIVE_RULES) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
-        require_signable(transaction, grant, NATIVE_RULES, NONCES)
+        require_signable(transaction, grant, rules, NONCES)
     except Refused as refusal:
         return refusal.verdicts[0].guard.removeprefix("signer.") if refusal.verdicts else "call"
     return None
@@ -170,7 +170,9 @@ def test_a_granted_plan_that_would_leave_something_in_the_router_is_refused_by_n
     taken = plan_of(replace(HUB[0], amount_out_raw=10**17), unwrap(WETH, 10**16), replace(HUB[1], amount_in_raw=10**17))
     to_router = plan_of(SELL, replace(unwrap(WETH, 10**16), sink=R))
     other = plan_of(replace(coin, amount_in_raw=10**17, amount_out_raw=10**17), paid)
-    for plan, rule in ((stranded, "native"), (late, "native"), (taken, "router_balance"), (to_router, "recipient"), (other, "native")):
+    pulled = plan_of(BUY, unwrap(WETH, 5 * 10**16))
+    refusals = {"native": (stranded, late, other), "router_balance": (taken, pulled), "recipient": (to_router,)}
+    for rule, plan in ((rule, plan) for rule, plans in refusals.items() for plan in plans):
         assert rule_of(replace(tx(ROUTER, raw_multicall(plan)), value_wei=native_wei(plan)), grant_of(plan)) == rule
 
 
@@ -211,6 +213,12 @@ def test_unwrapping_by_the_wallet_is_the_granted_amount_of_the_wrapped_coin_alon
     rule: str | None, transaction: UnsignedTx, grant: Grant
 ) -> None:
     assert rule_of(transaction, grant) == rule
+
+
+def test_a_wrapped_coin_that_is_not_pinned_is_not_unwrapped() -> None:
+    unpinned = replace(NATIVE_RULES, tokens=frozenset(NATIVE_RULES.tokens) - {WETH})
+    for rules in (unpinned, replace(NATIVE_RULES, wrapped_native=None)):
+        assert rule_of(withdraw(5 * 10**16), grant_of(ONLY, IntentKind.UNWRAP), rules) == "contract"
 
 
 def test_no_flipped_bit_of_an_unwrapping_is_signed() -> None:
