@@ -103,6 +103,21 @@ def test_a_token_out_of_range_is_not_added(tmp_path: Path, name: str, scopes: li
     assert refused.value.field == field and len(tokens.tokens()) == 1
 
 
+def test_a_full_file_drops_the_oldest_ended_tokens_and_never_an_active_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.web.tokens.MAX_TOKENS", 4)
+    tokens = TokenFile(tmp_path / "a.db")
+    lifetimes = {"oldest": 90 * DAY_S, "expired": 1, "revoked": 90 * DAY_S, "late": 1}
+    texts = {name: tokens.add(name, ["read"], lifetime_s, NOW_S)[1] for name, lifetime_s in lifetimes.items()}
+    tokens.revoke("revoked", NOW_S + 1)
+    for name in ("new", "newer", "newest"):
+        texts[name] = tokens.add(name, ["read"], DAY_S, NOW_S + 2)[1]
+        assert tokens.find(texts["oldest"]) is not None
+    assert [one.name for one in tokens.tokens()] == ["oldest", "new", "newer", "newest"]
+    with pytest.raises(ConfigError, match="4 tokens are active"):
+        tokens.add("one-more", ["read"], DAY_S, NOW_S + 3)
+    assert all(tokens.find(texts[name]) is not None for name in ("oldest", "new", "newer", "newest"))
+
+
 def test_a_wrong_secret_and_an_unknown_id_are_compared_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = TokenFile(tmp_path / "a.db")
     _, text = tokens.add("ci", ["read"], DAY_S, NOW_S)

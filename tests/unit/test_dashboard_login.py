@@ -6,10 +6,12 @@ import asyncio
 import os
 import re
 import socket
+import sqlite3
 import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from importlib.util import find_spec
@@ -225,10 +227,15 @@ def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: 
         await access.refresh()
         session = access.find(chosen := access.begin(1), touch=True)
         assert access.required and session is not None and access.alive(session)
-        store.remove("ann", 2)
-        store.add("ann", HASH, "A" * 32, True, 2)
+        with closing(sqlite3.connect(tmp_path / "a.users")) as db, db:
+            db.execute("UPDATE user SET read_only = 1")  # the same user, with another role
         await access.refresh()
         assert access.find(chosen, touch=True) is None and not access.alive(session)
+        chosen = access.begin(1)
+        store.remove("ann", 2)
+        store.add("ann", HASH, "A" * 32, False, 2)
+        await access.refresh()
+        assert access.find(chosen, touch=True) is None
         chosen = access.begin(2)
         (tmp_path / "a.users").chmod(0o644)  # cannot be trusted any more
         store_stat = (tmp_path / "a.users").stat()

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import IntentKind, IntentState, Transfer
+from agent.model import IntentEvent, IntentKind, IntentState, Transfer
 from agent.store import Store, database, open_store, opening
 from agent.store.tables import Base, MetaRow, PriceRow
 from tests.support.text import raises_code
@@ -221,6 +221,69 @@ def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
     assert cancel.replaces == first.id
     with pytest.raises(OperatorNeeded):
         store.journal.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
+
+
+@pytest.mark.parametrize("kind", [IntentKind.SWAP, IntentKind.CANCEL])
+@pytest.mark.parametrize("state", [IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED])
+def test_only_what_was_sent_and_is_in_no_block_is_replaced_and_only_once(store: Store, state: IntentState, kind: IntentKind) -> None:
+    """Bytes that never left are dropped instead, and what is mined has used the nonce."""
+    first = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    moves = {
+        IntentState.SIGNED: {"tx_hash": HASH},
+        IntentState.BROADCAST: {},
+        IntentState.MINED: {"receipt": receipt(HASH, 3, "0x03")},
+    }
+    for reached, fields in moves.items():
+        if state is IntentState.PLANNED:
+            break
+        store.journal.advance(first.id, reached, START_S, **fields)
+        if reached is state:
+            break
+    if state is not IntentState.BROADCAST:
+        with raises_code(OperatorNeeded, "open_transaction"):
+            store.journal.intend("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
+        return
+    second = store.journal.intend("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
+    assert second.replaces == first.id
+    with raises_code(OperatorNeeded, "open_transaction"):
+        store.journal.intend("s", kind, tx(0), grant(kind), "third", START_S, None, replaces=first.id)
+
+
+def test_a_transaction_is_undecided_while_another_at_its_nonce_is_open_and_none_ended_in_a_block(store: Store) -> None:
+    """A reorganisation that takes the cancel's block leaves both, and either may be mined."""
+    journal, cancelled = store.journal, "0x" + "cd" * 32
+    swap = journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    journal.advance(swap.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    journal.advance(swap.id, IntentState.BROADCAST, START_S)
+    cancel = journal.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None, replaces=swap.id)
+    journal.advance(cancel.id, IntentState.SIGNED, START_S, tx_hash=cancelled)
+    journal.advance(cancel.id, IntentState.BROADCAST, START_S)
+    journal.advance(cancel.id, IntentState.MINED, START_S, receipt=receipt(cancelled, 3, "0x03"))
+    journal.advance(cancel.id, IntentState.FINAL, START_S)
+    journal.advance(swap.id, IntentState.CANCELLED, START_S)
+    assert journal.undecided_at(0) == (), "the cancel is final"
+    journal.advance(cancel.id, IntentState.BROADCAST, START_S, event=IntentEvent.UNMINE)
+    assert [intent.id for intent in journal.undecided_at(0)] == [swap.id]
+    assert journal.undecided_at(1) == ()
+    journal.advance(swap.id, IntentState.BROADCAST, START_S, event=IntentEvent.REOPEN)
+    assert journal.undecided_at(0) == (), "it is open itself"
+
+
+def test_what_was_dropped_unsent_or_has_no_open_peer_is_not_undecided(store: Store) -> None:
+    journal = store.journal
+    unsent = journal.intend("s", IntentKind.SWAP, tx(0), grant(), "unsent", START_S, None)
+    journal.advance(unsent.id, IntentState.CANCELLED, START_S)
+    assert journal.undecided_at(0) == ()
+    again = journal.intend("s", IntentKind.SWAP, tx(0), grant(), "again", START_S, None)
+    journal.advance(again.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    journal.advance(again.id, IntentState.BROADCAST, START_S)
+    bump = journal.intend("s", IntentKind.SWAP, tx(0), grant(), "bump", START_S, None, replaces=again.id)
+    journal.advance(bump.id, IntentState.SIGNED, START_S, tx_hash="0x" + "cd" * 32)
+    journal.advance(bump.id, IntentState.CANCELLED, START_S)
+    assert journal.undecided_at(0) == (), "its bytes never left, though what it replaced is open"
+    store.journal.set_expected_nonce(1, START_S)
+    journal.advance(again.id, IntentState.REPLACED, START_S)
+    assert journal.undecided_at(0) == (), "the operator has adopted the nonce"
 
 
 def test_an_intent_keeps_its_first_hash(store: Store) -> None:
