@@ -10,6 +10,7 @@ import pytest
 from agent.chain.lens import CallStatus, LensAnswer, query_lens, uint_word
 from agent.chain.perpetuals import perp_questions, read_account, unread_bases
 from agent.localchain.perpetuals import FAR_FUTURE_S, LocalPerps
+from agent.margin import account as margin
 from agent.model.futures import MarginAccount
 from agent.units import Token
 from tests.support.perps import WAD, account_of, later, scope_of
@@ -63,6 +64,19 @@ def test_an_empty_account_is_read_as_empty(perps: LocalPerps) -> None:
     read = read_account(scope_of(perps, who), answers_of(perps, who))
     assert isinstance(read, MarginAccount)
     assert (read.collateral_raw, read.positions, len(read.markets)) == (0, (), 2)
+
+
+def test_a_negative_balance_of_the_vault_is_a_debt(perps: LocalPerps) -> None:
+    """Settled losses above the collateral (AccountBalance settles them into Vault's int256)."""
+    who, debt = perps.chain.accounts[5].address, uint_word(2**256 - 5 * 10**6)
+    scope, answers = scope_of(perps, who), answers_of(perps, who)
+    for number, one in enumerate(perp_questions(scope)):
+        if one.name in ("collateral", "account value"):
+            answers[number] = debt
+    read = read_account(scope, answers)
+    assert isinstance(read, MarginAccount), read
+    assert read.collateral_raw == -5 * WAD
+    assert margin.account_value_raw(read) == -5 * WAD and margin.free_raw(read) <= 0
 
 
 def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerps) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.pools import ContractRevert
-from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, require_pair_swaps
+from agent.amm.v2 import UINT112_MAX, V2Pool, get_amount_in, get_amount_out, require_pair_swaps
 
 reserves = st.integers(1, UINT112_MAX)
 
@@ -80,3 +80,13 @@ def test_overflow_is_judged_in_the_scale_of_the_deployed_library(reserve_out, la
     assert get_amount_out(largest, 1, reserve_out) == reserve_out - 1
     with pytest.raises(ContractRevert):
         get_amount_out(largest + 1, 1, reserve_out)
+
+
+def test_a_reserve_may_be_the_largest_number_that_the_pair_stores_and_no_more():
+    """UniswapV2Pair._update: balance <= uint112(-1)."""
+    amount = 10**30
+    pool = V2Pool("pair", "uniswap_v2", "0x01", "0x02", 2**112 - 1 - amount, 10**33)
+    full = pool.swap("0x01", amount).after
+    assert full.reserve0 == 2**112 - 1 and full.max_in("0x01", 10_000) == 0
+    with pytest.raises(ContractRevert, match="UniswapV2: OVERFLOW"):
+        pool.swap("0x01", amount + 1)

@@ -18,17 +18,28 @@ from agent.chain.tokens import encode_approve
 from agent.errors import Refused, Retryable
 from agent.execution.submitter import _require_data_fee
 from agent.guards.case import build_guard_case
-from agent.model import DataFee, DataFeeQuote, IntentKind, MarginDeposit, PerpOrder, PerpOrderKind, QuarantinedItem, Snapshot, UnsignedTx
+from agent.model import (
+    Allowance,
+    DataFee,
+    DataFeeQuote,
+    IntentKind,
+    MarginDeposit,
+    PerpOrder,
+    PerpOrderKind,
+    QuarantinedItem,
+    Snapshot,
+    UnsignedTx,
+)
 from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, ENVELOPE_BYTES, OPERATOR_GAS, SPIKE
 from agent.planning import proposals
-from agent.planning.gas import ACTION_BYTES
+from agent.planning.gas import ACTION_BYTES, plan_sizes, with_data_fee
 from agent.policy import minimum, native_coin
 from agent.policy.minimum import APPROVAL_BYTES
 from agent.policy.quarantine import data_fee_fault
 from agent.ports import Grant, Simulation
 from agent.venues.calldata import encode_liquidity
 from agent.venues.perpetual_protocol import PerpContracts, futures_call
-from tests.support.builders import OWNER, step_input, with_limits, with_snapshot
+from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.signing import ACTIONS, STRANGER
@@ -128,6 +139,43 @@ def test_cost_and_caps_contain_the_fee() -> None:
     assert minimum.leg_gas_value(rollup.snapshot, price) > minimum.leg_gas_value(plain.snapshot, price)
     assert native_coin.margin_wei(rollup) > native_coin.margin_wei(plain)
     assert native_coin.unwrap_cost_wei(rollup) > native_coin.unwrap_cost_wei(plain)
+
+
+@pytest.mark.parametrize(("allowed_raw", "approvals"), [(10**30, 0), (0, 1), (1, 2)])
+def test_a_plan_pays_for_the_data_of_its_swap_and_of_each_approval(allowed_raw: int, approvals: int) -> None:
+    """In wei, valued by the native coin's price; an allowance that is too small is reset first."""
+    step = step_input(values={"WETH": 7_000, "USDC": 3_000})
+    allowances = tuple(Allowance(asset.token.address, ROUTER, allowed_raw) for asset in step.portfolio.assets)
+    step = with_snapshot(step, data_fee=QUOTE, allowances=allowances)
+    plan = sell_weth(step)
+    units = plan.gas_units + approvals * minimum.APPROVAL_GAS
+    sizes = (minimum.LEG_BYTES * (len(plan.legs) + 1), *[APPROVAL_BYTES] * approvals)
+    assert plan_sizes(step, plan) == sizes
+    fee_wei = QUOTE.most_wei(units, *sizes)
+    assert fee_wei >= (approvals + 1) * (QUOTE.empty_wei + QUOTE.operator_wei)
+    price = Fraction(2_000 * 10**6, 10**18)
+    charged = with_data_fee(step, plan, price)
+    assert charged.cost.data_fee == charged.cost.gas - plan.cost.gas == fee_wei * price
+    case = build_guard_case(step, plan, evidence(step, plan))
+    assert case.cost() - case.trading_cost() == (units * case.gas_price_wei() + fee_wei) * price
+    planned = proposals.rebalance(step).plan
+    assert planned is not None
+    sizes = (minimum.LEG_BYTES * (len(planned.legs) + 1), *[APPROVAL_BYTES] * approvals)
+    fee_wei = QUOTE.most_wei(planned.gas_units + approvals * minimum.APPROVAL_GAS, *sizes)
+    assert abs(planned.cost.data_fee / price - fee_wei) <= 1, "swap and approvals are rounded up by themselves"
+
+
+def test_the_fee_of_small_parts_is_in_wei_like_their_gas() -> None:
+    plain = step_input()
+    rollup = with_snapshot(plain, data_fee=QUOTE)
+    price = Fraction(1, 10**9)
+    leg = minimum.leg_gas_value(rollup.snapshot, price) - minimum.leg_gas_value(plain.snapshot, price)
+    assert leg == QUOTE.most_wei(minimum.LEG_GAS, minimum.LEG_BYTES) * price
+    margin_wei = native_coin.margin_wei(rollup) - native_coin.margin_wei(plain)
+    assert margin_wei == SPIKE * QUOTE.most_wei(native_coin.STEP_GAS, *native_coin.STEP_BYTES)
+    least_wei = native_coin.least_wei(rollup, 100_000) - native_coin.least_wei(plain, 100_000)
+    assert least_wei == QUOTE.most_wei(125_000, native_coin.UNWRAP_BYTES)
+    assert native_coin.data_fee_cap_wei(rollup, TX) == SPIKE * QUOTE.most_wei(TX.gas, 100)
 
 
 def test_the_fee_is_valued_where_gas_is_free() -> None:

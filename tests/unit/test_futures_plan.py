@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.margin import account as margin
-from agent.margin.state import after_fill_at_bound, breaches, margin_state
-from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
-from agent.planning.futures import plan_futures
+from agent.margin.state import after_action, after_fill_at_bound, breaches, margin_state
+from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
+from agent.planning.futures import plan_futures, top_up_raw
+from agent.units import floor_int
 from tests.support.samples import slow
 from tests.unit.test_margin_account import E18, LIMITS, account, market
 
@@ -110,6 +111,36 @@ def test_collateral_at_hand_is_deposited_before_anything_is_reduced() -> None:
     assert Fraction(38, 10) - Fraction(1, 10**9) < leverage <= Fraction(38, 10)
     short = plan_futures(held, policy, RICH, NOW_S, collateral_raw=plan.top_up_raw - 1)
     assert (short.top_up_raw, [order.is_reduce_only for order in short.orders]) == (0, [True])
+
+
+@pytest.mark.parametrize("mark", [2_000, 2_600, 1_800])
+def test_a_deposit_brings_utilisation_within_its_limit_also_beside_profit_that_is_not_realised(mark: int) -> None:
+    """Profit of open positions is value, and no free margin before it is settled."""
+    held = book(12_000, eth=10 * E18)
+    held = replace(held, markets=tuple(replace(one, mark=Fraction(mark), index=Fraction(mark)) for one in held.markets[:1]))
+    state = margin_state(held, ROUGH)
+    assert state.utilisation is not None
+    limits = replace(ROUGH, max_utilisation_bps=floor_int(state.utilisation * 9_000), max_leverage_bps=100_000, stress_move_bps=0)
+    policy = replace(POLICY, limits=limits)
+    deposit = top_up_raw(held, policy, RICH, 0)
+    assert deposit > 0
+
+    def broken(raw: int) -> list[str]:
+        return [one.limit for one in breaches(margin_state(after_action(held, MarginDeposit(raw)), limits), limits, RICH)]
+
+    assert broken(deposit) == []
+    assert broken(deposit * 99 // 100) == ["max_utilisation"]
+
+
+def test_no_deposit_restores_a_limit_on_size_or_a_leverage_of_zero() -> None:
+    held = book(4_000, eth=10 * E18)
+    none = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=0, stress_move_bps=5_000))
+    assert {one.limit for one in breaches(margin_state(held, none.limits), none.limits, RICH)} >= {"max_leverage", "stress_move"}
+    large = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=30_000))
+    assert top_up_raw(held, none, RICH, 500) == 0
+    assert top_up_raw(held, large, RICH, 500) > 0
+    assert top_up_raw(held, large, Fraction(E18), 500) == 0, "the spot portfolio is too small for the position"
+    assert plan_futures(held, none, RICH, NOW_S, collateral_raw=10**30).top_up_raw == 0
 
 
 def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> None:

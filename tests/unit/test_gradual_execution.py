@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,15 @@ from agent.planning.gradual_execution import schedule_plan as in_time
 from agent.planning.partial_plans import worst_case_loss
 from agent.policy.decide import decide
 from agent.policy.drift import corrections
-from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, partial_goal
+from agent.policy.gradual_execution import (
+    MILLION,
+    jitter_factor,
+    mean_interval_s,
+    mean_slice_value,
+    partial_goal,
+    slice_value,
+    slice_wait_s,
+)
 from tests.support.builders import feed_address, feed_round, step_input, token, with_snapshot
 from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
 from tests.support.text import mentions
@@ -283,3 +292,19 @@ def test_an_exit_is_never_spread() -> None:
     assert decided.begins is None
     assert plan is not None
     assert plan.turnover > 195_000 * USD
+
+
+@pytest.mark.parametrize(("ppm", "share"), [(0, Fraction(-1)), (MILLION - 1, Fraction(1))])
+def test_the_size_of_a_slice_and_the_wait_after_it_vary_by_their_own_jitter_both_ways(ppm: int, share: Fraction) -> None:
+    pace = replace(PACE, size_jitter_bps=2_000, time_jitter_bps=5_000)
+    campaign = begun(drifted()).history.campaign
+    assert campaign is not None
+    execution = replace(campaign.campaign, pace=pace)
+    assert jitter_factor(ppm, 2_000) == 1 + share / 5
+    even = SliceDraw((MILLION - 1) // 2, (MILLION - 1) // 2)
+    sized, waited = replace(even, size_ppm=ppm), replace(even, wait_ppm=ppm)
+    mean, wait_s = mean_slice_value(execution), mean_interval_s(pace, execution.rounds)
+    assert slice_value(execution, sized) == mean * (1 + share / 5)
+    assert slice_wait_s(execution, waited) == wait_s * (2 + share) / 2
+    assert abs(slice_value(execution, waited) / mean - 1) < Fraction(1, 10**6)
+    assert abs(slice_wait_s(execution, sized) - wait_s) <= 1

@@ -221,6 +221,24 @@ def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
     assert opened.trigger == "hedge" and -opened.orders[0].size_raw >= 49 * 10**17
 
 
+def test_a_deposit_that_makes_no_larger_short_possible_is_not_made() -> None:
+    """The short is cut to a share of the spot portfolio, which margin does not change."""
+    limits = replace(LIMITS, top_up_per_day_bps=None, spot_multiple_bps=500)
+    _, futures = ordered(overweight(policy=replace(HEDGING, limits=limits, vault="0x" + "0" * 40)))
+    assert (futures.account_actions, futures.trigger) == ((), "hedge")
+    assert 0 < -futures.orders[0].size_raw < 4 * E18
+
+
+def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_above() -> None:
+    """Sold at the mark and closed at the index. Besides, it pays 1 ‰ twice and gas."""
+    worlds = (with_limits(overweight(margined(10_000, mark=Fraction(mark))), plan_cost_bps=300) for mark in (2_000, 1_980, 2_020))
+    level, below, above = (ordered(world)[0].comparisons[0] for world in worlds)
+    gas = level.hedge_fees - level.hedged / 500
+    assert 0 < gas < level.hedged / 1_000
+    assert below.hedge_fees - gas - below.hedged / 500 == below.hedged / 100
+    assert above.hedge_fees - gas == above.hedged / 500
+
+
 def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
     step = replace(carried_out(overweight()), after_hedge=True)
     assert step.unhedged_bps == ((WETH, 5_000), (USDC, 5_000))

@@ -112,6 +112,17 @@ def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refi
         assert moved.get(NATIVE, 0) >= refill
 
 
+@pytest.mark.parametrize(("sold", "missing"), [(2, 0), (4, 2), (6, 4)])
+def test_what_is_wrapped_for_a_sale_leaves_the_wrapped_coin_that_refills_gas(sold: int, missing: int) -> None:
+    """Five are wrapped, of which three are unwrapped for gas: of a sale only two need no wrap."""
+    coin = WrappedNative(WETH, 5 * ETHER, None, 10 * ETHER, 3 * ETHER, True)
+    first, *_, last = legs = with_payment_legs(coin, [leg(WETH, USDC, sold * ETHER, 10**6)])
+    wrapped = first.amount_in_raw if first.token_in == NATIVE else 0
+    assert wrapped == missing * ETHER
+    assert (last.token_out, last.amount_in_raw) == (NATIVE, 3 * ETHER)
+    assert 5 * ETHER + balance_deltas(legs)[WETH] == max(0, 2 - sold) * ETHER
+
+
 def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
     margin = native_coin.margin_wei(native_step(ETHER, 9_000, 1_000))
     enough = native_step(FLOOR + margin, 9_000, 1_000)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from agent.model import LegFunding, StepInput
-from agent.planning.gas import leg_gas_units, plan_gas_units
+from agent.planning.gas import GasInputs, leg_gas_units, plan_gas_units
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
 from agent.planning.rounding import RouteSimulator
@@ -13,6 +15,7 @@ from agent.planning.routes import Route, merge_routes, merged_leg_counts
 from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal
+from tests.support.signing import leg
 
 LINK, WBTC, UNI = token("LINK"), token("WBTC"), token("UNI")
 ONE = 10**18
@@ -68,8 +71,8 @@ def test_what_gathers_costs_less_gas_than_chains_of_their_own() -> None:
     found = plan(step, goal(step))
     assert len(found.legs) == 4
     apart = []
-    for leg in found.legs[:-1]:
-        apart += [leg, replace(found.legs[-1], amount_in_raw=leg.amount_out_raw)]
+    for chain in found.legs[:-1]:
+        apart += [chain, replace(found.legs[-1], amount_in_raw=chain.amount_out_raw)]
     problem = build_problem(step, reference_prices(step))
     swaps = sum(leg_gas_units(problem.pools[leg.pool], 0, router=problem.gas.router) for leg in apart)
     assert found.gas_units < plan_gas_units(problem.gas, apart, swaps) - 100_000
@@ -102,3 +105,19 @@ def test_a_feed_that_has_nothing_is_left_out() -> None:
     assert walk.run(route, [ONE, 0]) == [ONE, 0]
     assert [leg.pool for leg in walk.draft.legs] == [first.address, last.address]
     assert walk.run(route, [0, 0]) == [0, 0]
+
+
+@pytest.mark.parametrize(("swap_units", "is_capped"), [(0, True), (10**6, False)])
+def test_refunds_are_at_most_a_fifth_of_the_gas(swap_units: int, is_capped: bool) -> None:
+    """EIP-3529. Refunded are the allowance that is used up, the balance that is sold, and the router's balance between two pools."""
+    link = token("LINK").address
+    legs = [
+        leg(WETH.address, link, 10**18, 10**18, sink=LegFunding.ROUTER),
+        leg(link, USDC.address, 10**18, 10**9, source=LegFunding.ROUTER),
+    ]
+    balances = {WETH.address: 10**18, USDC.address: 1}
+    facts = GasInputs(balances=balances, allowances={WETH.address: 10**18})
+    units = 24_000 + swap_units + 3 * 2_500 + 2 * 4_900 + 4_900 + 22_100
+    refund = 4_800 + 4_800 + 19_900
+    assert (refund > units // 5) is is_capped
+    assert plan_gas_units(facts, legs, swap_units) == units - min(refund, units // 5)
