@@ -19,16 +19,9 @@ from agent.app.documents.status import (
     least_totals_of_config,
     worth_lines,
 )
+from agent.app.start.amounts import START_USD, ceiling_of, require_ceiling, with_amounts
 from agent.app.start.past_results import PAST_BASIS, template_result
-from agent.app.start.setup import (
-    SHOWN_GWEI,
-    START_USD,
-    ceiling_of,
-    find_preset,
-    initialise,
-    require_ceiling,
-    with_amounts,
-)
+from agent.app.start.setup import SHOWN_GWEI, find_preset, initialise
 from agent.config import template as starters
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import load_config, parse_config

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, least_totals_of_config, worth_lines
 from agent.app.start import past_results
+from agent.app.start.amounts import ceiling_of, with_amounts
 from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.chain import watch
 from agent.chain.lens import query_lens
@@ -68,10 +69,6 @@ if TYPE_CHECKING:
 LONGEST_AGE_S = 90_000
 """Maximum age of a round: the slowest feed heartbeat, a day, plus an hour of tolerance."""
 MAX_PRICE_RATIO = Fraction(101, 100)
-START_USD = 1_000
-"""portfolio.max_live_value of a new config, in dollars."""
-ROUNDED_FROM = 100
-"""Suggested ceilings from this number of coins on are whole."""
 SHOWN_GWEI = "1"
 """Gas price, in gwei, at which the minimum capital of a basket is shown."""
 _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
@@ -313,57 +310,6 @@ def find_preset(network: str) -> Preset:
         v3.quoter_v1,
         v3.position_manager,
         tuple(tokens),
-    )
-
-
-def ceiling_of(use_cash: str | None, dollars: Fraction = Fraction(1)) -> str | None:
-    """Return the portfolio.max_live_value for an amount of cash, half more than it so that gains are
-    not refused; None if the ceiling of every new config is enough.
-    """
-    if use_cash is None:
-        return None
-    try:
-        ceiling = Decimal(use_cash) * 3 / 2
-    except ArithmeticError:  # the config names the error
-        return None
-    if not ceiling.is_finite() or Fraction(ceiling) * dollars <= START_USD:
-        return None
-    if ceiling >= ROUNDED_FROM:
-        ceiling = ceiling.to_integral_value(ROUND_CEILING)
-    return f"{ceiling.normalize():f}"
-
-
-def with_amounts(text: str, use_cash: str | None, max_live_value: str | None) -> str:
-    """Return the config with the cash to use, and the cap on the managed value, which is also that
-    of a day's payouts, so that all of it can be paid out at once; None leaves one as it is. Raises
-    ConfigError for a cap below the cash.
-    """
-    if use_cash is not None:
-        text = text.replace('# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1)
-    if max_live_value is None:
-        return text
-    require_ceiling(use_cash, max_live_value)
-    capped = (
-        ("max_live_value",) if max_live_value == "off" else ("max_live_value", "payout_per_day")
-    )
-    for key in capped:
-        line = f"{key} = {json.dumps(max_live_value)} "
-        if found := re.search(f'(?m)^{key} = "[^"]*" +', text):
-            text = text[: found.start()] + line.ljust(len(found[0])) + text[found.end() :]
-    return text
-
-
-def require_ceiling(use_cash: str | None, ceiling: str) -> None:
-    """Raise ConfigError for a ceiling below the cash to use: every rebalance would be refused."""
-    try:
-        if use_cash is None or Decimal(ceiling) >= Decimal(use_cash):
-            return
-    except ArithmeticError:  # the config names the error
-        return
-    raise ConfigError(
-        f"--ceiling: {ceiling} is below the {use_cash} of cash to use, so every rebalance would be"
-        " refused",
-        f"write {ceiling_of(use_cash) or use_cash}, or use less cash",
     )
 
 
