@@ -15,6 +15,7 @@ from agent.execution import step_memory as step_records
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.settlement import review_time_s, settle_mined
+from agent.execution.shortfall import with_shortfall
 from agent.execution.step_context import (
     REVIEW_DONE_KINDS,
     CaughtUpReader,
@@ -302,7 +303,7 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
         if token := outcome.decided.exit_token:
             run.exits.append(outcome)
             blocked = None
-            if outcome.kind is OutcomeKind.FAILED:
+            if outcome.kind is OutcomeKind.FAILED and not outcome.short:
                 blocked = BlockedExit(token, evaluation.REVERTED, evaluation.NOTHING_TO_DO)
             run.leave_exit(blocked)
             return None
@@ -366,7 +367,7 @@ def _execute(
     try:
         snapshot = run.readers.reader.snapshot()
     except (Retryable, Refused):  # the transaction is mined; the next step books it
-        return outcome
+        return with_shortfall(outcome, intent, None)
     settle_mined(
         run.store,
         snapshot,
@@ -376,4 +377,4 @@ def _execute(
     after = run.readers.step_input_at(snapshot)
     update_ledger(run.store, run.readers.recorded(after))
     record_strategies(run.store.strategies, run.store.allocations, after)
-    return replace(outcome, after=after)
+    return with_shortfall(replace(outcome, after=after), intent, snapshot)

@@ -493,6 +493,14 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
     match outcome.kind:
         case OutcomeKind.DONE:
             yield from _done_alert(outcome, command)
+        case OutcomeKind.FAILED if outcome.short:
+            labels = [outcome.step_input.portfolio.token(token).label for token in outcome.short]
+            yield Alert(
+                AlertKind.ERROR,
+                "short",
+                f"A transaction brought less than its minimum: {', '.join(labels)}. Check the"
+                f" token before its next trade. {command}",
+            )
         case OutcomeKind.FAILED:
             yield Alert(
                 AlertKind.ERROR,

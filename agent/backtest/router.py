@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent import codec
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
@@ -98,7 +98,8 @@ SIMULATED_ADDRESSES = RouterAddresses(WALLET, ROUTER)
 class TransactionEffects:
     """Pending effects of a transaction: the wallet's balances and allowances, pools, and events.
     `native_wei` is the wallet's native coin, before gas; `wrapped` has deposits and withdrawals of
-    the wrapped coin; `met` has the pool before each swap.
+    the wrapped coin; `met` has the pool before each swap; `unspent` has the legs, by token, whose
+    outputs are in the router.
     """
 
     balances: dict[str, int]
@@ -113,6 +114,7 @@ class TransactionEffects:
     swaps: list[tuple[str, str, SwapResult[Pool]]] = field(default_factory=list)
     met: list[tuple[Pool, SwapResult[Pool]]] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
+    unspent: dict[str, list[int]] = field(default_factory=dict)
     gas: int = 0
 
 
@@ -218,6 +220,10 @@ def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) ->
             sink=sink,
         )
     )
+    if source is LegFunding.ROUTER:
+        done.unspent.pop(token_in, None)
+    if sink is LegFunding.ROUTER:
+        done.unspent.setdefault(token_out, []).append(len(done.legs) - 1)
 
 
 def _swapped(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
@@ -296,6 +302,8 @@ def _sweep(done: TransactionEffects, token: str, least_raw: int, recipient: str)
         raise TransactionReverted(f"a sweep to {recipient} is not simulated")
     done.router[token] = 0
     done.balances[token] = done.balances.get(token, 0) + raw
+    for number in done.unspent.pop(token, []):
+        done.legs[number] = replace(done.legs[number], sink=LegFunding.WALLET)
     if raw:
         done.transfers.append(Transfer(token, done.place.router, recipient, raw))
 
@@ -312,6 +320,7 @@ def _unwrap_all(done: TransactionEffects, least_raw: int, recipient: str) -> Non
     )
     _unwrap(done, done.place.router, done.router, raw)
     done.native_wei += raw
+    done.unspent.pop(coin, None)
     source = LegFunding.WALLET if pulled else LegFunding.ROUTER
     done.legs.append(_native_leg(coin, coin, NATIVE, raw, source, LegFunding.WALLET))
 

@@ -340,7 +340,7 @@ def make_spec(  # noqa: PLR0913
         (PriceSource.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1
     )
     execution = ExecutionConfig(
-        ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,)
+        ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,), swept=True
     )
     return simulated_spec(
         BacktestSpec(portfolio, policy, reference, limits, execution, (), gas_priced=bool(native))
@@ -403,6 +403,7 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
             wanted.execution.expire_blocks,
             (ROUTER,),
             pace=wanted.execution.pace,
+            swept=True,
         ),
         symbols=tuple((token.address, token.symbol) for token in tokens),
         split=wanted.split,

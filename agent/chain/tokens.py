@@ -23,7 +23,7 @@ from agent.chain.lens import (
 from agent.chain.rpc import RpcCall, Transport, hex_data, parse_quantity, require_result
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.model import LegFunding, Plan, Pool, Provide, ProxyImplementation, Snapshot, StepInput
-from agent.planning.gas import swap_spend
+from agent.planning.gas import V3_VENUE, swap_spend
 from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import NATIVE, Token, safe_label
 
@@ -293,9 +293,12 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
         if pool is None or NATIVE in (leg.token_in, leg.token_out):
             continue  # the wrapped token is screened at its swap
         spender = router if leg.source is LegFunding.WALLET else None
-        payee = wallet if leg.sink is LegFunding.WALLET else router
+        payees = [wallet] if leg.sink is LegFunding.WALLET else [router]
+        if step.execution.swept and leg.venue == V3_VENUE and payees == [wallet]:
+            payees.append(router)
         yield TokenMove(leg.token_in, pool, leg.amount_in_raw, spender=spender)
-        yield TokenMove(leg.token_out, pool, leg.amount_out_raw, payee=payee)
+        for payee in payees:
+            yield TokenMove(leg.token_out, pool, leg.amount_out_raw, payee=payee)
 
 
 def _provided(step: StepInput, plan: Plan) -> Iterator[TokenMove]:

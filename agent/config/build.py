@@ -173,7 +173,13 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
             "execution.router: swap_router_02 needs [venues.uniswap_v3] with its router"
         )
     return ExecutionConfig(
-        table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config)
+        table.router,
+        venue.router,
+        table.deadline,
+        EXPIRE_BLOCKS,
+        pinned,
+        pace=build_pace(config),
+        swept=True,
     )
 
 

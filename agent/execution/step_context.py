@@ -202,7 +202,8 @@ class StepOutcome:
     `after` is the snapshot read after the swap. `verdicts` are those of a refusal outside a plan's
     guards; the guards' own are in the plan. `exits_tried` are tokens of exits already sold or
     skipped; later trades are confirmed separately. `hedged` are the comparisons of sale and hedge
-    for the hedges that the step opened.
+    for the hedges that the step opened. `short` are the tokens of a mined transaction whose balance
+    changed by less than the plan's minimums.
     """
 
     step_id: str
@@ -216,6 +217,7 @@ class StepOutcome:
     verdicts: tuple[Verdict, ...] = ()
     exits_tried: tuple[str, ...] = ()
     hedged: tuple[HedgeComparison, ...] = ()
+    short: tuple[str, ...] = ()
 
     @property
     def plan_verdicts(self) -> tuple[Verdict, ...]:

@@ -416,7 +416,9 @@ class ExecutionConfig:
 
     `router` is the spender's address, `router_kind` the name of its encoder. `liquidity` are the
     (venue, contract) pairs that provide and withdraw liquidity: V2 router, V3 position manager.
-    `pace` selects immediate or gradual execution.
+    `pace` selects immediate or gradual execution. `swept` is true if SwapRouter02 collects the
+    outputs of V3 legs and sweeps them to the wallet, which costs gas; steps recorded before it did
+    lack the field.
     """
 
     router_kind: str
@@ -426,3 +428,4 @@ class ExecutionConfig:
     pinned: tuple[str, ...]
     liquidity: tuple[tuple[str, str], ...] = ()
     pace: ExecutionPace = field(default_factory=ExecutionPace)
+    swept: bool = False

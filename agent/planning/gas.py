@@ -33,6 +33,8 @@ from agent.units import NATIVE, Value
 
 NATIVE_VENUE = "wrapped_native"
 """Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
+V3_VENUE = "uniswap_v3"
+"""Venue of the legs whose output SwapRouter02 collects and sweeps to the wallet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,23 @@ def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
     return moved
 
 
+def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
+    """Return the sweeps of SwapRouter02 to the wallet: the leg before which each takes place (the
+    number of legs: after all), the token, and the sum of its legs' minimums. Outputs of V3 legs
+    wait in the router until another leg leaves, spends, wraps or unwraps the same token there.
+    """
+    found: list[tuple[int, str, int]] = []
+    waiting: dict[str, int] = {}
+    for number, leg in enumerate(legs):
+        through = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
+        through |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
+        through |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
+        found += [(number, token, waiting.pop(token)) for token in [*waiting] if token in through]
+        if leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET:
+            waiting[leg.token_out] = waiting.get(leg.token_out, 0) + leg.min_out_raw
+    return found + [(len(legs), token, min_raw) for token, min_raw in waiting.items()]
+
+
 def _by_value(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
     if leg.token_in != coin.token or leg.source is not LegFunding.WALLET:
         return (leg,)
@@ -202,9 +221,12 @@ class RouterGas:
     """Gas of one router: the base transaction, and each wallet balance that it checks. Swap gas
     comes from the pools.
 
+    `sweep` is the gas of a sweep to the wallet besides the router's balance; None if outputs are
+    paid to the wallet directly.
+
     `direct` is true if a leg may pay the next pool directly, and `fed` is the gas that this saves.
-    The other fields are for native coin: a swap paid with the value sent, wrapping to the wallet,
-    unwrapping from wallet and router.
+    The other fields are for native coin, less the refund for the router's balance: a swap paid with
+    the value sent, wrapping to the wallet, unwrapping from wallet and router.
     """
 
     name: str
@@ -216,11 +238,12 @@ class RouterGas:
     wraps: int
     unwraps: int
     unwraps_bought: int
+    sweep: int | None = None
 
 
 ROUTER_GAS = {
     "swap_router_02": RouterGas(
-        "swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300
+        "swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300, sweep=9_000
     ),
     "rebalancer": RouterGas(
         "rebalancer", 27_000, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300
@@ -289,6 +312,8 @@ def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> in
     for number, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
             units += _native_units(router, leg)
+            if leg.source is LegFunding.WALLET:
+                units, refund = units + PASSED_UNITS, refund + PASSED_UNITS
         if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
         spender = next(
@@ -300,6 +325,12 @@ def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> in
             units -= router.fed
         else:
             units, refund = units + PASSING_UNITS, refund + PASSED_UNITS
+    if router.sweep is not None:
+        count = len(sweeps(legs))
+        units, refund = (
+            units + (PASSING_UNITS + router.sweep) * count,
+            refund + PASSED_UNITS * count,
+        )
     return units - min(refund, units // REFUNDED)
 
 

@@ -260,8 +260,9 @@ def problem_for_tokens(
 
 def _gas_facts(step: StepInput) -> GasInputs:
     snapshot, execution = step.snapshot, step.execution
+    router = ROUTER_GAS.get(execution.router_kind, ROUTER_GAS["swap_router_02"])
     return GasInputs(
-        ROUTER_GAS.get(execution.router_kind, ROUTER_GAS["swap_router_02"]),
+        router if execution.swept else replace(router, sweep=None),
         {holding.token: holding.raw for holding in snapshot.holdings},
         {
             allowance.token: allowance.raw

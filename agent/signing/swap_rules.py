@@ -49,18 +49,76 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
     for number, (leg, floor) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
         _pinned(f"leg {number}: ", leg, floor, rules)
-    expected = _groups(legs)
-    if not legs or len(call.calls) != sum(len(group) for group in expected):
-        refuse(
-            "legs",
-            f"{len(call.calls)} calls",
-            f"those of the {len(legs)} legs of the plan, at least one",
-        )
-    left = list(call.calls)
-    for group in expected:
-        for number, leg, form in group:
-            _call(f"leg {number}: ", left.pop(0), leg, form, rules)
+    expected = [entry for group in _groups(legs) for entry in group]
+    if not expected:
+        refuse("legs", f"{len(call.calls)} calls", "those of the legs of the plan, at least one")
+    left, unswept = list(call.calls), _Unswept(rules.wallet)
+    for number, leg, form in expected:
+        unswept.sweep(left)
+        if not left:
+            refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan")
+        unswept.pass_leg(f"leg {number}: ", leg)
+        _call(f"leg {number}: ", left.pop(0), leg, form, rules)
+    unswept.sweep(left)
+    if left:
+        refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan")
+    unswept.require_none()
     _router_emptied(call.calls, legs, tx.value_wei, rules)
+
+
+class _Unswept:
+    """Outputs of V3 legs that wait in the router for a sweep to the wallet, by token, and the other
+    tokens there, which a later leg spends.
+
+    The router compares a V3 leg's minimum with the pool's own figure, and only a sweep's with a
+    balance. A sweep therefore has the sum of the minimums since the last, exactly, and comes before
+    any leg that would mix or spend the same token.
+    """
+
+    def __init__(self, wallet: str) -> None:
+        self._wallet = wallet
+        self._least: dict[str, int] = {}
+        self._hubs: set[str] = set()
+
+    def sweep(self, left: list[MulticallItem]) -> None:
+        """Take the sweeps of waiting outputs from the front of the calls."""
+        while left:
+            call = left[0]
+            if not isinstance(call, SweepToken) or call.token not in self._least:
+                return
+            least_raw = self._least[call.token]
+            if call.recipient != self._wallet:
+                refuse("recipient", f"a sweep to {call.recipient}", self._wallet)
+            if call.min_raw != least_raw:
+                refuse("min_out", f"a sweep of {call.min_raw}", f"exactly {least_raw}")
+            del left[0], self._least[call.token]
+
+    def pass_leg(self, where: str, leg: Leg) -> None:
+        """Add a leg. Refuse one that would mix an output for the wallet with another amount."""
+        through = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
+        through |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
+        through |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
+        waits = leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET
+        mixed = through & self._least.keys()
+        if leg.source is LegFunding.ROUTER:
+            self._hubs.discard(leg.token_in)
+        mixed |= {leg.token_out} & self._hubs if waits else set()
+        if mixed:
+            refuse(
+                "router_balance",
+                f"{where}through {', '.join(sorted(mixed))} in the router",
+                "a sweep to the wallet first",
+            )
+        if waits:
+            self._least[leg.token_out] = self._least.get(leg.token_out, 0) + leg.min_out_raw
+        elif leg.sink is LegFunding.ROUTER:
+            self._hubs.add(leg.token_out)
+
+    def require_none(self) -> None:
+        """Refuse a multicall that ends without a sweep of every output."""
+        if self._least:
+            left = ", ".join(sorted(self._least))
+            refuse("router_balance", f"{left} without a sweep", "swept to the wallet")
 
 
 def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
@@ -167,7 +225,8 @@ def _swap(where: str, swap: RouterSwap, leg: Leg, amount_in_raw: int, rules: Sig
         refuse("amount_in", f"{where}{swap.amount_in_raw}", f"exactly {amount_in_raw}")
     if swap.min_out_raw != leg.min_out_raw:
         refuse("min_out", f"{where}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
-    recipient = rules.wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
+    is_paid = leg.sink is LegFunding.WALLET and leg.venue != V3_VENUE
+    recipient = rules.wallet if is_paid else ROUTER_ITSELF
     if swap.recipient != recipient:
         refuse("recipient", f"{where}{swap.recipient}", recipient)
 

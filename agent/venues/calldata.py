@@ -14,7 +14,7 @@ from agent.chain.lens import abi_encode
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Collect, Leg, LegFunding, LpAction, Plan, Provide, Withdraw
-from agent.planning.gas import NATIVE_VENUE, balance_deltas
+from agent.planning.gas import NATIVE_VENUE, V3_VENUE, balance_deltas, sweeps
 from agent.signing.calldata import (
     EXACT_INPUT_SINGLE,
     MULTICALL,
@@ -60,7 +60,6 @@ __all__ = [
 
 
 V2_VENUE = "uniswap_v2"
-V3_VENUE = "uniswap_v3"
 _VENUES = {V2_VENUE: Venue.V2, V3_VENUE: Venue.V3, NATIVE_VENUE: Venue.NATIVE}
 _MOST_TOKENS = 255
 
@@ -306,9 +305,12 @@ token."""
 def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
     """Return 0x-hex calldata of `multicall(uint256,bytes[])` with every leg of `plan` in order.
 
-    `wallet` receives the router's outputs; `deadline_s` is a Unix time of the chain. Raises Refused
-    if the router cannot run the plan: no legs, an unknown venue, an amount of zero, a token left in
-    the router.
+    `wallet` receives the router's outputs; `deadline_s` is a Unix time of the chain. V3 outputs go
+    through the router: exactInputSingle compares its minimum with the amount that the pool
+    computed, and only sweepToken compares one with a balance, which a transfer fee lowers. V2 legs
+    pay the wallet, because swapExactTokensForTokens measures the recipient's balance. Raises
+    Refused if the router cannot run the plan: no legs, an unknown venue, an amount of zero, a token
+    left in the router.
     """
     if not plan.legs:
         raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
@@ -322,8 +324,10 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
     _check_native(plan.legs)
     calls: list[bytes] = []
     paid_wei = 0
-    for leg in plan.legs:
+    due = sweeps(plan.legs)
+    for number, leg in enumerate(plan.legs):
         _require_amounts(leg)
+        calls += [_sweep(*swept, wallet) for at, *swept in due if at == number]
         if leg.venue == NATIVE_VENUE:
             calls += _payments(leg, wallet)
             paid_wei = (
@@ -337,6 +341,7 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
             )
             calls.append(_swap(leg, wallet, amount_in))
             paid_wei = 0
+    calls += [_sweep(*swept, wallet) for at, *swept in due if at == len(plan.legs)]
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
 
 
@@ -351,13 +356,12 @@ def _require_amounts(leg: Leg) -> None:
 
 
 def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
-    recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
     if leg.venue == V3_VENUE:
         params = (
             leg.token_in,
             leg.token_out,
             leg.fee_pips,
-            recipient,
+            ROUTER_ITSELF,
             amount_in,
             leg.min_out_raw,
             0,
@@ -367,6 +371,7 @@ def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
         )
     if leg.venue == V2_VENUE:
         path = [leg.token_in, leg.token_out]
+        recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
         return SWAP_EXACT_TOKENS + abi_encode(
             ["uint256", "uint256", "address[]", "address"],
             [amount_in, leg.min_out_raw, path, recipient],
@@ -378,6 +383,10 @@ def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
     )
 
 
+def _sweep(token: str, min_raw: int, wallet: str) -> bytes:
+    return SWEEP_TOKEN + abi_encode(["address", "uint256", "address"], [token, min_raw, wallet])
+
+
 def _payments(leg: Leg, wallet: str) -> list[bytes]:
     """Return the calls of a leg that wraps or unwraps. Wrapping for the next leg needs no call,
     because that leg's payment wraps the coin.
@@ -385,10 +394,8 @@ def _payments(leg: Leg, wallet: str) -> list[bytes]:
     if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
         return []
     if leg.token_in == NATIVE:
-        swept = abi_encode(
-            ["address", "uint256", "address"], [leg.token_out, leg.min_out_raw, wallet]
-        )
-        return [WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw]), SWEEP_TOKEN + swept]
+        wrapped = WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw])
+        return [wrapped, _sweep(leg.token_out, leg.min_out_raw, wallet)]
     pulled = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
     unwrapped = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
     return [pulled, unwrapped] if leg.source is LegFunding.WALLET else [unwrapped]
@@ -396,7 +403,7 @@ def _payments(leg: Leg, wallet: str) -> list[bytes]:
 
 def _check_flow(legs: Sequence[Leg]) -> None:
     """Require a later leg to spend every output left in the router, because anyone can take a
-    remainder.
+    remainder, and none to be mixed with an output for the wallet, which passes through the router.
     """
     held: set[str] = set()
     for number, leg in enumerate(legs, 1):
@@ -414,6 +421,10 @@ def _check_flow(legs: Sequence[Leg]) -> None:
             )
         if leg.sink is LegFunding.ROUTER:
             held.add(leg.token_out)
+        elif leg.venue == V3_VENUE and leg.token_out in held:
+            raise Refused(
+                f"leg {number} would mix with the router's balance", code=ErrorCode.ROUTER_BALANCE
+            )
     if held:
         raise Refused(
             f"the plan leaves {', '.join(sorted(held))} in the router, where anyone could take it",

@@ -12,7 +12,7 @@ from agent.execution.settlement import realised_legs
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Leg, LegFunding, Plan, Receipt
 from agent.planning.gas import balance_deltas, unwrap, wrap
-from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, WITHDRAW
+from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, SWEEP_TOKEN, WITHDRAW
 from agent.signing.rules import require_signable
 from agent.units import NATIVE
 from agent.venues import calldata
@@ -129,10 +129,13 @@ def test_wrapped_coin_spent_before_native_coin_is_what_the_router_confuses_and_n
         calldata.encode_multicall(wrong, desk.wallet, deadline_s)
 
     def call(leg: Leg) -> bytes:
-        order = (leg.token_in, leg.token_out, leg.fee_pips, desk.wallet, leg.amount_in_raw, leg.min_out_raw, 0)
+        order = (leg.token_in, leg.token_out, leg.fee_pips, calldata.ROUTER_ITSELF, leg.amount_in_raw, leg.min_out_raw, 0)
         return EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [order])
 
-    data = "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, [call(own), call(paid)]])).hex()
+    def sweep(leg: Leg) -> bytes:
+        return SWEEP_TOKEN + abi_encode(["address", "uint256", "address"], [leg.token_out, leg.min_out_raw, desk.wallet])
+
+    data = "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, [call(own), call(paid), *map(sweep, (own, paid))]])).hex()
     desk.approve(desk.at("WETH"), 2 * 10**17)
     tx = desk.tx(desk.router, data, value_wei=2 * 10**17, gas=600_000)
     grant = desk.grant(IntentKind.SWAP, plan=wrong, floors_raw=tuple(leg.min_out_raw for leg in wrong.legs))

@@ -10,7 +10,7 @@ import pytest
 from agent.artifacts import npm_artifact
 from agent.localchain import LocalChain
 from agent.model import Receipt
-from agent.signing.calldata import MULTICALL, ExactInputSingle, Multicall, SwapExactTokens, decode, selector
+from agent.signing.calldata import MULTICALL, ExactInputSingle, Multicall, SwapExactTokens, SweepToken, decode, selector
 from agent.venues.calldata import ROUTER_ITSELF, encode_multicall
 from tests.support.signing import plan_of
 from tests.support.text import mentions
@@ -85,7 +85,7 @@ def test_the_router_reads_our_calldata_as_our_decoder_does(tester_chain: LocalCh
     call = decode(data)
     assert isinstance(call, Multicall) and function.abi["name"] == "multicall"
     assert arguments["deadline"] == call.deadline_s == 1_900_000_000
-    assert len(arguments["data"]) == len(call.calls) == 4
+    assert len(arguments["data"]) == len(call.calls) == 6
     for raw, ours in zip(arguments["data"], call.calls, strict=True):
         inner, values = router.decode_function_input(raw)
         match ours:
@@ -108,8 +108,17 @@ def test_the_router_reads_our_calldata_as_our_decoder_does(tester_chain: LocalCh
                     ours.path,
                     ours.recipient,
                 )
-    assert [one.recipient for one in call.calls] == [desk.wallet, desk.wallet, ROUTER_ITSELF, desk.wallet]
-    assert [one.amount_in_raw for one in call.calls] == [3 * 10**17, 10**17, 400 * 10**6, 0]
+            case SweepToken():
+                assert inner.fn_name == "sweepToken"
+                assert tuple(values.values()) == (ours.token, ours.min_raw, ours.recipient)
+    to_usdc, _, _, to_link = plan.legs
+    swaps = [one for one in call.calls if isinstance(one, ExactInputSingle | SwapExactTokens)]
+    assert [one.recipient for one in swaps] == [ROUTER_ITSELF, desk.wallet, ROUTER_ITSELF, ROUTER_ITSELF]
+    assert [one.amount_in_raw for one in swaps] == [3 * 10**17, 10**17, 400 * 10**6, 0]
+    assert [(number, one) for number, one in enumerate(call.calls) if one not in swaps] == [
+        (2, SweepToken(desk.at("USDC"), to_usdc.min_out_raw, desk.wallet)),
+        (5, SweepToken(desk.at("LINK"), to_link.min_out_raw, desk.wallet)),
+    ]
 
 
 def test_our_selectors_are_those_of_the_deployed_router(tester_chain: LocalChain) -> None:

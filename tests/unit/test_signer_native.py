@@ -111,9 +111,10 @@ def test_calls_say_what_the_legs_mean() -> None:
         assert isinstance(found, Multicall)
         return found.calls
 
-    assert [getattr(call, "amount_in_raw", None) for call in calls("paid by value, then a hub")] == [10**18, 2 * 10**17, 800_000, 0]
+    swaps = [10**18, 2 * 10**17, 800_000, 0]
+    assert [getattr(call, "amount_in_raw", None) for call in calls("paid by value, then a hub")] == [*swaps, None, None]
     assert calls("wrapped to the wallet")[:2] == (WrapEth(4 * 10**17), SweepToken(WETH, 4 * 10**17, WALLET))
-    assert calls("refilled from the wallet")[-2:] == (Pull(WETH, 5 * 10**16), UnwrapWeth9(5 * 10**16, WALLET))
+    assert calls("refilled from the wallet")[3:5] == (Pull(WETH, 5 * 10**16), UnwrapWeth9(5 * 10**16, WALLET))
     assert calls("refilled from what is bought")[1] == UnwrapWeth9(BUY.min_out_raw, WALLET)
     assert (selector("wrapETH(uint256)"), selector("pull(address,uint256)")) == (WRAP_ETH, PULL)
     assert (selector("sweepToken(address,uint256,address)"), selector("unwrapWETH9(uint256,address)")) == (SWEEP_TOKEN, UNWRAP_WETH9)
@@ -191,6 +192,8 @@ def raw_multicall(plan: Plan) -> str:
         else:
             calls.append(calldata._swap(one, WALLET, one.amount_in_raw if one.source is W else paid_wei))
             paid_wei = 0
+            if one.sink is W and one.venue == "uniswap_v3":
+                calls.append(calldata._sweep(one.token_out, one.min_out_raw, WALLET))
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, calls])).hex()
 
 

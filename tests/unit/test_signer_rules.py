@@ -11,7 +11,7 @@ from eth_account import Account
 from agent.errors import ConfigError, Refused
 from agent.model import IntentKind, Leg, LegFunding, UnsignedTx
 from agent.signing.calldata import APPROVE as APPROVE_SELECTOR
-from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, selector
+from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, SWAP_EXACT_TOKENS, SWEEP_TOKEN, Multicall, SweepToken, decode, selector
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.calldata import encode_multicall
 from tests.support.signing import (
@@ -42,6 +42,7 @@ from tests.support.signing import (
     signer,
     tx,
 )
+from tests.support.text import raises_code
 
 MSG_SENDER = "0x0000000000000000000000000000000000000001"
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
@@ -54,12 +55,25 @@ def with_leg(number: int, **changes: object) -> UnsignedTx:
     return tx(ROUTER, encode_multicall(plan_of(*legs), WALLET, DEADLINE_S))
 
 
-def single(recipient: str = WALLET, amount_in: int = 10**18, limit: int = 0) -> str:
-    """A multicall of the first leg alone, with what an encoder of ours never writes."""
-    first = PLAN.legs[0]
+def sweep(token: str = USDC, min_raw: int = PLAN.legs[0].min_out_raw, to: str = WALLET) -> bytes:
+    """A sweep of the router's balance, by default that of the first leg."""
+    return SWEEP_TOKEN + abi_encode(["address", "uint256", "address"], [token, min_raw, to])
+
+
+def v3_swap(recipient: str = ROUTER_ITSELF, amount_in: int = 10**18, limit: int = 0, first: Leg = PLAN.legs[0]) -> bytes:
+    """A call of the first leg, with what an encoder of ours never writes."""
     params = (first.token_in, first.token_out, first.fee_pips, recipient, amount_in, first.min_out_raw, limit)
-    call = EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [params])
-    return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, [call]])).hex()
+    return EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [params])
+
+
+def multicall(*calls: bytes) -> str:
+    """A multicall of these calls."""
+    return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, list(calls)])).hex()
+
+
+def single(recipient: str = ROUTER_ITSELF, amount_in: int = 10**18, limit: int = 0) -> str:
+    """A multicall of the first leg and its sweep alone."""
+    return multicall(v3_swap(recipient, amount_in, limit), sweep())
 
 
 ONE_LEG = replace(SWAP_GRANT, plan=plan_of(PLAN.legs[0]), floors_raw=FLOORS[:1])
@@ -137,9 +151,60 @@ def test_a_leg_that_differs_from_the_plan_is_refused(rule: str, number: int, cha
     refused(with_leg(number, **changes), SWAP_GRANT, rule)
 
 
-@pytest.mark.parametrize("recipient", [STRANGER, ROUTER, NATIVE, MSG_SENDER, ROUTER_ITSELF, USDC])
-def test_a_recipient_that_is_not_the_wallet_is_refused(recipient: str) -> None:
+@pytest.mark.parametrize("recipient", [STRANGER, ROUTER, NATIVE, MSG_SENDER, WALLET, USDC])
+def test_a_v3_output_that_does_not_wait_in_the_router_is_refused(recipient: str) -> None:
+    """Even one to the wallet: its minimum would be on the pool's own figure, not on a balance."""
     refused(tx(ROUTER, single(recipient)), ONE_LEG, "recipient")
+
+
+@pytest.mark.parametrize("recipient", [STRANGER, ROUTER, NATIVE, MSG_SENDER, ROUTER_ITSELF, USDC])
+def test_a_recipient_of_a_sweep_or_of_a_v2_leg_that_is_not_the_wallet_is_refused(recipient: str) -> None:
+    refused(tx(ROUTER, multicall(v3_swap(), sweep(to=recipient))), ONE_LEG, "recipient")
+    second = PLAN.legs[1]
+    words = [second.amount_in_raw, second.min_out_raw, [second.token_in, second.token_out], recipient]
+    call = SWAP_EXACT_TOKENS + abi_encode(["uint256", "uint256", "address[]", "address"], words)
+    refused(tx(ROUTER, multicall(call)), replace(SWAP_GRANT, plan=plan_of(second), floors_raw=FLOORS[1:2]), "recipient")
+
+
+@pytest.mark.parametrize(
+    ("calls", "rule"),
+    [
+        ((v3_swap(),), "router_balance"),
+        ((v3_swap(), sweep(min_raw=0)), "min_out"),
+        ((v3_swap(), sweep(min_raw=PLAN.legs[0].min_out_raw - 1)), "min_out"),
+        ((v3_swap(), sweep(min_raw=PLAN.legs[0].min_out_raw + 1)), "min_out"),
+        ((v3_swap(), sweep(token=WETH)), "legs"),
+        ((sweep(), v3_swap()), "call"),
+        ((sweep(), v3_swap(), sweep()), "call"),
+        ((v3_swap(), sweep(), sweep()), "legs"),
+        ((v3_swap(), sweep(), sweep(min_raw=0)), "legs"),
+    ],
+)
+def test_a_v3_output_is_swept_to_the_wallet_once_with_exactly_its_minimum(calls: tuple[bytes, ...], rule: str) -> None:
+    refused(tx(ROUTER, multicall(*calls)), ONE_LEG, rule)
+
+
+def test_outputs_of_one_token_are_swept_together_and_never_mixed_with_a_hub() -> None:
+    """Legs 1 and 5 buy USDC, which legs 3 and 4 use as a hub: a sweep before, one after."""
+    legs = (*PLAN.legs, leg(WETH, USDC, 10**17, 300_000_000, fee_pips=500))
+    least = [one.min_out_raw for one in legs]
+    grant = replace(SWAP_GRANT, plan=plan_of(*legs), floors_raw=(*FLOORS, 1))
+    call = decode(encode_multicall(plan_of(*legs), WALLET, DEADLINE_S))
+    assert isinstance(call, Multicall)
+    sweeps = [(number, one) for number, one in enumerate(call.calls) if isinstance(one, SweepToken)]
+    assert sweeps == [(2, SweepToken(USDC, least[0], WALLET)), (6, SweepToken(USDC, least[4], WALLET))]
+    assert signer().sign(tx(ROUTER, encode_multicall(plan_of(*legs), WALLET, DEADLINE_S)), grant).raw
+    both = plan_of(legs[0], legs[4], legs[1])
+    together = decode(encode_multicall(both, WALLET, DEADLINE_S))
+    assert isinstance(together, Multicall) and together.calls[-1] == SweepToken(USDC, least[0] + least[4], WALLET)
+    mixed = plan_of(legs[2], legs[0], legs[3])
+    with raises_code(Refused, "router_balance"):
+        encode_multicall(mixed, WALLET, DEADLINE_S)
+    hub = v3_swap(amount_in=legs[2].amount_in_raw, first=legs[2])
+    calls = (hub, v3_swap(), sweep())
+    refused(tx(ROUTER, multicall(*calls)), replace(SWAP_GRANT, plan=mixed, floors_raw=(1, 1, 1)), "router_balance")
+    late = multicall(v3_swap(), hub, sweep())
+    refused(tx(ROUTER, late), replace(SWAP_GRANT, plan=plan_of(*legs[0::2][:2], legs[3]), floors_raw=(1, 1, 1)), "router_balance")
 
 
 def test_the_granted_leg_alone_is_signed() -> None:
@@ -157,7 +222,8 @@ def test_spending_the_routers_balance_when_the_plan_spends_the_wallets_is_refuse
 def test_a_plan_that_leaves_tokens_in_the_router_is_refused() -> None:
     kept = plan_of(replace(PLAN.legs[0], sink=LegFunding.ROUTER))
     grant = replace(SWAP_GRANT, plan=kept, floors_raw=FLOORS[:1])
-    refused(tx(ROUTER, single(ROUTER_ITSELF)), grant, "router_balance")
+    refused(tx(ROUTER, multicall(v3_swap())), grant, "router_balance")
+    refused(tx(ROUTER, single()), grant, "legs")
 
 
 def test_a_plan_that_spends_what_no_leg_left_in_the_router_is_refused() -> None:
@@ -222,7 +288,7 @@ def test_a_missing_floor_refuses() -> None:
 
 def test_a_minimum_of_zero_is_refused_even_if_plan_and_floor_say_so() -> None:
     plan = plan_of(replace(PLAN.legs[0], min_out_raw=0))
-    params = (WETH, USDC, 3000, WALLET, 10**18, 0, 0)
+    params = (WETH, USDC, 3000, ROUTER_ITSELF, 10**18, 0, 0)
     call = EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [params])
     data = MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, [call]])
     refused(tx(ROUTER, "0x" + data.hex()), replace(SWAP_GRANT, plan=plan, floors_raw=(0,)), "floor")

@@ -297,6 +297,7 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
         EXPIRE_BLOCKS,
         (ROUTER,),
         pace=build_pace(config),
+        swept=True,
     )
     limits, tax = build_limits(config, portfolio.numeraire), config.tax
     if tax is not None and tax.year_limit is not None and tax.currency is not None:

@@ -1,0 +1,77 @@
+"""A token that begins to keep a part of each transfer while the agent's swap is pending (threat T30), in whole steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.app.agent import Agent
+from agent.app.alerting import RunFacts, cycle_alerts
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import AlertKind, IntentKind, IntentState
+from tests.differential.test_switched_fees import FEE_BPS, ZERO, switch_on, switchable
+from tests.support.agents import ROOMY, USD, agent_on, fund, lost, purse, yes
+from tests.support.text import mentions
+
+TARGETS = {"WETH": "50%", "USDC": "40%", "LINK": "10%"}
+HELD = {"WETH": 50_000, "USDC": 50_000}
+V3_ONLY = {"venues.uniswap_v2": None}
+DAILY_LOSS_BPS = 100
+
+
+def at_swap(agent: Agent, happens: Callable[[], object]) -> Callable[[str], None]:
+    """Something happens after all checks, just before the swap is sent."""
+
+    def progress(event: str) -> None:
+        if event == "before:send" and agent.context.store.journal.open_intents()[-1].kind is IntentKind.SWAP:
+            happens()
+
+    return progress
+
+
+@pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("held", [HELD, pytest.param({"WETH": 40_000, "USDC": 30_000, "LINK": 30_000}, marks=pytest.mark.slow)])
+def test_a_fee_that_is_switched_on_while_the_swap_is_pending_costs_the_gas_of_a_revert(
+    anvil_chain: LocalChain, tmp_path: Path, held: dict[str, int], router: str
+) -> None:
+    chain = anvil_chain
+    switchable(chain)
+    fund(chain, held)
+    with agent_on(chain, tmp_path, {**ROOMY, **V3_ONLY, "execution.router": router}, TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes, progress=at_swap(agent, lambda: switch_on(chain)))
+        assert outcome.kind is OutcomeKind.FAILED, outcome.reason
+        assert [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP] == [IntentState.REVERTED]
+        assert purse(chain).raw == before.raw
+        gas = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
+        assert before.native_wei - purse(chain).native_wei == gas
+
+
+def test_a_fee_on_the_routers_own_transfer_ends_the_step_with_an_alert_and_the_token_is_left_alone(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    """No minimum of SwapRouter02 covers its last transfer: the loss is found on the wallet's balance, booked and told."""
+    chain = anvil_chain
+    switchable(chain)
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, {**ROOMY, **V3_ONLY}, TARGETS) as agent:
+        before = purse(chain)
+        router = chain.addresses.swap_router_02
+        outcome = agent.rebalance(send=True, confirm=yes, progress=at_swap(agent, lambda: switch_on(chain, payer=router)))
+        assert outcome.kind is OutcomeKind.FAILED
+        assert mentions(outcome.reason, "LINK", "at least")
+        assert outcome.short == (chain.tokens["LINK"].address,)
+        assert [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP] == [IntentState.FINAL]
+        (alert,) = [one for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.kind is AlertKind.ERROR]
+        assert mentions(alert.text, "LINK", "minimum")
+        gone = lost(chain, before, chain.books.prices_usd)
+        assert gone > HELD["WETH"] * FEE_BPS // 100_000, "half of a purchase of a tenth of the portfolio"
+        switch_on(chain, payer=ZERO)
+        after = agent.rebalance(send=True, confirm=yes)
+        assert after.transactions == (), after.reason
+        assert after.step_input.history.loss_24h >= gone * USD * 99 // 100
+        total = sum(HELD.values()) * USD
+        assert after.step_input.history.loss_24h * 10_000 > total * DAILY_LOSS_BPS
