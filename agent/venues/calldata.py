@@ -327,7 +327,7 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
     due = sweeps(plan.legs)
     for number, leg in enumerate(plan.legs):
         _require_amounts(leg)
-        calls += [_sweep(*swept, wallet) for at, *swept in due if at == number]
+        calls += [_sweep(token, least, wallet) for at, token, least in due if at == number]
         if leg.venue == NATIVE_VENUE:
             calls += _payments(leg, wallet)
             paid_wei = (
@@ -341,7 +341,7 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
             )
             calls.append(_swap(leg, wallet, amount_in))
             paid_wei = 0
-    calls += [_sweep(*swept, wallet) for at, *swept in due if at == len(plan.legs)]
+    calls += [_sweep(token, least, wallet) for at, token, least in due if at == len(plan.legs)]
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
 
 

@@ -219,7 +219,9 @@ def step_of(chain: LocalChain, targets_bps: Mapping[str, int], **limits: object)
     assets = tuple(Asset(tokens[symbol], bps, 0, builders.feed_address(symbol)) for symbol, bps in targets_bps.items())
     portfolio = Portfolio(tokens["USDC"], assets, (), tokens["WETH"].address)
     bounds = replace(builders.limits(), **{"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 150} | limits)  # type: ignore[arg-type]
-    return replace(builders.step_input(), snapshot=read, portfolio=portfolio, limits=bounds)
+    step = builders.step_input()
+    execution = replace(step.execution, swept=True)
+    return replace(step, snapshot=read, portfolio=portfolio, limits=bounds, execution=execution)
 
 
 def hold(chain: LocalChain, values: Mapping[str, Fraction | int]) -> None:
