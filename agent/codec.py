@@ -114,7 +114,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     FuturesPlan: ("hedges",),
     FuturesGrant: ("hedges", "hedges_before"),
     PerpMarket: ("min_notional_raw", "is_named"),
-    MarginAccount: ("is_on_chain", "payments"),
+    MarginAccount: ("is_on_chain", "payments", "unknown_transfers"),
     PaperMargin: ("payments",),
     PaperPosition: ("settled_s",),
     AllocatorConfig: ("signal",),

@@ -39,7 +39,7 @@ from agent.policy.futures.decide import (
     waiting_triggers,
 )
 from agent.policy.futures.exposure import exposures, trades_for_another
-from agent.policy.futures.targets import unnamed_reasons
+from agent.policy.futures.targets import uncertain_books, unnamed_reasons
 from agent.policy.hedges import compare_text
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.blocked_exits import disarm_command
@@ -102,6 +102,14 @@ def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
         " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
     )
     yield Alert(AlertKind.HALT, "futures:unnamed", text, True)
+
+
+def book_alerts(step: StepInput) -> Iterator[Alert]:
+    """Yield an alert while the profit of the futures account is uncertain."""
+    account = step.snapshot.futures
+    if account is not None and (why := uncertain_books(account)):
+        text = f"Futures: {why}. Check the account's transfers on the venue's site"
+        yield Alert(AlertKind.REVIEW, "futures:books", text, True)
 
 
 def agent_alerts(step: StepInput) -> Iterator[Alert]:
@@ -420,6 +428,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         yield from futures_alerts(result)
         yield from agent_alerts(latest)
         yield from unnamed_alerts(latest)
+        yield from book_alerts(latest)
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
         yield from _gas_alerts(latest, facts.low_gas_wei)

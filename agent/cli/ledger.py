@@ -239,6 +239,8 @@ def show_pnl(console: Console, document: Document) -> None:
         say(f"Futures, apart from these gains, in {tax['currency']}: {years}; {FUTURES_TAX}.")
     if tax is not None and tax["old_rate"]:
         console.print(cell(tax["old_rate"], "yellow"))
+    if uncertain := document.get("uncertain"):
+        console.print(cell(f"Uncertain: {uncertain}.", "yellow"))
     if document["unpriced"]:
         console.print(
             cell(

@@ -118,6 +118,8 @@ class MarginAccount:
     off-chain venue (`is_on_chain` false) takes orders as signed messages without gas; no deposit is
     sent to it. `payments` are funding payments that the venue settled without a transaction and
     that are not yet in the ledger, oldest first; they are part of `realised_raw`.
+    `unknown_transfers` are kinds of the venue's ledger rows that are not known to move margin or
+    not: `collateral_raw` may lack them, so the split into deposits and profit is uncertain.
     """
 
     quote: Token
@@ -129,6 +131,7 @@ class MarginAccount:
     initial_on_debt: bool = True
     is_on_chain: bool = True
     payments: tuple[VenuePayment, ...] = ()
+    unknown_transfers: tuple[str, ...] = ()
 
     def market(self, name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""

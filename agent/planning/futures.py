@@ -204,10 +204,9 @@ def reducing_plan(
     ):
         if why := no.get(market.market) or paused_reason(market):
             refused.append(why)
-        elif tradable := _at_least_minimum(account, market, size, slippage):
-            orders.append(market_order(market, tradable, slippage, is_reduce_only=True))
         else:
-            refused.append(f"{market.symbol}: {BELOW_MINIMUM}")
+            tradable = _at_least_minimum(account, market, size, slippage)
+            orders.append(market_order(market, tradable, slippage, is_reduce_only=True))
     reason = f"{trigger} is above its limit; reduce positions"
     if is_emergency:
         reason = "liquidation is near; close positions before it"
@@ -250,7 +249,7 @@ def _to_targets(
     }
     for name, size in reductions.items():
         market = account.market(name)
-        if why := untradable_reason(market, size, limits.slippage_bps):
+        if why := untradable_reason(account, market, size, limits.slippage_bps):
             refused.append(why)
         else:
             orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
@@ -314,7 +313,7 @@ def _cut_openings(
         market = account.market(name)
         if size != openings[name]:
             notes.append(f"{market.symbol} is cut to what the limits allow")
-        if size and (why := untradable_reason(market, size, limits.slippage_bps)):
+        if size and (why := untradable_reason(account, market, size, limits.slippage_bps)):
             notes.append(why)
         elif size:
             orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=False))
@@ -341,7 +340,7 @@ def _within_target(
         market = account.market(name)
         if size != wanted[name]:
             notes.append(f"{market.symbol} is cut so that the notional stays at its target")
-        if size and not _is_below_minimum(market, size, slippage):
+        if size and not _is_below_minimum(account, market, size, slippage):
             orders.append(market_order(market, size, slippage, is_reduce_only=False))
     return orders, notes
 
@@ -384,9 +383,11 @@ def no_opening_reason(market: PerpMarket, policy: FuturesPolicy) -> str:
     return ""
 
 
-def untradable_reason(market: PerpMarket, size_raw: int, slippage_bps: int) -> str:
+def untradable_reason(
+    account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
+) -> str:
     """Return why no order of this size is possible; empty if one is."""
-    if _is_below_minimum(market, size_raw, slippage_bps):
+    if _is_below_minimum(account, market, size_raw, slippage_bps):
         return paused_reason(market) or f"{market.symbol}: {BELOW_MINIMUM}"
     return paused_reason(market)
 
@@ -423,27 +424,33 @@ def cut_reductions(
         market = account.market(order.market)
         lots = floor_int(abs(order.size_raw) * share / market.lot_raw)
         size = lots * market.lot_raw if order.size_raw > 0 else -lots * market.lot_raw
-        if size and not _is_below_minimum(market, size, limits.slippage_bps):
+        if size and not _is_below_minimum(account, market, size, limits.slippage_bps):
             cut.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
     return cut
 
 
-def _is_below_minimum(market: PerpMarket, size_raw: int, slippage_bps: int) -> bool:
+def _is_below_minimum(
+    account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
+) -> bool:
+    """True if the venue rejects an order of this size; it takes a full close of any size."""
+    if size_raw == -account.size_raw(market.market):
+        return False
     return index_bound_raw(market, size_raw, slippage_bps) < market.min_notional_raw
 
 
 def _at_least_minimum(
     account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
 ) -> int:
-    """Return the size of a reduction, raised to the venue's smallest order; zero if the position is
-    smaller.
+    """Return the size of a reduction, raised to the venue's smallest order, or to the whole position
+    if that is smaller.
     """
-    if not _is_below_minimum(market, size_raw, slippage_bps):
+    if not _is_below_minimum(account, market, size_raw, slippage_bps):
         return size_raw
     one_lot_raw = index_bound_raw(market, market.lot_raw * sign_of(size_raw), slippage_bps)
     lots = ceil_int(Fraction(market.min_notional_raw, max(1, one_lot_raw - 1)))
     enlarged = lots * market.lot_raw * sign_of(size_raw)
-    return enlarged if abs(enlarged) <= abs(account.size_raw(market.market)) else 0
+    held = account.size_raw(market.market)
+    return enlarged if abs(enlarged) <= abs(held) else -held
 
 
 def market_order(

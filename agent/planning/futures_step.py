@@ -227,7 +227,7 @@ def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
         return FuturesPlan((), CLOSE_HEDGE, reason)
     size = -sum(one.size_raw for one in policy.hedges if one.market == market)
     held = account.market(market)
-    if why := untradable_reason(held, size, policy.limits.slippage_bps):
+    if why := untradable_reason(account, held, size, policy.limits.slippage_bps):
         return FuturesPlan((), CLOSE_HEDGE, reason, refused=(why,))
     order = market_order(held, size, policy.limits.slippage_bps, is_reduce_only=True)
     reduces = is_reduction(account, order)

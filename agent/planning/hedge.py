@@ -252,7 +252,7 @@ def _short(
         return Short(
             0, _least_short_breach(account, market, policy.limits, spot_value, policy.leverage_bps)
         )
-    if why := untradable_reason(market, found_raw, policy.limits.slippage_bps):
+    if why := untradable_reason(account, market, found_raw, policy.limits.slippage_bps):
         return Short(0, why)
     why = "" if found_raw == size_raw else "cut to what the margin account allows"
     return Short(found_raw, why, deposit_raw)

@@ -175,6 +175,70 @@ def test_markets_have_ticks_tiers_fees_and_funding_of_the_venue(world: World) ->
     assert eth.is_paused and not btc.is_paused
 
 
+@pytest.mark.parametrize("mode", ["unifiedAccount", "portfolioMargin", "dexAbstraction", "somethingNew"])
+def test_an_account_whose_margin_is_in_its_spot_balances_is_not_read_as_empty(world: World, mode: str) -> None:
+    world.server.wallet(OWNER.address).mode = mode
+    if mode == "unifiedAccount":
+        assert world.server.state(OWNER.address.lower())["marginSummary"]["accountValue"] == "0.0", "10,000 are there"
+    with pytest.raises(OperatorNeeded, match=f"mode at the venue is {mode}") as caught:
+        world.venue.read()
+    assert "futures.account" in caught.value.remedy
+    world.server.wallet(OWNER.address).mode = "disabled"
+    assert margin.account_value_raw(world.venue.read()) == 10_000 * 10**6
+
+
+def test_a_mode_that_cannot_be_read_or_is_no_word_is_unknown(world: World) -> None:
+    world.server.wallet(OWNER.address).mode = {"mode": "default"}  # type: ignore[assignment]
+    with pytest.raises(OperatorNeeded, match="mode at the venue is unknown"):
+        world.venue.read()
+    world.server.read_faults["userAbstraction"] = 503
+    with pytest.raises(Retryable):
+        world.venue.read()
+
+
+def test_amounts_with_the_artefacts_of_floats_are_read_to_the_base_unit(world: World) -> None:
+    world.server.fund(OWNER.address, 1_061_327)
+    world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
+    exact = world.venue.read()
+    world.server.is_inexact = True
+    summary = world.server.state(OWNER.address.lower())["marginSummary"]
+    assert len(summary["totalRawUsd"].split(".")[1]) == 10, summary
+    assert world.venue.read() == exact
+
+
+def test_a_size_or_a_price_with_too_many_places_is_not_rounded(world: World) -> None:
+    world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
+    state = world.server.state(OWNER.address.lower())
+    state["assetPositions"][0]["position"]["szi"] = "3.0000000001"
+    world.server.state = lambda user: state  # type: ignore[method-assign]
+    with pytest.raises(Retryable, match="size of ETH has too many decimal places"):
+        world.venue.read()
+
+
+def test_a_full_close_below_ten_dollars_is_sent_and_a_part_is_refused(world: World) -> None:
+    world.venue.submit(world.ticket(order("ETH", 40, "3010")))
+    with pytest.raises(Refused, match="minimum value"):
+        world.venue.submit(world.ticket(order("ETH", -30, "2990", reduce=True)))
+    with pytest.raises(Refused, match="below the venue's minimum"):
+        world.venue.submit(world.ticket(order("ETH", -30, "2990")))
+    world.server.move("ETH", "-50/100")
+    world.server.seed("ETH")
+    assert world.venue.submit(world.ticket(order("ETH", -40, "1450", reduce=True))).stage is TicketStage.FILLED
+    assert world.size("ETH") == 0
+
+
+def test_transfers_of_one_moment_at_the_end_of_a_page_are_each_counted_once(world: World) -> None:
+    for number in range(1_203):
+        if number % 7 == 0:
+            world.server.now_ms += 1
+        world.server.fund(OWNER.address, 1)
+    for _ in range(3):
+        assert world.venue.read().collateral_raw == 11_203 * 10**6
+        world.server.now_ms += 1
+    world.server.fund(OWNER.address, 1)
+    assert world.venue.read().collateral_raw == 11_204 * 10**6
+
+
 def test_funding_is_in_the_balance_once_it_is_paid(world: World) -> None:
     world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
     before = margin.account_value_raw(world.venue.read())

@@ -11,6 +11,7 @@ import pytest
 
 from agent import app as api
 from agent.app.alerting import RunFacts, cycle_alerts
+from agent.app.records.ledger import refresh_ledger
 from agent.app.start.setup import pin_all
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -387,3 +388,51 @@ def test_a_market_without_a_pin_is_not_traded_until_trust(server: HyperliquidSer
         {"market": "DOGE", "number": 0, "state": "CHANGED"},
         {"market": "BTC", "number": 2, "state": "CHANGED"},
     ]
+
+
+@pytest.mark.parametrize("mode", ["unifiedAccount", *(pytest.param(one, marks=pytest.mark.slow) for one in ("portfolioMargin",))])
+def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, mode: str
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}, "1x"), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        before = held(server, anvil_chain, "ETH")
+        server.wallet(anvil_chain.wallet.address).mode = mode
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert orders_of(outcome) == [] and posted(server) == 1 and held(server, anvil_chain, "ETH") == before, outcome.reason
+        unknown = agent.step_input().snapshot.futures_unknown
+        assert mode in unknown and "standard mode" in unknown
+
+
+def test_a_position_below_ten_dollars_is_closed_whole(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    wallet = server.wallet(anvil_chain.wallet.address)
+    wallet.held["ETH"] = Held(Fraction("0.002"), Fraction(6))
+    wallet.usd -= 6
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        closed = agent.adjust_futures(Deleverage(None, "ETH"), send=True, confirm=agents.yes)
+        assert closed.kind is OutcomeKind.DONE, closed.reason
+        assert held(server, anvil_chain, "ETH") == 0 and posted(server) == 1
+        [intent] = closed.transactions
+        assert intent.receipt is not None and [fill.size_raw for fill in intent.receipt.fills] == [-20]
+
+
+def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncertain(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    owner = anvil_chain.wallet.address.lower()
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        before = agent.step_input().snapshot.futures
+        server.wallet(owner).usd -= 500
+        server.transfers.append({"user": owner, "time": server.now_ms, "delta": {"type": "vaultDeposit", "vault": owner, "usdc": "500"}})
+        account = agent.step_input().snapshot.futures
+        assert before is not None and account is not None
+        assert account.collateral_raw == before.collateral_raw - 500 * 10**6 and account.realised_raw == before.realised_raw
+        server.transfers.append({"user": owner, "time": server.now_ms, "delta": {"type": "airdrop", "usdc": "9"}})
+        outcome = agent.rebalance(send=False)
+        assert "(airdrop)" in outcome.reason and "uncertain" in outcome.reason
+        facts = RunFacts(paused=False, silent="", low_gas_wei=None)
+        [alert] = [one for one in cycle_alerts(outcome, facts) if one.key == "futures:books"]
+        assert alert.kind is AlertKind.REVIEW and alert.lasting
+        refresh_ledger(agent)
+        assert "airdrop" in api.pnl(agent.context.loaded)["uncertain"]

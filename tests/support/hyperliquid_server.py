@@ -41,6 +41,14 @@ USER_SIGNED = {
 TESTNET_ETH = (("0.0", 25), ("20000.0", 10), ("50000.0", 5), ("200000.0", 3))
 
 
+POOLED = ("unifiedAccount", "portfolioMargin")
+
+
+def inexact(value: Fraction) -> str:
+    """Format an amount with the artefact of a float."""
+    return text(value + Fraction(1, 10**10), 10) if value else "0.0"
+
+
 def text(value: Fraction, places: int = 6) -> str:
     """Format a decimal as the venue does, rounded half to even."""
     scaled = round(value * 10**places)
@@ -96,6 +104,9 @@ class Wallet:
     held: dict[str, Held] = field(default_factory=dict)
     leverages: dict[str, int] = field(default_factory=dict)
     is_isolated: set[str] = field(default_factory=set)
+    mode: str = "default"
+    """Answer to `userAbstraction`. In the modes unifiedAccount and portfolioMargin the balance is elsewhere, and the margin
+    account has only the initial margin of its positions."""
 
 
 @dataclass
@@ -155,6 +166,8 @@ class HyperliquidServer:
         """Factors for figures of the account: `accountValue`, `totalRawUsd`, `crossMaintenanceMarginUsed`, `positionValue`."""
         self.hides_orders = 0
         """Number of further order queries answered with "unknown", like an API server behind its chain."""
+        self.is_inexact = False
+        """Write amounts of the account as floats leave them, with a tenth of a billionth too much."""
         self.transfers: list[dict[str, Any]] = []
         self.rates: list[dict[str, Any]] = []
         self.paid: list[dict[str, Any]] = []
@@ -325,7 +338,7 @@ class HyperliquidServer:
             why, order.status = "Asset is delisted.", "delistedRejected"
         elif not coin.tick_ok(price):
             why, order.status = "Price must be divisible by tick size.", "tickRejected"
-        elif price * size < 10:
+        elif price * size < 10 and not (reduce and held == -sign * size):
             why, order.status = "Order must have minimum value of $10.", "minTradeNtlRejected"
         elif reduce and held * sign >= 0:
             why, order.status = "Reduce only order would increase position.", "reduceOnlyRejected"
@@ -424,6 +437,8 @@ class HyperliquidServer:
                 return self.meta()
             case "clearinghouseState":
                 return self.state(user)
+            case "userAbstraction":
+                return self.wallets.get(user, Wallet()).mode
             case "l2Book":
                 return {
                     "coin": body["coin"],
@@ -503,7 +518,7 @@ class HyperliquidServer:
         return {"type": "isolated" if coin in wallet.is_isolated else "cross", "value": wallet.leverages.get(coin, 20)}
 
     def state(self, user: str) -> dict[str, Any]:
-        wallet = self.wallets.get(user, Wallet())
+        wallet, amount = self.wallets.get(user, Wallet()), inexact if self.is_inexact else text
         rows, gross, value, initial, maintenance = [], Fraction(0), wallet.usd, Fraction(0), Fraction(0)
         for name, held in wallet.held.items():
             coin = self.coin(name)
@@ -514,21 +529,27 @@ class HyperliquidServer:
             maintenance += coin.margin(worth, None)
             position = {
                 "coin": name, "szi": text(held.size), "entryPx": text(held.cost / held.size, 3),
-                "positionValue": text(worth * self.lie.get("positionValue", 1)), "unrealizedPnl": text(held.size * coin.mark - held.cost),
-                "leverage": self.leverage(user, name), "marginUsed": text(coin.margin(worth, lev)), "maxLeverage": coin.tiers[0][1],
+                "positionValue": amount(worth * self.lie.get("positionValue", 1)),
+                "unrealizedPnl": amount(held.size * coin.mark - held.cost),
+                "leverage": self.leverage(user, name), "marginUsed": amount(coin.margin(worth, lev)),
+                "maxLeverage": coin.tiers[0][1],
             }  # fmt: skip
             rows.append({"type": "oneWay", "position": position})
+        if wallet.mode in POOLED:
+            value -= (cash := value - initial)
+        else:
+            cash = Fraction(0)
         summary = {
-            "accountValue": text(value * self.lie.get("accountValue", 1)),
-            "totalNtlPos": text(gross),
-            "totalRawUsd": text(wallet.usd * self.lie.get("totalRawUsd", 1)),
-            "totalMarginUsed": text(initial),
+            "accountValue": amount(value * self.lie.get("accountValue", 1)),
+            "totalNtlPos": amount(gross),
+            "totalRawUsd": amount((wallet.usd - cash) * self.lie.get("totalRawUsd", 1)),
+            "totalMarginUsed": amount(initial),
         }
         return {
             "marginSummary": summary,
             "crossMarginSummary": summary,
-            "crossMaintenanceMarginUsed": text(maintenance * self.lie.get("crossMaintenanceMarginUsed", 1)),
-            "withdrawable": text(max(Fraction(0), value - max(initial, gross / 10))),
+            "crossMaintenanceMarginUsed": amount(maintenance * self.lie.get("crossMaintenanceMarginUsed", 1)),
+            "withdrawable": amount(max(Fraction(0), value - max(initial, gross / 10))),
             "assetPositions": rows,
             "time": self.now_ms,
         }

@@ -347,5 +347,14 @@ def test_a_reduction_below_the_venues_minimum_is_enlarged_to_it() -> None:
     small = plan_futures(held, POLICY, RICH, NOW_S).orders[0]
     enlarged = plan_futures(with_minimum(held, 15_000), POLICY, RICH, NOW_S).orders[0]
     assert abs(small.size_raw) < abs(enlarged.size_raw) <= 10 * E18 and enlarged.bound_raw >= 15_000 * E18
-    nothing = plan_futures(with_minimum(held, 30_000), POLICY, RICH, NOW_S)
-    assert nothing.orders == () and nothing.refused == ("ETH: the order is below the venue's minimum",)
+
+
+def test_a_position_below_the_venues_minimum_is_closed_whole() -> None:
+    plan = plan_futures(with_minimum(book(4_000, eth=10 * E18), 30_000), POLICY, RICH, NOW_S)
+    assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-10 * E18, True)] and plan.refused == ()
+
+
+def test_a_target_of_nothing_closes_a_position_below_the_venues_minimum() -> None:
+    flat = replace(POLICY, targets=(FuturesTarget("BTC", 10_000), FuturesTarget("ETH", 0)))
+    plan = plan_futures(with_minimum(book(10_000, eth=E18), 5_000), flat, RICH, NOW_S)
+    assert ("ETH", -E18, True) in [(order.market, order.size_raw, order.is_reduce_only) for order in plan.orders]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agent.errors import Retryable
+from agent.model.futures import UNREAD_ACCOUNT
+from agent.policy.futures.targets import uncertain_books
 from agent.venues.hyperliquid.account import parse_transfers
 from tests.support.builders import OWNER
 
 OTHER = "0x" + "22" * 20
+
+
+def sent(user: str, to: str, source: str, target: str, **changes: str) -> dict[str, Any]:
+    row = {"type": "send", "user": user, "destination": to, "sourceDex": source, "destinationDex": target, "token": "USDC"}
+    return row | {"amount": "25.0", "usdcValue": "25.0", "fee": "1.0", "nativeTokenFee": "0.0", "feeToken": ""} | changes
 
 
 @pytest.mark.parametrize(
@@ -24,16 +32,56 @@ OTHER = "0x" + "22" * 20
         ({"type": "internalTransfer", "usdc": "3", "destination": OTHER, "fee": "1.0"}, -4_000_000),
         ({"type": "subAccountTransfer", "usdc": "3", "destination": OTHER}, -3_000_000),
         ({"type": "spotTransfer", "token": "HYPE", "amount": "1", "fee": "0.00000012"}, 0),
+        ({"type": "vaultCreate", "vault": OTHER, "usdc": "100", "fee": "100"}, -200_000_000),
+        ({"type": "vaultDeposit", "vault": OTHER, "usdc": "5000.0"}, -5_000_000_000),
+        ({"type": "vaultDistribution", "vault": OTHER, "usdc": "7"}, 7_000_000),
+        ({"type": "vaultLeaderCommission", "user": OWNER, "usdc": "88.403549"}, 88_403_549),
+        (
+            {"type": "vaultWithdraw", "vault": OTHER, "user": OWNER, "requestedUsd": "5300", "commission": "70", "closingCost": "0.9",
+             "basis": "5000.0", "netWithdrawnUsd": "5229.0475130001"},
+            5_229_047_513,
+        ),
+        (sent(OWNER, OTHER, "", ""), -26_000_000),
+        (sent(OTHER, OWNER, "", ""), 25_000_000),
+        (sent(OWNER, OWNER, "", "spot"), -26_000_000),
+        (sent(OWNER, OWNER, "spot", ""), 25_000_000),
+        (sent(OWNER, OWNER, "", "xyz", fee="0.0"), -25_000_000),
+        (sent(OWNER, OTHER, "spot", "spot", token="HYPE"), 0),
+        (sent(OWNER, OWNER, "spot", "xyz"), 0),
+        (sent(OWNER, OTHER, "", "", feeToken="HYPE"), -25_000_000),
     ],
-)
+)  # fmt: skip
 def test_a_row_moves_its_amount_and_pays_its_fee_and_spot_rows_move_nothing(delta: dict[str, Any], moved_raw: int) -> None:
     rows = [{"time": 5, "delta": delta}, {"time": 3, "delta": {"type": "deposit", "usdc": "1"}}]
-    assert parse_transfers(rows, OWNER) == (moved_raw + 1_000_000, 2, 5)
+    assert parse_transfers(rows, OWNER) == (moved_raw + 1_000_000, ())
 
 
 @pytest.mark.parametrize(
-    "delta", [{"type": "deposit"}, {"type": "deposit", "usdc": "0.0000001"}, {"type": "withdraw", "usdc": "1", "fee": "x"}, 7]
+    ("delta", "kind"),
+    [
+        ({"type": "rewardsClaim", "amount": "5"}, "rewardsClaim"),
+        ({"type": "somethingNew", "usdc": "5"}, "somethingNew"),
+        ({"type": "\x1b[31m"}, "without a printable name"),
+        ({"type": "vaultWithdraw", "user": OTHER, "netWithdrawnUsd": "5"}, "vaultWithdraw"),
+        (sent(OWNER, OTHER, "", "", token="USDH"), "send"),
+        ({"type": "send", "user": OWNER, "destination": OTHER, "amount": "5", "token": "USDC"}, "send"),
+    ],
 )
+def test_a_kind_that_is_not_known_is_named_and_moves_nothing(delta: dict[str, Any], kind: str) -> None:
+    rows = [{"time": 5, "delta": delta}, {"time": 6, "delta": {"type": "deposit", "usdc": "1"}}]
+    assert parse_transfers([*rows, *rows], OWNER) == (2_000_000, (kind,))
+
+
+def test_the_profit_of_an_account_with_an_unknown_kind_is_uncertain() -> None:
+    account = replace(UNREAD_ACCOUNT, unknown_transfers=("rewardsClaim", "somethingNew"))
+    assert "rewardsClaim, somethingNew" in uncertain_books(account) and not uncertain_books(UNREAD_ACCOUNT)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{"type": "deposit"}, {"type": "deposit", "usdc": "1e-7"}, {"type": "withdraw", "usdc": "1", "fee": "x"}, 7, {"type": 3}, {},
+     {"type": "vaultWithdraw", "user": OWNER}],
+)  # fmt: skip
 def test_an_amount_that_is_none_is_no_transfer(delta: object) -> None:
     with pytest.raises(Retryable):
         parse_transfers([{"time": 5, "delta": delta}], OWNER)

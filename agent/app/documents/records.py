@@ -519,10 +519,11 @@ ProfitDocument = TypedDict("ProfitDocument", {
     "numeraire": str, "benchmark": str, "period": str, "why_empty": str, "since": str, "until": str,
     "value": Money, "gas_money": Money, "reserved": Money, "periods": list[PeriodDocument],
     "unrealised": Money, "method": str, "unpriced": list[str], "tax": TaxYearsDocument | None,
-    "not_final": int, "books": NotRequired[str],
+    "not_final": int, "books": NotRequired[str], "uncertain": NotRequired[str],
 })  # fmt: skip
 """Profit and loss by period, newest last, in the numeraire. `not_final` transactions are mined but
-not booked yet. `books` is set for paper trading.
+not booked yet. `books` is set for paper trading, `uncertain` if transfers of the futures account
+are of an unknown kind.
 """
 BookDocument = TypedDict("BookDocument", {
     "number": int, "kind": str, "opened": Annotated[UtcTime, Of("opened_s")], "note": str,

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent import codec, wiring
+from agent import wiring
 from agent.accounting import entries as book
 from agent.accounting.entries import prorated_value
 from agent.accounting.export import (
@@ -39,12 +39,14 @@ from agent.app.documents.records import (
     FuturesResultDocument,
     PeriodDocument,
 )
+from agent.app.records.newest import newest_step_input, recorded_valuations
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.schema import read_rates
 from agent.errors import ConfigError, ErrorCode
-from agent.execution.bookkeeping import audit_entries, update_ledger, valuation_of_step
+from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
 from agent.model import Entry, LotMethod, OpenLot, StepInput, Valuation
+from agent.policy.futures.targets import uncertain_books
 from agent.units import (
     BPS,
     NATIVE,
@@ -145,6 +147,8 @@ class LedgerData:
     entries: tuple[Entry, ...]
     valuations: tuple[Valuation, ...]
     names: TokenNames
+    newest: StepInput | None = None
+    """Input of the newest step; None without steps."""
     runs: dict[tuple[bool, LotMethod], TaxLotRun] = field(default_factory=dict)
     """Cached results of `taxed` by exchange rates (True: with) and method. Years of entries take
     long to compute.
@@ -177,37 +181,17 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
                 "run trimtab pnl --now, or trimtab run, first",
             )
         names = TokenNames({token.address: token for token in known.tokens}, known.numeraire)
+        newest = newest_step_input(store)
         yield LedgerData(
             loaded,
             store,
             known.numeraire,
             known.coin,
             store.ledger.entries(),
-            _valuations(store),
+            recorded_valuations(store, newest),
             names,
+            newest,
         )
-
-
-def _valuations(store: Store) -> tuple[Valuation, ...]:
-    """Return the recorded valuations and that of the newest step, so that value, profit and lots
-    are of the newest cycle although valuations are recorded once an hour.
-    """
-    recorded = store.valuations.between()
-    step = newest_step_input(store)
-    if not recorded or step is None or step.snapshot.head.number <= recorded[-1].block:
-        return recorded
-    newest = valuation_of_step(store, step)
-    if newest is None or newest.chain_s < recorded[-1].chain_s:
-        return recorded
-    return (*recorded, newest)
-
-
-def newest_step_input(store: Store) -> StepInput | None:
-    """Return the input of the newest step; None without steps."""
-    for line in store.steps.newest(1):
-        record = store.steps.get(line.id)
-        return None if record is None else codec.loads(StepInput, record.input_json)
-    return None
 
 
 def refresh_ledger(agent: Agent) -> None:
@@ -259,7 +243,9 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         for result, span in zip(periods, spans, strict=True)
         if result is not None
     ]
-    return {
+    account = None if ledger.newest is None else ledger.newest.snapshot.futures
+    why = "" if account is None else uncertain_books(account)
+    document: ProfitDocument = {
         "numeraire": ledger.numeraire.label,
         "benchmark": ledger.names.label(token),
         "period": period,
@@ -276,6 +262,9 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         "tax": _tax(ledger),
         "not_final": sum(one.receipt is not None for one in ledger.store.ledger.unsettled()),
     }
+    if why:
+        document["uncertain"] = why
+    return document
 
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
@@ -283,7 +272,7 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
     entries; with `rebuild` rewrite differing entries and all sums.
     """
     with open_ledger_data(config) as data:
-        ledger, step = data.store.ledger, newest_step_input(data.store)
+        ledger, step = data.store.ledger, data.newest
         unbalanced = [entry.id for entry in data.entries if book.unbalanced_tokens(entry)]
         audited = [] if step is None else audit_entries(data.store, ledger, step)
         differing = [pair for pair in audited if pair.differs]

@@ -42,6 +42,7 @@ from agent.policy.futures.targets import (
     position_notes,
     stale_indexes,
     triggered,
+    uncertain_books,
     unfinished_orders,
     unnamed_reasons,
 )
@@ -159,6 +160,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         notes.append(f"futures: {cooldown}")
     if step.futures_held:
         notes.append(step.futures_held)
+    if step.snapshot.futures is not None and (why := uncertain_books(step.snapshot.futures)):
+        notes.append(f"futures: {why}")
     if step.futures is not None and trades_for_another(step):
         notes.append(
             f"futures: this key is a delegate of {step.futures.account}; it trades and neither"

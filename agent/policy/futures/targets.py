@@ -497,6 +497,17 @@ def unnamed_reasons(account: MarginAccount) -> dict[str, str]:
     }
 
 
+def uncertain_books(account: MarginAccount) -> str:
+    """Return why the profit of the margin account is uncertain; empty if it is not."""
+    if not account.unknown_transfers:
+        return ""
+    kinds = ", ".join(account.unknown_transfers)
+    return (
+        f"the venue lists transfers of a kind that trimtab does not know ({kinds}): they count as"
+        " profit or loss of the margin account, which is uncertain"
+    )
+
+
 def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the orders that close positions whose liquidation is nearer than
     `emergency_distance_bps`; empty without any. All positions are closed if the account is

@@ -18,9 +18,9 @@ from agent.units import BPS, Token, ceil_int, safe_label, sign_of
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
     QUOTE_DECIMALS,
+    parse_amount,
     parse_decimal,
     parse_raw,
-    parse_whole,
     price_of,
     tick_at,
 )
@@ -141,7 +141,7 @@ def _leverages(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
         most = json_field(tier, "maxLeverage")
         if not isinstance(tier, Mapping) or not isinstance(most, int) or most < 1:
             raise _malformed("a margin table")
-        rows.append((parse_raw(tier.get("lowerBound"), QUOTE_DECIMALS, "a margin tier"), most))
+        rows.append((_usd(tier, "lowerBound"), most))
     bounds = [above for above, _ in rows]
     if not rows or bounds[0] != 0 or bounds != sorted(set(bounds)):
         raise _malformed("a margin table")
@@ -227,6 +227,31 @@ class ReportedAccount:
     leverages: tuple[tuple[str, int], ...]
 
 
+_SUMMED = ("accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed")
+"""Figures of all margin, which equal those of cross margin unless a position is isolated."""
+SEPARATE_MODES = ("default", "disabled")
+"""Modes in which the margin account has a balance of its own; "default" is that of an account that
+never chose one.
+"""
+
+
+def require_own_margin(answer: object) -> None:
+    """Raise OperatorNeeded unless the `userAbstraction` answer is a mode in which the margin account
+    has a balance of its own. In any other mode margin is shared with spot balances and other
+    venues, and `clearinghouseState` is zero while there is no position.
+    """
+    if answer in SEPARATE_MODES:
+        return
+    mode = safe_label(answer, "unknown") if isinstance(answer, str) else "unknown"
+    raise OperatorNeeded(
+        f"the account's mode at the venue is {mode}, in which margin is part of the spot balances"
+        " and cannot be read for certain",
+        "use an account in the standard mode: disable the unified account in the venue's settings,"
+        " or name another account in futures.account",
+        code=ErrorCode.POSITION,
+    )
+
+
 def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> ReportedAccount:
     """Parse a `clearinghouseState` answer. Raises Retryable for an unexpected format and for
     contradictory figures, OperatorNeeded for isolated positions.
@@ -249,7 +274,7 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
         # rounded.
         positions.append(Position(coin, size, _usd(held, "unrealizedPnl") - value))
         values.append(value)
-    if total != cross:
+    if any(abs(_usd(total, name) - _usd(cross, name)) > 1 for name in _SUMMED):
         raise OperatorNeeded(
             "the account has isolated margin; trimtab supports only one cross-margined account",
             "close isolated positions",
@@ -280,15 +305,19 @@ def _prove_sums(account: ReportedAccount) -> None:
         ),
         ("notional", account.gross_raw, sum(abs(value) for value in account.values_raw)),
     ):
-        if abs(measured - expected) > len(account.positions):
+        if abs(measured - expected) > len(account.positions) + 1:
             raise _contradiction(what, measured, expected)
 
 
 def build_account(
-    account: ReportedAccount, markets: tuple[PerpMarket, ...], deposited_raw: int
+    account: ReportedAccount,
+    markets: tuple[PerpMarket, ...],
+    deposited_raw: int,
+    unknown_transfers: tuple[str, ...] = (),
 ) -> MarginAccount:
     """Return the account as a model type. `markets` cover every position, with the newest marks;
-    `deposited_raw` is the sum of deposits less withdrawals. Raises Retryable if the venue's
+    `deposited_raw` is the sum of deposits less withdrawals, without the kinds of rows in
+    `unknown_transfers`. Raises Retryable if the venue's
     maintenance margin does not follow from its own tiers, or if a mark has moved by more than
     `MAX_MARK_MOVE_BPS` since the account was read. Consistently false answers of the venue cannot
     be detected.
@@ -314,43 +343,80 @@ def build_account(
         markets=markets,
         initial_on_debt=False,
         is_on_chain=False,
+        unknown_transfers=unknown_transfers,
     )
 
 
-def parse_transfers(answer: object, owner: str) -> tuple[int, int, int]:
-    """Return a page of `userNonFundingLedgerUpdates`: the sum of USDC moved into the margin account
-    (negative: out of it), the number of rows, and the time of the last.
-
-    Rows of other kinds move no margin. Raises Retryable for an unexpected format.
+def parse_transfers(
+    rows: Sequence[Mapping[str, object]], owner: str
+) -> tuple[int, tuple[str, ...]]:
+    """Return the USDC that rows of `userNonFundingLedgerUpdates` moved into the margin account
+    (negative: out of it), and the kinds of rows of which that is not known. Raises Retryable for an
+    unexpected format.
     """
-    if not isinstance(answer, list):
-        raise _malformed("transfers")
-    total_raw, last_ms = 0, 0
-    for row in answer:
-        delta = json_field(row, "delta")
-        time_ms = json_field(row, "time")
-        if not isinstance(delta, Mapping) or not isinstance(time_ms, int):
+    total_raw, unknown = 0, dict[str, None]()
+    for row in rows:
+        delta = row.get("delta")
+        if not isinstance(delta, Mapping) or not isinstance(kind := delta.get("type"), str):
             raise _malformed("a transfer")
-        total_raw, last_ms = total_raw + _moved_raw(delta, owner.lower()), max(last_ms, time_ms)
-    return total_raw, len(answer), last_ms
+        if (moved_raw := _moved_raw(kind, delta, owner.lower())) is None:
+            unknown[safe_label(kind, "without a printable name")] = None
+        else:
+            total_raw += moved_raw
+    return total_raw, tuple(unknown)
 
 
-def _moved_raw(delta: Mapping[str, object], owner: str) -> int:
-    """Return the USDC that one row moved into the margin account of `owner`."""
-    match delta.get("type"):
+ELSEWHERE = ("spotTransfer", "spotGenesis", "cStakingTransfer", "liquidation")
+"""Kinds that move no margin: spot and staking balances, and liquidations, whose fills do."""
+MAIN_MARKETS = ""
+"""Name in `send` rows of the markets whose margin account is read here; the others are "spot" and
+those of other deployers.
+"""
+
+
+def _moved_raw(kind: str, delta: Mapping[str, object], owner: str) -> int | None:
+    """Return the USDC that one row moved into the margin account of `owner`; None if that is not
+    known.
+    """
+    user, to = (str(delta[key]).lower() if key in delta else "" for key in ("user", "destination"))
+    match kind:
         case "deposit":
-            arrives = True
-        case "withdraw":
-            arrives = False
+            return _usd(delta, "usdc")
+        case "withdraw" | "vaultCreate" | "vaultDeposit":
+            return -_usd(delta, "usdc") - _fee(delta)
         case "accountClassTransfer":
             return _usd(delta, "usdc") if delta.get("toPerp") is True else -_usd(delta, "usdc")
         case "internalTransfer" | "subAccountTransfer":
-            arrives = str(delta.get("destination")).lower() == owner
-        case _:  # its fee may be in another token
+            return _usd(delta, "usdc") if to == owner else -_usd(delta, "usdc") - _fee(delta)
+        case "vaultDistribution" | "vaultLeaderCommission" if user in ("", owner):
+            return _usd(delta, "usdc")
+        case "vaultWithdraw" if user == owner:
+            return _usd(delta, "netWithdrawnUsd")
+        case "send":
+            return _sent_raw(delta, is_sender=user == owner, is_receiver=to == owner)
+        case _ if kind in ELSEWHERE:  # its fee may be in another token
             return 0
-    if arrives:
-        return _usd(delta, "usdc")
-    return -_usd(delta, "usdc") - (_usd(delta, "fee") if "fee" in delta else 0)
+    return None
+
+
+def _sent_raw(delta: Mapping[str, object], *, is_sender: bool, is_receiver: bool) -> int | None:
+    """Return the margin that a `send` row moved. It names the balances of both sides, which may
+    belong to one account.
+    """
+    leaves = is_sender and delta.get("sourceDex") == MAIN_MARKETS
+    arrives = is_receiver and delta.get("destinationDex") == MAIN_MARKETS
+    if not leaves and not arrives:
+        return 0 if "sourceDex" in delta and "destinationDex" in delta else None
+    if delta.get("token") != USDC.symbol:
+        return None
+    raw = _usd(delta, "amount")
+    return (raw if arrives else 0) - (raw + _fee(delta) if leaves else 0)
+
+
+def _fee(delta: Mapping[str, object]) -> int:
+    """Return the fee of a row in USDC; zero without one, and for a fee in another token."""
+    is_usdc = delta.get("feeToken", USDC.symbol) in ("", USDC.symbol)
+    return _usd(delta, "fee") if "fee" in delta and is_usdc else 0
 
 
 def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, ...]:
@@ -391,7 +457,7 @@ def require_market(listed: Mapping[str, ListedMarket], coin: str) -> ListedMarke
 
 
 def _usd(row: Mapping[str, object], name: str) -> int:
-    return parse_whole(parse_decimal(row.get(name), name) * 10**QUOTE_DECIMALS, name)
+    return parse_amount(row.get(name), name)
 
 
 def _list(row: object, name: str) -> list[object]:

@@ -33,6 +33,7 @@ from agent.venues.hyperliquid.account import (
     parse_transfers,
     parse_universe,
     require_market,
+    require_own_margin,
     require_pinned,
     time_of,
 )
@@ -80,6 +81,15 @@ class NamedAgent:
     name: str
     address: str
     valid_until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Transfers:
+    """Sum of transfers up to a time of the venue, and their kinds that are not known."""
+
+    until_ms: int
+    raw: int
+    unknown: tuple[str, ...]
 
 
 class _NoAnswer(Exception):
@@ -220,7 +230,7 @@ class HyperliquidVenue:
         self._pinned = pinned
         self._listed: dict[str, ListedMarket] = {}
         self._cancel_ms = 0
-        self._transferred_raw, self._transfers_ms = 0, 0
+        self._transfers = _Transfers(-1, 0, ())
 
     @property
     def account(self) -> str:
@@ -231,10 +241,12 @@ class HyperliquidVenue:
 
     def read(self) -> MarginAccount:
         """Return account and markets. Raises Retryable for answers that contradict each other,
-        OperatorNeeded for isolated margin and for market numbers other than the pinned ones,
-        Refused for a market that the venue does not have.
+        OperatorNeeded for isolated margin, for an account whose margin is in its spot balances, and
+        for market numbers other than the pinned ones, Refused for a market that the venue does not
+        have.
         """
         state = self._info("clearinghouseState")
+        require_own_margin(self._info("userAbstraction"))
         held = _held_coins(state)
         coins = {*self._coins, *held}
         universe = self._connection.info(type="metaAndAssetCtxs")
@@ -260,20 +272,27 @@ class HyperliquidVenue:
             )
             for coin, listed in self._listed.items()
         )
-        account = build_account(reported, markets, self._deposited_raw())
+        account = build_account(reported, markets, *self._deposited())
         if (since_s := self._funding_since_s()) is None:
             return account
         return replace(account, payments=self.payments(since_s * 1000, reported.time_ms))
 
-    def _deposited_raw(self) -> int:
-        """Return the sum of all deposits less withdrawals. Pages already read are kept."""
-        while True:
-            answer = self._info("userNonFundingLedgerUpdates", startTime=self._transfers_ms)
-            moved_raw, rows, last_ms = parse_transfers(answer, self._account)
-            if rows < ROWS_PER_PAGE:
-                return self._transferred_raw + moved_raw
-            self._transferred_raw += moved_raw
-            self._transfers_ms = last_ms + 1
+    def _deposited(self) -> tuple[int, tuple[str, ...]]:
+        """Return the sum of all deposits less withdrawals, and the kinds of rows that are not known.
+        Sums of rows before the last full page are kept.
+        """
+        kind, user = "userNonFundingLedgerUpdates", self._account.lower()
+        rows = self._pages(kind, self._transfers.until_ms, user=user)
+        total_raw, unknown = parse_transfers(rows, self._account)
+        total_raw += self._transfers.raw
+        unknown = tuple(dict.fromkeys((*self._transfers.unknown, *unknown)))
+        if len(rows) >= ROWS_PER_PAGE:
+            last_ms = max(time_of(row) for row in rows)
+            newest_raw, _ = parse_transfers(
+                [row for row in rows if time_of(row) == last_ms], self._account
+            )
+            self._transfers = _Transfers(last_ms - 1, total_raw - newest_raw, unknown)
+        return total_raw, unknown
 
     # --- Funding.
 
@@ -401,7 +420,12 @@ class HyperliquidVenue:
             raise _unknown(ticket)
         market = self._market(ticket.order.market)
         body = key.sign(
-            order_action(ticket, build_market(market, 1, "", 0, 0), market.asset),
+            order_action(
+                ticket,
+                build_market(market, 1, "", 0, 0),
+                market.asset,
+                is_close=ticket.order.is_reduce_only,
+            ),
             ticket.nonce_ms,
             ticket.expires_ms,
         )

@@ -26,9 +26,9 @@ is a whole number of base units.
 SIGNIFICANT_FIGURES = 5
 """Maximum significant figures of a price that is not a whole number."""
 MIN_NOTIONAL_RAW = 10 * 10**QUOTE_DECIMALS
-"""Smallest order: 10 USD at its limit price."""
+"""Smallest order but for a full close: 10 USD at its limit price."""
 LONGEST_VALIDITY_MS = 60 * 60 * 1000
-_DECIMAL = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,12})?")
+_DECIMAL = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 
 
 # --- Decimals, ticks and prices.
@@ -53,6 +53,14 @@ def parse_whole(value: Fraction, what: str) -> int:
             f"the venue's answer for {what} has too many decimal places", code=ErrorCode.ANSWER
         )
     return value.numerator
+
+
+def parse_amount(value: object, what: str) -> int:
+    """Parse an amount in USD as base units, rounded to the nearest, because the venue computes
+    amounts in floats ("1071327.7162500001"). Raises Retryable with `what`.
+    """
+    nearest: int = round(parse_decimal(value, what) * 10**QUOTE_DECIMALS)
+    return nearest
 
 
 def price_of(quoted: Fraction, size_decimals: int) -> Price:
@@ -142,8 +150,11 @@ def issue_tickets(
 # --- Actions that are signed and posted. The order of keys is part of the signature.
 
 
-def order_action(ticket: OrderTicket, market: PerpMarket, asset: int) -> dict[str, object]:
-    """Return the action of a ticket; `asset` is the market's number at the venue.
+def order_action(
+    ticket: OrderTicket, market: PerpMarket, asset: int, *, is_close: bool = False
+) -> dict[str, object]:
+    """Return the action of a ticket; `asset` is the market's number at the venue. `is_close` is true
+    if the order may close a whole position, which the venue accepts at any size.
 
     A market order is an immediate-or-cancel limit order at its bound (Ioc), a limit order rests
     (Gtc). Raises Refused for an order that the venue would always reject. A paused market is not a
@@ -164,7 +175,7 @@ def order_action(ticket: OrderTicket, market: PerpMarket, asset: int) -> dict[st
             f"{market.symbol}: the bound is below one tick", remedy="plan again with a wider bound"
         )
     notional_raw = floor_int(price_of(quoted, market.size_decimals) * abs(order.size_raw))
-    if notional_raw < MIN_NOTIONAL_RAW:
+    if notional_raw < MIN_NOTIONAL_RAW and not is_close:
         raise Refused(
             f"{market.symbol}: an order of {decimal_text(notional_raw, QUOTE_DECIMALS)} USD is below"
             f" the venue's minimum of {decimal_text(MIN_NOTIONAL_RAW, QUOTE_DECIMALS)} USD",

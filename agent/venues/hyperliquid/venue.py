@@ -279,7 +279,9 @@ class HyperliquidPerps:
         end_s = clock_s + self._valid_s
         ticket = OrderTicket(order, cloid_of(str(nonce), 0, order), nonce, end_s * 1000)
         market = account.market(order.market)
-        signed = order_action(ticket, market, self._client.asset_of(order.market))
+        is_close = order.is_reduce_only and order.size_raw == -account.size_raw(order.market)
+        number = self._client.asset_of(order.market)
+        signed = order_action(ticket, market, number, is_close=is_close)
         text = json.dumps(signed, separators=(",", ":"))
         return PerpOrderDraft(self._client.account, "0x" + text.encode().hex(), end_s, nonce)
 

@@ -1,0 +1,33 @@
+"""The newest step of the store, for reports that are of the newest cycle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent import codec
+from agent.execution.bookkeeping import valuation_of_step
+from agent.model import StepInput, Valuation
+
+if TYPE_CHECKING:
+    from agent.store.store import Store
+
+
+def recorded_valuations(store: Store, step: StepInput | None) -> tuple[Valuation, ...]:
+    """Return the recorded valuations and that of the newest step, so that value, profit and lots
+    are of the newest cycle although valuations are recorded once an hour.
+    """
+    recorded = store.valuations.between()
+    if not recorded or step is None or step.snapshot.head.number <= recorded[-1].block:
+        return recorded
+    newest = valuation_of_step(store, step)
+    if newest is None or newest.chain_s < recorded[-1].chain_s:
+        return recorded
+    return (*recorded, newest)
+
+
+def newest_step_input(store: Store) -> StepInput | None:
+    """Return the input of the newest step; None without steps."""
+    for line in store.steps.newest(1):
+        record = store.steps.get(line.id)
+        return None if record is None else codec.loads(StepInput, record.input_json)
+    return None
