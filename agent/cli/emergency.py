@@ -111,11 +111,14 @@ def pause(
 
 
 @command(Heading.TROUBLE, 20)
-def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Lifts the pause."""
+def resume(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Lifts the pause, and ends a stop. Asks first if the stop sells everything."""
     from agent import app as api
 
-    document = api.resume(config)
+    def confirm(message: str) -> bool:
+        return yes or ask(f"{message[0].upper()}{message[1:]}. Resume?")
+
+    document = api.resume(config, confirm)
     emit(document, as_json, lambda: say("Resumed."))
 
 
@@ -294,7 +297,7 @@ def rehearse(
 def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
     from agent.cli.display import tables
 
-    if document["state"] in ("planned", "refused"):
+    if document["state"] == "planned":
         made = tables.table("To stop", ("", "what"))
         for one in document["cancel"]:
             made.add_row(cell("cancel"), cell(one["note"]))
@@ -313,15 +316,15 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         for sale in document["sales"]:
             show_sale(console, sale, agent, verbose=verbose)
     show_sent(console, document)
-    for line in (
-        document["left"] if document["state"] not in ("planned", "refused", "declined") else ()
-    ):
+    for line in document["left"] if document["state"] not in ("planned", "declined") else ():
         console.print(cell(f"stays in the wallet: {line}"))
     if document["left_alone"]:
         console.print(cell(document["left_alone"]))
     if document["futures"]:
         console.print(cell(f"Futures: {document['futures']}", "yellow"))
     if document["state"] == "planned":
+        if document["reason"]:
+            console.print(cell(f"The stop goes ahead; {document['reason']}", "yellow"))
         if console is out:
             say("Dry run: nothing was sent. Add --send to stop the bot.")
     else:

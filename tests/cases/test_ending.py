@@ -13,6 +13,7 @@ from agent.app.agent import Agent
 from agent.app.money import shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
 from agent.errors import ConfigError, Refused
+from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestKind, RequestState
@@ -129,13 +130,87 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
         assert shutdown.stop(agent, send=True, confirm=sure).transactions == () and chain.balance("USDC", HOME) == paid
 
 
-def test_coins_are_paid_out_as_they_are_and_more_than_a_day_may_pay_is_refused_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_the_days_after(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    with agent_on(chain, tmp_path, {**OPEN, "limits.payout_per_day": "9000"}, TARGETS) as agent:
-        refused = shutdown.stop(agent, send_to=HOME, send=True, confirm=sure)
-        assert refused.state == "refused" and "payout_per_day" in refused.reason and agent.context.store.requests.stopping() is None
-    with agent_on(chain, tmp_path / "b", OPEN, TARGETS) as agent:
+    loaded = trusted(chain, tmp_path, {**OPEN, "limits.payout_per_day": "6000"}, TARGETS)
+    with again(chain, loaded) as agent:
+        allow(chain, "WETH", raw=10**18)
+        shown = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+        assert shown.state == "planned" and "the payout waits: payout_per_day" in shown.reason
+        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        assert done.state == "unfinished" and "payout_per_day" in done.reason and "trimtab stop --send continues" in done.reason
+        assert purse(chain).raw["WETH"] < 1_000 and set(allowances(chain).values()) == {0}
+        assert chain.balance("USDC", HOME) == 6_000 * USD
+        with raises_code(Refused, "stopped"):
+            next(agent.run(send=True, confirm=lambda _: True, once=True))
+        assert shutdown.stop(agent, send=True, confirm=sure).transactions == ()
+    chain.warp(86_401)
+    with again(chain, loaded) as agent:
+        done = shutdown.stop(agent, send=True, confirm=sure)
+        assert done.state == "stopped" and purse(chain).raw["USDC"] == 0, done.reason
+
+
+def test_a_payout_to_an_unconfirmed_address_waits_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path) as agent:
+        other = "0x000000000000000000000000000000000000dEaD"
+        done = shutdown.stop(agent, to_stable=True, send_to=other, send=True, confirm=sure)
+        assert done.state == "unfinished" and "payout_address" in done.reason
+        assert purse(chain).raw["WETH"] < 1_000 and chain.balance("USDC", other) == 0
+        assert agent.plan().kind is OutcomeKind.HALT
+
+
+@pytest.mark.parametrize("part", ["cancel", "revoke", "sell", "pay"])
+def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    chain = anvil_chain
+
+    def refuses(*_: object, **__: object) -> None:
+        raise Refused(f"{part} is refused here")
+
+    places = {
+        "cancel": (JournaledExecutor, "cancel_pending"),
+        "revoke": (shutdown, "revoke_allowances"),
+        "sell": (shutdown.engine, "run_step"),
+        "pay": (shutdown, "pay"),
+    }
+    with bot(chain, tmp_path) as agent:
+        allow(chain, "WETH", raw=10**18)
+        with monkeypatch.context() as patched:
+            patched.setattr(*places[part], refuses)
+            done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        assert done.state == "unfinished" and f"{part} is refused here" in done.reason
+        assert agent.plan().kind is OutcomeKind.HALT and "stopped" in agent.plan().reason
+        assert allowances(chain)["WETH"] == 0 or part == "revoke"
+        assert (purse(chain).raw["WETH"] < 1_000) == (part != "sell")
+        paid = chain.balance("USDC", HOME)
+        assert paid == (0 if part == "pay" else 2_700 * USD if part == "sell" else paid) and (part == "pay" or paid >= 2_700 * USD)
+        assert chain.balance("WETH", HOME) == 0
+        done = shutdown.stop(agent, send=True, confirm=sure)
+        assert done.state == "stopped" and set(allowances(chain).values()) == {0} and chain.balance("USDC", HOME) > 9_900 * USD
+
+
+def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path) as agent:
+        shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
+        with pytest.raises(Refused, match="buys back"):
+            api.resume(tmp_path / "trimtab.toml", lambda _: False)
+        assert agent.plan().kind is OutcomeKind.HALT
+        asked: list[str] = []
+        api.resume(tmp_path / "trimtab.toml", lambda message: not asked.append(message))
+        assert len(asked) == 1 and agent.plan().kind is not OutcomeKind.HALT
+        shutdown.stop(agent, send=True, confirm=sure)
+        api.resume(tmp_path / "trimtab.toml", lambda _: pytest.fail("nothing was sold"))
+
+
+def test_coins_are_paid_out_as_they_are(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, OPEN, TARGETS) as agent:
         before = purse(chain)
         done = shutdown.stop(agent, send_to=HOME, send=True, confirm=sure)
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.PAYOUT}), done.reason

@@ -164,7 +164,10 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     assert chain.balance("USDC", HOME) > 10**9 and chain.balance("USDC") < 10**6
     for command in (("rebalance", "--send", "--yes"), ("run", "--once", "--send", "--yes")):
         assert home.run(*command, "--json").code == 10, command
-    assert home.run("resume").code == 0 and home.ask("status")["decision"]["reason"].find("stopped") == -1
+    code, said = at_terminal(home, "n\n", "resume")
+    assert code == 10 and "buys back towards the targets" in said
+    assert home.run("run", "--once", "--send", "--yes").code == 10
+    assert home.run("resume", "--yes").code == 0 and home.ask("status")["decision"]["reason"].find("stopped") == -1
 
 
 def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from agent import codec, engine, wiring
@@ -18,7 +19,7 @@ from agent.app.records.step_history import pause_by_file
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.fields import parse_address
 from agent.config.load import LoadedConfig, load_config
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import (
     OpenExposure,
@@ -215,7 +216,8 @@ def _holders(agent: Agent) -> dict[str, str]:
     return roles | allowances.allowed_spenders(agent.context.execution, agent.context.futures)
 
 
-# --- Shutdown: cancel, sell, revoke and pay out, in this order; each action can be resumed.
+# --- Shutdown: cancel, revoke, sell and pay out, in this order. Each part can be resumed, and none
+# waits for one before it that is refused.
 
 
 MAX_SALES = 12
@@ -228,8 +230,8 @@ PAYOUT_GAS = 60_000
 class ShutdownReport:
     """Result or preview of a shutdown.
 
-    `state` is planned, declined, refused, stopped, or unfinished with the `reason`. `waiting` are
-    transactions to cancel, `allowed` allowances to revoke, `sales` the current plans to sell
+    `state` is planned, declined, stopped, or unfinished; `reason` names the parts that wait. `waiting`
+    are transactions to cancel, `allowed` allowances to revoke, `sales` the current plans to sell
     everything, one asset each, and `payments` the payments to `to`. `left` names holdings that
     could not be sold or paid and stay in the wallet.
     """
@@ -285,7 +287,8 @@ def stop(
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> ShutdownReport:
-    """Shut the bot down, or continue an unfinished shutdown; without `send` only preview.
+    """Shut the bot down, or continue an unfinished shutdown; without `send` only preview. A part that
+    is refused waits, and the others are carried out.
 
     Once its request is stored, `run` and `rebalance` refuse until the owner resumes. Raises
     ConfigError if a different shutdown is open.
@@ -296,7 +299,7 @@ def stop(
     if request is not None:
         to_stable, address = request.to_stable, request.to
     shown = _planned_shutdown(agent, to_stable, address)
-    if not send or shown.state == "refused":
+    if not send:
         return shown
     if not confirm(shown):
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
@@ -335,9 +338,9 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
             step, _payouts(payments, address, 0), context.payouts, paused
         )
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
-    reason = "; ".join(failing)
-    if sales and not failing:
-        reason = _sale_refusal(sales[0])
+    waits = [f"the payout waits: {'; '.join(failing)}"] if failing else []
+    if sales and (unsold := _sale_refusal(sales[0])):
+        waits.insert(0, f"the sale waits: {unsold}")
     return ShutdownReport(
         step,
         to_stable,
@@ -347,8 +350,8 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
         sales,
         payments,
         verdicts,
-        "refused" if reason else "planned",
-        reason,
+        "planned",
+        "; ".join(waits),
     )
 
 
@@ -393,27 +396,33 @@ class _Shutdown:
         self._context, self._actors = agent.context, actors
         self._request, self._shown = request, shown
         self._sent: list[Intent] = []
+        self._sale_waits = request.to_stable
 
     def execute(self) -> ShutdownReport:
-        """Cancel, sell, revoke and pay; return the report."""
+        """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an endpoint
+        cannot answer, stops no other.
+        """
         context, request = self._context, self._request
+        parts: list[Callable[[], None]] = [self._cancel, self._revoke]
+        if request.to_stable:
+            parts += [self._sell, self._revoke]
+        if request.to is not None:
+            parts.append(partial(self._pay, request.to))
+        waits: list[str] = []
         try:
-            self._actors.executor.cancel_pending("stopped by the owner")
-            step = current_step_input(context.readers, context.store)
-            self._end_orders(step)
-            message = self._sell() if request.to_stable else ""
-            self._revoke()
-            if message:
-                return self._unfinished(message)
-            if request.to is not None:
-                self._pay(request.to)
-            self._require_open()
+            for part in (*parts, self._require_open):
+                try:
+                    part()
+                except _ResumedDuringStop:
+                    raise
+                except (Refused, Retryable) as refusal:
+                    waits.append(str(refusal))
         except _ResumedDuringStop as resumed:
             return self._report(
                 current_step_input(context.readers, context.store), "unfinished", str(resumed)
             )
-        except Refused as refusal:
-            return self._unfinished(str(refusal))
+        if waits:
+            return self._unfinished("; ".join(dict.fromkeys(waits)))
         step = current_step_input(context.readers, context.store)
         if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
             return self._unfinished("waiting for confirmations")
@@ -455,8 +464,15 @@ class _Shutdown:
             left=left,
         )
 
-    def _end_orders(self, step: StepInput) -> None:
-        """End limit orders and gradual executions."""
+    def _cancel(self) -> None:
+        """Cancel pending transactions, and end limit orders and gradual executions."""
+        try:
+            self._actors.executor.cancel_pending("stopped by the owner")
+        finally:
+            self._end_orders()
+
+    def _end_orders(self) -> None:
+        step = current_step_input(self._context.readers, self._context.store)
         executions, now_s = self._context.store.executions, step.snapshot.head.timestamp_s
         ids = [order.id for order in executions.limit_orders() if order.state == "open"]
         if step.history.campaign is not None:
@@ -464,19 +480,22 @@ class _Shutdown:
         for execution_id in ids:
             executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
 
-    def _sell(self) -> str:
-        """Sell everything; return the reason for any remainder, or an empty text."""
+    def _sell(self) -> None:
+        """Sell everything. Raises Refused with the reason for any remainder."""
         for _ in range(MAX_SALES):
             self._require_open()
             done = engine.run_step(
                 self._context.readers, SellEverything(), self._context.store, self._actors
             )
             self._sent += done.transactions
-            if done.kind is OutcomeKind.HOLD:
-                return _unsold(done)
-            if done.kind is not OutcomeKind.DONE:
-                return done.reason
-        return ""
+            if done.kind is OutcomeKind.DONE:
+                continue
+            unsold = _unsold(done) if done.kind is OutcomeKind.HOLD else done.reason
+            if unsold:
+                raise Refused(unsold)
+            self._sale_waits = False
+            return
+        self._sale_waits = False
 
     def _revoke(self) -> None:
         step = current_step_input(self._context.readers, self._context.store)
@@ -499,26 +518,49 @@ class _Shutdown:
             raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, to: str) -> None:
-        """Pay out all free holdings. The number of payouts is bounded, so that continued deposits
-        cannot keep the shutdown from ending.
+        """Pay out all free holdings, as far as limits.payout_per_day permits today, and only the
+        numeraire while a sale waits. The number of payouts is bounded, so that continued deposits
+        cannot keep the shutdown from ending. Raises Refused with the reasons for any remainder.
         """
         most = 4 * len(_free(current_step_input(self._context.readers, self._context.store))) + 1
+        waits: dict[tuple[str, bool], str] = {}
         for _ in range(most):
-            payments = _free(current_step_input(self._context.readers, self._context.store))
-            if not payments:
-                return
+            step = current_step_input(self._context.readers, self._context.store)
+            due = [
+                one
+                for one in _free(step)
+                if (one.token, one.native) not in waits
+                and not (self._sale_waits and one.token != step.portfolio.numeraire.address)
+            ]
+            if not due:
+                break
             self._require_open()
-            (payout,) = _payouts(payments[:1], to, self._request.id)
-            intent = pay(
-                self._context.readers,
-                self._context.store,
-                self._actors,
-                payout,
-                self._context.payouts,
-            )
+            (payout,) = _payouts((_payable_today(step, due[0]),), to, self._request.id)
+            try:
+                intent = pay(
+                    self._context.readers,
+                    self._context.store,
+                    self._actors,
+                    payout,
+                    self._context.payouts,
+                )
+            except Refused as refusal:
+                waits[due[0].token, due[0].native] = str(refusal)
+                continue
             self._sent.append(intent)
             if not intent.succeeded:
-                raise Refused(f'"{intent.note}" ended as {intent.state.value}')
+                message = f'"{intent.note}" ended as {intent.state.value}'
+                waits[due[0].token, due[0].native] = message
+        if waits:
+            raise Refused(f"the payout waits: {'; '.join(dict.fromkeys(waits.values()))}")
+
+
+def _payable_today(step: StepInput, payment: Payment) -> Payment:
+    """Return the part of a payment within the remainder of limits.payout_per_day; the whole, which
+    the guard then refuses, if that part is worth less than its gas.
+    """
+    part = replace(payment, raw=min(payment.raw, transfers.max_payout_raw(step, payment.token)))
+    return part if part.raw > 0 and _exceeds_gas(step, part) else payment
 
 
 def _free(step: StepInput) -> tuple[Payment, ...]:

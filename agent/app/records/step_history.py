@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +33,7 @@ from agent.app.records.executions import (
     leg_words,
 )
 from agent.config.load import ConfigSource, LoadedConfig, load_config, store_file_unchecked
-from agent.errors import ConfigError, ErrorCode, TrimtabError
+from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.margin.account import account_value_raw
 from agent.model import (
@@ -464,9 +464,23 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
         return {"paused": True, "hard": switch.is_hard(), "reason": reason}
 
 
-def resume(config: Path | str) -> PauseDocument:
-    """End the pause and any stop. Completed sales and payments are not undone."""
-    with wiring.open_store_offline(load_config(config)) as (store, switch):
+def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) -> PauseDocument:
+    """End the pause and any stop. Completed sales and payments are not undone.
+
+    `confirm` is asked before the end of a stop that sells everything, because the next cycle buys
+    it back. Raises Refused, and ends nothing, if it declines.
+    """
+    loaded = load_config(config)
+    with wiring.open_store_offline(loaded) as (store, switch):
+        stopped = store.requests.stopping()
+        if stopped is not None and stopped.to_stable:
+            home = loaded.config.portfolio.numeraire
+            message = (
+                f"the stop sells everything for {home}; once it is resumed, a run buys back towards"
+                " the targets"
+            )
+            if not confirm(message):
+                raise Refused(f"not resumed: {message}", remedy="trimtab resume --yes, or answer y")
         return end_pause(store, switch, "resumed by the owner", int(time.time()))
 
 
