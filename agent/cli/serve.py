@@ -75,6 +75,10 @@ def serve(
         str | None,
         typer.Option("--proxy", help="Host name of the TLS proxy, as browsers use it."),
     ] = None,
+    proxy_secret: Annotated[
+        Path | None,
+        typer.Option("--proxy-secret", help="File (mode 0600) of the secret that the proxy sends."),
+    ] = None,
     setup: Annotated[
         bool,
         typer.Option("--setup", help="Write a new config in the browser, as trimtab init does."),
@@ -88,7 +92,7 @@ def serve(
     from agent.web.server import find_configs, serve_dashboard, serve_portfolios, serve_setup
 
     if setup:
-        if tls_cert or tls_key or name or proxy or len(config or ()) > 1:
+        if tls_cert or tls_key or name or proxy or proxy_secret or len(config or ()) > 1:
             raise ConfigError(
                 "--setup: only with one --config, --host and --port",
                 "write the config first, then serve it",
@@ -101,7 +105,7 @@ def serve(
         serve_setup((config or [DEFAULT_CONFIG])[0], host, port, opened)
         return
 
-    public = PublicOptions(tls_cert, tls_key, proxy, name)
+    public = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)
 
     def tell(address: str, more: Mapping[str, Any]) -> None:
         text = f"Dashboard: {address}. Stop with Ctrl-C."

@@ -24,7 +24,7 @@ from agent.errors import TrimtabError
 from agent.hosts import host_name
 from agent.web.gate import PREFIX, PROBES, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
-from agent.web.reach import Reach, forwarded_address, plain_address
+from agent.web.reach import PROXY_HEADER, Reach, forwarded_address, plain_address
 from agent.web.reading import ReadingProcess
 
 Scope = MutableMapping[str, Any]
@@ -50,7 +50,8 @@ LOGIN_NICENESS = 15
 POLL_S = 2.0
 MAX_FORM_BYTES = 16_384
 MAX_FIELDS = 100
-FORM_S = 10.0
+FORM_S = 8.0
+"""Less than a connection has for a whole request, so that the answer arrives."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -287,7 +288,8 @@ class Checks:
         peer = plain_address(scope["client"][0]) if scope.get("client") else ""
         if reach.proxies:
             protocols = request.headers.getlist("x-forwarded-proto")
-            if peer not in reach.proxies or protocols != ["https"]:
+            proofs = request.headers.getlist(PROXY_HEADER)
+            if not reach.is_proxy(peer, proofs) or protocols != ["https"]:
                 return PlainTextResponse("403: only by HTTPS through the proxy\n", 403)
             peer = forwarded_address(request.headers.getlist("x-forwarded-for")) or peer
         scope["address"], scope["session"] = peer, None

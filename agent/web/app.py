@@ -42,7 +42,7 @@ from agent.web.access import (
     is_token,
 )
 from agent.web.api import build_api, load_controls
-from agent.web.board import MAX_STREAMS, Board
+from agent.web.board import MAX_STREAMS, MAX_USER_STREAMS, Board
 from agent.web.controls import ControlPages
 from agent.web.gate import PREFIX
 from agent.web.pages import (
@@ -73,7 +73,7 @@ NOT_SENT = "Your session has ended, and the form was not carried out. Log in and
 
 
 class EventStream:
-    """ASGI application of one event stream, with a bound on their number."""
+    """ASGI application of one event stream, with bounds on their number in all and by user."""
 
     def __init__(self, board: Board, access: Access) -> None:
         self._board = board
@@ -82,21 +82,26 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client or the server ends."""
         answer: Any
-        if self._board.streams >= MAX_STREAMS:
+        session: Session | None = scope["session"]
+        user, streams = None if session is None else session.user, self._board.streams
+        if user is not None and streams[user] >= MAX_USER_STREAMS:
+            answer = PlainTextResponse("429: too many open event streams of this user\n", 429)
+            await answer(scope, receive, send)
+            return
+        if streams.total() >= MAX_STREAMS:
             answer = PlainTextResponse("503: too many open event streams\n", 503)
             await answer(scope, receive, send)
             return
-        self._board.streams += 1
+        streams[user] += 1
         try:
             seen = scope["query_string"].removeprefix(b"seen=")
-            session: Session | None = scope["session"]
             events = self._board.events(
                 int(seen) if SEEN.fullmatch(seen) else 0, lambda: self._access.alive(session)
             )
             answer = StreamingResponse(events, media_type="text/event-stream")
             await answer(scope, receive, send)
         finally:
-            self._board.streams -= 1
+            streams[user] -= 1
 
 
 class StaticFiles:

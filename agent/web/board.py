@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ FRESH_S = 60.0
 RETRY_S = 10.0
 WAIT_S = 30.0
 """Longest wait of an API call for a read."""
-MAX_STREAMS = 100
+MAX_STREAMS, MAX_USER_STREAMS = 100, 20
 MAX_READS = 32
 """Reads of steps, archives and the like in progress or waiting. More are refused, since the reads
 after a cycle wait for them.
@@ -62,7 +63,8 @@ class Board:
         self.documents: Documents = {}
         self.failed: dict[str, TrimtabError] = {}
         self.read_at: dict[str, float] = {}
-        self.streams = 0
+        self.streams: Counter[int | None] = Counter()
+        """Open event streams by user; None without users."""
         self.config = config
         self.store = store
         self._mark: str | None = None

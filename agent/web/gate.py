@@ -37,7 +37,8 @@ WRONG_PER_MINUTE, WRONG_BURST = 60, 30
 """Calls without a valid token, from all clients together. They never slow down a valid token."""
 MAX_BODY = 262_144
 """Bytes; above the largest body that a route's model allows."""
-BODY_S = 10.0
+BODY_S = 8.0
+"""Less than a connection has for a whole request, so that the answer arrives."""
 RETRY_S = 10
 PROBLEM_JSON = "application/problem+json"
 Messages = MutableMapping[str, Any]

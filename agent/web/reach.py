@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import re
 import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK
 
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
+PROXY_HEADER = "x-trimtab-proxy"
+MIN_SECRET = 32
+_SECRET = re.compile(rf"[!-~]{{{MIN_SECRET},}}")
+_REMEDY = "make it: (umask 077; openssl rand -hex 32 > FILE)"
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 recognised, to ask for the name
 
 
 @dataclass(frozen=True, slots=True)
 class PublicOptions:
-    """Options for access from other machines: certificate and key, or the proxy that has them; and
-    the host name that browsers open, if it is not the host to listen on.
+    """Options for access from other machines: certificate and key, or the proxy that has them, with
+    the file of the secret that it sends; and the host name that browsers open, if it is not the
+    host to listen on.
     """
 
     tls_cert: Path | None = None
     tls_key: Path | None = None
     proxy: str | None = None
     name: str | None = None
+    proxy_secret: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """Host names that the dashboard answers to, `secure` if browsers reach it by TLS, and the
-    addresses of the proxy in front of it (none: any client, without forwarded headers). With
-    several portfolios, `prefix` begins the paths of one, and `portfolio` is its name.
+    addresses of the proxy in front of it (none: any client, without forwarded headers), which
+    sends `proxy_secret` with each request. With several portfolios, `prefix` begins the paths of one, and `portfolio` is its name.
     """
 
     names: frozenset[str] = frozenset(LOOPBACK)
@@ -42,6 +49,18 @@ class Reach:
     port: int = 0
     prefix: str = ""
     portfolio: str = ""
+    proxy_secret: str = field(default="", repr=False)
+
+    def is_proxy(self, address: str, secrets: Sequence[str]) -> bool:
+        """Return whether a request with these lines of PROXY_HEADER comes from the proxy. Its
+        address alone proves nothing: any account of its machine has it.
+        """
+        return (
+            address in self.proxies
+            and len(secrets) == 1
+            and len(self.proxy_secret) >= MIN_SECRET
+            and hmac.compare_digest(secrets[0].encode(), self.proxy_secret.encode())
+        )
 
     @property
     def cookie(self) -> str:
@@ -58,6 +77,13 @@ def require_protected(host: str, port: int, public: PublicOptions) -> None:
         raise ConfigError(f"{missing}: missing", "give certificate and key together")
     if tls and public.proxy:
         raise ConfigError("--proxy: cannot be combined with --tls-cert", "give one of them")
+    if (public.proxy is None) is not (public.proxy_secret is None):
+        raise ConfigError(
+            "--proxy-secret: needed with --proxy, and only with it",
+            "the file of a secret that the proxy sends (docs/dashboard.md)",
+        )
+    if public.proxy_secret is not None:
+        _read_secret(public.proxy_secret)
     if public.name and (public.proxy or not tls):
         raise ConfigError("--name: only with --tls-cert", "a proxy is known by its own name")
     if host in LOOPBACK:
@@ -86,11 +112,31 @@ def _check_certificate(cert: Path, key: Path) -> None:
         ) from None
 
 
+def _read_secret(path: Path) -> str:
+    """Return the proxy's secret. Raises ConfigError if others may read it, or it can be guessed."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"--proxy-secret: others may read {path}", f"chmod 600 {path}")
+        secret = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--proxy-secret: {path} cannot be read: {type(error).__name__}", _REMEDY
+        ) from None
+    if not _SECRET.fullmatch(secret):
+        raise ConfigError(
+            f"--proxy-secret: {path} does not hold one word of at least {MIN_SECRET} characters",
+            _REMEDY,
+        )
+    return secret
+
+
 def reach_of(host: str, port: int, public: PublicOptions) -> Reach:
     """Return the names and proxies of a dashboard with these options."""
     if public.proxy is not None:
         proxies = frozenset(LOOPBACK) if host in LOOPBACK else _addresses(public.proxy)
-        return Reach(frozenset({public.proxy.lower()}), True, proxies, port)
+        secret = "" if public.proxy_secret is None else _read_secret(public.proxy_secret)
+        name = frozenset({public.proxy.lower()})
+        return Reach(name, True, proxies, port, proxy_secret=secret)
     names = {name.lower() for name in (public.name, host) if name and name not in WILDCARDS}
     if host in LOOPBACK:
         names |= set(LOOPBACK)

@@ -10,12 +10,13 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.hosts import LOOPBACK
@@ -27,6 +28,9 @@ from agent.web.reach import (
     require_protected,
 )
 from agent.web.reading import ReadingProcess, end_with_parent
+
+if TYPE_CHECKING:
+    from agent.web.connections import Door
 
 NICENESS = 5
 """Priority of the dashboard: pages must not delay the cycles of an agent on the same machine."""
@@ -189,7 +193,7 @@ def _is_exposed(host: str, public: PublicOptions) -> bool:
 
 def _run(
     build_app: Callable[[Callable[[], bool]], Any],
-    listener: socket.socket,
+    listener: Door,
     reach: Reach,
     ready: Callable[[str], None],
     host: str,
@@ -197,12 +201,18 @@ def _run(
 ) -> None:
     import uvicorn
 
+    from agent.web.connections import BoundedProtocol, raise_file_limit
+
     os.nice(NICENESS)
+    raise_file_limit()
+    listener.proxies = reach.proxies
     address = public_address(host, reach.port, public, reach.secure)
     app = build_app(lambda: server.should_exit)
     server = uvicorn.Server(
         uvicorn.Config(
             _announcing(app, lambda: ready(address)),
+            loop="asyncio",
+            http=cast(Any, partial(BoundedProtocol, listener)),
             log_level="error",
             access_log=False,
             server_header=False,
@@ -229,7 +239,9 @@ def _read_at_start(
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Iterator[Door]:
+    from agent.web.connections import Door
+
     try:
         family, kind, _, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -238,7 +250,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         raise ConfigError(
             f"--host {host}: not an address of this machine", "omit it, for 127.0.0.1"
         ) from None
-    with socket.socket(family, kind) as listener:
+    with Door(family, kind) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(place)

@@ -10,15 +10,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
 from agent.web.access import Access
 from agent.web.app import build
 from agent.web.board import Board
+from agent.web.connections import BoundedProtocol, Door
 from agent.web.pages import at, format_figure
 from agent.web.reading import ReadingProcess, _call
 
@@ -212,12 +214,24 @@ class Served:
         self.board = board or StillBoard("none.toml", Path("none.db"))
         if board is None:
             self.board.documents = documents()
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = Door(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind(("127.0.0.1", 0))
+        listener.proxies = frozenset() if access is None else access.reach.proxies
+        self.door = listener
         self.port = listener.getsockname()[1]
         self.access = access
         app = self.application(access)
         self.server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", proxy_headers=False, lifespan="on", timeout_graceful_shutdown=1, **more)
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http=cast(Any, partial(BoundedProtocol, listener)),
+                log_level="error",
+                proxy_headers=False,
+                lifespan="on",
+                timeout_graceful_shutdown=1,
+                **more,
+            )
         )
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self.server.serve([listener]),))

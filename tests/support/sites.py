@@ -11,14 +11,23 @@ import pyotp
 
 from agent.store.files.users import UserStore
 from agent.web.access import Access
-from agent.web.reach import Reach
+from agent.web.reach import PublicOptions, Reach
 from tests.support.dashboards import Served, StillBoard, documents
 
 PASSWORD = "correct horse battery"
 HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 NAMES = ("ann", "bob", "cleo", "dan", "eve", "fay")
+PROXY_SECRET = "0123456789abcdef" * 4
 FULL, READ_ONLY = 1, 5
 """Ids of ann, who may control, and of eve, who is read-only."""
+
+
+def behind_proxy(folder: Path, name: str = "dash.example.org") -> PublicOptions:
+    """Options of a dashboard behind a proxy, whose secret is in a file of this folder."""
+    file = folder / "proxy.secret"
+    file.write_text(PROXY_SECRET + "\n")
+    file.chmod(0o600)
+    return PublicOptions(proxy=name, proxy_secret=file)
 
 
 class Now:

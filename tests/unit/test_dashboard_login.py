@@ -32,7 +32,7 @@ from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
 from agent.web.server import serve_dashboard
 from tests.support.dashboards import HOSTILE, MARKUP, Served
-from tests.support.sites import FULL, HASH, PASSWORD, Site
+from tests.support.sites import FULL, HASH, PASSWORD, PROXY_SECRET, Site, behind_proxy
 
 
 class Tags(HTMLParser):
@@ -280,14 +280,18 @@ def test_a_form_that_is_too_large_or_does_not_end_is_refused(site: Site) -> None
 
 
 def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
-    through = {"Host": "dash.example.org", "X_Forwarded_Proto": "https", "X_Forwarded_For": "192.0.2.1, 203.0.113.5"}
-    reach = reach_of("127.0.0.1", 1, PublicOptions(proxy="dash.example.org"))
+    through = {
+        "Host": "dash.example.org", "X_Forwarded_Proto": "https", "X_Forwarded_For": "192.0.2.1, 203.0.113.5",
+        "X_Trimtab_Proxy": PROXY_SECRET,
+    }  # fmt: skip
+    reach = reach_of("127.0.0.1", 1, behind_proxy(tmp_path))
     with Site(tmp_path / "a.users", reach) as site:
         code, headers, _ = site.ask("/login", **through)
         assert code == 200 and "Secure" in headers["set-cookie"] and headers["set-cookie"].startswith("__Host-trimtab-1")
         assert "max-age" in headers["strict-transport-security"]
         assert site.ask("/login", **{**through, "X_Forwarded_Proto": "http"})[0] == 403
         assert site.ask("/login", **{**through, "Host": "localhost"})[0] == 421
+        assert site.ask("/login", **{**through, "X_Trimtab_Proxy": "x" * 64})[0] == 403
         assert site.ask("/login", Host="dash.example.org")[0] == 403
         nonce, token = headers["set-cookie"].split(";")[0], re.findall(rb'name="csrf" value="([^"]+)"', site.ask("/login", **through)[2])[0]
         fields = {"csrf": token.decode(), "name": "ann", "password": "x", "code": "0"}
@@ -308,17 +312,23 @@ def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
         (["198.51.100.7, "], "127.0.0.1"),
     ],
 )  # fmt: skip
-def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: list[str], address: str) -> None:
-    checks = Checks(None, Access(reach_of("127.0.0.1", 1, PublicOptions(proxy="dash.example.org"))))  # type: ignore[arg-type]
-    headers = [(b"host", b"dash.example.org"), (b"x-forwarded-proto", b"https"), *((b"x-forwarded-for", one.encode()) for one in lines)]
+def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: list[str], address: str, tmp_path: Path) -> None:
+    checks = Checks(None, Access(reach_of("127.0.0.1", 1, behind_proxy(tmp_path))))  # type: ignore[arg-type]
+    genuine = (b"x-trimtab-proxy", PROXY_SECRET.encode())
+    headers = [
+        (b"host", b"dash.example.org"),
+        (b"x-forwarded-proto", b"https"),
+        genuine,
+        *((b"x-forwarded-for", one.encode()) for one in lines),
+    ]
     scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("127.0.0.1", 1)}
     assert checks._refusal(scope) is None and _network(scope["address"]) == address
     refused = checks._refusal({**scope, "headers": [*headers, (b"x-forwarded-proto", b"http")]})
     assert refused is not None and refused.status_code == 403
 
 
-def test_a_proxy_of_another_machine_is_known_by_its_address() -> None:
-    reach = reach_of("0.0.0.0", 1, PublicOptions(proxy="127.0.0.1"))
+def test_a_proxy_of_another_machine_is_known_by_its_address(tmp_path: Path) -> None:
+    reach = reach_of("0.0.0.0", 1, behind_proxy(tmp_path, "127.0.0.1"))
     assert reach.proxies == {"127.0.0.1"} and reach.names == {"127.0.0.1"} and reach.secure
 
 
@@ -372,7 +382,7 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
             require_protected(host, 1, options)
         assert error.value.field == field
     require_protected("0.0.0.0", 1, PublicOptions(cert, key, name="dash.example"))
-    require_protected("::", 1, PublicOptions(proxy="dash.example"))
+    require_protected("::", 1, behind_proxy(tmp_path))
     assert reach_of("0.0.0.0", 1, PublicOptions(cert, key, name="Dash.example")).names == {"dash.example"}
     loose = tmp_path / "key.pem"
     loose.write_bytes(key.read_bytes())
@@ -385,7 +395,7 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
 def test_no_option_opens_a_dashboard_without_users_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.web.server._read_at_start", lambda *_: (tmp_path / "s", tmp_path / "u", {}, b""))
     with pytest.raises(ConfigError) as error:
-        serve_dashboard(tmp_path / "a.toml", "127.0.0.1", 0, print, PublicOptions(proxy="dash.example"))
+        serve_dashboard(tmp_path / "a.toml", "127.0.0.1", 0, print, behind_proxy(tmp_path))
     assert error.value.field == "--host" and "trimtab user add" in error.value.remedy
 
 

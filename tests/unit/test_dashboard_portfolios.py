@@ -33,13 +33,13 @@ from agent.web.board import SeenReport
 from agent.web.controls import Review
 from agent.web.pages import PAGES, at, format_figure
 from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
-from agent.web.reach import PublicOptions, Reach
+from agent.web.reach import Reach
 from agent.web.server import find_configs, serve_portfolios
 from agent.web.tokens import TokenFile, TokenScope
 from tests.cli.tools import first_document, start
 from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures, until
-from tests.support.sites import HASH, PASSWORD
+from tests.support.sites import HASH, PASSWORD, behind_proxy
 
 ABOUT = {"network": "ethereum", "wallet": "0x" + "ab" * 20}
 
@@ -299,7 +299,7 @@ def test_beyond_this_machine_no_portfolio_is_open_without_users(
 ) -> None:
     monkeypatch.setattr(portfolios, "ReadingProcess", HereProcess)
     with pytest.raises(ConfigError) as refused:
-        serve_portfolios([begun(), tmp_path / "none.toml"], "127.0.0.1", 0, print, PublicOptions(proxy="dash.example"))
+        serve_portfolios([begun(), tmp_path / "none.toml"], "127.0.0.1", 0, print, behind_proxy(tmp_path))
     assert refused.value.field == "--host" and "trimtab user add" in refused.value.remedy
 
 

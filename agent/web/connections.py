@@ -1,0 +1,204 @@
+"""Bounds of connections: how many are open in all and by address, and how long each may take to send
+a whole request. A client without a login can neither use up the connections nor hold one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import resource
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from agent.web.reach import plain_address
+
+REQUEST_S = 10.0
+"""Time for a whole request, from the connection, with its TLS handshake, or from the end of the
+answer before.
+"""
+ANSWER_S = 60.0
+"""Time in which a client has to read a part of a large answer."""
+MAX_CONNECTIONS = 512
+MAX_PER_ADDRESS = 128
+"""Connections of an IPv4 address or an IPv6 /64 network; the proxy's are bounded in all only."""
+MAX_ENDING = 64
+MAX_FILES = 4_096
+"""Open files that the process asks for; a connection takes one."""
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    """An open connection. `is_busy` from a whole request to the end of its answer."""
+
+    link: _Link
+    network: str
+    timer: asyncio.TimerHandle | None = None
+    transport: asyncio.Transport | None = None
+    unsent: int = 0
+    is_busy: bool = False
+    is_ending: bool = False
+
+
+class _Link(socket.socket):
+    """An accepted connection, which reports when it is closed."""
+
+    on_close: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        if (on_close := self.on_close) is not None:
+            self.on_close = None
+            on_close()
+
+
+class Door(socket.socket):
+    """A listening socket for asyncio that bounds its connections. If one too many arrives, the
+    oldest without a whole request is closed; without such a one, the new one.
+    """
+
+    def __init__(self, family: int, kind: int, protocol: int = 0) -> None:
+        super().__init__(family, kind, protocol)
+        self.proxies: frozenset[str] = frozenset()
+        self._open: dict[Any, _Connection] = {}
+        """Connections by their peer's address and port, the longest idle one first."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept the next connection within the bounds. Raises BlockingIOError if none waits, or to
+        let the loop close those that made room first.
+        """
+        while True:
+            if sum(one.is_ending for one in self._open.values()) >= MAX_ENDING:
+                raise BlockingIOError
+            plain, peer = super().accept()
+            link = _Link(plain.family, plain.type, plain.proto, plain.detach())
+            network = _network(str(peer[0]))
+            if not self._has_room(network, is_proxy=plain_address(str(peer[0])) in self.proxies):
+                link.close()
+                continue
+            connection = self._open[peer] = _Connection(link, network)
+            link.on_close = lambda peer=peer, known=connection: self._forget(peer, known)
+            self._wait(connection, REQUEST_S)
+            return link, peer
+
+    def attach(self, peer: Any, transport: asyncio.Transport) -> None:
+        """Note the transport of a connection, after its TLS handshake if it has one."""
+        if (connection := self._open.get(peer)) is not None:
+            connection.transport = transport
+            if connection.is_ending:
+                transport.abort()
+
+    def begin(self, peer: Any) -> None:
+        """Give a connection the time for a whole request, which begins now."""
+        if (connection := self._open.get(peer)) is not None:
+            connection.is_busy = False
+            self._open[peer] = self._open.pop(peer)
+            self._wait(connection, REQUEST_S)
+
+    def complete(self, peer: Any) -> None:
+        """Note that a request has arrived whole."""
+        if (connection := self._open.get(peer)) is not None:
+            connection.is_busy = True
+            _stop(connection)
+
+    def _wait(self, connection: _Connection, seconds: float, unsent: int = 0) -> None:
+        _stop(connection)
+        connection.unsent = unsent
+        loop = asyncio.get_running_loop()
+        connection.timer = loop.call_later(seconds, self._expire, connection)
+
+    def _expire(self, connection: _Connection) -> None:
+        """Close a connection, unless the answer before is still being read."""
+        unsent = 0 if connection.transport is None else connection.transport.get_write_buffer_size()
+        if unsent and (not connection.unsent or unsent < connection.unsent):
+            self._wait(connection, ANSWER_S, unsent)
+        else:
+            self._end(connection)
+
+    def _has_room(self, network: str, *, is_proxy: bool) -> bool:
+        """Return whether a connection may be added, after closing an old one if need be."""
+        known = [one for one in self._open.values() if not one.is_ending]
+        same = [one for one in known if one.network == network]
+        if not is_proxy and len(same) >= MAX_PER_ADDRESS:
+            return self._end_oldest(same)
+        return len(known) < MAX_CONNECTIONS or self._end_oldest(known)
+
+    def _end_oldest(self, known: list[_Connection]) -> bool:
+        oldest = next((one for one in known if not one.is_busy), None)
+        if oldest is not None:
+            self._end(oldest)
+        return oldest is not None
+
+    def _end(self, connection: _Connection) -> None:
+        _stop(connection)
+        connection.is_ending = True
+        if connection.transport is not None:
+            connection.transport.abort()
+        else:  # in its TLS handshake: the loop, which owns it, closes it once it reads the end
+            with suppress(OSError):
+                connection.link.shutdown(socket.SHUT_RDWR)
+
+    def _forget(self, peer: Any, connection: _Connection) -> None:
+        _stop(connection)
+        if self._open.get(peer) is connection:
+            del self._open[peer]
+
+
+class BoundedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1, which tells the door of a connection when its requests are whole."""
+
+    def __init__(self, door: Door, **given: Any) -> None:
+        super().__init__(**given)
+        self._door = door
+        self._peer: Any = None
+        self._is_idle = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, after a TLS handshake."""
+        super().connection_made(transport)
+        self._peer = transport.get_extra_info("peername")
+        self._door.attach(self._peer, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take data of a request."""
+        if self._is_idle:
+            self._is_idle = False
+            self._door.begin(self._peer)
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Take the events of a request."""
+        super().handle_events()
+        if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):
+            self._door.complete(self._peer)
+
+    def on_response_complete(self) -> None:
+        """End an answer, and begin a request that arrived meanwhile."""
+        self._is_idle = True
+        self._door.begin(self._peer)
+        super().on_response_complete()
+
+
+def raise_file_limit() -> None:
+    """Let this process open MAX_FILES files, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _stop(connection: _Connection) -> None:
+    if connection.timer is not None:
+        connection.timer.cancel()
+        connection.timer = None
+
+
+def _network(address: str) -> str:
+    """Return an IPv4 address, or the /64 network of an IPv6 address."""
+    found = plain_address(address)
+    return str(ipaddress.ip_network((found, 64), strict=False)) if ":" in found else found
