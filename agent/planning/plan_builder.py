@@ -20,6 +20,7 @@ from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.fixed_point import DUST, FixedPoint
 from agent.planning.solver.search import COSTLY, DEAR, OVER_COST
 from agent.planning.solver.utility import PlanObjective
+from agent.planning.why_not import cost_reason
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
@@ -29,6 +30,7 @@ LIFTED = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
 """
+UNUSED, TOO_COSTLY = "no pool of it is used", "trading it would cost more than"
 Free = tuple[PoolGraph, FixedPoint]
 WORTH_SAYING = 1e-5
 """Fraction of the total (a tenth of a basis point) below which a remainder is rounding error."""
@@ -145,6 +147,13 @@ def skipped_items(
         limit = turnover_limit if is_bounded else ""
         remainder = _Remainder(token, value, sells, others, is_bounded, limit, *explained)
         why, kept_by = _reason(step, objective, total, remainder)
+        costly = kept_by == PLAN_COST or (not limit and why.startswith((UNUSED, TOO_COSTLY)))
+        if costly and node.address != step.portfolio.numeraire.address:
+            opposite_tokens = [problem.nodes[i].address for i in others]
+            cost = cost_reason(
+                step, problem, node.address, Fraction(round(value)), sells, opposite_tokens
+            )
+            why = cost or why
         message = f"{_money(step, value)} off target: {why}"
         skipped.append(SkippedItem(node.label, message, kept_by))
     return skipped
@@ -224,7 +233,7 @@ def _dropped_reason(rest: _Remainder, dropped: set[str]) -> tuple[str, str]:
         dear += f" within limits.plan_cost of {plan_cost_bps} bps"
     reasons = "; ".join(dear if reason == DEAR else reason for reason in sorted(dropped))
     limit = PLAN_COST if costly and not rest.turnover_limit else ""
-    return f"no pool of it is used: {reasons}", limit
+    return f"{UNUSED}: {reasons}", limit
 
 
 def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> tuple[str, str]:
@@ -251,10 +260,7 @@ def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> t
             f"{elsewhere}the next unit costs more than the risk it saves, or than limits.plan_cost"
         )
     elif problem.plan_cost_bps is not None:
-        parts.append(
-            f"{elsewhere}trading it would cost more than limits.plan_cost of"
-            f" {problem.plan_cost_bps} bps"
-        )
+        parts.append(f"{elsewhere}{TOO_COSTLY} limits.plan_cost of {problem.plan_cost_bps} bps")
     why = "; ".join(parts) or "the usable pools accept no more"
     if problem.plan_cost_bps is None or full or zone:
         return why, ""

@@ -213,7 +213,8 @@ NEARLY = Fraction(5, 4)
 class NothingPlanned(Refused):
     """No move is possible or worth its cost within the limits. `kept_by` names the cost or size
     limit, or LOCKED, if that is the only obstacle, which makes the result a hold instead of a
-    refusal; empty otherwise. `drift` is the value that would have to move, numeraire base units.
+    refusal; empty otherwise. `drift` is the value that would have to move, numeraire base units,
+    `off` the assets off target with their reasons.
     """
 
     def __init__(
@@ -223,9 +224,10 @@ class NothingPlanned(Refused):
         remedy: str = "",
         kept_by: str = "",
         drift: Value = Fraction(0),
+        off: Sequence[SkippedItem] = (),
     ) -> None:
         super().__init__(message, verdicts, remedy)
-        self.kept_by, self.drift = kept_by, drift
+        self.kept_by, self.drift, self.off = kept_by, drift, tuple(off)
 
 
 def plan(
@@ -421,6 +423,11 @@ def _nothing(
         "see the reasons; trimtab status shows the drift of each asset",
         _kept_by(problem, skipped, drift),
         Fraction(round(drift)),
+        [
+            item
+            for item in skipped
+            if item.what in {node.label for node in problem.assets} - {numeraire.label}
+        ],
     )
 
 

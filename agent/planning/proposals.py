@@ -32,6 +32,7 @@ from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
+from agent.planning.why_not import ALLOWED
 from agent.policy import gradual_execution, minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.decide import decide, liquidity_or_hold
@@ -404,6 +405,9 @@ def _not_worth_why(
 ) -> str:
     if nothing.kept_by == LOCKED:
         return nothing.message
+    compared = [item for item in nothing.off if ALLOWED in item.why]
+    if compared:
+        return "not worth its cost: " + "; ".join(f"{item.what}: {item.why}" for item in compared)
     return minimum.not_worth_reason(step, decided.references, nothing.drift)
 
 

@@ -14,6 +14,9 @@ from agent.execution import evaluation
 from agent.execution.step_context import REVIEW_DONE_KINDS, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput
 from agent.planning import planner, proposals
+from agent.planning.problem import build_problem
+from agent.planning.why_not import cost_reason
+from agent.reference import reference_prices
 from tests.support.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two, without_gas
 
@@ -34,6 +37,31 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     assert "limits.plan_cost (50 bps) allows at most 0.15 USDC for moving 30 USDC" in outcome.reason
     assert outcome.decided.reviewed and outcome.decided.reviews and outcome.kind in REVIEW_DONE_KINDS
     assert not outcome.verdicts
+
+
+def test_each_asset_off_target_has_one_line_with_its_whole_cost_beside_the_limit() -> None:
+    """At 10 gwei and 2,000 dollars a swap is 3 dollars of gas, an approval 0.92; WBTC is bought by way of WETH."""
+    pools = [v2_pool(WETH, USDC, 2_000, DEEP), v3_pool(WBTC, WETH, 30, DEEP, 3_000)]
+    step = step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 1_000, "WBTC": 0, "USDC": 2_000}, pools=pools)
+    step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)
+    outcome = evaluation.evaluate_input(with_limits(step, plan_cost_bps=50), proposals.rebalance, None)
+    assert outcome.kind is OutcomeKind.HOLD
+    *_, weth, wbtc = outcome.reason.split("off target: ")
+    assert weth.startswith("limits.plan_cost (50 bps) allows at most 2.5 USDC for moving 500 USDC; it costs 5.42 USDC: gas 3.92 + fees 1.5")
+    assert wbtc == (
+        "limits.plan_cost (50 bps) allows at most 4.5 USDC for moving 900 USDC; it costs 12.33 USDC:"
+        " gas 3.92 + fees 2.7 + second hop 5.69 + impact 0.02"
+    )
+
+
+def test_a_route_that_the_limit_allows_is_no_reason() -> None:
+    step = with_limits(two(5_500, 4_500, [v2_pool(WETH, USDC, 2_000, DEEP)]), plan_cost_bps=50)
+    problem = build_problem(step, reference_prices(step))
+    for value, costly in ((10**6, True), (500 * 10**6, False)):
+        free = replace(problem, gas_unit_value=Fraction(1, 10), gas=replace(problem.gas, allowances={WETH.address: 2**255}))
+        assert bool(cost_reason(step, free, WETH.address, Fraction(value), True, [USDC.address])) == costly
+    assert cost_reason(step, replace(problem, plan_cost_bps=None), WETH.address, Fraction(1), True, [USDC.address]) == ""
+    assert cost_reason(step, problem.with_pools_between([WETH.address]), WETH.address, Fraction(10**6), True, [USDC.address]) == ""
 
 
 def test_a_turnover_limit_that_leaves_dust_stays_a_refusal() -> None:

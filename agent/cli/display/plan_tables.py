@@ -92,9 +92,11 @@ def show_sent(console: Console, document: Document, decimals: dict[str, int]) ->
 
 
 def _summary(console: Console, document: Document, more: str) -> None:
-    """Print cost, worst case and weights in one line each, failed guards, and the number of omitted
-    details.
+    """Print cost, worst case and weights in one line each, why each asset stays off target, failed
+    guards, and the number of omitted details.
     """
+    from agent.app.describe import replace_pool_addresses
+
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
         parts = ", ".join(
@@ -128,6 +130,10 @@ def _summary(console: Console, document: Document, more: str) -> None:
         console.print(cell(f"Taxable gain: {_gain(tax, tax['currency'])}, by {tax['method']}"))
     if document.get("campaign") is not None:
         console.print(cell(format_execution(document["campaign"], unit)))
+    for item in document["skipped"]:
+        if item["what"] in document["weights_after_bps"]:  # an asset
+            why = replace_pool_addresses(item["why"], document["pools"])
+            console.print(cell(f"{item['what']} stays {why}", "yellow"))
     failed = [item for item in document["verdicts"] if not item["passed"]]
     if failed:
         console.print(verdicts(failed, document["pools"]))

@@ -1,0 +1,116 @@
+"""Why an asset stays off target although pools trade it: the whole cost of moving it by its cheapest
+route, compared with limits.plan_cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.amm import pools as amm
+from agent.errors import Refused
+from agent.model import Pool, StepInput
+from agent.planning.gas import approval_count
+from agent.planning.problem import Problem
+from agent.policy.minimum import APPROVAL_GAS, LEG_GAS, format_money
+from agent.units import BPS, PIPS, Value, floor_int
+
+ALLOWED = "allows at most"
+"""Phrase of every reason that compares a cost with its limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCost:
+    """Cost of moving a value along one route: gas and pool fee of its first swap with missing
+    approvals, everything that its second swap costs, and what both lose to impact and prices off
+    the reference.
+    """
+
+    gas: Value
+    fees: Value
+    second_hop: Value
+    impact: Value
+
+    @property
+    def total(self) -> Value:
+        """Sum of all parts."""
+        return self.gas + self.fees + self.second_hop + self.impact
+
+
+def cost_reason(
+    step: StepInput, problem: Problem, token: str, value: Value, sells: bool, others: Sequence[str]
+) -> str:
+    """Return the cost of moving `value` of a token, sold for or bought with one of `others`, beside
+    what limits.plan_cost allows; empty if no route is known, or if the cheapest alone would be
+    allowed.
+    """
+    limit_bps = problem.plan_cost_bps
+    if limit_bps is None:
+        return ""
+    ends = others or (step.portfolio.numeraire.address,)
+    routes = _routes(problem, token, value, sells, [end for end in ends if end != token])
+    cheapest = min(routes, key=lambda cost: cost.total, default=None)
+    most = value * Fraction(limit_bps, BPS)
+    if cheapest is None or cheapest.total <= most:
+        return ""
+    parts = (
+        ("gas", cheapest.gas),
+        ("fees", cheapest.fees),
+        ("second hop", cheapest.second_hop),
+        ("impact", cheapest.impact),
+    )
+    unit = step.portfolio.numeraire.label
+    amounts = {name: format_money(step, part).removesuffix(f" {unit}") for name, part in parts}
+    sums = " + ".join(f"{name} {text}" for name, text in amounts.items() if float(text) > 0)
+    return (
+        f"limits.plan_cost ({limit_bps} bps) {ALLOWED} {format_money(step, most)} for moving"
+        f" {format_money(step, value)}; it costs {format_money(step, cheapest.total)}: {sums}"
+    )
+
+
+def _routes(
+    problem: Problem, token: str, value: Value, sells: bool, ends: Sequence[str]
+) -> Iterator[RouteCost]:
+    """Yield the cost of each route of one or two swaps between the token and an end."""
+    for end in ends:
+        source, target = (token, end) if sells else (end, token)
+        direct = problem.price(source)
+        amount_raw = floor_int(value / direct) if direct > 0 else 0
+        if amount_raw <= 0:
+            continue
+        for first in problem.pools.values():
+            if source not in (first.token0, first.token1):
+                continue
+            middle = amm.token_out(first, source)
+            if middle == target:
+                yield from _cost(problem, source, amount_raw, (first,))
+                continue
+            for second in problem.pools.values():
+                if second is not first and {middle, target} == {second.token0, second.token1}:
+                    yield from _cost(problem, source, amount_raw, (first, second))
+
+
+def _cost(
+    problem: Problem, source: str, amount_raw: int, route: tuple[Pool, ...]
+) -> Iterator[RouteCost]:
+    """Yield the cost of a route, unless one of its pools cannot trade the amount."""
+    fees, impact = [], Fraction(0)
+    token, raw = source, amount_raw
+    for pool in route:
+        given = raw * problem.price(token)
+        try:
+            out_raw = pool.quote(token, raw)
+        except Refused:  # its ticks or reserves end before
+            return
+        token, raw = amm.token_out(pool, token), out_raw
+        fees.append(given * Fraction(pool.fee_pips, PIPS))
+        impact += given - raw * problem.price(token) - fees[-1]
+    approvals = approval_count({source: amount_raw}, problem.gas.allowances)
+    leg = LEG_GAS * problem.gas_unit_value + problem.leg_data_fee
+    yield RouteCost(
+        leg + approvals * APPROVAL_GAS * problem.gas_unit_value,
+        fees[0],
+        sum(fees[1:], Fraction(0)) + leg * (len(route) - 1),
+        max(impact, Fraction(0)),
+    )
