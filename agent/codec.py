@@ -33,6 +33,7 @@ from agent.model import (
     History,
     LpPosition,
     MarginAccount,
+    MarginReading,
     NavPerShare,
     PaperMargin,
     PaperPosition,
@@ -93,9 +94,11 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     Entry: ("futures",),
     FuturesFill: ("size_decimals",),
     ValuedHolding: ("margin",),
+    MarginReading: ("in_weights",),
     NavPerShare: ("margin",),
     FuturesPolicy: (
         *("leverage_band_bps", "ask", "full_leverage_bps", "funding_horizon_s", "hedge", "hedges"),
+        "margin_in_weights",
     ),
     History: (
         *(

@@ -437,4 +437,5 @@ def margin_reading(step: StepInput) -> MarginReading | None:
             )
             for market in account.markets
         ),
+        in_weights=step.futures is None or step.futures.margin_in_weights,
     )

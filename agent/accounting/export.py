@@ -438,9 +438,9 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
-    """Return each token's share of the managed portfolio, in bps; empty if its value is zero."""
+    """Return each token's weight in bps, as the step judged it; empty if nothing has a weight."""
     managed = [held for held in found.held if not held.is_gas_money]
-    values = [held.managed_raw * held.price for held in managed]
+    values = [held.weighed_raw * held.price for held in managed]
     if not any(values):
         return {}
     return dict(zip((held.token for held in managed), largest_remainder(values, BPS), strict=True))

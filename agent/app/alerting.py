@@ -30,7 +30,7 @@ from agent.model import (
 from agent.observe.notify import sanitize_text
 from agent.planning.futures import plan_futures
 from agent.policy.cash_flows import balance_changes
-from agent.policy.drift import alert_prices, investable_total
+from agent.policy.drift import alert_prices
 from agent.policy.futures.decide import (
     approval_ends_soon,
     futures_need,
@@ -38,7 +38,7 @@ from agent.policy.futures.decide import (
     spot_value_in_quote,
     waiting_triggers,
 )
-from agent.policy.futures.exposure import exposures, trades_for_another
+from agent.policy.futures.exposure import exposures, portfolio_total, trades_for_another
 from agent.policy.futures.targets import uncertain_books, unnamed_reasons
 from agent.policy.hedges import compare_text
 from agent.policy.orders import conditional as conditional_orders
@@ -144,7 +144,7 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
     portfolio; empty without futures.
     """
     account, policy = step.snapshot.futures, step.futures
-    whole = investable_total(drifts)
+    whole = portfolio_total(step, drifts)
     if account is None or policy is None or whole <= 0 or trades_for_another(step):
         return {}
     return {

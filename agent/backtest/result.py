@@ -333,6 +333,13 @@ class PortfolioPaths:
     bands: Path
 
 
+def _shares(values: Floats) -> Floats:
+    """Return the share of each column in its row; zero in a row without value."""
+    whole = values.sum(axis=1, keepdims=True)
+    shares: Floats = np.divide(values, whole, out=np.zeros_like(values), where=whole > 0)
+    return shares
+
+
 def portfolio_paths(world: SimulatedWorld, goals: Sequence[TargetBands]) -> PortfolioPaths:
     """Build the paths from the records of bars at which holdings changed."""
     table, records = world.table, world.records
@@ -356,7 +363,8 @@ def portfolio_paths(world: SimulatedWorld, goals: Sequence[TargetBands]) -> Port
         ).sum(axis=1)
     if world.venue is not None:
         margin, collateral = world.venue.values(), world.venue.setup.collateral.address
-        values[:, [token.address for token in tokens].index(collateral)] += margin
+        if world.venue.setup.policy.margin_in_weights:
+            values[:, [token.address for token in tokens].index(collateral)] += margin
         equity += margin
     weights = values[:, : len(assets)]
     targets = np.full((table.bars, len(assets)), np.nan)
@@ -369,7 +377,7 @@ def portfolio_paths(world: SimulatedWorld, goals: Sequence[TargetBands]) -> Port
     return PortfolioPaths(
         equity,
         hold,
-        weights / weights.sum(axis=1, keepdims=True),
+        _shares(weights),
         prices[:, : len(assets)],
         targets,
         bands,

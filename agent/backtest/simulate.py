@@ -178,11 +178,14 @@ class DueBarFinder:
             [balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets]
         )
         values = held * self._prices[start:end]
-        if (venue := self._world.venue) is not None:  # at the world's bar, the only one requested
+        venue = self._world.venue
+        if venue is not None and venue.setup.policy.margin_in_weights:
+            # at the world's bar, the only one requested
             tokens = [asset.token.address for asset in portfolio.assets]
             account = float(venue.value(self._world.money) / self._world.money.unit)
             values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, account)
-        weights = values / values.sum(axis=1, keepdims=True)
+        whole = values.sum(axis=1, keepdims=True)
+        weights = np.divide(values, whole, out=np.zeros_like(values), where=whole > 0)
         found: NDArray[np.bool_] = (
             (weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)
         ).any(axis=1)

@@ -439,7 +439,7 @@ def block_hash(number: int) -> str:
 
 def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     """Return the initial wallet: the initial value spread over the targets, rounded down, plus
-    reserves. A margin account counts in the share of its collateral, as in the step.
+    reserves. A margin account counts in the share of its collateral if it does so in the step.
 
     The share of an asset with a pending entry order starts as numeraire, if that is an asset.
     Strategy weights replace the targets. Raises ConfigError if an asset's share is less than one
@@ -483,7 +483,7 @@ def _beside_margin(world: SimulatedWorld, values: dict[str, Fraction]) -> dict[s
     both together are at the targets, or as close as the wallet allows if the collateral exceeds its
     target.
     """
-    if world.venue is None:
+    if world.venue is None or not world.venue.setup.policy.margin_in_weights:
         return values
     collateral, whole = world.venue.setup.collateral.address, sum(values.values(), Fraction(0))
     margin = world.venue.value(world.money)

@@ -177,7 +177,7 @@ class FuturesLayerTable(ConfigTable):
     """Keys of [futures] at every venue. `account` is the trader whose margin account is read
     (missing: the wallet), `collateral` the symbol of the margin asset, `funding_horizon` the time
     over which expected funding counts (missing: off). The triggers in `ask` act only in a step
-    started by a user.
+    started by a user. `margin_in_weights` counts the margin account in the spot weights.
     """
 
     account: Address | None = None
@@ -187,6 +187,7 @@ class FuturesLayerTable(ConfigTable):
     leverage_band: ShareOrOff = None
     ask: list[TriggerName] = Field(default_factory=list)
     funding_horizon: DurationOrOff = None
+    margin_in_weights: bool = False
     limits: FuturesLimitsTable
     hedge: HedgeTable | None = None
 
@@ -444,6 +445,7 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
         delegate=(table.delegate if isinstance(table, FuturesTable) else None) or "",
         funding_horizon_s=table.funding_horizon or 0,
         hedge=_hedge_policy(table.hedge),
+        margin_in_weights=table.margin_in_weights,
     )
 
 

@@ -283,12 +283,13 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def _with_refused_orders(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Add deposits and reductions that were refused before sending, or reverted, to the outcome. A
+    """Add deposits and orders that were refused before sending, or reverted, to the outcome. A
     step that did nothing else is refused; a step with a reverted order has failed.
     """
     if not run.refused_orders:
         return outcome
-    reason = "; ".join([outcome.reason, *(one.reason for one in run.refused_orders)])
+    refusals = dict.fromkeys(one.reason for one in run.refused_orders)
+    reason = "; ".join([outcome.reason, *refusals])
     failed = any(one.kind is OutcomeKind.FAILED for one in run.refused_orders)
     if failed and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
         return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)
@@ -359,7 +360,10 @@ def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) 
     ):
         return False
     if (parts := _next_parts(run, outcome, refusal)) > 1:
-        run.order_parts[name] = parts
+        is_first, run.order_parts[name] = name not in run.order_parts, parts
+        if is_first and not futures.is_reducing:
+            _refuse_order(run, outcome, refusal)  # a part of an opening may not be worth its cost
+            return True
         run.close(replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal)))
         run.begin_plan()
         return True

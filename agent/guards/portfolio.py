@@ -15,7 +15,7 @@ from agent.guards.guard import Guard, format_bps, format_money, format_ratio, li
 from agent.model import Provide, Rebalance, StepInput, TopUp
 from agent.policy.cash_flows import transfers
 from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.policy.futures.exposure import margin_fault, margin_holdings
+from agent.policy.futures.exposure import margin_fault, weighed_margin
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import LiquidityExposure
 from agent.units import BPS, Value, value_text
@@ -404,7 +404,7 @@ def _weight_after(case: GuardCase) -> dict[str, Fraction]:
         in_positions = valuation.holdings(case.step, case.prices)
     except Refused as why:
         raise MissingData(why.message) from None
-    in_margin, values = margin_holdings(case.step), {}
+    in_margin, values = weighed_margin(case.step), {}
     for asset in case.step.portfolio.assets:
         token = asset.token.address
         raw = case.investable(asset) + case.replay.delta(token)

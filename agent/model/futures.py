@@ -363,7 +363,8 @@ class FuturesPolicy:
     only in a step that the user started; other steps only report them. `funding_horizon_s` is the
     time over which expected funding counts as a cost and as drift (zero: it does not count).
     `hedge` has the terms of hedges that replace sales (None: no hedges), and `hedges` are the open
-    ones, which are not part of the targets.
+    ones, which are not part of the targets. `margin_in_weights` says whether the margin account
+    counts in the spot weights, as its collateral; records without it counted it.
     """
 
     targets: tuple[FuturesTarget, ...]
@@ -381,6 +382,7 @@ class FuturesPolicy:
     funding_horizon_s: int = 0
     hedge: HedgePolicy | None = None
     hedges: tuple[Hedge, ...] = ()
+    margin_in_weights: bool = True
 
 
 @dataclass(frozen=True, slots=True)

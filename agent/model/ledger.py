@@ -129,6 +129,7 @@ class MarketReading:
 class MarginReading:
     """The margin account in one cycle, in quote base units; `settlement_raw` is one base unit of
     the collateral. `realised_raw` is profit that is not settled into the collateral yet.
+    `in_weights` says whether the account counted in the spot weights.
     """
 
     settlement_raw: int
@@ -136,6 +137,7 @@ class MarginReading:
     realised_raw: int
     unrealised_raw: int
     markets: tuple[MarketReading, ...]
+    in_weights: bool = True
 
     @property
     def cash_raw(self) -> int:
@@ -199,8 +201,14 @@ class ValuedHolding:
 
     @property
     def managed_raw(self) -> int:
-        """Base units of the managed portfolio, the basis of weights, returns and drawdowns."""
+        """Base units of the managed portfolio, the basis of returns and drawdowns."""
         return self.total_raw - self.reserved_raw
+
+    @property
+    def weighed_raw(self) -> int:
+        """Base units that counted in the weights."""
+        apart = self.margin is not None and not self.margin.in_weights
+        return self.managed_raw - (self.margin_raw if apart else 0)
 
     @property
     def is_gas_money(self) -> bool:

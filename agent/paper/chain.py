@@ -445,13 +445,15 @@ def paper_from_value(
     step: StepInput, value: Fraction, native_wei: int, margin_raw: int = 0
 ) -> PaperWallet:
     """Return a paper wallet of `value` whole coins of the numeraire, spread over the targets at
-    reference prices and rounded down, plus reserves. `margin_raw` of collateral in the margin
-    account counts towards the target of its asset; if it exceeds that target, the wallet starts
-    without the asset. Raises ConfigError for an asset without a price.
+    reference prices and rounded down, plus reserves. With futures.margin_in_weights, `margin_raw`
+    of collateral in the margin account counts towards the target of its asset; if it exceeds that
+    target, the wallet starts without the asset. Raises ConfigError for an asset without a price.
     """
     portfolio, found = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals
     collateral = step.collateral
+    if step.futures is None or not step.futures.margin_in_weights:
+        margin_raw = 0
     wanted = {
         asset.token.address: (whole + margin_raw) * asset.target_bps / BPS
         - (margin_raw if asset.token.address == collateral else 0)

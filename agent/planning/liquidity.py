@@ -24,7 +24,7 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning.gas import approval_gas_units, with_data_fee
-from agent.policy.futures.exposure import margin_holdings
+from agent.policy.futures.exposure import weighed_margin
 from agent.policy.liquidity.book import (
     Amounts,
     CollectMove,
@@ -193,7 +193,7 @@ def _plan(
     liquidity is overpaid.
     """
     in_positions = positions.look_through([position for _, position in after.pairs], after.prices)
-    in_margin = margin_holdings(step)
+    in_margin = weighed_margin(step)
 
     def value(asset: Asset) -> Value:
         address = asset.token.address

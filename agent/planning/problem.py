@@ -28,7 +28,7 @@ from agent.planning.pool_curves import (
     stack_curves,
 )
 from agent.policy import native_coin
-from agent.policy.futures.exposure import margin_holdings
+from agent.policy.futures.exposure import weighed_margin
 from agent.policy.liquidity import valuation
 from agent.policy.minimum import LEG_BYTES
 from agent.reference import ReferencePrices, reference_prices
@@ -279,7 +279,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.spend_caps)
     in_positions = valuation.holdings(step, references.by_token)
-    in_margin = margin_holdings(step)
+    in_margin = weighed_margin(step)
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token

@@ -23,7 +23,7 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy import native_coin
-from agent.policy.futures.exposure import margin_holdings
+from agent.policy.futures.exposure import weighed_margin
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value, format_percent, largest_remainder
 
@@ -86,10 +86,10 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
     """Return the drift of every asset, in the portfolio's order. `prices` are numeraire base units
     per token base unit, by address.
 
-    Confirmed liquidity positions count by their token amounts at these prices (R1.2), the margin
-    account by its value in the collateral. Native coin counts with its wrapped token if that is the
-    native asset, without the gas floor. Raises Refused if a balance, position or price is missing:
-    unknown is never zero.
+    Confirmed liquidity positions count by their token amounts at these prices (R1.2); with
+    futures.margin_in_weights the margin account counts by its value in the collateral. Native coin
+    counts with its wrapped token if that is the native asset, without the gas floor. Raises Refused
+    if a balance, position or price is missing: unknown is never zero.
     """
     assets = [
         replace(asset, reserve_raw=native_coin.reserved_raw(step, asset))
@@ -101,7 +101,7 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
         prices,
         step.policy.trigger,
         valuation.holdings(step, prices),
-        margin_holdings(step),
+        weighed_margin(step),
     )
 
 

@@ -86,9 +86,18 @@ def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path)
         said = bare(command, "--config", str(config))
         assert mentions(said.out, "Futures: leverage 0.9", "Net exposure in USDC", "utilisation", "nearest liquidation")
     status = asked(bare, config, "status")
-    margined = {row["symbol"]: row["margin_raw"] for row in status["holdings"] if "margin_raw" in row}
+    assert not [row for row in status["holdings"] if "margin_raw" in row] and status["futures"]["margin_in_weights"] is False
+    spot = sum(Decimal(row["value"]) for row in status["holdings"])
+    assert 1_900 < Decimal(status["total_value"]) - spot < 2_000
+    shown = bare("status", "--config", str(config)).out
+    assert mentions(shown, "net exposure", "The total includes margin of 1,9", "weights are of the spot portfolio alone")
+    assert status["futures"]["target_note"] == "" and mentions(shown, f"target {float(status['futures']['target_leverage']):.2f}x")
+    counting = config.with_name("counting.toml")
+    counting.write_text(config.read_text().replace("[futures]\n", "[futures]\nmargin_in_weights = true\n"))
+    counted = asked(bare, counting, "status")
+    margined = {row["symbol"]: row["margin_raw"] for row in counted["holdings"] if "margin_raw" in row}
     assert list(margined) == ["USDC"] and 1_900 * 10**6 < int(margined["USDC"]) < 2_000 * 10**6
-    assert mentions(bare("status", "--config", str(config)).out, "net exposure", "Values and weights include margin")
+    assert mentions(bare("status", "--config", str(counting)).out, "Values and weights include margin")
 
 
 def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path) -> None:

@@ -45,14 +45,15 @@ def futures_sent(document: Any) -> list[str]:
 
 
 def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
-    """30/30/40 of 10,000 beside 14,000 of margin, which is half of the whole: points and band of the spot part count half."""
+    """30/30/40 of 10,000 beside 14,000 of margin, which counts in no weight."""
     perps, chain, asked = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
     opened(perps, 14_000, {"WETH": 17_500, "WBTC": 17_500})
     changes = futures_changes(perps, {"WETH": "50%", "WBTC": "50%"}, "2.5x", max_leverage="4x", max_utilisation="95%", spot_multiple="4x")
-    changes["policy.trigger"] = {"kind": "threshold", "absolute": "8.35%"}
+    changes["futures"]["margin_in_weights"] = False  # type: ignore[index]  # a table of the config
+    changes["policy.trigger"] = {"kind": "threshold", "absolute": "15%"}
     changes["limits.plan_cost"] = "1%"  # a pool of 0.3 % and gas cost just more than half a percent
-    targets = {"WBTC": "15%", "WETH": "15%", "LINK": "20%", "USDC": "50%"}
+    targets = {"WBTC": "30%", "WETH": "30%", "LINK": "40%", "USDC": "0%"}
     agents.agent_config(chain, tmp_path, changes, targets)
     asked("trust", "--yes")
     assert asked("plan")["decision"]["kind"] == "hold"
@@ -61,7 +62,8 @@ def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_cha
     chain.move_market({"LINK": chain.books.prices_usd["LINK"] * 2})
     found = asked("status")
     weights = {one["symbol"]: one["weight_bps"] for one in found["holdings"]}
-    assert weights["LINK"] == pytest.approx(5_714 / 2, abs=15), "57.1 % of the spot part"
+    assert weights["LINK"] == pytest.approx(5_714, abs=30), "57.1 % of the spot portfolio"
+    assert float(found["total_value"]) == pytest.approx(28_000, abs=120), "the total includes the margin"
     assert float(found["futures"]["leverage"]) == pytest.approx(2.5, abs=0.03)
     assert found["futures"]["broken"] == []
     assert multiple(asked("margin"), "spot_multiple") == pytest.approx(2.5, abs=0.03)

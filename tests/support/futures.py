@@ -26,7 +26,7 @@ LIMITS: dict[str, str] = {
 
 
 def futures_table(perps: LocalPerps, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, Any]:
-    """Return the table [futures] for the deployed contracts."""
+    """Return the table [futures] for the deployed contracts. Margin counts in the spot weights, so that a deposit moves none."""
     at = perps.addresses
     return {
         "venue": "perpetual_protocol_v2",
@@ -40,6 +40,7 @@ def futures_table(perps: LocalPerps, weights: Mapping[str, str], leverage: str =
         "collateral": "USDC",
         "leverage": leverage,
         "band": "5%",
+        "margin_in_weights": True,
         "markets": [
             {
                 "symbol": symbol,

@@ -86,6 +86,7 @@ def test_futures_become_a_policy_and_a_scope() -> None:
         USDC.address,
         WALLET,
         vault=address(2),
+        margin_in_weights=False,
     )
     scope, contracts = perp_scope(config, portfolio), perp_contracts(config)
     assert scope is not None and contracts is not None

@@ -221,3 +221,18 @@ def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
     ((why, times),) = found.refused
     assert times >= 3 and why.startswith("nothing to trade of a drift of … USD")
     assert re.search("0x[0-9a-fA-F]{40}", why)
+
+
+APART = replace(LONG, margin_in_weights=False, leverage_bps=0, targets=(), leverage_band_bps=0)
+
+
+def test_margin_beside_the_weights_leaves_the_trades_of_the_spot_portfolio_as_they_are() -> None:
+    """BTC doubles: alone or beside 50,000 of margin the spot portfolio sells the same part of it."""
+    prices = [100.0, 110, 130, 160, 200, 200]
+    found = {margin: run(prices, APART, margin=margin) for margin in (1, 50_000)}
+    assert len(found[1].rebalances) == len(found[50_000].rebalances) > 0
+    assert found[50_000].rebalances == found[1].rebalances
+    assert found[50_000].weights.tolist() == found[1].weights.tolist()
+    assert float(found[50_000].final_value - found[1].final_value) == pytest.approx(49_999e18, rel=1e-12), "the total has all of it"
+    counted = run(prices, replace(APART, margin_in_weights=True), margin=50_000)
+    assert counted.rebalances == ()

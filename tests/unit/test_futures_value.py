@@ -18,7 +18,7 @@ from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import alert_prices, compute_drifts, investable_total
 from agent.policy.futures.decide import spot_value_in_quote
-from agent.policy.futures.exposure import exposures, margin_holdings
+from agent.policy.futures.exposure import exposures, margin_holdings, portfolio_total
 from agent.policy.orders.conditional import updated_unit_value
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.strategies.netting import net_strategies
@@ -74,6 +74,57 @@ def test_a_deposit_moves_no_weight() -> None:
     after = current_drifts(margined(book(3_000), {"WETH": 5_000, "USDC": 2_000}))
     assert [one.share for one in before] == [one.share for one in after]
     assert alert_prices(before) == alert_prices(after)
+
+
+# --- Margin beside the weights: futures.margin_in_weights is off.
+
+
+def apart(step: StepInput) -> StepInput:
+    """The step of a config without futures.margin_in_weights."""
+    assert step.futures is not None
+    return replace(step, futures=replace(step.futures, margin_in_weights=False))
+
+
+def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
+    skewed = {"WETH": 8_000, "USDC": 2_000}
+    alone, beside = margined(book(0), skewed), apart(margined(book(6_000), skewed))
+    assert [one.share for one in current_drifts(beside)] == [one.share for one in current_drifts(alone)]
+    plans = [rebalance(with_limits(one, turnover_bps=None, daily_turnover_bps=None)).plan for one in (alone, beside)]
+    assert plans[0] is not None and plans[1] is not None
+    assert [leg.amount_in_raw for leg in plans[0].legs] == [leg.amount_in_raw for leg in plans[1].legs] != []
+    assert plans[0].weights_after_bps == plans[1].weights_after_bps
+    counted = rebalance(margined(book(6_000), skewed)).plan
+    assert counted is not None and counted.legs == (), "margin as the stable asset hides the drift"
+
+
+def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_value_per_share() -> None:
+    held = book(2_500, E18)
+    step = apart(margined(held))
+    drifts = current_drifts(step)
+    assert (investable_total(drifts), portfolio_total(step, drifts)) == (10_000 * E6, 12_500 * E6)
+    assert spot_value_in_quote(step, drifts) == 10_000 * E18
+    account, policy = step.snapshot.futures, step.futures
+    assert account is not None and policy is not None
+    assert [one.spot for one in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
+    first = nav(step)
+    fallen = nav(apart(margined(margin.with_marks(held, {"ETH": Fraction(-1, 2)}))), first)
+    assert (first.worth, fallen.worth) == (1, Fraction(115, 125))
+
+
+def test_the_cap_on_managed_value_counts_margin_beside_the_weights() -> None:
+    step = apart(margined(book(2_500), {"WETH": 8_000, "USDC": 2_000}))
+    for cap, refused in ((12_500, False), (12_499, True)):
+        capped = with_limits(step, max_live_value=Fraction(cap * E6))
+        plan = rebalance(step).plan
+        assert plan is not None
+        found = {one.guard: one.passed for one in guards.judge(capped, plan, evidence(capped, plan))}
+        assert found["max_live_value"] is not refused
+
+
+def test_a_policy_without_the_key_is_read_as_counting_margin() -> None:
+    assert "margin_in_weights" not in codec.to_jsonable(OURS)
+    off = replace(OURS, margin_in_weights=False)
+    assert codec.from_jsonable(type(OURS), codec.to_jsonable(off)) == off
 
 
 def test_a_rebalance_spends_no_margin() -> None:

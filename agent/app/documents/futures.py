@@ -204,7 +204,7 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "max_utilisation": Decimal, "target_leverage": Decimal, "target_note": str,
     "liquidation": NearestLiquidationDocument | None,
     "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str], "blocked": str,
-    "unnamed": list[str],
+    "unnamed": list[str], "margin_in_weights": bool,
 })  # fmt: skip
 """The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
 to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
@@ -348,6 +348,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "actions": _reducing_actions(found),
         "blocked": found.step.snapshot.futures_blocked,
         "unnamed": unnamed,
+        "margin_in_weights": found.policy.margin_in_weights,
         "exposures": [
             {
                 "symbol": portfolio.token(one.token).label if one.token else one.symbol,

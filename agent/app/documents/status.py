@@ -44,6 +44,7 @@ from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.model import StepInput, review_interval_s
 from agent.policy.drift import band
+from agent.policy.futures.exposure import portfolio_total
 from agent.policy.minimum import (
     GWEI,
     USUAL_PIPS,
@@ -136,7 +137,7 @@ class StatusDocument(TypedDict):
 def status(found: PortfolioStatus) -> StatusDocument:
     """Return the document of a portfolio's status."""
     portfolio, drifts = found.step_input.portfolio, found.decided.drifts
-    total = money(sum((drift.value for drift in drifts), Fraction(0)), portfolio)
+    total = money(portfolio_total(found.step_input, drifts), portfolio)
     return fill(
         StatusDocument,
         found,

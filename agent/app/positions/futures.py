@@ -252,6 +252,7 @@ def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
         _share(options.band, "--futures-band", 0),
         limits,
         leverage_band_bps=_leverage_band_bps(options),
+        margin_in_weights=False,
     )
 
 

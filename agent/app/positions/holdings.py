@@ -27,7 +27,8 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
 from agent.execution.step_memory import read_strategies
 from agent.model import ConfirmedPosition, LpPositionChange, StepInput, StrategyBooks, position_name
-from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.drift import compute_drifts
+from agent.policy.futures.exposure import portfolio_total
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.decide import TargetReport, target_reports
 from agent.policy.liquidity.valuation import PositionReport
@@ -100,7 +101,7 @@ def liquidity(agent: Agent) -> LiquidityReport:
         head,
     )
     try:
-        whole: Value | None = investable_total(compute_drifts(step, prices))
+        whole: Value | None = portfolio_total(step, compute_drifts(step, prices))
         lost: Value | None = valuation.expected_loss(step, prices)
         worth: Value | None = valuation.total_value(step, prices)
         targets = target_reports(step, prices)

@@ -160,6 +160,7 @@ class FuturesBookOptions:
             parse_share_bps(self.leverage, "--leverage"),
             parse_share_bps(self.band, "--futures-band"),
             limits,
+            margin_in_weights=False,
         )
 
     def _venue(self) -> dict[str, int]:

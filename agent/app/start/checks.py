@@ -40,6 +40,7 @@ from agent.errors import (
 from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, schedules_of
 from agent.policy import minimum, native_coin
 from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.futures.exposure import portfolio_total
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices, sequencer_fault
@@ -557,8 +558,9 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
     """Yield the minimum total at which these settings work, and the largest one."""
     prices = reference_prices(step).by_token
     try:
-        total = investable_total(compute_drifts(step, prices))
-        document = least_total_now(step, total)
+        drifts = compute_drifts(step, prices)
+        total = portfolio_total(step, drifts)
+        document = least_total_now(step, investable_total(drifts))
     except TrimtabError:
         return
     numeraire, most = step.portfolio.numeraire, step.limits.max_live_value

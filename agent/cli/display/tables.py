@@ -272,6 +272,24 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
     return made
 
 
+def _show_margin(console: Console, document: Document) -> None:
+    """Print whether values and weights include the margin account; nothing without one."""
+    in_margin = [
+        f"{coins(item['margin_raw'], item['decimals'])} {item['symbol']}"
+        for item in document["holdings"]
+        if "margin_raw" in item
+    ]
+    if in_margin:
+        console.print(
+            cell(f"Values and weights include margin: {', '.join(in_margin)} (trimtab margin)")
+        )
+    layer = document.get("futures")
+    if layer and not layer["margin_in_weights"] and layer["value"] != "0":
+        value = f"{money(layer['value'])} {layer['unit']}"
+        text = f"The total includes margin of {value}; weights are of the spot portfolio alone"
+        console.print(cell(text))
+
+
 def show_status(console: Console, document: Document) -> None:
     """Print a whole status."""
     if document["holdings"]:
@@ -288,15 +306,7 @@ def show_status(console: Console, document: Document) -> None:
                     " (trimtab lp)"
                 )
             )
-    in_margin = [
-        f"{coins(item['margin_raw'], item['decimals'])} {item['symbol']}"
-        for item in document["holdings"]
-        if "margin_raw" in item
-    ]
-    if in_margin:
-        console.print(
-            cell(f"Values and weights include margin: {', '.join(in_margin)} (trimtab margin)")
-        )
+    _show_margin(console, document)
     console.print(cell(native(document["native"])))
     console.print(cell(format_trigger(document["trigger"])))
     if (least := document["least_total"]) is not None:

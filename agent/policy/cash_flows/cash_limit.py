@@ -21,7 +21,8 @@ from agent.model import (
 )
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
-from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.drift import compute_drifts
+from agent.policy.futures.exposure import portfolio_total
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.reference import reference_prices
@@ -175,7 +176,7 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
         standing = compute_drifts(step, prices)
     except Refused:
         return step
-    if investable_total(standing) > limit:
+    if portfolio_total(step, standing) > limit:
         return exclude_amounts(step, rises_after_sales(step, rises, prices), ABOVE_MAX_LIVE_VALUE)
     before = _assets_of(step, step.history.left_rises)
     return exclude_amounts(

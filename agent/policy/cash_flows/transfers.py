@@ -46,7 +46,7 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
-from agent.policy.futures.exposure import margin_fault
+from agent.policy.futures.exposure import margin_fault, portfolio_total
 from agent.policy.strategies import netting
 from agent.reference import reference_prices
 from agent.units import (
@@ -582,7 +582,8 @@ def investable_deposits(
         ),
         Fraction(0),
     )
-    room, taken = limit - (investable_total(standing) - rose), list[ExternalTransfer]()
+    managed_value = portfolio_total(whole, standing) - rose
+    room, taken = limit - managed_value, list[ExternalTransfer]()
     for flow in came:
         if (value := _value(whole, flow, prices)) <= room:
             taken.append(flow)
@@ -591,7 +592,7 @@ def investable_deposits(
         numeraire = step.portfolio.numeraire
         managed, most = (
             f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}"
-            for one in (investable_total(standing) - rose, limit)
+            for one in (managed_value, limit)
         )
         smallest = min(_value(whole, flow, prices) for flow in came)
         came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"

@@ -49,7 +49,7 @@ def bleeding(market: PerpMarket, notional: Fraction, horizon_s: int) -> Fraction
 
 def margin_holdings(step: StepInput) -> dict[str, int]:
     """Return the margin account's value in base units of its collateral, by token. It counts in the
-    total and in the collateral's weight, but no swap can spend it. Empty without futures, while the
+    total, but no swap can spend it. Empty without futures, while the
     account is unknown, and if the collateral is not an asset or is quarantined, because its wallet
     balance is not counted then either. Empty for a delegate's wallet: the account is part of its
     owner's portfolio.
@@ -61,6 +61,29 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     if policy.collateral not in assets - {one.token for one in step.quarantine}:
         return {}
     return {policy.collateral: margin.settled_units(account)}
+
+
+def weighed_margin(step: StepInput) -> dict[str, int]:
+    """Return the margin holdings that count in the spot weights: none unless
+    futures.margin_in_weights is set.
+    """
+    policy = step.futures
+    return margin_holdings(step) if policy is not None and policy.margin_in_weights else {}
+
+
+def unweighed_margin(step: StepInput) -> dict[str, int]:
+    """Return the margin holdings that count in the total alone."""
+    return {} if weighed_margin(step) else margin_holdings(step)
+
+
+def portfolio_total(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
+    """Return the value of the whole portfolio: that of the drifts, and the margin account if it
+    does not count in their weights.
+    """
+    apart = unweighed_margin(step)
+    return sum(
+        (drift.value + apart.get(drift.token, 0) * drift.price for drift in drifts), Fraction(0)
+    )
 
 
 def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
@@ -130,7 +153,7 @@ def uncounted_reason(step: StepInput) -> str:
 
 
 def spot_value(drifts: Sequence[AssetDrift]) -> Value:
-    """Return the value of the spot portfolio: the total without the margin account."""
+    """Return the value of the spot portfolio: that of the drifts without the margin account."""
     return sum((drift.value - drift.margin_raw * drift.price for drift in drifts), Fraction(0))
 
 
@@ -180,6 +203,7 @@ def exposures(
     rate = quote_rate(account, policy, drifts)
     if rate is None:
         return ()
+    apart = {} if policy.margin_in_weights else {policy.collateral: margin.settled_units(account)}
     futures: dict[str, Value] = {}
     alone = []
     held = {drift.token for drift in drifts}
@@ -191,7 +215,12 @@ def exposures(
         else:
             alone.append(Exposure("", market.symbol, Fraction(0), value))
     spot = [
-        Exposure(drift.token, "", drift.value, futures.get(drift.token, Fraction(0)))
+        Exposure(
+            drift.token,
+            "",
+            drift.value + apart.get(drift.token, 0) * drift.price,
+            futures.get(drift.token, Fraction(0)),
+        )
         for drift in drifts
     ]
     return (*spot, *alone)

@@ -26,7 +26,12 @@ from agent.model import (
     StepInput,
 )
 from agent.policy.drift import compute_drifts, investable_total
-from agent.policy.futures.exposure import margin_fault, margin_mark, margin_result
+from agent.policy.futures.exposure import (
+    margin_fault,
+    margin_mark,
+    margin_result,
+    unweighed_margin,
+)
 from agent.reference import (
     depeg_fault,
     price_fault,
@@ -305,7 +310,11 @@ def updated_unit_value(
     begins at this block. With a margin account each cycle begins a new record.
     """
     kept = step.history.unit_value
-    held = {drift.token: drift.investable_raw + drift.locked_raw for drift in drifts}
+    apart = unweighed_margin(step)
+    held = {
+        drift.token: drift.investable_raw + drift.locked_raw + apart.get(drift.token, 0)
+        for drift in drifts
+    }
     mark, result = margin_mark(step), margin_result(step, prices)
     if kept is not None and kept.margin is not None and margin_fault(step):
         return kept  # count its result once it is known again

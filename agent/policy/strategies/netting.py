@@ -29,7 +29,7 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
-from agent.policy.futures.exposure import margin_holdings
+from agent.policy.futures.exposure import weighed_margin
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.quarantine import strategies_fault
@@ -392,7 +392,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
     netted = capital.net_adjustments({one.name: one.wishes for one in found}, tokens)
-    margin = {token: raw * prices[token] for token, raw in margin_holdings(step).items()}
+    margin = {token: raw * prices[token] for token, raw in weighed_margin(step).items()}
     total = sum((one.capital for one in found), sum(margin.values(), Fraction(0)))
     shares = [Fraction(0)] * len(tokens)
     if total:
