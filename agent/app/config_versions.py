@@ -5,6 +5,7 @@ and list the history.
 from __future__ import annotations
 
 import time
+import tomllib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 FIRST, CONFIRMED, BY_YES, EDITED, NOTICED = "first", "confirmed", "yes", "edit", "noticed"
+BY_CONTROL = "control"
 UNKNOWN = ("only the hash of the previous version is stored",)
 Ask = Callable[[tuple[str, ...]], bool]
 """Question to the user, with any manual changes to the config."""
@@ -51,6 +53,31 @@ def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) 
         if newest.digest == loaded.digest and (newest.how == NOTICED) == (how == NOTICED):
             return
     configs.confirm(loaded.digest, int(time.time()), loaded.text, how)
+
+
+CONTROLLED_TABLES = ("portfolio", "policy", "limits")
+"""Tables that a control may edit."""
+
+
+def owners_config(present: LoadedConfig, configs: ConfigVersionStore) -> Config | None:
+    """Return the present config with the tables that a control may edit as the owner confirmed them
+    last; None if that version is not kept or no longer valid, or the present one was changed by hand.
+    """
+    if configs.confirmed() != present.digest:
+        return None
+    for version in configs.newest(1_000):
+        if version.how in (BY_CONTROL, NOTICED):
+            continue
+        if version.text is None:
+            return None
+        owners, values = tomllib.loads(version.text), dict(present.values)
+        for name in CONTROLLED_TABLES:
+            values.pop(name, None)
+            values |= {name: owners[name]} if name in owners else {}
+        with suppress(ConfigError):
+            return load.check_values(values, "the last config of the owner")
+        return None
+    return None
 
 
 def require_trusted_config(agent: Agent) -> bool:

@@ -242,7 +242,7 @@ class LoadedConfig:
 
 def parse_config(text: str, origin: str = "config") -> Config:
     """Parse TOML text into a Config. Raises ConfigError listing every mistake."""
-    return _checked(_values(text, origin), origin)
+    return check_values(_values(text, origin), origin)
 
 
 def _values(text: str, origin: str) -> dict[str, Any]:
@@ -266,7 +266,8 @@ def _toml_remedy(text: str, error: str) -> str:
     return "correct it; trimtab init writes a valid config"
 
 
-def _checked(data: dict[str, Any], origin: str) -> Config:
+def check_values(data: dict[str, Any], origin: str) -> Config:
+    """Return the config of parsed values. Raises ConfigError."""
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -313,7 +314,7 @@ def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True
     """
     values = _values(text, origin)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    loaded = LoadedConfig(_checked(values, origin), path, digest, values)
+    loaded = LoadedConfig(check_values(values, origin), path, digest, values)
     if guarded:
         load_env_file(path.parent, referenced_env_variables(values))
     return loaded

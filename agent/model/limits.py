@@ -90,7 +90,8 @@ class LimitSpec:
 
     `start` is its value in a new config, in dollars for unit COINS; `about` is its comment there.
     `missing` is the value of an absent key (empty: the key is required). A limit above
-    `ceiling_bps`, or off, must be named in limits.i_accept.
+    `ceiling_bps`, or off, must be named in limits.i_accept. A limit that `binds_exits` may refuse an
+    exit, so that a control may not tighten it (T28).
     """
 
     key: str
@@ -100,6 +101,7 @@ class LimitSpec:
     about: str = ""
     missing: str = ""
     ceiling_bps: int | None = None
+    binds_exits: bool = True
 
     @property
     def field(self) -> str:
@@ -143,8 +145,15 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "per unit of value moved, at the margin",
                 ceiling_bps=500,
             ),
-            LimitSpec("turnover", _SHARE, _LESS, "30%", "of the portfolio, per rebalance"),
-            LimitSpec("daily_turnover", _SHARE, _LESS, "60%"),
+            LimitSpec(
+                "turnover",
+                _SHARE,
+                _LESS,
+                "30%",
+                "of the portfolio, per rebalance",
+                binds_exits=False,
+            ),
+            LimitSpec("daily_turnover", _SHARE, _LESS, "60%", binds_exits=False),
             LimitSpec(
                 "daily_loss",
                 _SHARE,
@@ -208,6 +217,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _LESS,
                 "2%",
                 "an unexplained balance change beyond it blocks purchases, never an exit",
+                binds_exits=False,
             ),
             LimitSpec(
                 "balance_jump_wait",
@@ -216,6 +226,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "24h",
                 "an increase still unexplained after this time counts as a deposit",
                 missing="24h",
+                binds_exits=False,
             ),
             LimitSpec(
                 "first_purchase",
@@ -225,6 +236,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "first purchases and invest are not counted as turnover; time between their parts;"
                 ' "off": counted',
                 missing="off",
+                binds_exits=False,
             ),
             LimitSpec(
                 "token_screen",
@@ -241,6 +253,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "1000",
                 "maximum paid out within 24 h",
                 missing="0",
+                binds_exits=False,
             ),
         )
     }

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -276,12 +277,34 @@ def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(an
             run.shown("edit", ("set", "limits.slippage=1%"))
         with pytest.raises(Refused, match="would halt"):  # it would sell at once, and its transition does not show that
             run.shown("edit", ("set", "portfolio.assets.WETH.stop_loss=9999999"))
-        asked = run.ask("edit", ("set", "limits.slippage=0.25%"))
-        loose = text.replace('slippage = "0.3%"', 'slippage = "0.2%"')
+        asked = run.ask("edit", ("set", "limits.turnover=25%"))
+        loose = text.replace('turnover = "off"', 'turnover = "20%"', 1)
         assert loose != text
         run.loaded.path.write_text(loose)
         record = run.ended(asked)
         assert (record.state, record.code) == (ControlState.REFUSED, "widens"), record
+
+
+def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, LEVEL, portfolio__assets__0__stop_loss="10%") as run:
+        run.look()
+        for change in ("limits.gas_price=1 wei", "limits.slippage=0%", "limits.native_floor=9", "portfolio.assets.WETH.reserve=1000",
+                       "portfolio.assets.WETH.stop_loss=90%"):  # fmt: skip
+            with raises_code(Refused, "widens"):
+                run.shown("edit", ("set", change))
+        tighter = [("set", f"limits.{key}") for key in ("turnover=1%", "daily_turnover=1%", "balance_jump=1bps", "payout_per_day=1")]
+        record = run.ended(run.ask("edit", *tighter))
+        assert record.state is ControlState.DONE, record.reason
+        again_looser = run.ended(run.ask("edit", ("set", "limits.turnover=100%"), ("set", "limits.payout_per_day=900")))
+        assert again_looser.state is ControlState.DONE, "what a control did, a control undoes"
+        with raises_code(Refused, "widens"):
+            run.shown("edit", ("set", "limits.payout_per_day=999999"))
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(8, 10)})
+        chain.mine(3)
+        outcome = run.look()
+        assert isinstance(outcome, StepOutcome) and outcome.kind is OutcomeKind.DONE, outcome
+        assert purse(chain).raw["WETH"] < 1_000
 
 
 def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:

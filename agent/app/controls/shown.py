@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
+from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.queue import check_arguments, parse_kind, waiting_plan
 from agent.app.documents import fill, owner, plans
@@ -28,7 +29,7 @@ from agent.config.edits import ConfigChanges, apply_changes, parse_changes, sell
 from agent.config.fields import ConfigTable
 from agent.config.limits import ANY, is_tighter
 from agent.config.load import ConfigSource, load_config, load_config_text
-from agent.config.orders import OrderKeys
+from agent.config.orders import ExitKeys, OrderKeys
 from agent.config.schema import AssetTable, Config
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -264,9 +265,9 @@ def edit(
                 "the edit changes nothing", remedy=AT_THE_TERMINAL, code=ControlCode.UNCHANGED
             )
         before = load_config_text(text, path, str(path))
-        require_no_widening(
-            before.config, load_config_text(after, path, "the edited config").config
-        )
+        edited = load_config_text(after, path, "the edited config")
+        owners = config_versions.owners_config(before, agent.context.store.configs)
+        require_no_widening(before.config, edited.config, owners)
         return after
 
     return editing.edit(
@@ -275,6 +276,7 @@ def edit(
         in_rounds=given.flag("in-slices"),
         sell_first=partial(make, changed=sell_removed_assets(changes)) if changes.removes else None,
         unseen=True,
+        how=config_versions.BY_CONTROL,
         confirm=confirm,
         transports=transports,
         clock=agent.context.clock,
@@ -411,22 +413,30 @@ def _futures(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
     return found
 
 
-# --- Queued edits may change targets, bands, orders and triggers, and tighten limits. Everything
-# else decides what the agent is permitted to do, and is edited at the terminal.
+# --- Queued edits may change targets, bands and triggers, add orders, and tighten limits that bind no
+# exit. Everything else decides what the agent is permitted to do, or whether exits run (T28), and is
+# edited at the terminal. What a control changed, a control may change back.
 
 POLICY_KEYS = frozenset({"trigger", "destination", "cooldown", "only", "risk", "jitter"})
 ASSET_KEYS = frozenset({"target", "band", "reserve", *OrderKeys.model_fields})
+EXIT_KEYS = frozenset(ExitKeys.model_fields)
 AT_THE_TERMINAL = "change it at the terminal: trimtab edit"
 
 
-def require_no_widening(before: Config, after: Config) -> None:
-    """Raise Refused if the edited config may permit more than the present one: another address,
-    contract, token, endpoint or key, a looser limit, or anything else outside the lists above.
+def require_no_widening(before: Config, after: Config, owners: Config | None = None) -> None:
+    """Raise Refused if the edited config may permit more than the present one (another address,
+    contract, token, endpoint or key, a looser limit, or anything else outside the lists above), or
+    may stop an exit. A key is exempt if its new value would be permitted as an edit of `owners`, the
+    last config that the owner confirmed.
     """
+    known = None if owners is None else {*_widening_keys(owners, after)}
     for key in _widening_keys(before, after):
-        verdict = Verdict("control_edit", key, "targets, orders, triggers, tighter limits", False)
+        if known is not None and key not in known:
+            continue
+        verdict = Verdict("control_edit", key, "targets, triggers, limits of trades", False)
         raise Refused(
-            f"{key}: a control may not change it, because it decides what the agent may do",
+            f"{key}: a control may not change it, because it decides what the agent may do, or"
+            " whether exits run",
             (verdict,),
             AT_THE_TERMINAL,
             code=ControlCode.WIDENS,
@@ -467,17 +477,28 @@ def _portfolio_keys(before: Config, after: Config) -> Iterator[str]:
         if (mine := known.get(asset.symbol)) is None:
             yield f"portfolio.assets.{asset.symbol}"
             continue
-        for name in AssetTable.model_fields:
-            if name not in ASSET_KEYS and getattr(mine, name) != getattr(asset, name):
-                yield f"portfolio.assets.{asset.symbol}.{name}"
+        yield from (
+            f"portfolio.assets.{asset.symbol}.{name}"
+            for name in AssetTable.model_fields
+            if getattr(mine, name) != getattr(asset, name)
+            and (name not in ASSET_KEYS or _may_stop_exits(name, mine, asset))
+        )
+
+
+def _may_stop_exits(name: str, old: AssetTable, new: AssetTable) -> bool:
+    """Return whether a change of an asset's key may stop its exits: a higher reserve, an exit order
+    that is set, or an entry, from whose fill exits count.
+    """
+    if name == "reserve":
+        return Decimal(new.reserve) > Decimal(old.reserve)
+    if name in EXIT_KEYS:
+        return getattr(old, name) is not None
+    return name == "entry" and any(getattr(old, key) is not None for key in EXIT_KEYS)
 
 
 def _policy_keys(old: Any, new: Any) -> Iterator[str]:
     for name in type(old).model_fields:
-        mine, theirs = getattr(old, name), getattr(new, name)
-        if mine == theirs or name in POLICY_KEYS:
-            continue
-        if name != "confirm_blocks" or theirs is None or theirs < (mine or 0):
+        if name not in POLICY_KEYS and getattr(old, name) != getattr(new, name):
             yield f"policy.{name}"
 
 
@@ -491,7 +512,7 @@ def _limit_keys(old: Any, new: Any) -> Iterator[str]:
         elif name == "max_weight":
             tighter = _caps_are_lower(theirs, mine)
         elif name in LIMITS:
-            tighter = is_tighter(name, theirs, mine)
+            tighter = not LIMITS[name].binds_exits and is_tighter(name, theirs, mine)
         else:
             tighter = _is_lower(theirs, mine)
         if not tighter:

@@ -103,6 +103,7 @@ def edit(  # noqa: PLR0913
     pins: bool = False,
     unseen: bool = False,
     by_hand_only: bool = False,
+    how: str = config_versions.EDITED,
     confirm: Confirm | None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
@@ -164,13 +165,17 @@ def edit(  # noqa: PLR0913
             backing = [proxy for proxy in new_tokens.backing if proxy[1] in addresses]
             setup.pin_contracts(context, pinned, backing)
         backup = None if same else _write(file, text, after_text)
-        _record_versions(context.store.configs, before, after, same)
+        _record_versions(context.store.configs, before, after, same, how)
         _dismiss_transfers(before, after, context)
     return replace(report, state="written", backup=backup)
 
 
 def _record_versions(
-    configs: ConfigVersionStore, before: LoadedConfig | None, after: LoadedConfig, same: bool
+    configs: ConfigVersionStore,
+    before: LoadedConfig | None,
+    after: LoadedConfig,
+    same: bool,
+    how: str,
 ) -> None:
     """Record the confirmed version, preceded by the version that it replaces."""
     if same:
@@ -181,7 +186,7 @@ def _record_versions(
         config_versions.record_version(
             before, configs, config_versions.FIRST if first else config_versions.NOTICED
         )
-    config_versions.record_version(after, configs, config_versions.EDITED)
+    config_versions.record_version(after, configs, how)
 
 
 def accept_edit(report: EditReport, agent: Agent) -> bool:
