@@ -164,6 +164,7 @@ def book_intent(  # noqa: PLR0913
     coin: str = "",
     payout: Payout | None = None,
     apart: Fraction = Fraction(0),
+    exit_into: str = "",
 ) -> Fraction:
     """Book a mined intent, including a reverted one and a cancel, and return its loss. Booking is
     idempotent. `prices` are the reference prices before the trade, and `native_price` is the price
@@ -173,7 +174,8 @@ def book_intent(  # noqa: PLR0913
     `gain_counts` the loss is at least the gas, because prices of another time cannot prove a gain.
     Native coin counts as `coin`, its wrapped token, so that wrapping costs nothing. A payout is an
     outflow, not a loss. `apart` is the value of a purchase or of a withdrawal's sale, which
-    turnover limits exclude.
+    turnover limits exclude. Of an exit into the token `exit_into` they count purchases of other
+    tokens only, as the guards do.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -192,9 +194,13 @@ def book_intent(  # noqa: PLR0913
         lost = max(lost, trade_loss(*balances, prices, gas_value))
     if not gain_counts:
         lost = max(lost, gas_value)
-    turnover = Fraction(0)
-    if payout is None:
-        turnover = max(turnover, trade_turnover(deltas, prices) - apart)
+    moved = Fraction(0)
+    if exit_into:
+        bought = (raw * prices[token] for token, raw in deltas.items() if token != exit_into)
+        moved = sum((value for value in bought if value > 0), moved)
+    elif payout is None:
+        moved = trade_turnover(deltas, prices)
+    turnover = max(Fraction(0), moved - apart)
     budgets.book(intent, turnover, lost, receipt.gas_cost_wei, chain_s, outflow)
     return lost
 
@@ -505,6 +511,7 @@ def settle_mined(
             coin=coin,
             payout=payout,
             apart=_exempt_turnover(store.journal, intent),
+            exit_into=_exit_into(store.journal, intent, basis),
         )
     record_balance_changes(store.balances, snapshot, present)
 
@@ -518,6 +525,12 @@ def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
     if plan is None or not isinstance(plan.decision, Rebalance):
         return Fraction(0)
     return plan.decision.apart
+
+
+def _exit_into(journal: Journal, intent: Intent, basis: StepInput) -> str:
+    """Return the numeraire if the swap is a granted exit; empty otherwise."""
+    plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
+    return basis.portfolio.numeraire.address if plan is not None and plan.exits else ""
 
 
 def review_time_s(snapshot: Snapshot) -> int:

@@ -71,6 +71,24 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         assert stages(agent) == {"WETH stop_loss": "armed"}
 
 
+def test_a_re_entry_that_is_armed_after_an_exit_is_not_held_by_its_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The exit moves half of the portfolio, the re-entry the other half: together more than limits.daily_turnover."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 50_000, "USDC": 50_000})
+    chain.mine(BLOCKS + 1)
+    changes = {**STOP, "limits.price_impact": "2%", "limits.turnover": "60%", "limits.daily_turnover": "60%", "policy.cooldown": "0s"}
+    with agent_on(chain, tmp_path, changes, TWO) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        settled(chain, {"WETH": 2_400})
+        assert swap_of(agent.rebalance(send=True, confirm=yes))[0].exits
+        assert agent.step_input().history.turnover_24h < 100 * USD
+        settled(chain, {"WETH": 3_200})
+        api.arm_orders(agent, "WETH")
+        back = agent.rebalance(send=True, confirm=yes)
+        assert back.kind is OutcomeKind.DONE and abs(weights(chain, TWO)["WETH"] - 5_000) < 30, back.reason
+        assert agent.step_input().history.turnover_24h > 30_000 * USD, "purchases count"
+
+
 def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """By spot alone, which any push moves at once (T3)."""
     chain = anvil_chain
