@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 ASKED_FROM_S = 120.0
 """Estimated duration, seconds, above which a confirmation is needed."""
-STRESS_SHOWN = ("50%", "95%")
+STRESS_SHOWN = ("50%", "5%")
 
 
 @command(Heading.TEST, 30)
@@ -273,26 +273,28 @@ def _show_stress_test(made: Document) -> None:
 def _show_stress(made: Document) -> None:
     from agent.cli.display.tables import table
 
-    names = (*(f"loss {name}" for name in STRESS_SHOWN), "shortfall", "turnover", "outside")
+    returns = tuple(f"return {name}" for name in STRESS_SHOWN)
+    names = (*returns, "shortfall", "end value 50%", "turnover", "outside")
     shown = table(
-        f"{made['bars']} bars each; shortfall is the mean of the worst 5 %",
+        f"{made['bars']} bars each; shortfall is the mean return of the worst 5 %",
         ("case",),
         ("paths", *names),
     )
     for case in made["cases"]:
-        loss, turnover, outside = case["loss"], case["turnover"], case["outside_bands"]
+        gained, turnover, outside = case["return"], case["turnover"], case["outside_bands"]
         shown.add_row(
             case["name"],
             str(case["paths"]),
-            *(_percent(loss["quantiles"][name]) for name in STRESS_SHOWN),
-            _percent(loss["expected_shortfall"]),
+            *(_percent(gained["quantiles"][name], sign="+") for name in STRESS_SHOWN),
+            _percent(gained["expected_shortfall"], sign="+"),
+            f"{float(case['end_value']['quantiles']['50%']):,.2f}",
             f"{float(turnover['quantiles']['50%']):.2f}",
             "–" if outside is None else _percent(outside["quantiles"]["50%"]),
         )
     out.print(shown)
     say(
-        "A negative loss is a gain. Turnover, in portfolios, and the share of bars outside a band"
-        " are medians."
+        f"End values of {made['parameters']['start_value']} at the start. Turnover, in portfolios,"
+        " and the share of bars outside a band are medians."
     )
     for case in made["cases"]:
         notes = [f"{times} times refused by {why}" for why, times in case["refused"].items()]
@@ -307,8 +309,8 @@ def _show_stress(made: Document) -> None:
     show_provenance(made)
 
 
-def _percent(share: str) -> str:
-    return f"{100 * float(share):.2f} %"
+def _percent(share: str, sign: str = "") -> str:
+    return f"{100 * float(share):{sign}.2f} %"
 
 
 SHADES = "·░▒▓█"

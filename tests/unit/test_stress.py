@@ -21,6 +21,7 @@ from agent.backtest.stress.run import (
     estimate_s,
     expected_shortfall,
     figures,
+    outcomes,
     quantiles,
     run_stress_test,
     stress_page,
@@ -59,7 +60,8 @@ def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) 
         ("crash", "step", 1),
     ]
     calm, crash = found.cases[2:]
-    assert crash.measured[0].loss > calm.measured[0].loss + 0.2
+    assert crash.measured[0].loss == pytest.approx(0.35, abs=0.03), "half of 70 %, whatever the recorded path did"
+    assert calm.measured[0].loss != pytest.approx(crash.measured[0].loss)
     assert (found.bars, found.moves, found.skipped) == (40, 199, ())
     assert found.kernel_off is not None
     assert found.kernel_off < 1e-5
@@ -167,6 +169,17 @@ def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
     assert made["outside_bands"]["worst"] == "0.000000"
     timed = StressCase("x", "kernel", tuple(replace(one, outside=float("nan")) for one in case.measured))
     assert figures(timed)["outside_bands"] is None
+
+
+def test_results_are_returns_and_end_values_whose_worst_is_the_least(found: StressResult) -> None:
+    case: StressCase = found.cases[0]
+    made, losses = outcomes(case, 2_000), case.values("loss")
+    assert float(made["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
+    assert float(made["return"]["expected_shortfall"]) == pytest.approx(-expected_shortfall(losses), abs=1e-6)
+    assert float(made["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)
+    assert float(made["end_value"]["quantiles"]["50%"]) == pytest.approx(2_000 * (1 - np.median(losses)), abs=0.01)
+    assert found.start_value == float(DEEP.start_value)
+    assert "end value 50%" in str(report_document(stress_page(found)))
 
 
 def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: StressResult) -> None:

@@ -116,6 +116,17 @@ def test_a_crash_takes_its_share_of_all_but_dollars_and_stays() -> None:
     assert (table.closes[:, 0] == 100).all()
 
 
+def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
+    """Prices rise threefold over the path and one is missing; before the crash all stand, and they end at half."""
+    rising = [100.0 * 3 ** (bar / (BARS - 1)) * (1.01 if bar % 2 else 1) for bar in range(BARS)]
+    table = hourly(BTC=[*rising[:-2], float("nan"), rising[-1]])
+    laid = apply_scenario(Scenario.CRASH, make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, DEEP, Severity(crash_bars=2))
+    closes = laid.table.closes[:, 0]
+    assert closes[:BEGINS].tolist() == pytest.approx([100.0] * BEGINS)
+    assert closes[-1] == pytest.approx(50) and np.isnan(closes[-2])
+    assert np.nanmax(closes[BEGINS + 1 :]) < 52 and np.nanstd(closes[BEGINS + 1 :]) > 0, "its noise stays"
+
+
 def test_what_a_portfolio_cannot_meet_is_named() -> None:
     table = hourly(BTC=[100.0] * BARS, ETH=[10.0] * BARS)
     wanted = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")

@@ -348,6 +348,7 @@ DistributionDocument = TypedDict("DistributionDocument", {
 })  # fmt: skip
 StressCaseDocument = TypedDict("StressCaseDocument", {
     "name": str, "by": str, "paths": int,
+    "return": DistributionDocument | None, "end_value": DistributionDocument | None,
     "loss": DistributionDocument | None, "drawdown": DistributionDocument | None,
     "behind_hold": DistributionDocument | None, "turnover": DistributionDocument | None,
     "outside_bands": DistributionDocument | None,

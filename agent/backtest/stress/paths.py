@@ -219,7 +219,7 @@ class Severity:
     """Severity of scenarios.
 
     A crash reduces every price except those of dollars and the numeraire by `crash_bps` over
-    `crash_bars`, without recovery; a dollar loses `depeg_bps` of its value; gas costs `gas_wei`;
+    `crash_bars`, from a flat market and without recovery; a dollar loses `depeg_bps` of its value; gas costs `gas_wei`;
     pools have `depth_part` of their depth.
     """
 
@@ -271,7 +271,8 @@ def apply_scenario(
     settings: SimulationSettings,
     severity: Severity,
 ) -> StressedPath:
-    """Apply the scenario to the middle third of the path. A crash starts there and has no recovery.
+    """Apply the scenario to the middle third of the path. A crash starts there from a flat market and
+    has no recovery, so that no trend of the path hides it.
 
     Raises ConfigError if the scenario does not apply to this portfolio.
     """
@@ -341,9 +342,23 @@ def _crashed(wanted: BacktestSpec, table: PriceTable, severity: Severity, first:
             "omit crash from --scenarios",
         )
     done = np.clip((np.arange(table.bars) - first + 1) / severity.crash_bars, 0, 1)
-    closes = table.closes.copy()
+    closes = _flat(table, first)
     closes[:, crashing] *= ((1 - severity.crash_bps / BPS) ** done)[:, None]
     return replace(table, closes=closes)
+
+
+def _flat(table: PriceTable, first: int) -> NDArray[np.float64]:
+    """Return the closes without a trend: constant before the bar `first`, then with the path's moves
+    less their mean, so that they end where they began. Gaps stay.
+    """
+    filled = forward_fill(table.closes)
+    logs = np.log(filled[first - 1 :])
+    share = np.linspace(0, 1, len(logs))[:, None]
+    moves = logs - logs[0] - share * (logs[-1] - logs[0])
+    closes = np.repeat(filled[:1], table.bars, axis=0)
+    closes[first - 1 :] *= np.exp(moves)
+    closes[np.isnan(table.closes)] = np.nan
+    return closes
 
 
 def _depegged(

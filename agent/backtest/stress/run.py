@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from hashlib import sha256
 from importlib.metadata import version
 from math import isnan
@@ -144,6 +145,11 @@ class StressResult:
     config_hash: str
     data_hash: str
     versions: tuple[tuple[str, str], ...]
+
+    @property
+    def start_value(self) -> float:
+        """Value at the start of every path, in coins of the numeraire."""
+        return float(Fraction(dict(self.parameters)["start_value"]))
 
 
 def estimate_s(spec: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
@@ -371,6 +377,28 @@ def figures(case: StressCase) -> dict[str, Any]:
     return found
 
 
+def outcomes(case: StressCase, start_value: float) -> dict[str, Any]:
+    """Return the distributions of return and end value, in coins of the numeraire, as `figures`
+    does; their worst is the least.
+    """
+    returns = -case.values("loss")
+    found: dict[str, Any] = {}
+    for name, values, digits in (
+        ("return", returns, 6),
+        ("end_value", start_value * (1 + returns), 2),
+    ):
+        parts = quantiles(values)
+        found[name] = parts and {
+            "mean": f"{values.mean():.{digits}f}",
+            "worst": f"{values.min():.{digits}f}",
+            "expected_shortfall": f"{-expected_shortfall(-values):.{digits}f}",
+            "quantiles": {
+                f"{q:.0%}": f"{value:.{digits}f}" for q, value in zip(QUANTILES, parts, strict=True)
+            },
+        }
+    return found
+
+
 def stress_document(found: StressResult) -> dict[str, Any]:
     """Return the document of a stress test. Shares and ratios are decimal strings of six places,
     null without values.
@@ -381,6 +409,7 @@ def stress_document(found: StressResult) -> dict[str, Any]:
                 "name": case.name,
                 "by": case.by,
                 "paths": len(case.measured),
+                **outcomes(case, found.start_value),
                 **figures(case),
                 "rebalances": sum(one.rebalances for one in case.measured),
                 "halted": sum(one.halted for one in case.measured),
@@ -423,16 +452,19 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
         "Simulated paths",
         (made, meant, *_off(found)),
         tuple(_distribution(many, name) for name in ("loss", "turnover")),
-        tuple(
-            _table(many, name)
-            for name in NAMES
-            if any(quantiles(case.values(FIELDS[name])) for case in many)
+        (
+            _outcome_table(many, found.start_value),
+            *(
+                _table(many, name)
+                for name in NAMES
+                if any(quantiles(case.values(FIELDS[name])) for case in many)
+            ),
         ),
     )
     words = (
         (
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
-            " The scenario applies to the middle third of a path; a crash has no recovery."
+            " The scenario applies to the middle third of a path; a crash starts from a flat market and has no recovery."
         ),
         *(f"Skipped: {name}: {why}." for name, why in found.skipped),
     )
@@ -440,7 +472,11 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
         "Stress scenarios",
         words,
         (_bars(broken),),
-        (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3])),
+        (
+            _outcome_table(broken, found.start_value),
+            _what_happened(broken),
+            *(_table(broken, name) for name in NAMES[:3]),
+        ),
     )
     return first, second
 
@@ -553,6 +589,20 @@ def _table(cases: list[StressCase], name: str) -> ReportTable:
             )
             rows.append((case.name, str(len(values)), *shown))
     return ReportTable(header, tuple(rows), TITLES[name])
+
+
+def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
+    """Return median, bad and good results of each case as return and end value."""
+    shown = ("5%", "50%", "95%")
+    rows = []
+    for case in cases:
+        found = outcomes(case, start_value)
+        if found["return"] is not None:
+            returns = (f"{100 * float(found['return']['quantiles'][q]):+.2f} %" for q in shown)
+            ends = (f"{float(found['end_value']['quantiles'][q]):,.2f}" for q in shown)
+            rows.append((case.name, str(len(case.measured)), *returns, *ends))
+    header = ("case", "paths", *(f"return {q}" for q in shown), *(f"end value {q}" for q in shown))
+    return ReportTable(header, tuple(rows), f"Returns, and end values of {start_value:,.2f}")
 
 
 def _what_happened(cases: list[StressCase]) -> ReportTable:
