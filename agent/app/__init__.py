@@ -28,7 +28,9 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.controls.telegram import serve_telegram as serve_telegram
     from agent.app.describe import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
+    from agent.app.local import DEMO_BANNER as DEMO_BANNER
     from agent.app.local import DEMO_CRASHES as DEMO_CRASHES
+    from agent.app.local import MarketMove as MarketMove
     from agent.app.local import demo_world as demo_world
     from agent.app.local import futures_demo_world as futures_demo_world
     from agent.app.local import live_demo as live_demo

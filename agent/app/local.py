@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import cycle
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -277,32 +278,68 @@ LOOK_S = 4
 """Pause after a cycle, in seconds, so that the dashboard reads the chain while no prices move. In
 the middle of a move, pools contradict feeds."""
 MOVE_EVERY_S = 30
-SWINGS = (
-    {"WBTC": Fraction(8, 7), "WETH": Fraction(11, 12)},
-    {"WBTC": Fraction(24, 25), "WETH": Fraction(26, 25)},
-    {"WBTC": Fraction(7, 8), "WETH": Fraction(12, 11)},
-    {"WBTC": Fraction(25, 24), "WETH": Fraction(25, 26)},
+DAYS_A_MOVE = 7
+DEMO_BANNER = (
+    "Demo: recorded prices of 2021 replayed on a local chain, a week in each half minute. Not the"
+    " market of today, and no real money."
 )
-"""Price factors of each move. The first and the third take assets out of their bands; all four
-together restore the initial prices."""
+RECORDED = {"WBTC": "BTC", "WETH": "ETH"}
+"""Columns of the recorded prices by token of the demo."""
 _PER_DAY = {"daily_turnover": "off", "daily_loss": "20%", "gas_per_day": "5"}
 """Wider daily limits, since a day passes in minutes here."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedDay:
+    """Dollar prices by token of the demo on one recorded day."""
+
+    date: str
+    prices: Mapping[str, Fraction]
+
+
+@dataclass(frozen=True, slots=True)
+class MarketMove:
+    """A move of the demo's market to the recorded prices of `date`; `moves` are texts by symbol."""
+
+    date: str
+    moves: Mapping[str, str]
+
+
+def recorded_days() -> tuple[RecordedDay, ...]:
+    """Return every seventh day of the packaged prices of 2021."""
+    from agent.app.research.backtests import sample
+
+    with sample()[0].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[::DAYS_A_MOVE]
+    return tuple(
+        RecordedDay(
+            row["time"], {token: Fraction(row[column]) for token, column in RECORDED.items()}
+        )
+        for row in rows
+    )
+
+
 class LiveDemo:
-    """A connected agent on a served chain, with its config."""
+    """A connected agent on a served chain, with its config, and the days that its market replays,
+    of which the chain has the first.
+    """
 
     def __init__(
-        self, agent: Agent, chain: LocalChain, config: Path, clock: StoppableClock
+        self,
+        agent: Agent,
+        chain: LocalChain,
+        config: Path,
+        clock: StoppableClock,
+        days: Sequence[RecordedDay],
     ) -> None:
         self.config = config
-        self._agent, self._chain, self._clock = agent, chain, clock
+        self._agent, self._chain, self._clock, self._days = agent, chain, clock, days
 
-    def play(self) -> Generator[StepOutcome | TrimtabError | dict[str, str]]:
-        """Run cycles that send, and move the market between them; yield each outcome, and the moves
-        as text by symbol. Ends with StopRequested.
+    def play(self) -> Generator[StepOutcome | TrimtabError | MarketMove]:
+        """Run cycles that send, and move the market between them; yield each outcome and move. After
+        the last day the market stands still. Ends with StopRequested.
         """
-        swings, moved = cycle(SWINGS), -float(MOVE_EVERY_S)
+        days, moved = pairwise(self._days), -float(MOVE_EVERY_S)
         with ExitStack() as running:
             told = running.enter_context(
                 service.serve(self._agent, self._clock, DEMO_EVERY, sends=True)
@@ -322,8 +359,13 @@ class LiveDemo:
                 if time.monotonic() - moved < MOVE_EVERY_S:
                     self._chain.mine()
                     continue
-                factors, moved = next(swings), time.monotonic()
-                yield _moves(factors)
+                before, after = next(days, (None, None))
+                if before is None or after is None:
+                    self._chain.mine()
+                    continue
+                factors = {name: after.prices[name] / before.prices[name] for name in RECORDED}
+                moved = time.monotonic()
+                yield MarketMove(after.date, _moves(factors))
                 with self._clock.asking():  # each trade takes a second, so a signal interrupts
                     market.apply_move(self._chain, factors)
 
@@ -340,9 +382,14 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
             f"--serve needs anvil, since processes of the dashboard read the chain: {error.message}",
             f"{error.remedy}; trimtab demo without --serve needs no anvil",
         ) from None
+    days = recorded_days()
+    tokens = tuple(
+        replace(token, price_usd=days[0].prices.get(token.symbol, token.price_usd))
+        for token in SMALL_WORLD.tokens
+    )
     with (
         tempfile.TemporaryDirectory(prefix=DEMO_FOLDER) as folder,
-        open_anvil(world=SMALL_WORLD) as chain,
+        open_anvil(world=replace(SMALL_WORLD, tokens=tokens)) as chain,
     ):
         fund(chain, START_USD)
         path = Path(folder) / "trimtab.toml"
@@ -350,7 +397,7 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
         loaded = load_config(path)
         pin_all(loaded)
         with open_agent(loaded, clock=clock) as agent:
-            yield LiveDemo(agent, chain, path, clock)
+            yield LiveDemo(agent, chain, path, clock, days)
 
 
 def _faster(config: str) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         UntouchedDocument,
     )
     from agent.app.documents.plans import RebalanceDocument
-    from agent.app.local import FuturesDemoWorld
+    from agent.app.local import FuturesDemoWorld, MarketMove
     from agent.execution.step_context import StepOutcome
 
 
@@ -124,7 +124,7 @@ def demo(
 
     With --futures also Perpetual Protocol v2: positions are opened, the market crashes twice, and
     leverage is reduced before liquidation. With --serve the dashboard shows a portfolio whose market
-    moves every half minute, and each rebalance that follows.
+    replays recorded prices of 2021, a week every half minute, and each rebalance that follows.
     """
     if serve:
         if futures or svg is not None:
@@ -251,7 +251,7 @@ def run_live_demo(port: int, as_json: bool) -> None:
         note("Starting a local chain with Uniswap V2 and V3")
         with clock.asking():
             demo = ended.enter_context(api.live_demo(clock))
-            dashboard = DashboardProcess(demo.config, port)
+            dashboard = DashboardProcess(demo.config, port, api.DEMO_BANNER)
             ended.callback(dashboard.stop)
         address = dashboard.address
         found: LiveDemoDocument = {"url": address, "config": str(demo.config)}
@@ -262,14 +262,16 @@ def run_live_demo(port: int, as_json: bool) -> None:
 
 
 def _show_place(address: str, config: Path) -> None:
+    say(api.DEMO_BANNER)
     say(f"Dashboard: {address}. Stop with Ctrl-C.")
     say(f"In a second terminal: trimtab status --config {config}")
 
 
-def _show_event(event: StepOutcome | TrimtabError | dict[str, str]) -> None:
+def _show_event(event: StepOutcome | TrimtabError | MarketMove) -> None:
     """Print a move of the market, a rebalance or an error."""
-    if isinstance(event, dict):
-        note("The market moves: " + ", ".join(f"{name} {text}" for name, text in event.items()))
+    if isinstance(event, api.MarketMove):
+        moves = ", ".join(f"{name} {text}" for name, text in event.moves.items())
+        note(f"Recorded prices of {event.date}: {moves}")
     elif isinstance(event, TrimtabError):
         note(f"{event.message}; trying again")
     elif event.transactions:

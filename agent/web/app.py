@@ -266,7 +266,7 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     end once `stopping` returns True, so that they do not delay the shutdown. Raises ConfigError if
     Jinja2 is missing.
     """
-    renderer = Renderer(access.reach.prefix, access.reach.portfolio)
+    renderer = Renderer(access.reach.prefix, access.reach.portfolio, access.reach.banner)
     tokens = TokenFile(board.store)
     api = build_api(board, tokens, access.reach.prefix)
     logins = Logins(access, renderer, board.announce)

@@ -158,12 +158,12 @@ EXPORTS = ("csv.zip", "rotki.zip")
 
 class Renderer:
     """Renders pages; their links begin with `prefix`. `portfolio` is the portfolio's name if there
-    are several. Raises ConfigError if Jinja2 is missing.
+    are several, `banner` a line on each page. Raises ConfigError if Jinja2 is missing.
     """
 
-    def __init__(self, prefix: str = "", portfolio: str = "") -> None:
+    def __init__(self, prefix: str = "", portfolio: str = "", banner: str = "") -> None:
         self._templates = artifacts.templates(EXTRA)
-        self._templates.globals |= {"prefix": prefix, "portfolio": portfolio}
+        self._templates.globals |= {"prefix": prefix, "portfolio": portfolio, "banner": banner}
         self._templates.filters["short_move"] = short_move
 
     def login(self, csrf: str, why: str, to: str, plan: str = "") -> str:

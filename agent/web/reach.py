@@ -40,7 +40,8 @@ class PublicOptions:
 class Reach:
     """Host names that the dashboard answers to, `secure` if browsers reach it by TLS, and the
     addresses of the proxy in front of it (none: any client, without forwarded headers), which
-    sends `proxy_secret` with each request. With several portfolios, `prefix` begins the paths of one, and `portfolio` is its name.
+    sends `proxy_secret` with each request. With several portfolios, `prefix` begins the paths of
+    one, and `portfolio` is its name. `banner` is shown on each page.
     """
 
     names: frozenset[str] = frozenset(LOOPBACK)
@@ -49,6 +50,7 @@ class Reach:
     port: int = 0
     prefix: str = ""
     portfolio: str = ""
+    banner: str = ""
     proxy_secret: str = field(default="", repr=False)
 
     def is_proxy(self, address: str, secrets: Sequence[str]) -> bool:

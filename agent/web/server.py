@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -63,8 +64,10 @@ def serve_dashboard(
     port: int,
     ready: Callable[[str], None],
     public: PublicOptions | None = None,
+    banner: str = "",
 ) -> None:
-    """Serve until SIGINT or SIGTERM, and call `ready` with the address once it answers.
+    """Serve until SIGINT or SIGTERM, with the line `banner` on each page, and call `ready` with the
+    address once it answers.
 
     Raises ConfigError for a host beyond loopback without users and TLS or a proxy, a port in use, a
     config or a store that cannot be read, or if the extra is not installed.
@@ -83,6 +86,7 @@ def serve_dashboard(
         store, users_file, users, link_key = _read_at_start(config, process)
         require_users(users, host, exposed=_is_exposed(host, public))
         reach = reach_of(host, listener.getsockname()[1], public)
+        reach = replace(reach, banner=banner)
         access = Access(reach, users_file)
         access.set_users(users)
         access.link_key = link_key
@@ -309,12 +313,12 @@ def require_servable(port: int) -> None:
 class DashboardProcess:
     """Serves on loopback from its start until it is stopped, or until this process ends."""
 
-    def __init__(self, config: Path, port: int) -> None:
+    def __init__(self, config: Path, port: int, banner: str = "") -> None:
         """Return once it answers. Raises the errors of `serve_dashboard`."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         self._process: SpawnProcess = context.Process(
-            target=_serve_apart, args=(config, port, theirs)
+            target=_serve_apart, args=(config, port, banner, theirs)
         )
         self._process.start()
         theirs.close()
@@ -344,10 +348,10 @@ class DashboardProcess:
             self._process.join()
 
 
-def _serve_apart(config: Path, port: int, answers: Connection) -> None:
+def _serve_apart(config: Path, port: int, banner: str, answers: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     end_with_parent()
     try:
-        serve_dashboard(config, HOST, port, answers.send)
+        serve_dashboard(config, HOST, port, answers.send, banner=banner)
     except TrimtabError as error:
         answers.send(error)

@@ -12,6 +12,7 @@ import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.request import urlopen
@@ -20,7 +21,7 @@ import pytest
 from rich.console import Console
 
 from agent.app import local
-from agent.app.local import CONFIG_MARKER, SMALL_WORLD, publish
+from agent.app.local import CONFIG_MARKER, DEMO_BANNER, SMALL_WORLD, publish, recorded_days
 from agent.cli import history, ledger
 from agent.cli.display import tables
 from agent.errors import ConfigError
@@ -279,6 +280,13 @@ def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(bare: Call
     assert said.code == 2 and "trimtab[dashboard]" in said.error["remedy"]
 
 
+def test_the_demo_in_the_browser_replays_recorded_prices_a_week_at_a_time() -> None:
+    days = recorded_days()
+    assert len(days) == 53 and (days[0].date, days[1].date, days[-1].date) == ("2021-01-01", "2021-01-08", "2021-12-31")
+    assert days[0].prices == {"WBTC": Fraction("29022.4"), "WETH": Fraction("738.617")}
+    assert "recorded prices of 2021" in DEMO_BANNER and "no real money" in DEMO_BANNER
+
+
 @pytest.mark.slow
 def test_the_demo_in_the_browser_rebalances_and_leaves_nothing_behind() -> None:
     process = start("demo", "--serve", "--port", "0", "--json")
@@ -292,6 +300,7 @@ def test_the_demo_in_the_browser_rebalances_and_leaves_nothing_behind() -> None:
             time.sleep(0.5)
             with urlopen(f"{about['url']}history", timeout=10) as answer:
                 page = answer.read().decode()
+            assert DEMO_BANNER in page
         with urlopen(f"{about['url']}health", timeout=10) as answer:
             assert json.load(answer)["state"] == "running"
         for _ in range(2):  # the second comes while it removes what it started

@@ -29,7 +29,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 from agent.web import board as web_board
 from agent.web.access import HEADERS
 from agent.web.board import MAX_READS, MAX_STREAMS, Board
-from agent.web.pages import CONTROLS, PAGES, charts
+from agent.web.pages import CONTROLS, PAGES, Renderer, charts
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures, golden
@@ -70,6 +70,13 @@ def test_the_weight_after_a_plan_of_a_symbol_with_dots_is_shown(served: Served) 
 @pytest.mark.parametrize("command", ["lp", "positions", "margin", "funding", "books lots"])
 def test_the_given_documents_are_those_of_their_commands(served: Served, command: str) -> None:
     assert misfits(DOCUMENTS[command], served.board.documents[command.removeprefix("books ")]) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
+def test_the_banner_of_a_demo_is_on_each_page_and_nowhere_else(served: Served, page: Any) -> None:
+    documents = served.board.documents
+    shown = [Renderer("", "", banner).page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
+    assert ["Demo: replayed &amp; no money" in text for text in shown] == [True, False]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
