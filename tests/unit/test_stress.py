@@ -14,15 +14,13 @@ import pytest
 from agent.backtest.report.page import report_document
 from agent.backtest.settings import PERMISSIVE_LIMITS, OwnerTransfer, make_spec
 from agent.backtest.simulate import simulate
+from agent.backtest.stress.distribution import expected_shortfall, outcomes, quantiles
 from agent.backtest.stress.paths import Scenario
 from agent.backtest.stress.run import (
     StressCase,
     StressResult,
     estimate_s,
-    expected_shortfall,
     figures,
-    outcomes,
-    quantiles,
     run_stress_test,
     stress_page,
 )
@@ -173,7 +171,7 @@ def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
 
 def test_results_are_returns_and_end_values_whose_worst_is_the_least(found: StressResult) -> None:
     case: StressCase = found.cases[0]
-    made, losses = outcomes(case, 2_000), case.values("loss")
+    made, losses = outcomes(case.values("loss"), 2_000), case.values("loss")
     assert float(made["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
     assert float(made["return"]["expected_shortfall"]) == pytest.approx(-expected_shortfall(losses), abs=1e-6)
     assert float(made["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from importlib.metadata import version
-from math import isnan
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,13 @@ from agent.backtest.report.page import (
 )
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import spec_digest
+from agent.backtest.stress.distribution import (
+    QUANTILES,
+    WORST,
+    expected_shortfall,
+    outcomes,
+    quantiles,
+)
 from agent.backtest.stress.paths import (
     ReturnHistory,
     Scenario,
@@ -57,9 +63,6 @@ Progress = Callable[[str, int, int], None]
 PieceRunner = Callable[
     [StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]
 ]
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-WORST = 0.05
-"""Share of worst paths that the expected shortfall averages."""
 MOST_PATHS, MOST_BARS = 1_000_000, 1_000_000
 MOST_CELLS = 20_000_000_000
 """Maximum number of bars over all paths; more would take days."""
@@ -282,24 +285,6 @@ def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | No
     return max(off, default=None)
 
 
-def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> float:
-    """Return the mean of the `worst` share of losses; if that is not a whole number of paths, the
-    last path counts in part, and if it is less than one path, this is the worst loss.
-
-    Acerbi & Tasche (2002), "On the coherence of expected shortfall", (4.1).
-    """
-    ordered = np.sort(losses)[::-1]
-    weights = np.clip(max(worst * len(ordered), 1.0) - np.arange(len(ordered)), 0, 1)
-    return float(ordered @ weights / weights.sum())
-
-
-def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
-    """Return the values at QUANTILES, interpolated linearly; None if any value is NaN."""
-    if any(isnan(value) for value in values):
-        return None
-    return tuple(float(one) for one in np.quantile(values, QUANTILES))
-
-
 def _recorded(table: PriceTable, bars: int) -> PriceTable:
     """Return the last `bars` bars up to the newest at which every asset has a price. Raises
     ConfigError if there are fewer.
@@ -377,28 +362,6 @@ def figures(case: StressCase) -> dict[str, Any]:
     return found
 
 
-def outcomes(case: StressCase, start_value: float) -> dict[str, Any]:
-    """Return the distributions of return and end value, in coins of the numeraire, as `figures`
-    does; their worst is the least.
-    """
-    returns = -case.values("loss")
-    found: dict[str, Any] = {}
-    for name, values, digits in (
-        ("return", returns, 6),
-        ("end_value", start_value * (1 + returns), 2),
-    ):
-        parts = quantiles(values)
-        found[name] = parts and {
-            "mean": f"{values.mean():.{digits}f}",
-            "worst": f"{values.min():.{digits}f}",
-            "expected_shortfall": f"{-expected_shortfall(-values):.{digits}f}",
-            "quantiles": {
-                f"{q:.0%}": f"{value:.{digits}f}" for q, value in zip(QUANTILES, parts, strict=True)
-            },
-        }
-    return found
-
-
 def stress_document(found: StressResult) -> dict[str, Any]:
     """Return the document of a stress test. Shares and ratios are decimal strings of six places,
     null without values.
@@ -409,7 +372,7 @@ def stress_document(found: StressResult) -> dict[str, Any]:
                 "name": case.name,
                 "by": case.by,
                 "paths": len(case.measured),
-                **outcomes(case, found.start_value),
+                **outcomes(case.values("loss"), found.start_value),
                 **figures(case),
                 "rebalances": sum(one.rebalances for one in case.measured),
                 "halted": sum(one.halted for one in case.measured),
@@ -596,7 +559,7 @@ def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
     shown = ("5%", "50%", "95%")
     rows = []
     for case in cases:
-        found = outcomes(case, start_value)
+        found = outcomes(case.values("loss"), start_value)
         if found["return"] is not None:
             returns = (f"{100 * float(found['return']['quantiles'][q]):+.2f} %" for q in shown)
             ends = (f"{float(found['end_value']['quantiles'][q]):,.2f}" for q in shown)
