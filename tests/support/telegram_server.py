@@ -41,15 +41,19 @@ class BotApi:
     number: int = 1_000
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def write(self, chat: int, text: str, *, kind: str = "private", age_s: float = 0, number: int | None = None) -> None:
-        """Write to the bot."""
+    def write(
+        self, chat: int, text: str, *, kind: str = "private", age_s: float = 0, number: int | None = None, place: str = "message",
+        **more: Any,
+    ) -> None:  # fmt: skip
+        """Write to the bot; `more` are further fields of the message, `place` is that of the message in the update."""
         with self.changed:
             self.number = self.number + 1 if number is None else number
             who = {"id": chat, "is_bot": False, "first_name": "A"}
             message = {
                 "message_id": self.number, "date": int(time.time() - age_s), "text": text, "from": who, "chat": {"id": chat, "type": kind},
+                **more,
             }  # fmt: skip
-            self.pending.append({"update_id": self.number, "message": message})
+            self.pending.append({"update_id": self.number, place: message})
             self.changed.notify_all()
 
     def until(self, count: int) -> list[tuple[int, str]]:

@@ -163,6 +163,58 @@ def test_an_old_message_is_not_carried_out(api: BotApi, tmp_path: Path) -> None:
         assert mentions(api.until(1)[0][1], "not done") and desk.asked == []
 
 
+PERSON = {"id": OTHER, "is_bot": False, "first_name": "B"}
+BOT = {"id": OTHER, "is_bot": True, "first_name": "B", "username": "b_bot"}
+NOT_WRITTEN = [
+    ("/pause", {"forward_origin": {"type": "user", "date": 1, "sender_user": PERSON}}, "forwarded"),
+    ("/pause", {"forward_origin": {"type": "hidden_user", "date": 1, "sender_user_name": "B"}}, "forwarded"),
+    ("/pause", {"forward_origin": {"type": "channel", "date": 1, "chat": {"id": -5, "type": "channel"}, "message_id": 1}}, "forwarded"),
+    ("/pause", {"forward_date": 1, "forward_from": PERSON}, "forwarded"),
+    ("/pause", {"forward_sender_name": "B", "forward_date": 1}, "forwarded"),
+    ("/pause", {"is_automatic_forward": True}, "forwarded"),
+    ("/pause", {"via_bot": BOT}, "bot"),
+    ("/pause", {"from": BOT}, "bot"),
+    ("/pause", {"from": PERSON}, "another sender"),
+    ("/pause", {"sender_business_bot": BOT, "business_connection_id": "x"}, "bot"),
+    ("/pause", {"is_from_offline": True}, "scheduled"),
+    ("/pause", {"edit_date": 1_700_000_000}, "edited"),
+    ("/pause@other_bot", {}, "@other_bot"),
+    ("/pause@trimtab_bot@other_bot", {}, "@trimtab_bot@other_bot"),
+]
+
+
+@pytest.mark.parametrize(("text", "fields", "reason"), NOT_WRITTEN, ids=str)
+def test_what_the_owner_did_not_write_to_this_bot_is_no_command(
+    api: BotApi, tmp_path: Path, text: str, fields: dict[str, Any], reason: str
+) -> None:
+    desk = Desk()
+    with running(configured(tmp_path, api), desk, desk.go.set):
+        api.write(ME, text, **fields)
+        assert mentions(api.until(1)[0][1], "not done", reason)
+        api.write(ME, "/pause@Trimtab_Bot")
+        api.until(2)
+    assert desk.asked == [("pause", "", f"telegram {ME}")]
+
+
+@pytest.mark.parametrize("place", ["edited_message", "channel_post", "business_message"])
+def test_updates_of_another_kind_are_no_commands(api: BotApi, tmp_path: Path, place: str) -> None:
+    desk = Desk()
+    with running(configured(tmp_path, api), desk, desk.go.set):
+        api.write(ME, "/pause", place=place)
+        api.write(ME, " ")
+        api.write(ME, "/help")
+        api.until(1)
+        assert api.quiet() == 1 and desk.asked == []
+
+
+@pytest.mark.parametrize("age_s", [-90, -86_400 * 365, 86_400 * 365])
+def test_a_message_from_the_future_or_long_past_is_not_carried_out(api: BotApi, tmp_path: Path, age_s: int) -> None:
+    desk = Desk()
+    with running(configured(tmp_path, api), desk, desk.go.set):
+        api.write(ME, "/pause", age_s=age_s)
+        assert mentions(api.until(1)[0][1], "not done", "minutes old" if age_s > 0 else "in the future") and desk.asked == []
+
+
 def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path) -> None:
     desk, loaded = Desk(), configured(tmp_path, api)
     desk.go.clear()

@@ -44,6 +44,11 @@ CODE_DIGITS = 8
 LINK_DIGITS = 16
 MAX_AGE_S = 300
 """Maximum age of a command. Older messages arrived while the bot was down."""
+MAX_LEAD_S = 60
+"""Maximum lead of a message's date over this machine's clock."""
+FORWARDED = frozenset({"forward_date", "forward_from", "forward_from_chat", "forward_sender_name"})
+"""Fields of forwarded messages before version 7 of the Bot API."""
+LONGEST_NAME = 32
 LONGEST_TEXT = 4_000
 """Maximum length of a message that the bot sends; Telegram allows 4,096 characters."""
 WATCH_S = 2.0
@@ -129,15 +134,14 @@ class TelegramBot:
 
     async def _handle(self, update: Update) -> None:
         message = update.message
-        if message is None or message.text is None:
+        if message is None or not (message.text or "").strip():
             return
         chat = message.chat
         if chat.type != "private" or chat.id not in self.table.chats:
             await self._tell_stranger(chat.id)
             return
-        age_s = self.now() - message.date.timestamp()
-        if age_s > MAX_AGE_S:
-            await self._send(chat.id, f"Not done, {age_s / 60:.0f} minutes old. Send it again.")
+        if (reason := self._refusal(message)) is not None:
+            await self._send(chat.id, f"Not done: {reason}")
             return
         reply = asyncio.create_task(self._reply(chat.id, message))
         if message.text.startswith(READS_CHAIN):  # a pause must not wait behind it
@@ -145,6 +149,33 @@ class TelegramBot:
             reply.add_done_callback(self._replies.discard)
         else:
             await reply
+
+    def _refusal(self, message: Message) -> str | None:
+        """Return why a message of an allowed chat is no command of its owner; None if it is one."""
+        age_s = self.now() - message.date.timestamp()
+        if age_s > MAX_AGE_S:
+            return f"the message is {age_s / 60:.0f} minutes old. Send it again."
+        if age_s < -MAX_LEAD_S:
+            return (
+                f"the message is dated {-age_s:.0f} s in the future. Correct this machine's clock."
+            )
+        sender = message.from_user
+        if (
+            message.forward_origin
+            or message.is_automatic_forward
+            or FORWARDED & {*message.api_kwargs}
+        ):
+            return "a forwarded message is no command. Write it yourself."
+        if message.via_bot or message.sender_business_bot or sender is None or sender.is_bot:
+            return "a message by a bot is no command. Write it yourself."
+        if sender.id != message.chat.id or message.sender_chat:
+            return "a message of another sender is no command."
+        if message.edit_date is not None or message.is_from_offline:
+            return "an edited or scheduled message is no command. Send it again."
+        command, at, name = (message.text or "").split(maxsplit=1)[0].partition("@")
+        if at and name.lower() != self.bot.username.lower():
+            return f"{command[:LONGEST_NAME]} is for @{name[:LONGEST_NAME]}, not for this bot."
+        return None
 
     async def _reply(self, chat: int, message: Message) -> None:
         try:
@@ -157,7 +188,7 @@ class TelegramBot:
 
     async def _answer(self, chat: int, message: Message) -> str:
         command, *words = (message.text or "").split()
-        match command.split("@")[0].lower(), words:
+        match command.partition("@")[0].lower(), words:
             case "/status", []:
                 return messages.status_text(await self._read(self.actions.status))
             case "/plan", []:
