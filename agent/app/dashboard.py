@@ -42,6 +42,13 @@ def require_store(config: ConfigSource) -> str:
     return str(file)
 
 
+def require_current_store(config: ConfigSource) -> None:
+    """Raise the error of a config or store that cannot be read without an upgrade, which writes."""
+    require_store(config)
+    with wiring.open_store_offline(load_config(config), check=False):
+        pass
+
+
 def newest_step(config: ConfigSource) -> str:
     """Return a mark of the newest step that changes with each cycle; empty without steps."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):

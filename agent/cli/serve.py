@@ -33,6 +33,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.errors import ConfigError
+from agent.key_variables import drop_key_variables
 
 if TYPE_CHECKING:
     from agent.web.tokens import TokenFile
@@ -98,6 +99,8 @@ def serve(
                 "write the config first, then serve it",
             )
 
+        drop_key_variables([])
+
         def opened(address: str) -> None:
             text = f"Set-up: {address} (in a browser of this machine; it opens once)."
             emit({"url": address}, as_json, lambda: say(f"{text} Stop with Ctrl-C."))
@@ -118,6 +121,7 @@ def serve(
                 note(f"{one['name']}: {one['error']}. The server tries again.")
 
     configs = find_configs(config or [DEFAULT_CONFIG])
+    drop_key_variables(configs)
     if len(configs) == 1:
         serve_dashboard(configs[0], host, port, lambda address: tell(address, {}), public)
     else:
@@ -135,6 +139,7 @@ def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """
     from agent import app as api
 
+    drop_key_variables([config])
     note("Telegram bot started. Stop with Ctrl-C.")
     api.serve_telegram(config)
 
@@ -353,4 +358,5 @@ def mcp(
     """
     from agent.web.assistant import serve_assistant
 
+    drop_key_variables([config])
     serve_assistant(str(config), allow_controls)

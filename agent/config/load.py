@@ -21,9 +21,10 @@ from agent.config.build import build_policy, build_split
 from agent.config.futures import HyperliquidTable
 from agent.config.schema import Config
 from agent.errors import ConfigError, TrimtabError
+from agent.key_variables import holds_key, named_key_variables, reads_no_keys
 from agent.policy.triggers import rules
 from agent.signing import keys
-from agent.store.files.locks import require_private
+from agent.store.files.locks import make_private, require_private
 from agent.units import safe_label
 
 # --- Text of a config for the store: canonical values without comments and secrets.
@@ -111,10 +112,11 @@ TRIMTAB_KEYSTORE_PASSWORD.
 """
 
 
-def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
+def load_env_file(folder: Path, wanted: Iterable[str], keys: Iterable[str] = ()) -> None:
     """Load variables from `folder`/.env; existing variables take precedence.
 
-    Only variables in `wanted` or with prefix TRIMTAB_ are set. Raises ConfigError for a line that
+    Only variables in `wanted` or with prefix TRIMTAB_ are set; in a process that needs no key
+    neither those in `keys` nor passwords. Raises ConfigError for a line that
     is not NAME=VALUE, or if the file sets a variable and another user owns it, or can read or write
     it. Error messages do not repeat the content.
     """
@@ -135,6 +137,9 @@ def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
         for name, value in read.items()
         if (name in names or name.startswith(ENV_PREFIX)) and name not in os.environ
     }
+    if reads_no_keys():
+        named = tuple(keys)
+        missing = {name: value for name, value in missing.items() if not holds_key(name, named)}
     if missing and mode & 0o077:
         raise ConfigError(
             f"{file}: contains secrets, but others can read or change it (mode {mode & 0o777:04o})",
@@ -290,14 +295,14 @@ ConfigSource = LoadedConfig | Path | str
 def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
     """Load and validate a config file; return a loaded config unchanged.
 
-    Raises ConfigError with all mistakes. A file that other users can change is rejected unless
-    `guarded` is false, since a pause must always work.
+    Raises ConfigError with all mistakes. A file that other users can change is rejected, and one
+    that they can read is made private, unless `guarded` is false, since a pause must always work.
     """
     if isinstance(path, LoadedConfig):
         return path
     file = Path(path)
     if guarded:
-        require_private(file, "config")
+        make_private(file, "config")
     try:
         raw = file.read_bytes()
         text = raw.decode()
@@ -316,7 +321,7 @@ def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True
     digest = hashlib.sha256(text.encode()).hexdigest()
     loaded = LoadedConfig(check_values(values, origin), path, digest, values)
     if guarded:
-        load_env_file(path.parent, referenced_env_variables(values))
+        load_env_file(path.parent, referenced_env_variables(values), named_key_variables(values))
     return loaded
 
 

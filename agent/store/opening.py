@@ -34,7 +34,7 @@ from agent.store.database import (
     write_transaction,
 )
 from agent.store.files import backup
-from agent.store.files.locks import require_private
+from agent.store.files.locks import make_private, require_private
 from agent.store.files.secret import installation_secret
 from agent.store.store import Store
 
@@ -157,7 +157,7 @@ def _parse(url: str) -> URL:
 
 def _private(path: Path) -> None:
     """Create an owner-only file (T18) before SQLite opens it; the write-ahead log inherits its
-    mode. Refuse a file that others may write.
+    mode. Refuse a file that others may write, and make one private that they may read.
     """
     if not path.parent.is_dir():
         raise ConfigError(
@@ -168,10 +168,8 @@ def _private(path: Path) -> None:
     # that this process has open, and another process could then remove the write-ahead log under it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
     # In a folder like /tmp another user may have created the file meanwhile.
-    require_private(path, "store", companions=True)
+    make_private(path, "store", companions=True)
 
 
 def _engine(address: URL, **options: Any) -> Engine:

@@ -191,8 +191,12 @@ class Assistant:
         self._process = ReadingProcess()
 
     def require_store(self) -> None:
-        """Raise the error of a config or a store that cannot be read."""
-        self._process.submit("require_store", self._config).result()
+        """Raise the error of a config or a store that cannot be read; without tools that queue
+        controls, also of one that would be upgraded.
+        """
+        queues = any(tool.queues for tool in self.tools.values())
+        function = "require_store" if queues else "require_current_store"
+        self._process.submit(function, self._config).result()
 
     def close(self) -> None:
         """End the reading process."""

@@ -19,12 +19,14 @@ from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextResourceContents
 from pydantic import AnyUrl
 
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.store.files.secret import secret_path
 from agent.web import assistant
 from agent.web.assistant import INSTRUCTIONS, NOTICE, Assistant, as_data
 from agent.web.reading import _call
 from tests.cli.test_api import without_latency
 from tests.cli.tools import SECRET, Desk
+from tests.support.stores import taken_back
 
 PROGRAM = """
 import atexit, sys
@@ -40,7 +42,8 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
     desk.ask("rebalance", "--send", "--yes")
     stand_still(desk)
     said, before = tmp_path / "said.txt", sent(desk)
-    found: dict[str, Any] = {}
+    secret_path(desk.config.with_name("trimtab.db")).unlink()
+    files, found = files_of(desk), dict[str, Any]()
 
     async def talk() -> None:
         program = StdioServerParameters(
@@ -53,7 +56,7 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
                 tools = (await session.list_tools()).tools
                 assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl", "controls"}
                 assert all(tool.annotations and tool.annotations.readOnlyHint for tool in tools)
-                calls = {"status": {}, "plan": {}, "history": {"limit": 1}, "pnl": {"period": "day"}, "explain": {}}
+                calls = {"status": {}, "plan": {}, "history": {"limit": 1}, "pnl": {"period": "day"}, "explain": {}, "controls": {}}
                 for name, given in calls.items():
                     found[name] = await session.call_tool(name, given)
                 refused = {
@@ -77,6 +80,7 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
 
     asyncio.run(talk())
     assert said.read_text() == "[]\n", "it loads nothing that signs, and says nothing"
+    assert files_of(desk) == files, "reading makes no file"
     told = {
         "status": desk.ask("status"), "history": desk.ask("history", "--limit", "1"), "pnl": desk.ask("pnl", "--period", "day"),
         "explain": desk.ask("explain", found["explain"].structuredContent["document"]["step"]), "plan": desk.ask("plan"),
@@ -86,6 +90,10 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
         assert given["notice"] == NOTICE and SECRET not in text_of(found[name])
         assert without_latency(given["document"]) == without_latency(document), name
     assert sent(desk) == before
+
+
+def files_of(desk: Desk) -> set[str]:
+    return {path.name for path in desk.config.parent.rglob("*")} - {"said.txt"}
 
 
 def stand_still(desk: Desk) -> None:
@@ -133,6 +141,20 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     assert call("request_control", kind="pause", key="34567890")["state"] == "done"
     assert desk.ask("status")["paused"] and call("controls")["queued"] == 1
     assert sent(desk) == before
+
+
+def test_a_store_of_an_earlier_version_is_left_to_the_owner(desk: Desk) -> None:
+    desk.ask("plan")
+    store = desk.config.with_name("trimtab.db")
+    taken_back(store, "0019")
+    files = files_of(desk)
+    one = Assistant(str(desk.config))
+    try:
+        with pytest.raises(OperatorNeeded, match="older"):
+            one.require_store()
+    finally:
+        one.close()
+    assert files_of(desk) == files
 
 
 def text_of(result: CallToolResult) -> str:

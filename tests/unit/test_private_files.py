@@ -14,6 +14,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.store import open_store
 from agent.store.files.locks import require_private
+from tests.support import agents
 from tests.support.text import raises_field
 
 WALLET = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -122,6 +123,38 @@ def test_a_config_that_others_may_write_is_not_read(file: Path) -> None:
     file.chmod(0o666)
     with raises_field("config"):
         load_config(file)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o444])
+def test_a_config_that_others_may_read_is_made_private(tmp_path: Path, mode: int) -> None:
+    path = agents.config(tmp_path)
+    path.chmod(mode)
+    load_config(path, guarded=False)
+    assert path.stat().st_mode & 0o777 == mode, "a pause changes nothing"
+    load_config(path)
+    assert path.stat().st_mode & 0o777 == mode & 0o700
+
+
+def test_a_config_that_cannot_be_made_private_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise PermissionError
+
+    file.chmod(0o644)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with raises_field("config") as caught:
+        load_config(file)
+    assert caught.value.remedy == f"run: chmod go-rwx {shlex.quote(str(file))}" and "mode 0644" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["trimtab.db", "trimtab.db-wal", "trimtab.db-shm"])
+def test_a_store_that_others_may_read_is_made_private_with_what_sqlite_keeps_beside_it(tmp_path: Path, name: str) -> None:
+    url = f"sqlite:///{tmp_path / 'trimtab.db'}"
+    first = open_store(url, 31337, WALLET)
+    first.steps.begin("s", 1, "{}")  # its log stays while the store is open
+    (tmp_path / name).chmod(0o644)
+    open_store(url, 31337, WALLET).close()
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    first.close()
 
 
 @pytest.mark.parametrize("name", ["trimtab.db", "trimtab.db-wal", "trimtab.db-shm", "trimtab.db-journal"])

@@ -39,7 +39,7 @@ from agent.model import (
 from agent.model.controls import canonical_json
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
-from agent.store.files.secret import installation_secret
+from agent.store.files.secret import find_secret, installation_secret
 from agent.store.files.users import UserEventKind
 from agent.units import parse_raw
 
@@ -178,7 +178,8 @@ def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         queued = len(store.controls.queued())
-        waiting = waiting_plan(store, installation_secret(wiring.store_file(loaded)))
+        secret = find_secret(wiring.store_file(loaded))  # reading makes none
+        waiting = None if secret is None else waiting_plan(store, secret)
         records = store.controls.newest(limit)
     return {
         "served": is_served(loaded),

@@ -144,7 +144,7 @@ class TelegramBot:
             await self._send(chat.id, f"Not done: {reason}")
             return
         reply = asyncio.create_task(self._reply(chat.id, message))
-        if message.text.startswith(READS_CHAIN):  # a pause must not wait behind it
+        if (message.text or "").startswith(READS_CHAIN):  # a pause must not wait behind it
             self._replies.add(reply)
             reply.add_done_callback(self._replies.discard)
         else:

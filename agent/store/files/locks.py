@@ -224,8 +224,7 @@ def require_private(path: Path, what: str, *, companions: bool = False) -> None:
     members (which a umask of 002 creates), or be sticky like /tmp, where only owners can remove
     files. With `companions` SQLite's files beside it are checked too. A missing file passes.
     """
-    names = (path, *(path.with_name(path.name + end) for end in _COMPANIONS if companions))
-    for file in names:
+    for file in _files(path, companions):
         if (state := _state(file)) is not None:
             _require_owner(state, file, what)
             if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -235,6 +234,30 @@ def require_private(path: Path, what: str, *, companions: bool = False) -> None:
             _require_owner(state, folder, f"the folder of {what}")
             if not _folder_is_ours(state):
                 raise _writable(f"the folder of {what}", folder, state)
+
+
+def make_private(path: Path, what: str, *, companions: bool = False) -> None:
+    """Check like `require_private`, then take the permissions of others from files of this user.
+    Raises ConfigError if that is not possible. A file of root's keeps its mode: root chose it.
+    """
+    require_private(path, what, companions=companions)
+    for file in _files(path, companions):
+        state = _state(file)
+        if state is None or state.st_uid != os.geteuid() or not state.st_mode & 0o077:
+            continue
+        try:
+            file.chmod(stat.S_IMODE(state.st_mode) & 0o700)
+        except FileNotFoundError:  # SQLite has removed it meanwhile
+            continue
+        except OSError:
+            raise ConfigError(
+                f"{what}: others may read {file} (mode {stat.S_IMODE(state.st_mode):04o})",
+                f"run: chmod go-rwx {shlex.quote(str(file))}",
+            ) from None
+
+
+def _files(path: Path, companions: bool) -> tuple[Path, ...]:
+    return path, *(path.with_name(path.name + end) for end in _COMPANIONS if companions)
 
 
 def _folder_is_ours(state: os.stat_result) -> bool:

@@ -1,0 +1,62 @@
+"""Processes that need no key: their environment, and that of their children, holds neither a key nor
+the password of one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+MARK = "TRIMTAB_NO_KEYS"
+"""Variable that marks such a process; its children inherit it."""
+_PASSWORD = re.compile("TRIMTAB_[A-Z0-9_]*PASSWORD")
+
+
+def reads_no_keys() -> bool:
+    """Return whether this process may not read a key from its environment or `.env`."""
+    return MARK in os.environ
+
+
+def holds_key(name: str, named: Sequence[str]) -> bool:
+    """Return whether the variable `name` holds a key or its password; `named` are those that the
+    config names for keys.
+    """
+    return name in named or _PASSWORD.fullmatch(name) is not None
+
+
+def named_key_variables(table: Any) -> Iterator[str]:
+    """Yield the variables that a config names for keys: the values of keys ending in "key_env"."""
+    if isinstance(table, dict):
+        for key, value in table.items():
+            if key.endswith("key_env") and isinstance(value, str):
+                yield value
+            else:
+                yield from named_key_variables(value)
+    elif isinstance(table, list):
+        for inner in table:
+            yield from named_key_variables(inner)
+
+
+def drop_key_variables(configs: Sequence[Path]) -> None:
+    """Mark this process. If its environment holds a key of these configs or a password, start it
+    anew without them: the system shows the first environment of a process for as long as it runs.
+    A command that another program calls leaves that program's environment alone.
+    """
+    given = sys.argv[1:]
+    if sys.orig_argv[len(sys.orig_argv) - len(given) :] != given:
+        return
+    named: list[str] = []
+    for config in configs:
+        with suppress(OSError, ValueError):  # reported when it is loaded
+            named += named_key_variables(tomllib.loads(config.read_text(encoding="utf-8")))
+    kept = {name: value for name, value in os.environ.items() if not holds_key(name, named)}
+    if len(kept) < len(os.environ):
+        sys.stdout.flush()
+        os.execve(sys.executable, sys.orig_argv, {**kept, MARK: "1"})  # noqa: S606  this program
+    os.environ[MARK] = "1"
