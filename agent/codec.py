@@ -115,7 +115,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     PlanCost: ("funding", "data_fee"),
     FuturesLimits: ("emergency_cooldown_s",),
     FuturesPlan: ("hedges",),
-    FuturesGrant: ("hedges", "hedges_before"),
+    FuturesGrant: ("hedges", "hedges_before", "is_budgeted"),
     PerpMarket: ("min_notional_raw", "is_named"),
     MarginAccount: ("is_on_chain", "payments", "unknown_transfers"),
     PaperMargin: ("payments",),

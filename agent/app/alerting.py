@@ -14,6 +14,7 @@ from agent.app.controls.messages import worst_case_and_tax
 from agent.app.documents.futures import action_text, figures
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.margin.account import account_value_raw
 from agent.model import (
     Alert,
     AlertKind,
@@ -38,7 +39,13 @@ from agent.policy.futures.decide import (
     spot_value_in_quote,
     waiting_triggers,
 )
-from agent.policy.futures.exposure import exposures, portfolio_total, trades_for_another
+from agent.policy.futures.exposure import (
+    DAY_S,
+    expected_cost,
+    exposures,
+    portfolio_total,
+    trades_for_another,
+)
 from agent.policy.futures.targets import uncertain_books, unnamed_reasons
 from agent.policy.hedges import compare_text
 from agent.policy.orders import conditional as conditional_orders
@@ -46,7 +53,15 @@ from agent.policy.orders.blocked_exits import disarm_command
 from agent.policy.strategies.accounting import paused_strategies
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import format_band
-from agent.units import BPS, Price, decimal_text, format_percent, format_time, price_text
+from agent.units import (
+    BPS,
+    Price,
+    decimal_text,
+    format_percent,
+    format_time,
+    price_text,
+    value_text,
+)
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
 UNSENT = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
@@ -84,6 +99,30 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     nets = net_exposure_text(step, drifts)
     text = f"{head}; {figures(account, policy)}{f', {nets}' if nets else ''}. {would}{command}"
     yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
+
+
+FUNDING_ALERT_BPS = 100
+"""Funding expected in 24 h, as a share of the account value, above which an alert is raised."""
+
+
+def funding_alerts(step: StepInput) -> Iterator[Alert]:
+    """Yield an alert while the funding that the positions pay in 24 h at the newest rates is above
+    FUNDING_ALERT_BPS of the account value, whether or not futures.funding_horizon is set.
+    """
+    account = step.snapshot.futures
+    if account is None or step.futures is None:
+        return
+    value, paid = account_value_raw(account), expected_cost(account, DAY_S)
+    if paid <= 0 or paid * BPS <= FUNDING_ALERT_BPS * value:
+        return
+    decimals, unit = account.quote.decimals, account.quote.label
+    share = f", {format_percent(paid / value)} of its value" if value > 0 else ""
+    horizon = "" if step.futures.funding_horizon_s else " (futures.funding_horizon is off)"
+    text = (
+        f"Futures: at the newest rates the account pays {value_text(paid, decimals, 2)} {unit} of"
+        f" funding in 24 h{share}{horizon}. See trimtab funding"
+    )
+    yield Alert(AlertKind.REVIEW, "futures:funding", text, True)
 
 
 def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
@@ -426,6 +465,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
             yield _blocked_exit_alert(result.step_input, blocked)
         yield from _strategy_alerts(latest)
         yield from futures_alerts(result)
+        yield from funding_alerts(latest)
         yield from agent_alerts(latest)
         yield from unnamed_alerts(latest)
         yield from book_alerts(latest)

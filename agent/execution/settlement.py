@@ -259,7 +259,7 @@ def _order_cost(
         size_raw, paid, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
     fair = abs(size_raw) * market.index
     worse = paid - fair if order.size_raw > 0 else fair - paid
-    counts = order.is_reduce_only and not granted.is_emergency
+    counts = order.is_reduce_only and not granted.is_emergency and granted.is_budgeted
     return max(Fraction(0), worse) + fee_raw, fair if counts else Fraction(0)
 
 

@@ -29,6 +29,7 @@ from agent.policy.futures.decide import (
     opens_s,
     quote_per_numeraire,
     required_by_index,
+    uses_reduction_budget,
 )
 from agent.policy.futures.exposure import margin_value, trades_for_another, uncounted_reason
 from agent.policy.futures.targets import emergency_orders, unnamed_reasons
@@ -225,13 +226,13 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
 def reduction_budget(case: GuardCase) -> GuardMeasurement:
     """Return the notional closed by reductions in 24 h, this plan included, as a share of the
     account value: repeated pushes of the mark must not bleed the account (T12). Not counted are
-    emergencies, the owner's reductions, and reductions that the index alone demands, because in a
+    emergencies, the owner's reductions, closed hedges, and reductions that the index alone demands, because in a
     crash a breached limit cannot wait for the next day.
     """
     plan, policy, account = _layer(case)
     most = Fraction(policy.limits.reduction_per_day_bps, BPS)
     closes = [order for order in plan.orders if order.is_reduce_only]
-    if plan.is_emergency or not closes or not most or _by_owner(case):
+    if plan.is_emergency or not closes or not most or not uses_reduction_budget(case.plan):
         return GuardMeasurement("not measured", True, "off" if not most else _times(most))
     is_unknown = uncounted_reason(case.step) or decision_faults(case.step, case.references)
     if required_by_index(case.step, None if is_unknown else _spot_value(case)):

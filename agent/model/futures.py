@@ -240,7 +240,8 @@ class Hedge:
 class FuturesGrant:
     """The one transaction that may be signed, and the account of the snapshot on which it was
     judged. `is_emergency` allows a reduction the wider bound of emergencies. `hedges_before` are
-    the open hedges before this transaction, `hedges` those after it if it fills completely.
+    the open hedges before this transaction, `hedges` those after it if it fills completely. A
+    reduction counts in futures.limits.max_reduction_per_day if `is_budgeted`.
     """
 
     action: FuturesAction
@@ -248,6 +249,7 @@ class FuturesGrant:
     is_emergency: bool = False
     hedges: tuple[Hedge, ...] = ()
     hedges_before: tuple[Hedge, ...] = ()
+    is_budgeted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

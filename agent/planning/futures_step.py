@@ -137,6 +137,8 @@ def _over_budget(
     closes = [order for order in orders if order.is_reduce_only]
     if account is None or policy is None or planned.is_emergency or not closes:
         return None
+    if planned.trigger == CLOSE_HEDGE:
+        return None
     left = left_to_reduce(step, spot_value_in_quote(step, drifts))
     wanted = sum(
         (abs(order.size_raw) * account.market(order.market).index for order in closes), Fraction(0)

@@ -34,7 +34,7 @@ from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
 from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
-from agent.policy.futures.decide import fee_ceiling_wei, gas_per_day_wei
+from agent.policy.futures.decide import fee_ceiling_wei, gas_per_day_wei, uses_reduction_budget
 from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import (
     Approval,
@@ -267,6 +267,7 @@ class RouterComposer:
             plan.futures.is_emergency,
             plan.futures.hedges,
             () if step.futures is None else step.futures.hedges,
+            uses_reduction_budget(plan),
         )
         if drafted.nonce is not None:
             return self._venue_order(step, granted, drafted, drafted.nonce, head)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
+
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents.futures import action_text, optional_summary
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -13,12 +15,11 @@ from agent.margin.account import nearest_liquidation
 from agent.model import Alert, StepInput
 from agent.model.futures import MarginDeposit, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
-from agent.policy.decide import current_drifts
+from agent.policy.decide import current_drifts, decide
 from tests.support.builders import token
 from tests.unit.test_futures_step import EMPTY, OVER, book
 from tests.unit.test_futures_value import margined
-
-E18 = 10**18
+from tests.unit.test_margin_account import E18
 
 
 def outcome(step: StepInput, kind: OutcomeKind) -> StepOutcome:
@@ -105,3 +106,18 @@ def test_the_nearest_liquidation_is_the_smallest_move() -> None:
     found = nearest_liquidation(held)
     assert found is not None and found[1] == margin.liquidation_distance(held, "ETH")
     assert nearest_liquidation(book(10_000)) is None
+
+
+@pytest.mark.parametrize(("daily_bps", "raised"), [(5, False), (50, False), (51, True), (200, True), (-200, False)])
+def test_expected_funding_above_a_share_of_the_account_is_an_alert(daily_bps: int, raised: bool) -> None:
+    """A long of 20,000 on 10,000 of margin pays more than 1 % of it in a day from 0.5 % of notional on."""
+    held = book(10_000, 10 * E18, funding_daily=Fraction(daily_bps, 10_000))
+    step = margined(held)
+    outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
+    texts = [one.text for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key == "futures:funding"]
+    assert bool(texts) is raised
+    if daily_bps == 200:
+        assert texts == [
+            "Futures: at the newest rates the account pays 400 USD of funding in 24 h, 4 % of its value (futures.funding_horizon is"
+            " off). See trimtab funding"
+        ]

@@ -52,10 +52,12 @@ def test_a_partial_or_missing_fill_counts_as_filled_at_its_bound(fills: tuple[Pe
     assert lost(*fills) == 160 + Fraction(816, 100)
 
 
-@pytest.mark.parametrize(("is_emergency", "counted"), [(False, 8_000), (True, 0)])
-def test_a_reduction_counts_against_the_day_s_budget_unless_it_is_an_emergency(is_emergency: bool, counted: int) -> None:
+@pytest.mark.parametrize(("is_emergency", "is_budgeted", "counted"), [(False, True, 8_000), (True, True, 0), (False, False, 0)])
+def test_a_reduction_counts_against_the_day_s_budget_unless_it_is_an_emergency_or_the_owner_s(
+    is_emergency: bool, is_budgeted: bool, counted: int
+) -> None:
     reduction = replace(ORDER, is_reduce_only=True)
-    grant = SimpleNamespace(futures=FuturesGrant(reduction, EMPTY, is_emergency))
+    grant = SimpleNamespace(futures=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
     booked: list[Fraction] = []
     budgets = SimpleNamespace(book=lambda _intent, turnover, *_values: booked.append(turnover))
     store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=budgets)

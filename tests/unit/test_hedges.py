@@ -45,6 +45,7 @@ from agent.planning.hedge import open_by_owner
 from agent.planning.proposals import rebalance
 from agent.planning.requests import hedge_by_owner
 from agent.policy.decide import current_drifts, decide
+from agent.policy.futures.decide import uses_reduction_budget
 from agent.policy.futures.targets import notional_drifts
 from agent.policy.hedges import apply_hedges, choose, compare_text, filled_hedges, hedge_need, held_hedges, margin_share, short_costs
 from agent.policy.quarantine import quarantine_tokens
@@ -372,6 +373,15 @@ def test_pending_funding_counts_against_a_hedge() -> None:
     owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=2_501 * E18),))
     need = hedge_need(overweight(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight(owing, hedges=(OPEN,), weth=70_000)))
     assert need is not None and "its funding exceeds" in need.reason
+
+
+def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used() -> None:
+    step = later(30 * DAY_S, reduced_24h=Fraction(10**12))
+    plan, futures = ordered(step)
+    assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("close_hedge", [5 * E18])
+    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert not uses_reduction_budget(plan) and not uses_reduction_budget(replace(plan, decision=AdjustFutures("", True, by_owner=True)))
+    assert uses_reduction_budget(replace(plan, decision=AdjustFutures("", True)))
 
 
 def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:

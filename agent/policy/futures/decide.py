@@ -281,6 +281,14 @@ def required_by_index(step: StepInput, spot_value: Fraction | None) -> bool:
     return bool(set(triggered(at_index, policy, spot_value)) & set(LIMITED))
 
 
+def uses_reduction_budget(plan: Plan) -> bool:
+    """True unless the owner requested the plan or it closes a hedge by the hedge's own rules: these
+    reductions neither count in futures.limits.max_reduction_per_day nor are cut to it.
+    """
+    decision = plan.decision
+    return not (isinstance(decision, AdjustFutures) and (decision.by_owner or decision.closes))
+
+
 def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | None:
     """Return the notional at the index, in quote base units, that reductions may still close within
     24 h; None if the budget does not bound them: it is off, the index requires the reduction, or
