@@ -120,7 +120,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
     MarginAccount: ("is_on_chain", "payments", "unknown_transfers"),
     PaperMargin: ("payments",),
     PaperPosition: ("settled_s",),
-    AllocatorConfig: ("signal",),
+    AllocatorConfig: ("signal", "futures"),
     Strategy: ("futures_bps",),
     Portfolio: ("use_cash_raw",),
     Allocation: ("futures_bps",),

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from agent.app.controls.messages import worst_case_and_tax
 from agent.app.documents.futures import action_text, figures
@@ -198,10 +197,6 @@ def net_exposure_text(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     shares = net_shares(step, drifts)
     named = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
     return f"net exposure {named}" if named else ""
-
-
-if TYPE_CHECKING:
-    pass
 
 
 # --- Drift and reviews: one alert, with trades, cost and the command to run.

@@ -323,7 +323,7 @@ def with_allocators(
     strategies = []
     for strategy in split.strategies:
         table = strategy_as_portfolio(config.portfolio, tables[strategy.name])
-        weights = build_weights(table, portfolio, folder, build_signals(config))
+        weights = build_weights(table, portfolio, folder, build_signals(config), config.futures)
         if weights is not None and weights.method is AllocationMethod.FIXED:
             weights = None
         strategies.append(replace(strategy, allocator=weights))

@@ -52,6 +52,7 @@ from agent.config.weights import (
     DataTable,
     SignalTable,
     WeightsTable,
+    require_futures_allocators,
     require_signals,
     require_weights,
 )
@@ -546,6 +547,7 @@ class Config(ConfigTable):
             require_native_top_up,
             require_futures,
             require_signals,
+            require_futures_allocators,
             require_accepted,
         ):
             check(self)

@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from agent.config.fields import ConfigTable, Duration, Share
-from agent.config.futures import futures_markets
+from agent.config.futures import FuturesTable, HyperliquidTable, futures_markets
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK
 from agent.model import (
     AllocationMethod,
     AllocationNeeds,
     AllocatorConfig,
+    FuturesRisk,
+    FuturesSide,
     InitialWeights,
     Portfolio,
     SignalMarket,
@@ -48,12 +50,14 @@ _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ALWAYS = ("every", "keep", "churn", "until_chosen")
 _OF_RETURNS = ("window", "step", "min_history", "max_age")
+_OF_SPOT = ("fixed", "cap", "limits")
 _OF_DATA = {
     AllocationNeeds.NOTHING: (),
     AllocationNeeds.SUPPLIES: ("max_age", "supplies"),
     AllocationNeeds.VOLATILITIES: _OF_RETURNS,
     AllocationNeeds.CORRELATIONS: _OF_RETURNS,
     AllocationNeeds.PRICES: (*_OF_RETURNS, "signal"),
+    AllocationNeeds.MARKETS: (*_OF_RETURNS, "stress_loss"),
 }
 if TYPE_CHECKING:
     MethodName = str
@@ -85,6 +89,7 @@ class WeightsTable(ConfigTable):
     limits: dict[str, WeightLimitTable] = Field(default_factory=dict)
     supplies: str | None = None
     signal: str | None = None
+    stress_loss: Share | None = None
 
     @property
     def method(self) -> AllocationMethod:
@@ -96,13 +101,13 @@ class WeightsTable(ConfigTable):
         method = self.method
         keys = {*_OF_DATA[method.needs]}
         if method is not AllocationMethod.FIXED:
-            keys |= {*_ALWAYS, "fixed", "cap", "limits"}
+            keys |= {*_ALWAYS, *(() if method.needs is AllocationNeeds.MARKETS else _OF_SPOT)}
         unknown = sorted((self.model_fields_set - {"kind"}) - keys)
         if unknown:
             raise ValueError(f"{unknown[0]}: not a key of kind {self.kind}; remove it")
         missing = [
             key
-            for key in (*_ALWAYS, *_OF_RETURNS, "signal")
+            for key in (*_ALWAYS, *_OF_RETURNS, "signal", "stress_loss")
             if key in keys and getattr(self, key) is None
         ]
         if missing:
@@ -153,7 +158,9 @@ def require_weights(table: PortfolioTable) -> None:
     or a numeraire without returns.
     """
     weights = table.weights
-    if weights is None or weights.method is AllocationMethod.FIXED:
+    if weights is None or weights.method.needs is AllocationNeeds.MARKETS:
+        return
+    if weights.method is AllocationMethod.FIXED:
         return
     targets = {asset.symbol: asset.target for asset in table.assets}
     for field, names in (("fixed", weights.fixed), ("limits", list(weights.limits))):
@@ -204,9 +211,10 @@ def build_weights(
     portfolio: Portfolio,
     folder: Path,
     signals: Mapping[str, SignalSettings] = MappingProxyType({}),
+    futures: FuturesTable | HyperliquidTable | None = None,
 ) -> AllocatorConfig | None:
-    """Build the allocator by token address; `signals` are those of the config. The path of a
-    supplies file is relative to `folder`. Raises ConfigError.
+    """Build the allocator by token address; `signals` and `futures` are those of the config. The
+    path of a supplies file is relative to `folder`. Raises ConfigError.
     """
     weights = table.weights
     if weights is None:
@@ -233,7 +241,70 @@ def build_weights(
         ),
         supplies=tuple(supplies),
         signal=None if weights.signal is None else signals[weights.signal],
+        futures=_futures_risk(weights, futures, tokens),
     )
+
+
+def _futures_risk(
+    weights: WeightsTable,
+    futures: FuturesTable | HyperliquidTable | None,
+    tokens: Mapping[str, str],
+) -> FuturesRisk | None:
+    """Return the bounds of futures weights; None for an allocator of spot weights."""
+    if futures is None or weights.method.needs is not AllocationNeeds.MARKETS:
+        return None
+    sides = tuple(
+        FuturesSide(market.name, tokens[market.asset], market.weight > 0)
+        for market in futures.markets
+        if market.weight and market.asset is not None
+    )
+    return FuturesRisk(
+        sides,
+        futures.leverage,
+        futures.limits.stress_move or 0,
+        weights.stress_loss or 0,
+        futures.limits.max_position,
+    )
+
+
+def require_futures_allocators(config: Config) -> None:
+    """Raise ValueError naming the field if an allocator of futures weights lacks futures, an asset
+    of a market, a stress move, or a band of the leverage.
+    """
+    tables = {"portfolio.weights": config.portfolio.weights}
+    for strategy in config.strategies:
+        if isinstance(strategy.allocator, WeightsTable):
+            tables[f"strategies.{strategy.name}.allocator"] = strategy.allocator
+    for field, table in tables.items():
+        if table is not None and table.method.needs is AllocationNeeds.MARKETS:
+            _require_futures_allocator(field, table, config)
+
+
+def _require_futures_allocator(field: str, table: WeightsTable, config: Config) -> None:
+    futures = config.futures
+    if futures is None or not futures.leverage:
+        raise ValueError(f"{field}: kind {table.kind} needs [futures] with a leverage above 0x")
+    held = [market for market in futures.markets if market.weight]
+    if without := [market.symbol for market in held if market.asset is None]:
+        raise ValueError(
+            f"futures.markets.{without[0]}.asset: missing; kind {table.kind} uses the prices of the"
+            " asset"
+        )
+    assets = [market.asset for market in held]
+    if twice := [asset for asset in assets if assets.count(asset) > 1]:
+        raise ValueError(
+            f"futures.markets: two markets have the asset {twice[0]!r}; kind {table.kind} needs one"
+        )
+    if not futures.limits.stress_move or not 0 < (table.stress_loss or 0) <= BPS:
+        raise ValueError(
+            f"{field}.stress_loss: needs futures.limits.stress_move, and a share above 0% and at"
+            " most 100%"
+        )
+    if "leverage_band" not in futures.model_fields_set:
+        raise ValueError(
+            "futures.leverage_band: missing; an allocator changes the total notional: write for"
+            ' example "20%", or "off"'
+        )
 
 
 def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
@@ -265,6 +336,9 @@ def weights_text(table: PortfolioTable) -> str:
         parts.append(f"at least {history}, none older than {age}")
     if weights.fixed:
         parts.append(f"{', '.join(weights.fixed)} fixed")
+    if weights.stress_loss is not None:
+        parts.append(f"futures weights, stress loss of a market {weights.stress_loss / 100:g}%")
+        free = []
     for symbol in free:
         low, high = weight_bounds(weights, symbol)
         parts.append(f"{symbol} {low / 100:g}% to {high / 100:g}%")

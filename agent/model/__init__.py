@@ -237,6 +237,8 @@ from agent.model.weights import Allocation as Allocation
 from agent.model.weights import AllocationMethod as AllocationMethod
 from agent.model.weights import AllocationNeeds as AllocationNeeds
 from agent.model.weights import AllocatorConfig as AllocatorConfig
+from agent.model.weights import FuturesRisk as FuturesRisk
+from agent.model.weights import FuturesSide as FuturesSide
 from agent.model.weights import InitialWeights as InitialWeights
 from agent.model.weights import PriceBar as PriceBar
 from agent.model.weights import Signal as Signal

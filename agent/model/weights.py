@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from agent.units import BPS
+
 GRID = 1_000_000
 """Returned weights are rounded to millionths."""
 
@@ -120,6 +122,7 @@ class AllocationNeeds(Enum):
     VOLATILITIES = "volatilities"
     CORRELATIONS = "correlations"
     PRICES = "prices"
+    MARKETS = "markets"
 
 
 class AllocationMethod(Enum):
@@ -146,6 +149,7 @@ class AllocationMethod(Enum):
     RISK_PARITY = "risk_parity", AllocationNeeds.CORRELATIONS
     SIGNAL = "signal", AllocationNeeds.PRICES
     HRP = "hrp", AllocationNeeds.CORRELATIONS
+    FUTURES_VOLATILITY = "futures_volatility", AllocationNeeds.MARKETS
 
     @property
     def needs_returns(self) -> bool:
@@ -155,13 +159,14 @@ class AllocationMethod(Enum):
     @property
     def needs_window(self) -> bool:
         """True if the method uses the prices of a window."""
-        return self.needs_returns or self.needs is AllocationNeeds.PRICES
+        return self.needs_returns or self.needs in (AllocationNeeds.PRICES, AllocationNeeds.MARKETS)
 
 
 PRICED_METHODS = tuple(
     method
     for method in AllocationMethod
-    if method.needs not in (AllocationNeeds.SUPPLIES, AllocationNeeds.PRICES)
+    if method.needs
+    not in (AllocationNeeds.SUPPLIES, AllocationNeeds.PRICES, AllocationNeeds.MARKETS)
 )
 """Methods of trimtab that need no data except prices."""
 
@@ -196,6 +201,37 @@ class TokenSupply:
 
 
 @dataclass(frozen=True, slots=True)
+class FuturesSide:
+    """A futures market of an allocator: its name at the venue, the asset with the same price, and
+    whether the position is long.
+    """
+
+    market: str
+    token: str
+    is_long: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesRisk:
+    """Bounds of an allocator of futures weights. `leverage_bps` is the target leverage. If one
+    market moves against its position by `stress_move_bps`, the account loses at most
+    `stress_loss_bps` of its value. No weight is above `max_position_bps`.
+    """
+
+    sides: tuple[FuturesSide, ...]
+    leverage_bps: int
+    stress_move_bps: int
+    stress_loss_bps: int
+    max_position_bps: int
+
+    @property
+    def most_bps(self) -> int:
+        """Maximum weight of one market, as a share of the target notional, rounded down."""
+        loss_bps = self.stress_loss_bps * BPS * BPS // (self.leverage_bps * self.stress_move_bps)
+        return min(self.max_position_bps, loss_bps)
+
+
+@dataclass(frozen=True, slots=True)
 class AllocatorConfig:
     """Settings of an allocator. `fixed` are tokens that keep their target of the config.
 
@@ -203,7 +239,8 @@ class AllocatorConfig:
     asset needs `min_returns` returns and a price not older than `max_age_s`. If no choice is
     possible, the last allocation stays valid for `keep_s` after it was due. A new allocation that
     moves no weight by more than `churn_bps` is ignored. `supplies` are the owner's values, which
-    override those of the chain. `signal` is the user-defined signal that chooses the weights.
+    override those of the chain. `signal` is the user-defined signal that chooses the weights,
+    `futures` the bounds of futures weights.
     """
 
     method: AllocationMethod
@@ -219,6 +256,7 @@ class AllocatorConfig:
     limits: tuple[WeightLimit, ...]
     supplies: tuple[TokenSupply, ...] = ()
     signal: SignalSettings | None = None
+    futures: FuturesRisk | None = None
 
 
 @dataclass(frozen=True, slots=True)

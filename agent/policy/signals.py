@@ -201,8 +201,8 @@ def _on_grid(found: Any, names: Mapping[str, str], what: str, least: int) -> dic
 
 
 def apply_futures_targets(step: StepInput) -> StepInput:
-    """Return the step with the futures targets of its signal or its strategies; unchanged without
-    any.
+    """Return the step with the futures targets of its signal, allocator or strategies; unchanged
+    without any.
 
     Weights are shares of the target notional, account value times `leverage_bps`. A sum below one
     lowers the leverage.
@@ -210,7 +210,10 @@ def apply_futures_targets(step: StepInput) -> StepInput:
     weights = chosen_futures(step)
     if step.futures is None or weights is None:
         return step
-    origin = "the signal" if step.split is None else "the strategies"
+    origin = "the strategies"
+    if step.split is None:
+        allocator = step.portfolio.weights
+        origin = "the signal" if allocator and allocator.signal else "the allocator"
     return _with_weights(step, step.futures, weights, origin)
 
 

@@ -448,7 +448,11 @@ def _target_portfolio(
     portfolio = replace(
         portfolio,
         weights=build_weights(
-            config.portfolio, portfolio, loaded.path.parent, build_signals(config)
+            config.portfolio,
+            portfolio,
+            loaded.path.parent,
+            build_signals(config),
+            config.futures,
         ),
     )
     return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)

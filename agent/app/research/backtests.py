@@ -286,7 +286,11 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
     portfolio = replace(
         portfolio,
         weights=build_weights(
-            config.portfolio, portfolio, loaded.path.parent, build_signals(config)
+            config.portfolio,
+            portfolio,
+            loaded.path.parent,
+            build_signals(config),
+            config.futures,
         ),
     )
     split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)

@@ -117,7 +117,14 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
     """
 
     def renamed(allocator: AllocatorConfig | None) -> AllocatorConfig | None:
-        if allocator is None or allocator.signal is None:
+        if allocator is None:
+            return None
+        if (risk := allocator.futures) is not None:
+            sides = tuple(
+                replace(side, market=market_address(names[side.market])) for side in risk.sides
+            )
+            allocator = replace(allocator, futures=replace(risk, sides=sides))
+        if allocator.signal is None:
             return allocator
         markets = tuple(
             replace(one, market=market_address(names[one.market]))
