@@ -6,20 +6,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.app.controls.messages import worst_case_and_tax
-from agent.app.documents.futures import action_text, figures
+from agent.app.positions.futures_alerts import (
+    agent_alerts,
+    book_alerts,
+    funding_alerts,
+    futures_alerts,
+    net_shares,
+    planned_actions,
+    unnamed_alerts,
+)
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.margin.account import account_value_raw
 from agent.model import (
     Alert,
     AlertKind,
     AssetDrift,
     BlockedExit,
-    FuturesPlan,
     IntentKind,
     OrderStage,
     Plan,
@@ -28,24 +34,8 @@ from agent.model import (
     Verdict,
 )
 from agent.observe.notify import sanitize_text
-from agent.planning.futures import plan_futures
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
-from agent.policy.futures.decide import (
-    approval_ends_soon,
-    futures_need,
-    opens_s,
-    spot_value_in_quote,
-    waiting_triggers,
-)
-from agent.policy.futures.exposure import (
-    DAY_S,
-    expected_cost,
-    exposures,
-    portfolio_total,
-    trades_for_another,
-)
-from agent.policy.futures.targets import uncertain_books, unnamed_reasons
 from agent.policy.hedges import compare_text
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.blocked_exits import disarm_command
@@ -57,147 +47,8 @@ from agent.units import (
     Price,
     decimal_text,
     format_percent,
-    format_time,
     price_text,
-    value_text,
 )
-
-RENEW_COMMAND = "Run: trimtab delegate --send"
-UNSENT = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
-"""Outcomes after which a reduction is still due."""
-
-
-def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
-    """Yield at most one alert: while a reduction is due but not sent, or while triggers await a
-    confirmation. The text has spot and futures figures, and the planned actions.
-    """
-    step, drifts = outcome.step_input, outcome.decided.drifts
-    account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None:
-        return
-    waiting = waiting_triggers(step, drifts)
-    need = futures_need(step, drifts)
-    is_due = need is not None and need.is_reducing and outcome.kind in UNSENT
-    if not waiting and not is_due:
-        return
-    plan = outcome.futures_plan
-    if plan is None:
-        spot, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
-        plan = plan_futures(
-            account, replace(policy, ask=()), spot, now_s, opens_from_s=opens_s(step)
-        )
-    would = f"It would {planned_actions(step, plan)}. " if plan.actions else ""
-    if waiting:
-        key = ", ".join(trigger.value for trigger in waiting)
-        head, command = (
-            f"Futures actions await confirmation ({key})",
-            "Run: trimtab rebalance --send",
-        )
-    else:
-        key, head, command = plan.trigger, f"Futures: {plan.reason}", "See trimtab margin"
-    nets = net_exposure_text(step, drifts)
-    text = f"{head}; {figures(account, policy)}{f', {nets}' if nets else ''}. {would}{command}"
-    yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
-
-
-FUNDING_ALERT_BPS = 100
-"""Funding expected in 24 h, as a share of the account value, above which an alert is raised."""
-
-
-def funding_alerts(step: StepInput) -> Iterator[Alert]:
-    """Yield an alert while the funding that the positions pay in 24 h at the newest rates is above
-    FUNDING_ALERT_BPS of the account value, whether or not futures.funding_horizon is set.
-    """
-    account = step.snapshot.futures
-    if account is None or step.futures is None:
-        return
-    value, paid = account_value_raw(account), expected_cost(account, DAY_S)
-    if paid <= 0 or paid * BPS <= FUNDING_ALERT_BPS * value:
-        return
-    decimals, unit = account.quote.decimals, account.quote.label
-    share = f", {format_percent(paid / value)} of its value" if value > 0 else ""
-    horizon = "" if step.futures.funding_horizon_s else " (futures.funding_horizon is off)"
-    text = (
-        f"Futures: at the newest rates the account pays {value_text(paid, decimals, 2)} {unit} of"
-        f" funding in 24 h{share}{horizon}. See trimtab funding"
-    )
-    yield Alert(AlertKind.REVIEW, "futures:funding", text, True)
-
-
-def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
-    """Yield an alert while the account has positions in markets that the config does not name."""
-    account = step.snapshot.futures
-    if account is None or not (found := unnamed_reasons(account)):
-        return
-    held = ", ".join(
-        f"{decimal_text(account.size_raw(name), market.size_decimals)} {market.symbol}"
-        for name in found
-        for market in [account.market(name)]
-    )
-    text = (
-        f"The futures account has positions that the config does not name: {held}. If you did not"
-        " open them, end the delegate (trimtab delegate --end --send), then close them (trimtab"
-        " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
-    )
-    yield Alert(AlertKind.HALT, "futures:unnamed", text, True)
-
-
-def book_alerts(step: StepInput) -> Iterator[Alert]:
-    """Yield an alert while the profit of the futures account is uncertain."""
-    account = step.snapshot.futures
-    if account is not None and (why := uncertain_books(account)):
-        text = f"Futures: {why}. Check the account's transfers on the venue's site"
-        yield Alert(AlertKind.REVIEW, "futures:books", text, True)
-
-
-def agent_alerts(step: StepInput) -> Iterator[Alert]:
-    """Yield an alert while the agent's key is not approved at the venue, or its approval ends soon."""
-    snapshot = step.snapshot
-    if snapshot.futures_blocked:
-        text = f"No futures order can be sent: {snapshot.futures_blocked}. Spot trading continues"
-        yield Alert(AlertKind.HALT, "futures:agent", text, True)
-    elif approval_ends_soon(snapshot):
-        text = (
-            f"The agent key's approval at the futures venue ends at"
-            f" {format_time(snapshot.agent_end_s)}. {RENEW_COMMAND}"
-        )
-        yield Alert(AlertKind.HALT, "futures:agent_ends", text, True)
-
-
-def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False) -> str:
-    """Return the actions of a plan as text, such as "close 0.4 of 1.2 WETH (long)"; empty without
-    an account.
-    """
-    account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None:
-        return ""
-    collateral = next(
-        (a.token for a in step.portfolio.assets if a.token.address == policy.collateral), None
-    )
-    return ", ".join(action_text(account, one, collateral, is_done=is_done) for one in plan.actions)
-
-
-def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fraction]:
-    """Return the net exposure, spot and futures, of each name with futures, as a share of the
-    portfolio; empty without futures.
-    """
-    account, policy = step.snapshot.futures, step.futures
-    whole = portfolio_total(step, drifts)
-    if account is None or policy is None or whole <= 0 or trades_for_another(step):
-        return {}
-    return {
-        step.portfolio.token(one.token).label if one.token else one.symbol: one.net / whole
-        for one in exposures(account, policy, drifts)
-        if one.futures
-    }
-
-
-def net_exposure_text(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
-    """Return "net exposure WETH 54 %, WBTC -3 %"; empty without futures."""
-    shares = net_shares(step, drifts)
-    named = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
-    return f"net exposure {named}" if named else ""
-
 
 # --- Drift and reviews: one alert, with trades, cost and the command to run.
 
