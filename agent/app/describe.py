@@ -22,6 +22,7 @@ from agent.guards.market import (
     SandwichExposure,
     max_extractable_profit,
     plan_sandwich_loss,
+    plan_worst_case,
     sandwich_exposure,
 )
 from agent.model import (
@@ -113,6 +114,7 @@ __all__ = [
     "Sandwich",
     "exposure",
     "plan_sandwich_loss",
+    "plan_worst_case",
     "sandwich",
     "submission",
     "submission_text",
@@ -127,7 +129,7 @@ class Sandwich:
     `at_most` is the exact bound for the plan's swaps in numeraire base units (None without a plan
     or with a missing price), `at_most_bps` its share of the turnover, rounded up. `by_limits` is
     the bound for any plan. `profit_at_most` bounds the profit of a searcher that also receives the
-    plan's fees, impact and skew.
+    plan's fees, impact and skew, and gains by reference prices that lag.
     """
 
     submission: str
@@ -147,9 +149,15 @@ def submission(config: Config) -> str:
 
 def exposure(config: Config) -> SandwichExposure:
     """Return the sandwich exposure of public transactions under the limits."""
-    limits = config.limits
+    limits, numeraire = config.limits, config.portfolio.numeraire
+    others = [asset for asset in config.portfolio.assets if asset.symbol != numeraire]
     return sandwich_exposure(
-        limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover
+        limits.plan_cost,
+        limits.slippage,
+        limits.turnover,
+        limits.daily_turnover,
+        limits.oracle_deviation,
+        min(2, max(1, len(others))),
     )
 
 
@@ -159,7 +167,7 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     at_most = bps = profit = None
     if plan is not None:
         at_most = plan_sandwich_loss(outcome.step_input, plan)
-        profit = max_extractable_profit(plan, at_most)
+        profit = max_extractable_profit(outcome.step_input, plan, at_most)
         if at_most is not None and plan.turnover > 0:
             bps = math.ceil(at_most / plan.turnover * BPS)
     how = submission(config)

@@ -11,8 +11,15 @@ from typing import Any, Generic, TypeVar
 
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.lens import LensAnswer
-from agent.chain.rpc import RpcCall, RpcFault, parse_head, parse_quantity, require_result
-from agent.errors import ErrorCode, Refused, Retryable
+from agent.chain.rpc import (
+    RpcCall,
+    RpcFault,
+    header_verifies,
+    parse_head,
+    parse_quantity,
+    require_result,
+)
+from agent.errors import ErrorCode, Refused, Retryable, TrimtabError
 from agent.model import Head, Verdict
 
 # --- Quorum on a snapshot: whole answers are compared, and dissenters are named (T2).
@@ -209,12 +216,18 @@ def height_disagreement(
     endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int
 ) -> str:
     """Return a message with each operator's height if too few newest blocks are within
-    chain.max_lag_blocks of `height`; else "". An operator then lags, or reports a block from the
-    future. Records lagging and leading endpoints.
+    chain.max_lag_blocks of `height`, or if a block further ahead has a header that verifies; else
+    "". An operator then lags, or reports a block from the future. A lagging and a dishonest
+    operator are a majority of three, so a newer header that is not a mere alteration stops trading
+    (T32). Records lagging and leading endpoints.
     """
     max_lag, heights = endpoint_pool.max_lag_blocks, _heights(newest)
     near = sum(abs(number - height) <= max_lag for number in heights.values())
     agreed = near >= quorum_size(len(heights), endpoint_pool.min_operators)
+    agreed = agreed and not any(
+        number - height > max_lag and _has_header(endpoint, number)
+        for endpoint, number in newest.items()
+    )
     top = height if agreed else max(heights.values())
     for endpoint, number in newest.items():
         if top - number > max_lag:
@@ -236,6 +249,14 @@ def height_disagreement(
         f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {max_lag}: {message}; one"
         " lags, or reports a block that the others lack"
     )
+
+
+def _has_header(endpoint: Endpoint, number: int) -> bool:
+    """Return whether an endpoint shows a valid header of its newest block, by one more request."""
+    try:
+        return header_verifies(endpoint.call("eth_getBlockByNumber", [hex(number), False]), number)
+    except TrimtabError:
+        return False
 
 
 def _heights(newest: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[str, int]:

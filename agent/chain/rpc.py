@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -115,6 +116,53 @@ def parse_head(block: object, chain_id: int) -> Head:
         timestamp_s=_parse_int64(block.get("timestamp"), "block timestamp"),
         base_fee_wei=None if base_fee is None else parse_quantity(base_fee, "base fee"),
     )
+
+
+HEADER_FIELDS = (
+    ("parentHash", False), ("sha3Uncles", False), ("miner", False), ("stateRoot", False), ("transactionsRoot", False),
+    ("receiptsRoot", False), ("logsBloom", False), ("difficulty", True), ("number", True), ("gasLimit", True), ("gasUsed", True),
+    ("timestamp", True), ("extraData", False), ("mixHash", False), ("nonce", False), ("baseFeePerGas", True),
+    ("withdrawalsRoot", False), ("blobGasUsed", True), ("excessBlobGas", True), ("parentBeaconBlockRoot", False),
+    ("requestsHash", False),
+)  # fmt: skip
+"""Fields of a block header in their order, and whether each is a number (Yellow Paper, 4.4.3; EIP-1559, EIP-4895,
+EIP-4844, EIP-4788, EIP-7685)."""
+_FIRST_OPTIONAL_FIELD = 15
+
+
+def header_verifies(block: object, number: int) -> bool:
+    """Return whether an `eth_getBlockBy…` answer is the header of block `number`: its hash is that of
+    its fields. Anyone can compute such a header, but no altered copy of one passes.
+    """
+    if not isinstance(block, Mapping):
+        return False
+    try:
+        fields = []
+        for at, (name, is_number) in enumerate(HEADER_FIELDS):
+            if (value := block.get(name)) is None and at >= _FIRST_OPTIONAL_FIELD:
+                break
+            if is_number:
+                quantity = parse_quantity(value, name)
+                fields.append(quantity.to_bytes((quantity.bit_length() + 7) // 8, "big"))
+            else:
+                fields.append(parse_bytes(value, name))
+        hashed = keccak(_rlp(0xC0, b"".join(_rlp_string(field) for field in fields)))
+        same_number = parse_quantity(block.get("number"), "block number") == number
+        return same_number and parse_bytes(block.get("hash"), "block hash", 32) == hashed
+    except Retryable:
+        return False
+
+
+def _rlp_string(data: bytes) -> bytes:
+    """Return the RLP encoding of a byte string (Yellow Paper, appendix B)."""
+    return data if len(data) == 1 and data[0] < 0x80 else _rlp(0x80, data)
+
+
+def _rlp(offset: int, data: bytes) -> bytes:
+    if len(data) < 56:
+        return bytes([offset + len(data)]) + data
+    length = len(data).to_bytes((len(data).bit_length() + 7) // 8, "big")
+    return bytes([offset + 55 + len(length)]) + length + data
 
 
 def _parse_int64(value: object, what: str) -> int:

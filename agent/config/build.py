@@ -133,6 +133,7 @@ def build_reference(
         mean_pools=None if pins is None else tuple(CodeHash(*pin) for pin in pins),
         sequencer_feed=table.sequencer_feed,
         sequencer_grace_s=table.sequencer_grace or 0,
+        cautious=True,
     )
 
 

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         plan_cost: int | None
         turnover: int | None
         daily_turnover: int | None
+        oracle_deviation: int | None
         native_floor: str | None
         native_top_up: str | None
         min_trade: str | None

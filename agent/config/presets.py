@@ -104,6 +104,36 @@ ETHEREUM = Preset(
 
 PRESETS = {"ethereum": ETHEREUM}
 
+FEED_THRESHOLDS_BPS = {
+    "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419": 50,  # ETH
+    "0xF4030086522a5bEEa4988F8cA5B36dbC97BeE88c": 50,  # BTC
+    "0x8fFfFfd4AfB6115b954Bd326cbe7B4BA576818f6": 25,  # USDC
+    "0x3E7d1eAB13ad0104d2750B8863b489D65364e32D": 25,  # USDT
+    "0xAed0c38402a5d19df6E4c03F4E2DceD6e29c1ee9": 25,  # DAI
+    "0x2c1d072e956AFFC0D435Cb7AC38EF18d24d9127c": 100,  # LINK
+    "0x547a514d5e3769680Ce22B2361c10Ea13619e8a9": 100,  # AAVE
+}
+"""Move of the price, by feed, after which Chainlink writes a new round (its feeds' published deviation
+thresholds, rounded up; docs.chain.link, price feed addresses): the most that a live feed lags.
+"""
+DEVIATION_MARGIN_BPS = 25
+"""Added to the thresholds of two feeds for the distance between pools and the market, which
+their fees permit.
+"""
+
+
+def starting_deviation_bps(feeds: Iterable[str | None], numeraire: str | None) -> int | None:
+    """Return limits.oracle_deviation for a new config: the thresholds of an asset's feed and of the
+    numeraire's, the largest of all assets, plus a margin. None if a threshold is not known.
+    """
+    known = [FEED_THRESHOLDS_BPS.get(feed or "") for feed in feeds]
+    base = FEED_THRESHOLDS_BPS.get(numeraire or "")
+    thresholds = [bps for bps in known if bps is not None]
+    if base is None or len(thresholds) < len(known):
+        return None
+    return max(thresholds, default=0) + base + DEVIATION_MARGIN_BPS
+
+
 SEQUENCER_FEEDS = {
     10: "0x371EAD81c9102C9BF4874A9075FFFf170F2Ee389",
     8453: "0xBCF85224fc0756B9Fa45aA7892530B47e10b6433",

@@ -10,7 +10,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.config.limits import CEILINGS
-from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, Preset, TemplateAsset
+from agent.config.presets import (
+    SEQUENCER_FEEDS,
+    SEQUENCER_GRACE,
+    Preset,
+    TemplateAsset,
+    starting_deviation_bps,
+)
 from agent.errors import ConfigError
 from agent.model import LIMITS_AS_WRITTEN, AllocationMethod, LimitUnit, TighterDirection
 from agent.policy.triggers.rules import NOTATIONS
@@ -141,7 +147,7 @@ jitter = "10%"                     # random delay of a schedule, as a share of i
 
 [limits]                           # each may be "off"; a limit whose data are missing refuses the plan; shares need a unit: %, bps or x
 # i_accept = ["slippage"]          # limits that are deliberately off or above their ceiling. Ceilings: {_ceilings()}
-{_limits(preset, assets, coins)}
+{_limits(preset, assets, numeraire, coins)}
 
 [execution]
 router = "swap_router_02"          # or "rebalancer", trimtab's own contract, at the address rebalancer = "0x…"
@@ -297,10 +303,15 @@ def _sequencer(preset: Preset) -> str:
     )
 
 
-def _limits(preset: Preset, assets: Sequence[TemplateAsset], coins: _DollarCaps) -> str:
+def _limits(
+    preset: Preset, assets: Sequence[TemplateAsset], numeraire: str, coins: _DollarCaps
+) -> str:
     """Return one line per limit. native_top_up is off unless the wrapped coin is an asset and can
-    be unwrapped.
+    be unwrapped. oracle_deviation follows the feeds' thresholds where they are known.
     """
+    base = next((asset.feed for asset in assets if asset.symbol == numeraire), None)
+    others = [asset.feed for asset in assets if asset.symbol != numeraire]
+    deviation_bps = starting_deviation_bps(others, base)
     held = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     lines = []
     for spec in LIMITS_AS_WRITTEN:
@@ -311,6 +322,8 @@ def _limits(preset: Preset, assets: Sequence[TemplateAsset], coins: _DollarCaps)
                 line += f": {spec.about}"
         else:
             start = spec.start if held or spec.key != "native_top_up" else "off"
+            if spec.key == "oracle_deviation" and deviation_bps is not None:
+                start = f"{deviation_bps / 100:g}%"
             line = f'{spec.key} = "{start}"'
             if spec.about:
                 line = f"{line:<35}# {spec.about}"

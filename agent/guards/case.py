@@ -49,7 +49,14 @@ from agent.policy.liquidity.book import (
     open_position_book,
 )
 from agent.policy.native_coin import GAS_MARGIN
-from agent.reference import ReferencePrices, reference_prices, spot_prices
+from agent.reference import (
+    PriceRange,
+    ReferencePrices,
+    disagreement_loss,
+    price_ranges,
+    reference_prices,
+    spot_prices,
+)
 from agent.units import NATIVE, Token, ceil_int
 
 DEPOSITING = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
@@ -113,6 +120,14 @@ class GuardCase:
                 f" {self.unpriced.get(address, 'not a token of the portfolio')}"
             )
         return price
+
+    def price_range(self, address: str) -> PriceRange:
+        """Return the lowest and highest price of a token by the sources that agree. Raises
+        MissingData.
+        """
+        price = self.price(address)
+        ranges = price_ranges(self.step)
+        return ranges.get(self.step.portfolio.held_as(address), (price, price))
 
     def runs(self) -> tuple[SimulatedSwap, ...]:
         """Return the simulated swaps. Raises MissingData if a leg fails."""
@@ -432,6 +447,14 @@ class GuardCase:
             Fraction(0),
         )
 
+    def disagreement(self) -> Fraction:
+        """Return how much more the swaps cost at the worse of feed and TWAP for the wallet. Raises
+        MissingData.
+        """
+        self.runs()
+        deltas = {token: self.replay.delta(token) for token in self.replay.tokens}
+        return disagreement_loss(self.step, deltas)
+
     def overpayment(self) -> Fraction:
         """Return the cost of provided liquidity above its value at reference prices. Raises
         MissingData.
@@ -454,8 +477,8 @@ class GuardCase:
         return self.trading_cost() + self.overpayment() + gas
 
     def worst_cost(self) -> Fraction:
-        """Return the worst-case cost, with each swap and provision at its minimum and all gas
-        burned. Raises MissingData.
+        """Return the worst-case cost, with each swap and provision at its minimum, at the worse of
+        feed and TWAP, and all gas burned. Raises MissingData.
         """
         self.runs()
         ends = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
@@ -472,7 +495,8 @@ class GuardCase:
             Fraction(0),
         )
         gas = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
-        return self.trading_cost() + shortfall + max(self.overpayment(), overpaid) + gas
+        traded = self.trading_cost() + shortfall + self.disagreement()
+        return traded + max(self.overpayment(), overpaid) + gas
 
     def gas_units(self) -> int:
         """Return the expected gas of the plan's transaction and of missing approvals."""

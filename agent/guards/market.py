@@ -26,10 +26,12 @@ from agent.model import (
     Provide,
     StepInput,
 )
+from agent.planning.gas import balance_deltas
 from agent.planning.problem import fair_floor
 from agent.reference import (
     PegUnknown,
     answer_bound_fault,
+    deviation_loss,
     dollar_pegs,
     reference_prices,
     round_regression_fault,
@@ -148,8 +150,8 @@ def _least_out(case: GuardCase, run: SimulatedSwap) -> int:
     limits = case.step.limits
     return fair_floor(
         run.amount_in_raw,
-        case.price(run.leg.token_in),
-        case.price(run.leg.token_out),
+        case.price_range(run.leg.token_in)[1],
+        case.price_range(run.leg.token_out)[0],
         run.start.fee_pips,
         BPS if limits.price_impact_bps is None else limits.price_impact_bps,
         BPS if limits.slippage_bps is None else limits.slippage_bps,
@@ -420,17 +422,25 @@ def sandwich_exposure(
     slippage_bps: int | None,
     turnover_bps: int | None,
     daily_turnover_bps: int | None,
+    deviation_bps: int | None,
+    priced: int = 1,
 ) -> SandwichExposure:
-    """Return the worst-case sandwich loss by the limits: (slippage + plan cost) × turnover.
+    """Return the worst-case sandwich loss by the limits: (slippage + plan cost + deviation) ×
+    turnover.
 
-    plan_cost bounds the cost of pools manipulated before the snapshot. Later manipulation lowers
-    the output by at most the slippage, even across hubs, because the minimum of the last swap
-    applies.
+    plan_cost bounds the cost of pools manipulated before the snapshot, at reference prices.
+    Later manipulation lowers the output by at most the slippage, even across hubs, because the
+    minimum of the last swap applies. The reference price of each token but the numeraire may be
+    off by `deviation_bps`; `priced` is 2 if a swap may exchange two such tokens.
     """
-    if plan_cost_bps is None or slippage_bps is None:
+    if plan_cost_bps is None or slippage_bps is None or deviation_bps is None:
         off = " and ".join(
             f"limits.{name}"
-            for name, value in (("plan_cost", plan_cost_bps), ("slippage", slippage_bps))
+            for name, value in (
+                ("plan_cost", plan_cost_bps),
+                ("slippage", slippage_bps),
+                ("oracle_deviation", deviation_bps),
+            )
             if value is None
         )
         return SandwichExposure(
@@ -439,10 +449,11 @@ def sandwich_exposure(
             None,
             f"a sandwich may take an unknown part of the exchanged value, because {off} is off",
         )
-    most_bps = min(plan_cost_bps + slippage_bps, BPS)
+    most_bps = min(plan_cost_bps + slippage_bps + priced * deviation_bps, BPS)
+    times = "" if priced == 1 else f"{priced} × "
     words = [
         f"a sandwich may take up to {_percent(most_bps)} of the exchanged value (slippage +"
-        " plan_cost)"
+        f" plan_cost + {times}oracle_deviation, if prices lag by as much)"
     ]
     shares: list[int | None] = []
     for limit_bps, name, when in (
@@ -479,16 +490,25 @@ def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
     )
 
 
-def max_extractable_profit(plan: Plan, short: Value | None) -> Value | None:
-    """Return the largest profit of third parties from a plan, which is its largest loss at
-    reference prices.
+def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
+    """Return the largest cost of a plan: its predicted cost, every swap at its minimum, and all
+    prices off by limits.oracle_deviation; None if a received token has no reference price.
+    """
+    if (short := plan_sandwich_loss(step, plan)) is None:
+        return None
+    return plan.cost.total + short + deviation_loss(step, balance_deltas(plan.legs))
 
-    It is the sum of predicted fees, impact and skew, and the sandwich loss `short` (see
-    plan_sandwich_loss).
+
+def max_extractable_profit(step: StepInput, plan: Plan, short: Value | None) -> Value | None:
+    """Return the largest profit of third parties from a plan, which is its largest loss.
+
+    It is the sum of predicted fees, impact and skew, the sandwich loss `short` (see
+    plan_sandwich_loss), and the loss by prices that are limits.oracle_deviation off.
     """
     if short is None:
         return None
-    return short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
+    traded = max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
+    return short + traded + deviation_loss(step, balance_deltas(plan.legs))
 
 
 def _percent(bps: int) -> str:

@@ -27,6 +27,10 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     A plan that moves no value may have no cost, except for the gas of a gas money refill, which
     limits.gas_price and limits.gas_per_day bound. The cost of liquidity actions is gas, and
     overpayment in a pool off the reference, per unit of value provided, withdrawn or collected.
+
+    If feed and TWAP differ, the cost at the worse of both for the wallet may exceed the limit by
+    limits.slippage, so that a feed that lags within limits.oracle_deviation does not hide a skewed
+    pool (T29). Exits are not held to it.
     """
     if case.plan.actions:
         return _action_cost(case, limit_bps)
@@ -39,10 +43,13 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         )
     if turnover == 0:
         return GuardMeasurement(format_money(cost, case.numeraire), cost <= 0)
-    return GuardMeasurement(
-        f"{format_ratio(cost / turnover)} ({format_money(cost, case.numeraire)})",
-        cost * BPS <= limit_bps * turnover,
-    )
+    text = f"{format_ratio(cost / turnover)} ({format_money(cost, case.numeraire)})"
+    most_bps = limit_bps + (case.step.limits.slippage_bps or 0)
+    cautious = cost if case.plan.exits else cost + case.disagreement()
+    if cautious * BPS > most_bps * turnover:
+        ratio = format_ratio(cautious / turnover)
+        return GuardMeasurement(f"{text}; {ratio} at the worse of feed and TWAP", False)
+    return GuardMeasurement(text, cost * BPS <= limit_bps * turnover)
 
 
 def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -95,7 +102,8 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the loss of the last 24 h of chain time plus the worst case of this plan, over the
     investable total (T6, T21).
 
-    In the worst case every swap pays only its minimum, and all gas is burned. An exit counts at its
+    In the worst case every swap pays only its minimum, valued at the worse of feed and TWAP for the
+    wallet (T29), and all gas is burned. An exit counts at its
     predicted cost, because it must not wait for an improbable worst case, and with past losses from
     trades only: unexplained decreases do not count, nor does the gas of failed transactions
     (limits.gas_per_day bounds it). A predicted gain does not offset losses. Raises MissingData if

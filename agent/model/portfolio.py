@@ -389,7 +389,9 @@ class ReferenceConfig:
     A feed round older than `feed_max_age_s` does not count; `feed_ages` overrides this age by feed,
     in seconds. `mean_pools` are the pools whose TWAPs count, with their pinned code (None: every
     pool of the snapshot). Nothing is traded while `sequencer_feed` reports a rollup's sequencer
-    down, and until it has been up for `sequencer_grace_s`.
+    down, and until it has been up for `sequencer_grace_s`. `cautious`: minimums and costs use the
+    worse for the wallet of the sources that agree, and worst cases include limits.oracle_deviation;
+    steps recorded before this rule lack the field.
     """
 
     kinds: tuple[PriceSource, ...]
@@ -399,6 +401,7 @@ class ReferenceConfig:
     mean_pools: tuple[CodeHash, ...] | None = None
     sequencer_feed: str | None = None
     sequencer_grace_s: int = 0
+    cautious: bool = False
 
     @property
     def uptime(self) -> tuple[str, ...]:

@@ -23,14 +23,14 @@ from agent.model import (
 )
 from agent.model.rollups import SPIKE
 from agent.planning import planner
-from agent.planning.gas import NATIVE_VENUE, approval_gas_units, plan_sizes
+from agent.planning.gas import NATIVE_VENUE, approval_gas_units, balance_deltas, plan_sizes
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import compute_drifts, corrections, investable_total
 from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
-from agent.reference import reference_prices
+from agent.reference import disagreement_loss, reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, sign_of, value_text
 
 DAILY_LOSS = "limits.daily_loss"
@@ -132,10 +132,13 @@ def worst_case_loss(
     step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None
 ) -> Value:
     """Return the largest possible loss of a plan: every leg at its minimum, gas and approvals at
-    their highest price. In numeraire base units, at current reference prices by default.
+    their highest price. In numeraire base units, by default at the worse of the current prices that
+    agree.
     """
+    off = Fraction(0)
     if prices is None:
         prices = reference_prices(step).by_token
+        off = disagreement_loss(step, balance_deltas(found.legs))
     known = with_native(step, prices)
     received = (
         leg.min_out_raw * known.get(leg.token_out, Fraction(0))
@@ -143,7 +146,7 @@ def worst_case_loss(
         if leg.sink is LegFunding.WALLET
     )
     sold, gas = value_sold(found, known), worst_case_gas(step, found, known)
-    return sold - sum(received, Fraction(0)) + gas
+    return sold - sum(received, Fraction(0)) + gas + off
 
 
 def worst_case_gas(

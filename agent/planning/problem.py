@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -31,7 +31,7 @@ from agent.policy import native_coin
 from agent.policy.futures.exposure import weighed_margin
 from agent.policy.liquidity import valuation
 from agent.policy.minimum import LEG_BYTES
-from agent.reference import ReferencePrices, reference_prices
+from agent.reference import PriceRange, ReferencePrices, price_ranges, reference_prices
 from agent.units import BPS, PIPS, Price, Value, floor_int
 
 # --- Minimum output of a leg, from the reference price, never from a pool alone (T1).
@@ -132,7 +132,7 @@ class Problem:
     `gas_unit_value` is the value of a unit of gas in numeraire base units, `coin` the wrapped
     native coin if it is an asset, `gas` the inputs of a plan's gas. `leaving` tokens are sold to
     the last unit. `data_fee` are the fees beyond gas, `wei_value` the value of a wei of native
-    coin.
+    coin. `ranges` are the prices by token of all sources that agree.
     """
 
     nodes: tuple[TokenNode, ...]
@@ -148,6 +148,7 @@ class Problem:
     leaving: frozenset[str] = frozenset()
     data_fee: DataFeeQuote | None = None
     wei_value: Value = Fraction(0)
+    ranges: Mapping[str, PriceRange] = field(default_factory=dict)
 
     def data_fee_value(self, gas: int, *calldata_bytes: int) -> Value:
         """Return the most that transactions pay beyond their gas, numeraire base units."""
@@ -186,11 +187,23 @@ class Problem:
         """Return the reference price of a token."""
         return self.nodes[self.position[address]].price
 
-    def least_rate(self, pool: Pool) -> Fraction:
-        """Return the least value out per value in, after fee, of a unit traded in `pool`: the rate
-        of its fair floor.
+    def floor_prices(self, token_in: str, token_out: str) -> tuple[Price, Price]:
+        """Return the prices of a leg's fair floor: the highest of the token sold, and the lowest of
+        the token bought (reference.price_ranges).
         """
-        return least_rate(pool.fee_pips, self.floor_impact_bps, self.slippage_bps or 0)
+        return (
+            self.ranges[token_in][1] if token_in in self.ranges else self.price(token_in),
+            self.ranges[token_out][0] if token_out in self.ranges else self.price(token_out),
+        )
+
+    def least_rate(self, pool: Pool, token_in: str) -> Fraction:
+        """Return the least value out per value in, after fee, of a unit of `token_in` traded in
+        `pool`: the rate of its fair floor.
+        """
+        token_out = amm.token_out(pool, token_in)
+        high, low = self.floor_prices(token_in, token_out)
+        least = least_rate(pool.fee_pips, self.floor_impact_bps, self.slippage_bps or 0)
+        return least * (high / self.price(token_in)) * (self.price(token_out) / low)
 
     @property
     def floor_impact_bps(self) -> int:
@@ -204,7 +217,7 @@ class Problem:
         token_out = amm.token_out(pool, token_in)
         return pool.best_response(
             token_in,
-            self.least_rate(pool) * self.price(token_in) / self.price(token_out),
+            self.least_rate(pool, token_in) * self.price(token_in) / self.price(token_out),
             self.impact_bps,
         )
 
@@ -255,6 +268,7 @@ def problem_for_tokens(
         gas=_gas_facts(step),
         data_fee=step.snapshot.data_fee,
         wei_value=_wei_value(step, gas_unit_value),
+        ranges=price_ranges(step),
     )
 
 
@@ -487,11 +501,10 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
     """
     pool_edges, poor, far = [], [], []
     for pool in problem.pools.values():
-        if dearest is None:
-            least = problem.least_rate(pool)
-        else:
-            least = max(problem.least_rate(pool), 1 - dearest)
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
+            least = problem.least_rate(pool, token_in)
+            if dearest is not None:
+                least = max(least, 1 - dearest)
             prices = (problem.price(token_in), problem.price(token_out))
             ends = (problem.position[token_in], problem.position[token_out])
             offer = build_trade_curves(pool, token_in, *prices, scale, problem.impact_bps, least)

@@ -407,8 +407,7 @@ class RouteSimulator:
         problem, swapped = self.problem, run.swapped
         floor = fair_floor(
             swapped.amount_in_raw,
-            problem.price(run.token_in),
-            problem.price(run.token_out),
+            *problem.floor_prices(run.token_in, run.token_out),
             run.before.fee_pips,
             problem.floor_impact_bps,
             problem.slippage_bps or 0,

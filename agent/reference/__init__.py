@@ -1,12 +1,16 @@
 """Reference prices and their checks: feeds, TWAPs, pegs, and the sequencer of a rollup."""
 
 from agent.reference.checks import PegUnknown as PegUnknown
+from agent.reference.checks import PriceRange as PriceRange
 from agent.reference.checks import confirmed_prices as confirmed_prices
 from agent.reference.checks import depeg_fault as depeg_fault
 from agent.reference.checks import depegged_tokens as depegged_tokens
+from agent.reference.checks import deviation_loss as deviation_loss
+from agent.reference.checks import disagreement_loss as disagreement_loss
 from agent.reference.checks import dollar_pegs as dollar_pegs
 from agent.reference.checks import is_dollar as is_dollar
 from agent.reference.checks import price_fault as price_fault
+from agent.reference.checks import price_ranges as price_ranges
 from agent.reference.checks import round_price as round_price
 from agent.reference.checks import sequencer_fault as sequencer_fault
 from agent.reference.checks import source_conflict as source_conflict

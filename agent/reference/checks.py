@@ -4,7 +4,7 @@ pegs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
@@ -12,7 +12,7 @@ from fractions import Fraction
 from agent.model import Asset, FeedRound, PastPrices, PricePoint, PriceSource, StepInput
 from agent.reference import prices as rounds
 from agent.reference.prices import ReferencePrices, reference_prices, reference_prices_at
-from agent.units import BPS, Price, Token
+from agent.units import BPS, Price, Token, Value
 
 # --- Sequencer uptime of a rollup, with a grace period for prices to catch up after an outage.
 
@@ -99,6 +99,76 @@ def _by(step: StepInput, kind: PriceSource) -> dict[str, Fraction]:
     """Return the prices of a single source."""
     reference = replace(step.reference, kinds=(kind,))
     return reference_prices(replace(step, reference=reference)).by_token
+
+
+PriceRange = tuple[Price, Price]
+"""Lowest and highest price of a token."""
+
+
+def price_ranges(step: StepInput) -> dict[str, PriceRange]:
+    """Return the lowest and highest price of each token: of its reference price, and of each
+    configured source that agrees with it within limits.oracle_deviation (T29).
+
+    A feed may lag behind the market by its published threshold, a TWAP by its window. What the
+    wallet sells is worth the higher price, what it buys the lower one. Without reference.cautious,
+    or with the limit off, the reference price alone counts.
+    """
+    limit_bps, ranges = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
+    known = reference_prices(step).by_token
+    by_kind = [
+        _by(step, kind)
+        for kind in _TWO
+        if step.reference.cautious and limit_bps is not None and kind in step.reference.kinds
+    ]
+    for token, price in known.items():
+        others = [round_price(prices[token]) for prices in by_kind if token in prices]
+        agreeing = [other for other in others if abs(other / price - 1) * BPS <= (limit_bps or 0)]
+        ranges[token] = (
+            (min(price, *agreeing), max(price, *agreeing)) if agreeing else (price, price)
+        )
+    return ranges
+
+
+def disagreement_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
+    """Return how much more a trade costs at the worse of the agreeing prices for the wallet than at
+    the reference prices: what it gives at the highest, what it receives at the lowest. `deltas` are
+    the changes of the wallet, base units by token.
+    """
+    known, ranges = reference_prices(step).by_token, price_ranges(step)
+    moved = _held_deltas(step, deltas)
+    parts = (
+        raw * (known[token] - ranges[token][raw < 0])
+        for token, raw in moved.items()
+        if token in known
+    )
+    return sum(parts, Fraction(0))
+
+
+def deviation_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
+    """Return the loss of a trade if all prices are limits.oracle_deviation off, each to the wallet's
+    disadvantage: that share of the value of each token traded, except the numeraire. `deltas` are
+    the changes of the wallet, base units by token. Zero without reference.cautious, or with the
+    limit off.
+    """
+    limit_bps = step.limits.oracle_deviation_bps
+    if not step.reference.cautious or limit_bps is None:
+        return Fraction(0)
+    known, numeraire = reference_prices(step).by_token, step.portfolio.numeraire.address
+    values = (
+        abs(raw) * known[token]
+        for token, raw in _held_deltas(step, deltas).items()
+        if token in known and token != numeraire
+    )
+    return sum(values, Fraction(0)) * Fraction(limit_bps, BPS)
+
+
+def _held_deltas(step: StepInput, deltas: Mapping[str, int]) -> dict[str, int]:
+    """Return the changes with native coin added to its wrapped token."""
+    moved: dict[str, int] = {}
+    for token, raw in deltas.items():
+        held = step.portfolio.held_as(token)
+        moved[held] = moved.get(held, 0) + raw
+    return moved
 
 
 # --- Prices to record, confirmed by the preceding blocks.

@@ -45,7 +45,7 @@ from agent.ports import (
     PreparedTransaction,
     Sender,
 )
-from agent.reference import reference_prices
+from agent.reference import price_ranges, reference_prices
 from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.base import encode_observations as encode_slots
 from agent.signing.base import encode_payout as encode_transfer
@@ -533,15 +533,18 @@ def _top_up_draft(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
 
 def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the minimum output of each leg by reference prices and limits alone, independent of
-    the plan's minimums (T1, T4).
+    the plan's minimums (T1, T4); of several prices that agree, by the one that requires more (T29).
     """
-    prices = known_prices(step)
+    prices, ranges = known_prices(step), price_ranges(step)
 
     def floor(leg: Leg) -> int:
+        price_in, price_out = prices[leg.token_in], prices[leg.token_out]
+        if leg.venue != NATIVE_VENUE:
+            price_in, price_out = ranges[leg.token_in][1], ranges[leg.token_out][0]
         return fair_floor(
             leg.amount_in_raw,
-            prices[leg.token_in],
-            prices[leg.token_out],
+            price_in,
+            price_out,
             leg.fee_pips,
             BPS if step.limits.price_impact_bps is None else step.limits.price_impact_bps,
             BPS if step.limits.slippage_bps is None else step.limits.slippage_bps,

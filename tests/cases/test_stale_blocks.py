@@ -12,6 +12,7 @@ from agent.app.agent import Agent
 from agent.app.start.checks import doctor
 from agent.app.start.setup import pin_all
 from agent.chain.quorum import NoQuorum
+from agent.chain.rpc import HEADER_FIELDS, header_verifies
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -27,6 +28,8 @@ COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ET
 ONE_POOL = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [500]}
 POOL = "v3 WETH/USDC 500"
 MAX_LAG = 3
+NUMBERS = {name for name, is_number in HEADER_FIELDS if is_number}
+HEADER = {*dict(HEADER_FIELDS), "hash"}
 
 
 def each_lag(*lags: int, also: Sequence[tuple[str, int]]) -> pytest.MarkDecorator:
@@ -131,6 +134,47 @@ def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, 
         frozen.thaw()
         agent.plan()
         assert agent.endpoints()[0]["state"] == "in service"
+
+
+def test_a_header_verifies_as_it_was_mined_and_with_no_field_altered(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
+    chain.swap(POOL, "USDC", 10**6)
+    height = chain.w3.eth.block_number
+    header = chain.transport.call("eth_getBlockByNumber", [hex(height), False])
+    assert header_verifies(header, height)
+    assert not header_verifies(header, height + 1)
+    assert not header_verifies(None, height)
+    altered = {name: value for name, value in header.items() if name in HEADER and value is not None}
+    assert len(altered) >= 16
+    for name, value in altered.items():
+        assert not header_verifies(
+            {**header, name: hex(int(value, 16) + 1) if name in NUMBERS else value[:-1] + "fe"[value[-1] == "f"]}, height
+        )
+        assert not header_verifies({**header, name: None}, height)
+
+
+@pytest.mark.parametrize("when", ["before the snapshot", pytest.param("after the snapshot", marks=pytest.mark.slow)])
+def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header(
+    anvil_chain: LocalChain, tmp_path: Path, when: str
+) -> None:
+    """Two of three show a block that is 20 blocks old, and the price has risen since; only one liar is needed for it (T32)."""
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    slow, liar = Frozen(chain.transport, "slow"), Frozen(chain.transport, "liar")
+
+    def happens() -> None:
+        slow.freeze()
+        liar.freeze()
+        moves_on(chain, 20)
+
+    with again(chain, loaded, [slow, chain.transport, liar]) as agent:
+        if when == "before the snapshot":
+            happens()
+        before = purse(chain)
+        with raises_code(NoQuorum, "lag", "20 blocks", "slow", "liar", "local"):
+            agent.rebalance(send=True, confirm=yes if when == "before the snapshot" else meanwhile(happens))
+        require_nothing_signed(agent)
+        assert purse(chain).raw == before.raw
 
 
 @pytest.mark.parametrize("ahead", [4, pytest.param(1_000_000, marks=pytest.mark.slow)])

@@ -17,6 +17,7 @@ from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.guards.market import plan_worst_case
 from agent.localchain import LocalChain, LocalPool
 from agent.localchain.chain import SWAP_ROUTER_02, V2_PAIR
 from agent.localchain.nodes import AnvilNode
@@ -66,7 +67,7 @@ class Turn:
 
     `lost` is our loss, gas included, and `limit` the loss allowed by the limits: (plan_cost + slippage) · turnover, and the gas of
     approvals and reverts. `short` is the shortfall of our outputs against the plan; `shown_short` and `shown_profit` are the estimates,
-    before submission, of the largest shortfall and the largest profit of a searcher.
+    before submission, of the largest shortfall and the largest profit of a searcher, `shown_worst` the worst case, and that gas.
     """
 
     size_usd: Fraction
@@ -78,10 +79,16 @@ class Turn:
     short: Fraction = Fraction(0)
     shown_short: Fraction = Fraction(0)
     shown_profit: Fraction = Fraction(0)
+    shown_worst: Fraction | None = None
 
     def require_bounded(self) -> None:
         """Assert that our loss and the searcher's profit are within limits and estimates."""
         assert self.lost <= self.limit, self
+        self.require_shown()
+
+    def require_shown(self) -> None:
+        """Assert that our loss and the searcher's profit are within the estimates."""
+        assert self.shown_worst is None or self.lost <= self.shown_worst, self
         if self.kind is OutcomeKind.DONE:
             assert self.short <= self.shown_short, self
             assert self.profit <= self.shown_profit, self
@@ -145,9 +152,10 @@ class Searcher:
         shown = self.agent.sandwich(outcome)
         assert shown.at_most is not None and shown.profit_at_most is not None
         limit = (PLAN_COST + SLIPPAGE) * plan.turnover / USD + gas
-        return Turn(
-            size_usd, outcome.kind, profit, lost_usd, limit, plan.turnover / USD, short, shown.at_most / USD, shown.profit_at_most / USD
-        )
+        most, worst = shown.at_most / USD, plan_worst_case(outcome.step_input, plan)
+        assert worst is not None
+        turnover, gained = plan.turnover / USD, shown.profit_at_most / USD
+        return Turn(size_usd, outcome.kind, profit, lost_usd, limit, turnover, short, most, gained, worst / USD + gas)
 
     def at_swap(self, happens: Callable[[Plan], None]) -> Callable[[str], None]:
         """Return a progress listener that keeps a sent swap in the mempool until `happens` has ordered the block."""

@@ -12,7 +12,7 @@ from agent.app.alerting import cycle_alerts as alerts
 from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.guards.market import plan_sandwich_loss
+from agent.guards.market import plan_worst_case
 from agent.model import (
     Alert,
     AlertKind,
@@ -135,7 +135,8 @@ def test_a_due_rebalance_says_what_it_would_trade_what_it_costs_and_how() -> Non
 def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
     found = planned()
     assert found.plan is not None
-    worst = found.plan.cost.total + (plan_sandwich_loss(found.step_input, found.plan) or 0)
+    worst = plan_worst_case(found.step_input, found.plan)
+    assert worst is not None
     assert mentions(prices(found)[0].text, f"worst case {value_text(worst, 6, 2)} USDC") and "taxable" not in prices(found)[0].text
     lots = tuple(
         OpenLot(token, 10**24, Fraction(10**15), 1) for token in (NATIVE, *(held.token for held in found.step_input.snapshot.holdings))

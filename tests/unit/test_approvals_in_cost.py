@@ -79,4 +79,5 @@ def test_unwrapping_gas_money_needs_no_approval() -> None:
 
 def test_a_searcher_earns_no_gas_of_approvals() -> None:
     one, other = planned(world(0)), planned(world(10**20))
-    assert max_extractable_profit(one, Fraction(0)) == max_extractable_profit(other, Fraction(0))
+    step = world(0)
+    assert max_extractable_profit(step, one, Fraction(0)) == max_extractable_profit(step, other, Fraction(0))

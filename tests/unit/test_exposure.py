@@ -22,23 +22,30 @@ from tests.support.text import mentions
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 
 
-def test_the_bound_is_slippage_and_cost_times_turnover_in_words_and_numbers() -> None:
-    found = sandwich_exposure(50, 30, 3_000, 6_000)
-    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (80, 24, 48)
-    for words in ("0.8% of the exchanged value", "0.24% of the portfolio per rebalance", "0.48% of the portfolio per day"):
+def test_the_bound_is_slippage_cost_and_deviation_times_turnover_in_words_and_numbers() -> None:
+    found = sandwich_exposure(50, 30, 3_000, 6_000, 100)
+    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (180, 54, 108)
+    for words in ("1.8% of the exchanged value", "0.54% of the portfolio per rebalance", "1.08% of the portfolio per day"):
         assert words in found.words
+    both = sandwich_exposure(50, 30, 3_000, 6_000, 100, priced=2)
+    assert both.exchanged_bps == 280 and "2 × oracle_deviation" in both.words
 
 
-@pytest.mark.parametrize(("cost", "slippage", "name"), [(None, 30, "limits.plan_cost"), (50, None, "limits.slippage")])
-def test_without_a_limit_there_is_no_bound_and_the_limit_is_named(cost: int | None, slippage: int | None, name: str) -> None:
-    found = sandwich_exposure(cost, slippage, 3_000, 6_000)
+@pytest.mark.parametrize(
+    ("cost", "slippage", "deviation", "name"),
+    [(None, 30, 100, "limits.plan_cost"), (50, None, 100, "limits.slippage"), (50, 30, None, "limits.oracle_deviation")],
+)
+def test_without_a_limit_there_is_no_bound_and_the_limit_is_named(
+    cost: int | None, slippage: int | None, deviation: int | None, name: str
+) -> None:
+    found = sandwich_exposure(cost, slippage, 3_000, 6_000, deviation)
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (None, None, None)
     assert f"{name} is off" in found.words
 
 
 def test_a_turnover_that_is_off_is_named_and_the_rest_is_told() -> None:
-    found = sandwich_exposure(50, 30, None, 6_000)
-    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (80, None, 48)
+    found = sandwich_exposure(50, 30, None, 6_000, 100)
+    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (180, None, 108)
     assert mentions(found.words, "turnover", "off")
 
 
@@ -57,7 +64,7 @@ def test_no_plan_that_the_guards_let_pass_gives_away_more_than_the_bound(whole: 
     case = build_guard_case(step, plan, evidence(step, plan))
     cost_bps = max(0, math.ceil(case.cost() / case.turnover() * 10_000))
     slippage_bps = step.limits.slippage_bps
-    found = sandwich_exposure(cost_bps, slippage_bps, 10_000, 10_000)
+    found = sandwich_exposure(cost_bps, slippage_bps, 10_000, 10_000, 0)
     assert found.exchanged_bps is not None
     last = plan.legs[-1]
     gave = sold * Fraction(2_000 * 10**6, 10**18)
@@ -81,6 +88,6 @@ def test_a_plan_gives_away_what_its_swaps_predict_above_their_minimums() -> None
 
 def test_nobody_earns_more_with_a_plan_than_it_loses_and_a_predicted_gain_takes_nothing_off() -> None:
     plan = replace(plan_of(leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6)), cost=PlanCost(*map(Fraction, (5, 7, -2, 100))))
-    assert max_extractable_profit(plan, Fraction(30)) == 40
-    assert max_extractable_profit(replace(plan, cost=PlanCost(*map(Fraction, (5, 7, -20, 100)))), Fraction(30)) == 30
-    assert max_extractable_profit(plan, None) is None
+    assert max_extractable_profit(step_input(), plan, Fraction(30)) == 40
+    assert max_extractable_profit(step_input(), replace(plan, cost=PlanCost(*map(Fraction, (5, 7, -20, 100)))), Fraction(30)) == 30
+    assert max_extractable_profit(step_input(), plan, None) is None

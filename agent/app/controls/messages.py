@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.app.documents.plans import tax_document
 from agent.errors import printable_text
-from agent.guards.market import plan_sandwich_loss
+from agent.guards.market import plan_worst_case
 from agent.model import (
     Alert,
     AlertKind,
@@ -102,8 +102,8 @@ def _gain_text(tax: Mapping[str, Any]) -> str:
 def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
     """Return the worst case of a plan, and its taxable gain with [tax], each after a semicolon."""
     numeraire, text = step.portfolio.numeraire, ""
-    if (short := plan_sandwich_loss(step, plan)) is not None:
-        worst = value_text(plan.cost.total + short, numeraire.decimals, 2)
+    if (most := plan_worst_case(step, plan)) is not None:
+        worst = value_text(most, numeraire.decimals, 2)
         text += f"; worst case {worst} {numeraire.label}"
     if (tax := tax_document(step, plan)) is not None:
         text += f"; taxable gain {_gain_text(tax)}"

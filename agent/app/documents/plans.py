@@ -542,7 +542,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
             "expires_block": step.snapshot.head.number,
         }
         return cast(PlanDocument, {**head, **held})
-    short = describe.plan_sandwich_loss(step, found)
+    worst = describe.plan_worst_case(step, found)
     # a later refusal can follow passed guards; report both
     later = [item for item in outcome.verdicts if item not in found.verdicts]
     return fill(
@@ -559,7 +559,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
         verdicts=[fill(VerdictDocument, item) for item in (*found.verdicts, *later)],
         pacing=None if found.pacing is None else fill(SlicingDocument, found.pacing, portfolio),
         native_after_wei=None if found.native_after_wei is None else str(found.native_after_wei),
-        worst_case=None if short is None else money(found.cost.total + short, portfolio),
+        worst_case=None if worst is None else money(worst, portfolio),
         reason=outcome.reason,
     )
 

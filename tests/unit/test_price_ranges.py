@@ -1,0 +1,114 @@
+"""Feed and TWAP that agree: minimums, cost and worst case go by the worse of both for the wallet (threat T29)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.config.presets import ETHEREUM, FEED_THRESHOLDS_BPS, starting_deviation_bps
+from agent.guards.case import build_guard_case
+from agent.guards.market import plan_sandwich_loss, plan_worst_case
+from agent.model import PriceSource, StepInput
+from agent.planning.partial_plans import worst_case_loss
+from agent.planning.problem import build_problem, fair_floor
+from agent.reference import deviation_loss, disagreement_loss, price_ranges, reference_prices
+from agent.venues.composer import leg_floors
+from tests.support.builders import raw, step_input, token, v3_pool, with_limits
+from tests.support.plans import Swap, evidence, plan_of, verdict
+
+WETH, USDC = token("WETH"), token("USDC")
+FEED, MEAN = 2_000, 2_020
+BOTH = (PriceSource.FEED, PriceSource.TWAP)
+
+
+def seen(mean: int = MEAN, spot: int = FEED, kinds: tuple[PriceSource, ...] = BOTH, cautious: bool = True) -> StepInput:
+    """A feed at 2,000, and a pool with this mean and this price now."""
+    step = step_input(values={"WETH": 60_000, "USDC": 40_000}, pools=[v3_pool(WETH, USDC, spot, twap_price=mean)], kinds=kinds)
+    return replace(step, reference=replace(step.reference, cautious=cautious))
+
+
+def dollars(price: Fraction) -> float:
+    return float(price * 10**18 / 10**6)
+
+
+def test_a_token_has_the_lowest_and_the_highest_price_of_the_sources_that_agree() -> None:
+    low, high = map(dollars, price_ranges(seen())[WETH.address])
+    assert (low, high) == (FEED, pytest.approx(MEAN, rel=1e-4))
+    low, high = map(dollars, price_ranges(seen(mean=1_980))[WETH.address])
+    assert (low, high) == (pytest.approx(1_980, rel=1e-4), FEED)
+    assert price_ranges(seen())[USDC.address] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        seen(mean=2_040),
+        seen(kinds=(PriceSource.FEED,)),
+        seen(cautious=False),
+        with_limits(seen(), oracle_deviation_bps=None),
+    ],
+    ids=["beyond the limit", "one source", "recorded before", "limit off"],
+)
+def test_otherwise_the_reference_price_alone_counts(step: StepInput) -> None:
+    reference = reference_prices(step).by_token
+    assert price_ranges(step) == {address: (price, price) for address, price in reference.items()}
+    assert disagreement_loss(step, {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}) == 0
+
+
+def test_what_is_sold_counts_at_the_higher_and_what_is_bought_at_the_lower_price() -> None:
+    sells, buys = {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}, {WETH.address: 10**18, USDC.address: -2_000 * 10**6}
+    assert float(disagreement_loss(seen(), sells)) == pytest.approx(20 * 10**6, rel=1e-2)
+    assert disagreement_loss(seen(), buys) == 0
+    assert float(disagreement_loss(seen(mean=1_980), buys)) == pytest.approx(20 * 10**6, rel=1e-2)
+    assert disagreement_loss(seen(mean=1_980), sells) == 0
+
+
+def test_planner_guard_and_signer_require_the_better_price_of_the_two() -> None:
+    step = seen(spot=MEAN)
+    sold = raw(1, WETH)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, sold)])
+    high = price_ranges(step)[WETH.address][1]
+    floor = fair_floor(sold, high, Fraction(1), plan.legs[0].fee_pips, step.limits.price_impact_bps or 0, step.limits.slippage_bps or 0)
+    assert leg_floors(step, plan) == (floor,)
+    assert build_problem(step, reference_prices(step)).floor_prices(WETH.address, USDC.address) == (high, 1)
+    kept, missed = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
+    assert verdict("fair_floor", step, kept).passed
+    assert not verdict("fair_floor", step, missed).passed
+
+
+@pytest.mark.parametrize(("spot", "passes"), [(MEAN, True), (FEED, False)])
+def test_a_pool_at_the_price_of_a_lagging_feed_costs_too_much_at_the_mean(spot: int, passes: bool) -> None:
+    """The feed is 1 % behind: by it alone the pool at 2,000 costs only its fee."""
+    step = with_limits(seen(spot=spot), plan_cost_bps=50, slippage_bps=30)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    assert verdict("plan_cost", step, plan).passed is passes
+    alone = with_limits(seen(spot=spot, kinds=(PriceSource.FEED,)), plan_cost_bps=50, slippage_bps=30)
+    assert verdict("plan_cost", alone, plan).passed
+
+
+def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_seen_of_it() -> None:
+    step = with_limits(seen(), oracle_deviation_bps=150)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
+    assert deviation_loss(step, deltas) == 2_000 * 10**6 * Fraction(150, 10_000)
+    short, worst = plan_sandwich_loss(step, plan), plan_worst_case(step, plan)
+    assert short is not None and worst == plan.cost.total + short + deviation_loss(step, deltas)
+    before = replace(step, reference=replace(step.reference, cautious=False))
+    more = disagreement_loss(step, deltas)
+    assert more > 0
+    assert worst_case_loss(step, plan) - worst_case_loss(before, plan) == more
+    cases = [build_guard_case(one, plan, evidence(one, plan)) for one in (step, before)]
+    assert cases[0].worst_cost() - cases[1].worst_cost() == more
+
+
+def test_the_limit_of_a_new_config_follows_the_thresholds_of_its_feeds() -> None:
+    feeds = {known.symbol: known.feed for known in ETHEREUM.tokens}
+    assert set(feeds.values()) == set(FEED_THRESHOLDS_BPS)
+    assert starting_deviation_bps([feeds["WETH"], feeds["WBTC"]], feeds["USDC"]) == 100
+    assert starting_deviation_bps([feeds["WETH"], feeds["LINK"]], feeds["USDC"]) == 150
+    assert starting_deviation_bps([feeds["DAI"]], feeds["USDC"]) == 75
+    assert starting_deviation_bps([feeds["USDC"]], feeds["WETH"]) == 100
+    assert starting_deviation_bps([feeds["WETH"], "0x" + "12" * 20], feeds["USDC"]) is None
+    assert starting_deviation_bps([feeds["WETH"]], None) is None
