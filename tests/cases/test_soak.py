@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from agent.localchain import LocalChain
+from scripts import soak as soak_script
 from tests.support.long_runs import KEEP_STEPS, running, soak
 
 LOOKS = 160
@@ -24,6 +28,21 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
     last = found.marks[-1]
     assert last.steps <= KEEP_STEPS + 3 * found.outcomes["done"] + 5, "what led to no transaction is removed"
     assert last.store < 12_000_000
+
+
+def test_the_script_soaks_and_says_what_grew(
+    anvil_chain: LocalChain, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen looks with two trades: too few for its bounds in bytes, enough to see what stays behind at each look."""
+    monkeypatch.setattr(soak_script, "open_anvil", lambda: nullcontext(anvil_chain))
+    monkeypatch.setattr(sys, "argv", ["soak.py", "--looks", "16", "--trade-every", "8", "--json"])
+    with pytest.raises(SystemExit):
+        soak_script.main()
+    document = json.loads(capsys.readouterr().out)
+    assert {"hold", "refused", "done"} <= set(document["outcomes"]), document["outcomes"]
+    assert sum(document["outcomes"].values()) == document["marks"][-1]["looks"] == 16
+    between = [mark["objects"] for mark in document["marks"] if 9 < mark["looks"] < 16]
+    assert between[-1] - between[0] < 100 * len(between), document["marks"]
 
 
 def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

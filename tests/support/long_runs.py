@@ -29,6 +29,7 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import FEED_DECIMALS
 from agent.observe.watch import Watchdog
 from agent.units import NATIVE
+from agent.web.probes import metrics_text
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
 from tests.support.worlds import DATA
 
@@ -256,7 +257,7 @@ def soak(
                 agent.context.switch.resume("soaked", chain.now_s())
             found = next(rounds)
             service.on_cycle(found)
-            service.metrics.text()
+            metrics_text(service.recorder.report, service.recorder.health(), chain.now_s())
             outcomes["error" if isinstance(found, TrimtabError) else found.kind.value] += 1
             if number % every == 0:
                 marks.append(mark(number, folder / "trimtab.db", agent))
