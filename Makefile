@@ -57,9 +57,15 @@ fmt: $(READY)
 # Tests that take long: many looks in a row, random portfolios on a chain, an upgrade killed at every statement, a run killed around each
 # write of a control, controls beside a run, a besieged futures book, an approval of an agent key killed at each moment. Of
 # random searches and of cases that repeat one another the long part, and each property on twenty times as many examples, new ones each time.
+# Last, tests that sign, store, plan and send, without the shortcuts that spare the suite what libraries repeat.
+PLAIN_TESTS := $(wildcard tests/unit/test_signer*.py tests/unit/test_store*.py tests/unit/test_execution*.py) \
+  tests/unit/test_multiplied_by_tables.py tests/differential/test_sender.py tests/differential/test_second_quote.py \
+  tests/cases/test_rebalance.py tests/cases/test_rebalance_atomic.py tests/cases/test_approvals.py tests/cases/test_key_services.py \
+  tests/cli/test_sending.py tests/cli/test_commands.py
 slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) --timeout 1800 -m "hypothesis and not slow"
+	TRIMTAB_TEST_SHORTCUTS=off $(BIN)/pytest -n $(JOBS) $(PLAIN_TESTS)
 
 # API and dashboard at length: schemathesis calls every operation with hundreds of valid and invalid parameters; in Chromium login, controls
 # on the local chain, set-up, by keyboard; the demo in the browser.
@@ -98,10 +104,14 @@ fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.answers --seconds $(FUZZ_SECONDS)
 	TRIMTAB_STATEFUL_RUNS=$(RUNS) TRIMTAB_STATEFUL_STEPS=50 $(BIN)/pytest tests/cases/test_whole_agent.py --timeout 7200
 
-# Small mistakes in the pure part, drawn by a seed: how many do the unit tests notice? Each by the tests of its line. Figures in build/.
+# Small mistakes in the pure part, the signer, the store, execution, chain and web, drawn by a seed: how many do the tests near them
+# notice? Each by the tests of its line. Figures in build/, by package too.
 MUTANTS ?= 300
+MUTATED ?= $(PURE),agent/signing/*,agent/store/*,agent/execution/*,agent/chain/*,agent/web/*
+NEAR_TESTS ?= tests/unit $(wildcard tests/differential/test_reader*.py tests/differential/test_sender.py tests/differential/test_perp_reading.py \
+  tests/differential/test_second_quote.py tests/differential/test_discovery.py tests/differential/test_lp_positions.py) tests/cli/test_assistant.py
 mutants: $(READY)
-	nice $(BIN)/python scripts/mutants.py --pure '$(PURE)' --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
+	nice $(BIN)/python scripts/mutants.py --files '$(MUTATED)' --tests $(NEAR_TESTS) --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
 
 # What every command prints and what recorded steps decide, against tests/golden. After a change that is meant:
 # .venv/bin/python scripts/golden.py --write

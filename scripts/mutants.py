@@ -1,4 +1,4 @@
-"""Mutation testing of the pure core: the share of small mistakes that the unit tests notice.
+"""Mutation testing: the share of small mistakes that the tests near the code notice.
 
 Mutants are drawn by a seed from all nodes of the syntax trees. Each changes a comparison, sign,
 rounding, constant, condition or returned value, or removes a statement. It runs in a copy of the tree
@@ -176,11 +176,11 @@ class Tests:
         return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
 
 
-def collect(tree: Path, cache: Path, tests: Sequence[str], pure: str, jobs: int) -> None:
+def collect(tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: int) -> None:
     """Run the tests once, with one coverage context per test."""
     settings = cache / "settings.ini"  # not coverage.*, which would be erased as its data
     settings.write_text(
-        f"[run]\ninclude = {pure}\nparallel = true\nconcurrency = thread,multiprocessing\ndata_file"
+        f"[run]\ninclude = {patterns}\nparallel = true\nconcurrency = thread,multiprocessing\ndata_file"
         f" = {cache / 'coverage'}\n"
     )
     measured = (
@@ -288,9 +288,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--pure",
+        "--files",
         required=True,
-        help="comma-separated patterns of the core's files: PURE of the Makefile",
+        help="comma-separated patterns of the files to break: MUTATED of the Makefile",
     )
     parser.add_argument("--tests", nargs="+", default=["tests/unit"])
     parser.add_argument("--root", type=Path, default=ROOT, help="tree to copy; it is not changed")
@@ -308,13 +308,13 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.json")
     asked = parser.parse_args()
-    cache, patterns = asked.cache.resolve(), asked.pure.split(",")
+    cache, patterns = asked.cache.resolve(), asked.files.split(",")
     cache.mkdir(parents=True, exist_ok=True)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
         trees = [copied(asked.root, Path(folder) / str(i)) for i in range(asked.jobs)]
         if not (cache / "log").exists():
-            collect(trees[0], cache, asked.tests, asked.pure, asked.jobs)
+            collect(trees[0], cache, asked.tests, asked.files, asked.jobs)
         tests, root = known(trees[0], cache), asked.root
         files = sorted(str(path.relative_to(root)) for path in (root / "agent").rglob("*.py"))
         every = [
@@ -351,8 +351,13 @@ def main() -> int:
             runner.close()
     counted = Counter(str(each["result"]) for each in results)
     by_file: dict[str, Counter[str]] = defaultdict(Counter)
+    by_package: dict[str, Counter[str]] = defaultdict(Counter)
     for each in results:
-        by_file[str(each["file"])][str(each["result"])] += 1
+        for group, name in (
+            (by_file, str(each["file"])),
+            (by_package, str(Path(str(each["file"])).parts[1])),
+        ):
+            group[name][str(each["result"])] += 1
     noticed = counted["killed"] + counted["timeout"]
     report = {
         "seed": asked.seed,
@@ -363,6 +368,7 @@ def main() -> int:
     }
     report |= {
         "score": round(noticed / max(1, len(results)), 4),
+        "packages": {name: dict(c) for name, c in sorted(by_package.items())},
         "files": {name: dict(c) for name, c in sorted(by_file.items())},
     }
     print(json.dumps(report, indent=1))

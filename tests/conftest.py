@@ -22,12 +22,10 @@ from tests.support.perps import perps_on
 from tests.support.transactions import STORES
 from tests.support.worlds import (
     Origin,
-    checked_once,
-    compiled_once,
     forks_asked_by_turns,
     missing,
-    multiplied_by_tables,
     one_case,
+    shortcuts,
     tester_world,
 )
 
@@ -83,9 +81,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """
     with (
         forks_asked_by_turns(),
-        compiled_once(),
-        multiplied_by_tables(),
-        checked_once(),
+        shortcuts(),
         compiled_by_one(tmp_path_factory.getbasetemp().parent),
     ):
         yield

@@ -21,7 +21,7 @@ from agent.localchain.nodes import AnvilNode, free_port
 from agent.localchain.perpetuals import LocalPerps
 from agent.planning import planner
 from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, forked_in, in_process, takes_config
-from tests.support.worlds import missing
+from tests.support.worlds import SHORTCUTS, missing
 
 AT_ONCE = ('first_purchase = "1m"', 'first_purchase = "off"')
 """A desk is not about a first purchase: seeing whether it goes in parts doubles the time of each plan."""
@@ -78,7 +78,8 @@ def desk(
     served: tuple[Path, dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
     """A desk at the served chain as it was served; what the test does is undone."""
-    monkeypatch.setattr(planner, "_within_plan_cost", _planned_once)
+    if SHORTCUTS:
+        monkeypatch.setattr(planner, "_within_plan_cost", _planned_once)
     source, about = served
     config = tmp_path / "trimtab.toml"
     for ending in STORE_ENDINGS:
@@ -100,7 +101,8 @@ def desk(
 
 
 def _runner(chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
-    monkeypatch.setattr(planner, "_within_plan_cost", _planned_once)
+    if SHORTCUTS:
+        monkeypatch.setattr(planner, "_within_plan_cost", _planned_once)
     # Tests that share this chain may have moved its time away from the machine's.
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     monkeypatch.setenv("COLUMNS", "160")

@@ -51,6 +51,22 @@ ANVIL_OFTEN = pytest.mark.parametrize("local_chain", ["anvil", pytest.param("eth
 """Marks a test that is slow on eth-tester and repeats there what others show: by default it runs on anvil alone."""
 
 
+SHORTCUTS = os.environ.get("TRIMTAB_TEST_SHORTCUTS") != "off"
+"""False in the part of `make slow` that takes no shortcut: libraries multiply points, compile statements, check ABIs and build routers
+themselves, and each command solves its own planning problems.
+"""
+
+
+@contextmanager
+def shortcuts() -> Iterator[None]:
+    """During the block, replace what libraries repeat in each test by what they found once."""
+    if not SHORTCUTS:
+        yield
+        return
+    with compiled_once(), multiplied_by_tables(), checked_once():
+        yield
+
+
 def missing(why: str) -> None:
     """Skip the test for a missing tool; in CI fail it."""
     if os.environ.get("CI"):
@@ -370,6 +386,9 @@ def opened_once() -> Iterator[None]:
     """During the block, let all agents of a thread share what uniswap-python builds from a venue's contracts, each with its own
     endpoints.
     """
+    if not SHORTCUTS:
+        yield
+        return
     make, kept = second_quote._open_library, threading.local()
 
     def opened(transport: Transport, venue: V2Contracts | V3Contracts) -> Any:
