@@ -82,9 +82,7 @@ def write_all(upgrade: list[str]) -> None:
         lock.write_text(
             lock.read_text().replace(f"{scratch}/", "")
         )  # path of the override on this machine
-        compiled(
-            "requirements-run.lock", "pyproject.toml", *extras("uniswap-python"), *overridden, *same
-        )
+        compiled("requirements-run.lock", "pyproject.toml", *same)
         compiled("requirements-demo.lock", "pyproject.toml", *extras("local"), *same)
         older = Path(scratch) / "web3-6.txt"
         older.write_text("\n".join(WEB3_6) + "\n")

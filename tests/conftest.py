@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
 from agent.localchain.perpetuals import LocalPerps
+from tests.browser.chromium import REMEDY, program
 from tests.support.kernels import compiled_by_one
 from tests.support.perps import perps_on
 from tests.support.transactions import STORES
@@ -55,6 +57,16 @@ def _imported_by_turns(config: pytest.Config, process: int, processes: int) -> N
             sys.path.insert(0, str(file.parent))
         with contextlib.suppress(Exception, pytest.skip.Exception, pytest.fail.Exception):
             importlib.import_module(file.stem)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Ends a run of CI at once, in one line, where tests in the browser would each fail for want of Chromium."""
+    config, folder = session.config, Path(__file__).parent / "browser"
+    if not os.environ.get("CI") or hasattr(config, "workerinput") or program() is not None:
+        return
+    named = [(config.invocation_params.dir / name.partition("::")[0]).resolve() for name in config.args]
+    if any(folder.is_relative_to(path) or path.is_relative_to(folder) for path in named):
+        pytest.exit(REMEDY, returncode=1)
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
