@@ -15,7 +15,7 @@ SERVICE := .venv/.service
 READY := .venv/.ready
 OLD := .venv-web3-6
 
-.PHONY: demo test check setup service cover slow web plans faults faults-futures kills fuzz mutants golden fmt web3-6 installs lock clean
+.PHONY: demo test check setup service cover slow web plans faults faults-futures kills fuzz mutants golden fmt web3-6 installs wheel lock clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -112,7 +112,9 @@ fuzz: $(READY)
 MUTANTS ?= 300
 MUTATED ?= $(PURE),agent/signing/*,agent/store/*,agent/execution/*,agent/chain/*,agent/web/*
 NEAR_TESTS ?= tests/unit $(wildcard tests/differential/test_reader*.py tests/differential/test_sender.py tests/differential/test_perp_reading.py \
-  tests/differential/test_second_quote.py tests/differential/test_discovery.py tests/differential/test_lp_positions.py) tests/cli/test_assistant.py
+  tests/differential/test_second_quote.py tests/differential/test_discovery.py tests/differential/test_lp_positions.py \
+  tests/cases/test_rebalance.py tests/cases/test_approvals.py tests/cases/test_refusals.py tests/cases/test_step_journal.py \
+  tests/cases/test_budgets.py tests/cases/test_ledger_on_chain.py tests/cases/test_providing.py) tests/cli/test_assistant.py
 mutants: $(READY)
 	nice $(BIN)/python scripts/mutants.py --files '$(MUTATED)' --tests $(NEAR_TESTS) --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
 
@@ -165,6 +167,10 @@ $(OLD)/.ready: requirements-web3-6.lock pyproject.toml
 # Installs without a compiler, for Python 3.11 to 3.14: for real where the interpreter is here, else by the wheels that there are.
 installs: $(READY)
 	$(BIN)/python scripts/check_install.py
+
+# The wheel, built once, plays demo, backtest, serve and mcp on each Python from 3.11 to 3.14 that is here; the others are named.
+wheel: $(READY)
+	$(BIN)/pytest -rs -m slow tests/cli/test_wheel.py
 
 # Pins and hashes without index addresses. Newer versions: .venv/bin/python scripts/lock.py --upgrade NAME
 lock:

@@ -73,6 +73,8 @@ def installed(program: str, lock: str) -> str:
                 "import agent.wiring.context, web3, eth_account; assert web3.__version__ >= '7'",
             ],
         ]
+        if lock == "requirements-run.lock":  # the others have uniswap-python or pre-releases
+            steps.append([*uv[:4], "check", "--python", python])
         for step in steps:
             done = subprocess.run(
                 step, capture_output=True, text=True, check=False, cwd=REPO, env=no_compiler

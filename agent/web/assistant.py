@@ -7,6 +7,7 @@ chain, the config and the endpoints are data: each answer says so, with control 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -20,9 +21,6 @@ from agent.web.reading import ReadingProcess
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
-    from mcp.server.lowlevel.helper_types import ReadResourceContents
-    from mcp.types import CallToolResult, Resource, Tool
-    from pydantic import AnyUrl
 
 MISSING = "pip install 'trimtab[mcp]'"
 NOTICE = (
@@ -35,7 +33,7 @@ INSTRUCTIONS = (
     " are exact decimal or base-unit strings: quote them as they are, and never round or add them as"
     f" floats. {NOTICE} No tool sends a transaction."
 )
-DOCS = "trimtab://docs/"
+DOCS, MARKDOWN = "trimtab://docs/", "text/markdown"
 STEP = r"^[A-Za-z0-9_-]{1,64}$"
 
 
@@ -221,62 +219,73 @@ class Assistant:
         return {"notice": NOTICE, "document": as_data(document)}
 
 
-def build_server(assistant: Assistant) -> Server[Any, Any]:
+def build_server(assistant: Assistant) -> Server[Any]:
     """Return the server with its tools, and the documentation as resources. Raises ImportError if
     the extra is missing.
     """
+    from mcp import types
     from mcp.server.lowlevel import Server
-    from mcp.server.lowlevel.helper_types import ReadResourceContents
-    from mcp.types import CallToolResult, Resource, TextContent, Tool, ToolAnnotations
+    from mcp.shared.exceptions import MCPError
 
-    server: Server[Any, Any] = Server("trimtab", instructions=INSTRUCTIONS)
     pages = {f"{DOCS}{page.stem}": page for page in artifacts.documentation()}
 
-    async def list_tools() -> list[Tool]:
-        return [
-            Tool(
-                name=tool.name,
-                description=tool.about,
-                inputSchema=tool.arguments.model_json_schema(),
-                annotations=ToolAnnotations(
-                    readOnlyHint=not tool.queues, destructiveHint=tool.queues, openWorldHint=False
-                ),
-            )
-            for tool in assistant.tools.values()
-        ]
+    async def list_tools(_context: object, _page: object) -> types.ListToolsResult:
+        return types.ListToolsResult(
+            tools=[
+                types.Tool(
+                    name=tool.name,
+                    description=tool.about,
+                    input_schema=tool.arguments.model_json_schema(),
+                    annotations=types.ToolAnnotations(
+                        read_only_hint=not tool.queues,
+                        destructive_hint=tool.queues,
+                        open_world_hint=False,
+                    ),
+                )
+                for tool in assistant.tools.values()
+            ]
+        )
 
-    async def call_tool(name: str, given: dict[str, Any]) -> dict[str, Any] | CallToolResult:
+    async def call_tool(
+        _context: object, asked: types.CallToolRequestParams
+    ) -> types.CallToolResult:
         try:
-            return await assistant.answer(name, given)
+            document = await assistant.answer(asked.name, asked.arguments or {})
         except TrimtabError as error:
-            code = error.code or type(error).__name__
-            text = TextContent(type="text", text=f"{code}: {error}")
-            return CallToolResult(content=[text], isError=True)
+            text = f"{error.code or type(error).__name__}: {error}"
+            return types.CallToolResult(
+                content=[types.TextContent(type="text", text=text)], is_error=True
+            )
+        text = json.dumps(document, indent=2)
+        return types.CallToolResult(
+            content=[types.TextContent(type="text", text=text)], structured_content=document
+        )
 
-    async def list_resources() -> list[Resource]:
-        return [
-            Resource(uri=_uri(name), name=page.stem, mimeType="text/markdown")
-            for name, page in pages.items()
-        ]
+    async def list_resources(_context: object, _page: object) -> types.ListResourcesResult:
+        return types.ListResourcesResult(
+            resources=[
+                types.Resource(uri=name, name=page.stem, mime_type=MARKDOWN)
+                for name, page in pages.items()
+            ]
+        )
 
-    async def read_resource(uri: AnyUrl) -> list[ReadResourceContents]:
-        if (page := pages.get(str(uri))) is None:
-            raise ValueError("no such page")
+    async def read_resource(
+        _context: object, asked: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        if (page := pages.get(str(asked.uri))) is None:
+            raise MCPError(types.INVALID_PARAMS, "no such page")
         text = await asyncio.to_thread(page.read_text, encoding="utf-8")
-        return [ReadResourceContents(text, "text/markdown")]
+        content = types.TextResourceContents(uri=asked.uri, mime_type=MARKDOWN, text=text)
+        return types.ReadResourceResult(contents=[content])
 
-    # the decorators of the SDK are untyped
-    server.list_tools()(list_tools)  # type: ignore[no-untyped-call]
-    server.call_tool(validate_input=False)(call_tool)
-    server.list_resources()(list_resources)  # type: ignore[no-untyped-call]
-    server.read_resource()(read_resource)  # type: ignore[no-untyped-call]
-    return server
-
-
-def _uri(text: str) -> AnyUrl:
-    from pydantic import AnyUrl
-
-    return AnyUrl(text)
+    return Server(
+        "trimtab",
+        instructions=INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+        on_list_resources=list_resources,
+        on_read_resource=read_resource,
+    )
 
 
 def serve_assistant(config: str, allow_controls: bool) -> None:

@@ -17,7 +17,6 @@ if find_spec("mcp") is None and not os.environ.get("CI"):
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextResourceContents
-from pydantic import AnyUrl
 
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.store.files.secret import secret_path
@@ -55,7 +54,7 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
                 assert began.instructions == INSTRUCTIONS and NOTICE in INSTRUCTIONS
                 tools = (await session.list_tools()).tools
                 assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl", "controls"}
-                assert all(tool.annotations and tool.annotations.readOnlyHint for tool in tools)
+                assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
                 calls = {"status": {}, "plan": {}, "history": {"limit": 1}, "pnl": {"period": "day"}, "explain": {}, "controls": {}}
                 for name, given in calls.items():
                     found[name] = await session.call_tool(name, given)
@@ -67,26 +66,26 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
                     "explain": {"step": "../a"},
                 }
                 for name, given in refused.items():
-                    assert (await session.call_tool(name, given)).isError, name
+                    assert (await session.call_tool(name, given)).is_error, name
                 unknown = await session.call_tool("explain", {"step": "none"})
-                assert unknown.isError and text_of(unknown).startswith("unknown: ")
+                assert unknown.is_error and text_of(unknown).startswith("unknown: ")
                 pages = (await session.list_resources()).resources
                 assert {"api", "limits", "triggers"} <= {page.name for page in pages}
-                (page,) = (await session.read_resource(AnyUrl("trimtab://docs/limits"))).contents
+                (page,) = (await session.read_resource("trimtab://docs/limits")).contents
                 assert isinstance(page, TextResourceContents) and page.text.startswith("# ")
                 for outside in ("trimtab://docs/../pyproject.toml", "file:///etc/passwd"):
                     with pytest.raises(Exception, match="no such page"):
-                        await session.read_resource(AnyUrl(outside))
+                        await session.read_resource(outside)
 
     asyncio.run(talk())
     assert said.read_text() == "[]\n", "it loads nothing that signs, and says nothing"
     assert files_of(desk) == files, "reading makes no file"
     told = {
         "status": desk.ask("status"), "history": desk.ask("history", "--limit", "1"), "pnl": desk.ask("pnl", "--period", "day"),
-        "explain": desk.ask("explain", found["explain"].structuredContent["document"]["step"]), "plan": desk.ask("plan"),
+        "explain": desk.ask("explain", found["explain"].structured_content["document"]["step"]), "plan": desk.ask("plan"),
     }  # fmt: skip
     for name, document in told.items():
-        given = found[name].structuredContent
+        given = found[name].structured_content
         assert given["notice"] == NOTICE and SECRET not in text_of(found[name])
         assert without_latency(given["document"]) == without_latency(document), name
     assert sent(desk) == before

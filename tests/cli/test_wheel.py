@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from agent.config.load import load_config
 from agent.store import open_store
 from agent.web.pages import ASSETS, PAGES
+from scripts.check_install import PYTHONS, interpreter
 from tests.cli.tools import first_document
 from tests.support import agents
 from tests.support.worlds import missing
@@ -45,7 +47,7 @@ class Installed:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XDG_"))}
         program = [str(self.folder / "bin" / "trimtab"), *words]
         pipe = subprocess.PIPE
-        return subprocess.Popen(program, cwd=home, env={**kept, **places}, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(program, cwd=home, env={**kept, **places}, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +58,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("trimtab-*.whl"))
 
 
-def environment(folder: Path, *wanted: str) -> Installed:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+def environment(folder: Path, *wanted: str, python: str = sys.executable) -> Installed:
+    subprocess.run([python, "-m", "venv", "--without-pip", str(folder)], check=True)
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
     done = subprocess.run([*uv, *wanted], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -147,3 +149,64 @@ def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Inst
         process.terminate()
         _, said = process.communicate()
     assert process.returncode == 0, said
+
+
+EXTRAS = "local,analysis,dashboard,mcp"
+HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+
+
+@pytest.fixture(scope="module", params=PYTHONS)
+def everything(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel with all that is played below, on each Python that this machine has."""
+    python = interpreter(request.param)
+    if python is None:
+        pytest.skip(f"no Python {request.param} on this machine")
+    folder = tmp_path_factory.mktemp(f"python{request.param}")
+    return environment(folder, f"trimtab[{EXTRAS}] @ {wheel}", "--constraint", "requirements.lock", python=python)
+
+
+def test_each_python_plays_demo_and_backtest(everything: Installed) -> None:
+    demo = everything.run("demo")
+    assert demo.returncode == 0, demo.stderr[-2000:]
+    assert "Uniswap contracts" in demo.stdout
+    backtest = everything.run(*BACKTEST, "--html", "report.html")
+    assert backtest.returncode == 0, backtest.stderr[-2000:]
+    assert "plotly.js" in (everything.folder / "home" / "report.html").read_text()
+
+
+def test_each_python_serves_pages_and_an_assistant(everything: Installed, tmp_path: Path) -> None:
+    loaded = load_config(agents.config(tmp_path))
+    open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
+    config = ("--config", str(loaded.path))
+    process = everything.start("serve", "--port", "0", "--json", *config)
+    try:
+        address = first_document(process)["url"]
+        assert b"trimtab" in urlopen(address).read()
+        assert urlopen(f"{address}api/v1/openapi.json").status == 200
+    finally:
+        process.terminate()
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    asked = [
+        {"id": 1, "method": "initialize", "params": HELLO},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/list"},
+        {"id": 3, "method": "tools/call", "params": {"name": "history", "arguments": {"limit": 1}}},
+    ]
+    assistant = everything.start("mcp", *config)
+    told, left = {}, {1, 2, 3}
+    assert assistant.stdin is not None and assistant.stdout is not None
+    try:
+        for message in asked:
+            assistant.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+            assistant.stdin.flush()
+            while message.get("id") in left:
+                answer = json.loads(assistant.stdout.readline())
+                told[answer.get("id")] = answer.get("result")
+                left.discard(answer.get("id"))
+    finally:
+        assistant.stdin.close()
+        errors = assistant.stderr.read() if assistant.stderr is not None else ""
+    assert assistant.wait() == 0, errors
+    assert {"status", "history"} <= {tool["name"] for tool in told[2]["tools"]}
+    assert not told[3].get("isError"), told[3]

@@ -18,9 +18,9 @@ from agent.model import IntentKind, UnsignedTx
 from agent.model.futures import FuturesGrant, MarginAccount, MarginDeposit, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
 from agent.ports import Grant
 from agent.signing.base import FuturesRules
-from agent.signing.futures import cloid_of, require_signable_order
+from agent.signing.futures import _limit_text, cloid_of, require_signable_order
 from agent.units import Token
-from agent.venues.hyperliquid.orders import OrderTicket, order_action
+from agent.venues.hyperliquid.orders import OrderTicket, limit_price, order_action, price_text
 from tests.support.samples import slow
 
 NOW_S = 1_790_000_000
@@ -150,6 +150,37 @@ def test_a_market_without_a_pinned_number_of_a_perpetual_is_not_traded(numbers: 
 def test_an_order_at_a_market_renumbered_by_the_server_is_refused() -> None:
     moved = replace(RULES, numbers=(("ETH", 0), ("BTC", 1)))
     assert refused(tx_of(payload(BUY)), grant_of(), moved) == "market"
+
+
+@pytest.mark.parametrize("size_decimals", [0, 2, 4, 5])
+@pytest.mark.parametrize("dollars", ["123456.789", "98765.4321", "3001.2345", "12.345678", "1.00001", "0.0123456", "0.00098765"])
+def test_prices_of_every_magnitude_are_in_the_venues_ticks_on_the_safe_side(dollars: str, size_decimals: int) -> None:
+    """Worked out by the signer and by the code that writes orders, each by itself."""
+    size = 10**size_decimals * 1_000
+    market = replace(MARKET, size_decimals=size_decimals)
+    for side in (1, -1):
+        order = PerpOrder("ETH", side * size, PerpOrderKind.MARKET, int(Fraction(dollars) * 10**6 * 1_000), False)
+        try:
+            written = price_text(limit_price(market, order))
+        except ValueError:
+            written = "0"
+        if written == "0":
+            with pytest.raises(Refused):
+                _limit_text(order, market, 10**6)
+            continue
+        assert _limit_text(order, market, 10**6) == written
+        assert (Fraction(written) - Fraction(order.bound_raw, 10**9)) * side <= 0
+
+
+@pytest.mark.parametrize(("off_ms", "is_signed"), [(60_000, True), (-60_000, True), (60_001, False), (-60_001, False)])
+def test_a_nonce_is_within_a_minute_of_this_machines_clock(off_ms: int, is_signed: bool) -> None:
+    nonce_ms = NOW_S * 1000 + off_ms
+    ticket = OrderTicket(BUY, cloid_of(str(nonce_ms), 0, BUY), nonce_ms, (NOW_S + 60) * 1000)
+    signable = tx_of(hex_of(order_action(ticket, MARKET, 1)), nonce=nonce_ms)
+    if is_signed:
+        assert require_signable_order(signable, grant_of(), RULES, NOW_S)
+    else:
+        assert refused(signable, grant_of()) == "nonce"
 
 
 def test_another_order_of_the_keys_is_refused() -> None:

@@ -212,6 +212,14 @@ def test_a_password_that_cannot_be_changed_leaves_the_file_as_it_was(tmp_path: P
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["w.json"]
 
 
+def test_no_key_is_encrypted_anew_with_a_weak_password_whoever_asks(tmp_path: Path) -> None:
+    path = tmp_path / "w.json"
+    api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    with pytest.raises(ConfigError, match="password"):
+        keys.change_password(path, Secret(GOOD), Secret("short"))
+    assert opened(path, GOOD)
+
+
 def test_a_crash_before_the_new_file_is_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.json"
     api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
