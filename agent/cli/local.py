@@ -18,6 +18,7 @@ from agent.cli.display import futures_tables, plan_tables, tables
 from agent.cli.display.terminal import emit, note, say
 from agent.cli.options import AsJson, Heading, command
 from agent.errors import ConfigError, TrimtabError
+from agent.key_variables import drop_key_variables
 
 if TYPE_CHECKING:
     from agent.app.documents.futures import MarginDocument
@@ -245,6 +246,7 @@ def run_live_demo(port: int, as_json: bool) -> None:
     """
     from agent.web.server import DashboardProcess, require_servable
 
+    drop_key_variables([])
     require_servable(port)
     clock = api.OneStopClock()
     with suppress(api.StopRequested), clock.listening(), ExitStack() as ended:

@@ -12,6 +12,7 @@ import pytest
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.controls import ControlEnd
+from agent.store.files.backup import backup
 from agent.store.files.secret import secret_path
 from tests.support.stores import taken_back
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, new_store, tx
@@ -106,6 +107,11 @@ def test_a_forged_transition_does_not_count(store: Store) -> None:
     store.journal.advance(intent.id, IntentState.SIGNED, START_S + 1, tx_hash="0x" + "ab" * 32)
     assert only_move(store) == [IntentState.PLANNED, IntentState.SIGNED]
     assert store.journal.newest_transition_s() == START_S + 1
+
+
+def test_a_forged_transition_blocks_no_backup(store: Store, tmp_path: Path) -> None:
+    alter(store, FORGED_MOVE)
+    assert backup(tmp_path / "trimtab.db", tmp_path / "copy.db") > 0
 
 
 def test_a_transition_that_may_have_sent_bytes_counts_even_unsealed(store: Store) -> None:

@@ -119,7 +119,8 @@ def restore(
 def inspect_store_file(path: Path) -> StoreFileInfo:
     """Check a store's file without writing, and return its metadata.
 
-    Checks pages, foreign keys, and that each transaction has the state of its last transition.
+    Checks pages, foreign keys, and that each transaction has the state of its last transition; one
+    that another program added has no seal and does not count.
     Raises OperatorNeeded, naming the damage.
     """
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
@@ -142,7 +143,9 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
         dangling = store.execute("PRAGMA foreign_key_check").fetchone()
         if dangling is not None:
             raise _damaged(path, f"a row of {dangling[0]} refers to a row that does not exist")
-        mismatch = store.execute(_MISMATCH).fetchone()
+        columns = {name for _, name, *_ in store.execute("PRAGMA table_info(transitions)")}
+        sealed = " AND seal <> ''" if "seal" in columns else ""
+        mismatch = store.execute(_MISMATCH.format(sealed=sealed)).fetchone()
         if mismatch is not None:
             number, state, last = mismatch
             raise _damaged(
@@ -161,7 +164,8 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
 
 _MISMATCH = """
 SELECT intents.id, intents.state, transitions.after FROM intents
-LEFT JOIN transitions ON transitions.seq = (SELECT MAX(seq) FROM transitions WHERE intent_id = intents.id)
+LEFT JOIN transitions ON transitions.seq =
+ (SELECT MAX(seq) FROM transitions WHERE intent_id = intents.id{sealed})
 WHERE transitions.after IS NULL OR transitions.after <> intents.state LIMIT 1
 """
 
