@@ -322,6 +322,7 @@ def _send_futures(
     """Send the first futures action. Return None if a new plan is needed."""
     action, plan = futures.actions[0], outcome.plan
     frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
+    frees = frees and not futures.resting
     if plan is None:
         raise ValueError("an outcome without a plan sends nothing")
     prepared = actors.composer.futures(outcome.step_input, plan)

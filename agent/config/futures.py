@@ -115,6 +115,7 @@ class FuturesLimitsTable(ConfigTable):
     emergency_gas_price: GasPrice | None = None
     emergency_gas_per_day: PlainDecimal | None = None
     emergency_cooldown: DurationOrOff = EMERGENCY_COOLDOWN_S
+    resting_stop: ShareOrOff = None
 
     @model_validator(mode="after")
     def _sane(self) -> FuturesLimitsTable:
@@ -132,6 +133,11 @@ class FuturesLimitsTable(ConfigTable):
                 unit = "x" if key == "max_leverage" else "%"
                 text, limit = (_share_text(value, unit) for value in (bps, most))
                 raise ValueError(f"{key}: {text}; write above 0{unit} and at most {limit}")
+        if (self.resting_stop or 0) >= (self.emergency_distance or BPS):
+            raise ValueError(
+                f"resting_stop: {(self.resting_stop or 0) / 100:g}%; write less than"
+                " emergency_distance, so that the agent itself acts first"
+            )
         for key in ("stress_move", "emergency_distance", "hysteresis"):
             if (getattr(self, key) or 0) >= BPS:
                 raise ValueError(f"{key}: is not below 100%; write for example 20%")
@@ -323,6 +329,10 @@ def require_futures(config: Config) -> None:
             f"futures.markets: absolute weights sum to {total / 100:g}%, not 100%;"
             f" {'add' if total < BPS else 'take away'} {abs(BPS - total) / 100:g}%"
         )
+    if table.limits.resting_stop and not isinstance(table, HyperliquidTable):
+        raise ValueError(
+            'futures.limits.resting_stop: only Hyperliquid has resting stops; write "off"'
+        )
     _require_horizon_and_hedges(table)
     if table.leverage > table.limits.max_leverage:
         raise ValueError(
@@ -436,6 +446,7 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
             ),
             top_up_per_day_bps=limits.max_top_up_per_day,
             emergency_cooldown_s=limits.emergency_cooldown or 0,
+            resting_stop_bps=limits.resting_stop or 0,
         ),
         tokens[table.collateral].address,
         table.account or config.wallet.address,

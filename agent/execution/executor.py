@@ -421,7 +421,8 @@ class VenueExecutor:
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Cancel like the chain's executor. Orders are immediate-or-cancel, so none rests in the
-        book: unsent orders are dropped, all others resolved.
+        book: unsent orders are dropped, all others resolved. Resting stops stay, because they only
+        close positions ahead of liquidation.
         """
         return [*self._chain.cancel_pending(why), *self._resolve_all()]
 

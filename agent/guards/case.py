@@ -217,7 +217,7 @@ class GuardCase:
             return False
         markets = {order.market for order in orders}
         return (
-            bool(orders or others)
+            bool(plan.futures.actions)
             and len(markets) == len(orders)
             and all(order.is_reduce_only and is_reduction(account, order) for order in orders)
         )

@@ -17,12 +17,14 @@ from agent.model import (
     AdjustFutures,
     DelegateChange,
     FuturesAction,
+    FuturesLimits,
     FuturesPlan,
     FuturesPolicy,
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
+    StopOrder,
 )
 from agent.policy.futures.decide import (
     collateral_raw,
@@ -43,7 +45,7 @@ def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
     if plan is None or policy is None or account is None:
         raise MissingData(case.step.snapshot.futures_unknown or "no margin account is configured")
     known = {market.market for market in account.markets}
-    if strange := [order.market for order in plan.orders if order.market not in known]:
+    if strange := [one.market for one in (*plan.orders, *plan.resting) if one.market not in known]:
         raise MissingData(f"market {strange[0]} is not in the snapshot")
     return plan, policy, account
 
@@ -54,7 +56,7 @@ def index_age(case: GuardCase) -> GuardMeasurement:
     own market.
     """
     plan, policy, account = _layer(case)
-    wanted = {order.market for order in plan.orders}
+    wanted = {one.market for one in (*plan.orders, *plan.resting)}
     if plan.account_actions or not case.reduces_futures():
         wanted |= {position.market for position in account.positions}
     now_s = case.step.snapshot.head.timestamp_s
@@ -91,7 +93,25 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
         if worse > 0 or order.bound_raw <= 0:
             amount = decimal_text(max(worse, 0), account.quote.decimals)
             return GuardMeasurement(f"{market.symbol} is {amount} beyond the bound", False)
+    for stop in plan.resting:
+        if isinstance(stop, StopOrder) and not _is_protective(account, stop, limits):
+            text = f"the stop of {account.market(stop.market).symbol} is not one of its position"
+            return GuardMeasurement(text, False)
     return GuardMeasurement("every order within the bound", True)
+
+
+def _is_protective(account: MarginAccount, stop: StopOrder, limits: FuturesLimits) -> bool:
+    """True if a stop closes the whole position, on the losing side of the mark, with a bound within
+    the slippage of emergencies from its trigger.
+    """
+    market, held = account.market(stop.market), account.size_raw(stop.market)
+    if not held or stop.size_raw != -held or min(stop.trigger_raw, stop.bound_raw) <= 0:
+        return False
+    at_mark = abs(held) * market.mark
+    slip = Fraction(limits.emergency_slippage_bps, BPS)
+    if held > 0:
+        return stop.trigger_raw < at_mark and stop.bound_raw >= stop.trigger_raw * (1 - slip)
+    return stop.trigger_raw > at_mark and stop.bound_raw <= stop.trigger_raw * (1 + slip)
 
 
 def basis(case: GuardCase) -> GuardMeasurement:

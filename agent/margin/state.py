@@ -19,6 +19,8 @@ from agent.model import (
     MarginWithdrawal,
     PerpOrder,
     PerpOrderKind,
+    StopCancel,
+    StopOrder,
 )
 from agent.units import BPS, sign_of
 
@@ -299,7 +301,7 @@ def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount
             moved_raw = raw
         case MarginWithdrawal(raw):
             moved_raw = -raw
-        case DelegateChange():
+        case DelegateChange() | StopOrder() | StopCancel():
             moved_raw = 0
     collateral_raw = account.collateral_raw + moved_raw * account.settlement_raw
     return replace(account, collateral_raw=collateral_raw)

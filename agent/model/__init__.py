@@ -41,6 +41,10 @@ from agent.model.futures import PerpOrder as PerpOrder
 from agent.model.futures import PerpOrderKind as PerpOrderKind
 from agent.model.futures import PerpQuote as PerpQuote
 from agent.model.futures import Position as Position
+from agent.model.futures import RestingAction as RestingAction
+from agent.model.futures import RestingStop as RestingStop
+from agent.model.futures import StopCancel as StopCancel
+from agent.model.futures import StopOrder as StopOrder
 from agent.model.futures import VenuePayment as VenuePayment
 from agent.model.ledger import CashAccount as CashAccount
 from agent.model.ledger import CashMemory as CashMemory

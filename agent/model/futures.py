@@ -109,6 +109,18 @@ class VenuePayment:
 
 
 @dataclass(frozen=True, slots=True)
+class RestingStop:
+    """A stop of the agent that rests at an off-chain venue. `size_raw` is negative if it sells,
+    `trigger` the mark at which the venue sends it as a reduction.
+    """
+
+    market: str
+    size_raw: int
+    trigger: Price
+    cloid: str
+
+
+@dataclass(frozen=True, slots=True)
 class MarginAccount:
     """A cross-margined account: collateral and positions. `collateral_raw` is the deposited balance
     and `realised_raw` the realised profit that is not settled into it yet, both in quote base
@@ -120,6 +132,7 @@ class MarginAccount:
     that are not yet in the ledger, oldest first; they are part of `realised_raw`.
     `unknown_transfers` are kinds of the venue's ledger rows that are not known to move margin or
     not: `collateral_raw` may lack them, so the split into deposits and profit is uncertain.
+    `stops` are the agent's resting stops.
     """
 
     quote: Token
@@ -132,6 +145,7 @@ class MarginAccount:
     is_on_chain: bool = True
     payments: tuple[VenuePayment, ...] = ()
     unknown_transfers: tuple[str, ...] = ()
+    stops: tuple[RestingStop, ...] = ()
 
     def market(self, name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""
@@ -216,9 +230,32 @@ class DelegateChange:
     is_allowed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StopOrder:
+    """A resting order that closes a position of `-size_raw` once the mark reaches its trigger, only
+    as a reduction. `trigger_raw` is the quote of the whole size at the trigger, `bound_raw` the
+    minimum of a sale, or the maximum of a buy, once it is triggered.
+    """
+
+    market: str
+    size_raw: int
+    trigger_raw: int
+    bound_raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopCancel:
+    """The cancel of a resting stop, named by its client order id."""
+
+    market: str
+    cloid: str
+
+
+RestingAction = StopOrder | StopCancel
+"""A change of the stops that rest at an off-chain venue; no position changes at once."""
 AccountAction = MarginDeposit | MarginWithdrawal | DelegateChange
 """A transaction on the margin account that is not a trade."""
-FuturesAction = PerpOrder | AccountAction
+FuturesAction = PerpOrder | AccountAction | RestingAction
 """One transaction of the futures layer."""
 
 
@@ -292,6 +329,10 @@ class FuturesLimits:
     """Maximum gas cost of emergencies in 24 h (zero: limits.gas_per_day)."""
     emergency_cooldown_s: int = 0
     """Time after an emergency in which no position is opened (zero: none)."""
+    resting_stop_bps: int = 0
+    """Distance to liquidation at which a stop that rests at an off-chain venue closes a position
+    (zero: none rest).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,11 +445,13 @@ class FuturesPlan:
     is_emergency: bool = False
     refused: tuple[str, ...] = ()
     hedges: tuple[Hedge, ...] = ()
+    resting: tuple[RestingAction, ...] = ()
+    """Changes of resting stops."""
 
     @property
     def actions(self) -> tuple[FuturesAction, ...]:
         """All actions, in sending order."""
-        return (*self.account_actions, *self.orders)
+        return (*self.account_actions, *self.orders, *self.resting)
 
     @property
     def top_up_raw(self) -> int:

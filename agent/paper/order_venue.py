@@ -175,6 +175,7 @@ class PaperOrderVenue:
                 Position(one.market, one.size_raw, one.open_notional_raw) for one in held.positions
             ),
             payments=held.payments,
+            stops=(),
         )
 
     def _paid(self, held: PaperMargin, real: MarginAccount) -> PaperMargin:

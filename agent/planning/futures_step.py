@@ -23,6 +23,8 @@ from agent.model import (
     PlanCost,
     SkippedItem,
     StepInput,
+    StopCancel,
+    StopOrder,
 )
 from agent.planning.futures import (
     cut_reductions,
@@ -36,8 +38,11 @@ from agent.planning.gas import with_data_fee
 from agent.policy import failures
 from agent.policy.futures.decide import (
     ORDER_GAS,
+    RESTING_STOP,
+    STOPS_CHANGE,
     backing_off,
     depositable_raw,
+    due_stops,
     left_to_reduce,
     opens_s,
     quote_per_numeraire,
@@ -99,9 +104,12 @@ def plan_adjustment(
     if over := _over_budget(step, planned, orders, drifts):
         orders, why = over
         refused.append(why)
-        if not orders:
-            return "; ".join(refused)
-    if not orders and not planned.account_actions:
+    stops = () if orders or planned.account_actions else due_stops(step)
+    if over and not orders and not stops:
+        return "; ".join(refused)
+    if stops:
+        planned = FuturesPlan((), RESTING_STOP, STOPS_CHANGE, resting=stops)
+    elif not orders and not planned.account_actions:
         if not (deposit_raw := _last_deposit_raw(step, planned, drifts)):
             return "; ".join([planned.reason, *refused])
         planned = replace(
@@ -320,6 +328,8 @@ def action_gas(action: FuturesAction) -> int:
             return WITHDRAWAL_GAS
         case DelegateChange():
             return DELEGATE_GAS
+        case StopOrder() | StopCancel():
+            return 0
 
 
 def moved_raw(action: FuturesAction) -> int:
@@ -331,7 +341,7 @@ def moved_raw(action: FuturesAction) -> int:
             return -raw
         case MarginWithdrawal(raw):
             return raw
-        case PerpOrder() | DelegateChange():
+        case PerpOrder() | DelegateChange() | StopOrder() | StopCancel():
             return 0
 
 

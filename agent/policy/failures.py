@@ -74,7 +74,13 @@ def exit_name(plan: Plan) -> str:
 def _futures_name(futures: FuturesPlan) -> str:
     if not futures.is_reducing:
         return ""
-    return MARGIN if futures.account_actions else futures.orders[0].market
+    if futures.account_actions:
+        return MARGIN
+    return (
+        futures.orders[0].market
+        if futures.orders
+        else f"{futures.trigger} {futures.resting[0].market}"
+    )
 
 
 def exit_failures(history: History, name: str) -> ExitFailures:

@@ -26,6 +26,9 @@ from agent.model import (
     PerpMarket,
     PerpOrder,
     PerpOrderKind,
+    RestingAction,
+    StopCancel,
+    StopOrder,
     UnsignedTx,
 )
 from agent.ports import Grant
@@ -322,21 +325,38 @@ NONCE_SLACK_S = 60
 """Largest difference between a nonce, which is a timestamp, and this machine's clock, seconds."""
 
 
-def cloid_of(step_id: str, index: int, order: PerpOrder) -> str:
-    """Return the client order id of order `index` of a step: the same after a restart. In a step
-    the id is the order's nonce.
+STOP_TAG = b"stop"
+"""First bytes of the client order ids of resting stops, by which the agent knows its own."""
+
+
+def cloid_of(step_id: str, index: int, action: PerpOrder | RestingAction) -> str:
+    """Return the client order id of action `index` of a step: the same after a restart. In a step
+    the id is the action's nonce. The id of a cancel is only its name in the journal.
     """
-    fields = [
-        "trimtab",
-        step_id,
-        index,
-        order.market,
-        order.size_raw,
-        order.kind.value,
-        order.bound_raw,
-        order.is_reduce_only,
-    ]
-    return "0x" + keccak(json.dumps(fields).encode())[:CLOID_BYTES].hex()
+    fields: list[object] = ["trimtab", step_id, index, action.market]
+    match action:
+        case PerpOrder():
+            fields += [
+                *(action.size_raw, action.kind.value, action.bound_raw, action.is_reduce_only)
+            ]
+        case StopOrder():
+            fields += ["stop", action.size_raw, action.trigger_raw, action.bound_raw]
+        case StopCancel():
+            fields += ["cancel", action.cloid]
+    digest = keccak(json.dumps(fields).encode())
+    if isinstance(action, StopOrder):
+        digest = STOP_TAG + digest
+    return "0x" + digest[:CLOID_BYTES].hex()
+
+
+def granted_order(grant: Grant) -> PerpOrder | RestingAction:
+    """Return the action of an off-chain venue that a grant permits. Raises Refused without one."""
+    action = None if grant.futures is None else grant.futures.action
+    if grant.kind is not IntentKind.FUTURES or action is None:
+        refuse("action", "an order", "none: the grant has no futures action")
+    if not isinstance(action, PerpOrder | StopOrder | StopCancel):
+        refuse("action", "an order", f"{type(action).__name__}, as granted")
+    return action
 
 
 def require_signable_order(
@@ -345,12 +365,9 @@ def require_signable_order(
     """Return the action of an order if it may be signed at `now_s` of this machine's clock. Raises
     Refused with the failed rule.
     """
-    granted = grant.futures
-    if grant.kind is not IntentKind.FUTURES or granted is None:
+    order, granted = granted_order(grant), grant.futures
+    if granted is None:
         refuse("action", "an order", "none: the grant has no futures action")
-    order = granted.action
-    if not isinstance(order, PerpOrder):
-        refuse("action", "an order", f"{type(order).__name__}, as granted")
     if tx.to != rules.trader:
         refuse("trader", tx.to, rules.trader)
     if tx.value_wei or tx.gas:
@@ -360,16 +377,67 @@ def require_signable_order(
     last_s = now_s + rules.max_validity_s
     if not now_s < grant.deadline_s <= last_s:
         refuse("deadline", grant.deadline_s, f"after {now_s} and at most {last_s}")
+    if isinstance(order, StopCancel):
+        return _judge_cancel(tx.data, order, granted, rules)
     wire = decode_action(tx.data)["orders"][0]
     expected = _expected_wire(order, tx.nonce, granted, rules)
     for key, rule in _WIRE.items():
         if json.dumps(wire[key]) != json.dumps(expected[key]):
             refuse(rule, wire[key], f"exactly {expected[key]}")
     action = {"type": "order", "orders": [expected], "grouping": "na"}
-    if tx.data != "0x" + json.dumps(action, separators=(",", ":")).encode().hex():
-        refuse("call", "another encoding", "the canonical encoding of the granted order")
-    judge_order(order, granted, grant.now_s, rules)
+    _require_bytes(tx.data, action)
+    if isinstance(order, PerpOrder):
+        judge_order(order, granted, grant.now_s, rules)
+    else:
+        _judge_stop(order, granted, grant.now_s, rules)
     return action
+
+
+def _require_bytes(data: str, action: dict[str, Any]) -> None:
+    if data != "0x" + json.dumps(action, separators=(",", ":")).encode().hex():
+        refuse("call", "another encoding", "the canonical encoding of the granted action")
+
+
+def _judge_cancel(
+    data: str, cancel: StopCancel, granted: FuturesGrant, rules: FuturesRules
+) -> dict[str, Any]:
+    """Return the action that cancels a resting stop of the agent in the snapshot."""
+    if (cancel.market, cancel.cloid) not in {
+        (one.market, one.cloid) for one in granted.account.stops
+    }:
+        refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot")
+    wire = {"asset": _pinned_number(cancel.market, rules), "cloid": cancel.cloid}
+    action = {"type": "cancelByCloid", "cancels": [wire]}
+    _require_bytes(data, action)
+    return action
+
+
+def _judge_stop(stop: StopOrder, granted: FuturesGrant, now_s: int, terms: FuturesRules) -> None:
+    """Require a stop of the whole position, on the losing side of mark and index, with a bound
+    within the slippage of emergencies from its trigger.
+    """
+    account = granted.account
+    market = next((one for one in account.markets if one.market == stop.market), None)
+    if market is None or market.index <= 0 or market.mark <= 0:
+        refuse("market", stop.market, "a market of the snapshot with both prices")
+    age_s = now_s - market.index_s
+    if not 0 <= age_s <= terms.index_age_s:
+        refuse("index_age", f"{age_s} s", f"0 to {terms.index_age_s} s")
+    held = sum(one.size_raw for one in account.positions if one.market == stop.market)
+    if not held or stop.size_raw != -held:
+        refuse("reduce_only", f"{stop.size_raw} on a position of {held}", "the whole position")
+    slip = Fraction(terms.emergency_slippage_bps, BPS)
+    prices = (abs(held) * market.mark, abs(held) * market.index)
+    if held > 0:
+        is_losing = stop.trigger_raw < min(prices)
+        is_bounded = stop.bound_raw >= stop.trigger_raw * (1 - slip)
+    else:
+        is_losing = stop.trigger_raw > max(prices)
+        is_bounded = stop.bound_raw <= stop.trigger_raw * (1 + slip)
+    if not is_losing:
+        refuse("trigger", stop.trigger_raw, "the losing side of mark and index")
+    if not is_bounded:
+        refuse("bound", stop.bound_raw, f"within {terms.emergency_slippage_bps} bps of the trigger")
 
 
 def decode_action(data: str) -> dict[str, Any]:
@@ -393,46 +461,59 @@ def decode_action(data: str) -> dict[str, Any]:
     return action
 
 
+def _pinned_number(market: str, rules: FuturesRules) -> int:
+    number = dict(rules.numbers).get(market)
+    if type(number) is not int or not 0 <= number < FIRST_SPOT_NUMBER:
+        refuse("market", f"number {number}", f"the number of {market}, as pinned")
+    return number
+
+
 def _expected_wire(
-    order: PerpOrder, nonce_ms: int, granted: FuturesGrant, rules: FuturesRules
+    order: PerpOrder | StopOrder, nonce_ms: int, granted: FuturesGrant, rules: FuturesRules
 ) -> dict[str, Any]:
     """Return the only form in which the granted order may be signed. Raises Refused for an order
     that has none.
     """
-    if order.kind is not PerpOrderKind.MARKET:
-        refuse("order", order.kind.value, "an immediate-or-cancel order (Ioc)")
-    if order.market not in rules.markets and not order.is_reduce_only:
-        refuse("market", order.market, "a configured market, or a reduction")
+    is_reduce_only = True
+    if isinstance(order, PerpOrder):
+        if order.kind is not PerpOrderKind.MARKET:
+            refuse("order", order.kind.value, "an immediate-or-cancel order (Ioc)")
+        if order.market not in rules.markets and not order.is_reduce_only:
+            refuse("market", order.market, "a configured market, or a reduction")
+        is_reduce_only = order.is_reduce_only
     market = next((one for one in granted.account.markets if one.market == order.market), None)
     if market is None:
         refuse("market", order.market, "a market of the snapshot")
-    number = dict(rules.numbers).get(order.market)
-    if type(number) is not int or not 0 <= number < FIRST_SPOT_NUMBER:
-        refuse("market", f"number {number}", f"the number of {order.market}, as pinned")
+    number, unit = _pinned_number(order.market, rules), granted.account.quote.unit
     if not order.size_raw or order.bound_raw <= 0:
         refuse("size", order.size_raw, "a size and a bound above zero")
+    if isinstance(order, StopOrder):
+        at = _limit_text(order.size_raw, order.trigger_raw, market, unit)
+        how: dict[str, object] = {"trigger": {"isMarket": True, "triggerPx": at, "tpsl": "sl"}}
+    else:
+        how = {"limit": {"tif": "Ioc"}}
     return {
         "a": number,
         "b": order.size_raw > 0,
-        "p": _limit_text(order, market, granted.account.quote.unit),
+        "p": _limit_text(order.size_raw, order.bound_raw, market, unit),
         "s": decimal_text(abs(order.size_raw), market.size_decimals),
-        "r": order.is_reduce_only,
-        "t": {"limit": {"tif": "Ioc"}},
+        "r": is_reduce_only,
+        "t": how,
         "c": cloid_of(str(nonce_ms), 0, order),
     }
 
 
-def _limit_text(order: PerpOrder, market: PerpMarket, quote_unit: int) -> str:
-    """Return the bound of an order as a price in whole ticks: rounded down for a buy, up for a
+def _limit_text(size_raw: int, quote_raw: int, market: PerpMarket, quote_unit: int) -> str:
+    """Return the price of a size for a quote in whole ticks: rounded down for a buy, up for a
     sale.
     """
-    price = Fraction(order.bound_raw * market.unit, abs(order.size_raw) * quote_unit)
+    price = Fraction(quote_raw * market.unit, abs(size_raw) * quote_unit)
     exponent = len(str(price.__floor__())) - 1
     while price < Fraction(10) ** exponent and exponent > -PRICE_DECIMALS:
         exponent -= 1
     places = max(0, min(PRICE_DECIMALS - market.size_decimals, PRICE_FIGURES - 1 - exponent))
     ticks = price * 10**places
-    whole = ticks.__floor__() if order.size_raw > 0 else ticks.__ceil__()
+    whole = ticks.__floor__() if size_raw > 0 else ticks.__ceil__()
     if whole <= 0:
-        refuse("bound", order.bound_raw, "at least one tick")
+        refuse("bound", quote_raw, "at least one tick")
     return decimal_text(whole, places)

@@ -26,6 +26,8 @@ from agent.model import (
     Receipt,
     RequestKind,
     RequestState,
+    StopCancel,
+    StopOrder,
     UnsignedTx,
     WithdrawalProgress,
 )
@@ -193,7 +195,8 @@ def _since_success(
     """Return the intents mined since the last successful swap, liquidity action or futures action
     and since the owner resumed, newest first.
 
-    Only such a success ends a streak. Cancels do not count. Successful approvals count, since each
+    Only such a success ends a streak. Cancels do not count, nor do changes of resting stops, which
+    trade nothing and cost no gas. Successful approvals count, since each
     new attempt may need one, but not those for exits refused before sending: their attempts are
     bounded in agent/policy/orders/blocked_exits.py, and an exit that never succeeds must not stop
     the others.
@@ -204,7 +207,7 @@ def _since_success(
         _newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
     ).yield_per(FETCH_SIZE)
     for row in cast("Iterable[IntentRow]", newest_first):
-        if row.state not in _CONSUMED or row.kind == IntentKind.CANCEL.value:
+        if row.state not in _CONSUMED or row.kind == IntentKind.CANCEL.value or _is_resting(row):
             continue
         if row.kind in _TRADES and not _reverted(row):
             break
@@ -216,6 +219,14 @@ def _since_success(
             streak.append(row)
     newest_first.close()
     return streak
+
+
+def _is_resting(row: IntentRow) -> bool:
+    """True for a change of a resting stop."""
+    if row.kind != IntentKind.FUTURES.value:
+        return False
+    granted = decode_json(Grant, decompress_text(row.grant_z)).futures
+    return granted is not None and isinstance(granted.action, StopOrder | StopCancel)
 
 
 def _reverted(row: IntentRow) -> bool:

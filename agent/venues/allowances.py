@@ -15,7 +15,10 @@ from agent.model import (
     MarginWithdrawal,
     PerpOrder,
     Provide,
+    RestingAction,
     StepInput,
+    StopCancel,
+    StopOrder,
     Withdraw,
 )
 from agent.ports import Approval
@@ -114,6 +117,8 @@ def futures_note(step: StepInput, futures: FuturesAction) -> str:
         case DelegateChange(delegate, is_allowed):
             verb = "allow" if is_allowed else "no longer allow"
             return f"{verb} {delegate} to trade futures for this account"
+        case StopOrder() | StopCancel():
+            return stop_note(step, futures)
 
 
 def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
@@ -121,6 +126,23 @@ def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
     cut = 10 ** max(0, decimals - 6)
     whole = -(-raw // cut) if up else raw // cut
     return decimal_text(whole, min(decimals, 6)) if whole else decimal_text(raw, decimals)
+
+
+def stop_note(step: StepInput, change: RestingAction) -> str:
+    """Describe a change of a resting stop."""
+    account = step.snapshot.futures
+    if account is None:
+        return f"change the resting stop of {change.market}"
+    market, quote = account.market(change.market), account.quote
+    name = safe_label(market.symbol, market.market)
+    if isinstance(change, StopCancel):
+        return f"cancel a resting stop of {name}"
+    size = _six_places(abs(change.size_raw), market.size_decimals)
+    side = "sells" if change.size_raw < 0 else "buys"
+    worth = _six_places(change.trigger_raw, quote.decimals)
+    return (
+        f"place a resting stop of {name} that {side} {size} once it is worth {worth} {quote.label}"
+    )
 
 
 def order_note(step: StepInput, order: PerpOrder) -> str:

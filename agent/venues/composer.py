@@ -58,7 +58,6 @@ from agent.venues.allowances import (
     build_approval,
     futures_note,
     liquidity_contract,
-    order_note,
     revocations,
 )
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
@@ -291,10 +290,11 @@ class RouterComposer:
         """Return an order for an off-chain venue, quoted first, without gas and with the venue's
         nonce.
         """
-        order = granted.action
-        if self._perps is None or not isinstance(order, PerpOrder):
+        action = granted.action
+        if self._perps is None:
             raise ValueError("only a venue can draft an order")
-        self._perps.quote(granted.account, order)
+        if isinstance(action, PerpOrder):
+            self._perps.quote(granted.account, action)
         chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
         tx = UnsignedTx(chain_id, nonce, drafted.to, 0, drafted.data, 0, *fees)
         grant = Grant(
@@ -304,7 +304,7 @@ class RouterComposer:
             max_gas_wei=0,
             futures=granted,
         )
-        return PreparedTransaction(tx, grant, order_note(step, order))
+        return PreparedTransaction(tx, grant, futures_note(step, action))
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the whole plan as one transaction. Raises Refused if the plan has expired, or the

@@ -22,6 +22,8 @@ from agent.model import (
     PerpQuote,
     Receipt,
     Snapshot,
+    StopCancel,
+    StopOrder,
 )
 from agent.ports import PerpOrderDraft, TransactionStatus
 from agent.signing.calldata import selector
@@ -185,6 +187,8 @@ def futures_call(
             return contracts.vault, encode_withdrawal(collateral, raw)
         case DelegateChange(delegate, is_allowed):
             return contracts.delegate_approval, encode_delegate(delegate, is_allowed=is_allowed)
+        case StopOrder() | StopCancel():
+            raise Refused("Perpetual Protocol v2 has no resting stops", remedy="plan again")
 
 
 def quote_order(

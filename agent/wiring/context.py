@@ -45,7 +45,6 @@ from agent.config.build import (
     liquidity_contracts,
     with_allocators,
 )
-from agent.config.futures import build_futures
 from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config, RpcTable
@@ -85,6 +84,7 @@ from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.wiring.futures import (
     PAPER_FOLDER,
     VenueReader,
+    futures_policy,
     order_venue,
     paper_chain,
     paper_venue,
@@ -537,9 +537,7 @@ def _build_context(  # noqa: PLR0913
         reader,
         build_quoter(line, second_quote_venues(config)),
         split=split,
-        futures=build_futures(
-            config, {asset.token.symbol: asset.token for asset in portfolio.assets}
-        ),
+        futures=futures_policy(config, portfolio, on_paper=loaded.paper),
         tax=TaxRunCache(loaded, portfolio),
         paper=(
             paper_chain(

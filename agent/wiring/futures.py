@@ -5,6 +5,7 @@ which reads the live chain, acts on a simulated one, and has no key.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,15 @@ from agent.config.futures import FuturesTable, HyperliquidTable, build_futures
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError
-from agent.model import ExecutionConfig, Head, Limits, PastPrices, Portfolio, Snapshot
+from agent.model import (
+    ExecutionConfig,
+    FuturesPolicy,
+    Head,
+    Limits,
+    PastPrices,
+    Portfolio,
+    Snapshot,
+)
 from agent.paper.chain import PaperChain
 from agent.paper.order_venue import PaperOrderVenue
 from agent.paper.venue import PaperVenue
@@ -124,6 +133,14 @@ def perp_contracts(config: Config) -> PerpContracts | None:
         table.delegate_approval,
         table.account or config.wallet.address,
     )
+
+
+def futures_policy(config: Config, portfolio: Portfolio, *, on_paper: bool) -> FuturesPolicy | None:
+    """Return targets and limits of futures; None without [futures]. On paper no stops rest."""
+    policy = build_futures(config, _tokens(portfolio))
+    if policy is None or not on_paper:
+        return policy
+    return replace(policy, limits=replace(policy.limits, resting_stop_bps=0))
 
 
 def futures_rules(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -19,11 +20,12 @@ from agent.localchain import LocalChain
 from agent.margin import account as margin
 from agent.model import Alert, AlertKind, Deleverage, IntentKind, IntentState, MoveMargin
 from agent.model.futures import MarginDeposit, PerpOrder
+from agent.policy import failures
 from agent.venues.hyperliquid.client import HyperliquidVenue
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
-from tests.support.hyperliquid_server import DAY_MS, Held, HyperliquidServer
+from tests.support.hyperliquid_server import DAY_MS, Held, HyperliquidServer, Order
 
 
 @pytest.fixture
@@ -403,6 +405,107 @@ def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
         assert orders_of(outcome) == [] and posted(server) == 1 and held(server, anvil_chain, "ETH") == before, outcome.reason
         unknown = agent.step_input().snapshot.futures_unknown
         assert mode in unknown and "standard mode" in unknown
+
+
+# --- Stops that rest at the venue, for the time in which the agent is down.
+
+
+def stops(server: HyperliquidServer) -> list[Order]:
+    return [order for order in server.orders if order.trigger is not None and order.status == "open"]
+
+
+def with_stops(server: HyperliquidServer, weights: Mapping[str, str], leverage: str = "2x") -> dict[str, object]:
+    return venue_changes(server, weights, leverage, resting_stop="2%") | {"futures.leverage_band": "10%"}
+
+
+def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, with_stops(server, ETH_AND_BTC), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        long, short = sorted(stops(server), key=lambda one: one.is_buy)
+        assert (long.coin, long.left, long.is_reduce_only) == ("ETH", held(server, anvil_chain, "ETH"), True)
+        assert (short.coin, short.left, short.is_reduce_only) == ("BTC", -held(server, anvil_chain, "BTC"), True)
+        assert long.trigger is not None and long.price < long.trigger < server.coin("ETH").mark
+        assert short.trigger is not None and short.price > short.trigger > server.coin("BTC").mark
+        account = agent.step_input().snapshot.futures
+        assert account is not None and {one.cloid for one in account.stops} == {long.cloid, short.cloid}
+        assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
+        sent = len(server.bodies)
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert again.transactions == () and len(server.bodies) == sent, again.reason
+        server.move("ETH", "-12/100")
+        server.seed("ETH")
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        assert {(one.coin, one.left) for one in stops(server)} == {(coin, abs(held(server, anvil_chain, coin))) for coin in ("ETH", "BTC")}
+        assert len(stops(server)) == 2
+        closed = agent.adjust_futures(Deleverage(None, "BTC"), send=True, confirm=agents.yes)
+        assert closed.kind is OutcomeKind.DONE, closed.reason
+        server.coin("BTC").is_delisted = True
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        assert "BTC" not in [one.coin for one in stops(server)]
+
+
+def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+    [stop] = stops(server)
+    server.move("ETH", "-40/100")
+    server.seed("ETH")
+    assert server.fire("ETH") == [] and held(server, anvil_chain, "ETH") > 0
+    server.move("ETH", "-15/100")
+    server.seed("ETH")
+    value = Fraction(server.state(anvil_chain.wallet.address.lower())["marginSummary"]["accountValue"])
+    assert value > 0 and server.fire("ETH") == [stop] and held(server, anvil_chain, "ETH") == 0
+    with agents.again(anvil_chain, agent.context.loaded) as restarted:
+        account = restarted.step_input().snapshot.futures
+        assert account is not None and account.positions == () and account.stops == ()
+        assert margin.account_value_raw(account) > 0
+        assert restarted.context.store.journal.open_intents() == ()
+
+
+@pytest.mark.parametrize("fault", ["lost", "dropped", *(pytest.param(one, marks=pytest.mark.slow) for one in ("late", "garbled"))])
+def test_a_stop_whose_answer_is_lost_rests_once(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
+        server.faults = ["", fault]
+        with contextlib.suppress(Retryable):
+            agent.rebalance(send=True, confirm=agents.yes)
+        anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
+        for _ in range(2):
+            agent.rebalance(send=True, confirm=agents.yes)
+        [stop] = stops(server)
+        assert stop.left == held(server, anvil_chain, "ETH")
+        assert agent.context.store.journal.open_intents() == () == agent.context.store.journal.unbooked()
+
+
+def test_a_venue_that_rejects_stops_holds_up_nothing_else(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    server.takes_stops = False
+    agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 30_000})
+    with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
+        sent = [intent.kind for _ in range(6) for intent in agent.rebalance(send=True, confirm=agents.yes).transactions]
+        assert IntentKind.SWAP in sent
+        history = agent.context.store.budgets.history(anvil_chain.now_s())
+        assert history.reverts_in_row == 0 and 1 < posted(server) <= 1 + failures.MAX_REVERTS_IN_ROW
+
+
+def test_a_pause_leaves_stops_and_a_config_without_them_cancels_them(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        agent.context.switch.pause("by a test", anvil_chain.now_s(), hard=True)
+        agent.cancel_and_revoke("by a test")
+        assert len(stops(server)) == 1, "it only reduces, and the agent sends nothing now"
+        agent.context.switch.resume("by a test", anvil_chain.now_s())
+        server.place(anvil_chain.wallet.address.lower(), "ETH", False, Fraction(9_000), Fraction(1), "Gtc")
+    off = agents.agent_config(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN)
+    with agents.again(anvil_chain, off) as agent:
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        assert stops(server) == []
+        assert server.orders[-1].status == "open", "an order of the owner is left alone"
 
 
 def test_a_position_below_ten_dollars_is_closed_whole(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:

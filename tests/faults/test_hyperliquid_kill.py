@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,30 @@ def made(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
         loaded = trusted(anvil_session, tmp_path / "made", venue_changes(server, {"ETH": "100%"}), EVEN)
         yield Layer(World(anvil_session, loaded, purse(anvil_session)), server)
+
+
+STOP_MOMENTS = ["before:send 2", "after:send 2", *(f"write {number}" for number in range(16, 26, 3))]
+
+
+@pytest.mark.parametrize("moment", every_run(STOP_MOMENTS, {"before:send 2", "after:send 2"}))
+def test_a_stop_killed_at_any_moment_rests_exactly_once(made: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = made.world, made.server
+    changes = venue_changes(server, {"ETH": "100%"}, resting_stop="2%")
+    world = replace(world, loaded=trusted(world.chain, tmp_path / "stops", changes, EVEN))
+    assert world.killed(moment), f"{moment} was never reached"
+    for _ in range(3):
+        with contextlib.suppress(Retryable):  # its fate is open until its end
+            world.restarted()
+        world.chain.node.mine_at(world.chain.now_s() + 1_000)
+    with again(world.chain, world.loaded) as agent:
+        store = agent.context.store
+        assert store.journal.open_intents() == () == store.journal.unbooked()
+        assert {intent.state for intent in store.journal.intents()} <= ENDS
+    stops = [order for order in server.orders if order.trigger is not None]
+    size = server.wallet(world.chain.wallet.address).held["ETH"].size
+    assert [(order.status, order.left) for order in stops if order.status == "open"] == [("open", size)]
+    cloids = [body["action"]["orders"][0]["c"] for body in server.bodies if body["action"]["type"] == "order"]
+    assert len(cloids) == len(set(cloids)), "nothing is posted twice"
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))

@@ -123,6 +123,8 @@ class Order:
     tif: str
     taken_ms: int
     status: str = "open"
+    trigger: Fraction | None = None
+    """Mark at which a stop becomes an immediate-or-cancel order."""
 
 
 @dataclass
@@ -166,6 +168,7 @@ class HyperliquidServer:
         """Factors for figures of the account: `accountValue`, `totalRawUsd`, `crossMaintenanceMarginUsed`, `positionValue`."""
         self.hides_orders = 0
         """Number of further order queries answered with "unknown", like an API server behind its chain."""
+        self.takes_stops = True
         self.is_inexact = False
         """Write amounts of the account as floats leave them, with a tenth of a billionth too much."""
         self.transfers: list[dict[str, Any]] = []
@@ -322,7 +325,44 @@ class HyperliquidServer:
         price, size = Fraction(wire["p"]), Fraction(wire["s"])
         if (size * 10**coin.size_decimals).denominator != 1 or size <= 0:
             return {"error": "Order has invalid size."}
+        if "trigger" in wire["t"]:
+            return self.rest(account, coin, wire, price, size)
         return self.place(account, coin.name, wire["b"], price, size, wire["t"]["limit"]["tif"], wire["r"], wire.get("c"))
+
+    def rest(self, account: str, coin: Coin, wire: dict[str, Any], price: Fraction, size: Fraction) -> Any:
+        """Accept a stop: a reduce-only market order that waits for its trigger."""
+        how = wire["t"]["trigger"]
+        trigger = Fraction(how["triggerPx"])
+        order = Order(account, coin.name, wire["b"], price, size, size, len(self.orders) + 1, wire["c"], wire["r"], "", self.now_ms)
+        order.trigger = trigger
+        why = ""
+        if not coin.tick_ok(price) or not coin.tick_ok(trigger):
+            why, order.status = "Price must be divisible by tick size.", "tickRejected"
+        elif (
+            not self.takes_stops
+            or how["isMarket"] is not True
+            or how["tpsl"] != "sl"
+            or (trigger <= coin.mark if wire["b"] else trigger >= coin.mark)
+        ):
+            why, order.status = "Invalid TP/SL price.", "badTriggerPxRejected"
+        elif self.reducible(order) == 0:
+            why, order.status = "Reduce only order would increase position.", "reduceOnlyRejected"
+        self.orders.append(order)
+        return {"error": why} if why else {"resting": {"oid": order.oid, "cloid": order.cloid}}
+
+    def fire(self, name: str) -> list[Order]:
+        """Execute the stops whose trigger the mark has reached, against the book. Return them."""
+        mark, fired = self.coin(name).mark, []
+        for stop in [one for one in self.orders if one.trigger is not None and (one.coin, one.status) == (name, "open")]:
+            assert stop.trigger is not None
+            if (mark >= stop.trigger) if stop.is_buy else (mark <= stop.trigger):
+                for other in self.matches(stop):
+                    if (part := min(stop.left, other.left, self.reducible(stop))) > 0:
+                        self.fill(stop, other.price, part, is_taker=True)
+                        self.fill(other, other.price, part, is_taker=False)
+                stop.status = "filled" if stop.left == 0 else "canceled"
+                fired.append(stop)
+        return fired
 
     def place(
         self, user: str, name: str, is_buy: bool, price: Fraction, size: Fraction, tif: str, reduce: bool = False, cloid: str | None = None
@@ -381,7 +421,8 @@ class HyperliquidServer:
         crossed = [
             other
             for other in self.orders
-            if other.coin == order.coin and other.status == "open" and other.is_buy is not order.is_buy and other.user != order.user
+            if other.coin == order.coin and other.status == "open" and other.trigger is None
+            and other.is_buy is not order.is_buy and other.user != order.user
             and sign * (order.price - other.price) >= 0
         ]  # fmt: skip
         return sorted(crossed, key=lambda other: (sign * other.price, other.oid))
@@ -457,6 +498,8 @@ class HyperliquidServer:
                 if master:
                     return {"role": "agent", "data": {"user": master[0]}}
                 return {"role": "user" if user in self.wallets else "missing"}
+            case "frontendOpenOrders":
+                return [self.order_row(order) for order in self.orders if order.user == user and order.status == "open"]
             case "orderStatus":
                 return self.order_status(user, body["oid"])
             case "userNonFundingLedgerUpdates":
@@ -487,7 +530,7 @@ class HyperliquidServer:
         """Return the resting orders of one side by price, best first, at most 20 prices."""
         sizes: dict[Fraction, list[Fraction]] = {}
         for order in self.orders:
-            if (order.coin, order.is_buy, order.status) == (name, is_buy, "open"):
+            if (order.coin, order.is_buy, order.status, order.trigger) == (name, is_buy, "open", None):
                 sizes.setdefault(order.price, []).append(order.left)
         best = sorted(sizes.items(), reverse=is_buy)[:20]
         return [{"px": text(price), "sz": text(sum(found, Fraction(0))), "n": len(found)} for price, found in best]
@@ -554,25 +597,23 @@ class HyperliquidServer:
             "time": self.now_ms,
         }
 
+    def order_row(self, order: Order) -> dict[str, Any]:
+        is_trigger = order.trigger is not None
+        return {
+            "coin": order.coin, "side": "B" if order.is_buy else "A", "limitPx": text(order.price), "sz": text(order.left),
+            "oid": order.oid, "timestamp": order.taken_ms, "origSz": text(order.size), "reduceOnly": order.is_reduce_only,
+            "orderType": "Stop Market" if is_trigger else "Limit", "tif": order.tif, "cloid": order.cloid, "triggerCondition": "N/A",
+            "isTrigger": is_trigger, "triggerPx": text(order.trigger or Fraction(0)), "children": [], "isPositionTpsl": False,
+        }  # fmt: skip
+
     def order_status(self, user: str, wanted: object) -> dict[str, Any]:
         if self.hides_orders:
             self.hides_orders -= 1
             return {"status": "unknownOid"}
         for order in reversed(self.orders):
             if order.user == user and wanted in (order.oid, order.cloid):
-                return {
-                    "status": "order",
-                    "order": {
-                        "order": {
-                            "coin": order.coin, "side": "B" if order.is_buy else "A", "limitPx": text(order.price), "sz": text(order.left),
-                            "oid": order.oid, "timestamp": order.taken_ms, "origSz": text(order.size), "reduceOnly": order.is_reduce_only,
-                            "orderType": "Limit", "tif": order.tif, "cloid": order.cloid, "triggerCondition": "N/A", "isTrigger": False,
-                            "triggerPx": "0.0", "children": [], "isPositionTpsl": False,
-                        },
-                        "status": order.status,
-                        "statusTimestamp": order.taken_ms,
-                    },
-                }  # fmt: skip
+                row = {"order": self.order_row(order), "status": order.status, "statusTimestamp": order.taken_ms}
+                return {"status": "order", "order": row}
         return {"status": "unknownOid"}
 
 

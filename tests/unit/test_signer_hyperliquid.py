@@ -15,12 +15,24 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import IntentKind, UnsignedTx
-from agent.model.futures import FuturesGrant, MarginAccount, MarginDeposit, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
+from agent.model.futures import (
+    FuturesGrant,
+    MarginAccount,
+    MarginDeposit,
+    MarginTier,
+    PerpMarket,
+    PerpOrder,
+    PerpOrderKind,
+    Position,
+    RestingStop,
+    StopCancel,
+    StopOrder,
+)
 from agent.ports import Grant
 from agent.signing.base import FuturesRules
 from agent.signing.futures import _limit_text, cloid_of, require_signable_order
 from agent.units import Token
-from agent.venues.hyperliquid.orders import OrderTicket, limit_price, order_action, price_text
+from agent.venues.hyperliquid.orders import OrderTicket, cancel_action, limit_price, order_action, price_text, stop_action
 from tests.support.samples import slow
 
 NOW_S = 1_790_000_000
@@ -166,9 +178,9 @@ def test_prices_of_every_magnitude_are_in_the_venues_ticks_on_the_safe_side(doll
             written = "0"
         if written == "0":
             with pytest.raises(Refused):
-                _limit_text(order, market, 10**6)
+                _limit_text(order.size_raw, order.bound_raw, market, 10**6)
             continue
-        assert _limit_text(order, market, 10**6) == written
+        assert _limit_text(order.size_raw, order.bound_raw, market, 10**6) == written
         assert (Fraction(written) - Fraction(order.bound_raw, 10**9)) * side <= 0
 
 
@@ -258,21 +270,79 @@ def mutated_action(dice: random.Random, data: str) -> str:
     return "0x" + raw.hex()
 
 
-GRANTS = {"opening": (BUY, ACCOUNT), "reduction": (SALE, HELD)}
+STOP = StopOrder("ETH", -20_000, 3_200 * 10**6, 3_104 * 10**6)
+STOPPED = replace(HELD, stops=(RestingStop("ETH", -20_000, Fraction(160_000), "0x" + b"stop".hex() + "11" * 12),))
+CANCEL = StopCancel("ETH", STOPPED.stops[0].cloid)
+
+
+def stop_data(stop: StopOrder = STOP, number: int = 1) -> str:
+    return hex_of(stop_action(stop, MARKET, number, cloid_of(str(NOW_S * 1000), 0, stop)))
+
+
+def stop_grant(stop: StopOrder | StopCancel = STOP, account: MarginAccount = STOPPED) -> Grant:
+    return grant_of(futures=FuturesGrant(stop, account))
+
+
+def test_a_granted_stop_and_a_granted_cancel_are_signed() -> None:
+    assert hex_of(require_signable_order(tx_of(stop_data()), stop_grant(), RULES, NOW_S)) == stop_data()
+    cancel = hex_of(cancel_action(CANCEL.cloid, 1))
+    assert hex_of(require_signable_order(tx_of(cancel), stop_grant(CANCEL), RULES, NOW_S)) == cancel
+
+
+@pytest.mark.parametrize(
+    ("stop", "rule"),
+    [
+        (replace(STOP, size_raw=-10_000, trigger_raw=1_600 * 10**6, bound_raw=1_552 * 10**6), "reduce_only"),
+        (replace(STOP, size_raw=20_000), "reduce_only"),
+        (replace(STOP, trigger_raw=6_100 * 10**6, bound_raw=6_000 * 10**6), "trigger"),
+        (replace(STOP, bound_raw=3_000 * 10**6), "bound"),
+        (replace(STOP, market="BTC"), "market"),
+    ],
+)
+def test_a_stop_that_protects_no_position_is_refused(stop: StopOrder, rule: str) -> None:
+    assert refused(tx_of(stop_data(stop) if stop.market == "ETH" else stop_data()), stop_grant(stop)) == rule
+
+
+def test_only_a_stop_of_the_agent_that_rests_is_cancelled() -> None:
+    for cloid in ("0x" + "ab" * 16, BUY.market):
+        other = StopCancel("ETH", cloid)
+        assert refused(tx_of(hex_of(cancel_action(cloid, 1))), stop_grant(other)) == "client_order_id"
+    moved = replace(RULES, numbers=(("ETH", 0),))
+    assert refused(tx_of(hex_of(cancel_action(CANCEL.cloid, 1))), stop_grant(CANCEL), moved) == "call"
+
+
+GRANTS: dict[str, tuple[PerpOrder | StopOrder | StopCancel, MarginAccount]] = {
+    "opening": (BUY, ACCOUNT),
+    "reduction": (SALE, HELD),
+    "stop": (STOP, STOPPED),
+    "cancel": (CANCEL, STOPPED),
+}
+
+
+def data_of(action: PerpOrder | StopOrder | StopCancel) -> str:
+    match action:
+        case PerpOrder():
+            return payload(action)
+        case StopOrder():
+            return stop_data(action)
+        case StopCancel():
+            return hex_of(cancel_action(action.cloid, 1))
 
 
 @pytest.mark.parametrize("tries", [4_000, *slow([200_000])])
 @pytest.mark.parametrize("name", GRANTS)
 def test_thousands_of_changes_of_an_action_are_signed_never(name: str, tries: int) -> None:
     dice, (order, account) = random.Random(tries), GRANTS[name]
-    right, refusals, same = payload(order), Counter[str](), 0
+    right, refusals, same = data_of(order), Counter[str](), 0
     for _ in range(tries):
         data, nonce = mutated_action(dice, right), NOW_S * 1000
         if dice.random() < 0.1:
             nonce += dice.choice([-2, 1, 2, 60_000, 10**9])
-        if (data, nonce) == (right, NOW_S * 1000):
+        if data == right and (nonce == NOW_S * 1000 or isinstance(order, StopCancel)):
             same += 1
             continue
-        refusals[refused(tx_of(data, nonce=nonce), grant_of(order, account))] += 1
+        grant = grant_of(futures=FuturesGrant(order, account))
+        refusals[refused(tx_of(data, nonce=nonce), grant)] += 1
     assert sum(refusals.values()) + same == tries and same < tries // 5
-    assert {"market", "side", "bound", "size", "reduce_only", "order", "client_order_id", "call", "nonce"} <= refusals.keys()
+    named = {"market", "side", "bound", "size", "reduce_only", "order", "client_order_id"}
+    assert {"call", "nonce"} | (set() if isinstance(order, StopCancel) else named) <= refusals.keys()

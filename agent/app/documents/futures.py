@@ -15,7 +15,7 @@ from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.margin.state import LimitCheck, limit_checks, margin_state, multiple_text
-from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder
+from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder, StopOrder
 from agent.planning.futures import plan_futures
 from agent.policy.futures.decide import depositable_raw, opens_s
 from agent.policy.futures.exposure import (
@@ -430,6 +430,9 @@ def action_text(
             return f"{verbs[verb]} {amount} {name}"
         case DelegateChange(delegate, is_allowed):
             return f"{'allow' if is_allowed else 'remove'} the delegate {delegate}"
+        case _:
+            verb = "place" if isinstance(action, StopOrder) else "cancel"
+            return f"{verb} a resting stop of {account.market(action.market).symbol}"
 
 
 def _size_text(raw: int, decimals: int) -> str:

@@ -21,6 +21,7 @@ from agent.model import (
     PerpMarket,
     Plan,
     Position,
+    RestingAction,
     Snapshot,
     StepInput,
 )
@@ -31,6 +32,7 @@ from agent.policy.futures.exposure import (
     trades_for_another,
     uncounted_reason,
 )
+from agent.policy.futures.resting_stops import stop_changes
 from agent.policy.futures.targets import (
     DRIFT_REASONS,
     LIMITED,
@@ -73,13 +75,31 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     if unfinished_orders(account, step.reduction_goals).keys() - stale.keys():
         return AdjustFutures("futures: a reduction is in progress", is_reducing=True)
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
-    if not fired:
-        return None
-    if fired[0] in LIMITED:
+    if fired and fired[0] in LIMITED:
         return AdjustFutures(f"futures: {fired[0].value} is above its limit", is_reducing=True)
-    if stale or unnamed_reasons(account):
-        return None
-    return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
+    if fired and not (stale or unnamed_reasons(account)):
+        return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
+    if due_stops(step):
+        return AdjustFutures(f"futures: {STOPS_CHANGE}", is_reducing=True)
+    return None
+
+
+STOPS_CHANGE = "resting stops do not match the positions"
+RESTING_STOP = "resting_stop"
+"""Trigger of changes of resting stops, and name under which their failures are counted."""
+
+
+def due_stops(step: StepInput) -> tuple[RestingAction, ...]:
+    """Return the changes of resting stops that are due, without those of markets that back off."""
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        return ()
+    stale = stale_markets(step)
+    return tuple(
+        one
+        for one in stop_changes(account, policy)
+        if one.market not in stale and not backing_off(step, f"{RESTING_STOP} {one.market}")
+    )
 
 
 def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int], ...]:

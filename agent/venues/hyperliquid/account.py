@@ -13,7 +13,15 @@ from fractions import Fraction
 from agent.codec import json_field
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.margin import account as margin
-from agent.model import MarginAccount, MarginTier, PerpMarket, Position, VenuePayment
+from agent.model import (
+    MarginAccount,
+    MarginTier,
+    PerpMarket,
+    Position,
+    RestingStop,
+    VenuePayment,
+)
+from agent.signing.futures import STOP_TAG
 from agent.units import BPS, Token, ceil_int, safe_label, sign_of
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
@@ -417,6 +425,33 @@ def _fee(delta: Mapping[str, object]) -> int:
     """Return the fee of a row in USDC; zero without one, and for a fee in another token."""
     is_usdc = delta.get("feeToken", USDC.symbol) in ("", USDC.symbol)
     return _usd(delta, "fee") if "fee" in delta and is_usdc else 0
+
+
+def stop_rows(answer: object) -> list[Mapping[str, object]]:
+    """Return the rows of the agent's resting stops in a `frontendOpenOrders` answer, by their client
+    order ids. Raises Retryable for an unexpected format.
+    """
+    if not isinstance(answer, list) or not all(isinstance(row, Mapping) for row in answer):
+        raise _malformed("open orders")
+    tag = "0x" + STOP_TAG.hex()
+    return [row for row in answer if isinstance(at := row.get("cloid"), str) and at.startswith(tag)]
+
+
+def parse_stops(
+    rows: Sequence[Mapping[str, object]], listed: Mapping[str, ListedMarket]
+) -> tuple[RestingStop, ...]:
+    """Return the resting stops of `stop_rows`. Raises Retryable for an unexpected format."""
+    stops = []
+    for row in rows:
+        coin, side = row.get("coin"), row.get("side")
+        if not isinstance(coin, str) or coin not in listed or side not in ("A", "B"):
+            raise _malformed("an open order")
+        decimals = listed[coin].size_decimals
+        size = parse_raw(row.get("sz"), decimals, f"the size of a stop of {coin}")
+        trigger = parse_decimal(row.get("triggerPx"), f"the trigger of a stop of {coin}")
+        signed = size if side == "B" else -size
+        stops.append(RestingStop(coin, signed, price_of(trigger, decimals), str(row["cloid"])))
+    return tuple(stops)
 
 
 def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, ...]:

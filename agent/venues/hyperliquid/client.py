@@ -30,11 +30,13 @@ from agent.venues.hyperliquid.account import (
     parse_leverage,
     parse_numbers,
     parse_payments,
+    parse_stops,
     parse_transfers,
     parse_universe,
     require_market,
     require_own_margin,
     require_pinned,
+    stop_rows,
     time_of,
 )
 from agent.venues.hyperliquid.orders import (
@@ -247,7 +249,8 @@ class HyperliquidVenue:
         """
         state = self._info("clearinghouseState")
         require_own_margin(self._info("userAbstraction"))
-        held = _held_coins(state)
+        stops = stop_rows(self._info("frontendOpenOrders"))
+        held = [*_held_coins(state), *(str(row.get("coin")) for row in stops)]
         coins = {*self._coins, *held}
         universe = self._connection.info(type="metaAndAssetCtxs")
         require_pinned(parse_numbers(universe), self._pinned())
@@ -257,7 +260,7 @@ class HyperliquidVenue:
         reported = parse_account(state, self._listed)
         fee_ppm = parse_fee_ppm(self._info("userFees"))
         leverages = dict(reported.leverages)
-        for coin in self._coins:
+        for coin in self._listed:
             if coin not in leverages:
                 data = self._info("activeAssetData", coin=coin)
                 leverages[coin] = parse_leverage(data, coin)
@@ -273,6 +276,7 @@ class HyperliquidVenue:
             for coin, listed in self._listed.items()
         )
         account = build_account(reported, markets, *self._deposited())
+        account = replace(account, stops=parse_stops(stops, self._listed))
         if (since_s := self._funding_since_s()) is None:
             return account
         return replace(account, payments=self.payments(since_s * 1000, reported.time_ms))
@@ -458,11 +462,12 @@ class HyperliquidVenue:
 
     def never_happened(self, cloid: str, expires_ms: int) -> bool:
         """True if an order that expires at `expires_ms` is unknown at a later time of the venue."""
-        state = self._info("clearinghouseState")
-        time_ms = json_field(state, "time")
-        if not isinstance(time_ms, int) or time_ms <= expires_ms:
-            return False
-        return self.state_of(cloid).stage is TicketStage.UNKNOWN
+        return self.is_past(expires_ms) and self.state_of(cloid).stage is TicketStage.UNKNOWN
+
+    def is_past(self, time_ms: int) -> bool:
+        """True if the venue's time is after `time_ms`."""
+        now_ms = json_field(self._info("clearinghouseState"), "time")
+        return isinstance(now_ms, int) and now_ms > time_ms
 
     def post(self, body: Mapping[str, object]) -> str:
         """Post a signed order once, without querying it first. Return the reason if the venue

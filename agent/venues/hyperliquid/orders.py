@@ -15,7 +15,7 @@ from fractions import Fraction
 from agent.chain.rpc import scrub
 from agent.codec import json_field
 from agent.errors import ErrorCode, Refused, Retryable
-from agent.model import PerpMarket, PerpOrder, PerpOrderKind
+from agent.model import PerpMarket, PerpOrder, PerpOrderKind, StopOrder
 from agent.signing.futures import cloid_of
 from agent.units import Price, ceil_int, decimal_text, floor_int
 
@@ -88,9 +88,14 @@ def limit_price(market: PerpMarket, order: PerpOrder) -> Fraction:
     """Return the quoted limit price of an order in whole ticks: rounded down for a buy, up for a
     sale, so that the fill keeps the bound.
     """
-    bound = quoted_price(Fraction(order.bound_raw, abs(order.size_raw)), market.size_decimals)
-    tick = tick_at(bound, market.size_decimals)
-    return tick * (floor_int(bound / tick) if order.size_raw > 0 else ceil_int(bound / tick))
+    return price_in_ticks(market, order.size_raw, order.bound_raw)
+
+
+def price_in_ticks(market: PerpMarket, size_raw: int, quote_raw: int) -> Fraction:
+    """Return the quoted price of a size for a quote: rounded down for a buy, up for a sale."""
+    quoted = quoted_price(Fraction(quote_raw, abs(size_raw)), market.size_decimals)
+    tick = tick_at(quoted, market.size_decimals)
+    return tick * (floor_int(quoted / tick) if size_raw > 0 else ceil_int(quoted / tick))
 
 
 def price_text(quoted: Fraction) -> str:
@@ -194,9 +199,32 @@ def order_action(
     return {"type": "order", "orders": [wire], "grouping": "na"}
 
 
+CANCEL = "cancelByCloid"
+
+
+def stop_action(stop: StopOrder, market: PerpMarket, asset: int, cloid: str) -> dict[str, object]:
+    """Return the action of a resting stop: reduce-only, a market order within its bound once the
+    mark reaches the trigger.
+    """
+    at, limit = (
+        price_text(price_in_ticks(market, stop.size_raw, raw))
+        for raw in (stop.trigger_raw, stop.bound_raw)
+    )
+    wire = {
+        "a": asset,
+        "b": stop.size_raw > 0,
+        "p": limit,
+        "s": size_text(market, stop.size_raw),
+        "r": True,
+        "t": {"trigger": {"isMarket": True, "triggerPx": at, "tpsl": "sl"}},
+        "c": cloid,
+    }
+    return {"type": "order", "orders": [wire], "grouping": "na"}
+
+
 def cancel_action(cloid: str, asset: int) -> dict[str, object]:
     """Return the action that cancels an order by its client order id."""
-    return {"type": "cancelByCloid", "cancels": [{"asset": asset, "cloid": cloid}]}
+    return {"type": CANCEL, "cancels": [{"asset": asset, "cloid": cloid}]}
 
 
 # --- Answers.
@@ -334,6 +362,10 @@ def _stage(word: str) -> TicketStage:
     raise Retryable(f"the venue has an unknown status of an order: {word}", code=ErrorCode.ANSWER)
 
 
+_ACCEPTED = ("success", "waitingForTrigger", "waitingForFill")
+"""Answers without further data to an accepted action."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The venue's reason for a rejection, sanitised. `is_judged` is true if it judged the order
@@ -358,7 +390,7 @@ def parse_refusal(answer: object) -> Refusal | None:
         (status,) = statuses
         if isinstance(status, Mapping) and "error" in status:
             return Refusal(scrub(str(status["error"])), is_judged=True)
-        if status == "success" or isinstance(status, Mapping):
+        if status in _ACCEPTED or isinstance(status, Mapping):
             return None
     raise Retryable(
         "the venue's answer to an action has an unexpected format", code=ErrorCode.ANSWER

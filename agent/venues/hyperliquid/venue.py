@@ -36,6 +36,8 @@ from agent.model import (
     Receipt,
     SignedTx,
     Snapshot,
+    StopCancel,
+    StopOrder,
     UnsignedTx,
     Verdict,
 )
@@ -48,7 +50,7 @@ from agent.signing.agent_approval import (
     AgentApproval,
 )
 from agent.signing.base import FuturesRules
-from agent.signing.futures import cloid_of, require_signable_order
+from agent.signing.futures import cloid_of, granted_order, require_signable_order
 from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.client import (
     AgentKey,
@@ -59,11 +61,14 @@ from agent.venues.hyperliquid.client import (
     signing_library,
 )
 from agent.venues.hyperliquid.orders import (
+    CANCEL,
     QUOTE_DECIMALS,
     OrderTicket,
     TicketStage,
+    cancel_action,
     limit_price,
     order_action,
+    stop_action,
 )
 
 
@@ -268,29 +273,43 @@ class HyperliquidPerps:
         """See PerpVenue. The nonce is the time in even milliseconds, or one after the journal's
         newest. The expiry is based on this machine's clock.
         """
-        if not isinstance(action, PerpOrder) or action.kind is not PerpOrderKind.MARKET:
-            raise Refused(
-                "only market orders are sent to Hyperliquid",
-                remedy="move margin, and approve agents, at the venue itself",
-            )
-        order = action
         clock_s = self._clock.now_s()
         nonce = max(clock_s * 1000, self._newest_nonce() + 2)
         end_s = clock_s + self._valid_s
-        ticket = OrderTicket(order, cloid_of(str(nonce), 0, order), nonce, end_s * 1000)
-        market = account.market(order.market)
-        is_close = order.is_reduce_only and order.size_raw == -account.size_raw(order.market)
-        number = self._client.asset_of(order.market)
-        signed = order_action(ticket, market, number, is_close=is_close)
+        match action:
+            case PerpOrder(kind=PerpOrderKind.MARKET):
+                ticket = OrderTicket(action, cloid_of(str(nonce), 0, action), nonce, end_s * 1000)
+                is_all = action.size_raw == -account.size_raw(action.market)
+                signed = order_action(
+                    ticket,
+                    account.market(action.market),
+                    self._client.asset_of(action.market),
+                    is_close=action.is_reduce_only and is_all,
+                )
+            case StopOrder():
+                market, number = account.market(action.market), self._client.asset_of(action.market)
+                signed = stop_action(action, market, number, cloid_of(str(nonce), 0, action))
+            case StopCancel():
+                signed = cancel_action(action.cloid, self._client.asset_of(action.market))
+            case _:
+                raise Refused(
+                    "only market orders and resting stops are sent to Hyperliquid",
+                    remedy="move margin, and approve agents, at the venue itself",
+                )
         text = json.dumps(signed, separators=(",", ":"))
         return PerpOrderDraft(self._client.account, "0x" + text.encode().hex(), end_s, nonce)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Queries by client order id. An order that the venue never saw has ended
-        once the venue's time is past its expiry.
+        once the venue's time is past its expiry. A resting stop is done once the venue has it, a
+        cancel once its stop rests no more.
         """
-        cloid = str(intent.tx_hash)
+        cloid, action = str(intent.tx_hash), json.loads(bytes.fromhex(intent.tx.data[2:]))
+        if action["type"] == CANCEL:
+            return self._cancelled(intent, str(action["cancels"][0]["cloid"]))
         state = self._client.state_of(cloid)
+        if state.stage is TicketStage.OPEN and "trigger" in action["orders"][0]["t"]:
+            return replace(_receipt(cloid, ()), status=1)
         if state.stage is TicketStage.UNKNOWN:
             if intent.state is IntentState.SIGNED or intent.deadline_s is None:
                 return None
@@ -310,6 +329,16 @@ class HyperliquidPerps:
             state.closed_raw - state.fee_raw,
         )
         return _receipt(cloid, (fill,))
+
+    def _cancelled(self, intent: Intent, cloid: str) -> Receipt | None:
+        """Return the receipt of a cancel; None while its stop rests and the cancel may arrive."""
+        if intent.state is IntentState.SIGNED:
+            return None
+        receipt = _receipt(str(intent.tx_hash), ())
+        if self._client.state_of(cloid).stage is not TicketStage.OPEN:
+            return replace(receipt, status=1)
+        is_over = self._client.is_past((intent.deadline_s or 0) * 1000)
+        return receipt if is_over else None
 
     def agent(self) -> NamedAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
@@ -365,7 +394,7 @@ class AgentSigner:
         """
         action = require_signable_order(tx, grant, self._rules, self._clock.now_s())
         body = self._key.sign(action, tx.nonce, grant.deadline_s * 1000)
-        return SignedTx(json.dumps(body).encode(), action["orders"][0]["c"])
+        return SignedTx(json.dumps(body).encode(), cloid_of(str(tx.nonce), 0, granted_order(grant)))
 
 
 def _barred(why: str) -> Refused:

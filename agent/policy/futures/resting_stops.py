@@ -1,0 +1,96 @@
+"""Stops that rest at an off-chain venue, so that positions are protected while the agent is down:
+which are missing, and which no longer match a position.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.margin import account as margin
+from agent.model import (
+    FuturesPolicy,
+    MarginAccount,
+    Position,
+    RestingAction,
+    RestingStop,
+    StopCancel,
+    StopOrder,
+)
+from agent.units import BPS, Price, ceil_int, floor_int
+
+FARTHEST = Fraction(4, 5)
+"""Largest distance of a trigger from the mark; venues reject prices that are further away."""
+
+
+def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[RestingAction, ...]:
+    """Return the stops to place, then those to cancel; empty if every position has its stop. A
+    stop has the position's whole size and the trigger of `stop_trigger`; a trigger within half of
+    `resting_stop_bps` of that is kept, so that small moves of the account replace none. Without
+    `resting_stop_bps` the agent's stops are cancelled. None is placed further from the mark than
+    FARTHEST.
+    """
+    if account.is_on_chain:
+        return ()
+    near, placed, kept = Fraction(policy.limits.resting_stop_bps, BPS), [], set[str]()
+    for position in account.positions if near else ():
+        market, trigger = account.market(position.market), stop_trigger(account, position, near)
+        matching = [one for one in account.stops if _matches(one, position)]
+        if trigger is None:
+            continue
+        if position.is_long is (trigger >= market.mark):  # the agent itself has to act now
+            kept |= {one.cloid for one in matching[:1]}
+        elif good := [one for one in matching if abs(one.trigger / trigger - 1) <= near / 2]:
+            kept.add(good[0].cloid)
+        elif not market.is_paused and abs(trigger / market.mark - 1) <= FARTHEST:
+            placed.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))
+    cancels = [StopCancel(one.market, one.cloid) for one in account.stops if one.cloid not in kept]
+    return (*placed, *cancels)
+
+
+def stop_trigger(account: MarginAccount, position: Position, near: Fraction) -> Price | None:
+    """Return the mark at which a position's stop is triggered: ahead of its liquidation price by
+    `near`, as a share of the trigger for a long, and of the liquidation price for a short. The
+    liquidation price is the nearer of that of this market's move alone, and of all markets' moves
+    against their positions by the same share; None if neither exists.
+    """
+    mark = account.market(position.market).mark
+    prices = []
+    if (alone := margin.liquidation_price(account, position.market)) is not None:
+        prices.append(alone)
+    if (share := _joint_move(account)) is not None:
+        prices.append(mark * (1 - share if position.is_long else 1 + share))
+    if not prices:
+        return None
+    return max(prices) / (1 - near) if position.is_long else min(prices) / (1 + near)
+
+
+def _joint_move(account: MarginAccount) -> Fraction | None:
+    """Return the largest move in whole basis points of all markets against their positions that
+    the account survives; None if it survives 100 %.
+    """
+    low, high = 0, BPS
+    if not margin.is_liquidatable(margin.with_adverse_move(account, Fraction(1))):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if margin.is_liquidatable(margin.with_adverse_move(account, Fraction(middle, BPS))):
+            high = middle
+        else:
+            low = middle
+    return Fraction(low, BPS)
+
+
+def _matches(stop: RestingStop, position: Position) -> bool:
+    return (stop.market, stop.size_raw) == (position.market, -position.size_raw)
+
+
+def _stop_order(position: Position, trigger: Price, slippage_bps: int) -> StopOrder:
+    """Return the stop of a position; its bound is `slippage_bps` beyond the trigger."""
+    fair = abs(position.size_raw) * trigger
+    if position.is_long:
+        at_raw = ceil_int(fair)
+        bound_raw = ceil_int(at_raw * Fraction(BPS - slippage_bps, BPS))
+    else:
+        at_raw = floor_int(fair)
+        bound_raw = floor_int(at_raw * Fraction(BPS + slippage_bps, BPS))
+    return StopOrder(position.market, -position.size_raw, at_raw, bound_raw)

@@ -1,0 +1,99 @@
+"""Resting stops of an off-chain venue: one for each position, ahead of its liquidation, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.margin import account as margin
+from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position, RestingStop, StopCancel, StopOrder
+from agent.policy.futures.resting_stops import stop_changes, stop_trigger
+from agent.units import Token
+from tests.unit.test_futures_plan import POLICY
+
+NEAR = Fraction(2, 100)
+STOPS = replace(POLICY, limits=replace(POLICY.limits, resting_stop_bps=200))
+TIERS = (MarginTier(0, 50_000, 25_000),)
+
+
+def market(name: str, price: int) -> PerpMarket:
+    mark = Fraction(price * 10**6, 10**4)
+    return PerpMarket(name, name, "", 4, 1, Fraction(100), TIERS, 450, mark, mark, 0, Fraction(0), min_notional_raw=10**7)
+
+
+ETH, BTC = market("ETH", 3_000), market("BTC", 60_000)
+
+
+def book(eth: int = 0, btc: int = 0, value: int = 10_000) -> MarginAccount:
+    """An account of this value in dollars with sizes in ten-thousandths of a coin, entered at the mark."""
+    rows = [(one, size) for one, size in ((ETH, eth), (BTC, btc)) if size]
+    positions = tuple(Position(one.market, size, -int(size * one.mark)) for one, size in rows)
+    return MarginAccount(Token("", "USDC", 6), 1, value * 10**6, 0, positions, (ETH, BTC), initial_on_debt=False, is_on_chain=False)
+
+
+def rested(account: MarginAccount) -> MarginAccount:
+    """The account once its missing stops rest."""
+    changes = stop_changes(account, STOPS)
+    ended = [one.cloid for one in changes if isinstance(one, StopCancel)]
+    stops = [one for one in account.stops if one.cloid not in ended]
+    for one in changes:
+        if isinstance(one, StopOrder):
+            at = Fraction(one.trigger_raw, abs(one.size_raw))
+            stops.append(RestingStop(one.market, one.size_raw, at, f"{one.market} {one.size_raw} {float(at)}"))
+    return replace(account, stops=tuple(stops))
+
+
+@pytest.mark.parametrize("account", [book(eth=60_000), book(eth=-60_000), book(eth=60_000, btc=2_000), book(eth=60_000, btc=-2_000)])
+def test_each_position_gets_one_stop_ahead_of_its_liquidation(account: MarginAccount) -> None:
+    changes = stop_changes(account, STOPS)
+    assert [(one.market, one.size_raw) for one in changes if isinstance(one, StopOrder)] == [
+        (position.market, -position.size_raw) for position in account.positions
+    ]
+    for position, stop in zip(account.positions, changes, strict=True):
+        assert isinstance(stop, StopOrder)
+        mark, trigger = account.market(position.market).mark, Fraction(stop.trigger_raw, abs(stop.size_raw))
+        at_trigger = margin.with_adverse_move(account, abs(trigger / mark - 1))
+        assert (trigger < mark) is position.is_long and not margin.is_liquidatable(at_trigger)
+        assert margin.is_liquidatable(margin.with_adverse_move(account, abs(trigger / mark - 1) + 2 * NEAR))
+        assert (stop.bound_raw < stop.trigger_raw) is position.is_long
+    assert stop_changes(rested(account), STOPS) == ()
+
+
+@given(st.integers(-80_000, 80_000).filter(lambda lots: abs(lots) > 100), st.integers(-4_000, 4_000), st.integers(-5, 5))
+def test_a_stop_that_rests_is_kept_while_it_is_near_and_nothing_is_placed_twice(eth: int, btc: int, percent: int) -> None:
+    account = rested(book(eth, btc, value=40_000))
+    moved = margin.with_marks(account, {"ETH": Fraction(percent, 1_000)})
+    for change in stop_changes(moved, STOPS):
+        if isinstance(change, StopOrder):
+            wanted = stop_trigger(moved, next(one for one in moved.positions if one.market == change.market), NEAR)
+            old = [one.trigger for one in moved.stops if one.market == change.market]
+            assert wanted is not None and all(abs(at / wanted - 1) > NEAR / 2 for at in old)
+    assert stop_changes(rested(moved), STOPS) == ()
+
+
+def test_a_stop_of_another_size_is_replaced_and_then_cancelled() -> None:
+    smaller = replace(book(eth=50_000), stops=rested(book(eth=60_000)).stops)
+    place, cancel = stop_changes(smaller, STOPS)
+    assert isinstance(place, StopOrder) and place.size_raw == -50_000 and cancel == StopCancel("ETH", smaller.stops[0].cloid)
+
+
+@pytest.mark.parametrize("account", [book(), replace(book(eth=60_000), is_on_chain=True), book(eth=1_000), book(eth=60_000, value=200_000)])
+def test_no_stop_is_placed_without_a_liquidation_a_position_or_a_venue_for_it(account: MarginAccount) -> None:
+    assert stop_changes(account, STOPS) == ()
+
+
+def test_stops_without_a_position_or_a_config_are_cancelled() -> None:
+    stops = rested(book(eth=60_000)).stops
+    assert stop_changes(replace(book(), stops=stops), STOPS) == (StopCancel("ETH", stops[0].cloid),)
+    assert stop_changes(replace(book(eth=60_000), stops=stops), POLICY) == (StopCancel("ETH", stops[0].cloid),)
+
+
+def test_no_stop_is_placed_beyond_the_mark_or_in_a_paused_market() -> None:
+    near_liquidation = margin.with_marks(book(eth=60_000), {"ETH": Fraction(-54, 100)})
+    assert stop_changes(near_liquidation, STOPS) == ()
+    paused = replace(book(eth=60_000), markets=(replace(ETH, is_paused=True), BTC))
+    assert stop_changes(paused, STOPS) == ()
