@@ -11,6 +11,7 @@ from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import (
     Decision,
     Evidence,
+    ExecutionProgress,
     FuturesPlan,
     Head,
     HedgeComparison,
@@ -243,6 +244,11 @@ class StepOutcome:
         opened = {one.token for one in self.hedged}
         planned = () if self.plan is None else self.plan.comparisons
         return (*self.hedged, *(one for one in planned if one.token not in opened))
+
+    @property
+    def progress(self) -> ExecutionProgress | None:
+        """Gradual execution that the step found and its decision does not end."""
+        return None if self.decided.ended else self.step_input.history.campaign
 
     @property
     def decision(self) -> Decision:

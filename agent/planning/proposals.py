@@ -160,7 +160,7 @@ def _rest_not_worth_it(
     """Return the decision on the rest of a purchase as ordinary drift: it is not worth its cost, so
     the purchase ends.
     """
-    why = f"the rest is {_not_worth_why(step, decided, nothing)}"
+    why = f"the rest is {_worthless(step, decided, nothing)}"
     over = Hold(gradual_execution.over_text(active.campaign, why))
     rest = replace(step, history=replace(step.history, campaign=None))
     try:
@@ -391,13 +391,19 @@ def _not_worth_it(
     )
     ended = decided.ended
     if decided.round is not None and decided.begins is None:
-        ended = f"its next slice is {why}"
+        ended = f"its next slice is {_worthless(step, decided, nothing)}"
     return Proposal(
         replace(
             decided, decision=held, round=None, begins=None, is_netting_only=False, ended=ended
         ),
         None,
     )
+
+
+def _worthless(step: StepInput, decided: DecisionResult, nothing: planner.NothingPlanned) -> str:
+    """Return why an execution ends, in short, with the value that is left."""
+    short = _not_worth_why(step, decided, nothing).partition(":")[0]
+    return f"{short}: {minimum.format_money(step, nothing.drift)} to move"
 
 
 def _not_worth_why(
