@@ -22,7 +22,7 @@ def honest(chain: LocalChain, operator: str) -> HttpTransport:
 
 def header(**changes: str) -> Lie:
     """Alters the header wherever it is told, so that the endpoint's own story holds together."""
-    return lambda method, params, answer: {**answer, **changes} if method == "eth_getBlockByNumber" else answer
+    return lambda method, params, answer: {**(answer or {}), **changes} if method == "eth_getBlockByNumber" else answer
 
 
 def lens(change: Callable[[bytearray], None]) -> Lie:

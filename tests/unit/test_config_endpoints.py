@@ -82,10 +82,10 @@ def test_the_template_never_goes_public_by_itself() -> None:
 
 def test_on_a_live_chain_the_owner_confirms_what_a_public_transaction_could_cost() -> None:
     relay: dict[str, object] = {"submit_url": "https://relay.example"}
-    assert mentions(submission_text(parsed()), "public mempool", "0.8%")
+    assert mentions(submission_text(parsed()), "public mempool", "1.8%")
     assert submission_text(parsed(execution=relay)) == PRIVATE
     either = submission_text(parsed(execution={**relay, "submit_public_fallback": True}))
-    assert mentions(either, f"{EITHER}", "0.8%")
+    assert mentions(either, f"{EITHER}", "1.8%")
     assert "relay.example" not in either
     for public in (submission_text(parsed()), either):
         assert mentions(public, "approval", "public")
@@ -102,6 +102,6 @@ def test_the_doctor_warns_before_public_submission_and_not_of_a_private_one(tmp_
 
     public = row()
     assert public["state"] == "warn"
-    assert "0.24%" in public["found"]
+    assert "0.54%" in public["found"]
     assert "execution.submit_url" in public["remedy"]
     assert row({"submit_url": "https://relay.example"})["state"] == "ok"
