@@ -15,7 +15,7 @@ from agent.accounting.entries import EntryPrices, SettledTransaction, futures_en
 from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotki_events
 from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_lines, summed
 from agent.accounting.futures_export import futures_table, futures_years
-from agent.accounting.performance import performance
+from agent.accounting.performance import OpeningCash, performance
 from agent.errors import ConfigError
 from agent.model import (
     Entry,
@@ -33,6 +33,7 @@ from tests.support.ledgers import COUNTED, USDC, WETH
 
 E6, E12, E18 = 10**6, 10**12, 10**18
 DAY_S = 86_400
+OPENING = OpeningCash(USDC, WETH)
 PRICES = EntryPrices({USDC: Fraction(1), WETH: Fraction(2_000, E12)}, WETH)
 
 
@@ -76,14 +77,14 @@ def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
     valuations = (valued(1, reading(100)), valued(3, reading(500), wallet=600))
     one = only(futures_changes([entry], valuations))
     assert (one.deposited, one.transferred, one.profit) == (400 * E6, 0, 0)
-    whole = performance([entry], valuations, 0, 10**9, USDC)
+    whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
     assert whole is not None and (whole.came, whole.went, whole.profit, whole.twr) == (0, 0, 0, 0)
 
 
 def test_a_deposit_that_is_not_final_yet_is_no_flow() -> None:
     for moved in (400, -400):
         valuations = (valued(1, reading(1_000, unrealised=5)), valued(3, reading(1_000 + moved, unrealised=8), wallet=1_000 - moved))
-        whole = performance([], valuations, 0, 10**9, USDC)
+        whole = performance([], valuations, 0, 10**9, USDC, OPENING)
         assert whole is not None and whole.futures is not None
         assert (whole.came, whole.went, whole.profit, whole.futures.transferred) == (0, 0, 3 * E6, 0)
 
@@ -95,21 +96,21 @@ def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
     one = only(futures_changes(entries, (before, after)))
     assert (one.fees, one.funding, one.realised) == (3 * E6, 3 * E6, 33 * E6)
     assert one.price - one.fees - one.funding == after.value - before.value == 70 * E6
-    whole = performance(entries, (before, after), 0, 10**9, USDC)
+    whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
     assert whole is not None and whole.futures is not None
     assert whole.profit == whole.futures.profit == 70 * E6
 
 
 def test_money_sent_to_the_account_by_someone_else_is_no_profit() -> None:
     valuations = (valued(1, reading(1_000, unrealised=10)), valued(2, reading(1_600, unrealised=30)))
-    whole = performance([], valuations, 0, 10**9, USDC)
+    whole = performance([], valuations, 0, 10**9, USDC, OPENING)
     assert whole is not None and whole.futures is not None
     assert (whole.came, whole.profit, whole.futures.transferred) == (600 * E6, 20 * E6, 600 * E6)
 
 
 def test_an_account_that_enters_the_books_is_no_profit() -> None:
     valuations = (valued(1, None), valued(2, reading(1_600)), valued(3, None))
-    whole = performance([], valuations, 0, 10**9, USDC)
+    whole = performance([], valuations, 0, 10**9, USDC, OPENING)
     assert whole is not None
     assert (whole.came, whole.went, whole.profit) == (1_600 * E6, 1_600 * E6, 0)
 
@@ -149,7 +150,7 @@ def test_the_lines_sum_to_the_change_whatever_happens(
     one = only(futures_changes(entries, (before, after)))
     assert after.value - before.value == one.deposited + one.transferred + one.price - one.fees - one.funding
     assert sum((value for _, value in one.funding_by_market), Fraction(0)) == one.funding
-    whole = performance(entries, (before, after), 0, 10**9, USDC)
+    whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
     assert whole is not None and whole.profit == one.profit == summed([one]).profit
 
 
