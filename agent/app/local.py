@@ -414,9 +414,9 @@ def _faster(config: str) -> str:
 
 DEMO_WEIGHTS = {"WETH": "60%", "WBTC": "40%"}
 FUTURES_TARGETS = {"WBTC": "40%", "WETH": "25%", "USDC": "35%"}
-FUTURES_START_USD = {"WBTC": 8_000, "WETH": 5_000, "USDC": 2_000}
+FUTURES_START_USD = {"WBTC": 6_000, "WETH": 3_750, "USDC": 5_250}
+"""The spot portfolio at its targets, beside the margin account."""
 DEMO_MARGIN_USD = 5_000
-"""Margin counts as USDC: with the wallet's 2,000 USDC it makes up 35 % of the portfolio."""
 DEMO_LEVERAGE = "3x"
 DEMO_CRASHES = (
     {"WETH": Fraction(85, 100), "WBTC": Fraction(85, 100)},
