@@ -170,7 +170,7 @@ installs: $(READY)
 
 # The wheel, built once, plays demo, backtest, serve and mcp on each Python from 3.11 to 3.14 that is here; the others are named.
 wheel: $(READY)
-	$(BIN)/pytest -rs -m slow tests/cli/test_wheel.py
+	$(BIN)/pytest -rs --timeout 1800 -m slow tests/cli/test_wheel.py
 
 # Pins and hashes without index addresses. Newer versions: .venv/bin/python scripts/lock.py --upgrade NAME
 lock:

@@ -168,9 +168,11 @@ def test_a_late_answer_of_a_slow_endpoint_is_not_taken_for_a_stranger(tmp_path: 
     look = made.chain.status_of
     answers = iter(["unknown", "unknown"])
     made.chain.status_of = lambda h: replace(look(h), state="unknown", receipt=None) if next(answers, None) else look(h)
+    before_s = made.clock.now
     (intent,) = made.executor().reconcile()
     assert intent.state is S.FINAL
     assert len(made.chain.sent) == 1
+    assert made.clock.now - before_s >= 2 * made.settings.poll_s, "it has time to catch up between two looks"
 
 
 def test_a_reorganised_transaction_is_sent_again_by_the_next_reconciliation(tmp_path: Path) -> None:

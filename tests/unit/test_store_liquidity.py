@@ -60,6 +60,23 @@ def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Sto
     assert store.positions.changes() == (expected,)
 
 
+def test_a_position_of_the_agent_that_was_forgotten_and_is_adopted_counts_once(store: Store) -> None:
+    mined(store, MINT, told(MINTED))
+    (own,) = store.positions.changes()
+    store.positions.record([own.name, "another"], START_S)
+    assert store.positions.changes() == (own,), "it is not decided yet"
+    store.positions.decide("another", None, START_S)
+    assert store.positions.changes() == (own,)
+    store.positions.decide(own.name, None, START_S)
+    assert store.positions.changes() == ()
+    adopted = replace(own, liquidity=own.liquidity // 2)
+    store.positions.decide(own.name, adopted, START_S)
+    assert store.positions.changes() == (adopted,), "as it is now, not beside what the agent did before"
+    mined(store, replace(MINT, token_id=42), told(MINTED), nonce=1)
+    first, later = store.positions.changes()
+    assert (first, later.name, later.liquidity) == (adopted, own.name, own.liquidity), "what it does from now on counts too"
+
+
 @pytest.mark.parametrize("store_kind", ["file"])
 def test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file(store: Store, tmp_path: Path) -> None:
     mined(store, MINT, told(MINTED))

@@ -105,7 +105,7 @@ class PositionStore:
 
     def changes(self) -> tuple[LpPositionChange, ...]:
         """Return the changes of the agent's positions, oldest first: adopted positions, then the
-        changes by mined intents, without forgotten positions.
+        changes by mined intents since a position was forgotten or adopted.
         """
         with self.db.read("read liquidity positions") as db:
             found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
@@ -118,7 +118,7 @@ class PositionStore:
             for text, seq in db.execute(_positions_own()):
                 move = database.decode_json(LpPositionChange, text)
                 verdict = found.get(move.name)
-                if verdict is None or verdict.verdict != FORGOTTEN or seq > verdict.after_seq:
+                if verdict is None or verdict.verdict == UNDECIDED or seq > verdict.after_seq:
                     own.append(move)
             return (*taken, *own)
 
