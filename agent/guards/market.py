@@ -453,7 +453,7 @@ def sandwich_exposure(
     times = "" if priced == 1 else f"{priced} × "
     words = [
         f"a sandwich may take up to {_percent(most_bps)} of the exchanged value (slippage +"
-        f" plan_cost + {times}oracle_deviation, if prices lag by as much)"
+        f" plan_cost + {times}oracle_deviation)"
     ]
     shares: list[int | None] = []
     for limit_bps, name, when in (

@@ -58,8 +58,12 @@ def test_a_confirmation_with_verbose_shows_every_parameter(desk: Desk) -> None:
 
 
 def test_the_worst_case_is_the_cost_and_what_minimums_allow(desk: Desk) -> None:
+    """And prices that are limits.oracle_deviation off, on what is traded besides the numeraire."""
     planned = desk.ask("plan")
-    assert float(planned["worst_case"]) == pytest.approx(float(planned["cost"]["total"]) + float(planned["sandwich"]["at_most"]))
+    cost, most = planned["cost"], planned["sandwich"]
+    paid = float(cost["gas"]) + float(cost["approvals"])
+    assert float(planned["worst_case"]) == pytest.approx(float(most["profit_at_most"]) + paid)
+    assert float(planned["worst_case"]) > float(cost["total"]) + float(most["at_most"])
 
 
 READING = (
