@@ -109,13 +109,24 @@ def safe_label(symbol: str, address: str) -> str:
     return symbol if _SAFE_SYMBOL.fullmatch(symbol) else address
 
 
+MAX_DIGITS = 24
+"""Digits of an amount before the point; the largest supplies of tokens have 18."""
+
+
 def parse_raw(text: str, decimals: int, field: str) -> int:
     """Return the base units of a plain decimal such as "1.5". Raises ConfigError for signs,
-    exponents, and more places than `decimals`.
+    exponents, more places than `decimals`, and more than MAX_DIGITS digits before the point.
     """
     if not _PLAIN_NUMBER.fullmatch(text.strip()):
         raise ConfigError(
             f"{field}: {text!r} is not an amount", "write a plain decimal such as 1.5"
+        )
+    digits = len(text.strip().partition(".")[0].lstrip("0"))
+    if digits > MAX_DIGITS:
+        raise ConfigError(
+            f"{field}: {text.strip()[:12]}… has {digits} digits before the point, which no token"
+            " holds",
+            f"write at most {MAX_DIGITS}",
         )
     scaled = Fraction(Decimal(text.strip())) * Fraction(10) ** decimals
     if scaled.denominator != 1:
@@ -310,6 +321,16 @@ _END_S = 253_402_300_800
 
 
 _UNITS_S = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+_SECONDS = re.compile(r"(?<![\w.,:-])([0-9]{2,9}) s\b")
+
+
+def spell_durations(text: str) -> str:
+    """Return a text with durations of a minute or more in words: "1740 s old" as "29 min old"."""
+    return _SECONDS.sub(
+        lambda found: format_duration(int(found[1])) if int(found[1]) >= 60 else found[0], text
+    )
 
 
 def format_percent(share: Fraction) -> str:

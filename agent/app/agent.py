@@ -340,13 +340,19 @@ class Agent:
         return wiring.open_actors(self.context, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
-        """Return the configured token with this symbol or address. `field` names the option in the
-        ConfigError for any other name.
+        """Return the configured token with this symbol or address; the case of a symbol counts only
+        if several differ in nothing else. `field` names the option in the ConfigError for any other
+        name.
         """
         known = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
         for token in known:
             if name in (token.symbol, token.address) or name.lower() == token.address.lower():
                 return token
+        alike = [
+            token for token in known if name.isascii() and token.symbol.lower() == name.lower()
+        ]
+        if len(alike) == 1:
+            return alike[0]
         raise ConfigError(
             f"{field}: {name!r} is not a configured token",
             f"choose from {', '.join(t.label for t in known)}",

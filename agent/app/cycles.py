@@ -16,6 +16,7 @@ from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock
 from agent.store.files.locks import LockHeld
 from agent.store.store import ConfigChanged
+from agent.units import format_duration
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
@@ -65,7 +66,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
             break
         wallet.progress(
             f"slice {execution.done + 1} of about {execution.campaign.rounds} is due in"
-            f" {max(0, execution.next_s - now_s)} s"
+            f" {format_duration(max(0, execution.next_s - now_s))}"
         )
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
         try:

@@ -261,7 +261,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "router": f"{execution.router} {router}",
         "payout addresses": ", ".join(config.wallet.payout_addresses) or "none",
         "submission": submission_text(config),
-        "deadline": f"{execution.deadline} s",
+        "deadline": f"{format_duration(execution.deadline)}",
         "style": pace_text(config),
         "confirmations": str(chain.confirmations),
         "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),
@@ -294,14 +294,14 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
             if policy.only is None
             else f"{policy.only.value}: {rules.ONLY[policy.only]}"
         ),
-        "cooldown": f"{config.policy.cooldown} s",
+        "cooldown": f"{format_duration(config.policy.cooldown)}",
         "confirm_blocks": str(config.policy.confirm_blocks or 0),
         "jitter": "off" if config.policy.jitter is None else f"{config.policy.jitter / 100:g}%",
         "reference prices": ", then ".join(reference.kind),
-        "twap_window": f"{reference.twap_window} s",
-        "feed_max_age": f"{reference.feed_max_age} s",
+        "twap_window": f"{format_duration(reference.twap_window)}",
+        "feed_max_age": f"{format_duration(reference.feed_max_age)}",
         "sequencer": (
-            f"{reference.sequencer_feed}, {reference.sequencer_grace} s"
+            f"{reference.sequencer_feed}, {format_duration(reference.sequencer_grace or 0)}"
             if reference.sequencer_feed
             else "off"
         ),
@@ -309,7 +309,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     }
     if (portfolio.positions or portfolio.lp_targets) and config.lp is not None:
         found["lp"] = (
-            f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
+            f"volatility {config.lp.volatility / 100:g}% a year, horizon {format_duration(config.lp.horizon)}"
         )
     chosen = {
         one.name: weights_text(strategy_as_portfolio(config.portfolio, one))
@@ -362,7 +362,7 @@ def limit_text(
         return f"{value} {'native' if unit is LimitUnit.NATIVE else numeraire}"
     if unit is LimitUnit.GAS_PRICE:
         return f"{decimal_text(value, 9)} gwei"
-    return f"{value} s" if unit is LimitUnit.DURATION else f"{value / 100:g}%"
+    return format_duration(value) if unit is LimitUnit.DURATION else f"{value / 100:g}%"
 
 
 def _key(config: Config) -> str:

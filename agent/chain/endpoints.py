@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from agent.chain.rpc import EndpointOverloaded, RpcCall, Transport, require_result
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
 from agent.model import DataFee
+from agent.units import format_duration
 
 # --- Health of an endpoint: a decaying score of answers and latency, and its backoff.
 
@@ -201,7 +202,7 @@ class Endpoint:
             state = self.health.state
             if state.circuit is Circuit.WAIT:
                 raise EndpointResting(
-                    f"{self.name} is rate limited for {state.rest_s:.0f} s more: {state.why}",
+                    f"{self.name} is rate limited for {format_duration(int(state.rest_s))} more: {state.why}",
                     code=ErrorCode.RATE_LIMIT,
                 )
             started = self._now()
@@ -394,7 +395,7 @@ def _resting(endpoint: Endpoint) -> EndpointResting:
     state = endpoint.health.state
     if state.rest_s > 0:
         return EndpointResting(
-            f"{endpoint.name} {state.circuit.value}, {state.rest_s:.0f} s more: {state.why}"
+            f"{endpoint.name} {state.circuit.value}, {format_duration(int(state.rest_s))} more: {state.why}"
         )
     return EndpointResting(f"{endpoint.name} has not yet answered an earlier request")
 

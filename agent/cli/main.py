@@ -5,6 +5,7 @@ run.
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import inspect
 import re
@@ -152,8 +153,16 @@ def main() -> None:
         code = _interrupted(as_json, ending)
     except OSError as error:  # the report is lost, but the transactions are in the journal
         terminal.give_up(error)
-        code = OperatorNeeded.exit_code
+        code = 0 if _is_cut_help(error.errno) else OperatorNeeded.exit_code
     sys.exit(code)
+
+
+def _is_cut_help(error_number: int | None) -> bool:
+    """Return whether a pipe was closed while help or version was printed, as by head: the reader
+    has all that it wants.
+    """
+    asked = {"--help", "-h", "--version", "-V"} & {*sys.argv}
+    return error_number == errno.EPIPE and bool(asked)
 
 
 def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
@@ -162,6 +171,10 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
         code = app(standalone_mode=False)
         if code == TYPER_INTERRUPTED:
             raise KeyboardInterrupt
+    except SystemExit:  # Rich's and Typer's answer to a closed pipe
+        if _is_cut_help(errno.EPIPE):
+            return 0
+        raise
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = 2

@@ -41,6 +41,7 @@ from agent.cli.options import (
 )
 from agent.cli.portfolio import confirmer, format_reason, show_outcome
 from agent.errors import EXIT_RETRYABLE, EXIT_UNHEALTHY, EXPLAINED_EXITS, ConfigError, TrimtabError
+from agent.units import format_duration
 
 if TYPE_CHECKING:
     from agent.app import Agent, Service, StoppableClock
@@ -321,7 +322,11 @@ def _health_words(document: Mapping[str, Any], *, ready: bool) -> str:
             return "NOT READY:"
         return "UNHEALTHY, a dry run:" if dry_run else "UNHEALTHY:"
     last = document["last_good_look_s"]
-    since = "no cycle yet" if last is None else f"last successful cycle {last} s ago"
+    since = (
+        "no cycle yet"
+        if last is None
+        else f"last successful cycle {format_duration(int(last))} ago"
+    )
     paused = ", paused" if document["paused"] else ""
     sends = " A dry run: it sends nothing." if dry_run else ""
     cycles = f"{document['looks']} cycle{'' if document['looks'] == 1 else 's'}"
@@ -393,7 +398,13 @@ def paper(
 
 LONGEST = 120
 """Maximum number of characters printed of a value. The JSON document has all of them."""
-STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadable": "yellow"}
+STYLES = {
+    "same": "green",
+    "reworded": "green",
+    "different": "bold red",
+    "by hand": "dim",
+    "unreadable": "yellow",
+}
 
 
 @command(Heading.TEST, 50)
@@ -445,7 +456,8 @@ def _show(document: Document) -> None:
         if step.get("more"):
             say(f"{step['file']}: and {step['more']} more")
     say(
-        f"{document['same']} same, {document['different']} different, {document['by_hand']} manual"
+        f"{document['same']} same, {document['reworded']} reworded,"
+        f" {document['different']} different, {document['by_hand']} manual"
         f" and not replayed, {document['unreadable']} unreadable."
     )
 

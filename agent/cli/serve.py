@@ -4,6 +4,7 @@ tokens of the API.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ from agent.cli.options import (
 )
 from agent.errors import ConfigError
 from agent.key_variables import drop_key_variables
+from agent.units import format_duration
 
 if TYPE_CHECKING:
     from agent.web.tokens import TokenFile
@@ -140,8 +142,7 @@ def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
     from agent import app as api
 
     drop_key_variables([config])
-    note("Telegram bot started. Stop with Ctrl-C.")
-    api.serve_telegram(config)
+    api.serve_telegram(config, lambda: note("Telegram bot started. Stop with Ctrl-C."))
 
 
 # --- Users of the dashboard.
@@ -180,10 +181,24 @@ def add_user(
 
     def show() -> None:
         say(f"Added {name}{' (read-only)' if read_only else ''}.")
-        say("Enter this in an authenticator app (TOTP). It is not shown again:")
+        say("Scan this with an authenticator app (TOTP), or enter it. It is not shown again:")
+        if out.is_terminal:
+            for line in _qr_code(made["otpauth"]):
+                say_whole(line)
         say_whole(made["otpauth"])
 
     emit(made, as_json, show)
+
+
+def _qr_code(text: str) -> list[str]:
+    """Return the QR code of a text as lines of half blocks; empty without the package."""
+    try:
+        import segno
+    except ImportError:
+        return []
+    drawn = io.StringIO()
+    segno.make(text, error="l", micro=False).terminal(drawn, compact=True)
+    return drawn.getvalue().splitlines()
 
 
 @user_group.command("list")
@@ -201,7 +216,7 @@ def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> 
                 cell(one["user"]),
                 "read-only" if one["read_only"] else "full",
                 one["created"],
-                f"{one['locked_s']} s" if one["locked_s"] else "no",
+                format_duration(one["locked_s"]) if one["locked_s"] else "no",
             )
         if document["users"]:
             out.print(made)

@@ -30,6 +30,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.errors import EXPLAINED_EXITS, ConfigError
+from agent.units import format_duration
 
 if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
@@ -339,7 +340,7 @@ def _list(document: Document) -> None:
     from agent.cli.display import tables
 
     title = (
-        f"TWAP over {document['window_s']} s at block {document['block']}; {document['enough']}"
+        f"TWAP over {format_duration(document['window_s'])} at block {document['block']}; {document['enough']}"
         " observations are enough"
     )
     made = tables.table(

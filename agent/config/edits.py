@@ -11,7 +11,7 @@ from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, Array
+from tomlkit.items import AoT, Array, Table
 
 from agent import files
 from agent.config import load
@@ -320,11 +320,22 @@ def edit_order_levels(
         changes[kind] = (None if before is None else str(before), after)
         if after is None:
             del table[kind]
-        else:
+        elif before is not None:
             table[kind] = after
+        else:
+            _insert(table, kind, after)
     text = tomlkit.dumps(document)
     parse_config(text, f"{path} with the new levels")
     return text, changes
+
+
+def _insert(table: Any, key: str, value: str) -> None:
+    """Add a key after the last one of the table: at its end comments of the next section follow."""
+    own = [name for name, item in table.value.body if name and not isinstance(item, (Table, AoT))]
+    if own:
+        table.value._insert_after(own[-1], key, tomlkit.item(value))
+    else:
+        table[key] = value
 
 
 def write_config(path: Path, text: str, mode: int | None = None) -> None:

@@ -26,7 +26,7 @@ from agent.model import (
     OrderTerms,
     WeightReallocation,
 )
-from agent.units import BPS, Token
+from agent.units import BPS, Token, format_duration
 
 if TYPE_CHECKING:
     from agent.config.schema import AssetTable, Config, PortfolioTable
@@ -414,8 +414,8 @@ def pace_text(config: Config) -> str:
 def _shown(key: str, value: object) -> str:
     if value is None:
         return "off"
-    if key in ("interval", "recovery", "over", "patience"):
-        return f"{value} s"
+    if key in ("interval", "recovery", "over", "patience") and isinstance(value, int):
+        return format_duration(value)
     if isinstance(value, int) and key != "max_rounds":
         return f"{value / 100:g}%"
     if isinstance(value, Fraction):

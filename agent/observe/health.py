@@ -14,6 +14,7 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from agent.model import RunReport
+from agent.units import format_duration
 
 MAX_MISSED_CYCLES = 3
 """Number of intervals without a good cycle, plus a minute, after which the run is unhealthy. The
@@ -72,7 +73,9 @@ def judge(
     if report.trouble:
         reasons.append(report.trouble)
     if (ahead_s := report.written_s - now_s) > CLOCK_TOLERANCE_S:
-        reasons.append(f"the clock is {ahead_s:.0f} s behind the last report of the run; set it")
+        reasons.append(
+            f"the clock is {format_duration(int(ahead_s))} behind the last report of the run; set it"
+        )
     if late := silence(report, now_s, seen_s):
         reasons.append(late)
     blocks = list(reasons)
@@ -96,7 +99,7 @@ def silence(report: RunReport, now_s: float, seen_s: float = 0) -> str:
     late_s = MAX_MISSED_CYCLES * report.interval_s + 60
     if since_s <= late_s:
         return ""
-    return f"no successful cycle for {since_s:.0f} s, longer than {late_s} s"
+    return f"no successful cycle for {format_duration(int(since_s))}, longer than {format_duration(int(late_s))}"
 
 
 class HealthDocument(TypedDict):

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import requests
 
+from agent.units import format_duration
+
 # --- Heartbeat to an external dead man's switch: one request after each healthy cycle.
 
 
@@ -139,7 +141,7 @@ class Watchdog:
         if self._asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
             return None
         return (
-            f"no sign of life for {silent_s:.0f} s, longer than {self._bound_s:g} s, since"
+            f"no sign of life for {format_duration(int(silent_s))}, longer than {format_duration(int(self._bound_s))}, since"
             f' "{stage}"'
         )
 

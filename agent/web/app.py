@@ -26,6 +26,7 @@ from starlette.routing import Route
 from agent import artifacts
 from agent.errors import ConfigError, TrimtabError
 from agent.model import PlanLink
+from agent.units import format_duration
 from agent.web.access import (
     LOGIN,
     LOGOUT,
@@ -165,7 +166,7 @@ class Logins:
                 return self._page(
                     request,
                     429,
-                    f"Too many failed logins. Try again in {found} s; until then all are refused.",
+                    f"Too many failed logins. Try again in {format_duration(found)}; until then all are refused.",
                     {"Retry-After": str(found)},
                 )
             return self._page(

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from agent import artifacts
 from agent.errors import printable_text
-from agent.units import decimal_text
+from agent.units import decimal_text, spell_durations
 from agent.web.reading import Documents
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def figure(documents: Documents, path: str, form: str = "text", colour: bool = F
         path,
         form,
         Markup(' class="{}"').format(style) if style else "",
-        printable_text(format_figure(value, form)),
+        printable_text(spell_durations(format_figure(value, form))),
     )
 
 

@@ -247,6 +247,7 @@ def test_secrets_to_be_copied_are_on_one_line_of_a_narrow_terminal(desk: Desk) -
     user = typed(replies, "user", "add", "ann", "--config", str(desk.config), cwd=desk.config.parent, env=narrow)
     token = typed([], "token", "add", "eye", "--scope", "read", "--config", str(desk.config), cwd=desk.config.parent, env=narrow)
     assert re.search(r"^otpauth://totp/\S+issuer=trimtab\s*$", user.shown, re.MULTILINE), user.shown
+    assert len(re.findall(r"^[\u2580\u2584\u2588 ]{29,}\s*$", user.shown, re.MULTILINE)) > 14, "the QR code of the same"
     assert re.search(r"^trimtab_[0-9a-f]{16}_\S{43}\s*$", token.shown, re.MULTILINE), token.shown
 
 

@@ -109,6 +109,15 @@ def test_the_numeraire_has_no_orders(kind: str) -> None:
         parse_config(text(numeraire={kind: "10%"}))
 
 
+def test_a_new_level_is_written_inside_its_asset_s_table_before_the_comments_of_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    path.write_text(text().replace("[[portfolio.assets]]", "# Comments of the next section.\n\n[[portfolio.assets]]"))
+    new, _ = edit_order_levels(path, "WETH", {"stop_loss": "10%", "take_profit": "50%"})
+    table = new.split('[[portfolio.assets]]\nsymbol = "WETH"')[1].split("# Comments of the next section.")[0]
+    assert new.replace('stop_loss = "10%"\ntake_profit = "50%"\n', "") == path.read_text()
+    assert 'stop_loss = "10%"\ntake_profit = "50%"\n' in table
+
+
 def test_an_edit_changes_one_level_and_leaves_the_rest_as_its_owner_wrote_it(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     path.write_text(text({"stop_loss": "1200"}))

@@ -73,7 +73,7 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
 def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
     config = parse_config(zoned())
     told = parameters(config, build_portfolio(config, tokens()), "0x")
-    assert mentions(told["trigger"], "zone", "0.5 bps", "1%", "2592000 s")
+    assert mentions(told["trigger"], "zone", "0.5 bps", "1%", "30 d")
     assert mentions(told["risk"], "WETH 80%", "USDC 0.5%", "0%")
 
 

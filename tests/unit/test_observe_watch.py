@@ -30,7 +30,7 @@ def test_a_silence_longer_than_the_bound_is_named_with_its_stage() -> None:
     time.now = 60
     assert watch.hangs() is None
     time.now = 61
-    assert mentions(watch.hangs(), "61 s", "60 s", '"Reading the chain"')
+    assert mentions(watch.hangs(), "1 min 1 s", "1 min,", '"Reading the chain"')
     watch.beat("waiting")
     assert watch.hangs() is None
 

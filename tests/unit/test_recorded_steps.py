@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.research.offline import replay
+from agent.app.research.offline import _is_wording, replay
 from agent.errors import ConfigError
 from agent.planning import proposals
 from agent.store import open_store
@@ -125,6 +125,22 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
     assert differs[0] == [("decision", "rebalance")]
     assert differs[1] == [("plan.legs[0].amount_in_raw", 12_345), ("plan.legs[0].min_out_raw", 1)]
     assert differs[2] == [("reason", "no reason")]
+
+
+def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: Path) -> None:
+    place = recorded(tmp_path)
+    _, rebalance, _ = files(place)
+    skipped = json.loads(rebalance.read_text())["plan"]["skipped"]
+    if skipped:
+        changed(rebalance, plan__skipped=[{**one, "why": "trading it would cost more"} for one in skipped])
+    words = {"what": "reason", "recorded": "trading it would cost more than limits.plan_cost", "now": "limits.plan_cost allows at most 10"}
+    assert (
+        _is_wording(words)
+        and not _is_wording({**words, "recorded": "no reason"})
+        and not _is_wording({**words, "what": "plan.legs[0].pool"})
+    )
+    found = replay(place)
+    assert (found["same"] + found["reworded"], found["different"], found["exit"]) == (3, 0, 0)
 
 
 def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.errors import ConfigError
 from agent.units import (
+    MAX_DIGITS,
     Amount,
     Token,
     ceil_int,
@@ -21,6 +23,7 @@ from agent.units import (
     parse_raw,
     price_text,
     safe_label,
+    spell_durations,
     value_text,
 )
 from tests.support.text import raises_field
@@ -48,7 +51,27 @@ def test_what_is_no_plain_amount_is_refused_by_field(text: str) -> None:
         parse_raw(text, 6, "amount")
 
 
-@given(raw=st.integers(0, 2**256 - 1), decimals=st.integers(0, 36))
+def test_an_amount_of_more_digits_than_any_token_has_is_named_with_the_most() -> None:
+    with pytest.raises(ConfigError, match=r"portfolio\.max_live_value: 111111111111… has 44 digits") as found:
+        parse_raw("1" * 44, 6, "portfolio.max_live_value")
+    assert found.value.remedy == f"write at most {MAX_DIGITS}"
+    assert parse_raw("9" * MAX_DIGITS + ".5", 6, "amount") == int("9" * MAX_DIGITS + "500000")
+
+
+@pytest.mark.parametrize(
+    ("text", "spelt"),
+    [
+        ("the feed of WETH is 1740 s old, the limit is 3600 s", "the feed of WETH is 29 min old, the limit is 1 h"),
+        ("90 s", "1 min 30 s"),
+        ("59 s and 2026-11-23 09:00:61 s", "59 s and 2026-11-23 09:00:61 s"),
+        ("1740 secrets, v3.5000 s, WETH7200 s", "1740 secrets, v3.5000 s, WETH7200 s"),
+    ],
+)
+def test_durations_of_a_minute_or_more_are_shown_in_words(text: str, spelt: str) -> None:
+    assert spell_durations(text) == spelt
+
+
+@given(raw=st.integers(0, 10**MAX_DIGITS - 1), decimals=st.integers(0, 36))
 def test_an_amount_survives_being_written_and_read(raw: int, decimals: int) -> None:
     assert parse_raw(decimal_text(raw, decimals), decimals, "amount") == raw
 

@@ -36,6 +36,7 @@ from agent.model import (
 from agent.store.controls import ControlEnd, QueuedControl
 from agent.store.files.locks import LockHeld, service_lock
 from agent.store.files.secret import installation_secret
+from agent.units import format_duration
 
 if TYPE_CHECKING:
     from agent.app.money.shutdown import ShutdownReport
@@ -244,14 +245,14 @@ class ControlRunner:
         if newest_s > now_s + CLOCK_TOLERANCE_S:
             return refused(
                 ControlCode.CLOCK,
-                f"the clock was set back by {newest_s - now_s} s; correct it, then ask again",
+                f"the clock was set back by {format_duration(newest_s - now_s)}; correct it, then ask again",
             )
         if now_s >= control.expires_at_s:
             return ControlEnd(
                 queued.number,
                 ControlState.EXPIRED,
                 ControlCode.EXPIRED,
-                f"expired {now_s - control.expires_at_s} s before the run took it",
+                f"expired {format_duration(now_s - control.expires_at_s)} before the run took it",
             )
         return None
 

@@ -97,9 +97,12 @@ class TelegramBot:
     _replies: set[asyncio.Task[None]] = field(default_factory=set)
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def run(self) -> None:
-        """Poll and watch until cancelled. Raises ConfigError if the token is refused."""
+    async def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Poll and watch until cancelled; call `started` once Telegram has accepted the token.
+        Raises ConfigError if it is refused.
+        """
         await self._ask(self.bot.initialize)
+        started()
         tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch())]
         try:
             await asyncio.gather(*tasks)
@@ -407,7 +410,7 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
         yield TelegramBot(table, store, actions, secret, bot, redactor, link_key(loaded))
 
 
-def serve_telegram(config: ConfigSource) -> None:
-    """Run the bot until interrupted."""
+def serve_telegram(config: ConfigSource, started: Callable[[], None] = lambda: None) -> None:
+    """Run the bot until interrupted; call `started` after its checks."""
     with open_bot(config) as bot:
-        asyncio.run(bot.run())
+        asyncio.run(bot.run(started))

@@ -474,7 +474,7 @@ class ReplayedStepDocument(TypedDict):
     """A recorded step and the result of its replay; an unreadable file has only a reason."""
 
     file: str
-    result: Annotated[str, one_of("same", "different", "by hand", "unreadable")]
+    result: Annotated[str, one_of("same", "reworded", "different", "by hand", "unreadable")]
     why: NotRequired[str]
     step: NotRequired[str]
     time: NotRequired[str]
@@ -493,7 +493,8 @@ class ReplayedStepDocument(TypedDict):
 
 ReplayDocument = TypedDict("ReplayDocument", {
     "folder": str, "version": str, "steps": list[ReplayedStepDocument],
-    "same": int, "different": int, "by_hand": int, "unreadable": int, "exit": Literal[0, 2, 14],
+    "same": int, "reworded": int, "different": int, "by_hand": int, "unreadable": int,
+    "exit": Literal[0, 2, 14],
 })  # fmt: skip
 
 # --- Recorded prices.

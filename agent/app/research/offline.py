@@ -112,6 +112,8 @@ MOST_BYTES = 64 * 1024 * 1024
 MOST_SHOWN = 20
 """Number of differences shown per step; further ones are only counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
+REWORDED = "reworded"
+"""The same decision and plan, whose cost a later version explains in other words."""
 DECIDED = tuple(
     kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures)
 )
@@ -143,7 +145,8 @@ def replay(folder: Path) -> Document:
         "version": version("trimtab"),
         "steps": steps,
         **{
-            name.replace(" ", "_"): counted[name] for name in (SAME, DIFFERENT, BY_HAND, UNREADABLE)
+            name.replace(" ", "_"): counted[name]
+            for name in (SAME, REWORDED, DIFFERENT, BY_HAND, UNREADABLE)
         },
         "exit": code,
     }
@@ -221,11 +224,22 @@ def _compared(step: RecordedStep) -> Document:
         differs = [
             _difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")
         ]
+    result = SAME
+    if differs:
+        result = REWORDED if all(map(_is_wording, differs)) else DIFFERENT
     return {
-        "result": DIFFERENT if differs else SAME,
+        "result": result,
         "differs": differs[:MOST_SHOWN],
         "more": max(0, len(differs) - MOST_SHOWN),
     }
+
+
+def _is_wording(one: Document) -> bool:
+    """Return whether a difference is one of words: why a plan skipped something, or the cost that a
+    reason compares with limits.plan_cost.
+    """
+    costs = "limits.plan_cost" in str(one["recorded"]) and "limits.plan_cost" in str(one["now"])
+    return one["what"].endswith("].why") or (one["what"] == "reason" and costs)
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:

@@ -47,7 +47,7 @@ from agent.reference import reference_prices, sequencer_fault
 from agent.store import Store
 from agent.store.files.locks import require_private
 from agent.store.files.secret import secret_path
-from agent.units import decimal_text, price_text, safe_label, value_text
+from agent.units import decimal_text, format_duration, price_text, safe_label, value_text
 from agent.venues import allowances
 
 if TYPE_CHECKING:
@@ -602,7 +602,7 @@ def _money(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckRe
         yield CheckResult(
             "head",
             FAIL,
-            f"{age_s} s old, the limit is {limit_s} s",
+            f"{format_duration(age_s)} old, the limit is {format_duration(limit_s)}",
             "the endpoint lags, or this machine's clock is wrong",
             EXIT_RETRYABLE,
         )

@@ -14,6 +14,7 @@ from agent.chain.quorum import common_height, height_disagreement, quorum_size
 from agent.config.schema import ChainTable
 from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
 from agent.model import Snapshot
+from agent.units import format_duration
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import ProbedEndpointDocument
@@ -112,11 +113,13 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
         return EndpointProbe(
             endpoint,
             None,
-            f"its head is {skew_s} s in the future",
+            f"its head is {format_duration(skew_s)} in the future",
             "set this machine's clock (NTP)",
         )
     return EndpointProbe(
-        endpoint, head, f"chain {reported}, {took_ms:.0f} ms, head {head}, {-skew_s} s old"
+        endpoint,
+        head,
+        f"chain {reported}, {took_ms:.0f} ms, head {head}, {format_duration(-skew_s)} old",
     )
 
 

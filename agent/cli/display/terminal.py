@@ -30,6 +30,7 @@ from rich.status import Status
 from rich.text import Text
 
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, Refused, TrimtabError
+from agent.units import spell_durations
 
 Document = Mapping[str, Any]
 """A document of agent/app/documents."""
@@ -81,10 +82,10 @@ def printable(text: str) -> str:
 
 
 def cell(text: object, style: str = "") -> Text:
-    """Return free text as a table cell: no markup, no control codes, and long words wrapped instead
-    of truncated.
+    """Return free text as a table cell: no markup, no control codes, durations in words, and long
+    words wrapped instead of truncated.
     """
-    return Text(printable(str(text)), style=style, overflow="fold")
+    return Text(printable(spell_durations(str(text))), style=style, overflow="fold")
 
 
 def say(text: str) -> None:

@@ -374,7 +374,7 @@ def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
         by = f", risk of {format_duration(risk.measuring.window_s)} of recorded prices"
     return (
         f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon"
-        f" {risk.horizon_s} s{by}"
+        f" {format_duration(risk.horizon_s)}{by}"
     )
 
 

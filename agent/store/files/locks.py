@@ -20,6 +20,7 @@ from typing import Protocol
 from platformdirs import user_state_path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
+from agent.units import format_duration
 
 POLL_S = 0.25
 """Seconds between attempts to get a lock, much less than the pause between two cycles of a run."""
@@ -92,7 +93,7 @@ def wait_for_lock(
             except LockHeld as other:
                 if waited_s >= patience_s:
                     raise LockHeld(
-                        f"{other.message}; waited {patience_s:.0f} s for it",
+                        f"{other.message}; waited {format_duration(int(patience_s))} for it",
                         other.remedy,
                         code=ErrorCode.LOCK,
                     ) from None
