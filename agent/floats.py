@@ -11,7 +11,6 @@ tests/test_architecture.py keeps all other functions out of the packages that de
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from decimal import Context, Decimal
 from functools import lru_cache
 from operator import mul
@@ -54,58 +53,31 @@ def gram(rows: FloatArray, weights: FloatArray) -> FloatArray:
     return np.asarray(np.add.accumulate(parts, axis=0)[-1])
 
 
-def solve_positive_definite(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
-    """Return the x with rows·x = right, for a symmetric positive definite matrix, by Gaussian
+def solve_positive_definite(matrix: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the x with matrix·x = right, for a symmetric positive definite matrix, by Gaussian
     elimination in index order. No pivoting is needed (Higham, "Accuracy and Stability of Numerical
     Algorithms", 2002, theorem 10.3). Only entries on and above the diagonal are read. Raises
     ValueError if the matrix is not positive definite.
     """
-    return solve_packed(
-        [
-            [value, *reversed(row[k:])]
-            for k, (row, value) in enumerate(zip(rows, right, strict=True))
-        ]
-    )
-
-
-def solve_packed(upper: list[list[float]]) -> list[float]:
-    """Solve a system whose rows contain the right side, then the matrix entries from the last
-    unknown to the diagonal. The rows are overwritten.
-
-    Two pivots are eliminated at a time, with the same results as one after the other.
-    """
-    size = len(upper)
-    for k in range(0, size, 2):
-        top = upper[k]
-        first = _pivot(top)
-        if k + 1 == size:
-            break
-        part = top[-2] / first
-        upper[k + 1] = below = [a - part * b for a, b in zip(upper[k + 1], top, strict=False)]
-        second = _pivot(below)
-        for ahead in range(2, size - k):
-            part, other = top[-1 - ahead] / first, below[-ahead] / second
-            upper[k + ahead] = [
-                a - part * b - other * c
-                for a, b, c in zip(upper[k + ahead], top, below, strict=False)
-            ]
+    size = len(right)
+    left = np.concatenate((matrix, right[:, None]), axis=1)
+    for k in range(size):
+        row = left[k, k:]
+        if not row[0] > 0:
+            raise ValueError("the matrix is not positive definite")
+        part = row[1:-1] / row[0]
+        left[k + 1 :, k + 1 :] -= part[:, None] * row[1:]
     unknowns: list[float] = []  # from last to first
-    for right, *row, pivot in reversed(upper):
-        unknowns.append((right - math.fsum(map(mul, row, unknowns))) / pivot)
-    return unknowns[::-1]
-
-
-def _pivot(row: Sequence[float]) -> float:
-    if not row[-1] > 0:
-        raise ValueError("the matrix is not positive definite")
-    return row[-1]
+    for k, row in reversed(list(enumerate(left.tolist()))):
+        known = math.fsum(map(mul, reversed(row[k + 1 : -1]), unknowns))
+        unknowns.append((row[-1] - known) / row[k])
+    return np.array(unknowns[::-1])
 
 
 def inverse(matrix: FloatArray) -> FloatArray:
     """Return the inverse of a symmetric positive definite matrix. Raises ValueError otherwise."""
-    rows = matrix.tolist()
-    units = np.eye(len(rows)).tolist()
-    return np.array([solve_positive_definite(rows, unit) for unit in units]).reshape(matrix.shape)
+    units = np.eye(len(matrix))
+    return np.array([solve_positive_definite(matrix, unit) for unit in units]).reshape(matrix.shape)
 
 
 def exp(x: float) -> float:

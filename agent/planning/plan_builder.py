@@ -17,8 +17,9 @@ from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
+from agent.planning.solver.charges import bound_with_charges
 from agent.planning.solver.fixed_point import DUST, FixedPoint
-from agent.planning.solver.search import COSTLY, DEAR, OVER_COST
+from agent.planning.solver.search import COARSE, COSTLY, DEAR, OVER_COST
 from agent.planning.solver.utility import PlanObjective
 from agent.planning.why_not import cost_reason
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
@@ -166,6 +167,9 @@ def _reason(
     keeps it there.
     """
     unmoved, nodes = rest.settled.unmoved, rest.market.problem.nodes
+    if rest.value < nodes[rest.token].price:
+        label = nodes[rest.token].label
+        return f"{COARSE} {label} is worth more than the drift", MIN_TRADE
     if rest.token in unmoved:
         return _unmoved_reason(step, rest)
     locked = {i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total}
@@ -320,6 +324,10 @@ def _money(step: StepInput, value: float) -> str:
 
 FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
+CLOSE = Fraction(1, 20 * BPS)
+"""Gap, per unit of turnover, up to which a bound is not improved."""
+BRANCHES = 24
+"""Subproblems of the bound, each of which decides one pool."""
 DIGITS = 10**6
 """Steps per basis point to which a gap is rounded up."""
 
@@ -340,13 +348,20 @@ def gap_bps(
     search = objective.search(
         market.scale, np.zeros(len(held)), {}, None if budget is None else float(budget)
     )
-    bound = search.solve(market.counted).bound
-    if settled.token_order is not None:
-        rows = settled.token_order.rows(market.real, market.rows())
-        bound = max(bound, settled.token_order.search(search).solve(market.real.rows(rows)).bound)
     total = sum(held, Fraction(0))
     basis = max(draft.turnover(problem) / scale, total / BPS)
-    return rounded_gap(Fraction(bound) - search.worth.exactly(ends) + FLOAT_ERROR * total, basis)
+    achieved = search.worth.exactly(ends)
+    least = float(achieved + CLOSE * basis)
+    searches = [(search, market.counted_whole, market.rows())]
+    if settled.token_order is not None:
+        order = settled.token_order
+        rows = order.rows(market.real, market.rows())
+        searches.append((order.search(search), market.whole, rows))
+    bound = max(
+        bound_with_charges(charged, rows, bounded.solve, None, BRANCHES, lambda *_: least)
+        for bounded, charged, rows in searches
+    )
+    return rounded_gap(Fraction(bound) - achieved + FLOAT_ERROR * total, basis)
 
 
 def rounded_gap(short: Fraction, basis: Fraction) -> Fraction:

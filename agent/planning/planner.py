@@ -32,8 +32,14 @@ from agent.planning.plan_builder import (
 )
 from agent.planning.problem import PoolGraph, Problem, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
-from agent.planning.solver.fixed_point import DUST, FixedPoint, find_fixed_point, sell_exits_whole
-from agent.planning.solver.search import OVER_COST
+from agent.planning.solver.fixed_point import (
+    DUST,
+    FixedPoint,
+    find_fixed_point,
+    sell_exits_whole,
+    worth_of,
+)
+from agent.planning.solver.search import COARSE, OVER_COST
 from agent.planning.solver.utility import (
     PlanObjective,
     leaving_tokens,
@@ -353,7 +359,7 @@ def _within_plan_cost(
             continue
         cost, moved = settled.draft.cost(problem), settled.draft.turnover(problem)
         if limit_bps is None or cost.total * BPS <= limit_bps * moved:
-            return market, settled
+            break
         gas = cost.gas + cost.approvals
         left, swaps = Fraction(limit_bps, BPS) * moved - gas, cost.total - gas
         if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
@@ -362,6 +368,25 @@ def _within_plan_cost(
             market = build_pool_graph(problem, scale, dearest)
         else:
             dropped[_dearest(problem, settled.draft)] = f"{OVER_COST} of {limit_bps} bps"
+    best = market, settled
+    for token, why in coarse_tokens(problem).items() if dropped else ():
+        if token > max(unmoved, default=-1):
+            other = _within_plan_cost(
+                problem, objective, goal, budget, min_trade, {**unmoved, token: why}
+            )
+            best = max(best, other, key=lambda pair: worth_of(pair[0], objective, pair[1].draft))
+    return best
+
+
+def coarse_tokens(problem: Problem) -> dict[int, str]:
+    """Return the assets, by position, of which a base unit is worth more than a basis point of the
+    portfolio, with the reason why one may stay unmoved.
+    """
+    return {
+        position: f"{COARSE} {node.label} is worth too much for a plan within limits.plan_cost"
+        for position, node in enumerate(problem.nodes)
+        if node.is_asset and node.price * BPS > problem.total
+    }
 
 
 def _dearest(problem: Problem, draft: PlanDraft) -> str:

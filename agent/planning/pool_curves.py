@@ -10,9 +10,10 @@ V2 pair is one range with L = √(x·y)).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from agent.floats import FloatArray
 from agent.model import Pool
-from agent.units import PIPS
+from agent.units import PIPS, floor_int
 
 SHADE = 1e-6
 """Width of the band just below the reference into which all better rates are compressed: a
@@ -35,6 +36,12 @@ WIDTH = 0.1
 distinguish amounts.
 """
 TINY = 1e-300
+WHOLE_UNITS = 1 << 16
+"""Largest portfolio, in base units of a token, for which what its pools pay is quoted unit by unit."""
+STEEPER = 1 - 1e-9
+"""Largest slope of a curve in whole units, as a part of the slope before it."""
+CORNERS = 128
+"""Most corners of a curve in whole units."""
 MOST = 100.0
 """Largest input of a curve, per unit of scale. A plan moves about one scale; larger inputs lose
 digits.
@@ -100,11 +107,14 @@ class PoolCurve:
 @dataclass(frozen=True, slots=True)
 class TradeCurves:
     """One direction of a pool: its real curve, and the counted one, which is capped at the
-    reference. Both are equal if no unit pays more than the reference.
+    reference. Both are equal if no unit pays more than the reference. `ticks` is the curve over the
+    pool's own ranges; `lost` is what a swap of any size loses to whole base units, in addition.
     """
 
     real: PoolCurve
     counted: PoolCurve
+    ticks: PoolCurve
+    lost: float = 0.0
 
 
 def build_trade_curves(
@@ -136,7 +146,110 @@ def build_trade_curves(
     if real is None or real.net_in[-1] <= 0:
         return None
     real = _up_to(real, MOST)
-    return TradeCurves(real, _capped_at_reference(real))
+    return TradeCurves(real, _capped_at_reference(real), real)
+
+
+def in_whole_units(
+    offer: TradeCurves,
+    quote: Callable[[int], int],
+    most_raw: Fraction,
+    unit_in: float,
+    unit_out: float,
+) -> TradeCurves | None:
+    """Return the curves as quoted for each number of base units, if `most_raw`, the portfolio in
+    base units of the token that goes in, is small; None if no number of units pays. `unit_in` and
+    `unit_out` are the values of a base unit.
+    """
+    if not 1 <= most_raw <= WHOLE_UNITS:
+        return offer
+    units = min(floor_int(most_raw), int(offer.real.capacity / unit_in))
+    whole = _in_whole_units(quote, units, unit_in, unit_out)
+    if whole is None:
+        return None
+    real, lost = whole
+    return TradeCurves(real, _capped_at_reference(real), offer.ticks, lost)
+
+
+def _in_whole_units(
+    quote: Callable[[int], int], units: int, unit_in: float, unit_out: float
+) -> tuple[PoolCurve, float] | None:
+    """Return the concave curve through what a pool pays for whole base units, and what every swap
+    loses in addition: contracts round fees and steps up to whole units of the input. None if no
+    number of units pays.
+    """
+    corners: list[tuple[int, int]] = []
+    for point in ((taken, quote(taken)) for taken in range(1, units + 1)):
+        while len(corners) > 1 and _turn(corners[-2], corners[-1], point) >= 0:
+            corners.pop()
+        corners.append(point)
+    while len(corners) > 1 and corners[-1][1] <= corners[-2][1]:
+        corners.pop()
+    if not corners or corners[-1][1] <= 0:
+        return None
+    if len(corners) == 1:
+        lost_raw = Fraction(0)
+    else:
+        (start, first), (end, second) = corners[:2]
+        lost_raw = max(Fraction(0), Fraction(second - first, end - start) * start - first)
+    kept = [(0.0, 0.0)]
+    for taken_raw, paid_raw in corners[::-1][:: -(-len(corners) // CORNERS)][::-1]:
+        corner = taken_raw * unit_in, float(paid_raw + lost_raw) * unit_out
+        while len(kept) > 1 and _slope(kept[-1], corner) >= STEEPER * _slope(kept[-2], kept[-1]):
+            kept.pop()
+        kept.append(corner)
+    taken = np.array([value for value, _ in kept])
+    slopes = np.array([_slope(*ends) for ends in pairwise(kept)])
+    apart = np.concatenate(([2.0], slopes[:-1] / slopes[1:], [2.0]))
+    bulge = np.sqrt(np.sqrt(np.minimum(np.minimum(apart[:-1], apart[1:]), 1 + SHADE)))
+    tops, ends = np.sqrt(slopes) * bulge, np.sqrt(slopes) / bulge
+    roots = np.array([tops, ends]).T.reshape(-1)
+    depths = np.zeros(len(roots) - 1)
+    depths[::2] = (taken[1:] - taken[:-1]) / (1 / ends - 1 / tops)
+    return _sum_up(1.0, roots * roots - 1, depths), float(lost_raw) * unit_out
+
+
+def _slope(a: tuple[float, float], b: tuple[float, float]) -> float:
+    return (b[1] - a[1]) / (b[0] - a[0])
+
+
+def _turn(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> int:
+    """Return a number above zero if the path through three points turns left."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
+    """Return the least concave curve above what `curve` pays less a charge for any use: straight
+    up to the amount at which the charge per unit of surplus is least, then the curve itself. None
+    if no amount is worth the charge.
+    """
+    if charge <= 0:
+        return curve
+    k = int(np.searchsorted(curve.over, charge, side="right")) - 1
+    net, out, root = float(curve.net_in[-1]), float(curve.out[-1]), 0.0
+    rest = np.array([])
+    if k < len(curve.roots) - 1:
+        depth, top = float(curve.depths[k]), float(curve.roots[k])
+        whole = float(curve.out[k]) + depth * top - charge
+        part = depth / top - float(curve.net_in[k])
+        root = whole / (depth + math.sqrt(max(0.0, depth * depth - part * whole)))
+        root = min(max(root, float(curve.roots[k + 1])), top)
+        net = float(curve.net_in[k]) + depth * (1 / root - 1 / top)
+        out = float(curve.out[k]) + depth * (top - root)
+        rest = curve.depths[k:-1]
+    if out <= charge:
+        return None
+    low = max(root, math.sqrt((out - charge) / net))
+    high = low * (1 + SHADE / 2)
+    if high >= curve.roots[0]:
+        return curve
+    roots = np.concatenate(([high, low], curve.roots[k + 1 :]))
+    rates = curve.keep * roots * roots - 1
+    if len(rest):
+        rates[2:] = curve.rates[k + 1 :]
+    ends = np.sqrt((1 + rates[:2]) / curve.keep)
+    gap = (rates[0] - rates[1]) / (curve.keep * (ends[0] + ends[1]))
+    level = net * ends[0] * ends[1] / gap
+    return _sum_up(curve.keep, rates, np.concatenate(([level], rest)))
 
 
 def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
@@ -248,3 +361,46 @@ def stack_curves(pool_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStack
     first = np.arange(len(pool_edges), dtype=np.intp) * width
     keep = np.array([curve.keep for _, _, curve in pool_edges])
     return CurveStack(ends[:, 0], ends[:, 1], keep, parts[0, :, 1:], first, parts.reshape(6, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class ChargedCurves:
+    """Curves of all rows, then the same less the charge of each row: what any use of it costs, in
+    gas and in whole base units. `worth` is false for rows of which no use is worth its charge.
+    """
+
+    curves: tuple[PoolCurve, ...]
+    both: CurveStack
+    charges: FloatArray
+    worth: NDArray[np.bool_]
+
+    def unpaid(self, row: int, taken: float, paid: float) -> float:
+        """Return the part of a row's charge that an amount less the charge does not pay."""
+        if taken <= 0:
+            return 0.0
+        return float(self.charges[row]) - self.curves[row].pays(taken) + paid
+
+    def rows(
+        self, used: NDArray[np.intp], free: NDArray[np.intp]
+    ) -> tuple[CurveStack, NDArray[np.intp]]:
+        """Return the curves of `used` rows, which are charged elsewhere, and those of `free` rows
+        less their charge, with the numbers of all these rows.
+        """
+        free = free[self.worth[free]]
+        numbers = np.concatenate((used, free))
+        if not self.charges.any():
+            return self.both.rows(numbers), numbers
+        return self.both.rows(np.concatenate((used, len(self.charges) + free))), numbers
+
+
+def charged_curves(
+    ends: Sequence[tuple[int, int]], curves: Sequence[PoolCurve], charges: FloatArray
+) -> ChargedCurves:
+    """Return the curves between these tokens with and without their charges."""
+    less = [after_charge(*pair) for pair in zip(curves, charges.tolist(), strict=True)]
+    worth = np.array([curve is not None for curve in less], dtype=np.bool_)
+    parts = [*curves]
+    if charges.any():
+        parts += [curve or full for curve, full in zip(less, curves, strict=True)]
+    rows = [(*ends[number % len(ends)], curve) for number, curve in enumerate(parts)]
+    return ChargedCurves(tuple(curves), stack_curves(rows), charges, worth)

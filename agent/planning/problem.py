@@ -22,10 +22,12 @@ from agent.planning.gas import (
     wrapped_native_of,
 )
 from agent.planning.pool_curves import (
+    ChargedCurves,
     CurveStack,
     TradeCurves,
     build_trade_curves,
-    stack_curves,
+    charged_curves,
+    in_whole_units,
 )
 from agent.policy import native_coin
 from agent.policy.futures.exposure import weighed_margin
@@ -467,7 +469,8 @@ class EdgeFlow:
 class PoolGraph:
     """Both directions of every usable pool, and the value of a unit of gas, in units of `scale`
     numeraire base units. `real` are the true curves, `counted` the curves capped at the reference;
-    `has_gains` is true if they differ. `below_floor` are directions (pool, source, target) whose
+    `has_gains` is true if they differ. `whole` and `counted_whole` have them with what any use of them
+    loses to whole base units, `after_gas` the real ones also with its least gas. `below_floor` are directions (pool, source, target) whose
     first unit pays less than the floor, or nothing; `far` are pools that pay implausibly much.
     """
 
@@ -476,6 +479,9 @@ class PoolGraph:
     pool_edges: tuple[PoolEdge, ...]
     real: CurveStack
     counted: CurveStack
+    whole: ChargedCurves
+    counted_whole: ChargedCurves
+    after_gas: ChargedCurves
     has_gains: bool
     gas_unit: float
     leg_data_fee: float
@@ -508,59 +514,71 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
             prices = (problem.price(token_in), problem.price(token_out))
             ends = (problem.position[token_in], problem.position[token_out])
             offer = build_trade_curves(pool, token_in, *prices, scale, problem.impact_bps, least)
+            if offer is not None:
+                most_raw = max(problem.total, Fraction(scale)) / prices[0]
+                units = (float(price) / scale for price in prices)
+                offer = in_whole_units(offer, pool.quoter(token_in), most_raw, *units)
             if offer is None:
                 poor.append((pool.address, *ends))
             elif offer.real.best_rate > FAR:
                 far.append(pool.address)
             else:
                 pool_edges.append(PoolEdge(pool.address, *ends, offer))
-    real = stack_curves(
-        [(pool_edge.source, pool_edge.target, pool_edge.offer.real) for pool_edge in pool_edges]
+    gains = any(edge.offer.counted is not edge.offer.real for edge in pool_edges)
+    gas_unit, leg_data_fee = (
+        float(problem.gas_unit_value) / scale,
+        float(problem.leg_data_fee) / scale,
     )
-    gains = any(pool_edge.offer.counted is not pool_edge.offer.real for pool_edge in pool_edges)
+    ends_of = [(edge.source, edge.target) for edge in pool_edges]
+    lost = np.array([edge.offer.lost for edge in pool_edges])
+    gas = np.array(
+        [
+            leg_gas_units(problem.pools[edge.pool], 0, router=problem.gas.router, moved=False)
+            * gas_unit
+            + leg_data_fee
+            for edge in pool_edges
+        ]
+    )
+    curves = [edge.offer.real for edge in pool_edges]
+    real = charged_curves(ends_of, curves, lost)
+    counted, after_gas = real, real
     if gains:
-        counted = stack_curves(
-            [
-                (pool_edge.source, pool_edge.target, pool_edge.offer.counted)
-                for pool_edge in pool_edges
-            ]
-        )
-    else:
-        counted = real
+        counted = charged_curves(ends_of, [edge.offer.counted for edge in pool_edges], lost)
+    if gas.any():
+        after_gas = charged_curves(ends_of, curves, lost + gas)
+    every = np.arange(len(pool_edges), dtype=np.intp)
     return PoolGraph(
         problem,
         scale,
         tuple(pool_edges),
+        real.both.rows(every),
+        counted.both.rows(every),
         real,
         counted,
+        after_gas,
         gains,
-        float(problem.gas_unit_value) / scale,
-        float(problem.leg_data_fee) / scale,
+        gas_unit,
+        leg_data_fee,
         tuple(poor),
         tuple(far),
     )
 
 
-def first_leg_gas(market: PoolGraph, flow: EdgeFlow) -> float:
-    """Return the gas value of the first leg of a flow, in units of the scale."""
-    pool = market.problem.pools[flow.pool_edge.pool]
-    return (
-        leg_gas_units(
-            pool,
-            flow.pool_edge.offer.real.edges_passed(flow.taken),
-            router=market.problem.gas.router,
-        )
-        * market.gas_unit
-        + market.leg_data_fee
-    )
-
-
-def repeat_leg_gas(market: PoolGraph, pool_edge: PoolEdge) -> float:
-    """Return the gas value of a further leg through an edge, in units of the scale; touched slots
-    are cheaper.
+def first_leg_cost(market: PoolGraph, flow: EdgeFlow) -> float:
+    """Return what the first leg of a flow costs beside its price: its gas, and what it loses to
+    whole base units, in units of the scale.
     """
+    pool, offer = market.problem.pools[flow.pool_edge.pool], flow.pool_edge.offer
+    passed = offer.ticks.edges_passed(flow.taken)
+    gas = leg_gas_units(pool, passed, router=market.problem.gas.router)
+    return gas * market.gas_unit + market.leg_data_fee + offer.lost
+
+
+def repeat_leg_cost(market: PoolGraph, pool_edge: PoolEdge) -> float:
+    """Return the same for a further leg through an edge; touched slots are cheaper."""
     return (
         repeat_leg_gas_units(market.problem.pools[pool_edge.pool], market.problem.gas.router)
         * market.gas_unit
         + market.leg_data_fee
+        + pool_edge.offer.lost
     )

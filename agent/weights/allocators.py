@@ -80,11 +80,8 @@ def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Float
         x = matvec(basis, y)
         slope = matvec(basis.T, matvec(covariance, x) - 1 / x)
         bend = covariance + np.diag(1 / (x * x))
-        step = np.array(
-            solve_positive_definite(
-                [matvec(basis.T, matvec(bend, column)).tolist() for column in basis.T],
-                slope.tolist(),
-            )
+        step = solve_positive_definite(
+            np.array([matvec(basis.T, matvec(bend, column)) for column in basis.T]), slope
         )
         decrement = math.sqrt(max(dot(slope, step), 0.0))
         y = y - (step / (1 + decrement) if decrement > _DAMPED else step)
@@ -125,9 +122,9 @@ def _polished_minimum_variance(
     free, shares = ~(least | most), np.where(least, low, np.where(most, high, 0.0))
     if not free.any():
         return near
-    inner = covariance[np.ix_(free, free)].tolist()
-    along = np.array(solve_positive_definite(inner, [1.0] * len(inner)))
-    back = np.array(solve_positive_definite(inner, matvec(covariance, shares)[free].tolist()))
+    inner = covariance[np.ix_(free, free)]
+    along = solve_positive_definite(inner, np.ones(len(inner)))
+    back = solve_positive_definite(inner, matvec(covariance, shares)[free])
     slope = (1 - fsum_array(shares) + fsum_array(back)) / fsum_array(along)
     shares[free] = slope * along - back
     pull, slack = matvec(covariance, shares) - slope, _CLOSE * abs(slope)

@@ -171,7 +171,7 @@ def _is_regular(sample: Floats) -> bool:
     """
     try:
         solve_positive_definite(
-            (sample - MIN_EIGENVALUE * np.eye(len(sample))).tolist(), [0.0] * len(sample)
+            sample - MIN_EIGENVALUE * np.eye(len(sample)), np.zeros(len(sample))
         )
     except ValueError:
         return False

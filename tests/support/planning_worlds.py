@@ -284,7 +284,47 @@ def coarse(seed: int) -> StepInput:
     return _problem(dice, symbols, (*hub, *HUBS[: dice.randint(0, 1)]), dice.choice([20, 50, 50, 200, 1_000, None]))
 
 
-KINDS: Mapping[str, Callable[[int], StepInput]] = {"hubs": hubs_and_zeros, "uncapped": uncapped, "coarse": coarse}
+def coarse_units(seed: int) -> StepInput:
+    """Return a problem without gas in which a base unit of one or two tokens of 0 to 2 decimals is worth 0.01 to 20 bps of the portfolio.
+
+    These tokens trade in V2 pairs and in V3 pools of one range: each tick that a swap crosses costs up to two base units, in any plan.
+    """
+    dice = random.Random(f"units {seed}")
+    rough = dice.sample(sorted(COARSE), dice.choice([1, 1, 2]))
+    fine, worth = ("USDC", *FINE[: dice.randint(1, 6)]), 100_000
+    units = {symbol: Fraction(worth * 10 ** dice.uniform(-6, -2.7)).limit_denominator(100) for symbol in rough}
+    prices = {**PRICES, **{symbol: unit * 10 ** token(symbol).decimals for symbol, unit in units.items()}}
+    depth, skew = 10 ** dice.uniform(5, 8), dice.choice([0.0, 0.001, 0.001, 0.003])
+    pools = random_pools(dice, fine, dice.randint(len(fine) - 1, 4 * len(fine)), depth, skew, prices)
+    for symbol in rough:
+        for other in dice.sample(fine, dice.randint(1, len(fine))):
+            price = price_of(symbol, prices) / price_of(other, prices) * Fraction(math.exp(dice.gauss(0, skew))).limit_denominator(10**9)
+            deep = Fraction(depth * math.exp(dice.gauss(0, 1))).limit_denominator(1000) / price_of(other, prices)
+            ends = token(symbol), token(other)
+            if dice.random() < 0.5:
+                pools.append(v2_pool(*ends, price, deep))
+            else:
+                fee_pips = dice.choice([500, 3000, 10_000])
+                pools.append(v3_pool(*ends, price, deep * {500: 16, 3000: 8, 10_000: 4}[fee_pips], fee_pips))
+    symbols = (*fine, *rough)
+    step = step_input(_targets(dice, symbols), _values(dice, symbols, worth), prices, pools=pools)
+    bounds = {
+        "pool_min_value": None,
+        "min_trade": None,
+        "daily_turnover_bps": None,
+        "turnover_bps": dice.choice([None, None, None, 3_000]),
+        "plan_cost_bps": dice.choice([20, 50, 50, 200]),
+        "price_impact_bps": dice.choice([20, 100, 100, 300]),
+    }
+    return without_gas(with_limits(step, **bounds))
+
+
+KINDS: Mapping[str, Callable[[int], StepInput]] = {
+    "hubs": hubs_and_zeros,
+    "uncapped": uncapped,
+    "coarse": coarse,
+    "units": coarse_units,
+}
 
 
 def _problem(dice: random.Random, symbols: Sequence[str], hubs: Sequence[str], plan_cost_bps: int | None) -> StepInput:

@@ -73,14 +73,14 @@ def test_no_rows_have_no_products() -> None:
 def test_elimination_solves_to_rounding(rows: list[list[float]], data: st.DataObject) -> None:
     matrix = floats.gram(np.array(rows), np.ones(len(rows))) + np.eye(len(rows)) / 100
     right = data.draw(st.lists(NUMBERS, min_size=len(rows), max_size=len(rows)))
-    found = floats.solve_positive_definite(matrix.tolist(), right)
+    found = floats.solve_positive_definite(matrix, np.array(right)).tolist()
     left = [sum((Fraction(a) * Fraction(x) for a, x in zip(row, found, strict=True)), Fraction(0)) for row in matrix.tolist()]
     size = max(map(abs, [*found, *right]), default=0.0)
     assert all(abs(a - Fraction(b)) <= 1e-13 * size * len(rows) for a, b in zip(left, right, strict=True))
     assert np.allclose(floats.inverse(matrix) @ matrix, np.eye(len(rows)), atol=1e-9)
 
 
-@pytest.mark.parametrize("solve", [lambda m: floats.solve_positive_definite(m, [1.0, 1.0]), lambda m: floats.inverse(np.array(m))])
-def test_a_matrix_that_is_not_positive_definite_is_refused(solve: Callable[[list[list[float]]], object]) -> None:
+@pytest.mark.parametrize("solve", [lambda m: floats.solve_positive_definite(m, np.ones(2)), floats.inverse])
+def test_a_matrix_that_is_not_positive_definite_is_refused(solve: Callable[[floats.FloatArray], object]) -> None:
     with pytest.raises(ValueError, match="positive definite"):
-        solve([[1.0, 2.0], [2.0, 1.0]])
+        solve(np.array([[1.0, 2.0], [2.0, 1.0]]))

@@ -94,6 +94,19 @@ def test_whole_units_of_one_token_are_no_overshoot_of_another(seed: int) -> None
     assert found.gap_bps is not None and found.gap_bps < 2
 
 
+@pytest.mark.parametrize("seed", [51, 141])
+def test_what_each_swap_loses_to_whole_units_is_known_to_plan_and_certificate(seed: int) -> None:
+    """Without it the gaps were 1,577 and 103 bps: pools were given up after a leg had lost a base unit worth basis points."""
+    found = replayed(KINDS["units"](seed))
+    assert found.gap_bps is not None and found.gap_bps < 8
+
+
+def test_a_drift_of_less_than_a_base_unit_is_named() -> None:
+    pools = [v2_pool(WHOLE, USDC, 20, 4_000_000), v3_pool(WETH, USDC, 2_000, 50_000_000)]
+    step = coarse({"USDC": 3_000, "WETH": 3_000, "WHOLE": 4_000}, {"USDC": 4_005, "WETH": 2_000, "WHOLE": 4_000}, *pools)
+    assert [item.why for item in replayed(step).skipped if "one base unit of WHOLE is worth more than the drift" in item.why]
+
+
 def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
     pools = [v2_pool(WHOLE, USDC, 20, 4_000_000), v2_pool(WHOLE, USDC, Fraction(203, 10), 4_000_000, name="dear")]
     step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"WHOLE": 1_000}, *pools)

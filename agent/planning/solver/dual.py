@@ -15,7 +15,7 @@ from operator import mul
 
 import numpy as np
 
-from agent.floats import FloatArray, dot, fsum_array, gram, matvec, solve_packed
+from agent.floats import FloatArray, dot, fsum_array, gram, matvec, solve_positive_definite
 from agent.planning.pool_curves import CurveStack
 
 # --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and identical to
@@ -60,10 +60,16 @@ def box_minimum(
     """
     curvature = matrix.diagonal()
     unit = 1 / np.sqrt(np.maximum(curvature, max(FLAT * float(curvature.max(initial=0.0)), LEAST)))
-    rows = (matrix * unit[:, None] * unit).tolist()
-    for number, row in enumerate(rows):
-        row[number] += RIDGE * len(rows)
-    box = _BoxQp(rows, (slope * unit).tolist(), (low / unit).tolist(), (high / unit).tolist())
+    scaled = matrix * unit[:, None] * unit
+    every = np.arange(len(unit))
+    scaled[every, every] += RIDGE * len(unit)
+    box = _BoxQp(
+        scaled,
+        scaled.tolist(),
+        (slope * unit).tolist(),
+        (low / unit).tolist(),
+        (high / unit).tolist(),
+    )
     step, sides = box.minimum(near)
     held = np.array(sides)
     return (
@@ -80,6 +86,7 @@ class _BoxQp:
     step stays within the bounds and descends.
     """
 
+    matrix: FloatArray
     rows: list[Row]
     slope: Row
     low: Row
@@ -146,13 +153,12 @@ class _BoxQp:
         free = [i for i, side in enumerate(sides) if not side]
         there = [place if side else 0.0 for side, place in zip(sides, step, strict=True)]
         away = any(there)  # most held unknowns are zero and have no effect
-        last = free[::-1]
-        upper = []
-        for k, i in enumerate(free):
-            row = self.rows[i]
-            pull = self._pull(i, there) if away else self.slope[i]
-            upper.append([-pull, *[row[j] for j in last[: len(free) - k]]])
-        for i, place in zip(free, solve_packed(upper), strict=True):
+        pulls = [self._pull(i, there) if away else self.slope[i] for i in free]
+        chosen = np.array(free, dtype=np.intp)
+        matrix = self.matrix[chosen[:, None], chosen]
+        for i, place in zip(
+            free, solve_positive_definite(matrix, -np.array(pulls)).tolist(), strict=True
+        ):
             there[i] = place
         return there
 

@@ -248,15 +248,7 @@ class _FixedPointIteration:
         return None
 
     def _worth(self, draft: PlanDraft) -> float:
-        """Return the utility of a draft less its gas, in units of the scale."""
-        problem, scale = self.market.problem, self.market.scale
-        ends = self.objective.held + np.array(
-            [float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes]
-        )
-        return (
-            self.objective.worth(scale, {}).of(ends / scale)
-            - float(draft.cost(problem).gas) / scale
-        )
+        return worth_of(self.market, self.objective, draft)
 
     def _drafted(self, choice: PoolSelection, routes: FlowPaths) -> bool:
         """Run the routes in integers; return True if the result matches the counted flows, within
@@ -280,6 +272,15 @@ class _FixedPointIteration:
         if settled or self.kept is None or self._worth(state.draft) >= self._worth(self.kept.draft):
             self.kept = replace(state, unmoved=dict(state.unmoved), dropped=dict(state.dropped))
         return settled
+
+
+def worth_of(market: PoolGraph, objective: PlanObjective, draft: PlanDraft) -> float:
+    """Return the utility of a draft less its gas, in units of the scale."""
+    problem, scale = market.problem, market.scale
+    ends = objective.held + np.array(
+        [float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes]
+    )
+    return objective.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
 
 
 def legs_by_edge(routes: FlowPaths) -> Mapping[tuple[str, int], int]:

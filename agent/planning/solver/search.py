@@ -20,10 +20,23 @@ from numpy.typing import NDArray
 
 from agent.floats import FloatArray
 from agent.planning.pool_curves import TINY, CurveStack
-from agent.planning.problem import EdgeFlow, IndexArray, PoolGraph, first_leg_gas, repeat_leg_gas
+from agent.planning.problem import (
+    EdgeFlow,
+    IndexArray,
+    PoolGraph,
+    first_leg_cost,
+    repeat_leg_cost,
+)
+from agent.planning.solver.charges import FlowSolver
 from agent.planning.solver.dual import PoolResponses, Solution
 from agent.planning.solver.utility import UNMOVED, FlowOptimizer
 
+MANY = 24
+"""Number of used pools above which those that are not worth their cost are dropped in one solve."""
+TURNS = 3
+"""Maximum number of dropped pools added again where many pools are in use."""
+SEVERAL = 6
+"""Number of pools that cost more than they save above which half of them are dropped at once."""
 HOPES = 8
 """Maximum number of dropped pools to retry, most promising first."""
 SURE = 1e-12
@@ -32,12 +45,11 @@ DEAR = "gas costs more than it saves"
 OVER_COST = "with its gas the plan would exceed limits.plan_cost"
 DUST = "its part would be below limits.min_trade"
 REST = "its share is below limits.min_trade without the pools that cost more gas than they save"
-COSTLY = (DEAR, OVER_COST, DUST, REST)
+COARSE = "one base unit of"
+COSTLY = (DEAR, OVER_COST, DUST, REST, COARSE)
 """Prefixes of the reasons for dropping a usable pool that costs more than it saves."""
 EdgeKey = tuple[str, int]
 """A pool, and the position of the token that enters it."""
-FlowSolver = Callable[[CurveStack, Solution | None], Solution]
-"""Solver for the best flows over some of the edges, from an earlier solution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +113,23 @@ class PoolSelector:
         pools.
         """
         first = self._sought(rows, near)
-        best = self._descended(first, shared=False)
-        if any(count > 1 for count in first.legs.values()):
-            best = _better(best, self._descended(first, shared=True))
+        charged = self.market.after_gas
+        if not charged.charges.any():
+            return self._pruned(first, shared=False)
+        if len(first.flows) > MANY:
+            stack, numbers = charged.rows(np.array([], dtype=np.intp), rows)
+            shared = self.solve_flows(stack, first.solution)
+            best = self._pruned(self._sought(numbers[shared.taken > 0], shared), False)
+        else:
+            best = self._descended(first, shared=False)
+            if any(count > 1 for count in first.legs.values()):
+                best = _better(best, self._descended(first, shared=True))
         more: PoolSelection | None = best
-        while more is not None and self.market.gas_unit > 0:
-            best, more = more, self._with_one_more(rows, more)
-        return best
+        many, turns = len(first.flows) > MANY, 0
+        while more is not None and not (many and turns == TURNS):
+            best, more, turns = more, self._with_one_more(rows, more), turns + 1
+        best = more or best
+        return self._complete(rows, best) if many else best
 
     def pruned(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
         """Return flows over previously selected rows; only drop pools that are no longer worth
@@ -136,13 +158,16 @@ class PoolSelector:
                 if flow.pool_edge.pool not in needed and best.surplus_after_gas(flow, shared) < 0
             ]
             beside = {flow.pool_edge.pool for flow in dear if _larger_beside(flow, best.flows)}
-            weakest = min(dear, key=lambda flow: best.surplus_after_gas(flow, shared), default=None)
+            dear = sorted(dear, key=lambda flow: best.surplus_after_gas(flow, shared))
+            half = {flow.pool_edge.pool for flow in dear[: len(dear) // 2]}
+            weakest = dear[0] if dear else None
             reason = DEAR
             if dust:
                 tries = [dust]
                 reason = REST if DEAR in best.dropped.values() else DUST
             else:
-                tries = [beside, {weakest.pool_edge.pool}] if weakest else []
+                several = half if len(dear) > SEVERAL else set[str]()
+                tries = [beside, several, {weakest.pool_edge.pool}] if weakest else []
             for pools in (tried for tried in tries if tried):
                 trial = self._without(best, pools, reason)
                 if dust or trial.net >= best.net:
@@ -160,11 +185,8 @@ class PoolSelector:
         dropped, then with only the pools in use, because pruning one pool at a time may keep
         several pools for the next leg of the new routes.
         """
-        market = self.market
-        away = np.array(
-            [row for row in rows.tolist() if market.pool_edges[row].pool in best.dropped],
-            dtype=np.intp,
-        )
+        market, used = self.market, set(best.rows.tolist())
+        away = np.array([row for row in rows.tolist() if row not in used], dtype=np.intp)
         answers = PoolResponses(market.real.rows(away), best.solution.prices - 1)
         found = zip(
             away.tolist(),
@@ -177,9 +199,9 @@ class PoolSelector:
         hopes = [
             flow
             for flow in flows
-            if flow.taken >= max(self.least, TINY) and flow.surplus > first_leg_gas(market, flow)
+            if flow.taken >= max(self.least, TINY) and flow.surplus > first_leg_cost(market, flow)
         ]
-        used, in_use = set(best.rows.tolist()), {flow.pool_edge.pool for flow in best.flows}
+        in_use = {flow.pool_edge.pool for flow in best.flows}
         for hope in sorted(hopes, key=lambda flow: -flow.surplus)[:HOPES]:
             pool = hope.pool_edge.pool
             fitting = np.array(
@@ -202,6 +224,16 @@ class PoolSelector:
                 )
         return None
 
+    def _complete(self, rows: IndexArray, best: PoolSelection) -> PoolSelection:
+        """Return a selection with all rows that take nothing at its prices, the others dropped."""
+        used = set(best.rows.tolist())
+        away = np.array([row for row in rows.tolist() if row not in used], dtype=np.intp)
+        answers = PoolResponses(self.market.real.rows(away), best.solution.prices - 1)
+        takes = {self.market.pool_edges[row].pool for row in away[answers.taken > 0].tolist()}
+        kept = [row for row in rows.tolist() if self.market.pool_edges[row].pool not in takes]
+        dropped = {pool: self._why(pool, DEAR) for pool in sorted(takes)} | dict(best.dropped)
+        return replace(self._sought(np.array(kept, dtype=np.intp), best.solution), dropped=dropped)
+
     def _beside(self, choice: PoolSelection, kept: set[str]) -> PoolSelection:
         """Return the flows through the pools in `kept` only; pools that replace dropped ones are
         dropped too.
@@ -214,7 +246,18 @@ class PoolSelector:
         """Return the flows without some pools."""
         fewer = choice.rows[[self.market.pool_edges[row].pool not in pools for row in choice.rows]]
         found = self._sought(fewer, choice.solution)
-        return replace(found, dropped={**choice.dropped, **dict.fromkeys(sorted(pools), why)})
+        reasons = {pool: self._why(pool, why) for pool in sorted(pools)}
+        return replace(found, dropped={**choice.dropped, **reasons})
+
+    def _why(self, pool: str, why: str) -> str:
+        """Return why a pool is dropped: `why`, or a coarse token if it costs more than gas."""
+        market = self.market
+        edges = [edge for edge in market.pool_edges if edge.pool == pool]
+        worst = max(edges, key=lambda edge: edge.offer.lost)
+        if why != DEAR or worst.offer.lost <= repeat_leg_cost(market, worst) - worst.offer.lost:
+            return why
+        label = market.problem.nodes[worst.source].label
+        return f"{COARSE} {label}, which each swap may lose, is worth more than it saves"
 
     def _sought(self, rows: IndexArray, near: Solution | None) -> PoolSelection:
         key = rows.tobytes()
@@ -235,14 +278,14 @@ class PoolSelector:
             for k in np.flatnonzero(found.taken > 0).tolist()
         )
         choice = PoolSelection(found, rows, flows)
-        if market.gas_unit <= 0:
+        if not market.after_gas.charges.any():
             return choice
         gas = {
-            (flow.pool_edge.pool, flow.pool_edge.source): first_leg_gas(market, flow)
+            (flow.pool_edge.pool, flow.pool_edge.source): first_leg_cost(market, flow)
             for flow in flows
         }
         again = {
-            (flow.pool_edge.pool, flow.pool_edge.source): repeat_leg_gas(market, flow.pool_edge)
+            (flow.pool_edge.pool, flow.pool_edge.source): repeat_leg_cost(market, flow.pool_edge)
             for flow in flows
         }
         return replace(choice, gas=gas, again=again, legs=self.legs(choice))
