@@ -122,11 +122,11 @@ class GuardCase:
         return price
 
     def price_range(self, address: str) -> PriceRange:
-        """Return the lowest and highest price of a token by the sources that agree. Raises
-        MissingData.
+        """Return the lowest and highest price of a token by the sources that agree; of an exit the
+        reference price alone. Raises MissingData.
         """
         price = self.price(address)
-        ranges = price_ranges(self.step)
+        ranges = {} if self.plan.exits else price_ranges(self.step)
         return ranges.get(self.step.portfolio.held_as(address), (price, price))
 
     def runs(self) -> tuple[SimulatedSwap, ...]:

@@ -267,6 +267,7 @@ def plan(
     into = problem.position[step.portfolio.numeraire.address]
     if decision.exit:
         objective = objective_for_exit(objective, into)
+        problem = replace(problem, ranges={})  # floors of exits: reference.price_ranges
     budget, turnover_limit = (
         (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     )

@@ -111,7 +111,8 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
 
     A feed may lag behind the market by its published threshold, a TWAP by its window. What the
     wallet sells is worth the higher price, what it buys the lower one. Without reference.cautious,
-    or with the limit off, the reference price alone counts.
+    or with the limit off, the reference price alone counts; so it does for the floors of exits,
+    because in a fall that the TWAP follows late, nobody pays the TWAP (T20).
     """
     limit_bps, ranges = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
     known = reference_prices(step).by_token

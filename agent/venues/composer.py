@@ -533,13 +533,14 @@ def _top_up_draft(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
 
 def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the minimum output of each leg by reference prices and limits alone, independent of
-    the plan's minimums (T1, T4); of several prices that agree, by the one that requires more (T29).
+    the plan's minimums (T1, T4); of several prices that agree, by the one that requires more (T29),
+    except for an exit (reference.price_ranges).
     """
     prices, ranges = known_prices(step), price_ranges(step)
 
     def floor(leg: Leg) -> int:
         price_in, price_out = prices[leg.token_in], prices[leg.token_out]
-        if leg.venue != NATIVE_VENUE:
+        if leg.venue != NATIVE_VENUE and not plan.exits:
             price_in, price_out = ranges[leg.token_in][1], ranges[leg.token_out][0]
         return fair_floor(
             leg.amount_in_raw,

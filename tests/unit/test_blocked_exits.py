@@ -40,10 +40,13 @@ from agent.model import (
 from agent.model.strategies import StrategyHealth
 from agent.planning import proposals, requests
 from agent.planning.planner import NothingPlanned, plan
+from agent.planning.problem import fair_floor
 from agent.policy.decide import decide
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.orders.exits import apply_orders
 from agent.policy.step_input import apply_effective_targets
+from agent.reference import reference_prices
+from agent.venues.composer import leg_floors
 from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_limits
 from tests.support.lp_worlds import quiet, ranged, world
 from tests.support.lp_worlds import wanted as wanted_liquidity
@@ -99,6 +102,20 @@ def test_a_stop_without_any_market_holds_nothing_else_up_and_is_said_with_its_re
     assert blocked(found) == [LINK.address]
     assert "usable pool" in found.reason and "trimtab orders disarm LINK" in found.reason
     assert found.step_input.history.orders[0].stage is FIRED, "it is tried again at each look"
+
+
+@pytest.mark.parametrize("mean", [2_025, 2_029])
+def test_a_stop_is_sold_whole_in_a_fall_that_the_mean_follows_late(mean: int) -> None:
+    """Nobody pays the mean any more: as the floor of an exit it would hold the stop until the fall ends."""
+    late = v3_pool(WETH, USDC, 2_000, 3_000_000, twap_price=mean)
+    step = with_limits(fired("WETH", pools=(late, MARKET[1], SOUND)), oracle_deviation_bps=150, price_impact_bps=100, slippage_bps=30)
+    found = judged(replace(step, reference=replace(step.reference, kinds=(PriceSource.FEED, PriceSource.TWAP), cautious=True)))
+    assert found.kind is OutcomeKind.PLANNED and found.plan is not None
+    assert dict(found.plan.holdings_after)[WETH.address] == 0
+    assert all(one.passed for one in found.plan.verdicts)
+    market = reference_prices(found.step_input).by_token[WETH.address]
+    leg = found.plan.legs[0]
+    assert leg_floors(found.step_input, found.plan)[0] == fair_floor(leg.amount_in_raw, market, Fraction(1), leg.fee_pips, 100, 30)
 
 
 def test_what_is_stuck_keeps_what_it_has_and_counts_neither_in_the_total_nor_in_weights() -> None:
