@@ -369,6 +369,11 @@ def show_lots(console: Console, document: Document) -> None:
             for lot in asset["lots"]:
                 made.add_row(f"  {lot['acquired'][:10]}", *_lot_cells(lot), "")
     console.print(made)
+    if count := document["not_final"]:
+        say(
+            f"Not booked yet: {count} mined transactions that are not final. The lots and realised"
+            " gains are those before them."
+        )
     if (gas := document["gas_money"]) is not None:
         row, unrealised = _lot_cells(gas), gas["unrealised"]
         say(

@@ -72,6 +72,8 @@ def test_mined_transactions_that_are_not_booked_are_told(desk: Desk) -> None:
     sent = desk.ask("rebalance", "--send", "--yes")["transactions"]
     assert desk.ask("pnl")["not_final"] == len(sent) > 0
     assert f"Not booked yet: {len(sent)} mined transactions" in desk.run("pnl").out
+    assert desk.ask("books", "lots")["not_final"] == len(sent)
+    assert f"Not booked yet: {len(sent)} mined transactions" in desk.run("books", "lots").out
 
 
 def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:

@@ -17,7 +17,7 @@ from agent.accounting.entries import OPENING, TRADING, WALLET, EntryPrices, Sett
 from agent.accounting.export import TokenNames
 from agent.app.documents.records import LotsDocument
 from agent.app.records import ledger
-from agent.model import Entry, EntryKind, Posting, Valuation, ValuedHolding
+from agent.model import Entry, EntryKind, Posting, Receipt, Valuation, ValuedHolding
 from agent.units import NATIVE
 from tests.cli.documents import misfits
 from tests.support import builders
@@ -64,6 +64,19 @@ def test_gas_money_is_a_row_of_its_own_and_in_no_total_when_its_price_falls() ->
     assert (gas["symbol"], gas["amount"], gas["unrealised"], gas["realised"]) == ("native", "1000", "-50000", "0")
     profit = ledger.newest_pnl(found, ("all",))["all"]
     assert (profit["unrealised"], profit["gas_money"], profit["value"]) == ("-130", "50000", "270")
+
+
+def test_gas_paid_by_transactions_that_are_not_booked_yet_is_no_lot_of_the_wrapped_coin() -> None:
+    """1,000 coins pay for gas. Of a transaction before the valuation 3 are paid, so that 997 are left; another follows it."""
+    entries, valued = (_opened(1_000),), _with_gas(5, _at(1, 1), 2, 200, 100)
+    gas = replace(valued.held[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
+    found = _ledger(entries, (replace(valued, held=(*valued.held[:-1], gas)),))
+    paid = [SimpleNamespace(receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
+    found.store.ledger.unsettled = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
+    lots = ledger.lots_document(found)
+    weth = next(one for one in lots["assets"] if one["symbol"] == "WETH")
+    assert (weth["amount"], weth["cost"]) == ("2", "200")
+    assert lots["not_final"] == 2
 
 
 def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:

@@ -598,10 +598,11 @@ AssetLotsDocument = TypedDict("AssetLotsDocument", {
 LotsDocument = TypedDict("LotsDocument", {
     "method": Method, "currency": str, "valued": str | None, "year": str | None,
     "realised": Decimal, "unpriced": list[str], "assets": list[AssetLotsDocument],
-    "gas_money": AssetLotsDocument | None, "books": NotRequired[str],
+    "gas_money": AssetLotsDocument | None, "not_final": int, "books": NotRequired[str],
 })  # fmt: skip
 """Open tax lots in the reporting currency. `gas_money` is native coin that only pays for gas, with
-the oldest lots of the coin; no sum includes it. `valued` is the time of the newest valuation, whose
+the oldest lots of the coin; no sum includes it. `not_final` transactions are mined but not booked,
+so the lots are those before them. `valued` is the time of the newest valuation, whose
 prices count; a value is None without a price there. `year` is the calendar year (UTC) of the newest
 entry or valuation, `realised` its gains less losses. `unpriced` are entries with a missing price,
 which counts as zero. `books` is set for paper trading."""

@@ -45,7 +45,7 @@ from agent.config.schema import read_rates
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
-from agent.model import Entry, LotMethod, OpenLot, StepInput, Valuation
+from agent.model import Entry, LotMethod, OpenLot, Receipt, StepInput, Valuation
 from agent.policy.futures.targets import uncertain_books
 from agent.units import (
     BPS,
@@ -260,7 +260,7 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         "method": taxed.lots.method.value,
         "unpriced": sorted(set(taxed.unpriced)),
         "tax": _tax(ledger),
-        "not_final": sum(one.receipt is not None for one in ledger.store.ledger.unsettled()),
+        "not_final": len(_unbooked_receipts(ledger)),
     }
     if why:
         document["uncertain"] = why
@@ -465,10 +465,17 @@ def split_gas_money(
     lots: Sequence[OpenLot], ledger: LedgerData
 ) -> tuple[tuple[OpenLot, ...], tuple[OpenLot, ...]]:
     """Return the lots of the holdings, and those of the native coin that only pays for gas at the
-    newest valuation. Both forms of the coin share lots; gas money has the oldest.
+    newest valuation, with what mined transactions paid that are not booked yet. Both forms of the
+    coin share lots; gas money has the oldest.
     """
     held = ledger.valuations[-1].held if ledger.valuations else ()
     left = sum(one.reserved_raw for one in held if one.is_gas_money)
+    if left:
+        left += sum(
+            receipt.gas_cost_wei
+            for receipt in _unbooked_receipts(ledger)
+            if receipt.block_number <= ledger.valuations[-1].block
+        )
     kept, gas = list[OpenLot](), list[OpenLot]()
     for lot in lots:  # of each token the oldest first
         raw = min(left, lot.raw) if lot.token == ledger.coin else 0
@@ -479,6 +486,11 @@ def split_gas_money(
             kept.append(replace(lot, raw=lot.raw - raw, cost=lot.cost - cost))
         left -= raw
     return tuple(kept), tuple(gas)
+
+
+def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
+    """Return the receipts of transactions that are mined but not final."""
+    return [one.receipt for one in ledger.store.ledger.unsettled() if one.receipt is not None]
 
 
 def _token(found: LedgerData, name: str) -> str:
@@ -529,6 +541,7 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
         "unpriced": sorted(set(taxed.unpriced)),
         "assets": [rows.asset(token) for token in sorted(tokens, key=ledger.names.label)],
         "gas_money": rows.gas_money(),
+        "not_final": len(_unbooked_receipts(ledger)),
     }
 
 
