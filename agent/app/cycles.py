@@ -48,8 +48,8 @@ def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
-    """Run the remaining slices of a gradual execution, until it ends, a due slice is held, or a cycle
-    neither acts nor holds. `trimtab run` continues a held slice.
+    """Run the remaining slices of a gradual execution, until it ends, a due slice is held, a cycle
+    neither acts nor holds, or sending is paused. `trimtab run` continues a held slice.
 
     The confirmation of the first slice covers all. Each slice is a step of its own, with a new
     decision; between slices other commands may use the wallet, and the progress is kept in the
@@ -57,7 +57,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
     """
     context = wallet.context
     outcome, last, sent = first, first, list(first.transactions)
-    while outcome.kind in CONTINUE_KINDS:
+    while outcome.kind in CONTINUE_KINDS and context.switch.read().paused is False:
         execution = _open_execution(context, outcome)
         if execution is None:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,9 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
         assert after.raw["USDC"] == 0 and after.raw["WETH"] < 1_000 and after.raw["WBTC"] < 10, "but for dust"
         assert 9_900 * USD < chain.balance("USDC", HOME) < 10_000 * USD
         assert set(allowances(chain).values()) == {0}
+        profit = api.pnl(tmp_path / "trimtab.toml")
+        assert profit["not_final"] == 0 and Fraction(profit["value"]) < 1
+        assert Fraction(profit["periods"][-1]["withdrawals"]) * USD == chain.balance("USDC", HOME)
         assert agent.step_input().history.flows == () and agent.step_input().history.outflow_24h == chain.balance("USDC", HOME)
 
 

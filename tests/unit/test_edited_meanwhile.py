@@ -76,6 +76,7 @@ def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(
     under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=SimpleNamespace(style=ExecutionStyle.ROUNDS)))
     desk.store.budgets = SimpleNamespace(history=lambda _: SimpleNamespace(campaign=under))
     desk.readers = None  # a round that began would fail here
+    desk.switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     desk.store.configs.confirm(OTHER, 2)
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
     found = cycles.continue_execution(wallet(desk), first)

@@ -164,9 +164,16 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
     pace = SimpleNamespace(style=ExecutionStyle.ROUNDS)
     under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=pace))
     store = SimpleNamespace(budgets=SimpleNamespace(history=lambda _: SimpleNamespace(campaign=under)))
-    context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None))
+    switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
+    context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), switch=switch)
     wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, held=nullcontext)
     left = [held(now_s) for now_s in times_s[1:]]
     monkeypatch.setattr(engine, "run_step", lambda *_: left.pop(0))
     assert continue_execution(wallet, held(times_s[0])).reason == "holds"
     assert len(times_s) - 1 - len(left) == cycles
+
+
+@pytest.mark.parametrize("paused", [True, None])
+def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | None) -> None:
+    context: Any = SimpleNamespace(switch=SimpleNamespace(read=lambda: SimpleNamespace(paused=paused)))
+    assert continue_execution(cast(Any, SimpleNamespace(context=context)), held(1_000)).kind is OutcomeKind.HOLD

@@ -29,6 +29,7 @@ from agent.execution.approvals import (
     pay,
     revoke_allowances,
 )
+from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.guards import table
 from agent.margin import account as margin
@@ -308,7 +309,9 @@ def stop(
             RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s
         )
     with wiring.open_actors(context, lambda _: True, progress) as actors:
-        return _Shutdown(agent, actors, request, shown).execute()
+        report = _Shutdown(agent, actors, request, shown).execute()
+    update_ledger(context.store, report.step_input, force=True)  # no later cycle would
+    return report
 
 
 def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:

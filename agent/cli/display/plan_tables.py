@@ -111,7 +111,10 @@ def _summary(console: Console, document: Document, more: str) -> None:
         console.print(cell(f"{cost} ({parts})" if parts else cost))
         if (worst := document.get("worst_case")) is not None:
             console.print(
-                cell(f"Worst case: {amount(worst, 4)} {unit}, if every swap pays only its minimum")
+                cell(
+                    f"Worst case: {amount(worst, 4)} {unit}, if every swap pays only its minimum,"
+                    " at prices off by up to limits.oracle_deviation"
+                )
             )
     if document["outcome"] != "refused" and document["legs"]:
         after = ", ".join(
