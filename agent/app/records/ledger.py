@@ -471,11 +471,8 @@ def split_gas_money(
     held = ledger.valuations[-1].held if ledger.valuations else ()
     left = sum(one.reserved_raw for one in held if one.is_gas_money)
     if left:
-        left += sum(
-            receipt.gas_cost_wei
-            for receipt in _unbooked_receipts(ledger)
-            if receipt.block_number <= ledger.valuations[-1].block
-        )
+        at, paid = ledger.valuations[-1].block, _unbooked_receipts(ledger)
+        left += sum(receipt.gas_cost_wei for receipt in paid if receipt.block_number <= at)
     kept, gas = list[OpenLot](), list[OpenLot]()
     for lot in lots:  # of each token the oldest first
         raw = min(left, lot.raw) if lot.token == ledger.coin else 0
