@@ -413,7 +413,8 @@ def _not_worth_why(
         return nothing.message
     compared = [item for item in nothing.off if ALLOWED in item.why]
     if compared:
-        return "not worth its cost: " + "; ".join(f"{item.what}: {item.why}" for item in compared)
+        why = "; ".join(f"{item.what} {item.why}" for item in compared)
+        return f"not worth its cost (limits.plan_cost {step.limits.plan_cost_bps} bps): {why}"
     return minimum.not_worth_reason(step, decided.references, nothing.drift)
 
 

@@ -16,7 +16,7 @@ from agent.planning.problem import Problem
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS, format_money
 from agent.units import BPS, PIPS, Value, floor_int
 
-ALLOWED = "allows at most"
+ALLOWED = "plan_cost allows"
 """Phrase of every reason that compares a cost with its limit."""
 
 
@@ -41,8 +41,8 @@ class RouteCost:
 def cost_reason(
     step: StepInput, problem: Problem, token: str, value: Value, sells: bool, others: Sequence[str]
 ) -> str:
-    """Return the cost of moving `value` of a token, sold for or bought with one of `others`, beside
-    what limits.plan_cost allows; empty if no route is known, or if the cheapest alone would be
+    """Return what limits.plan_cost allows for moving `value` of a token, sold for or bought with one
+    of `others`, and what it costs, in whole coins of the numeraire; empty if no route is known, or if the cheapest alone would be
     allowed.
     """
     limit_bps = problem.plan_cost_bps
@@ -63,10 +63,7 @@ def cost_reason(
     unit = step.portfolio.numeraire.label
     amounts = {name: format_money(step, part).removesuffix(f" {unit}") for name, part in parts}
     sums = " + ".join(f"{name} {text}" for name, text in amounts.items() if float(text) > 0)
-    return (
-        f"limits.plan_cost ({limit_bps} bps) {ALLOWED} {format_money(step, most)} for moving"
-        f" {format_money(step, value)}; it costs {format_money(step, cheapest.total)}: {sums}"
-    )
+    return f"{ALLOWED} {format_money(step, most).removesuffix(f' {unit}')}; {sums}"
 
 
 def _routes(

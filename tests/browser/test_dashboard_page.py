@@ -22,6 +22,7 @@ from agent.app.research.kept_reports import list_reports, new_report_path
 from agent.app.research.trials import write_pages
 from agent.app.settings.shown import settings_document
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
+from agent.units import spell_durations
 from agent.web.pages import PAGES, at, format_figure
 from tests.browser.chromium import AXE, PHONE, WIDE, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
@@ -95,7 +96,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         desk.node.mine_at(int(time.time()))
         desk.node.rpc("evm_setAutomine", False)  # until all is compared: an idle local chain mines every 10 s
         page.goto(address)
-        wait_for(page, "document.querySelector('[data-of=\"status.total_value\"]') && document.querySelector('[data-of^=\"pnl.all\"]')")
+        wait_for(page, "document.querySelector('[data-of=\"pnl.all.value\"]') && document.querySelector('[data-of^=\"pnl.all\"]')")
         shown = {"/": figures(page)}
         wait_for(page, "document.querySelectorAll('.chart canvas').length === 6")
         mark = desk.node.rpc("eth_blockNumber")
@@ -149,7 +150,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             for of, form, value, text in found:
                 exact = at(told, of)
                 assert without_age(value) == without_age("" if exact is None else exact), (path, of)
-                assert without_age(text) == without_age(format_figure(exact, form)), (path, of)
+                assert without_age(text) == without_age(spell_durations(format_figure(exact, form))), (path, of)
                 compared += 1
         assert compared > 200
         assert {of.partition(".")[0] for found in shown.values() for of, *_ in found} == told.keys()

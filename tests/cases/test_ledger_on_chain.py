@@ -22,6 +22,7 @@ from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Entry, EntryKind, ExternalTransferKind, Halt
+from agent.store.prices import HOUR_S
 from agent.units import NATIVE
 from tests.differential.test_lp_actions import V3, busy, wanting
 from tests.support import agents
@@ -147,6 +148,7 @@ def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(li
 def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: Life) -> None:
     """Valuations are recorded once an hour; a price moves between two of them, and no gain of gas money is shown."""
     chain = life.chain
+    chain.warp(HOUR_S - chain.now_s() % HOUR_S)  # all of this within one hour of the clock
     life.step(trade)
     chain.warp(60)
     chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(101, 100)})

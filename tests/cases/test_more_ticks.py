@@ -91,7 +91,7 @@ def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tm
 def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
-        for pool, amount in ((chain.pools[POOL], 10**30), (None, 10**7)):
+        for pool, amount in ((chain.pools[POOL], 10**23), (None, 10**7)):
             with pytest.raises(Refused, match="only") as caught:
                 agent.quote("LINK", "USDC", str(amount), pool)
             assert not isinstance(caught.value, KnownTicksExceeded)

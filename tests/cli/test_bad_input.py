@@ -172,7 +172,7 @@ QUOTE = ("quote", "--in", "WETH", "--out", "USDC", "--amount")
         ((*QUOTE, "0"), ("--amount", "must be above 0")),
         ((*QUOTE, "0.0000000000000000001"), ("--amount", "more than 18 decimal places")),
         (("quote", "--in", "USDC", "--out", "WETH", "--amount", "0.0000001"), ("--amount", "more than 6 decimal places")),
-        ((*QUOTE, "1" + "0" * 70), ("--amount", "largest token amount")),
+        ((*QUOTE, "1" + "0" * 70), ("--amount", "digits before the point")),
         ((*QUOTE, "1", "--pool", "0x1234"), ("--pool", "not an address")),
         ((*QUOTE, "1", "--pool", NOWHERE), ("pool", NOWHERE)),
         (("quote", "--in", "WETH"), ("Missing option",)),

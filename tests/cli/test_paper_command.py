@@ -168,4 +168,4 @@ def test_steps_of_paper_lie_in_a_folder_of_their_own(desk: Desk, tmp_path: Path)
     assert sorted(found) == ["live", "paper"]
     assert {path.parent.name for path in (tmp_path / "steps").rglob("step-*.json")} == {"steps", "paper"}
     said = desk.run("replay", str(tmp_path / "steps"))
-    assert said.code == 0 and "1 same, 0 different" in said.out
+    assert said.code == 0 and "1 same, 0 reworded, 0 different" in said.out

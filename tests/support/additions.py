@@ -236,8 +236,8 @@ def check_allocator() -> None:
     config = parse_config(config_text(written))
     assert parameters(config, portfolio_of(config), "0x")["weights"].startswith("inverse_variance, chosen every 7 d from returns of 1 d")
     assert "min_history: missing; kind = 'inverse_variance' needs it" in mistake(written, ("min_history", None))
-    assert "'hrp' or 'inverse_variance'" in mistake(written, ("kind", '"no_such_kind"'))
-    assert "# or equal, market_cap, inverse_volatility, minimum_variance, hrp, inverse_variance\n" in config_text("")
+    assert "'hrp', 'inverse_variance' or 'futures_volatility'" in mistake(written, ("kind", '"no_such_kind"'))
+    assert "# or equal, market_cap, inverse_volatility, minimum_variance, hrp, inverse_variance, futures_volatility\n" in config_text("")
     assert method in PRICED_METHODS
 
     step = weighed(allocator(method), recorded(moves()))

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from agent.units import spell_durations
 from agent.web.access import Access
 from agent.web.app import build
 from agent.web.board import Board
@@ -284,7 +285,7 @@ class Served:
         for of, form, value, text in found:
             exact = at(told, of)
             assert without_age(value) == without_age("" if exact is None else exact), of
-            assert without_age(text) == without_age(format_figure(exact, form)), of
+            assert without_age(text) == without_age(spell_durations(format_figure(exact, form))), of
         return {of for of, *_ in found}
 
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:

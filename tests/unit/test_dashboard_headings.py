@@ -69,7 +69,7 @@ class Headings(HTMLParser):
 
 HEADINGS: dict[str, dict[str, str]] = {
     "/": {
-        "Value": "status.holdings.value status.total_value", "Profit today (UTC)": "pnl.periods.profit pnl.periods.twr_bps",
+        "Value": "pnl.until pnl.value status.holdings.value", "Profit today (UTC)": "pnl.periods.profit pnl.periods.twr_bps",
         "Profit since the start": "pnl.periods.profit pnl.periods.twr_bps", "Asset": "status.holdings.symbol",
         "Weight": "status.holdings.weight_bps", "Band": "status.holdings.band_bps.0 status.holdings.band_bps.1",
         "Target": "status.holdings.target_bps", "Profit": "pnl.periods.profit", "Return": "pnl.periods.twr_bps",

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.units import format_duration
+
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
@@ -184,7 +186,9 @@ def test_brute_force_a_lock_out_is_told_and_logged(site: Site) -> None:
     answers = [site.log_in("cleo", f"{number:06d}") for number in range(FREE_FAILURES["name"] + 1)]
     assert [code for code, *_ in answers] == [401] * (FREE_FAILURES["name"] - 1) + [429, 429]
     _, headers, body = answers[-1]
-    assert 0 < int(headers["retry-after"]) <= FIRST_LOCK_S and f"Try again in {headers['retry-after']} s" in body.decode()
+    assert (
+        0 < int(headers["retry-after"]) <= FIRST_LOCK_S and f"Try again in {format_duration(int(headers['retry-after']))}" in body.decode()
+    )
     assert site.log_in("cleo")[0] == 429  # the right password and code too
     events = [event for event in UserStore(site.file).events(20) if event.user == "cleo"]
     assert [event.kind.value for event in events[:2]] == ["locked", "login_failed"] and events[0].address == "127.0.0.1"

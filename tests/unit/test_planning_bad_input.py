@@ -47,7 +47,7 @@ def with_ticks(pool: V3Pool, net: Sequence[tuple[int, int]], known: tuple[int, i
     [
         ({"price_impact_bps": 5}, "price_impact of 5 bps"),
         ({"turnover_bps": 100}, "limits.turnover"),
-        ({"plan_cost_bps": 31, "turnover_bps": None}, "plan_cost of 31 bps"),
+        ({"plan_cost_bps": 31, "turnover_bps": None}, "plan_cost"),
     ],
 )
 def test_targets_that_the_bounds_forbid_are_approached_and_the_rest_explained(limits: dict[str, object], said: str) -> None:

@@ -92,8 +92,8 @@ def show_sent(console: Console, document: Document, decimals: dict[str, int]) ->
 
 
 def _summary(console: Console, document: Document, more: str) -> None:
-    """Print cost, worst case and weights in one line each, why each asset stays off target, failed
-    guards, and the number of omitted details.
+    """Print cost, worst case and weights in one line each, failed guards and the number of omitted
+    details; of a plan that is not refused, also why each asset stays off target.
     """
     from agent.app.describe import replace_pool_addresses
 
@@ -112,8 +112,8 @@ def _summary(console: Console, document: Document, more: str) -> None:
         if (worst := document.get("worst_case")) is not None:
             console.print(
                 cell(
-                    f"Worst case: {amount(worst, 4)} {unit}, if every swap pays only its minimum,"
-                    " at prices off by up to limits.oracle_deviation"
+                    f"Worst case: {amount(worst, 4)} {unit}: minimums only, prices off by"
+                    " oracle_deviation"
                 )
             )
     if document["outcome"] != "refused" and document["legs"]:
@@ -133,7 +133,7 @@ def _summary(console: Console, document: Document, more: str) -> None:
         console.print(cell(f"Taxable gain: {_gain(tax, tax['currency'])}, by {tax['method']}"))
     if document.get("campaign") is not None:
         console.print(cell(format_execution(document["campaign"], unit)))
-    for item in document["skipped"]:
+    for item in document["skipped"] if document["outcome"] != "refused" else ():
         if item["what"] in document["weights_after_bps"]:  # an asset
             why = replace_pool_addresses(item["why"], document["pools"])
             console.print(cell(f"{item['what']} stays {why}", "yellow"))
