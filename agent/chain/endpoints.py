@@ -236,7 +236,8 @@ class EndpointPool:
 
     `min_operators` different operators must agree before money moves. An endpoint more than
     `max_lag_blocks` behind the others is excluded and reported; a smaller lag is tolerated.
-    `data_fee` is the kind of data fee that receipts of the chain report.
+    `data_fee` is the kind of data fee that receipts of the chain report; `now_s` the local clock,
+    by which blocks are old.
     """
 
     def __init__(
@@ -247,6 +248,7 @@ class EndpointPool:
         max_lag_blocks: int = MAX_LAG_BLOCKS,
         grace_s: float = GRACE_S,
         data_fee: DataFee = DataFee.PLAIN,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
         """Raise ConfigError if the endpoints belong to fewer than `min_operators` operators."""
         self.endpoints = tuple(
@@ -256,6 +258,7 @@ class EndpointPool:
         self.max_lag_blocks = max_lag_blocks
         self.tell: Callable[[str], None] = lambda text: None
         self.data_fee = data_fee
+        self.now_s = now_s
         self._grace_s = grace_s
         known = sorted(operators_of(self.endpoints))
         if len(known) < max(1, min_operators):

@@ -213,19 +213,21 @@ def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
 
 
 def height_disagreement(
-    endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int
+    endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int, timestamp_s: int
 ) -> str:
     """Return a message with each operator's height if too few newest blocks are within
-    chain.max_lag_blocks of `height`, or if a block further ahead has a header that verifies; else
-    "". An operator then lags, or reports a block from the future. A lagging and a dishonest
-    operator are a majority of three, so a newer header that is not a mere alteration stops trading
-    (T32). Records lagging and leading endpoints.
+    chain.max_lag_blocks of `height`, or if an endpoint proves that `height`, a block of
+    `timestamp_s`, is old; else "". An operator then lags, or reports a block from the future. A
+    lagging and a dishonest operator are a majority of three, so a newer header stops trading (T32).
+    Records lagging and leading endpoints.
     """
     max_lag, heights = endpoint_pool.max_lag_blocks, _heights(newest)
     near = sum(abs(number - height) <= max_lag for number in heights.values())
     agreed = near >= quorum_size(len(heights), endpoint_pool.min_operators)
     agreed = agreed and not any(
-        number - height > max_lag and _has_header(endpoint, number)
+        number - height > max_lag
+        and _may_be_newest(endpoint_pool, number, height, timestamp_s)
+        and _has_header(endpoint, number)
         for endpoint, number in newest.items()
     )
     top = height if agreed else max(heights.values())
@@ -249,6 +251,43 @@ def height_disagreement(
         f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {max_lag}: {message}; one"
         " lags, or reports a block that the others lack"
     )
+
+
+FRESH_S = 12
+"""Age up to which a block is never old: the block interval of Ethereum."""
+INTERVAL_BLOCKS = 32
+"""Blocks over which the block interval is measured."""
+
+
+def _may_be_newest(endpoint_pool: EndpointPool, number: int, height: int, timestamp_s: int) -> bool:
+    """Return whether `number` can be the newest block although most operators are at `height`: by
+    the local clock enough time has passed since `height`, half the usual interval for each block
+    between. One operator can make up any header, also all between, but no time.
+    """
+    age_s = endpoint_pool.now_s() - timestamp_s
+    if age_s <= FRESH_S:
+        return False
+    passed_s, blocks = _past_interval(endpoint_pool, height, timestamp_s)
+    return 2 * age_s * blocks >= passed_s * (number - height)
+
+
+def _past_interval(endpoint_pool: EndpointPool, height: int, timestamp_s: int) -> tuple[int, int]:
+    """Return the seconds and the number of the last INTERVAL_BLOCKS blocks up to `height`, as enough
+    operators report it; no seconds if they disagree.
+    """
+    first = max(0, height - INTERVAL_BLOCKS)
+
+    def read_timestamp(endpoint: Endpoint) -> int:
+        block = endpoint.call("eth_getBlockByNumber", [hex(first), False])
+        return parse_head(block, 0).timestamp_s
+
+    poll = endpoint_pool.ask(read_timestamp)
+    votes = [(endpoint.operator, answer) for endpoint, answer in poll.answers.items()]
+    try:
+        first_s = confirmed_value(votes, endpoint_pool.min_operators, f"block {first}")
+    except NoQuorum:
+        first_s = timestamp_s
+    return max(0, timestamp_s - first_s), max(1, height - first)
 
 
 def _has_header(endpoint: Endpoint, number: int) -> bool:
@@ -339,7 +378,7 @@ def ask_at_one_block(
                 code=ErrorCode.QUORUM,
             )
     common = head_of(agreed[0][1])
-    message = height_disagreement(endpoint_pool, newest, common.number)
+    message = height_disagreement(endpoint_pool, newest, common.number, common.timestamp_s)
     for endpoint, head in heads.items():
         if head.number == common.number and head != common:
             endpoint_pool.blame(endpoint, f"differs in the header of block {common.number}")

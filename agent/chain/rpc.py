@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 import requests
+import rlp
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from tenacity import (
@@ -137,32 +138,16 @@ def header_verifies(block: object, number: int) -> bool:
     if not isinstance(block, Mapping):
         return False
     try:
-        fields = []
+        fields: list[int | bytes] = []
         for at, (name, is_number) in enumerate(HEADER_FIELDS):
             if (value := block.get(name)) is None and at >= _FIRST_OPTIONAL_FIELD:
                 break
-            if is_number:
-                quantity = parse_quantity(value, name)
-                fields.append(quantity.to_bytes((quantity.bit_length() + 7) // 8, "big"))
-            else:
-                fields.append(parse_bytes(value, name))
-        hashed = keccak(_rlp(0xC0, b"".join(_rlp_string(field) for field in fields)))
+            fields.append(parse_quantity(value, name) if is_number else parse_bytes(value, name))
         same_number = parse_quantity(block.get("number"), "block number") == number
+        hashed = keccak(rlp.encode(fields))
         return same_number and parse_bytes(block.get("hash"), "block hash", 32) == hashed
     except Retryable:
         return False
-
-
-def _rlp_string(data: bytes) -> bytes:
-    """Return the RLP encoding of a byte string (Yellow Paper, appendix B)."""
-    return data if len(data) == 1 and data[0] < 0x80 else _rlp(0x80, data)
-
-
-def _rlp(offset: int, data: bytes) -> bytes:
-    if len(data) < 56:
-        return bytes([offset + len(data)]) + data
-    length = len(data).to_bytes((len(data).bit_length() + 7) // 8, "big")
-    return bytes([offset + 55 + len(length)]) + length + data
 
 
 def _parse_int64(value: object, what: str) -> int:

@@ -187,6 +187,7 @@ class ChainReader:
             self._endpoint_pool,
             {line: first.head.number for line, first in firsts.answers.items()},
             head.number,
+            head.timestamp_s,
         ):
             raise NoQuorum(message, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
         try:

@@ -360,7 +360,7 @@ def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
 
 
 def open_endpoint_pool(
-    config: Config, transports: Sequence[Transport] | None = None
+    config: Config, transports: Sequence[Transport] | None, clock: Clock
 ) -> EndpointPool:
     """Open the endpoints of the config, or `transports`, as one pool. Raises ConfigError for too
     few operators.
@@ -372,6 +372,7 @@ def open_endpoint_pool(
         config.chain.min_operators,
         max_lag_blocks=config.chain.max_lag_blocks,
         data_fee=data_fee_of(config.chain.chain_id, is_copy=config.chain.fork),
+        now_s=clock.now_s,
     )
 
 
@@ -389,7 +390,8 @@ def open_context(
     needs the owner's confirmation; `untrusted_pools` includes them for display. With `record`, or
     [record] in the config, each step is written as a file.
     """
-    endpoint_pool = open_endpoint_pool(loaded.config, transports)
+    clock = clock or SystemClock()
+    endpoint_pool = open_endpoint_pool(loaded.config, transports, clock)
     portfolio, split = _target_portfolio(loaded, endpoint_pool)
     with open_store_offline(loaded) as (store, switch):
         confirmed = store.configs.confirmed()
@@ -404,7 +406,7 @@ def open_context(
             endpoint_pool,
             store,
             switch,
-            clock or SystemClock(),
+            clock,
             untrusted_pools=untrusted_pools,
         )
         yield replace(context, recorder=recorder, confirmed=confirmed)

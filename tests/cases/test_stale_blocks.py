@@ -11,14 +11,14 @@ import pytest
 from agent.app.agent import Agent
 from agent.app.start.checks import doctor
 from agent.app.start.setup import pin_all
-from agent.chain.quorum import NoQuorum
+from agent.chain.quorum import INTERVAL_BLOCKS, NoQuorum
 from agent.chain.rpc import HEADER_FIELDS, header_verifies
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, again, fund, meanwhile, purse, trusted, yes
 from tests.support.agents import agent_config as config
-from tests.support.endpoints import Frozen, Liar, newest
+from tests.support.endpoints import Frozen, Liar, newest, newest_forged
 from tests.support.text import mentions, raises_code
 from tests.support.worlds import price_now
 
@@ -167,6 +167,8 @@ def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header
         liar.freeze()
         moves_on(chain, 20)
 
+    chain.node.rpc("anvil_setBlockTimestampInterval", 12)
+    chain.mine(INTERVAL_BLOCKS)
     with again(chain, loaded, [slow, chain.transport, liar]) as agent:
         if when == "before the snapshot":
             happens()
@@ -189,6 +191,18 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
         assert {one["operator"]: bool(one["why"]) for one in agent.endpoints()} == {"local": True, "liar": True}
+
+
+def test_a_header_that_one_of_three_made_up_stops_nothing_while_the_others_are_fresh(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Its hash is that of its fields, so only the clock tells that no four blocks have been mined since the others' newest."""
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    liar, beta = Liar(chain.transport, newest_forged(4)), Frozen(chain.transport, "beta")
+    shown = liar.call("eth_getBlockByNumber", ["latest", False])
+    assert header_verifies(shown, chain.w3.eth.block_number + 4)
+    with again(chain, loaded, [liar, chain.transport, beta]) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert "4 blocks ahead" in agent.endpoints()[0]["why"]
 
 
 @pytest.mark.parametrize("ahead", [pytest.param(4, marks=pytest.mark.slow), 1_000_000])

@@ -8,16 +8,17 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import rlp
 from eth_utils.crypto import keccak
 
-from agent.chain.rpc import CallFailed, RpcCall, RpcFault, Transport, require_result
+from agent.chain.rpc import HEADER_FIELDS, CallFailed, RpcCall, RpcFault, Transport, require_result
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolRef, SnapshotScope
@@ -348,6 +349,30 @@ def newest(**changes: Callable[[int], int]) -> AlterAnswer:
         if method == "eth_getBlockByNumber" and params[0] == "latest":
             return answer | {field: hex(change(int(answer[field], 16))) for field, change in changes.items()}
         return answer
+
+    return alter
+
+
+def forged_header(header: Mapping[str, Any], ahead: int) -> dict[str, Any]:
+    """Return a header `ahead` blocks later whose hash is that of its fields, as anybody can make one up."""
+    block = {**header, "number": hex(int(header["number"], 16) + ahead)}
+    fields = [
+        int(block[name], 16) if is_number else bytes.fromhex(block[name][2:])
+        for name, is_number in HEADER_FIELDS
+        if block.get(name) is not None
+    ]
+    return block | {"hash": "0x" + keccak(rlp.encode(fields)).hex()}
+
+
+def newest_forged(ahead: int) -> AlterAnswer:
+    """Return a forged newest header, which is also shown by its number; older blocks stay true."""
+    forged: dict[str, Any] = {}
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getBlockByNumber" and params[0] == "latest":
+            forged.update(forged_header(answer, ahead))
+        shown = method == "eth_getBlockByNumber" and params[0] in ("latest", forged.get("number"))
+        return dict(forged) if shown else answer
 
     return alter
 

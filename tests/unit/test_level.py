@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.endpoints import Circuit, Endpoint, EndpointPool
 from agent.chain.quorum import common_height, height_disagreement, quorum_size
-from tests.support.endpoints import Script
+from agent.chain.rpc import HEADER_FIELDS
+from tests.support.endpoints import Script, forged_header
 from tests.support.text import mentions
 
 MOST = 3
+NOW_S = 1_700_000_000
 
 
 def at(*heights: tuple[str, int], minimum: int = 2) -> tuple[EndpointPool, dict[Endpoint, int]]:
@@ -22,7 +26,7 @@ def at(*heights: tuple[str, int], minimum: int = 2) -> tuple[EndpointPool, dict[
 def found(*heights: tuple[str, int], minimum: int = 2) -> tuple[int, bool, list[Circuit]]:
     panel, newest = at(*heights, minimum=minimum)
     height = common_height(newest, minimum)
-    return height, not height_disagreement(panel, newest, height), [endpoint.health.circuit for endpoint in panel.endpoints]
+    return height, not height_disagreement(panel, newest, height, NOW_S), [endpoint.health.circuit for endpoint in panel.endpoints]
 
 
 GOOD, LAGS = Circuit.CLOSED, Circuit.LAGGING
@@ -58,18 +62,64 @@ def test_all_are_named_with_their_blocks_and_told_once() -> None:
     told: list[str] = []
     panel.tell = told.append
     for _ in range(2):
-        why = height_disagreement(panel, newest, 85)
+        why = height_disagreement(panel, newest, 85, NOW_S)
     assert mentions(why, "15 blocks", "chain.max_lag_blocks", "slow", "85", "fast", "100")
     assert len(told) == 2 and mentions(told[0], "'fast'", "15 blocks", "85") and mentions(told[1], "'slow'", "15 blocks", "100")
 
 
 def test_who_has_caught_up_is_in_service_again() -> None:
     panel, newest = at(("fast", 100), ("slow", 85))
-    height_disagreement(panel, newest, 85)
+    height_disagreement(panel, newest, 85, NOW_S)
     slow = panel.endpoints[1]
     assert slow.health.circuit is LAGS
-    assert height_disagreement(panel, newest | {slow: 99}, 99) == ""
+    assert height_disagreement(panel, newest | {slow: 99}, 99, NOW_S) == ""
     assert slow.health.circuit is GOOD
+
+
+HEADER = {name: hex(0x10) if is_number else "0x" + "12" * 32 for name, is_number in HEADER_FIELDS}
+
+
+@pytest.mark.parametrize(
+    ("age_s", "ahead", "interval_s", "level"),
+    [
+        (12, 4, 12, True),
+        (23, 4, 12, True),
+        (24, 4, 12, False),
+        (48, 4, 12, False),
+        (240, 20, 12, False),
+        (119, 20, 12, True),
+        (12, 4_000, 0, True),
+        (13, 4, 1, False),
+        (13, 4, 0, False),
+        (240, 10**9, 12, True),
+        (-30, 4, 12, True),
+    ],
+)
+def test_a_newer_header_counts_only_if_there_was_time_to_mine_it(age_s: int, ahead: int, interval_s: int, level: bool) -> None:
+    """One operator can make up a header and all before it; that the others' block is old, it cannot (T32)."""
+    height, window = 1_000, 32
+
+    def block(params: list[object]) -> dict[str, object]:
+        number = int(str(params[0]), 16)
+        assert number in (height - window, height + ahead)
+        timestamp_s = NOW_S - age_s - interval_s * window
+        return forged_header({**HEADER, "timestamp": hex(timestamp_s), "number": hex(number)}, 0)
+
+    nodes = [Script(name, eth_getBlockByNumber=block) for name in "abc"]
+    panel = EndpointPool(nodes, 2, max_lag_blocks=MOST, now_s=lambda: NOW_S)
+    newest = dict(zip(panel.endpoints, (height + ahead, height, height), strict=True))
+    assert (height_disagreement(panel, newest, height, NOW_S - age_s) == "") == level
+
+
+def test_without_a_known_interval_a_newer_header_counts_once_the_others_block_is_old() -> None:
+    def block(name: str) -> Callable[[list[object]], dict[str, object]]:
+        return lambda params: forged_header({**HEADER, "timestamp": hex(ord(name)), "number": str(params[0])}, 0)
+
+    nodes = [Script(name, eth_getBlockByNumber=block(name)) for name in "abc"]
+    panel = EndpointPool(nodes, 2, max_lag_blocks=MOST, now_s=lambda: NOW_S)
+    newest = dict(zip(panel.endpoints, (1_004, 1_000, 1_000), strict=True))
+    assert height_disagreement(panel, newest, 1_000, NOW_S - 12) == ""
+    assert mentions(height_disagreement(panel, newest, 1_000, NOW_S - 13), "a is at block 1004")
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 40)), min_size=1, max_size=6))

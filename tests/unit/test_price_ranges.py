@@ -107,7 +107,8 @@ def test_the_limit_of_a_new_config_follows_the_thresholds_of_its_feeds() -> None
     feeds = {known.symbol: known.feed for known in ETHEREUM.tokens}
     assert set(feeds.values()) == set(FEED_THRESHOLDS_BPS)
     assert starting_deviation_bps([feeds["WETH"], feeds["WBTC"]], feeds["USDC"]) == 100
-    assert starting_deviation_bps([feeds["WETH"], feeds["LINK"]], feeds["USDC"]) == 150
+    assert starting_deviation_bps([feeds["WETH"], feeds["LINK"]], feeds["USDC"]) == 100
+    assert starting_deviation_bps([feeds["WETH"], feeds["AAVE"]], feeds["USDC"]) == 150
     assert starting_deviation_bps([feeds["DAI"]], feeds["USDC"]) == 75
     assert starting_deviation_bps([feeds["USDC"]], feeds["WETH"]) == 100
     assert starting_deviation_bps([feeds["WETH"], "0x" + "12" * 20], feeds["USDC"]) is None

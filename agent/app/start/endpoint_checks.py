@@ -24,7 +24,9 @@ MAX_CLOCK_SKEW_S = 30
 
 @dataclass(frozen=True, slots=True)
 class EndpointProbe:
-    """Answer of one endpoint. `head` is None if it failed or `lags`; `found` is then the reason."""
+    """Answer of one endpoint. `head` is None if it failed or `lags`; `found` is then the reason.
+    `head_s` is the timestamp of `head`.
+    """
 
     endpoint: Endpoint
     head: int | None
@@ -32,6 +34,7 @@ class EndpointProbe:
     remedy: str = ""
     exit: int = EXIT_REFUSED
     lags: bool = False
+    head_s: int = 0
 
 
 def probe_endpoints(
@@ -43,10 +46,12 @@ def probe_endpoints(
     if len(operators_of(heads)) < chain.min_operators:
         return probes
     endpoint_pool = EndpointPool(
-        endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks
+        endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks, now_s=now_s
     )
+    height = common_height(heads, chain.min_operators)
+    head_s = min(probe.head_s for probe in probes if probe.head == height)
     # records the lag in each endpoint's health
-    height_disagreement(endpoint_pool, heads, common_height(heads, chain.min_operators))
+    height_disagreement(endpoint_pool, heads, height, head_s)
     return [_marked_if_lagging(probe) for probe in probes]
 
 
@@ -120,6 +125,7 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
         endpoint,
         head,
         f"chain {reported}, {took_ms:.0f} ms, head {head}, {format_duration(-skew_s)} old",
+        head_s=head_s,
     )
 
 
