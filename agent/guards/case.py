@@ -34,11 +34,9 @@ from agent.model import (
     StepInput,
     TopUp,
 )
-from agent.model.rollups import SPIKE
-from agent.planning.gas import approval_gas_units, plan_sizes
+from agent.planning.gas import approval_gas_units, plan_sizes, worst_gas_wei
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
-from agent.policy.futures.decide import step_fee_ceiling_wei
 from agent.policy.futures.exposure import margin_value
 from agent.policy.futures.targets import FuturesTrigger
 from agent.policy.liquidity import valuation
@@ -48,7 +46,6 @@ from agent.policy.liquidity.book import (
     liquidity_limits,
     open_position_book,
 )
-from agent.policy.native_coin import GAS_MARGIN
 from agent.reference import (
     PriceRange,
     ReferencePrices,
@@ -57,7 +54,7 @@ from agent.reference import (
     reference_prices,
     spot_prices,
 )
-from agent.units import NATIVE, Token, ceil_int
+from agent.units import NATIVE, Token
 
 DEPOSITING = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
 """Triggers of deposits that need no prices of the spot portfolio."""
@@ -509,15 +506,11 @@ class GuardCase:
         return self.step.snapshot.inclusion_price_wei
 
     def worst_gas_wei(self) -> int:
-        """Return the largest gas cost of the transactions: gas limits (GAS_MARGIN times the
-        estimate) at the fee cap, which is at most limits.gas_price or, in a futures emergency, that
-        emergency's ceiling; on rollups also SPIKE times the data fee. Raises MissingData if that
+        """Return the largest gas cost of the transactions. Raises MissingData if a rollup's data
         fee was not read.
         """
-        ceiling_wei = step_fee_ceiling_wei(self.step, self.plan)
-        price_wei = native_coin.price_below_wei(self.step, ceiling_wei)
-        units = ceil_int(self.gas_units() * GAS_MARGIN)
-        return units * price_wei + SPIKE * self.data_fee_wei(units)
+        self.data_fee_wei(self.gas_units())
+        return worst_gas_wei(self.step, self.plan)
 
     def data_fee_wei(self, gas: int) -> int:
         """Return the most that the transactions pay now beyond their gas. Raises MissingData if it

@@ -27,6 +27,7 @@ from agent.model import (
     StepInput,
 )
 from agent.planning.gas import balance_deltas
+from agent.planning.partial_plans import worst_case_gas
 from agent.planning.problem import fair_floor
 from agent.reference import (
     PegUnknown,
@@ -491,12 +492,17 @@ def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
 
 
 def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
-    """Return the largest cost of a plan: its predicted cost, every swap at its minimum, and all
-    prices off by limits.oracle_deviation; None if a received token has no reference price.
+    """Return the largest cost of a plan: every swap at its minimum, all gas burned at its highest
+    price, and all prices off by limits.oracle_deviation; None if a received token, or the native
+    coin that pays gas, has no reference price.
     """
     if (short := plan_sandwich_loss(step, plan)) is None:
         return None
-    return plan.cost.total + short + deviation_loss(step, balance_deltas(plan.legs))
+    if plan.gas_units and step.portfolio.wrapped_native not in reference_prices(step).prices:
+        return None
+    traded = plan.cost.total - plan.cost.gas - plan.cost.approvals
+    off = deviation_loss(step, balance_deltas(plan.legs))
+    return traded + worst_case_gas(step, plan) + short + off
 
 
 def max_extractable_profit(step: StepInput, plan: Plan, short: Value | None) -> Value | None:

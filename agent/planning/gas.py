@@ -23,9 +23,11 @@ from agent.model import (
     TopUp,
     Withdraw,
 )
+from agent.model.rollups import SPIKE
 from agent.policy import native_coin
+from agent.policy.futures.decide import step_fee_ceiling_wei
 from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
-from agent.units import NATIVE, Value
+from agent.units import NATIVE, Value, ceil_int
 
 # --- Payment of legs in the wrapped native coin: from its balance, by native coin sent, or both;
 # and unwrapping for gas.
@@ -441,6 +443,32 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
         spend = {step.futures.collateral: plan.futures.top_up_raw}
         needed += approval_count(spend, _allowed(step, step.futures.vault))
     return APPROVAL_GAS * needed
+
+
+def revocation_gas_units(plan: Plan) -> int:
+    """Return the gas of setting to zero what a pool leaves of the allowances for provided
+    liquidity: of one of two tokens, since its price moves before the transaction is mined. Swaps
+    use exactly what they were allowed.
+    """
+    two_sided = [
+        action for action in plan.actions if isinstance(action, Provide) and min(action.desired_raw)
+    ]
+    return APPROVAL_GAS * len(two_sided)
+
+
+def worst_gas_wei(step: StepInput, plan: Plan) -> int:
+    """Return the largest gas cost of the plan's transactions: gas limits (GAS_MARGIN times the
+    estimate) at the fee cap, which is at most limits.gas_price or, in a futures emergency, that
+    emergency's ceiling; on rollups also SPIKE times the data fee.
+    """
+    price_wei = native_coin.price_below_wei(step, step_fee_ceiling_wei(step, plan))
+    around = approval_gas_units(step, plan) + revocation_gas_units(plan)
+    units = ceil_int((plan.gas_units + around) * native_coin.GAS_MARGIN)
+    if not units:  # the orders of an off-chain futures venue
+        return 0
+    revocations = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
+    fee_wei = SPIKE * step.snapshot.data_fee_wei(units, *plan_sizes(step, plan), *revocations)
+    return units * price_wei + fee_wei
 
 
 ACTION_BYTES = 1_024

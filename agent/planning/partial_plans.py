@@ -21,10 +21,8 @@ from agent.model import (
     SliceDraw,
     StepInput,
 )
-from agent.model.rollups import SPIKE
 from agent.planning import planner
-from agent.planning.gas import NATIVE_VENUE, approval_gas_units, balance_deltas, plan_sizes
-from agent.policy import native_coin
+from agent.planning.gas import NATIVE_VENUE, balance_deltas, worst_gas_wei
 from agent.policy.cash_flows import transfers
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decision import DecisionResult
@@ -155,10 +153,7 @@ def worst_case_gas(
     """Return the gas part of the worst case."""
     if prices is None:
         prices = reference_prices(step).by_token
-    known = with_native(step, prices)
-    units = ceil_int((found.gas_units + approval_gas_units(step, found)) * native_coin.GAS_MARGIN)
-    fee_wei = SPIKE * step.snapshot.data_fee_wei(units, *plan_sizes(step, found))
-    return (units * native_coin.worst_price_wei(step) + fee_wei) * known.get(NATIVE, Fraction(0))
+    return worst_gas_wei(step, found) * with_native(step, prices)[NATIVE]
 
 
 def partial_plan_reason(step: StepInput, worst: Value) -> str:

@@ -9,9 +9,12 @@ import pytest
 
 from agent.amm.lp import minting
 from agent.model import AdjustLiquidity, LpPosition, LpTarget
+from agent.planning.gas import worst_gas_wei
 from agent.policy.decide import decide
+from agent.policy.minimum import APPROVAL_GAS
+from agent.policy.native_coin import worst_price_wei
 from tests.support.builders import with_snapshot
-from tests.support.lp_worlds import PRICES, USD, WETH, only_provide, paired, quiet, ranged, v2_at, wanted, world
+from tests.support.lp_worlds import PRICES, USD, WETH, only_provide, paired, planned, quiet, ranged, v2_at, wanted, world
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,13 @@ def test_leaving_a_range_for_good_pays_no_gas_of_a_mint() -> None:
         step = world([place], [wanted(share)], trigger=quiet())
         step = with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=int(most_wei * Fraction(9, 10))))
         assert isinstance(decide(step).decision, AdjustLiquidity) is taken, decide(step).decision.reason
+
+
+def test_the_worst_case_counts_taking_back_what_the_pool_leaves_of_its_allowances() -> None:
+    step = world(targets=[wanted(2_000)])
+    plan, action = planned(step), only_provide(step)
+    one_sided = replace(plan, actions=(replace(action, desired_raw=(0, action.desired_raw[1])),))
+    at_worst = worst_price_wei(step) * Fraction(5, 4)
+    assert min(action.desired_raw) > 0
+    assert worst_gas_wei(step, plan) == at_worst * (plan.gas_units + 3 * APPROVAL_GAS)
+    assert worst_gas_wei(step, one_sided) == at_worst * (plan.gas_units + APPROVAL_GAS)

@@ -11,7 +11,8 @@ from agent.config.presets import ETHEREUM, FEED_THRESHOLDS_BPS, starting_deviati
 from agent.guards.case import build_guard_case
 from agent.guards.market import plan_sandwich_loss, plan_worst_case
 from agent.model import PriceSource, StepInput
-from agent.planning.partial_plans import worst_case_loss
+from agent.planning.gas import approval_gas_units
+from agent.planning.partial_plans import worst_case_gas, worst_case_loss
 from agent.planning.problem import build_problem, fair_floor
 from agent.reference import deviation_loss, disagreement_loss, price_ranges, reference_prices
 from agent.venues.composer import leg_floors
@@ -94,13 +95,28 @@ def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_
     deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
     assert deviation_loss(step, deltas) == 2_000 * 10**6 * Fraction(150, 10_000)
     short, worst = plan_sandwich_loss(step, plan), plan_worst_case(step, plan)
-    assert short is not None and worst == plan.cost.total + short + deviation_loss(step, deltas)
+    assert short is not None and worst == plan.cost.total + short + deviation_loss(step, deltas) + worst_case_gas(step, plan)
     before = replace(step, reference=replace(step.reference, cautious=False))
     more = disagreement_loss(step, deltas)
     assert more > 0
     assert worst_case_loss(step, plan) - worst_case_loss(before, plan) == more
     cases = [build_guard_case(one, plan, evidence(one, plan)) for one in (step, before)]
     assert cases[0].worst_cost() - cases[1].worst_cost() == more
+
+
+def test_the_worst_case_of_a_plan_burns_all_gas_at_the_highest_price() -> None:
+    """The cost counts the price of the newest block; within limits.gas_price the step may pay twice its base fee."""
+    step = seen()
+    head = replace(step.snapshot.head, base_fee_wei=30 * 10**9)
+    step = replace(step, snapshot=replace(step.snapshot, head=head, priority_fee_wei=10**9))
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    gas = Fraction(plan.gas_units * 31 * 10**9 * 2_000 * 10**6, 10**18)
+    plan = replace(plan, cost=replace(plan.cost, gas=gas))
+    units = (plan.gas_units + approval_gas_units(step, plan)) * Fraction(5, 4)
+    free, worst, capped = (plan_worst_case(with_limits(step, gas_price_wei=at * 10**9), plan) for at in (0, 100, 40))
+    assert free is not None and worst is not None and capped is not None
+    assert worst - free == units * 61 * Fraction(2_000 * 10**6, 10**9)
+    assert capped - free == units * 40 * Fraction(2_000 * 10**6, 10**9)
 
 
 def test_the_limit_of_a_new_config_follows_the_thresholds_of_its_feeds() -> None:
