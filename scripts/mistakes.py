@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,19 @@ OTHERS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Or: (ast.And,),
 }
 CALLS = {"min": "max", "max": "min", "all": "any", "any": "all"}
+CHOSEN = re.compile(
+    r"timeout|maxsize|max_length|stacklevel|indent"
+    r"|_?(?!.*(?:GAS|WEI|BPS|FEE|TICK|FUNDING)|HOUR_S|DAY_S)"
+    r"(?:(?:MAX|MIN|MOST|LONGEST|SHOWN|RECENT|NEWEST)(?:_[A-Z_]+)?"
+    r"|[A-Z_]+_(?:S|MS|BYTES|AT_ONCE|POLLS|SIZE|NICENESS|ATTEMPTS|CHECKS|REQUESTS|KEPT|SLACK_S))"
+)
+"""Names of time limits, sizes of memory and amounts of work: one more or less is no mistake. A
+comparison with them is one.
+"""
+DECLARED = {"frozen", "slots", "kw_only", "repr", "strict"}
+"""Options that state what holds anyway: of dataclasses and of `zip`. Without them nothing changes but
+what happens after another mistake.
+"""
 
 
 def _with(node: ast.AST, **fields: object) -> ast.AST:
@@ -85,11 +99,24 @@ def others(node: ast.AST) -> list[ast.AST]:
 
 
 def places(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield every node that runs, in a fixed order, without annotations and code that only type
-    checkers read.
+    """Yield every node that runs, in a fixed order, without annotations, code that only type
+    checkers read, texts (of f-strings and of raised errors), options of declarations and the numbers
+    of CHOSEN names.
     """
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        return
+    match node:
+        case ast.If(test=test) if "TYPE_CHECKING" in ast.unparse(test):
+            return
+        case ast.JoinedStr():
+            return
+        case ast.keyword(arg=str(arg)) if arg in DECLARED or CHOSEN.fullmatch(arg):
+            return
+        case ast.Assign(targets=[ast.Name(id=name)]) if CHOSEN.fullmatch(name):
+            return
+        case ast.Raise(exc=ast.Call(func=ast.Name(id="NotImplementedError"))):
+            return
+        case ast.Raise():
+            yield node
+            return
     yield node
     for name, value in ast.iter_fields(node):
         if name not in ("annotation", "returns", "format_spec"):

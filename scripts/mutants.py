@@ -11,6 +11,7 @@ runs; both count as not noticed.
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import fnmatch
 import json
@@ -158,22 +159,103 @@ def copied(root: Path, into: Path) -> Path:
     return into
 
 
+Place = tuple[str, int]
+
+
+class Names:
+    """Top-level names of a tree whose code runs at import or once in a process, and the lines that name
+    them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.uses: dict[str, set[Place]] = defaultdict(set)
+        self.once: dict[Place, tuple[str, ...]] = {}
+        """Names defined by each line of such code."""
+        for path in sorted((root / "agent").rglob("*.py")):
+            self._add(str(path.relative_to(root)), ast.parse(path.read_text()))
+
+    def _add(self, file: str, tree: ast.Module) -> None:
+        for part in tree.body:
+            names = _run_once(part)
+            for line in range(part.lineno, (part.end_lineno or part.lineno) + 1):
+                self.once[file, line] = names
+        for node in ast.walk(tree):
+            # A long statement is covered by its first line, too.
+            inner = (
+                ast.walk(node)
+                if isinstance(node, ast.stmt) and not hasattr(node, "body")
+                else [node]
+            )
+            for part in inner:
+                if isinstance(part, ast.Name | ast.Attribute):
+                    name = part.id if isinstance(part, ast.Name) else part.attr
+                    self.uses[name] |= {(file, part.lineno), (file, node.lineno)}
+
+    def places(self, file: str, line: int) -> set[Place]:
+        """Return the lines that name what is defined on a line, or what is defined by those."""
+        reached, due = set[Place](), [(file, line)]
+        while due:
+            place = due.pop()
+            for name in self.once.get(place, ()):
+                for other in self.uses[name] - reached:
+                    if other[0] == place[0] or not name.startswith("_"):
+                        reached.add(other)
+                        due.append(other)
+        return reached
+
+
+def _run_once(part: ast.stmt) -> tuple[str, ...]:
+    """Return the names of a top-level statement whose code runs at import, or once."""
+    match part:
+        case ast.Assign(targets=targets):
+            return tuple(node.id for node in targets if isinstance(node, ast.Name))
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return (name,)
+        case ast.FunctionDef(name=name, decorator_list=decorators) if any(
+            "cache" in ast.unparse(each) for each in decorators
+        ):
+            return (name,)
+        case ast.ClassDef(name=name, body=body) if not any(
+            isinstance(each, ast.FunctionDef) for each in body
+        ):
+            return (name,)
+    return ()
+
+
 @dataclass
 class Tests:
     """Tests by file and line that they cover, and their durations."""
 
     lines: dict[str, dict[int, set[str]]]
     seconds: dict[str, float]
+    names: Names
+    sources: dict[str, str]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Return the tests for a mutant, fastest first. A line that runs at import counts as covered by
-        the tests of its file, or else by all.
+        """Return the tests for a mutant. A line that runs at import or once counts as covered also by
+        the tests of files that import its module, or else by those of its file, or by all.
         """
         lines = self.lines.get(mutant.file, {})
-        found = lines.get(mutant.line) or set()
+        found = set(lines.get(mutant.line) or ())
+        for file, line in self.names.places(mutant.file, mutant.line):
+            found |= self.lines.get(file, {}).get(line) or set()
+        package, _, module = mutant.file.removesuffix(".py").replace("/", ".").rpartition(".")
+        near = re.compile(
+            rf"\b{re.escape(package)}\.{module}\b|\b{re.escape(package)} import .*\b{module}\b"
+        )
+        files = {name for name, text in self.sources.items() if near.search(text)}
+        if not lines.get(mutant.line) or self.names.once.get((mutant.file, mutant.line)):
+            found |= {test for test in self.seconds if test.partition("::")[0] in files}
         if not found and mutant.line in lines:
             found = set().union(*lines.values()) or set(self.seconds)
-        return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
+        return sorted(
+            found,
+            key=lambda test: (
+                test.partition("::")[0] not in files,
+                self.seconds.get(test, 0.0),
+                test,
+            ),
+        )
 
 
 def collect(tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: int) -> None:
@@ -248,7 +330,10 @@ def known(tree: Path, cache: Path) -> Tests:
         ) in by_line.items():  # a module's fixture runs for all of its tests
             shared = {each for each in found if each.endswith("::*")}
             by_line[line] = (found - shared).union(*(modules[each] for each in shared)) - failing
-    return Tests(lines, seconds)
+    sources = {
+        str(path.relative_to(tree)): path.read_text() for path in (tree / "tests").rglob("*.py")
+    }
+    return Tests(lines, seconds, Names(tree), sources)
 
 
 def judged(

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 from scripts.mistakes import made, places_in
+from scripts.mutants import Names
 
 SOURCE = '''
 def paid(amount: int | None, fee: int = 3) -> int | None:
@@ -41,3 +42,59 @@ def test_each_mistake_is_another_program_and_annotations_stay(tmp_path: Path) ->
         (11, "return max(amount // 2, not fee) -> return None"),
     } <= said
     assert all("int | None" in each.source.splitlines()[0] for each in mistakes)
+
+
+PLAIN = """
+POLL_S, DAY_S = 3, 5
+WAIT_S = 30
+FEE_BPS = 30
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    size: int = 7
+
+def read(pairs, most=MAX_ROWS):
+    if len(pairs) > WAIT_S:
+        raise ValueError(f"{len(pairs) + 1} pairs", 2)
+    return dict(zip(pairs, pairs, strict=True)), fetch(timeout=9)
+
+def downgrade():
+    raise NotImplementedError("no way back")
+"""
+
+
+def test_texts_declarations_and_numbers_that_are_a_choice_are_no_places_of_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "read.py").write_text(PLAIN)
+    changes = {made(tmp_path, *place).change.split(" -> ")[0] for place in places_in(tmp_path, "read.py")}
+    assert changes == {
+        "3", "5", "30", "7", "len(pairs) > WAIT_S", "if len(pairs) > WAIT_S:", "raise ValueError(f'{len(pairs) + 1} pairs', 2)",
+        "return (dict(zip(pairs, pairs, strict=True)), fetch(timeout=9))",
+    }  # fmt: skip
+    assert sum(made(tmp_path, *place).line == 3 for place in places_in(tmp_path, "read.py")) == 0
+
+
+QUERIES = """
+LIMIT = 5
+_newest = cache(lambda: select(LIMIT))
+
+@cache
+def _oldest():
+    return _newest().reversed()
+
+def rows(db):
+    return db.rows(
+        _oldest(),
+    )
+"""
+
+
+def test_what_runs_once_in_a_process_is_used_where_it_is_named(tmp_path: Path) -> None:
+    """Only the first test of a process runs the line of a cached query; the tests of its users decide about a mistake in it."""
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "queries.py").write_text(QUERIES)
+    (tmp_path / "agent" / "other.py").write_text("_newest = 1\nprint(_newest, LIMIT)\n")
+    names = Names(tmp_path)
+    used = {place for place in names.places("agent/queries.py", 3) if place[0].endswith("queries.py")}
+    assert {line for _, line in used} >= {7, 10, 11} and ("agent/other.py", 2) not in names.places("agent/queries.py", 3)
+    assert ("agent/other.py", 2) in names.places("agent/queries.py", 2)
+    assert names.places("agent/queries.py", 10) == set()

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from agent.signing import remote_key
 from agent.signing.remote_key import CURVE_ORDER, InvalidSignature, RemoteKey, address_from_public_key, recover_vrs
 from agent.signing.rules import LocalSigner
 from tests.support.signables import flipped_bits
@@ -142,6 +143,42 @@ def test_an_answer_that_is_not_the_wallets_signature_is_never_sent(
 def test_no_random_bytes_are_a_signature(der: bytes, digest: bytes) -> None:
     with pytest.raises(InvalidSignature):
         recover_vrs(der, digest, WALLET)
+
+
+EDGES = [0, 1, 127, 128, 255, 256, 2**247 - 1, 2**247, 2**255 - 1, 2**255, CURVE_ORDER - 1, CURVE_ORDER, 2**256 - 1]
+
+
+@given(r=st.sampled_from(EDGES) | st.integers(0, 2**256 - 1), s=st.sampled_from(EDGES) | st.integers(0, 2**256 - 1), data=st.data())
+def test_the_encoding_of_two_integers_is_read_and_no_other_bytes_are(r: int, s: int, data: st.DataObject) -> None:
+    """The encoder is the library's; an integer of 256 bits takes 33 bytes."""
+    der = encode_dss_signature(r, s)
+    assert remote_key._integers(der) == (r, s)
+    at, bit = data.draw(st.integers(0, len(der) - 1)), data.draw(st.integers(0, 7))
+    flipped = bytearray(der)
+    flipped[at] ^= 1 << bit
+    for other in (bytes(flipped), der[:at], der + b"\0", der[:-1], b"\x30\x00"):
+        try:
+            decoded = remote_key._integers(other)
+        except InvalidSignature:
+            continue
+        assert decoded != (r, s) and encode_dss_signature(*decoded) == other
+
+
+def test_an_integer_of_more_than_33_bytes_and_a_third_integer_are_refused() -> None:
+    one = b"\x02\x01\x01"
+    for body in (b"\x02\x22\x01" + bytes(33) + one, one + one + one, one, b""):
+        with pytest.raises(InvalidSignature):
+            remote_key._integers(bytes([0x30, len(body)]) + body)
+
+
+def test_a_service_of_our_own_that_refuses_is_not_a_service_out_of_reach() -> None:
+    def refuses(digest: bytes) -> bytes:
+        raise OperatorNeeded("the key is locked", "unlock it")
+
+    signer = LocalSigner(RemoteKey(WALLET, refuses), RULES, lambda: NONCES)
+    with pytest.raises(OperatorNeeded, match="the key is locked"):
+        signer.sign(CANCEL, CANCEL_GRANT)
+    assert repr(RemoteKey(WALLET, refuses)) == f"RemoteKey({WALLET})" and repr(signer) == f"LocalSigner({WALLET})"
 
 
 def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repeated() -> None:

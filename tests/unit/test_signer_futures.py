@@ -194,6 +194,61 @@ def test_an_opening_order_ends_within_the_leverage_limit() -> None:
             refused(order_tx(order), futures_grant(order), "leverage")
 
 
+@pytest.mark.parametrize(
+    ("collateral", "realised", "pending", "order"),
+    [
+        (10_000 * WAD, 0, 0, PerpOrder(VETH, 7 * WAD, PerpOrderKind.MARKET, 7 * 3_010 * WAD, False)),
+        (9_000 * WAD, 1_000 * WAD + 1, 0, PerpOrder(VETH, 7 * WAD, PerpOrderKind.MARKET, 7 * 2_990 * WAD, False)),
+        (9_000 * WAD, 0, -1_000 * WAD, PerpOrder(VBTC, WAD // 3, PerpOrderKind.MARKET, 20_100 * WAD, False)),
+        (11_000 * WAD, 0, 1_000 * WAD + 7, PerpOrder(VBTC, -WAD // 3, PerpOrderKind.MARKET, 19_900 * WAD, False)),
+        (12_000 * WAD, -2_000 * WAD, 0, PerpOrder(VETH, -9 * WAD, PerpOrderKind.MARKET, 9 * 2_980 * WAD, False)),
+        (12_000 * WAD, -2_000 * WAD, 0, PerpOrder(VETH, -9 * WAD, PerpOrderKind.MARKET, 9 * 3_020 * WAD, False)),
+    ],
+)
+def test_leverage_counts_collateral_profit_funding_fee_and_the_worse_fill_to_the_base_unit(
+    collateral: int, realised: int, pending: int, order: PerpOrder
+) -> None:
+    """Worked out here in fractions; the limit is put on either side of what the order reaches."""
+    position = Position(VETH, 2 * WAD, -5_900 * WAD, funding_pending_raw=pending)
+    account = replace(ACCOUNT, collateral_raw=collateral, realised_raw=realised, positions=(position,))
+    prices = {market.market: market.mark for market in account.markets}
+    fair = abs(order.size_raw) * prices[order.market]
+    value = collateral + realised - 5_900 * WAD - pending + 2 * WAD * prices[VETH]
+    value -= max(0, order.bound_raw - fair if order.size_raw > 0 else fair - order.bound_raw)
+    value -= (max(fair, order.bound_raw) / 1_000).__ceil__()
+    sizes = {VETH: 2 * WAD}
+    sizes[order.market] = sizes.get(order.market, 0) + order.size_raw
+    gross = sum(abs(int(size * prices[name])) for name, size in sizes.items())
+    most_bps = (gross * 10_000 / value).__ceil__()
+    for limit_bps, is_within in ((most_bps, True), (most_bps - 1, False)):
+        rules = replace(FUTURES_RULES, futures=replace(FUTURES, max_leverage_bps=limit_bps))
+        if is_within:
+            assert signer(rules).sign(order_tx(order), futures_grant(order, account)).hash
+        else:
+            refused(order_tx(order), futures_grant(order, account), "leverage", rules)
+
+
+def test_an_opening_order_on_an_account_worth_nothing_or_with_an_unknown_market_is_refused() -> None:
+    worthless = replace(ACCOUNT, collateral_raw=0, positions=())
+    refused(order_tx(BUY), futures_grant(BUY, worthless), "leverage")
+    blind = replace(ACCOUNT, markets=ACCOUNT.markets[:1], positions=(*ACCOUNT.positions, Position(VBTC, WAD, -WAD)))
+    refused(order_tx(BUY), futures_grant(BUY, blind), "market")
+
+
+@pytest.mark.parametrize("field", ["index", "mark"])
+def test_an_order_in_a_market_without_a_price_is_refused(field: str) -> None:
+    for price in (0, -1):
+        market = replace(ACCOUNT.markets[0], **{field: Fraction(price)})
+        account = replace(ACCOUNT, markets=(market, ACCOUNT.markets[1]))
+        refused(order_tx(REDUCE), futures_grant(REDUCE, account), "market")
+
+
+def test_calldata_of_an_unknown_function_is_not_decoded() -> None:
+    for data in (b"", b"\0" * 4, bytes.fromhex(encode_deposit(USDC, 1)[2:])[:3]):
+        with pytest.raises(futures.UndecodableCalldata, match="unknown function"):
+            futures.decode(data)
+
+
 def test_a_turned_position_is_held_to_the_leverage_limit() -> None:
     """Selling 12 of a long of 2 leaves a short of 10: 30,000 of notional on less than 10,000."""
     order = PerpOrder(VETH, -12 * WAD, PerpOrderKind.MARKET, 12 * 2_990 * WAD, False)

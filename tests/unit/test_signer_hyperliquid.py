@@ -303,6 +303,78 @@ def test_a_stop_that_protects_no_position_is_refused(stop: StopOrder, rule: str)
     assert refused(tx_of(stop_data(stop) if stop.market == "ETH" else stop_data()), stop_grant(stop)) == rule
 
 
+SHORTED = replace(ACCOUNT, positions=(Position("ETH", -20_000, 6_000 * 10**6),))
+BUY_BACK = StopOrder("ETH", 20_000, 7_000 * 10**6, 7_210 * 10**6)
+
+
+@pytest.mark.parametrize(
+    ("stop", "account"),
+    [
+        (STOP, STOPPED),
+        (replace(STOP, trigger_raw=6_000 * 10**6 - 10**6, bound_raw=5_819_030_000), STOPPED),
+        (BUY_BACK, SHORTED),
+        (replace(BUY_BACK, trigger_raw=6_001 * 10**6, bound_raw=6_181_030_000), SHORTED),
+    ],
+)
+def test_a_stop_is_bounded_by_the_slippage_of_emergencies_to_the_base_unit_on_either_side(stop: StopOrder, account: MarginAccount) -> None:
+    """The bound is at its edge of 3 % from the trigger, whose price is on the losing side of mark and index by 1 USD of notional."""
+    side = 1 if stop.size_raw > 0 else -1
+    assert stop.bound_raw * 100 == stop.trigger_raw * (100 + 3 * side)
+    assert require_signable_order(tx_of(stop_data(stop)), stop_grant(stop, account), RULES, NOW_S)
+    beyond = replace(stop, bound_raw=stop.bound_raw + side)
+    assert refused(tx_of(stop_data(beyond)), stop_grant(beyond, account)) == "bound"
+    for price in ("mark", "index"):
+        at = Fraction(stop.trigger_raw, abs(stop.size_raw))
+        market = replace(MARKET, **{price: at})
+        assert refused(tx_of(stop_data(stop)), stop_grant(stop, replace(account, markets=(market,)))) == "trigger"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"mark": Fraction(0)}, "market"),
+        ({"index": Fraction(0)}, "market"),
+        ({"index_s": NOW_S - 60}, None),
+        ({"index_s": NOW_S - 61}, "index_age"),
+        ({"index_s": NOW_S}, None),
+        ({"index_s": NOW_S + 1}, "index_age"),
+    ],
+)
+def test_a_stop_or_an_order_needs_fresh_prices_of_its_market(changes: dict[str, Any], rule: str | None) -> None:
+    market = replace(MARKET, **changes)
+    for data, action, account in ((stop_data(), STOP, STOPPED), (payload(SALE), SALE, HELD)):
+        grant = grant_of(futures=FuturesGrant(action, replace(account, markets=(market,))))
+        if rule is None:
+            assert require_signable_order(tx_of(data), grant, RULES, NOW_S)
+        else:
+            assert refused(tx_of(data), grant) == rule
+
+
+def test_an_order_that_the_venue_has_no_form_for_is_refused() -> None:
+    limit = replace(BUY, kind=PerpOrderKind.LIMIT)
+    assert refused(tx_of(payload(BUY)), grant_of(limit)) == "order"
+    for nothing in (replace(BUY, size_raw=0), replace(BUY, bound_raw=0), replace(BUY, bound_raw=-1)):
+        assert refused(tx_of(payload(BUY)), grant_of(nothing)) == "size"
+    tiny = replace(BUY, bound_raw=1)
+    assert refused(tx_of(payload(BUY)), grant_of(tiny)) == "bound"
+    assert refused(tx_of(payload(BUY)), grant_of(BUY, replace(ACCOUNT, markets=()))) == "market"
+    assert refused(tx_of(payload(BUY)), grant_of(futures=None)) == "action"
+
+
+def test_client_order_ids_differ_by_every_field_of_the_action_and_stops_are_known_by_theirs() -> None:
+    """The id of an action is 16 bytes of a hash of its step, place, market and terms."""
+    actions = [BUY, replace(BUY, market="BTC"), replace(BUY, size_raw=1), replace(BUY, bound_raw=1), replace(BUY, is_reduce_only=True)]
+    actions += [replace(BUY, kind=PerpOrderKind.LIMIT)]
+    stops = [STOP, replace(STOP, market="BTC"), replace(STOP, size_raw=1), replace(STOP, trigger_raw=1), replace(STOP, bound_raw=1)]
+    cancels = [CANCEL, replace(CANCEL, market="BTC"), replace(CANCEL, cloid="0x00")]
+    ids = [cloid_of("step", index, action) for action in (*actions, *stops, *cancels) for index in (0, 1)]
+    assert len({*ids, cloid_of("other", 0, BUY)}) == len(ids) + 1
+    assert {len(bytes.fromhex(cloid[2:])) for cloid in ids} == {16}
+    assert [cloid[2:10] == b"stop".hex() for cloid in ids] == [
+        2 * len(actions) <= at < 2 * (len(actions) + len(stops)) for at in range(len(ids))
+    ]
+
+
 def test_only_a_stop_of_the_agent_that_rests_is_cancelled() -> None:
     for cloid in ("0x" + "ab" * 16, BUY.market):
         other = StopCancel("ETH", cloid)

@@ -224,3 +224,22 @@ def test_tokens_of_a_manager_cannot_be_approved_away() -> None:
     grant = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, 10**16, approve=(MANAGER, STRANGER, 42))
     refused(UnsignedTx(CHAIN_ID, 7, MANAGER, 0, encode_approve(STRANGER, 42), 600_000, 10**10, 10**9, None), grant, "contract")
     refused(tx(MANAGER, encode_approve(STRANGER, 0)), replace(grant, approve=(MANAGER, STRANGER, 0)), "contract")
+
+
+def test_an_action_of_an_unknown_venue_and_an_unknown_function_are_refused() -> None:
+    other = replace(MINT, venue="balancer")
+    refused(action_tx(MINT), grant_of(other), "venue")
+    with pytest.raises(liquidity_calldata.UndecodableCalldata, match="unknown function"):
+        liquidity_calldata.decode(bytes(4))
+
+
+def test_no_liquidity_and_no_amount_are_refused_even_as_granted() -> None:
+    """The encoder refuses them too, so the words are overwritten here."""
+    for action, field in ((WITHDRAW_V3, "liquidity"), (WITHDRAW_V2, "liquidity")):
+        data = action_tx(action).data.replace(action.liquidity.to_bytes(32, "big").hex(), bytes(32).hex())
+        refused(replace(action_tx(action), data=data), grant_of(replace(action, **{field: 0})), "liquidity")
+    for action in (MINT, INCREASE, ADD):
+        data = action_tx(action).data
+        for raw in action.desired_raw:
+            data = data.replace(raw.to_bytes(32, "big").hex(), bytes(32).hex())
+        refused(replace(action_tx(action), data=data), grant_of(replace(action, desired_raw=(0, 0))), "amount_in")

@@ -231,3 +231,48 @@ def test_no_flipped_bit_of_an_unwrapping_is_signed() -> None:
         mutant = bytearray(data)
         mutant[at // 8] ^= 1 << at % 8
         assert rule_of(replace(transaction, data="0x" + mutant.hex()), grant) is not None
+
+
+@pytest.mark.parametrize(
+    ("rule", "plan"),
+    [
+        ("tokens", plan_of(replace(wrap(WETH, 10**18, W), token_out=USDC))),
+        ("tokens", plan_of(replace(unwrap(WETH, 10**18), token_in=USDC))),
+        ("source", plan_of(replace(wrap(WETH, 10**18, W), source=R))),
+        ("source", plan_of(replace(unwrap(WETH, 10**18), source=R, sink=R))),
+        ("recipient", plan_of(SELL, replace(unwrap(WETH, 10**18), sink=R))),
+        ("amount_in", plan_of(replace(SELL, amount_in_raw=0))),
+        ("amount_in", plan_of(wrap(WETH, 4 * 10**17, W), replace(unwrap(WETH, 1), amount_in_raw=0))),
+        ("floor", plan_of(replace(unwrap(WETH, 10**18), min_out_raw=0))),
+    ],
+)
+def test_a_leg_that_no_plan_has_is_refused_by_its_rule_whatever_the_calls_are(rule: str, plan: Plan) -> None:
+    """The legs are judged before the calls, so these are of another plan."""
+    coin = sum(one.amount_in_raw for one in plan.legs if one.token_in == NATIVE)
+    sent = tx(ROUTER, encode_multicall(plan_of(SELL), WALLET, DEADLINE_S), value_wei=coin)
+    assert rule_of(sent, replace(grant_of(plan), floors_raw=(0,) * len(plan.legs))) == rule
+
+
+def test_a_path_through_a_third_token_and_a_coin_paid_in_parts_are_refused() -> None:
+    from eth_abi.abi import encode as abi_encode
+
+    from agent.signing.calldata import SWAP_EXACT_TOKENS
+
+    long = SWAP_EXACT_TOKENS + abi_encode(
+        ["uint256", "uint256", "address[]", "address"], [SELL_V2.amount_in_raw, SELL_V2.min_out_raw, [WETH, USDC, USDT], WALLET]
+    )
+    data = "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, [long]])).hex()
+    assert rule_of(tx(ROUTER, data), grant_of(plan_of(SELL_V2))) == "tokens"
+    coin, paid = by_value(SELL)
+    for other in (replace(paid, amount_in_raw=paid.amount_in_raw - 1), replace(paid, source=W), replace(unwrap(WETH, 10**18), source=R)):
+        broken = plan_of(coin, other)
+        sent = tx(ROUTER, encode_multicall(plan_of(SELL), WALLET, DEADLINE_S), value_wei=native_wei(broken))
+        assert rule_of(sent, grant_of(broken)) == "native"
+
+
+def test_two_swaps_are_paid_in_coin_in_the_order_of_the_plan() -> None:
+    """The router spends its coin on the first swap of wrapped coin: another order would pay for another swap."""
+    plan = plan_of(*by_value(SELL), *by_value(SELL_V2))
+    assert rule_of(multicall(plan), grant_of(plan)) is None
+    early = plan_of(*by_value(SELL), SELL_V2, *by_value(replace(SELL_V2, amount_in_raw=10**17, amount_out_raw=295_000_000)))
+    assert rule_of(replace(tx(ROUTER, raw_multicall(early)), value_wei=native_wei(early)), grant_of(early)) == "native"

@@ -264,3 +264,29 @@ def test_a_leg_between_a_pair_and_what_waits_in_it_is_refused() -> None:
     v3_to_pair, from_pair = 1 | 2 << 4, 2 << 2
     listed = list(dict.fromkeys([USDT, WBTC, USDC]))
     refused(program_with(plan, {0: (v3_to_pair, listed.index(WBTC)), 2: (from_pair, 0)}), grant_of(plan), "router_balance")
+
+
+def test_an_output_may_go_to_the_pair_of_its_own_tokens_from_a_v3_pool_and_not_from_that_pair() -> None:
+    """A V2 leg that pays into its own pair would pay the pool that it trades with."""
+    v3_first = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WETH, 3_000_000_000, 10**18, venue="uniswap_v2", source=R))
+    there, back, listed = 1 | 2 << 4, 2 << 2, [WETH, USDC]
+    assert SIGNER.sign(program_with(v3_first, {0: (there, listed.index(WETH)), 1: (back, 0)}), grant_of(v3_first)).raw
+    v2_first = plan_of(replace(v3_first.legs[0], venue="uniswap_v2"), v3_first.legs[1])
+    refused(program_with(v2_first, {0: (2 << 4, listed.index(WETH)), 1: (back, 0)}), grant_of(v2_first), "router_balance")
+
+
+def test_a_program_of_no_legs_or_of_fewer_than_the_plan_is_refused() -> None:
+    two = plan_of(*PLAN.legs[:2])
+    refused(_encoded(plan_of(two.legs[0]), two), grant_of(two), "legs")
+    refused(_encoded(two, two), grant_of(plan_of()), "legs")
+
+
+def test_amounts_of_zero_are_refused_even_as_granted() -> None:
+    """The encoder refuses them too, so they are overwritten here."""
+    first = PLAN.legs[0]
+    data = rebalance_tx(plan_of(first)).data
+    for field, rule in (("amount_in_raw", "amount_in"), ("min_out_raw", "floor")):
+        nothing = data.replace(getattr(first, field).to_bytes(16, "big").hex(), bytes(16).hex())
+        granted = plan_of(replace(first, **{field: 0}))
+        assert nothing != data
+        refused(tx(REBALANCER, nothing), grant_of(granted, floors_raw=(0,)), rule)
