@@ -304,7 +304,9 @@ def known(tree: Path, cache: Path) -> Tests:
         r"^\s*([\d.]+)s (call|setup|teardown) +(\S.*)$", said, re.MULTILINE
     ):
         seconds[test] += float(took)
-    failing = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE))
+    failing = set(re.findall(r"(?:FAILED|ERROR) (\S+::\S+)", said))
+    for test in failing & seconds.keys():
+        del seconds[test]
     data.read()
     modules: dict[str, set[str]] = defaultdict(set)
     lines: dict[str, dict[int, set[str]]] = {}

@@ -1,0 +1,171 @@
+"""Requests of the owner in the store: what is open, what a payout has paid, what stops trading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ConfigError
+from agent.model import Intent, IntentKind, IntentState, Payment, Payout, PendingPayment, RequestKind, RequestState, WithdrawalProgress
+from agent.store import Store
+from agent.units import NATIVE
+from tests.support.text import raises_code
+from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
+
+USDC, WETH = "0x" + "Aa" * 20, "0x" + "Bb" * 20
+PAYMENTS = (Payment(USDC, 500), Payment(WETH, 7, native=True))
+
+
+@pytest.fixture
+def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+    opened = new_store(store_kind, tmp_path)
+    opened.steps.begin("s", START_S, "{}")
+    yield opened
+    opened.close()
+
+
+def withdrawal(store: Store, payments: tuple[Payment, ...] = PAYMENTS) -> int:
+    return store.requests.ask(RequestKind.WITHDRAW, payments, OTHER, False, START_S).id
+
+
+def sent(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
+    intent = store.journal.intend("s", kind, tx(nonce), replace(grant(kind), payout=payout), "payout", START_S, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce:064x}")
+    return store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+
+
+def mined(store: Store, intent: Intent, status: int = 1) -> Intent:
+    found = receipt(f"0x{intent.tx.nonce:064x}", intent.tx.nonce + 1, f"0x{intent.tx.nonce:02x}", status)
+    return store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+
+
+def claims(store: Store) -> list[PendingPayment]:
+    return list(store.budgets.history(START_S).claims)
+
+
+def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) -> None:
+    first = store.requests.ask(RequestKind.WITHDRAW, PAYMENTS, None, False, START_S)
+    second = store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S + 1)
+    third = store.requests.ask(RequestKind.WITHDRAW, PAYMENTS[:1], OTHER, True, START_S + 2)
+    assert store.requests.newest() == (first, second, third) and first.id < second.id < third.id
+    assert [one.state for one in (first, second, third)] == [RequestState.OPEN] * 3
+    assert (first.payments, first.to, first.to_stable, first.asked_s) == (PAYMENTS, None, False, START_S)
+    assert store.requests.newest(2) == (second, third)
+    store.requests.end(second.id, RequestState.DONE, START_S + 3)
+    assert store.requests.newest(2, open_only=True) == (first, third)
+    assert store.requests.newest()[1] == replace(second, state=RequestState.DONE)
+
+
+def test_where_a_withdrawal_goes_and_its_parts_change_in_that_one_alone(store: Store) -> None:
+    number, other = withdrawal(store), withdrawal(store)
+    parts = WithdrawalProgress(3, 1, START_S + 60, START_S + 600, 5)
+    store.requests.redirect(number, WALLET)
+    store.requests.record_parts(number, parts)
+    first, second = store.requests.newest()
+    assert (first.id, first.to, first.parts, first.payments) == (number, WALLET, parts, PAYMENTS)
+    assert (second.id, second.to, second.parts) == (other, OTHER, None)
+    store.requests.redirect(number, None)
+    store.requests.record_parts(number, None)
+    assert (store.requests.newest()[0].to, store.requests.newest()[0].parts) == (None, None)
+    for change in (
+        lambda: store.requests.redirect(99, None),
+        lambda: store.requests.record_parts(99, None),
+        lambda: store.requests.end(99, RequestState.DONE, START_S),
+    ):
+        with raises_code(ConfigError, "unknown", "request 99"):
+            change()
+
+
+def test_payments_of_open_withdrawals_are_claimed_until_their_payout_is_in_a_block(store: Store) -> None:
+    number, other = withdrawal(store), withdrawal(store, PAYMENTS[:1])
+    store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S)
+    usdc, coin = (PendingPayment(number, payment) for payment in PAYMENTS)
+    second = PendingPayment(other, PAYMENTS[0])
+    assert claims(store) == [usdc, coin, second]
+    paying = sent(store, 0, Payout(USDC, OTHER, 500, 10**9, number))
+    assert claims(store) == [usdc, coin, second]
+    mined(store, paying)
+    assert claims(store) == [coin, second]
+    mined(store, sent(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number)), status=0)
+    assert claims(store) == [coin, second], "a payment that reverted paid nothing"
+    mined(store, sent(store, 2, Payout(NATIVE, OTHER, 6, 10**9, number)))
+    mined(store, sent(store, 3, Payout(WETH, OTHER, 7, 10**9, number)))
+    assert claims(store) == [coin, second], "another amount or token is another payment"
+    store.requests.record_parts(other, WithdrawalProgress(2, 0, 1, 2))
+    assert claims(store) == [coin, replace(second, parts=WithdrawalProgress(2, 0, 1, 2))]
+    store.requests.end(other, RequestState.RELEASED, START_S)
+    assert claims(store) == [coin]
+
+
+def test_a_withdrawal_ends_once_all_its_payments_are_final(store: Store) -> None:
+    number, other = withdrawal(store), withdrawal(store)
+    paying = [sent(store, 0, Payout(USDC, OTHER, 500, 10**9, number)), sent(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number))]
+    for intent in paying:
+        mined(store, intent)
+    store.requests.end_paid(START_S)
+    assert [one.state for one in store.requests.newest()] == [RequestState.OPEN] * 2, "in a block is not final"
+    store.journal.advance(paying[0].id, IntentState.FINAL, START_S)
+    store.requests.end_paid(START_S)
+    assert [one.state for one in store.requests.newest()] == [RequestState.OPEN] * 2, "one of two payments"
+    store.journal.advance(paying[1].id, IntentState.FINAL, START_S)
+    store.requests.end_paid(START_S)
+    assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.DONE), (other, RequestState.OPEN)]
+
+
+def test_the_payouts_of_a_request_are_listed_failed_ones_included_and_no_other_transaction(store: Store) -> None:
+    number, other = withdrawal(store), withdrawal(store)
+    payout = Payout(USDC, OTHER, 500, 10**9, number)
+    store.journal.advance(mined(store, sent(store, 0, payout), status=0).id, IntentState.REVERTED, START_S)
+    mined(store, sent(store, 1, None, IntentKind.SWAP))
+    mined(store, sent(store, 2, replace(payout, request=other)))
+    mined(store, sent(store, 3, payout))
+    paid = store.requests.paid(number)
+    assert [(intent.tx.nonce, intent.succeeded, found) for intent, found in paid] == [(0, False, payout), (3, True, payout)]
+
+
+def test_one_stop_at_a_time_stops_trading_until_it_is_released(store: Store) -> None:
+    def reason() -> str:
+        return store.budgets.history(START_S).stopped
+
+    assert store.requests.stopping() is None and reason() == ""
+    withdrawal(store)
+    assert store.requests.stopping() is None and reason() == ""
+    stop = store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S)
+    assert store.requests.stopping() == stop and "is being stopped" in reason()
+    with pytest.raises(ConfigError, match="already in progress"):
+        store.requests.ask(RequestKind.STOP, (), None, False, START_S)
+    withdrawal(store)
+    store.requests.end(stop.id, RequestState.DONE, START_S)
+    assert store.requests.stopping() == replace(stop, state=RequestState.DONE) and "was stopped" in reason()
+    again = store.requests.ask(RequestKind.STOP, (), None, False, START_S)
+    assert store.requests.stopping() == again
+    store.requests.end(again.id, RequestState.RELEASED, START_S)
+    assert store.requests.stopping() is None and reason() == ""
+
+
+def test_confirmed_addresses_are_kept_in_order_and_once(store: Store) -> None:
+    assert store.requests.payout_addresses() == ()
+    for address in (OTHER, WALLET, OTHER):
+        store.requests.confirm_payout_address(address, START_S)
+    assert store.requests.payout_addresses() == tuple(sorted((OTHER, WALLET)))
+
+
+def test_adopting_a_nonce_releases_open_withdrawals_and_leaves_a_stop(store: Store) -> None:
+    """An unknown transaction of the wallet may have paid them."""
+    store.journal.set_expected_nonce(3, START_S)
+    done, number = withdrawal(store), withdrawal(store)
+    store.requests.end(done, RequestState.DONE, START_S)
+    stop = store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S)
+    assert len(claims(store)) == 2
+    store.journal.set_expected_nonce(5, START_S)
+    states = {one.id: one.state for one in store.requests.newest()}
+    assert states == {done: RequestState.DONE, number: RequestState.RELEASED, stop.id: RequestState.OPEN}
+
+
+def test_the_first_nonce_of_a_new_store_releases_nothing(store: Store) -> None:
+    number = withdrawal(store)
+    store.journal.set_expected_nonce(3, START_S)
+    assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.OPEN)]
