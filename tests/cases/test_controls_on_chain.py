@@ -22,7 +22,7 @@ from agent.app.controls.shown import preview_control
 from agent.app.documents.owner import ShownPlanDocument
 from agent.app.start.checks import doctor
 from agent.config.load import LoadedConfig, load_config
-from agent.errors import Refused, TrimtabError
+from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Control, ControlRecord, ControlState, IntentKind
@@ -34,6 +34,7 @@ from tests.cli.documents import misfits
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import ROOMY, again, explained, fund, purse, trusted, yes
+from tests.support.endpoints import Liar
 from tests.support.text import raises_code
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
@@ -314,6 +315,37 @@ def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
         record = run.store.controls.find(asked.id)
         assert record is not None and record.state is ControlState.DONE, record
         assert run.store.requests.stopping() is not None
+
+
+@pytest.mark.parametrize("why", ["its sales differ from those shown", "the chain cannot be read"])
+def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
+    """The owner wants no more trades, so the run neither sells another set of tokens nor trades on."""
+    chain, is_down = anvil_chain, False
+
+    def answer(method: str, params: list[object], found: object) -> object:
+        if is_down:
+            raise Retryable("the endpoint is down")
+        return found
+
+    fund(chain, LEVEL)
+    loaded = trusted(chain, tmp_path, CHANGES, TARGETS)
+    with again(chain, loaded, [Liar(chain.transport, answer, "local")]) as agent:
+        run = Bot(chain, loaded, agent)
+        asked = run.ask("stop", ("to-stable", "yes"))
+        if why == "the chain cannot be read":
+            is_down = True
+        else:
+            fund(chain, {**LEVEL, "WBTC": 0})
+        run.look()
+        is_down = False
+        fund(chain, DRIFTED)
+        before = purse(chain)
+        record = run.store.controls.find(asked.id)
+        assert record is not None and record.state in (ControlState.REFUSED, ControlState.FAILED), record
+        assert run.store.requests.stopping() is not None or agent.context.switch.is_paused()
+        assert "stopped" in record.reason or "paused" in record.reason, record.reason
+        run.look()
+        assert purse(chain).raw == before.raw
 
 
 @pytest.mark.slow

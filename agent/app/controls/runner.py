@@ -174,11 +174,28 @@ class ControlRunner:
             "the run ended while it carried this out; trimtab history shows what was sent,"
             " and the next run settles it"
         )
-        ends = [
-            self._failed(queued.number, queued.control, ControlCode.INTERRUPTED, reason)
-            for queued in context.store.controls.taken()
-        ]
+        ends = []
+        for queued in context.store.controls.taken():
+            control = queued.control
+            end = self._failed(queued.number, control, ControlCode.INTERRUPTED, reason)
+            if control is not None and self._secret and control.is_genuine(self._secret):
+                end = self._paused_unless_stopped(control, end)
+            ends.append(end)
         context.store.controls.finish(ends, context.clock.now_s())
+
+    def _paused_unless_stopped(self, control: Control, end: ControlEnd) -> ControlEnd:
+        """Pause if a stop that was taken has not stopped the bot, such as one whose sales differ from
+        those shown: its owner wants no more trades. Returns the end with that reason.
+        """
+        context = self._agent.context
+        if control.kind is not ControlKind.STOP or end.state is ControlState.DONE:
+            return end
+        if context.store.requests.stopping() is not None:
+            return end
+        reason = f"a stop by {control.asked_by} ({control.origin.value}) was not carried out"
+        context.switch.pause(reason, context.clock.now_s())
+        remedy = "the bot is paused instead; resume it, then ask for the stop again"
+        return replace(end, reason=f"{end.reason}; {remedy}")
 
     def _failed(self, number: int, control: Control | None, code: str, reason: str) -> ControlEnd:
         """Return the end of a control that was begun. A withdrawal names the requests that it may
@@ -280,16 +297,16 @@ class ControlRunner:
             end = ControlEnd(number, ControlState.REFUSED, code, str(error))
             if sent:
                 end = self._failed(number, control, code, str(error))
-            controls.finish([end], clock.now_s())
+            controls.finish([self._paused_unless_stopped(control, end)], clock.now_s())
             if isinstance(error, OperatorNeeded) and not isinstance(error, LockHeld):
                 raise
             return False
         except Exception as error:
             reason = f"an internal error: {type(error).__name__}"
             end = self._failed(number, control, ControlCode.ERROR, reason)
-            controls.finish([end], clock.now_s())
+            controls.finish([self._paused_unless_stopped(control, end)], clock.now_s())
             raise
-        controls.finish([end], clock.now_s())
+        controls.finish([self._paused_unless_stopped(control, end)], clock.now_s())
         return control.kind in (ControlKind.EDIT, ControlKind.STOP)
 
     def _act(self, number: int, control: Control, session: wiring.WalletSession) -> ControlEnd:
