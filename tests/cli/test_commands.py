@@ -105,6 +105,14 @@ def test_a_quote_of_one_pool_is_what_that_pool_pays(desk: Desk) -> None:
     assert int(answer[2:66], 16) == int(found["amount_out_raw"])
 
 
+def test_a_symbol_is_found_in_any_case(desk: Desk) -> None:
+    for command in ("swap", "quote"):
+        written, exact = (
+            desk.ask(command, "--in", sold, "--out", bought, "--amount", "0.1") for sold, bought in (("weth", "Usdc"), ("WETH", "USDC"))
+        )
+        assert written["legs"] and written["legs"] == exact["legs"]
+
+
 def test_the_whole_of_the_pools_pays_at_least_what_one_does(desk: Desk) -> None:
     pool = desk.about["pools"]["v3 WETH/USDC 500"]
     one, best = (desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "40", *more) for more in (("--pool", pool), ()))

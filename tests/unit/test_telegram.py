@@ -81,6 +81,16 @@ def configured(folder: Path, api: BotApi) -> LoadedConfig:
     return load_config(path)
 
 
+def test_the_bot_says_that_it_started_only_after_its_checks(api: BotApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, started = configured(tmp_path, api), list[str]()
+    monkeypatch.setenv("TRIMTAB_TELEGRAM", "1:" + "a" * 35)
+    with pytest.raises(ConfigError, match="token"):
+        telegram.serve_telegram(loaded, lambda: started.append("started"))
+    with pytest.raises(ConfigError, match="telegram"):
+        telegram.serve_telegram(config(tmp_path, "plain"), lambda: started.append("started"))
+    assert started == []
+
+
 def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi, tmp_path: Path) -> None:
     desk = Desk()
     with running(configured(tmp_path, api), desk, desk.go.set):
