@@ -97,3 +97,13 @@ def test_no_stop_is_placed_beyond_the_mark_or_in_a_paused_market() -> None:
     assert stop_changes(near_liquidation, STOPS) == ()
     paused = replace(book(eth=60_000), markets=(replace(ETH, is_paused=True), BTC))
     assert stop_changes(paused, STOPS) == ()
+
+
+@pytest.mark.parametrize("eth", [60_000, 50_000])
+@pytest.mark.parametrize("moved", [0, Fraction(20, 100), Fraction(-52, 100), Fraction(-54, 100)])
+def test_in_a_paused_market_the_stops_that_rest_stay(eth: int, moved: Fraction) -> None:
+    """None could be placed instead, whatever became of the position and of its liquidation price."""
+    account = margin.with_marks(replace(book(eth=eth), stops=rested(book(eth=60_000)).stops), {"ETH": Fraction(moved)})
+    paused = replace(account, markets=tuple(replace(one, is_paused=True) for one in account.markets))
+    assert stop_changes(paused, STOPS) == ()
+    assert stop_changes(replace(paused, positions=()), STOPS) == (StopCancel("ETH", account.stops[0].cloid),)

@@ -27,7 +27,8 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
     stop has the position's whole size and the trigger of `stop_trigger`; a trigger within half of
     `resting_stop_bps` of that is kept, so that small moves of the account replace none. Without
     `resting_stop_bps` the agent's stops are cancelled. None is placed further from the mark than
-    FARTHEST.
+    FARTHEST. Where none can be placed, in a paused market or with the mark beyond the trigger, so
+    that the agent itself acts, those that rest stay.
     """
     if account.is_on_chain:
         return ()
@@ -37,11 +38,11 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
         matching = [one for one in account.stops if _matches(one, position)]
         if trigger is None:
             continue
-        if position.is_long is (trigger >= market.mark):  # the agent itself has to act now
-            kept |= {one.cloid for one in matching[:1]}
+        if market.is_paused or position.is_long is (trigger >= market.mark):
+            kept |= {one.cloid for one in account.stops if one.market == position.market}
         elif good := [one for one in matching if abs(one.trigger / trigger - 1) <= near / 2]:
             kept.add(good[0].cloid)
-        elif not market.is_paused and abs(trigger / market.mark - 1) <= FARTHEST:
+        elif abs(trigger / market.mark - 1) <= FARTHEST:
             placed.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))
     cancels = [StopCancel(one.market, one.cloid) for one in account.stops if one.cloid not in kept]
     return (*placed, *cancels)
