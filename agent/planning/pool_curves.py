@@ -225,16 +225,18 @@ def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     if charge <= 0:
         return curve
     k = int(np.searchsorted(curve.over, charge, side="right")) - 1
-    net, out, root = float(curve.net_in[-1]), float(curve.out[-1]), 0.0
+    net_k, out_k = float(curve.net_in[k]), float(curve.out[k])
+    net, out, root = net_k, out_k, 0.0
     rest = np.array([])
     if k < len(curve.roots) - 1:
         depth, top = float(curve.depths[k]), float(curve.roots[k])
-        whole = float(curve.out[k]) + depth * top - charge
-        part = depth / top - float(curve.net_in[k])
-        root = whole / (depth + math.sqrt(max(0.0, depth * depth - part * whole)))
-        root = min(max(root, float(curve.roots[k + 1])), top)
-        net = float(curve.net_in[k]) + depth * (1 / root - 1 / top)
-        out = float(curve.out[k]) + depth * (top - root)
+        # in differences, since a small charge is lost in the rounding of squares of the depth
+        square = depth * (charge - float(curve.over[k])) / top + net_k * (out_k - charge)
+        fall = math.sqrt(max(0.0, square))
+        gap = (top * fall - out_k + charge) / (depth + fall)
+        gap = min(max(gap, 0.0), top - float(curve.roots[k + 1]))
+        root = top - gap
+        net, out = net_k + depth * gap / (root * top), out_k + depth * gap
         rest = curve.depths[k:-1]
     if out <= charge:
         return None

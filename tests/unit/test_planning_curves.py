@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import Pool
-from agent.planning.pool_curves import MOST, SHADE, PoolCurve, TradeCurves, build_trade_curves, stack_curves
+from agent.planning.pool_curves import MOST, SHADE, PoolCurve, TradeCurves, _sum_up, after_charge, build_trade_curves, stack_curves
 from agent.planning.solver.dual import PoolResponses
 from tests.support.builders import token, v2_pool, v3_pool
 from tests.support.planning_worlds import ranged
@@ -170,3 +170,28 @@ def test_a_gap_in_the_liquidity_is_passed_over() -> None:
     got = gapped.swap(pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
     assert float(got) == pytest.approx(curve.pays(share), rel=1e-6)
     assert curve.edges_passed(share) == 2
+
+
+@given(
+    st.floats(-0.02, 0.2), st.lists(st.tuples(st.floats(-8, -1), st.floats(-3, 9)), min_size=1, max_size=4), st.floats(-16, 0),
+    st.sampled_from([1.0, 0.997]),
+)  # fmt: skip
+def test_a_curve_less_a_charge_pays_less_by_the_charge_at_most(
+    first: float, ranges: list[tuple[float, float]], charge_power: float, keep: float
+) -> None:
+    """Small charges too, of one base unit in a flat pool: they neither end the plan with an error nor drop the pool."""
+    rates = first - np.cumsum([0.0] + [10**width for width, _ in ranges])
+    curve, charge = _sum_up(keep, rates, np.array([10**depth for _, depth in ranges])), 10**charge_power
+    less, top = after_charge(curve, charge), float(curve.over[-1])
+    assert (less is None) <= (curve.out[-1] <= charge * (1 + SHADE)), (charge, top)
+    for share in (1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0) if less is not None else ():
+        taken = float(curve.net_in[-1]) / keep * share
+        pays, kept = curve.pays(taken), less.pays(taken) if less is not None else 0.0
+        assert pays - charge * (1 + SHADE) <= kept + SHADE * pays and kept <= pays * (1 + SHADE)
+
+
+def test_the_loss_of_one_base_unit_in_a_flat_pool_is_no_error_and_drops_it_not() -> None:
+    curve = _sum_up(1.0, np.array([-0.0029995, -0.0030005]), np.array([5_325_329.98624266]))
+    for charge in (1e-18, 1e-15, 3.3333333333333335e-12, 1e-9):
+        less = after_charge(curve, charge)
+        assert less is not None and less.pays(1.0) == pytest.approx(curve.pays(1.0), abs=1e-6)
