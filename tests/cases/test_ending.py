@@ -167,7 +167,7 @@ def test_a_payout_to_an_unconfirmed_address_waits_alone(anvil_chain: LocalChain,
         assert agent.plan().kind is OutcomeKind.HALT
 
 
-@pytest.mark.parametrize("part", ["cancel", "revoke", "sell", "pay"])
+@pytest.mark.parametrize("part", ["cancel", "revoke", "sell", "pay", "preview"])
 def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -181,12 +181,18 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
         "revoke": (shutdown, "revoke_allowances"),
         "sell": (shutdown.engine, "run_step"),
         "pay": (shutdown, "pay"),
+        "preview": (shutdown.evaluation, "evaluate"),
     }
     with bot(chain, tmp_path) as agent:
         allow(chain, "WETH", raw=10**18)
         with monkeypatch.context() as patched:
             patched.setattr(*places[part], refuses)
+            shown = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+            assert part != "preview" or "the sale waits: preview is refused here" in shown.reason
             done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        if part == "preview":
+            assert done.state == "stopped" and chain.balance("USDC", HOME) > 9_900 * USD, done.reason
+            return
         assert done.state == "unfinished" and f"{part} is refused here" in done.reason
         assert agent.plan().kind is OutcomeKind.HALT and "stopped" in agent.plan().reason
         assert allowances(chain)["WETH"] == 0 or part == "revoke"

@@ -331,7 +331,12 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
 def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
     context = agent.context
     exposure = open_exposure(context.readers, context.store)
-    step, sales = exposure.step_input, _planned_sales(context.readers) if to_stable else ()
+    step, sales, unsold = exposure.step_input, tuple[StepOutcome, ...](), ""
+    if to_stable:
+        try:
+            sales = _planned_sales(context.readers)
+        except (Refused, Retryable) as refusal:  # it stops no other part
+            unsold = refusal.message
     payments: tuple[Payment, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     if address is not None:
@@ -342,7 +347,7 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
         )
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
     waits = [f"the payout waits: {'; '.join(failing)}"] if failing else []
-    if sales and (unsold := _sale_refusal(sales[0])):
+    if unsold := unsold or (_sale_refusal(sales[0]) if sales else ""):
         waits.insert(0, f"the sale waits: {unsold}")
     return ShutdownReport(
         step,
