@@ -17,7 +17,13 @@ from agent import files
 from agent.config import load
 from agent.config.fields import OFF, parse_address
 from agent.config.load import parse_config
-from agent.config.presets import PRESETS, TemplateAsset, refuse_look_alike
+from agent.config.presets import (
+    HOURLY_FEED_MAX_AGE,
+    HOURLY_FEEDS,
+    PRESETS,
+    TemplateAsset,
+    refuse_look_alike,
+)
 from agent.config.schema import NATIVE
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO
@@ -212,6 +218,8 @@ def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
     fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"}
     if feed is not None:
         fields["feed"] = feed
+    if feed in HOURLY_FEEDS:
+        fields["feed_max_age"] = HOURLY_FEED_MAX_AGE
     lines = text.splitlines(keepends=True)
     _, end = _block(lines, len(_list(before)) - 1)
     if end and not lines[end - 1].endswith("\n"):

@@ -117,6 +117,19 @@ FEED_THRESHOLDS_BPS = {
 lags, beside the time to write it. From feeds-mainnet.json of Chainlink's reference data directory,
 which docs.chain.link shows, as of 18 March 2026. Chainlink may change them without notice.
 """
+HOURLY_FEEDS = frozenset(
+    {
+        "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419",  # ETH
+        "0xF4030086522a5bEEa4988F8cA5B36dbC97BeE88c",  # BTC
+        "0xAed0c38402a5d19df6E4c03F4E2DceD6e29c1ee9",  # DAI
+        "0x2c1d072e956AFFC0D435Cb7AC38EF18d24d9127c",  # LINK
+        "0x547a514d5e3769680Ce22B2361c10Ea13619e8a9",  # AAVE
+    }
+)
+"""Feeds that write a round at least every hour, from the same file; those of USDC and USDT write one
+each day. The price of a feed that no longer writes is not within its threshold.
+"""
+HOURLY_FEED_MAX_AGE = "2h"
 DEVIATION_MARGIN_BPS = 25
 """Added to the thresholds of two feeds for the distance between pools and the market, which
 their fees permit.

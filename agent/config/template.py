@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from agent.config.limits import CEILINGS
 from agent.config.presets import (
+    HOURLY_FEED_MAX_AGE,
+    HOURLY_FEEDS,
     SEQUENCER_FEEDS,
     SEQUENCER_GRACE,
     Preset,
@@ -360,6 +362,9 @@ def _token(asset: TemplateAsset) -> str:
 
 
 def _feed(asset: TemplateAsset) -> str:
+    if asset.feed in HOURLY_FEEDS:
+        age = f'feed_max_age = "{HOURLY_FEED_MAX_AGE}"'.ljust(35) + "# it writes a round every hour"
+        return f'feed = "{asset.feed}"\n{age}\n'
     if asset.feed:
         return f'feed = "{asset.feed}"\n'
     return '# feed = "0x…"                   # a USD price feed, if there is one\n'

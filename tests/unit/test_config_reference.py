@@ -78,10 +78,17 @@ def test_a_schedule_is_late_by_half_of_its_interval_at_most() -> None:
 
 
 def test_a_feed_has_its_own_age_where_its_asset_names_one() -> None:
-    config = parse_config(text(1, (f'^feed = "{WETH.feed}"', f'feed = "{WETH.feed}"\nfeed_max_age = "70m"')))
+    config = parse_config(text(1, ('^feed_max_age = "2h"', 'feed_max_age = "70m"')))
     reference = build_reference(config)
     assert reference.max_age_s(str(WETH.feed)) == 4_200
     assert reference.max_age_s(str(USDC.feed)) == 25 * 3_600
+
+
+def test_a_new_config_holds_a_feed_to_its_heartbeat() -> None:
+    """A feed that no longer writes is not within its threshold, and the floors of swaps follow it."""
+    reference = build_reference(parse_config(text()))
+    assert reference.max_age_s(str(WETH.feed)) == 2 * 3_600
+    assert reference.max_age_s(str(USDC.feed)) == 25 * 3_600, "USDC's heartbeat is a day"
 
 
 def test_pins_say_whose_means_count() -> None:
