@@ -14,6 +14,7 @@ from agent.execution import approvals, evaluation
 from agent.execution import step_memory as step_records
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.evaluation import evaluate_input, reduces_risk
+from agent.execution.resting_orders import end_resting_orders
 from agent.execution.settlement import review_time_s, settle_mined
 from agent.execution.shortfall import with_shortfall
 from agent.execution.step_context import (
@@ -118,13 +119,16 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
 
 def _run_once(run: StepRun, actors: StepActors) -> StepOutcome | None:
     """Evaluate a new snapshot and carry out the plan. Return None if a new evaluation is needed,
-    which includes a refusal or an error that concerns only one exit or order.
+    which includes a refusal or an error that concerns only one exit or order, and the end of
+    resting orders.
     """
     try:
         evaluated = record_evaluation(run)
     except ExitInterrupted as error:
         if not skip_interrupted_exit(run, actors, error.token, error, error.may_go_directly):
             raise
+        return None
+    if end_resting_orders(run, actors, evaluated):
         return None
     try:
         return _carry_out(run, actors, evaluated)

@@ -18,6 +18,7 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
+    spaced_time,
     spinner,
 )
 from agent.cli.options import (
@@ -250,14 +251,17 @@ def _table(document: Document) -> Any:
         order=("nonce", "kind", "status", "gwei", "block", "what", "hash"),
     )
     for item in document["transactions"]:
-        status = item["status"]
+        status, what = item["status"], item["note"]
+        if (order := item.get("order")) is not None:
+            status = "resting"
+            what += f"; {order['filled']} of {order['size']} filled, until {spaced_time(order['expires'])}"
         made.add_row(
             str(item["nonce"]),
             item["kind"],
             cell(status, tables.STATE_STYLES.get(status, "yellow")),
             f"{int(item['max_fee_wei']) / 10**9:.3g}",
             "" if item["block"] is None else str(item["block"]),
-            cell(item["note"]),
+            cell(what),
             cell(item["hash"]),
         )
     return made

@@ -23,7 +23,7 @@ from agent.config.fields import (
     to_value_error,
 )
 from agent.errors import ConfigError
-from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy
+from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
 from agent.policy.futures.targets import FuturesTrigger
 from agent.units import BPS, Token, parse_raw, parse_share_bps
 
@@ -42,6 +42,8 @@ HYPERLIQUID_MARGIN = "USDC"
 LONGEST_INDEX_AGE_S = 86_400
 EMERGENCY_COOLDOWN_S, LONGEST_COOLDOWN_S = 86_400, 30 * 86_400
 """Default and longest time after an emergency in which no position is opened."""
+SHORTEST_ORDER_TIME_S, LONGEST_ORDER_TIME_S = 60, 30 * 86_400
+"""Range of the time for which a limit order rests."""
 LONGEST_HORIZON_S = 365 * 86_400
 """Longest horizon of expected funding and of hedges."""
 
@@ -183,7 +185,8 @@ class FuturesLayerTable(ConfigTable):
     """Keys of [futures] at every venue. `account` is the trader whose margin account is read
     (missing: the wallet), `collateral` the symbol of the margin asset, `funding_horizon` the time
     over which expected funding counts (missing: off). The triggers in `ask` act only in a step
-    started by a user. `margin_in_weights` counts the margin account in the spot weights.
+    started by a user. `margin_in_weights` counts the margin account in the spot weights. Openings
+    to the targets are orders of `order_type`; those that rest are cancelled after `order_time`.
     """
 
     account: Address | None = None
@@ -194,6 +197,8 @@ class FuturesLayerTable(ConfigTable):
     ask: list[TriggerName] = Field(default_factory=list)
     funding_horizon: DurationOrOff = None
     margin_in_weights: bool = False
+    order_type: Literal["ioc", "gtc", "post_only"] = "ioc"
+    order_time: Duration | None = None
     limits: FuturesLimitsTable
     hedge: HedgeTable | None = None
 
@@ -333,6 +338,7 @@ def require_futures(config: Config) -> None:
         raise ValueError(
             'futures.limits.resting_stop: only Hyperliquid has resting stops; write "off"'
         )
+    _require_order_type(table)
     _require_horizon_and_hedges(table)
     if table.leverage > table.limits.max_leverage:
         raise ValueError(
@@ -373,6 +379,24 @@ def _require_keys(table: FuturesTable | HyperliquidTable, config: Config) -> Non
             f"futures.delegate: {table.delegate} is the account itself; set the address that may"
             " trade for it, or omit it"
         )
+
+
+def _require_order_type(table: FuturesTable | HyperliquidTable) -> None:
+    """Raise ValueError for limit orders at a venue without them, or without their time limit."""
+    if table.order_type == "ioc":
+        return
+    if not isinstance(table, HyperliquidTable):
+        raise ValueError(
+            f'futures.order_type: "{table.order_type}"; only Hyperliquid has resting orders: write'
+            ' "ioc"'
+        )
+    if table.order_time is None:
+        raise ValueError(
+            f'futures.order_time: missing; write how long an order of type "{table.order_type}" may'
+            " rest, for example 1h"
+        )
+    if not SHORTEST_ORDER_TIME_S <= table.order_time <= LONGEST_ORDER_TIME_S:
+        raise ValueError(f"futures.order_time: {table.order_time}s; write 1m to 30d")
 
 
 def _require_horizon_and_hedges(table: FuturesTable | HyperliquidTable) -> None:
@@ -457,7 +481,16 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
         funding_horizon_s=table.funding_horizon or 0,
         hedge=_hedge_policy(table.hedge),
         margin_in_weights=table.margin_in_weights,
+        order_kind=_ORDER_KINDS[table.order_type],
+        order_time_s=table.order_time or 0,
     )
+
+
+_ORDER_KINDS = {
+    "ioc": PerpOrderKind.MARKET,
+    "gtc": PerpOrderKind.LIMIT,
+    "post_only": PerpOrderKind.POST_ONLY,
+}
 
 
 def _hedge_policy(table: HedgeTable | None) -> HedgePolicy | None:

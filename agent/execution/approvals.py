@@ -231,9 +231,15 @@ def open_exposure(readers: StepReaders, store: StepStorage) -> OpenExposure:
 
 
 def pending_intents(journal: Journal) -> tuple[Intent, ...]:
-    """Return open transactions whose nonce is in no block, replacements included."""
+    """Return open transactions whose nonce is in no block, replacements included, and the limit
+    orders that rest at a venue.
+    """
     intents = journal.open_intents()
-    mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
+    mined = {
+        intent.tx.nonce
+        for intent in intents
+        if intent.state is IntentState.MINED and not intent.rests
+    }
     return tuple(intent for intent in intents if intent.tx.nonce not in mined)
 
 
@@ -319,8 +325,11 @@ def _cancel_summary(
 ) -> str:
     if not before and not sent and not failures:
         return f"hard pause ({why}): no pending transactions, no open allowances"
+    rested = {intent.id for intent in before if intent.rests}
     mined = [
-        intent for intent in cancels if intent.succeeded and intent.kind is not IntentKind.CANCEL
+        intent
+        for intent in cancels
+        if intent.succeeded and intent.kind is not IntentKind.CANCEL and intent.id not in rested
     ]
     parts = []
     if before:

@@ -10,11 +10,10 @@ from functools import lru_cache
 from agent import codec
 from agent.amm.lp import positions
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
-from agent.margin import account as margin
+from agent.execution.futures_booking import book_futures_action
 from agent.model import (
     Collect,
     ExternalTransfer,
-    FuturesGrant,
     Intent,
     IntentKind,
     Leg,
@@ -24,8 +23,6 @@ from agent.model import (
     LpV2Position,
     LpV3Position,
     Payout,
-    PerpFill,
-    PerpOrder,
     Plan,
     Provide,
     Rebalance,
@@ -35,12 +32,11 @@ from agent.model import (
     Transfer,
     Withdraw,
 )
-from agent.planning.futures_step import moved_raw
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.cash_flows import balance_changes
 from agent.ports import BalanceJournal, BudgetJournal, Journal, StepJournal, StepStorage
 from agent.reference import reference_prices
-from agent.units import NATIVE, Price, Value, ceil_int
+from agent.units import NATIVE, Price, Value
 
 # --- Result of a mined transaction: amounts by leg, turnover, and loss at the prices before (T6).
 
@@ -210,84 +206,6 @@ def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
     if payout is None or receipt.status != 1:
         return {}
     return {coin if payout.token == NATIVE else payout.token: payout.raw}
-
-
-# --- Cost of a futures action: the receipt's fill compared with the snapshot's index, and moved
-# collateral with the granted amount.
-
-
-def book_futures_action(
-    store: StepStorage, intent: Intent, basis: StepInput, native_price: Price, chain_s: int
-) -> Value:
-    """Book a mined futures transaction, including a reverted one, and return its loss in numeraire
-    base units: gas, fee, the fill's shortfall against the index, and collateral paid above a
-    deposit or missing from a withdrawal.
-
-    Outside of emergencies, the turnover of a reduction is its notional at the index, and that of a
-    deposit is its collateral; both count against their budgets. An order without a fill of exactly
-    its size counts as filled at its bound, so that an endpoint cannot hide a loss with an event. An
-    off-chain venue may fill a part; only that part counts.
-    """
-    receipt, granted = intent.receipt, store.journal.grant(intent.id).futures
-    if receipt is None:
-        raise ValueError(f"intent {intent.id} has no receipt to book")
-    lost, turnover = receipt.gas_cost_wei * native_price, Fraction(0)
-    if granted is not None and receipt.status == 1:
-        unit = Fraction(granted.account.quote.unit, basis.portfolio.numeraire.unit)
-        if isinstance(granted.action, PerpOrder):
-            is_partly = intent.tx.is_venue_order
-            cost, moved = _order_cost(granted.action, granted, receipt, is_partly=is_partly)
-        else:
-            cost, moved = _collateral_cost(granted, receipt, basis)
-        lost, turnover = lost + cost / unit, moved / unit
-    store.budgets.book(intent, turnover, lost, receipt.gas_cost_wei, chain_s)
-    return lost
-
-
-def _order_cost(
-    order: PerpOrder, granted: FuturesGrant, receipt: Receipt, *, is_partly: bool
-) -> tuple[Value, Value]:
-    """Return the cost of an order and the notional that counts against its budget, in quote base
-    units.
-    """
-    market, size_raw = granted.account.market(order.market), order.size_raw
-    paid, fee_raw = (
-        order.bound_raw,
-        ceil_int(order.bound_raw * Fraction(market.fee_ppm, margin.PPM)),
-    )
-    if (fill := order_fill(order, receipt, is_partly=is_partly)) is not None:
-        size_raw, paid, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
-    fair = abs(size_raw) * market.index
-    worse = paid - fair if order.size_raw > 0 else fair - paid
-    counts = order.is_reduce_only and not granted.is_emergency and granted.is_budgeted
-    return max(Fraction(0), worse) + fee_raw, fair if counts else Fraction(0)
-
-
-def _collateral_cost(
-    granted: FuturesGrant, receipt: Receipt, basis: StepInput
-) -> tuple[Value, Value]:
-    """Return the wallet's shortfall against the granted amount, and the deposit that counts against
-    its budget, in quote base units.
-    """
-    expected_raw, unit = moved_raw(granted.action), granted.account.settlement_raw
-    lacks_raw = expected_raw - receipt.net(basis.snapshot.owner).get(basis.collateral, 0)
-    return Fraction(max(0, lacks_raw) * unit), Fraction(max(0, -expected_raw) * unit)
-
-
-def order_fill(order: PerpOrder, receipt: Receipt, *, is_partly: bool) -> PerpFill | None:
-    """Return the fill of an order from its receipt; None if no event has its market and size (with
-    `is_partly`, a part of its size).
-    """
-    fills = [
-        fill
-        for fill in receipt.fills
-        if fill.market == order.market
-        and (
-            fill.size_raw == order.size_raw
-            or (is_partly and 0 < Fraction(fill.size_raw, order.size_raw) < 1)
-        )
-    ]
-    return fills[0] if len(fills) == 1 else None
 
 
 # --- Cost of a liquidity action: wallet and positions together, before and after, at equal prices.

@@ -47,7 +47,8 @@ class StepRun:
     rebalance continues after them.
     `refused_markets` has the chain time per futures market whose reduction or hedge was refused
     before sending, or whose reduction reverted; a refused deposit has the key failures.MARGIN.
-    `refused_orders` are the outcomes. `futures_held` is the reason why the rest of the step sends
+    `refused_orders` are the outcomes. `ended_orders` has a note on each resting order that this
+    step cancelled, or tried to, by client order id. `futures_held` is the reason why the rest of the step sends
     no futures action, if the agent's key may not trade. `doubtful` has, per exit that simulation or
     signer refused in this step, the refusal stored before. `interrupted` are exits that could not
     be sent because an endpoint failed, with the error. `held` are exits that the owner declined or
@@ -73,6 +74,7 @@ class StepRun:
     order_parts: dict[str, int] = field(default_factory=dict)
     refused_markets: dict[str, int] = field(default_factory=dict)
     refused_orders: list[StepOutcome] = field(default_factory=list)
+    ended_orders: dict[str, str] = field(default_factory=dict)
     futures_held: str = ""
     history_before: History | None = None
     confirmed: StepOutcome | None = None
@@ -254,7 +256,8 @@ def outcome_of_step(run: StepRun, ended: StepOutcome) -> StepOutcome:
     """Return the outcome of a step that ends with `ended`, including opened hedges and everything
     that could not be sent. Raise the endpoint's error if nothing was sent.
     """
-    outcome = replace(ended, hedged=tuple(run.hedged))
+    reason = "; ".join([*run.ended_orders.values(), ended.reason])
+    outcome = replace(ended, hedged=tuple(run.hedged), reason=reason)
     return _with_unsold_exits(run, _with_refused_orders(run, outcome))
 
 

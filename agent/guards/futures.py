@@ -12,7 +12,14 @@ from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_seconds
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
-from agent.margin.state import after_action, breaches, is_reduction, margin_state, oversized
+from agent.margin.state import (
+    after_action,
+    breaches,
+    if_filled,
+    is_reduction,
+    margin_state,
+    oversized,
+)
 from agent.model import (
     AdjustFutures,
     DelegateChange,
@@ -148,7 +155,7 @@ def reopening(case: GuardCase) -> GuardMeasurement:
 
 def futures_state(case: GuardCase) -> GuardMeasurement:
     """Require that the account keeps every limit after all actions, with each order filled at its
-    bound, or that every action is a deposit or a reduction.
+    bound and each resting order at its price, or that every action is a deposit or a reduction.
     """
     plan, policy, account = _layer(case)
     if not plan.actions:
@@ -160,7 +167,7 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
     unnamed = unnamed_reasons(account)
     if unnamed and any(not is_reduction(account, order) for order in plan.orders):
         return GuardMeasurement("; ".join(unnamed.values()), False)
-    after = account
+    after = if_filled(account)
     for action in plan.actions:
         if _opens_by_reduction(after, action):
             return GuardMeasurement("a reduction that opens", False)

@@ -17,12 +17,12 @@ from agent.model import (
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
+    OrderCancel,
     PerpOrder,
     PerpOrderKind,
-    StopCancel,
     StopOrder,
 )
-from agent.units import BPS, sign_of
+from agent.units import BPS, ceil_int, floor_int, sign_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +292,19 @@ def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccou
     )
 
 
+def if_filled(account: MarginAccount) -> MarginAccount:
+    """Return the account after a fill of every resting limit order at its price, or at the mark if
+    that is worse, with the taker fee.
+    """
+    after = replace(account, resting=())
+    for order in account.resting:
+        quote = abs(order.size_raw) * order.price
+        bound_raw = ceil_int(quote) if order.size_raw > 0 else floor_int(quote)
+        filled = PerpOrder(order.market, order.size_raw, PerpOrderKind.LIMIT, bound_raw, False)
+        after = after_fill_at_bound(after, filled)
+    return after
+
+
 def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount:
     """Return the account after an action; orders are filled at their bounds."""
     match action:
@@ -301,7 +314,7 @@ def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount
             moved_raw = raw
         case MarginWithdrawal(raw):
             moved_raw = -raw
-        case DelegateChange() | StopOrder() | StopCancel():
+        case DelegateChange() | StopOrder() | OrderCancel():
             moved_raw = 0
     collateral_raw = account.collateral_raw + moved_raw * account.settlement_raw
     return replace(account, collateral_raw=collateral_raw)

@@ -36,14 +36,15 @@ from agent.model.futures import MarginDeposit as MarginDeposit
 from agent.model.futures import MarginMark as MarginMark
 from agent.model.futures import MarginTier as MarginTier
 from agent.model.futures import MarginWithdrawal as MarginWithdrawal
+from agent.model.futures import OrderCancel as OrderCancel
 from agent.model.futures import PerpMarket as PerpMarket
 from agent.model.futures import PerpOrder as PerpOrder
 from agent.model.futures import PerpOrderKind as PerpOrderKind
 from agent.model.futures import PerpQuote as PerpQuote
 from agent.model.futures import Position as Position
 from agent.model.futures import RestingAction as RestingAction
+from agent.model.futures import RestingOrder as RestingOrder
 from agent.model.futures import RestingStop as RestingStop
-from agent.model.futures import StopCancel as StopCancel
 from agent.model.futures import StopOrder as StopOrder
 from agent.model.futures import VenuePayment as VenuePayment
 from agent.model.ledger import CashAccount as CashAccount

@@ -24,6 +24,13 @@ class PerpOrderKind(Enum):
 
     MARKET = "market"
     LIMIT = "limit"
+    POST_ONLY = "post_only"
+    """A limit order that the venue rejects if it would fill at once."""
+
+    @property
+    def rests(self) -> bool:
+        """True if what is not filled at once stays in the book."""
+        return self is not PerpOrderKind.MARKET
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class PerpMarket:
     unit of size; `index_s` is the chain time of the index. `funding_daily` is the share of notional
     that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
     `is_named` is false for a market that the config does not name, in which someone else opened a
-    position.
+    position. `mid` is the middle of the order book (zero: unknown).
     """
 
     market: str
@@ -64,6 +71,7 @@ class PerpMarket:
     is_paused: bool = False
     min_notional_raw: int = 0
     is_named: bool = True
+    mid: Price = Fraction(0)
 
     @property
     def unit(self) -> int:
@@ -121,6 +129,20 @@ class RestingStop:
 
 
 @dataclass(frozen=True, slots=True)
+class RestingOrder:
+    """A limit order of the agent that rests at an off-chain venue. `size_raw` is what is not filled
+    of `whole_raw`, both negative if it sells; `placed_s` is the venue's time at which it was placed.
+    """
+
+    market: str
+    size_raw: int
+    whole_raw: int
+    price: Price
+    placed_s: int
+    cloid: str
+
+
+@dataclass(frozen=True, slots=True)
 class MarginAccount:
     """A cross-margined account: collateral and positions. `collateral_raw` is the deposited balance
     and `realised_raw` the realised profit that is not settled into it yet, both in quote base
@@ -132,7 +154,7 @@ class MarginAccount:
     that are not yet in the ledger, oldest first; they are part of `realised_raw`.
     `unknown_transfers` are kinds of the venue's ledger rows that are not known to move margin or
     not: `collateral_raw` may lack them, so the split into deposits and profit is uncertain.
-    `stops` are the agent's resting stops.
+    `stops` are the agent's resting stops, `resting` its resting limit orders, which only open.
     """
 
     quote: Token
@@ -146,6 +168,7 @@ class MarginAccount:
     payments: tuple[VenuePayment, ...] = ()
     unknown_transfers: tuple[str, ...] = ()
     stops: tuple[RestingStop, ...] = ()
+    resting: tuple[RestingOrder, ...] = ()
 
     def market(self, name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""
@@ -244,15 +267,15 @@ class StopOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class StopCancel:
-    """The cancel of a resting stop, named by its client order id."""
+class OrderCancel:
+    """The cancel of a resting stop or limit order, named by its client order id."""
 
     market: str
     cloid: str
 
 
-RestingAction = StopOrder | StopCancel
-"""A change of the stops that rest at an off-chain venue; no position changes at once."""
+RestingAction = StopOrder | OrderCancel
+"""A stop to rest at an off-chain venue, or the end of a resting order; no position changes at once."""
 AccountAction = MarginDeposit | MarginWithdrawal | DelegateChange
 """A transaction on the margin account that is not a trade."""
 FuturesAction = PerpOrder | AccountAction | RestingAction
@@ -407,7 +430,8 @@ class FuturesPolicy:
     time over which expected funding counts as a cost and as drift (zero: it does not count).
     `hedge` has the terms of hedges that replace sales (None: no hedges), and `hedges` are the open
     ones, which are not part of the targets. `margin_in_weights` says whether the margin account
-    counts in the spot weights, as its collateral; records without it counted it.
+    counts in the spot weights, as its collateral; records without it counted it. Openings to the
+    targets are orders of `order_kind` and rest for at most `order_time_s`.
     """
 
     targets: tuple[FuturesTarget, ...]
@@ -426,6 +450,8 @@ class FuturesPolicy:
     hedge: HedgePolicy | None = None
     hedges: tuple[Hedge, ...] = ()
     margin_in_weights: bool = True
+    order_kind: PerpOrderKind = PerpOrderKind.MARKET
+    order_time_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ class LiquidityAdded:
 class PerpFill:
     """A PositionChanged event of a clearing house. `size_raw` is negative for a sale; `quote_raw`
     is the change of the quote balance by the trade, without the fee: negative for a purchase.
-    `realised_raw` is the profit that a reduction realised, net of its share of the fees.
+    `realised_raw` is the profit that a reduction realised, net of its share of the fees. `fill_id`
+    is the venue's number of one fill of a limit order (empty: all fills of an order).
     """
 
     clearing_house: str
@@ -139,6 +140,7 @@ class PerpFill:
     quote_raw: int
     fee_raw: int
     realised_raw: int = 0
+    fill_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +160,10 @@ class Receipt:
     """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
     For an order at an off-chain venue it is written once the order has ended, with that moment's
-    head as block, and status 0 if nothing was filled. `wrapped` are Deposit and Withdrawal events
-    (as emitted by WETH9), recorded as transfers from and to the zero address. `fills` are changes
-    of futures positions, `funding` their settled funding payments. `data_fee_wei` is what the
+    head as block, and status 0 if nothing was filled. A limit order has one from the moment at
+    which it rests (`is_open`), with its fills so far, and status 0 only if the venue rejected it.
+    `wrapped` are Deposit and Withdrawal events (as emitted by WETH9), recorded as transfers from
+    and to the zero address. `fills` are changes of futures positions, `funding` their settled funding payments. `data_fee_wei` is what the
     transaction paid beyond its gas: data fee and operator fee of an OP Stack chain.
     """
 
@@ -176,6 +179,7 @@ class Receipt:
     fills: tuple[PerpFill, ...] = ()
     funding: tuple[PerpFunding, ...] = ()
     data_fee_wei: int = 0
+    is_open: bool = False
 
     @property
     def gas_paid_wei(self) -> int:
@@ -239,6 +243,12 @@ class Intent:
         """
         mined = self.state in (IntentState.MINED, IntentState.FINAL)
         return mined and self.receipt is not None and self.receipt.status == 1
+
+    @property
+    def rests(self) -> bool:
+        """True for a limit order that rests at an off-chain venue, by its newest receipt."""
+        is_open = self.receipt is not None and self.receipt.is_open
+        return is_open and self.state is IntentState.MINED
 
     def changes(self, wallet: str, coin: str) -> dict[str, int]:
         """Return the balance changes of `wallet` in base units by token; units.NATIVE is the native

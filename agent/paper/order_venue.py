@@ -176,6 +176,7 @@ class PaperOrderVenue:
             ),
             payments=held.payments,
             stops=(),
+            resting=(),
         )
 
     def _paid(self, held: PaperMargin, real: MarginAccount) -> PaperMargin:

@@ -18,12 +18,14 @@ from agent.model import (
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
+    OrderCancel,
+    PerpMarket,
     PerpOrder,
+    PerpOrderKind,
     Plan,
     PlanCost,
     SkippedItem,
     StepInput,
-    StopCancel,
     StopOrder,
 )
 from agent.planning.futures import (
@@ -45,17 +47,18 @@ from agent.policy.futures.decide import (
     due_stops,
     left_to_reduce,
     opens_s,
+    planned_account,
     quote_per_numeraire,
     spot_value_in_quote,
     stale_markets,
     untouched_markets,
 )
 from agent.policy.futures.exposure import account_fault, expected_funding
-from agent.policy.futures.targets import REDUCING
+from agent.policy.futures.targets import LIMITED, REDUCING, FuturesTrigger
 from agent.policy.hedges import hedges_after
 from agent.policy.quarantine import decision_faults
 from agent.reference import reference_prices
-from agent.units import BPS, ceil_int, largest_remainder
+from agent.units import BPS, ceil_int, floor_int, largest_remainder
 
 DEPOSIT_GAS, WITHDRAWAL_GAS, DELEGATE_GAS = 250_000, 1_500_000, 80_000
 """Measured gas of a deposit, a withdrawal and a delegate change."""
@@ -80,8 +83,9 @@ def plan_adjustment(
     if decision.closes:
         planned = closing_plan(step, decision.closes, decision.reason)
     else:
+        basis = planned_account(step, drifts) or account
         planned = plan_futures(
-            account,
+            basis,
             policy,
             spot_value_in_quote(step, drifts),
             step.snapshot.head.timestamp_s,
@@ -91,6 +95,8 @@ def plan_adjustment(
             [one.market for one in account.positions if backing_off(step, one.market)],
             opens_s(step),
         )
+        if basis is not account:
+            planned = beside_resting(account, planned)
         planned = _hedges_first(step, planned)
     parts = dict(step.order_parts)
     planned = replace(planned, orders=smaller_orders(account, planned, policy.limits, parts))
@@ -121,7 +127,7 @@ def plan_adjustment(
         )
     futures = replace(
         planned,
-        orders=tuple(orders),
+        orders=as_limit_orders(account, policy, planned.trigger, orders),
         refused=tuple(refused),
         is_reducing=all(order.is_reduce_only for order in orders),
         hedges=_hedges_left(step, decision, planned, orders),
@@ -129,6 +135,75 @@ def plan_adjustment(
     decision = replace(decision, is_reducing=futures.is_reducing)
     plan = futures_plan(step, decision, futures, account, drifts)
     return not_worth_it(step, plan, account) or plan
+
+
+def beside_resting(account: MarginAccount, planned: FuturesPlan) -> FuturesPlan:
+    """Return a plan of the account as if its resting orders were filled without the orders in their
+    markets. If only those orders would breach a limit, nothing is reduced: they end first.
+    """
+    if planned.trigger in {trigger.value for trigger in LIMITED}:
+        return FuturesPlan((), "", "resting orders would breach a limit")
+    resting = {order.market for order in account.resting}
+    waits = [one.market for one in planned.orders if one.market in resting]
+    return replace(
+        planned,
+        orders=tuple(one for one in planned.orders if one.market not in resting),
+        refused=(
+            *planned.refused,
+            *(f"{account.market(name).symbol}: an order rests at the venue" for name in waits),
+        ),
+    )
+
+
+def plan_now(
+    step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift], spot: Fraction | None
+) -> FuturesPlan | None:
+    """Return the plan of now beside the orders that rest, with orders that await a confirmation;
+    None without an account.
+    """
+    account, now_s = step.snapshot.futures, step.snapshot.head.timestamp_s
+    if account is None or (basis := planned_account(step, drifts)) is None:
+        return None
+    plan = plan_futures(
+        basis,
+        replace(policy, ask=()),
+        spot,
+        now_s,
+        depositable_raw(step, drifts),
+        opens_from_s=opens_s(step),
+    )
+    if basis is not account:
+        plan = beside_resting(account, plan)
+    return replace(plan, orders=as_limit_orders(account, policy, plan.trigger, plan.orders))
+
+
+def as_limit_orders(
+    account: MarginAccount, policy: FuturesPolicy, trigger: str, orders: Iterable[PerpOrder]
+) -> tuple[PerpOrder, ...]:
+    """Return the orders, with openings to the targets at an off-chain venue as orders of
+    `policy.order_kind`. A limit order has its bound as its price, a post-only one the middle of the
+    book if that is better.
+    """
+    opens = trigger in (FuturesTrigger.DRIFT.value, FuturesTrigger.LEVERAGE_DRIFT.value)
+    if account.is_on_chain or not policy.order_kind.rests or not opens:
+        return tuple(orders)
+    return tuple(
+        one
+        if one.is_reduce_only or is_reduction(account, one)
+        else _limit_order(account.market(one.market), one, policy.order_kind)
+        for one in orders
+    )
+
+
+def _limit_order(market: PerpMarket, order: PerpOrder, kind: PerpOrderKind) -> PerpOrder:
+    bound_raw = order.bound_raw
+    if kind is PerpOrderKind.POST_ONLY:
+        quote = abs(order.size_raw) * (market.mid or market.mark)
+        if order.size_raw > 0:
+            bound_raw = min(bound_raw, ceil_int(quote))
+        else:
+            bound_raw = max(bound_raw, floor_int(quote))
+    return replace(order, kind=kind, bound_raw=bound_raw)
 
 
 def _over_budget(
@@ -328,7 +403,7 @@ def action_gas(action: FuturesAction) -> int:
             return WITHDRAWAL_GAS
         case DelegateChange():
             return DELEGATE_GAS
-        case StopOrder() | StopCancel():
+        case StopOrder() | OrderCancel():
             return 0
 
 
@@ -341,7 +416,7 @@ def moved_raw(action: FuturesAction) -> int:
             return -raw
         case MarginWithdrawal(raw):
             return raw
-        case PerpOrder() | DelegateChange() | StopOrder() | StopCancel():
+        case PerpOrder() | DelegateChange() | StopOrder() | OrderCancel():
             return 0
 
 

@@ -142,6 +142,12 @@ class Executor(Protocol):
     def cancel_pending(self, why: str) -> Sequence[Intent]:
         """Cancel all pending transactions, after `trimtab pause --hard`."""
 
+    def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> Sequence[Intent]:
+        """Cancel the limit orders that rest at an off-chain venue under these client order ids, each
+        with its reason, also while paused; return them in their new state. One whose cancel fails
+        still rests.
+        """
+
     def resync_nonce(self) -> int:
         """Store the chain's next nonce as expected, on the operator's command; return it."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from agent.errors import Refused
-from agent.model import Payout, UnsignedTx, Verdict
+from agent.model import Payout, PerpOrderKind, UnsignedTx, Verdict
 from agent.ports import Grant
 from agent.signing.calldata import CalldataReader, UndecodableCalldata
 from agent.units import NATIVE
@@ -33,7 +33,8 @@ class FuturesRules:
     reductions in an emergency at most `emergency_slippage_bps`, at a gas price of at most
     `emergency_fee_wei` (None: off). An index older than `index_age_s` cannot set a bound. Orders of
     an off-chain venue expire within `max_validity_s`; `numbers` are the pinned (name, number) of
-    its markets, without which none of its orders is signed.
+    its markets, without which none of its orders is signed. `order_kind` is the kind of openings
+    that may be signed beside market orders.
     """
 
     clearing_house: str
@@ -50,6 +51,7 @@ class FuturesRules:
     emergency_fee_wei: int | None = None
     max_validity_s: int = 0
     numbers: tuple[tuple[str, int], ...] = ()
+    order_kind: PerpOrderKind = PerpOrderKind.MARKET
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ is pinned under its name, with the same bounds and a short validity.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,11 +24,12 @@ from agent.model import (
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
+    OrderCancel,
     PerpMarket,
     PerpOrder,
     PerpOrderKind,
     RestingAction,
-    StopCancel,
+    RestingOrder,
     StopOrder,
     UnsignedTx,
 )
@@ -293,10 +295,23 @@ def _judge_leverage(
     fee = -(-max(fair, order.bound_raw) * market.fee_ppm // PPM)
     value -= max(0, worse) + fee
     sizes[order.market] = sizes.get(order.market, 0) + order.size_raw
+    for resting in account.resting:
+        sizes[resting.market] = sizes.get(resting.market, 0) + resting.size_raw
+        value -= _resting_cost(resting, account)
     gross = sum(abs(_at_mark(size, marks[name])) for name, size in sizes.items())
     if value <= 0 or gross * BPS > most_bps * value:
         leverage = "unlimited" if value <= 0 else f"{Fraction(gross, value).__float__():.4f}x"
         refuse("leverage", leverage, f"{most_bps / BPS:g}x")
+
+
+def _resting_cost(resting: RestingOrder, account: MarginAccount) -> int:
+    """Return what a fill of a resting order at its price would take from the account's value."""
+    market = next((one for one in account.markets if one.market == resting.market), None)
+    if market is None:
+        refuse("market", resting.market, "resting orders in markets of the snapshot")
+    worse = resting.size_raw * (resting.price - market.mark)
+    fee = abs(resting.size_raw) * max(resting.price, market.mark) * market.fee_ppm / PPM
+    return (max(Fraction(0), worse) + fee).__ceil__()
 
 
 def _at_mark(size_raw: int, mark: Fraction) -> int:
@@ -325,8 +340,16 @@ NONCE_SLACK_S = 60
 """Largest difference between a nonce, which is a timestamp, and this machine's clock, seconds."""
 
 
-STOP_TAG = b"stop"
-"""First bytes of the client order ids of resting stops, by which the agent knows its own."""
+STOP_TAG, LIMIT_TAG = b"stop", b"rest"
+"""First bytes of the client order ids of resting stops and limit orders, by which the agent knows
+its own.
+"""
+TIME_IN_FORCE = {
+    PerpOrderKind.MARKET: "Ioc",
+    PerpOrderKind.LIMIT: "Gtc",
+    PerpOrderKind.POST_ONLY: "Alo",
+}
+"""The venue's name of what happens to the part of an order that is not filled at once."""
 
 
 def cloid_of(step_id: str, index: int, action: PerpOrder | RestingAction) -> str:
@@ -341,12 +364,20 @@ def cloid_of(step_id: str, index: int, action: PerpOrder | RestingAction) -> str
             ]
         case StopOrder():
             fields += ["stop", action.size_raw, action.trigger_raw, action.bound_raw]
-        case StopCancel():
+        case OrderCancel():
             fields += ["cancel", action.cloid]
     digest = keccak(json.dumps(fields).encode())
     if isinstance(action, StopOrder):
         digest = STOP_TAG + digest
+    if isinstance(action, PerpOrder) and action.kind.rests:
+        digest = LIMIT_TAG + digest
     return "0x" + digest[:CLOID_BYTES].hex()
+
+
+def is_limit_cloid(cloid: str) -> bool:
+    """True for the client order id of a limit order of the agent."""
+    tag = "0x" + LIMIT_TAG.hex()
+    return cloid.startswith(tag) and re.fullmatch("0x[0-9a-f]{32}", cloid) is not None
 
 
 def granted_order(grant: Grant) -> PerpOrder | RestingAction:
@@ -354,7 +385,7 @@ def granted_order(grant: Grant) -> PerpOrder | RestingAction:
     action = None if grant.futures is None else grant.futures.action
     if grant.kind is not IntentKind.FUTURES or action is None:
         refuse("action", "an order", "none: the grant has no futures action")
-    if not isinstance(action, PerpOrder | StopOrder | StopCancel):
+    if not isinstance(action, PerpOrder | StopOrder | OrderCancel):
         refuse("action", "an order", f"{type(action).__name__}, as granted")
     return action
 
@@ -377,7 +408,7 @@ def require_signable_order(
     last_s = now_s + rules.max_validity_s
     if not now_s < grant.deadline_s <= last_s:
         refuse("deadline", grant.deadline_s, f"after {now_s} and at most {last_s}")
-    if isinstance(order, StopCancel):
+    if isinstance(order, OrderCancel):
         return _judge_cancel(tx.data, order, granted, rules)
     wire = decode_action(tx.data)["orders"][0]
     expected = _expected_wire(order, tx.nonce, granted, rules)
@@ -399,13 +430,14 @@ def _require_bytes(data: str, action: dict[str, Any]) -> None:
 
 
 def _judge_cancel(
-    data: str, cancel: StopCancel, granted: FuturesGrant, rules: FuturesRules
+    data: str, cancel: OrderCancel, granted: FuturesGrant, rules: FuturesRules
 ) -> dict[str, Any]:
-    """Return the action that cancels a resting stop of the agent in the snapshot."""
-    if (cancel.market, cancel.cloid) not in {
-        (one.market, one.cloid) for one in granted.account.stops
-    }:
-        refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot")
+    """Return the action that cancels a resting stop of the agent in the snapshot, or any limit order
+    of the agent: without the order no position is opened.
+    """
+    stops = {(one.market, one.cloid) for one in granted.account.stops}
+    if not is_limit_cloid(cancel.cloid) and (cancel.market, cancel.cloid) not in stops:
+        refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot, or a limit order")
     wire = {"asset": _pinned_number(cancel.market, rules), "cloid": cancel.cloid}
     action = {"type": "cancelByCloid", "cancels": [wire]}
     _require_bytes(data, action)
@@ -476,8 +508,7 @@ def _expected_wire(
     """
     is_reduce_only = True
     if isinstance(order, PerpOrder):
-        if order.kind is not PerpOrderKind.MARKET:
-            refuse("order", order.kind.value, "an immediate-or-cancel order (Ioc)")
+        _judge_kind(order, granted, rules)
         if order.market not in rules.markets and not order.is_reduce_only:
             refuse("market", order.market, "a configured market, or a reduction")
         is_reduce_only = order.is_reduce_only
@@ -491,7 +522,7 @@ def _expected_wire(
         at = _limit_text(order.size_raw, order.trigger_raw, market, unit)
         how: dict[str, object] = {"trigger": {"isMarket": True, "triggerPx": at, "tpsl": "sl"}}
     else:
-        how = {"limit": {"tif": "Ioc"}}
+        how = {"limit": {"tif": TIME_IN_FORCE[order.kind]}}
     return {
         "a": number,
         "b": order.size_raw > 0,
@@ -501,6 +532,20 @@ def _expected_wire(
         "t": how,
         "c": cloid_of(str(nonce_ms), 0, order),
     }
+
+
+def _judge_kind(order: PerpOrder, granted: FuturesGrant, rules: FuturesRules) -> None:
+    """Require an immediate-or-cancel order, or an opening of the configured kind in a market in
+    which no other rests.
+    """
+    if not order.kind.rests:
+        return
+    if order.kind is not rules.order_kind:
+        refuse("order", order.kind.value, f"{rules.order_kind.value}, as configured")
+    if order.is_reduce_only or granted.is_emergency:
+        refuse("order", order.kind.value, "a market order for a reduction (Ioc)")
+    if any(one.market == order.market for one in granted.account.resting):
+        refuse("order", order.kind.value, "none beside the order that rests in its market")
 
 
 def _limit_text(size_raw: int, quote_raw: int, market: PerpMarket, quote_unit: int) -> str:

@@ -36,6 +36,7 @@ from agent.store.database import (
     FUTURES_EMERGENCY,
     FUTURES_KINDS,
     FUTURES_REDUCTION,
+    FUTURES_RESTING,
     UNTRIGGERED_SWAP,
     Database,
     Movement,
@@ -56,6 +57,7 @@ from agent.store.requests import (
     exit_failures,
     failure_streak,
     grant_of_intent,
+    is_resting,
     plan_of_intent,
     record_failure_stop,
 )
@@ -219,7 +221,8 @@ class BudgetStore:
 def _kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of
     the policy, FUTURES_REDUCTION for a reduction, FUTURES_EMERGENCY in an emergency,
-    FUTURES_DEPOSIT for a margin deposit. A swap without a plan counts as a rebalance.
+    FUTURES_DEPOSIT for a margin deposit, FUTURES_RESTING for a stop, a limit order or a
+    cancel. A swap without a plan counts as a rebalance.
     """
     if intent.kind is IntentKind.FUTURES:
         granted = grant_of_intent(db, intent.id).futures
@@ -228,6 +231,8 @@ def _kind(db: Connection, intent: Intent) -> str:
             return IntentKind.FUTURES.value
         if granted.is_emergency:
             return FUTURES_EMERGENCY
+        if is_resting(granted):
+            return FUTURES_RESTING
         if isinstance(order, MarginDeposit):
             return FUTURES_DEPOSIT
         is_reduction = isinstance(order, PerpOrder) and order.is_reduce_only
@@ -247,7 +252,8 @@ def _hedges(db: Connection) -> tuple[Hedge, ...]:
     newest = [
         row
         for kind in FUTURES_KINDS
-        if (row := db.execute(_newest_order(), {"kind": kind}).one_or_none()) is not None
+        if kind != FUTURES_RESTING
+        and (row := db.execute(_newest_order(), {"kind": kind}).one_or_none()) is not None
     ]
     if not newest:
         return ()

@@ -383,12 +383,15 @@ FUTURES_DEPOSIT = "futures_deposit"
 """Budget kind of a margin deposit; its turnover is the collateral, which turnover limits ignore
 too.
 """
+FUTURES_RESTING = "futures_resting"
+"""Budget kind of stops, limit orders and their cancels, none of which changes a hedge."""
 
 FUTURES_KINDS = (
     IntentKind.FUTURES.value,
     FUTURES_REDUCTION,
     FUTURES_EMERGENCY,
     FUTURES_DEPOSIT,
+    FUTURES_RESTING,
 )
 """Budget kinds of the futures layer."""
 

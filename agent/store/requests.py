@@ -15,18 +15,20 @@ from agent import codec
 from agent.errors import ConfigError, ErrorCode
 from agent.model import (
     ExitFailures,
+    FuturesGrant,
     Intent,
     IntentKind,
     IntentState,
+    OrderCancel,
     OwnerRequest,
     Payment,
     Payout,
     PendingPayment,
+    PerpOrder,
     Plan,
     Receipt,
     RequestKind,
     RequestState,
-    StopCancel,
     StopOrder,
     UnsignedTx,
     WithdrawalProgress,
@@ -222,11 +224,19 @@ def _since_success(
 
 
 def _is_resting(row: IntentRow) -> bool:
-    """True for a change of a resting stop."""
+    """True for a futures action that `is_resting`."""
     if row.kind != IntentKind.FUTURES.value:
         return False
     granted = decode_json(Grant, decompress_text(row.grant_z)).futures
-    return granted is not None and isinstance(granted.action, StopOrder | StopCancel)
+    return granted is not None and is_resting(granted)
+
+
+def is_resting(granted: FuturesGrant) -> bool:
+    """True for a stop, a limit order, or a cancel of one."""
+    action = granted.action
+    if isinstance(action, PerpOrder):
+        return action.kind.rests
+    return isinstance(action, StopOrder | OrderCancel)
 
 
 def _reverted(row: IntentRow) -> bool:

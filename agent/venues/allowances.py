@@ -13,11 +13,11 @@ from agent.model import (
     LpAction,
     MarginDeposit,
     MarginWithdrawal,
+    OrderCancel,
     PerpOrder,
     Provide,
     RestingAction,
     StepInput,
-    StopCancel,
     StopOrder,
     Withdraw,
 )
@@ -117,7 +117,7 @@ def futures_note(step: StepInput, futures: FuturesAction) -> str:
         case DelegateChange(delegate, is_allowed):
             verb = "allow" if is_allowed else "no longer allow"
             return f"{verb} {delegate} to trade futures for this account"
-        case StopOrder() | StopCancel():
+        case StopOrder() | OrderCancel():
             return stop_note(step, futures)
 
 
@@ -135,7 +135,7 @@ def stop_note(step: StepInput, change: RestingAction) -> str:
         return f"change the resting stop of {change.market}"
     market, quote = account.market(change.market), account.quote
     name = safe_label(market.symbol, market.market)
-    if isinstance(change, StopCancel):
+    if isinstance(change, OrderCancel):
         return f"cancel a resting stop of {name}"
     size = _six_places(abs(change.size_raw), market.size_decimals)
     side = "sells" if change.size_raw < 0 else "buys"

@@ -293,7 +293,7 @@ class RouterComposer:
         action = granted.action
         if self._perps is None:
             raise ValueError("only a venue can draft an order")
-        if isinstance(action, PerpOrder):
+        if isinstance(action, PerpOrder) and not action.kind.rests:
             self._perps.quote(granted.account, action)
         chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
         tx = UnsignedTx(chain_id, nonce, drafted.to, 0, drafted.data, 0, *fees)

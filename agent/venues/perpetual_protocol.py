@@ -17,12 +17,12 @@ from agent.model import (
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
+    OrderCancel,
     PerpOrder,
     PerpOrderKind,
     PerpQuote,
     Receipt,
     Snapshot,
-    StopCancel,
     StopOrder,
 )
 from agent.ports import PerpOrderDraft, TransactionStatus
@@ -187,7 +187,7 @@ def futures_call(
             return contracts.vault, encode_withdrawal(collateral, raw)
         case DelegateChange(delegate, is_allowed):
             return contracts.delegate_approval, encode_delegate(delegate, is_allowed=is_allowed)
-        case StopOrder() | StopCancel():
+        case StopOrder() | OrderCancel():
             raise Refused("Perpetual Protocol v2 has no resting stops", remedy="plan again")
 
 

@@ -26,11 +26,11 @@ from agent.execution.executor import (
     JournaledExecutor,
     ProposingExecutor,
     ReadOnlySigner,
-    VenueExecutor,
     require_no_open_proposals,
 )
 from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
+from agent.execution.venue_executor import VenueExecutor
 from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
 from agent.policy.futures.decide import fee_ceiling_wei, gas_per_day_wei

@@ -24,6 +24,7 @@ from agent.model import (
     Head,
     Limits,
     PastPrices,
+    PerpOrderKind,
     Portfolio,
     Snapshot,
 )
@@ -136,11 +137,14 @@ def perp_contracts(config: Config) -> PerpContracts | None:
 
 
 def futures_policy(config: Config, portfolio: Portfolio, *, on_paper: bool) -> FuturesPolicy | None:
-    """Return targets and limits of futures; None without [futures]. On paper no stops rest."""
+    """Return targets and limits of futures; None without [futures]. On paper nothing rests: there
+    are no stops, and openings are market orders.
+    """
     policy = build_futures(config, _tokens(portfolio))
     if policy is None or not on_paper:
         return policy
-    return replace(policy, limits=replace(policy.limits, resting_stop_bps=0))
+    limits = replace(policy.limits, resting_stop_bps=0)
+    return replace(policy, limits=limits, order_kind=PerpOrderKind.MARKET)
 
 
 def futures_rules(
@@ -171,6 +175,7 @@ def futures_rules(
         fee_ceiling_wei(limits, spot),
         config.execution.deadline,
         tuple(numbers.items()),
+        policy.order_kind,
     )
 
 

@@ -163,6 +163,32 @@ def address_in(file: Path) -> str:
     return api.wallet_address(file, None, None, api.Password("TRIMTAB_AGENT_PASSWORD"), None, True)["address"]
 
 
+def test_an_order_that_rests_is_shown_listed_and_cancelled(
+    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
+    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as server:
+        server.move("ETH", "0")
+        limits = {"futures.order_type": "gtc", "futures.order_time": "1h"}
+        agents.trusted(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}) | limits, EVEN)
+        done = run("rebalance", "--send", "--yes")
+        assert done.code == 0 and len(server.bodies) == 2, (done.out, done.err)
+        server.trade_through("ETH", "1.5")
+        assert run("run", "--once", "--send", "--yes").code == 0
+        shown = " ".join(run("status").out.split())
+        assert "Resting order: buy" in shown and "1.5 filled, until" in shown
+        past = [one["status"] for row in run("history", "--json").json["steps"] for one in row["transactions"]]
+        assert past == ["resting"] and "resting" in run("history").out
+        listed = run("txs", "--open").out
+        assert "resting" in listed and "1.5 of" in " ".join(listed.split())
+        assert len(run("cancel", "--json").json["transactions"]) == 1
+        cancelled = run("cancel", "--send", "--yes", "--json").json
+        assert [one["status"] for one in cancelled["transactions"]] == ["final"] and cancelled["waiting"] == 0
+        assert [one.status for one in server.orders if one.cloid] == ["canceled"]
+
+
 @pytest.fixture
 def unapproved(anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
     """A wallet with margin at the venue, and no agent."""

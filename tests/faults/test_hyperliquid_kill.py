@@ -67,6 +67,63 @@ def test_a_stop_killed_at_any_moment_rests_exactly_once(made: Layer, moment: str
     assert len(cloids) == len(set(cloids)), "nothing is posted twice"
 
 
+LIMIT_MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number in range(7, 15))]
+END_MOMENTS = [*(f"write {number}" for number in range(2, 11)), "before:send 1", "after:send 1"]
+
+
+def limit_world(made: Layer, folder: Path) -> World:
+    """The world with openings that rest for an hour, and an empty book."""
+    made.server.move("ETH", "0")
+    limits = {"futures.order_type": "gtc", "futures.order_time": "1h", "futures.leverage_band": "10%"}
+    changes = venue_changes(made.server, {"ETH": "100%"}) | limits
+    return replace(made.world, loaded=trusted(made.world.chain, folder, changes, EVEN))
+
+
+def require_each_fill_once(world: World, server: HyperliquidServer) -> None:
+    """Require that the journal has every fill of the venue once, and that nothing was posted twice."""
+    with again(world.chain, world.loaded) as agent:
+        store = agent.context.store
+        assert store.journal.unbooked() == () and all(intent.rests for intent in store.journal.open_intents())
+        fills = [fill.fill_id for intent in store.journal.intents() if intent.receipt for fill in intent.receipt.fills]
+    mine = [str(fill["tid"]) for fill in server.fills if fill["user"] == world.chain.wallet.address.lower()]
+    assert sorted(fills) == sorted(mine)
+    cloids = [body["action"]["orders"][0]["c"] for body in server.bodies if body["action"]["type"] == "order"]
+    assert len(cloids) == len(set(cloids)), "nothing is posted twice"
+
+
+@pytest.mark.parametrize("moment", every_run(LIMIT_MOMENTS, {"before:send 1", "after:send 1", "write 12"}))
+def test_a_limit_order_killed_at_any_moment_rests_exactly_once(made: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = limit_world(made, tmp_path / "limits"), made.server
+    assert world.killed(moment), f"{moment} was never reached"
+    for _ in range(3):
+        with contextlib.suppress(Retryable):  # its fate is open until its end
+            world.restarted()
+        world.chain.node.mine_at(world.chain.now_s() + 200)
+    [order] = [one for one in server.orders if one.cloid and one.status == "open"]
+    server.trade_through("ETH", "1")
+    world.restarted()
+    assert order.status == "open"
+    require_each_fill_once(world, server)
+
+
+@pytest.mark.parametrize("moment", every_run(END_MOMENTS, {"write 3", "write 6", "before:send 1", "after:send 1"}))
+def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(made: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = limit_world(made, tmp_path / "limits"), made.server
+    world.restarted()
+    server.trade_through("ETH", "1")
+    world.chain.node.mine_at(world.chain.now_s() + 3_601)
+    assert world.killed(moment), f"{moment} was never reached"
+    for _ in range(3):
+        with contextlib.suppress(Retryable):
+            world.restarted()
+        world.chain.node.mine_at(world.chain.now_s() + 200)
+    taken = [one for one in server.orders if one.cloid]
+    assert [one.status for one in taken] == ["canceled", "open"], "the first ended, and the rest is opened once"
+    held = server.wallet(world.chain.wallet.address).held["ETH"].size
+    assert held == 1 and held + taken[1].left <= taken[0].size
+    require_each_fill_once(world, server)
+
+
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
 def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, moment: str) -> None:
     world, server = made.world, made.server

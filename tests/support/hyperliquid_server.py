@@ -219,6 +219,16 @@ class HyperliquidServer:
             if order.user == HOUSE and order.coin == name and order.status == "open":
                 order.status = "canceled"
 
+    def trade_through(self, name: str, size: str) -> None:
+        """Have the house trade this size against the only order of a wallet that rests in the market."""
+        [order] = [one for one in self.orders if (one.coin, one.status, one.trigger) == (name, "open", None) and one.user != HOUSE]
+        house = Order(
+            HOUSE, name, not order.is_buy, order.price, Fraction(size), Fraction(size), len(self.orders) + 1, None, False, "Gtc", 0
+        )
+        self.orders.append(house)
+        self.fill(house, order.price, Fraction(size), is_taker=True)
+        self.fill(order, order.price, Fraction(size), is_taker=False)
+
     def pay_funding(self, name: str) -> Fraction:
         """Pay an hour of funding on every position: longs pay if the rate is positive. Return the sum of all payments."""
         coin = self.coin(name)
@@ -553,8 +563,13 @@ class HyperliquidServer:
             "funding": text(coin.funding, 10),
             "markPx": text(coin.mark),
             "oraclePx": text(coin.index or coin.mark),
-            "midPx": text(coin.mark),
+            "midPx": text(self.middle(coin), 12),
         }
+
+    def middle(self, coin: Coin) -> Fraction:
+        """Return the middle of the book, the mark if a side is empty."""
+        best = [self.levels(coin.name, is_buy)[:1] for is_buy in (True, False)]
+        return sum((Fraction(one[0]["px"]) for one in best), Fraction(0)) / 2 if all(best) else coin.mark
 
     def leverage(self, user: str, coin: str) -> dict[str, Any]:
         wallet = self.wallets.get(user, Wallet())

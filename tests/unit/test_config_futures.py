@@ -9,7 +9,7 @@ from agent.config.build import fixed_contracts
 from agent.config.futures import build_futures, require_hedge_market
 from agent.config.load import parse_config
 from agent.errors import ConfigError
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
 from agent.wiring.futures import perp_contracts, perp_scope
 from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
 
@@ -241,6 +241,28 @@ def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
     assert (policy.account, policy.collateral) == (WALLET, USDC.address)
     assert perp_scope(config, portfolio) is None and perp_contracts(config) is None
     assert fixed_contracts(config) == fixed_contracts(parse_config(text()))
+
+
+@pytest.mark.parametrize(
+    ("order_type", "kind"), [("ioc", PerpOrderKind.MARKET), ("gtc", PerpOrderKind.LIMIT), ("post_only", PerpOrderKind.POST_ONLY)]
+)
+def test_an_order_type_of_hyperliquid_becomes_the_kind_of_openings(order_type: str, kind: PerpOrderKind) -> None:
+    keys = f'band = "5%"\norder_type = "{order_type}"\norder_time = "1h"\n'
+    config = parse_config(text() + HYPERLIQUID.replace('band = "5%"\n', keys))
+    portfolio = build_portfolio(config, tokens())
+    policy = build_futures(config, {asset.token.symbol: asset.token for asset in portfolio.assets})
+    assert policy is not None and (policy.order_kind, policy.order_time_s) == (kind, 3_600)
+
+
+def test_an_order_type_without_resting_orders_or_a_time_is_refused() -> None:
+    key = 'band = "5%"\norder_type = "gtc"\n'
+    assert 'futures.order_type: "gtc"; only Hyperliquid has resting orders: write "ioc"' in error(('band = "5%"\n', key))
+    missing = refusal(text() + HYPERLIQUID.replace('band = "5%"\n', key))
+    assert "futures.order_time: missing" in missing and "for example 1h" in missing
+    for time, shown in (("30s", "30s"), ("31d", "2678400s")):
+        timed = HYPERLIQUID.replace('band = "5%"\n', f'{key}order_time = "{time}"\n')
+        assert f"futures.order_time: {shown}; write 1m to 30d" in refusal(text() + timed)
+    assert "order_type" in refusal(text() + HYPERLIQUID.replace('band = "5%"\n', 'band = "5%"\norder_type = "fok"\n'))
 
 
 def test_hyperliquid_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

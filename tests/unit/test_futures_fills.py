@@ -11,7 +11,7 @@ import pytest
 
 from agent.chain.lens import abi_encode
 from agent.errors import Refused
-from agent.execution.settlement import book_futures_action, order_fill
+from agent.execution.futures_booking import book_futures_action, order_fill
 from agent.model import IntentKind, PerpFill, Receipt
 from agent.model.futures import FuturesGrant, PerpOrder, PerpOrderKind
 from agent.units import Price
@@ -50,6 +50,25 @@ def test_a_partial_or_missing_fill_counts_as_filled_at_its_bound(fills: tuple[Pe
     """An endpoint that hides an event, or shows a part, hides no loss."""
     assert order_fill(ORDER, receipt(*fills), is_partly=False) is None
     assert lost(*fills) == 160 + Fraction(816, 100)
+
+
+def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> None:
+    limit, quarter = (
+        replace(ORDER, kind=PerpOrderKind.LIMIT),
+        replace(HALF, size_raw=SIZE // 4, quote_raw=-2_010 * E18, fee_raw=2 * E18, fill_id="2"),
+    )
+    summed = order_fill(limit, receipt(replace(HALF, fill_id="1"), quarter), is_partly=True)
+    assert summed == replace(HALF, size_raw=SIZE * 3 // 4, quote_raw=-6_030 * E18, fee_raw=6 * E18)
+
+    def booked(*fills: PerpFill) -> Fraction:
+        grant = SimpleNamespace(futures=FuturesGrant(limit, EMPTY))
+        store: Any = SimpleNamespace(
+            journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book=lambda *_values: None)
+        )
+        intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(*fills), tx=SimpleNamespace(is_venue_order=True))
+        return Fraction(book_futures_action(store, intent, step_input(), Price(0), 1), 10**6)
+
+    assert (booked(), booked(HALF), booked(HALF, quarter)) == (0, 24, 36)
 
 
 @pytest.mark.parametrize(("is_emergency", "is_budgeted", "counted"), [(False, True, 8_000), (True, True, 0), (False, False, 0)])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agent.errors import Refused, Retryable
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
+from agent.signing.futures import TIME_IN_FORCE
 from agent.venues.hyperliquid.account import USDC, ListedMarket, margin_tiers, parse_universe
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
@@ -85,7 +86,7 @@ def test_an_action_is_that_of_the_library_for_the_same_order(lots: int, ticks: i
     if not price or bound < MIN_NOTIONAL_RAW:
         return
     (ticket,) = issue_tickets("step", [order(-lots, int(bound), kind, reduce)], 1_000, 5_000)
-    tif = "Ioc" if kind is PerpOrderKind.MARKET else "Gtc"
+    tif = TIME_IN_FORCE[kind]
     request = {"coin": "ETH", "is_buy": False, "sz": lots / 10**4, "limit_px": float(price), "reduce_only": reduce}
     request["order_type"] = {"limit": {"tif": tif}}
     wire = signing.order_request_to_order_wire(request, 1)  # type: ignore[arg-type]
@@ -136,7 +137,7 @@ def test_parts_of_a_lot_are_refused() -> None:
 RECORD = {
     "coin": "ETH", "side": "A", "limitPx": "3000.0", "sz": "0.4", "origSz": "1.0", "oid": 7, "timestamp": 5, "cloid": "0x" + "ab" * 16,
 }  # fmt: skip
-FILL = {"oid": 7, "px": "3000.5", "sz": "0.6", "fee": "0.8102", "side": "A"}
+FILL = {"oid": 7, "tid": 1, "px": "3000.5", "sz": "0.6", "fee": "0.8102", "side": "A"}
 
 
 def status(word: str, **changes: object) -> dict[str, object]:
@@ -149,6 +150,26 @@ def test_fills_of_an_order_add_up_signed_and_with_the_fee_rounded_up() -> None:
     state = order_state(record, [FILL, {**FILL, "oid": 8}], 4)
     assert (state.stage, state.filled_raw, state.quote_raw, state.fee_raw) == (TicketStage.CANCELED, -6_000, 1_800_300_000, 810_200)
     assert state.is_final
+
+
+def test_a_fill_that_is_listed_twice_counts_once() -> None:
+    record = parse_order_status(status("open"), "0x" + "ab" * 16)
+    assert record is not None
+    fills = [{**FILL, "sz": "0.2"}, {**FILL, "sz": "0.2"}, {**FILL, "sz": "0.4", "tid": 2, "fee": "0.1"}]
+    state = order_state(record, fills, 4)
+    assert [(one.fill_id, one.size_raw, one.fee_raw) for one in state.fills] == [("1", -2_000, 810_200), ("2", -4_000, 100_000)]
+    assert (state.filled_raw, state.fee_raw) == (-6_000, 910_200) and not state.is_final
+
+
+@pytest.mark.parametrize("word", ["open", "canceled"])
+def test_a_partly_filled_order_whose_fills_are_not_all_listed_is_asked_again(word: str) -> None:
+    record = parse_order_status(status(word), "0x" + "ab" * 16)
+    assert record is not None
+    for fills in ([], [{**FILL, "sz": "0.5"}], [{**FILL, "tid": None}]):
+        with pytest.raises(Retryable):
+            order_state(record, fills, 4)
+    untold = parse_order_status(status("canceled", sz="0.0"), "0x" + "ab" * 16)
+    assert untold is not None and order_state(untold, [FILL], 4).filled_raw == -6_000
 
 
 def test_an_order_called_filled_whose_fills_are_missing_is_asked_again() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.margin import account as margin
-from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position, RestingStop, StopCancel, StopOrder
+from agent.model.futures import MarginAccount, MarginTier, OrderCancel, PerpMarket, Position, RestingStop, StopOrder
 from agent.policy.futures.resting_stops import stop_changes, stop_trigger
 from agent.units import Token
 from tests.unit.test_futures_plan import POLICY
@@ -38,7 +38,7 @@ def book(eth: int = 0, btc: int = 0, value: int = 10_000) -> MarginAccount:
 def rested(account: MarginAccount) -> MarginAccount:
     """The account once its missing stops rest."""
     changes = stop_changes(account, STOPS)
-    ended = [one.cloid for one in changes if isinstance(one, StopCancel)]
+    ended = [one.cloid for one in changes if isinstance(one, OrderCancel)]
     stops = [one for one in account.stops if one.cloid not in ended]
     for one in changes:
         if isinstance(one, StopOrder):
@@ -78,7 +78,7 @@ def test_a_stop_that_rests_is_kept_while_it_is_near_and_nothing_is_placed_twice(
 def test_a_stop_of_another_size_is_replaced_and_then_cancelled() -> None:
     smaller = replace(book(eth=50_000), stops=rested(book(eth=60_000)).stops)
     place, cancel = stop_changes(smaller, STOPS)
-    assert isinstance(place, StopOrder) and place.size_raw == -50_000 and cancel == StopCancel("ETH", smaller.stops[0].cloid)
+    assert isinstance(place, StopOrder) and place.size_raw == -50_000 and cancel == OrderCancel("ETH", smaller.stops[0].cloid)
 
 
 @pytest.mark.parametrize("account", [book(), replace(book(eth=60_000), is_on_chain=True), book(eth=1_000), book(eth=60_000, value=200_000)])
@@ -88,8 +88,8 @@ def test_no_stop_is_placed_without_a_liquidation_a_position_or_a_venue_for_it(ac
 
 def test_stops_without_a_position_or_a_config_are_cancelled() -> None:
     stops = rested(book(eth=60_000)).stops
-    assert stop_changes(replace(book(), stops=stops), STOPS) == (StopCancel("ETH", stops[0].cloid),)
-    assert stop_changes(replace(book(eth=60_000), stops=stops), POLICY) == (StopCancel("ETH", stops[0].cloid),)
+    assert stop_changes(replace(book(), stops=stops), STOPS) == (OrderCancel("ETH", stops[0].cloid),)
+    assert stop_changes(replace(book(eth=60_000), stops=stops), POLICY) == (OrderCancel("ETH", stops[0].cloid),)
 
 
 def test_no_stop_is_placed_beyond_the_mark_or_in_a_paused_market() -> None:
@@ -106,4 +106,4 @@ def test_in_a_paused_market_the_stops_that_rest_stay(eth: int, moved: Fraction) 
     account = margin.with_marks(replace(book(eth=eth), stops=rested(book(eth=60_000)).stops), {"ETH": Fraction(moved)})
     paused = replace(account, markets=tuple(replace(one, is_paused=True) for one in account.markets))
     assert stop_changes(paused, STOPS) == ()
-    assert stop_changes(replace(paused, positions=()), STOPS) == (StopCancel("ETH", account.stops[0].cloid),)
+    assert stop_changes(replace(paused, positions=()), STOPS) == (OrderCancel("ETH", account.stops[0].cloid),)

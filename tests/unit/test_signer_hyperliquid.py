@@ -16,16 +16,18 @@ import pytest
 from agent.errors import Refused
 from agent.model import IntentKind, UnsignedTx
 from agent.model.futures import (
+    UNREAD_ACCOUNT,
     FuturesGrant,
     MarginAccount,
     MarginDeposit,
     MarginTier,
+    OrderCancel,
     PerpMarket,
     PerpOrder,
     PerpOrderKind,
     Position,
+    RestingOrder,
     RestingStop,
-    StopCancel,
     StopOrder,
 )
 from agent.ports import Grant
@@ -272,14 +274,14 @@ def mutated_action(dice: random.Random, data: str) -> str:
 
 STOP = StopOrder("ETH", -20_000, 3_200 * 10**6, 3_104 * 10**6)
 STOPPED = replace(HELD, stops=(RestingStop("ETH", -20_000, Fraction(160_000), "0x" + b"stop".hex() + "11" * 12),))
-CANCEL = StopCancel("ETH", STOPPED.stops[0].cloid)
+CANCEL = OrderCancel("ETH", STOPPED.stops[0].cloid)
 
 
 def stop_data(stop: StopOrder = STOP, number: int = 1) -> str:
     return hex_of(stop_action(stop, MARKET, number, cloid_of(str(NOW_S * 1000), 0, stop)))
 
 
-def stop_grant(stop: StopOrder | StopCancel = STOP, account: MarginAccount = STOPPED) -> Grant:
+def stop_grant(stop: StopOrder | OrderCancel = STOP, account: MarginAccount = STOPPED) -> Grant:
     return grant_of(futures=FuturesGrant(stop, account))
 
 
@@ -377,27 +379,85 @@ def test_client_order_ids_differ_by_every_field_of_the_action_and_stops_are_know
 
 def test_only_a_stop_of_the_agent_that_rests_is_cancelled() -> None:
     for cloid in ("0x" + "ab" * 16, BUY.market):
-        other = StopCancel("ETH", cloid)
+        other = OrderCancel("ETH", cloid)
         assert refused(tx_of(hex_of(cancel_action(cloid, 1))), stop_grant(other)) == "client_order_id"
     moved = replace(RULES, numbers=(("ETH", 0),))
     assert refused(tx_of(hex_of(cancel_action(CANCEL.cloid, 1))), stop_grant(CANCEL), moved) == "call"
 
 
-GRANTS: dict[str, tuple[PerpOrder | StopOrder | StopCancel, MarginAccount]] = {
+LIMIT = replace(BUY, kind=PerpOrderKind.LIMIT)
+GTC = replace(RULES, order_kind=PerpOrderKind.LIMIT)
+RESTING = RestingOrder("ETH", 10_000, 15_000, Fraction(300_000), NOW_S - 60, "0x" + b"rest".hex() + "22" * 12)
+
+
+@pytest.mark.parametrize("kind", [PerpOrderKind.LIMIT, PerpOrderKind.POST_ONLY])
+def test_an_opening_of_the_configured_kind_is_signed(kind: PerpOrderKind) -> None:
+    order, rules = replace(BUY, kind=kind), replace(RULES, order_kind=kind)
+    action = require_signable_order(tx_of(payload(order)), grant_of(order), rules, NOW_S)
+    assert action["orders"][0]["t"] == {"limit": {"tif": {"limit": "Gtc", "post_only": "Alo"}[kind.value]}}
+    assert action["orders"][0]["c"].startswith("0x" + b"rest".hex())
+    require_signable_order(tx_of(payload(BUY)), grant_of(BUY), rules, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("order", "account", "rules", "is_emergency"),
+    [
+        (LIMIT, ACCOUNT, RULES, False),
+        (LIMIT, ACCOUNT, replace(RULES, order_kind=PerpOrderKind.POST_ONLY), False),
+        (replace(SALE, kind=PerpOrderKind.LIMIT), HELD, GTC, False),
+        (LIMIT, ACCOUNT, GTC, True),
+        (LIMIT, replace(ACCOUNT, resting=(RESTING,)), GTC, False),
+    ],
+)
+def test_no_other_order_rests(order: PerpOrder, account: MarginAccount, rules: FuturesRules, is_emergency: bool) -> None:
+    grant = grant_of(futures=FuturesGrant(order, account, is_emergency))
+    assert refused(tx_of(payload(order)), grant, rules) == "order"
+
+
+def test_the_time_in_force_is_that_of_the_granted_order() -> None:
+    for order, tif in ((BUY, "Gtc"), (BUY, "Alo"), (LIMIT, "Ioc"), (LIMIT, "Alo")):
+
+        def changed(action: dict[str, Any], tif: str = tif) -> None:
+            action["orders"][0]["t"]["limit"]["tif"] = tif
+
+        assert refused(tx_of(payload(order, changed)), grant_of(order), GTC) == "order"
+
+
+def test_resting_orders_count_in_the_leverage_as_if_they_were_filled() -> None:
+    tight = replace(RULES, max_leverage_bps=5_000)
+    other = replace(MARKET, market="BTC", symbol="BTC")
+    beside = replace(ACCOUNT, markets=(MARKET, other), resting=(replace(RESTING, market="BTC"),))
+    require_signable_order(tx_of(payload(BUY)), grant_of(BUY), tight, NOW_S)
+    assert refused(tx_of(payload(BUY)), grant_of(BUY, beside), tight) == "leverage"
+
+
+def test_a_limit_order_of_the_agent_is_cancelled_without_an_account() -> None:
+    cancel = OrderCancel("ETH", RESTING.cloid)
+    data = hex_of(cancel_action(cancel.cloid, 1))
+    grant = grant_of(futures=FuturesGrant(cancel, UNREAD_ACCOUNT))
+    assert hex_of(require_signable_order(tx_of(data), grant, RULES, NOW_S)) == data
+    for cloid in ("0x" + b"rest".hex(), RESTING.cloid + "22", RESTING.cloid.upper(), "0x" + "22" * 16):
+        other = grant_of(futures=FuturesGrant(OrderCancel("ETH", cloid), UNREAD_ACCOUNT))
+        assert refused(tx_of(hex_of(cancel_action(cloid, 1))), other) == "client_order_id"
+
+
+GRANTS: dict[str, tuple[PerpOrder | StopOrder | OrderCancel, MarginAccount]] = {
     "opening": (BUY, ACCOUNT),
     "reduction": (SALE, HELD),
     "stop": (STOP, STOPPED),
     "cancel": (CANCEL, STOPPED),
+    "limit": (LIMIT, ACCOUNT),
+    "limit cancel": (OrderCancel("ETH", RESTING.cloid), UNREAD_ACCOUNT),
 }
 
 
-def data_of(action: PerpOrder | StopOrder | StopCancel) -> str:
+def data_of(action: PerpOrder | StopOrder | OrderCancel) -> str:
     match action:
         case PerpOrder():
             return payload(action)
         case StopOrder():
             return stop_data(action)
-        case StopCancel():
+        case OrderCancel():
             return hex_of(cancel_action(action.cloid, 1))
 
 
@@ -410,11 +470,11 @@ def test_thousands_of_changes_of_an_action_are_signed_never(name: str, tries: in
         data, nonce = mutated_action(dice, right), NOW_S * 1000
         if dice.random() < 0.1:
             nonce += dice.choice([-2, 1, 2, 60_000, 10**9])
-        if data == right and (nonce == NOW_S * 1000 or isinstance(order, StopCancel)):
+        if data == right and (nonce == NOW_S * 1000 or isinstance(order, OrderCancel)):
             same += 1
             continue
         grant = grant_of(futures=FuturesGrant(order, account))
-        refusals[refused(tx_of(data, nonce=nonce), grant)] += 1
+        refusals[refused(tx_of(data, nonce=nonce), grant, GTC)] += 1
     assert sum(refusals.values()) + same == tries and same < tries // 5
     named = {"market", "side", "bound", "size", "reduce_only", "order", "client_order_id"}
-    assert {"call", "nonce"} | (set() if isinstance(order, StopCancel) else named) <= refusals.keys()
+    assert {"call", "nonce"} | (set() if isinstance(order, OrderCancel) else named) <= refusals.keys()

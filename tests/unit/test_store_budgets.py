@@ -13,6 +13,7 @@ from sqlalchemy import event
 
 from agent.errors import OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Plan, Transfer
+from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
 from agent.store import Store, open_store
 from agent.store.budgets import MOST_REVIEWS
 from agent.store.database import Movement
@@ -51,6 +52,28 @@ def ended(
     found = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
     return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
+
+
+def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int = 1) -> None:
+    tx_hash = f"0x{nonce:064x}"
+    granted_whole = replace(grant(IntentKind.FUTURES), futures=granted)
+    intent = store.journal.intend("s", IntentKind.FUTURES, tx(nonce), granted_whole, "order", START_S, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}", status))
+    intent = store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
+    store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S + nonce)
+
+
+def test_orders_that_rest_and_their_cancels_change_no_hedge_and_are_no_failures(store: Store) -> None:
+    hedge = Hedge("ETH", TOKEN_A, -5, START_S, Fraction(1))
+    short = PerpOrder("ETH", -5, PerpOrderKind.MARKET, 1, is_reduce_only=False)
+    futures_ended(store, 1, FuturesGrant(short, UNREAD_ACCOUNT, hedges=(hedge,)))
+    rests = PerpOrder("BTC", 5, PerpOrderKind.LIMIT, 1, is_reduce_only=False)
+    for nonce, action in enumerate((rests, StopOrder("BTC", -5, 1, 1), OrderCancel("BTC", "0x01")), start=2):
+        futures_ended(store, nonce, FuturesGrant(action, UNREAD_ACCOUNT), status=int(action is not rests))
+    history = store.budgets.history(START_S + 10)
+    assert history.hedges == (hedge,) and history.reverts_in_row == 0
 
 
 def test_a_new_store_has_an_empty_history(tmp_path: Path) -> None:

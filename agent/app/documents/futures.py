@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, NotRequired
 
@@ -12,12 +12,18 @@ from typing_extensions import TypedDict
 from agent.accounting.export import format_utc
 from agent.accounting.futures import DAY_S, FundingDay
 from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
+from agent.app.documents.open_orders import OpenOrderDocument, open_orders
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.margin.state import LimitCheck, limit_checks, margin_state, multiple_text
-from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder, StopOrder
-from agent.planning.futures import plan_futures
-from agent.policy.futures.decide import depositable_raw, opens_s
+from agent.model import (
+    DelegateChange,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+    StopOrder,
+)
+from agent.planning.futures_step import plan_now
 from agent.policy.futures.exposure import (
     Exposure,
     exposures,
@@ -77,26 +83,16 @@ def report_of(
     if account is None:
         return FuturesReport(step, policy, None, None, (), (), None)
     spot = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
-    at_hand = depositable_raw(step, drifts)
-    now_s = step.snapshot.head.timestamp_s
+    state = margin_state(account, policy.limits, policy.leverage_bps)
     return FuturesReport(
         step,
         policy,
         account,
         spot,
-        tuple(_checks(account, policy, spot)),
+        tuple(limit_checks(state, policy.limits, spot)),
         () if trades_for_another(step) else exposures(account, policy, drifts),
-        plan_futures(
-            account, replace(policy, ask=()), spot, now_s, at_hand, opens_from_s=opens_s(step)
-        ),
+        plan_now(step, policy, drifts, spot),
     )
-
-
-def _checks(
-    account: MarginAccount, policy: FuturesPolicy, spot: Fraction | None
-) -> list[LimitCheck]:
-    state = margin_state(account, policy.limits, policy.leverage_bps)
-    return limit_checks(state, policy.limits, spot)
 
 
 # --- Documents.
@@ -204,7 +200,7 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "max_utilisation": Decimal, "target_leverage": Decimal, "target_note": str,
     "liquidation": NearestLiquidationDocument | None,
     "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str], "blocked": str,
-    "unnamed": list[str], "margin_in_weights": bool,
+    "unnamed": list[str], "margin_in_weights": bool, "open_orders": list[OpenOrderDocument],
 })  # fmt: skip
 """The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
 to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
@@ -348,6 +344,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "actions": _reducing_actions(found),
         "blocked": found.step.snapshot.futures_blocked,
         "unnamed": unnamed,
+        "open_orders": open_orders(account, found.policy),
         "margin_in_weights": found.policy.margin_in_weights,
         "exposures": [
             {

@@ -24,6 +24,7 @@ from agent.app.documents import (
     money,
     one_of,
 )
+from agent.app.documents.open_orders import OpenOrderDocument
 from agent.app.documents.plans import (
     Block,
     BpsOfShare,
@@ -447,7 +448,10 @@ class TransitionDocument(TypedDict):
 
 
 class TracedDocument(JournalledDocument):
+    """A transaction with its transitions; `order` if it is a limit order that rests at a venue."""
+
     moves: list[TransitionDocument]
+    order: NotRequired[OpenOrderDocument]
 
 
 JournalStateDocument = TypedDict("JournalStateDocument", {

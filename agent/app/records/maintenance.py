@@ -13,11 +13,13 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress, never_confirm
 from agent.app.documents import fill
+from agent.app.documents.open_orders import journalled_order
 from agent.app.documents.records import JournalledDocument, TracedDocument, TransitionDocument
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused
+from agent.execution.approvals import pending_intents
 from agent.execution.settlement import settle_mined
-from agent.model import Intent, IntentState, Verdict
+from agent.model import Intent, IntentState, PerpOrder, Verdict
 from agent.store.files import backup
 from agent.store.files.locks import service_lock, wallet_lock
 from agent.store.opening import REVISIONS, upgrade
@@ -45,12 +47,15 @@ def transactions(
     config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False
 ) -> TransactionsDocument:
     """Return the newest transactions with all transitions, newest first; no chain is read."""
-    with wiring.open_store_offline(load_config(config)) as (store, _):
+    loaded = load_config(config)
+    futures = loaded.config.futures
+    time_s = 0 if futures is None else futures.order_time or 0
+    with wiring.open_store_offline(loaded) as (store, _):
         intents = store.journal.intents(limit=limit)
         if open_only:
             intents = list(reversed(store.journal.open_intents()))[:limit]
         return {
-            "transactions": [_whole(store, intent) for intent in intents],
+            "transactions": [_whole(store, intent, time_s) for intent in intents],
             **_journal_document(store),
         }
 
@@ -131,17 +136,18 @@ def _require_running(agent: Agent) -> None:
 
 
 def _unfinished(store: Store) -> Sequence[Intent]:
-    """Return the open transactions at nonces without a mined transaction in the journal."""
-    found = store.journal.open_intents()
-    mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
-    return [intent for intent in found if intent.tx.nonce not in mined]
+    """Return the open transactions at nonces without a mined transaction in the journal, and the
+    limit orders that rest.
+    """
+    return pending_intents(store.journal)
 
 
 def _journal_document(store: Store) -> JournalStateDocument:
     return {
         "waiting": len({intent.tx.nonce for intent in _unfinished(store)}),
         "confirming": sum(
-            intent.state is IntentState.MINED for intent in store.journal.open_intents()
+            intent.state is IntentState.MINED and not intent.rests
+            for intent in store.journal.open_intents()
         ),
         "next_nonce": store.journal.expected_nonce(),
     }
@@ -170,9 +176,13 @@ def _figures(intent: Intent) -> dict[str, object]:
     }
 
 
-def _whole(store: Store, intent: Intent) -> TracedDocument:
+def _whole(store: Store, intent: Intent, order_time_s: int) -> TracedDocument:
     moves = [fill(TransitionDocument, move) for move in store.journal.transitions(intent.id)]
-    return fill(TracedDocument, intent, moves=moves, **_figures(intent))
+    document = fill(TracedDocument, intent, moves=moves, **_figures(intent))
+    granted = store.journal.grant(intent.id).futures if intent.rests else None
+    if granted is not None and isinstance(order := granted.action, PerpOrder):
+        document["order"] = journalled_order(order, granted, intent, order_time_s)
+    return document
 
 
 # --- The store's file: backup, restore, check and upgrade; no chain is read.

@@ -424,6 +424,7 @@ def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
             PastTransactionDocument,
             one,
             hash=one.tx_hash or "",
+            status="resting" if one.rests else one.state.value,
             block=one.receipt.block_number if one.receipt else None,
         )
         for one in intents

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent.cli.display.tables import FigureTable, amount, brief, money, table
-from agent.cli.display.terminal import Document, cell, out, say
+from agent.cli.display.terminal import Document, cell, out, say, spaced_time
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -271,6 +271,12 @@ def show_summary(console: Console, document: Document) -> None:
             f"Positions that the config does not name: {held}. Nothing is opened (docs/futures.md)"
         )
         console.print(cell(text, "bold red"))
+    for order in found["open_orders"]:
+        text = (
+            f"Resting order: {order['side']} {order['size']} {order['symbol']} at"
+            f" {brief(order['price'])}, {order['filled']} filled, until {spaced_time(order['expires'])}"
+        )
+        console.print(cell(text))
     if found["actions"] and not found["blocked"]:
         console.print(cell(f"Due: {', '.join(found['actions'])} (trimtab margin)", "yellow"))
     shown = [

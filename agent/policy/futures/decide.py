@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
+from agent.margin.state import if_filled
 from agent.model import (
     AdjustFutures,
     AssetDrift,
@@ -77,11 +78,26 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
     if fired and fired[0] in LIMITED:
         return AdjustFutures(f"futures: {fired[0].value} is above its limit", is_reducing=True)
-    if fired and not (stale or unnamed_reasons(account)):
+    if account.resting:
+        fired = triggered(if_filled(account), policy, spot_value_in_quote(step, drifts))
+    opens = fired and fired[0] in DRIFT_REASONS
+    if opens and not (stale or unnamed_reasons(account)):
         return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
     if due_stops(step):
         return AdjustFutures(f"futures: {STOPS_CHANGE}", is_reducing=True)
     return None
+
+
+def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAccount | None:
+    """Return the account from which orders are planned: as if every resting limit order were
+    filled, unless a reduction is due; None without an account.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None or not account.resting:
+        return account
+    fired = triggered(account, policy, spot_value_in_quote(step, drifts))
+    reduces = emergency_orders(account, policy) or unfinished_orders(account, step.reduction_goals)
+    return account if reduces or (fired and fired[0] in LIMITED) else if_filled(account)
 
 
 STOPS_CHANGE = "resting stops do not match the positions"

@@ -10,10 +10,10 @@ from agent.margin import account as margin
 from agent.model import (
     FuturesPolicy,
     MarginAccount,
+    OrderCancel,
     Position,
     RestingAction,
     RestingStop,
-    StopCancel,
     StopOrder,
 )
 from agent.units import BPS, Price, ceil_int, floor_int
@@ -44,7 +44,7 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
             kept.add(good[0].cloid)
         elif abs(trigger / market.mark - 1) <= FARTHEST:
             placed.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))
-    cancels = [StopCancel(one.market, one.cloid) for one in account.stops if one.cloid not in kept]
+    cancels = [OrderCancel(one.market, one.cloid) for one in account.stops if one.cloid not in kept]
     return (*placed, *cancels)
 
 

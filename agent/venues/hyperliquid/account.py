@@ -18,10 +18,10 @@ from agent.model import (
     MarginTier,
     PerpMarket,
     Position,
+    RestingOrder,
     RestingStop,
     VenuePayment,
 )
-from agent.signing.futures import STOP_TAG
 from agent.units import BPS, Token, ceil_int, safe_label, sign_of
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
@@ -59,6 +59,7 @@ class ListedMarket:
     mark: Fraction
     index: Fraction
     funding_hourly: Fraction
+    mid: Fraction = Fraction(0)
 
 
 def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMarket]:
@@ -90,7 +91,7 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
             raise _malformed("the markets")
         if not 0 <= decimals <= QUOTE_DECIMALS:
             raise _malformed(f"the size decimals of {safe_label(coin, 'a market')}")
-        quoted = context.get("markPx")
+        quoted, mid = context.get("markPx"), context.get("midPx")
         listed[coin] = ListedMarket(
             coin=coin,
             asset=asset,
@@ -100,6 +101,7 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
             mark=Fraction(0) if quoted is None else parse_decimal(quoted, f"the mark of {coin}"),
             index=parse_decimal(context.get("oraclePx"), f"the index of {coin}"),
             funding_hourly=parse_decimal(context.get("funding"), f"the funding of {coin}"),
+            mid=Fraction(0) if mid is None else parse_decimal(mid, f"the middle of {coin}"),
         )
     return listed
 
@@ -215,6 +217,7 @@ def build_market(
         is_paused=listed.is_paused,
         min_notional_raw=LEAST_PLANNED_RAW,
         is_named=is_named,
+        mid=price_of(listed.mid, listed.size_decimals),
     )
 
 
@@ -427,31 +430,58 @@ def _fee(delta: Mapping[str, object]) -> int:
     return _usd(delta, "fee") if "fee" in delta and is_usdc else 0
 
 
-def stop_rows(answer: object) -> list[Mapping[str, object]]:
-    """Return the rows of the agent's resting stops in a `frontendOpenOrders` answer, by their client
-    order ids. Raises Retryable for an unexpected format.
+def tagged_rows(answer: object, tag_bytes: bytes) -> list[Mapping[str, object]]:
+    """Return the rows of the agent's resting stops (STOP_TAG) or limit orders (LIMIT_TAG) in a
+    `frontendOpenOrders` answer, by their client order ids. Raises Retryable for an unexpected
+    format.
     """
     if not isinstance(answer, list) or not all(isinstance(row, Mapping) for row in answer):
         raise _malformed("open orders")
-    tag = "0x" + STOP_TAG.hex()
+    tag = "0x" + tag_bytes.hex()
     return [row for row in answer if isinstance(at := row.get("cloid"), str) and at.startswith(tag)]
 
 
 def parse_stops(
     rows: Sequence[Mapping[str, object]], listed: Mapping[str, ListedMarket]
 ) -> tuple[RestingStop, ...]:
-    """Return the resting stops of `stop_rows`. Raises Retryable for an unexpected format."""
+    """Return the resting stops of the rows. Raises Retryable for an unexpected format."""
     stops = []
     for row in rows:
-        coin, side = row.get("coin"), row.get("side")
-        if not isinstance(coin, str) or coin not in listed or side not in ("A", "B"):
-            raise _malformed("an open order")
-        decimals = listed[coin].size_decimals
-        size = parse_raw(row.get("sz"), decimals, f"the size of a stop of {coin}")
+        market, side = _market_and_side(row, listed)
+        coin, decimals = market.coin, market.size_decimals
+        size = side * parse_raw(row.get("sz"), decimals, f"the size of a stop of {coin}")
         trigger = parse_decimal(row.get("triggerPx"), f"the trigger of a stop of {coin}")
-        signed = size if side == "B" else -size
-        stops.append(RestingStop(coin, signed, price_of(trigger, decimals), str(row["cloid"])))
+        stops.append(RestingStop(coin, size, price_of(trigger, decimals), str(row["cloid"])))
     return tuple(stops)
+
+
+def parse_resting(
+    rows: Sequence[Mapping[str, object]], listed: Mapping[str, ListedMarket]
+) -> tuple[RestingOrder, ...]:
+    """Return the resting limit orders of the rows, oldest first. Raises Retryable for an unexpected
+    format.
+    """
+    orders = []
+    for row in rows:
+        market, side = _market_and_side(row, listed)
+        what, decimals = f"an order of {market.coin}", market.size_decimals
+        size, whole = (side * parse_raw(row.get(key), decimals, what) for key in ("sz", "origSz"))
+        price = price_of(parse_decimal(row.get("limitPx"), what), decimals)
+        placed_s = time_of(row, "timestamp") // 1000
+        if not 0 < abs(size) <= abs(whole) or price <= 0 or row.get("reduceOnly") is not False:
+            raise _malformed("an open order")
+        orders.append(RestingOrder(market.coin, size, whole, price, placed_s, str(row["cloid"])))
+    return tuple(sorted(orders, key=lambda one: (one.placed_s, one.cloid)))
+
+
+def _market_and_side(
+    row: Mapping[str, object], listed: Mapping[str, ListedMarket]
+) -> tuple[ListedMarket, int]:
+    """Return the market of an open order, and 1 if it buys, else -1."""
+    coin, side = row.get("coin"), row.get("side")
+    if not isinstance(coin, str) or coin not in listed or side not in ("A", "B"):
+        raise _malformed("an open order")
+    return listed[coin], 1 if side == "B" else -1
 
 
 def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, ...]:

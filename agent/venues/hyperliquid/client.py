@@ -21,6 +21,7 @@ from agent.chain.rpc import Connection
 from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.model import MarginAccount, VenuePayment
+from agent.signing.futures import LIMIT_TAG, STOP_TAG
 from agent.venues.hyperliquid.account import (
     ListedMarket,
     build_account,
@@ -30,13 +31,14 @@ from agent.venues.hyperliquid.account import (
     parse_leverage,
     parse_numbers,
     parse_payments,
+    parse_resting,
     parse_stops,
     parse_transfers,
     parse_universe,
     require_market,
     require_own_margin,
     require_pinned,
-    stop_rows,
+    tagged_rows,
     time_of,
 )
 from agent.venues.hyperliquid.orders import (
@@ -247,10 +249,12 @@ class HyperliquidVenue:
         for market numbers other than the pinned ones, Refused for a market that the venue does not
         have.
         """
+        # Open orders first: one that fills in between counts twice, never not at all.
+        open_orders = self._info("frontendOpenOrders")
+        stops, resting = (tagged_rows(open_orders, tag) for tag in (STOP_TAG, LIMIT_TAG))
         state = self._info("clearinghouseState")
         require_own_margin(self._info("userAbstraction"))
-        stops = stop_rows(self._info("frontendOpenOrders"))
-        held = [*_held_coins(state), *(str(row.get("coin")) for row in stops)]
+        held = [*_held_coins(state), *(str(row.get("coin")) for row in (*stops, *resting))]
         coins = {*self._coins, *held}
         universe = self._connection.info(type="metaAndAssetCtxs")
         require_pinned(parse_numbers(universe), self._pinned())
@@ -276,7 +280,11 @@ class HyperliquidVenue:
             for coin, listed in self._listed.items()
         )
         account = build_account(reported, markets, *self._deposited())
-        account = replace(account, stops=parse_stops(stops, self._listed))
+        account = replace(
+            account,
+            stops=parse_stops(stops, self._listed),
+            resting=parse_resting(resting, self._listed),
+        )
         if (since_s := self._funding_since_s()) is None:
             return account
         return replace(account, payments=self.payments(since_s * 1000, reported.time_ms))

@@ -15,8 +15,8 @@ from fractions import Fraction
 from agent.chain.rpc import scrub
 from agent.codec import json_field
 from agent.errors import ErrorCode, Refused, Retryable
-from agent.model import PerpMarket, PerpOrder, PerpOrderKind, StopOrder
-from agent.signing.futures import cloid_of
+from agent.model import PerpMarket, PerpOrder, StopOrder
+from agent.signing.futures import TIME_IN_FORCE, cloid_of
 from agent.units import Price, ceil_int, decimal_text, floor_int
 
 QUOTE_DECIMALS = 6
@@ -161,9 +161,10 @@ def order_action(
     """Return the action of a ticket; `asset` is the market's number at the venue. `is_close` is true
     if the order may close a whole position, which the venue accepts at any size.
 
-    A market order is an immediate-or-cancel limit order at its bound (Ioc), a limit order rests
-    (Gtc). Raises Refused for an order that the venue would always reject. A paused market is not a
-    reason to refuse, because the venue may have accepted the order before the pause.
+    A market order is an immediate-or-cancel limit order at its bound (Ioc). A limit order rests
+    there (Gtc); a post-only one is rejected if it would fill at once (Alo). Raises
+    Refused for an order that the venue would always reject. A paused market is not a reason to
+    refuse, because the venue may have accepted the order before the pause.
     """
     order = ticket.order
     if order.market != market.market or not order.size_raw or order.bound_raw <= 0:
@@ -193,7 +194,7 @@ def order_action(
         "p": price_text(quoted),
         "s": size_text(market, order.size_raw),
         "r": order.is_reduce_only,
-        "t": {"limit": {"tif": "Ioc" if order.kind is PerpOrderKind.MARKET else "Gtc"}},
+        "t": {"limit": {"tif": TIME_IN_FORCE[order.kind]}},
         "c": ticket.cloid,
     }
     return {"type": "order", "orders": [wire], "grouping": "na"}
@@ -241,11 +242,22 @@ class TicketStage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class OrderFill:
+    """One fill of an order, by the venue's number, with the same signs as OrderState."""
+
+    fill_id: str
+    size_raw: int
+    quote_raw: int
+    fee_raw: int
+    closed_raw: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrderState:
     """The venue's status of a client order id. `filled_raw` has the sign of the order's size,
     `quote_raw` is the change of the quote balance by the fills without the fee, `fee_raw` the fee
-    (negative: a rebate), `closed_raw` the profit realised by the fills, before the fee. `reason` is
-    the venue's status verbatim.
+    (negative: a rebate), `closed_raw` the profit realised by the fills, before the fee. `fills` are
+    the single fills, oldest first. `reason` is the venue's status verbatim.
     """
 
     cloid: str
@@ -257,6 +269,7 @@ class OrderState:
     reason: str = ""
     coin: str = ""
     closed_raw: int = 0
+    fills: tuple[OrderFill, ...] = ()
 
     @property
     def is_final(self) -> bool:
@@ -266,8 +279,8 @@ class OrderState:
 
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
-    """An order known to the venue, without its fills. `size` is in coins, negative for a sale;
-    `taken_ms` is the time at which the venue accepted it.
+    """An order known to the venue, without its fills. `size` and what is `left` of it are in coins,
+    negative for a sale; `taken_ms` is the time at which the venue accepted it.
     """
 
     cloid: str
@@ -277,6 +290,7 @@ class OrderRecord:
     size: Fraction
     taken_ms: int
     reason: str
+    left: Fraction
 
 
 def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
@@ -300,6 +314,7 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
         )
     word = scrub(str(outer.get("status")))
     size = parse_decimal(order.get("origSz"), "the size of an order")
+    left = parse_decimal(order.get("sz"), "the rest of an order")
     return OrderRecord(
         cloid,
         _stage(word),
@@ -308,14 +323,15 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
         size if side == "B" else -size,
         taken_ms,
         word,
+        left if side == "B" else -left,
     )
 
 
 def order_state(record: OrderRecord, fills: object, size_decimals: int) -> OrderState:
     """Return the state of an order with its fills, a `userFillsByTime` answer.
 
-    Raises Retryable if the fills of a filled order do not add up or exceed its size, because the
-    venue lists fills with a delay.
+    Raises Retryable if the fills of a filled, resting or partly filled order do not add up or exceed
+    its size, because the venue lists fills with a delay. A fill that is listed twice counts once.
     """
     if not isinstance(fills, list) or not all(isinstance(fill, Mapping) for fill in fills):
         raise Retryable(
@@ -323,16 +339,28 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         )
     size, quote, fee, closed = Fraction(0), Fraction(0), Fraction(0), Fraction(0)
     sign = 1 if record.size > 0 else -1
+    parts = dict[str, OrderFill]()
     for fill in fills:
-        if fill.get("oid") != record.oid:
+        number = fill.get("tid")
+        if fill.get("oid") != record.oid or str(number) in parts:
             continue
-        part = parse_decimal(fill.get("sz"), "the size of a fill")
-        size += sign * part
-        quote -= sign * part * parse_decimal(fill.get("px"), "the price of a fill")
-        fee += parse_decimal(fill.get("fee"), "the fee of a fill")
-        closed += parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
-    filled = record.stage is TicketStage.FILLED
-    if abs(size) > abs(record.size) or (filled and size != record.size):
+        if not isinstance(number, int):
+            raise Retryable(
+                "the venue's answer for a fill has an unexpected format", code=ErrorCode.ANSWER
+            )
+        part = sign * parse_decimal(fill.get("sz"), "the size of a fill")
+        paid = -part * parse_decimal(fill.get("px"), "the price of a fill")
+        costs = parse_decimal(fill.get("fee"), "the fee of a fill")
+        profit = parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
+        size, quote, fee, closed = size + part, quote + paid, fee + costs, closed + profit
+        parts[str(number)] = OrderFill(
+            str(number),
+            parse_whole(part * 10**size_decimals, "the size of a fill"),
+            floor_int(paid * 10**QUOTE_DECIMALS),
+            ceil_int(costs * 10**QUOTE_DECIMALS),
+            floor_int(profit * 10**QUOTE_DECIMALS),
+        )
+    if abs(size) > abs(record.size) or size != _reported_fill(record, size):
         raise Retryable("the fills of an order do not add up yet", code=ErrorCode.ANSWER)
     return OrderState(
         record.cloid,
@@ -344,7 +372,22 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         record.reason,
         record.coin,
         floor_int(closed * 10**QUOTE_DECIMALS),
+        tuple(parts.values()),
     )
+
+
+def _reported_fill(record: OrderRecord, listed: Fraction) -> Fraction:
+    """Return the filled size of an order's own record; the `listed` one if the record does not say
+    it, as for a cancelled order whose rest is reported as nothing or as everything.
+    """
+    match record.stage:
+        case TicketStage.FILLED:
+            return record.size
+        case TicketStage.OPEN:
+            return record.size - record.left
+        case TicketStage.CANCELED if 0 < record.left / record.size < 1:
+            return record.size - record.left
+    return listed
 
 
 def _stage(word: str) -> TicketStage:

@@ -29,14 +29,13 @@ from agent.model import (
     Intent,
     IntentState,
     MarginAccount,
+    OrderCancel,
     PerpFill,
     PerpOrder,
-    PerpOrderKind,
     PerpQuote,
     Receipt,
     SignedTx,
     Snapshot,
-    StopCancel,
     StopOrder,
     UnsignedTx,
     Verdict,
@@ -50,7 +49,12 @@ from agent.signing.agent_approval import (
     AgentApproval,
 )
 from agent.signing.base import FuturesRules
-from agent.signing.futures import cloid_of, granted_order, require_signable_order
+from agent.signing.futures import (
+    cloid_of,
+    granted_order,
+    is_limit_cloid,
+    require_signable_order,
+)
 from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.client import (
     AgentKey,
@@ -63,6 +67,7 @@ from agent.venues.hyperliquid.client import (
 from agent.venues.hyperliquid.orders import (
     CANCEL,
     QUOTE_DECIMALS,
+    OrderState,
     OrderTicket,
     TicketStage,
     cancel_action,
@@ -277,7 +282,7 @@ class HyperliquidPerps:
         nonce = max(clock_s * 1000, self._newest_nonce() + 2)
         end_s = clock_s + self._valid_s
         match action:
-            case PerpOrder(kind=PerpOrderKind.MARKET):
+            case PerpOrder():
                 ticket = OrderTicket(action, cloid_of(str(nonce), 0, action), nonce, end_s * 1000)
                 is_all = action.size_raw == -account.size_raw(action.market)
                 signed = order_action(
@@ -289,11 +294,11 @@ class HyperliquidPerps:
             case StopOrder():
                 market, number = account.market(action.market), self._client.asset_of(action.market)
                 signed = stop_action(action, market, number, cloid_of(str(nonce), 0, action))
-            case StopCancel():
+            case OrderCancel():
                 signed = cancel_action(action.cloid, self._client.asset_of(action.market))
             case _:
                 raise Refused(
-                    "only market orders and resting stops are sent to Hyperliquid",
+                    "only orders and resting stops are sent to Hyperliquid",
                     remedy="move margin, and approve agents, at the venue itself",
                 )
         text = json.dumps(signed, separators=(",", ":"))
@@ -302,7 +307,8 @@ class HyperliquidPerps:
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Queries by client order id. An order that the venue never saw has ended
         once the venue's time is past its expiry. A resting stop is done once the venue has it, a
-        cancel once its stop rests no more.
+        cancel once its order rests no more. A limit order has a receipt with its fills so far from
+        the moment at which it rests, and fails only if the venue rejected it.
         """
         cloid, action = str(intent.tx_hash), json.loads(bytes.fromhex(intent.tx.data[2:]))
         if action["type"] == CANCEL:
@@ -311,10 +317,12 @@ class HyperliquidPerps:
         if state.stage is TicketStage.OPEN and "trigger" in action["orders"][0]["t"]:
             return replace(_receipt(cloid, ()), status=1)
         if state.stage is TicketStage.UNKNOWN:
-            if intent.state is IntentState.SIGNED or intent.deadline_s is None:
+            if intent.state is not IntentState.BROADCAST or intent.deadline_s is None:
                 return None
             is_over = self._client.never_happened(cloid, intent.deadline_s * 1000)
             return _receipt(cloid, ()) if is_over else None
+        if is_limit_cloid(cloid):
+            return self._resting(state)
         if not state.is_final:
             return None
         if not state.filled_raw:
@@ -330,8 +338,27 @@ class HyperliquidPerps:
         )
         return _receipt(cloid, (fill,))
 
+    def _resting(self, state: OrderState) -> Receipt:
+        """Return the receipt of a limit order that the venue knows, with one entry for each fill."""
+        fills = tuple(
+            PerpFill(
+                "",
+                self._client.account,
+                state.coin,
+                fill.size_raw,
+                fill.quote_raw,
+                fill.fee_raw,
+                fill.closed_raw - fill.fee_raw,
+                fill.fill_id,
+            )
+            for fill in state.fills
+        )
+        receipt = _receipt(state.cloid, fills)
+        is_rejected = state.stage is TicketStage.REJECTED and not fills
+        return replace(receipt, status=0 if is_rejected else 1, is_open=not state.is_final)
+
     def _cancelled(self, intent: Intent, cloid: str) -> Receipt | None:
-        """Return the receipt of a cancel; None while its stop rests and the cancel may arrive."""
+        """Return the receipt of a cancel; None while its order rests and the cancel may arrive."""
         if intent.state is IntentState.SIGNED:
             return None
         receipt = _receipt(str(intent.tx_hash), ())

@@ -1,0 +1,55 @@
+"""Documents of limit orders that rest at an off-chain venue, from its account or from the journal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+from typing_extensions import TypedDict
+
+from agent.app.documents import Decimal, Time, one_of, utc
+from agent.units import decimal_text, price_text
+
+if TYPE_CHECKING:
+    from agent.model import FuturesGrant, FuturesPolicy, Intent, MarginAccount, PerpOrder
+
+OpenOrderDocument = TypedDict("OpenOrderDocument", {
+    "symbol": str, "side": Annotated[str, one_of("buy", "sell")], "size": Decimal,
+    "filled": Decimal, "price": Decimal, "expires": Time,
+})  # fmt: skip
+"""A limit order that rests at the venue; the agent cancels it once `expires` is past."""
+
+
+def open_orders(account: MarginAccount | None, policy: FuturesPolicy) -> list[OpenOrderDocument]:
+    """Return the documents of an account's resting orders."""
+    if account is None:
+        return []
+    return [
+        {
+            "symbol": (market := account.market(order.market)).symbol,
+            "side": "buy" if order.whole_raw > 0 else "sell",
+            "size": decimal_text(abs(order.whole_raw), market.size_decimals),
+            "filled": decimal_text(abs(order.whole_raw - order.size_raw), market.size_decimals),
+            "price": price_text(order.price, market.size_decimals, account.quote.decimals),
+            "expires": utc(order.placed_s + policy.order_time_s),
+        }
+        for order in account.resting
+    ]
+
+
+def journalled_order(
+    order: PerpOrder, granted: FuturesGrant, intent: Intent, time_s: int
+) -> OpenOrderDocument:
+    """Return the document of a resting order by its journal; it rests for `time_s` at most."""
+    wire = json.loads(bytes.fromhex(intent.tx.data[2:]))["orders"][0]
+    market = granted.account.market(order.market)
+    fills = () if intent.receipt is None else intent.receipt.fills
+    filled_raw = abs(sum(fill.size_raw for fill in fills))
+    return {
+        "symbol": market.symbol,
+        "side": "buy" if wire["b"] else "sell",
+        "size": wire["s"],
+        "filled": decimal_text(filled_raw, market.size_decimals),
+        "price": wire["p"],
+        "expires": utc(intent.created_s + time_s),
+    }

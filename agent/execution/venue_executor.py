@@ -1,0 +1,305 @@
+"""Executor for orders of an off-chain futures venue: posted once, resolved by their client order
+ids, and cancelled if they rest. Each state change is recorded before the action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from agent.errors import ErrorCode, Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.execution.executor import JournaledExecutor
+from agent.execution.submitter import (
+    SubmissionEvent,
+    Submitter,
+    guard_refusal,
+    require_before_deadline,
+)
+from agent.model import (
+    UNREAD_ACCOUNT,
+    FuturesAction,
+    FuturesGrant,
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    OrderCancel,
+    PerpOrder,
+    Receipt,
+    UnsignedTx,
+)
+from agent.ports import Grant, OrderVenue, Signer
+from agent.units import format_time
+
+OUTCOME_POLLS = 5
+"""Number of queries for an open order's outcome before the step continues without it."""
+
+
+class VenueExecutor:
+    """Implements ports.Executor on top of the chain's executor: venue orders go to the venue,
+    everything else to the chain.
+    """
+
+    def __init__(
+        self, chain: JournaledExecutor, submitter: Submitter, signer: Signer, venue: OrderVenue
+    ) -> None:
+        """Take the chain's executor and submitter, and the signer and the venue of orders."""
+        self._chain = chain
+        self._submitter = submitter
+        self._signer = signer
+        self._venue = venue
+
+    def reconcile(self, *, may_send: bool = True) -> list[Intent]:
+        """Resolve open transactions on the chain, then open orders at the venue.
+
+        An order is never posted again. If the venue does not answer, the chain continues: the order
+        stays open, and no other order is sent. Resting limit orders get the receipt of their fills
+        so far. While the kill switch is on they are cancelled, at any level, because they only
+        open; a cancel that fails is sent again by the next call.
+        """
+        touched = [*self._chain.reconcile(may_send=may_send), *self._resolve_all()]
+        if not may_send or self._submitter.is_paused() is False:
+            return touched
+        return [*touched, *self.cancel_resting(self._all_resting("the kill switch is on"))]
+
+    def cancel_pending(self, why: str) -> list[Intent]:
+        """Cancel like the chain's executor: resting limit orders are cancelled, unsent orders
+        dropped, all others resolved. Resting stops stay, because they only close positions ahead of
+        liquidation.
+        """
+        cancelled = self._chain.cancel_pending(why)
+        resolved = self._resolve_all()
+        return [*cancelled, *resolved, *self.cancel_resting(self._all_resting(why))]
+
+    def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
+        """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
+        resting, ended = [intent for intent in self._open() if intent.rests], []
+        for intent in resting:
+            why = reasons.get(str(intent.tx_hash))
+            if why is None or intent.tx_hash in self._cancels():
+                continue
+            try:
+                self._cancel(intent, why, step_id or intent.step_id)
+            except (Refused, Retryable) as error:
+                self._submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
+            ended.append(self._resolve(intent, ""))
+        return ended
+
+    def resync_nonce(self) -> int:
+        """Adopt the chain's current nonce as the chain's executor does."""
+        return self._chain.resync_nonce()
+
+    def ready(self, *, for_revoking: bool = False) -> bool:
+        """True if the chain's executor is ready and no order is open but those that rest."""
+        is_ready = self._chain.ready(for_revoking=for_revoking)
+        return is_ready and all(intent.rests for intent in self._open())
+
+    def run(
+        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
+    ) -> Intent:
+        """Run one order from PLANNED to its end; run a transaction through the chain's executor. A
+        partly filled order is FINAL with its fills; an order without a fill, or that the venue
+        never saw, is REVERTED. A limit order that rests is MINED, with its fills so far, and later
+        FINAL, also without a fill; one that the venue rejects is REVERTED, and raises Refused with
+        the venue's reason. Raises Refused before anything is posted, with the code `agent_key`
+        for a key that may not trade. Raises Retryable while the outcome is open: the next
+        `reconcile` resolves it, and no other order is sent until then.
+        """
+        if not tx.is_venue_order:
+            return self._chain.run(step_id, kind, tx, grant, note)
+        submitter = self._submitter
+        submitter.require_running(grant)
+        self._require_turn(grant)
+        self._venue.require_agent(grant.deadline_s)
+        intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent, refusal = self._post(intent, grant)
+        ended = self._await(intent, refusal)
+        if ended.state is IntentState.REVERTED and _is_limit_order(grant):
+            raise guard_refusal(
+                "simulation",
+                refusal or "rejected",
+                "accepted by the venue",
+                f"{note}: the venue rejects it: {refusal or 'without a reason'}",
+                "the next step plans it again",
+                kind=UnsendableTransaction,
+            )
+        if ended.state in (IntentState.FINAL, IntentState.REVERTED) or ended.rests:
+            return ended
+        raise Retryable(
+            f"{note}: the venue does not know the order {intent.tx_hash} yet",
+            "run the command again: it first queries this order's outcome",
+            code=ErrorCode.NOT_MINED,
+        )
+
+    def _cancel(self, order: Intent, why: str, step_id: str) -> None:
+        """Cancel a resting limit order by an action of its own, also while paused."""
+        submitter, granted = self._submitter, self._submitter.journal.grant(order.id).futures
+        if granted is None or not isinstance(granted.action, PerpOrder):
+            raise ValueError(f"intent {order.id} is not an order")
+        action, now_s = (
+            OrderCancel(granted.action.market, str(order.tx_hash)),
+            submitter.sender.head().timestamp_s,
+        )
+        drafted = self._venue.draft(UNREAD_ACCOUNT, action, now_s)
+        if drafted.nonce is None:
+            raise ValueError("a cancel at a venue has the venue's nonce")
+        grant = Grant(
+            IntentKind.FUTURES,
+            now_s=now_s,
+            deadline_s=drafted.deadline_s,
+            max_gas_wei=0,
+            futures=FuturesGrant(action, UNREAD_ACCOUNT),
+        )
+        self._venue.require_agent(drafted.deadline_s)
+        tx = replace(order.tx, nonce=drafted.nonce, data=drafted.data)
+        note = f"cancel an order that rests: {why}"
+        intent = submitter.plan(step_id, IntentKind.FUTURES, tx, grant, note, drafted.deadline_s)
+        self._await(*self._post(intent, grant, while_paused=True))
+
+    def _all_resting(self, why: str) -> dict[str, str]:
+        return {str(intent.tx_hash): why for intent in self._open() if intent.rests}
+
+    def _cancels(self) -> set[str]:
+        """Return the client order ids of the orders whose cancel may still arrive."""
+        return {
+            action.cloid for _, action in self._open_actions() if isinstance(action, OrderCancel)
+        }
+
+    def _open_actions(self) -> Iterator[tuple[Intent, FuturesAction]]:
+        for intent in self._open():
+            if (granted := self._submitter.journal.grant(intent.id).futures) is not None:
+                yield intent, granted.action
+
+    def _post(
+        self, intent: Intent, grant: Grant, *, while_paused: bool = False
+    ) -> tuple[Intent, str]:
+        """Sign a PLANNED order, record it as BROADCAST, and post it; return the reason if the venue
+        rejects it. Drops the order if signing or the last check fails, which includes the kill
+        switch unless `while_paused`.
+        """
+        submitter = self._submitter
+        try:
+            signed = self._signer.sign(intent.tx, grant)
+        except TrimtabError as error:
+            submitter.drop(intent, error.message)
+            raise
+        intent = submitter.move(intent, IntentState.SIGNED, tx_hash=signed.hash)
+        try:
+            if not while_paused:
+                submitter.require_running(grant)
+            require_before_deadline(submitter.clock.now_s(), grant.deadline_s)
+        except TrimtabError as error:
+            submitter.drop(intent, error.message)
+            raise
+        intent = submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
+        submitter.tell(SubmissionEvent("before:send", intent))
+        refusal = ""
+        try:
+            refusal = self._venue.post(signed)
+        except Retryable as error:
+            submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
+        submitter.tell(SubmissionEvent("after:send", intent))
+        return intent, refusal
+
+    def _await(self, intent: Intent, refusal: str) -> Intent:
+        """Query the outcome until it is known, or the attempts are used up."""
+        submitter = self._submitter
+        for attempt in range(OUTCOME_POLLS):
+            if attempt:
+                submitter.clock.sleep(submitter.settings.poll_s)
+            intent = self._resolve(intent, refusal)
+            if intent.rests or intent.state not in (IntentState.BROADCAST, IntentState.MINED):
+                break
+        return intent
+
+    def _resolve_all(self) -> list[Intent]:
+        return [self._resolve(intent, "") for intent in self._open()]
+
+    def _resolve(self, intent: Intent, refusal: str) -> Intent:
+        """Return the intent in its current state: ended if its outcome is known, MINED with the
+        receipt of its fills so far if it rests.
+        """
+        submitter = self._submitter
+        if intent.state is IntentState.PLANNED:
+            return submitter.drop(intent, "the process ended before signing")
+        if intent.state is IntentState.MINED and not intent.rests:
+            return submitter.close(intent)
+        try:
+            receipt = self._venue.outcome(intent)
+            if receipt is None and intent.state is IntentState.SIGNED:
+                return submitter.drop(intent, "the process ended before sending")
+            if receipt is None and refusal:
+                receipt = unfilled(intent)
+            if receipt is None or not _is_newer(receipt, intent.receipt):
+                return intent
+            head = submitter.sender.head()
+        except Retryable as error:
+            submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
+            return intent
+        if intent.state is IntentState.SIGNED:  # sent by a copy of this store
+            intent = submitter.move(intent, IntentState.BROADCAST, "found at the venue")
+        receipt = replace(receipt, block_number=head.number, block_hash=head.hash)
+        note = refusal or _fills_note(intent, receipt)
+        intent = submitter.move(intent, IntentState.MINED, note, receipt=receipt)
+        return intent if intent.rests else submitter.close(intent)
+
+    def _open(self) -> Sequence[Intent]:
+        return [
+            intent for intent in self._submitter.journal.open_intents() if intent.tx.is_venue_order
+        ]
+
+    def _require_turn(self, grant: Grant) -> None:
+        """Raise Retryable while the outcome of an order is not known: it may still change the
+        account. A cancel changes no position. Raises Refused for a limit order in a market in which
+        another rests: together they could open twice what is planned.
+        """
+        wanted, waiting = None if grant.futures is None else grant.futures.action, []
+        for intent, action in self._open_actions():
+            if not intent.rests and not isinstance(action, OrderCancel):
+                waiting.append(intent)
+            elif not isinstance(wanted, PerpOrder) or not isinstance(action, PerpOrder):
+                continue
+            elif wanted.kind.rests and wanted.market == action.market:
+                raise guard_refusal(
+                    "simulation",
+                    "an order rests",
+                    "none in this market",
+                    f"an order of {action.market} still rests at the venue",
+                    kind=UnsendableTransaction,
+                )
+        if not waiting:
+            return
+        first = waiting[0]
+        raise Retryable(
+            f"the outcome of an earlier order is not known: {first.note}, {first.tx_hash}",
+            f"wait: it is resolved by the time it expires, {format_time(first.deadline_s or 0)}",
+            code=ErrorCode.OPEN_TRANSACTION,
+        )
+
+
+def _is_limit_order(grant: Grant) -> bool:
+    action = None if grant.futures is None else grant.futures.action
+    return isinstance(action, PerpOrder) and action.kind.rests
+
+
+def _is_newer(receipt: Receipt, known: Receipt | None) -> bool:
+    """True unless the receipt of a limit order says nothing new, or lacks a fill that is known."""
+    if known is None:
+        return True
+    if not set(known.fills) <= set(receipt.fills):
+        return False
+    return (receipt.fills, receipt.is_open) != (known.fills, known.is_open)
+
+
+def _fills_note(intent: Intent, receipt: Receipt) -> str:
+    """Return the note on the transition by this receipt."""
+    if receipt.is_open:
+        return f"rests at the venue, {len(receipt.fills)} fills so far"
+    if intent.rests:
+        return f"ended at the venue with {len(receipt.fills)} fills"
+    return "" if receipt.status else "nothing was filled"
+
+
+def unfilled(intent: Intent) -> Receipt:
+    """Return the receipt of an order that ended without a fill."""
+    return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())

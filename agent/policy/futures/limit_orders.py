@@ -1,0 +1,94 @@
+"""Why a limit order that rests at an off-chain venue ends. It rests while it leads to the targets, within every limit, at a price that an
+order of now would also have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from fractions import Fraction
+
+from agent.margin import account as margin
+from agent.margin.account import index_bound_raw
+from agent.margin.state import breaches, if_filled, margin_state
+from agent.model import (
+    FuturesPolicy,
+    MarginAccount,
+    PerpMarket,
+    RestingOrder,
+    StepInput,
+)
+from agent.policy.futures.decide import cooldown_reason, futures_fault, opens_s
+from agent.policy.futures.targets import notional_drifts, targeted
+from agent.units import BPS, format_time
+
+BEYOND = Fraction(1, 10)
+"""Largest share of an order's rest by which its fill may exceed the target, because targets move
+with each price.
+"""
+
+
+def ended_orders(step: StepInput, cloids: Collection[str]) -> dict[str, str]:
+    """Return why each of these orders that still rest ends, by client order id; without those that
+    are to rest on.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        why = step.snapshot.futures_unknown or "the margin account is unknown"
+        return dict.fromkeys(cloids, why)
+    resting = [order for order in account.resting if order.cloid in cloids]
+    now_s = step.snapshot.head.timestamp_s
+    why = futures_fault(step) or cooldown_reason(opens_s(step), now_s)
+    why = why or _broken(account, policy)
+    if why:
+        return {order.cloid: why for order in resting}
+    reasons = {order.cloid: end_reason(account, policy, order, now_s) for order in resting}
+    return {cloid: reason for cloid, reason in reasons.items() if reason}
+
+
+def _broken(account: MarginAccount, policy: FuturesPolicy) -> str:
+    """Return the limit that the account would breach if every resting order were filled. The spot
+    multiple is judged when the order is placed.
+    """
+    state = margin_state(if_filled(account), policy.limits, policy.leverage_bps)
+    broken = breaches(state, policy.limits, None) if account.resting else []
+    return next((f"{one.limit} would be {one.measured}" for one in broken), "")
+
+
+def end_reason(
+    account: MarginAccount, policy: FuturesPolicy, order: RestingOrder, now_s: int
+) -> str:
+    """Return why an order ends; empty if it rests on."""
+    market = account.market(order.market)
+    if not policy.order_kind.rests:
+        return "futures.order_type is ioc"
+    if now_s >= order.placed_s + policy.order_time_s:
+        return f"its time passed at {format_time(order.placed_s + policy.order_time_s)}"
+    if market.is_paused:
+        return f"{market.symbol} is paused"
+    if abs(market.mark / market.index - 1) > Fraction(policy.limits.max_basis_bps, BPS):
+        return f"the mark of {market.symbol} is off its index by more than max_basis"
+    if _is_beyond_bound(order, market, policy.limits.slippage_bps):
+        return "its price is now beyond the bound of an order"
+    if _is_beyond_target(account, policy, order):
+        return "the plan no longer wants it"
+    return ""
+
+
+def _is_beyond_bound(order: RestingOrder, market: PerpMarket, slippage_bps: int) -> bool:
+    quote, bound = (
+        abs(order.size_raw) * order.price,
+        index_bound_raw(market, order.size_raw, slippage_bps),
+    )
+    return quote > bound + 1 if order.size_raw > 0 else quote < bound - 1
+
+
+def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: RestingOrder) -> bool:
+    """True if the rest of an order would carry its position beyond the target."""
+    drifts = {drift.market: drift for drift in notional_drifts(if_filled(account), policy)}
+    if (drift := drifts.get(order.market)) is None:
+        return True
+    market = account.market(order.market)
+    target = margin.size_for_notional_raw(market, drift.funded_target)
+    after = targeted(account, policy).size_raw(order.market) + order.size_raw
+    side = 1 if order.size_raw > 0 else -1
+    return side * (after - target) > max(Fraction(market.lot_raw), abs(order.size_raw) * BEYOND)

@@ -1,0 +1,315 @@
+"""Whole steps whose openings rest at Hyperliquid as limit orders: placed once, filled in parts, ended, and booked fill by fill."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import app as api
+from agent.app import Agent
+from agent.app.documents import utc
+from agent.app.documents.status import status
+from agent.errors import Retryable
+from agent.execution.resting_orders import end_reasons
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.model import Deleverage, Intent, IntentState
+from tests.support import agents
+from tests.support.futures import EVEN
+from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
+from tests.support.hyperliquid_server import HOUSE, Held, HyperliquidServer, Order
+
+
+@pytest.fixture
+def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
+    """A wallet on its spot targets, with 10,000 of margin at a venue whose books are empty."""
+    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as found:
+        for coin in ("ETH", "BTC"):
+            found.move(coin, "0")
+        yield found
+
+
+def limits(server: HyperliquidServer, order_type: str = "gtc", weights: dict[str, str] | None = None, **more: object) -> dict[str, object]:
+    changes = venue_changes(server, weights or {"ETH": "100%"})
+    return changes | {"futures.order_type": order_type, "futures.order_time": "1h", "futures.leverage_band": "10%", **more}
+
+
+def resting(server: HyperliquidServer) -> list[Order]:
+    return [one for one in server.orders if one.user != HOUSE and one.status == "open" and one.trigger is None]
+
+
+def held(server: HyperliquidServer, chain: LocalChain, coin: str = "ETH") -> Fraction:
+    return server.wallet(chain.wallet.address).held.get(coin, Held()).size
+
+
+def step(agent: Agent) -> StepOutcome:
+    return agent.rebalance(send=True, confirm=agents.yes)
+
+
+def sent(server: HyperliquidServer) -> list[dict[str, Any]]:
+    return [body for body in server.bodies if body["action"]["type"] != "approveAgent"]
+
+
+def bid(server: HyperliquidServer) -> None:
+    server.place(HOUSE, "ETH", True, Fraction(2_995), Fraction(100), "Gtc")
+
+
+def placed(server: HyperliquidServer) -> list[str]:
+    return [body["action"]["orders"][0]["t"]["limit"]["tif"] for body in sent(server) if body["action"]["type"] == "order"]
+
+
+def orders(agent: Agent) -> list[Intent]:
+    return [one for one in agent.context.store.journal.intents() if "cancel" not in one.note]
+
+
+def require_settled(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
+    """Require that the journal has every fill of the venue exactly once, and nothing is open or unbooked."""
+    journal = agent.context.store.journal
+    assert journal.open_intents() == () == journal.unbooked()
+    fills = [fill for one in journal.intents() if one.receipt for fill in one.receipt.fills]
+    mine = {str(one["tid"]): one for one in server.fills if one["user"] == chain.wallet.address.lower()}
+    assert sorted(fill.fill_id for fill in fills) == sorted(mine)
+    assert sum(fill.size_raw for fill in fills) == held(server, chain) * 10**4
+
+
+def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        journal, budgets = agent.context.store.journal, agent.context.store.budgets
+        assert step(agent).kind is OutcomeKind.DONE
+        [order] = resting(server)
+        [intent] = journal.open_intents()
+        assert (order.tif, order.left, order.is_buy) == ("Gtc", order.size, True) and placed(server) == ["Gtc"]
+        assert intent.rests and intent.state is IntentState.MINED and intent.tx_hash == order.cloid
+        assert order.price <= server.coin("ETH").mark * Fraction(105, 100)
+        assert budgets.history(anvil_chain.now_s()).loss_24h == 0
+        waits = step(agent)
+        assert end_reasons(replace(waits, kind=OutcomeKind.HALT, reason="a depeg"), [str(intent.tx_hash)]) == {order.cloid: "a depeg"}
+        exits = replace(waits.decided, exit_token="0x01")
+        assert end_reasons(replace(waits, decided=exits), [str(intent.tx_hash)]) == {order.cloid: "an exit is due"}
+        assert (waits.kind, waits.transactions, len(sent(server))) == (OutcomeKind.HOLD, (), 1), waits.reason
+        losses = []
+        for number in (1, 2):
+            server.trade_through("ETH", "1.5")
+            assert step(agent).transactions == ()
+            [intent] = journal.open_intents()
+            assert intent.rests and intent.receipt is not None and len(intent.receipt.fills) == number
+            assert journal.unbooked() == ()
+            losses.append(budgets.history(anvil_chain.now_s()).loss_24h)
+        assert losses[0] > 0 and losses[1] == 2 * losses[0]
+        server.trade_through("ETH", str(float(order.left)))
+        assert step(agent).transactions == () and len(sent(server)) == 1
+        require_settled(agent, server, anvil_chain)
+        [intent] = journal.intents()
+        assert intent.state is IntentState.FINAL and order.status == "filled"
+        assert step(agent).kind is OutcomeKind.HOLD
+        [entry] = agent.context.store.ledger.entries_of([intent.id])
+        assert entry.futures is not None and [fill.size_raw for fill in entry.futures.fills] == [15_000, 15_000, 36_666]
+        fees = sum(Fraction(one["fee"]) for one in server.fills if one["user"] == anvil_chain.wallet.address.lower())
+        assert sum(fill.fee_raw for fill in entry.futures.fills) == fees * 10**6
+
+
+def test_status_history_and_txs_show_an_order_that_rests(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        server.trade_through("ETH", "1.5")
+        step(agent)
+        [order] = resting(server)
+        config = tmp_path / "trimtab.toml"
+        [shown] = status(agent.status())["futures"]["open_orders"]
+        [line] = api.transactions(config, open_only=True)["transactions"]
+        assert line["order"] == shown and Fraction(shown["price"]) == order.price
+        assert (shown["side"], shown["symbol"], Fraction(shown["size"]), shown["filled"]) == ("buy", "ETH", order.size, "1.5")
+        assert shown["expires"] == utc(order.taken_ms // 1000 + 3_600)
+        past = [one for row in api.history(config)["steps"] for one in row["transactions"]]
+        assert [one["status"] for one in past] == ["resting"]
+
+
+def test_two_markets_rest_beside_each_other_within_the_limits(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server, weights=ETH_AND_BTC), EVEN) as agent:
+        assert step(agent).kind is OutcomeKind.DONE
+        assert sorted((one.coin, one.is_buy) for one in resting(server)) == [("BTC", False), ("ETH", True)]
+        account = agent.step_input().snapshot.futures
+        assert account is not None and account.positions == () and len(account.resting) == 2
+        gross = sum(one.size * one.price for one in resting(server))
+        assert gross < 20_500, "the second counts the first as filled"
+        assert step(agent).transactions == () and len(sent(server)) == 2
+
+
+def test_a_marketable_order_takes_what_is_there_and_its_rest_rests(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    server.seed("ETH", ("1",))
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        assert step(agent).kind is OutcomeKind.DONE
+        [order] = resting(server)
+        assert held(server, anvil_chain) == 1 == order.size - order.left
+        [intent] = agent.context.store.journal.open_intents()
+        assert intent.receipt is not None and [one.size_raw for one in intent.receipt.fills] == [10_000]
+
+
+def test_an_order_whose_time_passed_is_cancelled_and_placed_anew(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        [first] = resting(server)
+        server.trade_through("ETH", "2")
+        anvil_chain.node.mine_at(anvil_chain.now_s() + 3_601)
+        outcome = step(agent)
+        assert "its time passed" in outcome.reason, outcome.reason
+        [second] = resting(server)
+        assert first.status == "canceled" and second.cloid != first.cloid
+        assert second.size < first.size, "what was filled is not opened twice"
+        [ended] = [one for one in orders(agent) if one.tx_hash == first.cloid]
+        assert ended.state is IntentState.FINAL and ended.receipt is not None and len(ended.receipt.fills) == 1
+        history = agent.context.store.budgets.history(anvil_chain.now_s())
+        assert history.reverts_in_row == 0, "an order that ends without a fill is no failure"
+
+
+def soft_pause(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
+    agent.context.switch.pause("by a test", chain.now_s())
+
+
+def hard_pause(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
+    agent.context.switch.pause("by a test", chain.now_s(), hard=True)
+    agent.cancel_and_revoke("by a test")
+
+
+def unknown_account(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
+    server.lie.update(accountValue=Fraction(2))
+
+
+def not_wanted(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
+    server.wallet(chain.wallet.address).usd -= 6_000
+
+
+def stale_price(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
+    server.move("ETH", "-6/100")
+
+
+ENDS: dict[str, tuple[Callable[[Agent, HyperliquidServer, LocalChain], None], str]] = {
+    "pause": (soft_pause, ""),
+    "hard pause": (hard_pause, ""),
+    "unknown account": (unknown_account, "contradicts itself"),
+    "plan": (not_wanted, "order ended"),
+    "price": (stale_price, "beyond the bound"),
+}
+
+
+@pytest.mark.parametrize("cause", ENDS)
+def test_an_order_ends_with_its_cause(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, cause: str) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        [order] = resting(server)
+        change, why = ENDS[cause]
+        change(agent, server, anvil_chain)
+        outcome = step(agent)
+        assert order.status == "canceled" and why in outcome.reason, outcome.reason
+        ended = {one.tx_hash: one.state for one in orders(agent)}
+        assert ended[order.cloid] is IntentState.FINAL
+        if "pause" in cause:
+            assert resting(server) == [] and agent.context.store.journal.open_intents() == ()
+
+
+def test_a_reduction_by_the_owner_ends_resting_orders_and_is_a_market_order(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        [order] = resting(server)
+        server.trade_through("ETH", "2")
+        bid(server)
+        closed = agent.adjust_futures(Deleverage(None, "ETH"), send=True, confirm=agents.yes)
+        assert closed.kind is OutcomeKind.DONE, closed.reason
+        assert order.status == "canceled" and placed(server) == ["Gtc", "Ioc"] and held(server, anvil_chain) == 0
+        assert agent.context.store.journal.open_intents() == ()
+
+
+def test_an_emergency_ends_resting_orders_before_it_reduces(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    wallet = server.wallet(anvil_chain.wallet.address)
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        [order] = resting(server)
+        server.trade_through("ETH", "3")
+        wallet.usd -= Fraction(9_500)
+        bid(server)
+        outcome = step(agent)
+        assert order.status == "canceled" and "positions are reduced" in outcome.reason, outcome.reason
+        assert placed(server)[1:] and set(placed(server)[1:]) == {"Ioc"} and held(server, anvil_chain) < 3
+        kinds = [body["action"]["type"] for body in sent(server)]
+        assert kinds[:3] == ["order", "cancelByCloid", "order"]
+
+
+def test_a_cancel_that_is_lost_holds_up_no_emergency(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    wallet = server.wallet(anvil_chain.wallet.address)
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        server.trade_through("ETH", "3")
+        wallet.usd -= Fraction(9_500)
+        bid(server)
+        server.faults = ["dropped"]
+        outcome = step(agent)
+        assert "Ioc" in placed(server) and held(server, anvil_chain) < 3, outcome.reason
+        anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
+        step(agent)
+        assert resting(server) == [] and agent.context.store.journal.open_intents() == ()
+
+
+def test_a_post_only_order_rests_at_the_middle_of_the_book(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    server.seed("ETH")
+    with agents.agent_on(anvil_chain, tmp_path, limits(server, "post_only"), EVEN) as agent:
+        assert step(agent).kind is OutcomeKind.DONE
+        [order] = resting(server)
+        assert (order.tif, order.left, held(server, anvil_chain)) == ("Alo", order.size, 0)
+        assert order.price <= server.middle(server.coin("ETH"))
+
+
+def test_a_post_only_order_that_would_cross_is_told_and_tried_by_the_next_step(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server, "post_only"), EVEN) as agent:
+        server.place(HOUSE, "ETH", False, Fraction(2_990), Fraction(1), "Gtc")
+        for tries in (1, 2, 3, 4):
+            outcome = step(agent)
+            assert "Post only order would have immediately matched" in outcome.reason, outcome.reason
+            assert outcome.kind is OutcomeKind.REFUSED and len(sent(server)) == tries, "once in a step"
+        history = agent.context.store.budgets.history(anvil_chain.now_s())
+        assert history.reverts_in_row == 0 and held(server, anvil_chain) == 0
+        server.move("ETH", "0")
+        assert step(agent).kind is OutcomeKind.DONE and len(resting(server)) == 1
+
+
+def test_a_list_of_open_orders_that_lags_places_nothing_twice(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = HyperliquidServer.info
+
+    def lagging(venue: HyperliquidServer, body: dict[str, object]) -> object:
+        return [] if body["type"] == "frontendOpenOrders" else info(venue, body)
+
+    monkeypatch.setattr(HyperliquidServer, "info", lagging)
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        for _ in range(2):
+            outcome = step(agent)
+        assert "still rests" in outcome.reason and len(resting(server)) == 1, outcome.reason
+
+
+@pytest.mark.parametrize("fault", ["lost", "dropped", *(pytest.param(one, marks=pytest.mark.slow) for one in ("late", "garbled"))])
+def test_an_order_whose_answer_is_lost_rests_once(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        server.faults = [fault]
+        for _ in range(3):
+            with contextlib.suppress(Retryable):
+                step(agent)
+            anvil_chain.node.mine_at(anvil_chain.now_s() + 200)
+        assert len(resting(server)) == 1
+        [intent] = agent.context.store.journal.open_intents()
+        assert intent.rests and agent.context.store.journal.unbooked() == ()

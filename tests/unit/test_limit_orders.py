@@ -1,0 +1,133 @@
+"""Limit orders of an off-chain venue: their price, the account as if they were filled, and why one of them ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.margin import account as margin
+from agent.margin.account import index_bound_raw
+from agent.margin.state import if_filled
+from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, RestingOrder
+from agent.planning.futures import market_order, plan_futures
+from agent.planning.futures_step import as_limit_orders, beside_resting
+from agent.policy.futures.limit_orders import end_reason
+from agent.policy.futures.targets import FuturesTrigger
+from tests.unit.test_futures_plan import POLICY
+from tests.unit.test_resting_stops import ETH, book
+
+NOW_S = 1_790_000_000
+LIMITS = replace(POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600, leverage_band_bps=1_000)
+POST_ONLY = replace(LIMITS, order_kind=PerpOrderKind.POST_ONLY)
+RICH = Fraction(10**13)
+DRIFT = FuturesTrigger.LEVERAGE_DRIFT.value
+SLIPPAGE = LIMITS.limits.slippage_bps
+
+
+def fresh(account: MarginAccount) -> MarginAccount:
+    return replace(account, markets=tuple(replace(one, index_s=NOW_S) for one in account.markets))
+
+
+def rest(size: int, price: Fraction = ETH.index, *, age_s: int = 0) -> RestingOrder:
+    """An order of ETH, in ten-thousandths of a coin; 10,000 at 3,000 are the target of 1x of 10,000 in each of two markets."""
+    return RestingOrder("ETH", size, size, price, NOW_S - age_s, "0x" + b"rest".hex() + "11" * 12)
+
+
+def with_order(order: RestingOrder, **held: int) -> MarginAccount:
+    return replace(fresh(book(**held)), resting=(order,))
+
+
+def reason(order: RestingOrder, account: MarginAccount | None = None) -> str:
+    return end_reason(account or with_order(order), LIMITS, order, NOW_S)
+
+
+def test_an_account_counts_its_resting_orders_as_filled() -> None:
+    after = if_filled(with_order(rest(30_000), eth=5_000))
+    assert after.size_raw("ETH") == 35_000 and after.resting == ()
+    worse = if_filled(with_order(rest(30_000, ETH.index * Fraction(101, 100)), eth=5_000))
+    fee = 30_000 * ETH.mark * ETH.fee_ppm / 10**6
+    assert margin.account_value_raw(after) == 10_000 * 10**6 - fee
+    assert margin.account_value_raw(after) - margin.account_value_raw(worse) >= 900 * 10**5
+
+
+@given(st.integers(-40_000, 40_000).filter(bool), st.fractions(Fraction(95, 100), Fraction(105, 100)), st.integers(-30_000, 30_000))
+def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fraction, held: int) -> None:
+    account = with_order(rest(size, ETH.mark * price), eth=held)
+    quote = int(size * ETH.mark * price)
+    fee = -(-abs(quote) * ETH.fee_ppm // 10**6)
+    filled = margin.with_trade(replace(account, resting=()), "ETH", size, -quote - fee)
+    assert margin.account_value_raw(if_filled(account)) <= margin.account_value_raw(filled) + 1
+
+
+def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None:
+    account = fresh(book())
+    [first, second] = plan_futures(account, LIMITS, RICH, NOW_S).orders
+    order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
+    resting = with_order(order)
+    left = beside_resting(resting, plan_futures(if_filled(resting), LIMITS, RICH, NOW_S))
+    assert (first.market, second.market) == ("ETH", "BTC") and [one.market for one in left.orders] == ["BTC"]
+    assert abs(left.orders[0].size_raw / second.size_raw - 1) < 0.02
+    assert reason(order) == ""
+
+
+def test_only_openings_to_the_targets_of_an_off_chain_venue_rest() -> None:
+    account = fresh(book(eth=10_000))
+    opening, closing = (market_order(ETH, size, SLIPPAGE, is_reduce_only=size < 0) for size in (5_000, -5_000))
+    kinds = [one.kind for one in as_limit_orders(account, LIMITS, DRIFT, (opening, closing))]
+    assert kinds == [PerpOrderKind.LIMIT, PerpOrderKind.MARKET]
+    for trigger in ("liquidation", "hedge", "", FuturesTrigger.LEVERAGE.value):
+        assert as_limit_orders(account, LIMITS, trigger, (opening,)) == (opening,)
+    assert as_limit_orders(replace(account, is_on_chain=True), LIMITS, DRIFT, (opening,)) == (opening,)
+    assert as_limit_orders(account, POLICY, DRIFT, (opening,)) == (opening,)
+
+
+@pytest.mark.parametrize("size", [5_000, -5_000])
+@pytest.mark.parametrize("away", ["-0.02", "-0.001", "0", "0.001", "0.02"])
+def test_a_post_only_order_is_at_the_middle_but_never_beyond_the_bound(size: int, away: str) -> None:
+    middle = ETH.index * (1 + Fraction(away))
+    account = replace(fresh(book()), markets=(replace(ETH, mid=middle),))
+    [order] = as_limit_orders(account, POST_ONLY, DRIFT, (market_order(ETH, size, SLIPPAGE, is_reduce_only=False),))
+    bound = index_bound_raw(ETH, size, SLIPPAGE)
+    assert order.kind is PerpOrderKind.POST_ONLY
+    assert (order.bound_raw <= bound) if size > 0 else (order.bound_raw >= bound)
+    better = abs(size) * middle < bound if size > 0 else abs(size) * middle > bound
+    assert abs(order.bound_raw - (abs(size) * middle if better else bound)) <= 1
+
+
+def test_an_order_rests_while_it_leads_to_the_target() -> None:
+    assert reason(rest(30_000)) == ""
+    assert reason(rest(30_000), with_order(rest(30_000), eth=2_000)) == ""
+
+
+@pytest.mark.parametrize(
+    ("order", "held", "why"),
+    [
+        (rest(30_000, age_s=3_600), 0, "its time passed"),
+        (rest(30_000), 20_000, "no longer wants"),
+        (rest(-30_000), 0, "no longer wants"),
+        (rest(60_000), 0, "no longer wants"),
+        (rest(30_000, ETH.index * Fraction(106, 100)), 0, "beyond the bound"),
+    ],
+)
+def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder, held: int, why: str) -> None:
+    assert why in reason(order, with_order(order, eth=held))
+
+
+def test_an_order_ends_in_a_market_that_opens_nothing_and_without_a_config() -> None:
+    order = rest(30_000)
+    assert end_reason(with_order(order), POLICY, order, NOW_S) == "futures.order_type is ioc"
+    for changed, why in ((replace(ETH, is_paused=True), "is paused"), (replace(ETH, mark=ETH.mark * Fraction(6, 5)), "max_basis")):
+        assert why in reason(order, replace(with_order(order), markets=(changed,)))
+    unnamed = replace(order, market="DOGE")
+    account = replace(with_order(unnamed), markets=(ETH, replace(ETH, market="DOGE", symbol="DOGE", is_named=False)))
+    assert reason(unnamed, account) == "the plan no longer wants it"
+
+
+def test_a_limit_order_keeps_its_bound() -> None:
+    opening = market_order(ETH, 5_000, SLIPPAGE, is_reduce_only=False)
+    [order] = as_limit_orders(fresh(book()), LIMITS, DRIFT, (opening,))
+    assert order == PerpOrder("ETH", 5_000, PerpOrderKind.LIMIT, opening.bound_raw, False)
