@@ -74,6 +74,7 @@ LOTS: dict[str, Any] = {
         "unrealised": "-42", "realised": "1", "unmatched": "5", "lots": [LOT] * 21,
     }],
     "gas_money": None,
+    "not_final": 0,
 }  # fmt: skip
 """More lots than the page shows, with markup as symbol and currency."""
 LIQUIDITY: dict[str, Any] = {
