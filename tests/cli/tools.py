@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import json
 import os
@@ -267,11 +268,14 @@ def forked_in(folder: Path, *args: str, first: Callable[[], None] = lambda: None
 
 
 def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, columns: int = 160) -> tuple[int, str]:
-    """A command with a terminal for stdin, stdout and stderr; `answer` is typed when it asks. Exit code and all it showed."""
+    """A command with a terminal for stdin, stdout and stderr; `answer` is typed when it asks. Exit code and all it showed, where it
+    hangs also the stacks of its threads.
+    """
     child, terminal = pty.fork()
     if child == 0:
         try:
             os.environ |= {"TERM": "xterm", "COLUMNS": str(columns)}
+            faulthandler.dump_traceback_later(within_s - 5, file=2)
             _become((*args, "--config", str(desk.config)))
         finally:
             os._exit(99)
