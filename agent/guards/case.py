@@ -250,10 +250,10 @@ class GuardCase:
             and not any(isinstance(action, Provide) for action in actions)
         )
 
-    def judged_tokens(self) -> set[str] | None:
+    def judged_tokens(self, *, with_gas: bool = True) -> set[str] | None:
         """Return the tokens whose price sources may refuse the plan; None for all tokens. Raises
-        MissingData. An exit depends on the tokens that it trades, the numeraire, and the native
-        coin for gas. Orders that only reduce futures depend on no token, because the venue's own
+        MissingData. An exit depends on the tokens that it trades, the numeraire, and `with_gas` the
+        native coin. Orders that only reduce futures depend on no token, because the venue's own
         index bounds them: in a crash, when TWAPs lag, they must still avert liquidation.
         """
         if not self.is_risk_reducing():
@@ -264,8 +264,8 @@ class GuardCase:
         legs, actions = self.plan.legs, self.plan.actions
         return {
             portfolio.numeraire.address,
-            portfolio.wrapped_native,
-            *(token for leg in legs for token in (leg.token_in, leg.token_out)),
+            *([portfolio.wrapped_native] if with_gas else []),
+            *(portfolio.held_as(token) for leg in legs for token in (leg.token_in, leg.token_out)),
             *(token for action in actions for token in (action.token0, action.token1)),
         }
 

@@ -319,7 +319,7 @@ def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 
 
 def _means(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    judged = case.judged_tokens()
+    judged = case.judged_tokens(with_gas=False)
     for deviation, token in source_deviations(case.step):
         if judged is None or token in judged:
             yield deviation, f"TWAP of {case.label(token)} against its feed"

@@ -331,11 +331,21 @@ def test_an_exit_is_sold_while_the_sources_of_another_asset_disagree() -> None:
     assert left.kind is OutcomeKind.HALT and "LINK" in left.reason, "LINK itself waits"
 
 
-@pytest.mark.parametrize(("symbol", "price"), [("WETH", 2_000), ("WBTC", 60_000)])
-def test_an_exit_waits_while_the_sources_of_its_own_price_or_of_gas_disagree(symbol: str, price: int) -> None:
-    apart = v3_pool(token(symbol), USDC, price, twap_price=2 * price)
+def test_an_exit_waits_while_the_sources_of_its_own_price_disagree() -> None:
+    apart = v3_pool(WBTC, USDC, 60_000, twap_price=120_000)
     found = judged(two_sources("WBTC", pools=(SOUND, apart)))
-    assert found.kind is OutcomeKind.HALT and mentions(found.reason, "contradict", symbol)
+    assert found.kind is OutcomeKind.HALT and mentions(found.reason, "contradict", "WBTC")
+
+
+@pytest.mark.parametrize("mean", [1_900, 2_100, 4_000])
+def test_an_exit_is_sold_while_the_sources_of_the_native_coin_disagree(mean: int) -> None:
+    """In a fall of everything the mean of the native coin is late too; whoever pushes it would hold every stop back."""
+    apart = v3_pool(WETH, USDC, 2_000, twap_price=mean)
+    found = judged(two_sources("WBTC", pools=(SOUND, apart)))
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
+    assert found.plan is not None and all(one.passed for one in found.plan.verdicts)
+    own = judged(two_sources("WETH", "WBTC", pools=(SOUND, apart)))
+    assert own.kind is OutcomeKind.PLANNED and own.decided.exit_token == WBTC.address
 
 
 def test_an_exit_through_a_hub_whose_sources_disagree_is_refused() -> None:

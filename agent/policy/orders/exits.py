@@ -210,11 +210,11 @@ def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]
 
 
 def exit_price_fault(step: StepInput, *tokens: str) -> str:
-    """Return why an exit of these tokens must not act on its prices (theirs, the numeraire's, and
-    the native coin's for gas); empty if it may.
+    """Return why an exit of these tokens must not act on its prices, theirs and the numeraire's;
+    empty if it may. Sources that disagree on the native coin only misjudge the cost of gas, which
+    has limits in that coin.
     """
-    portfolio = step.portfolio
-    depends = {*tokens, portfolio.numeraire.address, portfolio.wrapped_native}
+    depends = {*tokens, step.portfolio.numeraire.address}
     return price_fault(step, reference_prices(step), depends)
 
 
