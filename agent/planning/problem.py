@@ -506,6 +506,7 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
     value.
     """
     pool_edges, poor, far = [], [], []
+    most = max(problem.total, Fraction(scale))
     for pool in problem.pools.values():
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             least = problem.least_rate(pool, token_in)
@@ -515,7 +516,7 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
             ends = (problem.position[token_in], problem.position[token_out])
             offer = build_trade_curves(pool, token_in, *prices, scale, problem.impact_bps, least)
             if offer is not None:
-                most_raw = max(problem.total, Fraction(scale)) / prices[0]
+                most_raw = most / prices[0]
                 units = (float(price) / scale for price in prices)
                 offer = in_whole_units(offer, pool.quoter(token_in), most_raw, *units)
             if offer is None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from operator import mul
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agent.floats import FloatArray, dot, fsum_array, gram, matvec, solve_positive_definite
+from agent.floats import FloatArray, dot, fsum_array, matvec, solve_positive_definite
 from agent.planning.pool_curves import CurveStack
 
 # --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and identical to
@@ -41,7 +42,7 @@ rounding error.
 LEAST = 1e-9
 """Least absolute curvature by which an unknown is scaled."""
 
-Row = list[float]
+IndexArray = NDArray[np.intp]
 
 
 def box_minimum(
@@ -63,110 +64,91 @@ def box_minimum(
     scaled = matrix * unit[:, None] * unit
     every = np.arange(len(unit))
     scaled[every, every] += RIDGE * len(unit)
-    box = _BoxQp(
-        scaled,
-        scaled.tolist(),
-        (slope * unit).tolist(),
-        (low / unit).tolist(),
-        (high / unit).tolist(),
-    )
-    step, sides = box.minimum(near)
-    held = np.array(sides)
+    box = _BoxQp(scaled, slope * unit, low / unit, high / unit)
+    step, sides = box.minimum(np.array(near or box.first(), dtype=np.intp))
     return (
-        np.where(
-            held < 0, low, np.where(held > 0, high, np.clip(np.array(step) * unit, low, high))
-        ),
-        sides,
+        np.where(sides < 0, low, np.where(sides > 0, high, np.clip(step * unit, low, high))),
+        sides.tolist(),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _BoxQp:
-    """The problem with unknowns scaled to curvature one, solved by a primal active-set method: each
-    step stays within the bounds and descends.
+    """The problem with unknowns scaled to curvature one.
+
+    Solved by block principal pivoting: all unknowns on a wrong side change it at once (Júdice,
+    Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear
+    complementarity problems", 1994). Where that does not lead to fewer of them, by a primal
+    active-set method: each step stays within the bounds and descends.
     """
 
     matrix: FloatArray
-    rows: list[Row]
-    slope: Row
-    low: Row
-    high: Row
+    slope: FloatArray
+    low: FloatArray
+    high: FloatArray
 
-    def minimum(self, near: Sequence[int]) -> tuple[Row, list[int]]:
+    def minimum(self, near: IndexArray) -> tuple[FloatArray, IndexArray]:
         """Return the minimum and the sides at which unknowns are held there."""
-        sides = list(near) or self._first()
-        step = [
-            low if side < 0 else high if side > 0 else 0.0
-            for side, low, high in zip(sides, self.low, self.high, strict=True)
-        ]
+        sides, fewest = near.copy(), len(near) + 1
+        while True:
+            step = self._with_held(sides, self._ends(sides))
+            pull = self._pull(step)
+            away = np.where(step > self.high, 1, np.where(step < self.low, -1, 0))
+            turned = np.where(sides == 0, away, np.where(pull * sides > 0, 0, sides))
+            wrong = int(np.count_nonzero(turned != sides))
+            if not wrong:
+                return step, sides
+            if wrong >= fewest:
+                return self._descended(near)
+            sides, fewest = turned, wrong
+
+    def _descended(self, near: IndexArray) -> tuple[FloatArray, IndexArray]:
+        sides = near.copy()
+        step = self._ends(sides)
         for _ in range(ROUNDS * len(step)):
             there = self._with_held(sides, step)
-            rooms = {i: self._room(i, step, there) for i in self._beyond(sides, there)}
-            part = min(rooms.values(), default=1.0)
+            beyond = np.flatnonzero((sides == 0) & ((there < self.low) | (there > self.high)))
+            moves = there[beyond] - step[beyond]
+            ends = np.where(moves > 0, self.high[beyond], self.low[beyond])
+            rooms = (ends - step[beyond]) / np.where(moves == 0, 1.0, moves)
+            part = float(rooms.min(initial=1.0))
             if part < 1:
-                moved = (a + part * (b - a) for a, b in zip(step, there, strict=True))
-                step = [
-                    min(max(place, low), high)
-                    for place, low, high in zip(moved, self.low, self.high, strict=True)
-                ]
-                for i, room in rooms.items():
-                    if room <= part:
-                        sides[i], step[i] = (
-                            (1, self.high[i]) if there[i] > self.high[i] else (-1, self.low[i])
-                        )
+                step = np.clip(step + part * (there - step), self.low, self.high)
+                full = rooms <= part
+                step[beyond[full]] = ends[full]
+                sides[beyond[full]] = np.where(moves > 0, 1, -1)[full]
             else:
                 step = there
-                wrong, worst = max(
-                    ((side * self._pull(i, step), -i) for i, side in enumerate(sides) if side),
-                    default=(0.0, 0),
-                )
-                if wrong <= 0:
+                wrong = np.where(sides == 0, 0.0, self._pull(step) * sides)
+                worst = int(wrong.argmax())
+                if wrong[worst] <= 0:
                     break
-                sides[-worst] = 0
+                sides[worst] = 0
         return step, sides
 
-    def _beyond(self, sides: Sequence[int], there: Row) -> list[int]:
-        """Return the free unknowns that are outside the box."""
-        places = zip(sides, self.low, there, self.high, strict=True)
-        return [
-            i
-            for i, (side, low, place, high) in enumerate(places)
-            if not side and not low <= place <= high
-        ]
+    def _ends(self, sides: IndexArray) -> FloatArray:
+        return np.where(sides < 0, self.low, np.where(sides > 0, self.high, 0.0))
 
-    def _first(self) -> list[int]:
+    def _pull(self, step: FloatArray) -> FloatArray:
+        """Return the slopes after a step."""
+        return self.slope + matvec(self.matrix, step)
+
+    def first(self) -> list[int]:
         """Return the sides of unknowns that start at an end and are pushed beyond it by the
         slope.
         """
-        pulled = zip(self.slope, self.low, self.high, strict=True)
-        return [
-            -1 if low >= 0 and pull > 0 else 1 if high <= 0 and pull < 0 else 0
-            for pull, low, high in pulled
-        ]
+        start = np.where(
+            (self.low >= 0) & (self.slope > 0), -1, np.where((self.high <= 0) & (self.slope < 0), 1, 0)
+        )
+        return list(start.tolist())
 
-    def _pull(self, i: int, step: Row) -> float:
-        """Return the slope of one unknown after a step."""
-        return self.slope[i] + math.fsum(map(mul, self.rows[i], step))
-
-    def _with_held(self, sides: Sequence[int], step: Row) -> Row:
+    def _with_held(self, sides: IndexArray, step: FloatArray) -> FloatArray:
         """Return the minimum with every unknown that has a side held at its value in `step`."""
-        free = [i for i, side in enumerate(sides) if not side]
-        there = [place if side else 0.0 for side, place in zip(sides, step, strict=True)]
-        away = any(there)  # most held unknowns are zero and have no effect
-        pulls = [self._pull(i, there) if away else self.slope[i] for i in free]
-        chosen = np.array(free, dtype=np.intp)
-        matrix = self.matrix[chosen[:, None], chosen]
-        for i, place in zip(
-            free, solve_positive_definite(matrix, -np.array(pulls)).tolist(), strict=True
-        ):
-            there[i] = place
+        free = np.flatnonzero(sides == 0)
+        there = np.where(sides == 0, 0.0, step)
+        pulls = self._pull(there)[free]
+        there[free] = solve_positive_definite(self.matrix[free[:, None], free], -pulls)
         return there
-
-    def _room(self, i: int, step: Row, there: Row) -> float:
-        """Return the fraction of the way to `there` at which an unknown meets its end."""
-        move = there[i] - step[i]
-        end = self.high[i] if move > 0 else self.low[i]
-        return (end - step[i]) / move if move else math.inf
 
 
 STEPS = 60
@@ -197,18 +179,63 @@ plan end at the same amounts.
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high, where ν = 1 + rise·z.
+    """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high.
 
-    `rise` has a row per token and a column per multiplier z; `bend` is None if it is zero. The
-    slopes at the minimum are the imbalances.
+    Each multiplier z raises every price by its `shift`, and by its `own` in addition that of its
+    `token`; `spread`, if not None, are the rises of each token by the last multiplier. `bend` is
+    None if it is zero. The slopes at the minimum are the imbalances.
     """
 
     base: float
-    rise: FloatArray
+    shift: FloatArray
+    own: FloatArray
+    token: NDArray[np.intp]
+    spread: FloatArray | None
     cost: FloatArray
     bend: FloatArray | None
     low: FloatArray
     high: FloatArray
+    size: int
+
+    def above(self, z: FloatArray) -> FloatArray:
+        """Return each price's distance from one."""
+        rises = np.asarray(np.bincount(self.token, self.own * z, self.size) + dot(self.shift, z))
+        return rises if self.spread is None else rises + self.spread * z[-1]
+
+    def along(self, moved: FloatArray) -> FloatArray:
+        """Return the change of the dual per unit of each multiplier, for these changes of tokens."""
+        found = self.shift * fsum_array(moved) + self.own * moved[self.token]
+        if self.spread is not None:
+            found[-1] = dot(self.spread, moved)
+        return np.asarray(found)
+
+    def gram(self, stack: CurveStack, weight: FloatArray, steep: FloatArray) -> FloatArray:
+        """Return the sum of steep · r·rᵀ over the rows of a stack, where r is the change of a pool's
+        price, source less `weight` times target, by each multiplier. Summed by token first, because
+        there are more pools than tokens, and most multipliers concern one token.
+        """
+        size, source, target = self.size, stack.source, stack.target
+        paid = steep * weight
+        ends = np.concatenate((source * (size + 1), target * (size + 1)))
+        ends = np.concatenate((ends, source * size + target, target * size + source))
+        parts = np.concatenate((steep, paid * weight, -paid, -paid))
+        between = np.bincount(ends, parts, size * size).reshape(size, size)
+        apart = 1 - weight  # of a pool's price if all prices rise
+        shared = np.bincount(source, steep * apart, size) - np.bincount(target, paid * apart, size)
+        cross = self.shift[:, None] * (self.own * shared[self.token])
+        found = (
+            self.shift[:, None] * (self.shift * fsum_array(steep * apart * apart))
+            + cross
+            + cross.T
+            + self.own[:, None] * self.own * between[self.token[:, None], self.token]
+        )
+        if self.spread is not None:
+            rise = self.spread[source] - weight * self.spread[target]
+            each = np.bincount(source, steep * rise, size) - np.bincount(target, paid * rise, size)
+            last = self.shift * fsum_array(steep * rise * apart) + self.own * each[self.token]
+            last[-1] = fsum_array(steep * rise * rise)
+            found[-1], found[:, -1] = last, last
+        return np.asarray(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +274,8 @@ def solve_dual(
     pools begin to respond on the way. Ends early once the bound is below the required value
     `below`.
     """
-    parts = (program.rise, program.cost, program.bend, program.low, program.high, stack.first)
+    parts = (program.shift, program.own, program.token, program.spread, program.cost)
+    parts += (program.bend, program.low, program.high, stack.first)
     problem = (program.base, *(None if part is None else part.tobytes() for part in parts))
     asked = (problem, below, None if near is None else near.multipliers.tobytes())
     found: Solution | None = stack.known.get(asked)
@@ -342,7 +370,7 @@ class _Point(PoolResponses):
     def __init__(self, program: Program, stack: CurveStack, z: FloatArray) -> None:
         self.z = z
         bent = None if program.bend is None else matvec(program.bend, z)
-        self.above = above = matvec(program.rise, z)
+        self.above = above = program.above(z)
         super().__init__(stack, above)
         paid = np.where(self.priced, self.paid, 0.0)
         into, out_of = (
@@ -355,9 +383,7 @@ class _Point(PoolResponses):
             + (0.0 if bent is None else 0.5 * dot(bent, z))
             + fsum_array(self.surplus)
         )
-        self.slope = (program.cost if bent is None else program.cost + bent) + matvec(
-            program.rise.T, moved
-        )
+        self.slope = (program.cost if bent is None else program.cost + bent) + program.along(moved)
 
     def solution(self, program: Program) -> Solution:
         """Return the solution at this point."""
@@ -385,10 +411,7 @@ class _Point(PoolResponses):
             np.maximum(self.depth / (2 * stack.keep * stack.keep * root * root * root), felt)
             / self.into
         )
-        live = steep > 0
-        weight = np.where(self.priced[live], 1 + self.asked[live], 0.0)
-        rows = program.rise[stack.source[live]] - weight[:, None] * program.rise[stack.target[live]]
-        found = gram(rows, steep[live])
+        found = program.gram(stack, np.where(self.priced, 1 + self.asked, 0.0), steep)
         return found if program.bend is None else found + program.bend
 
     def bend_to(self, other: _Point) -> FloatArray:

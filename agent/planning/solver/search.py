@@ -423,14 +423,19 @@ def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
     """Return the cycle with the fewest exchanges, and among equals the one with the largest minimum
     flow. Empty without cycles.
     """
-    found = [cycle for edge in edges if (cycle := _back(edges, edge))]
+    onward: dict[int, list[int]] = {}
+    for source, target in edges:
+        onward.setdefault(source, []).append(target)
+    found = [cycle for edge in edges if (cycle := _back(onward, edge))]
     return min(
         found, key=lambda cycle: (len(cycle), -min(edges[edge] for edge in cycle)), default=[]
     )
 
 
-def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
-    """Return the shortest cycle that begins with this edge."""
+def _back(onward: Mapping[int, Sequence[int]], first: TokenEdge) -> list[TokenEdge]:
+    """Return the shortest cycle that begins with this edge; `onward` are the ends of the edges from
+    each token.
+    """
     start, token = first
     came: dict[int, int] = {token: start}
     ring = [token]
@@ -438,8 +443,8 @@ def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
         ring = [
             b
             for a in ring
-            for source, b in edges
-            if source == a and b not in came and came.setdefault(b, a) == a
+            for b in onward.get(a, ())
+            if b not in came and came.setdefault(b, a) == a
         ]
     if start not in came:
         return []

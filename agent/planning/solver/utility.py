@@ -245,62 +245,73 @@ class FlowOptimizer:
         The limit adds μ·(budget − turnover). A separate multiplier lets a token that does not move
         pay less than its half of μ, unless its bounds have one.
         """
-        worth, size, goals = self.worth, len(self.held), self.worth.goals
-        unit, price, sure = np.eye(size), worth.price, worth.price + SURE
-        rows: list[tuple[FloatArray, float, float, float]] = []
+        worth, goals, price = self.worth, self.worth.goals, self.worth.price
+        sure = price + SURE
+        rows: list[MultiplierRow] = []
         if worth.risk is not None:
-            for i, cap in zip(worth.risk.tokens, worth.risk.cap(price / 2).tolist(), strict=True):
-                rows.append(((worth.low[i] - unit[i]) * worth.risk.volatility[i], 0.0, -cap, cap))
-        for i in goals if worth.risk is None else ():
-            if worth.low[i] == worth.high[i]:
+            caps = worth.risk.cap(price / 2).tolist()
+            for i, cap in zip(worth.risk.tokens.tolist(), caps, strict=True):
+                volatility = worth.risk.volatility[i]
+                rows.append((i, worth.low[i] * volatility, -volatility, 0.0, -cap, cap))
+        for i in goals.tolist() if worth.risk is None else ():
+            low, high = worth.low[i], worth.high[i]
+            if low == high:
                 least, most = -price * (1 - worth.tie_break), price * worth.tie_break
                 if self.has_hard_goals and self.ways is not None:
                     way = self.ways[i]
                 else:
                     way = 0
-                ends = way < 0 or worth.low[i] == 0  # no market absorbs more of a token than exists
+                ends = way < 0 or low == 0  # no market absorbs more of a token than exists
                 rows.append(
-                    (
-                        worth.low[i] - unit[i],
-                        0.0,
-                        -sure if ends else least,
-                        sure if way > 0 else most,
-                    )
+                    (i, low, -1.0, 0.0, -sure if ends else least, sure if way > 0 else most)
                 )
             else:
-                rows.append((worth.high[i] - unit[i], 0.0, 0.0, price * worth.tie_break))
-                rows.append((unit[i] - worth.low[i], 0.0, 0.0, price * (1 - worth.tie_break)))
-        rows += [(unit[i], -self.least[i], 0.0, sure) for i in self._bottoms]
-        rows += [(-unit[i], self.most[i], 0.0, sure) for i in self._tops]
-        rows += [(-unit[i], end, -sure, sure) for i, end in worth.pinned.items()]
+                rows.append((i, high, -1.0, 0.0, 0.0, price * worth.tie_break))
+                rows.append((i, -low, 1.0, 0.0, 0.0, price * (1 - worth.tie_break)))
+        rows += [(i, 0.0, 1.0, -self.least[i], 0.0, sure) for i in self._bottoms]
+        rows += [(i, 0.0, -1.0, self.most[i], 0.0, sure) for i in self._tops]
+        rows += [(i, 0.0, -1.0, end, -sure, sure) for i, end in worth.pinned.items()]
+        spread = None
         if away is not None and self.budget is not None:
             if self.ways is None:
                 rows += [
-                    (-side * unit[i], side * self.held[i], 0.0, 2 * price)
-                    for i, side in zip(goals, away, strict=True)
+                    (i, 0.0, -side, side * self.held[i], 0.0, 2 * price)
+                    for i, side in zip(goals.tolist(), away.tolist(), strict=True)
                 ]
-            half = np.zeros(size)
-            half[goals] = away / 2
-            rows.append((half, self.budget - dot(half, self.held), 0.0, sure))
-        columns, extra, low, high = zip(*rows, strict=True)
-        rise = np.array(columns).T
+            spread = np.zeros(len(self.held))
+            spread[goals] = away / 2
+            rows.append((0, 0.0, 0.0, self.budget - dot(spread, self.held), 0.0, sure))
         bend = None
         if worth.risk is not None:
             bend = np.zeros((len(rows), len(rows)))
             bend[: len(worth.risk.bend), : len(worth.risk.bend)] = worth.risk.bend
-        cost = matvec(rise.T, self.start) + np.array(extra)
-        return Program(fsum_array(self.start), rise, cost, bend, np.array(low), np.array(high))
+        return _program(self.start, rows, spread, bend)
+
+
+MultiplierRow = tuple[int, float, float, float, float, float]
+"""Token, shift, own, cost beyond that of the start, low and high of a multiplier (see Program)."""
+
+
+def _program(
+    start: FloatArray,
+    rows: Sequence[MultiplierRow],
+    spread: FloatArray | None,
+    bend: FloatArray | None,
+) -> Program:
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
+    _, shift, own, extra, low, high = columns
+    token = np.array([row[0] for row in rows], dtype=np.intp)
+    worth = fsum_array(start)
+    found = Program(worth, shift, own, token, spread, extra, bend, low, high, len(start))
+    return replace(found, cost=found.along(start) + extra)
 
 
 def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -> Program:
     """Return the program of a sale into one token, whose price is 1. Every other token must end
     where it is pinned.
     """
-    unit = np.eye(len(start))
-    rise = np.array([-unit[i] for i in pinned]).T
-    cost = np.array([end - start[i] for i, end in pinned.items()])
-    edge = np.full(len(cost), reach)
-    return Program(fsum_array(start), rise, cost, None, -edge, edge)
+    rows = [(i, 0.0, -1.0, end, -reach, reach) for i, end in pinned.items()]
+    return _program(start, rows, None, None)
 
 
 # --- Objective of a goal: target shares of the final total, the price of a unit off target, and the
