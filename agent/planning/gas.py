@@ -288,6 +288,17 @@ def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
     return pool.gas.swap[router.name] - pool.gas.again
 
 
+def least_leg_gas_units(pool: Pool, router: RouterGas) -> int:
+    """Return the least gas units that the first swap through a pool adds to a plan."""
+    return leg_gas_units(pool, 0, router=router, moved=False) - router.fed
+
+
+def least_base_gas_units(router: RouterGas) -> int:
+    """Return the least gas units of a plan beside its swaps: it sells a token and buys another."""
+    tokens = 2 * (TOKEN_UNITS + router.watched) + 3 * SLOT_UNITS
+    return router.base + tokens - 2 * CLEARED_UNITS
+
+
 def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
     """Return the gas of a transaction of these legs, given the gas of their swaps; 0 without
     legs.

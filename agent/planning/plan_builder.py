@@ -318,8 +318,11 @@ def _money(step: StepInput, value: float) -> str:
 # includes arbitrage. The search proves the order best in most markets; with dozens of contradicting
 # pools it stops early.
 #
-# Gas, limits.min_trade and the legs per route are not part of the problem; their effect and integer
-# rounding count in the gap. A gap of zero on a skewed snapshot is the best plan for that snapshot.
+# Gas counts on both sides as the least base gas of a transaction, and for each direction of a pool in
+# use the least that a swap through it adds. Gas of ticks, of tokens and of further legs through one
+# pool is not part of the problem. limits.min_trade and the legs per route are not either; their
+# effect and integer rounding count in the gap. A gap of zero on a skewed snapshot is the best plan
+# for that snapshot.
 
 
 FLOAT_ERROR = Fraction(1, 10**12)
@@ -350,18 +353,20 @@ def gap_bps(
     )
     total = sum(held, Fraction(0))
     basis = max(draft.turnover(problem) / scale, total / BPS)
-    achieved = search.worth.exactly(ends)
-    least = float(achieved + CLOSE * basis)
-    searches = [(search, market.counted_whole, market.rows())]
+    used = {(leg.pool, problem.position[leg.token_in]) for leg in draft.legs}
+    achieved = search.worth.exactly(ends) - Fraction(market.least_gas(used))
+    least = float(achieved + CLOSE * basis) + market.base_gas
+    searches = [(search, market.counted_after_gas, market.rows())]
     if settled.token_order is not None:
         order = settled.token_order
         rows = order.rows(market.real, market.rows())
-        searches.append((order.search(search), market.whole, rows))
+        searches.append((order.search(search), market.after_gas, rows))
     bound = max(
         bound_with_charges(charged, rows, bounded.solve, None, BRANCHES, lambda *_: least)
         for bounded, charged, rows in searches
     )
-    return rounded_gap(Fraction(bound) - achieved + FLOAT_ERROR * total, basis)
+    best = max(search.worth.exactly(held), Fraction(bound) - Fraction(market.base_gas))
+    return rounded_gap(best - achieved + FLOAT_ERROR * total, basis)
 
 
 def rounded_gap(short: Fraction, basis: Fraction) -> Fraction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -17,6 +18,8 @@ from agent.planning.gas import (
     GasInputs,
     WrappedNative,
     gas_price_wei,
+    least_base_gas_units,
+    least_leg_gas_units,
     leg_gas_units,
     repeat_leg_gas_units,
     wrapped_native_of,
@@ -469,9 +472,10 @@ class EdgeFlow:
 class PoolGraph:
     """Both directions of every usable pool, and the value of a unit of gas, in units of `scale`
     numeraire base units. `real` are the true curves, `counted` the curves capped at the reference;
-    `has_gains` is true if they differ. `whole` and `counted_whole` have them with what any use of them
-    loses to whole base units, `after_gas` the real ones also with its least gas. `below_floor` are directions (pool, source, target) whose
-    first unit pays less than the floor, or nothing; `far` are pools that pay implausibly much.
+    `has_gains` is true if they differ. `after_gas` and `counted_after_gas` have them with what any
+    use of them costs: its least gas, and what it loses to whole base units; `base_gas` is the least
+    gas of a plan beside its swaps. `below_floor` are directions (pool, source, target) whose first
+    unit pays less than the floor, or nothing; `far` are pools that pay implausibly much.
     """
 
     problem: Problem
@@ -479,11 +483,11 @@ class PoolGraph:
     pool_edges: tuple[PoolEdge, ...]
     real: CurveStack
     counted: CurveStack
-    whole: ChargedCurves
-    counted_whole: ChargedCurves
     after_gas: ChargedCurves
+    counted_after_gas: ChargedCurves
     has_gains: bool
     gas_unit: float
+    base_gas: float
     leg_data_fee: float
     below_floor: tuple[tuple[str, int, int], ...]
     far: tuple[str, ...]
@@ -499,6 +503,18 @@ class PoolGraph:
             if pool_edge.pool not in left and (pool_edge.pool, pool_edge.source) not in banned
         )
         return np.array(list(kept), dtype=np.intp)
+
+    def least_gas(self, used: Collection[tuple[str, int]]) -> float:
+        """Return the least gas value of a plan that uses these directions (pool, source) once, in
+        units of the scale.
+        """
+        rows = enumerate(self.pool_edges)
+        gas = [
+            float(self.after_gas.charges[row]) - edge.offer.lost
+            for row, edge in rows
+            if (edge.pool, edge.source) in used
+        ]
+        return self.base_gas + math.fsum(gas) if used else 0.0
 
 
 def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = None) -> PoolGraph:
@@ -531,34 +547,31 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
         float(problem.leg_data_fee) / scale,
     )
     ends_of = [(edge.source, edge.target) for edge in pool_edges]
-    lost = np.array([edge.offer.lost for edge in pool_edges])
-    gas = np.array(
+    router = problem.gas.router
+    charges = np.array(
         [
-            leg_gas_units(problem.pools[edge.pool], 0, router=problem.gas.router, moved=False)
-            * gas_unit
+            least_leg_gas_units(problem.pools[edge.pool], router) * gas_unit
             + leg_data_fee
+            + edge.offer.lost
             for edge in pool_edges
         ]
     )
-    curves = [edge.offer.real for edge in pool_edges]
-    real = charged_curves(ends_of, curves, lost)
-    counted, after_gas = real, real
-    if gains:
-        counted = charged_curves(ends_of, [edge.offer.counted for edge in pool_edges], lost)
-    if gas.any():
-        after_gas = charged_curves(ends_of, curves, lost + gas)
+    real = [edge.offer.real for edge in pool_edges]
+    counted = [edge.offer.counted for edge in pool_edges]
+    after_gas = charged_curves(ends_of, real, charges)
+    counted_after_gas = charged_curves(ends_of, counted, charges) if gains else after_gas
     every = np.arange(len(pool_edges), dtype=np.intp)
     return PoolGraph(
         problem,
         scale,
         tuple(pool_edges),
-        real.both.rows(every),
-        counted.both.rows(every),
-        real,
-        counted,
+        after_gas.both.rows(every),
+        counted_after_gas.both.rows(every),
         after_gas,
+        counted_after_gas,
         gains,
         gas_unit,
+        least_base_gas_units(router) * gas_unit,
         leg_data_fee,
         tuple(poor),
         tuple(far),

@@ -411,7 +411,7 @@ def sell_exits_whole(
     if all(_left(problem, settled.draft, i) == 0 for i in exiting):
         return settled
     free = replace(
-        market, real=market.counted
+        market, real=market.counted, after_gas=market.counted_after_gas
     )  # without pools above the reference there are no cycles
     dropped: dict[str, str] = {}
     for _ in range(TRIES):
