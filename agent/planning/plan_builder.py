@@ -327,9 +327,9 @@ def _money(step: StepInput, value: float) -> str:
 
 FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
-CLOSE = Fraction(1, 20 * BPS)
+CLOSE = Fraction(1, 10 * BPS)
 """Gap, per unit of turnover, up to which a bound is not improved."""
-BRANCHES = 24
+BRANCHES = 12
 """Subproblems of the bound, each of which decides one pool."""
 DIGITS = 10**6
 """Steps per basis point to which a gap is rounded up."""
@@ -361,10 +361,10 @@ def gap_bps(
         order = settled.token_order
         rows = order.rows(market.real, market.rows())
         searches.append((order.search(search), market.after_gas, rows))
-    bound = max(
-        bound_with_charges(charged, rows, bounded.solve, None, BRANCHES, lambda *_: least)
-        for bounded, charged, rows in searches
-    )
+    bound = -math.inf
+    for bounded, charged, rows in searches:
+        enough = max(least, bound)
+        bound = max(bound, bound_with_charges(charged, rows, bounded.solve, BRANCHES, enough))
     best = max(search.worth.exactly(held), Fraction(bound) - Fraction(market.base_gas))
     return rounded_gap(best - achieved + FLOAT_ERROR * total, basis)
 

@@ -39,13 +39,11 @@ def bound_with_charges(
     charged: ChargedCurves,
     rows: IndexArray,
     solve_flows: FlowSolver,
-    near: Solution | None,
     branches: int,
-    enough: Callable[[IndexArray, Solution], float],
+    enough: float,
 ) -> float:
     """Return an upper bound of utility less charges of all flows over these rows: branch and bound
-    over the rows to use. `enough` gets the rows that each subproblem uses, and returns the value
-    up to which bounds are of no interest.
+    over the rows to use. Bounds up to `enough` are of no interest.
     """
 
     def node(used: IndexArray, free: IndexArray, start: Solution | None) -> _ChargeNode:
@@ -54,7 +52,7 @@ def bound_with_charges(
         bound = found.bound - math.fsum(charged.charges[used].tolist())
         return _ChargeNode(used, free, numbers, found, bound)
 
-    begin = node(np.array([], dtype=np.intp), rows, near)
+    begin = node(np.array([], dtype=np.intp), rows, None)
     queue = [(-begin.bound, 0, begin)]
     closed, largest = -np.inf, float(charged.charges.max(initial=0.0))
     for number in range(1, branches + 1):
@@ -62,8 +60,7 @@ def bound_with_charges(
             break
         here = heapq.heappop(queue)[2]
         found = here.solution
-        least = enough(here.rows[found.taken > 0], found)
-        if here.bound <= max(least, closed):
+        if here.bound <= max(enough, closed):
             return max(here.bound, closed)
         unpaid = [
             charged.unpaid(row, *amounts)
