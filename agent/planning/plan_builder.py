@@ -314,7 +314,7 @@ def _money(step: StepInput, value: float) -> str:
 #
 # The gap is against the higher of two bounds. In the first a rate above the reference counts as
 # just below it (a hundredth of a basis point). The second takes real rates, for plans in the token
-# order of this one that move no token past its goal (agent/planning/solver/search.py). Neither
+# order of this one that move no token past its goal (agent/planning/solver/token_order.py). Neither
 # includes arbitrage. The search proves the order best in most markets; with dozens of contradicting
 # pools it stops early.
 #
@@ -328,7 +328,9 @@ def _money(step: StepInput, value: float) -> str:
 FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
 CLOSE = Fraction(1, 10 * BPS)
-"""Gap, per unit of turnover, up to which a bound is not improved."""
+"""Gap, per unit of turnover, up to which a bound is not improved where there are many pools."""
+CLOSER, FEW = CLOSE / 100, 40
+"""The same for at most FEW directions of pools."""
 BRANCHES = 12
 """Subproblems of the bound, each of which decides one pool."""
 DIGITS = 10**6
@@ -355,7 +357,8 @@ def gap_bps(
     basis = max(draft.turnover(problem) / scale, total / BPS)
     used = {(leg.pool, problem.position[leg.token_in]) for leg in draft.legs}
     achieved = search.worth.exactly(ends) - Fraction(market.least_gas(used))
-    least = float(achieved + CLOSE * basis) + market.base_gas
+    close = CLOSER if len(market.pool_edges) <= FEW else CLOSE
+    least = float(achieved + close * basis) + market.base_gas
     searches = [(search, market.counted_after_gas, market.rows())]
     if settled.token_order is not None:
         order = settled.token_order

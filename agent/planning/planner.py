@@ -39,7 +39,7 @@ from agent.planning.solver.fixed_point import (
     sell_exits_whole,
     worth_of,
 )
-from agent.planning.solver.search import COARSE, OVER_COST
+from agent.planning.solver.search import OVER_COST
 from agent.planning.solver.utility import (
     PlanObjective,
     leaving_tokens,
@@ -48,6 +48,7 @@ from agent.planning.solver.utility import (
     turnover_left,
 )
 from agent.planning.swaps import Quote, plan_swap, quote
+from agent.planning.why_not import coarse_tokens
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices
@@ -334,11 +335,40 @@ def _within_plan_cost(
     min_trade: Fraction | None,
     unmoved: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Return the result of the iteration within plan_cost. While the plan with its gas costs more
-    per unit moved, a pool of the most expensive sequence of swaps is dropped; while the plan goes
-    beyond the drift, the best paying pool. In a zone no unit of a single swap costs more than
-    plan_cost, but a sequence of swaps may, so that bound is tightened first. Tokens in `unmoved`
-    (by position, with the reason) stay unmoved.
+    """Return the best result of the iteration within plan_cost. If pools are dropped for it, coarse
+    tokens are also left unmoved, as long as that improves the result.
+    """
+    market, best, dropped = _one_within_plan_cost(
+        problem, objective, goal, budget, min_trade, unmoved
+    )
+    for token, why in coarse_tokens(problem).items() if dropped else ():
+        if token in best.unmoved:
+            continue
+        left = {**unmoved, token: why}
+        try:
+            other, settled, _ = _one_within_plan_cost(
+                problem, objective, goal, budget, min_trade, left
+            )
+        except Refused:
+            continue
+        if worth_of(other, objective, settled.draft) > worth_of(market, objective, best.draft):
+            market, best, unmoved = other, settled, left
+    return market, best
+
+
+def _one_within_plan_cost(
+    problem: Problem,
+    objective: PlanObjective,
+    goal: Goal,
+    budget: Fraction | None,
+    min_trade: Fraction | None,
+    unmoved: Mapping[int, str],
+) -> tuple[PoolGraph, FixedPoint, bool]:
+    """Return the result of the iteration within plan_cost, and whether pools were dropped for it.
+    While the plan with its gas costs more per unit moved, a pool of the most expensive sequence of
+    swaps is dropped; while the plan goes beyond the drift, the best paying pool. In a zone no unit
+    of a single swap costs more than plan_cost, but a sequence of swaps may, so that bound is
+    tightened first. Tokens in `unmoved` (by position, with the reason) stay unmoved.
     """
     scale, limit_bps = max(objective.off, float(problem.total) / BPS), problem.plan_cost_bps
     if objective.risk is None or limit_bps is None:
@@ -360,7 +390,7 @@ def _within_plan_cost(
             continue
         cost, moved = settled.draft.cost(problem), settled.draft.turnover(problem)
         if limit_bps is None or cost.total * BPS <= limit_bps * moved:
-            break
+            return market, settled, bool(dropped)
         gas = cost.gas + cost.approvals
         left, swaps = Fraction(limit_bps, BPS) * moved - gas, cost.total - gas
         if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
@@ -369,25 +399,6 @@ def _within_plan_cost(
             market = build_pool_graph(problem, scale, dearest)
         else:
             dropped[_dearest(problem, settled.draft)] = f"{OVER_COST} of {limit_bps} bps"
-    best = market, settled
-    for token, why in coarse_tokens(problem).items() if dropped else ():
-        if token > max(unmoved, default=-1):
-            other = _within_plan_cost(
-                problem, objective, goal, budget, min_trade, {**unmoved, token: why}
-            )
-            best = max(best, other, key=lambda pair: worth_of(pair[0], objective, pair[1].draft))
-    return best
-
-
-def coarse_tokens(problem: Problem) -> dict[int, str]:
-    """Return the assets, by position, of which a base unit is worth more than a basis point of the
-    portfolio, with the reason why one may stay unmoved.
-    """
-    return {
-        position: f"{COARSE} {node.label} is worth too much for a plan within limits.plan_cost"
-        for position, node in enumerate(problem.nodes)
-        if node.is_asset and node.price * BPS > problem.total
-    }
 
 
 def _dearest(problem: Problem, draft: PlanDraft) -> str:

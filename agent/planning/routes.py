@@ -229,9 +229,11 @@ def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
         yield Route((last,), 0, tuple(feeds))
 
 
-def merged_leg_counts(chains: Iterable[Sequence[tuple[str, int]]]) -> dict[tuple[str, int], int]:
-    """Return the number of legs through each edge (pool, source) of merged chains: one per
-    continuation, plus one for chains that begin there.
+def merged_leg_counts(
+    chains: Iterable[Sequence[tuple[str, int]]],
+) -> dict[tuple[tuple[str, int], tuple[str, int] | None], int]:
+    """Return the number of legs through each edge (pool, source) of merged chains, by the edge that
+    they go on to (None: the wallet): one per continuation, plus one for chains that begin there.
     """
     ways = {(tuple(chain[at:]), at == 0) for chain in chains for at in range(len(chain))}
-    return Counter(rest[0] for rest, _ in ways)
+    return Counter((rest[0], rest[1] if len(rest) > 1 else None) for rest, _ in ways)

@@ -1,5 +1,5 @@
 """Why an asset stays off target although pools trade it: the whole cost of moving it by its cheapest
-route, compared with limits.plan_cost.
+route, compared with limits.plan_cost, or a base unit worth too much.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from agent.errors import Refused
 from agent.model import Pool, StepInput
 from agent.planning.gas import approval_count
 from agent.planning.problem import Problem
+from agent.planning.solver.search import COARSE
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS, format_money
 from agent.units import BPS, PIPS, Value, floor_int
 
@@ -111,3 +112,24 @@ def _cost(
         sum(fees[1:], Fraction(0)) + leg * (len(route) - 1),
         max(impact, Fraction(0)),
     )
+
+
+UNMOVED = 3
+"""Maximum number of coarse tokens that are tried unmoved."""
+
+
+def coarse_tokens(problem: Problem) -> dict[int, str]:
+    """Return the assets, by position, of which a base unit is worth more than a basis point of the
+    portfolio, with the reason why one may stay unmoved; the most expensive units first, and no more
+    than UNMOVED.
+    """
+    coarse = [
+        (-node.price, position)
+        for position, node in enumerate(problem.nodes)
+        if node.is_asset and node.price * BPS > problem.total
+    ]
+    return {
+        position: f"{COARSE} {problem.nodes[position].label} is worth too much for a plan within"
+        " limits.plan_cost"
+        for _, position in sorted(coarse)[:UNMOVED]
+    }

@@ -183,9 +183,8 @@ def test_a_gap_is_rounded_up_and_never_below_zero() -> None:
 
 
 def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = wide(
-        step_input(FIVE, {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}, PRICES, pools=five_pools())
-    )
+    values = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
+    step = without_gas(wide(step_input(FIVE, values, PRICES, pools=five_pools())))
     market, state, budget = settled(step)
     aim = objective_for_goal(market.problem, goal(step).goal)
     exact = gap_bps(market, aim, state, budget)
@@ -194,14 +193,26 @@ def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch
     assert gap_bps(unsolved, aim, state, budget) > exact
 
 
-def test_a_pool_given_up_for_its_gas_shows_in_the_gap() -> None:
+def test_a_pool_given_up_for_its_gas_is_no_gap_and_one_given_up_wrongly_is() -> None:
+    """Gas counts in the bound as in the plan: free of it, the twin would pay a tenth of a basis point more."""
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
     dear = two(11_600, 8_400, pools)
     found = plan(dear, goal(dear))
-    assert len(found.legs) == 1 and found.gap_bps is not None and found.gap_bps > Fraction(1, 10)
+    assert len(found.legs) == 1 and found.gap_bps is not None and found.gap_bps < Fraction(1, 100)
     free = without_gas(dear)
     both = plan(free, goal(free))
     assert len(both.legs) == 2 and both.gap_bps is not None and both.gap_bps < Fraction(1, 1_000)
+    market, state, budget = settled(free)
+    aim = objective_for_goal(market.problem, goal(free).goal)
+    one = find_fixed_point(market, aim, budget, None, {pools[1].address: "left out"})
+    assert gap_bps(market, aim, one, budget) > Fraction(1, 10) > gap_bps(market, aim, state, budget)
+
+
+@pytest.mark.parametrize("first", [0, *slow(range(10, PROBLEMS, 10))])
+def test_with_gas_most_random_plans_are_within_half_a_basis_point(first: int) -> None:
+    """The least gas of the pools in use is on both sides; it was on none, and the 90th percentile of the gap 1.9 bps."""
+    gaps = sorted(outcome(any_problem_with_gas(seed))[0] for seed in range(first, first + 10))
+    assert gaps[0] >= 0 and gaps[8] <= Fraction(3, 5), gaps
 
 
 def test_a_limit_of_turnover_is_part_of_the_bound() -> None:

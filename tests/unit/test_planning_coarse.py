@@ -9,11 +9,12 @@ import pytest
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import best_paying, plan, plan_swap
-from agent.planning.problem import build_pool_graph, build_problem
+from agent.planning.problem import TokenNode, build_pool_graph, build_problem, problem_for_tokens
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.planning.solver.fixed_point import find_fixed_point
 from agent.planning.solver.utility import objective_for_goal
+from agent.planning.why_not import coarse_tokens
 from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of
@@ -99,6 +100,21 @@ def test_what_each_swap_loses_to_whole_units_is_known_to_plan_and_certificate(se
     """Without it the gaps were 1,577 and 103 bps: pools were given up after a leg had lost a base unit worth basis points."""
     found = replayed(KINDS["units"](seed))
     assert found.gap_bps is not None and found.gap_bps < 8
+
+
+def test_at_most_three_coarse_tokens_are_tried_unmoved_those_of_the_most_expensive_units_first() -> None:
+    """Every set of eight would be 256 plans."""
+    names = [f"C{k}" for k in range(8)]
+    tokens = {name: token(name, 0) for name in names}
+    nodes = tuple(TokenNode(tokens[name].address, name, Fraction(10**6 * (20 + k)), 250, True) for k, name in enumerate(names))
+    problem = problem_for_tokens(coarse({}, {"USDC": 1_000}), nodes, Fraction(0), [])
+    assert list(coarse_tokens(problem)) == [7, 6, 5]
+
+
+def test_a_plan_without_a_pool_that_costs_a_unit_in_another_is_found() -> None:
+    """Each route on from a coarse token's pool makes its swap one more, which loses another unit: the gap was 7.4 bps."""
+    found = replayed(KINDS["units"](61))
+    assert found.gap_bps is not None and found.gap_bps < 5
 
 
 def test_a_drift_of_less_than_a_base_unit_is_named() -> None:

@@ -52,7 +52,8 @@ def test_chains_with_the_same_last_hops_share_them_and_others_stay_apart() -> No
 
 def test_legs_are_counted_as_they_will_run() -> None:
     chains = [[("p", 0), ("q", 1)], [("r", 2), ("q", 1)], [("q", 1)], [("p", 0), ("s", 1)]]
-    assert merged_leg_counts(chains) == {("p", 0): 2, ("q", 1): 2, ("r", 2): 1, ("s", 1): 1}
+    p, q, r, s = ("p", 0), ("q", 1), ("r", 2), ("s", 1)
+    assert merged_leg_counts(chains) == {(p, q): 1, (p, s): 1, (q, None): 2, (r, q): 1, (s, None): 1}
 
 
 def test_three_tokens_sold_through_one_hub_leave_it_in_one_leg() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from agent.model import StepInput
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
-from agent.planning.solver import search as token_order
-from agent.planning.solver.search import break_cycles, flows_by_token_pair, order_tokens, shortest_cycle
+from agent.planning.solver import token_order
+from agent.planning.solver.token_order import break_cycles, flows_by_token_pair, order_tokens, shortest_cycle
 from agent.planning.solver.utility import FlowOptimizer, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS

@@ -8,10 +8,8 @@ of `scale`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +136,9 @@ class _BoxQp:
         slope.
         """
         start = np.where(
-            (self.low >= 0) & (self.slope > 0), -1, np.where((self.high <= 0) & (self.slope < 0), 1, 0)
+            (self.low >= 0) & (self.slope > 0),
+            -1,
+            np.where((self.high <= 0) & (self.slope < 0), 1, 0),
         )
         return list(start.tolist())
 
@@ -274,8 +274,8 @@ def solve_dual(
     pools begin to respond on the way. Ends early once the bound is below the required value
     `below`.
     """
-    parts = (program.shift, program.own, program.token, program.spread, program.cost)
-    parts += (program.bend, program.low, program.high, stack.first)
+    rises = (program.shift, program.own, program.token, program.spread)
+    parts = (*rises, program.cost, program.bend, program.low, program.high, stack.first)
     problem = (program.base, *(None if part is None else part.tobytes() for part in parts))
     asked = (problem, below, None if near is None else near.multipliers.tobytes())
     found: Solution | None = stack.known.get(asked)

@@ -17,7 +17,8 @@ from agent.planning.problem import IndexArray, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, run_routes
 from agent.planning.routes import FlowPath, FlowPaths, Route, decompose_flows, merged_leg_counts
 from agent.planning.solver.dual import Solution, solve_dual
-from agent.planning.solver.search import PoolSelection, PoolSelector, TokenOrder, order_tokens
+from agent.planning.solver.search import LegCounts, PoolSelection, PoolSelector
+from agent.planning.solver.token_order import TokenOrder, order_tokens
 from agent.planning.solver.utility import FlowOptimizer, PlanObjective, sell_program
 from agent.units import BPS, Value, floor_int
 
@@ -228,7 +229,7 @@ class _FixedPointIteration:
             order = self.state.token_order.order
         return decompose_flows(choice.flows, order, sold_tokens, bought_tokens)
 
-    def _legs(self, choice: PoolSelection) -> Mapping[tuple[str, int], int]:
+    def _legs(self, choice: PoolSelection) -> LegCounts:
         """Return the number of legs through each edge after merging."""
         return legs_by_edge(self._routes(choice))
 
@@ -283,9 +284,9 @@ def worth_of(market: PoolGraph, objective: PlanObjective, draft: PlanDraft) -> f
     return objective.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
 
 
-def legs_by_edge(routes: FlowPaths) -> Mapping[tuple[str, int], int]:
-    """Return the number of legs through each edge (pool, source) after merging, routes that are too
-    long included.
+def legs_by_edge(routes: FlowPaths) -> LegCounts:
+    """Return the number of legs through each edge (pool, source) after merging, by the edge that
+    they go on to, routes that are too long included.
     """
     return merged_leg_counts(
         [
