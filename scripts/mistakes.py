@@ -37,7 +37,7 @@ OTHERS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
 CALLS = {"min": "max", "max": "min", "all": "any", "any": "all"}
 CHOSEN = re.compile(
     r"timeout|maxsize|max_length|stacklevel|indent"
-    r"|_?(?!.*(?:GAS|WEI|BPS|FEE|TICK|FUNDING)|HOUR_S|DAY_S)"
+    r"|_?(?!.*(?:GAS|WEI|BPS|FEE|TICK|FUNDING_WINDOW)|HOUR_S|DAY_S)"
     r"(?:(?:MAX|MIN|MOST|LONGEST|SHOWN|RECENT|NEWEST)(?:_[A-Z_]+)?"
     r"|[A-Z_]+_(?:S|MS|BYTES|AT_ONCE|POLLS|SIZE|NICENESS|ATTEMPTS|CHECKS|REQUESTS|KEPT|SLACK_S))"
 )
@@ -110,7 +110,10 @@ def places(node: ast.AST) -> Iterator[ast.AST]:
             return
         case ast.keyword(arg=str(arg)) if arg in DECLARED or CHOSEN.fullmatch(arg):
             return
-        case ast.Assign(targets=[ast.Name(id=name)]) if CHOSEN.fullmatch(name):
+        case ast.Assign(targets=[ast.Name() | ast.Tuple() as target]) if all(
+            isinstance(part, ast.Name) and CHOSEN.fullmatch(part.id)
+            for part in getattr(target, "elts", [target])
+        ):
             return
         case ast.Raise(exc=ast.Call(func=ast.Name(id="NotImplementedError"))):
             return
