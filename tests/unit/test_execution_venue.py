@@ -1,0 +1,235 @@
+"""An order to an off-chain venue from intention to outcome: posted once, and nothing follows it before its outcome is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ErrorCode, Refused, Retryable
+from agent.execution import SubmissionEvent
+from agent.execution.executor import OUTCOME_POLLS, VenueExecutor, unfilled
+from agent.execution.submitter import Submitter
+from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
+from agent.model.transactions import FIRST_VENUE_NONCE
+from tests.support.text import raises_code
+from tests.support.transactions import Bench, Killed, bench, grant, tx
+
+S = IntentState
+
+
+@dataclass
+class ScriptedVenue:
+    """A venue that answers as the test says: `outcomes` in turn, the last again and again."""
+
+    outcomes: list[Receipt | Exception | None] = field(default_factory=list)
+    reply: str | Exception = ""
+    agent: Exception | None = None
+    posted: list[SignedTx] = field(default_factory=list)
+    queries: int = 0
+    until_s: int = 0
+
+    def require_agent(self, until_s: int) -> None:
+        self.until_s = until_s
+        if self.agent is not None:
+            raise self.agent
+
+    def post(self, signed: SignedTx) -> str:
+        self.posted.append(signed)
+        if isinstance(self.reply, Exception):
+            raise self.reply
+        return self.reply
+
+    def outcome(self, intent: Intent) -> Receipt | None:
+        self.queries += 1
+        answer = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return None if answer is None else replace(answer, tx_hash=str(intent.tx_hash))
+
+
+FILLED = Receipt("", 1, 0, "", 0, 0, ())
+OPEN = None
+DOWN = Retryable("the venue does not answer")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Bench]:
+    opened = bench(tmp_path)
+    opened.chain.base_nonce = 0
+    opened.store.steps.begin("step", opened.clock.now_s(), "{}")
+    yield opened
+    opened.store.close()
+
+
+def order_tx(number: int = 0) -> UnsignedTx:
+    return replace(tx(FIRST_VENUE_NONCE + number), max_fee_wei=None, max_priority_fee_wei=None)
+
+
+def executor(world: Bench, venue: ScriptedVenue) -> VenueExecutor:
+    def tell(event: SubmissionEvent) -> None:
+        world.events.append(event)
+        if callable(world.on_event):
+            world.on_event(event)
+
+    store, sender = world.store, world.chain
+    parts = (world.signer, sender, world.clock, world.settings, lambda: world.paused, tell, lambda: world.hard)
+    return VenueExecutor(world.executor(), Submitter(store.journal, store.budgets, *parts), world.signer, venue)
+
+
+def run(world: Bench, venue: ScriptedVenue, number: int = 0) -> Intent:
+    granted = grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90)
+    return executor(world, venue).run("step", IntentKind.FUTURES, order_tx(number), granted, "buy")
+
+
+def moves(world: Bench) -> list[str]:
+    (intent,) = world.store.journal.intents()
+    return [move.after.value for move in world.store.journal.transitions(intent.id)]
+
+
+def names(world: Bench) -> list[str]:
+    return [event.name for event in world.events]
+
+
+def test_a_filled_order_is_final_in_the_newest_block_after_each_move_was_written(world: Bench) -> None:
+    venue = ScriptedVenue([FILLED])
+    states: list[tuple[str, str, int]] = []
+
+    def watch(event: SubmissionEvent) -> None:
+        (stored,) = world.store.journal.intents() or [None]
+        states.append((event.name, "" if stored is None else stored.state.value, len(venue.posted)))
+
+    world.on_event = watch
+    ended = run(world, venue)
+    assert ended.state is S.FINAL and ended.receipt is not None
+    head = world.chain.head()
+    assert (ended.receipt.block_number, ended.receipt.block_hash) == (head.number, head.hash)
+    assert moves(world) == ["planned", "signed", "broadcast", "mined", "final"]
+    assert ("before:send", "broadcast", 0) in states and ("after:send", "broadcast", 1) in states
+    assert "fate-unknown" not in names(world) and venue.until_s == world.clock.now_s() + 90
+    assert world.chain.sent == [] and [signed.hash for signed in venue.posted] == [ended.tx_hash]
+
+
+def test_an_order_that_filled_nothing_or_was_rejected_is_reverted_with_the_reason(world: Bench) -> None:
+    nothing = run(world, ScriptedVenue([replace(FILLED, status=0)]))
+    assert nothing.state is S.REVERTED
+    rejected = run(world, ScriptedVenue([OPEN], reply="not enough margin"), 1)
+    assert rejected.state is S.REVERTED and rejected.receipt is not None and rejected.receipt.status == 0
+    notes = [[move.note for move in world.store.journal.transitions(intent.id)] for intent in (nothing, rejected)]
+    assert "nothing was filled" in notes[0] and "not enough margin" in notes[1]
+    assert unfilled(nothing) == Receipt(str(nothing.tx_hash), 0, 0, "", 0, 0, ())
+
+
+def test_a_transaction_of_the_chain_goes_to_the_chain(world: Bench) -> None:
+    venue = ScriptedVenue([FILLED])
+    ended = executor(world, venue).run("step", IntentKind.SWAP, tx(0), grant(), "swap")
+    assert ended.state is S.FINAL and len(world.chain.sent) == 1 and venue.posted == [] and venue.queries == 0
+
+
+def test_an_outcome_is_asked_for_a_few_times_with_a_pause_and_then_left_open(world: Bench) -> None:
+    venue, begin = ScriptedVenue([OPEN]), world.clock.now_s()
+    with raises_code(Retryable, ErrorCode.NOT_MINED):
+        run(world, venue)
+    assert venue.queries == OUTCOME_POLLS and len(venue.posted) == 1
+    assert world.clock.now_s() - begin == (OUTCOME_POLLS - 1) * world.settings.poll_s
+    assert moves(world) == ["planned", "signed", "broadcast"]
+    slow = ScriptedVenue([OPEN, OPEN, FILLED])
+    assert [intent.state for intent in executor(world, slow).reconcile()] == [S.BROADCAST]
+    assert [intent.state for intent in executor(world, slow).reconcile()] == [S.BROADCAST]
+    assert [intent.state for intent in executor(world, slow).reconcile()] == [S.FINAL]
+    assert executor(world, slow).reconcile() == [] and slow.posted == []
+
+
+def test_no_order_follows_one_whose_outcome_is_open_and_other_work_is_told(world: Bench) -> None:
+    venue = ScriptedVenue([OPEN])
+    with pytest.raises(Retryable):
+        run(world, venue)
+    assert not executor(world, venue).ready() and not executor(world, venue).ready(for_revoking=True)
+    with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION, "buy"):
+        run(world, venue, 1)
+    assert len(venue.posted) == 1 and len(world.store.journal.intents()) == 1
+    known = ScriptedVenue([FILLED])
+    executor(world, known).cancel_pending("pause")
+    assert executor(world, known).ready() and run(world, known, 1).state is S.FINAL
+
+
+def test_a_venue_that_does_not_answer_leaves_the_order_open_and_is_told(world: Bench) -> None:
+    venue = ScriptedVenue([DOWN], reply=DOWN)
+    with raises_code(Retryable, ErrorCode.NOT_MINED):
+        run(world, venue)
+    assert names(world).count("fate-unknown") == 1 + OUTCOME_POLLS and len(venue.posted) == 1
+    (intent,) = executor(world, ScriptedVenue([FILLED])).reconcile()
+    assert intent.state is S.FINAL, "a post without an answer may have been filled"
+
+
+def test_an_answer_to_a_post_that_was_lost_is_found_in_the_same_run(world: Bench) -> None:
+    assert run(world, ScriptedVenue([FILLED], reply=DOWN)).state is S.FINAL
+
+
+def test_nothing_is_planned_for_a_key_that_may_not_trade_or_while_paused(world: Bench) -> None:
+    with pytest.raises(Refused, match="may not trade"):
+        run(world, ScriptedVenue([FILLED], agent=Refused("the key may not trade")))
+    world.paused = True
+    with pytest.raises(Refused, match="kill switch"):
+        run(world, ScriptedVenue([FILLED]))
+    assert world.store.journal.intents() == ()
+
+
+def stop(world: Bench) -> None:
+    world.paused = True
+
+
+def expire(world: Bench) -> None:
+    world.clock.now += 90
+
+
+@pytest.mark.parametrize(("change", "guard"), [(stop, "kill_switch"), (expire, "deadline")])
+def test_an_order_is_dropped_if_trading_stops_or_its_time_ends_after_signing(
+    world: Bench, change: Callable[[Bench], None], guard: str
+) -> None:
+    venue = ScriptedVenue([FILLED])
+    world.on_event = lambda event: change(world) if event.name == "after:signed" else None
+    with pytest.raises(Refused) as caught:
+        run(world, venue)
+    assert caught.value.verdicts[0].guard == guard and venue.posted == []
+    assert moves(world)[-1] == "cancelled" and world.store.journal.open_intents() == ()
+
+
+def test_an_order_that_the_signer_refuses_is_dropped(world: Bench) -> None:
+    venue, world.signer.refuse = ScriptedVenue([FILLED]), Refused("the signer refuses")
+    with pytest.raises(Refused, match="the signer refuses"):
+        run(world, venue)
+    assert moves(world) == ["planned", "cancelled"] and venue.posted == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "outcome", "state"),
+    [
+        ("after:planned", FILLED, S.CANCELLED),
+        ("after:signed", OPEN, S.CANCELLED),
+        ("after:signed", FILLED, S.FINAL),
+        ("before:send", FILLED, S.FINAL),
+        ("before:send", OPEN, S.BROADCAST),
+        ("after:send", replace(FILLED, status=0), S.REVERTED),
+        ("after:mined", OPEN, S.FINAL),
+    ],
+)
+def test_a_restart_resolves_an_order_by_the_venues_answer_and_never_posts_again(
+    world: Bench, moment: str, outcome: Receipt | None, state: IntentState
+) -> None:
+    """A signed order that the venue knows was sent by a copy of this store."""
+
+    def die(event: SubmissionEvent) -> None:
+        if event.name == moment:
+            raise Killed
+
+    world.on_event, first = die, ScriptedVenue([FILLED])
+    with pytest.raises(Killed):
+        run(world, first)
+    world.restart()
+    again = ScriptedVenue([outcome])
+    (intent,) = executor(world, again).reconcile()
+    assert intent.state is state and again.posted == []
+    assert world.store.journal.intents()[0].state is state

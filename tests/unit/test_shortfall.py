@@ -1,0 +1,80 @@
+"""What a mined transaction brought less of than its plan's minimums, by its events and by the balances before and after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.execution.shortfall import short_tokens
+from agent.model import Holding, LegFunding, Plan, Receipt, Snapshot, Transfer
+from agent.units import NATIVE
+from tests.support.builders import OWNER, step_input
+from tests.support.signing import TOKENS, USDC, USDT, WBTC, WETH, WITHDRAW_V3, leg, plan_of
+from tests.support.transactions import OTHER
+
+SELL = leg(WETH, USDC, 10**18, 3_000 * 10**6)
+LEAST = SELL.min_out_raw
+
+
+def snapshot(**raws: int) -> Snapshot:
+    addresses = {"weth": WETH, "usdc": USDC, "usdt": USDT, "wbtc": WBTC}
+    held = tuple(Holding(addresses[name], raw) for name, raw in raws.items())
+    return replace(step_input().snapshot, holdings=held)
+
+
+def receipt(*moves: tuple[str, int]) -> Receipt:
+    """A receipt in which the wallet gets these amounts; negative ones leave it."""
+    transfers = tuple(Transfer(token, OTHER, OWNER, raw) if raw > 0 else Transfer(token, OWNER, OTHER, -raw) for token, raw in moves)
+    return Receipt("0x", 1, 1, "0x", 1, 1, transfers)
+
+
+@pytest.mark.parametrize(
+    ("brought", "after", "short"),
+    [
+        (LEAST, LEAST, {}),
+        (LEAST + 5, LEAST + 5, {}),
+        (LEAST - 1, LEAST, {USDC: (LEAST - 1, LEAST)}),
+        (LEAST, LEAST - 1, {USDC: (LEAST - 1, LEAST)}),
+        (LEAST - 3, LEAST - 7, {USDC: (LEAST - 7, LEAST)}),
+        (0, 0, {USDC: (0, LEAST)}),
+    ],
+)
+def test_the_smaller_of_events_and_balances_is_compared_with_the_minimum(
+    brought: int, after: int, short: dict[str, tuple[int, int]]
+) -> None:
+    before, now = snapshot(weth=10**18, usdc=50), snapshot(weth=0, usdc=50 + after)
+    moved = receipt((WETH, -(10**18)), *([(USDC, brought)] if brought else []))
+    assert short_tokens(plan_of(SELL), moved, before, now) == short
+
+
+def test_without_balances_afterwards_the_events_decide() -> None:
+    before, right = snapshot(weth=10**18, usdc=0), receipt((WETH, -(10**18)), (USDC, LEAST))
+    assert short_tokens(plan_of(SELL), right, before, None) == {}
+    assert short_tokens(plan_of(SELL), receipt((WETH, -(10**18)), (USDC, LEAST - 1)), before, None) == {USDC: (LEAST - 1, LEAST)}
+    assert short_tokens(plan_of(SELL), right, snapshot(weth=10**18), snapshot(weth=0, usdc=0)) == {}, "not held before, so not compared"
+
+
+def test_more_spent_than_planned_is_a_shortfall_and_gas_is_not() -> None:
+    before, now = snapshot(weth=2 * 10**18, usdc=0), snapshot(weth=10**18 - 1, usdc=LEAST)
+    spent = receipt((WETH, -(10**18) - 1), (USDC, LEAST))
+    assert short_tokens(plan_of(SELL), spent, before, now) == {WETH: (-(10**18) - 1, -(10**18))}
+    coin = plan_of(replace(SELL, token_in=NATIVE))
+    assert short_tokens(coin, receipt((USDC, LEAST)), before, None) == {}
+
+
+def test_hubs_count_by_what_is_left_in_the_wallet_alone() -> None:
+    first = leg(USDT, USDC, 500, 499, sink=LegFunding.ROUTER)
+    hub = plan_of(first, leg(USDC, WBTC, 499, 80, source=LegFunding.ROUTER))
+    least = hub.legs[1].min_out_raw
+    assert short_tokens(hub, receipt((USDT, -500), (WBTC, least)), snapshot(), None) == {}
+    assert short_tokens(hub, receipt((USDT, -500), (WBTC, least - 1)), snapshot(), None) == {WBTC: (least - 1, least)}
+
+
+def test_a_withdrawal_owes_its_minimums_and_other_actions_none() -> None:
+    plan: Plan = replace(plan_of(), actions=(WITHDRAW_V3,))
+    least = dict(zip(TOKENS, WITHDRAW_V3.min_raw, strict=True))
+    assert short_tokens(plan, receipt(*least.items()), snapshot(), None) == {}
+    for token in TOKENS:
+        lower = {**least, token: least[token] - 1}
+        assert short_tokens(plan, receipt(*lower.items()), snapshot(), None) == {token: (least[token] - 1, least[token])}
