@@ -10,12 +10,14 @@ import pytest
 
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.execution import SubmissionEvent
-from agent.execution.executor import OUTCOME_POLLS, VenueExecutor, unfilled
 from agent.execution.submitter import Submitter
+from agent.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled
 from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
+from agent.model.futures import FuturesGrant
 from agent.model.transactions import FIRST_VENUE_NONCE
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, Killed, bench, grant, tx
+from tests.unit.test_signer_hyperliquid import ACCOUNT, BUY
 
 S = IntentState
 
@@ -80,7 +82,7 @@ def executor(world: Bench, venue: ScriptedVenue) -> VenueExecutor:
 
 
 def run(world: Bench, venue: ScriptedVenue, number: int = 0) -> Intent:
-    granted = grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90)
+    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), futures=FuturesGrant(BUY, ACCOUNT))
     return executor(world, venue).run("step", IntentKind.FUTURES, order_tx(number), granted, "buy")
 
 
