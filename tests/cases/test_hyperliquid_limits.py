@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -313,3 +314,72 @@ def test_an_order_whose_answer_is_lost_rests_once(server: HyperliquidServer, anv
         assert len(resting(server)) == 1
         [intent] = agent.context.store.journal.open_intents()
         assert intent.rests and agent.context.store.journal.unbooked() == ()
+
+
+FAULTS = ("", "", "", "lost", "dropped", "late", "garbled", "down")
+
+
+def random_event(dice: random.Random, agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
+    """Let one thing happen at the venue, or between two steps."""
+    match dice.randrange(8):
+        case 0 | 1 if open_orders := resting(server):
+            order = dice.choice(open_orders)
+            lots = int(order.left * 10 ** server.coin(order.coin).size_decimals)
+            server.trade_through(order.coin, str(Fraction(dice.randint(1, lots), 10 ** server.coin(order.coin).size_decimals)))
+        case 2:
+            coin = dice.choice(["ETH", "BTC"])
+            server.move(coin, f"{dice.randint(-40, 40)}/1000")
+        case 3:
+            chain.node.mine_at(chain.now_s() + dice.choice([60, 700, 3_700]))
+        case 4:
+            server.faults = [dice.choice(FAULTS) for _ in range(3)]
+        case 5:
+            server.hides_orders = dice.randrange(6)
+        case 6:
+            server.seed(dice.choice(["ETH", "BTC"]), ("2",))
+        case 7:
+            switch = agent.context.switch
+            if switch.is_paused():
+                switch.resume("by a test", chain.now_s())
+            else:
+                switch.pause("by a test", chain.now_s())
+        case _:
+            pass
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(one, marks=pytest.mark.slow) for one in range(2, 12))])
+def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, seed: int
+) -> None:
+    dice = random.Random(seed)
+    changes = limits(server, dice.choice(["gtc", "post_only"]), ETH_AND_BTC)
+    with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
+        loaded = agent.context.loaded
+    for _ in range(6):
+        with agents.again(anvil_chain, loaded) as agent:
+            for _ in range(4):
+                random_event(dice, agent, server, anvil_chain)
+                with contextlib.suppress(Retryable):
+                    step(agent)
+                coins = [one.coin for one in resting(server)]
+                assert len(coins) == len(set(coins))
+    server.faults, server.hides_orders = [], 0
+    with agents.again(anvil_chain, loaded) as agent:
+        agent.context.switch.pause("by a test", anvil_chain.now_s())
+        for _ in range(3):
+            with contextlib.suppress(Retryable):
+                step(agent)
+            anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
+        assert resting(server) == []
+        journal = agent.context.store.journal
+        assert journal.open_intents() == () == journal.unbooked()
+        done = journal.intents(limit=1_000)
+        owner = anvil_chain.wallet.address.lower()
+        numbers = [fill.fill_id for one in done if one.receipt for fill in one.receipt.fills if fill.fill_id]
+        tifs = {one.oid: one.tif for one in server.orders}
+        assert sorted(numbers) == sorted(str(one["tid"]) for one in server.fills if one["user"] == owner and tifs[one["oid"]] != "Ioc")
+        for coin, unit in (("ETH", 10**4), ("BTC", 10**5)):
+            booked = sum(fill.size_raw for one in done if one.receipt for fill in one.receipt.fills if fill.market == coin)
+            assert booked == held(server, anvil_chain, coin) * unit
+        cloids = [body["action"]["orders"][0]["c"] for body in sent(server) if body["action"]["type"] == "order"]
+        assert len(cloids) == len(set(cloids))
