@@ -264,6 +264,24 @@ def test_a_cancel_that_is_lost_holds_up_no_emergency(server: HyperliquidServer, 
         assert resting(server) == [] and agent.context.store.journal.open_intents() == ()
 
 
+def test_a_cancel_that_is_lost_is_sent_again_once_it_can_no_longer_arrive(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    def cancels() -> int:
+        return sum(body["action"]["type"] == "cancelByCloid" for body in server.bodies)
+
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        agent.context.switch.pause("by a test", anvil_chain.now_s())
+        server.faults = ["dropped"]
+        for _ in range(2):
+            step(agent)
+            assert cancels() == 1 and len(resting(server)) == 1
+        anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
+        step(agent)
+        assert cancels() == 2 and resting(server) == [] and agent.context.store.journal.open_intents() == ()
+
+
 def test_a_post_only_order_rests_at_the_middle_of_the_book(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     server.seed("ETH")
     with agents.agent_on(anvil_chain, tmp_path, limits(server, "post_only"), EVEN) as agent:

@@ -9,15 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import guards
+from agent.execution.venue_executor import _is_newer
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
-from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, RestingOrder
+from agent.model import PerpFill, Receipt, StepInput
+from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder
 from agent.planning.futures import market_order, plan_futures
 from agent.planning.futures_step import as_limit_orders, beside_resting
-from agent.policy.futures.limit_orders import end_reason
+from agent.planning.proposals import rebalance
+from agent.policy.futures.limit_orders import end_reason, ended_orders
 from agent.policy.futures.targets import FuturesTrigger
+from tests.support.builders import NOW_S as STEP_S
+from tests.support.builders import with_snapshot
+from tests.support.plans import evidence
 from tests.unit.test_futures_plan import POLICY
+from tests.unit.test_futures_step import EMPTY, step_of
+from tests.unit.test_futures_step import POLICY as TERMS
+from tests.unit.test_margin_account import E18
 from tests.unit.test_resting_stops import ETH, book
 
 NOW_S = 1_790_000_000
@@ -131,3 +141,53 @@ def test_a_limit_order_keeps_its_bound() -> None:
     opening = market_order(ETH, 5_000, SLIPPAGE, is_reduce_only=False)
     [order] = as_limit_orders(fresh(book()), LIMITS, DRIFT, (opening,))
     assert order == PerpOrder("ETH", 5_000, PerpOrderKind.LIMIT, opening.bound_raw, False)
+
+
+# --- In a step: Ethereum at 2,000, 2x of 10,000 wanted, at most 3x allowed.
+
+
+CLOID = "0x" + b"rest".hex() + "33" * 12
+ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), STEP_S - 60, CLOID)
+RESTING = replace(EMPTY, resting=(ORDER,))
+OPENING = replace(TERMS, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
+
+
+def ended(step: StepInput) -> str:
+    return ended_orders(step, [CLOID]).get(CLOID, "")
+
+
+def test_a_step_lets_an_order_rest_and_ends_no_other() -> None:
+    assert ended(step_of(RESTING, OPENING)) == ""
+    assert ended_orders(step_of(RESTING, POLICY), ["0x00"]) == {}
+
+
+def test_an_order_ends_with_an_account_that_is_unknown_or_opens_nothing() -> None:
+    unknown = with_snapshot(step_of(None, OPENING), futures_unknown="the venue is silent")
+    assert ended(unknown) == "the venue is silent"
+    cooling = replace(OPENING, limits=replace(OPENING.limits, emergency_cooldown_s=86_400))
+    assert "after an emergency" in ended(step_of(RESTING, cooling, emergency_s=STEP_S - 10))
+    doge = replace(RESTING.markets[0], market="DOGE", symbol="DOGE", is_named=False)
+    stolen = replace(RESTING, markets=(*RESTING.markets, doge), positions=(Position("DOGE", E18 // 100, -20 * E18),))
+    assert "DOGE" in ended(step_of(stolen, OPENING))
+
+
+def test_an_order_ends_if_its_fill_would_breach_a_limit() -> None:
+    tight = replace(OPENING, limits=replace(OPENING.limits, max_leverage_bps=15_000))
+    assert "max_leverage would be 2.0" in ended(step_of(RESTING, tight))
+
+
+def test_the_guard_of_the_account_counts_resting_orders() -> None:
+    plan = rebalance(step_of(EMPTY)).plan
+    assert plan is not None and plan.futures is not None and not plan.futures.is_reducing
+    for account, passes in ((EMPTY, True), (RESTING, False)):
+        step = step_of(account)
+        verdict = next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "futures_state")
+        assert verdict.passed is passes, verdict
+
+
+def test_a_receipt_with_fewer_fills_than_are_known_changes_nothing() -> None:
+    one, two = (PerpFill("", "", "ETH", 1, -1, 0, fill_id=number) for number in "12")
+    known = Receipt(CLOID, 1, 7, "0x07", 0, 0, (), fills=(one,), is_open=True)
+    assert not _is_newer(replace(known, fills=(), is_open=False), known)
+    assert not _is_newer(replace(known, block_number=8), known)
+    assert _is_newer(replace(known, fills=(one, two)), known) and _is_newer(replace(known, is_open=False), known)

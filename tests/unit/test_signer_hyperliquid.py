@@ -429,6 +429,10 @@ def test_resting_orders_count_in_the_leverage_as_if_they_were_filled() -> None:
     beside = replace(ACCOUNT, markets=(MARKET, other), resting=(replace(RESTING, market="BTC"),))
     require_signable_order(tx_of(payload(BUY)), grant_of(BUY), tight, NOW_S)
     assert refused(tx_of(payload(BUY)), grant_of(BUY, beside), tight) == "leverage"
+    dear = replace(beside, resting=(replace(RESTING, market="BTC", price=2 * PRICE),))
+    for account, most_bps in ((beside, 6_100), (dear, 8_600)):
+        require_signable_order(tx_of(payload(BUY)), grant_of(BUY, account), replace(RULES, max_leverage_bps=most_bps), NOW_S)
+    assert refused(tx_of(payload(BUY)), grant_of(BUY, dear), replace(RULES, max_leverage_bps=8_500)) == "leverage"
 
 
 def test_a_limit_order_of_the_agent_is_cancelled_without_an_account() -> None:
