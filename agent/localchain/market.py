@@ -121,9 +121,9 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
 
 def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
     """Multiply the feeds' current prices by these factors, trade the pools to them as the whale,
-    and return the new USD prices. The observations of V3 pools are rewritten as if the new price
-    had always held, so that TWAPs follow at once without blocks in the future. Raises ConfigError
-    for an unknown symbol.
+    and return the new USD prices. The observations of V3 pools and of futures indexes are rewritten
+    as if the new price had always held, so that TWAPs follow at once without blocks in the future,
+    and no funding comes from their delay. Raises ConfigError for an unknown symbol.
     """
     if unknown := sorted(set(factors) - set(chain.feeds)):
         raise ConfigError(f"{unknown[0]!r} is not a token of this chain: {', '.join(chain.feeds)}")
@@ -144,6 +144,7 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
         chain.perps.move_pools(markets)
         for symbol in markets:
             _rewrite_observations(chain, chain.perps.markets[symbol].pool)
+            _rewrite_index(chain, chain.perps.markets[symbol].feed)
     chain.mine()
     # Each trade is a block, and blocks are at least a second apart.
     while (ahead_s := chain.now_s() - time.time()) > 0:
@@ -167,6 +168,22 @@ def _rewrite_observations(chain: LocalChain, pool: str) -> None:
         cumulative = last - tick * (last_s - (word & 0xFFFFFFFF)) & (1 << 56) - 1
         changed = word & ~(((1 << 56) - 1) << 32) | cumulative << 32
         rpc("anvil_setStorageAt", pool, hex(FIRST_OBSERVATION + at), f"0x{changed:064x}")
+
+
+def _rewrite_index(chain: LocalChain, feed: str) -> None:
+    """Rewrite the observations of a futures index so that its mean over any window is its newest
+    price. Storage of CumulativeTwap: the newest index, then (price, priceCumulative, timestamp).
+    """
+    rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
+
+    def word(slot: int) -> int:
+        return int(rpc("eth_getStorageAt", feed, hex(slot), "latest"), 16)
+
+    newest = word(0) & 0xFFFF
+    price = word(1 + 3 * newest)
+    for slot in range(1, 3 * newest + 4, 3):
+        for at, value in ((slot, price), (slot + 1, price * word(slot + 2))):
+            rpc("anvil_setStorageAt", feed, hex(at), f"0x{value:064x}")
 
 
 # --- `trimtab localchain`: serve the embedded chain on anvil until stopped.

@@ -108,6 +108,8 @@ def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tup
 
     said = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "WETH=-8%", "--move", "WBTC=+8%", "--json")
     assert said.code == 0, said.why
+    # The means of pool and index follow at once, so a move alone makes nobody pay funding.
+    assert [abs(float(row["daily_rate"])) < 0.01 for row in asked("funding")["markets"]] == [True, True], asked("funding")["markets"]
     broken = {one["limit"] for one in asked("margin")["limits"] if one["broken"]}
     assert "max_leverage" in broken
     assert "max_leverage" in asked("status")["futures"]["broken"]

@@ -79,7 +79,8 @@ def test_a_moved_market_makes_the_agent_act(desk: Desk) -> None:
     found = desk.ask("status")
     assert {item["symbol"]: item["price"] for item in found["holdings"]}["WBTC"] == "78000"
     assert found["decision"]["kind"] == "rebalance"
-    require_passed(desk.ask("doctor"))
+    # A rebalance was just worth its cost, so the doctor does not warn of the minimum total.
+    assert [row for row in desk.ask("doctor")["checks"] if row["state"] != "ok"] == []
     planned = desk.ask("plan")
     deviation = next(item for item in planned["verdicts"] if item["guard"] == "oracle_deviation")
     assert deviation["passed"] and float(deviation["measured"].split(" bps")[0]) < 20, "means follow feeds"
