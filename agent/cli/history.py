@@ -241,6 +241,13 @@ def _show(document: Document, which: str = "recorded") -> None:
     say(f"{document['waiting']} pending, {document['confirming']} awaiting confirmations.")
 
 
+def gas_price_wei(item: Document) -> float:
+    """Return the price paid for each unit of gas; of a transaction that is not mined, its maximum."""
+    if item["gas_used"]:
+        return int(item["gas_cost_wei"]) / int(item["gas_used"])
+    return int(item["max_fee_wei"])
+
+
 def _table(document: Document) -> Any:
     from agent.cli.display import tables
 
@@ -259,7 +266,7 @@ def _table(document: Document) -> Any:
             str(item["nonce"]),
             item["kind"],
             cell(status, tables.STATE_STYLES.get(status, "yellow")),
-            f"{int(item['max_fee_wei']) / 10**9:.3g}",
+            f"{gas_price_wei(item) / 10**9:.3g}",
             "" if item["block"] is None else str(item["block"]),
             cell(what),
             cell(item["hash"]),

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from agent.cli.display.futures_tables import FUTURES_TAX
-from agent.cli.display.tables import FigureTable, amount, brief, money, table
+from agent.cli.display.tables import FigureTable, amount, brief, gain_or_loss, money, table
 from agent.cli.display.terminal import Document, cell, emit, note, out, say, spaced_time, spinner
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -197,11 +197,11 @@ def show_pnl(console: Console, document: Document) -> None:
     for one in document["periods"]:
         costs = one["costs"]
         rows.append((
-            one["from"][:10], money(one["end_value"]), money(one["deposits"]), money(one["withdrawals"]), money(one["profit"]),
+            one["from"][:10], money(one["end_value"]), money(one["deposits"]), money(one["withdrawals"]), gain_or_loss(one["profit"]),
             format_share(one["twr_bps"]), format_share(one["mwr_bps"]),
             format_share(one["hold_return_bps"]), format_share(one["benchmark_return_bps"]),
-            money(one["rebalancing_effect"]), str(one["rebalances"]), money(costs["fees"]), money(costs["impact"]), money(costs["gas"]),
-            money(one["realised"]),
+            gain_or_loss(one["rebalancing_effect"]), str(one["rebalances"]),
+            money(costs["fees"]), money(costs["impact"]), money(costs["gas"]), gain_or_loss(one["realised"]),
         ))  # fmt: skip
     if rows:
         console.print(figures(title, ("from", *before, "rebalances", *after), rows))
@@ -224,18 +224,18 @@ def show_pnl(console: Console, document: Document) -> None:
         say(f"Not included: {' and '.join(excluded)}.")
     say(
         f"Unrealised by {document['method']}, reserves included, without gas money:"
-        f" {money(document['unrealised'])} {unit}."
+        f" {gain_or_loss(document['unrealised'])} {unit}."
     )
     for one in document["periods"]:
         _show_period_notes(console, one, unit)
     if (tax := document["tax"]) is not None and tax["years"]:
-        years = ", ".join(f"{year} {money(gain)}" for year, gain in tax["years"].items())
+        years = ", ".join(f"{year} {gain_or_loss(gain)}" for year, gain in tax["years"].items())
         limit = ""
         if tax["year_limit"] is not None:
             limit = f"; at most {tax['year_limit']} a year"
         say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
     if tax is not None and (futures := tax.get("futures")):
-        years = ", ".join(f"{year} {money(result)}" for year, result in futures.items())
+        years = ", ".join(f"{year} {gain_or_loss(result)}" for year, result in futures.items())
         say(f"Futures, apart from these gains, in {tax['currency']}: {years}; {FUTURES_TAX}.")
     if tax is not None and tax["old_rate"]:
         console.print(cell(tax["old_rate"], "yellow"))
@@ -255,8 +255,9 @@ def _show_period_notes(console: Console, one: Document, unit: str) -> None:
     if one["by_hand"]["swaps"]:
         by_hand = one["by_hand"]
         say(
-            f"{one['from'][:10]}: {by_hand['swaps']} manual swaps changed"
-            f" {money(by_hand['effect'])}, not included above."
+            f"{one['from'][:10]}: {by_hand['swaps']} manual"
+            f" {'swap' if by_hand['swaps'] == 1 else 'swaps'} changed"
+            f" {gain_or_loss(by_hand['effect'])}, not included above."
         )
     if (futures := one.get("futures")) is not None:
         say(format_futures(one["from"][:10], futures, unit))
@@ -272,10 +273,10 @@ def _show_period_notes(console: Console, one: Document, unit: str) -> None:
 
 def format_futures(day: str, found: Document, unit: str) -> str:
     """Return the components of a period's futures profit as text."""
-    parts = f"price {money(found['price'])}, trading fees {_received(found['fees'])}"
+    parts = f"price {gain_or_loss(found['price'])}, trading fees {_received(found['fees'])}"
     text = (
-        f"{day}: futures made {money(found['profit'])} {unit} of the profit: {parts}, funding"
-        f" {_received(found['funding'])}; realised {money(found['realised'])}."
+        f"{day}: futures made {gain_or_loss(found['profit'])} {unit} of the profit: {parts}, funding"
+        f" {_received(found['funding'])}; realised {gain_or_loss(found['realised'])}."
     )
     if found["transferred"] != "0":
         text += (
@@ -286,7 +287,9 @@ def format_futures(day: str, found: Document, unit: str) -> str:
 
 def _received(paid: str) -> str:
     """Format a paid amount as a result: negative if paid."""
-    return money(paid.removeprefix("-") if paid.startswith("-") or paid == "0" else f"-{paid}")
+    return gain_or_loss(
+        paid.removeprefix("-") if paid.startswith("-") or paid == "0" else f"-{paid}"
+    )
 
 
 def show_values(console: Console, document: Document) -> None:
@@ -364,7 +367,9 @@ def show_lots(console: Console, document: Document) -> None:
         title, ("acquired",), ("amount", "entry price", "cost", "value", "unrealised", "realised")
     )
     for asset in document["assets"]:
-        made.add_row(cell(asset["symbol"], "bold"), *_lot_cells(asset), money(asset["realised"]))
+        made.add_row(
+            cell(asset["symbol"], "bold"), *_lot_cells(asset), gain_or_loss(asset["realised"])
+        )
         if len(asset["lots"]) > 1:
             for lot in asset["lots"]:
                 made.add_row(f"  {lot['acquired'][:10]}", *_lot_cells(lot), "")
@@ -378,10 +383,10 @@ def show_lots(console: Console, document: Document) -> None:
         row, unrealised = _lot_cells(gas), gas["unrealised"]
         say(
             f"Gas money, in no total: {row[0]} {gas['symbol']}, cost {row[2]}, value {row[3]}"
-            + ("." if unrealised is None else f", unrealised {money(unrealised)}.")
+            + ("." if unrealised is None else f", unrealised {gain_or_loss(unrealised)}.")
         )
     if document["year"] is not None:
-        say(f"Realised in {document['year']} so far: {money(document['realised'])} {unit}.")
+        say(f"Realised in {document['year']} so far: {gain_or_loss(document['realised'])} {unit}.")
     for asset in document["assets"]:
         if asset["unmatched"] != "0":
             say(
@@ -400,7 +405,7 @@ def _lot_cells(found: Document) -> list[str]:
         "" if price is None else brief(price),
         money(found["cost"]),
         "unknown" if value is None else money(value),
-        "unknown" if gain is None else money(gain),
+        "unknown" if gain is None else gain_or_loss(gain),
     ]
 
 

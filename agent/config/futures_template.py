@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -177,8 +177,8 @@ _COINS = {"WETH": "ETH", "WBTC": "BTC"} | {
 
 
 def read_venue(path: Path) -> VenueTable:
-    """Read a venue file, or return the venue of a name in `_HYPERLIQUID`. Raises ConfigError with
-    all mistakes.
+    """Read a venue file, or the venue of a config with [futures], or return the venue of a name in
+    `_HYPERLIQUID`. Raises ConfigError with all mistakes.
     """
     if known := _HYPERLIQUID.get(str(path)):
         url, network = known
@@ -191,6 +191,8 @@ def read_venue(path: Path) -> VenueTable:
         raise ConfigError(
             f"--futures-venue {path}: cannot be read: {error}", "docs/futures.md shows its form"
         ) from None
+    if "chain" in data:
+        data = _venue_of_config(path, data)
     kind = HyperliquidFileTable if data.get("venue") == "hyperliquid" else VenueFileTable
     try:
         return kind.model_validate(data)
@@ -202,6 +204,22 @@ def read_venue(path: Path) -> VenueTable:
         raise ConfigError(
             f"--futures-venue {path}: {mistakes}", "docs/futures.md shows its form"
         ) from None
+
+
+def _venue_of_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the venue of a config's [futures] as the data of a venue file."""
+    table = config.get("futures")
+    if not isinstance(table, dict):
+        raise ConfigError(
+            f"--futures-venue {path}: this config has no [futures]",
+            "for a local chain with futures: trimtab localchain --futures --write-config FILE",
+        )
+    keys = {"venue", *VenueFileTable.model_fields, *HyperliquidFileTable.model_fields} - {"markets"}
+    markets: dict[str, Any] = {}
+    for market in table.get("markets", ()):
+        contracts = {key: market[key] for key in VenueMarketTable.model_fields if key in market}
+        markets[market.get("asset", market["symbol"])] = contracts or market["symbol"]
+    return {**{key: value for key, value in table.items() if key in keys}, "markets": markets}
 
 
 def futures_weights(

@@ -145,10 +145,11 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
         for symbol in markets:
             _rewrite_observations(chain, chain.perps.markets[symbol].pool)
             _rewrite_index(chain, chain.perps.markets[symbol].feed)
-    chain.mine()
-    # Each trade is a block, and blocks are at least a second apart.
-    while (ahead_s := chain.now_s() - time.time()) > 0:
+    # The clock is ahead if blocks came faster than one a second. In a block of the second of the
+    # last trade an index would return the mean that it cached then.
+    while (ahead_s := chain.now_s() + 1 - time.time()) > 0:
         time.sleep(ahead_s)
+    chain.mine()
     return moved
 
 

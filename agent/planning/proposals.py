@@ -212,7 +212,8 @@ def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFu
     if isinstance(plan, Plan):
         return Proposal(replace(decided, decision=plan.decision), plan)
     why = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason
-    spot = replace(step, futures_held=f"{why}, but {plan}")
+    obstacle = plan.removeprefix(f"{why.removeprefix('futures: ')}, but ")  # it repeats the reason
+    spot = replace(step, futures_held=f"{why}, but {obstacle}")
     return _carried_out(spot, decide(spot))
 
 

@@ -126,7 +126,10 @@ class TokenFile:
             )
         for scope in scopes:
             if scope not in TokenScope._value2member_map_:
-                raise ConfigError(f"--scope: {scope!r} is unknown", f"use {', '.join(TokenScope)}")
+                raise ConfigError(
+                    f"--scope: {scope!r} is unknown",
+                    f"use {', '.join(TokenScope)}; repeat --scope for several",
+                )
         if not scopes:
             raise ConfigError("--scope: none given", f"use {', '.join(TokenScope)}")
         if not 0 < lifetime_s <= LONGEST_S:

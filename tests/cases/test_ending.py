@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from agent.errors import ConfigError, Refused
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import IntentKind, RequestKind, RequestState
+from agent.model import Intent, IntentKind, IntentState, RequestKind, RequestState
 from agent.store.store import ConfigChanged
+from agent.wiring import actors
 from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
 from tests.support.stores import Killed, dying
 from tests.support.text import raises_code
@@ -132,6 +134,25 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
         assert paid > 9_900 * USD and purse(chain).raw["USDC"] == 0
         assert len([one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == 1
         assert shutdown.stop(agent, send=True, confirm=sure).transactions == () and chain.balance("USDC", HOME) == paid
+
+
+def test_a_stop_waits_until_what_it_sent_is_final(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No transaction is final after its own wait; blocks come while the stop waits for all of them."""
+    chain, settings, reconcile = anvil_chain, actors.submission_settings, JournaledExecutor.reconcile
+
+    def slow_blocks(executor: JournaledExecutor, *, may_send: bool = True) -> list[Intent]:
+        if not may_send:
+            chain.mine()
+        return reconcile(executor, may_send=may_send)
+
+    monkeypatch.setattr(actors, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
+    monkeypatch.setattr(JournaledExecutor, "reconcile", slow_blocks)
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, {**OPEN, "chain.confirmations": 3}, TARGETS) as agent:
+        allow(chain, "WETH", raw=10**18)
+        done = shutdown.stop(agent, send=True, confirm=sure)
+        assert done.state == "stopped", done.reason
+        assert [intent.state for intent in done.transactions] == [IntentState.FINAL]
 
 
 def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_the_days_after(

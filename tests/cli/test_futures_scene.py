@@ -84,6 +84,28 @@ def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
         FuturesStart("moderate", None).text("USDC", [])
 
 
+def test_init_takes_the_venue_from_the_config_of_a_local_chain(
+    bare: Ask, futures_chain: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    network, path = futures_chain[0], tmp_path / "mine.toml"
+    said = bare(
+        *("init", "--network", str(network), "--wallet", WALLET, "--rpc", "RPC_A=local", "--template", "moderate"),
+        *("--futures", "moderate", "--config", str(path), "--json"),
+    )
+    assert said.code == 0, said.why
+    theirs, ours = (tomllib.loads(one.read_text())["futures"] for one in (network, path))
+    assert ours["clearing_house"] == theirs["clearing_house"] and ours["delegate_approval"] == theirs["delegate_approval"]
+    assert [(row["symbol"], row["base"], row["aggregator"]) for row in ours["markets"]] == [
+        (row["symbol"], row["base"], row["aggregator"]) for row in theirs["markets"]
+    ]
+
+
+def test_a_config_without_futures_is_no_venue(tmp_path: Path) -> None:
+    (tmp_path / "chain.toml").write_text("[chain]\nchain_id = 31337\n")
+    with pytest.raises(ConfigError, match="this config has no \\[futures\\]"):
+        FuturesStart("moderate", tmp_path / "chain.toml").text("USDC", [])
+
+
 def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tuple[Path, dict[str, Any]]) -> None:
     config, about = futures_chain
     config.write_text(config.read_text().replace('leverage = "2x"', 'leverage = "3.5x"'))

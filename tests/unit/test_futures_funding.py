@@ -76,6 +76,13 @@ def test_a_funding_spike_trims_by_a_plan_of_its_own() -> None:
     assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
 
 
+def test_a_share_above_its_band_without_funding_is_drift() -> None:
+    """Two thirds in ETH, of a target of half: the little funding that it pays is not the cause."""
+    held = rated(book(10_000, eth=10 * E18, btc=-333 * 10**15), Fraction(1, 10_000))
+    assert funding_trims(held, LONG_AND_SHORT) == {}
+    assert plan_futures(held, LONG_AND_SHORT, RICH, NOW_S).reason == "a weight of the notional has left its band"
+
+
 def test_a_limit_goes_before_a_funding_trim() -> None:
     held = rated(book(3_000, eth=10 * E18), Fraction(5, 1_000))
     fired = triggered(held, ETH_ALONE, RICH)

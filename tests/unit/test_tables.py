@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.display.tables import FigureTable, holdings, table
+from agent.cli.display.tables import FigureTable, decision, gain_or_loss, holdings, table
 from agent.cli.display.terminal import Bar
+from agent.cli.history import gas_price_wei
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.support.samples import examples
 from tests.test_architecture import AGENT, imported
@@ -69,3 +70,22 @@ def test_no_random_table_is_cut_at_any_width(rows: list[tuple[str, ...]], name: 
 @pytest.mark.parametrize("path", sorted((AGENT / "cli").rglob("*.py")), ids=lambda path: path.name)
 def test_all_tables_are_made_in_one_place(path: Path) -> None:
     assert path.name == "tables.py" or "rich.table" not in imported(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "display"),
+    [("1234.5678", "1,234.56"), ("-1234.5612", "-1,234.57"), ("-0.001", "-0.01"), ("-2.5", "-2.50"), ("0", "0.00")],
+)
+def test_a_loss_is_rounded_up_in_size_and_a_gain_down(text: str, display: str) -> None:
+    assert gain_or_loss(text) == display
+
+
+def test_a_decision_names_its_kind_once() -> None:
+    notice = decision({"decision": {"kind": "adjustfutures", "reason": "futures: leverage is above its limit"}})
+    assert (notice.title, notice.text) == ("futures", "leverage is above its limit")
+
+
+def test_a_mined_transaction_shows_the_gas_price_paid_and_a_pending_one_its_maximum() -> None:
+    mined = {"gas_used": 21_000, "gas_cost_wei": str(21_000 * 7 * 10**8), "max_fee_wei": str(10**9)}
+    assert gas_price_wei(mined) == 7 * 10**8
+    assert gas_price_wei({**mined, "gas_used": None, "gas_cost_wei": None}) == 10**9

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from agent import codec, engine, wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
+from agent.app.money.payable import free_payments, payable_today
 from agent.app.records.step_history import pause_by_file
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.fields import parse_address
@@ -49,8 +50,7 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import requests
-from agent.policy import minimum, native_coin
-from agent.policy.cash_flows import cash_limit, transfers
+from agent.policy.cash_flows import transfers
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.store.files.locks import LockHeld, require_private
@@ -223,8 +223,8 @@ def _holders(agent: Agent) -> dict[str, str]:
 
 MAX_SALES = 12
 """Maximum number of plans of a full sale; the report names any remainder."""
-PAYOUT_GAS = 60_000
-"""Gas units of one payout; a payment below its gas cost is not sent."""
+CONFIRMATION_WAITS = 6
+"""Maximum number of further waits for the confirmations of what a stop sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,8 @@ class ShutdownReport:
         if account is None:
             why = self.step_input.snapshot.futures_unknown
             return f"the margin account is not known ({why}); it may hold positions"
-        value = decimal_text(margin.account_value_raw(account), account.quote.decimals)
+        cents = margin.account_value_raw(account) // 10 ** (account.quote.decimals - 2)
+        value = decimal_text(cents, 2)
         rest = f"{value} {account.quote.label} of margin stays in the account"
         if not account.positions:
             return rest if margin.account_value_raw(account) > 0 else ""
@@ -340,7 +341,7 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
     payments: tuple[Payment, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     if address is not None:
-        payments = _free(_sold(step, sales))
+        payments = free_payments(_sold(step, sales))
         paused = context.switch.is_paused() is not False
         verdicts = table.judge_payout_permission(
             step, _payouts(payments, address, 0), context.payouts, paused
@@ -432,7 +433,7 @@ class _Shutdown:
         if waits:
             return self._unfinished("; ".join(dict.fromkeys(waits)))
         step = current_step_input(context.readers, context.store)
-        if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
+        if not self._await_final():
             return self._unfinished("waiting for confirmations")
         context.store.requests.end(request.id, RequestState.DONE, context.clock.now_s())
         return self._report(
@@ -440,6 +441,27 @@ class _Shutdown:
             "stopped",
             "no pending transactions and no open allowances; trimtab resume restarts trading",
         )
+
+    def _await_final(self) -> bool:
+        """Wait for the confirmations of what was sent, for several times the wait of a transaction;
+        False if some are still missing.
+        """
+        journal = self._context.store.journal
+        for attempt in range(CONFIRMATION_WAITS + 1):
+            if attempt:
+                with suppress(Retryable):
+                    self._actors.executor.reconcile(may_send=False)
+            ids = {intent.id for intent in self._sent}
+            nonces = sorted({intent.tx.nonce for intent in self._sent})
+            self._sent = [
+                now for nonce in nonces for now in journal.intents_at(nonce) if now.id in ids
+            ]
+            waiting = [
+                one for one in self._sent if one.succeeded and one.state is not IntentState.FINAL
+            ]
+            if not waiting:
+                return True
+        return False
 
     def _require_open(self) -> None:
         """Raise _ResumedDuringStop if another command has resumed the bot."""
@@ -460,7 +482,7 @@ class _Shutdown:
         numeraire = step.portfolio.numeraire.address
         left = tuple(
             f"{transfers.format_payment(step, one)} {step.portfolio.token(one.token).label}"
-            for one in _free(step)
+            for one in free_payments(step)
             if self._request.to is not None or (self._request.to_stable and one.token != numeraire)
         )
         return replace(
@@ -530,20 +552,23 @@ class _Shutdown:
         numeraire while a sale waits. The number of payouts is bounded, so that continued deposits
         cannot keep the shutdown from ending. Raises Refused with the reasons for any remainder.
         """
-        most = 4 * len(_free(current_step_input(self._context.readers, self._context.store))) + 1
+        most = (
+            4 * len(free_payments(current_step_input(self._context.readers, self._context.store)))
+            + 1
+        )
         waits: dict[tuple[str, bool], str] = {}
         for _ in range(most):
             step = current_step_input(self._context.readers, self._context.store)
             due = [
                 one
-                for one in _free(step)
+                for one in free_payments(step)
                 if (one.token, one.native) not in waits
                 and not (self._sale_waits and one.token != step.portfolio.numeraire.address)
             ]
             if not due:
                 break
             self._require_open()
-            (payout,) = _payouts((_payable_today(step, due[0]),), to, self._request.id)
+            (payout,) = _payouts((payable_today(step, due[0]),), to, self._request.id)
             try:
                 intent = pay(
                     self._context.readers,
@@ -561,40 +586,6 @@ class _Shutdown:
                 waits[due[0].token, due[0].native] = message
         if waits:
             raise Refused(f"the payout waits: {'; '.join(dict.fromkeys(waits.values()))}")
-
-
-def _payable_today(step: StepInput, payment: Payment) -> Payment:
-    """Return the part of a payment within the remainder of limits.payout_per_day; the whole, which
-    the guard then refuses, if that part is worth less than its gas.
-    """
-    part = replace(payment, raw=min(payment.raw, transfers.max_payout_raw(step, payment.token)))
-    return part if part.raw > 0 and _exceeds_gas(step, part) else payment
-
-
-def _free(step: StepInput) -> tuple[Payment, ...]:
-    """Return the payments of all holdings beyond reserves, gas money and positions, with native and
-    wrapped coin listed separately. Payments worth less than their gas are omitted.
-    """
-    step = cash_limit.restore_excluded(step)
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    kept_wei = native_coin.floor_wei(step) + native_coin.margin_wei(step)
-    payments: list[Payment] = []
-    for asset in step.portfolio.assets:
-        token, raw = asset.token.address, held.get(asset.token.address, 0)
-        payments.append(Payment(token, raw - asset.reserve_raw))
-        if asset.native:
-            reserve_wei = max(0, asset.reserve_raw - raw)
-            free_wei = step.snapshot.native_wei - kept_wei - reserve_wei
-            payments.append(Payment(token, free_wei, True))
-    return tuple(payment for payment in payments if payment.raw > 0 and _exceeds_gas(step, payment))
-
-
-def _exceeds_gas(step: StepInput, payment: Payment) -> bool:
-    price = transfers.token_price(step, payment.token)
-    native = transfers.token_price(step, NATIVE)
-    if price is None or native is None:
-        return True
-    return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)
 
 
 def _sold(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:

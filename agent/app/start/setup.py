@@ -131,8 +131,8 @@ EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470
 
 @dataclass(frozen=True, slots=True)
 class FuturesStart:
-    """Futures layer of a new config: a risk profile, the venue's file or name, and target weights by
-    symbol (none: the proportions of the spot targets).
+    """Futures layer of a new config: a risk profile, the venue's file or name (none: that of the config
+    given as network), and target weights by symbol (none: the proportions of the spot targets).
     """
 
     profile: str
@@ -216,6 +216,8 @@ def initialise(  # noqa: PLR0913
     if ready is not None:
         text = starters.apply_template(text, ready)
     if futures is not None:
+        if futures.venue is None and network not in PRESETS:
+            futures = replace(futures, venue=Path(network))
         text += futures.text(numeraire, assets)
     text = with_amounts(text, use_cash, max_live_value or ceiling_of(use_cash, dollars))
     text = _with_choices(text, network, wallet, alert)

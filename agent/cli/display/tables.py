@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_FLOOR, Decimal
 from typing import ClassVar
 
 from rich import box
@@ -228,6 +229,13 @@ def money(text: str) -> str:
     return "{0}.{2:0<2}".format(*amount(text, 2).partition("."))
 
 
+def gain_or_loss(text: str) -> str:
+    """Format a profit like `money`, rounded down: a loss is rounded up in size."""
+    if text.startswith("-"):
+        text = f"{Decimal(text).quantize(Decimal('0.01'), ROUND_FLOOR):f}"
+    return money(text)
+
+
 def brief(text: str) -> str:
     """Format a decimal string with six significant figures and at least two places. The JSON has
     all digits.
@@ -431,7 +439,8 @@ def decision(document: Document) -> Notice:
     """Return the decision and its reason."""
     kind = document["decision"]["kind"]
     title = {"adjustliquidity": "liquidity", "adjustfutures": "futures"}.get(kind, kind)
-    return Notice(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))
+    reason = document["decision"]["reason"].removeprefix(f"{title}: ")
+    return Notice(reason, title, KIND_STYLES.get(kind, "white"))
 
 
 def format_trigger(found: Document) -> str:

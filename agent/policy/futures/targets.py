@@ -259,8 +259,8 @@ def _funding_forbids(
 
 
 def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
-    """Return the orders, in whole lots, that trim positions beyond the band because of funding to
-    their funded targets; no order flips or enlarges a position. The band is the hysteresis: a
+    """Return the orders, in whole lots, that trim positions beyond the band only because of funding
+    to their funded targets; no order flips or enlarges a position. The band is the hysteresis: a
     trimmed position, with its funding, is at its target, so the rate has to rise by the whole band
     before it is trimmed again.
     """
@@ -271,8 +271,8 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
         market = account.market(drift.market)
         held = targeted(account, policy).size_raw(drift.market)
         sign = sign_of(held)
-        if not band or not held or not drift.funding or sign * drift.funded_drift <= band:
-            continue
+        if not band or not held or not sign * drift.drift <= band < sign * drift.funded_drift:
+            continue  # a share above its band without funding is drift
         if sign * (drift.notional * (1 + drift.funding) - drift.target) <= room:
             continue
         wanted = size_for_notional_raw(market, drift.funded_target)

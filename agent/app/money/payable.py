@@ -1,0 +1,47 @@
+"""What a shutdown may pay out: free holdings beyond reserves and gas money, today's part of each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.model import Payment, StepInput
+from agent.policy import minimum, native_coin
+from agent.policy.cash_flows import cash_limit, transfers
+from agent.units import NATIVE
+
+PAYOUT_GAS = 60_000
+"""Gas units of one payout; a payment below its gas cost is not sent."""
+
+
+def payable_today(step: StepInput, payment: Payment) -> Payment:
+    """Return the part of a payment within the remainder of limits.payout_per_day; the whole, which
+    the guard then refuses, if that part is worth less than its gas.
+    """
+    part = replace(payment, raw=min(payment.raw, transfers.max_payout_raw(step, payment.token)))
+    return part if part.raw > 0 and _exceeds_gas(step, part) else payment
+
+
+def free_payments(step: StepInput) -> tuple[Payment, ...]:
+    """Return the payments of all holdings beyond reserves, gas money and positions, with native and
+    wrapped coin listed separately. Payments worth less than their gas are omitted.
+    """
+    step = cash_limit.restore_excluded(step)
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    kept_wei = native_coin.floor_wei(step) + native_coin.margin_wei(step)
+    payments: list[Payment] = []
+    for asset in step.portfolio.assets:
+        token, raw = asset.token.address, held.get(asset.token.address, 0)
+        payments.append(Payment(token, raw - asset.reserve_raw))
+        if asset.native:
+            reserve_wei = max(0, asset.reserve_raw - raw)
+            free_wei = step.snapshot.native_wei - kept_wei - reserve_wei
+            payments.append(Payment(token, free_wei, True))
+    return tuple(payment for payment in payments if payment.raw > 0 and _exceeds_gas(step, payment))
+
+
+def _exceeds_gas(step: StepInput, payment: Payment) -> bool:
+    price = transfers.token_price(step, payment.token)
+    native = transfers.token_price(step, NATIVE)
+    if price is None or native is None:
+        return True
+    return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)
