@@ -36,6 +36,7 @@ def test_a_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) ->
     original, cancel = reversed(made.store.journal.intents())
     assert cancel.replaces == original.id
     assert (cancel.tx.to, cancel.tx.value_wei, cancel.tx.data, cancel.tx.nonce) == (WALLET, 0, "0x", 0)
+    assert cancel.tx.gas == 25_200, "a fifth more than the 21,000 of the simulation"
 
 
 def test_a_lost_transaction_past_its_deadline_is_cancelled_not_resent(tmp_path: Path) -> None:

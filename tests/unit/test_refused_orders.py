@@ -58,10 +58,12 @@ def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_th
     market, parts = market_of(outcome), []
     while market not in run.refused_markets:
         assert skip_refusal(run, outcome, REVERTED) is None
+        assert result(run, outcome) == "refused", "each part is written"
+        run.store.steps.end(outcome.step_id, "", "", None, "")
         assert (run.spend_caps, run.approval_rounds) == ({}, 0), "the next plan begins"
         parts.append(run.order_parts.get(market))
     assert parts == [FEWER, FEWER**2, FEWER**3, FEWER**3] and FEWER**3 == MOST_PARTS
-    assert len(run.refused_orders) == 1 and result(run, outcome) == "refused"
+    assert len(run.refused_orders) == 1
     assert run.refused_markets == {market: outcome.step_input.snapshot.head.timestamp_s}
     again = skip_refusal(run, outcome, REVERTED)
     assert again is not None and again.kind is OutcomeKind.REFUSED, "a market is skipped once"
@@ -157,3 +159,14 @@ def test_refused_and_failed_orders_are_in_the_outcome_of_the_step(
     whole = _with_refused_orders(run, ended)
     assert (whole.kind, whole.reason) == (after, "nothing to do; no margin")
     assert whole.verdicts == (REVERTED.verdicts if after is OutcomeKind.REFUSED and kind is OutcomeKind.HOLD else ())
+
+
+def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_begin_new_plans(run: StepRun) -> None:
+    """Neither the owner's confirmation nor the approvals of the first plan cover the second."""
+    outcome = planned(run)
+    for leave in (lambda: run.go_directly("0xtoken"), lambda: run.leave_pool("0xpool"), lambda: run.leave_pool("0xother", outcome)):
+        run.confirmed, run.spend_caps, run.approval_rounds = outcome, {"0x": 5}, 2
+        leave()
+        assert (run.confirmed, run.spend_caps, run.approval_rounds) == (None, {}, 0)
+    assert (run.direct, run.left_pools, run.unwithdrawn) == (("0xtoken",), ("0xpool", "0xother"), [outcome])
+    assert run.is_risk_reducing_only and run.skipped == ()

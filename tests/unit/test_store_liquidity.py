@@ -212,3 +212,9 @@ def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not()
     assert one == ConfirmedPosition("uniswap_v2", PAIR, None, *TOKENS, (0, 0), None, 4_000, 86_400)
     config = replace(one, entry_raw=(5, 6), volatility_bps=1)
     assert known((config,), (), pair) == (config,)
+
+
+def test_a_wallet_counts_as_scanned_once_its_positions_are_recorded_even_if_there_are_none(store: Store) -> None:
+    assert not store.positions.scanned()
+    store.positions.record([], START_S)
+    assert store.positions.scanned()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.model import Entry, EntryKind
+from agent.model import Entry, EntryKind, IntentKind
 from agent.model.ledger import FuturesEntry, SettledFunding
+from agent.model.transactions import FIRST_VENUE_NONCE
 from agent.store import Store
 from agent.store.accounts.ledger import FUNDING_OVERLAP_S
-from tests.support.transactions import START_S, new_store
+from tests.support.transactions import START_S, grant, new_store, tx
 
 AGENT, OTHER_AGENT = "0x" + "Ab" * 20, "0x" + "Ab" * 15 + "cD" * 5
 
@@ -70,3 +72,12 @@ def test_funding_payments_enter_the_book_once_and_are_read_again_from_some_hours
     assert store.ledger.funding_since_s() == START_S + 36_000 - FUNDING_OVERLAP_S
     store.ledger.open_book(START_S + 40_000, "anew")
     assert store.ledger.entries() == () and store.ledger.funding_since_s() == START_S + 40_000
+
+
+@pytest.mark.parametrize("nonce", [FIRST_VENUE_NONCE, FIRST_VENUE_NONCE + 5])
+def test_an_order_of_the_venue_moves_its_own_nonce_and_never_the_chains(store: Store, nonce: int) -> None:
+    store.steps.begin("s", START_S, "{}")
+    store.journal.set_expected_nonce(3, START_S)
+    assert store.journal.newest_venue_nonce() == 0
+    store.journal.intend("s", IntentKind.FUTURES, replace(tx(3), nonce=nonce), grant(), "order", START_S, None)
+    assert (store.journal.expected_nonce(), store.journal.newest_venue_nonce()) == (3, nonce)
