@@ -111,10 +111,13 @@ fuzz: $(READY)
 # notice? Each by the tests of its line. Figures in build/, by package too.
 MUTANTS ?= 300
 MUTATED ?= $(PURE),agent/signing/*,agent/store/*,agent/execution/*,agent/chain/*,agent/web/*
-NEAR_TESTS ?= tests/unit $(wildcard tests/differential/test_reader*.py tests/differential/test_sender.py tests/differential/test_perp_reading.py \
-  tests/differential/test_second_quote.py tests/differential/test_discovery.py tests/differential/test_lp_positions.py \
-  tests/cases/test_rebalance.py tests/cases/test_approvals.py tests/cases/test_refusals.py tests/cases/test_step_journal.py \
-  tests/cases/test_budgets.py tests/cases/test_ledger_on_chain.py tests/cases/test_providing.py) tests/cli/test_assistant.py
+NEAR_TESTS ?= tests/unit $(wildcard $(addprefix tests/differential/test_,reader*.py sender.py perp_reading.py perp_snapshot.py \
+  second_quote.py discovery.py lp_positions.py lens.py past*.py tester_transport.py token_screen_on_chain.py) \
+  $(addprefix tests/cases/test_,rebalance.py approvals.py refusals.py step_journal.py budgets.py ledger_on_chain.py providing.py \
+  waiting_on_anvil.py submission_refusals_on_chain.py endpoints_fail.py stale_blocks.py reorganisations.py proposals.py review_steps.py \
+  confirmation.py first_purchase.py native_coin.py more_ticks.py hard_pause.py withdrawing.py rounds_on_chain.py paper_on_chain.py \
+  futures_orders.py futures_margin.py futures_unnamed.py hyperliquid.py hyperliquid_steps.py) \
+  $(addprefix tests/cli/test_,assistant.py api.py dashboard_figures.py controls_command.py))
 mutants: $(READY)
 	nice $(BIN)/python scripts/mutants.py --files '$(MUTATED)' --tests $(NEAR_TESTS) --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
 

@@ -90,7 +90,7 @@ def others(node: ast.AST) -> list[ast.AST]:
         case ast.Call(func=ast.Name(id=name)) if name in CALLS:
             return [_with(node, func=ast.Name(CALLS[name], ast.Load()))]
         case ast.Return(value=ast.expr() as value) if not (
-            isinstance(value, ast.Constant) and value.value is None
+            isinstance(value, ast.Constant) and any(value.value is none for none in (None, False))
         ):
             return [ast.Return(ast.Constant(None))]
         case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue() | ast.Break():

@@ -2,10 +2,12 @@
 
 Mutants are drawn by a seed from all nodes of the syntax trees. Each changes a comparison, sign,
 rounding, constant, condition or returned value, or removes a statement. It runs in a copy of the tree
-against the tests that cover its line (coverage's contexts, collected once and kept in --cache),
-fastest first, until one fails. A test that hangs has noticed it too (`timeout`). `unfinished` mutants
-ran out of --seconds with every test passed so far, and `uncovered` ones are on a line that no test
-runs; both count as not noticed.
+against the tests that cover its line (coverage's contexts, collected once and kept in --cache), until
+one fails: first those of files that import its module, then its package, each group from the fastest
+on. What runs at import, or once in a process (`cache`), is covered by the tests of the lines that name
+it. A test that hangs has noticed the mistake too (`timeout`). `unfinished` mutants ran out of --seconds
+with every test passed so far, and `uncovered` ones are on a line that no test runs; both count as not
+noticed.
 """
 
 from __future__ import annotations
@@ -248,14 +250,13 @@ class Tests:
             found |= {test for test in self.seconds if test.partition("::")[0] in files}
         if not found and mutant.line in lines:
             found = set().union(*lines.values()) or set(self.seconds)
-        return sorted(
-            found,
-            key=lambda test: (
-                test.partition("::")[0] not in files,
-                self.seconds.get(test, 0.0),
-                test,
-            ),
-        )
+
+        def rank(test: str) -> tuple[object, ...]:
+            file = test.partition("::")[0]
+            is_near = package in self.sources.get(file, "")
+            return file not in files, not is_near, self.seconds.get(test, 0.0), test
+
+        return sorted(found, key=rank)
 
 
 def collect(tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: int) -> None:
