@@ -222,6 +222,7 @@ class PoolSelector:
             if flow.taken >= max(self.least, TINY) and flow.surplus > first_leg_cost(market, flow)
         ]
         in_use = {flow.pool_edge.pool for flow in best.flows}
+        least = best.net + SURE * abs(best.net)  # a net below zero too must rise, or this never ends
         for hope in sorted(hopes, key=lambda flow: -flow.surplus)[:HOPES]:
             pool = hope.pool_edge.pool
             fitting = np.array(
@@ -234,9 +235,9 @@ class PoolSelector:
             )
             wider = self._sought(fitting, best.solution)
             more = self._pruned(wider, shared=False)
-            if more.net <= best.net * (1 + SURE):
+            if more.net <= least:
                 more = self._pruned(self._beside(wider, in_use | {pool}), shared=False)
-            if more.net > best.net * (1 + SURE):
+            if more.net > least:
                 return replace(
                     more,
                     dropped={name: why for name, why in best.dropped.items() if name != pool}
