@@ -517,3 +517,21 @@ def test_a_blocked_exit_without_a_price_refuses_no_other_exit() -> None:
     feeds = tuple(one for one in step.snapshot.feeds if one.answer != 10 * 10**8)
     found = judged(replace(step, snapshot=replace(step.snapshot, feeds=feeds)))
     assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
+
+
+@pytest.mark.timeout(120)
+def test_the_sale_of_everything_through_dear_pools_ends() -> None:
+    """The best selection of pools for the last exit saves less than its gas: an equal one is no better, and the search ends."""
+    bps = {"WETH": 4_000, "WBTC": 2_500, "LINK": 1_500, "USDC": 2_000}
+    values = {"WETH": 10**7, "WBTC": 10**7, "LINK": 10, "USDC": 10**7}
+    deep = 10**12
+    places = [
+        v2_pool(WBTC, LINK, 6_000, deep),
+        v2_pool(USDC, LINK, Fraction(999, 10_000), deep),
+        v2_pool(LINK, USDC, Fraction(99, 10), deep),
+        v3_pool(WETH, LINK, 100_000, 100),
+        v3_pool(LINK, USDC, Fraction(25, 2), deep),
+    ]
+    step = step_input(bps, values, {"WETH": 10**6, "WBTC": 60_000, "LINK": 10}, pools=places, kinds=(PriceSource.FEED,))
+    outcome = evaluation.evaluate_input(step, requests.sell_everything, Sees())
+    assert outcome.kind is OutcomeKind.HOLD and mentions(outcome.reason, "nothing more can be sold", "WBTC stays")

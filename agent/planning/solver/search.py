@@ -222,7 +222,9 @@ class PoolSelector:
             if flow.taken >= max(self.least, TINY) and flow.surplus > first_leg_cost(market, flow)
         ]
         in_use = {flow.pool_edge.pool for flow in best.flows}
-        least = best.net + SURE * abs(best.net)  # a net below zero too must rise, or this never ends
+        least = best.net + SURE * abs(
+            best.net
+        )  # a net below zero too must rise, or this never ends
         for hope in sorted(hopes, key=lambda flow: -flow.surplus)[:HOPES]:
             pool = hope.pool_edge.pool
             fitting = np.array(
