@@ -259,10 +259,10 @@ def test_a_path_through_a_third_token_and_a_coin_paid_in_parts_are_refused() -> 
     from agent.signing.calldata import SWAP_EXACT_TOKENS
 
     long = SWAP_EXACT_TOKENS + abi_encode(
-        ["uint256", "uint256", "address[]", "address"], [SELL_V2.amount_in_raw, SELL_V2.min_out_raw, [WETH, USDC, USDT], WALLET]
+        ["uint256", "uint256", "address[]", "address"], [SELL_V2.amount_in_raw, SELL_V2.min_out_raw, [WETH, USDT, USDC], WALLET]
     )
     data = "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, [long]])).hex()
-    assert rule_of(tx(ROUTER, data), grant_of(plan_of(SELL_V2))) == "tokens"
+    assert rule_of(tx(ROUTER, data), grant_of(plan_of(SELL_V2))) == "tokens", "its first two tokens are the plan's"
     coin, paid = by_value(SELL)
     for other in (replace(paid, amount_in_raw=paid.amount_in_raw - 1), replace(paid, source=W), replace(unwrap(WETH, 10**18), source=R)):
         broken = plan_of(coin, other)
