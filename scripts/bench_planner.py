@@ -3,8 +3,9 @@
 Seeded random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planning_worlds.py) are
 planned to exact legs. Two usual methods solve them under the same bounds: swaps one after another,
 and a router's grid of 5 % slices. Every problem is solved without gas, and with gas at 0.1 to 50
-gwei as a cost. Times are those of 8 tokens and 20 pools: one continuous solve, and the whole plan at
-a usual gas price. `--peers` gives the continuous problem to SLSQP, and to cvxpy with Clarabel, which
+gwei as a cost; others have tokens whose base unit is worth basis points of the portfolio. Times are
+those of 8 tokens and 20 pools: one continuous solve, and the whole plan at a usual gas price; and of
+whole plans of 20 and 40 tokens and 160 pools. `--peers` gives the continuous problem to SLSQP, and to cvxpy with Clarabel, which
 pip installs into a temporary folder. Times are processor times, which other programs on the machine
 affect little.
 """
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -39,13 +41,25 @@ from scripts.planner_peers import POOLS, SLSQP, TOKENS, Continuous, Timed
 from scripts.quote_peers import Missing
 from tests.support.builders import with_limits
 from tests.support.planning_peers import grid, objective, sequential
-from tests.support.planning_worlds import any_problem, any_problem_with_gas, goal, random_step
+from tests.support.planning_worlds import (
+    any_problem,
+    any_problem_with_gas,
+    coarse_units,
+    goal,
+    large_step,
+    random_step,
+)
 
 OTHERS: dict[str, Callable[[StepInput, Rebalance], PlanDraft]] = {
     "sequential swaps": sequential,
     "grid of 5 %": grid,
 }
 TIMED_AT_MOST = 300
+LARGE = ((20, 160), (40, 160))
+"""Tokens and pools of large problems."""
+LARGE_AT_MOST = 20
+WIDE_BPS = 3
+"""Gap above which plans are counted."""
 CVXPY = " and ".join(planner_peers.CVXPY).replace("==", " ")
 
 
@@ -109,18 +123,21 @@ def _planned(step: StepInput, decision: Rebalance) -> Plan | None:
         return None
 
 
-def whole_plans(count: int) -> list[float]:
-    """Return the milliseconds of each plan of 8 tokens and 20 pools, including gas, floors, integers
-    and certificate.
-    """
+def typical(seed: int) -> StepInput:
+    """Return a problem of 8 tokens and 20 pools at a usual gas price."""
+    return with_limits(
+        random_step(seed, TOKENS, POOLS),
+        turnover_bps=None,
+        daily_turnover_bps=None,
+        pool_min_value=None,
+    )
+
+
+def whole_plans(problem: Callable[[int], StepInput], count: int) -> list[float]:
+    """Return the milliseconds of each plan, including gas, floors, integers and certificate."""
     times = []
     for seed in range(count + 1):
-        step = with_limits(
-            random_step(seed, TOKENS, POOLS),
-            turnover_bps=None,
-            daily_turnover_bps=None,
-            pool_min_value=None,
-        )
+        step = problem(seed)
         decision = goal(step)
         begin = process_time()
         _planned(step, decision)
@@ -145,10 +162,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
     return {
         "median": round(statistics.median(ordered), 6),
+        "p90": round(at(0.9), 6),
         "p99": round(at(0.99), 6),
         "p99.9": round(at(0.999), 6),
         "max": round(ordered[-1], 6),
     }
+
+
+def gap_spread(gaps: Sequence[float]) -> dict[str, float]:
+    """Return the spread of gaps, and the number of those above WIDE_BPS."""
+    return spread(gaps or [0.0]) | {f"above_{WIDE_BPS}_bps": sum(gap > WIDE_BPS for gap in gaps)}
 
 
 def solvers(
@@ -185,7 +208,18 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     timed = min(count, TIMED_AT_MOST)
     problems = [planner_peers.continuous(seed) for seed in range(timed)]
     mine = solves(problems)
-    plans = whole_plans(timed)
+    plans = whole_plans(typical, timed)
+    large = {
+        f"{tokens} tokens, {pools} pools": spread(
+            whole_plans(partial(large_step, tokens=tokens, pools=pools), min(count, LARGE_AT_MOST))
+        )
+        for tokens, pools in LARGE
+    }
+    units = [
+        float(made.gap_bps or 0)
+        for step in map(coarse_units, range(count))
+        if (made := _planned(step, goal(step)))
+    ]
     found, with_gas = (
         quality(map(any_problem, range(count))),
         quality(map(any_problem_with_gas, range(count))),
@@ -200,9 +234,12 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     ours = {
         "problems": count,
         "not_worth_a_trade": found.refused,
-        "gap_bps": spread(found.gaps),
+        "gap_bps": gap_spread(found.gaps),
+        "gap_with_gas_bps": gap_spread(with_gas.gaps),
+        "gap_coarse_units_bps": gap_spread(units),
         "continuous_ms": spread([one.ms for one in mine]),
         "plan_ms": spread(plans),
+        "large_plan_ms": large,
     }
     return {"machine": machine(), "ours": ours, "peers": peers, "ratios": ratios}
 
@@ -221,10 +258,13 @@ def lines(document: dict[str, Any]) -> list[str]:
     """Return the document as lines of text."""
     ours = document["ours"]
     shown = [f"{ours['problems']} problems, {ours['not_worth_a_trade']} not worth a trade"]
-    for name, unit in (("gap_bps", "bps"), ("continuous_ms", "ms"), ("plan_ms", "ms")):
+    figures = {name: ours[name] for name in ours if name.endswith(("_bps", "_ms"))}
+    figures |= figures.pop("large_plan_ms")
+    for name, values in figures.items():
+        unit = "bps" if name.endswith("_bps") else "ms"
         shown.append(
-            f"{name:<16}"
-            + "   ".join(f"{part} {value:.4g} {unit}" for part, value in ours[name].items())
+            f"{name:<24}"
+            + "   ".join(f"{part} {value:.4g} {unit}" for part, value in values.items())
         )
     for name, peer in document["peers"].items():
         if "missing" in peer:

@@ -126,6 +126,20 @@ def random_step(
     return step_input(targets, values, PRICES, pools=random_pools(dice, symbols, pools, depth, skew))
 
 
+def large_step(seed: int, tokens: int, pools: int) -> StepInput:
+    """Return a portfolio of a million dollars with equal targets, and gas, over many pools."""
+    dice = random.Random(f"large {seed} {tokens} {pools}")
+    symbols = ("USDC", "WETH", *(f"T{k}" for k in range(tokens - 2)))
+    prices = {**PRICES, **{symbol: Fraction(10 ** dice.uniform(-1, 3)).limit_denominator(100) for symbol in symbols[2:]}}
+    shares = [dice.gammavariate(2, 1) for _ in symbols]
+    values = {s: Fraction(1_000_000 * share / sum(shares)).limit_denominator(100) for s, share in zip(symbols, shares, strict=True)}
+    even = 10_000 // tokens
+    targets = dict.fromkeys(symbols, even) | {symbols[0]: 10_000 - even * (tokens - 1)}
+    markets = random_pools(dice, symbols, pools, 10 ** dice.uniform(5.5, 7), dice.choice([0.0, 0.001, 0.001, 0.003]), prices)
+    step = step_input(targets, values, prices, pools=markets)
+    return with_limits(step, pool_min_value=None, min_trade=None, daily_turnover_bps=None, turnover_bps=None)
+
+
 def without_gas(step: StepInput) -> StepInput:
     """Return the step at a gas price of zero."""
     return with_snapshot(step, priority_fee_wei=0, gas_price_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))

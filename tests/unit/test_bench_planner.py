@@ -12,7 +12,7 @@ from scripts import bench_planner, planner_peers
 from tests.support.samples import slow
 
 SCRIPT = Path(bench_planner.__file__)
-SPREAD = {"median", "p99", "p99.9", "max"}
+SPREAD = {"median", "p90", "p99", "p99.9", "max"}
 
 
 def run(*options: str, **environment: str) -> str:
@@ -31,9 +31,11 @@ def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing_without_a_network(monkeypatch, capsys, with_solvers):
     printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1") if with_solvers else printed_here(monkeypatch, capsys, "--json"))
     assert set(printed) == {"machine", "ours", "peers", "ratios"}
-    assert set(printed["ours"]) == {"problems", "not_worth_a_trade", "gap_bps", "continuous_ms", "plan_ms"}
-    for name in ("gap_bps", "continuous_ms", "plan_ms"):
-        assert set(printed["ours"][name]) == SPREAD
+    gaps, times = {"gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps"}, {"continuous_ms", "plan_ms"}
+    assert set(printed["ours"]) == {"problems", "not_worth_a_trade", "large_plan_ms", *gaps, *times}
+    assert all(set(printed["ours"][name]) == SPREAD for name in times)
+    assert all(set(printed["ours"][name]) == {*SPREAD, "above_3_bps"} for name in gaps)
+    assert all(set(values) == SPREAD for values in printed["ours"]["large_plan_ms"].values())
     assert 0 <= printed["ours"]["gap_bps"]["max"] < 1
     assert printed["ours"]["plan_ms"]["median"] > printed["ours"]["continuous_ms"]["median"] > 0
     peers = printed["peers"]
@@ -47,7 +49,9 @@ def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing
 
 def test_the_benchmark_prints_a_line_per_figure_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     shown = printed_here(monkeypatch, capsys).splitlines()
-    assert [line.split()[0] for line in shown] == ["2", "gap_bps", "continuous_ms", "plan_ms", "sequential", "grid"]
+    assert [line.split()[0] for line in shown] == [
+        "2", "gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps", "continuous_ms", "plan_ms", "20", "40", "sequential", "grid",
+    ]  # fmt: skip
 
 
 def test_slsqp_is_given_the_same_problem_and_finds_no_better_flows():
@@ -70,4 +74,4 @@ def test_another_process_gets_every_range_of_every_pool():
 
 def test_a_percentile_is_a_value_that_so_many_do_not_exceed():
     found = bench_planner.spread([float(number) for number in range(1_000)])
-    assert found == {"median": 499.5, "p99": 989.0, "p99.9": 998.0, "max": 999.0}
+    assert found == {"median": 499.5, "p90": 899.0, "p99": 989.0, "p99.9": 998.0, "max": 999.0}
