@@ -151,7 +151,7 @@ def rebalance(
         require_answerable(yes)
     with api.open_agent(config) as agent, spinner(READING) as wait:
         confirm = confirmer(agent, yes, wait, verbose=verbose)
-        outcome = agent.rebalance(send=send, confirm=confirm, progress=wait.update)
+        outcome = agent.rebalance(send=send, confirm=confirm, progress=noting_slices(wait.update))
         with wait.aside():
             raise typer.Exit(show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send))
 
@@ -304,6 +304,19 @@ def show_outcome(
 
     emit(document, style.as_json, show, style.lines)
     return EXPLAINED_EXITS.get(document["outcome"], 0)
+
+
+def noting_slices(update: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a progress callback that also notes on stderr, outside a terminal, which slice a
+    command waits for: the wait may take minutes.
+    """
+
+    def progress(text: str) -> None:
+        update(text)
+        if text.startswith("slice ") and not err.is_terminal:
+            note(text)
+
+    return progress
 
 
 def format_reason(outcome: StepOutcome) -> str:

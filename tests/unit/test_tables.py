@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.cli.display.tables import FigureTable, decision, gain_or_loss, holdings, table
 from agent.cli.display.terminal import Bar
 from agent.cli.history import gas_price_wei
+from agent.cli.portfolio import noting_slices
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.support.samples import examples
 from tests.test_architecture import AGENT, imported
@@ -89,3 +90,12 @@ def test_a_mined_transaction_shows_the_gas_price_paid_and_a_pending_one_its_maxi
     mined = {"gas_used": 21_000, "gas_cost_wei": str(21_000 * 7 * 10**8), "max_fee_wei": str(10**9)}
     assert gas_price_wei(mined) == 7 * 10**8
     assert gas_price_wei({**mined, "gas_used": None, "gas_cost_wei": None}) == 10**9
+
+
+def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    updates: list[str] = []
+    progress = noting_slices(updates.append)
+    progress("waiting 2 s for 2 confirmations")
+    progress("slice 2 of about 2 is due in 9m")
+    assert capsys.readouterr().err.splitlines() == ["slice 2 of about 2 is due in 9m"]
+    assert len(updates) == 2
