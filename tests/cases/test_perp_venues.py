@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,10 +29,11 @@ from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 
 @dataclass
 class Desk:
-    """An agent with 10,000 of margin at a venue with one targeted market."""
+    """An agent with 10,000 of margin at a venue with one targeted market; `can_rest` if its limit orders rest there."""
 
     agent: Agent
     venue: PerpVenue
+    can_rest: bool
 
     def step(self) -> StepInput:
         return self.agent.step_input()
@@ -61,7 +63,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         ):
             venue = agent.context.order_venue()
             assert venue is not None
-            yield Desk(agent, venue)
+            yield Desk(agent, venue, can_rest=True)
         return
     perps: LocalPerps = request.getfixturevalue("perps_chain")
     agents.fund(perps.chain, {"WETH": 50_000, "USDC": 50_000})
@@ -71,7 +73,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
         found = chain_venue(context.config, context.portfolio, context.line, sender.status_of)
         assert found is not None
-        yield Desk(agent, found)
+        yield Desk(agent, found, can_rest=False)
 
 
 def order_of(market: PerpMarket, notional: int, account: MarginAccount, slippage_bps: int = 200) -> PerpOrder:
@@ -110,7 +112,7 @@ def test_an_order_that_cannot_keep_its_bound_is_refused(desk: Desk, notional: in
         desk.venue.quote(account, order_of(market, notional, account, slippage_bps=-500))
 
 
-def test_a_draft_ends_soon_and_takes_only_market_orders(desk: Desk) -> None:
+def test_a_draft_ends_soon_and_takes_limit_orders_only_where_they_can_rest(desk: Desk) -> None:
     step, account = desk.step(), desk.account()
     [market] = account.markets
     now_s = step.snapshot.head.timestamp_s
@@ -118,9 +120,11 @@ def test_a_draft_ends_soon_and_takes_only_market_orders(desk: Desk) -> None:
     drafted = desk.venue.draft(account, order, now_s)
     assert now_s < drafted.deadline_s <= now_s + step.execution.deadline_s + 30
     assert bytes.fromhex(drafted.data.removeprefix("0x"))
-    for wrong in (replace(order, size_raw=0), replace(order, bound_raw=0), replace(order, kind=PerpOrderKind.LIMIT)):
+    for wrong in (replace(order, size_raw=0), replace(order, bound_raw=0)):
         with pytest.raises(Refused):
             desk.venue.draft(account, wrong, now_s)
+    with nullcontext() if desk.can_rest else pytest.raises(Refused):
+        desk.venue.draft(account, replace(order, kind=PerpOrderKind.LIMIT), now_s)
 
 
 def test_an_outcome_is_the_receipt_that_the_journal_has(desk: Desk) -> None:

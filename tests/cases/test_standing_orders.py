@@ -229,7 +229,9 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
     weth, link = chain.books.prices_usd["WETH"], chain.books.prices_usd["LINK"]
-    stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY, "limits.plan_cost": "2%"}
+    # On a slow machine the mean of the pushed pools is off the feed by more than ROOMY allows.
+    deviation = {"limits.oracle_deviation": "20%"}
+    stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY, **deviation, "limits.plan_cost": "2%"}
     with agent_on(chain, tmp_path, stop, targets) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from agent.policy.native_coin import GAS_MARGIN
 from tests.cli.tools import CHECKED, Desk, at_terminal
 from tests.cli.widths import WIDTHS
 
@@ -58,11 +59,11 @@ def test_a_confirmation_with_verbose_shows_every_parameter(desk: Desk) -> None:
 
 
 def test_the_worst_case_is_the_cost_and_what_minimums_allow(desk: Desk) -> None:
-    """And prices that are limits.oracle_deviation off, on what is traded besides the numeraire."""
+    """And prices that are limits.oracle_deviation off, on what is traded besides the numeraire, and all gas that its limits allow."""
     planned = desk.ask("plan")
     cost, most = planned["cost"], planned["sandwich"]
     paid = float(cost["gas"]) + float(cost["approvals"])
-    assert float(planned["worst_case"]) == pytest.approx(float(most["profit_at_most"]) + paid)
+    assert float(planned["worst_case"]) == pytest.approx(float(most["profit_at_most"]) + paid * float(GAS_MARGIN), abs=1e-4)
     assert float(planned["worst_case"]) > float(cost["total"]) + float(most["at_most"])
 
 

@@ -275,8 +275,11 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     if child == 0:
         try:
             os.environ |= {"TERM": "xterm", "COLUMNS": str(columns)}
+            words = (*args, "--config", str(desk.config))
+            if "polars" in sys.modules:  # its threads do not live on in a fork
+                os.execv(sys.executable, (sys.executable, "-c", "from agent.cli.main import main; main()", *words))
             faulthandler.dump_traceback_later(within_s - 5, file=2)
-            _become((*args, "--config", str(desk.config)))
+            _become(words)
         finally:
             os._exit(99)
     shown, end, answered = b"", time.monotonic() + within_s, False
