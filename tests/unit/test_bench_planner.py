@@ -22,7 +22,9 @@ def run(*options: str, **environment: str) -> str:
 
 
 def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What the script prints, with fewer pools in its large plans."""
     monkeypatch.setattr(sys, "argv", ["bench_planner.py", "--problems", "2", *options])
+    monkeypatch.setattr(bench_planner, "LARGE", ((20, 40), (40, 60)))
     bench_planner.main()
     return capsys.readouterr().out
 

@@ -170,7 +170,7 @@ class Large(Served):
 def test_a_client_that_reads_no_answer_is_closed_and_one_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "REQUEST_S", 0.3)
     asked = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    monkeypatch.setattr(connections, "ANSWER_S", 0.7)
+    monkeypatch.setattr(connections, "ANSWER_S", 3)
     with Large() as served, opened(served, asked) as slow, opened(served, asked):
         until(lambda: len(served.server.server_state.connections) == 2)
         got = 0

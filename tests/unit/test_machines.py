@@ -17,8 +17,9 @@ from tests.support.planning_worlds import allocator, any_problem, any_problem_wi
 from tests.support.stores import STEPS
 from tests.unit.test_blocked_exits import MARKET, OFF, fired
 
-PLANS, LARGE, SMALL = 200, 20, (4, 8)
-"""Problems planned on each machine, how many of them are of any size where there is no time for all, and tokens and pools of the others."""
+PLANS, SAMPLE, LARGE, SMALL = 200, 80, 12, (4, 8)
+"""Problems planned on each machine; where there is no time for all: how many, how many of these are of any size, and tokens and pools of
+the others."""
 UNIT = ROOT / "tests" / "unit"
 BROKE = ("test_blocked_exits", "test_standing_rules", "test_standing_tables", "test_exits_of_a_step")
 """Orders whose exits once hung on the last bits of a solve."""
@@ -54,7 +55,7 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, 
     A machine with the kernel of this process leaves the orders' tests to the suite, which runs them under it.
     """
     machines = here()
-    problems = [any_problem(number, *(() if whole or number < LARGE else SMALL)) for number in range(PLANS)]
+    problems = [any_problem(number, *(() if whole or number < LARGE else SMALL)) for number in range(PLANS if whole else SAMPLE)]
     paths = written(tmp_path / "plans", problems), written(tmp_path / "whole", steps(whole)), tmp_path
     orders = [UNIT / f"{name}.py" for name in BROKE]
     under_way = [
@@ -66,7 +67,7 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, 
     ]  # fmt: skip
     found = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
     for one, other in pairwise(found):
-        assert len(one["plans"]) == PLANS and one["plans"] == other["plans"] and one["steps"] == other["steps"]
+        assert len(one["plans"]) == len(problems) and one["plans"] == other["plans"] and one["steps"] == other["steps"]
         assert one["differs"] != other["differs"], "nothing differs at all: no environment took"
     for one in found[1:]:
         replayed = one["replayed"]
