@@ -16,7 +16,7 @@ from agent.execution.bookkeeping import record_allocation, record_hourly_prices,
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.resting_orders import end_resting_orders
 from agent.execution.settlement import review_time_s, settle_mined
-from agent.execution.shortfall import with_shortfall
+from agent.execution.shortfall import end_interrupted_steps, with_shortfall
 from agent.execution.step_context import (
     REVIEW_DONE_KINDS,
     CaughtUpReader,
@@ -82,6 +82,7 @@ def run_step(
         run = StepRun(readers, asked, store)
         return run.close(record_evaluation(run))
     actors.executor.reconcile()
+    end_interrupted_steps(store)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
     run = StepRun(readers, asked, store)
     outcome = _run_until_done(run, actors)

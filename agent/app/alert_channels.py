@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from agent.app.alerting import AssetBand, asset_bands, price_distance
+from agent.app.alerting import AssetBand, asset_bands, price_distance, short_key
 from agent.app.documents import fill
 from agent.app.documents.owner import AlertDocument, AlertTargetDocument
 from agent.config.load import LoadedConfig, load_config
 from agent.config.service import AlertsTable, AlertTargetTable
 from agent.errors import ConfigError
+from agent.execution.settlement import originating_step
+from agent.execution.shortfall import recovered_shortfall
+from agent.execution.step_context import OutcomeKind
 from agent.model import AlertKind, AlertMessage, AlertTargetState, Delivery
 from agent.observe.notify import (
     UNANSWERED,
@@ -25,6 +28,7 @@ from agent.observe.notify import (
     apprise_send,
     drain_channels,
 )
+from agent.ports import StepStorage
 from agent.store.alerts import AlertStore
 from agent.units import BPS, Price, parse_raw, price_text
 
@@ -190,3 +194,26 @@ def _target(
         url_env=target.url_env,
         events=events,
     )
+
+
+SHORTFALL_DAYS = 30
+"""Age of a step after which its shortfall raises no alert; ended alerts are kept for longer."""
+
+
+def unreported_shortfalls(
+    store: StepStorage, alerts: AlertStore, now_s: int
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the failed steps whose transaction brought less than its minimum and for which no
+    alert is recorded, for example because a crash came before it, with the tokens' labels.
+    """
+    reported = {state.key for state in alerts.states()}
+    steps = []
+    for intent in store.journal.succeeded_in(OutcomeKind.FAILED.value):
+        recent = intent.created_s >= now_s - SHORTFALL_DAYS * 86_400
+        if not recent or short_key(intent.step_id) in reported:
+            continue
+        short, step = recovered_shortfall(store, intent), originating_step(store.steps, intent)
+        if short and step is not None:
+            labels = tuple(step.portfolio.token(token).label for token in short)
+            steps.append((intent.step_id, labels))
+    return tuple(steps)

@@ -271,12 +271,15 @@ _STEP = re.compile(r"[0-9a-f]{1,40}")
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """State of the run in addition to the cycle's result: kill switch, reason for a failing
-    heartbeat (empty if it succeeds), low-gas threshold (None if not configured).
+    heartbeat (empty if it succeeds), low-gas threshold (None if not configured), and steps of the
+    journal without an alert whose transaction brought less than its minimum, with the labels of the
+    tokens.
     """
 
     paused: bool
     silent: str
     low_gas_wei: int | None
+    short: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def covered_kinds(result: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
@@ -318,6 +321,10 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
         yield from _gas_alerts(latest, facts.low_gas_wei)
+    own = result.step_id if isinstance(result, StepOutcome) and result.short else ""
+    for step_id, labels in facts.short:
+        if step_id != own:
+            yield short_alert(step_id, labels)
     if facts.paused:
         yield Alert(
             AlertKind.PAUSED,
@@ -378,6 +385,20 @@ def _strategy_alerts(step: StepInput) -> Iterator[Alert]:
         yield Alert(AlertKind.ORDER, f"strategy:{name}", text, True)
 
 
+def short_key(step_id: str) -> str:
+    """Return the key of the alert for a step whose transaction brought less than its minimum."""
+    return f"short:{step_id}"
+
+
+def short_alert(step_id: str, labels: Sequence[str]) -> Alert:
+    """Return the alert for a step whose transaction brought less than its minimum."""
+    text = (
+        f"A transaction brought less than its minimum: {', '.join(labels)}. Check the token before"
+        f" its next trade. trimtab explain {step_id}"
+    )
+    return Alert(AlertKind.ERROR, short_key(step_id), text)
+
+
 def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
     command = "trimtab explain"
     if _STEP.fullmatch(outcome.step_id):
@@ -389,13 +410,8 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
         case OutcomeKind.DONE:
             yield from _done_alert(outcome, command)
         case OutcomeKind.FAILED if outcome.short:
-            labels = [outcome.step_input.portfolio.token(token).label for token in outcome.short]
-            yield Alert(
-                AlertKind.ERROR,
-                "short",
-                f"A transaction brought less than its minimum: {', '.join(labels)}. Check the"
-                f" token before its next trade. {command}",
-            )
+            token_at = outcome.step_input.portfolio.token
+            yield short_alert(outcome.step_id, [token_at(token).label for token in outcome.short])
         case OutcomeKind.FAILED:
             yield Alert(
                 AlertKind.ERROR,

@@ -403,10 +403,14 @@ class Service:
         silent = self.recorder.silence()
         if not silent and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
+        context = self.agent.context
+        now_s = context.clock.now_s()
         facts = alerting.RunFacts(
-            self.paused, silent, alert_channels.low_gas_wei(self.agent.context.loaded)
+            self.paused,
+            silent,
+            alert_channels.low_gas_wei(context.loaded),
+            alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
-        now_s = self.agent.context.clock.now_s()
         for state in self.alert_notifier.on_cycle(
             alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s
         ):

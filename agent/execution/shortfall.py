@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent import codec
+from agent.execution.settlement import originating_step
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import Intent, Plan, Receipt, Snapshot, Withdraw
+from agent.model import Intent, LpAction, Plan, Portfolio, Receipt, Snapshot, Withdraw
 from agent.planning.gas import balance_deltas
+from agent.ports import StepStorage
 from agent.units import NATIVE, decimal_text
 
 
@@ -19,16 +22,50 @@ def with_shortfall(outcome: StepOutcome, intent: Intent, after: Snapshot | None)
         return outcome
     if not (short := short_tokens(plan, intent.receipt, before, after)):
         return outcome
-    portfolio, words = outcome.step_input.portfolio, []
+    reason = _reason(outcome.step_input.portfolio, short)
+    return replace(outcome, kind=OutcomeKind.FAILED, reason=reason, short=tuple(short))
+
+
+def end_interrupted_steps(store: StepStorage) -> None:
+    """Record the outcome of each step that a crash or an error interrupted, and whose transaction
+    succeeded: failed if it brought less than the plan's minimums by the receipt's events, else done.
+    Balances are not compared, because they may have changed since.
+    """
+    for intent in store.journal.succeeded_in("", "error"):
+        if (step := originating_step(store.steps, intent)) is None:
+            continue
+        kind, reason = OutcomeKind.DONE, "the transaction was mined after the step was interrupted"
+        if short := recovered_shortfall(store, intent):
+            kind, reason = OutcomeKind.FAILED, _reason(step.portfolio, short)
+        plan = store.journal.grant(intent.id).plan
+        decision = "" if plan is None else type(plan.decision).__name__.lower()
+        text = None if plan is None else codec.dumps(plan)
+        store.steps.end(intent.step_id, decision, reason, text, kind.value)
+
+
+def recovered_shortfall(store: StepStorage, intent: Intent) -> dict[str, tuple[int, int]]:
+    """Return `short_tokens` of a mined transaction of the journal, by its receipt's events; empty
+    if its step is unreadable.
+    """
+    step, grant = originating_step(store.steps, intent), store.journal.grant(intent.id)
+    if step is None or intent.receipt is None:
+        return {}
+    if grant.plan is not None:
+        return short_tokens(grant.plan, intent.receipt, step.snapshot, None)
+    least = {} if grant.action is None else _least_of_action(grant.action)
+    return _below(least, intent.receipt, step.snapshot, None)
+
+
+def _reason(portfolio: Portfolio, short: dict[str, tuple[int, int]]) -> str:
+    words = []
     for token, (change_raw, least_raw) in short.items():
         known = portfolio.token(token)
         change, least = (decimal_text(raw, known.decimals) for raw in (change_raw, least_raw))
         words.append(f"the wallet's {known.label} changed by {change}, at least {least} was due")
-    reason = (
+    return (
         f"{'; '.join(words)}: the token keeps a part of its transfers, or left the wallet"
         " meanwhile. The difference counts in daily_loss; the token is tested before its next trade"
     )
-    return replace(outcome, kind=OutcomeKind.FAILED, reason=reason, short=tuple(short))
 
 
 def short_tokens(
@@ -43,12 +80,22 @@ def short_tokens(
     covers.
     """
     if plan.actions:
-        least = {}
-        if isinstance(action := plan.actions[0], Withdraw):
-            least = dict(zip((action.token0, action.token1), action.min_raw, strict=True))
+        least = _least_of_action(plan.actions[0])
     else:
         least = balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs])
         least.pop(NATIVE, None)
+    return _below(least, receipt, before, after)
+
+
+def _least_of_action(action: LpAction) -> dict[str, int]:
+    if not isinstance(action, Withdraw):
+        return {}
+    return dict(zip((action.token0, action.token1), action.min_raw, strict=True))
+
+
+def _below(
+    least: dict[str, int], receipt: Receipt, before: Snapshot, after: Snapshot | None
+) -> dict[str, tuple[int, int]]:
     moved = receipt.net(before.owner)
     held = {holding.token: holding.raw for holding in before.holdings}
     now = {} if after is None else {holding.token: holding.raw for holding in after.holdings}

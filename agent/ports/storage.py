@@ -122,6 +122,11 @@ class Journal(Protocol):
     def unbooked(self) -> Sequence[Intent]:
         """Return the intents with a receipt that are not in a budget yet, oldest first."""
 
+    def succeeded_in(self, *outcomes: str) -> Sequence[Intent]:
+        """Return the successful swaps and liquidity actions of steps with one of these outcomes,
+        oldest first; "" stands for a step without an outcome.
+        """
+
     def expected_nonce(self) -> int | None:
         """Return the expected next nonce of the chain; None before a nonce was adopted."""
 

@@ -1,4 +1,4 @@
-"""The journal: steps, intents with their transitions, and proposals to external signers."""
+"""The journal: steps, and intents with their transitions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,6 @@ from agent.store.transitions import (
 
 ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
-PROPOSAL = "proposal:"
 MOST_AT_ONCE = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
 _OPEN = tuple(state.value for state in OPEN)
@@ -321,6 +320,13 @@ class IntentStore:
         """Return intents with a receipt that are not in the budgets yet, oldest first."""
         return self.db.query("read transactions", _unbooked)
 
+    def succeeded_in(self, *outcomes: str) -> Sequence[Intent]:
+        """Return the successful swaps and liquidity actions of steps with one of these outcomes,
+        oldest first; "" stands for a step without an outcome.
+        """
+        with self.db.read("read transactions") as db:
+            return _intents(db, _succeeded, outcomes=outcomes)
+
     def intents(self, step_id: str | None = None, limit: int = 100) -> Sequence[Intent]:
         """Return the intents of a step, oldest first; without a step the newest `limit`, newest
         first.
@@ -373,28 +379,6 @@ class IntentStore:
             if balances.forget_prior_day(db, nonce):
                 positions.require_position_scan(db)
             database.write_facts(db, {"adopted_s": now_s})
-
-
-@dataclass(frozen=True, slots=True)
-class ProposalStore:
-    """Implements ports.ProposalJournal: the block at which each intent was proposed to an external
-    signer.
-    """
-
-    db: Database
-
-    def mark_proposed(self, intent_id: str, since_block: int) -> None:
-        """Record the block at which an intent was proposed."""
-        with self.db.write("record a proposal") as db:
-            database.write_facts(db, {PROPOSAL + intent_id: since_block})
-
-    def proposed(self) -> dict[str, int]:
-        """Return the block of each proposal by intent id, dropped intents included."""
-        with self.db.read("read the proposals") as db:
-            return {
-                key.removeprefix(PROPOSAL): int(value)
-                for key, value in database.facts_with_prefix(db, PROPOSAL)
-            }
 
 
 def _replaced(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
@@ -554,6 +538,17 @@ _in_order = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
 _opened = cache(lambda: _in_order().where(IntentRow.state.in_(_OPEN)))
 _of_nonce = cache(lambda: _in_order().where(IntentRow.nonce == bindparam("nonce")))
 _of_step = cache(lambda: _in_order().where(IntentRow.step_id == bindparam("step_id")))
+_succeeded = cache(
+    lambda: (
+        _in_order()
+        .join(StepRow, StepRow.id == IntentRow.step_id)
+        .where(
+            IntentRow.kind.in_((IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)),
+            IntentRow.state.in_((IntentState.MINED.value, IntentState.FINAL.value)),
+            func.coalesce(StepRow.outcome, "").in_(bindparam("outcomes", expanding=True)),
+        )
+    )
+)
 _newest = cache(lambda: select(IntentRow).order_by(IntentRow.seq.desc()).limit(bindparam("limit")))
 _ended = cache(
     lambda: _newest().where(

@@ -41,9 +41,10 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
-from agent.store.journal import IntentStore, ProposalStore, StepStore
+from agent.store.journal import IntentStore, StepStore
 from agent.store.orders import GradualExecutionStore, OrderStore
 from agent.store.prices import AllocationStore, PriceStore
+from agent.store.proposals import ProposalStore
 from agent.store.requests import RequestStore
 from agent.store.runs import RunReportStore
 from agent.store.seals import SEALED_TABLES, SealReport, seal_report

@@ -1,0 +1,75 @@
+"""SIGKILL after a swap of a token with a new fee, before the step notes the shortfall: restarted, it ends failed, with an alert."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.app.alert_channels import unreported_shortfalls
+from agent.app.alerting import short_key
+from agent.config.load import LoadedConfig
+from agent.localchain import LocalChain
+from agent.model import AlertKind, AlertState, IntentKind
+from agent.store.journal import StepStore
+from tests.cases.test_pending_fees import HELD, TARGETS, V3_ONLY, at_swap
+from tests.differential.test_switched_fees import ZERO, switch_on, switchable
+from tests.faults.rig import in_child
+from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.text import mentions
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
+    """One step whose swap is paid with a fee; killed once the swap was sent, before its outcome is written, or never."""
+    chain.__dict__.pop("transport", None)  # a connection of its own
+    ended = StepStore.end
+
+    def end(self: StepStore, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
+        if outcome == "failed":
+            die()
+        ended(self, step_id, decision, reason, plan_json, outcome)
+
+    if die_at == "outcome":
+        StepStore.end = end  # type: ignore[method-assign]
+    with again(chain, loaded) as agent:
+        fee_on = at_swap(agent, lambda: switch_on(chain, payer=chain.addresses.swap_router_02))
+        sent: list[str] = []
+
+        def progress(event: str) -> None:
+            fee_on(event)
+            sent.append(event)
+            if die_at == "sent" and event == "after:send" and agent.context.store.journal.open_intents()[-1].kind is IntentKind.SWAP:
+                die()
+
+        agent.rebalance(send=True, confirm=yes, progress=progress)
+
+
+@pytest.mark.parametrize("die_at", ["sent", "outcome", "never"])
+def test_a_step_killed_before_its_shortfall_is_noted_ends_failed_with_an_alert(
+    anvil_chain: LocalChain, tmp_path: Path, die_at: str
+) -> None:
+    chain = anvil_chain
+    switchable(chain)
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, {**ROOMY, **V3_ONLY}, TARGETS)
+    code = in_child(lambda: run(chain, loaded, die_at))
+    assert code == (0 if die_at == "never" else -signal.SIGKILL)
+    chain.__dict__.pop("transport", None)
+    switch_on(chain, payer=ZERO)
+    with again(chain, loaded) as agent:
+        store, now_s = agent.context.store, agent.context.clock.now_s()
+        agent.rebalance(send=True, confirm=yes)
+        (swap,) = [intent for intent in store.journal.intents() if intent.kind is IntentKind.SWAP]
+        record = store.steps.get(swap.step_id)
+        assert record is not None
+        assert record.line.outcome == "failed"
+        assert mentions(record.line.reason or "", "LINK", "at least")
+        assert unreported_shortfalls(store, store.alerts, now_s) == ((swap.step_id, ("LINK",)),)
+        store.alerts.record([AlertState(short_key(swap.step_id), AlertKind.ERROR, "", now_s)], [], now_s)
+        assert unreported_shortfalls(store, store.alerts, now_s) == (), "one alert for each step"
