@@ -5,9 +5,10 @@ rounding, constant, condition or returned value, or removes a statement. It runs
 against the tests that cover its line (coverage's contexts, collected once and kept in --cache), until
 one fails: first those of files that import its module, then its package, each group from the fastest
 on. What runs at import, or once in a process (`cache`), is covered by the tests of the lines that name
-it. A test that hangs has noticed the mistake too (`timeout`). `unfinished` mutants ran out of --seconds
-with every test passed so far, and `uncovered` ones are on a line that no test runs; both count as not
-noticed.
+it. A test that hangs twice, the second time with three times its limit, has noticed the mistake too
+(`timeout`). `unfinished` mutants ran out of --seconds with every test passed so far, also when run again
+with three times as much: they are reported apart and are not part of the score. `uncovered` ones are on
+a line that no test runs, and count as not noticed.
 """
 
 from __future__ import annotations
@@ -339,15 +340,33 @@ def known(tree: Path, cache: Path) -> Tests:
     return Tests(lines, seconds, Names(tree), sources)
 
 
-def judged(
+AGAIN = 3
+"""Factor of the limits of a second try, since a limit may only mean that the machine is busy."""
+
+
+def judged_twice(
     runner: Runner, mutant: Mutant, tests: Tests, limit: float
 ) -> tuple[str, str | None, float]:
-    """Return the result of a mutant, the test that noticed it, and the seconds taken."""
+    """Return the result of a mutant, tried again with longer limits if one of them was reached."""
+    what, by, took = judged(runner, mutant, tests, limit)
+    if what in ("unfinished", "timeout"):
+        what, by, more = judged(runner, mutant, tests, limit, AGAIN)
+        took = round(took + more, 1)
+    return what, by, took
+
+
+def judged(
+    runner: Runner, mutant: Mutant, tests: Tests, limit: float, patience: int = 1
+) -> tuple[str, str | None, float]:
+    """Return the result of a mutant, the test that noticed it, and the seconds taken. `patience`
+    multiplies the limits.
+    """
+    limit *= patience
     found, file, begin = tests.of(mutant), runner.tree / mutant.file, monotonic()
     if not found:
         return "uncovered", None, 0.0
     right = file.read_text()
-    hang = max(20.0, 5 * max(tests.seconds.get(test, 0.0) for test in found))
+    hang = patience * max(20.0, 5 * max(tests.seconds.get(test, 0.0) for test in found))
     code, said = 0, ""
     try:
         file.write_text(mutant.source)
@@ -422,7 +441,7 @@ def main() -> int:
         def one(mutant: Mutant) -> dict[str, object]:
             runner = free.get()
             try:
-                what, by, took = judged(runner, mutant, tests, asked.seconds)
+                what, by, took = judged_twice(runner, mutant, tests, asked.seconds)
             finally:
                 free.put(runner)
             print(
@@ -455,7 +474,7 @@ def main() -> int:
         **counted,
     }
     report |= {
-        "score": round(noticed / max(1, len(results)), 4),
+        "score": round(noticed / max(1, len(results) - counted["unfinished"]), 4),
         "packages": {name: dict(c) for name, c in sorted(by_package.items())},
         "files": {name: dict(c) for name, c in sorted(by_file.items())},
     }
