@@ -71,6 +71,7 @@ def wait_for(page: Any, condition: str) -> None:
     page.wait_for_function(condition, timeout=60_000)
 
 
+@pytest.mark.slow
 def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium: Any) -> None:  # noqa: F811
     from tests.support.dashboards import without_age
 
@@ -251,6 +252,7 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
         page.context.close()
 
 
+@pytest.mark.slow
 def test_hidden_pages_leave_the_connections_to_the_one_in_use(chromium: Any) -> None:
     from tests.support.dashboards import Served
 

@@ -121,6 +121,7 @@ def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any,
         context.close()
 
 
+@pytest.mark.slow
 def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any, tmp_path: Path) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")

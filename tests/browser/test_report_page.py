@@ -171,6 +171,7 @@ def test_nothing_is_wider_than_a_phone(open_page: Open, tmp_path: Path, bars: in
     assert opened.quiet
 
 
+@pytest.mark.slow
 def test_dark_light_and_paper_have_colours_of_their_own(short_page: Opened) -> None:
     from playwright.sync_api import expect
 
@@ -228,7 +229,7 @@ def made(kind: str) -> ReportPage:
     return stress_page(run_stress_test(halves(), TABLE, DEEP, wish(paths=2, bars=5)))
 
 
-@pytest.mark.parametrize("kind", ["backtest", "tune", "stress"])
+@pytest.mark.parametrize("kind", ["backtest", *(pytest.param(one, marks=pytest.mark.slow) for one in ("tune", "stress"))])
 def test_no_report_has_a_violation_in_either_colour(open_page: Open, tmp_path: Path, kind: str) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
@@ -259,6 +260,7 @@ def test_a_heat_map_is_squares_with_a_scale_beside_or_above_them(open_page: Open
     assert opened.quiet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("symbols", "changes"),
     [

@@ -188,7 +188,7 @@ def test_a_payout_to_an_unconfirmed_address_waits_alone(anvil_chain: LocalChain,
         assert agent.plan().kind is OutcomeKind.HALT
 
 
-@pytest.mark.parametrize("part", ["cancel", "revoke", "sell", "pay", "preview"])
+@pytest.mark.parametrize("part", ["sell", "pay", "preview", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cancel", "revoke"))])
 def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -251,7 +251,7 @@ def test_coins_are_paid_out_as_they_are(anvil_chain: LocalChain, tmp_path: Path)
 KILLS = (7, 10, 13)
 
 
-@pytest.mark.parametrize("moment", KILLS)
+@pytest.mark.parametrize("moment", [KILLS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in KILLS[1:])])
 def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_exactly_once(
     anvil_chain: LocalChain, tmp_path: Path, moment: int
 ) -> None:

@@ -47,7 +47,7 @@ def waits(outcome: StepOutcome) -> bool:
 @pytest.mark.parametrize(
     ("router", "native"),
     [
-        ("rebalancer", False),
+        pytest.param("rebalancer", False, marks=pytest.mark.slow),
         pytest.param("rebalancer", True, marks=pytest.mark.slow),
         pytest.param("swap_router_02", False, marks=pytest.mark.slow),
         ("swap_router_02", True),
@@ -87,6 +87,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
             assert chain.balance("WETH") * CRASH < 10 * 10**18
 
 
+@pytest.mark.slow
 def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_same(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     three = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}

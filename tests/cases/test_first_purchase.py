@@ -80,7 +80,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
 
 
-@pytest.mark.parametrize("hours", [6, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hours", [pytest.param(one, marks=pytest.mark.slow) for one in (6, 3)])
 def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: LocalChain, tmp_path: Path, hours: int) -> None:
     """Its worst case is two and a half times limits.daily_loss: each part fits in what the day has left, and the rest follows."""
     chain, tight = anvil_chain, BUYS | {"limits.slippage": "2bps"}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomlkit
 
 from agent import app as api
@@ -114,6 +115,7 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
     altered(tmp_path, found, "agent")
 
 
+@pytest.mark.slow
 def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """By their stops, and by the end of the bot: one is refused when it is about to be sent, the others go on."""
     chain = anvil_chain

@@ -98,7 +98,7 @@ def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others
     assert "500 bps less" in rebalanced_without(anvil_chain, tmp_path, address, TokenFinding.FEE_ON_TRANSFER)
 
 
-@pytest.mark.parametrize("who", ["wallet", pytest.param("router", marks=pytest.mark.slow), "pool"])
+@pytest.mark.parametrize("who", ["wallet", *(pytest.param(one, marks=pytest.mark.slow) for one in ("router", "pool"))])
 def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
     chain = anvil_chain
     address, tell = prepared(chain, "BlocklistToken")
@@ -190,7 +190,7 @@ SLOTS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["eip1967", *(pytest.param(one, marks=pytest.mark.slow) for one in ("eip1822", "zeppelinos")), "beacon"])
+@pytest.mark.parametrize("kind", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("eip1967", "eip1822", "zeppelinos")), "beacon"])
 def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path, kind: str) -> None:
     """The new one is the old one's twin: nothing but the pin tells them apart."""
     chain = anvil_chain

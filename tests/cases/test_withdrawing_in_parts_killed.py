@@ -51,6 +51,7 @@ ASKED = "2400000"
 BOOKED = "before:write a part of a withdrawal"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "moment"),
     [

@@ -142,6 +142,7 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     assert sent(desk) == before
 
 
+@pytest.mark.slow
 def test_a_store_of_an_earlier_version_is_left_to_the_owner(desk: Desk) -> None:
     desk.ask("plan")
     store = desk.config.with_name("trimtab.db")

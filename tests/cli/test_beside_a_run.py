@@ -118,6 +118,7 @@ def descendants(pid: int) -> set[int]:
     return found.union(*map(descendants, found))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
 def test_of_a_dashboard_whose_clients_read_nothing_that_hangs_or_dies_the_run_notices_nothing(home: Desk) -> None:
     process, readers = start("serve", "--port", "0", "--json", "--config", str(home.config)), set[int]()
@@ -190,6 +191,7 @@ def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home
     assert {child.pid, os.getpid(), *(one.pid for one in both)} <= takers
 
 
+@pytest.mark.slow
 def test_a_run_takes_up_an_edit_after_its_transaction_and_goes_on(desk: Desk) -> None:
     before = nonce(desk)
     desk.node.rpc("evm_setAutomine", False)
@@ -234,6 +236,7 @@ def asked(desk: Desk, question: str) -> int:
         return int(store.execute(question).fetchone()[0])
 
 
+@pytest.mark.slow
 def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_is_gone_on_with(
     home: Desk, trace: Callable[[], list[tuple[str, int]]]
 ) -> None:

@@ -99,6 +99,7 @@ def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
 
 
+@pytest.mark.slow
 def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
     """`tests/cases/test_editing.py` has the run that ends."""
     payee = f'wallet.payout_addresses=["{OTHER}"]'
@@ -138,6 +139,7 @@ def test_a_level_is_set_by_a_number_and_its_meaning_is_told(desk: Desk) -> None:
     assert not any("stop_loss" in line for line in later["warnings"])
 
 
+@pytest.mark.slow
 def test_an_editor_that_makes_a_mistake_changes_nothing_and_a_change_by_hand_is_told_and_confirmed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

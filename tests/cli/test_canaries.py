@@ -123,6 +123,7 @@ def test_no_command_writes_logs_or_shows_a_secret(planted: Desk, tmp_path: Path)
     assert not files_with(tmp_path, SECRETS, written)
 
 
+@pytest.mark.slow
 def test_nothing_that_lives_says_a_secret_of_itself(planted: Desk) -> None:
     """Every object of ours, while a key is loaded and after it has signed: its text, JSON and pickle."""
     outcomes: list[StepOutcome] = []

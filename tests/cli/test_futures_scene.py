@@ -106,6 +106,7 @@ def test_a_config_without_futures_is_no_venue(tmp_path: Path) -> None:
         FuturesStart("moderate", tmp_path / "chain.toml").text("USDC", [])
 
 
+@pytest.mark.slow
 def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tuple[Path, dict[str, Any]]) -> None:
     config, about = futures_chain
     config.write_text(config.read_text().replace('leverage = "2x"', 'leverage = "3.5x"'))

@@ -139,6 +139,7 @@ def test_every_command_has_its_row() -> None:
     assert set(ROWS) == set(every_command())
 
 
+@pytest.mark.slow
 def test_foreign_text_reaches_no_output_no_log_no_document_and_no_store(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

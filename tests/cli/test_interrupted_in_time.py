@@ -121,7 +121,9 @@ def test_ctrl_c_while_an_endpoint_is_silent_ends_it(desk: Desk, silent: str) -> 
     require_sound(desk, before)
 
 
-@pytest.mark.parametrize("first", [leaking_at_the_end, leaking_at_once, waiting_for_workers])
+@pytest.mark.parametrize(
+    "first", [*(pytest.param(one, marks=pytest.mark.slow) for one in (leaking_at_the_end, leaking_at_once)), waiting_for_workers]
+)
 def test_ctrl_c_ends_it_though_a_lock_stays_taken(desk: Desk, first: Callable[[], None]) -> None:
     before = nonce(desk)
     desk.node.rpc("evm_setAutomine", False)
@@ -140,7 +142,7 @@ def test_a_second_ctrl_c_ends_it_on_the_spot(desk: Desk) -> None:
     require_told(interrupted(child, presses=2, within_s=SOON_S))
 
 
-@pytest.mark.parametrize(("presses", "within_s"), [(2, HASTE_S + SOON_S), (3, SOON_S)])
+@pytest.mark.parametrize(("presses", "within_s"), [(2, HASTE_S + SOON_S), pytest.param(3, SOON_S, marks=pytest.mark.slow)])
 def test_a_run_that_cannot_end_ends_after_the_second_or_third_ctrl_c(desk: Desk, presses: int, within_s: float) -> None:
     child = forked(desk, "run", "--send", "--yes", first=leaking_at_once)
     began()
@@ -172,7 +174,7 @@ def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None
     require_sound(desk, before)
 
 
-@pytest.mark.parametrize("first", [SLOW_WATCH, pytest.param("", marks=pytest.mark.slow)], ids=["busy", ""])
+@pytest.mark.parametrize("first", [pytest.param(one, marks=pytest.mark.slow) for one in (SLOW_WATCH, "")], ids=["busy", ""])
 def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk, first: str) -> None:
     command = [sys.executable, "-c", first + TWO_THREADS, "rebalance", "--config", str(desk.config), "--send", "--yes", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -136,6 +136,7 @@ def test_a_run_looks_again_and_again_and_prints_a_line_for_each_look(desk: Desk)
     assert '"outcome": "hold"' in lines[1]
 
 
+@pytest.mark.slow
 def test_a_run_outlives_an_endpoint_that_is_away_and_a_pause(desk: Desk) -> None:
     assert desk.run("pause", "--reason", "lunch").code == 0
     child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--json")

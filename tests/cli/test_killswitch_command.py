@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, at_terminal, forked
 
@@ -61,6 +63,7 @@ def test_a_hard_pause_cancels_what_waits(desk: Desk) -> None:
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
 
 
+@pytest.mark.slow
 def test_a_run_that_holds_the_wallet_takes_back_instead_of_the_command(desk: Desk) -> None:
     child = forked(desk, "run", "--every", "1h", "--send", "--yes", "--json")
     end = time.monotonic() + 60

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.units import decimal_text
+from agent.wiring import actors
 from tests.cli.tools import Desk, Said
 from tests.support.text import mentions
 
@@ -65,7 +67,9 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert desk.run("export", "--format", "rotki", "--out", str(out), "--force").code == 0
 
 
-def test_mined_transactions_that_are_not_booked_are_told(desk: Desk) -> None:
+def test_mined_transactions_that_are_not_booked_are_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = actors.submission_settings
+    monkeypatch.setattr(actors, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
     desk.edit(("confirmations = 1\n", "confirmations = 60\n"))
     desk.ask("pnl", "--now")
     assert desk.ask("pnl")["not_final"] == 0 and "Not booked yet" not in desk.run("pnl").out

@@ -107,6 +107,7 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
     assert (held["WETH"], held["USDC"]) == ("0.5", "1500.25")
 
 
+@pytest.mark.slow
 def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "1s"\n')
     live = actors.lock_locations(load_config(desk.config))

@@ -64,6 +64,7 @@ def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(des
     assert desk.config.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..., Said], tmp_path: Path) -> None:
     pytest.importorskip("polars")
     from agent.app.research.past_results import past_result

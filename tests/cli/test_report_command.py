@@ -67,6 +67,7 @@ def test_a_place_where_no_page_can_be_is_refused_before_the_run(bare: Bare, tmp_
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> None:
     """The picture holds its command as text (scripts/report_picture.py); what the README says of it is what the run says."""
     readme = (ROOT / "README.md").read_text()

@@ -286,7 +286,7 @@ def test_the_question_shows_the_plan_and_every_parameter_and_no_is_no(desk: Desk
     assert desk.ask("history")["steps"][0]["outcome"] == "declined"
 
 
-@pytest.mark.parametrize("answer", ["\n", "\x04", "yep\n"])
+@pytest.mark.parametrize("answer", ["yep\n", *(pytest.param(one, marks=pytest.mark.slow) for one in ("\n", "\x04"))])
 def test_only_a_plain_yes_is_a_yes(desk: Desk, answer: str) -> None:
     before = nonce(desk)
     assert at_terminal(desk, answer, "rebalance", "--send")[0] == 10

@@ -104,6 +104,7 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
     require_sound(desk, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_broadcast_that_takes_longer_than_the_bound_is_not_cut_off(desk: Desk) -> None:
     before = nonce(desk)
@@ -261,6 +262,7 @@ def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_t
         assert late.status == 503 and "no successful cycle for" in late.json["reasons"][0]
 
 
+@pytest.mark.slow
 def test_the_log_alone_says_what_ended_the_run(desk: Desk) -> None:
     child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--log-format", "json")
     until(child, lambda: "look" in events(child))
@@ -306,6 +308,7 @@ def test_a_config_that_asks_the_run_to_listen_is_refused_with_the_remedy(desk: D
     assert said.code == 2 and "service.listen" in said.err and "trimtab serve answers /metrics and /health" in said.err
 
 
+@pytest.mark.slow
 def test_health_turns_red_while_the_endpoint_is_away_and_no_heartbeat_goes_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     away = threading.Event()
     passed = passing_on(desk.about["url"])

@@ -175,6 +175,7 @@ def until(what: Callable[[], Any], why: str, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: Bare, prices: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--full", "--yes", "--json", "--out", str(kept))
@@ -232,6 +233,7 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(
     prices: Path, tmp_path: Path, clusters: Callable[[int], AbstractContextManager[int]]
 ) -> None:

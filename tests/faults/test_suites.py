@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,11 @@ FUTURES_CASES = {
 """Seed, and number of the case, of the one that the sample takes of each suite over futures: a kind of scene each."""
 
 
+def sampled(suites: Iterable[str], *in_every_run: str) -> list[Any]:
+    """The suites as parameters, of which those that are not in every run are slow."""
+    return [name if name in in_every_run else pytest.param(name, marks=pytest.mark.slow) for name in suites]
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
     numbers = itertools.count()
@@ -51,7 +57,7 @@ def each(many: int) -> Only:
 
 
 @pytest.mark.parametrize("part", [2, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ONE_OF)
+@pytest.mark.parametrize("name", sampled(ONE_OF, "kill", "chain", "chaos"))
 def test_after_every_fault_of_the_sample_the_rebalance_is_done_exactly_once(
     anvil_session: LocalChain, folders: Folders, name: str, part: int, record_property: Callable[[str, object], None]
 ) -> None:
@@ -74,7 +80,7 @@ def venue(perps_chain: LocalPerps) -> LocalChain:
     return perps_chain.chain
 
 
-@pytest.mark.parametrize("name", FUTURES_CASES)
+@pytest.mark.parametrize("name", sampled(FUTURES_CASES, "futures-kill", "futures-chaos", "futures-lies"))
 def test_after_a_fault_every_futures_order_is_filled_once_or_not_at_all(venue: LocalChain, folders: Folders, name: str) -> None:
     (seed, number), numbers = FUTURES_CASES[name], itertools.count()
     run, _ = SUITES[name]
@@ -95,6 +101,7 @@ def test_an_order_beside_the_agents_own_is_a_violation(venue: LocalChain, tmp_pa
     assert all(words in told for words in ("in no journal", "the journal filled", "took the leverage to", "in the end", "ends at")), told
 
 
+@pytest.mark.slow
 def test_a_case_can_be_run_again_by_its_name(anvil_session: LocalChain, folders: Folders) -> None:
     run, _ = SUITES["power"]
     [first] = itertools.islice(run(anvil_session, folders, 2, every), 1)

@@ -305,6 +305,7 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
     assert "No backtest: " in text and MARKUP not in text and 'name="plan_hash"' in text
 
 
+@pytest.mark.slow
 def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
     config: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

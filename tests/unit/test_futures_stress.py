@@ -85,6 +85,7 @@ def test_a_crash_falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
     assert sorted(rises)[100] == pytest.approx(1.6, rel=0.03)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_cases_and_another_seed_others() -> None:
     table, settings = random_table(3, 40, ("BTC",)), replace(long_btc(), seed=4)
     spec = FuturesStressSpec(table, settings, SEVERITY, 12, 1, 1)

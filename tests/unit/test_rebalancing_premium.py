@@ -114,6 +114,7 @@ def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
     assert found.off_target == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
     table = random_table(5, 60)
     for wanted in (make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):

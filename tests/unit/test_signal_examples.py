@@ -82,6 +82,7 @@ def first_days(folder: Path, days: int = 30) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install_examples(monkeypatch, tmp_path / "installed")
     changes = (
@@ -104,7 +105,7 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     assert found.result.agent.fills[0].size_raw > 0 and first > 0, "until the first answer the config's own weights hold, as live"
 
 
-@pytest.mark.parametrize(("name", "runs"), [("trend", 2), ("mean-reversion", 1)])
+@pytest.mark.parametrize(("name", "runs"), [pytest.param("trend", 2, marks=pytest.mark.slow), ("mean-reversion", 1)])
 def test_an_example_runs_over_the_sample(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, runs: int) -> None:
     install_examples(monkeypatch, tmp_path / "installed")
     config, file = config_file(tmp_path, name), first_days(tmp_path)
