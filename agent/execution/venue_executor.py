@@ -165,10 +165,11 @@ class VenueExecutor:
             action.cloid for _, action in self._open_actions() if isinstance(action, OrderCancel)
         }
 
-    def _open_actions(self) -> Iterator[tuple[Intent, FuturesAction]]:
+    def _open_actions(self) -> Iterator[tuple[Intent, FuturesAction | None]]:
+        """Yield the open orders with their actions; None if the grant names none."""
         for intent in self._open():
-            if (granted := self._submitter.journal.grant(intent.id).futures) is not None:
-                yield intent, granted.action
+            granted = self._submitter.journal.grant(intent.id).futures
+            yield intent, None if granted is None else granted.action
 
     def _post(
         self, intent: Intent, grant: Grant, *, while_paused: bool = False
@@ -250,21 +251,22 @@ class VenueExecutor:
 
     def _require_turn(self, grant: Grant) -> None:
         """Raise Retryable while the outcome of an order is not known: it may still change the
-        account. A cancel changes no position. Raises Refused for a limit order in a market in which
-        another rests: together they could open twice what is planned.
+        account, also if its grant names no action. A cancel changes no position. Raises Refused for
+        a limit order in a market in which another rests: together they could open twice what is
+        planned.
         """
         wanted, waiting = None if grant.futures is None else grant.futures.action, []
         for intent, action in self._open_actions():
             if not intent.rests and not isinstance(action, OrderCancel):
                 waiting.append(intent)
-            elif not isinstance(wanted, PerpOrder) or not isinstance(action, PerpOrder):
+            elif not isinstance(wanted, PerpOrder) or isinstance(action, OrderCancel):
                 continue
-            elif wanted.kind.rests and wanted.market == action.market:
+            elif wanted.kind.rests and _may_be_of(action, wanted.market):
                 raise guard_refusal(
                     "simulation",
                     "an order rests",
                     "none in this market",
-                    f"an order of {action.market} still rests at the venue",
+                    f"an order of {wanted.market} still rests at the venue",
                     kind=UnsendableTransaction,
                 )
         if not waiting:
@@ -275,6 +277,10 @@ class VenueExecutor:
             f"wait: it is resolved by the time it expires, {format_time(first.deadline_s or 0)}",
             code=ErrorCode.OPEN_TRANSACTION,
         )
+
+
+def _may_be_of(action: FuturesAction | None, market: str) -> bool:
+    return action is None or (isinstance(action, PerpOrder) and action.market == market)
 
 
 def _is_limit_order(grant: Grant) -> bool:

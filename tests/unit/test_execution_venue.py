@@ -81,8 +81,11 @@ def executor(world: Bench, venue: ScriptedVenue) -> VenueExecutor:
     return VenueExecutor(world.executor(), Submitter(store.journal, store.budgets, *parts), world.signer, venue)
 
 
-def run(world: Bench, venue: ScriptedVenue, number: int = 0) -> Intent:
-    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), futures=FuturesGrant(BUY, ACCOUNT))
+BOUGHT = FuturesGrant(BUY, ACCOUNT)
+
+
+def run(world: Bench, venue: ScriptedVenue, number: int = 0, futures: FuturesGrant | None = BOUGHT) -> Intent:
+    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), futures=futures)
     return executor(world, venue).run("step", IntentKind.FUTURES, order_tx(number), granted, "buy")
 
 
@@ -155,6 +158,15 @@ def test_no_order_follows_one_whose_outcome_is_open_and_other_work_is_told(world
     known = ScriptedVenue([FILLED])
     executor(world, known).cancel_pending("pause")
     assert executor(world, known).ready() and run(world, known, 1).state is S.FINAL
+
+
+def test_no_order_follows_an_open_one_whose_grant_names_no_action(world: Bench) -> None:
+    venue = ScriptedVenue([OPEN])
+    with raises_code(Retryable, ErrorCode.NOT_MINED):
+        run(world, venue, futures=None)
+    with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION, "buy"):
+        run(world, venue, 1)
+    assert len(venue.posted) == 1 and len(world.store.journal.intents()) == 1
 
 
 def test_a_venue_that_does_not_answer_leaves_the_order_open_and_is_told(world: Bench) -> None:
