@@ -34,6 +34,7 @@ from agent.reference import (
     answer_bound_fault,
     deviation_loss,
     dollar_pegs,
+    late_means,
     reference_prices,
     round_regression_fault,
     sequencer_fault,
@@ -227,8 +228,8 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
     The guard compares the spot price of each asset and the price of each pool of the plan with the
     reference, and the TWAP with the feed if both are configured and have a price; after a sharp
-    move the agent waits for the TWAP. For an exit only prices that it depends on are compared. An
-    asset without a spot price refuses the plan.
+    move the agent waits for the TWAP. For an exit only prices that it depends on are compared, and
+    `late_means` are not. An asset without a spot price refuses the plan.
     """
     deviations = [*_assets(case), *_pools(case), *_means(case)]
     worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
@@ -320,8 +321,9 @@ def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 
 def _means(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     judged = case.judged_tokens(with_gas=False)
+    late = late_means(case.step) if case.is_sell_only() else frozenset[str]()
     for deviation, token in source_deviations(case.step):
-        if judged is None or token in judged:
+        if (judged is None or token in judged) and token not in late:
             yield deviation, f"TWAP of {case.label(token)} against its feed"
 
 

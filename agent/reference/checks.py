@@ -67,9 +67,32 @@ def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
         yield abs(by_mean[token] / by_feed[token] - 1), token
 
 
-def source_conflict(step: StepInput, only: Collection[str] | None = None) -> str:
+def late_means(step: StepInput) -> frozenset[str]:
+    """Return the tokens in a fall that only the TWAP follows late: the feed is the first source, the
+    TWAP is above it, and the pools' spot price agrees with it within limits.oracle_deviation, also
+    at each preceding block that was read. An exit may sell them: its minimums come from the feed,
+    and a pool that is pushed away from the feed ends the agreement.
+    """
+    limit_bps, sources = step.limits.oracle_deviation_bps, set(_TWO) & set(step.reference.kinds)
+    if limit_bps is None or sources != set(_TWO) or step.reference.kinds[0] is not PriceSource.FEED:
+        return frozenset()
+    by_feed, by_mean = (_by(step, kind) for kind in _TWO)
+    late = {token for token in by_feed.keys() & by_mean.keys() if by_mean[token] > by_feed[token]}
+    for view in (step, *(rounds.step_at(step, block) for block in step.snapshot.past)):
+        feeds, spots = _by(view, PriceSource.FEED), rounds.spot_prices(view)
+        late = {
+            token
+            for token in late & feeds.keys() & spots.keys()
+            if abs(spots[token] / feeds[token] - 1) * BPS <= limit_bps
+        }
+    return frozenset(late)
+
+
+def source_conflict(
+    step: StepInput, only: Collection[str] | None = None, *, of_exit: bool = False
+) -> str:
     """Return the largest conflict of feed and TWAP; empty if they agree within
-    limits.oracle_deviation. `only` restricts the tokens.
+    limits.oracle_deviation. `only` restricts the tokens. For an exit `late_means` do not count.
     """
     limit_bps = step.limits.oracle_deviation_bps
     deviations = [
@@ -77,8 +100,13 @@ def source_conflict(step: StepInput, only: Collection[str] | None = None) -> str
         for deviation, token in source_deviations(step)
         if only is None or token in only
     ]
-    deviation, token = max(deviations, default=(Fraction(0), ""))
-    if limit_bps is None or deviation * BPS <= limit_bps:
+    if limit_bps is None or max(deviations, default=(Fraction(0), ""))[0] * BPS <= limit_bps:
+        return ""
+    late = late_means(step) if of_exit else frozenset()
+    deviation, token = max(
+        (one for one in deviations if one[1] not in late), default=(Fraction(0), "")
+    )
+    if deviation * BPS <= limit_bps:
         return ""
     return (
         f"sources contradict each other: the mean of {step.portfolio.token(token).label} is"
@@ -88,10 +116,10 @@ def source_conflict(step: StepInput, only: Collection[str] | None = None) -> str
 
 
 def price_fault(step: StepInput, references: ReferencePrices, tokens: Collection[str]) -> str:
-    """Return why the prices of these tokens must not be used for a decision: a stablecoin is off
-    its peg, or two sources disagree. Empty if they may.
+    """Return why the prices of these tokens must not be used for an exit or its order: a stablecoin
+    is off its peg, or two sources disagree. Empty if they may.
     """
-    faults = (depeg_fault(step, references, tokens), source_conflict(step, tokens))
+    faults = (depeg_fault(step, references, tokens), source_conflict(step, tokens, of_exit=True))
     return "; ".join(fault for fault in faults if fault)
 
 

@@ -229,11 +229,16 @@ def reference_prices_at(step: StepInput, past: PastPrices) -> ReferencePrices:
     """Return the reference prices at an earlier block, from its feeds, pools and time, and the
     blocks before it.
     """
+    return reference_prices(step_at(step, past))
+
+
+def step_at(step: StepInput, past: PastPrices) -> StepInput:
+    """Return the step with the head, feeds and pools of an earlier block."""
     before = tuple(
         earlier for earlier in step.snapshot.past if earlier.head.number < past.head.number
     )
     then = replace(step.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before)
-    return reference_prices(replace(step, snapshot=then))
+    return replace(step, snapshot=then)
 
 
 def spot_prices(step: StepInput) -> dict[str, Price]:

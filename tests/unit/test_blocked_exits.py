@@ -30,6 +30,7 @@ from agent.model import (
     OrderKind,
     OrdersConfig,
     OrderStage,
+    PastPrices,
     Plan,
     Pool,
     PriceSource,
@@ -45,7 +46,7 @@ from agent.policy.decide import decide
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.orders.exits import apply_orders
 from agent.policy.step_input import apply_effective_targets
-from agent.reference import reference_prices
+from agent.reference import late_means, reference_prices
 from agent.venues.composer import leg_floors
 from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_limits
 from tests.support.lp_worlds import quiet, ranged, world
@@ -311,8 +312,8 @@ def test_orders_name_the_guard_that_refuses_an_exit() -> None:
 
 
 AGREED = v3_pool(LINK, USDC, 10, twap_price=10)
-APART = v3_pool(LINK, USDC, 10, twap_price=12)
-"""The feed of LINK says 10, its mean 12."""
+APART = v3_pool(LINK, USDC, 10, twap_price=8)
+"""The feed of LINK says 10, its mean 8: not a mean that is late in a fall."""
 
 
 def two_sources(*symbols: str, pools: tuple[Pool, ...], values: Mapping[str, Number] | None = None) -> StepInput:
@@ -332,9 +333,69 @@ def test_an_exit_is_sold_while_the_sources_of_another_asset_disagree() -> None:
 
 
 def test_an_exit_waits_while_the_sources_of_its_own_price_disagree() -> None:
-    apart = v3_pool(WBTC, USDC, 60_000, twap_price=120_000)
+    apart = v3_pool(WBTC, USDC, 60_000, twap_price=30_000)
     found = judged(two_sources("WBTC", pools=(SOUND, apart)))
     assert found.kind is OutcomeKind.HALT and mentions(found.reason, "contradict", "WBTC")
+
+
+def falling(feed: int, spot: int, mean: int, before: tuple[int, ...] = ()) -> StepInput:
+    """A stop of WETH has fired; spot prices of its one pool, now and at the blocks before, newest first."""
+    pools = tuple(v3_pool(WETH, USDC, price, 3_000_000, twap_price=mean) for price in (spot, *before))
+    step = with_limits(fired("WETH", pools=(pools[0], MARKET[1], SOUND)), oracle_deviation_bps=100, price_impact_bps=100, slippage_bps=30)
+    head, feeds = (
+        step.snapshot.head,
+        tuple(replace(one, answer=feed * 10**8) if one.answer == 2_000 * 10**8 else one for one in step.snapshot.feeds),
+    )
+    past = tuple(PastPrices(replace(head, number=head.number - n), feeds, (pool,)) for n, pool in enumerate(pools[1:], 1))
+    sources = replace(step.reference, kinds=(PriceSource.FEED, PriceSource.TWAP), cautious=True)
+    return replace(step, reference=sources, snapshot=replace(step.snapshot, feeds=feeds, past=past))
+
+
+@pytest.mark.parametrize("mean", [2_019, 2_021, 2_100, 2_800])
+def test_a_stop_is_sold_at_the_feed_in_a_fall_that_the_mean_alone_follows_late(mean: int) -> None:
+    """2,021 is beyond oracle_deviation of 1 %: the stop no longer waits until the mean has followed."""
+    found = judged(falling(2_000, 2_000, mean))
+    assert found.kind is OutcomeKind.PLANNED and found.plan is not None, found.reason
+    assert dict(found.plan.holdings_after)[WETH.address] == 0
+    assert all(one.passed for one in found.plan.verdicts)
+    market = reference_prices(found.step_input).by_token[WETH.address]
+    leg = found.plan.legs[0]
+    floor = fair_floor(leg.amount_in_raw, market, Fraction(1), leg.fee_pips, 100, 30)
+    assert leg_floors(found.step_input, found.plan)[0] == floor <= leg.min_out_raw
+    rebalance = judged(replace(found.step_input, history=replace(found.step_input.history, orders=())))
+    waits = rebalance.kind is OutcomeKind.HALT and "contradict" in rebalance.reason
+    assert waits is (mean > 2_020), "nothing else is traded beyond the limit"
+
+
+@pytest.mark.parametrize(
+    ("feed", "spot", "mean", "before"),
+    [
+        (2_000, 1_979, 2_100, ()),
+        (2_000, 1_600, 2_100, ()),
+        (2_000, 2_021, 2_100, ()),
+        (2_000, 2_100, 2_100, ()),
+        (2_000, 2_000, 1_979, ()),
+        (1_000, 1_000, 2_000, (2_000,)),
+        (1_000, 1_000, 2_000, (1_000, 2_000)),
+    ],
+    ids=["pushed", "pushed far", "above", "feed alone fell", "mean below", "pushed in this block", "pushed in two blocks"],
+)
+def test_no_pool_that_is_pushed_and_no_feed_alone_makes_a_mean_late(feed: int, spot: int, mean: int, before: tuple[int, ...]) -> None:
+    """A pool pushed below the feed, a feed that fell without the pools, or pools pushed to a false feed for a block or two: no sale."""
+    step = falling(feed, spot, mean, before)
+    assert late_means(step) == frozenset()
+    found = judged(step)
+    assert found.kind in (OutcomeKind.HALT, OutcomeKind.REFUSED) and WETH.address not in (moved(found.plan) if found.plan else ())
+
+
+def test_a_mean_is_late_only_beside_a_feed_that_comes_first() -> None:
+    step = falling(2_000, 2_000, 2_100)
+    assert late_means(step) == {WETH.address}
+    for kinds in ((PriceSource.TWAP, PriceSource.FEED), (PriceSource.FEED,), (PriceSource.TWAP,)):
+        assert late_means(replace(step, reference=replace(step.reference, kinds=kinds))) == frozenset()
+    assert late_means(with_limits(step, oracle_deviation_bps=None)) == frozenset()
+    old = tuple(replace(one, updated_at_s=1) for one in step.snapshot.feeds)
+    assert late_means(replace(step, snapshot=replace(step.snapshot, feeds=old))) == frozenset(), "a dead feed is no price"
 
 
 @pytest.mark.parametrize("mean", [1_900, 2_100, 4_000])
@@ -345,7 +406,8 @@ def test_an_exit_is_sold_while_the_sources_of_the_native_coin_disagree(mean: int
     assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
     assert found.plan is not None and all(one.passed for one in found.plan.verdicts)
     own = judged(two_sources("WETH", "WBTC", pools=(SOUND, apart)))
-    assert own.kind is OutcomeKind.PLANNED and own.decided.exit_token == WBTC.address
+    assert own.kind is OutcomeKind.PLANNED
+    assert own.decided.exit_token == (WBTC if mean < 2_000 else WETH).address, "in a fall WETH itself is sold at its feed"
 
 
 def test_an_exit_through_a_hub_whose_sources_disagree_is_refused() -> None:

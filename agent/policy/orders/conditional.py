@@ -382,7 +382,7 @@ def advance_orders(step: StepInput) -> StepInput:
     kept = step.history.unit_value
     tokens = dict.fromkeys((*(one.token for one in book.terms), *(order.token for order in known)))
     unclear = {token for token in tokens if price_fault(step, references, (token,))}
-    if depeg_fault(step, references) or source_conflict(step):
+    if depeg_fault(step, references) or source_conflict(step, of_exit=True):
         unclear.add(PORTFOLIO)
     if drifts and PORTFOLIO in tokens.keys() - unclear:
         kept = updated_unit_value(step, prices, drifts)
