@@ -120,12 +120,13 @@ def signer(rules: SigningRules = RULES) -> LocalSigner:
     return LocalSigner(KEY, rules, lambda: NONCES)
 
 
-def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> None:
-    """Assert that the signer refuses by `rule`."""
+def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> Refused:
+    """Assert that the signer refuses by `rule`; return the refusal."""
     with pytest.raises(Refused) as caught:
         signer().sign(transaction, grant)
     assert caught.value.verdicts[0].guard == f"signer.{rule}"
     assert not caught.value.verdicts[0].passed
+    return caught.value
 
 
 # --- Actions on liquidity, grants and transactions for tests of signing them.

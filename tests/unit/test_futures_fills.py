@@ -52,6 +52,12 @@ def test_a_partial_or_missing_fill_counts_as_filled_at_its_bound(fills: tuple[Pe
     assert lost(*fills) == 160 + Fraction(816, 100)
 
 
+def test_only_a_part_in_the_order_s_direction_is_its_fill_and_only_those_of_a_limit_order_are_added_up() -> None:
+    against = replace(HALF, size_raw=-SIZE // 2)
+    assert [order_fill(ORDER, receipt(fill), is_partly=True) for fill in (HALF, against)] == [HALF, None]
+    assert order_fill(ORDER, receipt(HALF, HALF), is_partly=False) is None
+
+
 def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> None:
     limit, quarter = (
         replace(ORDER, kind=PerpOrderKind.LIMIT),

@@ -152,6 +152,10 @@ def test_a_bound_further_than_the_slippage_from_the_index_is_refused(order: Perp
     changed(order, "bound", bound_raw=edge + beyond)
 
 
+def test_a_purchase_of_one_base_unit_is_no_sale() -> None:
+    changed(BUY, "bound", size_raw=1, bound_raw=BUY.bound_raw)
+
+
 def test_the_wider_bound_of_an_emergency_needs_a_reduction() -> None:
     refused(order_tx(ESCAPE), futures_grant(ESCAPE), "bound")
     low = replace(ESCAPE, bound_raw=ESCAPE.bound_raw - 1)

@@ -148,7 +148,8 @@ def test_a_swap_with_a_wrong_field_is_refused(rule: str, changes: dict[str, obje
     ],
 )
 def test_a_leg_that_differs_from_the_plan_is_refused(rule: str, number: int, changes: dict[str, object]) -> None:
-    refused(with_leg(number, **changes), SWAP_GRANT, rule)
+    refusal = refused(with_leg(number, **changes), SWAP_GRANT, rule)
+    assert f"leg {number + 1}: " in str(refusal.verdicts[0].measured), "legs count from one"
 
 
 @pytest.mark.parametrize("recipient", [STRANGER, ROUTER, NATIVE, MSG_SENDER, WALLET, USDC])
