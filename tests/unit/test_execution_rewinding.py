@@ -70,6 +70,17 @@ def test_beyond_that_depth_a_person_is_asked_and_nothing_is_touched(tmp_path: Pa
     assert made.executor().reconcile() == []
 
 
+def test_what_ended_in_a_block_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> None:
+    """A damaged row: without its block no reorganisation would be noticed."""
+    made = bench(tmp_path)
+    settled(made)
+    with made.store.db.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE intents SET receipt_json = NULL")
+    with raises_code(OperatorNeeded, "receipt", "no receipt"):
+        made.executor().reconcile()
+    assert len(made.chain.sent) == 1
+
+
 def test_a_deep_one_stops_everything_though_shallow_ones_are_gone_too(tmp_path: Path) -> None:
     made = bench(tmp_path)
     settled(made, 0)

@@ -13,7 +13,7 @@ from agent.execution.submitter import REORG_WATCH_BLOCKS, SubmissionEvent
 from agent.model import IntentKind, IntentState, LiquidityAdded
 from tests.support.signing import INCREASE, MINT, grant_of
 from tests.support.text import raises_code
-from tests.support.transactions import START_S, Bench, bench, receipt, tx
+from tests.support.transactions import START_S, Bench, bench, grant, receipt, tx
 
 S = IntentState
 
@@ -161,6 +161,8 @@ def test_a_transaction_that_needs_more_gas_by_now_is_refused(tmp_path: Path) -> 
         made.run(gas=59_999)
     assert refused_guard(caught) == "gas"
     assert made.run(gas=60_000).state is S.FINAL
+    proposed = made.executor()._submitter.simulate(replace(tx(1), gas=0), START_S + 60, grant())
+    assert proposed.ok, "its signer chooses the gas"
 
 
 def test_another_chain_behind_the_endpoint_needs_the_operator(tmp_path: Path) -> None:

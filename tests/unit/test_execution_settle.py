@@ -20,6 +20,7 @@ from agent.model import (
     IntentState,
     Leg,
     LegFunding,
+    Payout,
     Plan,
     PlanCost,
     Posting,
@@ -181,6 +182,17 @@ def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
     lost = settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(1, 10**9), START_S)
     assert lost == Fraction(intent.receipt.gas_cost_wei, 10**9)
     assert made.store.budgets.history(START_S).loss_24h == lost
+
+
+@pytest.mark.parametrize(("status", "outflow"), [(1, 15_000), (0, 0)])
+def test_a_payout_is_an_outflow_and_no_loss_and_one_that_reverted_is_neither(tmp_path: Path, status: int, outflow: int) -> None:
+    sent = [Transfer(USDC, WALLET, ROUTER, 15_000)] if status else []
+    made, intent = swapped(tmp_path, *sent)
+    paid = replace(intent, receipt=replace(intent.receipt, status=status))
+    payout = Payout(USDC, ROUTER, 15_000, 0, 1)
+    assert settlement.book_intent(made.store.budgets, paid, WALLET, PRICES, Fraction(0), START_S, payout=payout) == 0
+    found = made.store.budgets.history(START_S)
+    assert (found.outflow_24h, found.turnover_24h) == (outflow, 0)
 
 
 def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> None:
