@@ -28,6 +28,7 @@ from agent.web.access import Access, Checks
 from agent.web.board import MAX_STREAMS, MAX_USER_STREAMS
 from agent.web.connections import MAX_CONNECTIONS, MAX_PER_ADDRESS, REQUEST_S
 from agent.web.reach import PROXY_HEADER, PublicOptions, reach_of, require_protected
+from agent.web.server import _listening
 from tests.support import agents
 from tests.support.dashboards import PATIENCE_S, Served, until
 from tests.support.sites import PROXY_SECRET, READ_ONLY, Site, behind_proxy
@@ -219,6 +220,12 @@ def test_streams_of_one_user_leave_room_for_the_owner(tmp_path: Path) -> None:
         streams[heads.index(b"HTTP/1.1 200 OK")].close()
         until(lambda: site.board.streams[READ_ONLY] == MAX_USER_STREAMS - 1)
         assert b"200 OK" in ended.enter_context(site.stream(cookie=reader)).recv(4_096)
+
+
+def test_a_port_is_free_again_at_once_after_a_restart() -> None:
+    with _listening("127.0.0.1", 0) as door:
+        assert door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) != 0
+        assert door.getsockname()[0] == "127.0.0.1"
 
 
 def test_networks_of_addresses() -> None:

@@ -60,6 +60,12 @@ def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its
     assert len(list(export.rotki_events(entries, assets))) == 3, "openings alone"
 
 
+def test_a_flow_is_valued_at_its_own_block_and_not_again_at_the_next(store: Store) -> None:
+    for step in (at(), at(1_001, usdc=30_000), at(1_002, usdc=30_000)):
+        update_ledger(store, looked(store, step))
+    assert [one.block for one in store.valuations.between()] == [1_000, 1_001]
+
+
 def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, native=0))

@@ -1,0 +1,32 @@
+"""Lists of markets and collaterals that the lens returns: read up to their bound, with whole addresses alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.chain.perpetuals import MOST_MARKETS, _addresses, _Unreadable
+
+QUESTION: Any = SimpleNamespace(name="the list of markets")
+
+
+def answer(*addresses: int, offset: int = 32, count: int | None = None) -> bytes:
+    words = (offset, len(addresses) if count is None else count, *addresses)
+    return b"".join(word.to_bytes(32, "big") for word in words)
+
+
+@pytest.mark.parametrize("addresses", [(), (1,), (2**160 - 1, 2**159), tuple(range(1, MOST_MARKETS + 1))])
+def test_a_list_of_addresses_up_to_the_bound_is_read(addresses: tuple[int, ...]) -> None:
+    assert _addresses(QUESTION, answer(*addresses)) == addresses
+
+
+@pytest.mark.parametrize(
+    "data",
+    [answer(2**160), answer(1, offset=64), answer(1, count=2), answer(*range(MOST_MARKETS + 1)), answer(count=2**255), b""],
+    ids=["not an address", "offset", "too short", "too long", "huge", "empty"],
+)
+def test_any_other_answer_makes_the_account_unreadable(data: bytes) -> None:
+    with pytest.raises(_Unreadable, match="the list of markets could not be read"):
+        _addresses(QUESTION, data)
