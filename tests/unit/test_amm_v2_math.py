@@ -1,7 +1,7 @@
 """The V2 formulas on known vectors and at their edges."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.amm.pools import ContractRevert
@@ -39,6 +39,7 @@ def test_what_an_output_costs_buys_at_least_that_output_and_one_unit_less_does_n
     if amount_out >= r_out:
         return
     cost = get_amount_in(amount_out, r_in, r_out, fee)
+    assume(cost < 2**112)  # a pair holds no more, and beyond it the library's own multiplications revert
     assert get_amount_out(cost, r_in, r_out, fee) >= amount_out
     if cost > 2:  # the contract rounds up by one at most: two units less are short of the output
         assert get_amount_out(cost - 2, r_in, r_out, fee) < amount_out
