@@ -26,6 +26,7 @@ from agent.model import (
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import quarantine
+from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
@@ -137,14 +138,24 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
     them.
     """
     moves_orders = conditional_orders.needs_past_prices(step)
-    if not moves_orders and not rules.needs_past_blocks(
-        step, lambda other: decide(other).price_driven
-    ):
+    if not moves_orders and not _acts_on_prices(step):
         return step
     past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
     snapshot = replace(step.snapshot, past=past)
     # the preceding blocks may change the stage of orders and thereby the targets
     return readers.step_input_at(snapshot) if moves_orders else replace(step, snapshot=snapshot)
+
+
+def _acts_on_prices(step: StepInput) -> bool:
+    """True if the step acts on prices now, or would without its open purchase: triggers are judged
+    beside one that waits, and in place of one that ends.
+    """
+    steps = [step]
+    if transfers.active_purchase(step) is not None:
+        steps.append(replace(step, history=replace(step.history, campaign=None)))
+    return any(
+        rules.needs_past_blocks(one, lambda other: decide(other).price_driven) for one in steps
+    )
 
 
 def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:

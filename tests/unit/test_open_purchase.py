@@ -13,7 +13,7 @@ import pytest
 from agent import engine
 from agent.app.cycles import continue_execution
 from agent.execution import evaluation
-from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_context import OutcomeKind, StepOutcome, confirm_prices
 from agent.model import (
     ConditionalOrder,
     Destination,
@@ -25,6 +25,7 @@ from agent.model import (
     OrdersConfig,
     OrderStage,
     OrderTerms,
+    PastPrices,
     PurchaseKind,
     Rebalance,
     StepInput,
@@ -104,6 +105,20 @@ def test_a_trigger_acts_while_the_next_part_waits_if_the_part_would_not_do(value
     assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None, outcome.reason
     assert outcome.decided.ended and outcome.plan.turnover > 900 * MILLION
     assert isinstance(outcome.decided.decision, Rebalance) and not outcome.decided.decision.apart, "drift, within the limits of turnover"
+
+
+@pytest.mark.parametrize("values", [BALANCED, CRASHED])
+def test_the_blocks_that_confirm_a_trigger_are_read_beside_a_purchase_that_waits(values: dict[str, int]) -> None:
+    step = topped_up(values, 400, 340, due_s=300, plan_cost_bps=80)
+    step = replace(step, policy=replace(step.policy, confirm_blocks=2))
+    head = step.snapshot.head
+    past = tuple(
+        PastPrices(replace(head, number=head.number - back, timestamp_s=NOW_S - 12 * back), step.snapshot.feeds, step.snapshot.pools)
+        for back in (1, 2)
+    )
+    readers: Any = SimpleNamespace(reader=SimpleNamespace(past=lambda *_: past))
+    outcome = look(confirm_prices(readers, step))
+    assert outcome.kind is (OutcomeKind.HOLD if values is BALANCED else OutcomeKind.PLANNED), outcome.reason
 
 
 def test_a_purchase_that_corrects_the_drift_itself_goes_on() -> None:
