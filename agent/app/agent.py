@@ -54,6 +54,7 @@ from agent.model import (
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum, native_coin
+from agent.policy.cash_flows.cash_limit import above_ceiling_warnings
 from agent.policy.decide import current_drifts
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import investable_total, overweight_messages
@@ -78,7 +79,7 @@ MIN_INTERVAL_S = 1
 class PortfolioStatus:
     """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard level,
     which also cancels and revokes. `warnings` concern the number of assets, overweight, liquidity
-    positions, paused strategies and accepted limits.
+    positions, paused strategies, portfolio.max_live_value and accepted limits.
     """
 
     step_input: StepInput
@@ -147,6 +148,7 @@ class Agent:
             *overweight_messages(decided.drifts),
             *valuation.warnings(step_input),
             *paused_strategies(step_input).values(),
+            *above_ceiling_warnings(step_input, decided.drifts),
             *accepted_limits(self.context.config.limits),
         )
         return PortfolioStatus(

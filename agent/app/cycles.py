@@ -65,7 +65,8 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
         if outcome.kind is OutcomeKind.HOLD and now_s >= execution.next_s:
             break
         wallet.progress(
-            f"slice {execution.done + 1} of about {execution.campaign.rounds} is due in"
+            f"slice {execution.done + 1} of about"
+            f" {max(execution.campaign.rounds, execution.done + 1)} is due in"
             f" {format_duration(max(0, execution.next_s - now_s))}"
         )
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)

@@ -185,7 +185,8 @@ def withdraw(
                     fill(owner.RequestDocument, request, agent.portfolio) for request in requests
                 ]
             }
-            emit(listed, as_json, lambda: _show_requests(listed))
+            with wait.aside():
+                emit(listed, as_json, lambda: _show_requests(listed))
             raise typer.Exit
 
         def show(console: Console, document: Document) -> None:
@@ -318,10 +319,15 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
 def _show_investing(
     console: Console, document: Document, agent: Agent, *, hint: bool, verbose: bool
 ) -> None:
-    from agent.cli.display import plan_tables, tables
+    from agent.cli.display import tables
 
+    rest = document["purchase"]
     if not document["came"]:
         console.print(cell("No new deposit was found."))
+        if rest is not None:
+            _show_rest(console, rest, agent)
+        if document["reason"]:
+            console.print(cell(document["reason"]))
         console.print(
             cell(
                 f"To invest, send tokens of the portfolio to {document['wallet']} on chain"
@@ -345,13 +351,8 @@ def _show_investing(
     if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
         show_sale(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)
-    if (rest := document["purchase"]) is not None:
-        console.print(
-            cell(
-                f"{plan_tables.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab"
-                " run --send continues it."
-            )
-        )
+    if rest is not None:
+        _show_rest(console, rest, agent)
     elif document["outcome"] not in ("planned", "refused"):
         reason = _with_pool_names(document["reason"], document["plan"])
         console.print(cell(f"{document['outcome']}: {reason}"))
@@ -360,6 +361,18 @@ def _show_investing(
             "Dry run: nothing was recorded or sent. Add --send to confirm the deposit and invest"
             " it."
         )
+
+
+def _show_rest(console: Console, rest: Document, agent: Agent) -> None:
+    """Print the progress of an open purchase and the commands that continue and end it."""
+    from agent.cli.display import plan_tables
+
+    console.print(
+        cell(
+            f"{plan_tables.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab run"
+            f" --send continues it; trimtab limit --cancel {rest['id']} ends it, and its rest counts as drift."
+        )
+    )
 
 
 # --- Commands about external transfers: flows, flows confirm.

@@ -174,11 +174,13 @@ def _reason(
         return _unmoved_reason(step, rest)
     locked = {i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total}
     if rest.others and (locked | set(unmoved)).issuperset(rest.others):
-        why = f"{' and '.join(nodes[i].label for i in rest.others)} cannot be traded against it"
+        others = " and ".join(nodes[i].label for i in rest.others)
+        why = f"{others} cannot be traded against it"
         if not rest.sells and locked.issuperset(rest.others):
             return why, LOCKED
-        dust = all(unmoved.get(i) == DUST for i in rest.others)
-        return why, MIN_TRADE if dust and not rest.is_bounded else ""
+        if all(unmoved.get(i) == DUST for i in rest.others):
+            return f"the rest of {others} is {DUST}", "" if rest.is_bounded else MIN_TRADE
+        return why, ""
     return _market_reason(rest, zone=objective.risk is not None)
 
 

@@ -276,7 +276,9 @@ def _planned_exit(
     try:
         plan = planner.plan(step, decision, between=between)
     except planner.NothingPlanned as nothing:
-        return BlockedExit(token, nothing.message, blocked_exits.REMEDY)
+        label = step.portfolio.token(token).label
+        costly = (item.why for item in nothing.off if item.what == label and ALLOWED in item.why)
+        return BlockedExit(token, next(costly, nothing.message), blocked_exits.REMEDY)
     if token in _sold(step, plan):
         return plan
     whys = {item.what: item.why for item in plan.skipped}
@@ -416,6 +418,8 @@ def _not_worth_why(
     if compared:
         why = "; ".join(f"{item.what} {item.why}" for item in compared)
         return f"not worth its cost (limits.plan_cost {step.limits.plan_cost_bps} bps): {why}"
+    if nothing.kept_by == MIN_TRADE:
+        return minimum.too_small_to_trade(step, nothing.drift)
     return minimum.not_worth_reason(step, decided.references, nothing.drift)
 
 

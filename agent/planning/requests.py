@@ -79,6 +79,8 @@ from agent.policy.orders.exits import exit_goal, exit_price_fault
 from agent.reference import reference_prices
 from agent.units import BPS, ceil_int, decimal_text
 
+SOLD_OUT = "nothing more can be sold"
+"""Beginning of the hold after the sale of everything; the assets that stay follow, with reasons."""
 FuturesRequest = MoveMargin | Deleverage | OpenHedge | CloseHedge
 """The owner's futures requests."""
 
@@ -322,24 +324,29 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
     """
 
     def propose(step: StepInput) -> Proposal:
+        usable = cash_limit.usable_part(step, came)
+        message = cash_limit.append_excluded(step, "invest the deposit")
+        if usable != dict(came):
+            message = f"{message}; {cash_limit.limit_remedy(step)}"
+        if not usable:
+            return _uninvested(step, cash_limit.limit_remedy(step))
         if step.limits.first_purchase_s is None:
             wanted = Rebalance(
-                cash_limit.append_excluded(step, "invest the deposit"),
-                transfers.goal_to_invest(step, came),
+                message,
+                transfers.goal_to_invest(step, usable),
                 by_owner=True,
             )
             try:
                 plan = partial_plans.plan_within_daily_loss(step, wanted)
             except planner.NothingPlanned as nothing:
-                return _uninvested(step, nothing)
+                return _uninvested(step, nothing.message)
             return _by_owner(step, plan.decision, plan)
         under = transfers.active_purchase(step)
         if under is None or under.id == before:
             step = replace(
-                step, history=replace(step.history, invested=tuple(sorted(came.items())))
+                step, history=replace(step.history, invested=tuple(sorted(usable.items())))
             )
         decided = _by_owner(step, Hold(""), None).decided
-        message = cash_limit.append_excluded(step, "invest the deposit")
         wanted = Rebalance(
             message,
             transfers.purchase_goal(step, decided.drifts),
@@ -350,14 +357,14 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         try:
             decided, made = plan_purchase(step, decided, wanted, PurchaseKind.TOP_UP)
         except planner.NothingPlanned as nothing:
-            return _uninvested(step, nothing)
+            return _uninvested(step, nothing.message)
         return Proposal(decided, made, step)
 
     return propose
 
 
-def _uninvested(step: StepInput, why: planner.NothingPlanned) -> Proposal:
-    message = f"the deposit stays uninvested for now: {why.message}"
+def _uninvested(step: StepInput, why: str) -> Proposal:
+    message = f"the deposit stays uninvested for now: {why}"
     return _by_owner(step, Hold(cash_limit.append_excluded(step, message)), None)
 
 
@@ -415,8 +422,10 @@ def _everything_sold(given: StepInput) -> Proposal:
         raise kept
     if halted is not None:
         return _by_owner(step, halted, None)
-    stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]
-    return _by_owner(step, Hold("; ".join(["nothing more can be sold", *stays])), None)
+    stays = [
+        f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked if one.why
+    ]
+    return _by_owner(step, Hold("; ".join([SOLD_OUT, *stays])), None)
 
 
 def sell_out(token: str) -> Proposer:

@@ -124,16 +124,21 @@ def gas_too_high_reason(
     )
 
 
+def too_small_to_trade(step: StepInput, moved: Value) -> str:
+    """Return why a correction of this value is not traded: each asset's part is below min_trade."""
+    return (
+        f"too small to trade: of {format_money(step, moved)} to move, each asset's part is below"
+        f" limits.min_trade of {format_money(step, step.limits.min_trade)}"
+    )
+
+
 def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value) -> str:
     """Return why a correction of this value is not worth trading: its cost in numbers, and the
     limit that decides.
     """
     limit, native = step.limits.plan_cost_bps, references.prices.get(step.portfolio.wrapped_native)
     if limit is None or native is None:
-        return (
-            f"too small to trade: {format_money(step, moved)} to move, limits.min_trade is"
-            f" {format_money(step, step.limits.min_trade)}"
-        )
+        return too_small_to_trade(step, moved)
     gas, most = leg_gas_value(step.snapshot, native.price), moved * Fraction(limit, BPS)
     return (
         f"not worth its cost: limits.plan_cost ({limit} bps) allows at most"

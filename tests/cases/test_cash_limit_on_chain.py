@@ -10,6 +10,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
+from agent.app.documents.owner import investment_document
 from agent.app.documents.status import status
 from agent.app.money import shutdown, transfers
 from agent.execution.step_context import OutcomeKind
@@ -52,6 +53,21 @@ def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalCh
             assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         (left,) = status(agent.status())["left_alone"]
         assert (left["symbol"], left["amount"]) == ("USDC", "4000") and mentions(left["why"], "portfolio.use_cash")
+
+
+def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """All 1,000 are taken and WETH is underweight: 50 more buy nothing, also with the cash that is managed."""
+    chain = anvil_chain
+    fund(chain, {"USDC": 1_000})
+    with agent_on(chain, tmp_path, {**CAPPED, "limits.first_purchase": "10m"}, HALVES) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 5)})
+        give(chain, "USDC", 50)
+        done = transfers.invest(agent, send=True, confirm=lambda _: True)
+        assert done.outcome is not None and done.outcome.kind is OutcomeKind.HOLD and done.told, done.outcome
+        assert mentions(done.outcome.reason, "50 USDC left alone", "trimtab edit --set portfolio.use_cash=1050")
+        later = transfers.invest(agent, send=False, confirm=lambda _: True)
+        assert not later.came and "portfolio.use_cash=1050" in investment_document(later, agent, sent=False)["reason"]
 
 
 def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -225,6 +225,19 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
         assert done.state == "stopped" and set(allowances(chain).values()) == {0} and chain.balance("USDC", HOME) > 9_900 * USD
 
 
+def test_a_stop_names_what_is_not_worth_its_sale_and_why_before_and_after(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The only LINK pools cost 0.3 % each way of two hops; 20 bps are allowed, and WETH costs five."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "LINK": 300, "USDC": 2_000})
+    with agent_on(chain, tmp_path, {"limits.plan_cost": "20bps"}, {"WETH": "50%", "LINK": "10%", "USDC": "40%"}) as agent:
+        shown = shutdown.stop(agent, to_stable=True, confirm=sure)
+        done = shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
+        for report in (shown, done):
+            assert "LINK stays: 300 USDC off target: plan_cost allows 0.6; " in report.reason, report.reason
+        assert (shown.state, len(shown.sales), done.state) == ("planned", 1, "stopped")
+        assert len(done.left) == 1 and done.left[0].endswith(" LINK") and purse(chain).raw["WETH"] == 0
+
+
 def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
         shutdown.stop(agent, to_stable=True, send=True, confirm=sure)

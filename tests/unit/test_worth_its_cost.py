@@ -12,7 +12,7 @@ from agent.app.alerting import cycle_alerts as alerts
 from agent.errors import EXIT_OK, EXPLAINED_EXITS, Refused
 from agent.execution import evaluation
 from agent.execution.step_context import REVIEW_DONE_KINDS, OutcomeKind
-from agent.model import AlertKind, Every, Hold, StepInput
+from agent.model import AlertKind, Every, Hold, StepInput, Threshold
 from agent.planning import planner, proposals
 from agent.planning.problem import build_problem
 from agent.planning.why_not import cost_reason
@@ -49,6 +49,17 @@ def test_each_asset_off_target_has_one_line_with_its_whole_cost_beside_the_limit
     *_, weth, wbtc = outcome.reason.split("off target: ")
     assert weth.startswith("plan_cost allows 2.5; gas 3.92 + fees 1.5")
     assert wbtc == "plan_cost allows 4.5; gas 3.92 + fees 2.7 + second hop 5.69 + impact 0.02"
+
+
+def test_parts_below_min_trade_name_that_limit_and_no_cost() -> None:
+    """14.88 dollars to move are 8.34 of WETH and 6.54 of WBTC, each below the ten of limits.min_trade; gas is nearly free."""
+    values = {"WETH": Fraction("171.72"), "WBTC": Fraction("128.5"), "USDC": Fraction("149.92")}
+    step = step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, values, trigger=Threshold(None, 1_000))
+    step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=GWEI // 1_000), priority_fee_wei=0)
+    outcome = evaluation.evaluate_input(with_limits(step, plan_cost_bps=50, min_trade=Fraction(10 * 10**6)), proposals.rebalance, None)
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert "too small to trade: of 14.88 USDC to move, each asset's part is below limits.min_trade of 10 USDC" in outcome.reason
+    assert "plan_cost" not in outcome.reason
 
 
 def test_a_route_that_the_limit_allows_is_no_reason() -> None:

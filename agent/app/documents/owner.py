@@ -51,7 +51,7 @@ from agent.app.documents.plans import (
 from agent.app.documents.status import LeastTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
 from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
-from agent.policy.cash_flows.cash_limit import unused_text
+from agent.policy.cash_flows.cash_limit import limit_remedy, unused_text
 
 if TYPE_CHECKING:
     from agent.app import Agent, HardPauseReport
@@ -105,7 +105,9 @@ def investment_document(found: InvestmentReport, agent: Agent, *, sent: bool) ->
     outcome = found.outcome
     ended, document, reason = "nothing came", None, ""
     transactions: list[TransactionDocument] = []
-    if outcome is not None:
+    if outcome is None:
+        reason = limit_remedy(found.step_input)
+    else:
         reason, transactions = outcome.reason, [transaction(one) for one in outcome.transactions]
         ended = "part" if sent and found.rest is not None else outcome.kind.value
         document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)

@@ -177,6 +177,8 @@ GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 DAY_S = 86_400
 NATIVE_USD = 3_000
 """Dollars per native coin in estimates without a chain."""
+LEAST_ROOM, ROOM = Fraction(6, 5), Fraction(3, 2)
+"""Ceilings per amount to use: below the first a usual gain exceeds it; the second is written by init."""
 PLACES = 6
 """Decimals of a value in coins: one coin may be worth thousands."""
 
@@ -272,13 +274,19 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
             f" {ceiling} {unit} is never rebalanced. Raise max_live_value if the agent may manage"
             " more."
         ]
+    room = []
+    if total is not None and Fraction(ceiling) < total * LEAST_ROOM:
+        room = [
+            f"{cap} leaves little room for gains over the {_coins(total)} {unit} to use: above it"
+            f" every rebalance is refused. --ceiling {_coins(total * ROOM)} leaves half as much more."
+        ]
     above = [
         row
         for row in least_totals_of_config(config, dollars, Fraction(ceiling))
         if row["total"] and not row["enough"]
     ]
     if not above:
-        return []
+        return room
     at = " and ".join(f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in above)
     if total is None:
         ways = "; or ".join(above[0]["changes"])
@@ -286,8 +294,9 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
     else:
         change = f"With {_coins(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
+        *room,
         f"{cap} is below the minimum total {at}: corrections would be held, and the cap prevents a"
-        f" larger portfolio. {change}"
+        f" larger portfolio. {change}",
     ]
 
 

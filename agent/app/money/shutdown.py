@@ -332,10 +332,10 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
 def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
     context = agent.context
     exposure = open_exposure(context.readers, context.store)
-    step, sales, unsold = exposure.step_input, tuple[StepOutcome, ...](), ""
+    step, sales, unsold, kept = exposure.step_input, tuple[StepOutcome, ...](), "", ""
     if to_stable:
         try:
-            sales = _planned_sales(context.readers)
+            sales, kept = _planned_sales(context.readers)
         except (Refused, Retryable) as refusal:  # it stops no other part
             unsold = refusal.message
     payments: tuple[Payment, ...] = ()
@@ -350,6 +350,8 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
     waits = [f"the payout waits: {'; '.join(failing)}"] if failing else []
     if unsold := unsold or (_sale_refusal(sales[0]) if sales else ""):
         waits.insert(0, f"the sale waits: {unsold}")
+    elif kept:
+        waits.insert(0, kept)
     return ShutdownReport(
         step,
         to_stable,
@@ -364,13 +366,25 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
     )
 
 
-def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
-    """Return the current plans to sell everything, each as if it were the first."""
+def _planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
+    """Return the current plans to sell everything, each as if it were the first, and what stays after
+    them.
+    """
     sales = [evaluation.evaluate(readers, requests.sell_everything)]
     while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
         sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
-    return tuple(sales[:-1] if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD else sales)
+    kept = _kept(sales[-1])
+    if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD:
+        del sales[-1]
+    return tuple(sales), kept
+
+
+def _kept(outcome: StepOutcome) -> str:
+    """Return which assets the end of a sale leaves in the wallet, and why; empty if it leaves none."""
+    if outcome.kind is not OutcomeKind.HOLD:
+        return ""
+    return outcome.reason.partition(f"{requests.SOLD_OUT}; ")[2]
 
 
 def _sale_refusal(first: StepOutcome) -> str:
@@ -406,6 +420,7 @@ class _Shutdown:
         self._request, self._shown = request, shown
         self._sent: list[Intent] = []
         self._sale_waits = request.to_stable
+        self._kept = ""
 
     def execute(self) -> ShutdownReport:
         """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an endpoint
@@ -439,7 +454,15 @@ class _Shutdown:
         return self._report(
             step,
             "stopped",
-            "no pending transactions and no open allowances; trimtab resume restarts trading",
+            "; ".join(
+                part
+                for part in (
+                    "no pending transactions and no open allowances",
+                    self._kept,
+                    "trimtab resume restarts trading",
+                )
+                if part
+            ),
         )
 
     def _await_final(self) -> bool:
@@ -523,7 +546,7 @@ class _Shutdown:
             unsold = _unsold(done) if done.kind is OutcomeKind.HOLD else done.reason
             if unsold:
                 raise Refused(unsold)
-            self._sale_waits = False
+            self._sale_waits, self._kept = False, _kept(done)
             return
         self._sale_waits = False
 

@@ -96,7 +96,7 @@ def invest(
     if not send:
         found = _find_deposits(current_step_input(context.readers, context.store), only)
         if not found.came:
-            return found
+            return _without_deposits(found)
         readers = _deposit_readers(context.readers, found)
         return replace(
             found, outcome=evaluation.evaluate(readers, proposer(_invest_request(found)))
@@ -118,13 +118,17 @@ def invest(
         actors.executor.reconcile()
         found = _find_deposits(current_step_input(context.readers, context.store), only)
         if not found.came:
-            return found
+            return _without_deposits(found)
         outcome = engine.run_step(
             _deposit_readers(context.readers, found), _invest_request(found), context.store, actors
         )
         if outcome.kind is OutcomeKind.HOLD:  # too small for a trade, but still a deposit
             record_if_confirmed(outcome)
         return replace(found, outcome=outcome, told=recorded, rest=_open_top_up(agent, outcome))
+
+
+def _without_deposits(found: InvestmentReport) -> InvestmentReport:
+    return replace(found, rest=transfers.active_purchase(found.step_input))
 
 
 def _invest_request(found: InvestmentReport) -> Invest:

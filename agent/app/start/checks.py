@@ -39,6 +39,7 @@ from agent.errors import (
 )
 from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, schedules_of
 from agent.policy import minimum, native_coin
+from agent.policy.cash_flows import cash_limit
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.futures.exposure import portfolio_total
 from agent.reference import prices as means
@@ -47,7 +48,7 @@ from agent.reference import reference_prices, sequencer_fault
 from agent.store import Store
 from agent.store.files.locks import require_private
 from agent.store.files.secret import secret_path
-from agent.units import decimal_text, format_duration, price_text, safe_label, value_text
+from agent.units import decimal_text, format_duration, price_text, safe_label
 from agent.venues import allowances
 
 if TYPE_CHECKING:
@@ -563,16 +564,8 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
         document = least_total_now(step, investable_total(drifts))
     except TrimtabError:
         return
-    numeraire, most = step.portfolio.numeraire, step.limits.max_live_value
-    if most is not None and total > most:
-        held, cap = (value_text(value, numeraire.decimals, 2) for value in (total, most))
-        yield CheckResult(
-            "max_live_value",
-            NOTE,
-            f"{held} {numeraire.label} held, portfolio.max_live_value is {cap} {numeraire.label}:"
-            " every rebalance is refused",
-            "withdraw value from the wallet, or raise portfolio.max_live_value",
-        )
+    if above := cash_limit.above_ceiling(step, total):
+        yield CheckResult("max_live_value", NOTE, above, cash_limit.CEILING_REMEDY)
     if document is not None:
         yield CheckResult(
             "minimum total",

@@ -6,13 +6,14 @@ and is paid into it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import (
     PORTFOLIO,
+    AssetDrift,
     CashAccount,
     CashMemory,
     CashState,
@@ -26,7 +27,7 @@ from agent.policy.futures.exposure import portfolio_total
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.reference import reference_prices
-from agent.units import NATIVE, Price, ceil_int, decimal_text
+from agent.units import NATIVE, Price, ceil_int, decimal_text, value_text
 
 
 def reserve_unused_cash(
@@ -141,6 +142,28 @@ def unused_text(step: StepInput) -> str:
     return f"{amount} {numeraire.label} {ABOVE_USE_CASH}"
 
 
+def usable_part(step: StepInput, came: Mapping[str, int]) -> dict[str, int]:
+    """Return the deposits, base units by token, without the numeraire that portfolio.use_cash leaves
+    alone.
+    """
+    home, state = step.portfolio.numeraire.address, step.history.cash
+    if state is None or home not in came:
+        return dict(came)
+    room = max(0, state.account.limit_raw - state.account.taken_raw)
+    unused = max(0, min(came[home] - room, state.unused_raw))
+    usable = {token: raw - unused * (token == home) for token, raw in came.items()}
+    return {token: raw for token, raw in usable.items() if raw > 0}
+
+
+def limit_remedy(step: StepInput) -> str:
+    """Return the amount left alone and the setting that includes it; empty if there is none."""
+    state, numeraire = step.history.cash, step.portfolio.numeraire
+    if state is None or not (text := unused_text(step)):
+        return ""
+    wanted = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
+    return f"{text}; to use it: trimtab edit --set portfolio.use_cash={wanted}"
+
+
 # --- Unexplained increases above portfolio.max_live_value are excluded, and trading continues with
 # the rest.
 
@@ -149,10 +172,29 @@ ABOVE_MAX_LIVE_VALUE = (
     "unexplained, above portfolio.max_live_value; trimtab flows "
     "confirm, then withdraw it or raise the limit"
 )
+CEILING_REMEDY = "withdraw value from the wallet, or raise portfolio.max_live_value"
 ABOVE_USE_CASH = "left alone: above portfolio.use_cash"
 NOT_REQUESTED = (
     "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
 )
+
+
+def above_ceiling(step: StepInput, total: Fraction) -> str:
+    """Return a message if the portfolio is worth more than portfolio.max_live_value; else empty."""
+    numeraire, most = step.portfolio.numeraire, step.limits.max_live_value
+    if most is None or total <= most:
+        return ""
+    value, ceiling = (value_text(one, numeraire.decimals, 2) for one in (total, most))
+    return (
+        f"{value} {numeraire.label} held, portfolio.max_live_value is {ceiling}"
+        f" {numeraire.label}: every rebalance is refused"
+    )
+
+
+def above_ceiling_warnings(step: StepInput, drifts: Sequence[AssetDrift]) -> list[str]:
+    """Return a warning with the remedy if rebalances are refused by portfolio.max_live_value."""
+    above = above_ceiling(step, portfolio_total(step, drifts)) if drifts else ""
+    return [f"{above}; {CEILING_REMEDY}"] if above else []
 
 
 def exclude_unexplained_rises(step: StepInput) -> StepInput:
