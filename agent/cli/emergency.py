@@ -313,8 +313,10 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         for one in document["payments"]:
             made.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
         console.print(made)
-        for sale in document["sales"]:
-            show_sale(console, sale, agent, verbose=verbose)
+        for number, sale in enumerate(document["sales"]):
+            repeated = {"futures"} if number else set()  # the account is the same in each sale
+            shown = {key: value for key, value in sale.items() if key not in repeated}
+            show_sale(console, shown, agent, verbose=verbose)
     show_sent(console, document)
     for line in document["left"] if document["state"] not in ("planned", "declined") else ():
         console.print(cell(f"stays in the wallet: {line}"))

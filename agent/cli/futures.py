@@ -65,7 +65,10 @@ def margin(
         str | None, typer.Option("--deposit", help="Deposit this much collateral, in whole coins.")
     ] = None,
     withdraw: Annotated[
-        str | None, typer.Option("--withdraw", help="Withdraw this much free margin to the wallet.")
+        str | None,
+        typer.Option(
+            "--withdraw", help="Withdraw this much free margin to the wallet, or all of it: all."
+        ),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     paper: OnPaper = False,

@@ -55,7 +55,7 @@ def test_margin_stands_beside_its_limits_with_the_plan(bare: Ask, config: Path) 
     assert (found["plan"]["trigger"], orders["WETH"]["side"], orders["WBTC"]["side"]) == ("drift", "buy", "sell")
     assert (orders["WETH"]["bound_price"], orders["WBTC"]["bound_price"]) == ("3015", "59700"), "0.5 % from the index"
     said = bare("margin", "--config", str(config))
-    assert said.code == 0 and mentions(said.out, "max_leverage", "not sent", "bound price")
+    assert said.code == 0 and mentions(said.out, "max_leverage", "would send now", "bound price")
 
 
 def test_funding_is_expected_at_the_rate_of_today(bare: Ask, config: Path) -> None:

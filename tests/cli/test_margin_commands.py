@@ -92,6 +92,8 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     usdc = perps.chain.balance("USDC", wallet)
     assert run("margin", "--withdraw", "200", "--send", "--yes", "--json").json["outcome"] == "done"
     assert perps.chain.balance("USDC", wallet) - usdc == 200 * 10**6
+    said = run("margin", "--deposit", "7", "--send", "--yes")
+    assert "Futures: deposit 7 USDC as margin: " in said.out, said.out
     refused = run("margin", "--withdraw", "9999", "--send", "--yes", "--json")
     assert (refused.code, refused.json["outcome"]) == (EXIT_REFUSED, "refused"), refused
     assert run("margin", "--json").json["plan"] is not None
@@ -102,6 +104,13 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     assert run("deleverage", "--to", "0x", "--send", "--yes", "--json").json["outcome"] == "done", "also after the stop"
     left = run("stop", "--json").json["futures"]
     assert "margin" in left and not any(symbol in left for symbol in held)
+    usdc, free_raw = perps.chain.balance("USDC", wallet), margin.free_raw(read_now(perps, wallet))
+    emptied = run("margin", "--withdraw", "all", "--send", "--yes", "--json")
+    assert emptied.json["outcome"] == "done", emptied
+    assert perps.chain.balance("USDC", wallet) - usdc == free_raw * 10**6 // WAD and free_raw > 9_000 * WAD
+    assert margin.free_raw(read_now(perps, wallet)) < WAD // 10**6
+    nothing = run("margin", "--withdraw", "all", "--send", "--yes")
+    assert (nothing.code, "no margin is free" in nothing.err) == (EXIT_REFUSED, True), nothing
 
 
 def test_the_configured_delegate_may_trade_until_it_is_ended(perps: LocalPerps, run: Run) -> None:

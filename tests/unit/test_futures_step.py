@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from rich.console import Console
 
 from agent import codec, guards
-from agent.app.documents.futures import report_of
+from agent.app.documents.futures import margin_account, optional_summary, report_of
+from agent.cli.display.futures_tables import show_margin, show_summary
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
@@ -95,6 +98,37 @@ def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
     over = step_of(OVER)
     over = replace(over, limits=replace(over.limits, plan_cost_bps=5))
     assert rebalance(over).plan is not None
+
+
+def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
+    dear = step_of(EMPTY)
+    dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
+    stopped = replace(step_of(OVER), futures_held="futures: no order, the key may not trade")
+    free = step_of(OVER)
+    for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
+        document = margin_account(report_of(step, POLICY, current_drifts(step)))
+        assert document["plan"] is not None and document["plan"]["orders"]
+        assert (why in document["plan"]["held"]) if why else document["plan"]["held"] == ""
+        console = Console(file=io.StringIO(), width=80)
+        show_margin(console, document)
+        printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]  # a StringIO
+        assert ("Nothing of this is sent: " in printed and "Orders that wait" in printed) == bool(why), printed
+
+
+def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_document() -> None:
+    failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
+    step = step_of(OVER, failed_exits=failed)
+    document = margin_account(report_of(step, POLICY, current_drifts(step)))
+    assert document["plan"] is not None and "ETH: its orders failed or were refused" in document["plan"]["held"]
+
+
+def test_the_summary_names_a_market_that_the_venue_paused() -> None:
+    for step, paused in ((step_of(book(10_000, 20 * E18, is_paused=True)), ["ETH"]), (step_of(OVER), [])):
+        found = optional_summary(step, current_drifts(step))
+        assert found["futures"]["paused"] == paused
+        console = Console(file=io.StringIO(), width=80)
+        show_summary(console, {"numeraire": "USDC", **found})
+        assert ("Paused by the venue: ETH" in console.file.getvalue()) == bool(paused)  # type: ignore[attr-defined]  # a StringIO
 
 
 @pytest.mark.parametrize("history", [{"failures_stop": True}, {"reverts_in_row": 3}])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from agent.cli.display.tables import FigureTable, decision, gain_or_loss, holdings, table
 from agent.cli.display.terminal import Bar
-from agent.cli.history import gas_price_wei
+from agent.cli.history import _table as transaction_rows
+from agent.cli.history import gas_price_wei, steps
 from agent.cli.portfolio import noting_slices
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.support.samples import examples
@@ -90,6 +91,23 @@ def test_a_mined_transaction_shows_the_gas_price_paid_and_a_pending_one_its_maxi
     mined = {"gas_used": 21_000, "gas_cost_wei": str(21_000 * 7 * 10**8), "max_fee_wei": str(10**9)}
     assert gas_price_wei(mined) == 7 * 10**8
     assert gas_price_wei({**mined, "gas_used": None, "gas_cost_wei": None}) == 10**9
+
+
+def test_long_rows_of_history_and_transactions_are_whole_at_every_width() -> None:
+    sent = [{"kind": "futures", "status": "final"}, {"kind": "approve", "status": "final"}]
+    row = {
+        "step": "e271837f19ed",
+        "time": "2026-11-23 14:39:02",
+        "outcome": "approved",
+        "transactions": sent,
+        "reason": "a long reason " * 20,
+    }
+    assert cut(steps({"steps": [row]})) == []
+    note = "reduce futures: sell 12.345678 WETH for at least 34,567.89 USD " * 3
+    order = {"nonce": 1234, "kind": "futures", "status": "broadcast", "gas_used": None, "max_fee_wei": str(10**9), "block": None}
+    made = transaction_rows({"transactions": [{**order, "note": note, "hash": "0x" + 64 * "a"}]})
+    assert cut(made) == []
+    assert drawn(made, 80).splitlines()[1] == "nonce 1234"
 
 
 def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

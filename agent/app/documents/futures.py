@@ -23,7 +23,8 @@ from agent.model import (
     PerpOrder,
     StopOrder,
 )
-from agent.planning.futures_step import plan_now
+from agent.planning.futures_step import plan_adjustment, plan_now
+from agent.policy.futures.decide import futures_need
 from agent.policy.futures.exposure import (
     Exposure,
     exposures,
@@ -66,6 +67,8 @@ class FuturesReport:
     checks: tuple[LimitCheck, ...]
     exposures: tuple[Exposure, ...]
     plan: FuturesPlan | None
+    held: str = ""
+    """Reason why the agent sends none of the plan's orders now."""
 
 
 def futures_report(step: StepInput, drifts: Sequence[AssetDrift]) -> FuturesReport | None:
@@ -84,6 +87,7 @@ def report_of(
         return FuturesReport(step, policy, None, None, (), (), None)
     spot = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
     state = margin_state(account, policy.limits, policy.leverage_bps)
+    plan, held = _plan_and_hold(step, policy, drifts, spot)
     return FuturesReport(
         step,
         policy,
@@ -91,8 +95,30 @@ def report_of(
         spot,
         tuple(limit_checks(state, policy.limits, spot)),
         () if trades_for_another(step) else exposures(account, policy, drifts),
-        plan_now(step, policy, drifts, spot),
+        plan,
+        held,
     )
+
+
+def _plan_and_hold(
+    step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift], spot: Fraction | None
+) -> tuple[FuturesPlan | None, str]:
+    """Return the plan of now without the orders that wait in their market, and why the agent sends
+    none of it (empty if it does, or waits for a confirmation).
+    """
+    plan = plan_now(step, policy, drifts, spot)
+    if plan is None or not plan.actions:
+        return plan, ""
+    if step.futures_held:
+        return plan, step.futures_held
+    if (need := futures_need(step, drifts)) is None:
+        return plan, ""
+    sent = plan_adjustment(step, need, drifts)
+    if isinstance(sent, str):
+        return plan, sent
+    if sent.futures is not None and sent.futures.trigger == plan.trigger:
+        return sent.futures, ""
+    return plan, ""
 
 
 # --- Documents.
@@ -130,8 +156,9 @@ FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
 """An order. `bound` is the maximum quote paid by a purchase or the minimum received by a sale."""
 FuturesPlanDocument = TypedDict("FuturesPlanDocument", {
     "trigger": str, "reason": str, "top_up": Decimal, "top_up_raw": Raw, "reducing": bool,
-    "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str],
+    "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str], "held": str,
 })  # fmt: skip
+"""The plan of now; `held` is the reason why none of its orders is sent (empty if they are)."""
 MarginFiguresDocument = TypedDict("MarginFiguresDocument", {
     "collateral": Decimal, "realised": Decimal, "unrealised": Decimal, "funding_pending": Decimal,
     "value": Decimal, "free": Decimal, "utilisation": Decimal | None, "leverage": Decimal | None,
@@ -200,12 +227,13 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "max_utilisation": Decimal, "target_leverage": Decimal, "target_note": str,
     "liquidation": NearestLiquidationDocument | None,
     "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str], "blocked": str,
-    "unnamed": list[str], "margin_in_weights": bool, "open_orders": list[OpenOrderDocument],
+    "unnamed": list[str], "paused": list[str], "margin_in_weights": bool, "open_orders": list[OpenOrderDocument],
 })  # fmt: skip
 """The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
 to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
 top-ups and reductions that the agent would plan now, as text, `blocked` the reason why orders
-cannot be sent (empty if they can), `unnamed` the positions in markets that the config does not name.
+cannot be sent (empty if they can), `unnamed` the positions in markets that the config does not name,
+`paused` the markets with a target or position that the venue has paused.
 """
 
 
@@ -234,7 +262,9 @@ def margin_account(found: FuturesReport) -> MarginDocument:
         "unit": _unit(found),
         "margin": None if account is None else _figures(account, found),
         "limits": _limits(found),
-        "plan": None if account is None or found.plan is None else _plan(account, found.plan),
+        "plan": None
+        if account is None or found.plan is None
+        else _plan(account, found.plan, found.held),
         "no_plan": found.step.snapshot.futures_unknown,
         "blocked": found.step.snapshot.futures_blocked,
     }
@@ -317,6 +347,13 @@ def _unnamed(account: MarginAccount) -> list[str]:
     return [account.market(name).symbol for name in unnamed_reasons(account)]
 
 
+def _paused(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
+    """Return the paused markets with a target or a position."""
+    markets = {target.market for target in policy.targets if target.weight_bps}
+    markets |= {position.market for position in account.positions}
+    return [one.symbol for one in account.markets if one.is_paused and one.market in markets]
+
+
 def summary(found: FuturesReport) -> FuturesSummaryDocument:
     """Return the summary of the futures together with the spot portfolio."""
     account, portfolio = found.account, found.step.portfolio
@@ -344,6 +381,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "actions": _reducing_actions(found),
         "blocked": found.step.snapshot.futures_blocked,
         "unnamed": unnamed,
+        "paused": [] if account is None else _paused(account, found.policy),
         "open_orders": open_orders(account, found.policy),
         "margin_in_weights": found.policy.margin_in_weights,
         "exposures": [
@@ -548,7 +586,7 @@ def _limits(found: FuturesReport) -> list[LimitDocument]:
     ]
 
 
-def _plan(account: MarginAccount, plan: FuturesPlan) -> FuturesPlanDocument:
+def _plan(account: MarginAccount, plan: FuturesPlan, held: str) -> FuturesPlanDocument:
     return {
         "trigger": plan.trigger,
         "reason": plan.reason,
@@ -558,6 +596,7 @@ def _plan(account: MarginAccount, plan: FuturesPlan) -> FuturesPlanDocument:
         "emergency": plan.is_emergency,
         "orders": [_order(account, order) for order in plan.orders],
         "refused": list(plan.refused),
+        "held": held,
     }
 
 

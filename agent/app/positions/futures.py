@@ -19,7 +19,7 @@ from agent.app.research.whatif import PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
 from agent.config.futures import HyperliquidTable, futures_markets, require_hedge_market
 from agent.config.futures_template import LEVERAGE_BAND
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Refused
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome
 from agent.margin import account as margin
@@ -42,6 +42,7 @@ from agent.model import (
     PerpMarket,
     Position,
 )
+from agent.planning.requests import require_account
 from agent.policy.decide import current_drifts
 from agent.policy.futures.targets import (
     FuturesTrigger,
@@ -74,6 +75,8 @@ NO_MARKET, NO_SHORT = (
     "it is sold: it has no futures market",
     "it is sold: no short keeps the limits",
 )
+ALL = "all"
+"""Amount of a margin withdrawal: the whole free margin."""
 SHOWN_PLACES = 9
 """Decimal places of shown amounts; nine hide the truncation of sizes at the 18th place."""
 
@@ -507,18 +510,33 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
 def move_margin(
     agent: Agent, amount: str, *, deposits: bool, send: bool, confirm: Confirm, progress: Progress
 ) -> StepOutcome:
-    """Deposit or withdraw whole coins of the collateral. Raises ConfigError."""
+    """Deposit or withdraw whole coins of the collateral; the amount "all" withdraws the free margin.
+    Raises ConfigError, Refused without free margin.
+    """
     token = agent.portfolio.token(agent.futures_policy().collateral)
     option, move = ("--deposit", MarginDeposit) if deposits else ("--withdraw", MarginWithdrawal)
     if isinstance(agent.context.config.futures, HyperliquidTable):
         raise ConfigError(
             f"{option}: trimtab moves no margin at Hyperliquid", "use the venue's own site"
         )
-    raw = parse_raw(amount, token.decimals, option)
+    if amount == ALL and not deposits:
+        raw = _free_margin_raw(agent)
+    else:
+        raw = parse_raw(amount, token.decimals, option)
     if raw == 0:
         raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")
     return agent.adjust_futures(
         MoveMargin(move(raw)), send=send, confirm=confirm, progress=progress
+    )
+
+
+def _free_margin_raw(agent: Agent) -> int:
+    account = require_account(agent.step_input())
+    if (raw := margin.free_raw(account) // account.settlement_raw) > 0:
+        return raw
+    raise Refused(
+        "no margin is free: positions or losses use all of it",
+        remedy="trimtab deleverage --to 0x --send closes every position",
     )
 
 

@@ -119,7 +119,10 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
     if plan["top_up_raw"] != "0":
         console.print(cell(f"Deposit of collateral: {money(plan['top_up'])} {unit}"))
     if plan["orders"]:
-        console.print(orders(plan, "Orders that the agent would plan now (not sent)"))
+        title = "Orders that wait" if plan["held"] else "Orders that the agent would send now"
+        console.print(orders(plan, title))
+    if plan["held"]:
+        console.print(cell(f"Nothing of this is sent: {plan['held']}", "yellow"))
     for why in plan["refused"]:
         console.print(cell(f"Skipped: {why}", "yellow"))
 
@@ -271,6 +274,9 @@ def show_summary(console: Console, document: Document) -> None:
             f"Positions that the config does not name: {held}. Nothing is opened (docs/futures.md)"
         )
         console.print(cell(text, "bold red"))
+    if found["paused"]:
+        text = f"Paused by the venue: {', '.join(found['paused'])}. No order there until it opens"
+        console.print(cell(text, "bold yellow"))
     for order in found["open_orders"]:
         text = (
             f"Resting order: {order['side']} {order['size']} {order['symbol']} at"

@@ -85,6 +85,10 @@ def show_plan(
 def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
     """Print the transactions of a step, and their changes to wallet and futures."""
     console.print(transactions(document))
+    filled = {one["note"] for one in document.get("fills") or ()}
+    for item in document["transactions"]:  # margin moves and delegates
+        if item["kind"] == "futures" and item["note"] not in filled:
+            console.print(cell(f"Futures: {item['note']}: {item['status']}"))
     if document["realised"]:
         console.print(realised(document, decimals))
     if document.get("fills"):
@@ -353,18 +357,23 @@ def executions_table(found: Sequence[Document]) -> FigureTable:
             item["began"],
             item["next"] or "",
             cell(f"{item['state']}: {item['why']}".rstrip(": ")),
-            f"{item['rounds_done']} of ~{item['rounds_about']}",
+            f"{item['rounds_done']} of ~{_rounds(item)}",
         )
     return made
+
+
+def _rounds(found: Document) -> int:
+    """Return the number of parts, at least one more than are done while the execution is open."""
+    done, is_open = int(found["rounds_done"]), bool(found.get("state", "open") == "open")
+    return max(int(found["rounds_about"]), done + is_open)
 
 
 def format_execution(found: Document, numeraire: str) -> str:
     """Describe the progress of a gradual execution in one sentence."""
     if found["purchase"] is not None:
-        parts = max(found["rounds_about"], found["rounds_done"] + 1)
         bought = f"{found['moved']} of {found['wish']} {numeraire} moved"
         return (
-            f"{found['purchase'].capitalize()}: {found['rounds_done']} of {parts} parts done,"
+            f"{found['purchase'].capitalize()}: {found['rounds_done']} of {_rounds(found)} parts done,"
             f" {bought}; next at {found['next']} UTC"
         )
     budget = "no budget" if found["budget"] is None else f"budget {found['budget']}"

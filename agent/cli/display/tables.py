@@ -141,6 +141,8 @@ class FigureTable:
         texts = [(name.strip(), one) for name, one in named if isinstance(one, Text)]
         first = next((at for at, (name, _) in enumerate(texts) if name not in ("", "#")), 0)
         title = Text(" ").join(one for _, one in texts[: first + 1] if one.plain)
+        if texts and texts[first][0] in self.right and self.show_header:
+            title = Text.assemble(f"{texts[first][0]} ", title)
         title.stylize(Style.combine([Style(bold=True), Style.parse(style)]))
         if title.plain:
             yield title
