@@ -40,7 +40,7 @@ from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 if TYPE_CHECKING:
     from agent.app import Agent
     from agent.app.cycles import Confirm, Progress
-    from agent.app.documents.futures import FuturesReport
+    from agent.app.documents.futures_report import FuturesReport
     from agent.app.documents.owner import AgentApprovalDocument
     from agent.cli.display.terminal import Document, Spinner
     from agent.execution.step_context import StepOutcome
@@ -81,7 +81,7 @@ def margin(
     or withdraws margin.
     """
     from agent.app.documents import futures as documents
-    from agent.app.positions import futures
+    from agent.app.positions import margin_moves
     from agent.cli.display import futures_tables
 
     if deposit is not None and withdraw is not None:
@@ -99,7 +99,7 @@ def margin(
         raise typer.Exit(_known(document, as_json))
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
-        return futures.move_margin(
+        return margin_moves.move_margin(
             agent,
             amount,
             deposits=deposit is not None,
@@ -167,7 +167,7 @@ def delegate(
     """Lets another key trade for the margin account, without the right to withdraw. The key is that
     of futures.delegate, on Hyperliquid a new agent key.
     """
-    from agent.app.positions import futures
+    from agent.app.positions import margin_moves
     from agent.app.start import venue
     from agent.cli.display import futures_tables
 
@@ -188,7 +188,7 @@ def delegate(
         raise ConfigError("--days: only Hyperliquid agent keys expire", "omit it")
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
-        return futures.change_delegate(
+        return margin_moves.change_delegate(
             agent, ends=end, send=send, confirm=confirm, progress=progress
         )
 

@@ -45,6 +45,7 @@ from agent.policy.futures.decide import (
     backing_off,
     depositable_raw,
     due_stops,
+    futures_need,
     left_to_reduce,
     opens_s,
     planned_account,
@@ -175,6 +176,27 @@ def plan_now(
     if basis is not account:
         plan = beside_resting(account, plan)
     return replace(plan, orders=as_limit_orders(account, policy, plan.trigger, plan.orders))
+
+
+def plan_and_hold(
+    step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift], spot: Fraction | None
+) -> tuple[FuturesPlan | None, str]:
+    """Return the plan of now without the orders that wait in their market, and why the agent sends
+    none of it (empty if it does, or waits for a confirmation).
+    """
+    plan = plan_now(step, policy, drifts, spot)
+    if plan is None or not plan.actions:
+        return plan, ""
+    if step.futures_held:
+        return plan, step.futures_held
+    if (need := futures_need(step, drifts)) is None:
+        return plan, ""
+    sent = plan_adjustment(step, need, drifts)
+    if isinstance(sent, str):
+        return plan, sent
+    if sent.futures is not None and sent.futures.trigger == plan.trigger:
+        return sent.futures, ""
+    return plan, ""
 
 
 def as_limit_orders(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.app.alerting import RunFacts, cycle_alerts
-from agent.app.documents.futures import positions, report_of, summary
+from agent.app.documents.futures import positions, summary
+from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from agent import codec, guards
-from agent.app.documents.futures import margin_account, optional_summary, report_of
+from agent.app.documents.futures import margin_account, optional_summary
+from agent.app.documents.futures_report import report_of
 from agent.cli.display.futures_tables import show_margin, show_summary
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind

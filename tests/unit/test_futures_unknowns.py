@@ -9,7 +9,7 @@ import pytest
 
 from agent import guards
 from agent.app.alerting import RunFacts, cycle_alerts
-from agent.app.documents.futures import report_of
+from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction

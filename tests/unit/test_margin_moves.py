@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from agent import codec, guards
-from agent.app.documents.futures import futures_report
+from agent.app.documents.futures_report import futures_report
 from agent.errors import Refused
 from agent.margin import account as margin
 from agent.margin.state import after_action

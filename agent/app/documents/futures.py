@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, NotRequired
 
@@ -12,25 +11,17 @@ from typing_extensions import TypedDict
 from agent.accounting.export import format_utc
 from agent.accounting.futures import DAY_S, FundingDay
 from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
+from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_orders
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
-from agent.margin.state import LimitCheck, limit_checks, margin_state, multiple_text
+from agent.margin.state import multiple_text
 from agent.model import (
     DelegateChange,
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
     StopOrder,
-)
-from agent.planning.futures_step import plan_adjustment, plan_now
-from agent.policy.futures.decide import futures_need
-from agent.policy.futures.exposure import (
-    Exposure,
-    exposures,
-    spot_value_raw,
-    trades_for_another,
-    uncounted_reason,
 )
 from agent.policy.futures.targets import unnamed_reasons
 from agent.units import BPS, Price, decimal_text, format_percent, price_text, value_text
@@ -50,79 +41,6 @@ if TYPE_CHECKING:
         StepInput,
     )
     from agent.units import Token
-
-# --- Futures of a step: account, limits, exposure in addition to the spot portfolio, and plan.
-
-
-@dataclass(frozen=True, slots=True)
-class FuturesReport:
-    """Futures of a step. `account` is None if unknown, and then there is no plan. `spot_value`
-    (quote base units) is None if unknown.
-    """
-
-    step: StepInput
-    policy: FuturesPolicy
-    account: MarginAccount | None
-    spot_value: Fraction | None
-    checks: tuple[LimitCheck, ...]
-    exposures: tuple[Exposure, ...]
-    plan: FuturesPlan | None
-    held: str = ""
-    """Reason why the agent sends none of the plan's orders now."""
-
-
-def futures_report(step: StepInput, drifts: Sequence[AssetDrift]) -> FuturesReport | None:
-    """Return the futures of a step together with its spot portfolio; None without futures."""
-    return None if step.futures is None else report_of(step, step.futures, drifts)
-
-
-def report_of(
-    step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
-) -> FuturesReport:
-    """Return the futures report. Its plan includes the deposits that the step may make, and orders
-    that await a confirmation.
-    """
-    account = step.snapshot.futures
-    if account is None:
-        return FuturesReport(step, policy, None, None, (), (), None)
-    spot = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
-    state = margin_state(account, policy.limits, policy.leverage_bps)
-    plan, held = _plan_and_hold(step, policy, drifts, spot)
-    return FuturesReport(
-        step,
-        policy,
-        account,
-        spot,
-        tuple(limit_checks(state, policy.limits, spot)),
-        () if trades_for_another(step) else exposures(account, policy, drifts),
-        plan,
-        held,
-    )
-
-
-def _plan_and_hold(
-    step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift], spot: Fraction | None
-) -> tuple[FuturesPlan | None, str]:
-    """Return the plan of now without the orders that wait in their market, and why the agent sends
-    none of it (empty if it does, or waits for a confirmation).
-    """
-    plan = plan_now(step, policy, drifts, spot)
-    if plan is None or not plan.actions:
-        return plan, ""
-    if step.futures_held:
-        return plan, step.futures_held
-    if (need := futures_need(step, drifts)) is None:
-        return plan, ""
-    sent = plan_adjustment(step, need, drifts)
-    if isinstance(sent, str):
-        return plan, sent
-    if sent.futures is not None and sent.futures.trigger == plan.trigger:
-        return sent.futures, ""
-    return plan, ""
-
-
-# --- Documents.
-
 
 DAYS = 30
 """Horizon of the expected funding."""

@@ -16,12 +16,17 @@ from agent import codec, engine, wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.money.payable import free_payments, payable_today
+from agent.app.money.sales_of_stop import (
+    kept_reason,
+    planned_sales,
+    sale_refusal,
+    unsold_reason,
+)
 from agent.app.records.step_history import pause_by_file
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.fields import parse_address
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution import evaluation
 from agent.execution.approvals import (
     OpenExposure,
     current_step_input,
@@ -31,11 +36,10 @@ from agent.execution.approvals import (
     revoke_allowances,
 )
 from agent.execution.bookkeeping import update_ledger
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.guards import table
 from agent.margin import account as margin
 from agent.model import (
-    BlockedExit,
     Holding,
     Intent,
     IntentState,
@@ -49,9 +53,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning import requests
 from agent.policy.cash_flows import transfers
-from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.store.files.locks import LockHeld, require_private
 from agent.units import NATIVE, decimal_text
@@ -335,7 +337,7 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
     step, sales, unsold, kept = exposure.step_input, tuple[StepOutcome, ...](), "", ""
     if to_stable:
         try:
-            sales, kept = _planned_sales(context.readers)
+            sales, kept = planned_sales(context.readers)
         except (Refused, Retryable) as refusal:  # it stops no other part
             unsold = refusal.message
     payments: tuple[Payment, ...] = ()
@@ -348,7 +350,7 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
         )
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
     waits = [f"the payout waits: {'; '.join(failing)}"] if failing else []
-    if unsold := unsold or (_sale_refusal(sales[0]) if sales else ""):
+    if unsold := unsold or (sale_refusal(sales[0]) if sales else ""):
         waits.insert(0, f"the sale waits: {unsold}")
     elif kept:
         waits.insert(0, kept)
@@ -363,44 +365,6 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
         verdicts,
         "planned",
         "; ".join(waits),
-    )
-
-
-def _planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
-    """Return the current plans to sell everything, each as if it were the first, and what stays after
-    them.
-    """
-    sales = [evaluation.evaluate(readers, requests.sell_everything)]
-    while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
-        step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
-        sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
-    kept = _kept(sales[-1])
-    if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD:
-        del sales[-1]
-    return tuple(sales), kept
-
-
-def _kept(outcome: StepOutcome) -> str:
-    """Return which assets the end of a sale leaves in the wallet, and why; empty if it leaves none."""
-    if outcome.kind is not OutcomeKind.HOLD:
-        return ""
-    return outcome.reason.partition(f"{requests.SOLD_OUT}; ")[2]
-
-
-def _sale_refusal(first: StepOutcome) -> str:
-    """Return the reason if no asset can be sold now; empty if at least one can, or if nothing is
-    left to sell.
-    """
-    if first.kind is OutcomeKind.REFUSED:
-        return first.reason
-    return _unsold(first) if first.plan is None else ""
-
-
-def _unsold(outcome: StepOutcome) -> str:
-    """Return the blocked exits with their reasons."""
-    return "; ".join(
-        f"{outcome.step_input.portfolio.token(blocked.token).label} is not sold: {blocked.why}"
-        for blocked in outcome.decided.stuck
     )
 
 
@@ -543,10 +507,10 @@ class _Shutdown:
             self._sent += done.transactions
             if done.kind is OutcomeKind.DONE:
                 continue
-            unsold = _unsold(done) if done.kind is OutcomeKind.HOLD else done.reason
+            unsold = unsold_reason(done) if done.kind is OutcomeKind.HOLD else done.reason
             if unsold:
                 raise Refused(unsold)
-            self._sale_waits, self._kept = False, _kept(done)
+            self._sale_waits, self._kept = False, kept_reason(done)
             return
         self._sale_waits = False
 

@@ -1,5 +1,5 @@
 """Futures: state on the chain, funding by day and market, what-if computations without a venue, and
-manual actions (margin, delegate, reductions, hedges).
+manual actions (reductions, hedges).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from agent.accounting.entries import funding_entries
 from agent.accounting.futures import DAY_S, FundingDay, funding_days, futures_changes
 from agent.app.agent import Agent
 from agent.app.cycles import Confirm, Progress
-from agent.app.documents.futures import FuturesReport, report_of
+from agent.app.documents.futures_report import FuturesReport, report_of
 from agent.app.research.whatif import PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
-from agent.config.futures import HyperliquidTable, futures_markets, require_hedge_market
+from agent.config.futures import futures_markets, require_hedge_market
 from agent.config.futures_template import LEVERAGE_BAND
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome
 from agent.margin import account as margin
@@ -27,22 +27,17 @@ from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_fill_at_mark, breaches, largest_allowed_raw, margin_state
 from agent.model import (
     CloseHedge,
-    DelegateChange,
     Deleverage,
     FuturesLimits,
     FuturesPolicy,
     FuturesTarget,
     HedgeComparison,
     MarginAccount,
-    MarginDeposit,
     MarginTier,
-    MarginWithdrawal,
-    MoveMargin,
     OpenHedge,
     PerpMarket,
     Position,
 )
-from agent.planning.requests import require_account
 from agent.policy.decide import current_drifts
 from agent.policy.futures.targets import (
     FuturesTrigger,
@@ -75,8 +70,6 @@ NO_MARKET, NO_SHORT = (
     "it is sold: it has no futures market",
     "it is sold: no short keeps the limits",
 )
-ALL = "all"
-"""Amount of a margin withdrawal: the whole free margin."""
 SHOWN_PLACES = 9
 """Decimal places of shown amounts; nine hide the truncation of sizes at the 18th place."""
 
@@ -505,52 +498,6 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     fresh = [entry for entry in funding_entries(found.step, prices) if entry.id not in known]
     made = funding_days(valuations, futures_changes((*entries, *fresh), valuations))
     return found, tuple(one for one in made if one.day_s >= first_s)
-
-
-def move_margin(
-    agent: Agent, amount: str, *, deposits: bool, send: bool, confirm: Confirm, progress: Progress
-) -> StepOutcome:
-    """Deposit or withdraw whole coins of the collateral; the amount "all" withdraws the free margin.
-    Raises ConfigError, Refused without free margin.
-    """
-    token = agent.portfolio.token(agent.futures_policy().collateral)
-    option, move = ("--deposit", MarginDeposit) if deposits else ("--withdraw", MarginWithdrawal)
-    if isinstance(agent.context.config.futures, HyperliquidTable):
-        raise ConfigError(
-            f"{option}: trimtab moves no margin at Hyperliquid", "use the venue's own site"
-        )
-    if amount == ALL and not deposits:
-        raw = _free_margin_raw(agent)
-    else:
-        raw = parse_raw(amount, token.decimals, option)
-    if raw == 0:
-        raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")
-    return agent.adjust_futures(
-        MoveMargin(move(raw)), send=send, confirm=confirm, progress=progress
-    )
-
-
-def _free_margin_raw(agent: Agent) -> int:
-    account = require_account(agent.step_input())
-    if (raw := margin.free_raw(account) // account.settlement_raw) > 0:
-        return raw
-    raise Refused(
-        "no margin is free: positions or losses use all of it",
-        remedy="trimtab deleverage --to 0x --send closes every position",
-    )
-
-
-def change_delegate(
-    agent: Agent, *, ends: bool, send: bool, confirm: Confirm, progress: Progress
-) -> StepOutcome:
-    """Allow or revoke trading by the configured delegate. Raises ConfigError."""
-    delegate = agent.futures_policy().delegate
-    if not delegate:
-        raise ConfigError(
-            "futures.delegate: is missing", "set it to the address that may trade for the account"
-        )
-    asked = MoveMargin(DelegateChange(delegate, is_allowed=not ends))
-    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
 
 
 def hedge(

@@ -1,0 +1,67 @@
+"""Futures of a step: account, limits, exposure in addition to the spot portfolio, and plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from agent.margin.state import LimitCheck, limit_checks, margin_state
+from agent.planning.futures_step import plan_and_hold
+from agent.policy.futures.exposure import (
+    Exposure,
+    exposures,
+    spot_value_raw,
+    trades_for_another,
+    uncounted_reason,
+)
+
+if TYPE_CHECKING:
+    from agent.model import AssetDrift, FuturesPlan, FuturesPolicy, MarginAccount, StepInput
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesReport:
+    """Futures of a step. `account` is None if unknown, and then there is no plan. `spot_value`
+    (quote base units) is None if unknown.
+    """
+
+    step: StepInput
+    policy: FuturesPolicy
+    account: MarginAccount | None
+    spot_value: Fraction | None
+    checks: tuple[LimitCheck, ...]
+    exposures: tuple[Exposure, ...]
+    plan: FuturesPlan | None
+    held: str = ""
+    """Reason why the agent sends none of the plan's orders now."""
+
+
+def futures_report(step: StepInput, drifts: Sequence[AssetDrift]) -> FuturesReport | None:
+    """Return the futures of a step together with its spot portfolio; None without futures."""
+    return None if step.futures is None else report_of(step, step.futures, drifts)
+
+
+def report_of(
+    step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
+) -> FuturesReport:
+    """Return the futures report. Its plan includes the deposits that the step may make, and orders
+    that await a confirmation.
+    """
+    account = step.snapshot.futures
+    if account is None:
+        return FuturesReport(step, policy, None, None, (), (), None)
+    spot = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
+    state = margin_state(account, policy.limits, policy.leverage_bps)
+    plan, held = plan_and_hold(step, policy, drifts, spot)
+    return FuturesReport(
+        step,
+        policy,
+        account,
+        spot,
+        tuple(limit_checks(state, policy.limits, spot)),
+        () if trades_for_another(step) else exposures(account, policy, drifts),
+        plan,
+        held,
+    )

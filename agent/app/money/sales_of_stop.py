@@ -1,0 +1,47 @@
+"""The sales of a stop: the plans to sell everything, and what they leave unsold, with the reason."""
+
+from __future__ import annotations
+
+from agent.execution import evaluation
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.model import BlockedExit
+from agent.planning import requests
+from agent.policy.orders.blocked_exits import exclude_blocked_exits
+
+
+def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
+    """Return the current plans to sell everything, each as if it were the first, and what stays after
+    them.
+    """
+    sales = [evaluation.evaluate(readers, requests.sell_everything)]
+    while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
+        step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
+        sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
+    kept = kept_reason(sales[-1])
+    if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD:
+        del sales[-1]
+    return tuple(sales), kept
+
+
+def kept_reason(outcome: StepOutcome) -> str:
+    """Return which assets the end of a sale leaves in the wallet, and why; empty if it leaves none."""
+    if outcome.kind is not OutcomeKind.HOLD:
+        return ""
+    return outcome.reason.partition(f"{requests.SOLD_OUT}; ")[2]
+
+
+def sale_refusal(first: StepOutcome) -> str:
+    """Return the reason if no asset can be sold now; empty if at least one can, or if nothing is
+    left to sell.
+    """
+    if first.kind is OutcomeKind.REFUSED:
+        return first.reason
+    return unsold_reason(first) if first.plan is None else ""
+
+
+def unsold_reason(outcome: StepOutcome) -> str:
+    """Return the blocked exits with their reasons."""
+    return "; ".join(
+        f"{outcome.step_input.portfolio.token(blocked.token).label} is not sold: {blocked.why}"
+        for blocked in outcome.decided.stuck
+    )

@@ -1,0 +1,62 @@
+"""The owner's margin moves, and changes of the delegate."""
+
+from __future__ import annotations
+
+from agent.app.agent import Agent
+from agent.app.cycles import Confirm, Progress
+from agent.config.futures import HyperliquidTable
+from agent.errors import ConfigError, Refused
+from agent.execution.step_context import StepOutcome
+from agent.margin import account as margin
+from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal, MoveMargin
+from agent.planning.requests import require_account
+from agent.units import parse_raw
+
+ALL = "all"
+"""Amount of a margin withdrawal: the whole free margin."""
+
+
+def move_margin(
+    agent: Agent, amount: str, *, deposits: bool, send: bool, confirm: Confirm, progress: Progress
+) -> StepOutcome:
+    """Deposit or withdraw whole coins of the collateral; the amount "all" withdraws the free margin.
+    Raises ConfigError, Refused without free margin.
+    """
+    token = agent.portfolio.token(agent.futures_policy().collateral)
+    option, move = ("--deposit", MarginDeposit) if deposits else ("--withdraw", MarginWithdrawal)
+    if isinstance(agent.context.config.futures, HyperliquidTable):
+        raise ConfigError(
+            f"{option}: trimtab moves no margin at Hyperliquid", "use the venue's own site"
+        )
+    if amount == ALL and not deposits:
+        raw = _free_margin_raw(agent)
+    else:
+        raw = parse_raw(amount, token.decimals, option)
+    if raw == 0:
+        raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")
+    return agent.adjust_futures(
+        MoveMargin(move(raw)), send=send, confirm=confirm, progress=progress
+    )
+
+
+def _free_margin_raw(agent: Agent) -> int:
+    account = require_account(agent.step_input())
+    if (raw := margin.free_raw(account) // account.settlement_raw) > 0:
+        return raw
+    raise Refused(
+        "no margin is free: positions or losses use all of it",
+        remedy="trimtab deleverage --to 0x --send closes every position",
+    )
+
+
+def change_delegate(
+    agent: Agent, *, ends: bool, send: bool, confirm: Confirm, progress: Progress
+) -> StepOutcome:
+    """Allow or revoke trading by the configured delegate. Raises ConfigError."""
+    delegate = agent.futures_policy().delegate
+    if not delegate:
+        raise ConfigError(
+            "futures.delegate: is missing", "set it to the address that may trade for the account"
+        )
+    asked = MoveMargin(DelegateChange(delegate, is_allowed=not ends))
+    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
