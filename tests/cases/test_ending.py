@@ -12,7 +12,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.money import shutdown, transfers
+from agent.app.money import sales_of_stop, shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
 from agent.errors import ConfigError, Refused
 from agent.execution.executor import JournaledExecutor
@@ -202,7 +202,7 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
         "revoke": (shutdown, "revoke_allowances"),
         "sell": (shutdown.engine, "run_step"),
         "pay": (shutdown, "pay"),
-        "preview": (shutdown.evaluation, "evaluate"),
+        "preview": (sales_of_stop.evaluation, "evaluate"),
     }
     with bot(chain, tmp_path) as agent:
         allow(chain, "WETH", raw=10**18)
