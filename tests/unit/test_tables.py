@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from agent.cli import emergency
 from agent.cli.display.tables import FigureTable, decision, gain_or_loss, holdings, table
-from agent.cli.display.terminal import Bar
+from agent.cli.display.terminal import Bar, Document
 from agent.cli.history import _table as transaction_rows
 from agent.cli.history import gas_price_wei, steps
 from agent.cli.portfolio import noting_slices
@@ -117,3 +121,13 @@ def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFi
     progress("slice 2 of about 2 is due in 9m")
     assert capsys.readouterr().err.splitlines() == ["slice 2 of about 2 is due in 9m"]
     assert len(updates) == 2
+
+
+def test_the_plan_of_a_stop_shows_the_futures_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Document] = []
+    monkeypatch.setattr(emergency, "show_sale", lambda _console, sale, _agent, **_: shown.append(sale))
+    sales = [{"outcome": "planned", "futures": {"leverage": "2"}} for _ in range(3)]
+    document = {"state": "planned", "cancel": [], "revoke": [], "to_stable": True, "payments": [], "sales": sales, "to": None}
+    rest = {"transactions": [], "left": [], "left_alone": "", "futures": "", "reason": "", "remedies": []}
+    emergency._show_shutdown(Console(file=io.StringIO()), {**document, **rest}, cast(Any, None), verbose=False)
+    assert ["futures" in sale for sale in shown] == [True, False, False]
