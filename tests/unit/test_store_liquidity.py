@@ -214,6 +214,14 @@ def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not()
     assert known((config,), (), pair) == (config,)
 
 
+def test_positions_that_a_scan_names_wait_for_the_owner_until_decided(store: Store) -> None:
+    store.positions.record(["position 7", "position 8", "position 7"], 1)
+    store.positions.record(["position 8"], 2)
+    assert store.budgets.history(1).undecided == ("position 7", "position 8")
+    store.positions.decide("position 7", None, 3)
+    assert store.budgets.history(1).undecided == ("position 8",)
+
+
 def test_a_wallet_counts_as_scanned_once_its_positions_are_recorded_even_if_there_are_none(store: Store) -> None:
     assert not store.positions.scanned()
     store.positions.record([], START_S)
